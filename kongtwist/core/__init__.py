@@ -1,0 +1,1 @@
+"""How traffic is decided: plain functions and values, without I/O."""

@@ -1,0 +1,258 @@
+"""One request and its answer, as routes and plugins see it.
+
+An `Exchange` is made by a door (our HTTP/1.1 channel, a twisted.web Site) for each request. It holds facts and
+decisions; the few I/O verbs at its end are the door's. Plugins read and change it through the methods in the middle,
+whose meaning follows Kong's plugin development kit (``kong.request``, ``kong.response``, ``kong.service.request``).
+Header names are lower-case bytes, header values bytes, ids and configuration values ``str``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .query import join_query, parse_query
+
+if TYPE_CHECKING:
+    from .head import HeaderBlock
+    from .router import Match
+    from .snapshot import CompiledRoute, Snapshot
+
+__all__ = ["Answer", "AnswerSink", "BodySink", "BodyTooLarge", "Exchange", "Row"]
+
+Row = dict[str, Any]
+"""An entity as stored and as the Admin API shows it."""
+
+
+class Answer:
+    """A complete answer made here instead of by the upstream (``kong.response.exit`` and ``error``).
+
+    Args:
+        status: HTTP status code.
+        headers: (name, value) pairs to add.
+        body: the body; for ``message`` answers ``None``, the body is then made from the Accept header.
+        message: text for Kong's error templates (``kong.response.error``), or ``None``.
+        source: ``exit`` (a plugin) or ``error`` (the gateway itself), as Kong's ``kong.response.get_source``.
+    """
+
+    __slots__ = ("body", "headers", "message", "source", "status")
+
+    def __init__(
+        self,
+        status: int,
+        body: bytes | None = None,
+        headers: list[tuple[bytes, bytes]] | None = None,
+        message: str | None = None,
+        source: str = "exit",
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.headers = headers or []
+        self.message = message
+        self.source = source
+
+    def __repr__(self) -> str:
+        return f"<Answer {self.status} {self.message or self.body!r}>"
+
+
+class BodySink(Protocol):
+    """Receiver of a request body as it arrives."""
+
+    def body_chunk(self, data: bytes) -> None: ...
+
+    def body_end(self, trailers: list[tuple[bytes, bytes]]) -> None: ...
+
+
+class AnswerSink(Protocol):
+    """Producer of an answer; told when the client reads slower than it is fed."""
+
+    def pause_answer(self) -> None: ...
+
+    def resume_answer(self) -> None: ...
+
+    def client_gone(self, reason: str) -> None: ...
+
+
+class Exchange:
+    """One request and its answer. Doors subclass it and implement the I/O verbs at the end."""
+
+    __slots__ = (
+        "answer_sink", "answer_source", "authenticated_groups", "block", "body_sink", "client_ip", "consumer",
+        "credential", "ctx", "gateway", "local_port", "match", "method", "minor", "mount", "peer_ip", "peer_port", "received",
+        "request_changes", "request_id", "response_changes", "response_fields", "route", "scheme", "snapshot", "sni",
+        "started", "status", "target", "trusted", "upstream_query", "upstream_status", "bytes_in", "bytes_out",
+        "_query_args", "plugin_confs", "wall_started", "latencies",
+    )  # fmt: skip
+
+    method: bytes  #: as received, upper case by the client's choice (RFC 9110 9.1: case-sensitive)
+    target: bytes  #: the raw request target, query included
+    minor: int  #: 1 for HTTP/1.1, 0 for HTTP/1.0
+    block: HeaderBlock  #: the request's header block
+    scheme: bytes  #: b"http" or b"https", of the connection
+    peer_ip: str  #: address of the direct peer, without brackets
+    peer_port: int
+    client_ip: str  #: the client after real_ip_header and trusted_ips
+    trusted: bool  #: the direct peer is one of trusted_ips
+    local_port: int
+    sni: str | None
+    mount: bytes  #: path prefix under which a GatewayResource hangs; b"" on our own listeners
+    started: float  #: monotonic seconds at the end of the head
+    wall_started: float  #: epoch seconds at the end of the head
+    request_id: bytes  #: 32 hex digits
+    gateway: Any  #: facilities for plugins: .counters, .now() epoch seconds, .node_id, .read-only .conf
+    snapshot: Snapshot
+    route: CompiledRoute
+    match: Match
+    consumer: Row | None
+    credential: Row | None
+    authenticated_groups: list[str] | None
+    ctx: dict[str, Any]  #: kong.ctx.shared: what plugins leave for each other
+    plugin_confs: dict[str, Any] | None  #: configuration each plugin ran with, by plugin name (for later phases)
+    request_changes: dict[bytes, bytes | None] | None  #: header changes towards the upstream; None value = remove
+    upstream_query: bytes | None  #: changed query string (without "?"), or None
+    response_changes: list[tuple[str, bytes, bytes]] | None  #: ("set"|"add"|"clear", name as to be sent, value)
+    response_fields: HeaderBlock | None  #: the upstream's header block, once it came
+    status: int  #: status sent to the client; 0 before
+    upstream_status: int  #: status the upstream sent; 0 when it was not asked
+    answer_source: str  #: "service", "exit" or "error"
+    bytes_in: int
+    bytes_out: int
+    latencies: tuple[float, float] | None
+
+    def __init__(self) -> None:
+        self.consumer = self.credential = self.authenticated_groups = None
+        self.request_changes = self.upstream_query = self.response_changes = self.response_fields = None
+        self.plugin_confs = self._query_args = self.latencies = None
+        self.body_sink: BodySink | None = None
+        self.answer_sink: AnswerSink | None = None
+        self.status = self.upstream_status = self.bytes_in = self.bytes_out = 0
+        self.answer_source = "service"
+        self.mount = b""
+
+    # -- what a plugin may read ------------------------------------------------------------------------------------
+
+    def get_header(self, name: bytes) -> bytes | None:
+        """The first value of request header ``name`` (lower case), or None."""
+        return self.block.first(name)
+
+    def get_headers(self, name: bytes) -> list[bytes]:
+        """All values of request header ``name`` (lower case), in order."""
+        return self.block.all(name)
+
+    @property
+    def raw_path(self) -> bytes:
+        """The request target without its query string, as received."""
+        return self.target.partition(b"?")[0]
+
+    @property
+    def raw_query(self) -> bytes:
+        """The query string without ``?``; changes made by plugins included."""
+        if self.upstream_query is not None:
+            return self.upstream_query
+        return self.target.partition(b"?")[2]
+
+    def query_args(self) -> dict[str, list[str]]:
+        """Decoded query arguments, name to values in order; an argument without ``=`` has the value ``""``."""
+        if self._query_args is None:
+            self._query_args = parse_query(self.raw_query)
+        return self._query_args
+
+    # -- what a plugin may change ----------------------------------------------------------------------------------
+
+    def set_upstream_header(self, name: bytes, value: bytes) -> None:
+        """Send header ``name`` with ``value`` to the upstream, in place of the client's (``kong.service.request``)."""
+        if self.request_changes is None:
+            self.request_changes = {}
+        self.request_changes[name] = value
+
+    def clear_upstream_header(self, name: bytes) -> None:
+        """Do not send header ``name`` to the upstream."""
+        if self.request_changes is None:
+            self.request_changes = {}
+        self.request_changes[name] = None
+
+    def set_query_args(self, args: Mapping[str, list[str]]) -> None:
+        """Replace the query string sent to the upstream."""
+        self.upstream_query = join_query(args)
+        self._query_args = None
+
+    def set_response_header(self, name: bytes, value: bytes) -> None:
+        """Send header ``name`` (spelled as given) with ``value`` to the client, in place of any other of that name."""
+        if self.response_changes is None:
+            self.response_changes = []
+        self.response_changes.append(("set", name, value))
+
+    def add_response_header(self, name: bytes, value: bytes) -> None:
+        """Send one more header ``name`` to the client."""
+        if self.response_changes is None:
+            self.response_changes = []
+        self.response_changes.append(("add", name, value))
+
+    def clear_response_header(self, name: bytes) -> None:
+        """Do not send header ``name`` to the client."""
+        if self.response_changes is None:
+            self.response_changes = []
+        self.response_changes.append(("clear", name, b""))
+
+    def authenticate(self, consumer: Row | None, credential: Row | None) -> None:
+        """Remember who this is (``kong.client.authenticate``)."""
+        self.consumer = consumer
+        self.credential = credential
+
+    @staticmethod
+    def exit(status: int, body: Any = None, headers: list[tuple[bytes, bytes]] | None = None) -> Answer:
+        """An answer with this body (``kong.response.exit``): bytes as they are, anything else but None as JSON."""
+        extra = list(headers or [])
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+            extra.append((b"Content-Type", b"application/json; charset=utf-8"))
+        return Answer(status, body if body is not None else b"", extra)
+
+    @staticmethod
+    def error(status: int, message: str, headers: list[tuple[bytes, bytes]] | None = None) -> Answer:
+        """An answer in the form the client accepts, with the request id (``kong.response.error``)."""
+        return Answer(status, None, headers, message)
+
+    # -- the door's I/O verbs --------------------------------------------------------------------------------------
+
+    def start(self, status: int, reason: bytes, headers: bytes, length: int | None) -> None:
+        """Send the head. ``headers``: complete lines, each with its CRLF, without framing and Connection headers, which the
+        door adds. ``length``: bytes of body to come; None when unknown (chunked, or close-delimited for HTTP/1.0)."""
+        raise NotImplementedError
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the body."""
+        raise NotImplementedError
+
+    def finish(self, trailers: list[tuple[bytes, bytes]] | None = None) -> None:
+        """The answer is complete."""
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """Cut the client's connection so that the answer cannot look complete."""
+        raise NotImplementedError
+
+    def pause_request(self) -> None:
+        """Stop reading the request body (the upstream reads slower than the client sends)."""
+        raise NotImplementedError
+
+    def resume_request(self) -> None:
+        """Go on reading the request body."""
+        raise NotImplementedError
+
+    def continue_request(self) -> None:
+        """Ask for the body if the client waits for ``100 Continue`` (RFC 9110 10.1.1)."""
+        raise NotImplementedError
+
+    def read_body(self, limit: int) -> Awaitable[bytes]:
+        """The whole request body, kept for the upstream too. Raises BodyTooLarge above ``limit`` bytes."""
+        raise NotImplementedError
+
+    def take_transport(self) -> tuple[Any, bytes]:
+        """Hand over the client's transport for another protocol: (transport, bytes already received beyond the head)."""
+        raise NotImplementedError
+
+
+class BodyTooLarge(Exception):
+    """The request body is larger than what may be held in memory (``client_body_buffer_size``, bytes)."""

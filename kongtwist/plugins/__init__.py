@@ -1,0 +1,1 @@
+"""What can be added: one plugin is one module."""
