@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .query import join_query, parse_query
 
 if TYPE_CHECKING:
+    from .facilities import Facilities
     from .head import HeaderBlock
     from .router import Match
     from .snapshot import CompiledRoute, Snapshot
@@ -79,9 +80,9 @@ class Exchange:
 
     __slots__ = (
         "answer_sink", "answer_source", "authenticated_groups", "block", "body_sink", "client_ip", "consumer",
-        "credential", "ctx", "gateway", "local_port", "match", "method", "minor", "mount", "peer_ip", "peer_port", "received",
+        "credential", "_ctx", "gateway", "local_port", "match", "method", "minor", "mount", "peer_ip", "peer_port", "received",
         "request_changes", "request_id", "response_changes", "response_fields", "route", "scheme", "snapshot", "sni",
-        "started", "status", "target", "trusted", "upstream_query", "upstream_status", "bytes_in", "bytes_out",
+        "started", "status", "target", "trusted", "upstream_body", "upstream_query", "upstream_status", "bytes_in", "bytes_out",
         "_query_args", "plugin_confs", "wall_started", "latencies",
     )  # fmt: skip
 
@@ -100,17 +101,17 @@ class Exchange:
     started: float  #: monotonic seconds at the end of the head
     wall_started: float  #: epoch seconds at the end of the head
     request_id: bytes  #: 32 hex digits
-    gateway: Any  #: facilities for plugins: .counters, .now() epoch seconds, .node_id, .read-only .conf
+    gateway: Facilities  #: what plugins may use of the gateway (core/facilities.py)
     snapshot: Snapshot
     route: CompiledRoute
     match: Match
     consumer: Row | None
     credential: Row | None
     authenticated_groups: list[str] | None
-    ctx: dict[str, Any]  #: kong.ctx.shared: what plugins leave for each other
     plugin_confs: dict[str, Any] | None  #: configuration each plugin ran with, by plugin name (for later phases)
     request_changes: dict[bytes, bytes | None] | None  #: header changes towards the upstream; None value = remove
     upstream_query: bytes | None  #: changed query string (without "?"), or None
+    upstream_body: bytes | None  #: body a plugin puts in place of the client's (Content-Length follows it), or None
     response_changes: list[tuple[str, bytes, bytes]] | None  #: ("set"|"add"|"clear", name as to be sent, value)
     response_fields: HeaderBlock | None  #: the upstream's header block, once it came
     status: int  #: status sent to the client; 0 before
@@ -123,7 +124,7 @@ class Exchange:
     def __init__(self) -> None:
         self.consumer = self.credential = self.authenticated_groups = None
         self.request_changes = self.upstream_query = self.response_changes = self.response_fields = None
-        self.plugin_confs = self._query_args = self.latencies = None
+        self.plugin_confs = self._query_args = self.latencies = self._ctx = self.upstream_body = None
         self.body_sink: BodySink | None = None
         self.answer_sink: AnswerSink | None = None
         self.status = self.upstream_status = self.bytes_in = self.bytes_out = 0
@@ -158,6 +159,14 @@ class Exchange:
             self._query_args = parse_query(self.raw_query)
         return self._query_args
 
+    @property
+    def ctx(self) -> dict[str, Any]:
+        """``kong.ctx.shared``: what plugins leave for each other; made when first asked for."""
+        shared = self._ctx
+        if shared is None:
+            shared = self._ctx = {}
+        return shared
+
     # -- what a plugin may change ----------------------------------------------------------------------------------
 
     def set_upstream_header(self, name: bytes, value: bytes) -> None:
@@ -176,6 +185,13 @@ class Exchange:
         """Replace the query string sent to the upstream."""
         self.upstream_query = join_query(args)
         self._query_args = None
+
+    def set_upstream_body(self, body: bytes) -> None:
+        """Send ``body`` to the upstream in place of the client's (``kong.service.request.set_raw_body``).
+
+        Only for a plugin that has awaited `read_body`; the upstream gets a Content-Length that fits.
+        """
+        self.upstream_body = body
 
     def set_response_header(self, name: bytes, value: bytes) -> None:
         """Send header ``name`` (spelled as given) with ``value`` to the client, in place of any other of that name."""
