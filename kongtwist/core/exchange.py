@@ -108,7 +108,7 @@ class Exchange:
     consumer: Row | None
     credential: Row | None
     authenticated_groups: list[str] | None
-    plugin_confs: dict[str, Any] | None  #: configuration each plugin ran with, by plugin name (for later phases)
+    plugin_confs: dict[str, Any] | None  #: what each plugin runs with (core/chain.py: Compiled), where it depends on the consumer
     request_changes: dict[bytes, bytes | None] | None  #: header changes towards the upstream; None value = remove
     upstream_query: bytes | None  #: changed query string (without "?"), or None
     upstream_body: bytes | None  #: body a plugin puts in place of the client's (Content-Length follows it), or None
@@ -124,9 +124,10 @@ class Exchange:
     def __init__(self) -> None:
         self.consumer = self.credential = self.authenticated_groups = None
         self.request_changes = self.upstream_query = self.response_changes = self.response_fields = None
-        self.plugin_confs = self._query_args = self.latencies = self._ctx = self.upstream_body = None
+        self.plugin_confs = self._query_args = self.latencies = self.upstream_body = None
         self.body_sink: BodySink | None = None
         self.answer_sink: AnswerSink | None = None
+        self._ctx: dict[str, Any] | None = None
         self.status = self.upstream_status = self.bytes_in = self.bytes_out = 0
         self.answer_source = "service"
         self.mount = b""
@@ -166,6 +167,10 @@ class Exchange:
         if shared is None:
             shared = self._ctx = {}
         return shared
+
+    @ctx.setter
+    def ctx(self, shared: dict[str, Any]) -> None:
+        self._ctx = shared
 
     # -- what a plugin may change ----------------------------------------------------------------------------------
 

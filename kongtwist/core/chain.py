@@ -1,0 +1,440 @@
+"""Plugin chains: which plugins run for a request, with which configuration, in which order.
+
+A `ChainBuilder` turns all plugin rows of a configuration into one `Chain` per route (shared where routes have no rows
+of their own). Running a chain is a plain loop over function calls; a coroutine is made only when a plugin returns an
+awaitable.
+
+Selection (Kong 3.9, plugins iterator): of each plugin name one configuration runs, the most specific one:
+route+service+consumer, route+consumer, service+consumer, route+service, consumer, route, service, global. The consumer is
+looked at when the plugin's turn in the access phase comes, because an earlier plugin may have found out who it is.
+Order: priority descending; equal priorities by name in reverse.
+
+A plugin that raises before the answer fails closed: 500, and the later access plugins do not run. So does a row whose
+plugin is not loaded or whose configuration cannot be compiled: letting its traffic pass would switch a protection off.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from .exchange import Answer, Exchange, Row
+from .plugin import Plugin
+
+__all__ = ["EMPTY_CHAIN", "BodyFilter", "Chain", "ChainBuilder", "Compiled", "PluginFailed", "build_chain", "is_cancelled"]
+
+BodyFilter = Callable[[bytes, bool], bytes]
+"""Takes a chunk of the answer's body and whether it is the last one; gives what is sent. Raises PluginFailed."""
+
+_Access = Callable[[Exchange, Any], "Answer | None | Awaitable[Answer | None]"]
+_Scope = tuple["str | None", "str | None"]
+
+_HTTP_PROTOCOLS = frozenset(("http", "https", "grpc", "grpcs"))
+_UNEXPECTED = "An unexpected error occurred"
+
+
+class PluginFailed(Exception):
+    """A body filter raised: the answer has begun, so the client's connection must be cut, not ended."""
+
+
+def is_cancelled(error: BaseException) -> bool:
+    """Whether ``error`` is some event loop's CancelledError, which is never an error of a plugin.
+
+    By name, because core imports no event loop: Twisted's is an ordinary Exception, asyncio's a BaseException.
+    """
+    return any(kind.__name__ == "CancelledError" for kind in type(error).__mro__)
+
+
+def _failed(exchange: Exchange, name: str, phase: str, error: Exception) -> Answer:
+    """Report what a plugin raised and give the answer for it."""
+    text = "".join(traceback.format_exception(error))
+    exchange.gateway.report(f"plugin {name} failed in phase {phase}: {error!r}\n{text}")
+    return Answer(500, None, None, _UNEXPECTED, "error")
+
+
+class Refused(Plugin):
+    """Stands in for a configured plugin that cannot run. Answers every request with 500 instead of letting it pass."""
+
+    name = "refused"
+    priority = 1 << 62
+
+    def access(self, exchange: Exchange, conf: Any) -> Answer:
+        if not conf["reported"]:
+            conf["reported"] = True
+            exchange.gateway.report(conf["why"])
+        return Answer(500, None, None, _UNEXPECTED, "error")
+
+
+_REFUSED = Refused()
+
+
+class Compiled:
+    """One plugin row, ready to run: ``plugin`` and the ``conf`` its phases get. Compared by identity."""
+
+    __slots__ = ("conf", "name", "plugin", "priority", "row")
+
+    def __init__(self, row: Row, plugin: Plugin | None) -> None:
+        self.row = row
+        self.name: str = row["name"]
+        self.plugin: Plugin = _REFUSED
+        self.priority = _REFUSED.priority if plugin is None else plugin.priority
+        if plugin is None:
+            self.conf = self._refusal("no such plugin is loaded; name it in the property 'plugins'")
+            return
+        try:
+            self.conf = plugin.compile(row["config"], row)
+        except Exception as error:  # a broken configuration closes its routes, not the gateway
+            self.conf = self._refusal(str(error) or repr(error))
+        else:
+            self.plugin = plugin
+
+    def _refusal(self, why: str) -> dict[str, Any]:
+        sentence = f"plugin {self.name} ({self.row.get('id')}) cannot run, its requests are answered 500: {why}"
+        return {"why": sentence, "reported": False}
+
+    @property
+    def refusal(self) -> str | None:
+        """Why this row cannot run, as a sentence; None when it can."""
+        return str(self.conf["why"]) if self.plugin is _REFUSED else None
+
+
+class Step:
+    """One plugin's place in a chain: the configuration without a consumer and those of consumers.
+
+    ``scoped`` holds configurations bound to a consumer and this route or service; ``consumers`` those bound to a consumer
+    only (one dictionary, shared by all chains).
+    """
+
+    __slots__ = ("consumers", "default", "name", "priority", "scoped")
+
+    def __init__(
+        self,
+        name: str,
+        default: Compiled | None,
+        scoped: Mapping[str, Compiled] | None,
+        consumers: Mapping[str, Compiled] | None,
+    ) -> None:
+        self.name = name
+        self.default = default
+        self.scoped = scoped
+        self.consumers = consumers
+        found = default or next(iter((scoped or consumers or {}).values()))
+        self.priority = found.priority
+
+    @property
+    def static(self) -> bool:
+        """Whether the configuration does not depend on the consumer."""
+        return not self.scoped and not self.consumers
+
+    def choose(self, consumer: Row | None) -> Compiled | None:
+        """The configuration for this consumer, or None when the plugin does not run."""
+        if consumer is not None:
+            found = None
+            if self.scoped:
+                found = self.scoped.get(consumer["id"])
+            if found is None and self.consumers:
+                found = self.consumers.get(consumer["id"])
+            if found is not None:
+                return found
+        return self.default
+
+    def same(self, other: Step) -> bool:
+        """Whether both choose the same configurations."""
+        return (
+            self.name == other.name
+            and self.default is other.default
+            and self.scoped == other.scoped
+            and self.consumers == other.consumers
+        )
+
+
+def _has(plugin: Plugin, phase: str) -> bool:
+    return getattr(type(plugin), phase) is not getattr(Plugin, phase)
+
+
+class Chain:
+    """The plugins of one route, compiled. ``empty`` is the one attribute a request without plugins looks at."""
+
+    __slots__ = ("_access", "_body", "_dynamic", "_header", "_log", "_rewrite", "empty", "steps")
+
+    def __init__(self, steps: Sequence[Step] = (), rewrite: Sequence[Compiled] = ()) -> None:
+        self.steps = tuple(steps)
+        self.empty = not self.steps
+        dynamic = not all(step.static for step in self.steps)
+        self._dynamic: tuple[Step, ...] | None = self.steps if dynamic else None
+        defaults = [step.default for step in self.steps if step.default is not None]
+        self._access = _calls(defaults, "access")
+        self._header = _calls(defaults, "header_filter")
+        self._body = _calls(defaults, "body_filter")
+        self._log = _calls(defaults, "log")
+        self._rewrite = _calls(rewrite, "rewrite")
+
+    @property
+    def refusals(self) -> list[str]:
+        """Sentences about rows that cannot run, for the log."""
+        found = [step.default for step in self.steps if step.default is not None]
+        for step in self.steps:
+            for scoped in (step.scoped, step.consumers):
+                found.extend((scoped or {}).values())
+        return [each.refusal for each in found if each.refusal]
+
+    def run_rewrite(self, exchange: Exchange) -> Answer | None | Awaitable[Answer | None]:
+        """Run the rewrite phase (global plugins only)."""
+        if not self._rewrite:
+            return None
+        return _run(exchange, iter(self._rewrite), "rewrite")
+
+    def run_access(self, exchange: Exchange) -> Answer | None | Awaitable[Answer | None]:
+        """Run the access phase.
+
+        Returns:
+            None to go on, an `Answer` to end the request here, or an awaitable of either when a plugin waits. Never
+            raises except a cancellation through the awaitable.
+        """
+        if self._dynamic is None:
+            return _run(exchange, iter(self._access), "access")
+        chosen: dict[str, Compiled] = {}
+        exchange.plugin_confs = chosen
+        steps = iter(self._dynamic)
+        result = _run(exchange, self._turns(exchange, steps, chosen), "access")
+        if result is None or isinstance(result, Answer):
+            self._collect(exchange, steps, chosen)
+            return result
+        return self._collect_after(result, exchange, steps, chosen)
+
+    def run_header_filter(self, exchange: Exchange) -> Answer | None:
+        """Run the header_filter phase. A returned `Answer` (500) replaces the answer: a plugin raised."""
+        for call, conf in self._later(exchange, self._header, "header_filter"):
+            try:
+                call(exchange, conf)
+            except Exception as error:
+                if is_cancelled(error):
+                    raise
+                return _failed(exchange, _name(call), "header_filter", error)
+        return None
+
+    def body_filters(self, exchange: Exchange) -> list[BodyFilter] | None:
+        """Filters for the answer's body in the order they run, or None when nobody looks at it."""
+        calls = self._later(exchange, self._body, "body_filter")
+        return [_body_filter(exchange, call, conf) for call, conf in calls] or None
+
+    def run_log(self, exchange: Exchange) -> None:
+        """Run the log phase; what a plugin raises there is logged only."""
+        for call, conf in self._later(exchange, self._log, "log"):
+            try:
+                waiting = call(exchange, conf)
+                if waiting is not None:
+                    raise TypeError(f"log must not wait, but returned {waiting!r}")
+            except Exception as error:
+                if is_cancelled(error):
+                    raise
+                _failed(exchange, _name(call), "log", error)
+
+    def same(self, other: Chain) -> bool:
+        """Whether both run the same plugins with the same configurations."""
+        return (
+            len(self.steps) == len(other.steps)
+            and all(mine.same(its) for mine, its in zip(self.steps, other.steps, strict=True))
+            and [conf for _, conf in self._rewrite] == [conf for _, conf in other._rewrite]
+        )
+
+    def _turns(
+        self, exchange: Exchange, steps: Iterator[Step], chosen: dict[str, Compiled]
+    ) -> Iterator[tuple[_Access, Any]]:
+        """Each plugin's access call at its turn, chosen by the consumer known by then."""
+        for step in steps:
+            found = step.choose(exchange.consumer)
+            if found is not None:
+                chosen[step.name] = found
+                if _has(found.plugin, "access"):
+                    yield found.plugin.access, found.conf
+
+    def _collect(self, exchange: Exchange, steps: Iterator[Step], chosen: dict[str, Compiled]) -> None:
+        """Remember what the plugins behind an answer would have run with: their later phases still run."""
+        for step in steps:
+            found = step.choose(exchange.consumer)
+            if found is not None:
+                chosen[step.name] = found
+
+    async def _collect_after(
+        self,
+        result: Awaitable[Answer | None],
+        exchange: Exchange,
+        steps: Iterator[Step],
+        chosen: dict[str, Compiled],
+    ) -> Answer | None:
+        answer = await result
+        self._collect(exchange, steps, chosen)
+        return answer
+
+    def _later(
+        self, exchange: Exchange, static: tuple[tuple[Callable[..., Any], Any], ...], phase: str
+    ) -> Iterable[tuple[Callable[..., Any], Any]]:
+        """The calls of a phase after access: with what access chose, or without a consumer when it never ran."""
+        if self._dynamic is None or exchange.plugin_confs is None:
+            return static
+        return _calls(exchange.plugin_confs.values(), phase)
+
+
+def _name(call: Callable[..., Any]) -> str:
+    return str(getattr(getattr(call, "__self__", None), "name", call))
+
+
+def _calls(found: Iterable[Compiled], phase: str) -> tuple[tuple[Callable[..., Any], Any], ...]:
+    """(bound method, configuration) of those that take part in ``phase``."""
+    return tuple((getattr(each.plugin, phase), each.conf) for each in found if _has(each.plugin, phase))
+
+
+def _run(
+    exchange: Exchange, calls: Iterator[tuple[_Access, Any]], phase: str
+) -> Answer | None | Awaitable[Answer | None]:
+    """Call until one answers. Where one returns an awaitable the rest goes on in a coroutine."""
+    call: _Access | None = None
+    try:
+        for call, conf in calls:
+            result = call(exchange, conf)
+            if result is not None:
+                if isinstance(result, Answer):
+                    return result
+                return _run_on(exchange, result, call, calls, phase)
+    except Exception as error:
+        if is_cancelled(error):
+            raise
+        return _failed(exchange, _name(call) if call else "chain", phase, error)
+    return None
+
+
+async def _run_on(
+    exchange: Exchange,
+    waiting: Awaitable[Answer | None],
+    call: _Access,
+    calls: Iterator[tuple[_Access, Any]],
+    phase: str,
+) -> Answer | None:
+    """`_run` from the first plugin that waits."""
+    try:
+        answer = await waiting
+        if answer is not None and not isinstance(answer, Answer):
+            raise TypeError(f"expected an Answer or None, not {answer!r}")
+    except Exception as error:
+        if is_cancelled(error):
+            raise
+        return _failed(exchange, _name(call), phase, error)
+    if answer is not None:
+        return answer
+    rest = _run(exchange, calls, phase)
+    return rest if rest is None or isinstance(rest, Answer) else await rest
+
+
+def _body_filter(exchange: Exchange, call: Callable[..., bytes], conf: Any) -> BodyFilter:
+    def run(chunk: bytes, last: bool) -> bytes:
+        try:
+            return call(exchange, conf, chunk, last)
+        except Exception as error:
+            if is_cancelled(error):
+                raise
+            _failed(exchange, _name(call), "body_filter", error)
+            raise PluginFailed(_name(call)) from error
+
+    return run
+
+
+EMPTY_CHAIN = Chain()
+"""The chain of a route without plugins."""
+
+
+class ChainBuilder:
+    """All plugin rows of one configuration, sorted by scope; gives each route its chain.
+
+    Args:
+        rows: the plugin rows.
+        plugins: loaded plugins by name.
+        previous: the builder of the configuration before: rows that are the same objects keep what was compiled for them,
+            and chains that did not change stay the same objects.
+    """
+
+    def __init__(
+        self, rows: Iterable[Row], plugins: Mapping[str, Plugin], previous: ChainBuilder | None = None
+    ) -> None:
+        self._previous = previous._chains if previous is not None else {}
+        known = previous._compiled if previous is not None else {}
+        self._compiled: dict[str, Compiled] = {}
+        self._plain: dict[_Scope, dict[str, Compiled]] = {}
+        self._consumers: dict[_Scope, dict[str, dict[str, Compiled]]] = {}
+        self._chains: dict[_Scope, Chain] = {}
+        for row in rows:
+            if row["enabled"] and not _HTTP_PROTOCOLS.isdisjoint(row["protocols"]):
+                self._add(row, plugins, known)
+
+    def _add(self, row: Row, plugins: Mapping[str, Plugin], known: Mapping[str, Compiled]) -> None:
+        compiled = known.get(row["id"])
+        if compiled is None or compiled.row is not row:
+            compiled = Compiled(row, plugins.get(row["name"]))
+        self._compiled[row["id"]] = compiled
+        scope = (_id(row["route"]), _id(row["service"]))
+        consumer = _id(row["consumer"])
+        if consumer is None:
+            self._plain.setdefault(scope, {})[row["name"]] = compiled
+        else:
+            self._consumers.setdefault(scope, {}).setdefault(row["name"], {})[consumer] = compiled
+
+    @property
+    def global_chain(self) -> Chain:
+        """The chain of a request without a route."""
+        return self.chain(None, None)
+
+    def chain(self, route_id: str | None, service_id: str | None) -> Chain:
+        """The chain of a route and its service."""
+        own = (route_id, service_id)
+        scopes: list[_Scope] = [own, (route_id, None), (None, service_id), (None, None)]
+        if not any(scope in self._plain or scope in self._consumers for scope in scopes[:2]):
+            own = (None, service_id if scopes[2] in self._plain or scopes[2] in self._consumers else None)
+        chain = self._chains.get(own)
+        if chain is None:
+            chain = self._assemble(list(dict.fromkeys(scopes)))
+            before = self._previous.get(own)
+            if before is not None and before.same(chain):
+                chain = before
+            self._chains[own] = chain
+        return chain
+
+    def _assemble(self, scopes: list[_Scope]) -> Chain:
+        plain = [(scope, self._plain.get(scope, {})) for scope in scopes]
+        bound = [(scope, self._consumers.get(scope, {})) for scope in scopes]
+        names = sorted({name for _, found in (*plain, *bound) for name in found}, reverse=True)
+        steps = []
+        for name in names:
+            default, level = next(((found[name], scope) for scope, found in plain if name in found), (None, None))
+            maps = [found[name] for scope, found in bound if name in found and scope != (None, None)]
+            # Most specific first in maps, so that the most specific overwrites when merged from the end.
+            scoped = maps[0] if len(maps) == 1 else {k: v for each in reversed(maps) for k, v in each.items()}
+            everywhere = self._consumers.get((None, None), {}).get(name)
+            if level is not None and None not in level:
+                everywhere = None  # route+service is more specific than a consumer alone
+            if default is not None or scoped or everywhere:
+                steps.append(Step(name, default, scoped or None, everywhere))
+        steps.sort(key=lambda step: -step.priority)
+        if not steps:
+            return EMPTY_CHAIN
+        everyone = self._plain.get((None, None), {})
+        ordered = sorted(sorted(everyone.values(), key=lambda c: c.name, reverse=True), key=lambda c: -c.priority)
+        return Chain(steps, ordered)
+
+
+def _id(reference: Mapping[str, Any] | None) -> str | None:
+    return None if reference is None else str(reference["id"])
+
+
+def build_chain(
+    rows: Sequence[Row], plugins: Mapping[str, Plugin], compile_cache: dict[str, ChainBuilder] | None = None
+) -> Chain:
+    """The chain of one route from the rows that concern it (its own, its service's, consumers', global ones).
+
+    For many routes a `ChainBuilder` is cheaper: it shares chains. ``compile_cache`` keeps the builder of the last call.
+    """
+    cache = compile_cache if compile_cache is not None else {}
+    builder = cache["builder"] = ChainBuilder(rows, plugins, cache.get("builder"))
+    route = next((_id(row["route"]) for row in rows if row["route"] is not None), None)
+    service = next((_id(row["service"]) for row in rows if row["service"] is not None), None)
+    return builder.chain(route, service)
