@@ -84,7 +84,7 @@ class Compiled:
             return
         try:
             self.conf = plugin.compile(row["config"], row)
-        except Exception as error:  # a broken configuration closes its routes, not the gateway
+        except Exception as error:  # noqa: BLE001 - a broken configuration closes its routes, not the gateway
             self.conf = self._refusal(str(error) or repr(error))
         else:
             self.plugin = plugin
@@ -402,15 +402,16 @@ class ChainBuilder:
     def _assemble(self, scopes: list[_Scope]) -> Chain:
         plain = [(scope, self._plain.get(scope, {})) for scope in scopes]
         bound = [(scope, self._consumers.get(scope, {})) for scope in scopes]
-        names = sorted({name for _, found in (*plain, *bound) for name in found}, reverse=True)
+        names = {name for _, found in plain for name in found} | {name for _, found in bound for name in found}
         steps = []
-        for name in names:
-            default, level = next(((found[name], scope) for scope, found in plain if name in found), (None, None))
+        for name in sorted(names, reverse=True):
+            defaults = [(found[name], scope) for scope, found in plain if name in found]
+            default = defaults[0][0] if defaults else None
             maps = [found[name] for scope, found in bound if name in found and scope != (None, None)]
             # Most specific first in maps, so that the most specific overwrites when merged from the end.
-            scoped = maps[0] if len(maps) == 1 else {k: v for each in reversed(maps) for k, v in each.items()}
+            scoped = maps[0] if len(maps) == 1 else {key: value for each in reversed(maps) for key, value in each.items()}
             everywhere = self._consumers.get((None, None), {}).get(name)
-            if level is not None and None not in level:
+            if defaults and None not in defaults[0][1]:
                 everywhere = None  # route+service is more specific than a consumer alone
             if default is not None or scoped or everywhere:
                 steps.append(Step(name, default, scoped or None, everywhere))
