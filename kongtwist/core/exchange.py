@@ -12,6 +12,7 @@ import json
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .headers import forwarded_lines
 from .query import join_query, parse_query
 
 if TYPE_CHECKING:
@@ -252,6 +253,41 @@ class Exchange:
 
     def abort(self) -> None:
         """Cut the client's connection so that the answer cannot look complete."""
+        raise NotImplementedError
+
+    def begin(self, status: int, reason: bytes, headers: bytes, length: int | None, first: bytes) -> None:
+        """`start`, and the first piece of the body with it (one system call where the door can)."""
+        self.start(status, reason, headers, length)
+        if first:
+            self.write(first)
+
+    def answer(self, status: int, reason: bytes, headers: bytes, body: bytes) -> None:
+        """A whole answer at once. To HEAD only its length is told."""
+        self.start(status, reason, headers, len(body))
+        if body and self.method != b"HEAD":
+            self.write(body)
+        self.finish()
+
+    def takes_raw_chunks(self) -> bool:
+        """Whether `write_raw` may be used for this answer (of unknown length, after `start`)."""
+        return False
+
+    def write_raw(self, data: bytes) -> None:
+        """Send bytes of a chunked body with their framing, the last chunk and the trailers excepted."""
+        raise NotImplementedError
+
+    def interim(self, status: int, reason: bytes, headers: bytes) -> None:
+        """Pass on an informational answer (103) where the door can; else nothing."""
+
+    def forwarded(self) -> bytes:
+        """Lines telling the upstream where the request came from (core/headers.py: `forwarded_lines`)."""
+        return forwarded_lines(self)
+
+    def receive_body(self, sink: BodySink) -> None:
+        """Give the request body to ``sink``, from its first byte on, as it comes: `body_chunk` calls, one `body_end`.
+
+        What came before (and what `read_body` read) is given at once. Called again for a retry only by who kept the body.
+        """
         raise NotImplementedError
 
     def pause_request(self) -> None:

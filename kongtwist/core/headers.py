@@ -1,0 +1,357 @@
+"""Header rules of a proxy, in both directions: what is passed on, what is taken out, what is written by us.
+
+Pure functions from an exchange to bytes (contract: Kong 3.9, ``kong/runloop/handler.lua`` and the nginx template's
+``proxy_set_header``). What repeats is made once: per header block, per response block, per configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from .. import KONG_VERSION
+
+if TYPE_CHECKING:
+    from .exchange import Exchange
+    from .head import HeaderBlock
+
+__all__ = [
+    "REASONS", "ResponseHeaders", "apply_changes", "forwarded_lines", "nginx_page", "path_lines", "reason_of",
+    "upstream_head",
+]  # fmt: skip
+
+Pair = tuple[bytes, bytes]
+
+TOKEN = f"kong/{KONG_VERSION}".encode()
+"""What Via and Server say; clients gate on it."""
+
+DEFAULT_HOST = b"kong"
+"""X-Forwarded-Host of a request without Host (HTTP/1.0): nginx's ``server_name`` in Kong's template."""
+
+REASONS: dict[int, bytes] = {
+    200: b"OK", 201: b"Created", 202: b"Accepted", 203: b"Non-Authoritative Information", 204: b"No Content",
+    205: b"Reset Content", 206: b"Partial Content", 207: b"Multi-Status",
+    300: b"Multiple Choices", 301: b"Moved Permanently", 302: b"Moved Temporarily", 303: b"See Other",
+    304: b"Not Modified", 307: b"Temporary Redirect", 308: b"Permanent Redirect",
+    400: b"Bad Request", 401: b"Unauthorized", 402: b"Payment Required", 403: b"Forbidden", 404: b"Not Found",
+    405: b"Not Allowed", 406: b"Not Acceptable", 408: b"Request Time-out", 409: b"Conflict", 410: b"Gone",
+    411: b"Length Required", 412: b"Precondition Failed", 413: b"Request Entity Too Large",
+    414: b"Request-URI Too Large", 415: b"Unsupported Media Type", 416: b"Requested Range Not Satisfiable",
+    421: b"Misdirected Request", 426: b"Upgrade Required", 429: b"Too Many Requests",
+    500: b"Internal Server Error", 501: b"Not Implemented", 502: b"Bad Gateway", 503: b"Service Temporarily Unavailable",
+    504: b"Gateway Time-out", 505: b"HTTP Version Not Supported", 507: b"Insufficient Storage",
+}  # fmt: skip
+"""Reason phrases of answers made here, as nginx words them."""
+
+
+def reason_of(status: int) -> bytes:
+    """The reason phrase of an answer made here; empty for codes nginx has no words for."""
+    return REASONS.get(status, b"")
+
+
+def nginx_page(status: int, text: bytes | None = None) -> bytes:
+    """nginx's own page, which Kong shows where its error templates are not asked (redirects, 501, 505).
+
+    Args:
+        status: the status code.
+        text: a second line, also taken into the title (``The plain HTTP request was sent to HTTPS port``).
+    """
+    line = b"%d %b" % (status, reason_of(status))
+    title = line if text is None else b"%d %b" % (status, text)
+    second = b"" if text is None else b"<center>%b</center>\r\n" % text
+    return (
+        b"<html>\r\n<head><title>%b</title></head>\r\n<body>\r\n<center><h1>%b</h1></center>\r\n%b</body>\r\n</html>\r\n"
+        % (title, line, second)
+    )
+
+
+# -- towards the upstream ------------------------------------------------------------------------------------------------
+
+
+def forwarded_lines(exchange: Exchange) -> bytes:
+    """Via, X-Forwarded-For, -Proto, -Host, -Port and X-Real-IP.
+
+    They depend on the connection and the header block only, so a door may keep them for the next request.
+    """
+    block = exchange.block
+    peer = exchange.peer_ip.encode()
+    sent = block.joined(b"x-forwarded-for")
+    proto, host, port = exchange.scheme, host_name(block.host), b"%d" % exchange.local_port
+    if exchange.trusted:
+        proto = block.first(b"x-forwarded-proto") or proto
+        host = block.first(b"x-forwarded-host") or host
+        port = block.first(b"x-forwarded-port") or port
+    via = block.joined(b"via")
+    ours = (b"1.1 " if exchange.minor else b"1 ") + TOKEN
+    return (
+        b"Via: %b\r\nX-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nX-Forwarded-Port: %b\r\n"
+        b"X-Real-IP: %b\r\n"
+    ) % (
+        via + b", " + ours if via else ours,
+        sent + b", " + peer if sent else peer,
+        proto,
+        host,
+        port,
+        exchange.client_ip.encode(),
+    )
+
+
+def host_name(host: bytes | None) -> bytes:
+    """The name in a Host field: lower case, without port and final dot (nginx's ``$host``)."""
+    if not host:
+        return DEFAULT_HOST
+    if host[:1] == b"[":
+        return host[: host.index(b"]") + 1].lower()
+    return host.partition(b":")[0].lower().rstrip(b".") or DEFAULT_HOST
+
+
+def path_lines(exchange: Exchange, prefix: bytes | None) -> bytes:
+    """X-Forwarded-Path and, where a prefix was stripped, X-Forwarded-Prefix.
+
+    Args:
+        exchange: the request; on a mount, both lines begin with the mount.
+        prefix: what ``strip_path`` took off, or None.
+    """
+    target = exchange.target
+    path = exchange.mount + target[: at if (at := target.find(b"?", 1)) > 0 else len(target)]
+    if prefix is not None or exchange.mount:
+        prefix = exchange.mount + (prefix or b"")
+    if exchange.trusted:
+        block = exchange.block
+        path = block.first(b"x-forwarded-path") or path
+        prefix = block.first(b"x-forwarded-prefix") or prefix
+    if prefix and prefix != b"/":
+        return b"X-Forwarded-Path: %b\r\nX-Forwarded-Prefix: %b\r\n" % (path, prefix)
+    return b"X-Forwarded-Path: %b\r\n" % path
+
+
+def request_framing(block: HeaderBlock) -> bytes:
+    """The line that frames the request body towards an HTTP/1.1 upstream; empty without a body."""
+    if block.content_length is not None:
+        return b"Content-Length: %d\r\n" % block.content_length
+    return b"Transfer-Encoding: chunked\r\n" if block.chunked else b""
+
+
+def upstream_head(
+    exchange: Exchange, path: bytes, prefix: bytes | None, host: bytes, *, send_id: bool = True, upgrade: bool = False
+) -> bytes:
+    """The whole head of the request to the upstream.
+
+    Args:
+        exchange: the client's request, with what plugins changed.
+        path: the upstream's path, escaped, without query.
+        prefix: what ``strip_path`` took off, or None.
+        host: value of Host.
+        send_id: write X-Kong-Request-Id (``headers_upstream``).
+        upgrade: ask for a WebSocket.
+    """
+    block = exchange.block
+    query = exchange.target.find(b"?", 1) if exchange.upstream_query is None else -1
+    cached = block.cache
+    rest = cached.get("request")
+    if rest is None:
+        trailers = b"TE: trailers\r\n" if block.te_trailers else b""
+        rest = cached["request"] = b"%b%b%b\r\n" % (trailers, request_framing(block), block.forward)
+    if exchange.upstream_body is not None:
+        rest = _with_length(block, len(exchange.upstream_body))
+    head = b"".join((
+        exchange.method, b" ", path,
+        exchange.target[query:] if query > 0 else _query(exchange.upstream_query),
+        b" HTTP/1.1\r\nHost: ", host,
+        b"\r\nConnection: keep-alive\r\n" if not upgrade else b"\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n",
+        exchange.forwarded(),
+        path_lines(exchange, prefix),
+        b"X-Kong-Request-Id: %b\r\n" % exchange.request_id if send_id else b"",
+        rest,
+    ))  # fmt: skip
+    changes = exchange.request_changes
+    return _change_request(head, changes) if changes else head
+
+
+def _query(changed: bytes | None) -> bytes:
+    return b"?" + changed if changed else b""
+
+
+def _with_length(block: HeaderBlock, length: int) -> bytes:
+    trailers = b"TE: trailers\r\n" if block.te_trailers else b""
+    return b"%bContent-Length: %d\r\n%b\r\n" % (trailers, length, block.forward)
+
+
+_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"te"))
+
+
+def _change_request(head: bytes, changes: Mapping[bytes, bytes | None]) -> bytes:
+    """Apply a plugin's changes; lines that frame the message or belong to the connection are not theirs to change."""
+    lowered: bytes | None = None
+    added = []
+    for name, value in changes.items():
+        if name in _FRAMING:
+            continue
+        if lowered is None:
+            lowered = head.lower()
+        if b"\n" + name + b":" in lowered:
+            head = _without(head, name)
+            lowered = None
+        if value is not None:
+            added.append(b"%b: %b\r\n" % (spelled(name), clean(value)))
+    return b"".join((head[:-2], *added, b"\r\n")) if added else head
+
+
+def _without(lines: bytes, name: bytes) -> bytes:
+    """Lines (each with its CRLF) without the fields ``name`` (lower case)."""
+    start = name + b":"
+    size = len(start)
+    return b"\r\n".join([line for line in lines.split(b"\r\n") if line[:size].lower() != start])
+
+
+@lru_cache(maxsize=1024)
+def spelled(name: bytes) -> bytes:
+    """A lower-case field name as people write it: ``X-Consumer-Id``."""
+    return b"-".join([part.capitalize() for part in name.split(b"-")])
+
+
+def clean(value: bytes) -> bytes:
+    """A field value without the bytes that would end it (RFC 9110 5.5)."""
+    return value.translate(None, b"\r\n\0")
+
+
+def apply_changes(lines: bytes, changes: Sequence[tuple[str, bytes, bytes]]) -> bytes:
+    """Apply a plugin's changes to lines of a response, in the order they were made.
+
+    Args:
+        lines: complete lines, each with its CRLF.
+        changes: ("set" | "add" | "clear", name as to be sent, value).
+    """
+    lowered: bytes | None = None
+    added: list[Pair] = []
+    for what, name, value in changes:
+        key = name.lower()
+        if what != "add":
+            if lowered is None:
+                lowered = b"\n" + lines.lower()
+            if b"\n" + key + b":" in lowered:
+                lines = _without(lines, key)
+                lowered = None
+            if added:
+                added = [pair for pair in added if pair[0].lower() != key]
+        if what != "clear" and key not in _RESPONSE_FRAMING:
+            added.append((name, clean(value)))
+    return lines + b"".join([b"%b: %b\r\n" % pair for pair in added]) if added else lines
+
+
+_RESPONSE_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
+
+# -- towards the client --------------------------------------------------------------------------------------------------
+
+RESPONSE_DROPPED = frozenset((
+    b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"content-length", b"upgrade",
+    b"trailer", b"via",
+))  # fmt: skip
+"""Response fields that are not passed on as they are: hop-by-hop, framing (the door's), or written anew."""
+
+_KEPT_TRAILER = RESPONSE_DROPPED - {b"trailer"}
+
+_LATENCY_NAMES = {"x-kong-upstream-latency", "x-kong-proxy-latency", "x-kong-response-latency"}
+
+
+class ResponseHeaders:
+    """Which headers are added to answers: the property ``headers``, compiled.
+
+    Args:
+        names: the property's members; ``server_tokens`` means Server and Via, ``latency_tokens`` the three latencies.
+    """
+
+    __slots__ = (
+        "_cache_key", "_cache_key_trailer", "_dropped", "proxy_latency", "request_id", "response_latency", "server",
+        "upstream_latency", "upstream_status", "via",
+    )  # fmt: skip
+
+    def __init__(self, names: Iterable[str] = ("server_tokens", "latency_tokens", "X-Kong-Request-Id")) -> None:
+        on = {name.strip().lower() for name in names} - {"off"}
+        if "server_tokens" in on:
+            on |= {"server", "via"}
+        if "latency_tokens" in on:
+            on |= _LATENCY_NAMES
+        self.server = "server" in on
+        self.via = "via" in on
+        self.upstream_latency = "x-kong-upstream-latency" in on
+        self.proxy_latency = "x-kong-proxy-latency" in on
+        self.response_latency = "x-kong-response-latency" in on
+        self.upstream_status = "x-kong-upstream-status" in on
+        self.request_id = "x-kong-request-id" in on
+        ours = (
+            "x-kong-upstream-latency", "x-kong-proxy-latency", "x-kong-upstream-status", "x-kong-request-id",
+        )  # fmt: skip
+        # What we write replaces what the upstream (another Kong, perhaps) wrote.
+        self._dropped = frozenset(name.encode() for name in ours if name in on)
+        self._cache_key = ("response", self._dropped, self.server, self.via, False)
+        self._cache_key_trailer = ("response", self._dropped, self.server, self.via, True)
+
+    def passed_on(self, block: HeaderBlock, trailers: bool) -> bytes:
+        """The upstream's lines for the client, with Server and Via; made once per block.
+
+        Args:
+            block: the upstream's response block.
+            trailers: the client takes trailers (``TE: trailers``), so Trailer stays.
+        """
+        key = self._cache_key_trailer if trailers else self._cache_key
+        lines = block.cache.get(key)
+        if lines is None:
+            lines = block.without((_KEPT_TRAILER if trailers else RESPONSE_DROPPED) | self._dropped)
+            if self.server and block.first(b"server") is None:
+                lines += b"Server: %b\r\n" % TOKEN
+            via = block.joined(b"via")
+            if self.via:
+                lines += b"Via: %b1.1 %b\r\n" % (via + b", " if via else b"", TOKEN)
+            elif via:
+                lines += b"Via: %b\r\n" % via
+            block.cache[key] = lines
+        return lines
+
+    def of_proxied(self, exchange: Exchange, block: HeaderBlock) -> bytes:
+        """Lines of an answer that came from the upstream; ``exchange.latencies`` must be set."""
+        proxy, upstream = exchange.latencies or (0.0, 0.0)
+        return b"".join((
+            self.passed_on(block, exchange.block.te_trailers),
+            latency_line(b"X-Kong-Upstream-Latency", upstream) if self.upstream_latency else b"",
+            latency_line(b"X-Kong-Proxy-Latency", proxy) if self.proxy_latency else b"",
+            b"X-Kong-Upstream-Status: %d\r\n" % exchange.upstream_status if self.upstream_status else b"",
+            b"X-Kong-Request-Id: %b\r\n" % exchange.request_id if self.request_id else b"",
+        ))  # fmt: skip
+
+    def of_own(self, exchange: Exchange, now: float) -> bytes:
+        """Lines that close the head of an answer made here.
+
+        Args:
+            exchange: the request; ``latencies`` is set when the upstream was tried.
+            now: monotonic seconds.
+        """
+        latencies = exchange.latencies
+        parts = []
+        if latencies is not None:
+            if self.upstream_latency:
+                parts.append(latency_line(b"X-Kong-Upstream-Latency", latencies[1]))
+            if self.proxy_latency:
+                parts.append(latency_line(b"X-Kong-Proxy-Latency", latencies[0]))
+            if self.upstream_status and exchange.upstream_status:
+                parts.append(b"X-Kong-Upstream-Status: %d\r\n" % exchange.upstream_status)
+            if self.via:
+                parts.append(b"Via: 1.1 %b\r\n" % TOKEN)
+        elif self.response_latency:
+            parts.append(latency_line(b"X-Kong-Response-Latency", now - exchange.started))
+        if self.server:
+            parts.append(b"Server: %b\r\n" % TOKEN)
+        if self.request_id:
+            parts.append(b"X-Kong-Request-Id: %b\r\n" % exchange.request_id)
+        return b"".join(parts)
+
+
+@lru_cache(maxsize=4096)
+def _latency_line(name: bytes, milliseconds: int) -> bytes:
+    return b"%b: %d\r\n" % (name, milliseconds)
+
+
+def latency_line(name: bytes, seconds: float) -> bytes:
+    """A latency header in whole milliseconds, never negative."""
+    return _latency_line(name, int(seconds * 1000) if seconds > 0 else 0)

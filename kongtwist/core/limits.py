@@ -1,0 +1,83 @@
+"""Every bound of the data path in one place, with its unit. No traffic may make the gateway hold or wait for more.
+
+Defaults are those of Kong 3.9's nginx templates where Kong sets them, else nginx's own. Nought means "no limit" only where
+a line says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Limits"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of one gateway; made from the configuration by the composition."""
+
+    # -- client side: heads --------------------------------------------------------------------------------------
+    head_timeout: float = 60.0
+    """Seconds from the first byte of a head to its end (nginx ``client_header_timeout``); the connection is closed."""
+    keepalive_timeout: float = 75.0
+    """Seconds an idle client connection is kept (nginx ``keepalive_timeout``); 0 closes after each answer."""
+    keepalive_requests: int = 10000
+    """Requests on one client connection before it is closed (``nginx_http_keepalive_requests``)."""
+    header_buffer_size: int = 8192
+    """Bytes of the longest request line (414) and of the longest header line (494), nginx ``large_client_header_buffers``."""
+    header_buffers: int = 4
+    """Such buffers: their product bounds a whole head (494)."""
+    max_headers: int = 1000
+    """Header lines in a request (494; nginx ``max_headers``)."""
+    pipeline_buffer: int = 65536
+    """Bytes of pipelined requests kept while an answer is pending; beyond it reading stops."""
+
+    # -- client side: bodies -------------------------------------------------------------------------------------
+    client_max_body_size: int = 0
+    """Bytes of the largest request body (413; ``nginx_http_client_max_body_size``); 0: no limit."""
+    client_body_buffer_size: int = 8192
+    """Bytes of a request body kept for replay and for plugins; a larger body forbids a retry."""
+    client_body_timeout: float = 60.0
+    """Seconds between two pieces of a request body (408; nginx ``client_body_timeout``)."""
+    send_timeout: float = 60.0
+    """Seconds without any progress of a client that reads slowly (nginx ``send_timeout``); the connection is cut."""
+    lingering_time: float = 30.0
+    """Seconds in all that a client may go on sending after an early answer (nginx ``lingering_time``)."""
+    lingering_timeout: float = 5.0
+    """Seconds between two pieces of what is discarded so (nginx ``lingering_timeout``)."""
+    drain_size: int = 1048576
+    """Bytes of a request body discarded after an early answer to keep the connection alive; beyond it, it is closed."""
+    trailer_size: int = 8192
+    """Bytes of the trailer section of a chunked body, and of one chunk's size line with its extensions."""
+
+    # -- upstream side -------------------------------------------------------------------------------------------
+    proxy_buffer_size: int = 32768
+    """Bytes of the largest response head (502; ``nginx_proxy_proxy_buffer_size``)."""
+    high_water: int = 65536
+    """Bytes buffered per direction of a stream before its producer is paused (the product of ``proxy_buffers``)."""
+    max_interim: int = 32
+    """1xx heads an upstream may send before its answer (502)."""
+    upstream_keepalive_pool_size: int = 512
+    """Idle connections kept per upstream address; 0: none is kept (``upstream_keepalive_pool_size``)."""
+    upstream_keepalive_max_requests: int = 10000
+    """Requests on one upstream connection; 0: no limit (``upstream_keepalive_max_requests``)."""
+    upstream_keepalive_idle_timeout: float = 60.0
+    """Seconds an idle upstream connection is kept; 0: no limit (``upstream_keepalive_idle_timeout``)."""
+
+    # -- names ---------------------------------------------------------------------------------------------------
+    dns_positive_ttl: float = 30.0
+    """Seconds addresses of a name are used before it is asked for again (the system's resolver tells no TTL)."""
+    dns_error_ttl: float = 1.0
+    """Seconds a failed lookup is remembered (``dns_error_ttl``)."""
+    dns_stale_ttl: float = 3600.0
+    """Seconds old addresses are used on when a renewed lookup fails (``dns_stale_ttl``)."""
+    dns_cache_size: int = 10000
+    """Names remembered (``dns_cache_size``)."""
+
+    # -- sockets -------------------------------------------------------------------------------------------------
+    accept_pause: float = 0.5
+    """Seconds accepting pauses when descriptors have run out (nginx ``accept_mutex_delay``)."""
+
+    @property
+    def head_size(self) -> int:
+        """Bytes of the largest request head."""
+        return self.header_buffer_size * self.header_buffers

@@ -1,0 +1,76 @@
+"""A leaner epoll reactor for the twistd plugin and the workers.
+
+Twisted's `EPollReactor` wraps each event in ``log.callWithLogger``, which builds a context dictionary and a log prefix
+for every read and write: about a tenth of what relaying a small request costs. Nothing here needs those prefixes, so
+this subclass calls the selectables directly. What a selectable raises is still logged and still disconnects it.
+
+Nothing depends on it: everything also works on a stock reactor (embedded gateways run on the embedder's).
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from select import EPOLLIN
+from typing import Any
+
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.main import installReactor
+from twisted.logger import Logger
+
+__all__ = ["LeanEPollReactor", "install"]
+
+_log = Logger()
+
+
+class LeanEPollReactor(EPollReactor):
+    """`EPollReactor` without a logging context per event."""
+
+    def doPoll(self, timeout: float | None) -> None:
+        """Wait for events and serve them.
+
+        Args:
+            timeout: seconds to wait; None to wait until there is an event.
+        """
+        selectables = self._selectables
+        try:
+            events = self._poller.poll(-1 if timeout is None else timeout, len(selectables))
+        except OSError as error:
+            if error.errno == errno.EINTR:
+                return
+            raise
+        for fd, event in events:
+            selectable = selectables.get(fd)
+            if selectable is None:  # closed by what an earlier event of this round did
+                continue
+            try:
+                if event == EPOLLIN:
+                    self._read(selectable)
+                else:
+                    self._doReadOrWrite(selectable, fd, event)
+            except BaseException:  # noqa: BLE001 - as the stock reactor: whatever it was, the other connections go on
+                _log.failure("telling {selectable!r} of its end failed", selectable=selectable)
+
+    def _read(self, selectable: Any) -> None:
+        """Let a selectable read; disconnect it when that fails."""
+        try:
+            why = selectable.doRead()
+        except BaseException:  # noqa: BLE001 - as the stock reactor: logged, and the connection ends
+            _log.failure("reading from {selectable!r} failed", selectable=selectable)
+            why = sys.exc_info()[1]
+        if why:
+            self._disconnectSelectable(selectable, why, True)
+
+    doIteration = doPoll
+
+
+def install() -> bool:
+    """Install this reactor unless one is installed already or the platform has no epoll.
+
+    Returns:
+        whether it was installed.
+    """
+    if "twisted.internet.reactor" in sys.modules:
+        return False
+    installReactor(LeanEPollReactor())
+    return True
