@@ -1,0 +1,323 @@
+"""Routes as the router compares them: one candidate per path, grouped by the attributes they look at.
+
+Kong 3.9, traditional router. A candidate's *category* is the set of attributes it has; candidates of a category are kept
+in indexes by each attribute, and are ordered by `Candidate.order`, which is total.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .hosts import HostRule, RequestHost, Wildcard
+from .pattern import HeaderPattern, PathPattern, PatternError
+from .prefixes import PrefixIndex
+
+if TYPE_CHECKING:
+    from .exchange import Row
+
+__all__ = ["HEADERS", "HOSTS", "METHODS", "PATHS", "SNIS", "Candidate", "Category", "Request", "Routable", "candidates_of"]
+
+HOSTS = 0x40
+HEADERS = 0x20
+PATHS = 0x10
+METHODS = 0x08
+SNIS = 0x04
+
+Lists = MutableMapping[Any, "tuple[Candidate, ...]"]
+MappingType = Callable[[], MutableMapping[Any, Any]]
+
+
+class Routable(Protocol):
+    """What the router needs of a compiled route."""
+
+    @property
+    def row(self) -> Row: ...
+    @property
+    def base_path(self) -> bytes: ...
+    @property
+    def strip_path(self) -> bool: ...
+    @property
+    def v1(self) -> bool: ...
+
+
+class HeaderRule:
+    """One header of a route: present, with one of the values (compared in lower case) or matching a pattern."""
+
+    __slots__ = ("_pattern", "_values", "name")
+
+    def __init__(self, name: str, values: list[str]) -> None:
+        self.name = name.lower().encode()
+        self._pattern = None
+        self._values: frozenset[bytes] = frozenset()
+        if len(values) == 1 and values[0].startswith("~*"):
+            self._pattern = HeaderPattern(values[0])
+        else:
+            self._values = frozenset(value.lower().encode() for value in values)
+
+    def accepts(self, values: list[bytes]) -> bool:
+        """Whether one of the request's values of this header is accepted. A comma list is one value."""
+        if self._pattern is not None:
+            return any(self._pattern.found_in(value.lower()) for value in values)
+        return any(value.lower() in self._values for value in values)
+
+
+class Candidate:
+    """One route with one of its paths (or none)."""
+
+    __slots__ = ("bits", "headers", "hosts", "methods", "order", "path", "pattern", "route", "snis")
+
+    def __init__(self, route: Routable, path: str | None, index: int) -> None:
+        row = route.row
+        self.route = route
+        self.pattern = PathPattern(path) if path is not None and path.startswith("~") else None
+        self.path = None if path is None else path.encode() if self.pattern is None else self.pattern.value
+        self.hosts = HostRule(row["hosts"]) if row.get("hosts") else None
+        self.headers = tuple(HeaderRule(name, values) for name, values in sorted((row.get("headers") or {}).items()))
+        self.methods = frozenset(method.encode() for method in row.get("methods") or ())
+        self.snis = frozenset(name.rstrip(".") for name in row.get("snis") or ())
+        self.bits = (
+            (HOSTS if self.hosts else 0)
+            | (HEADERS if self.headers else 0)
+            | (PATHS if path is not None else 0)
+            | (METHODS if self.methods else 0)
+            | (SNIS if self.snis else 0)
+        )
+        self.order = self._order(row, index)
+
+    def _order(self, row: Row, index: int) -> tuple[Any, ...]:
+        """Smaller is tried earlier. Kong's rules, then the id and the place of the path: equal in all workers."""
+        weight = self.hosts.weight if self.hosts else 0
+        if self.pattern is not None:
+            weight += 1
+            regex_priority, length = row.get("regex_priority") or 0, 0
+        else:
+            regex_priority, length = 0, len(self.path or b"")
+        created = row.get("created_at") or 0
+        return (-weight, -len(self.headers), -regex_priority, -length, created, str(row["id"]), index)
+
+    def accepts(self, request: Request) -> bool:
+        """Whether all attributes but the path match."""
+        if self.methods and request.method not in self.methods:
+            return False
+        if self.hosts is not None and not self.hosts.matches(request.host):
+            return False
+        for rule in self.headers:
+            if not rule.accepts(request.values(rule.name)):
+                return False
+        return not self.snis or request.scheme == b"http" or request.sni in self.snis
+
+
+def candidates_of(route: Routable) -> tuple[list[Candidate], list[str]]:
+    """The candidates of a route, and a sentence for each part that can never match because its pattern is broken."""
+    found: list[Candidate] = []
+    faults: list[str] = []
+    paths: list[str | None] = list(route.row.get("paths") or [None])
+    for index, path in enumerate(paths):
+        try:
+            candidate = Candidate(route, path, index)
+        except PatternError as error:
+            faults.append(f"route {route.row['id']} has a regular expression that cannot be compiled: {error}")
+            continue
+        if candidate.bits:
+            found.append(candidate)
+    return found, faults
+
+
+class Request:
+    """What is known of a request while its route is looked for; what costs is found out at most once."""
+
+    __slots__ = ("_found", "_headers", "_prefixes", "_values", "host", "method", "path", "scheme", "sni")
+
+    def __init__(
+        self,
+        method: bytes,
+        host: bytes,
+        path: bytes,
+        headers: Callable[[bytes], list[bytes]],
+        scheme: bytes,
+        sni: str | None,
+        prefixes: PrefixIndex,
+    ) -> None:
+        self.method = method
+        self.host = RequestHost(host, scheme)
+        self.path = path
+        self.scheme = scheme
+        self.sni = sni
+        self._headers = headers
+        self._values: dict[bytes, list[bytes]] = {}
+        self._prefixes = prefixes
+        self._found: dict[bytes, Any] = {}
+
+    def values(self, name: bytes) -> list[bytes]:
+        """The values of a header."""
+        values = self._values.get(name)
+        if values is None:
+            values = self._values[name] = self._headers(name)
+        return values
+
+    def prefixes(self) -> Iterator[bytes]:
+        """The configured prefixes of the path, longest first."""
+        prefix = self._prefixes.longest(self.path)
+        while prefix is not None:
+            yield prefix
+            prefix = self._prefixes.below(prefix)
+
+    def search(self, pattern: PathPattern) -> Any:
+        """The match of a path pattern, or None."""
+        try:
+            return self._found[pattern.value]
+        except KeyError:
+            found = self._found[pattern.value] = pattern.match(self.path)
+            return found
+
+    def on_path(self, candidate: Candidate) -> bool:
+        """Whether the candidate's path matches."""
+        if candidate.pattern is not None:
+            return self.search(candidate.pattern) is not None
+        return candidate.path is None or self.path.startswith(candidate.path)
+
+
+def _order(candidate: Candidate) -> tuple[Any, ...]:
+    return candidate.order
+
+
+def _changed(
+    lists: Lists, removed: Iterable[tuple[Any, Candidate]], added: Iterable[tuple[Any, Candidate]], make: MappingType
+) -> Lists:
+    """A copy of an index with entries taken out and put in; every list stays in order."""
+    out: dict[Any, set[int]] = {}
+    new: dict[Any, list[Candidate]] = {}
+    for key, candidate in removed:
+        out.setdefault(key, set()).add(id(candidate))
+    for key, candidate in added:
+        new.setdefault(key, []).append(candidate)
+    if not out and not new:
+        return lists
+    copy: Lists = make()
+    copy.update(lists)
+    for key in out.keys() | new.keys():
+        gone = out.get(key, ())
+        kept = [candidate for candidate in copy.get(key, ()) if id(candidate) not in gone]
+        kept += new.get(key, ())
+        if kept:
+            kept.sort(key=_order)
+            copy[key] = tuple(kept)
+        else:
+            del copy[key]
+    return copy
+
+
+def _by_path(candidates: Iterable[Candidate]) -> Iterator[tuple[Any, Candidate]]:
+    return ((each.path, each) for each in candidates if each.path is not None and each.pattern is None)
+
+
+def _by_pattern(candidates: Iterable[Candidate]) -> Iterator[tuple[Any, Candidate]]:
+    return ((each.path, each) for each in candidates if each.pattern is not None)
+
+
+def _by_host(candidates: Iterable[Candidate]) -> Iterator[tuple[Any, Candidate]]:
+    return ((key, each) for each in candidates if each.hosts is not None for key in each.hosts.keys)
+
+
+def _by_header(candidates: Iterable[Candidate]) -> Iterator[tuple[Any, Candidate]]:
+    return ((rule.name, each) for each in candidates for rule in each.headers)
+
+
+def _by_method(candidates: Iterable[Candidate]) -> Iterator[tuple[Any, Candidate]]:
+    return ((method, each) for each in candidates for method in each.methods)
+
+
+def _by_sni(candidates: Iterable[Candidate]) -> Iterator[tuple[Any, Candidate]]:
+    return ((sni, each) for each in candidates for sni in each.snis)
+
+
+class Category:
+    """The candidates with one set of attributes. Immutable: `changed` gives a new one."""
+
+    __slots__ = ("_make", "bits", "by_header", "by_host", "by_method", "by_path", "by_pattern", "by_sni", "regexes",
+                 "wildcards")  # fmt: skip
+
+    def __init__(self, bits: int, make: MappingType = dict) -> None:
+        self.bits = bits
+        self._make = make
+        self.by_path: Lists = {}
+        self.by_pattern: Lists = {}
+        self.by_host: Lists = {}
+        self.by_header: Lists = {}
+        self.by_method: Lists = {}
+        self.by_sni: Lists = {}
+        self.regexes: tuple[Candidate, ...] = ()
+        self.wildcards: tuple[Candidate, ...] = ()
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Smaller is tried earlier: more attributes first, then by the weight of the attributes."""
+        return (-self.bits.bit_count(), -self.bits)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no candidate left."""
+        return not (self.by_path or self.by_pattern or self.by_host or self.by_header or self.by_method or self.by_sni)
+
+    def changed(self, removed: list[Candidate], added: list[Candidate]) -> Category:
+        """A category without ``removed`` and with ``added``."""
+        make = self._make
+        other = Category(self.bits, make)
+        other.by_path = _changed(self.by_path, _by_path(removed), _by_path(added), make)
+        other.by_pattern = _changed(self.by_pattern, _by_pattern(removed), _by_pattern(added), make)
+        other.by_host = _changed(self.by_host, _by_host(removed), _by_host(added), make)
+        other.by_header = _changed(self.by_header, _by_header(removed), _by_header(added), make)
+        other.by_method = _changed(self.by_method, _by_method(removed), _by_method(added), make)
+        other.by_sni = _changed(self.by_sni, _by_sni(removed), _by_sni(added), make)
+        other.regexes = self.regexes
+        if other.by_pattern is not self.by_pattern:
+            other.regexes = tuple(sorted(chain.from_iterable(other.by_pattern.values()), key=_order))
+        other.wildcards = self.wildcards
+        if other.by_host is not self.by_host:
+            lists = (found for key, found in other.by_host.items() if b"*" in key)
+            unique = {id(each): each for each in chain.from_iterable(lists)}
+            other.wildcards = tuple(sorted(unique.values(), key=_order))
+        return other
+
+    def size(self, attribute: int, key: Any) -> int:
+        """How many candidates have ``key`` (a host, header name, path, method or SNI) as that attribute."""
+        if attribute == PATHS:
+            return len(self.by_pattern.get(key) or self.by_path.get(key, ()))
+        lists = {HOSTS: self.by_host, HEADERS: self.by_header, METHODS: self.by_method, SNIS: self.by_sni}[attribute]
+        return len(lists.get(key, ()))
+
+    def reach(self, request: Request) -> Iterator[Candidate]:
+        """Candidates whose path matches; all that match in full are among them, some perhaps twice."""
+        bits = self.bits
+        if bits & PATHS:
+            near = [found for prefix in request.prefixes() if (found := self.by_path.get(prefix))]
+            if bits & HOSTS:
+                hosts = self._of_host(request.host)
+                if sum(map(len, hosts)) < sum(map(len, near)) + len(self.regexes):
+                    return filter(request.on_path, chain.from_iterable(hosts))
+            regexes = (each for each in self.regexes if request.on_path(each))
+            return chain(regexes, chain.from_iterable(near))
+        if bits & HOSTS:
+            return chain.from_iterable(self._of_host(request.host))
+        if bits & METHODS:
+            return iter(self.by_method.get(request.method, ()))
+        if bits & HEADERS:
+            return chain.from_iterable(found for name, found in self.by_header.items() if request.values(name))
+        if request.scheme == b"http":
+            return chain.from_iterable(self.by_sni.values())
+        return iter(self.by_sni.get(request.sni, ()))
+
+    def _of_host(self, host: RequestHost) -> list[tuple[Candidate, ...]]:
+        exact = self.by_host.get(host.raw, ())
+        if host.raw == host.name:
+            return [exact, self.wildcards]
+        return [exact, self.by_host.get(host.name, ()), self.wildcards]
+
+    def wildcard_rules(self) -> Iterator[tuple[tuple[Any, ...], Wildcard]]:
+        """All wildcard hosts with their candidate's order."""
+        for candidate in self.wildcards:
+            if candidate.hosts is not None:
+                for wildcard in candidate.hosts.wildcards:
+                    yield candidate.order, wildcard

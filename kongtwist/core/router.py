@@ -1,0 +1,341 @@
+"""The traditional router: which route a request belongs to, and the path it goes upstream with (Kong 3.9).
+
+All attributes a route has must match. Routes with more kinds of attributes are tried first, then by the weight of the
+kinds (hosts, headers, paths, methods, snis); inside such a category `Candidate.order` decides, and it is total: the
+oldest route wins, and of those of the same second the smaller id.
+
+Cost: prefixes are found by binary search over their lengths, hosts, methods and SNIs by dictionaries, so a match costs
+the same with 10 plain-path routes and with 10,000. Only regex paths, wildcard hosts and header-only routes are compared
+one after the other. Where the answer depends on nothing but method, host and path it is remembered (`CACHE_SIZE`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from .candidates import (
+    HEADERS,
+    HOSTS,
+    METHODS,
+    PATHS,
+    SNIS,
+    Candidate,
+    Category,
+    MappingType,
+    Request,
+    candidates_of,
+)
+from .hosts import Wildcard
+from .pattern import Captures
+from .prefixes import PrefixIndex
+from .uri import escape, normalise, path_of, upstream_path
+
+if TYPE_CHECKING:
+    from .exchange import Exchange
+    from .snapshot import CompiledRoute
+
+__all__ = ["CACHE_SIZE", "Match", "Router"]
+
+CACHE_SIZE = 5000
+"""Requests whose match is remembered, as in Kong."""
+
+_CACHED_BYTES = 512
+"""Bytes of the longest path and host together that are remembered, so that the memory of all is bounded."""
+
+
+class Match(NamedTuple):
+    """A request's route. Immutable: requests with the same method, host and path share one."""
+
+    route: CompiledRoute
+    matched: bytes | None  #: the route's path that matched, a regex without its ``~``; None for a route without paths
+    captures: Captures | None  #: groups of a regex path
+    upstream_path: bytes  #: escaped, without query
+    prefix: bytes | None  #: what ``strip_path`` took off the path; None when the path is kept or no path matched
+
+
+def _no_headers(name: bytes) -> list[bytes]:
+    return []
+
+
+class Router:
+    """All routes of a configuration. Immutable but for what it remembers: `changed` gives a new one.
+
+    Attributes:
+        faults: sentences about routes that can never match because their pattern is broken.
+    """
+
+    def __init__(
+        self,
+        candidates: dict[str, tuple[Candidate, ...]],
+        faults: dict[str, list[str]],
+        categories: dict[int, Category],
+        prefixes: PrefixIndex,
+        make: MappingType,
+    ) -> None:
+        self._candidates = candidates
+        self._faults = faults
+        self._make = make
+        self._by_bits = categories
+        self._categories = sorted(categories.values(), key=lambda category: category.rank)
+        self._prefixes = prefixes
+        self._regexes = any(category.regexes for category in self._categories)
+        bits = 0
+        for category in self._categories:
+            bits |= category.bits
+        wildcard_ports = any(
+            rule.port for category in self._categories if category.wildcards for _, rule in category.wildcard_rules()
+        )
+        self._uses_host = bool(bits & HOSTS)
+        self._uses_method = bool(bits & METHODS)
+        self._has_snis = bool(bits & SNIS)
+        self._remembers = not bits & (HEADERS | SNIS) and not wildcard_ports
+        self._path_only = self._remembers and not self._uses_host and not self._uses_method
+        self._cache: dict[Any, Match] = {}
+
+    @classmethod
+    def build(cls, routes: Iterable[CompiledRoute] = (), mapping: MappingType = dict) -> Router:
+        """A router of these routes.
+
+        Args:
+            routes: compiled routes; those with nothing to match by are left out.
+            mapping: makes the mappings in which paths and prefixes are looked up; a test counts comparisons with it.
+        """
+        return cls({}, {}, {}, PrefixIndex({}, mapping), mapping).changed((), routes)
+
+    def changed(self, removed: Iterable[str], added: Iterable[CompiledRoute]) -> Router:
+        """A router without the routes of these ids and with these routes; a route added may replace one of its id."""
+        candidates = self._candidates.copy()
+        faults = self._faults.copy()
+        old: dict[int, list[Candidate]] = {}
+        new: dict[int, list[Candidate]] = {}
+        routes = {route.row["id"]: route for route in added}
+        for route_id in {*removed, *routes}:
+            faults.pop(route_id, None)
+            for each in candidates.pop(route_id, ()):
+                old.setdefault(each.bits, []).append(each)
+        for route_id, route in routes.items():
+            found, broken = candidates_of(route)
+            if broken:
+                faults[route_id] = broken
+            if found:
+                candidates[route_id] = tuple(found)
+            for each in found:
+                new.setdefault(each.bits, []).append(each)
+        categories = self._by_bits.copy()
+        for bits in old.keys() | new.keys():
+            category = categories.get(bits) or Category(bits, self._make)
+            category = category.changed(old.get(bits, []), new.get(bits, []))
+            categories[bits] = category
+            if category.empty:
+                del categories[bits]
+        prefixes = self._prefixes
+        gone, come = _prefixes_of(old), _prefixes_of(new)
+        if sorted(gone) != sorted(come):
+            prefixes = prefixes.changed(gone, come)
+        return type(self)(candidates, faults, categories, prefixes, self._make)
+
+    @property
+    def faults(self) -> list[str]:
+        """Sentences about routes, or paths of routes, that can never match because their pattern is broken."""
+        return [sentence for found in self._faults.values() for sentence in found]
+
+    def __len__(self) -> int:
+        return len(self._candidates)
+
+    # -- finding ---------------------------------------------------------------------------------------------------
+
+    def find(self, exchange: Exchange) -> Match | None:
+        """The route of a request, or None. On a mount the path is relative to it."""
+        path = path_of(exchange.target)
+        mount = exchange.mount
+        if mount and path.startswith(mount):
+            path = path[len(mount) :] or b"/"
+        if self._path_only:
+            match = self._cache.get(path)
+            if match is not None:
+                return match
+            return self._remember(path, len(path), self._search(b"", b"", path, _no_headers, b"", None))
+        host = (exchange.block.first(b"host") or b"") if self._uses_host else b""
+        if self._remembers:
+            key = (exchange.method, host, path)
+            match = self._cache.get(key)
+            if match is not None:
+                return match
+            match = self._search(exchange.method, host, path, _no_headers, exchange.scheme, None)
+            return self._remember(key, len(path) + len(host), match)
+        return self._search(exchange.method, host, path, exchange.block.all, exchange.scheme, exchange.sni)
+
+    def match(
+        self,
+        method: str,
+        host: str,
+        path: str | bytes,
+        headers: Mapping[str, str | list[str]] | None = None,
+        scheme: str = "http",
+        sni: str | None = None,
+    ) -> Match | None:
+        """As `find`, for plain values; ``path`` is raw, without the query. Remembers nothing."""
+        values: dict[bytes, list[bytes]] = {}
+        for name, value in (headers or {}).items():
+            texts = [value] if isinstance(value, str) else value
+            values[name.lower().encode()] = [text.encode() for text in texts]
+        raw = path.encode() if isinstance(path, str) else path
+        return self._search(
+            method.encode(), host.encode(), raw, lambda name: values.get(name, []), scheme.encode(), sni
+        )
+
+    def _remember(self, key: Any, size: int, match: Match | None) -> Match | None:
+        if match is not None and size <= _CACHED_BYTES:
+            if len(self._cache) >= CACHE_SIZE:
+                self._cache.clear()
+            self._cache[key] = match
+        return match
+
+    def _search(
+        self,
+        method: bytes,
+        host: bytes,
+        path: bytes,
+        headers: Callable[[bytes], list[bytes]],
+        scheme: bytes,
+        sni: str | None,
+    ) -> Match | None:
+        request = Request(method, host, normalise(path), headers, scheme, sni, self._prefixes)
+        categories = self._categories
+        if self._has_snis and scheme == b"http":
+            categories = self._from_potential(request)
+        for category in categories:
+            if category.bits == PATHS and not self._regexes:
+                for prefix in request.prefixes():
+                    found = category.by_path.get(prefix)
+                    if found:
+                        return self._matched(found[0], request)
+                continue
+            matching = [each for each in category.reach(request) if self._accepts(each, request)]
+            if matching:
+                best = matching[0] if len(matching) == 1 else self._best(category, matching, request)
+                return self._matched(best, request)
+        return None
+
+    def _accepts(self, candidate: Candidate, request: Request) -> bool:
+        return candidate.accepts(request)
+
+    def _matched(self, candidate: Candidate, request: Request) -> Match:
+        route = candidate.route
+        path = request.path
+        captures: Captures | None = None
+        rest: bytes | None = None
+        if candidate.pattern is not None:
+            found = request.search(candidate.pattern)
+            captures = candidate.pattern.captures(found)
+            rest = candidate.pattern.rest(found)
+        elif candidate.path is not None:
+            rest = path[len(candidate.path) :]
+        strip = route.strip_path
+        prefix = path[: len(path) - len(rest)] if strip and rest is not None else None
+        upstream = escape(upstream_path(route.base_path, path, rest, strip=strip, v1=route.v1))
+        return Match(cast("CompiledRoute", route), candidate.path, captures, upstream, prefix)
+
+    # -- Kong's order where several candidates of a category match ---------------------------------------------------
+
+    def _best(self, category: Category, matching: list[Candidate], request: Request) -> Candidate:
+        """The first in order of those in Kong's reduced list, or of all if none is in it.
+
+        The reduced list is the shortest of the category's lists for the request's best host, header, path, method and SNI.
+        """
+        attribute, shortest, key = 0, 0, None
+        for bit, key_of in (
+            (HOSTS, self._host_key),
+            (HEADERS, self._header_key),
+            (PATHS, self._path_key),
+            (METHODS, _method_of),
+            (SNIS, _sni_of),
+        ):
+            if not category.bits & bit:
+                continue
+            its_key = key_of(request)
+            size = category.size(bit, its_key)
+            if size and (not shortest or size < shortest):
+                attribute, shortest, key = bit, size, its_key
+        return min(matching, key=lambda each: (not _listed(each, attribute, key), each.order))
+
+    def _host_key(self, request: Request) -> bytes | None:
+        host = request.host
+        for form in (host.raw, host.name):
+            if any(form in category.by_host for category in self._categories):
+                return form
+        return next((rule.value for rule in self._wildcards if rule.matches(host)), None)
+
+    def _header_key(self, request: Request) -> bytes | None:
+        return next((name for name in self._header_names if request.values(name)), None)
+
+    def _path_key(self, request: Request) -> bytes | None:
+        for candidate in self._all_regexes:
+            if candidate.pattern is not None and request.search(candidate.pattern) is not None:
+                return candidate.path
+        return next(request.prefixes(), None)
+
+    @cached_property
+    def _wildcards(self) -> list[Wildcard]:
+        rules = [found for category in self._categories for found in category.wildcard_rules()]
+        return [rule for _, rule in sorted(rules, key=lambda found: (found[0], found[1].value))]
+
+    @cached_property
+    def _header_names(self) -> list[bytes]:
+        """Header names by the order of the first candidate that looks at them."""
+        found = [
+            (lists[0].order, name) for category in self._categories for name, lists in category.by_header.items()
+        ]
+        return list(dict.fromkeys(name for _, name in sorted(found)))
+
+    @cached_property
+    def _all_regexes(self) -> list[Candidate]:
+        found = [candidate for category in self._categories for candidate in category.regexes]
+        return sorted(found, key=lambda candidate: candidate.order)
+
+    def _from_potential(self, request: Request) -> list[Category]:
+        """The categories from the one that the request's attributes add up to, or all if there is none such.
+
+        Matters only for plain http requests where routes have SNIs, which are not looked at then (Kong: the search begins
+        at the category of what matched anything).
+        """
+        bits = 0
+        if self._host_key(request) is not None:
+            bits |= HOSTS
+        if self._header_key(request) is not None:
+            bits |= HEADERS
+        if self._path_key(request) is not None:
+            bits |= PATHS
+        if any(request.method in category.by_method for category in self._categories):
+            bits |= METHODS
+        if not bits:
+            return []
+        category = self._by_bits.get(bits)
+        return self._categories if category is None else self._categories[self._categories.index(category) :]
+
+
+def _method_of(request: Request) -> bytes:
+    return request.method
+
+
+def _sni_of(request: Request) -> str | None:
+    return request.sni
+
+
+def _listed(candidate: Candidate, attribute: int, key: Any) -> bool:
+    """Whether the candidate is in its category's list of ``attribute`` for ``key``."""
+    if attribute == HOSTS:
+        return candidate.hosts is not None and key in candidate.hosts.keys
+    if attribute == HEADERS:
+        return any(rule.name == key for rule in candidate.headers)
+    if attribute == PATHS:
+        return bool(candidate.path == key)
+    return True
+
+
+def _prefixes_of(candidates: Mapping[int, list[Candidate]]) -> list[bytes]:
+    return [
+        each.path for found in candidates.values() for each in found if each.path is not None and each.pattern is None
+    ]
