@@ -1,0 +1,129 @@
+"""Find and load the plugins named in the property ``plugins``.
+
+``bundled`` stands for every module of the package `kongtwist.plugins`: there is no list to keep. Any other name is a bundled
+plugin's, an installed package's entry point (group ``kongtwist.plugins``), or a dotted name ``package.module:Class``.
+All are loaded at once at the start; one that cannot be loaded stops it with a sentence that names it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterable, Iterator
+from importlib.metadata import entry_points
+
+from .core.plugin import Plugin
+
+__all__ = ["ENTRY_POINT_GROUP", "PluginLoadError", "load_plugins"]
+
+ENTRY_POINT_GROUP = "kongtwist.plugins"
+BUNDLED_PACKAGE = "kongtwist.plugins"
+
+
+class PluginLoadError(Exception):
+    """A plugin cannot be loaded; the text is one sentence for the operator and names the plugin."""
+
+
+def load_plugins(names: Iterable[str], package: str = BUNDLED_PACKAGE) -> dict[str, Plugin]:
+    """Load plugins.
+
+    Args:
+        names: values of the property ``plugins``; ``off`` stands for none.
+        package: dotted name of the package whose modules are the bundled plugins.
+
+    Returns:
+        one instance of each by plugin name, in order of priority; made anew at each call.
+
+    Raises:
+        PluginLoadError: one of them cannot be loaded.
+    """
+    found: dict[str, Plugin] = {}
+    bundled: dict[str, type[Plugin]] | None = None
+    for name in names:
+        if name == "off":
+            continue
+        if bundled is None:
+            bundled = _bundled(package)
+        kinds = list(bundled.values()) if name == "bundled" else [bundled.get(name) or _external(name)]
+        for kind in kinds:
+            known = found.get(kind.name)
+            if known is None:
+                found[kind.name] = _make(kind)
+            elif type(known) is not kind:
+                raise PluginLoadError(f"plugin {name}: there is another plugin of the name '{kind.name}' already")
+    return dict(sorted(found.items(), key=lambda item: -item[1].priority))
+
+
+def _bundled(package: str) -> dict[str, type[Plugin]]:
+    """The plugin classes of a package's modules, by plugin name."""
+    kinds: dict[str, type[Plugin]] = {}
+    priorities: dict[int, str] = {}
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        if module.name.startswith("_"):
+            continue
+        for kind in _plugins_of(f"{package}.{module.name}"):
+            other = priorities.setdefault(kind.priority, kind.name)
+            if kind.name in kinds or other != kind.name:
+                raise PluginLoadError(
+                    f"plugin {module.name}: name '{kind.name}' or priority {kind.priority} is taken by plugin {other}"
+                )
+            kinds[kind.name] = kind
+    return kinds
+
+
+def _plugins_of(dotted: str) -> Iterator[type[Plugin]]:
+    module = _imported(dotted, dotted.rpartition(".")[2])
+    kinds = [
+        each
+        for each in vars(module).values()
+        if isinstance(each, type) and issubclass(each, Plugin) and each.__module__ == dotted
+    ]
+    if not kinds:
+        raise PluginLoadError(f"plugin {dotted.rpartition('.')[2]}: module {dotted} has no subclass of Plugin")
+    for kind in kinds:
+        yield _checked(kind, dotted)
+
+
+def _imported(dotted: str, name: str) -> object:
+    try:
+        return importlib.import_module(dotted)
+    except Exception as error:
+        raise PluginLoadError(f"plugin {name}: cannot import {dotted}: {type(error).__name__}: {error}") from error
+
+
+def _external(name: str) -> type[Plugin]:
+    """A plugin that is not bundled, by entry point or dotted name."""
+    for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
+        try:
+            return _checked(point.load(), name)
+        except PluginLoadError:
+            raise
+        except Exception as error:
+            raise PluginLoadError(
+                f"plugin {name}: cannot load {point.value}: {type(error).__name__}: {error}"
+            ) from error
+    dotted, colon, attribute = name.partition(":")
+    if not colon:
+        raise PluginLoadError(
+            f"plugin {name}: not bundled, no installed package has it as an entry point of {ENTRY_POINT_GROUP}, and it is"
+            f" not of the form package.module:Class"
+        )
+    kind = getattr(_imported(dotted, name), attribute, None)
+    if kind is None:
+        raise PluginLoadError(f"plugin {name}: module {dotted} has no {attribute}")
+    return _checked(kind, name)
+
+
+def _checked(kind: object, name: str) -> type[Plugin]:
+    if not (isinstance(kind, type) and issubclass(kind, Plugin)):
+        raise PluginLoadError(f"plugin {name}: {kind!r} is not a subclass of kongtwist.core.plugin.Plugin")
+    if not isinstance(getattr(kind, "name", None), str) or not isinstance(getattr(kind, "priority", None), int):
+        raise PluginLoadError(f"plugin {name}: {kind.__qualname__} has no name or no priority")
+    return kind
+
+
+def _make(kind: type[Plugin]) -> Plugin:
+    try:
+        return kind()
+    except Exception as error:
+        raise PluginLoadError(f"plugin {kind.name}: {type(error).__name__}: {error}") from error

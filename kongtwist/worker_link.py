@@ -1,0 +1,160 @@
+"""The pair of sockets between the node's parent and one worker: messages, their framing, their pace.
+
+A message is a JSON object behind its length (4 bytes, big-endian). Parent to worker: ``begin`` (configuration, listeners),
+``rows`` (a batch of a dataset), ``dataset`` (that was all of it: version), ``changes`` (version, changes), ``reopen`` (logs),
+``stop``. Worker to parent: ``listening``, ``served`` (version). JSON and not pickle: who can write to a socket must not be
+able to run code.
+
+End of file means that the other side is gone: the parent starts another worker, a worker finishes its work and exits.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+__all__ = ["BATCH", "MAX_MESSAGE", "Link", "Message", "MessageReader", "MessageTooLarge", "dataset_messages", "encode"]
+
+Message = dict[str, Any]
+
+BATCH = 200
+"""Rows in one message of a dataset: small enough that encoding one stalls neither side."""
+
+MAX_MESSAGE = 256 * 1024 * 1024
+"""Bytes of the longest message; more means that the two sides are out of step."""
+
+_LENGTH = struct.Struct(">I")
+
+
+class MessageTooLarge(ValueError):
+    """A length that no message has: the stream is out of step and cannot be used any more."""
+
+
+def encode(message: Mapping[str, Any]) -> bytes:
+    """A message as it goes over the pair."""
+    text = json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return _LENGTH.pack(len(text)) + text
+
+
+class MessageReader:
+    """Cuts what arrives into messages."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """The messages that are complete with ``data``.
+
+        Raises:
+            MessageTooLarge: the length cannot be true.
+        """
+        self._data += data
+        while len(self._data) >= 4:
+            (length,) = _LENGTH.unpack_from(self._data)
+            if length > MAX_MESSAGE:
+                raise MessageTooLarge(f"a message of {length} bytes")
+            if len(self._data) < 4 + length:
+                return
+            text = self._data[4 : 4 + length].decode("utf-8", "surrogatepass")
+            del self._data[: 4 + length]
+            yield json.loads(text)
+
+
+def dataset_messages(version: int, dataset: Mapping[str, Mapping[str, Any]]) -> Iterator[Message]:
+    """A whole dataset as messages of bounded size, made as they are sent."""
+    for entity, rows in dataset.items():
+        batch: list[Any] = []
+        for row in rows.values():
+            batch.append(row)
+            if len(batch) == BATCH:
+                yield {"type": "rows", "entity": entity, "rows": batch}
+                batch = []
+        yield {"type": "rows", "entity": entity, "rows": batch}
+    yield {"type": "dataset", "version": version}
+
+
+@implementer(IPushProducer)
+class Link(Protocol):
+    """One end of the pair. Sends in order, no faster than the other side reads.
+
+    Args:
+        received: takes each message.
+        gone: called once when the pair is closed or out of step.
+    """
+
+    def __init__(self, received: Callable[[Message], None], gone: Callable[[], None]) -> None:
+        self._received = received
+        self._gone = gone
+        self._reader = MessageReader()
+        self._queue: deque[Iterator[Message]] = deque()
+        self._paused = False
+        self._open = False
+        self._closing = False
+
+    def send(self, message: Message) -> None:
+        """Send a message behind all others."""
+        self.send_all((message,))
+
+    def send_all(self, messages: Iterable[Message]) -> None:
+        """Send messages behind all others; an iterator is asked for each only when there is room for it."""
+        self._queue.append(iter(messages))
+        self._pump()
+
+    def close(self) -> None:
+        """Close the pair when all is sent."""
+        self._closing = True
+        self._pump()
+
+    def connectionMade(self) -> None:
+        self._open = True
+        self.transport.registerProducer(self, True)
+        self._pump()
+
+    def dataReceived(self, data: bytes) -> None:
+        try:
+            for message in self._reader.feed(data):
+                self._received(message)
+        except MessageTooLarge:
+            self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._open = False
+        self._queue.clear()
+        self._gone()
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        self._pump()
+
+    def stopProducing(self) -> None:
+        self._queue.clear()
+
+    def _pump(self) -> None:
+        while self._queue and self._open and not self._paused:
+            message = next(self._queue[0], None)
+            if message is None:
+                self._queue.popleft()
+            else:
+                self.transport.write(encode(message))
+        if self._closing and self._open and not self._queue:
+            self._open = False
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+
+
+def changes_message(version: int, changes: Sequence[tuple[Any, ...]]) -> Message:
+    """Changes of one publication."""
+    return {"type": "changes", "version": version, "changes": [list(change) for change in changes]}

@@ -1,0 +1,130 @@
+"""Finding plugins: bundled ones by listing a package, others by entry point or dotted name."""
+
+from __future__ import annotations
+
+import os
+import sys
+from textwrap import dedent
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kongtwist.plugin_loader import PluginLoadError, load_plugins
+
+ORDER = ["correlation-id", "key-auth", "ip-restriction", "rate-limiting", "request-termination"]
+"""Bundled plugins in the order they run. The id must be there before anything answers; who it is comes before where it may
+go from and how often; terminating comes last, so that everything else has had its say."""
+
+GOOD = """
+    from kongtwist.core.plugin import Plugin
+
+    class Mine(Plugin):
+        name = "mine"
+        priority = {priority}
+
+    class Other(Plugin):
+        name = "{other}"
+        priority = 3
+"""
+
+
+class LoaderTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        """A directory to import packages from."""
+        self.directory = os.path.abspath(self.mktemp())
+        os.makedirs(self.directory)
+        sys.path.insert(0, self.directory)
+        self.addCleanup(sys.path.remove, self.directory)
+        before = set(sys.modules)
+        self.addCleanup(lambda: [sys.modules.pop(name) for name in set(sys.modules) - before])
+
+    def write(self, path: str, text: str = "") -> None:
+        full = os.path.join(self.directory, path)
+        os.makedirs(os.path.dirname(full), exist_ok=True)
+        with open(full, "w", encoding="utf-8") as file:
+            file.write(dedent(text))
+
+    def sentence(self, *names: str, package: str = "kongtwist.plugins") -> str:
+        """What the operator reads when these cannot be loaded."""
+        text = str(self.assertRaises(PluginLoadError, load_plugins, names, package))
+        self.assertNotIn("\n", text)
+        return text
+
+    def test_bundled(self) -> None:
+        """All modules of the package, in the order of their unique priorities."""
+        self.assertEqual(list(load_plugins(["bundled"])), ORDER)
+
+    def test_some(self) -> None:
+        """Bundled ones can be named one by one; ``off`` is none; naming one twice is once."""
+        self.assertEqual(list(load_plugins(["rate-limiting", "key-auth", "key-auth"])), ["key-auth", "rate-limiting"])
+        self.assertEqual(load_plugins(["off"]), {})
+
+    def test_new_instances(self) -> None:
+        """Two gateways in one process share no plugin state."""
+        self.assertIsNot(load_plugins(["key-auth"])["key-auth"], load_plugins(["key-auth"])["key-auth"])
+
+    def test_dotted_name(self) -> None:
+        """``module:Class`` from anywhere on the path, beside the bundled ones."""
+        self.write("somewhere/mine.py", GOOD.format(priority=5, other="x"))
+        found = load_plugins(["bundled", "somewhere.mine:Mine"])
+        self.assertEqual(sorted(found), sorted([*ORDER, "mine"]))
+        self.assertEqual(type(found["mine"]).__module__, "somewhere.mine")
+
+    def test_entry_point(self) -> None:
+        """An installed package's plugin, by the name it gave it."""
+        self.write("distributed.py", GOOD.format(priority=5, other="x"))
+        self.write("distributed-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: distributed\nVersion: 1\n")
+        self.write("distributed-1.dist-info/entry_points.txt", "[kongtwist.plugins]\nmine = distributed:Mine\n")
+        self.assertEqual(list(load_plugins(["mine"])), ["mine"])
+        self.write("distributed-1.dist-info/entry_points.txt", "[kongtwist.plugins]\nbad = not_there:Mine\n")
+        self.assertIn("plugin bad: cannot load not_there:Mine: ModuleNotFoundError", self.sentence("bad"))
+
+    def test_broken_module_is_named(self) -> None:
+        """A bundled module that cannot be imported stops everything, and the sentence says which and why."""
+        self.write("broken_package/__init__.py")
+        self.write("broken_package/fine.py", GOOD.format(priority=5, other="x"))
+        self.write("broken_package/wrong.py", "import module_that_is_missing")
+        text = self.sentence("bundled", package="broken_package")
+        self.assertIn("plugin wrong: cannot import broken_package.wrong: ModuleNotFoundError", text)
+        self.assertIn("module_that_is_missing", text)
+
+    def test_module_without_plugin(self) -> None:
+        """A module that brings none is an error, not skipped."""
+        self.write("empty_package/__init__.py")
+        self.write("empty_package/nothing.py", "from kongtwist.core.plugin import Plugin")
+        self.assertIn("plugin nothing", self.sentence("bundled", package="empty_package"))
+
+    def test_same_priority_or_name(self) -> None:
+        """Two bundled plugins with one priority have no order; with one name there is no telling which is meant."""
+        self.write("twins/__init__.py")
+        self.write("twins/a.py", GOOD.format(priority=3, other="x"))
+        self.assertIn("priority 3 is taken by plugin mine", self.sentence("bundled", package="twins"))
+        self.write("names/__init__.py")
+        self.write("names/a.py", GOOD.format(priority=5, other="mine"))
+        self.assertIn("name 'mine'", self.sentence("bundled", package="names"))
+        self.write("outside.py", GOOD.format(priority=5, other="key-auth"))
+        self.assertIn("key-auth", self.sentence("bundled", "outside:Other"))
+
+    def test_what_is_no_plugin(self) -> None:
+        """Names that lead nowhere or to something else."""
+        self.write("odd.py", "Thing = 5\nclass Nameless(__import__('kongtwist.core.plugin').core.plugin.Plugin): pass")
+        for name, why in (
+            ("nowhere", "not bundled"), ("odd:Absent", "has no Absent"), ("odd:Thing", "not a subclass"),
+            ("odd:Nameless", "no name or no priority"), ("missing_module:X", "ModuleNotFoundError"),
+        ):  # fmt: skip
+            text = self.sentence("bundled", name)
+            self.assertIn(f"plugin {name}", text)
+            self.assertIn(why, text)
+
+    def test_failing_construction(self) -> None:
+        """A plugin whose class cannot be instantiated is named too."""
+        self.write("angry.py", """
+            from kongtwist.core.plugin import Plugin
+
+            class Angry(Plugin):
+                name = "angry"
+                priority = 7
+
+                def __init__(self):
+                    raise RuntimeError("no licence")
+        """)
+        self.assertIn("plugin angry: RuntimeError: no licence", self.sentence("angry:Angry"))

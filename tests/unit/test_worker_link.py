@@ -1,0 +1,108 @@
+"""The pair between parent and worker: framing, order, pace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+
+from kongtwist.worker_link import BATCH, Link, Message, MessageReader, MessageTooLarge, dataset_messages, encode
+
+
+class MessageTests(SynchronousTestCase):
+    messages: list[Message] = [
+        {"type": "served", "version": 7},
+        {"type": "rows", "rows": [{"name": "ä\ud800", "tags": None}]},
+        {},
+    ]
+
+    def test_split_anywhere(self) -> None:
+        """Messages come out whole and in order however the bytes are cut."""
+        data = b"".join(map(encode, self.messages))
+        for size in (1, 2, 3, 5, 7, len(data)):
+            reader = MessageReader()
+            found = [m for at in range(0, len(data), size) for m in reader.feed(data[at : at + size])]
+            self.assertEqual(found, self.messages)
+
+    def test_impossible_length(self) -> None:
+        """A stream out of step is noticed before anything is collected."""
+        self.assertRaises(MessageTooLarge, list, MessageReader().feed(b"\xff\xff\xff\xff"))
+
+    def test_dataset(self) -> None:
+        """A dataset arrives whole in bounded batches, its version last."""
+        rows = {str(number): {"id": str(number)} for number in range(2 * BATCH + 1)}
+        messages = list(dataset_messages(9, {"routes": rows, "services": {}}))
+        self.assertEqual(messages[-1], {"type": "dataset", "version": 9})
+        batches = [m["rows"] for m in messages if m.get("entity") == "routes"]
+        self.assertLessEqual(max(map(len, batches)), BATCH)
+        self.assertEqual([row["id"] for batch in batches for row in batch], list(rows))
+        self.assertIn({"type": "rows", "entity": "services", "rows": []}, messages)
+
+
+class LinkTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.received: list[Message] = []
+        self.gone = 0
+        self.link = Link(self.received.append, self._count)
+        self.transport = StringTransport()
+
+    def _count(self) -> None:
+        self.gone += 1
+
+    def sent(self) -> list[Any]:
+        found = list(MessageReader().feed(self.transport.value()))
+        self.transport.clear()
+        return found
+
+    def test_order(self) -> None:
+        """What is sent before the connection is there, and after, arrives in order."""
+        self.link.send({"n": 1})
+        self.link.send_all({"n": number} for number in (2, 3))
+        self.link.makeConnection(self.transport)
+        self.link.send({"n": 4})
+        self.assertEqual([m["n"] for m in self.sent()], [1, 2, 3, 4])
+
+    def test_pace(self) -> None:
+        """While the other side does not read, no further message is even made."""
+        made: list[int] = []
+
+        def numbers() -> Any:
+            for number in range(4):
+                made.append(number)
+                if number == 1:
+                    self.link.pauseProducing()
+                yield {"n": number}
+
+        self.link.makeConnection(self.transport)
+        self.link.send_all(numbers())
+        self.link.send({"n": "last"})
+        self.assertEqual(made, [0, 1])
+        self.assertEqual(len(self.sent()), 2)
+        self.link.resumeProducing()
+        self.assertEqual([m["n"] for m in self.sent()], [2, 3, "last"])
+
+    def test_close_after_the_rest(self) -> None:
+        """Closing waits for what is still to be sent."""
+        self.link.makeConnection(self.transport)
+        self.link.pauseProducing()
+        self.link.send({"n": 1})
+        self.link.close()
+        self.assertFalse(self.transport.disconnecting)
+        self.link.resumeProducing()
+        self.assertEqual(self.sent(), [{"n": 1}])
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_gone_once(self) -> None:
+        """The end of the pair is told, and nothing is sent any more."""
+        self.link.makeConnection(self.transport)
+        self.link.connectionLost()
+        self.link.send({"n": 1})
+        self.assertEqual((self.gone, self.sent()), (1, []))
+
+    def test_out_of_step(self) -> None:
+        """Nonsense ends the pair instead of being waited for."""
+        self.link.makeConnection(self.transport)
+        self.link.dataReceived(encode({"n": 1}) + b"\xff\xff\xff\xff")
+        self.assertEqual(self.received, [{"n": 1}])
+        self.assertTrue(self.transport.disconnected or self.transport.disconnecting or self.transport.aborting)
