@@ -1,7 +1,7 @@
 """Routes as the router compares them: one candidate per path, grouped by the attributes they look at.
 
-Kong 3.9, traditional router. A candidate's *category* is the set of attributes it has; candidates of a category are kept
-in indexes by each attribute, and are ordered by `Candidate.order`, which is total.
+Kong 3.9, traditional router. A candidate's *category* is the set of attributes it has; candidates of a category are
+kept in indexes by each attribute, and are ordered by `Candidate.order`, which is total.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from .prefixes import PrefixIndex
 if TYPE_CHECKING:
     from .exchange import Row
 
-__all__ = ["HEADERS", "HOSTS", "METHODS", "PATHS", "SNIS", "Candidate", "Category", "Request", "Routable", "candidates_of"]
+__all__ = [
+    "HEADERS", "HOSTS", "METHODS", "PATHS", "SNIS", "Candidate", "Category", "MappingType", "Request", "Routable",
+    "candidates_of",
+]  # fmt: skip
 
 HOSTS = 0x40
 HEADERS = 0x20

@@ -25,7 +25,12 @@ PatternError = (re.error, regex.error)
 """What compiling a broken pattern raises."""
 
 _NAMED = re.compile(rb"\(\?<(?=[A-Za-z_])")
-_BEYOND = re.compile(rb"\(\?(?![:]|<[A-Za-z_]|P<)|\[\[|\\[^dDwWsSbBnrt./\\\-+*?()\[\]{}|^$]|\)[*+?{]|[*+?}]\+|\[[^\]]*(?:&&|\|\||--|~~)")
+_BEYOND = re.compile(
+    rb"\(\?(?!:|<[A-Za-z_]|P<)"  # groups but plain and named ones
+    rb"|\\[^dDwWsSbBnrt./\\\-+*?()\[\]{}|^$]"  # escapes that differ
+    rb"|\)[*+?{]|[*+?}]\+"  # repeated groups, which may backtrack far; possessive repeats
+    rb"|\[\[|\[[^\]]*(?:&&|\|\||--|~~)"  # character classes that may mean sets
+)
 _UNBOUNDED = re.compile(rb"[*+]|\{\d*,\}")
 _LITERAL = re.compile(rb"[A-Za-z0-9/_\-]+(?![*?{+])")
 _POSTFIX = b"(?<uri_postfix>.*)"
@@ -49,8 +54,8 @@ def compile_bytes(pattern: bytes, unbounded: int) -> tuple[Any, bool]:
 class PathPattern:
     """The regex of a route path (``~/...``), matched at the start of normalised paths.
 
-    Kong lets the rest of the path be matched by one more group at the end, so group 0 is the whole path; an alternative at
-    the top level of the pattern therefore may not have a rest.
+    Kong lets the rest of the path be matched by one more group at the end, so group 0 is the whole path; an
+    alternative at the top level of the pattern therefore may not have a rest.
 
     Args:
         text: the path as configured, with its ``~``.

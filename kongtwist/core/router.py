@@ -243,7 +243,8 @@ class Router:
     def _best(self, category: Category, matching: list[Candidate], request: Request) -> Candidate:
         """The first in order of those in Kong's reduced list, or of all if none is in it.
 
-        The reduced list is the shortest of the category's lists for the request's best host, header, path, method and SNI.
+        The reduced list is the shortest of the category's lists for the request's best host, header, path, method and
+        SNI.
         """
         attribute, shortest, key = 0, 0, None
         for bit, key_of in (
@@ -298,8 +299,8 @@ class Router:
     def _from_potential(self, request: Request) -> list[Category]:
         """The categories from the one that the request's attributes add up to, or all if there is none such.
 
-        Matters only for plain http requests where routes have SNIs, which are not looked at then (Kong: the search begins
-        at the category of what matched anything).
+        Matters only for plain http requests where routes have SNIs, which are not looked at then (Kong: the search
+        begins at the category of what matched anything).
         """
         bits = 0
         if self._host_key(request) is not None:
