@@ -6,9 +6,10 @@ kept in indexes by each attribute, and are ordered by `Candidate.order`, which i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from bisect import insort
+from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from .hosts import HostRule, RequestHost, Wildcard
 from .pattern import HeaderPattern, PathPattern, PatternError
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     from .exchange import Row
 
 __all__ = [
-    "HEADERS", "HOSTS", "METHODS", "PATHS", "SNIS", "Candidate", "Category", "MappingType", "Request", "Routable",
-    "candidates_of",
+    "HEADERS", "HOSTS", "METHODS", "PATHS", "SNIS", "Candidate", "Category", "MappingType", "Request", "candidates_of",
 ]  # fmt: skip
 
 HOSTS = 0x40
@@ -30,19 +30,6 @@ SNIS = 0x04
 
 Lists = MutableMapping[Any, "tuple[Candidate, ...]"]
 MappingType = Callable[[], MutableMapping[Any, Any]]
-
-
-class Routable(Protocol):
-    """What the router needs of a compiled route."""
-
-    @property
-    def row(self) -> Row: ...
-    @property
-    def base_path(self) -> bytes: ...
-    @property
-    def strip_path(self) -> bool: ...
-    @property
-    def v1(self) -> bool: ...
 
 
 class HeaderRule:
@@ -67,13 +54,12 @@ class HeaderRule:
 
 
 class Candidate:
-    """One route with one of its paths (or none)."""
+    """One route row with one of its paths (or none)."""
 
-    __slots__ = ("bits", "headers", "hosts", "methods", "order", "path", "pattern", "route", "snis")
+    __slots__ = ("bits", "headers", "hosts", "methods", "order", "path", "pattern", "row", "snis")
 
-    def __init__(self, route: Routable, path: str | None, index: int) -> None:
-        row = route.row
-        self.route = route
+    def __init__(self, row: Row, path: str | None, index: int) -> None:
+        self.row = row
         self.pattern = PathPattern(path) if path is not None and path.startswith("~") else None
         self.path = None if path is None else path.encode() if self.pattern is None else self.pattern.value
         self.hosts = HostRule(row["hosts"]) if row.get("hosts") else None
@@ -112,16 +98,16 @@ class Candidate:
         return not self.snis or request.scheme == b"http" or request.sni in self.snis
 
 
-def candidates_of(route: Routable) -> tuple[list[Candidate], list[str]]:
-    """The candidates of a route, and a sentence for each part that can never match because its pattern is broken."""
+def candidates_of(row: Row) -> tuple[list[Candidate], list[str]]:
+    """The candidates of a route row, and a sentence for each path that can never match (its pattern is broken)."""
     found: list[Candidate] = []
     faults: list[str] = []
-    paths: list[str | None] = list(route.row.get("paths") or [None])
+    paths: list[str | None] = list(row.get("paths") or [None])
     for index, path in enumerate(paths):
         try:
-            candidate = Candidate(route, path, index)
+            candidate = Candidate(row, path, index)
         except PatternError as error:
-            faults.append(f"route {route.row['id']} has a regular expression that cannot be compiled: {error}")
+            faults.append(f"route {row['id']} has a regular expression that cannot be compiled: {error}")
             continue
         if candidate.bits:
             found.append(candidate)
@@ -203,13 +189,35 @@ def _changed(
     for key in out.keys() | new.keys():
         gone = out.get(key, ())
         kept = [candidate for candidate in copy.get(key, ()) if id(candidate) not in gone]
-        kept += new.get(key, ())
+        _insert(kept, new.get(key, ()))
         if kept:
-            kept.sort(key=_order)
             copy[key] = tuple(kept)
         else:
             del copy[key]
     return copy
+
+
+def _insert(ordered: list[Candidate], new: Collection[Candidate]) -> None:
+    """Put candidates in their places."""
+    if len(new) > 8:
+        ordered.extend(new)
+        ordered.sort(key=_order)
+    else:
+        for candidate in new:
+            insort(ordered, candidate, key=_order)
+
+
+def _replaced(
+    ordered: tuple[Candidate, ...], removed: Iterable[Candidate], added: Iterable[Candidate]
+) -> tuple[Candidate, ...]:
+    """Candidates in order without ``removed`` and with ``added``."""
+    gone = set(map(id, removed))
+    new = list(added)
+    if not gone and not new:
+        return ordered
+    kept = [candidate for candidate in ordered if id(candidate) not in gone]
+    _insert(kept, new)
+    return tuple(kept)
 
 
 def _by_path(candidates: Iterable[Candidate]) -> Iterator[tuple[Any, Candidate]]:
@@ -236,6 +244,14 @@ def _by_sni(candidates: Iterable[Candidate]) -> Iterator[tuple[Any, Candidate]]:
     return ((sni, each) for each in candidates for sni in each.snis)
 
 
+def _is_regex(candidate: Candidate) -> bool:
+    return candidate.pattern is not None
+
+
+def _has_wildcard(candidate: Candidate) -> bool:
+    return candidate.hosts is not None and bool(candidate.hosts.wildcards)
+
+
 class Category:
     """The candidates with one set of attributes. Immutable: `changed` gives a new one."""
 
@@ -260,6 +276,12 @@ class Category:
         return (-self.bits.bit_count(), -self.bits)
 
     @property
+    def looks_at_ports(self) -> bool:
+        """Whether there is a wildcard host with a port. Such are first in order."""
+        first = self.wildcards[0].hosts if self.wildcards else None
+        return first is not None and any(wildcard.port for wildcard in first.wildcards)
+
+    @property
     def empty(self) -> bool:
         """Whether there is no candidate left."""
         return not (self.by_path or self.by_pattern or self.by_host or self.by_header or self.by_method or self.by_sni)
@@ -274,14 +296,8 @@ class Category:
         other.by_header = _changed(self.by_header, _by_header(removed), _by_header(added), make)
         other.by_method = _changed(self.by_method, _by_method(removed), _by_method(added), make)
         other.by_sni = _changed(self.by_sni, _by_sni(removed), _by_sni(added), make)
-        other.regexes = self.regexes
-        if other.by_pattern is not self.by_pattern:
-            other.regexes = tuple(sorted(chain.from_iterable(other.by_pattern.values()), key=_order))
-        other.wildcards = self.wildcards
-        if other.by_host is not self.by_host:
-            lists = (found for key, found in other.by_host.items() if b"*" in key)
-            unique = {id(each): each for each in chain.from_iterable(lists)}
-            other.wildcards = tuple(sorted(unique.values(), key=_order))
+        other.regexes = _replaced(self.regexes, filter(_is_regex, removed), filter(_is_regex, added))
+        other.wildcards = _replaced(self.wildcards, filter(_has_wildcard, removed), filter(_has_wildcard, added))
         return other
 
     def size(self, attribute: int, key: Any) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .candidates import (
     HEADERS,
@@ -63,17 +63,20 @@ class Router:
     """All routes of a configuration. Immutable but for what it remembers: `changed` gives a new one.
 
     Attributes:
-        faults: sentences about routes that can never match because their pattern is broken.
+        routes: the compiled routes by id. What is compared is made from their rows alone, so a route compiled again
+            from the same row costs next to nothing here.
     """
 
     def __init__(
         self,
+        routes: dict[str, CompiledRoute],
         candidates: dict[str, tuple[Candidate, ...]],
         faults: dict[str, list[str]],
         categories: dict[int, Category],
         prefixes: PrefixIndex,
         make: MappingType,
     ) -> None:
+        self.routes = routes
         self._candidates = candidates
         self._faults = faults
         self._make = make
@@ -84,9 +87,7 @@ class Router:
         bits = 0
         for category in self._categories:
             bits |= category.bits
-        wildcard_ports = any(
-            rule.port for category in self._categories if category.wildcards for _, rule in category.wildcard_rules()
-        )
+        wildcard_ports = any(category.looks_at_ports for category in self._categories)
         self._uses_host = bool(bits & HOSTS)
         self._uses_method = bool(bits & METHODS)
         self._has_snis = bool(bits & SNIS)
@@ -102,25 +103,31 @@ class Router:
             routes: compiled routes; those with nothing to match by are left out.
             mapping: makes the mappings in which paths and prefixes are looked up; a test counts comparisons with it.
         """
-        return cls({}, {}, {}, PrefixIndex({}, mapping), mapping).changed((), routes)
+        return cls({}, {}, {}, {}, PrefixIndex({}, mapping), mapping).changed((), routes)
 
     def changed(self, removed: Iterable[str], added: Iterable[CompiledRoute]) -> Router:
         """A router without the routes of these ids and with these routes; a route added may replace one of its id."""
-        candidates = self._candidates.copy()
-        faults = self._faults.copy()
+        routes, candidates, faults = self.routes.copy(), self._candidates.copy(), self._faults.copy()
         old: dict[int, list[Candidate]] = {}
         new: dict[int, list[Candidate]] = {}
-        routes = {route.row["id"]: route for route in added}
-        for route_id in {*removed, *routes}:
+        for route_id in removed:
+            del routes[route_id]
+            faults.pop(route_id, None)
+            for each in candidates.pop(route_id):
+                old.setdefault(each.bits, []).append(each)
+        for route in added:
+            route_id = route.row["id"]
+            before = self.routes.get(route_id)
+            routes[route_id] = route
+            if before is not None and before.row is route.row:
+                continue
             faults.pop(route_id, None)
             for each in candidates.pop(route_id, ()):
                 old.setdefault(each.bits, []).append(each)
-        for route_id, route in routes.items():
-            found, broken = candidates_of(route)
+            found, broken = candidates_of(route.row)
             if broken:
                 faults[route_id] = broken
-            if found:
-                candidates[route_id] = tuple(found)
+            candidates[route_id] = tuple(found)
             for each in found:
                 new.setdefault(each.bits, []).append(each)
         categories = self._by_bits.copy()
@@ -134,7 +141,7 @@ class Router:
         gone, come = _prefixes_of(old), _prefixes_of(new)
         if sorted(gone) != sorted(come):
             prefixes = prefixes.changed(gone, come)
-        return type(self)(candidates, faults, categories, prefixes, self._make)
+        return type(self)(routes, candidates, faults, categories, prefixes, self._make)
 
     @property
     def faults(self) -> list[str]:
@@ -142,16 +149,15 @@ class Router:
         return [sentence for found in self._faults.values() for sentence in found]
 
     def __len__(self) -> int:
-        return len(self._candidates)
+        return len(self.routes)
 
     # -- finding ---------------------------------------------------------------------------------------------------
 
     def find(self, exchange: Exchange) -> Match | None:
-        """The route of a request, or None. On a mount the path is relative to it."""
-        path = path_of(exchange.target)
-        mount = exchange.mount
-        if mount and path.startswith(mount):
-            path = path[len(mount) :] or b"/"
+        """The route of a request, or None. On a mount the target is relative to it already."""
+        path = exchange.target
+        if path[:1] != b"/" or b"?" in path:
+            path = path_of(path)
         if self._path_only:
             match = self._cache.get(path)
             if match is not None:
@@ -223,7 +229,7 @@ class Router:
         return candidate.accepts(request)
 
     def _matched(self, candidate: Candidate, request: Request) -> Match:
-        route = candidate.route
+        route = self.routes[candidate.row["id"]]
         path = request.path
         captures: Captures | None = None
         rest: bytes | None = None
@@ -236,7 +242,7 @@ class Router:
         strip = route.strip_path
         prefix = path[: len(path) - len(rest)] if strip and rest is not None else None
         upstream = escape(upstream_path(route.base_path, path, rest, strip=strip, v1=route.v1))
-        return Match(cast("CompiledRoute", route), candidate.path, captures, upstream, prefix)
+        return Match(route, candidate.path, captures, upstream, prefix)
 
     # -- Kong's order where several candidates of a category match ---------------------------------------------------
 

@@ -41,13 +41,12 @@ class Snapshot:
 
     Attributes:
         version: counts the snapshots of this process, from 1.
-        routes: compiled routes by id; those of disabled services and of stream protocols are not among them.
         router: finds the route of a request.
         balancers: by upstream id.
         global_chain: plugins of a request without a route.
     """
 
-    __slots__ = ("_chains", "_plugins", "_tables", "balancers", "global_chain", "router", "routes", "version")
+    __slots__ = ("_chains", "_plugins", "_tables", "balancers", "global_chain", "router", "version")
 
     def __init__(
         self,
@@ -56,12 +55,10 @@ class Snapshot:
         plugins: Mapping[str, Plugin],
         chains: ChainBuilder,
         balancers: dict[str, Balancer],
-        routes: dict[str, CompiledRoute],
         router: Router,
     ) -> None:
         self.version = version
         self.balancers = balancers
-        self.routes = routes
         self.router = router
         self.global_chain: Chain = chains.global_chain
         self._tables = tables
@@ -85,7 +82,7 @@ class Snapshot:
         if previous is None or previous._plugins is not plugins:
             version = 0 if previous is None else previous.version
             chains = ChainBuilder((), plugins)
-            previous = cls(version, Tables({}), plugins, chains, {}, {}, Router.build())
+            previous = cls(version, Tables({}), plugins, chains, {}, Router.build())
         return previous.apply(differences(previous.rows, dataset))
 
     def apply(self, changes: Sequence[Change]) -> Snapshot:
@@ -102,10 +99,15 @@ class Snapshot:
             dirty = touched.routes
             for service_id in touched.services:
                 dirty.update(row["id"] for row in tables.many("routes", "service", service_id))
-        routes, router = self._compiled(dirty, tables, chains, balancers)
-        return Snapshot(self.version + 1, tables, self._plugins, chains, balancers, routes, router)
+        router = self._routed(dirty, tables, chains, balancers)
+        return Snapshot(self.version + 1, tables, self._plugins, chains, balancers, router)
 
     # -- looking things up -------------------------------------------------------------------------------------------
+
+    @property
+    def routes(self) -> Mapping[str, CompiledRoute]:
+        """Compiled routes by id; those of disabled services and of stream protocols are not among them."""
+        return self.router.routes
 
     @property
     def rows(self) -> Mapping[str, Mapping[str, Row]]:
@@ -205,9 +207,9 @@ class Snapshot:
                 balancers[upstream_id] = Balancer(upstream, targets, balancers.get(upstream_id))
         return balancers
 
-    def _compiled(
+    def _routed(
         self, dirty: Iterable[str], tables: Tables, chains: ChainBuilder, balancers: Mapping[str, Balancer]
-    ) -> tuple[dict[str, CompiledRoute], Router]:
+    ) -> Router:
         removed: list[str] = []
         added: list[CompiledRoute] = []
         for route_id in dirty:
@@ -220,13 +222,7 @@ class Snapshot:
                 removed.append(route_id)
             else:
                 added.append(new)
-        if not removed and not added:
-            return self.routes, self.router
-        routes = self.routes.copy()
-        for route_id in removed:
-            del routes[route_id]
-        routes.update((route.row["id"], route) for route in added)
-        return routes, self.router.changed(removed, added)
+        return self.router.changed(removed, added) if removed or added else self.router
 
 
 def _compile(
