@@ -1,0 +1,326 @@
+"""The node's configuration: kong.conf and the environment, read into one typed object.
+
+One file is read: the one named, else the first that is there of `SEARCHED`. ``KONG_<NAME>`` environment variables are
+stronger than the file, what is given on the command line stronger than both. Names and wording are Kong 3.9's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, NoReturn
+
+from .conf_kinds import KNOWN, ConfError, Listen, Property
+from .conf_properties import Properties, properties
+
+__all__ = ["SEARCHED", "Conf", "ConfError", "Listen", "differences", "load"]
+
+SEARCHED = ("/etc/kongtwist/kongtwist.conf", "/etc/kong/kong.conf")
+"""Where a configuration file is looked for when none is named; the first that is there is read, alone."""
+
+_DIRECTIVE = re.compile(
+    r"nginx_(main|events|http|upstream|proxy|location|status|admin|stream|supstream|sproxy|wasm|wasm_[a-z]+)_([a-z0-9_]+)"
+)
+_DYNAMIC = re.compile(r"(vault|pluginserver)_[a-z0-9_]+_[a-z0-9_]+|cluster_telemetry_[a-z_]+")
+_PROTECTING = frozenset({
+    "allow", "auth_basic", "auth_basic_user_file", "auth_jwt", "auth_request", "deny", "include", "internal",
+    "limit_conn", "limit_except", "limit_rate", "limit_req", "proxy_ssl_verify", "satisfy", "ssl_client_certificate",
+    "ssl_crl", "ssl_verify_client",
+})  # fmt: skip
+"""nginx directives that keep somebody out: going on without them would open what was meant to be closed."""
+
+_SECRET = re.compile(r"_password$|_cert_key$|^proxy_server$|^declarative_config_string$|_token$")
+"""Names of properties whose values are never shown."""
+
+_VAULT = re.compile(r"\{vault://([^/}?]+)/([^/}?]*)(?:/([^}?]*))?(?:\?[^}]*)?\}")
+
+
+class Conf(Properties):
+    """A configuration: each property's typed value is an attribute of its name.
+
+    Args:
+        texts: property name -> text, of those that were set.
+        source: the file that was read, or None.
+
+    Raises:
+        ConfError: a value is wrong; with a sentence for each.
+    """
+
+    def __init__(self, texts: Mapping[str, str] | None = None, source: str | None = None) -> None:
+        self.source = source  #: path of the file that was read, or None
+        self.given = dict(texts or {})  #: what was set: property name -> text
+        self.warnings: list[str] = []  #: sentences for the log
+        problems: list[str] = []
+        for name, each in properties().items():
+            text = self.given.get(name) or each.default
+            try:
+                self.__dict__[name] = _unset(each) if text is None else each.read(text)
+            except ValueError as error:
+                problems.append(f"{name} {error}")
+        if not problems:
+            problems.extend(_contradictions(self))
+        if problems:
+            raise ConfError(*problems)
+        self.prefix = os.path.abspath(self.prefix)
+
+    def path(self, name: str) -> str:
+        """A path written in the configuration, relative ones taken from prefix."""
+        return os.path.join(self.prefix, name)
+
+    def shown(self) -> dict[str, Any]:
+        """All properties as the Admin API's ``GET /`` shows them: plain JSON values, secrets masked."""
+        found: dict[str, Any] = {}
+        for name in properties():
+            value = getattr(self, name)
+            if isinstance(value, list):
+                value = [each.text if isinstance(each, Listen) else each for each in value]
+            elif isinstance(value, tuple):
+                value = list(value)
+            found[name] = "******" if value and _SECRET.search(name) else value
+        return found
+
+    def listeners(self) -> Iterator[tuple[str, Listen]]:
+        """All addresses to listen on, with the name of their property."""
+        for name in ("proxy_listen", "admin_listen", "status_listen"):
+            for listen in getattr(self, name):
+                yield name, listen
+
+
+def _unset(declaration: Property[Any]) -> Any:
+    """What a property without value and default is: an empty list for lists, else None."""
+    return [] if declaration.kind.name.startswith("list") else None
+
+
+def _contradictions(conf: Conf) -> Iterator[str]:
+    """Sentences about values that do not go together."""
+    for name in ("ssl_cert", "admin_ssl_cert", "status_ssl_cert"):
+        certificates, keys = getattr(conf, name), getattr(conf, f"{name}_key")
+        if len(certificates) != len(keys):
+            missing, found = (f"{name}_key", name) if certificates and not keys else (name, f"{name}_key")
+            if not certificates or not keys:
+                yield f"{missing} must be set, as {found} is"
+            else:
+                yield f"{name} has {len(certificates)} entries and {name}_key has {len(keys)}; they must be as many"
+    if conf.database != "off" and (conf.declarative_config or conf.declarative_config_string):
+        yield "declarative_config needs database = off"
+    if conf.declarative_config and conf.declarative_config_string:
+        yield "declarative_config and declarative_config_string cannot both be set"
+    if conf.ssl_cipher_suite == "custom" and not conf.ssl_ciphers:
+        yield "ssl_ciphers must be set for ssl_cipher_suite = custom"
+    known = {"SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"}
+    if wrong := next((each for each in conf.ssl_protocols.split() if each not in known), None):
+        yield f"ssl_protocols has an invalid value: '{wrong}' ({', '.join(sorted(known))})"
+    if not conf.admin_gui_path.startswith("/") or (len(conf.admin_gui_path) > 1 and conf.admin_gui_path.endswith("/")):
+        yield f"admin_gui_path must start with a slash and not end with one: '{conf.admin_gui_path}'"
+    taken: dict[str, str] = {}
+    for name, listen in conf.listeners():
+        if listen.path or listen.port:
+            other = taken.setdefault(listen.address, name)
+            if other != name:
+                yield f"{name} and {other} name the same address: '{listen.address}'"
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
+
+
+def load(
+    conf_file: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, str] | None = None,
+    searched: Sequence[str] = SEARCHED,
+) -> Conf:
+    """Read the configuration.
+
+    Args:
+        conf_file: the file to read; without it the first of ``searched`` that is there.
+        environ: environment variables; those of the process when None.
+        overrides: property name -> text from the command line.
+        searched: files to look for.
+
+    Raises:
+        ConfError: with one sentence for each thing that is wrong.
+    """
+    environ = os.environ if environ is None else environ
+    source = conf_file or next((path for path in searched if os.path.exists(path)), None)
+    if conf_file and not os.path.exists(conf_file):
+        raise ConfError(f"no file at: {conf_file}")
+    from_file = _read_file(source) if source else {}
+    names = _names()
+    problems = [
+        f"{source} line {line}: {_unknown(name, names)}"
+        for name, (_, line) in from_file.items()
+        if name not in names and not _is_dynamic(name)
+    ]
+    from_environ = {
+        name[5:].lower(): value.strip()
+        for name, value in environ.items()
+        if name.startswith("KONG_") and (name[5:].lower() in names or _is_dynamic(name[5:].lower()))
+    }
+    layers: list[Mapping[str, str]] = [{name: text for name, (text, _) in from_file.items()}, from_environ]
+    texts: dict[str, str] = {}
+    others: dict[str, str] = {}
+    for layer in (*layers, overrides or {}):
+        _merge(layer, names, texts, others)
+    problems += _refused_directives(others)
+    _resolve_references(texts, others, environ, problems)
+    if problems:
+        raise ConfError(*problems, *_remaining_problems(texts, source))
+    conf = Conf(texts, source)
+    conf.warnings += _warnings(conf, others)
+    return conf
+
+
+def _remaining_problems(texts: Mapping[str, str], source: str | None) -> tuple[str, ...]:
+    """What else is wrong, so that one run shows everything."""
+    try:
+        Conf(texts, source)
+    except ConfError as error:
+        return error.problems
+    return ()
+
+
+def _names() -> dict[str, tuple[str, int]]:
+    """All names that set a property: name -> (the property, strength among the names of that property)."""
+    found: dict[str, tuple[str, int]] = {}
+    for name, each in properties().items():
+        found[name] = (name, 0)
+        for strength, alias in enumerate(each.aliases, 1):
+            found[alias] = (name, strength)
+    return found
+
+
+def _merge(
+    layer: Mapping[str, str], names: Mapping[str, tuple[str, int]], texts: dict[str, str], others: dict[str, str]
+) -> None:
+    """Lay one source over those before it. An empty value, or NONE for an nginx directive, unsets a property."""
+    strengths: dict[str, int] = {}
+    for name, text in layer.items():
+        if name not in names:
+            others[name] = text
+            continue
+        target, strength = names[name]
+        if strength < strengths.get(target, -1):
+            continue
+        strengths[target] = strength
+        texts[target] = "" if text == "NONE" and name.startswith("nginx_") else text
+
+
+def _read_file(path: str) -> dict[str, tuple[str, int]]:
+    """The settings of a file: name -> (text, line number). Raises ConfError."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfError(f"cannot read {path}: {why}") from error
+    found: dict[str, tuple[str, int]] = {}
+    for number, line in enumerate(lines, 1):
+        if not (text := _without_comment(line).strip()):
+            continue
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise ConfError(f"{path} line {number}: expected 'name = value': '{text}'")
+        found[name.strip()] = (value.strip(), number)
+    return found
+
+
+def _without_comment(line: str) -> str:
+    r"""A line up to its comment; ``\#`` is a plain number sign."""
+    return re.sub(r"(?<!\\)#.*", "", line).replace("\\#", "#")
+
+
+def _is_dynamic(name: str) -> bool:
+    return bool(_DIRECTIVE.fullmatch(name) or _DYNAMIC.fullmatch(name))
+
+
+def _unknown(name: str, names: Mapping[str, object]) -> str:
+    near = get_close_matches(name.lower(), names, 1, 0.6)
+    return f"there is no property '{name}'" + (f"; did you mean '{near[0]}'?" if near else "")
+
+
+# -- what is not built -----------------------------------------------------------------------------------------------
+
+
+def _refused_directives(others: Mapping[str, str]) -> list[str]:
+    return [
+        f"{name} is not built yet, and going on without it could let in what it keeps out"
+        for name, text in sorted(others.items())
+        if text and (match := _DIRECTIVE.fullmatch(name)) and match[2] in _PROTECTING
+    ]
+
+
+def _warnings(conf: Conf, others: Mapping[str, str]) -> list[str]:
+    unbuilt = [
+        name
+        for name, each in properties().items()
+        if each.status == KNOWN and (text := conf.given.get(name)) and _differs(each, text)
+    ]
+    unbuilt += [name for name, text in others.items() if text and not name.startswith("vault_env_")]
+    found = []
+    if unbuilt:
+        found.append(f"known to Kong and without effect here yet: {', '.join(sorted(unbuilt))}")
+    if http2 := [listen.address for _, listen in conf.listeners() if listen.http2]:
+        found.append(f"http2 is not built yet; HTTP/1.1 is spoken on {', '.join(http2)}")
+    if conf.admin_gui_listen:
+        found.append("the browser console is not built yet; nothing listens on admin_gui_listen")
+    return found
+
+
+def _differs(declaration: Property[Any], text: str) -> bool:
+    """Whether a value means something else than the default."""
+    return declaration.default is None or bool(declaration.read(text) != declaration.read(declaration.default))
+
+
+# -- references ------------------------------------------------------------------------------------------------------
+
+
+def _resolve_references(
+    texts: dict[str, str], others: Mapping[str, str], environ: Mapping[str, str], problems: list[str]
+) -> None:
+    """Put the values of ``{vault://env/NAME}`` and ``{vault://env/NAME/KEY}`` in; other vaults are not built."""
+    prefix = others.get("vault_env_prefix", environ.get("KONG_VAULT_ENV_PREFIX", ""))
+    for name, text in texts.items():
+        if not text.startswith("{vault://"):
+            continue
+        try:
+            texts[name] = _dereference(text, prefix, environ)
+        except ValueError as error:
+            problems.append(f"failed to dereference '{text}': {error} for config option '{name}'")
+
+
+def _dereference(reference: str, prefix: str, environ: Mapping[str, str]) -> str:
+    match = _VAULT.fullmatch(reference)
+    if match is None or match[1] != "env":
+        raise ValueError("only {vault://env/NAME} is built yet")
+    variable = (prefix + match[2]).upper().replace("-", "_")
+    value = environ.get(variable)
+    if value is None:
+        raise ValueError(f"there is no environment variable {variable}")
+    if not match[3]:
+        return value
+    return _member(value, match[3], variable)
+
+
+def _member(value: str, key: str, variable: str) -> str:
+    def refuse() -> NoReturn:
+        raise ValueError(f"environment variable {variable} is no JSON object with a text '{key}'")
+
+    try:
+        found = json.loads(value)
+    except ValueError:
+        refuse()
+    if not isinstance(found, dict) or not isinstance(found.get(key), str):
+        refuse()
+    return str(found[key])
+
+
+# -- reload ----------------------------------------------------------------------------------------------------------
+
+
+def differences(old: Conf, new: Conf) -> tuple[list[str], list[str]]:
+    """What a reload changes: (names that take effect at once, names that need a restart)."""
+    changed = [each for name, each in properties().items() if getattr(old, name) != getattr(new, name)]
+    return [each.name for each in changed if each.live], [each.name for each in changed if not each.live]

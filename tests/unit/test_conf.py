@@ -1,0 +1,367 @@
+"""Reading kong.conf: syntax, sources, kinds, names, contradictions, what is not built."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kongtwist.conf import Conf, ConfError, differences, load
+from kongtwist.conf_document import document
+from kongtwist.conf_kinds import KNOWN
+from kongtwist.conf_properties import properties
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class ConfCase(SynchronousTestCase):
+    """Helpers: a configuration from text and environment."""
+
+    def read(self, text: str = "", environ: Mapping[str, str] | None = None, **overrides: str) -> Conf:
+        """Load ``text`` as the named file."""
+        path = self.mktemp()
+        Path(path).write_text(text, encoding="utf-8")
+        return load(path, environ or {}, overrides)
+
+    def refusal(self, text: str = "", environ: Mapping[str, str] | None = None) -> str:
+        """The sentence that refuses ``text``."""
+        return str(self.assertRaises(ConfError, self.read, text, environ))
+
+
+class SyntaxTests(ConfCase):
+    """Lines of the file."""
+
+    def test_values_and_comments(self) -> None:
+        """Blanks around names and values go, comments go, an escaped number sign stays."""
+        conf = self.read("# a comment\n\n  log_level=debug   # why\nsqlite_path = a\\#b.sqlite\n")
+        self.assertEqual((conf.log_level, conf.sqlite_path), ("debug", "a#b.sqlite"))
+
+    def test_value_with_equals_sign(self) -> None:
+        """Only the first equals sign separates."""
+        self.assertEqual(self.read("proxy_listen = 0.0.0.0:1 backlog=7").proxy_listen[0].backlog, 7)
+
+    def test_last_line_wins(self) -> None:
+        """A name that stands twice has its last value."""
+        self.assertEqual(self.read("log_level = debug\nlog_level = warn\n").log_level, "warn")
+
+    def test_empty_value_unsets(self) -> None:
+        """An empty value is as if the line were not there."""
+        self.assertEqual(self.read("log_level =\ndns_valid_ttl =\n").log_level, "notice")
+
+    def test_empty_environment_unsets_the_file(self) -> None:
+        """An empty variable takes the file's value away."""
+        self.assertEqual(self.read("log_level = debug", {"KONG_LOG_LEVEL": ""}).log_level, "notice")
+
+    def test_line_without_equals_sign(self) -> None:
+        """A line that is no setting is named with its number."""
+        self.assertRegex(
+            self.refusal("log_level = debug\nnonsense\n"), r" line 2: expected 'name = value': 'nonsense'$"
+        )
+
+    def test_not_text(self) -> None:
+        """A file that is not UTF-8 is refused in a sentence."""
+        path = self.mktemp()
+        Path(path).write_bytes(b"prefix = \xff\xfe")
+        self.assertEqual(str(self.assertRaises(ConfError, load, path, {})), f"cannot read {path}: it is not UTF-8 text")
+
+
+class SourceTests(ConfCase):
+    """Which file, and what is stronger."""
+
+    def test_missing_named_file(self) -> None:
+        """A named file that is not there stops, with Kong's words."""
+        self.assertEqual(
+            str(self.assertRaises(ConfError, load, "/nonexistent.conf", {})), "no file at: /nonexistent.conf"
+        )
+
+    def test_first_found_alone(self) -> None:
+        """Of the places searched the first that is there is read, and no other."""
+        first, second = self.mktemp(), self.mktemp()
+        Path(second).write_text("log_level = debug\nsqlite_path = s\n")
+        self.assertEqual(load(None, {}, searched=(first, second)).source, second)
+        Path(first).write_text("sqlite_path = f\n")
+        conf = load(None, {}, searched=(first, second))
+        self.assertEqual((conf.source, conf.sqlite_path, conf.log_level), (first, "f", "notice"))
+
+    def test_no_file_at_all(self) -> None:
+        """Without any file the defaults hold."""
+        conf = load(None, {}, searched=(self.mktemp(),))
+        self.assertIsNone(conf.source)
+        self.assertEqual([listen.address for listen in conf.admin_listen], ["127.0.0.1:8001"])
+
+    def test_environment_over_file(self) -> None:
+        """KONG_ variables are stronger than the file."""
+        self.assertEqual(self.read("log_level = debug", {"KONG_LOG_LEVEL": "error"}).log_level, "error")
+
+    def test_command_line_over_environment(self) -> None:
+        """What the command line says is strongest; the prefix becomes absolute."""
+        conf = self.read("prefix = a", {"KONG_PREFIX": "b"}, prefix="c")
+        self.assertEqual(conf.prefix, os.path.abspath("c"))
+
+    def test_paths_are_relative_to_prefix(self) -> None:
+        """Relative paths start from prefix, absolute ones stay."""
+        conf = self.read("prefix = /p")
+        self.assertEqual((conf.path("logs/x"), conf.path("/var/x")), ("/p/logs/x", "/var/x"))
+
+
+class NameTests(ConfCase):
+    """Known, unknown and dynamic names."""
+
+    def test_every_kong_property_is_known(self) -> None:
+        """Each of Kong's names can stand in a file, with Kong's kind of value and its default."""
+        contract = json.loads((ROOT / "tests/contract/kong_properties.json").read_text())["properties"]
+        self.assertGreater(len(contract), 204)
+        ours = properties()
+        names = {name: each for each in ours.values() for name in (each.name, *each.aliases)}
+        differing = set()
+        for name, _, default in contract:
+            self.assertIn(name, names)
+            if names[name].name == name and names[name].default != default:
+                differing.add(name)
+        # why: decisions 12 and 13 of docs/architecture.md for the first four lines, the rest as their texts say
+        self.assertEqual(
+            differing - {name for name in differing if (ours[name].default or None) is None},
+            {
+                "prefix", "proxy_listen", "admin_listen", "admin_gui_listen", "status_listen", "database",
+                "nginx_worker_processes", "router_flavor",
+            },
+        )  # fmt: skip
+
+    def test_unknown_name_in_file(self) -> None:
+        """A name Kong does not know stops with line and nearest name."""
+        self.assertRegex(
+            self.refusal("\nproxy_listten = off\n"),
+            r" line 2: there is no property 'proxy_listten'; did you mean 'proxy_listen'\?$",
+        )
+
+    def test_unknown_name_far_from_all(self) -> None:
+        """Where nothing is near nothing is suggested."""
+        self.assertRegex(self.refusal("zzzzzzqqqq = 1"), r"there is no property 'zzzzzzqqqq'$")
+
+    def test_unknown_name_in_environment(self) -> None:
+        """Variables that Kubernetes and others set are let be."""
+        conf = self.read(environ={"KONG_PROXY_PORT_8443_TCP": "tcp://10.0.0.1:8443", "KONG_ADMIN_SERVICE_HOST": "h"})
+        self.assertEqual(conf.warnings, [])
+
+    def test_all_problems_at_once(self) -> None:
+        """One run names everything that is wrong."""
+        error = self.assertRaises(ConfError, self.read, "log_level = loud\ndatabase = zz\nnope_nope_x = 1")
+        self.assertEqual(len(error.problems), 3)
+        self.assertIn(
+            "log_level has an invalid value: 'loud' (debug, info, notice, warn, error, crit, alert, emerg)",
+            error.problems,
+        )
+
+    def test_aliases(self) -> None:
+        """Both names of a property set it; in one source the more specific nginx block is stronger."""
+        self.assertEqual(self.read("nginx_main_worker_processes = 3").nginx_worker_processes, 3)
+        self.assertEqual(self.read("nginx_proxy_real_ip_header = X-Forwarded-For").real_ip_header, "X-Forwarded-For")
+        for text in (
+            "nginx_proxy_client_max_body_size = 2k\nnginx_http_client_max_body_size = 1k",
+            "nginx_http_client_max_body_size = 1k\nnginx_proxy_client_max_body_size = 2k",
+        ):
+            self.assertEqual(self.read(text).nginx_http_client_max_body_size, 2048)
+
+    def test_environment_beats_a_stronger_alias_of_the_file(self) -> None:
+        """The source counts before the block."""
+        conf = self.read("nginx_proxy_client_max_body_size = 2k", {"KONG_NGINX_HTTP_CLIENT_MAX_BODY_SIZE": "1k"})
+        self.assertEqual(conf.nginx_http_client_max_body_size, 1024)
+
+    def test_none_removes_a_directive(self) -> None:
+        """NONE unsets an nginx directive."""
+        self.assertEqual(self.read("nginx_http_keepalive_requests = NONE").nginx_http_keepalive_requests, 10000)
+
+
+class KindTests(ConfCase):
+    """Each kind of value, good and bad."""
+
+    def test_wrong_kinds(self) -> None:
+        """Sentences for values of the wrong kind."""
+        for line, sentence in (
+            ("pg_ssl = maybe", "pg_ssl is not a boolean: 'maybe'"),
+            ("nginx_daemon = true", "nginx_daemon is not a ngx_boolean: 'true'"),
+            ("pg_port = x", "pg_port is not a number: 'x'"),
+            ("upstream_keepalive_pool_size = -1", "upstream_keepalive_pool_size must be >= 0: '-1'"),
+            ("upstream_keepalive_pool_size = 1.5", "upstream_keepalive_pool_size is not a whole number: '1.5'"),
+            ("lua_max_uri_args = 1001", "lua_max_uri_args must be 1 to 1000: '1001'"),
+            ("nginx_worker_processes = 0", "nginx_worker_processes must be 'auto' or 1 to 1024: '0'"),
+            ("nginx_worker_processes = many", "nginx_worker_processes is not a whole number: 'many'"),
+            (
+                "client_body_buffer_size = 8q",
+                "client_body_buffer_size is not a size in bytes, such as 512, 8k or 10m: '8q'",
+            ),
+            (
+                "nginx_http_send_timeout = 1x",
+                "nginx_http_send_timeout is not a time, such as 60s, 500ms or '1h 30m': '1x'",
+            ),
+            (
+                "nginx_proxy_proxy_buffers = 8k",
+                "nginx_proxy_proxy_buffers is not a number of buffers and their size, such as '4 8k': '8k'",
+            ),
+            ("node_id = 7", "node_id is not a valid UUID: '7'"),
+            (
+                "trusted_ips = 10.0.0.0/8, x",
+                "trusted_ips has an entry that is no address, no CIDR block and not unix: 'x'",
+            ),
+            ("tracing_sampling_rate = 2", "tracing_sampling_rate must be 0 to 1: '2'"),
+            (
+                "ssl_protocols = TLSv9",
+                "ssl_protocols has an invalid value: 'TLSv9' (SSLv3, TLSv1, TLSv1.1, TLSv1.2, TLSv1.3)",
+            ),
+            ("admin_gui_path = x/", "admin_gui_path must start with a slash and not end with one: 'x/'"),
+        ):
+            self.assertEqual(self.refusal(line), sentence)
+
+    def test_headers(self) -> None:
+        """Names in any case; off stands alone."""
+        self.assertEqual(self.read("headers = via, SERVER_TOKENS").headers, ["Via", "server_tokens"])
+        self.assertEqual(self.read("headers = off").headers, [])
+        self.assertRegex(self.refusal("headers = off, Via"), r"^headers has an invalid value: 'off' \(off alone")
+
+    def test_sizes_and_times(self) -> None:
+        """Units of nginx."""
+        conf = self.read(
+            "client_body_buffer_size = 2M\nnginx_http_send_timeout = 1h 30m 5\nnginx_http_keepalive_timeout=250ms"
+        )
+        self.assertEqual(conf.client_body_buffer_size, 2 * 1024 * 1024)
+        self.assertEqual(conf.nginx_http_send_timeout, 5405.0)
+        self.assertEqual(conf.nginx_http_keepalive_timeout, 0.25)
+
+    def test_pairs_and_counts(self) -> None:
+        """Buffers are a number and a size; auto worker processes are the CPUs."""
+        conf = self.read(
+            "nginx_proxy_proxy_buffers = 4 16k\nnginx_worker_processes = auto\nnginx_events_worker_connections = auto"
+        )
+        self.assertEqual(conf.nginx_proxy_proxy_buffers, (4, 16384))
+        self.assertEqual(conf.nginx_worker_processes, len(os.sched_getaffinity(0)))
+        self.assertEqual(conf.nginx_http_max_connections, 0)
+
+    def test_lists_and_nothing(self) -> None:
+        """Lists lose blanks and empty parts; without value a list is empty and others are None."""
+        conf = self.read("plugins = bundled, ,mine")
+        self.assertEqual(
+            (conf.plugins, conf.ssl_cert, conf.node_id, conf.dns_resolver), (["bundled", "mine"], [], None, [])
+        )
+
+
+class ContradictionTests(ConfCase):
+    """Values that do not go together."""
+
+    def test_contradictions(self) -> None:
+        """A sentence for each."""
+        for text, sentence in (
+            ("ssl_cert = a", "ssl_cert_key must be set, as ssl_cert is"),
+            ("admin_ssl_cert_key = a", "admin_ssl_cert must be set, as admin_ssl_cert_key is"),
+            ("ssl_cert = a,b\nssl_cert_key = c", "ssl_cert has 2 entries and ssl_cert_key has 1; they must be as many"),
+            ("declarative_config = x.yml", "declarative_config needs database = off"),
+            (
+                "database = off\ndeclarative_config = x\ndeclarative_config_string = y",
+                "declarative_config and declarative_config_string cannot both be set",
+            ),
+            ("ssl_cipher_suite = custom", "ssl_ciphers must be set for ssl_cipher_suite = custom"),
+            (
+                "proxy_listen = 127.0.0.1:9000\nadmin_listen = 127.0.0.1:9000",
+                "admin_listen and proxy_listen name the same address: '127.0.0.1:9000'",
+            ),
+        ):
+            self.assertEqual(self.refusal(text), sentence)
+
+    def test_free_ports_do_not_collide(self) -> None:
+        """Port 0 is a port of the system's choice, every time another."""
+        conf = self.read("proxy_listen = 127.0.0.1:0, 127.0.0.1:0 ssl\nadmin_listen = 127.0.0.1:0")
+        self.assertEqual([name for name, _ in conf.listeners()], ["proxy_listen", "proxy_listen", "admin_listen"])
+
+
+class NotBuiltTests(ConfCase):
+    """Names that Kong knows and that have no effect here."""
+
+    def test_one_warning_lists_all(self) -> None:
+        """Properties, nginx directives and vault settings that have no effect are listed in one sentence."""
+        conf = self.read("nginx_http_gzip = on\nmem_cache_size = 1g\npluginserver_x_socket = /s", {"KONG_KIC": "on"})
+        self.assertEqual(
+            conf.warnings,
+            ["known to Kong and without effect here yet: kic, mem_cache_size, nginx_http_gzip, pluginserver_x_socket"],
+        )
+
+    def test_defaults_written_out_give_no_warning(self) -> None:
+        """A kong.conf that spells out Kong's defaults is quiet."""
+        lines = [
+            f"{each.name} = {each.default}" for each in properties().values() if each.status == KNOWN and each.default
+        ]
+        self.assertGreater(len(lines), 60)
+        self.assertEqual(self.read("\n".join(lines)).warnings, [])
+
+    def test_dangerous_ones_stop(self) -> None:
+        """Going on would serve less or protect less than was asked for."""
+        for line in (
+            "database = postgres", "database = cassandra", "role = control_plane", "role = data_plane",
+            "client_ssl = on", "stream_listen = 0.0.0.0:9000", "wasm = true", "pluginserver_names = x",
+            "router_flavor = expressions", "nginx_proxy_deny = all", "nginx_http_include = /etc/x.conf",
+            "nginx_admin_auth_basic = x", "proxy_listen = 0.0.0.0:8000 proxy_protocol",
+        ):  # fmt: skip
+            self.assertRegex(self.refusal(line), r"not built|not supported|use traditional", line)
+
+    def test_http2_is_said(self) -> None:
+        """http2 on a listener is taken with one line."""
+        conf = self.read("proxy_listen = 127.0.0.1:1 http2 ssl")
+        self.assertEqual(conf.warnings, ["http2 is not built yet; HTTP/1.1 is spoken on 127.0.0.1:1"])
+
+
+class ReferenceTests(ConfCase):
+    """``{vault://env/...}``."""
+
+    def test_environment_reference(self) -> None:
+        """A value may come from any environment variable, from a member of a JSON object, with a prefix."""
+        environ = {"SQL_PATH": "x.db", "BOTH": '{"level": "warn"}', "P_LEVEL": "debug"}
+        self.assertEqual(self.read("sqlite_path = {vault://env/sql-path}", environ).sqlite_path, "x.db")
+        self.assertEqual(self.read("log_level = {vault://env/both/level}", environ).log_level, "warn")
+        conf = self.read("log_level = {vault://env/level}\nvault_env_prefix = p_", environ)
+        self.assertEqual((conf.log_level, conf.warnings), ("debug", []))
+
+    def test_references_that_fail(self) -> None:
+        """They are named with their property."""
+        for reference, why in (
+            ("{vault://env/none}", "there is no environment variable NONE"),
+            ("{vault://aws/x}", "only {vault://env/NAME} is built yet"),
+            ("{vault://env/kong_text/k}", "environment variable KONG_TEXT is no JSON object with a text 'k'"),
+        ):
+            self.assertEqual(
+                self.refusal(f"sqlite_path = {reference}", {"KONG_TEXT": "[1]"}),
+                f"failed to dereference '{reference}': {why} for config option 'sqlite_path'",
+            )
+
+
+class ShownTests(ConfCase):
+    """What the Admin API shows, and what a reload does."""
+
+    def test_secrets_are_masked(self) -> None:
+        """Passwords, keys and the declarative text are not shown; all values are plain JSON."""
+        shown = self.read("pg_password = geheim\ndatabase = off\ndeclarative_config_string = {}").shown()
+        self.assertEqual((shown["pg_password"], shown["declarative_config_string"]), ("******", "******"))
+        self.assertNotIn("geheim", json.dumps(shown))
+        self.assertEqual(shown["admin_listen"], ["127.0.0.1:8001 reuseport backlog=16384"])
+
+    def test_differences(self) -> None:
+        """Changes are told apart by whether they take effect at once."""
+        old, new = self.read(), self.read("log_level = debug\nproxy_listen = 127.0.0.1:1")
+        self.assertEqual(differences(old, new), (["log_level"], ["proxy_listen"]))
+
+
+class DocumentTests(ConfCase):
+    """conf/kongtwist.conf.default."""
+
+    def test_not_stale(self) -> None:
+        """The file is what the declarations make; renew it with python -m kongtwist.conf_document."""
+        self.assertEqual((ROOT / "conf/kongtwist.conf.default").read_text(), document())
+
+    def test_it_is_a_configuration(self) -> None:
+        """With its lines uncommented it loads, and says what the defaults say."""
+        lines = [
+            line[1:] for line in document().splitlines() if line.startswith("#") and not line.startswith(("# ", "#-"))
+        ]
+        conf = self.read("\n".join(lines))
+        self.assertEqual(differences(conf, Conf()), ([], []))
+        self.assertEqual(conf.warnings, [])
