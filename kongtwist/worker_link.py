@@ -1,9 +1,16 @@
 """The pair of sockets between the node's parent and one worker: messages, their framing, their pace.
 
-A message is a JSON object behind its length (4 bytes, big-endian). Parent to worker: ``begin`` (configuration, listeners),
-``rows`` (a batch of a dataset), ``dataset`` (that was all of it: version), ``changes`` (version, changes), ``reopen`` (logs),
-``stop``. Worker to parent: ``listening``, ``served`` (version). JSON and not pickle: who can write to a socket must not be
-able to run code.
+A message is a JSON object behind its length (4 bytes, big-endian). JSON and not pickle: who can write to a socket must not
+be able to run code.
+
+| parent to worker | says | worker to parent | says |
+|---|---|---|---|
+| ``begin`` | configuration and listeners | ``loaded`` | the first dataset serves |
+| ``rows`` | a batch of a dataset | ``listening`` | accepts connections |
+| ``dataset`` | that was all of it (version) | ``served`` | this version serves |
+| ``changes`` | what became of it (version, changes) | | |
+| ``listen`` | you have what all others have: accept | | |
+| ``reopen``, ``stop`` | log files; finish what you do and exit | | |
 
 End of file means that the other side is gone: the parent starts another worker, a worker finishes its work and exits.
 """
@@ -21,7 +28,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-__all__ = ["BATCH", "MAX_MESSAGE", "Link", "Message", "MessageReader", "MessageTooLarge", "dataset_messages", "encode"]
+__all__ = ["BATCH", "MAX_MESSAGE", "Link", "Message", "MessageReader", "MessageTooLarge", "changes_message", "dataset_messages", "encode"]
 
 Message = dict[str, Any]
 
@@ -81,6 +88,11 @@ def dataset_messages(version: int, dataset: Mapping[str, Mapping[str, Any]]) -> 
                 batch = []
         yield {"type": "rows", "entity": entity, "rows": batch}
     yield {"type": "dataset", "version": version}
+
+
+def changes_message(version: int, changes: Sequence[tuple[Any, ...]]) -> Message:
+    """Changes of one publication."""
+    return {"type": "changes", "version": version, "changes": [list(change) for change in changes]}
 
 
 @implementer(IPushProducer)
@@ -154,7 +166,3 @@ class Link(Protocol):
             self.transport.unregisterProducer()
             self.transport.loseConnection()
 
-
-def changes_message(version: int, changes: Sequence[tuple[Any, ...]]) -> Message:
-    """Changes of one publication."""
-    return {"type": "changes", "version": version, "changes": [list(change) for change in changes]}
