@@ -80,11 +80,45 @@ class Exchange:
     """One request and its answer. Doors subclass it and implement the I/O verbs at the end."""
 
     __slots__ = (
-        "answer_sink", "answer_source", "authenticated_groups", "block", "body_sink", "client_ip", "consumer",
-        "credential", "_ctx", "gateway", "local_port", "match", "method", "minor", "mount", "peer_ip", "peer_port", "received",
-        "request_changes", "request_id", "response_changes", "response_fields", "route", "scheme", "snapshot", "sni",
-        "started", "status", "target", "trusted", "upstream_body", "upstream_query", "upstream_status", "bytes_in", "bytes_out",
-        "_query_args", "plugin_confs", "wall_started", "latencies",
+        "_ctx",
+        "_query_args",
+        "answer_sink",
+        "answer_source",
+        "authenticated_groups",
+        "block",
+        "body_sink",
+        "bytes_in",
+        "bytes_out",
+        "client_ip",
+        "consumer",
+        "credential",
+        "gateway",
+        "latencies",
+        "local_port",
+        "match",
+        "method",
+        "minor",
+        "mount",
+        "peer_ip",
+        "peer_port",
+        "plugin_confs",
+        "received",
+        "request_changes",
+        "request_id",
+        "response_changes",
+        "response_fields",
+        "route",
+        "scheme",
+        "snapshot",
+        "sni",
+        "started",
+        "status",
+        "target",
+        "trusted",
+        "upstream_body",
+        "upstream_query",
+        "upstream_status",
+        "wall_started",
     )  # fmt: skip
 
     method: bytes  #: as received, upper case by the client's choice (RFC 9110 9.1: case-sensitive)
@@ -104,7 +138,7 @@ class Exchange:
     request_id: bytes  #: 32 hex digits
     gateway: Facilities  #: what plugins may use of the gateway (core/facilities.py)
     snapshot: Snapshot
-    route: CompiledRoute
+    route: CompiledRoute  #: None (unseen by plugins of a route) where no route matched
     match: Match
     consumer: Row | None
     credential: Row | None
@@ -132,6 +166,7 @@ class Exchange:
         self.status = self.upstream_status = self.bytes_in = self.bytes_out = 0
         self.answer_source = "service"
         self.mount = b""
+        self.route = self.match = self.snapshot = None  # type: ignore[assignment]
 
     # -- what a plugin may read ------------------------------------------------------------------------------------
 
@@ -240,7 +275,8 @@ class Exchange:
 
     def start(self, status: int, reason: bytes, headers: bytes, length: int | None) -> None:
         """Send the head. ``headers``: complete lines, each with its CRLF, without framing and Connection headers, which the
-        door adds. ``length``: bytes of body to come; None when unknown (chunked, or close-delimited for HTTP/1.0)."""
+        door adds. ``length``: bytes of body (to HEAD: what GET would give); None when unknown (chunked, or close-delimited
+        for HTTP/1.0) or when there is none (204, 304)."""
         raise NotImplementedError
 
     def write(self, data: bytes) -> None:
@@ -255,21 +291,28 @@ class Exchange:
         """Cut the client's connection so that the answer cannot look complete."""
         raise NotImplementedError
 
-    def begin(self, status: int, reason: bytes, headers: bytes, length: int | None, first: bytes) -> None:
-        """`start`, and the first piece of the body with it (one system call where the door can)."""
+    def begin(
+        self, status: int, reason: bytes, headers: bytes, length: int | None, first: bytes, raw: bool = False
+    ) -> None:
+        """`start`, and the first piece of the body with it (one system call where the door can).
+
+        Args:
+            first: the piece; may be empty.
+            raw: it is framed as chunks already; only where `takes_raw_chunks`.
+        """
         self.start(status, reason, headers, length)
         if first:
-            self.write(first)
+            (self.write_raw if raw else self.write)(first)
 
-    def answer(self, status: int, reason: bytes, headers: bytes, body: bytes) -> None:
-        """A whole answer at once. To HEAD only its length is told."""
-        self.start(status, reason, headers, len(body))
-        if body and self.method != b"HEAD":
-            self.write(body)
+    def answer(
+        self, status: int, reason: bytes, headers: bytes, length: int | None, body: bytes, raw: bool = False
+    ) -> None:
+        """`begin` with the whole body, and `finish`. The caller gives no body where none may be (HEAD, 204, 304)."""
+        self.begin(status, reason, headers, length, body, raw)
         self.finish()
 
     def takes_raw_chunks(self) -> bool:
-        """Whether `write_raw` may be used for this answer (of unknown length, after `start`)."""
+        """Whether `write_raw` may be used for this answer, if its length is unknown."""
         return False
 
     def write_raw(self, data: bytes) -> None:

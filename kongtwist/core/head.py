@@ -1,10 +1,10 @@
 """Heads of HTTP/1.1 messages: start lines and header blocks, parsed strictly and once.
 
-The caller finds the end of a head (CRLF CRLF) and hands in its parts; bodies are framed elsewhere (protocols/framing.py).
-So llhttp (httptools), which tokenises header blocks here, never sees a start line of a peer, a body, a second message or
+The caller finds the end of a head (CRLF CRLF) and hands in its parts; bodies are framed in protocols/framing.py. So
+llhttp (httptools), which tokenises header blocks here, never sees a start line of a peer, a body, a second message or
 the end of a connection, where its ideas differ from what a gateway must do. Two gates stand in a row, and both must
-accept a block: a regular expression for the syntax of RFC 9112 5 (no folding, no bare CR or LF, no control characters, no
-space before a colon) and llhttp; then come the rules about single fields (RFC 9112 3.2, 6.1-6.3).
+accept a block: a regular expression for the syntax of RFC 9112 5 (no folding, no bare CR or LF, no control characters,
+no space before a colon) and llhttp; then come the rules about single fields (RFC 9112 3.2, 6.1-6.3).
 
 Equal bytes give equal results. `BlockCache` and the connections keep parsed blocks by their bytes, because clients and
 upstreams repeat themselves.
@@ -19,7 +19,8 @@ from urllib.parse import unquote_to_bytes
 import httptools
 
 __all__ = [
-    "BlockCache", "HeadError", "HeaderBlock", "StatusLine", "check_request", "parse_request_block",
+    "BlockCache", "HeadError", "HeaderBlock", "StatusLine", "check_path", "check_request", "could_be_request_line",
+    "is_block", "parse_request_block",
     "parse_request_line", "parse_response_block", "parse_status_line",
 ]  # fmt: skip
 
@@ -51,9 +52,9 @@ class HeadError(ValueError):
         return cls(400, "Request header or cookie too large", why)
 
 
-# -- start lines ---------------------------------------------------------------------------------------------------------
+# -- start lines -----------------------------------------------------------------------------------------------------
 
-# Methods as in nginx: upper case, "_" and "-". The common case: HTTP/1.x, origin form, nothing in the path to look into.
+# Methods as in nginx: upper case, "_" and "-". The common case: HTTP/1.x, origin form, a path without escapes.
 _PLAIN_LINE = re.compile(rb"([A-Z_-]+) (/[^\x00-\x20\x7f%]*) HTTP/1\.([01])").fullmatch
 _LINE = re.compile(rb"([A-Z_-]+) ([^\x00-\x20\x7f]+) HTTP/(\d)\.(\d)").fullmatch
 _LINE_START = re.compile(rb"[A-Z_-]*(?:[A-Z_-] (?:[^\x00-\x20\x7f]*(?: [^\x00-\x20\x7f]*\r?)?)?)?").fullmatch
@@ -102,7 +103,7 @@ def could_be_request_line(start: bytes) -> bool:
 
 
 def _origin_form(target: bytes) -> bytes:
-    """The path and query of an absolute-form target (RFC 9112 3.2.2); ``*`` and authority-form are refused as by Kong."""
+    """The path and query of an absolute-form target (RFC 9112 3.2.2); other forms are refused as by Kong."""
     match = _ABSOLUTE(target)
     if match is None or _HOST(match[1]) is None:
         raise HeadError.bad("malformed request target")
@@ -162,7 +163,7 @@ class HeaderBlock:
         upgrade_websocket: asks to become a WebSocket.
         expect_continue: waits for ``100 Continue``.
         te_trailers: TE has ``trailers``.
-        cache: by what sends blocks on, for what it derives from one (keyed by purpose); bounded by the number of purposes.
+        cache: for what is derived from the block when it is sent on, by purpose.
     """
 
     __slots__ = (
@@ -242,7 +243,7 @@ class HeaderBlock:
 
     @property
     def forward(self) -> bytes:
-        """The lines a proxy passes on to an upstream unchanged: without hop-by-hop fields and those it writes itself."""
+        """The lines passed on to an upstream unchanged: without hop-by-hop fields and those a proxy writes itself."""
         lines = self.cache.get("forward")
         if lines is None:
             lines = self.cache["forward"] = self.without(REQUEST_DROPPED)
@@ -266,6 +267,11 @@ REQUEST_DROPPED = frozenset((
     b"x-forwarded-port", b"x-forwarded-path", b"x-forwarded-prefix", b"x-real-ip", b"x-kong-request-id",
 ))  # fmt: skip
 """Request fields never passed on as they are: hop-by-hop (RFC 9110 7.6.1) or written by core/headers.py."""
+
+
+def is_block(raw: bytes) -> bool:
+    """Whether these are well-formed field lines (a trailer section), each with its CRLF."""
+    return _BLOCK(raw) is not None
 
 
 class _Collector:

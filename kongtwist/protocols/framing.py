@@ -1,0 +1,159 @@
+"""Chunked bodies (RFC 9112 7.1): a scanner that finds payload and end without collecting anything.
+
+One scanner serves a body in either direction. It can hand out payload, or, when the other side is sent chunks as well,
+the bytes with their framing as they are, so that a relayed chunk costs a look at its size line and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ..core.head import is_block
+
+__all__ = ["FORBIDDEN_TRAILERS", "LAST_CHUNK", "ChunkScanner", "FramingError", "last_chunk"]
+
+LAST_CHUNK = b"0\r\n\r\n"
+"""The end of a chunked body without trailers."""
+
+FORBIDDEN_TRAILERS = frozenset((
+    b"transfer-encoding", b"content-length", b"host", b"connection", b"keep-alive", b"te", b"trailer", b"upgrade",
+    b"authorization", b"set-cookie", b"content-encoding", b"content-type", b"content-range", b"cache-control",
+    b"expect", b"max-forwards", b"proxy-authorization", b"proxy-connection", b"age", b"expires", b"date", b"location", b"vary",
+    b"warning", b"retry-after", b"range", b"cookie",
+))  # fmt: skip
+"""Fields that must not come behind a body (RFC 9110 6.5.1); dropped."""
+
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(;[\t\x20-\x7e\x80-\xff]*)?\r\n").match
+_SIZE_START = re.compile(rb"[0-9A-Fa-f]{0,15}(?:(?<=[0-9A-Fa-f])(?:;[\t\x20-\x7e\x80-\xff]*)?\r?)?").fullmatch
+
+_SIZE, _DATA, _END, _TRAILER, _DONE = range(5)
+
+
+class FramingError(ValueError):
+    """A body that breaks its framing."""
+
+
+def last_chunk(trailers: list[tuple[bytes, bytes]] | None) -> bytes:
+    """The last chunk with its trailers."""
+    if not trailers:
+        return LAST_CHUNK
+    return b"0\r\n%b\r\n" % b"".join([b"%b: %b\r\n" % pair for pair in trailers])
+
+
+class ChunkScanner:
+    """Goes through one chunked body.
+
+    Args:
+        limit: bytes of a size line with its extensions, and of the trailer section.
+
+    Attributes:
+        done: the body and its trailers are complete.
+        rest: what came behind the body; only when done.
+        trailers: (name, value) pairs, forbidden ones left out.
+    """
+
+    __slots__ = ("_carry", "_left", "_limit", "_state", "done", "rest", "trailers")
+
+    def __init__(self, limit: int = 8192) -> None:
+        self._limit = limit
+        self._state = _SIZE
+        self._left = 0
+        self._carry = b""
+        self.done = False
+        self.rest = b""
+        self.trailers: list[tuple[bytes, bytes]] = []
+
+    def feed(self, data: bytes, payload: list[bytes] | None) -> bytes:
+        """Go on with ``data``.
+
+        Args:
+            data: the bytes that came.
+            payload: takes the pieces of payload; None when framed bytes are wanted.
+
+        Returns:
+            without ``payload``: the framed bytes that may be passed on now: whole lines and pieces of payload, without
+            the last chunk. Else nothing.
+
+        Raises:
+            FramingError: the framing is broken; what was handed out before is good.
+        """
+        if self._carry:
+            data = self._carry + data
+            self._carry = b""
+        at, size, state = 0, len(data), self._state
+        passed = size  # where what may be passed on ends
+        while at < size:
+            if state == _DATA:
+                end = at + self._left
+                if end > size:
+                    if payload is not None:
+                        payload.append(data[at:] if at else data)
+                    self._left = end - size
+                    break
+                if payload is not None:
+                    payload.append(data[at:end])
+                at, state = end, _END
+            elif state == _END:
+                if data[at : at + 2] != b"\r\n":
+                    if data[at:] != b"\r":
+                        raise FramingError("no CRLF after a chunk")
+                    self._carry, passed = b"\r", at
+                    break
+                at, state = at + 2, _SIZE
+            elif state == _SIZE:
+                match = _SIZE_LINE(data, at)
+                if match is None:
+                    self._partial(data[at:])
+                    passed = at
+                    break
+                if match.end() - at > self._limit:
+                    raise FramingError("chunk extensions too large")
+                self._left = int(match[1], 16)
+                if self._left == 0:
+                    passed, at, state = at, match.end(), _TRAILER
+                    if at == size:
+                        break
+                else:
+                    at, state = match.end(), _DATA
+            else:
+                if not self._trail(data[at:]):
+                    passed = min(passed, at)
+                    break
+                state = _DONE
+                break
+        self._state = state
+        if payload is not None:
+            return b""
+        return data if passed == len(data) else data[:passed]
+
+    def _partial(self, line: bytes) -> None:
+        """Keep a size line that is not complete, if it may become one."""
+        if len(line) > self._limit or _SIZE_START(line) is None:
+            raise FramingError("malformed chunk size")
+        self._carry = line
+
+    def _trail(self, data: bytes) -> bool:
+        """Read the trailer section; whether it is complete."""
+        if data[:2] == b"\r\n":
+            end = 0
+        else:
+            found = data.find(b"\r\n\r\n")
+            if found < 0:
+                if len(data) > self._limit:
+                    raise FramingError("trailers too large")
+                complete = data.rfind(b"\r\n") + 2
+                if complete > 1 and not is_block(data[:complete]):
+                    raise FramingError("malformed trailer")
+                self._carry = data
+                return False
+            end = found + 2
+        if end:
+            if end > self._limit or not is_block(data[:end]):
+                raise FramingError("malformed trailer")
+            for line in data[: end - 2].split(b"\r\n"):
+                name, _, value = line.partition(b":")
+                if name.lower() not in FORBIDDEN_TRAILERS:
+                    self.trailers.append((name, value.strip(b" \t")))
+        self.rest = data[end + 2 :]
+        self.done = True
+        return True

@@ -1,0 +1,67 @@
+"""Writing to a transport with as little between us and the socket as is safe.
+
+Twisted's ``transport.write`` puts bytes aside and sends them in the reactor's next round, which costs two epoll calls
+and a wake-up for every answer. `sender` gives a function that tries ``socket.send`` at once and leaves to the transport
+only what the socket did not take, with the transport's own backpressure.
+
+A TLS transport delegates unknown attributes to the plain one below it, so its ``socket`` is there and sends plaintext.
+Therefore the short way is chosen by exact type, once per connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import tcp, unix
+
+__all__ = ["is_plain", "sender", "switch_protocol", "unsent"]
+
+_PLAIN = frozenset((tcp.Server, tcp.Client, unix.Server, unix.Client))
+
+
+def is_plain(transport: Any) -> bool:
+    """Whether bytes given to the transport's socket are what the peer should read: a bare TCP or unix transport."""
+    return type(transport) in _PLAIN and not getattr(transport, "TLS", False)
+
+
+def sender(transport: Any) -> Callable[[bytes], None]:
+    """A function that sends bytes on ``transport``, at once where that is safe."""
+    write: Callable[[bytes], None] = transport.write
+    if not is_plain(transport):
+        return write
+    send = transport.socket.send
+
+    def send_now(data: bytes) -> None:
+        if transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting or not transport.connected:
+            write(data)
+            return
+        try:
+            sent = send(data)
+        except BlockingIOError:
+            write(data)
+        except OSError:
+            # The connection is broken. Left to the transport: it fails in its own turn, not in the middle of whatever
+            # made us write (often the reading of the other side).
+            write(data)
+        else:
+            if sent != len(data):
+                write(data[sent:])
+
+    return send_now
+
+
+def unsent(transport: Any) -> int:
+    """Bytes the transport holds because the peer has not taken them (the lowest transport's, under TLS)."""
+    while (lower := getattr(transport, "transport", None)) is not None:
+        transport = lower
+    held: int = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+    return held
+
+
+def switch_protocol(transport: Any, protocol: Any) -> None:
+    """Let ``protocol`` take the place of the one ``transport`` has; `makeConnection` is the caller's business."""
+    if hasattr(transport, "wrappedProtocol"):  # twisted.protocols.tls.TLSMemoryBIOProtocol
+        transport.wrappedProtocol = protocol
+    else:
+        transport.protocol = protocol

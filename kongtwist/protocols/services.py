@@ -1,0 +1,219 @@
+"""What the doors and routes of one gateway share: `Relay`. There is nothing global beside it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
+from typing import Any, Protocol
+
+from twisted.logger import Logger
+
+from ..core.errors import error_body
+from ..core.exchange import Answer, Exchange
+from ..core.facilities import Facilities
+from ..core.head import BlockCache, HeadError
+from ..core.headers import REASONS, TOKEN, ResponseHeaders, apply_changes, nginx_page, reason_of
+from ..core.limits import Limits
+from ..core.realip import RealIP
+from .deadlines import Deadlines
+from .resolver import Resolver
+from .upstream import UpstreamPools
+
+__all__ = ["AccessLogging", "NoAccessLog", "Relay", "request_ids"]
+
+_log = Logger(namespace="kongtwist.proxy")
+
+
+class AccessLogging(Protocol):
+    """An access log (observability/logs.py)."""
+
+    enabled: bool
+
+    def log(self, exchange: Exchange) -> None: ...
+
+    def log_refused(self, peer: str, start_line: bytes, status: int, sent: int, request_id: bytes) -> None: ...
+
+
+class NoAccessLog:
+    """``proxy_access_log = off``."""
+
+    enabled = False
+
+    def log(self, exchange: Exchange) -> None:
+        """Nothing."""
+
+    def log_refused(self, peer: str, start_line: bytes, status: int, sent: int, request_id: bytes) -> None:
+        """Nothing."""
+
+
+def request_ids(block: int = 256) -> Iterator[bytes]:
+    """Request ids: 128 random bits as 32 hex digits each, drawn from the kernel ``block`` ids at a time."""
+    while True:
+        digits = os.urandom(16 * block).hex().encode()
+        for at in range(0, 32 * block, 32):
+            yield digits[at : at + 32]
+
+
+class Relay:
+    """Facilities of the data path of one gateway in one process.
+
+    Args:
+        reactor: connects, resolves, keeps the timer.
+        facilities: what plugins see; its counters' cells count connections and requests here.
+        limits: every bound.
+        access_log: where finished requests are written.
+        headers: the property ``headers``.
+        send_request_id: send X-Kong-Request-Id to upstreams (``headers_upstream``).
+        real_ip: ``trusted_ips`` and ``real_ip_header``.
+        error_default_type: type of the parser's error bodies without Accept and Content-Type (``error_default_type``).
+        monotonic: seconds; tests pass their clock's.
+        resolver: of host names; made of the reactor's by default.
+
+    Attributes:
+        stopping: set when the gateway stops; connections are closed after the answer they are at.
+        connections: open client connections (`protocols.http1_channel.HTTP1Channel`), for a graceful stop.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        facilities: Facilities,
+        *,
+        limits: Limits | None = None,
+        access_log: AccessLogging | None = None,
+        headers: ResponseHeaders | None = None,
+        send_request_id: bool = True,
+        real_ip: RealIP | None = None,
+        error_default_type: str = "text/plain",
+        monotonic: Callable[[], float] = time.monotonic,
+        resolver: Resolver | None = None,
+    ) -> None:
+        self.reactor = reactor
+        self.facilities = facilities
+        self.limits = limits or Limits()
+        self.access_log: AccessLogging = access_log or NoAccessLog()
+        self.headers = headers or ResponseHeaders()
+        self.send_request_id = send_request_id
+        self.real_ip = real_ip or RealIP()
+        self.error_default_type = error_default_type
+        self.monotonic = monotonic
+        self.wall = facilities.now
+        self.cells = facilities.counters.cells
+        self.blocks = BlockCache()
+        self.deadlines = Deadlines(reactor, monotonic)
+        self.resolver = resolver or Resolver(reactor, self.limits, monotonic)
+        self.pools = UpstreamPools(self)
+        self.next_id: Callable[[], bytes] = request_ids().__next__
+        self.stopping = False
+        self.connections: set[Any] = set()
+        self._date = b""
+        self._date_second = -1
+
+    # -- the life of the whole -----------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Begin to stop: idle client connections are closed, busy ones after their answer."""
+        self.stopping = True
+        for channel in list(self.connections):
+            channel.drain()
+
+    def close(self) -> None:
+        """End at once: every connection on both sides is cut, the timer stops."""
+        self.stopping = True
+        for channel in list(self.connections):
+            channel.cut()
+        self.pools.close()
+        self.deadlines.stop()
+
+    # -- the end of a request ------------------------------------------------------------------------------------------
+
+    def finished(self, exchange: Exchange) -> None:
+        """A request is over, whatever became of it: log phase, access log. Called once by its door."""
+        route = exchange.route
+        snapshot = exchange.snapshot
+        chain = route.chain if route is not None else (snapshot.global_chain if snapshot is not None else None)
+        if chain is not None and not chain.empty:
+            chain.run_log(exchange)
+        if self.access_log.enabled:
+            self.access_log.log(exchange)
+
+    # -- answers made here ---------------------------------------------------------------------------------------------
+
+    def date(self) -> bytes:
+        """The value of Date, made once per second (RFC 9110 5.6.7)."""
+        second = int(self.wall())
+        if second != self._date_second:
+            self._date_second = second
+            self._date = formatdate(second, usegmt=True).encode()
+        return self._date
+
+    def send_answer(self, exchange: Exchange, answer: Answer) -> None:
+        """Send an answer made here: a plugin's, a route's or an error. Header filters and log still run.
+
+        An exchange whose answer has begun is cut instead; one whose client is gone is left alone.
+        """
+        if exchange.status:
+            exchange.abort()
+            return
+        exchange.answer_source = answer.source
+        exchange.status = answer.status
+        chain = exchange.route.chain if exchange.route is not None else None
+        if chain is None and exchange.snapshot is not None:
+            chain = exchange.snapshot.global_chain
+        filters = None
+        if chain is not None and not chain.empty:
+            failed = chain.run_header_filter(exchange)
+            if failed is not None:
+                answer = failed
+            filters = chain.body_filters(exchange)
+        lines, body = self.compose(exchange, answer)
+        if exchange.response_changes:
+            lines = apply_changes(lines, exchange.response_changes)
+        if filters:
+            for run in filters:
+                body = run(body, True)
+        status = exchange.status if answer.status == exchange.status else answer.status
+        bodyless = exchange.method == b"HEAD" or status in (204, 304)
+        length = None if status in (204, 304) else len(body)
+        exchange.answer(status, reason_of(status), lines, length, b"" if bodyless else body)
+
+    def compose(self, exchange: Exchange, answer: Answer) -> tuple[bytes, bytes]:
+        """Header lines (without framing) and body of an answer made here."""
+        body = answer.body
+        kind = b""
+        if answer.message is not None:
+            kind, body = error_body(
+                answer.status, answer.message, exchange.request_id, exchange.block.first(b"accept")
+            )
+        elif body is None:
+            kind, body = b"text/html; charset=UTF-8", nginx_page(answer.status)
+        parts = [b"Date: ", self.date(), b"\r\n"]
+        if kind:
+            parts += (b"Content-Type: ", kind, b"\r\n")
+        for pair in answer.headers:
+            parts.append(b"%b: %b\r\n" % pair)
+        parts.append(self.headers.of_own(exchange, self.monotonic()))
+        return b"".join(parts), body
+
+    def refusal(self, error: HeadError, request_id: bytes, accept: bytes | None, kind: bytes | None) -> bytes:
+        """The whole answer to a head that was refused; the connection is closed behind it."""
+        if error.message is None:
+            content_type, body = b"text/html; charset=UTF-8", nginx_page(error.status)
+        else:
+            content_type, body = error_body(
+                error.status, error.message, request_id, accept, kind or self.error_default_type.encode()
+            )
+        own = self.headers
+        lines = [
+            b"HTTP/1.1 %d %b\r\nDate: %b\r\nContent-Type: %b\r\nConnection: close\r\nContent-Length: %d\r\n"
+            % (error.status, REASONS.get(error.status, b""), self.date(), content_type, len(body))
+        ]
+        if own.response_latency:
+            lines.append(b"X-Kong-Response-Latency: 0\r\n")
+        if own.server:
+            lines.append(b"Server: %b\r\n" % TOKEN)
+        if own.request_id:
+            lines.append(b"X-Kong-Request-Id: %b\r\n" % request_id)
+        return b"".join((*lines, b"\r\n", body))

@@ -1,0 +1,545 @@
+"""Connections to upstreams: pooled, kept alive, one request at a time.
+
+A connection has a user while a request is on it (`UpstreamUser`, in practice an `UpstreamExchange`). It parses the
+response head, frames the body itself and tells its user what came. A connection goes back to its pool only after a
+response whose end was seen, on a request that was sent whole, when both sides agree to keep it. Anything that arrives
+while nobody uses it makes it untrustworthy and closes it.
+
+For protocols that follow a ``101 Switching Protocols``: the user's `upgraded` is called with the connection, and
+`UpstreamConnection.detach` hands over ``(transport, early_bytes)``; from then on this module has no part in it. The
+client's side of the same is `HTTP1Exchange.take_transport`. `protocols.sending.switch_protocol` then puts another protocol
+on such a transport.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol as Interface
+
+from service_identity import CertificateError, VerificationError
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHandshakeListener, IPushProducer
+from twisted.internet.protocol import ClientFactory, Protocol
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ..core.head import HeaderBlock, HeadError, parse_status_line
+from .framing import ChunkScanner, FramingError
+from .sending import sender
+from .upstream_tls import ClientConnections, TLSFacts, check_name
+
+if TYPE_CHECKING:
+    from .services import Relay
+
+__all__ = ["Pool", "ResponseHead", "UpstreamConnection", "UpstreamPools", "UpstreamUser"]
+
+HEAD, LENGTH, CHUNKED, UNTIL_CLOSE, DETACHED, CLOSED = range(6)
+
+
+class ResponseHead:
+    """A parsed response head. Shared between responses with equal bytes: do not change."""
+
+    __slots__ = ("block", "minor", "reason", "status")
+
+    def __init__(self, minor: int, status: int, reason: bytes, block: HeaderBlock) -> None:
+        self.minor = minor
+        self.status = status
+        self.reason = reason
+        self.block = block
+
+
+class UpstreamUser(Interface):
+    """Who uses a connection for one request."""
+
+    method: bytes  #: of the request; HEAD has no body in its answer
+    read_timeout: float  #: seconds between two pieces of the answer
+    wants_raw: bool  #: chunked bodies are wanted with their framing
+    request_sent: bool  #: the request is sent whole
+
+    def connected(self, connection: UpstreamConnection) -> None:
+        """The connection is there; send the request."""
+
+    def connect_failed(self, reason: Failure) -> None:
+        """There will be no connection (refused, timed out, TLS failed)."""
+
+    def interim(self, head: ResponseHead) -> None:
+        """An informational head that is no 100."""
+
+    def upgraded(self, connection: UpstreamConnection, head: ResponseHead) -> bool:
+        """101 came. True: it was asked for, and the connection is detached by now."""
+
+    def answered(self, head: ResponseHead, length: int | None, first: bytes, last: bool) -> None:
+        """The final head, and what came of the body with it; ``length`` None when unknown or none. With ``last`` the
+        answer is complete and the connection is back in its pool."""
+
+    def answer_chunk(self, data: bytes) -> None:
+        """A piece of the body (framed, if `wants_raw` and chunked)."""
+
+    def answer_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
+        """The body is complete; the connection is back in its pool."""
+
+    def broken(self, why: str, *, timeout: bool = False, unread: bool = False) -> None:
+        """The connection was lost, or what came is no HTTP, before the answer's end. ``unread``: not one byte came."""
+
+    def request_blocked(self) -> None:
+        """The upstream reads slower than it is sent to."""
+
+    def request_unblocked(self) -> None:
+        """It has read what was held back."""
+
+
+@implementer(IPushProducer, IHandshakeListener)
+class UpstreamConnection(Protocol):
+    """One connection to an upstream.
+
+    Attributes:
+        user: whose request is on it, or None.
+        reused: it has served a request before.
+        send: sends bytes at once.
+    """
+
+    wake = inf
+    deadline = inf
+
+    def __init__(self, pool: Pool, user: UpstreamUser) -> None:
+        self.pool = pool
+        self.user: UpstreamUser | None = user
+        self.reused = False
+        self.send: Any = None
+        self._ready = False
+        self._requests = 0
+        self._mode = HEAD
+        self._left = 0
+        self._buffer = b""
+        self._read_any = False
+        self._interims = 0
+        self._scanner: ChunkScanner | None = None
+        self._keep = False
+        self._last_raw = b""
+        self._last_head: ResponseHead | None = None
+
+    # -- the transport's calls -----------------------------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        try:
+            transport.setTcpNoDelay(True)
+            transport.setTcpKeepAlive(True)
+        except AttributeError:  # a unix socket has no Nagle
+            pass
+        transport.bufferSize = self.pool.relay.limits.high_water
+        if self.pool.tls is None:
+            self._usable()
+        # else: handshakeCompleted
+
+    def handshakeCompleted(self) -> None:
+        transport: Any = self.transport
+        assert self.pool.tls is not None
+        try:
+            check_name(transport.getHandle(), self.pool.tls)
+        except (CertificateError, VerificationError) as error:
+            user, self.user = self.user, None
+            self.abort()
+            if user is not None:
+                user.connect_failed(Failure(error))
+        else:
+            self._usable()
+
+    def _usable(self) -> None:
+        transport: Any = self.transport
+        self._ready = True
+        self.send = sender(transport)
+        transport.registerProducer(self, True)
+        self.pool.relay.deadlines.set(self, inf)
+        if self.user is None:  # it went while we connected
+            self._rest()
+        else:
+            self.user.connected(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        user = self.user
+        if user is None:
+            if self._mode != DETACHED:
+                self.abort()  # unsolicited: whoever came next would take it for the answer to its request
+            return
+        mode = self._mode
+        relay = self.pool.relay
+        self.deadline = when = relay.monotonic() + user.read_timeout
+        if when < self.wake:
+            relay.deadlines.set(self, when)
+        try:
+            if mode == HEAD:
+                self._read_any = True
+                self._head(self._buffer + data if self._buffer else data, user)
+            elif mode == LENGTH:
+                self._length(data, user)
+            elif mode == CHUNKED:
+                self._chunked(data, user)
+            elif mode == UNTIL_CLOSE:
+                user.answer_chunk(data)
+        except (HeadError, FramingError) as error:
+            self._fail(str(error))
+
+    def connectionLost(self, reason: Failure = None) -> None:  # type: ignore[assignment]
+        self.pool.relay.deadlines.drop(self)
+        self.pool.lost(self)
+        user, self.user = self.user, None
+        mode, self._mode = self._mode, CLOSED
+        self.send = None
+        if user is None:
+            return
+        if not self._ready:
+            user.connect_failed(reason)
+        elif mode == UNTIL_CLOSE and reason.check(ConnectionDone):
+            user.answer_end([])
+        else:
+            user.broken(f"connection lost: {reason.getErrorMessage()}", unread=not self._read_any)
+
+    def pauseProducing(self) -> None:
+        if self.user is not None:
+            self.user.request_blocked()
+
+    def resumeProducing(self) -> None:
+        if self.user is not None:
+            self.user.request_unblocked()
+
+    def stopProducing(self) -> None:
+        """The connection is lost; `connectionLost` tells."""
+
+    def expire(self, now: float) -> None:
+        """The deadline has passed: an idle connection's time is over, or the upstream does not answer."""
+        user = self.user
+        if user is None:
+            self.close()
+        elif not self._ready:
+            self.user = None
+            self.abort()
+            user.connect_failed(Failure(TimeoutError("TLS handshake")))
+        else:
+            self.user = None
+            self.abort()
+            user.broken("no answer in time", timeout=True, unread=not self._read_any)
+
+    # -- the user's calls ----------------------------------------------------------------------------------------------
+
+    def begin(self, user: UpstreamUser) -> None:
+        """A request is about to be sent for ``user``."""
+        self.user = user
+        self.reused = self._requests > 0
+        self._requests += 1
+        self._read_any = False
+        self._interims = 0
+        # Nobody waits for an answer before the request is sent whole; the user sets the deadline then.
+        self.deadline = inf
+
+    def expect(self, seconds: float) -> None:
+        """Let the connection expire after ``seconds`` without a byte from the upstream."""
+        relay = self.pool.relay
+        self.deadline = when = relay.monotonic() + seconds
+        if when < self.wake:
+            relay.deadlines.set(self, when)
+
+    def pause(self) -> None:
+        """Read no more for now."""
+        self.transport.pauseProducing()  # type: ignore[union-attr]
+        self.deadline = inf
+
+    def resume(self) -> None:
+        """Read on."""
+        self.transport.resumeProducing()  # type: ignore[union-attr]
+        if self.user is not None:
+            self.expect(self.user.read_timeout)
+
+    def detach(self) -> tuple[Any, bytes]:
+        """Give the transport away after a 101.
+
+        Returns:
+            the transport, and bytes that came behind the head. Its protocol is still this one; put another on it
+            (`protocols.sending.switch_protocol`) before returning to the reactor.
+        """
+        transport: Any = self.transport
+        early, self._buffer = self._buffer, b""
+        self.user = None
+        self._mode = DETACHED
+        transport.unregisterProducer()
+        self.pool.relay.deadlines.drop(self)
+        self.pool.lost(self)
+        self.send = None
+        return transport, early
+
+    def abort(self) -> None:
+        """Cut the connection; its user, if any, hears nothing more."""
+        self.user = None
+        self._mode = CLOSED
+        if self.transport is not None:
+            self.transport.abortConnection()  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        """Close an idle connection."""
+        self._mode = CLOSED
+        self.pool.idle.pop(self, None)
+        transport: Any = self.transport
+        if transport is not None:
+            transport.unregisterProducer()
+            transport.loseConnection()
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def _fail(self, why: str) -> None:
+        user, self.user = self.user, None
+        self.abort()
+        if user is not None:
+            user.broken(why)
+
+    def _head(self, data: bytes, user: UpstreamUser) -> None:
+        relay = self.pool.relay
+        end = data.find(b"\r\n\r\n")
+        if end < 0 or end > relay.limits.proxy_buffer_size:
+            if len(data) > relay.limits.proxy_buffer_size:
+                raise HeadError(502, None, "response head too large from the upstream")
+            if not b"HTTP/1.".startswith(data[:7]):
+                raise HeadError(502, None, "no HTTP/1 from the upstream")
+            self._buffer = data
+            return
+        raw = data[: end + 2]
+        head = self._last_head
+        if head is None or raw != self._last_raw:
+            line, _, lines = raw.partition(b"\r\n")
+            head = ResponseHead(*parse_status_line(line), relay.blocks.response(lines))
+            self._last_raw, self._last_head = raw, head
+        self._buffer = b""
+        rest = data[end + 4 :]
+        if head.status < 200:
+            self._informational(head, rest, user)
+            return
+        block = head.block
+        self._keep = user.request_sent and not block.close and (head.minor > 0 or block.keep_alive)
+        if user.method == b"HEAD" or head.status == 204 or head.status == 304:
+            self._done(user, rest)
+            user.answered(head, block.content_length if head.status != 204 else None, b"", True)
+            return
+        length = block.content_length
+        if length is not None:
+            self._left = left = length - len(rest)
+            if left <= 0:
+                self._done(user, rest[length:])
+                user.answered(head, length, rest[:length] if left else rest, True)
+            else:
+                self._mode = LENGTH
+                user.answered(head, length, rest, False)
+        elif block.chunked:
+            self._begin_chunks(head, rest, user)
+        else:
+            self._mode = UNTIL_CLOSE
+            user.answered(head, None, rest, False)
+
+    def _informational(self, head: ResponseHead, rest: bytes, user: UpstreamUser) -> None:
+        if head.status == 101:
+            self._buffer = rest
+            if not user.upgraded(self, head):
+                raise HeadError(502, None, "unasked 101 from the upstream")
+            return
+        self._interims += 1
+        if self._interims > self.pool.relay.limits.max_interim:
+            raise HeadError(502, None, "too many informational heads from the upstream")
+        if head.status != 100:
+            user.interim(head)
+        if rest:
+            self._head(rest, user)
+
+    def _begin_chunks(self, head: ResponseHead, rest: bytes, user: UpstreamUser) -> None:
+        if head.minor == 0:
+            raise HeadError(502, None, "Transfer-Encoding in HTTP/1.0 from the upstream")
+        scanner = ChunkScanner(self.pool.relay.limits.trailer_size)
+        first = _scan(scanner, rest, user.wants_raw) if rest else b""
+        if scanner.done and not scanner.trailers:
+            self._done(user, scanner.rest)
+            user.answered(head, None, first, True)
+            return
+        self._scanner = scanner
+        self._mode = CHUNKED
+        user.answered(head, None, first, False)
+        if scanner.done and self.user is user:
+            self._done(user, scanner.rest)
+            user.answer_end(scanner.trailers)
+
+    def _length(self, data: bytes, user: UpstreamUser) -> None:
+        left = self._left - len(data)
+        if left > 0:
+            self._left = left
+            user.answer_chunk(data)
+            return
+        if left:
+            data, extra = data[:left], data[left:]
+            self._done(user, extra)
+        else:
+            self._done(user, b"")
+        user.answer_chunk(data)
+        user.answer_end([])
+
+    def _chunked(self, data: bytes, user: UpstreamUser) -> None:
+        scanner = self._scanner
+        assert scanner is not None
+        piece = _scan(scanner, data, user.wants_raw)
+        if not scanner.done:
+            if piece:
+                user.answer_chunk(piece)
+            return
+        self._done(user, scanner.rest)
+        if piece:
+            user.answer_chunk(piece)
+        user.answer_end(scanner.trailers)
+
+    def _done(self, user: UpstreamUser, extra: bytes) -> None:
+        """The response is complete: back to the pool, or closed. ``extra``: bytes nobody asked for."""
+        self.user = None
+        self._mode = HEAD
+        self._scanner = None
+        if extra or not self._keep:
+            self.abort() if extra else self.close()
+            return
+        self._rest()
+
+    def _rest(self) -> None:
+        """Nobody's for now."""
+        limits = self.pool.relay.limits
+        most = limits.upstream_keepalive_max_requests
+        if (most and self._requests >= most) or not self.pool.keep(self):
+            self.close()
+            return
+        idle = limits.upstream_keepalive_idle_timeout
+        self.deadline = inf
+        if idle:
+            self.expect(idle)
+
+
+def _scan(scanner: ChunkScanner, data: bytes, raw: bool) -> bytes:
+    """What may be passed on of ``data``: with its framing, or the payload."""
+    if raw:
+        return scanner.feed(data, None)
+    pieces: list[bytes] = []
+    scanner.feed(data, pieces)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+class _Connecting(ClientFactory):
+    """Makes one connection for one user."""
+
+    noisy = False
+
+    def __init__(self, pool: Pool, user: UpstreamUser, seconds: float) -> None:
+        self._pool = pool
+        self._user = user
+        self._seconds = seconds
+        self.connection: UpstreamConnection | None = None
+
+    def buildProtocol(self, addr: Any) -> UpstreamConnection:
+        connection = self.connection = UpstreamConnection(self._pool, self._user)
+        self._pool.all[connection] = None
+        if self._pool.tls is not None:
+            connection.expect(self._seconds)
+        return connection
+
+    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
+        self._user.connect_failed(reason)
+
+
+class Attempt(NamedTuple):
+    """A connection being made."""
+
+    connector: Any
+    factory: _Connecting
+
+    def cancel(self) -> None:
+        """The user has no use for it any more, and hears nothing of it."""
+        connection = self.factory.connection
+        if connection is not None:
+            connection.abort()
+        else:
+            self.factory._user = _NOBODY
+            self.connector.disconnect()
+
+
+class _Nobody:
+    """Hears that a connection nobody wants was not made."""
+
+    def connect_failed(self, reason: Failure) -> None:
+        pass
+
+
+_NOBODY: Any = _Nobody()
+
+
+class Pool:
+    """Connections to one address with the same TLS facts.
+
+    Attributes:
+        idle: connections nobody uses; the one used last is taken first.
+        all: every open connection.
+    """
+
+    __slots__ = ("_creator", "address", "all", "idle", "port", "relay", "tls")
+
+    def __init__(self, relay: Relay, address: str, port: int, tls: TLSFacts | None) -> None:
+        self.relay = relay
+        self.address = address
+        self.port = port
+        self.tls = tls
+        self.idle: dict[UpstreamConnection, None] = {}
+        self.all: dict[UpstreamConnection, None] = {}
+        self._creator: ClientConnections | None = None
+
+    def take(self) -> UpstreamConnection | None:
+        """An idle connection, or None."""
+        return self.idle.popitem()[0] if self.idle else None
+
+    def connect(self, user: UpstreamUser, seconds: float) -> Attempt:
+        """Make a connection for ``user``; it and its TLS handshake may take ``seconds`` each.
+
+        Raises:
+            OpenSSL.SSL.Error: our certificate or key for it is unusable.
+        """
+        factory = wrapped = _Connecting(self, user, seconds)
+        if self.tls is not None:
+            if self._creator is None:
+                self._creator = ClientConnections(self.tls)
+            wrapped = TLSMemoryBIOFactory(self._creator, True, factory)
+        return Attempt(self.relay.reactor.connectTCP(self.address, self.port, wrapped, seconds), factory)
+
+    def keep(self, connection: UpstreamConnection) -> bool:
+        """Take a connection in as idle; False when there is no room."""
+        if len(self.idle) >= self.relay.limits.upstream_keepalive_pool_size or self.relay.stopping:
+            return False
+        self.idle[connection] = None
+        return True
+
+    def lost(self, connection: UpstreamConnection) -> None:
+        """A connection is no more ours."""
+        self.idle.pop(connection, None)
+        self.all.pop(connection, None)
+
+
+class UpstreamPools:
+    """All pools of one gateway."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._pools: dict[tuple[str, int, TLSFacts | None], Pool] = {}
+
+    def get(self, address: str, port: int, tls: TLSFacts | None) -> Pool:
+        """The pool for an address (not a name), a port and how TLS is spoken to it."""
+        key = (address, port, tls)
+        pool = self._pools.get(key)
+        if pool is None:
+            if len(self._pools) >= 1024:
+                self._pools = {key: each for key, each in self._pools.items() if each.all}
+            pool = self._pools[key] = Pool(self._relay, address, port, tls)
+        return pool
+
+    def close(self) -> None:
+        """Cut every connection."""
+        for pool in self._pools.values():
+            for connection in list(pool.all):
+                connection.abort()
+        self._pools.clear()
