@@ -54,14 +54,20 @@ class HeaderRule:
 
 
 class Candidate:
-    """One route row with one of its paths (or none)."""
+    """One route row with one of its paths (or none).
 
-    __slots__ = ("bits", "headers", "hosts", "methods", "order", "path", "pattern", "row", "snis")
+    Attributes:
+        path: the path that is matched, a regex without its ``~``.
+        path_key: the same with the ``~``, so that a regex and a prefix of one text are told apart.
+    """
+
+    __slots__ = ("bits", "headers", "hosts", "methods", "order", "path", "path_key", "pattern", "row", "snis")
 
     def __init__(self, row: Row, path: str | None, index: int) -> None:
         self.row = row
         self.pattern = PathPattern(path) if path is not None and path.startswith("~") else None
         self.path = None if path is None else path.encode() if self.pattern is None else self.pattern.value
+        self.path_key = None if path is None else path.encode()
         self.hosts = HostRule(row["hosts"]) if row.get("hosts") else None
         self.headers = tuple(HeaderRule(name, values) for name, values in sorted((row.get("headers") or {}).items()))
         self.methods = frozenset(method.encode() for method in row.get("methods") or ())
@@ -225,7 +231,7 @@ def _by_path(candidates: Iterable[Candidate]) -> Iterator[tuple[Any, Candidate]]
 
 
 def _by_pattern(candidates: Iterable[Candidate]) -> Iterator[tuple[Any, Candidate]]:
-    return ((each.path, each) for each in candidates if each.pattern is not None)
+    return ((each.path_key, each) for each in candidates if each.pattern is not None)
 
 
 def _by_host(candidates: Iterable[Candidate]) -> Iterator[tuple[Any, Candidate]]:

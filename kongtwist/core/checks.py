@@ -1,4 +1,4 @@
-"""What is checked when a route is found and before its plugins run: may this protocol speak to it? (Kong 3.9, handler)"""
+"""What is checked when a route is found and before its plugins run: does it take this protocol? (Kong 3.9, handler)"""
 
 from __future__ import annotations
 

@@ -142,8 +142,8 @@ def error_body(
         message: the text.
         request_id: goes into the body, so that client and log can be brought together.
         accept: the request's Accept header.
-        content_type: the form where there is no Accept header: errors on the level of nginx (malformed requests, no or a
-            late answer of the upstream) pass the request's Content-Type, else ``text/plain``; all others are JSON.
+        content_type: the form where there is no Accept header: errors on the level of nginx (malformed requests, no
+            or a late answer of the upstream) pass the request's Content-Type, else ``text/plain``; all others are JSON.
 
     Returns:
         Content-Type and body; for gRPC both are empty.

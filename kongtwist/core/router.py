@@ -281,7 +281,7 @@ class Router:
     def _path_key(self, request: Request) -> bytes | None:
         for candidate in self._all_regexes:
             if candidate.pattern is not None and request.search(candidate.pattern) is not None:
-                return candidate.path
+                return candidate.path_key
         return next(request.prefixes(), None)
 
     @cached_property
@@ -338,7 +338,7 @@ def _listed(candidate: Candidate, attribute: int, key: Any) -> bool:
     if attribute == HEADERS:
         return any(rule.name == key for rule in candidate.headers)
     if attribute == PATHS:
-        return bool(candidate.path == key)
+        return candidate.path_key is not None and candidate.path_key == key
     return True
 
 
