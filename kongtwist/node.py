@@ -1,9 +1,9 @@
 """The parent's side of a node with several workers: start them, tell them of changes, replace those that die.
 
 The parent binds the sockets, runs Admin API, storage and counters, and serves no proxy traffic itself. Each worker is a
-process of its own (spawned, never forked: threads and database handles do not survive a fork) that inherits one end of a
-pair of sockets, the counters' memory and its listening sockets. The parent keeps those sockets open too, so that connections
-made while a worker is dead wait for its successor instead of being refused.
+process of its own (spawned, never forked: threads and database handles do not survive a fork) that inherits one end
+of a pair of sockets, the counters' memory and its listening sockets. The parent keeps those sockets open too, so that
+connections made while a worker is dead wait for its successor instead of being refused.
 """
 
 from __future__ import annotations

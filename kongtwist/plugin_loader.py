@@ -1,8 +1,9 @@
 """Find and load the plugins named in the property ``plugins``.
 
-``bundled`` stands for every module of the package `kongtwist.plugins`: there is no list to keep. Any other name is a bundled
-plugin's, an installed package's entry point (group ``kongtwist.plugins``), or a dotted name ``package.module:Class``.
-All are loaded at once at the start; one that cannot be loaded stops it with a sentence that names it.
+``bundled`` stands for every module of the package `kongtwist.plugins`: there is no list to keep. Any other name is a
+bundled plugin's, an installed package's entry point (group ``kongtwist.plugins``), or a dotted name
+``package.module:Class``. All are loaded at once at the start; one that cannot be loaded stops it with a sentence that
+names it.
 """
 
 from __future__ import annotations
@@ -105,8 +106,8 @@ def _external(name: str) -> type[Plugin]:
     dotted, colon, attribute = name.partition(":")
     if not colon:
         raise PluginLoadError(
-            f"plugin {name}: not bundled, no installed package has it as an entry point of {ENTRY_POINT_GROUP}, and it is"
-            f" not of the form package.module:Class"
+            f"plugin {name}: not bundled, no installed package has it as an entry point of {ENTRY_POINT_GROUP}, and it"
+            f" is not of the form package.module:Class"
         )
     kind = getattr(_imported(dotted, name), attribute, None)
     if kind is None:

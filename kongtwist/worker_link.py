@@ -1,7 +1,7 @@
 """The pair of sockets between the node's parent and one worker: messages, their framing, their pace.
 
-A message is a JSON object behind its length (4 bytes, big-endian). JSON and not pickle: who can write to a socket must not
-be able to run code.
+A message is a JSON object behind its length (4 bytes, big-endian). JSON and not pickle: who can write to a socket
+must not be able to run code.
 
 | parent to worker | says | worker to parent | says |
 |---|---|---|---|
@@ -28,7 +28,10 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-__all__ = ["BATCH", "MAX_MESSAGE", "Link", "Message", "MessageReader", "MessageTooLarge", "changes_message", "dataset_messages", "encode"]
+__all__ = [
+    "BATCH", "MAX_MESSAGE", "Link", "Message", "MessageReader", "MessageTooLarge", "changes_message",
+    "dataset_messages", "encode",
+]  # fmt: skip
 
 Message = dict[str, Any]
 

@@ -21,8 +21,8 @@ _PART_NAME = re.compile(rb'content-disposition:[^\r\n]*?;\s*name="([^"\r\n]*)"',
 class RequestBody:
     """A decoded body: ``args`` are its fields by name.
 
-    A field that comes once is what it is (text in forms, any JSON value in JSON), one that comes several times in a form
-    is a list.
+    A field that comes once is what it is (text in forms, any JSON value in JSON), one that comes several times in a
+    form is a list.
     """
 
     def __init__(self, args: dict[str, Any]) -> None:

@@ -5,9 +5,9 @@ of their own). Running a chain is a plain loop over function calls; a coroutine 
 awaitable.
 
 Selection (Kong 3.9, plugins iterator): of each plugin name one configuration runs, the most specific one:
-route+service+consumer, route+consumer, service+consumer, route+service, consumer, route, service, global. The consumer is
-looked at when the plugin's turn in the access phase comes, because an earlier plugin may have found out who it is.
-Order: priority descending; equal priorities by name in reverse.
+route+service+consumer, route+consumer, service+consumer, route+service, consumer, route, service, global. The
+consumer is looked at when the plugin's turn in the access phase comes, because an earlier plugin may have found out
+who it is. Order: priority descending; equal priorities by name in reverse.
 
 A plugin that raises before the answer fails closed: 500, and the later access plugins do not run. So does a row whose
 plugin is not loaded or whose configuration cannot be compiled: letting its traffic pass would switch a protection off.
@@ -22,12 +22,14 @@ from typing import Any
 from .exchange import Answer, Exchange, Row
 from .plugin import Plugin
 
-__all__ = ["EMPTY_CHAIN", "BodyFilter", "Chain", "ChainBuilder", "Compiled", "PluginFailed", "build_chain", "is_cancelled"]
+__all__ = [
+    "EMPTY_CHAIN", "BodyFilter", "Chain", "ChainBuilder", "Compiled", "PluginFailed", "build_chain", "is_cancelled",
+]  # fmt: skip
 
 BodyFilter = Callable[[bytes, bool], bytes]
 """Takes a chunk of the answer's body and whether it is the last one; gives what is sent. Raises PluginFailed."""
 
-_Access = Callable[[Exchange, Any], "Answer | None | Awaitable[Answer | None]"]
+_Access = Callable[[Exchange, Any], "Answer | Awaitable[Answer | None] | None"]
 _Scope = tuple["str | None", "str | None"]
 
 _HTTP_PROTOCOLS = frozenset(("http", "https", "grpc", "grpcs"))
@@ -102,8 +104,8 @@ class Compiled:
 class Step:
     """One plugin's place in a chain: the configuration without a consumer and those of consumers.
 
-    ``scoped`` holds configurations bound to a consumer and this route or service; ``consumers`` those bound to a consumer
-    only (one dictionary, shared by all chains).
+    ``scoped`` holds configurations bound to a consumer and this route or service; ``consumers`` those bound to a
+    consumer only (one dictionary, shared by all chains).
     """
 
     __slots__ = ("consumers", "default", "name", "priority", "scoped")
@@ -179,13 +181,13 @@ class Chain:
                 found.extend((scoped or {}).values())
         return [each.refusal for each in found if each.refusal]
 
-    def run_rewrite(self, exchange: Exchange) -> Answer | None | Awaitable[Answer | None]:
+    def run_rewrite(self, exchange: Exchange) -> Answer | Awaitable[Answer | None] | None:
         """Run the rewrite phase (global plugins only)."""
         if not self._rewrite:
             return None
         return _run(exchange, iter(self._rewrite), "rewrite")
 
-    def run_access(self, exchange: Exchange) -> Answer | None | Awaitable[Answer | None]:
+    def run_access(self, exchange: Exchange) -> Answer | Awaitable[Answer | None] | None:
         """Run the access phase.
 
         Returns:
@@ -288,7 +290,7 @@ def _calls(found: Iterable[Compiled], phase: str) -> tuple[tuple[Callable[..., A
 
 def _run(
     exchange: Exchange, calls: Iterator[tuple[_Access, Any]], phase: str
-) -> Answer | None | Awaitable[Answer | None]:
+) -> Answer | Awaitable[Answer | None] | None:
     """Call until one answers. Where one returns an awaitable the rest goes on in a coroutine."""
     call: _Access | None = None
     try:
@@ -350,8 +352,8 @@ class ChainBuilder:
     Args:
         rows: the plugin rows.
         plugins: loaded plugins by name.
-        previous: the builder of the configuration before: rows that are the same objects keep what was compiled for them,
-            and chains that did not change stay the same objects.
+        previous: the builder of the configuration before: rows that are the same objects keep what was compiled for
+            them, and chains that did not change stay the same objects.
     """
 
     def __init__(
@@ -409,7 +411,7 @@ class ChainBuilder:
             default = defaults[0][0] if defaults else None
             maps = [found[name] for scope, found in bound if name in found and scope != (None, None)]
             # Most specific first in maps, so that the most specific overwrites when merged from the end.
-            scoped = maps[0] if len(maps) == 1 else {key: value for each in reversed(maps) for key, value in each.items()}
+            scoped = maps[0] if len(maps) == 1 else {who: each for found in reversed(maps) for who, each in found.items()}
             everywhere = self._consumers.get((None, None), {}).get(name)
             if defaults and None not in defaults[0][1]:
                 everywhere = None  # route+service is more specific than a consumer alone

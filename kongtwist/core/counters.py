@@ -3,9 +3,9 @@
 A node may run several workers. Each has a row of cells and writes only its own row, so no lock is needed; who wants a
 node's figure sums the rows. In the data path a counter is one line: ``cells[REQUESTS] += 1``.
 
-Rate-limit windows are fixed windows (Kong's ``rate-limiting``, policy ``local``), counted per node. `Windows.take` reads
-the sum of all rows and then counts in its own row without a lock, so N workers deciding at the same instant may let at
-most N - 1 requests too many through a window; with one worker the count is exact.
+Rate-limit windows are fixed windows (Kong's ``rate-limiting``, policy ``local``), counted per node. `Windows.take`
+reads the sum of all rows and then counts in its own row without a lock, so N workers deciding at the same instant may
+let at most N - 1 requests too many through a window; with one worker the count is exact.
 """
 
 from __future__ import annotations

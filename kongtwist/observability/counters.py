@@ -236,7 +236,8 @@ class SharedCounters:
         return {name: max(0, sum(row[index] for row in self._rows)) for index, name in enumerate(CELL_NAMES)}
 
     def bury(self, row: int) -> None:
-        """A worker died: keep its totals in the graveyard, drop its gauges. Only by the parent, before a new one starts.
+        """A worker died: keep its totals in the graveyard, drop its gauges. Only by the parent, before a new one
+        starts.
 
         The worker's windows stay: its successor takes them over, so a crash opens no rate limit.
         """

@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from kongtwist.plugin_loader import PluginLoadError, load_plugins
 
 ORDER = ["correlation-id", "key-auth", "ip-restriction", "rate-limiting", "request-termination"]
-"""Bundled plugins in the order they run. The id must be there before anything answers; who it is comes before where it may
-go from and how often; terminating comes last, so that everything else has had its say."""
+"""Bundled plugins in the order they run. The id must be there before anything answers; who it is comes before where
+it may go from and how often; terminating comes last, so that everything else has had its say."""
 
 GOOD = """
     from kongtwist.core.plugin import Plugin

@@ -1,0 +1,149 @@
+"""key-auth: let clients in that show an API key. Kong 3.9 `key-auth`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any
+
+from ..core.bodies import RequestBody, decode_body
+from ..core.exchange import Answer, BodyTooLarge, Exchange, Row
+from ..core.identity import expired, identity_headers, use_anonymous
+from ..core.plugin import Plugin
+
+__all__ = ["KeyAuth"]
+
+_NO_KEY = "No API key found in request"
+_DUPLICATE = "Duplicate API key found"
+_UNAUTHORIZED = "Unauthorized"
+
+
+class _NeedsBody(Exception):
+    """The key may be in the body, which has not been read yet."""
+
+
+class _Refused(Exception):
+    """No usable key; the argument is the message for the client."""
+
+
+class Config:
+    """A configuration, ready for requests."""
+
+    __slots__ = ("anonymous", "challenge", "hide", "in_body", "in_header", "in_query", "names", "preflight")
+
+    def __init__(self, conf: Row) -> None:
+        self.names: list[tuple[str, bytes]] = [(name, name.lower().encode()) for name in conf["key_names"]]
+        self.hide: bool = conf["hide_credentials"]
+        self.anonymous: str | None = conf["anonymous"]
+        self.in_header: bool = conf["key_in_header"]
+        self.in_query: bool = conf["key_in_query"]
+        self.in_body: bool = conf["key_in_body"]
+        self.preflight: bool = conf["run_on_preflight"]
+        realm = conf["realm"]
+        self.challenge = f'Key realm="{realm}"'.encode() if realm is not None else b"Key"
+
+
+class KeyAuth(Plugin):
+    """Find the key, its credential and consumer; tell the upstream who it is."""
+
+    name = "key-auth"
+    priority = 1250
+    scopes = ("service", "route")
+
+    def __init__(self) -> None:
+        # What goes upstream for a credential, by its id: valid while both rows are the same objects.
+        self._known: dict[str, tuple[Row, Row, dict[bytes, bytes | None]]] = {}
+
+    def compile(self, conf: Row, plugin: Row) -> Config:
+        return Config(conf)
+
+    def access(self, exchange: Exchange, conf: Config) -> Answer | Awaitable[Answer | None] | None:
+        if not conf.preflight and exchange.method == b"OPTIONS":
+            return None
+        if conf.anonymous is not None and exchange.credential is not None:
+            return None  # another authentication plugin knows the client already
+        try:
+            key = self._find_key(exchange, conf, None, unread=conf.in_body and exchange.block.has_body)
+        except _Refused as refused:
+            return self._refuse(exchange, conf, refused.args[0])
+        except _NeedsBody:
+            return self._access_with_body(exchange, conf)
+        return self._admit(exchange, conf, key)
+
+    async def _access_with_body(self, exchange: Exchange, conf: Config) -> Answer | None:
+        """The same, once the body is here. One too large to be held is not looked into."""
+        try:
+            raw = await exchange.read_body(exchange.gateway.body_limit)
+        except BodyTooLarge:
+            body = None
+        else:
+            body = decode_body(exchange.get_header(b"content-type"), raw)
+        try:
+            key = self._find_key(exchange, conf, body, unread=False)
+        except _Refused as refused:
+            return self._refuse(exchange, conf, refused.args[0])
+        return self._admit(exchange, conf, key)
+
+    def _find_key(self, exchange: Exchange, conf: Config, body: RequestBody | None, *, unread: bool) -> str:
+        """The first name that has a value decides: header before query before body."""
+        for name, header in conf.names:
+            value: Any = None
+            if conf.in_header:
+                values = exchange.get_headers(header)
+                if values:
+                    value = values[0].decode("utf-8", "surrogateescape") if len(values) == 1 else values
+            if value is None and conf.in_query and exchange.raw_query:
+                found = exchange.query_args().get(name)
+                if found:
+                    value = found[0] if len(found) == 1 else found
+            if unread and (value is None or conf.hide):
+                raise _NeedsBody
+            if value is None and body is not None:
+                value = body.args.get(name)
+            if isinstance(value, str):
+                if conf.hide:
+                    _hide(exchange, name, header, body)
+                if not value:
+                    break
+                return value
+            if isinstance(value, list | dict):
+                raise _Refused(_DUPLICATE)
+        raise _Refused(_NO_KEY)
+
+    def _admit(self, exchange: Exchange, conf: Config, key: str) -> Answer | None:
+        snapshot = exchange.snapshot
+        credential = snapshot.by("keyauth_credentials", "key", key)
+        if credential is None or expired(credential, exchange.wall_started):
+            return self._refuse(exchange, conf, _UNAUTHORIZED)
+        consumer = snapshot.rows["consumers"].get(credential["consumer"]["id"])
+        if consumer is None:  # deleted this instant
+            return self._refuse(exchange, conf, _UNAUTHORIZED)
+        known = self._known.get(credential["id"])
+        if known is None or known[0] is not credential or known[1] is not consumer:
+            if len(self._known) >= 16384:
+                self._known.clear()
+            known = (credential, consumer, identity_headers(consumer, credential["id"]))
+            self._known[credential["id"]] = known
+        exchange.consumer = consumer
+        exchange.credential = credential
+        if exchange.request_changes is None:
+            exchange.request_changes = known[2].copy()
+        else:
+            exchange.request_changes.update(known[2])
+        return None
+
+    @staticmethod
+    def _refuse(exchange: Exchange, conf: Config, message: str) -> Answer | None:
+        if conf.anonymous is not None:
+            return use_anonymous(exchange, conf.anonymous)
+        return exchange.error(401, message, [(b"WWW-Authenticate", conf.challenge)])
+
+
+def _hide(exchange: Exchange, name: str, header: bytes, body: RequestBody | None) -> None:
+    """Take the key out of everything that goes to the upstream."""
+    exchange.clear_upstream_header(header)
+    if exchange.raw_query:
+        args = exchange.query_args()
+        if name in args:
+            exchange.set_query_args({key: values for key, values in args.items() if key != name})
+    if body is not None and name in body.args:
+        exchange.set_upstream_body(body.without(name))

@@ -1,0 +1,189 @@
+"""rate-limiting: so many requests per second, minute, hour, day, month and year. Kong 3.9 `rate-limiting`.
+
+Windows are fixed and begin at UTC calendar boundaries. Policy ``local`` counts per node, over all its workers (how
+exactly: core/counters.py). The policies ``cluster`` and ``redis`` are valid configuration, as in Kong, but are not
+built: such a plugin is not let pass silently, its requests are answered 500 and the log says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from ..core.counters import Frame
+from ..core.exchange import Answer, Exchange, Row
+from ..core.plugin import Plugin
+from ..core.uri import normalise
+
+__all__ = ["PERIODS", "RateLimiting"]
+
+PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "month": 2592000, "year": 31536000}
+"""Nominal length in seconds. Months and years begin at the calendar's boundaries, but ``RateLimit-Reset`` counts from
+the nominal length (Kong does so)."""
+
+_DIGITS = tuple(str(number).encode() for number in range(2001))
+
+
+class Period:
+    """One limited period of a configuration, with the parts of its headers that never change."""
+
+    __slots__ = ("index", "length", "limit", "limit_header", "name", "remaining_name", "start")
+
+    def __init__(self, name: str, limit: float) -> None:
+        self.name = name
+        self.index = list(PERIODS).index(name)
+        self.limit = int(limit) if limit == int(limit) else limit
+        self.length = PERIODS[name]
+        title = name.capitalize().encode()
+        self.limit_header = ("set", b"X-RateLimit-Limit-" + title, _digits(self.limit))
+        self.remaining_name = b"X-RateLimit-Remaining-" + title
+        self.start = 0
+
+    def frame(self, now: float) -> Frame:
+        """The window running at ``now`` (epoch seconds)."""
+        if self.name in ("month", "year"):
+            today = datetime.fromtimestamp(now, UTC)
+            month = today.month if self.name == "month" else 1
+            begin = datetime(today.year, month, 1, tzinfo=UTC)
+            if self.name == "month":
+                end = datetime(today.year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
+            else:
+                end = datetime(today.year + 1, 1, 1, tzinfo=UTC)
+            self.start = int(begin.timestamp())
+            over = end.timestamp()
+        else:
+            self.start = int(now) // self.length * self.length
+            over = self.start + self.length
+        return Frame(self.start * 8 + self.index, over, self.limit)
+
+
+class Config:
+    """A configuration with the windows running now."""
+
+    __slots__ = (
+        "error_code", "fault_tolerant", "frames", "hide", "identify", "message", "periods", "prefix", "since", "until",
+    )  # fmt: skip
+
+    def __init__(self, conf: Row, plugin: Row) -> None:
+        self.periods = [Period(name, conf[name]) for name in PERIODS if conf[name] is not None]
+        self.identify = _identifier(conf)
+        # Counted apart for each route or service the plugin is bound to, together everywhere for a global one.
+        self.prefix = f"{_id(plugin['route'])}:{_id(plugin['service'])}:"
+        self.hide: bool = conf["hide_client_headers"]
+        self.error_code = int(conf["error_code"])
+        self.message: str = conf["error_message"]
+        self.fault_tolerant: bool = conf["fault_tolerant"]
+        self.frames: tuple[Frame, ...] = ()
+        self.since = self.until = 0.0
+
+    def roll(self, now: float) -> tuple[Frame, ...]:
+        """Open the windows of ``now``; they hold until the first of them is over."""
+        self.frames = tuple(period.frame(now) for period in self.periods)
+        self.since = float(max(period.start for period in self.periods))
+        self.until = min(frame.expires for frame in self.frames)
+        return self.frames
+
+
+class RateLimiting(Plugin):
+    """Count the request; answer 429 when a window is full. A refused request is not counted."""
+
+    name = "rate-limiting"
+    priority = 910
+
+    def compile(self, conf: Row, plugin: Row) -> Config:
+        if conf["policy"] != "local":
+            raise ValueError(f"policy '{conf['policy']}' is not available in this version, only 'local' is")
+        return Config(conf, plugin)
+
+    def access(self, exchange: Exchange, conf: Config) -> Answer | None:
+        now = exchange.wall_started
+        frames = conf.frames if conf.since <= now < conf.until else conf.roll(now)
+        who = conf.identify(exchange)
+        key = conf.prefix + (exchange.client_ip if who is None else who)
+        try:
+            used = exchange.gateway.counters.windows.take(key, frames, now)
+        except Exception as error:
+            if not conf.fault_tolerant:
+                raise
+            exchange.gateway.report(f"rate-limiting let a request pass uncounted: {error!r}")
+            return None
+        full = None
+        for period, count in zip(conf.periods, used, strict=True):
+            if count >= period.limit:
+                full = period
+        if not conf.hide:
+            self._tell(exchange, conf, used, full, int(now))
+        if full is not None:
+            return exchange.error(conf.error_code, conf.message)
+        return None
+
+    @staticmethod
+    def _tell(exchange: Exchange, conf: Config, used: list[int], full: Period | None, now: int) -> None:
+        """Headers for the client: those of each period, and the draft's three of the period that is nearest its end."""
+        changes = exchange.response_changes
+        if changes is None:
+            changes = exchange.response_changes = []
+        nearest = conf.periods[0]
+        least: float | None = None
+        for period, count in zip(conf.periods, used, strict=True):
+            left = period.limit - count
+            if full is None or full is period:
+                left -= 1  # this request
+            if left < 0:
+                left = 0
+            if least is None or left <= least:  # of equals the longer one, and periods come in order of length
+                nearest, least = period, left
+            changes.append(period.limit_header)
+            changes.append(("set", period.remaining_name, _digits(left)))
+        reset = _digits(max(1, nearest.length - (now - nearest.start)))
+        changes.append(("set", b"RateLimit-Limit", nearest.limit_header[2]))
+        changes.append(("set", b"RateLimit-Remaining", _digits(least or 0)))
+        changes.append(("set", b"RateLimit-Reset", reset))
+        if full is not None:
+            changes.append(("set", b"Retry-After", reset))
+
+
+def _digits(number: float) -> bytes:
+    if number.__class__ is int and 0 <= number <= 2000:
+        return _DIGITS[number]  # type: ignore[index]
+    return f"{number:.14g}".encode()  # as Lua prints numbers
+
+
+def _id(reference: Row | None) -> str:
+    return "" if reference is None else str(reference["id"])
+
+
+def _identifier(conf: Row) -> Callable[[Exchange], str | None]:
+    """What a configuration counts by. None from it: the client's address instead."""
+    by: str = conf["limit_by"]
+    if by == "header":
+        header: bytes = conf["header_name"].lower().encode()
+        return lambda exchange: _decoded(exchange.get_header(header))
+    if by == "path":
+        path: bytes = conf["path"].encode()
+        text: str = conf["path"]
+        return lambda exchange: text if path in (exchange.raw_path, normalise(exchange.raw_path)) else None
+    return {"consumer": _consumer, "credential": _credential, "service": _service}.get(by, _address)
+
+
+def _decoded(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("utf-8", "surrogateescape")
+
+
+def _consumer(exchange: Exchange) -> str | None:
+    found: dict[str, Any] | None = exchange.consumer or exchange.credential
+    return None if found is None else found["id"]
+
+
+def _credential(exchange: Exchange) -> str | None:
+    return None if exchange.credential is None else exchange.credential["id"]
+
+
+def _service(exchange: Exchange) -> str | None:
+    service = exchange.route.service
+    return None if service is None else service["id"]
+
+
+def _address(exchange: Exchange) -> str | None:
+    return exchange.client_ip

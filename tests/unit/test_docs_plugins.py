@@ -1,0 +1,59 @@
+"""docs/plugins.md: what it shows is run."""
+
+from __future__ import annotations
+
+import re
+import sys
+import types
+import unittest
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kongtwist.plugin_loader import load_plugins
+
+DOCUMENT = (Path(__file__).parent.parent.parent / "docs" / "plugins.md").read_text()
+
+
+class PluginGuideTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.plugin_code, self.test_code = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
+        self.module: Any = types.ModuleType("opening_hours")
+        sys.modules["opening_hours"] = self.module
+        self.addCleanup(sys.modules.pop, "opening_hours")
+        exec(compile(self.plugin_code, "docs/plugins.md: plugin", "exec"), vars(self.module))
+
+    def test_twenty_lines(self) -> None:
+        """The plugin shown fits in about twenty lines, and so does its test."""
+        self.assertLessEqual(len(self.plugin_code.splitlines()), 24)
+        self.assertLessEqual(len(self.test_code.splitlines()), 20)
+
+    def test_the_test_passes(self) -> None:
+        """The test shown runs, and finds nothing wrong with the plugin shown."""
+        exec(compile(self.test_code, "docs/plugins.md: test", "exec"), vars(self.module))
+        suite = unittest.defaultTestLoader.loadTestsFromTestCase(self.module.OpeningHoursTests)
+        result = unittest.TestResult()
+        suite.run(result)
+        self.assertEqual(result.testsRun, 1)
+        self.assertEqual(result.errors + result.failures, [])
+
+    def test_the_test_can_fail(self) -> None:
+        """The same test on a plugin that lets everybody pass fails."""
+        broken = self.plugin_code.replace("conf[\"opens\"] * 3600", "0")
+        self.assertNotEqual(broken, self.plugin_code)
+        exec(compile(broken + self.test_code, "docs/plugins.md: broken", "exec"), vars(self.module))
+        result = unittest.TestResult()
+        unittest.defaultTestLoader.loadTestsFromTestCase(self.module.OpeningHoursTests).run(result)
+        self.assertFalse(result.wasSuccessful())
+
+    def test_it_loads(self) -> None:
+        """The value of ``plugins`` shown works."""
+        (names,) = re.findall(r"^plugins = (bundled,\S+:\S+)$", DOCUMENT, re.MULTILINE)
+        self.assertIn("opening-hours", load_plugins(names.split(",")))
+
+    def test_table_of_bundled_plugins(self) -> None:
+        """Name and priority of each bundled plugin, in the order they run."""
+        rows = re.findall(r"^\| `([a-z-]+)` \| (-?\d+) \|", DOCUMENT, re.MULTILINE)
+        loaded = [(name, str(plugin.priority)) for name, plugin in load_plugins(["bundled"]).items()]
+        self.assertEqual(rows, loaded)
