@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
@@ -52,6 +52,8 @@ class Served(Protocol):
 class _Worker(ProcessProtocol):
     """One living worker process."""
 
+    transport: Any
+
     def __init__(self, workers: Workers, row: int) -> None:
         self._workers = workers
         self.row = row
@@ -65,9 +67,9 @@ class _Worker(ProcessProtocol):
     def connectionMade(self) -> None:
         self.pid = self.transport.pid
 
-    def tell(self, message: Message, version: int) -> Deferred[None]:
+    def tell(self, messages: Iterable[Message], version: int) -> Deferred[None]:
         """Send changes; the Deferred fires when they are served here, or when the worker is gone."""
-        self.link.send(message)
+        self.link.send_all(messages)
         if not self.follows:
             return succeed(None)
         served: Deferred[None] = Deferred()
@@ -187,23 +189,16 @@ class Workers:
     def send(self, version: int, changes: Sequence[tuple[Any, ...]]) -> Deferred[None]:
         """Tell all workers of changes; fires when all that accept connections serve them (see publisher.Follower)."""
         message = changes_message(version, changes)
-        return self._waited_for([worker.tell(message, version) for worker in self._living.values()])
+        waiting = [worker.tell((message,), version) for worker in self._living.values()]
+        return Deferred.fromCoroutine(_all_of(waiting))
 
     def replace(self) -> Deferred[None]:
         """Send the publisher's snapshot as a wholly new dataset; fires as `send`."""
         served = self._served()
         waiting = []
         for worker in self._living.values():
-            *rows, last = dataset_messages(served.version, served.rows)
-            worker.link.send_all(rows)
-            waiting.append(worker.tell(last, served.version))
-        return self._waited_for(waiting)
-
-    @staticmethod
-    def _waited_for(waiting: list[Deferred[None]]) -> Deferred[None]:
-        done: Deferred[None] = Deferred()
-        DeferredList(waiting).addCallback(lambda _: done.callback(None))
-        return done
+            waiting.append(worker.tell(dataset_messages(served.version, served.rows), served.version))
+        return Deferred.fromCoroutine(_all_of(waiting))
 
     # -- processes ---------------------------------------------------------------------------------------------------
 
@@ -218,7 +213,7 @@ class Workers:
             self._reactor.spawnProcess(
                 worker, sys.executable, [sys.executable, "-m", "kongtwist.worker"], env=self._environ, childFDs=fds
             )
-            factory = Factory.forProtocol(lambda: worker.link)  # type: ignore[arg-type]
+            factory = Factory.forProtocol(lambda: worker.link) 
             factory.noisy = False
             self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, factory)
         finally:
@@ -259,6 +254,10 @@ class Workers:
             )
         else:
             self._spawn(worker.row)
+
+
+async def _all_of(waiting: Sequence[Deferred[None]]) -> None:
+    await DeferredList(waiting)
 
 
 def default_spawn_environ() -> dict[str, str]:

@@ -64,6 +64,8 @@ class _TestExchange(Exchange):
 
     __slots__ = ("body",)
 
+    body: bytes
+
     async def read_body(self, limit: int) -> bytes:
         if len(self.body) > limit:
             raise BodyTooLarge(f"{len(self.body)} bytes")

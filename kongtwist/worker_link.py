@@ -107,6 +107,8 @@ class Link(Protocol):
         gone: called once when the pair is closed or out of step.
     """
 
+    transport: Any
+
     def __init__(self, received: Callable[[Message], None], gone: Callable[[], None]) -> None:
         self._received = received
         self._gone = gone

@@ -411,7 +411,7 @@ class ChainBuilder:
             default = defaults[0][0] if defaults else None
             maps = [found[name] for scope, found in bound if name in found and scope != (None, None)]
             # Most specific first in maps, so that the most specific overwrites when merged from the end.
-            scoped = maps[0] if len(maps) == 1 else {who: each for found in reversed(maps) for who, each in found.items()}
+            scoped = maps[0] if len(maps) == 1 else {who: own for found in reversed(maps) for who, own in found.items()}
             everywhere = self._consumers.get((None, None), {}).get(name)
             if defaults and None not in defaults[0][1]:
                 everywhere = None  # route+service is more specific than a consumer alone

@@ -10,12 +10,12 @@ let at most N - 1 requests too many through a window; with one worker the count 
 
 from __future__ import annotations
 
-from collections.abc import MutableSequence, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 __all__ = [
     "ACCEPTED", "ACTIVE", "CELLS", "CELL_NAMES", "GAUGES", "HANDLED", "READING", "REQUESTS", "WAITING", "WRITING",
-    "Counters", "Frame", "Windows",
+    "Cells", "Counters", "Frame", "Windows",
 ]  # fmt: skip
 
 ACCEPTED = 0
@@ -69,11 +69,19 @@ class Windows(Protocol):
         ...
 
 
+class Cells(Protocol):
+    """A row of counters; a list, or a view of shared memory."""
+
+    def __getitem__(self, index: int, /) -> int: ...
+
+    def __setitem__(self, index: int, value: int, /) -> None: ...
+
+
 class Counters(Protocol):
     """A node's counters as one worker sees them."""
 
     @property
-    def cells(self) -> MutableSequence[int]:
+    def cells(self) -> Cells:
         """This worker's own row; the only one it writes."""
         ...
 

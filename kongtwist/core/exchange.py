@@ -159,7 +159,8 @@ class Exchange:
     def __init__(self) -> None:
         self.consumer = self.credential = self.authenticated_groups = None
         self.request_changes = self.upstream_query = self.response_changes = self.response_fields = None
-        self.plugin_confs = self._query_args = self.latencies = self.upstream_body = None
+        self.plugin_confs = self.latencies = self.upstream_body = None
+        self._query_args: dict[str, list[str]] | None = None
         self.body_sink: BodySink | None = None
         self.answer_sink: AnswerSink | None = None
         self._ctx: dict[str, Any] | None = None

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import MutableSequence, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
 
-from ..core.counters import ACCEPTED, CELL_NAMES, CELLS, GAUGES, HANDLED, REQUESTS, Frame
+from ..core.counters import ACCEPTED, CELL_NAMES, CELLS, GAUGES, HANDLED, REQUESTS, Cells, Frame, Windows
 
 __all__ = ["LocalCounters", "LocalWindows", "SharedCounters", "SharedWindows"]
 
@@ -86,8 +86,8 @@ class LocalCounters:
     """Counters of a gateway in one process."""
 
     def __init__(self) -> None:
-        self.cells: MutableSequence[int] = [0] * CELLS
-        self.windows = LocalWindows()
+        self.cells: Cells = [0] * CELLS
+        self.windows: Windows = LocalWindows()
 
     def totals(self) -> dict[str, int]:
         """The node's figures by name."""
@@ -201,8 +201,8 @@ class SharedCounters:
         self._rows = [signed[at : at + CELLS] for at in range(0, cells, CELLS)]
         unsigned = view[cells * 8 :].cast("Q")
         tables = [unsigned[at * table : (at + 1) * table] for at in range(workers + 1)]
-        self.cells: MutableSequence[int] = self._rows[row]
-        self.windows = SharedWindows(tables, row, sets)
+        self.cells: Cells = self._rows[row]
+        self.windows: Windows = SharedWindows(tables, row, sets)
 
     @staticmethod
     def size(workers: int, sets: int = SETS) -> int:

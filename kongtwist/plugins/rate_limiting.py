@@ -146,7 +146,7 @@ class RateLimiting(Plugin):
 
 def _digits(number: float) -> bytes:
     if number.__class__ is int and 0 <= number <= 2000:
-        return _DIGITS[number]  # type: ignore[index]
+        return _DIGITS[number]
     return f"{number:.14g}".encode()  # as Lua prints numbers
 
 

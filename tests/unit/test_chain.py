@@ -41,7 +41,7 @@ class Log(Tracing):
         exchange.ctx.setdefault("trace", []).append(("header", conf["tag"]))
 
     def body_filter(self, exchange: Exchange, conf: Any, chunk: bytes, last: bool) -> bytes:
-        return chunk + conf["tag"].encode() + (b"." if last else b"")
+        return chunk + str(conf["tag"]).encode() + (b"." if last else b"")
 
     def log(self, exchange: Exchange, conf: Any) -> None:
         exchange.ctx.setdefault("trace", []).append(("log", conf["tag"]))

@@ -10,7 +10,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.counters import ACCEPTED, ACTIVE, READING, REQUESTS, WRITING, Frame, Windows
-from kongtwist.observability.counters import LocalCounters, LocalWindows, SharedCounters, SharedWindows
+from kongtwist.observability.counters import LocalCounters, LocalWindows, SharedCounters
 
 MINUTE = Frame(8, 60.0, 3)
 HOUR = Frame(9, 3600.0, 5)
@@ -70,7 +70,7 @@ class LocalWindowsTests(WindowsContract, SynchronousTestCase):
 
 
 class SharedWindowsTests(WindowsContract, SynchronousTestCase):
-    def windows(self) -> SharedWindows:
+    def windows(self) -> Windows:
         counters = SharedCounters.create(1, sets=8)
         self.addCleanup(counters.close)
         return counters.windows
@@ -127,7 +127,7 @@ class SharedCountersTests(SynchronousTestCase):
         self.parent.bury(0)
         totals = self.parent.totals()
         self.assertEqual((totals["requests"], totals["active"], totals["writing"]), (20, 2, 1))
-        self.assertEqual(list(self.workers[0].cells), [0] * 16)
+        self.assertEqual([self.workers[0].cells[cell] for cell in range(16)], [0] * 16)
         self.workers[0].cells[REQUESTS] += 1
         self.assertEqual(self.parent.totals()["requests"], 21)
 

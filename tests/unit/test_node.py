@@ -212,9 +212,10 @@ class WorkersTests(SynchronousTestCase):
 
     def test_stop_without_workers(self) -> None:
         """Nothing to wait for."""
-        self.workers.stop()
+        stopped = self.workers.stop()
         for process in self.reactor.spawned:
             process.dies()
+        self.successResultOf(stopped)
         self.successResultOf(self.workers.stop())
 
     def test_kill_and_reopen(self) -> None:

@@ -223,11 +223,11 @@ class RateLimitingTests(SynchronousTestCase):
                 raise OSError("no memory")
 
         harness = PluginHarness(RateLimiting, minute=1)
-        harness.counters.windows = Broken()  # type: ignore[assignment]
+        harness.counters.windows = Broken()
         self.assertIsNone(harness.send().answer)
         self.assertIn("no memory", harness.reports[0])
         strict = PluginHarness(RateLimiting, minute=1, fault_tolerant=False)
-        strict.counters.windows = Broken()  # type: ignore[assignment]
+        strict.counters.windows = Broken()
         self.assertRaises(OSError, strict.send)
 
     def test_policies_not_built(self) -> None:
@@ -313,7 +313,7 @@ class RequestTerminationTests(SynchronousTestCase):
         harness = PluginHarness(RequestTermination, echo=True)
         exchange = harness.request()
         captures = {"0": b"/u/7/x", "1": b"7", "id": b"7", "2": None}
-        exchange.match = type("Match", (), {"captures": captures})()  # type: ignore[assignment]
+        exchange.match = type("Match", (), {"captures": captures})()
         exchange.route.row["hosts"] = None
         told = harness.run(exchange).answer_json
         self.assertEqual(told["request"]["uri_captures"], {"named": {"id": "7"}, "unnamed": ["7"]})
