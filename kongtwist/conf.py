@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from .conf_kinds import KNOWN, ConfError, Listen, Property
 from .conf_properties import Properties, properties
 
-__all__ = ["SEARCHED", "Conf", "ConfError", "Listen", "differences", "load"]
+__all__ = ["SEARCHED", "Conf", "ConfError", "Listen", "differences", "load", "reloaded"]
 
 SEARCHED = ("/etc/kongtwist/kongtwist.conf", "/etc/kong/kong.conf")
 """Where a configuration file is looked for when none is named; the first that is there is read, alone."""
@@ -324,3 +324,11 @@ def differences(old: Conf, new: Conf) -> tuple[list[str], list[str]]:
     """What a reload changes: (names that take effect at once, names that need a restart)."""
     changed = [each for name, each in properties().items() if getattr(old, name) != getattr(new, name)]
     return [each.name for each in changed if each.live], [each.name for each in changed if not each.live]
+
+
+def reloaded(old: Conf, new: Conf) -> Conf:
+    """What is in effect after a reload: ``new`` where it takes effect at once, ``old`` where it needs a restart."""
+    live = {name for name, each in properties().items() if each.live}
+    texts = {name: text for name, text in old.given.items() if name not in live}
+    texts |= {name: text for name, text in new.given.items() if name in live}
+    return Conf(texts, new.source)

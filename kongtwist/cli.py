@@ -1,0 +1,274 @@
+"""The command ``kongtwist``: start, stop, quit, restart, reload, check, health, version.
+
+Names, outputs and exit codes follow Kong 3.9's command ``kong``: 0 on success; anything else prints ``Error: ...`` to
+standard error and returns 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from . import KONG_VERSION, VERSION
+from .conf import SEARCHED, Conf, ConfError, load
+from .prefix import running_pid
+
+__all__ = ["main"]
+
+POLL = 0.05
+"""Seconds between two looks at whether a node has ended."""
+
+STOP_EXTRA = 10
+"""Seconds beyond ``nginx_main_worker_shutdown_timeout`` that ``stop`` waits for a node's end."""
+
+
+class CommandError(Exception):
+    """The command cannot be done; the text is the sentence after ``Error:``."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: without the program's name; those of the process when None.
+
+    Returns:
+        the exit code.
+    """
+    parser = _parser()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or (words[0] not in _COMMANDS and not words[0].startswith("-")):
+        if words:
+            print(f"No such command: {words[0]}", file=sys.stderr)
+        parser.print_help(sys.stderr)
+        return 1
+    options = parser.parse_args(words)
+    verbosity = 2 if getattr(options, "vv", False) else 1 if getattr(options, "v", False) else 0
+    try:
+        return _COMMANDS[options.command](options)
+    except (CommandError, ConfError) as error:
+        if verbosity > 1:
+            raise
+        hint = "" if verbosity else "\n\n  Run with --v (verbose) or --vv (debug) for more details"
+        print(f"Error: {error}{hint}", file=sys.stderr)
+        return 1
+
+
+class _Parser(argparse.ArgumentParser):
+    """Wrong usage returns 1, as all errors do."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        print(f"Error: {message}", file=sys.stderr)
+        raise SystemExit(1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="kongtwist",
+        usage="kongtwist COMMAND [OPTIONS]",
+        description="A streaming API gateway, configured as Kong is. 'kongtwist COMMAND --help' explains a command.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+
+    def command(name: str, text: str, *, conf: bool = True, prefix: bool = True) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        if conf:
+            made.add_argument("-c", "--conf", metavar="FILE", help="configuration file in kong.conf syntax")
+        if prefix:
+            made.add_argument("-p", "--prefix", metavar="DIR", help="the node's working directory")
+        made.add_argument("--v", action="store_true", help="verbose")
+        made.add_argument("--vv", action="store_true", help="debug")
+        return made
+
+    command("start", "Start a node in the background.")
+    command("stop", "Stop a running node: requests are finished within the configured time.", conf=False)
+    quit_ = command("quit", "Stop a running node, giving its requests more time.", conf=False)
+    quit_.add_argument("-t", "--timeout", type=float, default=10, metavar="S", help="seconds until it is forced (10)")
+    quit_.add_argument("-w", "--wait", type=float, default=0, metavar="S", help="seconds to wait before (0)")
+    command("restart", "Stop a node if it runs, and start it.")
+    command("reload", "Have a running node read its configuration again.")
+    check = command("check", "Say whether a configuration file is valid.", conf=False, prefix=False)
+    check.add_argument("file", nargs="?", help=f"the file (default: {' or '.join(SEARCHED)})")
+    command("health", "Say whether a node runs.", conf=False)
+    version = command("version", "Show the version.", conf=False, prefix=False)
+    version.add_argument("-a", "--all", action="store_true", help="and those of what it runs on")
+    return parser
+
+
+# -- commands --------------------------------------------------------------------------------------------------------
+
+
+def _start(options: argparse.Namespace) -> int:
+    conf = _load(options)
+    if _running(conf.prefix):
+        raise CommandError(f"kongtwist is already running in {conf.prefix}")
+    _launch(conf, options)
+    print("kongtwist started")
+    return 0
+
+
+def _stop(options: argparse.Namespace) -> int:
+    conf = _existing(options)
+    _end(_pid(conf), signal.SIGTERM, conf, conf.nginx_main_worker_shutdown_timeout + STOP_EXTRA)
+    print("kongtwist stopped")
+    return 0
+
+
+def _quit(options: argparse.Namespace) -> int:
+    conf = _existing(options)
+    pid = _pid(conf)
+    time.sleep(max(options.wait, 0))
+    os.kill(pid, signal.SIGQUIT)
+    if _ended(conf.prefix, options.timeout):
+        print("kongtwist stopped (gracefully)")
+    else:
+        _end(pid, signal.SIGTERM, conf, STOP_EXTRA)
+        print("Timeout, kongtwist stopped forcefully")
+    return 0
+
+
+def _restart(options: argparse.Namespace) -> int:
+    conf = _load(options)
+    if pid := _running(conf.prefix):
+        _end(pid, signal.SIGTERM, conf, conf.nginx_main_worker_shutdown_timeout + STOP_EXTRA)
+    return _start(options)
+
+
+def _reload(options: argparse.Namespace) -> int:
+    conf = _load(options)
+    pid = _running(conf.prefix)
+    if pid is None:
+        raise CommandError(f"kongtwist not running in {conf.prefix}")
+    os.kill(pid, signal.SIGHUP)
+    print("kongtwist reloaded")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    file = options.file or next((path for path in SEARCHED if os.path.exists(path)), SEARCHED[0])
+    try:
+        conf = load(file)
+    except ConfError as error:
+        if not os.path.exists(file):
+            raise
+        stamp = time.strftime("%Y/%m/%d %H:%M:%S")
+        for sentence in error.problems:
+            print(f"{stamp} [error] {sentence}", file=sys.stderr)
+        return 1
+    for sentence in conf.warnings:
+        print(f"{time.strftime('%Y/%m/%d %H:%M:%S')} [warn] {sentence}", file=sys.stderr)
+    print(f"configuration at {file} is valid")
+    return 0
+
+
+def _health(options: argparse.Namespace) -> int:
+    conf = _existing(options)
+    if _running(conf.prefix) is None:
+        raise CommandError(f"kongtwist is not running at {conf.prefix}")
+    print(f"kongtwist...running\n\nkongtwist is healthy at {conf.prefix}")
+    return 0
+
+
+def _version(options: argparse.Namespace) -> int:
+    print(f"kongtwist: {VERSION} (Kong {KONG_VERSION})" if options.all else f"{VERSION} (Kong {KONG_VERSION})")
+    if options.all:
+        from importlib.metadata import version
+
+        from OpenSSL import SSL
+
+        print(f"Python: {platform.python_version()}")
+        print(f"Twisted: {version('twisted')}")
+        print(f"Autobahn: {version('autobahn')}")
+        print(f"OpenSSL: {SSL.SSLeay_version(SSL.SSLEAY_VERSION).decode()}")
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "start": _start,
+    "stop": _stop,
+    "quit": _quit,
+    "restart": _restart,
+    "reload": _reload,
+    "check": _check,
+    "health": _health,
+    "version": _version,
+}
+
+
+# -- nodes -----------------------------------------------------------------------------------------------------------
+
+
+def _load(options: argparse.Namespace) -> Conf:
+    return load(getattr(options, "conf", None), overrides={"prefix": options.prefix} if options.prefix else {})
+
+
+def _existing(options: argparse.Namespace) -> Conf:
+    """The configuration of a node whose prefix must be there."""
+    conf = _load(options)
+    if not os.path.isdir(conf.prefix):
+        raise CommandError(f"no such prefix: {options.prefix or conf.prefix}")
+    return conf
+
+
+def _running(prefix: str) -> int | None:
+    try:
+        return running_pid(prefix)
+    except OSError as error:
+        raise CommandError(f"cannot look into prefix {prefix}: {error.strerror}") from error
+
+
+def _pid(conf: Conf) -> int:
+    pid = _running(conf.prefix)
+    if pid is None:
+        raise CommandError(f"kongtwist is not running in {conf.prefix}")
+    return pid
+
+
+def _launch(conf: Conf, options: argparse.Namespace) -> None:
+    """Start twistd. It goes to the background once the node has opened its sockets; with nginx_daemon = off it takes
+    this process over and stays."""
+    words = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+    words += ["--pidfile=", "--logger", "kongtwist.tap.no_log"]
+    if not conf.nginx_daemon:
+        words.append("--nodaemon")
+    words += ["kongtwist", "--prefix", conf.prefix]
+    if conf.source:
+        words += ["--conf", os.path.abspath(conf.source)]
+    if not conf.nginx_daemon:
+        sys.stdout.flush()
+        os.execv(words[0], words)
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        lines = [line.removeprefix("kongtwist: ") for line in done.stderr.strip().splitlines()]
+        raise CommandError("\n".join(lines) or "twistd could not start")
+
+
+def _end(pid: int, number: signal.Signals, conf: Conf, patience: float) -> None:
+    """Send a signal and wait for the node's end; one that outlives ``patience`` seconds is killed."""
+    try:
+        os.kill(pid, number)
+        if not _ended(conf.prefix, patience):
+            os.kill(pid, signal.SIGKILL)
+            _ended(conf.prefix, STOP_EXTRA)
+    except ProcessLookupError:
+        return
+    except PermissionError:
+        raise CommandError(f"no permission to stop process {pid} in {conf.prefix}") from None
+
+
+def _ended(prefix: str, patience: float) -> bool:
+    """Wait for the node in ``prefix`` to give its lock up; False when it did not within ``patience`` seconds."""
+    deadline = time.monotonic() + patience
+    while _running(prefix) is not None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL)
+    return True

@@ -1,0 +1,250 @@
+"""``twistd kongtwist``: options, and the service of a whole node.
+
+Everything that can refuse to start does so here, before the process goes to the background: one sentence on standard
+error, exit code 1.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.logger import LogEvent, Logger, globalLogBeginner, globalLogPublisher
+from twisted.python import usage
+from twisted.python.failure import Failure
+
+from . import KONG_VERSION, VERSION
+from .conf import Conf, ConfError, differences, load, reloaded
+from .listeners import Opened, open_listeners, raise_descriptor_limit
+from .observability.logs import ErrorLog, notice
+from .plugin_loader import PluginLoadError
+from .prefix import Prefix
+from .signals import SignalDuties
+
+__all__ = ["NodeService", "Options", "makeService", "no_log"]
+
+_log = Logger(namespace="kongtwist.node")
+
+
+class Options(usage.Options):
+    """Options of ``twistd kongtwist``."""
+
+    synopsis = "[twistd options] kongtwist [--conf FILE] [--prefix DIR] [--demo]"
+    longdesc = (
+        "A streaming API gateway: HTTP, WebSocket and Server-Sent Events, configured as Kong is. Without --conf it"
+        " reads /etc/kongtwist/kongtwist.conf or /etc/kong/kong.conf, and KONG_* environment variables over either."
+    )
+    optParameters = [
+        ["conf", "c", None, "Configuration file in kong.conf syntax."],
+        ["prefix", "p", None, "Working directory: database, logs, process id (default: ./kongtwist-data)."],
+    ]
+    optFlags = [["demo", None, "Start small demo upstreams too, with routes to them that are not stored."]]
+
+
+def makeService(options: Options) -> IService:
+    """Make the node's service. Raises SystemExit with a sentence when it cannot start."""
+    _forget_plugin_cache_warning()
+    _install_reactor()
+    from twisted.internet import reactor  # the one in use, whichever it is
+
+    try:
+        return _make_node(reactor, options["conf"], options["prefix"], bool(options["demo"]))
+    except (ConfError, PluginLoadError) as error:
+        raise SystemExit(f"kongtwist: {error}") from None
+
+
+def no_log() -> Callable[[LogEvent], None]:
+    """A log observer that keeps nothing, for ``twistd --logger``: the node's own log has everything."""
+    return lambda event: None
+
+
+def _make_node(reactor: Any, conf_file: str | None, prefix_option: str | None, demo: bool) -> NodeService:
+    from .gateway import Gateway  # after the reactor is chosen: some libraries import the global one
+
+    overrides = {"prefix": prefix_option} if prefix_option else {}
+    conf = load(conf_file, overrides=overrides)
+    raise_descriptor_limit(conf.nginx_main_worker_rlimit_nofile)
+    prefix = Prefix.claim(conf.prefix)
+    opened: list[Opened] = []
+    try:
+        opened = open_listeners(conf.listeners(), conf.nginx_worker_processes)
+        node = NodeService(reactor, conf, prefix, opened, _error_log(conf), overrides)
+        node.gateway = Gateway(reactor, conf, sockets=opened, demo=demo, fatal=node.fail)
+    except (ConfError, PluginLoadError):
+        for each in opened:
+            each.close()
+        prefix.release()
+        raise
+    return node
+
+
+def _error_log(conf: Conf) -> ErrorLog:
+    try:
+        return ErrorLog(conf.proxy_error_log, conf.log_level, prefix=conf.prefix)
+    except OSError as error:
+        raise ConfError(f"proxy_error_log cannot open {conf.proxy_error_log}: {error.strerror}") from error
+
+
+def _install_reactor() -> None:
+    """Install the leaner reactor, unless there is one already (twistd --reactor, an embedding program)."""
+    if "twisted.internet.reactor" in sys.modules:
+        return
+    try:
+        from .reactor import install
+    except ImportError:  # no epoll here
+        return
+    install()
+
+
+def _forget_plugin_cache_warning() -> None:
+    """Drop Twisted's note that it cannot cache its list of plugins where packages are read-only.
+
+    It waits in a buffer until twistd starts its log, which is right after this. The buffer is private to Twisted: where
+    it looks different the note is shown.
+    """
+    waiting = getattr(getattr(globalLogBeginner, "_initialBuffer", None), "_buffer", None)
+    if waiting is not None:
+        kept = [event for event in waiting if "Unable to write to plugin cache" not in str(event.get("format"))]
+        waiting.clear()
+        waiting.extend(kept)
+
+
+class NodeService(Service):
+    """A node under twistd: its prefix, its signals, and the gateway.
+
+    Args:
+        reactor: the reactor in use.
+        conf: the configuration.
+        prefix: the claimed working directory.
+        opened: the listeners' open sockets.
+        error_log: where all that is logged in this process goes, beside twistd's own log.
+        overrides: what the command line said, for reading the configuration again.
+    """
+
+    gateway: Any
+
+    def __init__(
+        self,
+        reactor: Any,
+        conf: Conf,
+        prefix: Prefix,
+        opened: list[Opened],
+        error_log: ErrorLog,
+        overrides: dict[str, str],
+    ) -> None:
+        self._reactor = reactor
+        self._conf = conf
+        self._prefix = prefix
+        self._opened = opened
+        self._error_log = error_log
+        self._overrides = overrides
+        self._forced: Deferred[None] = Deferred()
+        self._failed = False
+        self._duties = SignalDuties(
+            reactor, stop=self._stop, force=self._force, reload=self.reload, reopen_logs=self._reopen_logs
+        )
+        self.setName("kongtwist")
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    def privilegedStartService(self) -> None:
+        """Called in the process that stays, with its first privileges."""
+        self._prefix.write_pid()
+
+    def startService(self) -> None:
+        """Start the gateway; signals are taken over when the reactor runs."""
+        super().startService()
+        globalLogPublisher.addObserver(self._error_log)
+        self._say_hello()
+        self._reactor.callWhenRunning(self._duties.install)
+        self.gateway.startService()
+
+    def stopService(self) -> Deferred[None]:
+        """Stop the gateway gracefully: within ``nginx_main_worker_shutdown_timeout``, or at once when forced."""
+        super().stopService()
+        stopped = maybeDeferred(self.gateway.stopService).addErrback(self._complain)
+        # The gateway keeps to its deadline itself; this is for one that cannot.
+        self._late = self._reactor.callLater(self._conf.nginx_main_worker_shutdown_timeout + 5, self._force)
+        first = DeferredList([stopped, self._forced], fireOnOneCallback=True)
+        return first.addCallback(self._stopped)
+
+    def _complain(self, failure: Failure) -> None:
+        _log.failure("stopping failed", failure)
+
+    def _stopped(self, result: object) -> None:
+        if self._late.active():
+            self._late.cancel()
+        for each in self._opened:
+            each.close()
+        self._prefix.release()
+        self._duties.uninstall()
+        notice(_log, "stopped")
+        globalLogPublisher.removeObserver(self._error_log)
+        self._error_log.close()
+
+    def _stop(self) -> None:
+        self._reactor.stop()  # runs stopService and waits for it
+
+    def _force(self) -> None:
+        self.gateway.abort()
+        if not self._forced.called:
+            self._forced.callback(None)
+
+    def fail(self, sentence: str) -> None:
+        """The gateway cannot go on: say why and end the process with exit code 1."""
+        _log.critical("{sentence}", sentence=sentence)
+        if not self._failed:
+            self._failed = True
+            self._reactor.callWhenRunning(self._stop_failed, sentence)
+
+    def _stop_failed(self, sentence: str) -> None:
+        # twistd returns 0 whatever happened; what it still does after the reactor has stopped must not be cut off.
+        def leave() -> None:
+            print(f"kongtwist: {sentence}", file=sys.__stderr__, flush=True)
+            os._exit(1)
+
+        atexit.register(leave)
+        self._stop()
+
+    # -- while it runs -----------------------------------------------------------------------------------------------
+
+    def _say_hello(self) -> None:
+        notice(_log, "kongtwist {version}, which keeps Kong {kong}'s contract", version=VERSION, kong=KONG_VERSION)
+        notice(_log, "configuration: {source}", source=self._conf.source or "defaults and environment, no file")
+        notice(_log, "prefix: {prefix}", prefix=self._conf.prefix)
+        for each in self._opened:
+            scheme = "https" if each.listen.ssl else "http"
+            what = {"proxy_listen": "proxy", "admin_listen": "Admin API", "status_listen": "Status API"}[each.name]
+            address = each.address if each.listen.path else f"{scheme}://{each.address}"
+            notice(_log, "{what} listens on {address}", what=what, address=address)
+        for sentence in self._conf.warnings:
+            _log.warn("{sentence}", sentence=sentence)
+
+    def reload(self) -> None:
+        """Read the configuration again, put into effect what can be, and say what needs a restart."""
+        try:
+            new = load(self._conf.source, overrides=self._overrides)
+            changed, later = differences(self._conf, new)
+            conf = reloaded(self._conf, new)
+            self.gateway.reload(conf)
+        except ConfError as error:
+            _log.error("reload refused, everything stays as it was: {error}", error=error)
+            return
+        self._conf = conf
+        self._error_log.level = conf.log_level
+        notice(_log, "reloaded; changed: {names}", names=", ".join(changed) or "nothing")
+        if later:
+            _log.warn("these take effect at the next start: {names}", names=", ".join(later))
+        self._reopen_logs()
+
+    def _reopen_logs(self) -> None:
+        try:
+            self._error_log.reopen()
+        except OSError as error:
+            _log.error("cannot reopen the error log {path}: {why}", path=self._error_log.path, why=error.strerror)
+        self.gateway.reopen_logs()
