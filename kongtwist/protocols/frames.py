@@ -1,0 +1,144 @@
+"""Where WebSocket frames begin and end in a stream of bytes, and nothing else about them (RFC 6455 5.2).
+
+A relay that passes bytes on must still know two things: whether a Close frame of its own may stand here (only between
+two frames), and how many messages went by. `FrameTracker` tells both from the frame headers alone. It judges nothing:
+whether reserved bits, masks or opcodes are right is between the two ends.
+
+The usual chunk is one whole small frame; it costs two comparisons. Inside a large frame a chunk costs one subtraction.
+"""
+
+from __future__ import annotations
+
+__all__ = ["CLOSE", "FrameTracker", "encode_close"]
+
+CLOSE = 0x8
+"""Opcode of a Close frame (RFC 6455 5.5.1)."""
+
+_FIN = 0x80
+_MASKED = 0x80
+_CONTROL = 0x8
+_MAX_REASON = 123
+"""Bytes of a close reason: a control frame has at most 125 bytes of payload, two of them the code (RFC 6455 5.5)."""
+
+
+class FrameTracker:
+    """Follows one direction of a WebSocket.
+
+    Attributes:
+        left: bytes of the current frame's payload that have not come yet.
+        messages: messages that are complete.
+        closed: a complete Close frame has gone by; nothing may follow it.
+    """
+
+    __slots__ = ("_first", "_header", "closed", "left", "messages")
+
+    def __init__(self) -> None:
+        self.left = 0
+        self.messages = 0
+        self.closed = False
+        self._header = b""  #: a frame header that has come in part
+        self._first = 0  #: first byte of the current frame's header
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether the last byte fed was the last one of a frame (also before the first frame)."""
+        return not self.left and not self._header
+
+    def feed(self, data: bytes) -> None:
+        """Follow ``data``, the next bytes of the stream; not empty."""
+        size = len(data)
+        left = self.left
+        if left:
+            if size < left:
+                self.left = left - size
+                return
+        elif size > 1 and not self._header:
+            # One whole frame with a payload below 126 bytes?
+            second = data[1]
+            if size == (second - 122 if second & _MASKED else second + 2) and second & 0x7F < 126:
+                first = data[0]
+                if first & _FIN and not first & _CONTROL:
+                    self.messages += 1
+                elif first & 0xF == CLOSE:
+                    self.closed = True
+                return
+        self._walk(data, 0)
+
+    def split(self, data: bytes) -> int | None:
+        """Follow ``data`` up to the end of the frame that is under way.
+
+        Returns:
+            how many bytes of ``data`` belong to that frame, nought when none is under way; None when all of them do and
+            the frame goes on behind them.
+        """
+        if self.at_boundary:
+            return 0
+        at = self._finish_frame(data, 0)
+        return at if self.at_boundary else None
+
+    def _walk(self, data: bytes, at: int) -> None:
+        """Go from frame to frame, from ``at`` to the end."""
+        size = len(data)
+        while at < size:
+            at = self._finish_frame(data, at)
+
+    def _finish_frame(self, data: bytes, at: int) -> int:
+        """Read the frame under way (or the next) as far as it is here; gives where it ends."""
+        if not self.left:
+            begun = self._header
+            header = begun + data[at : at + 14 - len(begun)] if begun else data[at : at + 14]
+            size = header_size(header)
+            if len(header) < size or len(header) < 2:
+                self._header = header
+                return len(data)
+            self._header = b""
+            self._first = header[0]
+            self.left = _payload(header)
+            at += size - len(begun)
+        rest = len(data) - at
+        if rest < self.left:
+            self.left -= rest
+            return len(data)
+        at += self.left
+        self.left = 0
+        first = self._first
+        if first & 0xF == CLOSE:
+            self.closed = True
+        elif first & _FIN and not first & _CONTROL:
+            self.messages += 1
+        return at
+
+
+def header_size(header: bytes) -> int:
+    """Bytes of the frame header that begins so; 2 as long as the second byte is not there."""
+    if len(header) < 2:
+        return 2
+    second = header[1]
+    length = second & 0x7F
+    return 2 + (2 if length == 126 else 8 if length == 127 else 0) + (4 if second & _MASKED else 0)
+
+
+def _payload(header: bytes) -> int:
+    """Payload length of a complete frame header."""
+    length = header[1] & 0x7F
+    if length < 126:
+        return length
+    return int.from_bytes(header[2:4] if length == 126 else header[2:10], "big")
+
+
+def encode_close(code: int, reason: str = "", mask: bytes | None = None) -> bytes:
+    """A Close frame (RFC 6455 5.5.1).
+
+    Args:
+        code: the status code, 1000 to 4999.
+        reason: what people may read; cut to 123 bytes of UTF-8.
+        mask: four random bytes for a frame from a client to a server (RFC 6455 5.3), else None.
+    """
+    text = reason.encode()
+    if len(text) > _MAX_REASON:
+        text = text[:_MAX_REASON].decode(errors="ignore").encode()
+    payload = code.to_bytes(2, "big") + text
+    if mask is None:
+        return bytes((_FIN | CLOSE, len(payload))) + payload
+    masked = bytes([byte ^ mask[at & 3] for at, byte in enumerate(payload)])
+    return bytes((_FIN | CLOSE, _MASKED | len(payload))) + mask + masked
