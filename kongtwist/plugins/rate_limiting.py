@@ -28,7 +28,7 @@ _DIGITS = tuple(str(number).encode() for number in range(2001))
 class Period:
     """One limited period of a configuration, with the parts of its headers that never change."""
 
-    __slots__ = ("index", "length", "limit", "limit_header", "name", "remaining_name", "start")
+    __slots__ = ("draft_header", "index", "length", "limit", "limit_header", "name", "remaining_name", "start")
 
     def __init__(self, name: str, limit: float) -> None:
         self.name = name
@@ -37,6 +37,7 @@ class Period:
         self.length = PERIODS[name]
         title = name.capitalize().encode()
         self.limit_header = ("set", b"X-RateLimit-Limit-" + title, _digits(self.limit))
+        self.draft_header = ("set", b"RateLimit-Limit", self.limit_header[2])
         self.remaining_name = b"X-RateLimit-Remaining-" + title
         self.start = 0
 
@@ -109,45 +110,46 @@ class RateLimiting(Plugin):
             exchange.gateway.report(f"rate-limiting let a request pass uncounted: {error!r}")
             return None
         full = None
-        for period, count in zip(conf.periods, used, strict=True):
+        for period, count in zip(conf.periods, used):  # noqa: B905 - both are one per period, and this is per request
             if count >= period.limit:
                 full = period
         if not conf.hide:
-            self._tell(exchange, conf, used, full, int(now))
+            _tell(exchange, conf, used, full, int(now))
         if full is not None:
             return exchange.error(conf.error_code, conf.message)
         return None
 
-    @staticmethod
-    def _tell(exchange: Exchange, conf: Config, used: list[int], full: Period | None, now: int) -> None:
-        """Headers for the client: those of each period, and the draft's three of the period that is nearest its end."""
-        changes = exchange.response_changes
-        if changes is None:
-            changes = exchange.response_changes = []
-        nearest = conf.periods[0]
-        least: float | None = None
-        for period, count in zip(conf.periods, used, strict=True):
-            left = period.limit - count
-            if full is None or full is period:
-                left -= 1  # this request
-            if left < 0:
-                left = 0
-            if least is None or left <= least:  # of equals the longer one, and periods come in order of length
-                nearest, least = period, left
-            changes.append(period.limit_header)
-            changes.append(("set", period.remaining_name, _digits(left)))
-        reset = _digits(max(1, nearest.length - (now - nearest.start)))
-        changes.append(("set", b"RateLimit-Limit", nearest.limit_header[2]))
-        changes.append(("set", b"RateLimit-Remaining", _digits(least or 0)))
-        changes.append(("set", b"RateLimit-Reset", reset))
-        if full is not None:
-            changes.append(("set", b"Retry-After", reset))
+
+def _tell(exchange: Exchange, conf: Config, used: list[int], full: Period | None, now: int) -> None:
+    """Headers for the client: those of each period, and the draft's three of the period that is nearest its end."""
+    changes = exchange.response_changes
+    if changes is None:
+        changes = exchange.response_changes = []
+    nearest: Period | None = None
+    least: float = 0
+    for period, count in zip(conf.periods, used):  # noqa: B905
+        left = period.limit - count
+        if full is None or full is period:
+            left -= 1  # this request
+        if left < 0:
+            left = 0
+        if nearest is None or left <= least:  # of equals the longer one, and periods come in order of length
+            nearest, least = period, left
+        changes.append(period.limit_header)
+        changes.append(("set", period.remaining_name, _digits(left)))
+    if nearest is None:
+        return
+    reset = nearest.length - now + nearest.start
+    reset_header = ("set", b"RateLimit-Reset", _digits(reset if reset > 1 else 1))
+    changes += (nearest.draft_header, ("set", b"RateLimit-Remaining", _digits(least)), reset_header)
+    if full is not None:
+        changes.append(("set", b"Retry-After", reset_header[2]))
 
 
 def _digits(number: float) -> bytes:
-    if number.__class__ is int and 0 <= number <= 2000:
-        return _DIGITS[number]
-    return f"{number:.14g}".encode()  # as Lua prints numbers
+    if number.__class__ is int:
+        return _DIGITS[number] if number <= 2000 else b"%d" % number
+    return b"%.14g" % number  # as Lua prints numbers
 
 
 def _id(reference: Row | None) -> str:
