@@ -99,7 +99,11 @@ class Candidate:
         if self.hosts is not None and not self.hosts.matches(request.host):
             return False
         for rule in self.headers:
-            if not rule.accepts(request.values(rule.name)):
+            try:
+                if not rule.accepts(request.values(rule.name)):
+                    return False
+            except TimeoutError:
+                request.given_up.append(f"the pattern of header {rule.name.decode()} of route {self.row['id']}")
                 return False
         return not self.snis or request.scheme == b"http" or request.sni in self.snis
 
@@ -121,9 +125,13 @@ def candidates_of(row: Row) -> tuple[list[Candidate], list[str]]:
 
 
 class Request:
-    """What is known of a request while its route is looked for; what costs is found out at most once."""
+    """What is known of a request while its route is looked for; what costs is found out at most once.
 
-    __slots__ = ("_found", "_headers", "_prefixes", "_values", "host", "method", "path", "scheme", "sni")
+    Attributes:
+        given_up: patterns whose match took too long and counts as none.
+    """
+
+    __slots__ = ("_found", "_headers", "_prefixes", "_values", "given_up", "host", "method", "path", "scheme", "sni")
 
     def __init__(
         self,
@@ -144,6 +152,7 @@ class Request:
         self._values: dict[bytes, list[bytes]] = {}
         self._prefixes = prefixes
         self._found: dict[bytes, Any] = {}
+        self.given_up: list[str] = []
 
     def values(self, name: bytes) -> list[bytes]:
         """The values of a header."""
@@ -164,8 +173,14 @@ class Request:
         try:
             return self._found[pattern.value]
         except KeyError:
-            found = self._found[pattern.value] = pattern.match(self.path)
-            return found
+            pass
+        found = None
+        try:
+            found = pattern.match(self.path)
+        except TimeoutError:
+            self.given_up.append(f"the path pattern ~{pattern.value.decode()}")
+        self._found[pattern.value] = found
+        return found
 
     def on_path(self, candidate: Candidate) -> bool:
         """Whether the candidate's path matches."""

@@ -16,7 +16,7 @@ import regex
 __all__ = ["TIME_LIMIT", "Captures", "HeaderPattern", "PathPattern", "PatternError", "compile_bytes"]
 
 TIME_LIMIT = 0.05
-"""Seconds of CPU one match may take before it counts as no match (Kong bounds PCRE's steps at 10,000)."""
+"""Seconds of CPU one match may take before it is given up (Kong bounds PCRE's steps at 10,000)."""
 
 Captures = Mapping[str, "bytes | None"]
 """Groups of a matched path by number ("0" is the whole path) and by name; None for a group that took no part."""
@@ -74,15 +74,10 @@ class PathPattern:
         self._literal = found[0] if found and b"|" not in self.value else b""
 
     def match(self, path: bytes) -> Any:
-        """A match object, or None; None too if the match took longer than `TIME_LIMIT`."""
+        """A match object, or None. Raises TimeoutError if it took longer than `TIME_LIMIT`."""
         if not path.startswith(self._literal):
             return None
-        if not self._timed:
-            return self._match(path)
-        try:
-            return self._match(path, timeout=TIME_LIMIT)
-        except TimeoutError:
-            return None
+        return self._match(path, timeout=TIME_LIMIT) if self._timed else self._match(path)
 
     def rest(self, found: Any) -> bytes | None:
         """What follows the matched part; None if the pattern's alternatives left the last group out."""
@@ -108,17 +103,14 @@ class HeaderPattern:
         text: the value as configured, with its ``~*``.
     """
 
-    __slots__ = ("_search", "_timed")
+    __slots__ = ("_search", "_timed", "value")
 
     def __init__(self, text: str) -> None:
+        self.value = text
         compiled, self._timed = compile_bytes(text[2:].encode(), 0)
         self._search = compiled.search
 
     def found_in(self, value: bytes) -> bool:
-        """Whether the pattern occurs in a lower-cased header value."""
-        if not self._timed:
-            return self._search(value) is not None
-        try:
-            return self._search(value, timeout=TIME_LIMIT) is not None
-        except TimeoutError:
-            return False
+        """Whether the pattern occurs in a lower-cased header value. Raises TimeoutError as `PathPattern.match`."""
+        found = self._search(value, timeout=TIME_LIMIT) if self._timed else self._search(value)
+        return found is not None

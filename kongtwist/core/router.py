@@ -94,6 +94,7 @@ class Router:
         self._remembers = not bits & (HEADERS | SNIS) and not wildcard_ports
         self._path_only = self._remembers and not self._uses_host and not self._uses_method
         self._cache: dict[Any, Match] = {}
+        self._reported: set[str] = set()
 
     @classmethod
     def build(cls, routes: Iterable[CompiledRoute] = (), mapping: MappingType = dict) -> Router:
@@ -156,22 +157,25 @@ class Router:
     def find(self, exchange: Exchange) -> Match | None:
         """The route of a request, or None. On a mount the target is relative to it already."""
         path = exchange.target
-        if path[:1] != b"/" or b"?" in path:
-            path = path_of(path)
+        query = path.find(b"?")
+        if query > 0:
+            path = path[:query]
         if self._path_only:
             match = self._cache.get(path)
             if match is not None:
                 return match
-            return self._remember(path, len(path), self._search(b"", b"", path, _no_headers, b"", None))
+            match = self._search(b"", b"", path, _no_headers, b"", None, exchange)
+            return self._remember(path, len(path), match)
         host = (exchange.block.first(b"host") or b"") if self._uses_host else b""
         if self._remembers:
             key = (exchange.method, host, path)
             match = self._cache.get(key)
             if match is not None:
                 return match
-            match = self._search(exchange.method, host, path, _no_headers, exchange.scheme, None)
+            match = self._search(exchange.method, host, path, _no_headers, exchange.scheme, None, exchange)
             return self._remember(key, len(path) + len(host), match)
-        return self._search(exchange.method, host, path, exchange.block.all, exchange.scheme, exchange.sni)
+        headers = exchange.block.all
+        return self._search(exchange.method, host, path, headers, exchange.scheme, exchange.sni, exchange)
 
     def match(
         self,
@@ -207,10 +211,22 @@ class Router:
         headers: Callable[[bytes], list[bytes]],
         scheme: bytes,
         sni: str | None,
+        exchange: Exchange | None = None,
     ) -> Match | None:
+        if path[:1] != b"/":
+            path = path_of(path)
         request = Request(method, host, normalise(path), headers, scheme, sni, self._prefixes)
+        match = self._decide(request)
+        if request.given_up and exchange is not None:
+            for what in request.given_up:
+                if what not in self._reported:
+                    self._reported.add(what)
+                    exchange.gateway.report(f"{what} took too long on a request and was taken not to match")
+        return match
+
+    def _decide(self, request: Request) -> Match | None:
         categories = self._categories
-        if self._has_snis and scheme == b"http":
+        if self._has_snis and request.scheme == b"http":
             categories = self._from_potential(request)
         for category in categories:
             if category.bits == PATHS and not self._regexes:
@@ -292,9 +308,7 @@ class Router:
     @cached_property
     def _header_names(self) -> list[bytes]:
         """Header names by the order of the first candidate that looks at them."""
-        found = [
-            (lists[0].order, name) for category in self._categories for name, lists in category.by_header.items()
-        ]
+        found = [(lists[0].order, name) for category in self._categories for name, lists in category.by_header.items()]
         return list(dict.fromkeys(name for _, name in sorted(found)))
 
     @cached_property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from hypothesis import given, settings
@@ -37,9 +38,7 @@ def told(match: Match | None) -> dict[str, Any]:
     if match.prefix is not None:
         found["prefix"] = match.prefix.decode()
     if match.captures is not None:
-        found["captures"] = {
-            name: False if value is None else value.decode() for name, value in match.captures.items()
-        }
+        found["captures"] = {name: False if value is None else value.decode() for name, value in match.captures.items()}
     return found
 
 
@@ -234,6 +233,16 @@ class PatternTests(SynchronousTestCase):
         match = built.match("GET", "h", "/" + "a" * 60)
         self.assertEqual(match and match.route.id, "plain")
 
+    def test_patterns_given_up_are_told_once(self) -> None:
+        built = build(route_row("wild", paths=["~/(a|aa)+b"]))
+        told: list[str] = []
+        for number in range(2):
+            made = exchange(b"/" + b"a" * (60 + number))
+            made.gateway = SimpleNamespace(report=told.append)  # type: ignore[assignment]
+            self.assertIsNone(built.find(made))
+        self.assertEqual(len(told), 1)
+        self.assertIn("~/(a|aa)+b", told[0])
+
     def test_a_header_pattern_that_runs_wild_is_stopped(self) -> None:
         built = build(route_row("wild", headers={"x": ["~*^(a|aa)+b"]}))
         self.assertIsNone(built.match("GET", "h", "/", {"x": "a" * 60}))
@@ -273,6 +282,11 @@ class PatternTests(SynchronousTestCase):
 class FindTests(SynchronousTestCase):
     def test_query_is_not_part_of_the_path(self) -> None:
         match = build(route_row(paths=["/a"])).find(exchange(b"/a/b?c=/d"))
+        self.assertEqual(match and match.upstream_path, b"/b")
+
+    def test_absolute_form_is_routed_by_its_path(self) -> None:
+        """A Site hands on what a client sent to a proxy (RFC 9112 3.2.2)."""
+        match = build(route_row(paths=["/a"])).find(exchange(b"http://other.com/a/b?c"))
         self.assertEqual(match and match.upstream_path, b"/b")
 
     def test_path_is_normalised_and_escaped(self) -> None:

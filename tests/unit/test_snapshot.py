@@ -105,7 +105,10 @@ class CompiledRouteTests(SynchronousTestCase):
     def test_tls_facts(self) -> None:
         certificate, authority = {"id": "c", "cert": "x"}, {"id": "ca", "cert": "y"}
         service = service_row(
-            protocol="https", client_certificate={"id": "c"}, tls_verify=True, tls_verify_depth=2,
+            protocol="https",
+            client_certificate={"id": "c"},
+            tls_verify=True,
+            tls_verify_depth=2,
             ca_certificates=["ca"],
         )
         rows = dataset(
@@ -166,9 +169,7 @@ class ApplyTests(SynchronousTestCase):
 
     def kept(self, changed: Snapshot) -> set[str]:
         """Ids of the routes that are the same objects as before."""
-        return {
-            route_id for route_id, route in changed.routes.items() if self.snapshot.routes.get(route_id) is route
-        }
+        return {route_id for route_id, route in changed.routes.items() if self.snapshot.routes.get(route_id) is route}
 
     def test_versions_count(self) -> None:
         self.assertEqual((self.snapshot.version, self.snapshot.apply([]).version), (1, 2))
