@@ -1,0 +1,47 @@
+"""What can be configured: every entity and every field, declared once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .core_entities import (
+    CA_CERTIFICATES,
+    CERTIFICATES,
+    CONSUMERS,
+    ROUTES,
+    SERVICES,
+    SNIS,
+    TAGS,
+    TARGETS,
+    UPSTREAMS,
+)  # fmt: skip
+from .entity import Entity
+from .errors import EntityError
+from .plugin_entity import plugins_entity
+
+__all__ = ["Entity", "EntityError", "registry"]
+
+
+def registry(plugins: Mapping[str, Any]) -> dict[str, Entity]:
+    """All entities of a gateway with these plugins, parents before children.
+
+    Args:
+        plugins: by name; what `kongtwist.core.plugin.Plugin` declares about itself.
+    """
+    core = (
+        CERTIFICATES,
+        SNIS,
+        CA_CERTIFICATES,
+        SERVICES,
+        ROUTES,
+        CONSUMERS,
+        UPSTREAMS,
+        TARGETS,
+        plugins_entity(plugins),
+        TAGS,
+    )
+    found = {entity.name: entity for entity in core}
+    for plugin in plugins.values():
+        found.update((entity.name, entity) for entity in plugin.entities)
+    return found

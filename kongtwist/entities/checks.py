@@ -1,0 +1,224 @@
+"""Rules over several fields of an entity (Kong 3.9, ``entity_checks``), and rules on single values with their words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .errors import ErrorTree
+from .schema import Field, Row, is_empty
+
+__all__ = [
+    "AllOrNone", "AtLeastOneOf", "Conditional", "ConditionalAtLeastOneOf", "Custom", "Distinct", "EntityCheck", "ExactlyOneOf",
+    "run_checks",
+]  # fmt: skip
+
+
+def _get(row: Any, path: str) -> Any:
+    for name in path.split("."):
+        row = row.get(name) if isinstance(row, Mapping) else None
+    return row
+
+
+def _put(errors: dict[str, Any], path: str, error: ErrorTree) -> None:
+    *parents, last = path.split(".")
+    for name in parents:
+        inner = errors.setdefault(name, {})
+        if not isinstance(inner, dict):
+            return
+        errors = inner
+    errors[last] = error
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
+class EntityCheck:
+    """A rule over several fields.
+
+    Attributes:
+        described: whether ``/schemas`` shows it.
+        with_faulty: whether it runs although one of its fields is wrong in itself.
+    """
+
+    described = True
+    with_faulty = False
+
+    def sources(self) -> Sequence[str]:
+        """The fields it looks at, dotted."""
+        raise NotImplementedError
+
+    def run(self, row: Row, errors: dict[str, Any], words: str) -> None:
+        """Add what is wrong to ``errors``. ``words`` come before a message when updating."""
+        raise NotImplementedError
+
+    def describe(self) -> Row:
+        """The rule as ``/schemas`` shows it."""
+        raise NotImplementedError
+
+
+def complain(errors: dict[str, Any], message: str) -> None:
+    """Add a message about the whole entity."""
+    errors.setdefault("@entity", []).append(message)
+
+
+class _Listed(EntityCheck):
+    name = ""
+
+    def __init__(self, *fields: str) -> None:
+        self.fields = fields
+
+    def sources(self) -> Sequence[str]:
+        return self.fields
+
+    def describe(self) -> Row:
+        return {self.name: list(self.fields)}
+
+
+class AtLeastOneOf(_Listed):
+    """One of the fields must be set."""
+
+    name = "at_least_one_of"
+    with_faulty = True
+
+    def run(self, row: Row, errors: dict[str, Any], words: str) -> None:
+        if all(is_empty(_get(row, field)) for field in self.fields):
+            complain(errors, f"{words}at least one of these fields must be non-empty: {_quoted(self.fields)}")
+
+
+class ExactlyOneOf(_Listed):
+    """One of the fields must be set, and no other."""
+
+    name = "only_one_of"
+
+    def run(self, row: Row, errors: dict[str, Any], words: str) -> None:
+        if sum(not is_empty(_get(row, field)) for field in self.fields) != 1:
+            complain(errors, f"{words}exactly one of these fields must be non-empty: {_quoted(self.fields)}")
+
+
+class AllOrNone(_Listed):
+    """The fields go together."""
+
+    name = "mutually_required"
+
+    def run(self, row: Row, errors: dict[str, Any], words: str) -> None:
+        if 0 < sum(not is_empty(_get(row, field)) for field in self.fields) < len(self.fields):
+            complain(errors, f"{words}all or none of these fields must be set: {_quoted(self.fields)}")
+
+
+class Distinct(_Listed):
+    """The fields must differ."""
+
+    name = "distinct"
+
+    def run(self, row: Row, errors: dict[str, Any], words: str) -> None:
+        values = [value for field in self.fields if not is_empty(value := _get(row, field))]
+        if any(value in values[:at] for at, value in enumerate(values)):
+            complain(errors, f"{words}values of these fields must be distinct: {_quoted(self.fields)}")
+
+
+class Conditional(EntityCheck):
+    """A field's rules depend on another field's value.
+
+    Args:
+        if_field: the field looked at; ``if_match``: rules it must meet for the others to hold.
+        then_field: the field ruled; ``then_match``: its rules.
+        then_err: message about the entity in place of Kong's usual one.
+        shown: the rules as ``/schemas`` shows them.
+    """
+
+    def __init__(
+        self,
+        if_field: str,
+        if_match: Field,
+        then_field: str,
+        then_match: Field,
+        shown: Row,
+        then_err: str | None = None,
+    ) -> None:
+        self.if_field, self.if_match = if_field, if_match
+        self.then_field, self.then_match = then_field, then_match
+        self.then_err, self.shown = then_err, shown
+
+    def sources(self) -> Sequence[str]:
+        return (self.if_field,)
+
+    def run(self, row: Row, errors: dict[str, Any], words: str) -> None:
+        value = _get(row, self.if_field)
+        if value is None or self.if_match.error(value) is not None:
+            return
+        # A field that is wrong in itself fails its conditional rules too.
+        wrong = _get(errors, self.then_field) or self.then_match.error(_get(row, self.then_field))
+        if wrong is not None:
+            _put(errors, self.then_field, wrong)
+            complain(errors, self.then_err or f"failed conditional validation given value of field '{self.if_field}'")
+
+    def describe(self) -> Row:
+        return {"conditional": self.shown}
+
+
+class ConditionalAtLeastOneOf(EntityCheck):
+    """Which fields must be set depends on another field's value.
+
+    Args:
+        if_field: the field looked at.
+        cases: (rule it must meet, fields of which one must be set, message); the first that is met decides.
+    """
+
+    described = False
+    with_faulty = True
+
+    def __init__(self, if_field: str, *cases: tuple[Field, Sequence[str], str]) -> None:
+        self.if_field, self.cases = if_field, cases
+
+    def sources(self) -> Sequence[str]:
+        return (self.if_field,)
+
+    def run(self, row: Row, errors: dict[str, Any], words: str) -> None:
+        value = _get(row, self.if_field)
+        for match, fields, message in self.cases:
+            if value is not None and match.error(value) is None:
+                if all(is_empty(_get(row, field)) for field in fields):
+                    complain(errors, words + (message % _quoted(fields) if "%s" in message else message))
+                return
+
+    def describe(self) -> Row:
+        raise AssertionError("not shown")
+
+
+class Custom(EntityCheck):
+    """A rule of its own.
+
+    Args:
+        sources: fields that must be right in themselves before it runs.
+        rule: gets the row; gives a message about the entity, errors by field, or None.
+    """
+
+    described = False
+
+    def __init__(self, sources: Sequence[str], rule: Callable[[Row], ErrorTree]) -> None:
+        self._sources, self.rule = sources, rule
+
+    def sources(self) -> Sequence[str]:
+        return self._sources
+
+    def run(self, row: Row, errors: dict[str, Any], words: str) -> None:
+        if any(is_empty(_get(row, field)) for field in self._sources):
+            return
+        wrong = self.rule(row)
+        if isinstance(wrong, str):
+            complain(errors, wrong)
+        elif wrong is not None:
+            errors.update(wrong)
+
+    def describe(self) -> Row:
+        raise AssertionError("not shown")
+
+
+def run_checks(checks: Sequence[EntityCheck], row: Row, errors: dict[str, Any], words: str = "") -> None:
+    """Run entity checks over a row whose fields were validated; add to ``errors``."""
+    faulty = dict(errors)
+    for check in checks:
+        if check.with_faulty or not any(_get(faulty, name) is not None for name in check.sources()):
+            check.run(row, errors, words)

@@ -1,0 +1,315 @@
+"""An entity: its fields, and what writing one means (order of work as Kong 3.9's ``kong/db/dao``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .checks import EntityCheck, run_checks
+from .errors import EntityError, ErrorTree
+from .schema import Field, Foreign, Record, Row, field_errors, fill
+
+__all__ = ["Entity", "Shorthand", "Subschema"]
+
+UPDATING = "when updating, "
+
+
+class Shorthand:
+    """A member that sets other fields.
+
+    Args:
+        field: its own rules.
+        sets: from its value to the fields it sets.
+        shown: from a row to its value where answers show it too (deprecated aliases); None: it is not shown.
+    """
+
+    def __init__(self, field: Field, sets: Callable[[Any], Row], shown: Callable[[Row], Any] | None = None) -> None:
+        self.field, self.sets, self.shown = field, sets, shown
+
+
+class Subschema:
+    """What a field's value adds to an entity: other rules for some fields, a record's fields, more checks."""
+
+    def __init__(self, fields: Mapping[str, Field], checks: Sequence[EntityCheck] = ()) -> None:
+        self.fields, self.checks = dict(fields), tuple(checks)
+
+
+class Entity:
+    """A kind of row.
+
+    Args:
+        name: plural, as in the Admin API's paths.
+        fields: by name, in order.
+        endpoint_key: the field that addresses a row beside its id.
+        checks: rules over several fields.
+        shorthands: members that set other fields, in order.
+        subschema_key: the field whose value chooses a subschema; ``subschema``: finds it, raising ValueError with the
+            error message for that field.
+        cache_key: fields that must be unique together; None parts count.
+        admin_name: collection path when it is not ``name``; ``nested_name``: the same below a parent.
+        ttl: rows may expire (``ttl`` in the body, seconds).
+        transform: last change to a row before it is stored.
+        stored: False for entities that are views of others (tags).
+        plugin: the plugin that brings it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        fields: Mapping[str, Field],
+        *,
+        endpoint_key: str | None = None,
+        checks: Sequence[EntityCheck] = (),
+        shorthands: Mapping[str, Shorthand] | None = None,
+        subschema_key: str | None = None,
+        subschema: Callable[[Any], Subschema] | None = None,
+        cache_key: Sequence[str] = (),
+        admin_name: str | None = None,
+        nested_name: str | None = None,
+        ttl: bool = False,
+        transform: Callable[[Row], Row] | None = None,
+        stored: bool = True,
+        plugin: str | None = None,
+    ) -> None:
+        self.name, self.fields, self.endpoint_key = name, dict(fields), endpoint_key
+        self.checks, self.shorthands = tuple(checks), dict(shorthands or {})
+        self.subschema_key, self.subschema = subschema_key, subschema
+        self.cache_key = tuple(cache_key)
+        self.admin_name = admin_name or name
+        self.nested_name = nested_name or self.admin_name
+        self.ttl, self.transform, self.stored, self.plugin = ttl, transform, stored, plugin
+        self.foreign = {name: field for name, field in self.fields.items() if isinstance(field, Foreign)}
+        self.unique = tuple(name for name, field in self.fields.items() if field.unique)
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def insert(self, data: Mapping[str, Any], *, now: float, new_id: Callable[[], str]) -> Row:
+        """A complete row from what a client sent.
+
+        Args:
+            data: the body.
+            now: epoch seconds.
+            new_id: makes a UUID.
+
+        Raises:
+            EntityError: schema violation.
+        """
+        given, ttl = self._split_ttl(data)
+        given = self._expand(given)
+        row = self._filled(given)
+        self._auto(row, now, new_id)
+        self._validate(row)
+        return self._finish(row, ttl, now)
+
+    def upsert(self, data: Mapping[str, Any], stored: Row | None, *, now: float, new_id: Callable[[], str]) -> Row:
+        """A complete row in place of ``stored`` (PUT): what is not given has its default; the id stays."""
+        if stored is None:
+            return self.insert(data, now=now, new_id=new_id)
+        kept = {"id": stored["id"]}
+        if "created_at" in stored and "created_at" not in data:
+            kept["created_at"] = stored["created_at"]
+        return self.insert({**data, **kept}, now=now, new_id=new_id)
+
+    def update(self, stored: Row, patch: Mapping[str, Any], *, now: float) -> Row:
+        """``stored`` with the members of ``patch`` (PATCH): records merged, lists and maps replaced, null clears.
+
+        Raises:
+            EntityError: schema violation of the result.
+        """
+        given, ttl = self._split_ttl(patch)
+        given = self._expand(given, stored)
+        base = {name: value for name, value in stored.items() if name in self.fields}
+        merged = _merge(self._fields_of(base | given), base, given)
+        row = self._filled(merged)
+        if "updated_at" in self.fields and "updated_at" not in given:
+            row["updated_at"] = _stamp(self.fields["updated_at"], now)
+        self._validate(row, UPDATING)
+        if ttl is None and "expires_at" in stored:
+            row["expires_at"] = stored["expires_at"]
+            return self.transform(row) if self.transform else row
+        return self._finish(row, ttl, now)
+
+    def key_error(self, value: str) -> EntityError | None:
+        """What is wrong with an endpoint key in a path."""
+        assert self.endpoint_key is not None
+        error = self.fields[self.endpoint_key].error(value)
+        return None if error is None else EntityError.invalid_unique(self.endpoint_key, error)
+
+    def shown(self, row: Row, now: float | None = None) -> Row:
+        """A row as answers show it: deprecated aliases beside what they stand for, ``ttl`` instead of the expiry."""
+        shown = {name: value for name, value in row.items() if name != "expires_at"}
+        if self.ttl and row.get("expires_at") is not None and now is not None:
+            shown["ttl"] = max(0, round(row["expires_at"] - now))
+        for name, shorthand in self.shorthands.items():
+            if shorthand.shown is not None:
+                shown[name] = shorthand.shown(row)
+        config = self._config_of(row)
+        if config is not None and config.shorthands and isinstance(row.get("config"), dict):
+            shown["config"] = row["config"] | {
+                name: each.shown(row["config"]) for name, each in config.shorthands.items() if each.shown is not None
+            }
+        return shown
+
+    # -- steps ---------------------------------------------------------------------------------------------------------
+
+    def _split_ttl(self, data: Mapping[str, Any]) -> tuple[Row, int | None]:
+        given = dict(data)
+        if not self.ttl or "ttl" not in given:
+            return given, None
+        ttl = given.pop("ttl")
+        if ttl is None:
+            return given, 0
+        if isinstance(ttl, bool) or not isinstance(ttl, int | float) or ttl != int(ttl) or not 0 <= ttl <= 100_000_000:
+            raise EntityError.invalid_options({"ttl": "must be an integer between 0 and 100000000"})
+        return given, int(ttl)
+
+    def _finish(self, row: Row, ttl: int | None, now: float) -> Row:
+        if ttl:
+            row["expires_at"] = now + ttl
+        return self.transform(row) if self.transform else row
+
+    def _expand(self, data: Row, stored: Row | None = None) -> Row:
+        """Shorthands replaced by what they set."""
+        errors: dict[str, ErrorTree] = {}
+        data = _expanded(self.shorthands, data, errors)
+        config = self._config_of((stored or {}) | data)
+        if config is not None and config.shorthands and isinstance(data.get("config"), dict):
+            inner: dict[str, ErrorTree] = {}
+            data = data | {"config": _expanded(config.shorthands, data["config"], inner)}
+            if inner:
+                errors["config"] = inner
+        if errors:
+            raise EntityError.schema_violation(errors)
+        return data
+
+    def _config_of(self, row: Row) -> Config | None:
+        if self.subschema is None or self.subschema_key is None:
+            return None
+        try:
+            field = self.subschema(row.get(self.subschema_key)).fields.get("config")
+        except ValueError:
+            return None
+        return field if isinstance(field, Config) else None
+
+    def _fields_of(self, row: Row) -> dict[str, Field]:
+        """The fields that hold for this row. An unknown subschema leaves the entity's own."""
+        if self.subschema is None or self.subschema_key is None:
+            return self.fields
+        try:
+            chosen = self.subschema(self._chooser(row))
+        except ValueError:
+            return self.fields
+        return self.fields | chosen.fields
+
+    def _chooser(self, row: Row) -> Any:
+        key = self.subschema_key
+        assert key is not None
+        value = row.get(key)
+        return self.fields[key].default if value is None and key not in row else value
+
+    def _filled(self, data: Row) -> Row:
+        return fill(self._fields_of(data), data)
+
+    def _auto(self, row: Row, now: float, new_id: Callable[[], str]) -> None:
+        for name, field in self.fields.items():
+            if not field.auto or row.get(name) is not None:
+                continue
+            if field.attrs.get("uuid"):
+                row[name] = new_id()
+            elif field.attrs.get("timestamp"):
+                row[name] = _stamp(field, now)
+            else:
+                row[name] = new_id().replace("-", "")
+
+    def _validate(self, row: Row, words: str = "") -> None:
+        errors: dict[str, ErrorTree] = {}
+        checks = self.checks
+        fields: Mapping[str, Field] = self.fields
+        if self.subschema is not None and self.subschema_key is not None:
+            key = self.subschema_key
+            own = self.fields[key].error(row.get(key))
+            if own is not None and (row.get(key) is None or "expected a" in str(own)):
+                errors = field_errors(self.fields, row)
+            else:
+                try:
+                    chosen = self.subschema(row.get(key))
+                except ValueError as unknown:
+                    raise EntityError.schema_violation({key: str(unknown)}) from None
+                fields = self.fields | chosen.fields
+                errors = field_errors(fields, row)
+                checks = checks + chosen.checks
+        else:
+            errors = field_errors(fields, row)
+        run_checks(checks, row, errors, words)
+        if errors:
+            raise EntityError.schema_violation(errors)
+
+    # -- documentation ---------------------------------------------------------------------------------------------------
+
+    def describe(self) -> Row:
+        """The answer of ``/schemas/{name}``."""
+        found: Row = {
+            "fields": [{name: field.describe()} for name, field in self.fields.items()],
+            "entity_checks": [check.describe() for check in self.checks if check.described],
+        }
+        return found
+
+
+class Config(Record):
+    """A plugin's configuration: a record that may have deprecated aliases."""
+
+    def __init__(
+        self, fields: Mapping[str, Field], *, shorthands: Mapping[str, Shorthand] | None = None, **attrs: Any
+    ) -> None:
+        super().__init__(fields, **attrs)
+        self.shorthands = dict(shorthands or {})
+
+
+def _expanded(shorthands: Mapping[str, Shorthand], data: Row, errors: dict[str, ErrorTree]) -> Row:
+    found = dict(data)
+    for name, shorthand in shorthands.items():
+        if name not in found:
+            continue
+        value = found.pop(name)
+        if value is None and shorthand.shown is not None:
+            continue
+        error = shorthand.field.error(value) if value is not None else None
+        if error is not None:
+            errors[name] = error
+            continue
+        for target, each in shorthand.sets(value).items():
+            if shorthand.shown is None:
+                found[target] = each
+            else:
+                _set_alias(found, name, value, target, each, errors)
+    return found
+
+
+def _set_alias(found: Row, name: str, value: Any, target: str, each: Any, errors: dict[str, ErrorTree]) -> None:
+    """A deprecated alias gives way to the real field, and must not contradict it."""
+    inner = found.get(target)
+    inner = dict(inner) if isinstance(inner, dict) else {}
+    for key, wanted in each.items():
+        given = inner.get(key)
+        if given is not None and given != wanted:
+            errors["@entity"] = [
+                "both deprecated and new field are used but their values mismatch: "
+                f"{name} = {value} vs {target}.{key} = {given}"
+            ]
+        inner[key] = wanted if given is None else given
+    found[target] = inner
+
+
+def _merge(fields: Mapping[str, Field], stored: Row, patch: Row) -> Row:
+    merged = dict(stored)
+    for name, value in patch.items():
+        field = fields.get(name)
+        if isinstance(field, Record) and isinstance(value, dict) and isinstance(stored.get(name), dict):
+            merged[name] = _merge(field.fields, stored[name], value)
+        else:
+            merged[name] = value
+    return merged
+
+
+def _stamp(field: Field, now: float) -> int | float:
+    return int(now) if field.kind == "integer" else round(now, 3)

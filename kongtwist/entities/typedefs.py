@@ -1,0 +1,276 @@
+"""Rules on single values that several entities share, with Kong's words (Kong 3.9, ``kong/db/schema/typedefs.lua``)."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address, ip_network
+
+import regex
+
+from .paths import normalise
+from .schema import Array, Check, Foreign, Set, String
+
+__all__ = [
+    "SEGMENTS", "certificate_list", "cookie_name", "header_name", "host", "host_with_optional_port", "ip_or_cidr", "path",
+    "router_path", "sni", "tags", "utf8_name", "wildcard_host",
+]  # fmt: skip
+
+_LABELS = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?\Z")
+_DOTTED = re.compile(r"[0-9.]+\Z")
+_HEADER = re.compile(r"[A-Za-z0-9_-]+\Z")
+_COOKIE = re.compile(r"[^\x00-\x20\x7f()<>@,;:\\\"/?={}\[\]]+\Z")
+_NAME = re.compile(r"[A-Za-z0-9._~\u0080-\U0010ffff-]*\Z")
+_TAG = re.compile(r"[\x20-\x2b\x2d-\x2e\x30-\x7e\u0080-\U0010ffff]+\Z")
+_PATH = re.compile(r"[A-Za-z0-9._~/%:@!$&'()*+,;=-]*\Z")
+_BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2}).{0,2}", re.DOTALL)
+
+SEGMENTS = [{"err": "must not have empty segments", "pattern": "//"}]
+"""``match_none`` of paths."""
+
+
+def _ip(value: str) -> bool:
+    try:
+        ip_address(value.strip("[]") if value.startswith("[") else value)
+    except ValueError:
+        return False
+    return True
+
+
+def split_port(value: str) -> tuple[str, str | None]:
+    """(host, port as text or None) of ``host``, ``host:port``, ``[v6]`` and ``[v6]:port``."""
+    if value.startswith("["):
+        name, bracket, rest = value.partition("]")
+        if bracket and (not rest or rest.startswith(":")):
+            return name + bracket, rest[1:] if rest else None
+        return value, None
+    if value.count(":") == 1:
+        name, _, port = value.partition(":")
+        return name, port
+    return value, None
+
+
+def hostname_error(value: str) -> str | None:
+    """What is wrong with a host name or address without a port."""
+    if value.startswith("[") or value.count(":") > 1:
+        return None if _ip(value) else f"invalid ipv6 address: {value}"
+    if _DOTTED.match(value) and value.count(".") == 3:
+        return None if _ip(value) else f"invalid ipv4 address: {value}"
+    return None if _LABELS.match(value) else f"invalid hostname: {value}"
+
+
+def host(value: str) -> str | None:
+    """A name or address without a port."""
+    name, port = split_port(value)
+    if port is not None and port.isdigit() and hostname_error(name) is None:
+        return "must not have a port"
+    return None if hostname_error(value) is None else f"invalid value: {value}"
+
+
+def host_with_optional_port(value: str) -> str | None:
+    """A name or address, with a port or not."""
+    name, port = split_port(value)
+    if port is not None:
+        if not port.isdigit():
+            return f"invalid hostname: {value}"
+        if int(port) > 65535:
+            return "invalid port number"
+    return hostname_error(name)
+
+
+def route_host(value: str) -> str | None:
+    """A route's host: a star stands for a label."""
+    wrong = host_with_optional_port(value.replace("*", "abc"))
+    return wrong.replace("abc", "*") if wrong and "*" in value else wrong
+
+
+def ip_or_cidr(value: str) -> str | None:
+    try:
+        ip_network(value, strict=False)
+    except ValueError:
+        return f"invalid ip or cidr range: '{value}'"
+    return None
+
+
+def _percent(value: str) -> str | None:
+    found = _BAD_PERCENT.search(value)
+    return f"invalid url-encoded value: '{found[0]}'" if found else None
+
+
+def path(value: str) -> str | None:
+    """A path of RFC 3986 characters."""
+    if not _PATH.match(value):
+        return f"invalid path: '{value}' (characters outside of the reserved list of RFC 3986 found)"
+    return _percent(value)
+
+
+def router_path(value: str) -> str | None:
+    """A route's path: a normalised prefix, or ``~`` and a regular expression."""
+    if value.startswith("~"):
+        try:
+            regex.compile(value[1:], regex.VERSION1)
+        except regex.error as error:
+            return f"invalid regex: '{value[1:]}' (PCRE returned: {_pcre_words(error)})"
+        return None
+    if wrong := _percent(value):
+        return wrong
+    normal = normalise(value.encode("utf-8", "surrogatepass")).decode("utf-8", "replace")
+    return None if normal == value else f"non-normalized path, consider use '{normal}' instead"
+
+
+_PCRE_WORDS = {
+    "unterminated character set": "missing terminating ] for character class",
+    "missing )": "missing closing parenthesis",
+    "nothing to repeat": "quantifier does not follow a repeatable item",
+}
+
+
+def _pcre_words(error: regex.error) -> str:
+    """A fault in PCRE2's words. Its offset counts from the anchor ``^`` it is compiled with."""
+    message = str(error.msg)
+    offset = len(error.pattern or "") + 1 if "missing" in message or "unterminated" in message else (error.pos or 0) + 1
+    return f"pcre2_compile() failed: {_PCRE_WORDS.get(message, message)} (pattern offset: {offset})"
+
+
+def header_name(value: str) -> str | None:
+    if _HEADER.match(value):
+        return None
+    return f"bad header name '{value}', allowed characters are A-Z, a-z, 0-9, '_', and '-'"
+
+
+def cookie_name(value: str) -> str | None:
+    if _COOKIE.match(value):
+        return None
+    return (
+        "contains one or more invalid characters. ASCII control characters (0-31;127), space, tab and the characters "
+        '()<>@,;:\\"/?={}[] are not allowed.'
+    )
+
+
+def utf8_name(value: str) -> str | None:
+    if _NAME.match(value):
+        return None
+    return f"invalid value '{value}': the only accepted ascii characters are alphanumerics or ., -, _, and ~"
+
+
+def tag(value: str) -> str | None:
+    if _TAG.match(value):
+        return None
+    return f"invalid tag '{value}': expected printable ascii (except `,` and `/`) or valid utf-8 sequences"
+
+
+def sni(value: str) -> str | None:
+    """A server name: no address, no port."""
+    name, port = split_port(value)
+    if _ip(name):
+        return "must not be an IP"
+    if port is not None and _LABELS.match(name):
+        return "must not have a port"
+    return None if _LABELS.match(value) else f"invalid value: {value}"
+
+
+def wildcard_host(value: str) -> str | None:
+    """A server name with at most one star, first or last."""
+    if "*" not in value:
+        return sni(value)
+    if value.count("*") > 1:
+        return "only one wildcard must be specified"
+    if value[0] != "*" and value[-1] != "*":
+        return "wildcard must be leftmost or rightmost character"
+    return None if value == "*" else sni(value.replace("*", "a"))
+
+
+def certificate(value: str) -> str | None:
+    """One or more certificates in PEM form."""
+    from cryptography import x509
+
+    try:
+        x509.load_pem_x509_certificates(value.encode())
+    except ValueError as error:
+        return f"invalid certificate: x509.new: {error}"
+    return None
+
+
+def key(value: str) -> str | None:
+    """A private key in PEM form."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        load_pem_private_key(value.encode(), None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        return f"invalid key: pkey.new:load_key: {error}"
+    return None
+
+
+def key_matches(certificate_pem: str, key_pem: str) -> bool:
+    """Whether the first certificate belongs to the key; both are valid PEM."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+    public = x509.load_pem_x509_certificates(certificate_pem.encode())[0].public_key()
+    private = load_pem_private_key(key_pem.encode(), None).public_key()
+    shape = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return public.public_bytes(*shape) == private.public_bytes(*shape)
+
+
+# -- fields that many entities have ------------------------------------------------------------------------------------------
+
+
+def name(**attrs: object) -> String:
+    """A name by which the row can be addressed."""
+    return String(
+        unique=True, checks=(utf8_name,), **({"text": "Unique name; null: only the id addresses it."} | attrs)
+    )
+
+
+def tags() -> Set:
+    """Labels for filtering."""
+    return Set(String(required=True, checks=(tag,)), text="Labels to filter lists by; null: none.")
+
+
+def certificate_list(**attrs: object) -> Array:
+    return Array(String(uuid=True), **attrs)
+
+
+def reference(entity: str, **attrs: object) -> Foreign:
+    return Foreign(entity, **attrs)
+
+
+def checked(*checks: Check, **attrs: object) -> String:
+    """A string with rules of its own."""
+    return String(checks=checks, **attrs)
+
+
+def key_kind(certificate_pem: str) -> str:
+    """The type of a certificate's key, for telling RSA from ECDSA."""
+    from cryptography import x509
+
+    return type(x509.load_pem_x509_certificates(certificate_pem.encode())[0].public_key()).__name__
+
+
+def digest(certificate_pem: str) -> str:
+    """SHA-256 of a certificate, lower-case hex."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    return x509.load_pem_x509_certificate(certificate_pem.encode()).fingerprint(SHA256()).hex()
+
+
+def ca_error(row: dict[str, object]) -> str | None:
+    """What is wrong with a CA certificate entity."""
+    from datetime import UTC, datetime
+
+    from cryptography import x509
+
+    found = x509.load_pem_x509_certificates(str(row["cert"]).encode())
+    if len(found) > 1:
+        return "please submit only one certificate at a time"
+    if found[0].not_valid_after_utc < datetime.now(UTC):
+        return 'certificate expired, "Not After" time is in the past'
+    try:
+        constraints = found[0].extensions.get_extension_for_class(x509.BasicConstraints).value
+    except x509.ExtensionNotFound:
+        constraints = None
+    if constraints is None or not constraints.ca:
+        return 'certificate does not appear to be a CA because it is missing the "CA" basic constraint'
+    return None
