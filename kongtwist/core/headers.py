@@ -223,21 +223,29 @@ def apply_changes(lines: bytes, changes: Sequence[tuple[str, bytes, bytes]]) -> 
         lines: complete lines, each with its CRLF.
         changes: ("set" | "add" | "clear", name as to be sent, value).
     """
-    lowered: bytes | None = None
-    added: list[Pair] = []
+    added: dict[bytes, bytes] = {}
+    replaced: list[tuple[bytes, bytes]] = []
     for what, name, value in changes:
-        key = name.lower()
+        key, needle, start = _parts(name)
         if what != "add":
-            if lowered is None:
-                lowered = b"\n" + lines.lower()
-            if b"\n" + key + b":" in lowered:
+            replaced.append((key, needle))
+            added.pop(key, None)
+        if what != "clear" and start is not None:
+            line = start + value.translate(None, b"\r\n\0") + b"\r\n"
+            added[key] = added[key] + line if key in added else line
+    if replaced:
+        lowered = b"\n" + lines.lower()
+        for key, needle in replaced:
+            if needle in lowered:
                 lines = _without(lines, key)
-                lowered = None
-            if added:
-                added = [pair for pair in added if pair[0].lower() != key]
-        if what != "clear" and key not in _RESPONSE_FRAMING:
-            added.append((name, clean(value)))
-    return lines + b"".join([b"%b: %b\r\n" % pair for pair in added]) if added else lines
+    return lines + b"".join(added.values()) if added else lines
+
+
+@lru_cache(maxsize=1024)
+def _parts(name: bytes) -> tuple[bytes, bytes, bytes | None]:
+    """Of a field name: lower case, how its line begins in a lower-case block, how as sent (None: never sent)."""
+    key = name.lower()
+    return key, b"\n" + key + b":", None if key in _RESPONSE_FRAMING else name + b": "
 
 
 _RESPONSE_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
