@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from twisted.logger import Logger
 
+from ..core.chain import PluginFailed
 from ..core.errors import error_body
 from ..core.exchange import Answer, Exchange
 from ..core.facilities import Facilities
@@ -20,6 +21,7 @@ from ..core.realip import RealIP
 from .deadlines import Deadlines
 from .resolver import Resolver
 from .upstream import UpstreamPools
+from .upstream_tls import TLSDefaults
 
 __all__ = ["AccessLogging", "NoAccessLog", "Relay", "request_ids"]
 
@@ -68,6 +70,7 @@ class Relay:
         send_request_id: send X-Kong-Request-Id to upstreams (``headers_upstream``).
         real_ip: ``trusted_ips`` and ``real_ip_header``.
         error_default_type: type of the parser's error bodies without Accept and Content-Type (``error_default_type``).
+        tls_defaults: what TLS to upstreams asks for where a service does not say.
         monotonic: seconds; tests pass their clock's.
         resolver: of host names; made of the reactor's by default.
 
@@ -87,6 +90,7 @@ class Relay:
         send_request_id: bool = True,
         real_ip: RealIP | None = None,
         error_default_type: str = "text/plain",
+        tls_defaults: TLSDefaults | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         resolver: Resolver | None = None,
     ) -> None:
@@ -97,7 +101,8 @@ class Relay:
         self.headers = headers or ResponseHeaders()
         self.send_request_id = send_request_id
         self.real_ip = real_ip or RealIP()
-        self.error_default_type = error_default_type
+        self.error_default_type = error_default_type.encode()
+        self.tls_defaults = tls_defaults or TLSDefaults()
         self.monotonic = monotonic
         self.wall = facilities.now
         self.cells = facilities.counters.cells
@@ -149,14 +154,17 @@ class Relay:
             self._date = formatdate(second, usegmt=True).encode()
         return self._date
 
-    def send_answer(self, exchange: Exchange, answer: Answer) -> None:
-        """Send an answer made here: a plugin's, a route's or an error. Header filters and log still run.
+    def send_answer(
+        self, exchange: Exchange, answer: Answer, *, filtered: bool = False, upstream: bool = False
+    ) -> None:
+        """Send an answer made here: a plugin's, a route's or an error. Nothing may have been sent yet.
 
-        An exchange whose answer has begun is cut instead; one whose client is gone is left alone.
+        Args:
+            exchange: the request.
+            answer: what to send.
+            filtered: the header filters have run already (one of them failed).
+            upstream: the error is about the upstream; its form then also follows the request's Content-Type.
         """
-        if exchange.status:
-            exchange.abort()
-            return
         exchange.answer_source = answer.source
         exchange.status = answer.status
         chain = exchange.route.chain if exchange.route is not None else None
@@ -164,29 +172,35 @@ class Relay:
             chain = exchange.snapshot.global_chain
         filters = None
         if chain is not None and not chain.empty:
-            failed = chain.run_header_filter(exchange)
-            if failed is not None:
-                answer = failed
+            if not filtered:
+                failed = chain.run_header_filter(exchange)
+                if failed is not None:
+                    answer = failed
+                    exchange.status = failed.status
             filters = chain.body_filters(exchange)
-        lines, body = self.compose(exchange, answer)
+        lines, body = self.compose(exchange, answer, upstream)
         if exchange.response_changes:
             lines = apply_changes(lines, exchange.response_changes)
         if filters:
-            for run in filters:
-                body = run(body, True)
-        status = exchange.status if answer.status == exchange.status else answer.status
+            try:
+                for run in filters:
+                    body = run(body, True)
+            except PluginFailed:
+                exchange.abort()
+                return
+        status = exchange.status
         bodyless = exchange.method == b"HEAD" or status in (204, 304)
         length = None if status in (204, 304) else len(body)
         exchange.answer(status, reason_of(status), lines, length, b"" if bodyless else body)
 
-    def compose(self, exchange: Exchange, answer: Answer) -> tuple[bytes, bytes]:
+    def compose(self, exchange: Exchange, answer: Answer, upstream: bool = False) -> tuple[bytes, bytes]:
         """Header lines (without framing) and body of an answer made here."""
         body = answer.body
         kind = b""
         if answer.message is not None:
-            kind, body = error_body(
-                answer.status, answer.message, exchange.request_id, exchange.block.first(b"accept")
-            )
+            first = exchange.block.first
+            fallback = (first(b"content-type") or self.error_default_type) if upstream else None
+            kind, body = error_body(answer.status, answer.message, exchange.request_id, first(b"accept"), fallback)
         elif body is None:
             kind, body = b"text/html; charset=UTF-8", nginx_page(answer.status)
         parts = [b"Date: ", self.date(), b"\r\n"]
@@ -203,7 +217,7 @@ class Relay:
             content_type, body = b"text/html; charset=UTF-8", nginx_page(error.status)
         else:
             content_type, body = error_body(
-                error.status, error.message, request_id, accept, kind or self.error_default_type.encode()
+                error.status, error.message, request_id, accept, kind or self.error_default_type
             )
         own = self.headers
         lines = [

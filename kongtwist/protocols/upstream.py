@@ -14,7 +14,8 @@ on such a transport.
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol as Interface
+from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Protocol as Interface
 
 from service_identity import CertificateError, VerificationError
 from twisted.internet.error import ConnectionDone
@@ -54,7 +55,6 @@ class UpstreamUser(Interface):
 
     method: bytes  #: of the request; HEAD has no body in its answer
     read_timeout: float  #: seconds between two pieces of the answer
-    wants_raw: bool  #: chunked bodies are wanted with their framing
     request_sent: bool  #: the request is sent whole
 
     def connected(self, connection: UpstreamConnection) -> None:
@@ -69,12 +69,15 @@ class UpstreamUser(Interface):
     def upgraded(self, connection: UpstreamConnection, head: ResponseHead) -> bool:
         """101 came. True: it was asked for, and the connection is detached by now."""
 
+    def takes_raw_chunks(self) -> bool:
+        """Whether the chunked body about to come is wanted with its framing. Asked once, before `answered`."""
+
     def answered(self, head: ResponseHead, length: int | None, first: bytes, last: bool) -> None:
         """The final head, and what came of the body with it; ``length`` None when unknown or none. With ``last`` the
         answer is complete and the connection is back in its pool."""
 
     def answer_chunk(self, data: bytes) -> None:
-        """A piece of the body (framed, if `wants_raw` and chunked)."""
+        """A piece of the body (framed, if `takes_raw_chunks`)."""
 
     def answer_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
         """The body is complete; the connection is back in its pool."""
@@ -115,7 +118,7 @@ class UpstreamConnection(Protocol):
         self._read_any = False
         self._interims = 0
         self._scanner: ChunkScanner | None = None
-        self._keep = False
+        self._keep = self._raw = False
         self._last_raw = b""
         self._last_head: ResponseHead | None = None
 
@@ -352,7 +355,8 @@ class UpstreamConnection(Protocol):
         if head.minor == 0:
             raise HeadError(502, None, "Transfer-Encoding in HTTP/1.0 from the upstream")
         scanner = ChunkScanner(self.pool.relay.limits.trailer_size)
-        first = _scan(scanner, rest, user.wants_raw) if rest else b""
+        self._raw = user.takes_raw_chunks()
+        first = _scan(scanner, rest, self._raw) if rest else b""
         if scanner.done and not scanner.trailers:
             self._done(user, scanner.rest)
             user.answered(head, None, first, True)
@@ -381,7 +385,7 @@ class UpstreamConnection(Protocol):
     def _chunked(self, data: bytes, user: UpstreamUser) -> None:
         scanner = self._scanner
         assert scanner is not None
-        piece = _scan(scanner, data, user.wants_raw)
+        piece = _scan(scanner, data, self._raw)
         if not scanner.done:
             if piece:
                 user.answer_chunk(piece)

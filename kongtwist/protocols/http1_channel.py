@@ -1,0 +1,626 @@
+"""A client's connection: finds requests in the bytes that come, one at a time, and guards the connection's limits.
+
+The channel owns reading (heads, body framing, pipelined requests, what is discarded after an early answer), the deadline
+and the end of the connection. What is sent is the exchange's business; the channel passes it to the transport and slows
+the answer down when the client does not read it.
+
+A request is served as soon as its head is complete. Its body is handed to the exchange as it comes. The next request,
+if it is there already, waits until the answer is complete, and reading stops when too much waits.
+"""
+
+from __future__ import annotations
+
+import re
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ..core.counters import ACCEPTED, ACTIVE, HANDLED, READING, REQUESTS, WAITING, WRITING
+from ..core.exchange import Answer
+from ..core.head import HeaderBlock, HeadError, check_request, could_be_request_line, parse_request_line
+from .framing import ChunkScanner, FramingError
+from .http1_exchange import HTTP1Exchange
+from .sending import is_plain, sender, unsent
+
+if TYPE_CHECKING:
+    from .http1 import Tree
+    from .services import Relay
+
+__all__ = ["HTTP1Channel"]
+
+_log = Logger(namespace="kongtwist.proxy")
+
+HEAD, BODY, WAIT, LINGER, TAKEN, CLOSED = range(6)
+"""What is read: a head (or nothing, when idle), a body, the next requests while an answer is pending, what comes after an
+answer that ended the connection; a transport that is somebody else's; nothing."""
+
+_HELD, _PAUSED, _PIPELINED = 1, 2, 4
+"""Reasons to read no more: nobody takes the body yet, the upstream reads slowly, too much is pipelined."""
+
+_BARE_LF = re.compile(rb"(?<!\r)\n").search
+_ACCEPT = re.compile(rb"(?:^|\n)accept:[ \t]*([^\r\n]*)", re.IGNORECASE).search
+_CONTENT_TYPE = re.compile(rb"(?:^|\n)content-type:[ \t]*([^\r\n]*)", re.IGNORECASE).search
+
+
+@implementer(IPushProducer)
+class HTTP1Channel(Protocol):
+    """One client connection.
+
+    Attributes:
+        exchange: the request being served, or None.
+        forwarded, forwarded_for, forwarded_minor: lines `HTTP1Exchange.forwarded` made last, and for what.
+    """
+
+    deadline = inf
+    wake = inf
+    peer_ip = "unix:"
+    peer_port = 0
+    local_port = 0
+    trusted = False
+    forwarded = b""
+    forwarded_for: HeaderBlock | None = None
+    forwarded_minor = 1
+    exchange: HTTP1Exchange | None = None
+    send: Any = None
+    _state = HEAD
+    _cell = WAITING
+    _stopped = 0
+    _served = 0
+    _looping = False
+    _blocked = False
+    _partial = b""
+    _after_head: bytes | None = None
+    _line = b""
+    _parsed: tuple[bytes, bytes, int] = (b"", b"", 1)
+    _raw: bytes | None = None
+    _block: HeaderBlock
+    _left = 0
+    _scanner: ChunkScanner | None = None
+    _discarded = 0
+    _linger_until = inf
+    _unsent = 0
+    _client: tuple[HeaderBlock | None, str] = (None, "")
+
+    def __init__(self, tree: Tree, relay: Relay, secure: bool) -> None:
+        self.tree = tree
+        self.relay = relay
+        self.secure = secure
+        self.scheme = b"https" if secure else b"http"
+
+    # -- the transport's calls -----------------------------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        relay = self.relay
+        peer = transport.getPeer()
+        if hasattr(peer, "host"):
+            self.peer_ip, self.peer_port = peer.host, peer.port
+            self.local_port = transport.getHost().port
+            transport.setTcpNoDelay(True)
+            transport.setTcpKeepAlive(True)
+        self.trusted = relay.real_ip.trusts(self.peer_ip)
+        transport.bufferSize = relay.limits.high_water
+        self.send = sender(transport)
+        transport.registerProducer(self, True)
+        relay.connections.add(self)
+        cells = relay.cells
+        cells[ACCEPTED] += 1
+        cells[HANDLED] += 1
+        cells[ACTIVE] += 1
+        cells[WAITING] += 1
+        relay.deadlines.set(self, relay.monotonic() + relay.limits.head_timeout)
+
+    def dataReceived(self, data: bytes) -> None:
+        state = self._state
+        if state == HEAD:
+            if self._partial:
+                data = self._partial + data
+                self._partial = b""
+            self._requests(data)
+        elif state == BODY:
+            self._body(data)
+        elif state == WAIT:
+            self._pipeline(data)
+        elif state == LINGER:
+            self._linger()
+
+    def connectionLost(self, reason: Failure = None) -> None:  # type: ignore[assignment]
+        relay = self.relay
+        relay.deadlines.drop(self)
+        relay.connections.discard(self)
+        if self._state != TAKEN:
+            relay.cells[ACTIVE] -= 1
+            relay.cells[self._cell] -= 1
+        self._state = CLOSED
+        self._partial = b""
+        self.send = _send_nothing
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.gone(reason.getErrorMessage())
+
+    def pauseProducing(self) -> None:
+        """The client reads slower than it is sent to."""
+        self._blocked = True
+        self._unsent = inf  # type: ignore[assignment]
+        self._within(self.relay.limits.send_timeout)
+        exchange = self.exchange
+        if exchange is not None and exchange.answer_sink is not None:
+            exchange.answer_sink.pause_answer()
+
+    def resumeProducing(self) -> None:
+        """It has read what was held back."""
+        self._blocked = False
+        self.deadline = inf
+        exchange = self.exchange
+        if exchange is not None:
+            if exchange.answer_sink is not None:
+                exchange.answer_sink.resume_answer()
+            if self._state == BODY and not self._stopped:
+                self._within(self.relay.limits.client_body_timeout)
+        elif self._state == HEAD:
+            self._within(self.relay.limits.keepalive_timeout)
+        else:
+            self._within(self.relay.limits.lingering_timeout)
+
+    def stopProducing(self) -> None:
+        """The connection is lost; `connectionLost` tells."""
+
+    def _within(self, seconds: float) -> None:
+        """Let the connection expire after ``seconds``."""
+        self.deadline = when = self.relay.monotonic() + seconds
+        if when < self.wake:
+            self.relay.deadlines.set(self, when)
+
+    def _count(self, cell: int) -> None:
+        """The connection is in another of the states that are counted."""
+        cells = self.relay.cells
+        cells[self._cell] -= 1
+        cells[cell] += 1
+        self._cell = cell
+
+    # -- heads ---------------------------------------------------------------------------------------------------------
+
+    def _requests(self, data: bytes) -> None:
+        """Serve requests from ``data`` until one takes its time."""
+        self._looping = True
+        try:
+            while data:
+                if data[0] == 13:
+                    # RFC 9112 2.2: empty lines before a request are skipped.
+                    while data[:2] == b"\r\n":
+                        data = data[2:]
+                    if data in (b"", b"\r"):
+                        self._partial = data
+                        return
+                end = data.find(b"\r\n\r\n")
+                try:
+                    if end < 0:
+                        self._incomplete(data)
+                        return
+                    line_end = data.find(b"\r\n")
+                    line, raw = data[:line_end], data[line_end + 2 : end + 2]
+                    if raw != self._raw or line != self._line:
+                        self._head(line, raw)
+                except HeadError as error:
+                    self._refuse(error, data)
+                    return
+                self._serve(data[end + 4 :])
+                if self._state != HEAD:
+                    return
+                data, self._partial = self._partial, b""
+        finally:
+            self._looping = False
+
+    def _head(self, line: bytes, raw: bytes) -> None:
+        """Parse a head; what the one before it had too is not parsed again."""
+        limits = self.relay.limits
+        if len(line) > limits.header_buffer_size:
+            raise HeadError(414, "URI too long", "request line too long")
+        if raw != self._raw:
+            self._raw = None
+            size = len(raw)
+            if size > limits.max_headers * 4 and raw.count(b"\n") > limits.max_headers:
+                raise HeadError.too_large("too many header lines")
+            if size > limits.header_buffer_size:
+                longest = max(map(len, raw.split(b"\r\n")))
+                if longest > limits.header_buffer_size or size + len(line) > limits.head_size:
+                    raise HeadError.too_large("header lines too long")
+        if line != self._line:
+            self._line = b""
+            self._parsed = parse_request_line(line)
+            self._line = line
+        if raw != self._raw:
+            self._block = self.relay.blocks.request(raw)
+        self._raw = None
+        check_request(self._parsed[2], self._block)
+        self._raw = raw
+
+    def _incomplete(self, data: bytes) -> None:
+        """Keep the beginning of a head, if it may still become a good one."""
+        limits = self.relay.limits
+        line_end = data.find(b"\r\n")
+        if line_end < 0:
+            if len(data) > limits.header_buffer_size:
+                raise HeadError(414, "URI too long", "request line too long")
+            if not could_be_request_line(data):
+                raise HeadError.bad("malformed request line")
+        else:
+            if line_end > limits.header_buffer_size:
+                raise HeadError(414, "URI too long", "request line too long")
+            parse_request_line(data[:line_end])
+            if _BARE_LF(data) is not None:
+                raise HeadError.bad("bare LF")
+            last = len(data) - data.rfind(b"\r\n")
+            if len(data) > limits.head_size or last > limits.header_buffer_size + 2:
+                raise HeadError.too_large("header lines too long")
+            if data.count(b"\n") > limits.max_headers + 1:
+                raise HeadError.too_large("too many header lines")
+        self._partial = data
+        if self._cell != READING:
+            self._count(READING)
+            self._within(limits.head_timeout)
+
+    def _refuse(self, error: HeadError, data: bytes) -> None:
+        """Answer a head that is none, and close."""
+        relay = self.relay
+        relay.cells[REQUESTS] += 1
+        line, _, lines = data.partition(b"\r\n")
+        accept, kind = _ACCEPT(lines), _CONTENT_TYPE(lines)
+        request_id = relay.next_id()
+        answer, size = relay.refusal(error, request_id, accept and accept[1], kind and kind[1])
+        _log.debug("{peer}: {why}", peer=self.peer_ip, why=str(error))
+        relay.access_log.log_refused(self.peer_ip, line[:1024], error.status, size, request_id)
+        self.send(answer)
+        self._close(linger=True)
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def _serve(self, rest: bytes) -> None:
+        """Serve the request whose head was parsed last; ``rest`` came behind the head."""
+        relay = self.relay
+        block = self._block
+        exchange = self.exchange = HTTP1Exchange(self, *self._parsed, block)
+        self._served += 1
+        cells = relay.cells
+        cells[REQUESTS] += 1
+        cells[self._cell] -= 1
+        cells[WRITING] += 1
+        self._cell = WRITING
+        self.deadline = inf
+        if block.chunked or block.content_length:
+            self._expect_body(exchange, block, rest)
+            if self.exchange is not exchange:
+                return
+        else:
+            self._state = WAIT
+            self._partial = rest
+        self._after_head = rest
+        try:
+            self.tree.find(exchange).serve(exchange)
+        except Exception:  # noqa: BLE001 - a fault of ours: the client gets an answer, the log the traceback
+            _log.failure("serving {method} {target} failed", method=exchange.method, target=exchange.target)
+            if exchange.begun:
+                exchange.abort()
+            else:
+                relay.send_answer(exchange, Answer(500, None, None, "An unexpected error occurred", "error"))
+        finally:
+            self._after_head = None
+
+    def _expect_body(self, exchange: HTTP1Exchange, block: HeaderBlock, rest: bytes) -> None:
+        limits = self.relay.limits
+        exchange.expect_body()
+        self._state = BODY
+        if block.chunked:
+            self._scanner = ChunkScanner(limits.trailer_size)
+        else:
+            self._left = length = block.content_length or 0
+            if limits.client_max_body_size and length > limits.client_max_body_size:
+                self._too_large(exchange)
+                return
+        self._within(limits.client_body_timeout)
+        if rest:
+            self._body(rest)
+
+    def _too_large(self, exchange: HTTP1Exchange) -> None:
+        if exchange.begun:
+            exchange.abort()
+            return
+        if exchange.answer_sink is not None:
+            exchange.answer_sink.client_gone("body too large")
+        answer = Answer(413, None, None, "Payload too large", "error")
+        self.relay.send_answer(exchange, answer, upstream=True)
+
+    def _body(self, data: bytes) -> None:
+        """Go on with a request body."""
+        scanner = self._scanner
+        try:
+            if scanner is None:
+                left = self._left - len(data)
+                if left > 0:
+                    self._left = left
+                    self._body_piece(data)
+                    return
+                rest = data[left:] if left else b""
+                self._end_body(data[:left] if left else data, rest, [])
+                return
+            pieces: list[bytes] = []
+            try:
+                scanner.feed(data, pieces)
+            finally:
+                piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            if scanner.done:
+                self._end_body(piece, scanner.rest, scanner.trailers)
+            elif piece:
+                self._body_piece(piece)
+            elif self.exchange is not None:
+                self._within(self.relay.limits.client_body_timeout)
+        except FramingError as error:
+            self._bad_body(error)
+
+    def _bad_body(self, error: FramingError) -> None:
+        exchange = self.exchange
+        _log.debug("{peer}: {why}", peer=self.peer_ip, why=str(error))
+        if exchange is None:
+            self._close(linger=True)
+            return
+        self._linger_until = 0.0  # its end will not be found: the connection ends behind the answer
+        if exchange.begun:
+            exchange.abort()
+            return
+        sink, exchange.answer_sink = exchange.answer_sink, None
+        if sink is not None:
+            sink.client_gone("malformed body")
+        self.relay.send_answer(exchange, Answer(400, None, None, "Bad request", "error"), upstream=True)
+
+    def _body_piece(self, data: bytes) -> None:
+        exchange = self.exchange
+        limits = self.relay.limits
+        if exchange is None:
+            self._discard(len(data))
+            return
+        self._within(limits.client_body_timeout)
+        exchange.body_received(data)
+        if limits.client_max_body_size and exchange.bytes_in > limits.client_max_body_size and exchange.open:
+            self._too_large(exchange)
+
+    def _end_body(self, data: bytes, rest: bytes, trailers: list[tuple[bytes, bytes]]) -> None:
+        exchange = self.exchange
+        self._scanner = None
+        if exchange is None:  # all of a body whose request was answered early is discarded by now
+            self._idle()
+            if rest:
+                self._requests(rest)
+            return
+        self._state = WAIT
+        self.deadline = inf
+        self._partial = rest
+        if data:
+            limit = self.relay.limits.client_max_body_size
+            if limit and exchange.bytes_in + len(data) > limit:
+                exchange.body_complete = True
+                self._too_large(exchange)
+                return
+            exchange.body_received(data)
+        if exchange.open:
+            exchange.body_ended(trailers)
+
+    def _discard(self, size: int) -> None:
+        """Throw away a piece of a body whose request was answered early."""
+        self._discarded += size
+        limits = self.relay.limits
+        now = self.relay.monotonic()
+        if self._discarded > limits.drain_size or now > self._linger_until:
+            self._close(linger=True)
+        else:
+            self._within(limits.lingering_timeout)
+
+    def _pipeline(self, data: bytes) -> None:
+        """Keep what came while an answer is pending."""
+        self._partial += data
+        if len(self._partial) > self.relay.limits.pipeline_buffer:
+            self._stop(_PIPELINED)
+
+    # -- the exchange's calls ------------------------------------------------------------------------------------------
+
+    def client_ip(self, block: HeaderBlock) -> str:
+        """The client's address, as ``block`` tells it when the peer is trusted."""
+        if not self.trusted:
+            return self.peer_ip
+        if self._client[0] is not block:
+            self._client = (block, self.relay.real_ip.client_of(self.peer_ip, block))
+        return self._client[1]
+
+    @property
+    def sni(self) -> str | None:
+        """The server name the client asked for in its TLS handshake."""
+        if not self.secure or self.transport is None:
+            return None
+        handle: Any = self.transport.getHandle()  # type: ignore[attr-defined]
+        name = handle.get_servername() if hasattr(handle, "get_servername") else None
+        return name.decode("ascii", "replace") if name else None
+
+    def keeps_alive(self, exchange: HTTP1Exchange) -> bool:
+        """Whether the connection stays open behind the answer of ``exchange``."""
+        block = exchange.block
+        limits = self.relay.limits
+        if block.close or not (exchange.minor or block.keep_alive):
+            return False
+        if self._served >= limits.keepalive_requests or not limits.keepalive_timeout or self.relay.stopping:
+            return False
+        if exchange.body_complete:
+            return True
+        return not exchange.awaits_continue and self._left <= limits.drain_size and self._linger_until != 0.0
+
+    def answered(self, keep: bool, body_complete: bool, until_close: bool) -> None:
+        """The answer is complete."""
+        self.exchange = None
+        if not keep:
+            self._close(linger=not body_complete and not (until_close and not is_plain(self.transport)))
+        elif body_complete:
+            self._idle()
+            if self._partial and not self._looping:
+                data, self._partial = self._partial, b""
+                self._requests(data)
+        else:
+            self._discarded = 0
+            limits = self.relay.limits
+            self._linger_until = self.relay.monotonic() + limits.lingering_time
+            self._within(limits.lingering_timeout)
+            self._go_on(_HELD | _PAUSED)
+
+    def _idle(self) -> None:
+        """Wait for the next request."""
+        self._state = HEAD
+        self._linger_until = inf
+        cells = self.relay.cells
+        cells[self._cell] -= 1
+        cells[WAITING] += 1
+        self._cell = WAITING
+        if not self._blocked:
+            relay = self.relay
+            self.deadline = when = relay.monotonic() + relay.limits.keepalive_timeout
+            if when < self.wake:
+                relay.deadlines.set(self, when)
+        if self._stopped:
+            self._go_on(_HELD | _PAUSED | _PIPELINED)
+
+    def hold_body(self) -> None:
+        """Nobody takes the body yet, and enough of it is here."""
+        self._stop(_HELD)
+
+    def release_body(self) -> None:
+        """Somebody takes it now."""
+        self._go_on(_HELD)
+
+    def pause_body(self) -> None:
+        """The upstream reads slower than the client sends."""
+        if self._state == BODY:
+            self._stop(_PAUSED)
+
+    def resume_body(self) -> None:
+        """It has caught up."""
+        self._go_on(_PAUSED)
+
+    def _stop(self, why: int) -> None:
+        if not self._stopped and self.transport is not None:
+            self.transport.pauseProducing()  # type: ignore[attr-defined]
+            if not self._blocked:
+                self.deadline = inf
+        self._stopped |= why
+
+    def _go_on(self, why: int) -> None:
+        if not self._stopped & why:
+            return
+        self._stopped &= ~why
+        if not self._stopped and self._state not in (TAKEN, CLOSED) and self.transport is not None:
+            if self._state == BODY and self.exchange is not None:
+                self._within(self.relay.limits.client_body_timeout)
+            self.transport.resumeProducing()  # type: ignore[attr-defined]
+
+    def detach(self, exchange: HTTP1Exchange) -> tuple[Any, bytes]:
+        """Give the transport away. See `HTTP1Exchange.take_transport`."""
+        transport: Any = self.transport
+        early = self._after_head if self._after_head is not None else self._partial
+        self.exchange = None
+        self._partial = b""
+        self._state = TAKEN
+        self._looping = False
+        transport.unregisterProducer()
+        if self._stopped:
+            self._stopped = 0
+            transport.resumeProducing()
+        self.relay.deadlines.drop(self)
+        self.relay.connections.discard(self)
+        self.send = _send_nothing
+        return transport, early
+
+    def released(self) -> None:
+        """A transport that was given away has ended."""
+        cells = self.relay.cells
+        cells[ACTIVE] -= 1
+        cells[self._cell] -= 1
+
+    # -- ends ----------------------------------------------------------------------------------------------------------
+
+    def expire(self, now: float) -> None:
+        """The deadline has passed."""
+        exchange = self.exchange
+        if self._blocked:
+            held = unsent(self.transport)
+            if held < self._unsent:  # slow, but reading
+                self._unsent = held
+                self._within(self.relay.limits.send_timeout)
+            else:
+                self.cut()
+        elif exchange is not None and self._state == BODY:
+            if exchange.begun:
+                exchange.abort()
+                return
+            sink, exchange.answer_sink = exchange.answer_sink, None
+            if sink is not None:
+                sink.client_gone("body timed out")
+            self._linger_until = 0.0
+            self.relay.send_answer(exchange, Answer(408, None, None, "Request timeout", "error"), upstream=True)
+        elif exchange is None:
+            if self._cell == READING:
+                line = self._partial.partition(b"\r\n")[0][:1024]
+                self.relay.access_log.log_refused(self.peer_ip, line, 408, 0, self.relay.next_id())
+            self._close(linger=False)
+
+    def drain(self) -> None:
+        """The gateway stops: close unless a request is being served."""
+        if self.exchange is None and self._state == HEAD:
+            self._close(linger=False)
+
+    def cut(self) -> None:
+        """End now, whatever is going on."""
+        if self.transport is not None:
+            self.transport.abortConnection()  # type: ignore[attr-defined]
+
+    def cut_short(self, reset: bool) -> None:
+        """The answer cannot be completed: end so that the client notices."""
+        self.exchange = None
+        if reset:
+            self._state = CLOSED
+            self.cut()
+        else:
+            self._close(linger=False)
+
+    def _close(self, linger: bool) -> None:
+        """No more requests. With ``linger`` what the client still sends is read and thrown away for a while.
+
+        Closing a socket with unread bytes resets the connection, and a reset throws away the answer before the client
+        has read it.
+        """
+        transport: Any = self.transport
+        self._partial = b""
+        if linger and self._state != LINGER:
+            relay = self.relay
+            self._state = LINGER
+            self._linger_until = relay.monotonic() + relay.limits.lingering_time
+            self._within(relay.limits.lingering_timeout)
+            self._go_on(_HELD | _PAUSED | _PIPELINED)
+            if is_plain(transport):
+                transport.loseWriteConnection()
+            return
+        self._state = CLOSED
+        if not self._blocked:
+            self._within(self.relay.limits.lingering_time)  # for a client that does not take what is still to be sent
+        transport.unregisterProducer()
+        transport.loseConnection()
+
+    def _linger(self) -> None:
+        limits = self.relay.limits
+        if self.relay.monotonic() > self._linger_until:
+            self._close(linger=False)
+        else:
+            self._within(limits.lingering_timeout)
+
+
+def _send_nothing(data: bytes) -> None:
+    """Sends on a connection that is gone."""

@@ -1,0 +1,100 @@
+"""The tree of routes that every door asks: a snapshot's routes, each with its one Resource.
+
+Kong's routes do not form a path tree (hosts, headers, methods and regular expressions decide too), so children are not
+found segment by segment: the snapshot's router finds the route, the tree keeps the Resource that serves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..core.exchange import Answer, Exchange
+from .route import AnswerResource, HTTPRoute, RouteResource, waiting_for
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from ..core.compiled import CompiledRoute
+    from ..core.snapshot import Snapshot
+    from ..protocols.services import Relay
+
+__all__ = ["RouteTree"]
+
+RouteMaker = Callable[["Relay", "CompiledRoute"], RouteResource]
+
+
+class RouteTree:
+    """Finds the Resource of a request in the configuration of the moment.
+
+    Args:
+        relay: facilities for the resources.
+        websocket: makes the Resource of a route for requests that ask for a WebSocket; without it they are served as
+            ordinary requests, the upgrade taken out.
+    """
+
+    def __init__(self, relay: Relay, websocket: RouteMaker | None = None) -> None:
+        self.relay = relay
+        self.snapshot: Snapshot | None = None
+        self._http: dict[CompiledRoute, RouteResource] = {}
+        self._websocket: dict[CompiledRoute, RouteResource] = {}
+        self._make_websocket = websocket
+        self._no_route = AnswerResource(
+            relay, Answer(404, None, None, "no Route matched with those values", "error")
+        )
+        self._not_ready = AnswerResource(
+            relay, Answer(503, None, None, "The gateway has no configuration yet", "error")
+        )
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Serve by ``snapshot`` from now on. Requests being served go on with the one they began with."""
+        self.snapshot = snapshot
+        for resources in (self._http, self._websocket):
+            # Resources of routes that are gone or changed; looked for only when they could be many.
+            if len(resources) > 64 + len(snapshot.routes) // 2:
+                stale = [route for route in resources if snapshot.routes.get(route.id) is not route]
+                for route in stale:
+                    del resources[route]
+
+    def find(self, exchange: Exchange) -> RouteResource:
+        """The Resource that serves ``exchange``; its ``snapshot``, ``match`` and ``route`` are set."""
+        snapshot = self.snapshot
+        if snapshot is None:
+            return self._not_ready
+        exchange.snapshot = snapshot
+        if not snapshot.global_chain.empty:
+            outcome = snapshot.global_chain.run_rewrite(exchange)
+            if outcome is not None:
+                if isinstance(outcome, Answer):
+                    return AnswerResource(self.relay, outcome)
+                return _Rewriting(self, outcome)
+        return self.route(exchange)
+
+    def route(self, exchange: Exchange) -> RouteResource:
+        """The Resource by the routes alone, the rewrite phase being over."""
+        match = exchange.snapshot.router.find(exchange)
+        if match is None:
+            return self._no_route
+        exchange.match = match
+        exchange.route = route = match.route
+        if exchange.block.upgrade_websocket and self._make_websocket is not None:
+            resource = self._websocket.get(route)
+            if resource is None:
+                resource = self._websocket[route] = self._make_websocket(self.relay, route)
+            return resource
+        resource = self._http.get(route)
+        if resource is None:
+            resource = self._http[route] = HTTPRoute(self.relay, route)
+        return resource
+
+
+class _Rewriting(RouteResource):
+    """A request whose rewrite phase waits."""
+
+    def __init__(self, tree: RouteTree, outcome: Awaitable[Answer | None]) -> None:
+        super().__init__(tree.relay)
+        self._tree = tree
+        self._outcome = outcome
+
+    def serve(self, exchange: Exchange) -> None:
+        waiting_for(self.relay, exchange, self._outcome, lambda each: self._tree.route(each).serve(each))
