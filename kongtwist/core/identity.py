@@ -45,6 +45,6 @@ def use_anonymous(exchange: Exchange, name: str) -> Answer | None:
 
 
 def expired(credential: Row, now: float) -> bool:
-    """Whether a credential's time to live is over. ``ttl``: seconds since it was created; none: for ever."""
-    ttl = credential.get("ttl")
-    return ttl is not None and (ttl <= 0 or credential["created_at"] + ttl <= now)
+    """Whether a credential's time to live is over. Rows that expire have ``expires_at``, epoch seconds."""
+    expires: float | None = credential.get("expires_at")
+    return expires is not None and expires <= now

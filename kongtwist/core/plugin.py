@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from ..entities.schema import Field
+    from ..entities.schema import Field, Record
     from .exchange import Answer, Exchange, Row
 
 __all__ = ["PHASES", "Plugin"]
@@ -28,7 +28,8 @@ class Plugin:
     version: ClassVar[str] = "3.9.3"
     protocols: ClassVar[tuple[str, ...]] = ("grpc", "grpcs", "http", "https")
     scopes: ClassVar[tuple[str, ...]] = ("service", "route", "consumer")  #: entities it may be bound to
-    config: ClassVar[Mapping[str, Field]] = {}  #: configuration fields, in order (entities/schema.py)
+    protocols_allowed: ClassVar[tuple[str, ...] | None] = None  #: those that may be chosen; None: those of ``protocols``
+    config: ClassVar[Mapping[str, Field] | Record] = {}  #: configuration fields, in order (entities/schema.py)
     config_checks: ClassVar[tuple[Any, ...]] = ()  #: entity checks over the whole configuration
     entities: ClassVar[tuple[Any, ...]] = ()  #: entities the plugin brings (credentials...)
 
@@ -41,11 +42,11 @@ class Plugin:
         """
         return conf
 
-    def rewrite(self, exchange: Exchange, conf: Any) -> Answer | None | Awaitable[Answer | None]:
+    def rewrite(self, exchange: Exchange, conf: Any) -> Answer | Awaitable[Answer | None] | None:
         """Before routing; global plugins only."""
         raise NotImplementedError
 
-    def access(self, exchange: Exchange, conf: Any) -> Answer | None | Awaitable[Answer | None]:
+    def access(self, exchange: Exchange, conf: Any) -> Answer | Awaitable[Answer | None] | None:
         """Before the upstream is asked. An `Answer` ends the request; None goes on."""
         raise NotImplementedError
 

@@ -26,7 +26,7 @@ def _subschema(plugin: Any) -> Subschema:
         if scope not in plugin.scopes:
             fields[scope] = Field_eq_null()
     fields["protocols"] = Set(
-        String(one_of=list(getattr(plugin, "protocols_allowed", plugin.protocols))),
+        String(one_of=list(getattr(plugin, "protocols_allowed", None) or plugin.protocols)),
         required=True,
         default=list(plugin.protocols),
     )

@@ -6,6 +6,7 @@ from itertools import count
 
 from ..core.exchange import Exchange, Row
 from ..core.plugin import Plugin
+from ..entities.schema import Boolean, String
 
 __all__ = ["CorrelationId"]
 
@@ -27,6 +28,14 @@ class CorrelationId(Plugin):
 
     name = "correlation-id"
     priority = 100001
+    config = {
+        "header_name": String(default="Kong-Request-ID", text="Header the id travels in."),
+        "generator": String(
+            required=True, default="uuid#counter", one_of=["uuid", "uuid#counter", "tracker"],
+            text="What an id is: a UUID; the worker's UUID and a number; or address, ports, process and time.",
+        ),
+        "echo_downstream": Boolean(required=True, default=False, text="Send the id to the client too."),
+    }  # fmt: skip
 
     def __init__(self) -> None:
         self._worker = ""

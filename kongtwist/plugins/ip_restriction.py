@@ -7,6 +7,9 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from ..core.exchange import Answer, Exchange, Row
 from ..core.plugin import Plugin
+from ..entities.checks import AtLeastOneOf
+from ..entities.schema import Array, Number, String
+from ..entities.typedefs import ip_or_cidr
 
 __all__ = ["IpRestriction"]
 
@@ -31,7 +34,17 @@ class IpRestriction(Plugin):
 
     name = "ip-restriction"
     priority = 990
-    protocols = ("grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp")
+    protocols = ("http", "https", "tcp", "tls", "grpc", "grpcs")
+    protocols_allowed = ("grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp")
+    config = {
+        "allow": Array(
+            String(checks=(ip_or_cidr,)), text="Addresses and CIDR ranges let in; null or empty: all not denied."
+        ),
+        "deny": Array(String(checks=(ip_or_cidr,)), text="Addresses and CIDR ranges kept out; null or empty: none."),
+        "status": Number(required=False, text="HTTP status of the refusal; null: 403."),
+        "message": String(required=False, text="Message of the refusal; null: one with the address."),
+    }
+    config_checks = (AtLeastOneOf("config.allow", "config.deny"),)
 
     def compile(self, conf: Row, plugin: Row) -> Config:
         return Config(conf)

@@ -9,8 +9,29 @@ from ..core.bodies import RequestBody, decode_body
 from ..core.exchange import Answer, BodyTooLarge, Exchange, Row
 from ..core.identity import expired, identity_headers, use_anonymous
 from ..core.plugin import Plugin
+from ..entities.entity import Entity
+from ..entities.schema import Array, Boolean, Foreign, String, Timestamp, Uuid
+from ..entities.typedefs import header_name, tags
 
-__all__ = ["KeyAuth"]
+__all__ = ["CREDENTIALS", "KeyAuth"]
+
+CREDENTIALS = Entity(
+    "keyauth_credentials",
+    {
+        "id": Uuid(),
+        "created_at": Timestamp(),
+        "consumer": Foreign("consumers", on_delete="cascade", required=True, text="Who the key belongs to."),
+        "key": String(auto=True, unique=True, text="The key; made at random when it is not given."),
+        "tags": tags(),
+    },
+    endpoint_key="key",
+    cache_key=("key",),
+    admin_name="key-auths",
+    nested_name="key-auth",
+    ttl=True,
+    plugin="key-auth",
+)
+"""API keys. ``ttl`` in the body: seconds until the key is refused; none or 0: for ever."""
 
 _NO_KEY = "No API key found in request"
 _DUPLICATE = "Duplicate API key found"
@@ -48,6 +69,29 @@ class KeyAuth(Plugin):
     name = "key-auth"
     priority = 1250
     scopes = ("service", "route")
+    config = {
+        "key_names": Array(
+            String(checks=(header_name,)), required=True, default=["apikey"],
+            text="Names under which the key is looked for, in header, query and body.",
+        ),
+        "hide_credentials": Boolean(
+            required=True, default=False, text="Take the key out of the request before it goes to the upstream."
+        ),
+        "anonymous": String(
+            text="Id or username of the consumer to go on as when the key is missing or wrong; null: answer 401."
+        ),
+        "key_in_header": Boolean(required=True, default=True, text="Look for the key in the headers."),
+        "key_in_query": Boolean(required=True, default=True, text="Look for the key in the query string."),
+        "key_in_body": Boolean(
+            required=True, default=False,
+            text="Look for the key in forms, multipart forms and JSON bodies not larger than client_body_buffer_size.",
+        ),
+        "run_on_preflight": Boolean(
+            required=True, default=True, text="Ask OPTIONS requests for a key too; false: let them pass."
+        ),
+        "realm": String(required=False, text="Realm in WWW-Authenticate of the 401; null: none."),
+    }  # fmt: skip
+    entities = (CREDENTIALS,)
 
     def __init__(self) -> None:
         # What goes upstream for a credential, by its id: valid while both rows are the same objects.

@@ -10,6 +10,9 @@ from ..core.exchange import Answer, BodyTooLarge, Exchange, Row
 from ..core.pattern import Captures
 from ..core.plugin import Plugin
 from ..core.uri import split_host
+from ..entities.entity import Config
+from ..entities.schema import Boolean, Integer, String
+from ..entities.typedefs import header_name
 
 __all__ = ["RequestTermination"]
 
@@ -24,11 +27,37 @@ _MESSAGES = {
 """Messages where the configuration has none; other statuses are answered with an empty body."""
 
 
+def _together(conf: Row) -> str | None:
+    """Members that contradict each other."""
+    raw = conf.get("content_type") is not None or conf.get("body") is not None
+    if conf.get("message") is not None and raw:
+        return "message cannot be used with content_type or body"
+    if conf.get("content_type") is not None and conf.get("body") is None:
+        return "content_type requires a body"
+    if conf.get("echo") and raw:
+        return "echo cannot be used with content_type and body"
+    return None
+
+
 class RequestTermination(Plugin):
     """Answer with the configured status and message or body; with ``trigger`` only where that header or argument is."""
 
     name = "request-termination"
     priority = 2
+    config = Config(
+        {
+            "status_code": Integer(required=True, default=503, between=[100, 599], text="HTTP status of the answer."),
+            "message": String(text="Message of the answer (JSON); null: the status's own, if it has one."),
+            "content_type": String(text="Content-Type of body; null: none."),
+            "body": String(text="The answer's whole body; null: a message."),
+            "echo": Boolean(required=True, default=False, text="Answer with what was understood of the request."),
+            "trigger": String(
+                checks=(header_name,),
+                text="Header or query argument without which requests pass; null: every request is answered.",
+            ),
+        },
+        checks=(_together,),
+    )
 
     def access(self, exchange: Exchange, conf: Row) -> Answer | Awaitable[Answer | None] | None:
         trigger = conf["trigger"]

@@ -24,7 +24,8 @@ def load(name: str) -> Any:
 def store(harness: PluginHarness, rows: dict[str, list[dict[str, Any]]]) -> None:
     for entity, found in rows.items():
         for row in found:
-            harness.store(entity, **row)
+            ttl = row.get("ttl")
+            harness.store(entity, **row | ({} if ttl is None else {"expires_at": harness.now + ttl}))
 
 
 class VectorTests(SynchronousTestCase):

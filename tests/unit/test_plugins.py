@@ -95,7 +95,7 @@ class KeyAuthTests(SynchronousTestCase):
     def test_time_to_live(self) -> None:
         """A key is good until its seconds are over."""
         harness = self.harness()
-        harness.store("keyauth_credentials", id="k2", key="brief", ttl=60, created_at=int(NOW), consumer={"id": "c1"})
+        harness.store("keyauth_credentials", id="k2", key="brief", expires_at=NOW + 60, consumer={"id": "c1"})
         harness.now = NOW + 59
         self.assertIsNone(harness.send("GET", "/", {"apikey": "brief"}).answer)
         harness.now = NOW + 60
