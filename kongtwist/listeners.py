@@ -331,6 +331,7 @@ class _Accepting:
 
     def _begin(self, sock: socket.socket, address: Any) -> None:
         """Start serving an accepted connection."""
+        transport: Any = None
         try:
             protocol = self.factory.buildProtocol(self._buildAddr(address))
             if protocol is None:
@@ -338,10 +339,14 @@ class _Accepting:
                 return
             number = self.sessionno
             self.sessionno = number + 1
-            protocol.makeConnection(self.transport(sock, protocol, address, self, number, self.reactor))
+            transport = self.transport(sock, protocol, address, self, number, self.reactor)
+            protocol.makeConnection(transport)
         except Exception:  # noqa: BLE001 - whatever it was, the other connections go on
             _log.failure("a connection accepted on {port} could not be served", port=self)
-            sock.close()
+            if transport is None:
+                sock.close()
+            else:
+                transport.abortConnection()
 
     def _pause(self, why: str) -> None:
         """Stop accepting for a moment; connections wait in the backlog. Says so once a minute at most."""

@@ -36,7 +36,7 @@ class Prefix:
             ConfError: another node has it, or it cannot be made or written.
         """
         try:
-            os.makedirs(os.path.join(path, "logs"), mode=0o700, exist_ok=True)
+            os.makedirs(path, mode=0o700, exist_ok=True)
             fd = _open_locked(os.path.join(path, PID_FILE))
         except OSError as error:
             raise ConfError(f"cannot use prefix {path}: {error.strerror}") from error

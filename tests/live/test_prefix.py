@@ -1,0 +1,68 @@
+"""Who owns a prefix: locks of real processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kongtwist.conf_kinds import ConfError
+from kongtwist.prefix import PID_FILE, Prefix, running_pid
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class PrefixTests(SynchronousTestCase):
+    """`Prefix` and `running_pid`."""
+
+    def setUp(self) -> None:
+        self.path = os.path.abspath(self.mktemp())
+
+    def owner(self) -> subprocess.Popen[str]:
+        """Another process that owns the prefix."""
+        program = (
+            f"from kongtwist.prefix import Prefix; p = Prefix.claim({self.path!r}); print('ready', flush=True); input()"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.addCleanup(process.communicate)
+        self.addCleanup(process.kill)
+        assert process.stdout is not None
+        self.assertEqual(process.stdout.readline(), "ready\n")
+        return process
+
+    def test_claimed_and_released(self) -> None:
+        """The directory is made for its owner alone, names the process, and forgets it at the end."""
+        self.assertIsNone(running_pid(self.path))
+        prefix = Prefix.claim(self.path)
+        self.assertEqual(os.stat(self.path).st_mode & 0o777, 0o700)
+        self.assertEqual(Path(self.path, PID_FILE).read_text(), f"{os.getpid()}\n")
+        prefix.release()
+        self.assertIsNone(running_pid(self.path))
+        Prefix.claim(self.path).release()
+
+    def test_second_owner(self) -> None:
+        """A second node is refused, and others see the first one's process id."""
+        process = self.owner()
+        self.assertEqual(running_pid(self.path), process.pid)
+        error = self.assertRaises(ConfError, Prefix.claim, self.path)
+        self.assertEqual(str(error), f"kongtwist is already running in {self.path}")
+
+    def test_killed_owner(self) -> None:
+        """What a killed node leaves is no running node."""
+        process = self.owner()
+        process.kill()
+        process.wait()
+        self.assertTrue(Path(self.path, PID_FILE).exists())
+        self.assertIsNone(running_pid(self.path))
+        Prefix.claim(self.path).release()
+
+    def test_cannot_be_made(self) -> None:
+        """A prefix that cannot be a directory is refused in a sentence."""
+        Path(self.path).write_text("")
+        error = self.assertRaises(ConfError, Prefix.claim, self.path)
+        self.assertRegex(str(error), f"^cannot use prefix {self.path}: ")
