@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
 from twisted.internet.task import Clock
-from twisted.logger import FilteringLogObserver, Logger, LogLevel, LogPublisher
+from twisted.logger import FilteringLogObserver, ILogObserver, Logger, LogLevel, LogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -28,6 +29,16 @@ def exchange(**changes: Any) -> Exchange:
         "request_id": REQUEST_ID, "block": SimpleNamespace(first=headers.get),
     }  # fmt: skip
     return cast(Exchange, SimpleNamespace(**{**facts, **changes}))
+
+
+def recorder(writes: list[bytes]) -> Callable[[LogFile, bytes], int]:
+    """A stand-in for `LogFile.write` that takes everything."""
+
+    def write(_: LogFile, data: bytes) -> int:
+        writes.append(data)
+        return len(data)
+
+    return write
 
 
 class MaskingTests(SynchronousTestCase):
@@ -122,7 +133,7 @@ class AccessLogTests(SynchronousTestCase):
     def test_batches_are_whole_lines(self) -> None:
         """A full batch is written at once, with one system call that ends at a line's end."""
         writes: list[bytes] = []
-        self.patch(LogFile, "write", lambda _, data: writes.append(data) or len(data))
+        self.patch(LogFile, "write", recorder(writes))
         for _ in range(2000):
             self.log.log(exchange(headers={b"user-agent": b"x" * 400}))
         self.assertGreater(len(writes), 10)
@@ -143,7 +154,7 @@ class AccessLogTests(SynchronousTestCase):
     def test_failing_disk_is_reported_once(self) -> None:
         """A full disk loses lines, counts them, says so once, and traffic goes on."""
         events: list[Any] = []
-        self.log._logger = Logger(observer=events.append)
+        self.log._logger = Logger(observer=cast(ILogObserver, events.append))
 
         def full(_: LogFile, data: bytes) -> int:
             raise OSError(28, "No space left on device")
@@ -165,7 +176,7 @@ class AccessLogTests(SynchronousTestCase):
         self.assertLess(kept, 1100 * 1024)
         self.assertGreater(self.log.lost, 0)
         taken: list[bytes] = []
-        self.patch(LogFile, "write", lambda _, data: taken.append(data) or len(data))
+        self.patch(LogFile, "write", recorder(taken))
         self.clock.advance(1)
         self.assertEqual(sum(map(len, taken)), kept)
         self.assertTrue(b"".join(taken).endswith(b'"\n'))

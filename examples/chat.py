@@ -1,0 +1,1 @@
+../kongtwist/demo/chat.py

@@ -1,0 +1,1 @@
+../kongtwist/demo/ticker.py

@@ -1,0 +1,256 @@
+"""The demo's upstreams and its overlay, without sockets."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from typing import Any, cast
+
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.test.requesthelper import DummyRequest
+
+from kongtwist.demo import Demo, DemoPages, demo_overlay
+from kongtwist.demo.chat import HOST, ChatMember, ChatRoom
+from kongtwist.demo.ticker import KEPT, Market, TickerResource
+
+
+class Listener:
+    """A member of the room that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[dict[str, Any]] = []
+
+    def tell(self, message: dict[str, Any]) -> None:
+        self.told.append(message)
+
+    def lines(self) -> list[tuple[str, str]]:
+        return [(each["name"], each["text"]) for each in self.told if each["type"] == "message"]
+
+
+class ChatRoomTests(SynchronousTestCase):
+    """Who hears what."""
+
+    def setUp(self) -> None:
+        self.room = ChatRoom(lambda: 1000.0)
+
+    def enter(self) -> Listener:
+        listener = Listener()
+        self.room.enter(cast(ChatMember, listener))
+        return listener
+
+    def test_everyone_hears(self) -> None:
+        """A line goes to all, under the name of who said it."""
+        ada, ben = self.enter(), self.enter()
+        self.room.rename(cast(ChatMember, ada), "Ada")
+        self.room.say("Ada", " hello ")
+        self.assertEqual((ada.lines(), ben.lines()), ([("Ada", "hello")], [("Ada", "hello")]))
+
+    def test_newcomer_sees_history(self) -> None:
+        """Who comes later is shown what was said before, with ids to tell known lines by."""
+        self.enter()
+        self.room.say("Ada", "one")
+        welcome = self.enter().told[0]
+        self.assertEqual([(line["id"], line["text"]) for line in welcome["history"]], [(1, "one")])
+
+    def test_names_are_unique(self) -> None:
+        """Nobody can take another's name, nor the host's; an empty name changes nothing."""
+        ada, ben = self.enter(), self.enter()
+        taken = ((ada, "Ada", "Ada"), (ben, "Ada", "Ada 2"), (ben, HOST, f"{HOST} 2"), (ada, " ", "Ada"))
+        for member, wanted, given in taken:
+            self.room.rename(cast(ChatMember, member), wanted)
+            self.assertEqual(self.room.members[cast(ChatMember, member)], given)
+
+    def test_leaving(self) -> None:
+        """Who left hears nothing more and is told of to the others."""
+        ada, ben = self.enter(), self.enter()
+        self.room.leave(cast(ChatMember, ada))
+        self.room.say("x", "gone?")
+        self.assertEqual(ada.lines(), [])
+        self.assertIn({"type": "presence", "members": ["guest-2"]}, ben.told)
+
+    def test_host_speaks_to_somebody_only(self) -> None:
+        """The host keeps the room alive while somebody is there, and is silent otherwise."""
+        self.room.host_says()
+        self.assertEqual(list(self.room.history), [])
+        ada = self.enter()
+        self.room.host_says()
+        self.assertEqual([name for name, _ in ada.lines()], [HOST])
+
+
+class MarketTests(SynchronousTestCase):
+    """What a client that comes back is given."""
+
+    def setUp(self) -> None:
+        self.market = Market(random.Random(1), lambda: 1000.0)
+
+    def test_resume(self) -> None:
+        """After an id come exactly the trades that followed it; after the newest come none."""
+        ids = [self.market.trade().id for _ in range(10)]
+        self.assertEqual([trade.id for trade in self.market.since(ids[3]) or []], ids[4:])
+        self.assertEqual(self.market.since(ids[9]), [])
+
+    def test_too_long_ago(self) -> None:
+        """An id that is no longer known, or never was, cannot be resumed from."""
+        first = self.market.trade().id
+        for _ in range(KEPT + 1):
+            self.market.trade()
+        self.assertIsNone(self.market.since(first))
+        self.assertIsNone(self.market.since(self.market.last_id + 1))
+
+    def test_event(self) -> None:
+        """A trade is an event with id, type and JSON data, ended by an empty line."""
+        event = self.market.trade().event().decode()
+        self.assertRegex(event, r"^id: 1000001\nevent: trade\ndata: \{.*\}\n\n$")
+
+
+class StreamRequest(DummyRequest):
+    """A request whose producer pushes by itself, as a transport's does."""
+
+    producer: Any = None
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        self.producer = producer
+
+    def unregisterProducer(self) -> None:
+        self.producer = None
+
+
+class TickerResourceTests(SynchronousTestCase):
+    """The stream as a client gets it."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.market = Market(random.Random(1), lambda: 1000.0)
+        self.ticker = TickerResource(self.clock, self.market)
+        self.ticker.start()
+
+    def request(self, path: bytes = b"/", headers: dict[bytes, bytes] | None = None, **args: bytes) -> Any:
+        request: Any = StreamRequest([])
+        request.path = path
+        request.args = {name.encode(): [value] for name, value in args.items()}
+        for name, value in (headers or {}).items():
+            request.requestHeaders.setRawHeaders(name, [value])
+        request.render(self.ticker)
+        return request
+
+    @staticmethod
+    def ids(request: Any) -> list[int]:
+        return [int(found) for found in re.findall(rb"^id: (\d+)", b"".join(request.written), re.MULTILINE)]
+
+    def test_snapshot_then_trades(self) -> None:
+        """A new client gets all prices and then each trade."""
+        request = self.request()
+        self.clock.pump([0.25] * 3)
+        self.assertIn(b"event: snapshot", b"".join(request.written))
+        self.assertEqual(self.ids(request), [1_000_000, 1_000_001, 1_000_002, 1_000_003])
+
+    def test_last_event_id(self) -> None:
+        """A client that comes back gets what it missed and no snapshot."""
+        self.clock.pump([0.25] * 5)
+        request = self.request(headers={b"Last-Event-ID": b"1000003"})
+        self.assertEqual(self.ids(request), [1_000_004, 1_000_005])
+        self.assertNotIn(b"snapshot", b"".join(request.written))
+
+    def test_slow_reader_catches_up(self) -> None:
+        """Nothing is written to a client that does not read; later it gets everything in order."""
+        request = self.request()
+        request.producer.pauseProducing()
+        before = len(request.written)
+        self.clock.pump([0.25] * 4)
+        self.assertEqual(len(request.written), before)
+        request.producer.resumeProducing()
+        self.assertEqual(self.ids(request)[1:], [1_000_001, 1_000_002, 1_000_003, 1_000_004])
+
+    def test_symbols(self) -> None:
+        """A client may ask for some symbols only."""
+        request = self.request(symbols=b"oak,nonesuch")
+        self.clock.pump([0.25] * 40)
+        seen = {json.loads(data)["symbol"] for data in re.findall(rb"trade\ndata: (.*)", b"".join(request.written))}
+        self.assertEqual(seen, {"OAK"})
+
+    def test_heartbeat(self) -> None:
+        """A comment goes out every few seconds."""
+        request = self.request()
+        self.clock.advance(10)
+        self.assertIn(b": heartbeat\n\n", request.written)
+
+    def test_drop(self) -> None:
+        """A client can have its own streams ended, and nobody else's."""
+        mine, other = self.request(client=b"me"), self.request(client=b"you")
+        request: Any = DummyRequest([])
+        request.method, request.path, request.args = b"POST", b"/drop", {b"client": [b"me"]}
+        request.render(self.ticker)
+        self.assertEqual((mine.finished, other.finished), (1, 0))
+
+    def test_closing(self) -> None:
+        """When the market closes its streams end and no timer is left."""
+        request = self.request()
+        self.ticker.stop()
+        self.assertEqual(request.finished, 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class Plain:
+    """Takes rows as they are."""
+
+    def insert(self, data: dict[str, Any], *, now: int, new_id: Any) -> dict[str, Any]:
+        return {**data, "created_at": now}
+
+
+class DemoTests(SynchronousTestCase):
+    """What the demo adds to the gateway."""
+
+    entities = {"services": Plain(), "routes": Plain()}
+
+    def test_overlay(self) -> None:
+        """Everything is tagged, lies under /demo, and points at the upstreams; ids are the same at every start."""
+        urls = {"/demo": "http://127.0.0.1:1001", "/demo/chat": "ws://127.0.0.1:1002"}
+        overlay = demo_overlay(urls, self.entities, 1000)
+        self.assertEqual(overlay, demo_overlay(urls, self.entities, 1000))
+        services, routes = overlay["services"], overlay["routes"]
+        self.assertEqual(
+            {row["paths"][0]: services[row["service"]["id"]]["port"] for row in routes.values()},
+            {"/demo": 1001, "/demo/chat": 1002},
+        )
+        tags = {tuple(row["tags"]) for rows in overlay.values() for row in rows.values()}
+        self.assertEqual(tags, {("kongtwist-demo",)})
+        self.assertTrue(all(row["id"] == key for rows in overlay.values() for key, row in rows.items()))
+
+    def test_upstreams_on_loopback(self) -> None:
+        """The upstreams listen on loopback ports only, three of them, and say where."""
+        reactor = MemoryReactorClock()
+        demo = Demo(cast(Any, reactor), self.entities, proxy="localhost:8000")
+        demo.startService()
+        self.assertEqual([(port, interface) for port, _, _, interface in reactor.tcpServers], [(0, "127.0.0.1")] * 3)
+        self.assertIn("http://localhost:8000/demo/", "\n".join(demo.lines()))
+
+    def page(self, path: bytes, **headers: bytes) -> Any:
+        request: Any = DummyRequest([])
+        request.path = path
+        for name, value in headers.items():
+            request.requestHeaders.setRawHeaders(name.replace("_", "-").encode(), [value])
+        request.redirect = lambda url: request.responseHeaders.setRawHeaders(b"location", [url])
+        request.render(DemoPages())
+        return request
+
+    def test_page_needs_nothing_from_elsewhere(self) -> None:
+        """All the page names is served here, and its policy forbids other sources."""
+        page = self.page(b"/")
+        html = b"".join(page.written).decode()
+        for name in re.findall(r'(?:href|src)="([^"#]+)"', html):
+            self.assertTrue(b"".join(self.page(b"/" + name.encode()).written), name)
+        self.assertNotRegex(html, r"(?:https?:)?//")
+        self.assertIn(b"default-src 'none'", page.responseHeaders.getRawHeaders(b"content-security-policy")[0])
+
+    def test_folder(self) -> None:
+        """Asked for without the slash, the page sends the browser to the folder its links start from."""
+        request = self.page(b"/", X_Forwarded_Path=b"/api/demo")
+        self.assertEqual(request.responseHeaders.getRawHeaders(b"location"), [b"demo/"])
+        self.assertIsNone(self.page(b"/", X_Forwarded_Path=b"/demo/").responseHeaders.getRawHeaders(b"location"))
+
+    def test_unknown_file(self) -> None:
+        """There is nothing else to be had, the package's files least of all."""
+        self.assertEqual(self.page(b"/../chat.py").responseCode, 404)
