@@ -1,0 +1,239 @@
+"""What all back ends share: planning writes one after the other, committing them together, telling subscribers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from twisted.internet.defer import Deferred
+
+from ..core.storage import Change, Dataset, Page
+from ..entities import Entity, EntityError
+from ..entities.schema import Row
+from .ledger import Ledger
+
+__all__ = ["BaseStorage", "StorageError"]
+
+T = TypeVar("T")
+Plan = Callable[[Ledger], tuple[Any, list[Change]]]
+
+
+class StorageError(Exception):
+    """Storage cannot be opened or written; the argument is a sentence for the operator."""
+
+
+class BaseStorage:
+    """A back end whose rows are in memory; subclasses make changes durable in `_commit`.
+
+    Args:
+        registry: the entities.
+        now: epoch seconds.
+        new_id: makes UUIDs.
+    """
+
+    kind = "off"
+    writable = True
+
+    def __init__(
+        self, registry: Mapping[str, Entity], now: Callable[[], float], new_id: Callable[[], str] = lambda: str(uuid4())
+    ) -> None:
+        self.registry = registry
+        self._now, self._new_id = now, new_id
+        self._ledger = Ledger(registry)
+        self._subscribers: list[Callable[[Sequence[Change]], None]] = []
+        self._waiting: list[tuple[Plan, Deferred[Any]]] = []
+        self._committing: Deferred[None] | None = None
+        self._idle: list[Deferred[None]] = []
+        self._closed = False
+
+    # -- for subclasses --------------------------------------------------------------------------------------------------
+
+    async def _commit(self, changes: Sequence[Change]) -> None:
+        """Make changes durable, all or none. Raises StorageError."""
+
+    async def open(self) -> None:
+        """Nothing to make ready."""
+
+    async def close(self) -> None:
+        """Wait for the writes under way."""
+        self._closed = True
+        if self._committing is not None:
+            idle: Deferred[None] = Deferred()
+            self._idle.append(idle)
+            await idle
+
+    def reachable(self) -> bool:
+        return not self._closed
+
+    # -- reading ---------------------------------------------------------------------------------------------------------
+
+    def load(self) -> Dataset:
+        return self._ledger.dataset()
+
+    def subscribe(self, callback: Callable[[Sequence[Change]], None]) -> None:
+        self._subscribers.append(callback)
+
+    def get(self, entity: str, key: str) -> Row | None:
+        return self._living(self._ledger.get(entity, key))
+
+    def find(self, entity: str, field: str, value: Any) -> Row | None:
+        return self._living(self._ledger.find(entity, field, value))
+
+    def children(self, entity: str, field: str, parent_id: str) -> list[Row]:
+        return [row for row in self._ledger.children(entity, field, parent_id) if self._living(row)]
+
+    def page(
+        self,
+        entity: str,
+        size: int,
+        offset: str | None = None,
+        *,
+        parent: tuple[str, str] | None = None,
+        tags: tuple[str, Sequence[str]] | None = None,
+    ) -> Page:
+        found = self._ledger.page(entity, size, offset, parent, tags)
+        return Page([row for row in found.rows if self._living(row)], found.offset)
+
+    def tags(self) -> list[Row]:
+        """All tags in use, one row per tagged row."""
+        return list(self._ledger.tagged())
+
+    def _living(self, row: Row | None) -> Row | None:
+        return None if row is None or (row.get("expires_at") or float("inf")) < self._now() else row
+
+    # -- writing ---------------------------------------------------------------------------------------------------------
+
+    async def insert(self, entity: str, data: Mapping[str, Any]) -> Row:
+        return await self.write(lambda ledger: self._plan_insert(ledger, entity, data))
+
+    def _plan_insert(self, ledger: Ledger, entity: str, data: Mapping[str, Any]) -> tuple[Row, list[Change]]:
+        kind = self.registry[entity]
+        row = kind.insert(ledger.resolve(kind, data), now=self._now(), new_id=self._new_id)
+        if ledger.get(entity, row["id"]) is not None:
+            raise EntityError.primary_key_violation({"id": row["id"]})
+        return row, ledger.plan_write(entity, row)
+
+    async def update(self, entity: str, key: str, patch: Mapping[str, Any]) -> Row:
+        def plan(ledger: Ledger) -> tuple[Row, list[Change]]:
+            kind = self.registry[entity]
+            stored = ledger.get(entity, key)
+            if stored is None:
+                raise EntityError.not_found({"id": key})
+            row = kind.update(stored, ledger.resolve(kind, patch), now=self._now())
+            if row["id"] != key:
+                raise EntityError.schema_violation({"id": "immutable field cannot be updated"})
+            return row, ledger.plan_write(entity, row)
+
+        return await self.write(plan)
+
+    async def upsert(self, entity: str, key: Mapping[str, Any], data: Mapping[str, Any]) -> Row:
+        def plan(ledger: Ledger) -> tuple[Row, list[Change]]:
+            kind = self.registry[entity]
+            ((field, value),) = key.items()
+            stored = ledger.get(entity, value) if field == "id" else ledger.find(entity, field, value)
+            given = {**ledger.resolve(kind, data), field: value}
+            row = kind.upsert(given, stored, now=self._now(), new_id=self._new_id)
+            return row, ledger.plan_write(entity, row)
+
+        return await self.write(plan)
+
+    async def delete(self, entity: str, key: str) -> Row | None:
+        def plan(ledger: Ledger) -> tuple[Row | None, list[Change]]:
+            row = ledger.get(entity, key)
+            return row, [] if row is None else ledger.plan_delete(entity, row)
+
+        return await self.write(plan)
+
+    async def expire(self) -> int:
+        """Delete rows whose time to live is over; how many."""
+        now = self._now()
+        if not self._ledger.expired(now):
+            return 0
+
+        def plan(ledger: Ledger) -> tuple[int, list[Change]]:
+            changes: list[Change] = []
+            for entity, key in ledger.expired(now):
+                row = ledger.get(entity, key)
+                if row is not None:
+                    changes.extend(ledger.plan_delete(entity, row))
+            return len(changes), changes
+
+        return await self.write(plan)
+
+    async def replace(self, dataset: Dataset) -> None:
+        """Put a whole new configuration in place of the present one, at once or not at all."""
+
+        def plan(ledger: Ledger) -> tuple[None, list[Change]]:
+            present = ledger.dataset()
+            gone = [
+                Change("delete", name, None, row)
+                for name in reversed(list(self.registry))
+                for key, row in present.get(name, {}).items()
+                if key not in dataset.get(name, {})
+            ]
+            there = [
+                Change(
+                    "update" if key in present.get(name, {}) else "create", name, row, present.get(name, {}).get(key)
+                )
+                for name in self.registry
+                for key, row in dataset.get(name, {}).items()
+                if present.get(name, {}).get(key) != row
+            ]
+            return None, [*gone, *there]
+
+        await self.write(plan)
+
+    async def write(self, plan: Callable[[Ledger], tuple[T, list[Change]]]) -> T:
+        """Run a plan on the newest state and make what it changes durable.
+
+        Plans that come while a commit is under way are committed together after it.
+
+        Args:
+            plan: gets the ledger, gives its result and the changes; it must not apply them.
+        """
+        if self._closed:
+            raise EntityError.unavailable("the gateway is stopping")
+        answered: Deferred[T] = Deferred()
+        self._waiting.append((plan, answered))
+        if self._committing is None:
+            self._committing = Deferred.fromCoroutine(self._run())
+            if self._committing.called:
+                self._committing = None
+        return await answered
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, []
+                await self._commit_batch(batch)
+        finally:
+            self._committing = None
+            idle, self._idle = self._idle, []
+            for each in idle:
+                each.callback(None)
+
+    async def _commit_batch(self, batch: list[tuple[Plan, Deferred[Any]]]) -> None:
+        done: list[tuple[Any, Deferred[Any]]] = []
+        changes: list[Change] = []
+        for plan, answered in batch:
+            try:
+                result, planned = plan(self._ledger)
+            except Exception as refused:  # whatever a plan raises is its writer's answer
+                answered.errback(refused)
+                continue
+            self._ledger.apply(planned)
+            changes.extend(planned)
+            done.append((result, answered))
+        if changes:
+            try:
+                await self._commit(changes)
+            except StorageError as failed:
+                self._ledger.revert(changes)
+                for _, answered in done:
+                    answered.errback(EntityError.unavailable(str(failed)))
+                return
+            for callback in self._subscribers:
+                callback(changes)
+        for result, answered in done:
+            answered.callback(result)

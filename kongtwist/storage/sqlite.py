@@ -1,0 +1,166 @@
+"""SQLite: the embedded default. Every acknowledged write has reached the disk.
+
+Write-ahead log with ``synchronous=FULL``: a commit returns after its fsync, so neither kill -9 nor a power cut loses an
+acknowledged row (sqlite.org/wal.html). One thread of our own does all work on the file; writes that wait for it are
+committed together. A lock beside the file keeps a second gateway out.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+
+from ..core.storage import Change
+from ..entities import Entity
+from ..entities.schema import Row
+from .base import BaseStorage, StorageError
+
+__all__ = ["SCHEMA_VERSION", "SQLiteStorage"]
+
+SCHEMA_VERSION = 1
+"""Version of the tables' shape, kept in ``PRAGMA user_version``; a file of a newer one is refused."""
+
+
+class SQLiteStorage(BaseStorage):
+    """Rows in memory and in a SQLite file.
+
+    Args:
+        path: the file; made with mode 0600 where missing.
+        registry: the entities; each has a table of its name.
+        reactor: for the thread.
+        now: epoch seconds.
+    """
+
+    kind = "sqlite"
+
+    def __init__(
+        self, path: str, registry: Mapping[str, Entity], reactor: Any, now: Callable[[], float], **options: Any
+    ) -> None:
+        super().__init__(registry, now, **options)
+        self.path = os.path.abspath(path)
+        self._reactor = reactor
+        self._pool = ThreadPool(1, 1, "kongtwist-sqlite")
+        self._connection: sqlite3.Connection | None = None
+        self._lock = -1
+        self._failed = ""
+
+    async def open(self) -> None:
+        """Raises StorageError: the file is locked, unreadable, damaged, or of a newer version."""
+        self._pool.start()
+        try:
+            rows = await deferToThreadPool(self._reactor, self._pool, self._open)
+        except (sqlite3.Error, OSError) as error:
+            self._pool.stop()
+            raise StorageError(f"cannot open the database {self.path}: {error}") from error
+        except StorageError:
+            self._pool.stop()
+            raise
+        for name, found in rows.items():
+            self._ledger.apply([Change("create", name, row, None) for row in found])
+
+    async def close(self) -> None:
+        await super().close()
+        if self._pool.started and not self._pool.joined:
+            await deferToThreadPool(self._reactor, self._pool, self._close)
+            self._pool.stop()
+
+    def reachable(self) -> bool:
+        return super().reachable() and not self._failed
+
+    async def _commit(self, changes: Sequence[Change]) -> None:
+        try:
+            await deferToThreadPool(self._reactor, self._pool, self._write, changes)
+        except (sqlite3.Error, OSError) as error:
+            self._failed = f"the database {self.path} cannot be written: {error}"
+            raise StorageError(self._failed) from error
+        self._failed = ""
+
+    # -- in the thread -----------------------------------------------------------------------------------------------------
+
+    def _open(self) -> dict[str, list[Row]]:
+        directory = os.path.dirname(self.path)
+        self._take_lock()
+        new = not os.path.exists(self.path)
+        if new:
+            os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        self._connection = connection
+        connection.execute("PRAGMA busy_timeout = 5000")
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise StorageError(
+                f"the database {self.path} is on a file system without write-ahead logs; use a local disk"
+            )
+        connection.execute("PRAGMA synchronous = FULL")
+        self._migrate(connection)
+        if new:
+            handle = os.open(directory, os.O_RDONLY)
+            os.fsync(handle)  # the file's name must survive too
+            os.close(handle)
+        return {
+            name: [json.loads(text) for (text,) in connection.execute(f'SELECT document FROM "{name}"')]
+            for name, entity in self.registry.items()
+            if entity.stored
+        }
+
+    def _take_lock(self) -> None:
+        self._lock = os.open(self.path + ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise StorageError(
+                f"the database {self.path} is in use by another gateway; stop it, or give this one another sqlite_path"
+            ) from None
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise StorageError(
+                f"the database {self.path} was written by a newer kongtwist (schema {version}, this one knows "
+                f"{SCHEMA_VERSION}); start that one"
+            )
+        connection.execute("BEGIN IMMEDIATE")
+        for name, entity in self.registry.items():
+            if entity.stored:
+                connection.execute(
+                    f'CREATE TABLE IF NOT EXISTS "{name}" (id TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID'
+                )
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+
+    def _write(self, changes: Sequence[Change]) -> None:
+        connection = self._connection
+        assert connection is not None
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for change in changes:
+                if change.new is None:
+                    assert change.old is not None
+                    connection.execute(f'DELETE FROM "{change.entity}" WHERE id = ?', (change.old["id"],))
+                else:
+                    document = json.dumps(change.new, separators=(",", ":"), ensure_ascii=False)
+                    connection.execute(
+                        f'INSERT INTO "{change.entity}" (id, document) VALUES (?, ?) '
+                        "ON CONFLICT (id) DO UPDATE SET document = excluded.document",
+                        (change.new["id"], document),
+                    )
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._connection.close()
+            self._connection = None
+        os.close(self._lock)
