@@ -21,7 +21,7 @@ CREDENTIALS = Entity(
         "id": Uuid(),
         "created_at": Timestamp(),
         "consumer": Foreign("consumers", on_delete="cascade", required=True, text="Who the key belongs to."),
-        "key": String(auto=True, unique=True, text="The key; made at random when it is not given."),
+        "key": String(required=False, auto=True, unique=True, text="The key; made at random when it is not given."),
         "tags": tags(),
     },
     endpoint_key="key",

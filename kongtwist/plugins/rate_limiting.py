@@ -32,7 +32,7 @@ _DIGITS = tuple(str(number).encode() for number in range(2001))
 
 _REDIS: dict[str, Field] = {
     "host": String(checks=(host,), text="Host of the Redis server (policy redis)."),
-    "port": Integer(default=6379, between=[0, 65535], text="Its port."),
+    "port": Integer(default=6379, between=[0, 65535], text="The TCP port of the server."),
     "timeout": Integer(default=2000, between=[0, 2147483646], text="Milliseconds to connect, send and read, each."),
     "username": String(referenceable=True, text="User to log in as; null: none."),
     "password": String(encrypted=True, referenceable=True, len_min=0, text="Password to log in with; null: none."),
