@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Install the real peers that tests/live talk to: Debian packages, and Node's ws beside the tests.
+# What cannot be installed is named; the tests that need it are then skipped, or fail where CI=true.
+set -u
+cd "$(dirname "$0")/live" || exit 1
+
+missing=()
+while read -r command package; do
+  command -v "$command" >/dev/null 2>&1 || missing+=("$package")
+done <<'LIST'
+nginx nginx-light
+chromium chromium
+chromedriver chromium-driver
+curl curl
+node nodejs
+npm npm
+openssl openssl
+LIST
+
+if [ ${#missing[@]} -gt 0 ]; then
+  root=()
+  [ "$(id -u)" = 0 ] || root=(sudo -n)
+  if command -v apt-get >/dev/null 2>&1 && "${root[@]}" true 2>/dev/null; then
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive sh -c \
+      "apt-get -qq update; apt-get -qq install -y --no-install-recommends ${missing[*]}" >/dev/null ||
+      echo "could not install: ${missing[*]}" >&2
+  else
+    echo "not installed, tests that need them are skipped: ${missing[*]}" >&2
+  fi
+fi
+
+if command -v npm >/dev/null 2>&1 && [ ! -d node_modules/ws ]; then
+  npm ci --silent --no-audit --no-fund || echo "could not install Node's ws" >&2
+fi
+exit 0

@@ -1,0 +1,261 @@
+"""The rules of docs/architecture.md, checked on the source.
+
+An exemption is one line in `EXEMPT` with its reason; one that is no longer needed fails too: the list can only shrink.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+ROOT = Path(__file__).resolve().parents[1]
+
+MODULE_LINES = 600
+FUNCTION_LINES = 80
+
+CODE = ("kongtwist", "twisted", "tests", "examples", "benchmarks")
+"""Folders whose Python files are looked at."""
+
+EXEMPT: dict[tuple[str, str], str] = {
+    ("unit tests", "tests/unit/test_counters.py:subprocess"): "memory shared by two processes: no socket, no waiting",
+}
+"""(rule, ``path`` or ``path:name``) -> why this may be so."""
+
+PURE = ("entities", "core", "plugins")
+IMPURE = ("twisted", "autobahn", "grpc", "kafka", "treq", "socket", "asyncio", "threading", "subprocess", "selectors")
+"""What `PURE` packages never import: they do no I/O."""
+
+MAY_IMPORT: dict[str, frozenset[str]] = {
+    "entities": frozenset(),
+    "core": frozenset({"entities"}),
+    "plugins": frozenset({"core", "entities"}),
+    "protocols": frozenset({"core", "entities"}),
+    "storage": frozenset({"core", "entities"}),
+    "admin": frozenset({"core", "entities"}),
+    "observability": frozenset({"core", "entities"}),
+    "resources": frozenset({"core", "entities", "protocols"}),
+    "conf": frozenset({"entities"}),
+    "listeners": frozenset({"conf", "observability"}),
+}
+"""Part -> parts of ours it may import; a part may always import itself and the package's constants."""
+
+PARTS = {
+    "conf_kinds": "conf",
+    "conf_properties": "conf",
+    "conf_unbuilt": "conf",
+    "conf_document": "conf",
+    "tls": "listeners",
+    "prefix": "listeners",
+    "signals": "listeners",
+    "reactor": "listeners",
+}
+"""Top-level modules that belong to a part of another name. Those in neither table are composition: no rule."""
+
+REACTOR_USERS = ("kongtwist/tap.py", "kongtwist/worker.py", "kongtwist/cli.py")
+"""The only modules of the package that may touch the global reactor."""
+
+
+@cache
+def sources() -> dict[str, ast.Module]:
+    """Path from the root -> syntax tree, of all Python files."""
+    return {
+        str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8"))
+        for folder in CODE
+        for path in sorted((ROOT / folder).rglob("*.py"))
+    }
+
+
+def package() -> Iterator[tuple[str, ast.Module]]:
+    """Of the package's modules alone."""
+    return ((path, tree) for path, tree in sources().items() if path.startswith("kongtwist/"))
+
+
+def part_of(path: str) -> str:
+    """The part of the package a module belongs to: its sub-package, or its own name."""
+    first = path.removeprefix("kongtwist/").partition("/")[0].removesuffix(".py")
+    return PARTS.get(first, first)
+
+
+def imports(path: str, tree: ast.Module) -> Iterator[str]:
+    """Absolute dotted names of everything a module imports, wherever in it."""
+    here = path.removesuffix("/__init__.py").removesuffix(".py").split("/")
+    depth = len(here) if path.endswith("/__init__.py") else len(here) - 1
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = here[: depth - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{base}.{each.name}" for each in node.names)
+
+
+def functions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Qualified names and nodes of all functions."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield prefix + node.name, node
+            yield from functions(node, f"{prefix}{node.name}.")
+        elif isinstance(node, ast.ClassDef):
+            yield from functions(node, f"{prefix}{node.name}.")
+        else:
+            yield from functions(node, prefix)
+
+
+def within(node: ast.AST) -> Iterator[ast.AST]:
+    """A node's descendants without those in functions defined in it."""
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from within(child)
+
+
+class ArchitectureTests(SynchronousTestCase):
+    """One method for each rule."""
+
+    def check(self, rule: str, found: dict[str, str]) -> None:
+        """Fail with what was found and is not exempt, and with exemptions that nothing needs.
+
+        Args:
+            rule: the rule's name.
+            found: ``path`` or ``path:name`` -> what is wrong there.
+        """
+        exempt = {where for name, where in EXEMPT if name == rule}
+        broken = [f"{where}: {what}" for where, what in sorted(found.items()) if where not in exempt]
+        self.assertEqual(broken, [], f"{rule}:\n" + "\n".join(broken))
+        self.assertEqual(exempt - set(found), set(), f"{rule}: exemptions that nothing needs any more")
+
+    def test_module_length(self) -> None:
+        """No module is longer than can be read at once."""
+        lengths = {path: len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in sources()}
+        self.check("module length", {path: f"{n} lines" for path, n in lengths.items() if n > MODULE_LINES})
+
+    def test_function_length(self) -> None:
+        """Nor is any function."""
+        found = {}
+        for path, tree in sources().items():
+            for name, node in functions(tree):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                if lines > FUNCTION_LINES:
+                    found[f"{path}:{name}"] = f"{lines} lines"
+        self.check("function length", found)
+
+    def test_import_rules(self) -> None:
+        """Parts import only what the table allows."""
+        found = {}
+        for path, tree in package():
+            allowed = MAY_IMPORT.get(part_of(path))
+            if allowed is None:
+                continue
+            for name in imports(path, tree):
+                if name.startswith("kongtwist."):
+                    second = name.split(".")[1]
+                    part = PARTS.get(second, second)
+                    if part not in allowed | {part_of(path), "KONG_VERSION", "VERSION"}:
+                        found[f"{path}:{name}"] = "may not be imported here"
+        self.check("imports", found)
+
+    def test_purity(self) -> None:
+        """What decides does no I/O."""
+        found = {
+            f"{path}:{name}": "does I/O"
+            for path, tree in package()
+            if part_of(path) in PURE
+            for name in imports(path, tree)
+            if name.split(".")[0] in IMPURE
+        }
+        self.check("purity", found)
+
+    def test_global_reactor(self) -> None:
+        """Everybody but the program's entry points is given a reactor."""
+        found = {
+            path: "touches the global reactor"
+            for path, tree in package()
+            if path not in REACTOR_USERS
+            and any(f"{name}.".startswith("twisted.internet.reactor.") for name in imports(path, tree))
+        }
+        self.check("global reactor", found)
+
+    def test_one_dialect(self) -> None:
+        """Waiting is written with async def: no inlineCallbacks anywhere."""
+        found = {
+            f"{path}:{name}": "another dialect"
+            for path, tree in sources().items()
+            for name in imports(path, tree)
+            if name.endswith((".inlineCallbacks", ".returnValue"))
+        }
+        self.check("one dialect", found)
+
+    def test_cancellation_is_not_swallowed(self) -> None:
+        """``except Exception`` around an await also catches CancelledError, which has to go on."""
+        found = {}
+        for path, tree in sources().items():
+            for name, function in functions(tree):
+                for node in within(function):
+                    if isinstance(node, ast.Try) and _swallows(node):
+                        found[f"{path}:{name}"] = f"line {node.lineno} swallows CancelledError"
+        self.check("cancellation", found)
+
+    def test_docstrings(self) -> None:
+        """Modules, public classes and public functions say what they are."""
+        found = {}
+        for path, tree in sources().items():
+            if not ast.get_docstring(tree) and (ROOT / path).stat().st_size:
+                found[path] = "module without docstring"
+            if not path.startswith("kongtwist/"):
+                continue
+            for node in tree.body:
+                if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                    continue
+                if not node.name.startswith("_") and not ast.get_docstring(node):
+                    found[f"{path}:{node.name}"] = "no docstring"
+        self.check("docstrings", found)
+
+    def test_nothing_left_open(self) -> None:
+        """No notes to oneself in the source."""
+        marks = ("TO" + "DO", "FIX" + "ME", "XX" + "X:")
+        found = {
+            path: "left open"
+            for path in sources()
+            if any(mark in (ROOT / path).read_text(encoding="utf-8") for mark in marks)
+        }
+        self.check("left open", found)
+
+    def test_unit_tests_are_alone(self) -> None:
+        """Unit tests use no sockets, no processes, no real time."""
+        alone = ("socket", "subprocess", "twisted.internet.reactor", "time.sleep")
+        found = {
+            f"{path}:{name}": "not in a unit test"
+            for path, tree in sources().items()
+            if path.startswith("tests/unit/")
+            for name in imports(path, tree)
+            if any(f"{name}.".startswith(f"{each}.") for each in alone)
+        }
+        self.check("unit tests", found)
+
+    def test_plugin_folder_is_no_package(self) -> None:
+        """An __init__.py there would hide everybody else's twistd plugins, Twisted's own included."""
+        self.assertEqual(list((ROOT / "twisted").rglob("__init__.py")), [])
+
+
+def _swallows(node: ast.Try) -> bool:
+    if not any(isinstance(each, ast.Await) for part in node.body for each in (part, *within(part))):
+        return False
+    for handler in node.handlers:
+        names = {each.id for each in ast.walk(handler.type) if isinstance(each, ast.Name)} if handler.type else set()
+        first = handler.body[0]
+        if (
+            isinstance(first, ast.If)
+            and "is_cancelled" in ast.dump(first.test)
+            and isinstance(first.body[0], ast.Raise)
+        ):
+            return False  # the same in packages that may not import Twisted
+        raises = isinstance(handler.body[-1], ast.Raise)
+        if "CancelledError" in names and raises:
+            return False
+        if (handler.type is None or names & {"Exception", "BaseException"}) and not raises:
+            return True
+    return False
