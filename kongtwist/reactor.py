@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import sys
 from select import EPOLLIN
-from typing import Any
 
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.main import installReactor
@@ -44,22 +43,18 @@ class LeanEPollReactor(EPollReactor):
             if selectable is None:  # closed by what an earlier event of this round did
                 continue
             try:
-                if event == EPOLLIN:
-                    self._read(selectable)
-                else:
+                if event != EPOLLIN:
                     self._doReadOrWrite(selectable, fd, event)
+                    continue
+                try:
+                    why = selectable.doRead()
+                except BaseException:  # noqa: BLE001 - as the stock reactor: logged, and the connection ends
+                    _log.failure("reading from {selectable!r} failed", selectable=selectable)
+                    why = sys.exc_info()[1]
+                if why:
+                    self._disconnectSelectable(selectable, why, True)
             except BaseException:  # noqa: BLE001 - as the stock reactor: whatever it was, the other connections go on
                 _log.failure("telling {selectable!r} of its end failed", selectable=selectable)
-
-    def _read(self, selectable: Any) -> None:
-        """Let a selectable read; disconnect it when that fails."""
-        try:
-            why = selectable.doRead()
-        except BaseException:  # noqa: BLE001 - as the stock reactor: logged, and the connection ends
-            _log.failure("reading from {selectable!r} failed", selectable=selectable)
-            why = sys.exc_info()[1]
-        if why:
-            self._disconnectSelectable(selectable, why, True)
 
     doIteration = doPoll
 

@@ -39,8 +39,8 @@ REASONS: dict[int, bytes] = {
     411: b"Length Required", 412: b"Precondition Failed", 413: b"Request Entity Too Large",
     414: b"Request-URI Too Large", 415: b"Unsupported Media Type", 416: b"Requested Range Not Satisfiable",
     421: b"Misdirected Request", 426: b"Upgrade Required", 429: b"Too Many Requests",
-    500: b"Internal Server Error", 501: b"Not Implemented", 502: b"Bad Gateway", 503: b"Service Temporarily Unavailable",
-    504: b"Gateway Time-out", 505: b"HTTP Version Not Supported", 507: b"Insufficient Storage",
+    500: b"Internal Server Error", 501: b"Not Implemented", 502: b"Bad Gateway",
+    503: b"Service Temporarily Unavailable", 504: b"Gateway Time-out", 505: b"HTTP Version Not Supported", 507: b"Insufficient Storage",
 }  # fmt: skip
 """Reason phrases of answers made here, as nginx words them."""
 
@@ -66,7 +66,7 @@ def nginx_page(status: int, text: bytes | None = None) -> bytes:
     )
 
 
-# -- towards the upstream ------------------------------------------------------------------------------------------------
+# -- towards the upstream --------------------------------------------------------------------------------------------
 
 
 def forwarded_lines(exchange: Exchange) -> bytes:
@@ -114,7 +114,13 @@ def path_lines(exchange: Exchange, prefix: bytes | None) -> bytes:
         prefix: what ``strip_path`` took off, or None.
     """
     target = exchange.target
-    path = exchange.mount + target[: at if (at := target.find(b"?", 1)) > 0 else len(target)]
+    at = target.find(b"?", 1)
+    path = target if at < 0 else target[:at]
+    if not exchange.mount and not exchange.trusted:
+        if prefix and prefix != b"/":
+            return b"X-Forwarded-Path: %b\r\nX-Forwarded-Prefix: %b\r\n" % (path, prefix)
+        return b"X-Forwarded-Path: %b\r\n" % path
+    path = exchange.mount + path
     if prefix is not None or exchange.mount:
         prefix = exchange.mount + (prefix or b"")
     if exchange.trusted:
@@ -147,24 +153,28 @@ def upstream_head(
         upgrade: ask for a WebSocket.
     """
     block = exchange.block
-    query = exchange.target.find(b"?", 1) if exchange.upstream_query is None else -1
-    cached = block.cache
-    rest = cached.get("request")
+    rest = block.cache.get("request")
     if rest is None:
         trailers = b"TE: trailers\r\n" if block.te_trailers else b""
-        rest = cached["request"] = b"%b%b%b\r\n" % (trailers, request_framing(block), block.forward)
+        rest = block.cache["request"] = b"%b%b%b\r\n" % (trailers, request_framing(block), block.forward)
     if exchange.upstream_body is not None:
         rest = _with_length(block, len(exchange.upstream_body))
-    head = b"".join((
-        exchange.method, b" ", path,
-        exchange.target[query:] if query > 0 else _query(exchange.upstream_query),
-        b" HTTP/1.1\r\nHost: ", host,
-        b"\r\nConnection: keep-alive\r\n" if not upgrade else b"\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n",
+    if exchange.upstream_query is not None:
+        path += _query(exchange.upstream_query)
+    else:
+        at = exchange.target.find(b"?", 1)
+        if at > 0:
+            path += exchange.target[at:]
+    head = b"%b %b HTTP/1.1\r\nHost: %b\r\nConnection: %b\r\n%b%b%b%b" % (
+        exchange.method,
+        path,
+        host,
+        b"keep-alive" if not upgrade else b"keep-alive, Upgrade\r\nUpgrade: websocket",
         exchange.forwarded(),
         path_lines(exchange, prefix),
         b"X-Kong-Request-Id: %b\r\n" % exchange.request_id if send_id else b"",
         rest,
-    ))  # fmt: skip
+    )
     changes = exchange.request_changes
     return _change_request(head, changes) if changes else head
 
@@ -250,7 +260,7 @@ def _parts(name: bytes) -> tuple[bytes, bytes, bytes | None]:
 
 _RESPONSE_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
-# -- towards the client --------------------------------------------------------------------------------------------------
+# -- towards the client ----------------------------------------------------------------------------------------------
 
 RESPONSE_DROPPED = frozenset((
     b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"content-length", b"upgrade",
@@ -271,8 +281,8 @@ class ResponseHeaders:
     """
 
     __slots__ = (
-        "_cache_key", "_cache_key_trailer", "_dropped", "proxy_latency", "request_id", "response_latency", "server",
-        "upstream_latency", "upstream_status", "via",
+        "_cache_key", "_cache_key_trailer", "_dropped", "_latencies", "proxy_latency", "request_id",
+        "response_latency", "server", "upstream_latency", "upstream_status", "via",
     )  # fmt: skip
 
     def __init__(self, names: Iterable[str] = ("server_tokens", "latency_tokens", "X-Kong-Request-Id")) -> None:
@@ -293,6 +303,7 @@ class ResponseHeaders:
         )  # fmt: skip
         # What we write replaces what the upstream (another Kong, perhaps) wrote.
         self._dropped = frozenset(name.encode() for name in ours if name in on)
+        self._latencies: dict[tuple[int, int], bytes] = {}
         self._cache_key = ("response", self._dropped, self.server, self.via, False)
         self._cache_key_trailer = ("response", self._dropped, self.server, self.via, True)
 
@@ -320,13 +331,28 @@ class ResponseHeaders:
     def of_proxied(self, exchange: Exchange, block: HeaderBlock) -> bytes:
         """Lines of an answer that came from the upstream; ``exchange.latencies`` must be set."""
         proxy, upstream = exchange.latencies or (0.0, 0.0)
-        return b"".join((
-            self.passed_on(block, exchange.block.te_trailers),
-            latency_line(b"X-Kong-Upstream-Latency", upstream) if self.upstream_latency else b"",
-            latency_line(b"X-Kong-Proxy-Latency", proxy) if self.proxy_latency else b"",
-            b"X-Kong-Upstream-Status: %d\r\n" % exchange.upstream_status if self.upstream_status else b"",
-            b"X-Kong-Request-Id: %b\r\n" % exchange.request_id if self.request_id else b"",
-        ))  # fmt: skip
+        lines = block.cache.get(self._cache_key_trailer if exchange.block.te_trailers else self._cache_key)
+        if lines is None:
+            lines = self.passed_on(block, exchange.block.te_trailers)
+        key = (int(proxy * 1000), int(upstream * 1000))
+        latencies = self._latencies.get(key)
+        if latencies is None:
+            latencies = self._latency_lines(key)
+        if self.upstream_status:
+            latencies += b"X-Kong-Upstream-Status: %d\r\n" % exchange.upstream_status
+        if self.request_id:
+            return b"%b%bX-Kong-Request-Id: %b\r\n" % (lines, latencies, exchange.request_id)
+        return lines + latencies
+
+    def _latency_lines(self, key: tuple[int, int]) -> bytes:
+        """Proxy and upstream latency (milliseconds) as lines; small ones are remembered."""
+        proxy, upstream = key
+        lines = b"X-Kong-Upstream-Latency: %d\r\n" % max(upstream, 0) if self.upstream_latency else b""
+        if self.proxy_latency:
+            lines += b"X-Kong-Proxy-Latency: %d\r\n" % max(proxy, 0)
+        if len(self._latencies) < 4096:
+            self._latencies[key] = lines
+        return lines
 
     def of_own(self, exchange: Exchange, now: float) -> bytes:
         """Lines that close the head of an answer made here.

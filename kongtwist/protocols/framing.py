@@ -18,8 +18,8 @@ LAST_CHUNK = b"0\r\n\r\n"
 FORBIDDEN_TRAILERS = frozenset((
     b"transfer-encoding", b"content-length", b"host", b"connection", b"keep-alive", b"te", b"trailer", b"upgrade",
     b"authorization", b"set-cookie", b"content-encoding", b"content-type", b"content-range", b"cache-control",
-    b"expect", b"max-forwards", b"proxy-authorization", b"proxy-connection", b"age", b"expires", b"date", b"location", b"vary",
-    b"warning", b"retry-after", b"range", b"cookie",
+    b"expect", b"max-forwards", b"proxy-authorization", b"proxy-connection", b"age", b"expires", b"date",
+    b"location", b"vary", b"warning", b"retry-after", b"range", b"cookie",
 ))  # fmt: skip
 """Fields that must not come behind a body (RFC 9110 6.5.1); dropped."""
 

@@ -1,8 +1,8 @@
 """A client's connection: finds requests in the bytes that come, one at a time, and guards the connection's limits.
 
-The channel owns reading (heads, body framing, pipelined requests, what is discarded after an early answer), the deadline
-and the end of the connection. What is sent is the exchange's business; the channel passes it to the transport and slows
-the answer down when the client does not read it.
+The channel owns reading (heads, body framing, pipelined requests, what is discarded after an early answer), the
+deadline and the end of the connection. What is sent is the exchange's business; the channel passes it to the transport
+and slows the answer down when the client does not read it.
 
 A request is served as soon as its head is complete. Its body is handed to the exchange as it comes. The next request,
 if it is there already, waits until the answer is complete, and reading stops when too much waits.
@@ -36,8 +36,8 @@ __all__ = ["HTTP1Channel"]
 _log = Logger(namespace="kongtwist.proxy")
 
 HEAD, BODY, WAIT, LINGER, TAKEN, CLOSED = range(6)
-"""What is read: a head (or nothing, when idle), a body, the next requests while an answer is pending, what comes after an
-answer that ended the connection; a transport that is somebody else's; nothing."""
+"""What is read: a head (or nothing, when idle), a body, the next requests while an answer is pending, what comes after
+an answer that ended the connection; a transport that is somebody else's; nothing."""
 
 _HELD, _PAUSED, _PIPELINED = 1, 2, 4
 """Reasons to read no more: nobody takes the body yet, the upstream reads slowly, too much is pipelined."""
@@ -83,7 +83,8 @@ class HTTP1Channel(Protocol):
     _scanner: ChunkScanner | None = None
     _discarded = 0
     _linger_until = inf
-    _unsent = 0
+    _unsent: float = 0
+    _fd = -1
     _client: tuple[HeaderBlock | None, str] = (None, "")
 
     def __init__(self, tree: Tree, relay: Relay, secure: bool) -> None:
@@ -103,6 +104,8 @@ class HTTP1Channel(Protocol):
             self.local_port = transport.getHost().port
             transport.setTcpNoDelay(True)
             transport.setTcpKeepAlive(True)
+        if hasattr(transport, "fileno"):
+            self._fd = transport.fileno()
         self.trusted = relay.real_ip.trusts(self.peer_ip)
         transport.bufferSize = relay.limits.high_water
         self.send = sender(transport)
@@ -132,6 +135,7 @@ class HTTP1Channel(Protocol):
     def connectionLost(self, reason: Failure = None) -> None:  # type: ignore[assignment]
         relay = self.relay
         relay.deadlines.drop(self)
+        relay.gone.unwatch(self._fd)
         relay.connections.discard(self)
         if self._state != TAKEN:
             relay.cells[ACTIVE] -= 1
@@ -146,7 +150,7 @@ class HTTP1Channel(Protocol):
     def pauseProducing(self) -> None:
         """The client reads slower than it is sent to."""
         self._blocked = True
-        self._unsent = inf  # type: ignore[assignment]
+        self._unsent = inf
         self._within(self.relay.limits.send_timeout)
         exchange = self.exchange
         if exchange is not None and exchange.answer_sink is not None:
@@ -509,6 +513,8 @@ class HTTP1Channel(Protocol):
     def _stop(self, why: int) -> None:
         if not self._stopped and self.transport is not None:
             self.transport.pauseProducing()  # type: ignore[attr-defined]
+            if self._fd >= 0:
+                self.relay.gone.watch(self._fd, self)
             if not self._blocked:
                 self.deadline = inf
         self._stopped |= why
@@ -517,6 +523,8 @@ class HTTP1Channel(Protocol):
         if not self._stopped & why:
             return
         self._stopped &= ~why
+        if not self._stopped:
+            self.relay.gone.unwatch(self._fd)
         if not self._stopped and self._state not in (TAKEN, CLOSED) and self.transport is not None:
             if self._state == BODY and self.exchange is not None:
                 self._within(self.relay.limits.client_body_timeout)
@@ -533,6 +541,7 @@ class HTTP1Channel(Protocol):
         transport.unregisterProducer()
         if self._stopped:
             self._stopped = 0
+            self.relay.gone.unwatch(self._fd)
             transport.resumeProducing()
         self.relay.deadlines.drop(self)
         self.relay.connections.discard(self)
@@ -577,9 +586,14 @@ class HTTP1Channel(Protocol):
         if self.exchange is None and self._state == HEAD:
             self._close(linger=False)
 
+    def peer_gone(self, reset: bool) -> None:
+        """The client hung up while nothing was read from it (`GoneWatch`)."""
+        self.cut()
+
     def cut(self) -> None:
         """End now, whatever is going on."""
         if self.transport is not None:
+            self.relay.gone.unwatch(self._fd)
             self.transport.abortConnection()  # type: ignore[attr-defined]
 
     def cut_short(self, reset: bool) -> None:

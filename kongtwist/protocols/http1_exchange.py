@@ -111,25 +111,30 @@ class HTTP1Exchange(Exchange):
     ) -> None:
         if not self.open:
             return
+        channel = self.channel
         head = self._head(status, reason, headers, length)
         self.bytes_out = len(body)
-        if self._mode == CHUNKED:
+        mode = self._mode
+        if mode == CHUNKED:
             if body and not raw:
                 body = b"%x\r\n%b\r\n" % (len(body), body)
             body += LAST_CHUNK
-        self.channel.send(head + body if body else head)
-        self._end(self._keep)
+        channel.send(head + body if body else head)
+        self._finished()
+        channel.answered(self._keep, self.body_complete, mode == UNTIL_CLOSE)
 
     def _head(self, status: int, reason: bytes, headers: bytes, length: int | None) -> bytes:
         """The head's bytes; decides about framing and what becomes of the connection."""
         self.status = status
-        keep = self.channel.keeps_alive(self)
-        framing = b""
+        self._keep = keep = self.channel.keeps_alive(self)
         if length is not None:
-            framing = b"Content-Length: %d\r\n" % length
-            self._mode = WITH_LENGTH
+            self._mode = WITH_LENGTH if self.method != b"HEAD" else BODYLESS
             self._left = length
-        elif status in (204, 304) or self.method == b"HEAD":
+            return b"%b%bContent-Length: %d\r\n%b" % (
+                _status_line(status, reason), headers, length, _KEEP if keep else _CLOSE,
+            )  # fmt: skip
+        framing = b""
+        if status in (204, 304) or self.method == b"HEAD":
             self._mode = BODYLESS
         elif self.minor:
             framing = _CHUNKED
@@ -137,8 +142,6 @@ class HTTP1Exchange(Exchange):
         else:
             keep = False
             self._mode = UNTIL_CLOSE
-        if self.method == b"HEAD":
-            self._mode = BODYLESS
         self._keep = keep
         return b"".join((_status_line(status, reason), headers, framing, _KEEP if keep else _CLOSE))
 

@@ -1,8 +1,8 @@
 """Host names to addresses: cached, looked up once however many ask, IPv6 and /etc/hosts included.
 
 The reactor's own resolver is asked (getaddrinfo in the reactor's thread pool, so /etc/hosts and nsswitch hold), which
-tells no time to live. So a name's addresses are used for `Limits.dns_positive_ttl` seconds; the first request after that
-still uses them and has them renewed in the background; if that fails, they are used on (`dns_stale_ttl`).
+tells no time to live. So a name's addresses are used for `Limits.dns_positive_ttl` seconds; the first request after
+that still uses them and has them renewed in the background; if that fails, they are used on (`dns_stale_ttl`).
 """
 
 from __future__ import annotations

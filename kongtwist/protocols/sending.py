@@ -33,7 +33,7 @@ def sender(transport: Any) -> Callable[[bytes], None]:
     send = transport.socket.send
 
     def send_now(data: bytes) -> None:
-        if transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting or not transport.connected:
+        if transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting:
             write(data)
             return
         try:
@@ -41,8 +41,8 @@ def sender(transport: Any) -> Callable[[bytes], None]:
         except BlockingIOError:
             write(data)
         except OSError:
-            # The connection is broken. Left to the transport: it fails in its own turn, not in the middle of whatever
-            # made us write (often the reading of the other side).
+            # The connection is broken, or closed by now. Left to the transport: it fails in its own turn, not in the
+            # middle of whatever made us write (often the reading of the other side).
             write(data)
         else:
             if sent != len(data):

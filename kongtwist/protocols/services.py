@@ -18,7 +18,9 @@ from ..core.head import BlockCache, HeadError
 from ..core.headers import REASONS, TOKEN, ResponseHeaders, apply_changes, nginx_page, reason_of
 from ..core.limits import Limits
 from ..core.realip import RealIP
+from ..core.streams import StreamRegistry
 from .deadlines import Deadlines
+from .gone import GoneWatch
 from .resolver import Resolver
 from .upstream import UpstreamPools
 from .upstream_tls import TLSDefaults
@@ -76,6 +78,8 @@ class Relay:
 
     Attributes:
         stopping: set when the gateway stops; connections are closed after the answer they are at.
+        gone: notices peers that hang up while nothing is read from them.
+        streams: open WebSockets and other streams that outlive their request.
         connections: open client connections (`protocols.http1_channel.HTTP1Channel`), for a graceful stop.
     """
 
@@ -110,6 +114,8 @@ class Relay:
         self.deadlines = Deadlines(reactor, monotonic)
         self.resolver = resolver or Resolver(reactor, self.limits, monotonic)
         self.pools = UpstreamPools(self)
+        self.gone = GoneWatch(reactor)
+        self.streams = StreamRegistry()
         self.next_id: Callable[[], bytes] = request_ids().__next__
         self.stopping = False
         self.connections: set[Any] = set()
@@ -130,6 +136,7 @@ class Relay:
         for channel in list(self.connections):
             channel.cut()
         self.pools.close()
+        self.gone.close()
         self.deadlines.stop()
 
     # -- the end of a request ------------------------------------------------------------------------------------------

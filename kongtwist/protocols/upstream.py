@@ -7,7 +7,7 @@ while nobody uses it makes it untrustworthy and closes it.
 
 For protocols that follow a ``101 Switching Protocols``: the user's `upgraded` is called with the connection, and
 `UpstreamConnection.detach` hands over ``(transport, early_bytes)``; from then on this module has no part in it. The
-client's side of the same is `HTTP1Exchange.take_transport`. `protocols.sending.switch_protocol` then puts another protocol
+client's side of the same is `HTTP1Exchange.take_transport`; `protocols.sending.switch_protocol` puts another protocol
 on such a transport.
 """
 
@@ -118,7 +118,7 @@ class UpstreamConnection(Protocol):
         self._read_any = False
         self._interims = 0
         self._scanner: ChunkScanner | None = None
-        self._keep = self._raw = False
+        self._keep = self._raw = self._paused = False
         self._last_raw = b""
         self._last_head: ResponseHead | None = None
 
@@ -167,10 +167,6 @@ class UpstreamConnection(Protocol):
                 self.abort()  # unsolicited: whoever came next would take it for the answer to its request
             return
         mode = self._mode
-        relay = self.pool.relay
-        self.deadline = when = relay.monotonic() + user.read_timeout
-        if when < self.wake:
-            relay.deadlines.set(self, when)
         try:
             if mode == HEAD:
                 self._read_any = True
@@ -183,6 +179,9 @@ class UpstreamConnection(Protocol):
                 user.answer_chunk(data)
         except (HeadError, FramingError) as error:
             self._fail(str(error))
+        else:
+            if self.user is not None and not self._paused:
+                self.expect(self.user.read_timeout)
 
     def connectionLost(self, reason: Failure = None) -> None:  # type: ignore[assignment]
         self.pool.relay.deadlines.drop(self)
@@ -245,11 +244,13 @@ class UpstreamConnection(Protocol):
 
     def pause(self) -> None:
         """Read no more for now."""
+        self._paused = True
         self.transport.pauseProducing()  # type: ignore[union-attr]
         self.deadline = inf
 
     def resume(self) -> None:
         """Read on."""
+        self._paused = False
         self.transport.resumeProducing()  # type: ignore[union-attr]
         if self.user is not None:
             self.expect(self.user.read_timeout)
@@ -400,22 +401,22 @@ class UpstreamConnection(Protocol):
         self.user = None
         self._mode = HEAD
         self._scanner = None
-        if extra or not self._keep:
-            self.abort() if extra else self.close()
-            return
-        self._rest()
+        if extra:
+            self.abort()
+        elif self._keep:
+            self._rest()
+        else:
+            self.close()
 
     def _rest(self) -> None:
         """Nobody's for now."""
-        limits = self.pool.relay.limits
-        most = limits.upstream_keepalive_max_requests
-        if (most and self._requests >= most) or not self.pool.keep(self):
+        if self._paused:
+            self.resume()
+        pool = self.pool
+        if self._requests >= pool.max_requests or not pool.keep(self):
             self.close()
             return
-        idle = limits.upstream_keepalive_idle_timeout
-        self.deadline = inf
-        if idle:
-            self.expect(idle)
+        self.expect(pool.idle_timeout)
 
 
 def _scan(scanner: ChunkScanner, data: bytes, raw: bool) -> bytes:
@@ -483,7 +484,7 @@ class Pool:
         all: every open connection.
     """
 
-    __slots__ = ("_creator", "address", "all", "idle", "port", "relay", "tls")
+    __slots__ = ("_creator", "address", "all", "idle", "idle_timeout", "max_requests", "port", "relay", "size", "tls")
 
     def __init__(self, relay: Relay, address: str, port: int, tls: TLSFacts | None) -> None:
         self.relay = relay
@@ -493,6 +494,10 @@ class Pool:
         self.idle: dict[UpstreamConnection, None] = {}
         self.all: dict[UpstreamConnection, None] = {}
         self._creator: ClientConnections | None = None
+        limits = relay.limits
+        self.size = limits.upstream_keepalive_pool_size
+        self.max_requests: float = limits.upstream_keepalive_max_requests or inf
+        self.idle_timeout = limits.upstream_keepalive_idle_timeout or inf
 
     def take(self) -> UpstreamConnection | None:
         """An idle connection, or None."""
@@ -504,7 +509,8 @@ class Pool:
         Raises:
             OpenSSL.SSL.Error: our certificate or key for it is unusable.
         """
-        factory = wrapped = _Connecting(self, user, seconds)
+        factory = _Connecting(self, user, seconds)
+        wrapped: ClientFactory = factory
         if self.tls is not None:
             if self._creator is None:
                 self._creator = ClientConnections(self.tls)
@@ -513,7 +519,7 @@ class Pool:
 
     def keep(self, connection: UpstreamConnection) -> bool:
         """Take a connection in as idle; False when there is no room."""
-        if len(self.idle) >= self.relay.limits.upstream_keepalive_pool_size or self.relay.stopping:
+        if len(self.idle) >= self.size or self.relay.stopping:
             return False
         self.idle[connection] = None
         return True

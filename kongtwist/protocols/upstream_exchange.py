@@ -24,7 +24,7 @@ from ..core.chain import BodyFilter, PluginFailed
 from ..core.exchange import Answer, Exchange
 from ..core.headers import REASONS, RESPONSE_DROPPED, apply_changes, host_name, upstream_head
 from .resolver import NameNotResolved
-from .upstream import Attempt, ResponseHead, UpstreamConnection
+from .upstream import Attempt, Pool, ResponseHead, UpstreamConnection
 from .upstream_tls import facts_of
 
 if TYPE_CHECKING:
@@ -85,11 +85,18 @@ class UpstreamExchange:
 
     # -- getting a connection ------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Begin the first try."""
+    def start(self, pool: Pool | None = None) -> None:
+        """Begin the first try.
+
+        Args:
+            pool: the pool to use, where the route has only one target that needs no choice and no lookup.
+        """
         self.exchange.answer_sink = self
         self._started = self.relay.monotonic()
-        self._choose()
+        if pool is not None and pool.idle:
+            self.connected(pool.idle.popitem()[0])
+        else:
+            self._choose()
 
     def _choose(self) -> None:
         """Pick a target and find its address."""
@@ -112,7 +119,7 @@ class UpstreamExchange:
             return
         if address is None:
             lookup = self._lookup = self.relay.resolver.lookup(host)
-            lookup = lookup.addCallbacks(self._resolved, self._unresolved)
+            lookup.addCallbacks(self._resolved, self._unresolved)  # type: ignore[unused-awaitable, arg-type]
         else:
             self._connect(address)
 

@@ -12,11 +12,13 @@ from twisted.web.resource import Resource
 
 from ..core.checks import check_protocol
 from ..core.exchange import Answer, Exchange
+from ..protocols.resolver import is_address
 from ..protocols.upstream_exchange import UpstreamExchange
 
 if TYPE_CHECKING:
     from ..core.compiled import CompiledRoute
     from ..protocols.services import Relay
+    from ..protocols.upstream import Pool
 
 __all__ = ["AnswerResource", "HTTPRoute", "RouteResource", "waiting_for"]
 
@@ -57,6 +59,9 @@ class HTTPRoute(RouteResource):
     def __init__(self, relay: Relay, route: CompiledRoute) -> None:
         super().__init__(relay)
         self.route = route
+        self.pool: Pool | None = None
+        if route.balancer is None and route.tls is None and route.service is not None and is_address(route.host):
+            self.pool = relay.pools.get(route.host, route.port, None)
         self._checked = route.websocket_only or route.protocols != _UNCHECKED
 
     def serve(self, exchange: Exchange) -> None:
@@ -88,7 +93,7 @@ class HTTPRoute(RouteResource):
 
     def forward(self, exchange: Exchange) -> None:
         """Relay the request to the service."""
-        UpstreamExchange(self.relay, exchange).start()
+        UpstreamExchange(self.relay, exchange).start(self.pool)
 
 
 class _Waiting:
