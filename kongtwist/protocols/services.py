@@ -18,7 +18,7 @@ from ..core.head import BlockCache, HeadError
 from ..core.headers import REASONS, TOKEN, ResponseHeaders, apply_changes, nginx_page, reason_of
 from ..core.limits import Limits
 from ..core.realip import RealIP
-from ..core.streams import StreamRegistry
+from ..core.streams import GOING_AWAY, StreamRegistry
 from .deadlines import Deadlines
 from .gone import GoneWatch
 from .resolver import Resolver
@@ -125,16 +125,18 @@ class Relay:
     # -- the life of the whole -----------------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """Begin to stop: idle client connections are closed, busy ones after their answer."""
+        """Begin to stop: idle client connections are closed, busy ones after their answer, streams politely."""
         self.stopping = True
         for channel in list(self.connections):
             channel.drain()
+        self.streams.close_all(GOING_AWAY, "the gateway is stopping")
 
     def close(self) -> None:
         """End at once: every connection on both sides is cut, the timer stops."""
         self.stopping = True
         for channel in list(self.connections):
             channel.cut()
+        self.streams.cut_all()
         self.pools.close()
         self.gone.close()
         self.deadlines.stop()

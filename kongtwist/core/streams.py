@@ -1,0 +1,139 @@
+"""Streams that are open now: what each is, whose it is, what went through it, and how to end it politely.
+
+A WebSocket or an event stream may last for days. Its `StreamRecord` is how the rest of the gateway reaches it: a stop
+ends all streams, a change of configuration may end those of one credential. A record is the stream itself
+(protocols/relay.py, protocols/events.py), so keeping it costs no further object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .exchange import Exchange, Row
+
+__all__ = ["GOING_AWAY", "StreamRecord", "StreamRegistry"]
+
+GOING_AWAY = 1001
+"""WebSocket close code of a server that goes down (RFC 6455 7.4.1)."""
+
+
+class StreamRecord:
+    """One open stream.
+
+    Attributes:
+        id: the id of the request that began it, 32 hex digits.
+        kind: ``websocket`` or ``sse``.
+        route_id, service_id, consumer_id, credential_id: ids of the entities it belongs to, or None.
+        client_ip: the client's address.
+        started: epoch seconds.
+    """
+
+    __slots__ = ("client_ip", "consumer_id", "credential_id", "id", "kind", "route_id", "service_id", "started")
+
+    def __init__(self, kind: str, exchange: Exchange) -> None:
+        route = exchange.route
+        self.kind = kind
+        self.id = exchange.request_id
+        self.started = exchange.wall_started
+        self.client_ip = exchange.client_ip
+        self.route_id: str | None = route.row["id"] if route is not None else None
+        self.service_id: str | None = _id(route.service) if route is not None else None
+        self.consumer_id = _id(exchange.consumer)
+        self.credential_id = _id(exchange.credential)
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes that came from the client since the stream began."""
+        raise NotImplementedError
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes that came from the upstream since the stream began."""
+        raise NotImplementedError
+
+    @property
+    def messages_in(self) -> int:
+        """Messages from the client; nought for kinds that have none."""
+        raise NotImplementedError
+
+    @property
+    def messages_out(self) -> int:
+        """Messages from the upstream (WebSocket), events (SSE)."""
+        raise NotImplementedError
+
+    def close(self, code: int, reason: str) -> None:
+        """End the stream where its protocol lets it end, and tell both sides why; cut it when that takes too long.
+
+        Args:
+            code: WebSocket close code; other kinds have no use for it.
+            reason: for the peers, where their protocol has a place for it.
+        """
+        raise NotImplementedError
+
+    def cut(self) -> None:
+        """End the stream at once."""
+        raise NotImplementedError
+
+
+def _id(row: Row | None) -> str | None:
+    return row["id"] if row is not None else None
+
+
+class StreamRegistry:
+    """All open streams of one gateway in one process."""
+
+    __slots__ = ("_records", "_when_empty")
+
+    def __init__(self) -> None:
+        self._records: dict[StreamRecord, None] = {}
+        self._when_empty: list[Callable[[], None]] = []
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[StreamRecord]:
+        """The open streams, oldest first; they may end while one looks at them."""
+        return iter(list(self._records))
+
+    def add(self, record: StreamRecord) -> None:
+        """A stream has begun."""
+        self._records[record] = None
+
+    def remove(self, record: StreamRecord) -> None:
+        """A stream is over; no harm if it was over before."""
+        if self._records.pop(record, self) is None and not self._records:
+            waiting, self._when_empty = self._when_empty, []
+            for call in waiting:
+                call()
+
+    def close_all(
+        self, code: int = GOING_AWAY, reason: str = "", which: Callable[[StreamRecord], bool] | None = None
+    ) -> int:
+        """End streams politely.
+
+        Args:
+            code: see `StreamRecord.close`.
+            reason: see `StreamRecord.close`.
+            which: chooses them; None for all.
+
+        Returns:
+            how many were told to end.
+        """
+        chosen = [record for record in self._records if which is None or which(record)]
+        for record in chosen:
+            record.close(code, reason)
+        return len(chosen)
+
+    def cut_all(self) -> None:
+        """End all streams at once."""
+        for record in list(self._records):
+            record.cut()
+
+    def when_empty(self, call: Callable[[], None]) -> None:
+        """Call ``call`` once, when the last stream is over; at once when none is open."""
+        if self._records:
+            self._when_empty.append(call)
+        else:
+            call()
