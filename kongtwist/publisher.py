@@ -35,6 +35,10 @@ class Follower(Protocol):
         """Tell of changes; the awaitable fires when the follower serves them (or is gone)."""
         ...
 
+    def replace(self) -> Awaitable[Any]:
+        """Tell of a wholly new dataset, that of the publisher's snapshot; fires as `send`."""
+        ...
+
 
 def overlaid(dataset: Dataset, overlay: Mapping[str, Mapping[str, Any]]) -> Dataset:
     """The dataset with rows beside it that are never stored (the demo's); both arguments stay as they are."""
@@ -59,6 +63,8 @@ class Publisher:
         self._serve = serve
         self._pending: list[Change] = []
         self._waiting: list[Deferred[None]] = []
+        self._round: list[Deferred[None]] | None = None  # who waits for what followers are being told of
+        self._telling: Deferred[None] | None = None
         self._scheduled: IDelayedCall | None = None
         self._freezing: IDelayedCall | None = None
         self._log = Logger(namespace="kongtwist.publisher")
@@ -77,6 +83,7 @@ class Publisher:
         self.snapshot = Snapshot.build(dataset, self._plugins, self.snapshot)
         self._serve(self.snapshot)
         self._freeze_soon()
+        self._follow([follower.replace() for follower in self.followers], [])
 
     def changed(self, changes: Sequence[Change]) -> None:
         """Storage's callback: these changes are durable."""
@@ -92,17 +99,25 @@ class Publisher:
             self.snapshot = self.snapshot.apply(changes)
             self._serve(self.snapshot)
             self._freeze_soon()
-        followed = [Deferred.fromCoroutine(self._follow(follower, changes)) for follower in list(self.followers)]
-        if not followed:
+        version = self.snapshot.version if self.snapshot is not None else 0
+        self._follow([follower.send(version, changes) for follower in self.followers], waiting)
+
+    def _follow(self, told: Sequence[Awaitable[Any]], waiting: list[Deferred[None]]) -> None:
+        """Let those go who wait, when all followers serve what they were told."""
+        if not told:
             for each in waiting:
                 each.callback(None)
             return
-        done = DeferredList(followed)
-        done.addCallback(lambda _: [each.callback(None) for each in waiting if not each.called])
+        self._round = waiting
+        done = DeferredList([Deferred.fromCoroutine(_awaited(each)) for each in told], consumeErrors=True)
+        self._telling = done.addCallback(lambda _: self._followed(waiting))
 
-    async def _follow(self, follower: Follower, changes: Sequence[Change]) -> None:
-        version = self.snapshot.version if self.snapshot is not None else 0
-        await follower.send(version, changes)
+    def _followed(self, waiting: list[Deferred[None]]) -> None:
+        if self._round is waiting:
+            self._round = None
+        for each in waiting:
+            if not each.called:
+                each.callback(None)
 
     async def published(self) -> bool:
         """Wait until all changes known now are served by the node, at most `PUBLISH_WAIT`.
@@ -110,10 +125,11 @@ class Publisher:
         Returns:
             whether they are; False when the wait ran out, the change then arrives a little later.
         """
-        if self._scheduled is None:
+        waiting = self._waiting if self._scheduled is not None else self._round
+        if waiting is None:
             return True
         served: Deferred[None] = Deferred()
-        self._waiting.append(served)
+        waiting.append(served)
         late = self._reactor.callLater(PUBLISH_WAIT, lambda: None if served.called else served.callback(None))
         try:
             await served
@@ -134,7 +150,7 @@ class Publisher:
             if call is not None and call.active():
                 call.cancel()
         self._scheduled = self._freezing = None
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting + (self._round or []), []
         for each in waiting:
             if not each.called:
                 each.callback(None)
@@ -148,3 +164,7 @@ class Publisher:
     def _freeze(self) -> None:
         self._freezing = None
         gc.freeze()
+
+
+async def _awaited(told: Awaitable[Any]) -> None:
+    await told

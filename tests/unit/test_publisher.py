@@ -22,11 +22,15 @@ class SlowFollower:
     """A worker that serves a change when the test says so."""
 
     def __init__(self) -> None:
-        self.told: list[Sequence[Change]] = []
+        self.told: list[Sequence[Change] | str] = []
         self.done: Deferred[None] = Deferred()
 
     def send(self, version: int, changes: Sequence[Change]) -> Deferred[None]:
         self.told.append(changes)
+        return self.done
+
+    def replace(self) -> Deferred[None]:
+        self.told.append("all")
         return self.done
 
 
@@ -65,6 +69,29 @@ class PublisherTests(SynchronousTestCase):
         waiting = Deferred.fromCoroutine(self.publisher.published())
         self.clock.advance(0)
         self.assertEqual(len(follower.told), 1)
+        self.assertNoResult(waiting)
+        follower.done.callback(None)
+        self.assertTrue(self.successResultOf(waiting))
+
+    def test_published_waits_for_a_round_that_has_begun(self) -> None:
+        """A writer that asks after the followers were told waits for their word all the same."""
+        follower = SlowFollower()
+        self.publisher.followers.append(follower)
+        self.publisher.changed([Change("create", "services", service(1), None)])
+        self.clock.advance(0)
+        waiting = Deferred.fromCoroutine(self.publisher.published())
+        self.assertNoResult(waiting)
+        follower.done.callback(None)
+        self.assertTrue(self.successResultOf(waiting))
+        self.assertTrue(self.successResultOf(Deferred.fromCoroutine(self.publisher.published())))
+
+    def test_a_new_dataset_reaches_followers(self) -> None:
+        """Workers are told of a file read again, and are waited for."""
+        follower = SlowFollower()
+        self.publisher.followers.append(follower)
+        self.publisher.replace({"services": {}})
+        self.assertEqual(follower.told, ["all"])
+        waiting = Deferred.fromCoroutine(self.publisher.published())
         self.assertNoResult(waiting)
         follower.done.callback(None)
         self.assertTrue(self.successResultOf(waiting))
