@@ -351,7 +351,14 @@ class Exchange:
         raise NotImplementedError
 
     def take_transport(self) -> tuple[Any, bytes]:
-        """Hand over the client's transport for another protocol: (transport, bytes already received beyond the head)."""
+        """Hand over the client's transport for another protocol: (transport, bytes already received beyond the head).
+
+        Whoever takes it calls `released` when the connection has ended.
+        """
+        raise NotImplementedError
+
+    def released(self) -> None:
+        """The transport that was taken has ended: counters and log phase."""
         raise NotImplementedError
 
 

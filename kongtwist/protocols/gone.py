@@ -3,8 +3,9 @@
 A connection that is paused (its other side reads too slowly) is in nobody's hands: Twisted takes it out of its poll
 set, so a FIN or a reset stays unseen until reading goes on, perhaps never. `GoneWatch` keeps such sockets in an epoll
 set of its own that asks for one thing: has the peer hung up? The set is itself a descriptor that becomes readable, so
-any reactor watches it as one reader. There is no timer, no sweep and no cost while nothing happens, and the news arrives
-at once. (Reading ``TCP_INFO`` of every paused socket twenty times a second would see the same, later and for more.)
+any reactor watches it as one reader. There is no timer, no sweep and no cost while nothing happens, and the news
+arrives at once. (Reading ``TCP_INFO`` of every paused socket twenty times a second would see the same, later and for
+more.)
 
 A host that vanishes sends no FIN at all; `notice_vanished` lets the kernel ask.
 """

@@ -273,6 +273,11 @@ class UpstreamExchange:
         self._upgraded(connection, head)
         return True
 
+    def take_peer(self) -> Peer | None:
+        """The target, if it was chosen by a balancer, for as long as a stream to it lasts. Who takes it lets it go."""
+        peer, self._peer = self._peer, None
+        return peer
+
     def _settle(self, head: ResponseHead) -> None:
         """Note what the answer's head tells, and let the target go."""
         exchange = self.exchange

@@ -1,0 +1,197 @@
+"""The WebSocket handshake of a gateway: the upstream's answer, checked, and given to the client by Autobahn.
+
+The client's key, subprotocols and extensions go to the upstream as they are, in an ordinary request of the relay
+(protocols/upstream_exchange.py); the two ends negotiate with each other. What the gateway must do is hold the upstream
+to the rules (`check_answer`), because it vouches for the answer towards the client, and then open its own server side
+of the connection: `StreamServerFactory` makes an Autobahn server protocol that is shown the client's handshake and
+answers it with what the upstream said. From then on frames are relayed as bytes (protocols/relay.py); the Autobahn
+object, some ten kilobytes, never has the transport and is gone as soon as it is open.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from hashlib import sha1
+from typing import TYPE_CHECKING, Any
+
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from twisted.internet.address import IPv4Address
+from twisted.internet.interfaces import ITransport
+from zope.interface import implementer
+
+if TYPE_CHECKING:
+    from ..core.exchange import Exchange
+    from ..core.head import HeaderBlock
+
+__all__ = ["BadUpgrade", "StreamServerFactory", "accept_of", "check_answer"]
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""RFC 6455 1.3."""
+_WRITTEN_BY_AUTOBAHN = frozenset((
+    b"upgrade", b"connection", b"sec-websocket-accept", b"sec-websocket-protocol",
+))  # fmt: skip
+
+
+class BadUpgrade(Exception):
+    """The upstream's answer to a handshake breaks the rules."""
+
+
+def accept_of(key: bytes) -> bytes:
+    """The Sec-WebSocket-Accept that answers ``key`` (RFC 6455 4.2.2)."""
+    return b64encode(sha1(key + _GUID, usedforsecurity=False).digest())
+
+
+def check_answer(request: HeaderBlock, answer: HeaderBlock) -> bytes | None:
+    """Check an upstream's 101 as a client must (RFC 6455 4.1).
+
+    Args:
+        request: the client's header block.
+        answer: the upstream's.
+
+    Returns:
+        the subprotocol agreed on, or None.
+
+    Raises:
+        BadUpgrade: it is none of the client's making; to be answered with 502.
+    """
+    if not answer.upgrade_websocket:
+        raise BadUpgrade("a 101 that is no upgrade to websocket")
+    key = request.first(b"sec-websocket-key") or b""
+    if answer.all(b"sec-websocket-accept") != [accept_of(key)]:
+        raise BadUpgrade("Sec-WebSocket-Accept does not fit the key")
+    protocols = answer.all(b"sec-websocket-protocol")
+    if protocols and (len(protocols) > 1 or protocols[0] not in _offered_protocols(request)):
+        raise BadUpgrade("a subprotocol that was not offered")
+    unasked = _extension_names(answer) - _extension_names(request)
+    if unasked:
+        raise BadUpgrade(f"extensions that were not offered: {sorted(unasked)}")
+    return protocols[0] if protocols else None
+
+
+def _offered_protocols(request: HeaderBlock) -> list[bytes]:
+    offered = request.joined(b"sec-websocket-protocol") or b""
+    return [name.strip(b" \t") for name in offered.split(b",")]
+
+
+def _extension_names(block: HeaderBlock) -> set[bytes]:
+    """Names in Sec-WebSocket-Extensions (RFC 6455 9.1); quoted parameter values hold tokens, so no commas."""
+    extensions = block.joined(b"sec-websocket-extensions")
+    if extensions is None:
+        return set()
+    return {name for part in extensions.split(b",") if (name := part.partition(b";")[0].strip(b" \t").lower())}
+
+
+@implementer(ITransport)
+class _Recorder:
+    """What Autobahn writes its handshake to: kept, so that it reaches the client in one piece with what follows."""
+
+    disconnecting = False
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        """Keep ``data``."""
+        self.written.append(data)
+
+    def writeSequence(self, data: Any) -> None:
+        """Keep all of ``data``."""
+        self.written.extend(data)
+
+    def loseConnection(self) -> None:
+        """Autobahn has refused the handshake."""
+        self.closed = True
+
+    abortConnection = loseConnection
+
+    def getPeer(self) -> IPv4Address:
+        """Who it is does not matter here; Autobahn wants to know for its log lines."""
+        return IPv4Address("TCP", "0.0.0.0", 0)
+
+    getHost = getPeer
+
+
+class StreamServerProtocol(WebSocketServerProtocol):
+    """Answers one handshake.
+
+    Attributes:
+        opened: the answer has been written.
+    """
+
+    opened = False
+
+    def __init__(self, protocol: str | None, headers: dict[str, list[str]]) -> None:
+        super().__init__()
+        self._subprotocol = protocol
+        self._headers = headers
+
+    def onConnect(self, request: Any) -> Any:
+        """Agree to what the upstream has agreed to."""
+        # Extensions are between the client and the upstream: Autobahn shall not negotiate, only write the answer down.
+        self.websocket_extensions: list[Any] = []
+        return self._subprotocol, self._headers
+
+    def onOpen(self) -> None:
+        """The handshake is done, and this with it."""
+        self.opened = True
+
+    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
+        """Autobahn writes header values as UTF-8; they are bytes, which came in as Latin-1."""
+        transport: Any = self.transport
+        transport.write(data.decode("utf-8").encode("latin-1"))
+
+
+class StreamServerFactory(WebSocketServerFactory):
+    """Makes the server side of handshakes. One per gateway; it listens to nothing itself.
+
+    Args:
+        reactor: Autobahn wants one; no timer is started on it.
+    """
+
+    protocol: Any = StreamServerProtocol
+
+    def __init__(self, reactor: Any) -> None:
+        super().__init__(reactor=reactor)
+        self.server = None
+        self.setProtocolOptions(openHandshakeTimeout=0, allowNullOrigin=True, webStatus=False)
+
+    def answer(self, exchange: Exchange, subprotocol: bytes | None, lines: bytes) -> bytes:
+        """The answer to a client's handshake.
+
+        Args:
+            exchange: the client's request; its answer was checked (`check_answer`).
+            subprotocol: what was agreed on, or None.
+            lines: header lines of the answer, each with its CRLF; those a handshake consists of are left out.
+
+        Returns:
+            the whole head of the 101.
+
+        Raises:
+            BadUpgrade: Autobahn finds the handshake unacceptable.
+        """
+        headers: dict[str, list[str]] = {}
+        for line in lines.split(b"\r\n"):
+            name, colon, value = line.partition(b":")
+            if colon and name.lower() not in _WRITTEN_BY_AUTOBAHN:
+                headers.setdefault(name.decode("latin-1"), []).append(value.strip(b" \t").decode("latin-1"))
+        protocol = StreamServerProtocol(subprotocol.decode("latin-1") if subprotocol else None, headers)
+        protocol.factory = self
+        recorder = _Recorder()
+        protocol.makeConnection(recorder)
+        protocol.dataReceived(_handshake(exchange, subprotocol))
+        self.countConnections -= 1
+        if not protocol.opened or recorder.closed:
+            raise BadUpgrade(f"handshake refused: {protocol.wasNotCleanReason}")
+        protocol.transport = None
+        return b"".join(recorder.written)
+
+
+def _handshake(exchange: Exchange, subprotocol: bytes | None) -> bytes:
+    """The client's handshake as far as the answer depends on it; both ends have agreed on the rest."""
+    return b"".join((
+        b"GET / HTTP/1.1\r\nHost: gateway\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ", exchange.block.first(b"sec-websocket-key") or b"", b"\r\n",
+        b"Sec-WebSocket-Protocol: " + subprotocol + b"\r\n" if subprotocol else b"",
+        b"\r\n",
+    ))  # fmt: skip

@@ -1,0 +1,132 @@
+"""A Kong route for requests that ask for a WebSocket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from twisted.logger import Logger
+
+from ..core.exchange import Answer, Exchange
+from ..core.headers import apply_changes
+from ..protocols.relay import RelayedStream
+from ..protocols.sending import sender
+from ..protocols.upstream_exchange import UpstreamExchange
+from ..protocols.websocket import BadUpgrade, StreamServerFactory, check_answer
+from .route import HTTPRoute
+
+if TYPE_CHECKING:
+    from ..core.balancer import Peer
+    from ..core.compiled import CompiledRoute
+    from ..protocols.services import Relay
+    from ..protocols.upstream import ResponseHead, UpstreamConnection
+
+__all__ = ["WebSocketRoute"]
+
+_log = Logger(namespace="kongtwist.proxy")
+
+
+class WebSocketRoute(HTTPRoute):
+    """Checks and plugins as for any request; then the handshake goes to the upstream, and if it agrees, the two
+    connections are spliced.
+
+    Args:
+        relay: the gateway's facilities.
+        route: the compiled route.
+        factory: answers handshakes; made when not given.
+    """
+
+    def __init__(self, relay: Relay, route: CompiledRoute, factory: StreamServerFactory | None = None) -> None:
+        super().__init__(relay, route)
+        self.factory = factory or StreamServerFactory(relay.reactor)
+
+    @classmethod
+    def maker(cls, reactor: Any) -> Callable[[Relay, CompiledRoute], WebSocketRoute]:
+        """What makes these for a `RouteTree`, all with one factory."""
+        return partial(cls, factory=StreamServerFactory(reactor))
+
+    def forward(self, exchange: Exchange) -> None:
+        """Ask the upstream for a WebSocket, if this is a request that may ask (RFC 6455 4.1: GET, HTTP/1.1).
+
+        With a body (or with another method) an upgrade would leave the two ends of the gateway in disagreement about
+        where the request ends; it is taken out then, and the request relayed as an ordinary one.
+        """
+        if exchange.method != b"GET" or not exchange.minor or exchange.block.has_body:
+            if self.route.websocket_only:
+                headers = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+                answer = Answer(426, None, headers, "Please use the WebSocket protocol", "error")
+                self.relay.send_answer(exchange, answer)
+            else:
+                super().forward(exchange)
+            return
+
+        def upgraded(connection: UpstreamConnection, head: ResponseHead) -> None:
+            self._upgraded(asked, connection, head)
+
+        asked = UpstreamExchange(self.relay, exchange, upgraded)
+        asked.start(self.pool)
+
+    def _upgraded(self, asked: UpstreamExchange, connection: UpstreamConnection, head: ResponseHead) -> None:
+        """The upstream agrees: check what it says, pass it on, splice."""
+        relay, exchange = self.relay, asked.exchange
+        exchange.answer_sink = None
+        peer = asked.take_peer()
+        try:
+            subprotocol = check_answer(exchange.block, head.block)
+        except BadUpgrade as error:
+            self._refuse(exchange, connection, peer, str(error))
+            return
+        exchange.status = 101
+        chain = self.route.chain
+        if not chain.empty:
+            failed = chain.run_header_filter(exchange)
+            if failed is not None:
+                connection.abort()
+                _let_go(peer)
+                relay.send_answer(exchange, failed, filtered=True)
+                return
+            exchange.status = 101  # both ends have agreed on it
+        lines = relay.headers.of_proxied(exchange, head.block)
+        if exchange.response_changes:
+            lines = apply_changes(lines, exchange.response_changes)
+        try:
+            answer = self.factory.answer(exchange, subprotocol, lines)
+        except BadUpgrade as error:
+            self._refuse(exchange, connection, peer, str(error))
+            return
+        upstream, from_upstream = connection.detach()
+        client, from_client = exchange.take_transport()
+        stream = RelayedStream(relay, exchange, _Ending(exchange, peer))
+        sender(client)(answer)
+        stream.splice(client, from_client, upstream, from_upstream)
+
+    def _refuse(self, exchange: Exchange, connection: UpstreamConnection, peer: Peer | None, why: str) -> None:
+        _log.warn("upstream of {route} answered a WebSocket handshake wrongly: {why}", route=self.route.id, why=why)
+        connection.abort()
+        _let_go(peer)
+        message = "An invalid response was received from the upstream server"
+        self.relay.send_answer(exchange, Answer(502, None, None, message, "error"), upstream=True)
+
+
+class _Ending:
+    """What is done when a stream is over: its log line, its counters, its target."""
+
+    __slots__ = ("_exchange", "_peer")
+
+    def __init__(self, exchange: Exchange, peer: Peer | None) -> None:
+        self._exchange = exchange
+        self._peer = peer
+
+    def __call__(self, stream: RelayedStream) -> None:
+        exchange = self._exchange
+        exchange.bytes_in = stream.bytes_in
+        exchange.bytes_out = stream.bytes_out
+        _log.debug("WebSocket {id} ended: {why}", id=stream.id, why=stream.why)
+        _let_go(self._peer)
+        exchange.released()
+
+
+def _let_go(peer: Peer | None) -> None:
+    if peer is not None:
+        peer.active -= 1
