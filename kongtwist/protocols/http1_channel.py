@@ -25,7 +25,7 @@ from ..core.exchange import Answer
 from ..core.head import HeaderBlock, HeadError, check_request, could_be_request_line, parse_request_line
 from .framing import ChunkScanner, FramingError
 from .http1_exchange import HTTP1Exchange
-from .sending import is_plain, sender, unsent
+from .sending import half_closes, sender, unsent
 
 if TYPE_CHECKING:
     from .http1 import Tree
@@ -464,7 +464,7 @@ class HTTP1Channel(Protocol):
         """The answer is complete."""
         self.exchange = None
         if not keep:
-            self._close(linger=not body_complete and not (until_close and not is_plain(self.transport)))
+            self._close(linger=not body_complete and not (until_close and not half_closes(self.transport)))
         elif body_complete:
             self._idle()
             if self._partial and not self._looping:
@@ -619,7 +619,7 @@ class HTTP1Channel(Protocol):
             self._linger_until = relay.monotonic() + relay.limits.lingering_time
             self._within(relay.limits.lingering_timeout)
             self._go_on(_HELD | _PAUSED | _PIPELINED)
-            if is_plain(transport):
+            if half_closes(transport):
                 transport.loseWriteConnection()
             return
         self._state = CLOSED

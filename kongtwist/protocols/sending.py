@@ -15,7 +15,7 @@ from typing import Any
 
 from twisted.internet import tcp, unix
 
-__all__ = ["is_plain", "sender", "switch_protocol", "unsent"]
+__all__ = ["half_closes", "is_plain", "sender", "switch_protocol", "unsent"]
 
 _PLAIN = frozenset((tcp.Server, tcp.Client, unix.Server, unix.Client))
 
@@ -23,6 +23,11 @@ _PLAIN = frozenset((tcp.Server, tcp.Client, unix.Server, unix.Client))
 def is_plain(transport: Any) -> bool:
     """Whether bytes given to the transport's socket are what the peer should read: a bare TCP or unix transport."""
     return type(transport) in _PLAIN and not getattr(transport, "TLS", False)
+
+
+def half_closes(transport: Any) -> bool:
+    """Whether ``loseWriteConnection`` sends a FIN and nothing worse: TLS delegates it, and loses its close_notify."""
+    return hasattr(type(transport), "loseWriteConnection") and not getattr(transport, "TLS", False)
 
 
 def sender(transport: Any) -> Callable[[bytes], None]:

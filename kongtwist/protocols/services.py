@@ -220,8 +220,10 @@ class Relay:
         parts.append(self.headers.of_own(exchange, self.monotonic()))
         return b"".join(parts), body
 
-    def refusal(self, error: HeadError, request_id: bytes, accept: bytes | None, kind: bytes | None) -> bytes:
-        """The whole answer to a head that was refused; the connection is closed behind it."""
+    def refusal(
+        self, error: HeadError, request_id: bytes, accept: bytes | None, kind: bytes | None
+    ) -> tuple[bytes, int]:
+        """The whole answer to a head that was refused (the connection is closed behind it), and its body's size."""
         if error.message is None:
             content_type, body = b"text/html; charset=UTF-8", nginx_page(error.status)
         else:
@@ -239,4 +241,4 @@ class Relay:
             lines.append(b"Server: %b\r\n" % TOKEN)
         if own.request_id:
             lines.append(b"X-Kong-Request-Id: %b\r\n" % request_id)
-        return b"".join((*lines, b"\r\n", body))
+        return b"".join((*lines, b"\r\n", body)), len(body)
