@@ -34,7 +34,7 @@ _log = Logger(namespace="kongtwist.node")
 class Options(usage.Options):
     """Options of ``twistd kongtwist``."""
 
-    synopsis = "[twistd options] kongtwist [--conf FILE] [--prefix DIR] [--demo]"
+    synopsis = "[--conf FILE] [--prefix DIR] [--demo]"
     longdesc = (
         "A streaming API gateway: HTTP, WebSocket and Server-Sent Events, configured as Kong is. Without --conf it"
         " reads /etc/kongtwist/kongtwist.conf or /etc/kong/kong.conf, and KONG_* environment variables over either."
@@ -53,7 +53,8 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor  # the one in use, whichever it is
 
     try:
-        return _make_node(reactor, options["conf"], options["prefix"], bool(options["demo"]))
+        conf_file = os.path.abspath(options["conf"]) if options["conf"] else None
+        return _make_node(reactor, conf_file, options["prefix"], bool(options["demo"]))
     except (ConfError, PluginLoadError) as error:
         raise SystemExit(f"kongtwist: {error}") from None
 

@@ -1,0 +1,126 @@
+"""The command kongtwist where it starts and stops nothing."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from pathlib import Path
+from unittest.mock import patch
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kongtwist import KONG_VERSION, VERSION, cli
+from kongtwist.prefix import Prefix
+
+HINT = "\n\n  Run with --v (verbose) or --vv (debug) for more details\n"
+
+
+class CommandTests(SynchronousTestCase):
+    """Outputs and exit codes."""
+
+    def run_command(self, *words: str) -> tuple[int, str, str]:
+        """Exit code, standard output and standard error of a command."""
+        out, err = io.StringIO(), io.StringIO()
+        with patch("sys.stdout", out), patch("sys.stderr", err):
+            try:
+                code = cli.main(words)
+            except SystemExit as left:
+                code = int(left.code or 0)
+        return code, out.getvalue(), err.getvalue()
+
+    def file(self, text: str) -> str:
+        """A configuration file."""
+        path: str = self.mktemp()
+        Path(path).write_text(text)
+        return path
+
+    def test_no_command(self) -> None:
+        """Without a command: all of them, and 1."""
+        code, _, err = self.run_command()
+        self.assertEqual(code, 1)
+        for name in ("start", "stop", "quit", "restart", "reload", "check", "health", "version"):
+            self.assertRegex(err, rf"(?m)^ +{name} ")
+
+    def test_unknown_command(self) -> None:
+        """A command that is not there is named."""
+        code, _, err = self.run_command("roar")
+        self.assertEqual((code, err.splitlines()[0]), (1, "No such command: roar"))
+
+    def test_wrong_option(self) -> None:
+        """Wrong usage returns 1."""
+        code, _, err = self.run_command("stop", "--force")
+        self.assertEqual((code, err.splitlines()[-1]), (1, "Error: unrecognized arguments: --force"))
+
+    def test_version(self) -> None:
+        """Our version and Kong's; with -a also what it runs on."""
+        self.assertEqual(self.run_command("version"), (0, f"{VERSION} (Kong {KONG_VERSION})\n", ""))
+        code, out, _ = self.run_command("version", "-a")
+        self.assertEqual(code, 0)
+        self.assertEqual(
+            [line.split(":")[0] for line in out.splitlines()][:4], ["kongtwist", "Python", "Twisted", "Autobahn"]
+        )
+        self.assertTrue(all(re.search(r": .*[0-9]", line) for line in out.splitlines()))
+
+    def test_check_good(self) -> None:
+        """A good file is valid; what has no effect is said."""
+        path = self.file("log_level = debug\nkic = on\n")
+        code, out, err = self.run_command("check", path)
+        self.assertEqual((code, out), (0, f"configuration at {path} is valid\n"))
+        self.assertRegex(
+            err, r"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[warn\] known to Kong and without effect here yet: kic\n$"
+        )
+
+    def test_check_bad(self) -> None:
+        """Each problem is a line."""
+        code, out, err = self.run_command("check", self.file("log_level = loud\ndatabase = zz"))
+        self.assertEqual((code, out), (1, ""))
+        stamp = r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[error\] "
+        self.assertRegex(
+            err,
+            rf"^{stamp}log_level has an invalid value: 'loud' \(debug, .*\)\n"
+            rf"{stamp}database has an invalid value: 'zz' \(sqlite, off, postgres, cassandra\)\n$",
+        )
+
+    def test_check_missing(self) -> None:
+        """A file that is not there is an error of the command."""
+        self.assertEqual(self.run_command("check", "/none.conf"), (1, "", f"Error: no file at: /none.conf{HINT}"))
+
+    def test_start_with_missing_file(self) -> None:
+        """start does not try."""
+        code, _, err = self.run_command("start", "-c", "/none.conf")
+        self.assertEqual((code, err), (1, f"Error: no file at: /none.conf{HINT}"))
+
+    def test_hint_is_for_the_quiet(self) -> None:
+        """With --v the hint goes."""
+        code, _, err = self.run_command("start", "-c", "/none.conf", "--v")
+        self.assertEqual((code, err), (1, "Error: no file at: /none.conf\n"))
+
+    def test_no_such_prefix(self) -> None:
+        """Commands for a running node want its directory."""
+        for command in ("stop", "quit", "health"):
+            code, _, err = self.run_command(command, "-p", "/none")
+            self.assertEqual((code, err), (1, f"Error: no such prefix: /none{HINT}"))
+
+    def test_not_running(self) -> None:
+        """A directory where nothing runs."""
+        conf = self.file("log_level = info")
+        prefix = os.path.abspath(self.mktemp())
+        os.mkdir(prefix)
+        for words, sentence in (
+            (("stop", "-p", prefix), f"kongtwist is not running in {prefix}"),
+            (("quit", "-p", prefix), f"kongtwist is not running in {prefix}"),
+            (("health", "-p", prefix), f"kongtwist is not running at {prefix}"),
+            (("reload", "-c", conf, "-p", prefix), f"kongtwist not running in {prefix}"),
+        ):
+            self.assertEqual(self.run_command(*words), (1, "", f"Error: {sentence}{HINT}"))
+
+    def test_running(self) -> None:
+        """health sees who holds the directory, and start refuses it."""
+        prefix = Prefix.claim(os.path.abspath(self.mktemp()))
+        self.addCleanup(prefix.release)
+        code, out, _ = self.run_command("health", "-p", prefix.path)
+        self.assertEqual((code, out), (0, f"kongtwist...running\n\nkongtwist is healthy at {prefix.path}\n"))
+        conf = self.file("log_level = info")
+        code, _, err = self.run_command("start", "-c", conf, "-p", prefix.path)
+        self.assertEqual((code, err), (1, f"Error: kongtwist is already running in {prefix.path}{HINT}"))

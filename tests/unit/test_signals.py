@@ -1,0 +1,63 @@
+"""What signals ask for, without sending any."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kongtwist.signals import SignalDuties
+
+
+class Reactor:
+    """Keeps what is to be called in the reactor's thread."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+
+    def callFromThread(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.calls.append((function, arguments))
+
+
+class SignalTests(SynchronousTestCase):
+    """`SignalDuties`."""
+
+    def setUp(self) -> None:
+        self.done: list[str] = []
+        self.reactor = Reactor()
+        self.duties = SignalDuties(
+            self.reactor,
+            stop=lambda: self.done.append("stop"),
+            force=lambda: self.done.append("force"),
+            reload=lambda: self.done.append("reload"),
+            reopen_logs=lambda: self.done.append("reopen"),
+        )
+
+    def test_first_stops_second_forces(self) -> None:
+        """Any two of the stopping signals."""
+        self.duties.received(signal.SIGTERM)
+        self.assertEqual(self.done, ["stop"])
+        self.duties.received(signal.SIGINT)
+        self.duties.received(signal.SIGQUIT)
+        self.assertEqual(self.done, ["stop", "force", "force"])
+
+    def test_others_do_not_count(self) -> None:
+        """Reload and log rotation happen as often as asked for and are no stop."""
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGHUP, signal.SIGTERM):
+            self.duties.received(number)
+        self.assertEqual(self.done, ["reload", "reopen", "reload", "stop"])
+
+    def test_installed_and_given_back(self) -> None:
+        """A caught signal is handed to the reactor; handlers of before come back."""
+        before = signal.getsignal(signal.SIGUSR1)
+        self.duties.install()
+        self.addCleanup(signal.signal, signal.SIGUSR1, before)
+        signal.raise_signal(signal.SIGUSR1)
+        self.assertEqual(self.done, [])
+        for function, arguments in self.reactor.calls:
+            function(*arguments)
+        self.assertEqual(self.done, ["reopen"])
+        self.duties.uninstall()
+        self.assertEqual(signal.getsignal(signal.SIGUSR1), before)
