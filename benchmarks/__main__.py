@@ -1,0 +1,82 @@
+"""``python -m benchmarks [--quick] [--only WORD ...] [--write FILE]``; needs nginx, wrk and a C compiler."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from .cases import Case, Field, cases
+from .measures import Pace, idle_memory
+from .report import Row, describe_machine, markdown, table
+from .servers import Stage
+
+
+def main() -> None:
+    """Measure, print, and write when asked to."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one short round: shows that it runs, not how fast it is")
+    parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="only rows whose name has one of these")
+    parser.add_argument("--write", metavar="FILE", help="also write the table, as docs/benchmarks.md")
+    options = parser.parse_args()
+    lacking = [name for name in ("nginx", "wrk", "cc") if not (shutil.which(name) or Path("/usr/sbin", name).exists())]
+    if lacking:
+        raise SystemExit(f"the benchmarks need {', '.join(lacking)}")
+    pace = Pace(warm=0.5, seconds=1.5, rounds=1) if options.quick else Pace()
+
+    def wanted(name: str) -> bool:
+        return not options.only or any(word.lower() in name.lower() for word in options.only)
+
+    rows = []
+    with Stage() as stage:
+        field = Field(stage)
+        for case in cases(field):
+            if wanted(case.name):
+                rows.append(_measured(case, pace))
+                print(table(rows[-1:], heading=len(rows) == 1), flush=True)
+        for row in _memory(stage, wanted, quick=options.quick):
+            rows.append(row)
+            print(table([row], heading=len(rows) == 1), flush=True)
+    if options.write:
+        Path(options.write).write_text(markdown(rows, pace, describe_machine()), encoding="utf-8")
+        print(f"written: {options.write}")
+
+
+def _measured(case: Case, pace: Pace) -> Row:
+    """One row: the servers in turns, so that a disturbance of the machine meets all; the medians of the rounds."""
+    turns: list[list[float]] = []
+    for number in range(pace.rounds):
+        turns.append([measure(pace) for _, measure in case.servers])
+        shown = "  ".join(f"{name} {cost * 1e6:.1f}" for (name, _), cost in zip(case.servers, turns[-1], strict=True))
+        print(f"  {case.name}, round {number + 1}: {shown} us", file=sys.stderr, flush=True)
+    costs = [statistics.median(turn[place] for turn in turns) * 1e6 for place in range(len(case.servers))]
+    ratio = statistics.median(turn[-1] / turn[0] for turn in turns)
+    variant = f"{costs[1]:.1f}" if len(costs) == 3 else ""
+    return Row(case.name, "us", costs[0], variant, costs[-1], ratio, case.aim)
+
+
+def _memory(stage: Stage, wanted: Callable[[str], bool], *, quick: bool) -> list[Row]:
+    """Idle WebSocket pairs: what they take, and whether a request is still answered beside them."""
+    rows = []
+    count = 500 if quick else 4000
+    if wanted(name := f"idle WebSocket pair ({count} open)"):
+        field = Field(stage)
+        theirs, _ = idle_memory(stage, field.nginx, "/ws", count)
+        ours, _ = idle_memory(stage, field.kongtwist, "/ws", count)
+        rows.append(Row(name, "KB", theirs / 1024, "", ours / 1024, ours / theirs, "at most 6 KB"))
+    many = 1000 if quick else 9000
+    if wanted(name := f"longest wait of a request beside {many} idle pairs"):
+        field = Field(stage)
+        _, theirs_waits = idle_memory(stage, field.nginx, "/ws", many, ask="/plain")
+        _, ours_waits = idle_memory(stage, field.kongtwist, "/ws", many, ask="/plain")
+        assert theirs_waits is not None and ours_waits is not None
+        ratio = ours_waits.longest / theirs_waits.longest
+        rows.append(Row(name, "ms", theirs_waits.longest * 1e3, "", ours_waits.longest * 1e3, ratio, "under 10 ms"))
+    return rows
+
+
+if __name__ == "__main__":
+    main()

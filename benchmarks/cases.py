@@ -1,0 +1,163 @@
+"""What is measured: the same work for nginx and for the gateway, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from .measures import Pace, http_cost, stream_cost
+from .servers import Server, Stage, free_port
+
+__all__ = ["Case", "Field", "cases"]
+
+KEY = "3f6c1b9e5a7d4e0f"
+EVENT = 100
+"""Bytes of one event."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: first the server compared with, last ours; one between is nginx configured otherwise."""
+
+    name: str
+    servers: list[tuple[str, Callable[[Pace], float]]]
+    aim: str = ""  #: what is to be reached, as text
+
+
+class Field:
+    """The servers the rows are measured on, each started when it is first needed."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.events_port = free_port()
+        self._number = id(self)
+
+    @cached_property
+    def http_upstream(self) -> int:
+        """The port of an nginx that answers at once."""
+        port = free_port()
+        self.stage.nginx(
+            f"upstream-{self._number}",
+            f"keepalive_timeout 3600; server {{ listen 127.0.0.1:{port} backlog=4096;"
+            ' location / { default_type text/plain; return 200 "hello, world\\n"; } }',
+        )
+        return port
+
+    @cached_property
+    def echo_upstream(self) -> int:
+        """The port of a WebSocket echo server."""
+        return self.stage.echo_upstream()
+
+    @cached_property
+    def _nginx_servers(self) -> tuple[int, dict[str, int]]:
+        ports = {name: free_port() for name in ("plain", "logged", "large")}
+        log = f"access_log {self.stage.folder}/nginx-access.log combined buffer=32k flush=1s;"
+        large = "proxy_buffer_size 128k; proxy_buffers 4 256k;"
+        upgrade = "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $upgrading;"
+        servers = "\n".join(
+            f"server {{ listen 127.0.0.1:{port} backlog=4096; {extra}\n"
+            f"  location /plain {{ proxy_pass http://plain/; {{keep}} }}\n"
+            f"  location /ws {{ proxy_pass http://127.0.0.1:{self.echo_upstream}/; {upgrade} }}\n"
+            f"  location /events {{ proxy_pass http://127.0.0.1:{self.events_port}/;\n"
+            "    proxy_buffering off; {keep} } }"
+            for port, extra in ((ports["plain"], ""), (ports["logged"], log), (ports["large"], large))
+        ).replace("{keep}", 'proxy_set_header Connection "";')
+        pid = self.stage.nginx(
+            f"nginx-{self._number}",
+            f"upstream plain {{ server 127.0.0.1:{self.http_upstream};\n"
+            "  keepalive 64; keepalive_requests 1000000000; }\n"
+            "map $http_upgrade $upgrading { default upgrade; '' ''; }\n"
+            f"proxy_http_version 1.1; proxy_read_timeout 3600s;\n{servers}",
+        )
+        return pid, ports
+
+    def nginx_at(self, name: str) -> Server:
+        """nginx as a proxy: ``plain``, ``logged`` or ``large`` (buffers)."""
+        pid, ports = self._nginx_servers
+        return Server("nginx", pid, ports[name])
+
+    @property
+    def nginx(self) -> Server:
+        """nginx as a plain proxy."""
+        return self.nginx_at("plain")
+
+    def _declarative(self) -> dict[str, Any]:
+        http = f"http://127.0.0.1:{self.http_upstream}"
+        limits = {"minute": 100_000_000, "hour": 1_000_000_000, "policy": "local"}
+        key_auth, rate_limiting = {"name": "key-auth"}, {"name": "rate-limiting", "config": limits}
+        routes = {
+            "plain": (http, []), "key": (http, [key_auth]), "limited": (http, [key_auth, rate_limiting]),
+            "ws": (f"http://127.0.0.1:{self.echo_upstream}", []),
+            "events": (f"http://127.0.0.1:{self.events_port}", []),
+        }  # fmt: skip
+        services = [
+            {"name": name, "url": url, "read_timeout": 3_600_000,
+             "routes": [{"name": name, "paths": [f"/{name}"], "plugins": plugins}]}
+            for name, (url, plugins) in routes.items()
+        ]  # fmt: skip
+        consumers = [{"username": "bench", "keyauth_credentials": [{"key": KEY}]}]
+        return {"_format_version": "3.0", "services": services, "consumers": consumers}
+
+    @cached_property
+    def kongtwist(self) -> Server:
+        """The gateway without an access log."""
+        return self.stage.kongtwist(f"gateway-{self._number}", self._declarative())
+
+    @cached_property
+    def kongtwist_logged(self) -> Server:
+        """The gateway with its access log, as it is by default."""
+        return self.stage.kongtwist(f"logged-{self._number}", self._declarative(), "logs/access.log")
+
+
+def cases(field: Field) -> Iterator[Case]:
+    """The rows in the order they are shown."""
+    stage = field.stage
+
+    def get(server: Callable[[], Server], path: str, varying: bool = False) -> Callable[[Pace], float]:
+        return lambda pace: http_cost(stage, server(), path, pace, varying=varying)
+
+    def nginx(name: str = "plain") -> Callable[[], Server]:
+        return lambda: field.nginx_at(name)
+
+    plain = ("nginx", get(nginx(), "/plain"))
+
+    def ours() -> Server:
+        return field.kongtwist
+
+    keyed = f"apikey={KEY}"
+    yield Case("HTTP GET", [plain, ("kongtwist", get(ours, "/plain"))], "at most 2.4x")
+    yield Case(
+        "HTTP GET, access log",
+        [("nginx", get(nginx("logged"), "/plain")), ("kongtwist", get(lambda: field.kongtwist_logged, "/plain"))],
+    )
+    yield Case(
+        "HTTP GET, heads that differ",
+        [("nginx", get(nginx(), "/plain", True)), ("kongtwist", get(ours, "/plain", True))],
+    )
+    yield Case("HTTP GET, key-auth", [plain, ("kongtwist", get(ours, f"/key?{keyed}"))], "at most 2.8x")
+    yield Case(
+        "HTTP GET, key-auth, rate-limiting in 2 windows",
+        [plain, ("kongtwist", get(ours, f"/limited?{keyed}"))],
+        "at most 3.5x",
+    )
+
+    def ping(server: Callable[[], Server], connections: int, size: int) -> Callable[[Pace], float]:
+        return lambda pace: stream_cost(stage, server(), ["ping", server().port, "/ws", connections, size], pace)
+
+    for name, connections, size, aim in (
+        ("WebSocket 100 B", 4, 100, "at most 1.5x"),
+        ("WebSocket 16 KB", 4, 16_384, "at most 0.6x"),
+        ("WebSocket 1 MB", 4, 1_000_000, "at most 0.4x"),
+    ):
+        large = [("nginx, large buffers", ping(nginx("large"), connections, size))] if size > 1000 else []
+        first, last = ping(nginx(), connections, size), ping(ours, connections, size)
+        yield Case(name, [("nginx", first), *large, ("kongtwist", last)], aim)
+
+    def events(server: Callable[[], Server]) -> Callable[[Pace], float]:
+        return lambda pace: stream_cost(
+            stage, server(), ["sse", server().port, "/events", field.events_port, 8, EVENT], pace
+        )
+
+    yield Case("SSE event", [("nginx", events(nginx())), ("kongtwist", events(ours))], "at most 2.0x")

@@ -1,0 +1,129 @@
+"""Measuring one thing once: CPU per operation under load, memory per idle stream, waiting time beside many of them."""
+
+from __future__ import annotations
+
+import re
+import socket
+import statistics
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .servers import Server, Stage, cpu_seconds, resident
+
+__all__ = ["Pace", "Waits", "http_cost", "idle_memory", "stream_cost"]
+
+VARYING = """
+local count = 0
+function request()
+  count = count + 1
+  wrk.headers["X-Trace"] = "0af7651916cd43dd8448eb211c80319c-" .. count
+  wrk.headers["Cookie"] = "visit=" .. count
+  return wrk.format("GET")
+end
+"""
+"""wrk script: heads that differ from request to request, as those of many clients behind one proxy do."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long and how often."""
+
+    warm: float = 2.0  #: seconds of load before measuring
+    seconds: float = 6.0  #: seconds measured
+    rounds: int = 3  #: times each server has its turn
+
+
+def http_cost(stage: Stage, server: Server, path: str, pace: Pace, *, varying: bool = False) -> float:
+    """CPU seconds per GET over keep-alive connections.
+
+    Raises:
+        RuntimeError: some requests failed; the figure would mean nothing.
+    """
+    words = ["wrk", "-t1", "-c32"]
+    if varying:
+        script = Path(stage.folder, "varying.lua")
+        script.write_text(VARYING, encoding="ascii")
+        words += ["-s", str(script)]
+    url = f"http://127.0.0.1:{server.port}{path}"
+    subprocess.run([*words, f"-d{max(1, round(pace.warm))}s", url], check=True, capture_output=True)
+    before = cpu_seconds(server.pid)
+    told = subprocess.run([*words, f"-d{round(pace.seconds)}s", url], check=True, capture_output=True, text=True).stdout
+    used = cpu_seconds(server.pid) - before
+    done = re.search(r"(\d+) requests in", told)
+    if done is None or "Non-2xx" in told or "Socket errors" in told:
+        raise RuntimeError(f"{server.name} {path}: requests failed\n{told}")
+    return used / int(done[1])
+
+
+def stream_cost(stage: Stage, server: Server, words: Sequence[object], pace: Pace) -> float:
+    """CPU seconds per message or event.
+
+    Args:
+        stage: where the load generator is.
+        server: the proxy.
+        words: the generator's arguments, without the two times (see load.c).
+        pace: how long.
+    """
+    load = stage.load(*words, pace.warm, pace.seconds, stdout=subprocess.PIPE)
+    assert load.stdout is not None
+    begun = load.stdout.readline()
+    before = cpu_seconds(server.pid)
+    ended = load.stdout.readline()
+    used = cpu_seconds(server.pid) - before
+    if begun != b"begin\n" or not ended.startswith(b"end ") or load.wait():
+        raise RuntimeError(f"{server.name}: the load generator failed")
+    return used / max(1, int(ended.split()[1]))
+
+
+@dataclass(frozen=True)
+class Waits:
+    """How long requests waited for their answers, one after the other, in seconds."""
+
+    median: float
+    longest: float
+
+
+def idle_memory(
+    stage: Stage, server: Server, path: str, pairs: int, ask: str | None = None
+) -> tuple[float, Waits | None]:
+    """Bytes of the proxy's memory per idle WebSocket through it, both sides together.
+
+    Args:
+        stage: where the load generator is.
+        server: the proxy, freshly started.
+        path: a path that leads to the echo upstream.
+        pairs: how many.
+        ask: a path to ask 300 times for while they are open; the waiting times come back too.
+    """
+    warm = stage.load("idle", server.port, path, 50, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    warm.communicate(timeout=60)  # what the first connections load once is no cost of a connection
+    time.sleep(0.5)
+    before = resident(server.pid)
+    load = stage.load("idle", server.port, path, pairs, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert load.stdout is not None and load.stdin is not None
+    if load.stdout.readline() != f"open {pairs}\n".encode():
+        raise RuntimeError(f"{server.name}: {pairs} streams could not be opened")
+    time.sleep(1.0)
+    used = resident(server.pid) - before
+    waits = _waits(server.port, ask) if ask else None
+    load.stdin.close()
+    load.wait()
+    return used / pairs, waits
+
+
+def _waits(port: int, path: str) -> Waits:
+    question = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+    times = []
+    with socket.create_connection(("127.0.0.1", port), 10) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(300):
+            begun = time.perf_counter()
+            client.sendall(question)
+            if not client.recv(65536).startswith(b"HTTP/1.1 200"):
+                raise RuntimeError("a request was not answered")
+            times.append(time.perf_counter() - begun)
+            time.sleep(0.01)
+    return Waits(statistics.median(times), max(times))

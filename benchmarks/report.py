@@ -1,0 +1,96 @@
+"""The figures as a table, for the terminal and for docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from .measures import Pace
+
+__all__ = ["Row", "describe_machine", "markdown", "table"]
+
+HEADINGS = ("work", "unit", "nginx", "large buffers", "kongtwist", "ratio", "aim")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; costs in ``unit``."""
+
+    name: str
+    unit: str
+    nginx: float
+    variant: str  #: nginx with large buffers, as text
+    kongtwist: float
+    ratio: float
+    aim: str
+
+    def cells(self) -> tuple[str, ...]:
+        nginx, ours, ratio = f"{self.nginx:.1f}", f"{self.kongtwist:.1f}", f"{self.ratio:.2f}"
+        return (self.name, self.unit, nginx, self.variant, ours, ratio, self.aim)
+
+
+def table(rows: Sequence[Row], *, heading: bool = True) -> str:
+    """Lines for a terminal."""
+    lines = [row.cells() for row in rows]
+    if heading:
+        lines.insert(0, HEADINGS)
+    form = "{:<48}  {:<4}  {:>9}  {:>13}  {:>9}  {:>6}  {:<14}"
+    return "\n".join(form.format(*line).rstrip() for line in lines)
+
+
+def describe_machine() -> str:
+    """Where the figures were taken: processor, kernel, versions."""
+    about = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*:\s*(.+)", about.read_text(encoding="utf-8")) if about.exists() else None
+    nginx = subprocess.run(
+        [shutil.which("nginx") or "/usr/sbin/nginx", "-v"], check=True, capture_output=True, text=True
+    ).stderr.strip().rpartition("/")[2]  # fmt: skip
+    parts = [f"{os.cpu_count()} CPUs ({model[1].strip() if model else platform.machine()})"]
+    parts += [f"Linux {platform.release().split('-')[0]}", f"Python {platform.python_version()}"]
+    parts += [f"Twisted {version('twisted')}", f"httptools {version('httptools')}", f"nginx {nginx}"]
+    return ", ".join(parts)
+
+
+def markdown(rows: Sequence[Row], pace: Pace, machine: str) -> str:
+    """The whole page docs/benchmarks.md."""
+    lines = ["| " + " | ".join(HEADINGS) + " |", "|---|---|---:|---:|---:|---:|---|"]
+    lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
+    figures = "\n".join(lines)
+    return f"""# Benchmarks
+
+CPU time of the proxy process per operation, beside nginx doing the same work in the same run. Written by
+`python -m benchmarks --write docs/benchmarks.md`; do not edit.
+
+{figures}
+
+Taken on: {machine}. Each server had {pace.rounds} turns of {pace.seconds:g} seconds after {pace.warm:g} of warm-up, one
+after the other; the figures are medians, the ratio is the median of the turns' ratios. A shared machine disturbs single
+figures by a fifth; the ratios move much less.
+
+## How it is measured
+
+- CPU time is user plus system time of the one process that does the work, from `/proc/PID/stat`, divided by the
+  operations the load generator counted. Memory is VmRSS. All traffic stays on the loopback interface.
+- Both proxies run one worker and keep connections alive on both sides. nginx runs with `access_log off`,
+  `keepalive 64` to the upstream, and `proxy_buffering off` for events. Where its buffers matter (messages larger than
+  one buffer) it is measured a second time with `proxy_buffer_size 128k; proxy_buffers 4 256k`; the ratio is to its
+  defaults.
+- kongtwist runs with its default limits and time-outs, from a declarative file; the access log only in the row that
+  says so.
+- HTTP: `wrk -t1 -c32`, answers of 13 bytes. The plugin rows are compared with nginx's bare row: it has no such plugins.
+  "Heads that differ": two header fields change with every request, so nothing that is remembered per head helps.
+- WebSocket: 4 connections play ping-pong with masked text messages; one operation is a message and its echo.
+- SSE: 8 streams of 100-byte events, each sent when the one before has arrived, so that every event is relayed by
+  itself.
+- Idle pairs: WebSockets opened through the proxy and left alone; memory of both sides together. Beside 9,000 of them
+  one client asks 300 times, and its longest wait is shown.
+
+The programs are in `benchmarks/`: `load.c` makes the streams, `cases.py` says what each row is.
+"""

@@ -1,0 +1,173 @@
+"""The processes of a run: upstreams, nginx and the gateway, on free loopback ports, ended together."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from resource import RLIMIT_NOFILE, getrlimit
+from types import TracebackType
+from urllib.error import URLError
+from urllib.request import urlopen
+
+__all__ = ["Server", "Stage", "cpu_seconds", "free_port", "resident"]
+
+ROOT = Path(__file__).resolve().parents[1]
+PATIENCE = 60.0
+"""Seconds within which a server must be up."""
+
+
+def free_port() -> int:
+    """A port nobody listens on, outside the range that outgoing connections use."""
+    while True:
+        port = 10_000 + int.from_bytes(os.urandom(2)) % 20_000
+        with socket.socket() as probe:
+            try:
+                probe.bind(("0.0.0.0", port))
+            except OSError:
+                continue
+            return port
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time a process has used, user and system: fields 14 and 15 of /proc/PID/stat (proc(5)), in ticks of 10 ms."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory a process has in use (VmRSS)."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError(f"no VmRSS of {pid}")
+
+
+class Server:
+    """A proxy under test.
+
+    Args:
+        name: ``nginx`` or ``kongtwist``.
+        pid: the process that does the work.
+        port: where it is reached.
+    """
+
+    def __init__(self, name: str, pid: int, port: int) -> None:
+        self.name = name
+        self.pid = pid
+        self.port = port
+
+
+class Stage:
+    """Starts servers; as a context manager it ends all of them."""
+
+    def __init__(self) -> None:
+        self.folder = tempfile.mkdtemp(prefix="kongtwist-bench-")
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._load = os.path.join(self.folder, "load")
+
+    def __enter__(self) -> Stage:
+        source = Path(__file__).with_name("load.c")
+        subprocess.run(["cc", "-O2", "-o", self._load, str(source)], check=True)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for process in reversed(self._processes):
+            self.end(process)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def spawn(self, words: Sequence[str], **options: object) -> subprocess.Popen[bytes]:
+        """Start a process in a group of its own."""
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen(list(words), start_new_session=True, **{**quiet, **options})  # type: ignore[call-overload]
+        self._processes.append(process)
+        return process  # type: ignore[no-any-return]
+
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        """Kill a process and its children."""
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.wait()
+
+    def load(self, *words: object, **options: object) -> subprocess.Popen[bytes]:
+        """Start the load generator with these arguments (see load.c)."""
+        return self.spawn([self._load, *map(str, words)], stderr=None, **options)
+
+    def echo_upstream(self) -> int:
+        """A WebSocket echo server; returns its port."""
+        port = free_port()
+        self._wait(port, self.load("echo", port))
+        return port
+
+    def nginx(self, name: str, directives: str) -> int:
+        """Start an nginx with these directives in its http block; returns its worker's process id."""
+        folder = os.path.join(self.folder, name)
+        os.makedirs(folder)
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
+        text = (
+            f"daemon off; {'' if os.getuid() else 'user root; '}worker_processes 1; pid {folder}/pid;\n"
+            f"worker_rlimit_nofile {getrlimit(RLIMIT_NOFILE)[1]};\n"
+            f"error_log {folder}/error.log crit; events {{ worker_connections 20000; }}\n"
+            f"http {{ access_log off; keepalive_requests 1000000000; {temporary}\n{directives}\n}}\n"
+        )
+        Path(folder, "nginx.conf").write_text(text, encoding="utf-8")
+        path = shutil.which("nginx") or "/usr/sbin/nginx"
+        master = self.spawn([path, "-p", folder, "-c", f"{folder}/nginx.conf", "-e", f"{folder}/error.log"])
+        children = Path(f"/proc/{master.pid}/task/{master.pid}/children")
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until and master.poll() is None:
+            if workers := children.read_text(encoding="ascii").split():
+                return int(workers[0])
+            time.sleep(0.02)
+        raise SystemExit(f"nginx did not start: {Path(folder, 'error.log').read_text(encoding='utf-8')}")
+
+    def kongtwist(self, name: str, declarative: object, access_log: str = "off") -> Server:
+        """Start a gateway with one worker and this declarative configuration, default limits on."""
+        folder = os.path.join(self.folder, name)
+        os.makedirs(folder)
+        proxy, admin = free_port(), free_port()
+        file = os.path.join(folder, "kong.json")
+        Path(file).write_text(json.dumps(declarative), encoding="utf-8")
+        conf = {
+            "database": "off", "declarative_config": file, "proxy_listen": f"127.0.0.1:{proxy} backlog=4096",
+            "admin_listen": f"127.0.0.1:{admin}", "proxy_access_log": access_log, "admin_access_log": "off",
+            "nginx_worker_processes": "1",
+        }  # fmt: skip
+        path = os.path.join(folder, "kong.conf")
+        Path(path).write_text("".join(f"{key} = {value}\n" for key, value in conf.items()), encoding="utf-8")
+        env = {key: value for key, value in os.environ.items() if not key.startswith("KONG_")}
+        words = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "--nodaemon", "--pidfile="]
+        with open(os.path.join(folder, "out"), "wb") as output:
+            process = self.spawn(
+                [*words, "kongtwist", "--conf", path, "--prefix", os.path.join(folder, "prefix")],
+                env={**env, "PYTHONPATH": str(ROOT)}, cwd=folder, stdout=output, stderr=output,
+            )  # fmt: skip
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until and process.poll() is None:
+            try:
+                with urlopen(f"http://127.0.0.1:{admin}/status", timeout=5):
+                    return Server("kongtwist", process.pid, proxy)
+            except (URLError, OSError):
+                time.sleep(0.05)
+        raise SystemExit(f"kongtwist did not start:\n{Path(folder, 'out').read_text(encoding='utf-8')[-4000:]}")
+
+    def _wait(self, port: int, process: subprocess.Popen[bytes]) -> None:
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until and process.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                return
+            except OSError:
+                time.sleep(0.02)
+        raise SystemExit(f"nothing listens on port {port}")
