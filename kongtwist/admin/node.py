@@ -1,0 +1,357 @@
+"""Endpoints about the node: ``/``, ``/status``, ``/schemas``, ``/plugins/enabled``, ``/endpoints``, ``/tags`` (Kong 3.9)."""
+
+from __future__ import annotations
+
+import os
+import resource as rlimits
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from twisted.web.http import Request
+from twisted.web.resource import Resource
+
+from .. import KONG_VERSION, VERSION
+from ..core.plugin import Plugin
+from ..entities.plugin_entity import describe_plugin
+from .payload import BadBody, read_body
+from .rows import children_of
+from .web import Call, JSONResource, Missing, Reply, not_found
+
+__all__ = ["NodeFacts", "Ready", "fixed_paths"]
+
+UNITS = {"b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+
+
+@dataclass
+class NodeFacts:
+    """What the Admin API tells of the node it runs in.
+
+    Attributes:
+        node_id: the node's UUID.
+        hostname: the machine's name.
+        plugins: the loaded plugins by name.
+        configuration: all properties, secrets masked.
+        counters: figures of `core.counters.CELL_NAMES`, over all workers.
+        pids: process ids of the workers.
+        master_pid: of the parent.
+        memory: resident bytes by process id.
+        ready: why traffic cannot be served yet; None when it can.
+        log_level: the error log's level now.
+        timers: timers scheduled in the reactor.
+    """
+
+    node_id: str
+    hostname: str
+    plugins: Mapping[str, Plugin]
+    configuration: Callable[[], Mapping[str, Any]]
+    counters: Callable[[], Mapping[str, int]]
+    pids: Callable[[], Sequence[int]]
+    master_pid: int
+    memory: Callable[[], Mapping[int, int]]
+    ready: Callable[[], str | None]
+    log_level: Callable[[], str] = field(default=lambda: "notice")
+    timers: Callable[[], int] = field(default=lambda: 0)
+
+
+class _Get(JSONResource):
+    """A path that only answers GET."""
+
+    @property
+    def methods(self) -> Mapping[str, Any]:
+        return {"GET": self.get}
+
+    async def get(self, call: Call) -> Reply:
+        raise NotImplementedError
+
+
+class Root(_Get):
+    """``/``."""
+
+    async def get(self, call: Call) -> Reply:
+        facts: NodeFacts = self.site.facts
+        names = sorted({row["name"] for row in self.site.storage.load().get("plugins", {}).values()})
+        return Reply(200, {
+            "tagline": "Welcome to kong",
+            "version": KONG_VERSION,
+            "kongtwist_version": VERSION,
+            "edition": "community",
+            "hostname": facts.hostname,
+            "node_id": facts.node_id,
+            "lua_version": "none",
+            "timers": {"running": 0, "pending": facts.timers()},
+            "pids": {"master": facts.master_pid, "workers": list(facts.pids())},
+            "plugins": {
+                "available_on_server": {
+                    name: {"version": plugin.version, "priority": plugin.priority} for name, plugin in facts.plugins.items()
+                },
+                "enabled_in_cluster": names,
+            },
+            "configuration": dict(facts.configuration()),
+        })  # fmt: skip
+
+
+class Status(_Get):
+    """``/status``."""
+
+    async def get(self, call: Call) -> Reply:
+        facts: NodeFacts = self.site.facts
+        unit, scale = call.query.get("unit", "m").lower(), call.query.get("scale", "2")
+        if unit not in UNITS:
+            text = f"invalid unit '{call.query['unit']}' (expected 'k/K', 'm/M', or 'g/G')"
+            return Reply(400, {"message": text})
+        if not scale.isdigit():
+            return Reply(400, {"message": f"invalid scale '{scale}' (expected a non-negative integer)"})
+        counts = dict(facts.counters())
+        server = {
+            f"connections_{name}": counts[name]
+            for name in ("accepted", "active", "handled", "reading", "waiting", "writing")
+        }
+        memory = [
+            {"pid": pid, "http_allocated_gc": _amount(size, unit, int(scale))} for pid, size in facts.memory().items()
+        ]
+        body: dict[str, Any] = {
+            "server": server | {"total_requests": counts["requests"]},
+            "connections": counts,
+            "memory": {"workers_lua_vms": memory, "lua_shared_dicts": {}},
+        }
+        if self.site.storage.writable:
+            body["database"] = {"reachable": self.site.storage.reachable()}
+        else:
+            body["configuration_hash"] = self.site.configuration_hash()
+        return Reply(200, body)
+
+
+def _amount(size: int, unit: str, scale: int) -> Any:
+    if unit == "b":
+        return size
+    return f"{size / UNITS[unit]:.{scale}f} {unit.upper()}iB"
+
+
+class Ready(_Get):
+    """``/status/ready`` of the Status API."""
+
+    async def get(self, call: Call) -> Reply:
+        reason = self.site.facts.ready()
+        return Reply(200, {"message": "ready"}) if reason is None else Reply(503, {"message": reason})
+
+
+class Schemas(JSONResource):
+    """``/schemas/{entity}``, ``/schemas/plugins/{name}`` and their ``validate``."""
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        return self if not path else SchemaOf(self.site, path.decode("utf-8", "replace"))
+
+
+class SchemaOf(_Get):
+    """``/schemas/{entity}``."""
+
+    def __init__(self, site: Any, name: str) -> None:
+        super().__init__(site)
+        self.name = name
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        if not path:
+            return self
+        name = path.decode("utf-8", "replace")
+        if name == "validate":
+            return Validate(self.site, self.name)
+        return PluginSchema(self.site, name) if self.name == "plugins" else Missing(self.site)
+
+    async def get(self, call: Call) -> Reply:
+        entity = self.site.registry.get(self.name)
+        if entity is None:
+            return Reply(404, {"message": f"No entity named '{self.name}'"})
+        return Reply(200, entity.describe())
+
+
+class PluginSchema(_Get):
+    """``/schemas/plugins/{name}``."""
+
+    def __init__(self, site: Any, name: str, config_only: bool = False) -> None:
+        super().__init__(site)
+        self.name, self.config_only = name, config_only
+
+    async def get(self, call: Call) -> Reply:
+        plugin = self.site.facts.plugins.get(self.name)
+        if plugin is None:
+            return Reply(404, {"message": f"No plugin named '{self.name}'"})
+        found = describe_plugin(plugin)
+        if self.config_only:
+            return Reply(200, next(each["config"] for each in found["fields"] if "config" in each))
+        return Reply(200, found)
+
+
+class Validate(JSONResource):
+    """``/schemas/{entity}/validate``: would it be taken? Nothing is stored and no reference is looked up."""
+
+    def __init__(self, site: Any, name: str) -> None:
+        super().__init__(site)
+        self.name = name
+
+    @property
+    def methods(self) -> Mapping[str, Any]:
+        return {"POST": self._post}
+
+    async def _post(self, call: Call) -> Reply:
+        entity = self.site.registry.get(self.name)
+        if entity is None:
+            return Reply(404, {"message": f"No entity named '{self.name}'"})
+        try:
+            data = read_body(call, entity)
+        except BadBody as bad:
+            return bad.reply
+        entity.insert(data, now=self.site.now(), new_id=lambda: "00000000-0000-4000-8000-000000000000")
+        return Reply(200, {"message": "schema validation successful"})
+
+
+class Plugins(JSONResource):
+    """``/plugins/enabled`` and ``/plugins/schema/{name}`` beside the rows."""
+
+    def __init__(self, site: Any, rows: Resource) -> None:
+        super().__init__(site)
+        self.rows = rows
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        if path == b"enabled":
+            return EnabledPlugins(self.site)
+        if path == b"schema":
+            return PluginSchemas(self.site)
+        return self.rows.getChild(path, request) if path else self.rows
+
+    def render(self, request: Request) -> Any:
+        return self.rows.render(request)
+
+
+class EnabledPlugins(_Get):
+    """``/plugins/enabled``."""
+
+    async def get(self, call: Call) -> Reply:
+        return Reply(200, {"enabled_plugins": list(self.site.facts.plugins)})
+
+
+class PluginSchemas(JSONResource):
+    """``/plugins/schema/{name}``: configuration only (deprecated in Kong)."""
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        return PluginSchema(self.site, path.decode("utf-8", "replace"), config_only=True)
+
+
+class Tags(_Get):
+    """``/tags`` and ``/tags/{tag}``."""
+
+    def __init__(self, site: Any, tag: str | None = None) -> None:
+        super().__init__(site)
+        self.tag = tag
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        return self if not path else Tags(self.site, path.decode("utf-8", "surrogateescape"))
+
+    async def get(self, call: Call) -> Reply:
+        if self.tag is not None:
+            error = self.site.registry["tags"].key_error(self.tag)
+            if error is not None:
+                raise error
+        rows = [row for row in self.site.storage.tags() if self.tag in (None, row["tag"])]
+        return Reply(200, {"data": rows, "next": None})
+
+
+class Endpoints(_Get):
+    """``/endpoints``: every path."""
+
+    async def get(self, call: Call) -> Reply:
+        found = {
+            "/",
+            "/endpoints",
+            "/plugins/enabled",
+            "/plugins/schema/{name}",
+            "/status",
+            "/tags",
+            "/tags/{tags}",
+            "/timers",
+        }
+        found |= {
+            "/schemas/{name}",
+            "/schemas/plugins/{name}",
+            "/schemas/{db_entity_name}/validate",
+            "/debug/node/log-level",
+        }
+        for entity in self.site.registry.values():
+            if not entity.stored or entity.name == "targets":
+                continue
+            top = f"/{entity.admin_name}"
+            row = f"{top}/{{{entity.name}}}"
+            found |= {top, row} | {
+                f"{row}/{name}" for name in entity.foreign if (entity.name, name) != ("snis", "certificate")
+            }
+            for name, (child, _) in children_of(self.site, entity).items():
+                found |= {f"{row}/{name}", f"{row}/{name}/{{{child.name}}}"}
+        found.add("/upstreams/{upstreams}/health")
+        return Reply(200, {"data": sorted(found, key=lambda path: path.split("/"))})
+
+
+class Timers(_Get):
+    """``/timers``."""
+
+    async def get(self, call: Call) -> Reply:
+        pending = self.site.facts.timers()
+        counts = {"total": pending, "waiting": pending, "pending": pending, "running": 0, "runs": 0}
+        empty = {"running": "", "pending": "", "elapsed_time": ""}
+        return Reply(200, {"worker": {"id": 0, "count": len(self.site.facts.pids())}, "stats": {
+            "sys": counts, "timers": {}, "flamegraph": empty,
+        }})  # fmt: skip
+
+
+class LogLevel(_Get):
+    """``/debug/node/log-level``."""
+
+    async def get(self, call: Call) -> Reply:
+        return Reply(200, {"message": f"log level: {self.site.facts.log_level()}"})
+
+
+class Robots(_Get):
+    """``/robots.txt``."""
+
+    async def get(self, call: Call) -> Reply:
+        return Reply(200, b"User-agent: *\nDisallow: /", content_type="text/plain")
+
+
+class Config(_Get):
+    """``/config``: the declarative configuration, which only a node without a database has."""
+
+    async def get(self, call: Call) -> Reply:
+        if self.site.storage.writable:
+            words = "this endpoint is only available when Kong is configured to not use a database"
+            return Reply(400, {"message": words})
+        text = self.site.declarative_text()
+        return not_found() if text is None else Reply(200, {"config": text})
+
+
+class Branch(JSONResource):
+    """A path segment with fixed children."""
+
+    def __init__(self, site: Any, children: Mapping[bytes, Resource]) -> None:
+        super().__init__(site)
+        self._children = dict(children)
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        return self._children.get(path) or super().getChild(path, request)
+
+
+def fixed_paths(site: Any) -> dict[bytes, Resource]:
+    """First path segments that are not entities."""
+    level = LogLevel(site)
+    return {
+        b"status": Status(site), b"schemas": Schemas(site), b"tags": Tags(site), b"endpoints": Endpoints(site),
+        b"timers": Timers(site), b"robots.txt": Robots(site), b"config": Config(site),
+        b"debug": Branch(site, {b"node": Branch(site, {b"log-level": level})}),
+    }  # fmt: skip
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process, bytes; 0 when it is gone."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as statm:
+            return int(statm.read().split()[1]) * rlimits.getpagesize()
+    except (OSError, ValueError, IndexError):
+        return rlimits.getrusage(rlimits.RUSAGE_SELF).ru_maxrss * 1024 if pid == os.getpid() else 0

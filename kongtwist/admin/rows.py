@@ -1,0 +1,321 @@
+"""Lists, rows and nested paths of every entity, made from its declaration (Kong 3.9, ``kong/api/endpoints.lua``)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+from twisted.web.http import Request
+from twisted.web.resource import Resource
+
+from ..entities import Entity, EntityError
+from ..entities.schema import Row
+from .payload import BadBody, read_body
+from .web import Call, JSONResource, Missing, Reply, not_found
+
+__all__ = ["CollectionResource", "RowResource", "children_of"]
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z", re.IGNORECASE)
+_TAG = re.compile(r"[^,/]+\Z")
+
+Methods = Mapping[str, Callable[[Call], Awaitable[Reply]]]
+
+
+def children_of(site: Any, entity: Entity) -> dict[str, tuple[Entity, str]]:
+    """Entities that refer to ``entity``: path segment -> (child, its foreign key)."""
+    return {
+        child.nested_name: (child, field)
+        for child in site.registry.values()
+        for field, foreign in child.foreign.items()
+        if foreign.reference == entity.name and child.stored
+    }
+
+
+class _EntityResource(JSONResource):
+    """What lists and rows share."""
+
+    def __init__(self, site: Any, entity: Entity) -> None:
+        super().__init__(site)
+        self.entity = entity
+
+    async def _answer(self, call: Call) -> Reply:
+        try:
+            return await super()._answer(call)
+        except BadBody as bad:
+            return bad.reply
+
+    def shown(self, row: Row) -> Row:
+        return self.site.special.shown(self.entity, row)
+
+    async def done(self, status: int, row: Row) -> Reply:
+        """Answer a write once it serves."""
+        await self.site.published()
+        return Reply(status, self.shown(row))
+
+    def look_up(self, entity: Entity, key: str) -> Row | None:
+        """A row by id or endpoint key.
+
+        Raises:
+            EntityError: a key that the field would not take.
+        """
+        if _UUID.match(key):
+            found: Row | None = self.site.storage.get(entity.name, key.lower())
+            return found
+        if entity.endpoint_key is None:
+            if entity.name == "certificates":
+                return self.site.special.certificate_of_sni(key)
+            raise EntityError.invalid_primary_key({"id": "expected a valid UUID"})
+        error = entity.key_error(key)
+        if error is not None:
+            raise error
+        row: Row | None = self.site.storage.find(entity.name, entity.endpoint_key, key)
+        return row
+
+
+class CollectionResource(_EntityResource):
+    """``/services``, or below a parent ``/services/{}/routes``.
+
+    Args:
+        site: the Admin API.
+        entity: what is listed.
+        parent: the parent's entity, its key as given and the foreign key; None at top level.
+    """
+
+    def __init__(self, site: Any, entity: Entity, parent: tuple[Entity, str, str] | None = None) -> None:
+        super().__init__(site, entity)
+        self.parent = parent
+
+    @property
+    def methods(self) -> Methods:
+        return {"GET": self._list, "POST": self._create}
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        if not path:
+            return self
+        return RowResource(self.site, self.entity, path.decode("utf-8", "surrogateescape"), self.parent)
+
+    def _parent_row(self) -> Row | None:
+        assert self.parent is not None
+        return self.look_up(self.parent[0], self.parent[1])
+
+    async def _list(self, call: Call) -> Reply:
+        parent = None
+        if self.parent is not None:
+            row = self._parent_row()
+            if row is None:
+                return not_found()
+            parent = (self.parent[2], row["id"])
+        special = self.site.special.listed(self.entity, call, parent)
+        if special is not None:
+            return Reply(200, special)
+        size, tags = page_size(call), wanted_tags(call) if parent is None else None
+        page = self.site.storage.page(self.entity.name, size, call.query.get("offset"), parent=parent, tags=tags)
+        body: dict[str, Any] = {"data": [self.shown(row) for row in page.rows], "next": None}
+        if page.offset is not None:
+            body["offset"] = page.offset
+            body["next"] = self._next(call, page.offset, parent is None)
+        return Reply(200, body)
+
+    def _next(self, call: Call, offset: str, top: bool) -> str:
+        path = f"/{self.entity.admin_name}" if self.parent is None else (
+            f"/{self.parent[0].admin_name}/{quote(self.parent[1], safe='')}/{self.entity.nested_name}"
+        )  # fmt: skip
+        text = f"{path}?offset={quote(offset, safe='')}"
+        if top and call.query.get("tags"):
+            text += f"&tags={quote(call.query['tags'], safe='')}"
+        return text
+
+    async def _create(self, call: Call) -> Reply:
+        data = read_body(call, self.entity)
+        if self.parent is not None:
+            row = self._parent_row()
+            if row is None:
+                return not_found()
+            data[self.parent[2]] = {"id": row["id"]}
+        created = await self.site.special.insert(self.entity, data)
+        return await self.done(201, created)
+
+
+class RowResource(_EntityResource):
+    """``/services/{}``, or below a parent ``/services/{}/routes/{}``."""
+
+    def __init__(self, site: Any, entity: Entity, key: str, parent: tuple[Entity, str, str] | None = None) -> None:
+        super().__init__(site, entity)
+        self.key, self.parent = key, parent
+
+    @property
+    def methods(self) -> Methods:
+        return {"GET": self._get, "PUT": self._put, "PATCH": self._patch, "DELETE": self._delete}
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        if not path:
+            return self
+        name = path.decode("utf-8", "surrogateescape")
+        special: Resource | None = self.site.special.below(self.entity, self.key, name, self.parent)
+        if special is not None:
+            return special
+        if self.parent is None:
+            found = children_of(self.site, self.entity).get(name)
+            if found is not None:
+                child, field = found
+                return CollectionResource(self.site, child, (self.entity, self.key, field))
+            if name in self.entity.foreign and (self.entity.name, name) != ("snis", "certificate"):
+                return ParentResource(self.site, self.entity, self.key, name)
+        return Missing(self.site)
+
+    def _row(self) -> Row | None:
+        """The row, if it is there and belongs to the parent."""
+        if self.parent is None:
+            return self.look_up(self.entity, self.key)
+        parent = self.look_up(self.parent[0], self.parent[1])
+        if parent is None:
+            return None
+        row = self._child(parent)
+        if row is None or (row.get(self.parent[2]) or {}).get("id") != parent["id"]:
+            return None
+        return row
+
+    def _child(self, parent: Row) -> Row | None:
+        """A child by key; where keys are unique within the parent only, among its children."""
+        key = self.entity.endpoint_key
+        assert self.parent is not None
+        if key is None or _UUID.match(self.key) or self.entity.fields[key].unique:
+            return self.look_up(self.entity, self.key)
+        wanted = self.site.special.key_of(self.entity, self.key)
+        children = self.site.storage.children(self.entity.name, self.parent[2], parent["id"])
+        return next((row for row in children if row[key] == wanted), None)
+
+    def _address(self) -> dict[str, str]:
+        """The field and value that the path's key stands for."""
+        if _UUID.match(self.key) or self.entity.endpoint_key is None:
+            return {"id": self.key.lower()}
+        return {self.entity.endpoint_key: self.key}
+
+    async def _get(self, call: Call) -> Reply:
+        row = self._row()
+        if row is None:
+            return self.site.special.missing(self.entity, self.key) or not_found()
+        return Reply(200, self.shown(row))
+
+    async def _patch(self, call: Call) -> Reply:
+        row = self._row()
+        data = read_body(call, self.entity, row)
+        if row is None:
+            if self.parent is not None:
+                return not_found()
+            raise EntityError.not_found(self._address())
+        return await self.done(200, await self.site.special.update(self.entity, row, data))
+
+    async def _put(self, call: Call) -> Reply:
+        if self.entity.name == "targets":
+            return await self._put_target(call)
+        data = read_body(call, self.entity)
+        if self.parent is not None:
+            parent = self.look_up(self.parent[0], self.parent[1])
+            if parent is None:
+                return not_found()
+            data[self.parent[2]] = {"id": parent["id"]}
+            present = self._child(parent)
+            if present is not None and (present.get(self.parent[2]) or {}).get("id") != parent["id"]:
+                return not_found()
+        else:
+            self.look_up(self.entity, self.key) if self.entity.endpoint_key else None
+        return await self.done(200, await self.site.special.upsert(self.entity, self._address(), data))
+
+    async def _put_target(self, call: Call) -> Reply:
+        """Targets are only changed so, never made (Kong 3.9, ``kong/api/routes/upstreams.lua``)."""
+        row = self._row()
+        if row is None:
+            return not_found()
+        return await self.done(200, await self.site.special.update(self.entity, row, read_body(call, self.entity, row)))
+
+    async def _delete(self, call: Call) -> Reply:
+        row = self._row()
+        if row is None:
+            return not_found() if self.parent is not None else Reply(204)
+        await self.site.special.delete(self.entity, row)
+        await self.site.published()
+        return Reply(204)
+
+
+class ParentResource(_EntityResource):
+    """``/routes/{}/service``: the row that a row's foreign key refers to."""
+
+    def __init__(self, site: Any, child: Entity, key: str, field: str) -> None:
+        super().__init__(site, site.registry[child.foreign[field].reference])
+        self.child, self.key, self.field = child, key, field
+
+    @property
+    def methods(self) -> Methods:
+        return {"GET": self._get, "PUT": self._put, "PATCH": self._patch, "DELETE": self._delete}
+
+    def _rows(self) -> tuple[Row | None, Row | None]:
+        """(the child, its parent)."""
+        child = self.look_up(self.child, self.key)
+        reference = None if child is None else child.get(self.field)
+        return child, None if reference is None else self.site.storage.get(self.entity.name, reference["id"])
+
+    async def _get(self, call: Call) -> Reply:
+        parent = self._rows()[1]
+        return not_found() if parent is None else Reply(200, self.shown(parent))
+
+    async def _patch(self, call: Call) -> Reply:
+        parent = self._rows()[1]
+        if parent is None:
+            return not_found()
+        data = read_body(call, self.entity, parent)
+        return await self.done(200, await self.site.special.update(self.entity, parent, data))
+
+    async def _put(self, call: Call) -> Reply:
+        child, parent = self._rows()
+        if child is None:
+            return not_found()
+        data = read_body(call, self.entity)
+        if parent is not None:
+            return await self.done(200, await self.site.special.upsert(self.entity, {"id": parent["id"]}, data))
+        created = await self.site.special.insert(self.entity, data)
+        await self.site.storage.update(self.child.name, child["id"], {self.field: {"id": created["id"]}})
+        return await self.done(200, created)
+
+    async def _delete(self, call: Call) -> Reply:
+        return not_found() if self._rows()[1] is None else Reply(405, {"message": "Method not allowed"})
+
+
+def page_size(call: Call) -> int:
+    """``size``: rows of a page, 1 to 1000, 100 by default.
+
+    Raises:
+        EntityError: not a number, or out of range.
+    """
+    text = call.query.get("size")
+    if text is None:
+        return 100
+    try:
+        size = float(text)
+    except ValueError:
+        raise EntityError.invalid_size("size must be a number") from None
+    if size != size // 1 or not 1 <= size <= 1000:
+        raise EntityError.invalid_size("size must be an integer between 1 and 1000")
+    return int(size)
+
+
+def wanted_tags(call: Call) -> tuple[str, list[str]] | None:
+    """``tags=a,b`` (all of them) or ``tags=a/b`` (any of them).
+
+    Raises:
+        EntityError: mixed, empty, too many or malformed.
+    """
+    text = call.query.get("tags")
+    if text is None:
+        return None
+    if not text:
+        raise EntityError.invalid_options({"tags": "cannot be null"})
+    how, sign = ("or", "/") if "/" in text else ("and", ",")
+    tags = text.split(sign)
+    if not all(_TAG.match(tag) for tag in tags):
+        raise EntityError.invalid_options({"tags": "invalid filter syntax"})
+    if len(tags) > 5:
+        raise EntityError.invalid_options({"tags": "cannot query more than 5 tags"})
+    return how, tags

@@ -1,0 +1,199 @@
+"""Where an entity departs from what its declaration gives: certificates with SNIs, targets, plugins, consumers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.web.resource import Resource
+
+from ..entities import Entity, EntityError
+from ..entities.core_entities import target_with_port
+from ..entities.schema import Row
+from .web import Call, JSONResource, Reply, not_found
+
+__all__ = ["Special"]
+
+
+class Special:
+    """The departures, by entity name.
+
+    Args:
+        site: the Admin API.
+    """
+
+    def __init__(self, site: Any) -> None:
+        self.site = site
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def shown(self, entity: Entity, row: Row) -> Row:
+        """A row as an answer shows it."""
+        found = entity.shown(row, self.site.now())
+        if entity.name == "certificates":
+            found["snis"] = sorted(sni["name"] for sni in self._snis_of(row["id"]))
+        return found
+
+    def listed(self, entity: Entity, call: Call, parent: tuple[str, str] | None) -> Row | None:
+        """A list that is not the usual one; None for the usual one."""
+        if entity.name == "consumers" and parent is None and "custom_id" in call.query:
+            values = call.all("custom_id")
+            if len(values) != 1 or not values[0]:
+                raise EntityError(0, "", 400, "custom_id must be an unempty string")
+            row = self.site.storage.find("consumers", "custom_id", values[0])
+            return {"data": [] if row is None else [self.shown(entity, row)], "next": None}
+        return None
+
+    def key_of(self, entity: Entity, key: str) -> str:
+        """A key in a path as it is stored."""
+        return target_with_port(key) if entity.name == "targets" else key
+
+    def certificate_of_sni(self, name: str) -> Row | None:
+        """The certificate of an SNI's name."""
+        sni = self.site.storage.find("snis", "name", name)
+        row: Row | None = None if sni is None else self.site.storage.get("certificates", sni["certificate"]["id"])
+        return row
+
+    def missing(self, entity: Entity, key: str) -> Reply | None:
+        """An answer for a row that is not there, where it is not the usual one."""
+        if entity.name == "certificates" and "-" not in key:
+            return Reply(404, {"message": "SNI not found"})
+        return None
+
+    def below(self, entity: Entity, key: str, name: str, parent: tuple[Entity, str, str] | None) -> Resource | None:
+        """A path below a row that no foreign key gives."""
+        if entity.name == "upstreams" and name == "health":
+            return UpstreamHealth(self.site, key)
+        if entity.name == "targets" and parent is not None and key == "all":
+            return None
+        return None
+
+    def _snis_of(self, certificate: str) -> list[Row]:
+        found: list[Row] = self.site.storage.children("snis", "certificate", certificate)
+        return found
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    async def insert(self, entity: Entity, data: Mapping[str, Any]) -> Row:
+        """Create a row and what comes with it."""
+        self._check_plugin(entity, data)
+        if entity.name != "certificates":
+            return await self._stored(self.site.storage.insert(entity.name, data))
+        snis = self._wanted_snis(data, None)
+        row: Row = await self.site.storage.insert(entity.name, {**data, "snis": None})
+        await self._set_snis(row["id"], snis)
+        return row
+
+    async def update(self, entity: Entity, row: Row, data: Mapping[str, Any]) -> Row:
+        """Change a row and what comes with it."""
+        self._check_plugin(entity, {**row, **data})
+        if entity.name != "certificates" or "snis" not in data:
+            return await self._stored(self.site.storage.update(entity.name, row["id"], data))
+        snis = self._wanted_snis(data, row["id"])
+        rest = {name: value for name, value in data.items() if name != "snis"}
+        changed: Row = await self.site.storage.update(entity.name, row["id"], rest)
+        await self._set_snis(row["id"], snis)
+        return changed
+
+    async def upsert(self, entity: Entity, key: Mapping[str, Any], data: Mapping[str, Any]) -> Row:
+        """Replace or create a row and what comes with it."""
+        self._check_plugin(entity, data)
+        if entity.name != "certificates":
+            return await self._stored(self.site.storage.upsert(entity.name, key, data))
+        snis = self._wanted_snis(data, key["id"])
+        row: Row = await self.site.storage.upsert(entity.name, key, {**data, "snis": None})
+        if snis is not None:
+            await self._set_snis(row["id"], snis)
+        return row
+
+    async def delete(self, entity: Entity, row: Row) -> None:
+        """Delete a row and what comes with it."""
+        if entity.name == "certificates":
+            for sni in self._snis_of(row["id"]):
+                await self.site.storage.delete("snis", sni["id"])
+        await self.site.storage.delete(entity.name, row["id"])
+
+    @staticmethod
+    async def _stored(written: Any) -> Row:
+        row: Row = await written
+        return row
+
+    def _wanted_snis(self, data: Mapping[str, Any], certificate: str | None) -> list[str] | None:
+        snis = data.get("snis")
+        if snis is None:
+            return None
+        names = [snis] if isinstance(snis, str) else snis
+        error = self.site.registry["certificates"].fields["snis"].error(names)
+        if error is not None:
+            raise EntityError.schema_violation({"snis": error})
+        for at, name in enumerate(names):
+            if name in names[:at]:
+                raise EntityError.schema_violation({"snis": f"{name} is duplicated"})
+            taken = self.site.storage.find("snis", "name", name)
+            if taken is not None and taken["certificate"]["id"] != certificate:
+                holder = taken["certificate"]["id"]
+                raise EntityError.schema_violation(
+                    {"snis": f"{name} already associated with existing certificate '{holder}'"}
+                )
+        return list(names)
+
+    async def _set_snis(self, certificate: str, names: list[str] | None) -> None:
+        present = {sni["name"]: sni for sni in self._snis_of(certificate)}
+        wanted = names or []
+        for name, sni in present.items():
+            if name not in wanted:
+                await self.site.storage.delete("snis", sni["id"])
+        for name in wanted:
+            if name not in present:
+                await self.site.storage.insert("snis", {"name": name, "certificate": {"id": certificate}})
+
+    def _check_plugin(self, entity: Entity, data: Mapping[str, Any]) -> None:
+        """A plugin's protocols must be some that its route, or a route of its service, takes."""
+        if entity.name != "plugins" or not isinstance(data.get("protocols"), list):
+            return
+        own = set(filter(lambda each: isinstance(each, str), data["protocols"]))
+        route, service = data.get("route"), data.get("service")
+        if isinstance(route, dict) and isinstance(route.get("id"), str):
+            row = self.site.storage.get("routes", route["id"])
+            if row is not None and not own & set(row["protocols"]):
+                raise EntityError.schema_violation({"protocols": "must match the associated route's protocols"})
+        elif isinstance(service, dict) and isinstance(service.get("id"), str):
+            routes = self.site.storage.children("routes", "service", service["id"])
+            if routes and not any(own & set(row["protocols"]) for row in routes):
+                words = "must match the protocols of at least one route pointing to this Plugin's service"
+                raise EntityError.schema_violation({"protocols": words})
+
+
+class UpstreamHealth(JSONResource):
+    """``/upstreams/{}/health``: targets with their state. Health checks are not built yet, so they are off for all."""
+
+    def __init__(self, site: Any, key: str) -> None:
+        super().__init__(site)
+        self.key = key
+
+    @property
+    def methods(self) -> Mapping[str, Any]:
+        return {"GET": self._get}
+
+    async def _get(self, call: Call) -> Reply:
+        storage = self.site.storage
+        row = storage.get("upstreams", self.key) or storage.find("upstreams", "name", self.key)
+        if row is None:
+            return not_found()
+        body: Row = {"node_id": self.site.facts.node_id, "next": None}
+        if call.query.get("balancer_health") == "1":
+            return Reply(200, body)
+        entity = self.site.registry["targets"]
+        targets = storage.children("targets", "upstream", row["id"])
+        body["data"] = [
+            self.site.special.shown(entity, target) | {"health": "HEALTHCHECKS_OFF", "data": _weights(target)}
+            for target in targets
+        ]
+        return Reply(200, body)
+
+
+def _weights(target: Row) -> Row:
+    host, _, port = target["target"].rpartition(":")
+    weight = target["weight"]
+    shown = {"total": weight, "available": weight, "unavailable": 0}
+    return {"host": host, "port": int(port), "dns": "A", "nodeWeight": weight, "weight": shown, "addresses": []}

@@ -1,0 +1,229 @@
+"""What every Admin API answer has in common: JSON, errors, methods, CORS, latency, HEAD and OPTIONS (Kong 3.9)."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import Request
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+from twisted.web.server import Request as SiteRequest
+
+from .. import KONG_VERSION
+from ..entities import EntityError
+
+__all__ = ["AdminRequest", "Call", "JSONResource", "Reply", "not_found"]
+
+_log = Logger(namespace="kongtwist.admin")
+
+JSON = "application/json; charset=utf-8"
+
+
+class Reply:
+    """An answer.
+
+    Args:
+        status: HTTP status.
+        body: JSON value; bytes go out as they are; None: no body.
+        headers: further headers.
+        content_type: of a bytes body.
+    """
+
+    __slots__ = ("body", "content_type", "headers", "status")
+
+    def __init__(
+        self, status: int, body: Any = None, headers: Mapping[str, str] | None = None, content_type: str = JSON
+    ) -> None:
+        self.status, self.body, self.headers, self.content_type = status, body, dict(headers or {}), content_type
+
+
+def not_found() -> Reply:
+    return Reply(404, {"message": "Not found"})
+
+
+class Discard:
+    """Takes a body that is too large and keeps nothing of it."""
+
+    def write(self, data: bytes) -> int:
+        return len(data)
+
+    def seek(self, at: int, whence: int = 0) -> int:
+        return 0
+
+    def read(self, size: int = -1) -> bytes:
+        return b""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class AdminRequest(SiteRequest):
+    """A request whose body may not be larger than ``max_body`` bytes (``nginx_admin_client_max_body_size``)."""
+
+    max_body = 10 * 1024 * 1024  #: bytes; 0: no limit. Set per site by `admin.site`.
+    too_large = False
+    _received = 0
+
+    def gotLength(self, length: int | None) -> None:
+        super().gotLength(length)
+        if self.max_body and length is not None and length > self.max_body:
+            self._refuse_body()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        self._received += len(data)
+        if self.max_body and self._received > self.max_body and not self.too_large:
+            self._refuse_body()
+        super().handleContentChunk(data)
+
+    def _refuse_body(self) -> None:
+        self.too_large = True
+        if self.content is not None:
+            self.content.close()
+        self.content = Discard()
+
+
+class Call:
+    """A request on its way through a resource.
+
+    Attributes:
+        request: twisted.web's.
+        method: upper case.
+        query: decoded query arguments, the first value of each.
+    """
+
+    __slots__ = ("_values", "method", "query", "request")
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.method = request.method.decode("latin-1")
+        self._values = _arguments(request.uri)
+        self.query = {name: values[0] for name, values in self._values.items()}
+
+    def header(self, name: str) -> str | None:
+        value = self.request.getHeader(name)
+        return None if value is None else str(value)
+
+    def headers(self, name: str) -> list[str]:
+        return list(self.request.requestHeaders.getRawHeaders(name) or [])
+
+    def all(self, name: str) -> list[str]:
+        """All values of a query argument."""
+        return self._values.get(name, [])
+
+
+def _arguments(uri: bytes) -> dict[str, list[str]]:
+    from ..core.query import parse_query
+
+    return parse_query(uri.partition(b"?")[2])
+
+
+class JSONResource(Resource):
+    """A resource whose methods are coroutines that give a `Reply`.
+
+    Subclasses fill `methods`; HEAD and OPTIONS come by themselves.
+    """
+
+    def __init__(self, site: Any) -> None:
+        super().__init__()
+        self.site = site
+
+    @property
+    def methods(self) -> Mapping[str, Callable[[Call], Awaitable[Reply]]]:
+        """Method name -> coroutine function."""
+        return {}
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        if not path:
+            return self  # a trailing slash means nothing
+        return Missing(self.site)
+
+    def render(self, request: Request) -> int:
+        answering = Deferred.fromCoroutine(self._render(request))
+        answering.addErrback(_unexpected)
+        return NOT_DONE_YET
+
+    async def _render(self, request: Request) -> None:
+        began = time.monotonic()
+        call = Call(request)
+        request.notifyFinish().addErrback(lambda _: None)  # a client that hangs up is no fault
+        try:
+            reply = await self._answer(call)
+        except EntityError as error:
+            reply = Reply(error.status, error.body())
+        except CancelledError:
+            raise
+        except Exception:  # noqa: BLE001 - answered 500 and logged
+            _log.failure("{method} {uri} failed", method=call.method, uri=request.path)
+            reply = Reply(500, {"message": "An unexpected error occurred"})
+        if not request._disconnected and not request.finished:
+            self._send(call, reply, began)
+
+    async def _answer(self, call: Call) -> Reply:
+        refusal = self.site.guard(call)
+        if refusal is not None:
+            return Reply(403, {"message": refusal})
+        if getattr(call.request, "too_large", False):
+            return Reply(413, {"message": "Payload too large"}, {"Connection": "close"})
+        methods = self.methods
+        if call.method == "OPTIONS":
+            return self._options(call, methods)
+        found = methods.get("GET" if call.method == "HEAD" else call.method)
+        if found is None:
+            return Reply(405, {"message": "Method not allowed"}) if methods else not_found()
+        return await found(call)
+
+    @staticmethod
+    def _options(call: Call, methods: Mapping[str, Any]) -> Reply:
+        if not methods:
+            return not_found()
+        allowed = ", ".join(sorted({*methods, "OPTIONS", *(["HEAD"] if "GET" in methods else [])}))
+        return Reply(204, None, {
+            "Allow": allowed,
+            "Access-Control-Allow-Methods": allowed,
+            "Access-Control-Allow-Headers": call.header("access-control-request-headers") or "Content-Type",
+        })  # fmt: skip
+
+    def _send(self, call: Call, reply: Reply, began: float) -> None:
+        request = call.request
+        request.setResponseCode(reply.status)
+        headers = request.responseHeaders
+        headers.removeHeader(b"content-type")
+        headers.setRawHeaders(b"server", [f"kong/{KONG_VERSION}".encode()])
+        headers.setRawHeaders(b"x-kong-admin-latency", [b"%d" % ((time.monotonic() - began) * 1000)])
+        headers.setRawHeaders(
+            b"access-control-allow-origin", [self.site.allowed_origin(call).encode("latin-1", "replace")]
+        )
+        headers.setRawHeaders(b"access-control-allow-credentials", [b"true"])
+        for name, value in reply.headers.items():
+            headers.setRawHeaders(name, [value])
+        body = reply.body
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+        if body is not None:
+            headers.setRawHeaders(b"content-type", [reply.content_type.encode()])
+            headers.setRawHeaders(b"content-length", [b"%d" % len(body)])
+            if call.method != "HEAD":
+                request.write(body)
+        request.finish()
+
+
+def _unexpected(failure: Failure) -> None:
+    if not failure.check(CancelledError):
+        _log.failure("an Admin API answer could not be sent", failure=failure)
+
+
+class Missing(JSONResource):
+    """404 for everything below."""
+
+    async def _answer(self, call: Call) -> Reply:
+        refusal = self.site.guard(call)
+        return not_found() if refusal is None else Reply(403, {"message": refusal})
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        return self

@@ -1,0 +1,395 @@
+"""A gateway: configuration, storage, publishing, the data path and the Admin API put together.
+
+`Gateway` is a Twisted service without globals; a program may have several. Under ``twistd kongtwist`` the node's service
+(tap.py) hands it open sockets; embedded, it listens nowhere and its `RouteTree` serves a `GatewayResource`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_address
+from typing import Any
+from uuid import UUID, uuid4
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.web.resource import Resource
+
+from .admin.guard import Guard
+from .admin.node import NodeFacts, resident_bytes
+from .admin.site import AdminResource, StatusResource, admin_site
+from .conf import Conf, ConfError
+from .core.counters import Counters
+from .core.snapshot import Snapshot
+from .dataplane import DataPlane
+from .demo import Demo
+from .entities import EntityError, registry
+from .listeners import Opened, listen_on
+from .node import Workers
+from .observability.counters import LocalCounters, SharedCounters
+from .observability.logs import AccessLog, notice
+from .plugin_loader import load_plugins
+from .publisher import Publisher, overlaid
+from .storage.base import BaseStorage, StorageError
+from .storage.declarative import parse
+from .storage.memory import MemoryStorage
+from .storage.sqlite import SQLiteStorage
+from .tls import contexts_for
+
+__all__ = ["Gateway"]
+
+_log = Logger(namespace="kongtwist.gateway")
+
+EXPIRY_INTERVAL = 60.0
+"""Seconds between two looks for rows whose time to live is over (a credential that is over is refused at once)."""
+
+
+class Gateway(MultiService):
+    """One gateway.
+
+    Args:
+        reactor: the reactor.
+        conf: the configuration.
+        sockets: open listeners to serve; none when embedded.
+        demo: add the demo's upstreams and routes, which are never stored.
+        fatal: told, with a sentence, when the gateway cannot start or go on.
+        storage: a back end of the embedder's; by default the one the configuration names.
+
+    Attributes:
+        ready: fires when the first snapshot serves.
+        plane: the data path of this process; None in the parent of several workers.
+
+    Raises:
+        ConfError: something configured cannot be used.
+        PluginLoadError: a plugin cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        conf: Conf,
+        *,
+        sockets: Sequence[Opened] = (),
+        demo: bool = False,
+        fatal: Callable[[str], None] | None = None,
+        storage: BaseStorage | None = None,
+    ) -> None:
+        super().__init__()
+        self._reactor, self.conf, self._sockets = reactor, conf, list(sockets)
+        self._fatal = fatal or (lambda sentence: _log.critical("{sentence}", sentence=sentence))
+        self.plugins = load_plugins(conf.plugins)
+        self.registry = registry(self.plugins)
+        self.node_id = conf.node_id or _kept_node_id(conf.prefix if self._sockets else None)
+        self.storage = storage or self._storage()
+        self.counters: Counters
+        self.plane: DataPlane | None = None
+        self.workers: Workers | None = None
+        if self._sockets and conf.nginx_worker_processes > 1:
+            self.counters = SharedCounters.create(conf.nginx_worker_processes)
+            self.workers = self._make_workers(self.counters)
+        else:
+            self.counters = LocalCounters()
+            self.plane = DataPlane(reactor, conf, self.counters, self.node_id)
+        self.publisher = Publisher(reactor, self.plugins, self._serve)
+        if self.workers is not None:
+            self.publisher.followers.append(self.workers)
+        self.demo = self._make_demo() if demo else None
+        self.ready: Deferred[None] = Deferred()
+        self._ports: list[Any] = []
+        self._logs: list[AccessLog] = []
+        self._text: str | None = None
+        self._starting: Deferred[None] | None = None
+        self._expiring: Any = None
+        self._expiry: Deferred[Any] | None = None
+        self._declaring: Deferred[Any] | None = None
+
+    # -- making --------------------------------------------------------------------------------------------------------
+
+    def _storage(self) -> BaseStorage:
+        if self.conf.database == "off":
+            return MemoryStorage(self.registry, time.time)
+        return SQLiteStorage(self.conf.path(self.conf.sqlite_path), self.registry, self._reactor, time.time)
+
+    def _make_demo(self) -> Demo:
+        demo = Demo(self._reactor, self.registry, self._reached("proxy_listen"), self._reached("admin_listen"))
+        demo.setServiceParent(self)
+        return demo
+
+    def _reached(self, name: str) -> str:
+        """Host and port at which a browser on this machine reaches a listener."""
+        for each in self._sockets:
+            if each.name == name and not each.listen.ssl and each.port:
+                return f"localhost:{each.port}"
+        return "localhost"
+
+    def _make_workers(self, counters: SharedCounters) -> Workers:
+        count = self.conf.nginx_worker_processes
+        served = [each for each in self._sockets if each.name == "proxy_listen"]
+        return Workers(
+            self._reactor,
+            counters,
+            [[each.socket_for(worker).fileno() for each in served] for worker in range(count)],
+            self._begin_message,
+            lambda: self.snapshot,
+            self._fatal,
+        )
+
+    def _begin_message(self) -> dict[str, Any]:
+        """What a worker needs before the dataset (worker.py)."""
+        return {
+            "type": "begin",
+            "given": self.conf.given | {"prefix": self.conf.prefix},
+            "source": self.conf.source,
+            "node_id": self.node_id,
+            "listeners": list(range(len(self.conf.proxy_listen))),
+        }
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The snapshot that serves; only after `ready`."""
+        assert self.publisher.snapshot is not None
+        return self.publisher.snapshot
+
+    def _serve(self, snapshot: Snapshot) -> None:
+        if self.plane is not None:
+            self.plane.publish(snapshot)
+        else:
+            for sentence in snapshot.faults:
+                _log.error("{sentence}", sentence=sentence)
+
+    # -- starting ------------------------------------------------------------------------------------------------------
+
+    def startService(self) -> None:
+        """Open storage, build the first snapshot, then accept connections."""
+        super().startService()
+        self._starting = Deferred.fromCoroutine(self._start())
+
+    async def _start(self) -> None:
+        try:
+            await self._open()
+        except CancelledError:
+            raise
+        except (StorageError, ConfError) as error:
+            self._fatal(str(error))
+        except EntityError as error:
+            self._fatal(f"declarative_config cannot be used: {error.message}")
+        except Exception as error:  # noqa: BLE001 - whatever stops the start is told in one sentence
+            _log.failure("the gateway cannot start")
+            self._fatal(f"the gateway cannot start: {type(error).__name__}: {error}")
+        else:
+            self.ready.callback(None)
+
+    async def _open(self) -> None:
+        await self.storage.open()
+        if isinstance(self.storage, MemoryStorage):
+            self.storage.begin(await self._declared())
+        self.publisher.begin(self._whole(self.storage.load()))
+        self.storage.subscribe(self.publisher.changed)
+        if self.workers is not None:
+            await self.workers.start()
+        elif self.plane is not None:
+            self.plane.listen(self._sockets)
+        self._listen_admin()
+        self._expire_later()
+        for line in self.demo.lines() if self.demo is not None else ():
+            notice(_log, "{line}", line=line)
+
+    def _whole(self, dataset: Any) -> Any:
+        return dataset if self.demo is None else overlaid(dataset, self.demo.overlay())
+
+    async def _declared(self) -> Any:
+        """The declarative configuration's rows; read and checked away from the reactor's thread."""
+        conf = self.conf
+
+        def read() -> Any:
+            text = conf.declarative_config_string
+            if conf.declarative_config:
+                try:
+                    with open(conf.declarative_config, encoding="utf-8") as file:
+                        text = file.read()
+                except OSError as error:
+                    raise ConfError(f"declarative_config cannot be read: {error}") from error
+            if not text:
+                return None, {}
+            return text, parse(text, self.registry, now=time.time())
+
+        self._text, dataset = await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), read)
+        return dataset
+
+    def _listen_admin(self) -> None:
+        conf, room = self.conf, self.plane.room if self.plane is not None else _room()
+        facts = self._facts()
+        admin = self.admin_resource(facts)
+        for name, resource, log in (
+            ("admin_listen", admin, conf.admin_access_log),
+            ("status_listen", StatusResource(self.storage, self.registry, facts), conf.status_access_log),
+        ):
+            opened = [each for each in self._sockets if each.name == name]
+            if not opened:
+                continue
+            access = AccessLog(log, self._reactor, prefix=conf.prefix)
+            self._logs.append(access)
+            site = admin_site(
+                resource,
+                self._reactor,
+                conf.nginx_admin_client_max_body_size,
+                access.log_request if access.enabled else None,
+            )
+            for each in opened:
+                contexts = contexts_for(conf, name) if each.listen.ssl else None
+                port = listen_on(self._reactor, each.socket_for(0), site, room, contexts=contexts, privileged=True)
+                self._ports.append(port)
+
+    def admin_resource(self, facts: NodeFacts | None = None) -> Resource:
+        """The Admin API, for an embedder to mount behind his own protection as well."""
+        listens = [each.listen for each in self._sockets if each.name == "admin_listen"]
+        hosts = [listen.host for listen in listens if listen.host]
+        loopback = bool(hosts) and all(_is_loopback(host) for host in hosts)
+        if hosts and not loopback:
+            _log.warn(
+                "the Admin API listens beyond this machine ({hosts}): whoever reaches it controls the gateway",
+                hosts=", ".join(host for host in hosts if not _is_loopback(host)),
+            )
+        return AdminResource(
+            self.storage,
+            self.registry,
+            facts or self._facts(),
+            guard=Guard(loopback, hosts),
+            published=self.publisher.published,
+            now=time.time,
+            declarative_text=lambda: self._text,
+        )
+
+    def _facts(self) -> NodeFacts:
+        workers = self.workers
+        return NodeFacts(
+            node_id=self.node_id,
+            hostname=socket.gethostname(),
+            plugins=self.plugins,
+            configuration=self.conf.shown,
+            counters=self.counters.totals,
+            pids=lambda: [os.getpid()] if workers is None else workers.pids,
+            master_pid=os.getpid(),
+            memory=lambda: _memory([os.getpid()] if workers is None else workers.pids),
+            ready=lambda: None if self.ready.called else "no configuration available (empty configuration present)",
+            log_level=lambda: self.conf.log_level,
+            timers=lambda: len(self._reactor.getDelayedCalls()),
+        )
+
+    # -- while it runs -------------------------------------------------------------------------------------------------
+
+    def _expire_later(self) -> None:
+        self._expiring = self._reactor.callLater(EXPIRY_INTERVAL, self._expire)
+
+    def _expire(self) -> None:
+        self._expire_later()
+        self._expiry = Deferred.fromCoroutine(self.storage.expire())
+        self._expiry.addErrback(lambda failure: _log.failure("expired rows could not be deleted", failure))
+
+    def reload(self, conf: Conf) -> None:
+        """Follow a configuration that was read again: certificates at once, a declarative file when it is read."""
+        if self.plane is not None:
+            self.plane.reload(conf)
+        self.conf = conf
+        if isinstance(self.storage, MemoryStorage):
+            self._declaring = Deferred.fromCoroutine(self._reload_declared())
+            self._declaring.addErrback(
+                lambda failure: _log.error(
+                    "the declarative configuration stays as it was: {why}", why=failure.getErrorMessage()
+                )
+            )
+
+    async def _reload_declared(self) -> None:
+        dataset = await self._declared()
+        await self.storage.replace(dataset)
+        notice(_log, "the declarative configuration was read again")
+
+    def reopen_logs(self) -> None:
+        """Open all log files anew."""
+        for log in self._logs:
+            log.reopen()
+        if self.plane is not None:
+            self.plane.reopen_logs()
+        if self.workers is not None:
+            self.workers.reopen_logs()
+
+    # -- stopping ------------------------------------------------------------------------------------------------------
+
+    def stopService(self) -> Deferred[None]:
+        """Stop gracefully, within ``nginx_main_worker_shutdown_timeout``."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        if self._starting is not None and not self._starting.called:
+            self._starting.cancel()
+        if self._expiring is not None and self._expiring.active():
+            self._expiring.cancel()
+        for port in self._ports:
+            await _done(port.stopListening())
+        self._ports.clear()
+        if self.plane is not None:
+            await self.plane.stop(self.conf.nginx_main_worker_shutdown_timeout)
+        if self.workers is not None:
+            await self.workers.stop()
+        self.publisher.stop()
+        await _done(super().stopService())
+        await self.storage.close()
+        for log in self._logs:
+            log.close()
+
+    def abort(self) -> None:
+        """End at once what a graceful stop still waits for."""
+        if self.plane is not None:
+            self.plane.abort()
+        if self.workers is not None:
+            self.workers.kill()
+
+
+async def _done(result: Any) -> None:
+    if isinstance(result, Deferred):
+        await result
+
+
+def _room() -> Any:
+    from .listeners import DescriptorRoom, raise_descriptor_limit
+
+    return DescriptorRoom(raise_descriptor_limit())
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _memory(pids: Sequence[int]) -> Mapping[int, int]:
+    found = {}
+    for pid in pids:
+        size = resident_bytes(pid)
+        if size:
+            found[pid] = size
+    return found
+
+
+def _kept_node_id(prefix: str | None) -> str:
+    """The node's UUID: kept in ``<prefix>/node_id``; a new one without a prefix."""
+    if prefix is None:
+        return str(uuid4())
+    path = os.path.join(prefix, "node_id")
+    try:
+        with open(path, encoding="ascii") as file:
+            return str(UUID(file.read().strip()))
+    except (OSError, ValueError):
+        made = str(uuid4())
+    try:
+        with open(path, "w", encoding="ascii") as file:
+            file.write(made + "\n")
+    except OSError as error:
+        raise ConfError(f"prefix cannot be written: {error}") from error
+    return made
