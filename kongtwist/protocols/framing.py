@@ -81,7 +81,7 @@ class ChunkScanner:
             data = self._carry + data
             self._carry = b""
         at, size, state = 0, len(data), self._state
-        passed = size  # where what may be passed on ends
+        passed = 0 if state == _TRAILER else size  # where what may be passed on ends
         while at < size:
             if state == _DATA:
                 end = at + self._left
