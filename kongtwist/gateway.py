@@ -30,7 +30,7 @@ from .dataplane import DataPlane
 from .demo import Demo
 from .entities import EntityError, registry
 from .listeners import Opened, listen_on
-from .node import Workers
+from .node import Workers, begin_message, sockets_of
 from .observability.counters import LocalCounters, SharedCounters
 from .observability.logs import AccessLog, notice
 from .plugin_loader import load_plugins
@@ -128,26 +128,14 @@ class Gateway(MultiService):
         return "localhost"
 
     def _make_workers(self, counters: SharedCounters) -> Workers:
-        count = self.conf.nginx_worker_processes
-        served = [each for each in self._sockets if each.name == "proxy_listen"]
         return Workers(
             self._reactor,
             counters,
-            [[each.socket_for(worker).fileno() for each in served] for worker in range(count)],
-            self._begin_message,
+            sockets_of(self._sockets, self.conf.nginx_worker_processes),
+            lambda: begin_message(self.conf, self.node_id, self._sockets),
             lambda: self.snapshot,
             self._fatal,
         )
-
-    def _begin_message(self) -> dict[str, Any]:
-        """What a worker needs before the dataset (worker.py)."""
-        return {
-            "type": "begin",
-            "given": self.conf.given | {"prefix": self.conf.prefix},
-            "source": self.conf.source,
-            "node_id": self.node_id,
-            "listeners": list(range(len(self.conf.proxy_listen))),
-        }
 
     @property
     def snapshot(self) -> Snapshot:
