@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import select
 import signal
 import subprocess
 import sys
@@ -24,6 +25,9 @@ __all__ = ["main"]
 
 POLL = 0.05
 """Seconds between two looks at whether a node has ended."""
+
+START_PATIENCE = 60
+"""Seconds that ``start`` waits for a node to serve."""
 
 STOP_EXTRA = 10
 """Seconds beyond ``nginx_main_worker_shutdown_timeout`` that ``stop`` waits for a node's end."""
@@ -245,10 +249,24 @@ def _launch(conf: Conf, options: argparse.Namespace) -> None:
     if not conf.nginx_daemon:
         sys.stdout.flush()
         os.execv(words[0], words)
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        lines = [line.removeprefix("kongtwist: ") for line in done.stderr.strip().splitlines()]
-        raise CommandError("\n".join(lines) or "twistd could not start")
+    ours, theirs = os.pipe()
+    with os.fdopen(ours, "rb", buffering=0) as told:
+        environ = {**os.environ, "KONGTWIST_READY_FD": str(theirs)}
+        process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environ, pass_fds=[theirs]
+        )
+        os.close(theirs)
+        _, complaint = process.communicate()
+        if process.returncode:
+            lines = [line.removeprefix("kongtwist: ") for line in complaint.strip().splitlines()]
+            raise CommandError("\n".join(lines) or "twistd could not start")
+        if not select.select([told], [], [], START_PATIENCE)[0]:
+            raise CommandError(
+                f"the node has not come up within {START_PATIENCE} s; see {conf.path(conf.proxy_error_log)}"
+            )
+        word = told.read().decode()
+    if word != "ready":
+        raise CommandError(word or f"the node ended while it started; see {conf.path(conf.proxy_error_log)}")
 
 
 def _end(pid: int, number: signal.Signals, conf: Conf, patience: float) -> None:

@@ -26,7 +26,10 @@ from .plugin_loader import PluginLoadError
 from .prefix import Prefix
 from .signals import SignalDuties
 
-__all__ = ["NodeService", "Options", "makeService", "no_log"]
+__all__ = ["READY_FD", "NodeService", "Options", "makeService", "no_log"]
+
+READY_FD = "KONGTWIST_READY_FD"
+"""Environment variable with the descriptor that ``kongtwist start`` reads: ``ready``, or why the start failed."""
 
 _log = Logger(namespace="kongtwist.node")
 
@@ -76,6 +79,7 @@ def _make_node(reactor: Any, conf_file: str | None, prefix_option: str | None, d
         opened = open_listeners(conf.listeners(), conf.nginx_worker_processes)
         node = NodeService(reactor, conf, prefix, opened, _error_log(conf), overrides)
         node.gateway = Gateway(reactor, conf, sockets=opened, demo=demo, fatal=node.fail)
+        node.gateway.ready.addCallback(lambda _: node.tell_starter("ready"))
     except (ConfError, PluginLoadError):
         for each in opened:
             each.close()
@@ -146,6 +150,7 @@ class NodeService(Service):
         self._overrides = overrides
         self._forced: Deferred[None] = Deferred()
         self._failed = False
+        self._starter = int(os.environ.pop(READY_FD, "-1"))
         self._duties = SignalDuties(
             reactor, stop=self._stop, force=self._force, reload=self.reload, reopen_logs=self._reopen_logs
         )
@@ -199,9 +204,17 @@ class NodeService(Service):
     def fail(self, sentence: str) -> None:
         """The gateway cannot go on: say why and end the process with exit code 1."""
         _log.critical("{sentence}", sentence=sentence)
+        self.tell_starter(sentence)
         if not self._failed:
             self._failed = True
             self._reactor.callWhenRunning(self._stop_failed, sentence)
+
+    def tell_starter(self, word: str) -> None:
+        """Tell ``kongtwist start``, if that is who waits, how the start went."""
+        starter, self._starter = self._starter, -1
+        if starter >= 0:
+            os.write(starter, word.encode())
+            os.close(starter)
 
     def _stop_failed(self, sentence: str) -> None:
         # twistd returns 0 whatever happened; what it still does after the reactor has stopped must not be cut off.
