@@ -15,15 +15,15 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IPushProducer
-from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..core.counters import ACCEPTED, ACTIVE, HANDLED, READING, REQUESTS, WAITING, WRITING
 from ..core.exchange import Answer
-from ..core.head import HeaderBlock, HeadError, check_request, could_be_request_line, parse_request_line
-from .framing import ChunkScanner, FramingError
+from ..core.head import HeaderBlock, HeadError, check_request, parse_request_line
+from ..core.head_limits import check_beginning, check_size
+from .http1_body import BODY, CLOSED, HEAD, LINGER, TAKEN, WAIT, RequestBodies
 from .http1_exchange import HTTP1Exchange
 from .sending import half_closes, sender, unsent
 
@@ -35,20 +35,15 @@ __all__ = ["HTTP1Channel"]
 
 _log = Logger(namespace="kongtwist.proxy")
 
-HEAD, BODY, WAIT, LINGER, TAKEN, CLOSED = range(6)
-"""What is read: a head (or nothing, when idle), a body, the next requests while an answer is pending, what comes after
-an answer that ended the connection; a transport that is somebody else's; nothing."""
-
 _HELD, _PAUSED, _PIPELINED = 1, 2, 4
 """Reasons to read no more: nobody takes the body yet, the upstream reads slowly, too much is pipelined."""
 
-_BARE_LF = re.compile(rb"(?<!\r)\n").search
 _ACCEPT = re.compile(rb"(?:^|\n)accept:[ \t]*([^\r\n]*)", re.IGNORECASE).search
 _CONTENT_TYPE = re.compile(rb"(?:^|\n)content-type:[ \t]*([^\r\n]*)", re.IGNORECASE).search
 
 
 @implementer(IPushProducer)
-class HTTP1Channel(Protocol):
+class HTTP1Channel(RequestBodies):
     """One client connection.
 
     Attributes:
@@ -56,8 +51,6 @@ class HTTP1Channel(Protocol):
         forwarded, forwarded_for, forwarded_minor: lines `HTTP1Exchange.forwarded` made last, and for what.
     """
 
-    deadline = inf
-    wake = inf
     peer_ip = "unix:"
     peer_port = 0
     local_port = 0
@@ -65,24 +58,17 @@ class HTTP1Channel(Protocol):
     forwarded = b""
     forwarded_for: HeaderBlock | None = None
     forwarded_minor = 1
-    exchange: HTTP1Exchange | None = None
     send: Any = None
-    _state = HEAD
     _cell = WAITING
     _stopped = 0
     _served = 0
     _looping = False
     _blocked = False
-    _partial = b""
     _after_head: bytes | None = None
     _line = b""
     _parsed: tuple[bytes, bytes, int] = (b"", b"", 1)
     _raw: bytes | None = None
     _block: HeaderBlock
-    _left = 0
-    _scanner: ChunkScanner | None = None
-    _discarded = 0
-    _linger_until = inf
     _unsent: float = 0
     _fd = -1
     _client: tuple[HeaderBlock | None, str] = (None, "")
@@ -174,12 +160,6 @@ class HTTP1Channel(Protocol):
     def stopProducing(self) -> None:
         """The connection is lost; `connectionLost` tells."""
 
-    def _within(self, seconds: float) -> None:
-        """Let the connection expire after ``seconds``."""
-        self.deadline = when = self.relay.monotonic() + seconds
-        if when < self.wake:
-            self.relay.deadlines.set(self, when)
-
     def _count(self, cell: int) -> None:
         """The connection is in another of the states that are counted."""
         cells = self.relay.cells
@@ -222,18 +202,7 @@ class HTTP1Channel(Protocol):
 
     def _head(self, line: bytes, raw: bytes) -> None:
         """Parse a head; what the one before it had too is not parsed again."""
-        limits = self.relay.limits
-        if len(line) > limits.header_buffer_size:
-            raise HeadError(414, "URI too long", "request line too long")
-        if raw != self._raw:
-            self._raw = None
-            size = len(raw)
-            if size > limits.max_headers * 4 and raw.count(b"\n") > limits.max_headers:
-                raise HeadError.too_large("too many header lines")
-            if size > limits.header_buffer_size:
-                longest = max(map(len, raw.split(b"\r\n")))
-                if longest > limits.header_buffer_size or size + len(line) > limits.head_size:
-                    raise HeadError.too_large("header lines too long")
+        check_size(line, raw, self.relay.limits)
         if line != self._line:
             self._line = b""
             self._parsed = parse_request_line(line)
@@ -246,28 +215,11 @@ class HTTP1Channel(Protocol):
 
     def _incomplete(self, data: bytes) -> None:
         """Keep the beginning of a head, if it may still become a good one."""
-        limits = self.relay.limits
-        line_end = data.find(b"\r\n")
-        if line_end < 0:
-            if len(data) > limits.header_buffer_size:
-                raise HeadError(414, "URI too long", "request line too long")
-            if not could_be_request_line(data):
-                raise HeadError.bad("malformed request line")
-        else:
-            if line_end > limits.header_buffer_size:
-                raise HeadError(414, "URI too long", "request line too long")
-            parse_request_line(data[:line_end])
-            if _BARE_LF(data) is not None:
-                raise HeadError.bad("bare LF")
-            last = len(data) - data.rfind(b"\r\n")
-            if len(data) > limits.head_size or last > limits.header_buffer_size + 2:
-                raise HeadError.too_large("header lines too long")
-            if data.count(b"\n") > limits.max_headers + 1:
-                raise HeadError.too_large("too many header lines")
+        check_beginning(data, self.relay.limits)
         self._partial = data
         if self._cell != READING:
             self._count(READING)
-            self._within(limits.head_timeout)
+            self._within(self.relay.limits.head_timeout)
 
     def _refuse(self, error: HeadError, data: bytes) -> None:
         """Answer a head that is none, and close."""
@@ -314,114 +266,6 @@ class HTTP1Channel(Protocol):
                 relay.send_answer(exchange, Answer(500, None, None, "An unexpected error occurred", "error"))
         finally:
             self._after_head = None
-
-    def _expect_body(self, exchange: HTTP1Exchange, block: HeaderBlock, rest: bytes) -> None:
-        limits = self.relay.limits
-        exchange.expect_body()
-        self._state = BODY
-        if block.chunked:
-            self._scanner = ChunkScanner(limits.trailer_size)
-        else:
-            self._left = length = block.content_length or 0
-            if limits.client_max_body_size and length > limits.client_max_body_size:
-                self._too_large(exchange)
-                return
-        self._within(limits.client_body_timeout)
-        if rest:
-            self._body(rest)
-
-    def _too_large(self, exchange: HTTP1Exchange) -> None:
-        if exchange.begun:
-            exchange.abort()
-            return
-        if exchange.answer_sink is not None:
-            exchange.answer_sink.client_gone("body too large")
-        answer = Answer(413, None, None, "Payload too large", "error")
-        self.relay.send_answer(exchange, answer, upstream=True)
-
-    def _body(self, data: bytes) -> None:
-        """Go on with a request body."""
-        scanner = self._scanner
-        try:
-            if scanner is None:
-                left = self._left - len(data)
-                if left > 0:
-                    self._left = left
-                    self._body_piece(data)
-                    return
-                rest = data[left:] if left else b""
-                self._end_body(data[:left] if left else data, rest, [])
-                return
-            pieces: list[bytes] = []
-            try:
-                scanner.feed(data, pieces)
-            finally:
-                piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            if scanner.done:
-                self._end_body(piece, scanner.rest, scanner.trailers)
-            elif piece:
-                self._body_piece(piece)
-            elif self.exchange is not None:
-                self._within(self.relay.limits.client_body_timeout)
-        except FramingError as error:
-            self._bad_body(error)
-
-    def _bad_body(self, error: FramingError) -> None:
-        exchange = self.exchange
-        _log.debug("{peer}: {why}", peer=self.peer_ip, why=str(error))
-        if exchange is None:
-            self._close(linger=True)
-            return
-        self._linger_until = 0.0  # its end will not be found: the connection ends behind the answer
-        if exchange.begun:
-            exchange.abort()
-            return
-        sink, exchange.answer_sink = exchange.answer_sink, None
-        if sink is not None:
-            sink.client_gone("malformed body")
-        self.relay.send_answer(exchange, Answer(400, None, None, "Bad request", "error"), upstream=True)
-
-    def _body_piece(self, data: bytes) -> None:
-        exchange = self.exchange
-        limits = self.relay.limits
-        if exchange is None:
-            self._discard(len(data))
-            return
-        self._within(limits.client_body_timeout)
-        exchange.body_received(data)
-        if limits.client_max_body_size and exchange.bytes_in > limits.client_max_body_size and exchange.open:
-            self._too_large(exchange)
-
-    def _end_body(self, data: bytes, rest: bytes, trailers: list[tuple[bytes, bytes]]) -> None:
-        exchange = self.exchange
-        self._scanner = None
-        if exchange is None:  # all of a body whose request was answered early is discarded by now
-            self._idle()
-            if rest:
-                self._requests(rest)
-            return
-        self._state = WAIT
-        self.deadline = inf
-        self._partial = rest
-        if data:
-            limit = self.relay.limits.client_max_body_size
-            if limit and exchange.bytes_in + len(data) > limit:
-                exchange.body_complete = True
-                self._too_large(exchange)
-                return
-            exchange.body_received(data)
-        if exchange.open:
-            exchange.body_ended(trailers)
-
-    def _discard(self, size: int) -> None:
-        """Throw away a piece of a body whose request was answered early."""
-        self._discarded += size
-        limits = self.relay.limits
-        now = self.relay.monotonic()
-        if self._discarded > limits.drain_size or now > self._linger_until:
-            self._close(linger=True)
-        else:
-            self._within(limits.lingering_timeout)
 
     def _pipeline(self, data: bytes) -> None:
         """Keep what came while an answer is pending."""

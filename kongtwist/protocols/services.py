@@ -22,7 +22,7 @@ from ..core.streams import GOING_AWAY, StreamRegistry
 from .deadlines import Deadlines
 from .gone import GoneWatch
 from .resolver import Resolver
-from .upstream import UpstreamPools
+from .upstream_pool import UpstreamPools
 from .upstream_tls import TLSDefaults
 
 __all__ = ["AccessLogging", "NoAccessLog", "Relay", "request_ids"]

@@ -14,26 +14,25 @@ on such a transport.
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 
 from service_identity import CertificateError, VerificationError
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer
-from twisted.internet.protocol import ClientFactory, Protocol
-from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..core.head import HeaderBlock, HeadError, parse_status_line
 from .framing import ChunkScanner, FramingError
 from .sending import sender
-from .upstream_tls import ClientConnections, TLSFacts, check_name
+from .upstream_tls import check_name
 
 if TYPE_CHECKING:
-    from .services import Relay
+    from .upstream_pool import Pool
 
-__all__ = ["Pool", "ResponseHead", "UpstreamConnection", "UpstreamPools", "UpstreamUser"]
+__all__ = ["ResponseHead", "UpstreamConnection", "UpstreamUser"]
 
 HEAD, LENGTH, CHUNKED, UNTIL_CLOSE, DETACHED, CLOSED = range(6)
 
@@ -105,9 +104,9 @@ class UpstreamConnection(Protocol):
     wake = inf
     deadline = inf
 
-    def __init__(self, pool: Pool, user: UpstreamUser) -> None:
+    def __init__(self, pool: Pool, user: UpstreamUser | None) -> None:
         self.pool = pool
-        self.user: UpstreamUser | None = user
+        self.user = user
         self.reused = False
         self.send: Any = None
         self._ready = False
@@ -426,130 +425,3 @@ def _scan(scanner: ChunkScanner, data: bytes, raw: bool) -> bytes:
     pieces: list[bytes] = []
     scanner.feed(data, pieces)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-class _Connecting(ClientFactory):
-    """Makes one connection for one user."""
-
-    noisy = False
-
-    def __init__(self, pool: Pool, user: UpstreamUser, seconds: float) -> None:
-        self._pool = pool
-        self._user = user
-        self._seconds = seconds
-        self.connection: UpstreamConnection | None = None
-
-    def buildProtocol(self, addr: Any) -> UpstreamConnection:
-        connection = self.connection = UpstreamConnection(self._pool, self._user)
-        self._pool.all[connection] = None
-        if self._pool.tls is not None:
-            connection.expect(self._seconds)
-        return connection
-
-    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
-        self._user.connect_failed(reason)
-
-
-class Attempt(NamedTuple):
-    """A connection being made."""
-
-    connector: Any
-    factory: _Connecting
-
-    def cancel(self) -> None:
-        """The user has no use for it any more, and hears nothing of it."""
-        connection = self.factory.connection
-        if connection is not None:
-            connection.abort()
-        else:
-            self.factory._user = _NOBODY
-            self.connector.disconnect()
-
-
-class _Nobody:
-    """Hears that a connection nobody wants was not made."""
-
-    def connect_failed(self, reason: Failure) -> None:
-        pass
-
-
-_NOBODY: Any = _Nobody()
-
-
-class Pool:
-    """Connections to one address with the same TLS facts.
-
-    Attributes:
-        idle: connections nobody uses; the one used last is taken first.
-        all: every open connection.
-    """
-
-    __slots__ = ("_creator", "address", "all", "idle", "idle_timeout", "max_requests", "port", "relay", "size", "tls")
-
-    def __init__(self, relay: Relay, address: str, port: int, tls: TLSFacts | None) -> None:
-        self.relay = relay
-        self.address = address
-        self.port = port
-        self.tls = tls
-        self.idle: dict[UpstreamConnection, None] = {}
-        self.all: dict[UpstreamConnection, None] = {}
-        self._creator: ClientConnections | None = None
-        limits = relay.limits
-        self.size = limits.upstream_keepalive_pool_size
-        self.max_requests: float = limits.upstream_keepalive_max_requests or inf
-        self.idle_timeout = limits.upstream_keepalive_idle_timeout or inf
-
-    def take(self) -> UpstreamConnection | None:
-        """An idle connection, or None."""
-        return self.idle.popitem()[0] if self.idle else None
-
-    def connect(self, user: UpstreamUser, seconds: float) -> Attempt:
-        """Make a connection for ``user``; it and its TLS handshake may take ``seconds`` each.
-
-        Raises:
-            OpenSSL.SSL.Error: our certificate or key for it is unusable.
-        """
-        factory = _Connecting(self, user, seconds)
-        wrapped: ClientFactory = factory
-        if self.tls is not None:
-            if self._creator is None:
-                self._creator = ClientConnections(self.tls)
-            wrapped = TLSMemoryBIOFactory(self._creator, True, factory)
-        return Attempt(self.relay.reactor.connectTCP(self.address, self.port, wrapped, seconds), factory)
-
-    def keep(self, connection: UpstreamConnection) -> bool:
-        """Take a connection in as idle; False when there is no room."""
-        if len(self.idle) >= self.size or self.relay.stopping:
-            return False
-        self.idle[connection] = None
-        return True
-
-    def lost(self, connection: UpstreamConnection) -> None:
-        """A connection is no more ours."""
-        self.idle.pop(connection, None)
-        self.all.pop(connection, None)
-
-
-class UpstreamPools:
-    """All pools of one gateway."""
-
-    def __init__(self, relay: Relay) -> None:
-        self._relay = relay
-        self._pools: dict[tuple[str, int, TLSFacts | None], Pool] = {}
-
-    def get(self, address: str, port: int, tls: TLSFacts | None) -> Pool:
-        """The pool for an address (not a name), a port and how TLS is spoken to it."""
-        key = (address, port, tls)
-        pool = self._pools.get(key)
-        if pool is None:
-            if len(self._pools) >= 1024:
-                self._pools = {key: each for key, each in self._pools.items() if each.all}
-            pool = self._pools[key] = Pool(self._relay, address, port, tls)
-        return pool
-
-    def close(self) -> None:
-        """Cut every connection."""
-        for pool in self._pools.values():
-            for connection in list(pool.all):
-                connection.abort()
-        self._pools.clear()

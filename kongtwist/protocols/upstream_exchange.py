@@ -24,7 +24,8 @@ from ..core.chain import BodyFilter, PluginFailed
 from ..core.exchange import Answer, Exchange
 from ..core.headers import REASONS, RESPONSE_DROPPED, apply_changes, host_name, upstream_head
 from .resolver import NameNotResolved
-from .upstream import Attempt, Pool, ResponseHead, UpstreamConnection
+from .upstream import ResponseHead, UpstreamConnection
+from .upstream_pool import Attempt, Pool
 from .upstream_tls import facts_of
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class UpstreamExchange:
             return
         if address is None:
             lookup = self._lookup = self.relay.resolver.lookup(host)
-            lookup.addCallbacks(self._resolved, self._unresolved)  # type: ignore[unused-awaitable, arg-type]
+            lookup.addCallbacks(self._resolved, self._unresolved)  # type: ignore[unused-awaitable]
         else:
             self._connect(address)
 

@@ -18,7 +18,7 @@ from ..protocols.upstream_exchange import UpstreamExchange
 if TYPE_CHECKING:
     from ..core.compiled import CompiledRoute
     from ..protocols.services import Relay
-    from ..protocols.upstream import Pool
+    from ..protocols.upstream_pool import Pool
 
 __all__ = ["AnswerResource", "HTTPRoute", "RouteResource", "waiting_for"]
 

@@ -264,8 +264,8 @@ class Log:
 def plugin_row(name: str, **fields: Any) -> Row:
     """A plugin's row."""
     row: Row = {
-        "id": name, "name": name, "created_at": 1, "updated_at": 1, "enabled": True, "instance_name": None, "config": {},
-        "route": None, "service": None, "consumer": None, "protocols": ["http", "https"], "tags": None,
+        "id": name, "name": name, "created_at": 1, "updated_at": 1, "enabled": True, "instance_name": None,
+        "config": {}, "route": None, "service": None, "consumer": None, "protocols": ["http", "https"], "tags": None,
     }  # fmt: skip
     return row | fields
 

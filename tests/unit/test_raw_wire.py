@@ -54,8 +54,8 @@ class Unauthorized(Plugin):
 def sse(request: Any) -> bytes:
     events = b"".join(b"14\r\nid: %d\ndata: tick %d\n\n\r\n" % (n, n) for n in range(2))
     return (
-        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n"
-        b"Date: x\r\nServer: Python/3.11 aiohttp/3.14.5\r\n\r\n" + events + b"0\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
+        b"Transfer-Encoding: chunked\r\nDate: x\r\nServer: Python/3.11 aiohttp/3.14.5\r\n\r\n" + events + b"0\r\n\r\n"
     )
 
 
