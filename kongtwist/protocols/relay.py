@@ -149,7 +149,7 @@ class RelayedStream(StreamRecord):
 
     def side_closed(self) -> None:
         """The connection of a side is closed."""
-        if self._over and self.client.dead and self.upstream.dead and self._on_end is not _nothing:
+        if self.client.closed and self.upstream.closed and self._on_end is not _nothing:
             self._release()
 
     # -- ends ----------------------------------------------------------------------------------------------------------
@@ -206,16 +206,17 @@ class RelayedStream(StreamRecord):
         self._over = True
         self.why = self.why or why
         self._look_again(self.relay.limits.lingering_timeout)
-        self.client.close()
-        self.upstream.close()
-        self.side_closed()
+        client, upstream = self.client, self.upstream
+        client.close()
+        upstream.close()
 
     def _end(self, why: str) -> None:
         """Both sides are reset."""
         self._over = True
         self.why = self.why or why
-        self.client.abort()
-        self.upstream.abort()
+        client, upstream = self.client, self.upstream
+        client.abort()
+        upstream.abort()
         self.side_closed()
 
     def _release(self) -> None:

@@ -44,11 +44,12 @@ class Side:
         received: bytes read here.
         ended: nothing more will be read here.
         dead: nothing can be written here any more.
+        closed: the connection is closed on our side too.
         diverted: a Close frame of ours that the peer gets behind the current frame read here; empty once it has been
             sent and what is read here is only waited through; None normally.
     """
 
-    __slots__ = ("dead", "diverted", "ended", "peer", "received", "stream", "tracker")
+    __slots__ = ("closed", "dead", "diverted", "ended", "peer", "received", "stream", "tracker")
 
     half_closes = False  #: a FIN can be sent here while reading goes on
 
@@ -59,7 +60,7 @@ class Side:
         self.stream = stream
         self.tracker = FrameTracker()
         self.received = 0
-        self.ended = self.dead = False
+        self.ended = self.dead = self.closed = False
         self.diverted: bytes | None = None
 
     # -- what each kind of side does its own way -----------------------------------------------------------------------
@@ -219,7 +220,7 @@ class SocketSide(Side):
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor found the socket hung up without anything to read, or lets everything go."""
-        if self._state != _CLOSED:
+        if not self.closed:
             self.stream.lost(self, reason.value)
 
     def peer_gone(self, reset: bool) -> None:
@@ -261,7 +262,7 @@ class SocketSide(Side):
                 self.stream.relay.gone.watch(self._fd, self, half_closed=True)
 
     def resume(self) -> None:
-        if not self._reading and not self.ended and self._state != _CLOSED:
+        if not self._reading and not self.ended:
             self.stream.relay.gone.unwatch(self._fd)
             self._reading = True
             self.reactor.addReader(self)
@@ -273,20 +274,19 @@ class SocketSide(Side):
                 self._shut_down()
 
     def close(self) -> None:
-        if self._state == _CLOSED:
+        if self.closed:
             return
         self._stop_reading()
-        self.ended = True
         if self._pending is None or self.dead:
             self._close_socket()
         else:
             self._state = _CLOSING
 
     def abort(self) -> None:
-        if self._state == _CLOSED:
+        if self.closed:
             return
+        self.dead = True
         self._stop_reading()
-        self.ended = self.dead = True
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         except OSError:
@@ -330,12 +330,11 @@ class SocketSide(Side):
         if self._reading:
             self._reading = False
             self.reactor.removeReader(self)
-        if self._state != _CLOSED and self is self.stream.client and not self.dead:
+        if self is self.stream.client and not self.dead:
             self.stream.relay.gone.watch(self._fd, self, half_closed=True)
 
     def _close_socket(self) -> None:
-        self._state = _CLOSED
-        self.dead = True
+        self.closed = self.dead = True
         self.stream.relay.gone.unwatch(self._fd)
         if self._pending is not None:
             self._pending = None
@@ -345,8 +344,8 @@ class SocketSide(Side):
         self.stream.side_closed()
 
 
-_OPEN, _ENDING, _ENDED, _CLOSING, _CLOSED = range(5)
-"""Of a socket: written to; a FIN follows what is held; the FIN is sent; closes behind what is held; closed."""
+_OPEN, _ENDING, _ENDED, _CLOSING = range(4)
+"""Of a socket: written to; a FIN follows what is held; the FIN is sent; it closes behind what is held."""
 
 
 @implementer(IPushProducer)
@@ -358,12 +357,12 @@ class TransportSide(Side):
         transport: a connected transport.
     """
 
-    __slots__ = ("_blocked", "_closed", "_paused", "_started", "transport")
+    __slots__ = ("_blocked", "_paused", "_started", "transport")
 
     def __init__(self, stream: RelayedStream, transport: Any) -> None:
         super().__init__(stream)
         self.transport = transport
-        self._blocked = self._closed = self._started = False
+        self._blocked = self._started = False
         self._paused = True
         transport.pauseProducing()
         switch_protocol(transport, self)
@@ -397,9 +396,9 @@ class TransportSide(Side):
 
     def connectionLost(self, reason: Failure) -> None:
         """Both directions are over."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = self.dead = True
+        self.closed = self.dead = True
         self.stream.relay.gone.unwatch(self._descriptor())
         if self.ended:
             self.stream.side_closed()
@@ -467,8 +466,8 @@ class TransportSide(Side):
             self.transport.loseConnection()
 
     def abort(self) -> None:
-        if not self._closed:
-            self._closed = self.ended = self.dead = True
+        if not self.closed:
+            self.closed = self.ended = self.dead = True
             self.stream.relay.gone.unwatch(self._descriptor())
             self.transport.abortConnection()
 
@@ -501,10 +500,10 @@ def _take_socket(transport: Any) -> socket.socket:
         connector.transport = transport.connector = None
     # As tcp.Connection.connectionLost: nothing left that could touch a descriptor which is another's by then.
     del transport.socket
-    transport.fileno = _closed
+    transport.fileno = _no_descriptor
     return sock
 
 
-def _closed() -> int:
+def _no_descriptor() -> int:
     """The descriptor of a transport without one."""
     return -1

@@ -1,0 +1,361 @@
+"""The byte relay on real sockets: flow control, every way to end, polite closes, silence."""
+
+from __future__ import annotations
+
+import gc
+
+from twisted.internet import tcp
+from twisted.internet.epollreactor import EPollReactor
+
+from kongtwist.core.limits import Limits
+from kongtwist.protocols.frames import encode_close
+from kongtwist.protocols.relay import RelayedStream
+from kongtwist.protocols.sides import Side, SocketSide, TransportSide
+from tests.unit.test_frames import frame
+
+from .streams_kit import ForeignServer, Spliced, SplicedTestCase
+
+MASK = b"\x01\x02\x03\x04"
+BIG = bytes(range(256)) * 80_000
+
+
+class Relaying:
+    """What holds for every pair of transports."""
+
+    kinds: tuple[type[tcp.Server], type[tcp.Server]] = (tcp.Server, tcp.Server)
+
+    def pair(self, **options: object) -> Spliced:
+        return self.splice(kinds=self.kinds, **options)  # type: ignore[attr-defined, no-any-return]
+
+    def test_bytesPassBothWays(self) -> None:
+        """What one side sends the other one gets; bytes and messages are counted on the way."""
+        s = self.pair()
+        hello, answer = frame(1, b"hello", mask=MASK), frame(2, b"x" * 70000)
+        s.client.send(hello)
+        s.upstream.send(answer)
+        s.work()
+        self.assertEqual(s.upstream.read(), hello)
+        self.assertEqual(s.client.read(), answer)
+        stream = s.stream
+        self.assertEqual((stream.bytes_in, stream.messages_in), (len(hello), 1))
+        self.assertEqual((stream.bytes_out, stream.messages_out), (len(answer), 1))
+
+    def test_whatWasThereBeforeComesFirst(self) -> None:
+        """The handshake's unsent answer, then what the upstream sent with its own; early frames of the client too."""
+        s = self.pair(early=(frame(1, b"a", mask=MASK), frame(1, b"b")), answer=b"HTTP/1.1 101\r\n\r\n")
+        s.upstream.send(frame(1, b"c"))
+        s.work()
+        self.assertEqual(s.client.read(), b"HTTP/1.1 101\r\n\r\n" + frame(1, b"b") + frame(1, b"c"))
+        self.assertEqual(s.upstream.read(), frame(1, b"a", mask=MASK))
+        self.assertEqual((s.stream.messages_in, s.stream.messages_out), (1, 2))
+
+    def test_slowReader(self) -> None:
+        """What a slow reader does not take stays with the sender; nothing is lost, and the stream holds little."""
+        limits = Limits(high_water=20_000)
+        for source, sink in (("client", "upstream"), ("upstream", "client")):
+            s = self.pair(limits=limits)
+            sender, reader = getattr(s, source), getattr(s, sink)
+            sent = s.pump(sender, BIG)
+            self.assertLess(sent, len(BIG))
+            side = getattr(s.stream, sink)
+            # A transport counts in reads of its own size (64 KB); beyond the mark it gets no more.
+            self.assertLessEqual(side.held, limits.high_water + 65536)
+            self.assertGreater(side.held, 0)
+            received = bytearray()
+            while len(received) < len(BIG):
+                received += reader.read()
+                sent += sender.send(BIG[sent:])
+                s.work()
+            self.assertEqual(bytes(received), BIG)
+            self.assertEqual(side.held, 0)
+
+    def test_bothSlowAtOnce(self) -> None:
+        """Flow control in one direction does not hold up the other."""
+        s = self.pair()
+        s.pump(s.client, BIG)
+        s.upstream.send(frame(1, b"still here"))
+        s.work()
+        self.assertEqual(s.client.read(), frame(1, b"still here"))
+
+    def test_everythingArrivesBeforeTheEnd(self) -> None:
+        """A FIN that comes while the other side is slow does not overtake the bytes before it."""
+        s = self.pair()
+        sent = s.pump(s.upstream, BIG)
+        s.upstream.finish()
+        received = bytearray()
+        while s.client.ended is None:
+            received += s.client.read()
+            s.work()
+        self.assertEqual((len(received), s.client.ended), (sent, "fin"))
+        self.assertEqual(bytes(received), BIG[:sent])
+
+    def test_resetPasses(self) -> None:
+        """A side that is reset resets the other one, and the end is told once."""
+        for source, sink in (("client", "upstream"), ("upstream", "client")):
+            s = self.pair()
+            getattr(s, source).reset()
+            s.work()
+            getattr(s, sink).read()
+            self.assertEqual(getattr(s, sink).ended, "reset")
+            self.assertEqual(s.ends, [s.stream])
+            self.assertEqual(len(s.relay.streams), 0)
+
+    def test_pausedClientIsNoticed(self) -> None:
+        """A client that is not read (the upstream is slow) and goes away is noticed without a timer."""
+        s = self.pair()
+        s.pump(s.client, BIG)
+        self.assertEqual(len(s.relay.gone), 1)
+        s.client.reset()
+        s.work()
+        while s.upstream.ended is None:
+            s.upstream.read()
+            s.work()
+        self.assertEqual(s.upstream.ended, "reset")
+        self.assertEqual((s.ends, len(s.relay.gone)), ([s.stream], 0))
+
+    def test_closeOfBothEnds(self) -> None:
+        """When both have sent their FIN the stream is over and nothing of it is left in the reactor."""
+        s = self.pair()
+        s.client.finish()
+        s.work()
+        s.upstream.read()
+        self.assertEqual(s.upstream.ended, "fin")
+        s.upstream.finish()
+        s.work()
+        s.client.read()
+        self.assertEqual(s.client.ended, "fin")
+        self.assertEqual(s.ends, [s.stream])
+        mine = [each for each in s.reactor.getReaders() + s.reactor.getWriters() if isinstance(each, SocketSide)]
+        self.assertEqual(mine, [])
+        self.assertEqual(s.clock.getDelayedCalls() and s.stream.wake, float("inf"))
+
+    def test_overStreamsNeedNoGarbageCollector(self) -> None:
+        """What a stream was made of goes when it is over, by reference counts alone."""
+        s = self.pair()
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        s.client.reset()
+        s.work()
+        self.assertEqual(s.ends, [s.stream])
+        gone = [id(s.stream), id(s.stream.client), id(s.stream.upstream)]
+        s.ends.clear()
+        del s.stream
+        self.assertEqual(
+            [each for each in gc.get_objects() if isinstance(each, Side | RelayedStream) and id(each) in gone], []
+        )
+
+    def test_reactorStops(self) -> None:
+        """A reactor that lets everything go ends the stream."""
+        s = self.pair()
+        s.reactor.disconnectAll()
+        s.work()
+        self.assertEqual(s.ends, [s.stream])
+
+    # -- polite closes -----------------------------------------------------------------------------------------------
+
+    def test_politeClose(self) -> None:
+        """Both ends get a Close frame, answer it, and the connections close."""
+        s = self.pair()
+        s.stream.close(1001, "bye")
+        s.work()
+        self.assertEqual(s.client.read(), encode_close(1001, "bye"))
+        got = s.upstream.read()
+        self.assertEqual((got[0], got[1]), (0x88, 0x80 | 5))
+        self.assertEqual(encode_close(1001, "bye", got[2:6]), got)
+        s.upstream.send(encode_close(1001))
+        s.work()
+        self.assertEqual(s.ends, [])
+        s.client.send(encode_close(1001, "bye", MASK))
+        s.work()
+        s.client.read(), s.upstream.read()
+        self.assertEqual((s.client.ended, s.upstream.ended), ("fin", "fin"))
+        self.assertEqual(s.ends, [s.stream])
+
+    def test_politeCloseInsideAFrame(self) -> None:
+        """A frame that is under way is finished first; what follows it is not passed on."""
+        s = self.pair()
+        large = frame(2, b"z" * 5000)
+        s.upstream.send(large[:3000])
+        s.work()
+        s.stream.close(1001, "")
+        s.work()
+        self.assertEqual(s.client.read(), large[:3000])
+        s.upstream.send(large[3000:4000])
+        s.work()
+        self.assertEqual(s.client.read(), large[3000:4000])
+        s.upstream.send(large[4000:] + frame(1, b"not any more") + encode_close(1001))
+        s.work()
+        self.assertEqual(s.client.read(), large[4000:] + encode_close(1001))
+        self.assertEqual(s.ends, [])
+        s.client.send(encode_close(1001, "", MASK))
+        s.work()
+        self.assertEqual(s.ends, [s.stream])
+
+    def test_politeCloseIsNotAnswered(self) -> None:
+        """A side that does not answer is cut when its time is over, not before."""
+        s = self.pair(limits=Limits(lingering_timeout=5.0))
+        s.stream.close(1001, "bye")
+        s.advance(4)
+        self.assertEqual(s.ends, [])
+        s.advance(2)
+        self.assertEqual(s.ends, [s.stream])
+        s.upstream.read()
+        self.assertEqual(s.upstream.ended, "reset")
+
+    def test_closeAll(self) -> None:
+        """The register ends all its streams and tells when the last one is over."""
+        s = self.pair()
+        told: list[int] = []
+        self.assertEqual(s.relay.streams.close_all(1001, "stopping"), 1)
+        s.relay.streams.when_empty(lambda: told.append(1))
+        s.work()
+        self.assertEqual(s.client.read(), encode_close(1001, "stopping"))
+        self.assertEqual(told, [])
+        s.relay.streams.cut_all()
+        s.work()
+        self.assertEqual(told, [1])
+
+    # -- silence -----------------------------------------------------------------------------------------------------
+
+    def test_silence(self) -> None:
+        """A stream on which nothing moves ends after the service's read_timeout, not before; both ends get a FIN."""
+        s = self.pair(read_timeout=40.0)
+        s.advance(39)
+        self.assertEqual(s.ends, [])
+        s.advance(7)
+        self.assertEqual((s.ends, s.stream.why), ([s.stream], "timed out"))
+        s.client.read(), s.upstream.read()
+        self.assertEqual((s.client.ended, s.upstream.ended), ("fin", "fin"))
+
+    def test_anyByteBreaksTheSilence(self) -> None:
+        """One byte from either side per time-out keeps the stream."""
+        s = self.pair(read_timeout=40.0)
+        for number in range(6):
+            s.advance(35)
+            (s.client if number % 2 else s.upstream).send(b"\x89\x00")
+            s.work()
+        self.assertEqual(s.ends, [])
+
+    def test_stuckUpstream(self) -> None:
+        """An upstream that takes nothing is given up after write_timeout, an hour of read_timeout notwithstanding."""
+        s = self.pair(read_timeout=3600.0, write_timeout=20.0, limits=Limits(lingering_timeout=1.0))
+        s.pump(s.client, BIG)
+        s.advance(19)
+        self.assertEqual(s.ends, [])
+        s.advance(6)
+        self.assertEqual((s.ends, s.stream.why), ([s.stream], "timed out"))
+
+    def test_slowIsNotStuck(self) -> None:
+        """A client that reads little by little is waited for."""
+        s = self.pair(read_timeout=3600.0, limits=Limits(send_timeout=20.0))
+        s.pump(s.upstream, BIG)
+        for _ in range(5):
+            s.advance(15)
+            self.assertGreater(len(s.client.read(2_000_000)), 0)
+            s.pump(s.upstream, BIG)
+        self.assertEqual(s.ends, [])
+
+
+class SocketSideTests(Relaying, SplicedTestCase):
+    """Bare sockets under the lean reactor."""
+
+    def test_kind(self) -> None:
+        """Bare TCP transports are not kept; their sockets are."""
+        s = self.pair()
+        self.assertIsInstance(s.stream.client, SocketSide)
+        self.assertIsInstance(s.stream.upstream, SocketSide)
+
+    def test_heldIsOneRead(self) -> None:
+        """What is held for a slow reader never exceeds the high-water mark."""
+        s = self.pair(limits=Limits(high_water=10_000))
+        s.pump(s.client, BIG)
+        self.assertLessEqual(s.stream.upstream.held, 10_000)
+        s.pump(s.upstream, BIG)
+        self.assertLessEqual(s.stream.client.held, 10_000)
+
+    def test_halfClose(self) -> None:
+        """A FIN passes as FIN, and the other direction goes on."""
+        for source, sink in (("client", "upstream"), ("upstream", "client")):
+            s = self.pair()
+            one, other = getattr(s, source), getattr(s, sink)
+            one.send(frame(1, b"last words"))
+            one.finish()
+            s.work()
+            self.assertEqual(other.read(), frame(1, b"last words"))
+            self.assertEqual(other.ended, "fin")
+            other.send(frame(1, b"answer"))
+            s.work()
+            self.assertEqual(one.read(), frame(1, b"answer"))
+            self.assertEqual(s.ends, [])
+
+    def test_halfClosedClientIsWatched(self) -> None:
+        """A client that has sent its FIN and then goes away for good is noticed while the upstream is silent."""
+        s = self.pair()
+        s.client.finish()
+        s.work()
+        self.assertEqual(len(s.relay.gone), 1)
+        s.client.reset()
+        s.work()
+        s.upstream.read()
+        self.assertEqual(s.ends, [s.stream])
+
+    def test_brokenWriteDoesNotLoseWhatWasRead(self) -> None:
+        """An upstream says its last and is reset by what the client still sends: the client gets all of it."""
+        s = self.pair()
+        last = frame(1, b"l" * 3000) + encode_close(1000, "done")
+        s.client.send(frame(1, b"unread", mask=MASK))
+        s.work()
+        s.upstream.send(last)
+        s.upstream.sock.close()  # with unread bytes: the kernel resets
+        for _ in range(5):
+            s.client.send(frame(1, b"too late", mask=MASK))
+            s.work()
+        self.assertEqual(s.client.read(), last)
+        self.assertEqual(s.client.ended, "fin")
+        s.client.sock.close()
+        s.work()
+        self.assertEqual(s.ends, [s.stream])
+
+
+class StockReactorTests(SocketSideTests):
+    """The same under Twisted's own reactor, as in somebody else's process."""
+
+    reactor_class = EPollReactor
+
+
+class MixedTests(Relaying, SplicedTestCase):
+    """A transport the relay must not reach below on the client's side, as TLS is."""
+
+    kinds = (ForeignServer, tcp.Server)
+
+    def test_kind(self) -> None:
+        """The transport stays and is written to as usual."""
+        s = self.pair()
+        self.assertIsInstance(s.stream.client, TransportSide)
+        self.assertIsInstance(s.stream.upstream, SocketSide)
+
+
+class MixedOtherWayTests(Relaying, SplicedTestCase):
+    """The upstream's side, as with wss:// services."""
+
+    kinds = (tcp.Server, ForeignServer)
+
+
+class TransportSideTests(Relaying, SplicedTestCase):
+    """Both sides."""
+
+    kinds = (ForeignServer, ForeignServer)
+
+
+class RecordTests(SplicedTestCase):
+    """What the register tells of a stream."""
+
+    def test_record(self) -> None:
+        """Kind, id and owner, and which streams a condition chooses."""
+        s = self.splice()
+        record = next(iter(s.relay.streams))
+        self.assertIsInstance(record, RelayedStream)
+        self.assertEqual((record.kind, record.id, record.route_id), ("websocket", b"0" * 32, "r"))
+        self.assertEqual(s.relay.streams.close_all(which=lambda each: each.route_id == "other"), 0)
+        self.assertEqual(s.relay.streams.close_all(which=lambda each: each.route_id == "r"), 1)
