@@ -20,11 +20,14 @@ from twisted.internet.protocol import Factory, ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from .conf import Conf
+from .listeners import Opened
 from .observability.counters import SharedCounters
 from .worker_link import Link, Message, changes_message, dataset_messages
 
 __all__ = [
-    "CRASHES", "CRASH_SPAN", "FIRST_SOCKET_FD", "LINK_FD", "Workers", "default_spawn_environ",
+    "CRASHES", "CRASH_SPAN", "FIRST_SOCKET_FD", "LINK_FD", "Workers", "begin_message", "default_spawn_environ",
+    "sockets_of",
 ]  # fmt: skip
 
 LINK_FD = 3
@@ -174,6 +177,11 @@ class Workers:
         for worker in self._living.values():
             worker.kill("KILL")
 
+    def reload(self, conf: Conf) -> None:
+        """Have the workers follow a configuration that was read again, as far as it can change while they run."""
+        for worker in self._living.values():
+            worker.link.send({"type": "reload", **_conf_fields(conf)})
+
     def reopen_logs(self) -> None:
         """Have the workers open their log files anew (after rotation)."""
         for worker in self._living.values():
@@ -213,7 +221,7 @@ class Workers:
             self._reactor.spawnProcess(
                 worker, sys.executable, [sys.executable, "-m", "kongtwist.worker"], env=self._environ, childFDs=fds
             )
-            factory = Factory.forProtocol(lambda: worker.link) 
+            factory = Factory.forProtocol(lambda: worker.link)
             factory.noisy = False
             self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, factory)
         finally:
@@ -254,6 +262,28 @@ class Workers:
             )
         else:
             self._spawn(worker.row)
+
+
+def begin_message(conf: Conf, node_id: str, opened: Sequence[Opened]) -> Message:
+    """The message that a worker begins with: the configuration as it was read here, and what it listens on."""
+    return {
+        "type": "begin",
+        **_conf_fields(conf),
+        "node_id": node_id,
+        "listeners": [conf.proxy_listen.index(each.listen) for each in opened if each.name == "proxy_listen"],
+    }
+
+
+def _conf_fields(conf: Conf) -> Message:
+    """A configuration for a message. It is read in one place: a worker started later must not serve by a file that was
+    edited meanwhile, nor look for a relative prefix in another directory."""
+    return {"given": conf.given | {"prefix": conf.prefix}, "source": conf.source}
+
+
+def sockets_of(opened: Sequence[Opened], workers: int) -> list[list[int]]:
+    """For each worker the descriptors it accepts on, in the order of ``begin_message``'s listeners."""
+    proxies = [each for each in opened if each.name == "proxy_listen"]
+    return [[each.socket_for(row).fileno() for each in proxies] for row in range(workers)]
 
 
 async def _all_of(waiting: Sequence[Deferred[None]]) -> None:

@@ -10,7 +10,8 @@ must not be able to run code.
 | ``dataset`` | that was all of it (version) | ``served`` | this version serves |
 | ``changes`` | what became of it (version, changes) | | |
 | ``listen`` | you have what all others have: accept | | |
-| ``reopen``, ``stop`` | log files; finish what you do and exit | | |
+| ``reload``, ``reopen`` | configuration read again; log files anew | | |
+| ``stop`` | finish what you do and exit | | |
 
 End of file means that the other side is gone: the parent starts another worker, a worker finishes its work and exits.
 """

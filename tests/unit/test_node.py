@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from kongtwist.conf import Conf
 from kongtwist.core.counters import ACTIVE, REQUESTS
 from kongtwist.node import COUNTERS_FD, CRASH_SPAN, CRASHES, FIRST_SOCKET_FD, LINK_FD, Workers
 from kongtwist.observability.counters import SharedCounters
@@ -219,8 +221,13 @@ class WorkersTests(SynchronousTestCase):
         self.successResultOf(self.workers.stop())
 
     def test_kill_and_reopen(self) -> None:
-        """The second signal ends them; rotation reaches them."""
+        """The second signal ends them; rotation and reload reach them."""
         self.serve()
+        self.workers.reload(Conf({"log_level": "debug", "prefix": "somewhere"}))
+        for process in self.reactor.spawned:
+            (message,) = process.told()
+            self.assertEqual((message["type"], message["given"]["log_level"]), ("reload", "debug"))
+            self.assertTrue(os.path.isabs(message["given"]["prefix"]))
         self.workers.reopen_logs()
         self.assertEqual([process.kinds() for process in self.reactor.spawned], [["reopen"], ["reopen"]])
         self.workers.kill()
