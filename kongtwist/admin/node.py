@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import resource as rlimits
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from twisted.web.http import Request
 from twisted.web.resource import Resource
 
 from .. import KONG_VERSION, VERSION
 from ..core.plugin import Plugin
+from ..entities import EntityError
 from ..entities.plugin_entity import describe_plugin
 from .payload import BadBody, read_body
-from .rows import children_of
+from .rows import children_of, page_size
 from .web import Call, JSONResource, Missing, Reply, not_found
 
 __all__ = ["NodeFacts", "Ready", "fixed_paths"]
@@ -253,7 +256,27 @@ class Tags(_Get):
             if error is not None:
                 raise error
         rows = [row for row in self.site.storage.tags() if self.tag in (None, row["tag"])]
-        return Reply(200, {"data": rows, "next": None})
+        size, begin = page_size(call), _row_number(call.query.get("offset"))
+        body: dict[str, Any] = {"data": rows[begin : begin + size], "next": None}
+        if begin + size < len(rows):
+            body["offset"] = urlsafe_b64encode(str(begin + size).encode()).decode().rstrip("=")
+            path = "/tags" if self.tag is None else f"/tags/{quote(self.tag, safe='')}"
+            body["next"] = f"{path}?offset={body['offset']}" + (f"&size={size}" if "size" in call.query else "")
+        return Reply(200, body)
+
+
+def _row_number(offset: str | None) -> int:
+    """Where a page of tags begins.
+
+    Raises:
+        EntityError: not an offset that a page gave.
+    """
+    if offset is None:
+        return 0
+    try:
+        return int(urlsafe_b64decode(offset + "=" * (-len(offset) % 4)))
+    except ValueError:
+        raise EntityError.invalid_offset(offset, "bad json encoding") from None
 
 
 class Endpoints(_Get):

@@ -125,6 +125,8 @@ class CollectionResource(_EntityResource):
         text = f"{path}?offset={quote(offset, safe='')}"
         if top and call.query.get("tags"):
             text += f"&tags={quote(call.query['tags'], safe='')}"
+        if top and "size" in call.query:
+            text += f"&size={page_size(call)}"
         return text
 
     async def _create(self, call: Call) -> Reply:
@@ -190,7 +192,7 @@ class RowResource(_EntityResource):
     def _address(self) -> dict[str, str]:
         """The field and value that the path's key stands for."""
         if _UUID.match(self.key) or self.entity.endpoint_key is None:
-            return {"id": self.key.lower()}
+            return {"id": self.key.lower()}  # certificates by SNI: see special.py
         return {self.entity.endpoint_key: self.key}
 
     async def _get(self, call: Call) -> Reply:
@@ -307,7 +309,7 @@ def wanted_tags(call: Call) -> tuple[str, list[str]] | None:
     Raises:
         EntityError: mixed, empty, too many or malformed.
     """
-    text = call.query.get("tags")
+    text = call.query.get("tags", call.query.get("tags[]"))
     if text is None:
         return None
     if not text:

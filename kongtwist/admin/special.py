@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID, uuid4
 
 from twisted.web.resource import Resource
 
 from ..entities import Entity, EntityError
 from ..entities.core_entities import target_with_port
 from ..entities.schema import Row
+from .payload import BadBody
 from .web import Call, JSONResource, Reply, not_found
 
 __all__ = ["Special"]
@@ -39,7 +41,7 @@ class Special:
         if entity.name == "consumers" and parent is None and "custom_id" in call.query:
             values = call.all("custom_id")
             if len(values) != 1 or not values[0]:
-                raise EntityError(0, "", 400, "custom_id must be an unempty string")
+                raise BadBody(Reply(400, {"message": "custom_id must be an unempty string"}))
             row = self.site.storage.find("consumers", "custom_id", values[0])
             return {"data": [] if row is None else [self.shown(entity, row)], "next": None}
         return None
@@ -100,8 +102,16 @@ class Special:
         self._check_plugin(entity, data)
         if entity.name != "certificates":
             return await self._stored(self.site.storage.upsert(entity.name, key, data))
-        snis = self._wanted_snis(data, key["id"])
-        row: Row = await self.site.storage.upsert(entity.name, key, {**data, "snis": None})
+        at = key["id"]
+        if not is_uuid(at):  # the name of an SNI: its certificate, or a new one for it
+            present = self.certificate_of_sni(at)
+            error = self.site.registry["snis"].fields["name"].error(at)
+            if error is not None:
+                raise EntityError.schema_violation({"snis": error})
+            data = {"snis": [at], **data}
+            at = str(uuid4()) if present is None else present["id"]
+        snis = self._wanted_snis(data, at)
+        row: Row = await self.site.storage.upsert(entity.name, {"id": at}, {**data, "snis": None})
         if snis is not None:
             await self._set_snis(row["id"], snis)
         return row
@@ -162,6 +172,14 @@ class Special:
             if routes and not any(own & set(row["protocols"]) for row in routes):
                 words = "must match the protocols of at least one route pointing to this Plugin's service"
                 raise EntityError.schema_violation({"protocols": words})
+
+
+def is_uuid(text: str) -> bool:
+    """Whether a path's key is an id."""
+    try:
+        return len(text) == 36 and bool(UUID(text))
+    except ValueError:
+        return False
 
 
 class UpstreamHealth(JSONResource):

@@ -180,7 +180,7 @@ class ConditionalAtLeastOneOf(EntityCheck):
         for match, fields, message in self.cases:
             if value is not None and match.error(value) is None:
                 if all(is_empty(_get(row, field)) for field in fields):
-                    complain(errors, words + (message % _quoted(fields) if "%s" in message else message))
+                    complain(errors, message % _quoted(fields) if "%s" in message else message)
                 return
 
     def describe(self) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -65,7 +66,7 @@ def _url_error(value: str) -> str | None:
 def _expand_url(value: str | None) -> Row:
     if value is None:
         return {"protocol": None, "host": None, "port": None, "path": None}
-    parts = urlsplit(value if "//" in value else f"//{value}")
+    parts = urlsplit(value)
     text = parts.netloc.rpartition("@")[2]
     name, _, digits = text.rpartition(":") if not text.endswith("]") and ":" in text else (text, "", "")
     port = int(digits) if digits.isdigit() else None
@@ -489,10 +490,11 @@ UPSTREAMS = Entity(
 
 
 def target_with_port(value: str) -> str:
-    """A target as it is stored: with its port, 8000 by default, IPv6 in brackets."""
-    if value.count(":") > 1 and not value.startswith("["):
-        return f"[{value}]:8000"
-    name, port = rule.split_port(value)
+    """A target as it is stored: with its port, 8000 by default, IPv6 written out in brackets."""
+    bare = value.count(":") > 1 and not value.startswith("[")
+    name, port = (value, None) if bare else rule.split_port(value)
+    if ":" in name:
+        name = f"[{IPv6Address(name.strip('[]')).exploded}]"
     return f"{name}:{port or 8000}"
 
 

@@ -138,8 +138,9 @@ class Entity:
     def shown(self, row: Row, now: float | None = None) -> Row:
         """A row as answers show it: deprecated aliases beside what they stand for, ``ttl`` instead of the expiry."""
         shown = {name: value for name, value in row.items() if name != "expires_at"}
-        if self.ttl and row.get("expires_at") is not None and now is not None:
-            shown["ttl"] = max(0, round(row["expires_at"] - now))
+        if self.ttl:
+            until = row.get("expires_at")
+            shown["ttl"] = None if until is None or now is None else max(0, round(until - now))
         for name, shorthand in self.shorthands.items():
             if shorthand.shown is not None:
                 shown[name] = shorthand.shown(row)

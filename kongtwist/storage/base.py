@@ -120,9 +120,8 @@ class BaseStorage:
             stored = ledger.get(entity, key)
             if stored is None:
                 raise EntityError.not_found({"id": key})
-            row = kind.update(stored, ledger.resolve(kind, patch), now=self._now())
-            if row["id"] != key:
-                raise EntityError.schema_violation({"id": "immutable field cannot be updated"})
+            given = {name: value for name, value in patch.items() if name != "id"}  # the path's id stands
+            row = kind.update(stored, ledger.resolve(kind, given), now=self._now())
             return row, ledger.plan_write(entity, row)
 
         return await self.write(plan)

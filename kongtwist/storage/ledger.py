@@ -6,7 +6,7 @@ Pure: no I/O. A plan works out what a write means, raising where the contract re
 from __future__ import annotations
 
 import json
-from base64 import b64decode, b64encode
+from base64 import b64decode, urlsafe_b64encode
 from binascii import Error as BadBase64
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Mapping, Sequence
@@ -124,7 +124,7 @@ class Ledger:
         if len(rows) <= size:
             return Page(rows, None)
         rows.pop()
-        return Page(rows, b64encode(json.dumps([rows[-1]["id"]]).encode()).decode())
+        return Page(rows, urlsafe_b64encode(json.dumps([rows[-1]["id"]]).encode()).decode().rstrip("="))
 
     def tagged(self) -> Iterable[Row]:
         """One row for each tag of each row, as ``/tags`` lists them."""
@@ -243,7 +243,8 @@ def _offset_id(offset: str) -> str:
         EntityError: not an offset that a page gave.
     """
     try:
-        text = b64decode(offset, validate=True)
+        plain = offset.rstrip("=").replace("-", "+").replace("_", "/")
+        text = b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except (BadBase64, ValueError):
         raise EntityError.invalid_offset(offset, "bad base64 encoding") from None
     try:
