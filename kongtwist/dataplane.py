@@ -109,7 +109,7 @@ class DataPlane:
             error_default_type=conf.error_default_type,
         )
         self.streams: StreamRegistry = self.relay.streams
-        self.tree = RouteTree(self.relay, WebSocketRoute)
+        self.tree = RouteTree(self.relay, WebSocketRoute.maker(reactor))
         most = conf.nginx_http_max_connections
         connections = self.relay.connections
         self.room = DescriptorRoom(
