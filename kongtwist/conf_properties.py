@@ -286,9 +286,6 @@ class Upstreams:
         " made to wait.",
         aliases=_directive("proxy_buffers", "http", "location"),
     )
-    dns_hostsfile = Property(
-        STRING, "/etc/hosts", "Hosts file that names are looked up in first.", aliases=("resolver_hosts_file",)
-    )
     dns_stale_ttl = Property(
         NUMBER.within(0),
         "3600",

@@ -136,6 +136,7 @@ class Unbuilt:
 
     # -- names and outgoing connections --
     dns_resolver = _known(ARRAY, None, "name servers; here the system's are asked", "resolver_address")
+    dns_hostsfile = _known(STRING, "/etc/hosts", "hosts file; here always the system's", "resolver_hosts_file")
     dns_order = _known(ARRAY, "LAST,SRV,A,CNAME", "kinds of records asked for; here A and AAAA")
     dns_not_found_ttl = _known(NUMBER, "30", "seconds an absent name is remembered")
     dns_no_sync = _known(BOOLEAN, "off", "ask again for a name that is being asked for")

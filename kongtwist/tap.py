@@ -173,6 +173,8 @@ class NodeService(Service):
     def stopService(self) -> Deferred[None]:
         """Stop the gateway gracefully: within ``nginx_main_worker_shutdown_timeout``, or at once when forced."""
         super().stopService()
+        for each in self._opened:  # the gateway stops its own duplicates; nobody new is to wait in a backlog
+            each.close()
         stopped = maybeDeferred(self.gateway.stopService).addErrback(self._complain)
         # The gateway keeps to its deadline itself; this is for one that cannot.
         self._late = self._reactor.callLater(self._conf.nginx_main_worker_shutdown_timeout + 5, self._force)
@@ -185,8 +187,6 @@ class NodeService(Service):
     def _stopped(self, result: object) -> None:
         if self._late.active():
             self._late.cancel()
-        for each in self._opened:
-            each.close()
         self._prefix.release()
         self._duties.uninstall()
         notice(_log, "stopped")

@@ -6,11 +6,14 @@ An exemption is one line in `EXEMPT` with its reason; one that is no longer need
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
+
+from kongtwist.conf_properties import properties
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -21,6 +24,9 @@ CODE = ("kongtwist", "twisted", "tests", "examples", "benchmarks")
 """Folders whose Python files are looked at."""
 
 EXEMPT: dict[tuple[str, str], str] = {
+    ("properties", "ssl_cert_key"): "read by the name of its certificate's property",
+    ("properties", "admin_ssl_cert_key"): "read by the name of its certificate's property",
+    ("properties", "status_ssl_cert_key"): "read by the name of its certificate's property",
     ("unit tests", "tests/unit/test_counters.py:subprocess"): "memory shared by two processes: no socket, no waiting",
 }
 """(rule, ``path`` or ``path:name``) -> why this may be so."""
@@ -213,6 +219,20 @@ class ArchitectureTests(SynchronousTestCase):
                 if not node.name.startswith("_") and not ast.get_docstring(node):
                     found[f"{path}:{node.name}"] = "no docstring"
         self.check("docstrings", found)
+
+    def test_properties_have_effect(self) -> None:
+        """A property of kong.conf that is declared as built is read by something."""
+        declarations = ("conf_properties.py", "conf_unbuilt.py", "conf_document.py", "conf_kinds.py")
+        texts = [path.read_text() for path in (ROOT / "kongtwist").rglob("*.py") if path.name not in declarations]
+        words = set(re.findall(r"[a-z_0-9]+", "\n".join(texts)))
+        self.check(
+            "properties",
+            {
+                name: "declared as built, and read nowhere"
+                for name, each in properties().items()
+                if each.status == "built" and not each.refused and name not in words
+            },
+        )
 
     def test_nothing_left_open(self) -> None:
         """No notes to oneself in the source."""
