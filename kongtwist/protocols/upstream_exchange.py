@@ -16,6 +16,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from OpenSSL import SSL
+from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -147,8 +148,8 @@ class UpstreamExchange:
             return
         try:
             self._attempt = pool.connect(self, route.connect_timeout)
-        except SSL.Error as error:
-            _log.error("the client certificate for {address} is unusable: {error}", address=address, error=error)
+        except SSL.Error as why:
+            _log.error("the client certificate for {address} is unusable: {why}", address=address, why=why)
             self._failed("the client certificate is unusable", sent=False)
 
     def _host_field(self) -> bytes:
@@ -208,7 +209,7 @@ class UpstreamExchange:
         self._attempt = None
         self._connection = None
         if not self._over:
-            timeout = "timed out" in reason.getErrorMessage().lower() or reason.check(TimeoutError) is not None
+            timeout = reason.check(error.TimeoutError, error.TCPTimedOutError, TimeoutError) is not None
             self._failed(reason.getErrorMessage(), timeout=timeout, sent=False)
 
     # -- the request body (BodySink) -----------------------------------------------------------------------------------
