@@ -108,7 +108,6 @@ class Special:
             error = self.site.registry["snis"].fields["name"].error(at)
             if error is not None:
                 raise EntityError.schema_violation({"snis": error})
-            data = {"snis": [at], **data}
             at = str(uuid4()) if present is None else present["id"]
         snis = self._wanted_snis(data, at)
         row: Row = await self.site.storage.upsert(entity.name, {"id": at}, {**data, "snis": None})

@@ -9,7 +9,7 @@ from .checks import EntityCheck, run_checks
 from .errors import EntityError, ErrorTree
 from .schema import Field, Foreign, Record, Row, field_errors, fill
 
-__all__ = ["Entity", "Shorthand", "Subschema"]
+__all__ = ["Config", "Entity", "Shorthand", "Subschema"]
 
 UPDATING = "when updating, "
 
@@ -119,7 +119,7 @@ class Entity:
         given, ttl = self._split_ttl(patch)
         given = self._expand(given, stored)
         base = {name: value for name, value in stored.items() if name in self.fields}
-        merged = _merge(self._fields_of(base | given), base, given)
+        merged = _merge(self.fields_of(base | given), base, given)
         row = self._filled(merged)
         if "updated_at" in self.fields and "updated_at" not in given:
             row["updated_at"] = _stamp(self.fields["updated_at"], now)
@@ -192,8 +192,8 @@ class Entity:
             return None
         return field if isinstance(field, Config) else None
 
-    def _fields_of(self, row: Row) -> dict[str, Field]:
-        """The fields that hold for this row. An unknown subschema leaves the entity's own."""
+    def fields_of(self, row: Row) -> dict[str, Field]:
+        """The fields that hold for a row. An unknown subschema leaves the entity's own."""
         if self.subschema is None or self.subschema_key is None:
             return self.fields
         try:
@@ -209,7 +209,7 @@ class Entity:
         return self.fields[key].default if value is None and key not in row else value
 
     def _filled(self, data: Row) -> Row:
-        return fill(self._fields_of(data), data)
+        return fill(self.fields_of(data), data)
 
     def _auto(self, row: Row, now: float, new_id: Callable[[], str]) -> None:
         for name, field in self.fields.items():

@@ -1,0 +1,161 @@
+"""Form fields decoded to the tree that JSON would have been, typed by the schema (Kong 3.9, ``kong/api/arguments.lua``)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .entity import Config, Entity
+from .schema import Array, Boolean, Field, Foreign, Integer, Map, Number, Record, Row
+
+__all__ = ["MAX_ARGUMENTS", "TooManyArguments", "decode_form"]
+
+MAX_ARGUMENTS = 1000
+"""Arguments in one form or query string."""
+
+_PIECE = re.compile(r"([^.\[\]]+)|\[([^\[\]]*)\]")
+_LUA_NUMBER = re.compile(r"\s*([-+]?)(?:0[xX]([0-9A-Fa-f]+)|((?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?))\s*\Z")
+
+
+class TooManyArguments(ValueError):
+    """More arguments than a form may have."""
+
+
+def decode_form(
+    pairs: Sequence[tuple[str, str | None]], entity: Entity, *, stored: Row | None = None
+) -> dict[str, Any]:
+    """A form's fields as a tree.
+
+    Args:
+        pairs: names and values, decoded; None for a name without ``=``.
+        entity: whose fields give the types.
+        stored: the row that is changed, for what chooses a subschema and is not in the form.
+
+    Raises:
+        TooManyArguments: more than `MAX_ARGUMENTS`.
+    """
+    if len(pairs) > MAX_ARGUMENTS:
+        raise TooManyArguments("Too many arguments")
+    tree: dict[str, Any] = {}
+    for name, value in pairs:
+        _put(tree, _path(name), value)
+    fields = _fields(entity, tree, stored)
+    return {name: _typed(_plain(value), fields.get(name)) for name, value in tree.items()}
+
+
+def _fields(entity: Entity, tree: Mapping[str, Any], stored: Row | None) -> Mapping[str, Field]:
+    known: dict[str, Field] = {name: each.field for name, each in entity.shorthands.items()}
+    chooser = {name: value for name, value in tree.items() if isinstance(value, str)}
+    if entity.ttl:
+        known["ttl"] = Integer()
+    return known | entity.fields_of((stored or {}) | chooser)
+
+
+def _path(name: str) -> list[str | int | None]:
+    """``a.b[1].c[]`` in pieces: names, positions from 1, None to append. A stray dot at either end means ``name``."""
+    if name.startswith(".") or name.endswith("."):
+        return ["name"]
+    name = re.sub("%5[Bb]", "[", re.sub("%5[Dd]", "]", name))
+    pieces: list[str | int | None] = []
+    at = 0
+    while at < len(name):
+        found = _PIECE.match(name, at)
+        if found is None:
+            return [name]
+        at = found.end()
+        if found[1] is not None:
+            pieces.append(found[1])
+        else:
+            inside = found[2]
+            pieces.append(None if not inside else int(inside) if inside.isdigit() else inside)
+        if at < len(name) and name[at] == ".":
+            at += 1
+    # Empty brackets append only at the end; in between they mean nothing.
+    return [piece for number, piece in enumerate(pieces) if piece is not None or number == len(pieces) - 1]
+
+
+class _List(dict[int, Any]):
+    """Items by position, from 1."""
+
+
+def _put(tree: Any, path: list[str | int | None], value: Any) -> None:
+    for at, piece in enumerate(path):
+        key: Any = max(tree, default=0) + 1 if piece is None else piece
+        if at == len(path) - 1:
+            _set(tree, key, value)
+            return
+        inner = tree.get(key) if isinstance(tree, dict) else None
+        if not isinstance(inner, dict):
+            kind: Any = dict if isinstance(path[at + 1], str) else _List
+            fresh = kind()
+            if inner is not None and isinstance(fresh, _List):
+                fresh[1] = inner
+            tree[key] = inner = fresh
+        tree = inner
+
+
+def _set(tree: Any, key: Any, value: Any) -> None:
+    """A name given again makes a list."""
+    if key not in tree:
+        tree[key] = value
+    elif isinstance(tree[key], _List):
+        tree[key][max(tree[key]) + 1] = value
+    else:
+        tree[key] = _List({1: tree[key], 2: value})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, _List):
+        return [_plain(each) for _, each in sorted(value.items(), key=lambda item: str(item[0]).zfill(9))]
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return value
+
+
+def _typed(value: Any, field: Field | None) -> Any:
+    if field is None or value is None:
+        return value
+    if value == "":
+        return None
+    if isinstance(field, Array):
+        return _items(value, field)
+    if isinstance(field, Map) and isinstance(value, dict):
+        return {name: _typed(each, field.values) for name, each in value.items()}
+    if isinstance(field, Record) and isinstance(value, dict):
+        known = dict(field.fields)
+        if isinstance(field, Config):
+            known |= {name: each.field for name, each in field.shorthands.items()}
+        return {name: _typed(each, known.get(name)) for name, each in value.items()}
+    if isinstance(field, Foreign) and isinstance(value, dict):
+        return {name: each or None for name, each in value.items()}
+    if not isinstance(value, str) or isinstance(field, Foreign):
+        return value
+    if isinstance(field, Number):
+        return _number(value)
+    if isinstance(field, Boolean) and value in ("true", "false"):
+        return value == "true"
+    return value
+
+
+def _items(value: Any, field: Array) -> Any:
+    """A scalar is a list of one. Members of an enumeration may stand in one text, separated by commas."""
+    if isinstance(value, dict):
+        return value
+    items = value if isinstance(value, list) else [value]
+    allowed = field.elements.attrs.get("one_of")
+    if allowed and len(items) == 1 and isinstance(items[0], str) and items[0] not in allowed:
+        items = items[0].split(",")
+    return [_typed(each, field.elements) for each in items]
+
+
+def _number(text: str) -> Any:
+    """As Lua's tonumber; what is no number stays text, for the error message."""
+    found = _LUA_NUMBER.match(text)
+    if found is None:
+        return text
+    sign, hexadecimal, decimal = found.groups()
+    number: Any = int(hexadecimal, 16) if hexadecimal else float(decimal)
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    return -number if sign == "-" else number
