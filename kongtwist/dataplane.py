@@ -15,7 +15,7 @@ from .conf import Conf
 from .core.counters import Counters
 from .core.facilities import Facilities
 from .core.headers import ResponseHeaders
-from .core.limits import Limits
+from .core.limits import KONG_READ_TIMEOUT, Limits
 from .core.realip import RealIP
 from .core.snapshot import Snapshot
 from .core.streams import StreamRegistry
@@ -56,6 +56,7 @@ def limits_of(conf: Conf) -> Limits:
         client_body_buffer_size=conf.client_body_buffer_size,
         client_body_timeout=conf.nginx_http_client_body_timeout,
         send_timeout=conf.nginx_http_send_timeout,
+        default_read_timeout=conf.nginx_proxy_proxy_read_timeout or KONG_READ_TIMEOUT,
         proxy_buffer_size=conf.nginx_proxy_proxy_buffer_size,
         high_water=count * size,
         upstream_keepalive_pool_size=conf.upstream_keepalive_pool_size,

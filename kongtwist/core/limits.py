@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Limits"]
+__all__ = ["KONG_READ_TIMEOUT", "Limits"]
+
+KONG_READ_TIMEOUT = 60.0
+"""Seconds: what Kong gives a Service as ``read_timeout`` when it is not told (Kong 3.9, entity services)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,9 @@ class Limits:
     """Bytes of the trailer section of a chunked body, and of one chunk's size line with its extensions."""
 
     # -- upstream side -------------------------------------------------------------------------------------------
+    default_read_timeout: float = 60.0
+    """Seconds of silence allowed to the upstreams of Services that leave ``read_timeout`` at Kong's default of 60000 ms
+    (``nginx_proxy_proxy_read_timeout``)."""
     proxy_buffer_size: int = 32768
     """Bytes of the largest response head (502; ``nginx_proxy_proxy_buffer_size``)."""
     high_water: int = 65536
@@ -76,6 +82,10 @@ class Limits:
     # -- sockets -------------------------------------------------------------------------------------------------
     accept_pause: float = 0.5
     """Seconds accepting pauses when descriptors have run out (nginx ``accept_mutex_delay``)."""
+
+    def read_timeout(self, of_service: float) -> float:
+        """Seconds of silence allowed to an upstream whose Service says ``of_service``."""
+        return of_service if of_service != KONG_READ_TIMEOUT else self.default_read_timeout
 
     @property
     def head_size(self) -> int:

@@ -56,7 +56,7 @@ class RelayedStream(StreamRecord):
     def __init__(self, relay: Relay, exchange: Exchange, on_end: Callable[[RelayedStream], None]) -> None:
         super().__init__("websocket", exchange)
         self.relay = relay
-        self._read_timeout: float = exchange.route.read_timeout
+        self._read_timeout = relay.limits.read_timeout(exchange.route.read_timeout)
         self._write_timeout: float = exchange.route.write_timeout
         self._on_end = on_end
         self._closing = self._over = False

@@ -68,7 +68,7 @@ class UpstreamExchange:
         route = exchange.route
         self.route = route
         self.method = exchange.method
-        self.read_timeout = route.read_timeout
+        self.read_timeout = relay.limits.read_timeout(route.read_timeout)
         self.request_sent = False
         self._upgraded = upgraded
         self._tries = route.retries
