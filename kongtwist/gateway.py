@@ -283,6 +283,8 @@ class Gateway(MultiService):
         """Follow a configuration that was read again: certificates at once, a declarative file when it is read."""
         if self.plane is not None:
             self.plane.reload(conf)
+        if self.workers is not None:
+            self.workers.reload(conf)
         self.conf = conf
         if isinstance(self.storage, MemoryStorage):
             self._declaring = Deferred.fromCoroutine(self._reload_declared())

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory, ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -40,6 +41,12 @@ FIRST_SOCKET_FD = 5
 CRASHES = 5
 CRASH_SPAN = 10.0
 """So many workers dead within so many seconds: starting more would only burn the machine, the node gives up."""
+
+
+LISTENING_ON = 0.1
+"""Seconds from the word to stop until the parent's own copies of the listening sockets are shut."""
+
+_log = Logger(namespace="kongtwist.node")
 
 
 class Served(Protocol):
@@ -147,7 +154,7 @@ class Workers:
         self._deaths: list[float] = []
         self._all_listen: list[Deferred[None]] = []
         self._all_ended: list[Deferred[None]] = []
-        self._log = Logger(namespace="kongtwist.node")
+        self._closing: IDelayedCall | None = None
         self.stopping = False
 
     # -- life ------------------------------------------------------------------------------------------------------
@@ -169,7 +176,18 @@ class Workers:
         self._all_ended.append(ended)
         for worker in self._living.values():
             worker.link.send({"type": "stop"})
+        # The workers close theirs first, so that none of them sees its socket die under its hands.
+        self._closing = self._reactor.callLater(LISTENING_ON, self._stop_listening)
         return ended
+
+    def _stop_listening(self) -> None:
+        """Refuse new connections: without this they would wait in the backlog of sockets nobody accepts on any more."""
+        for fd in {fd for fds in self._sockets for fd in fds}:
+            with socket.socket(fileno=os.dup(fd)) as listening:
+                try:
+                    listening.shutdown(socket.SHUT_RDWR)
+                except OSError as error:
+                    _log.info("a listening socket was closed already: {why}", why=error.strerror)
 
     def kill(self) -> None:
         """End the workers at once, whatever they do."""
@@ -233,7 +251,7 @@ class Workers:
 
     def on_listening(self, worker: _Worker) -> None:
         """A worker accepts connections."""
-        self._log.info("worker {row} (pid {pid}) serves", row=worker.row, pid=worker.pid)
+        _log.info("worker {row} (pid {pid}) serves", row=worker.row, pid=worker.pid)
         if len(self._living) == len(self._sockets) and all(each.listening for each in self._living.values()):
             listening, self._all_listen = self._all_listen, []
             for each in listening:
@@ -245,11 +263,13 @@ class Workers:
         self._counters.bury(worker.row)
         if self.stopping:
             if not self._living:
+                if self._closing is not None and self._closing.active():
+                    self._closing.cancel()
                 ended, self._all_ended = self._all_ended, []
                 for each in ended:
                     each.callback(None)
             return
-        self._log.error(
+        _log.error(
             "worker {row} (pid {pid}) ended: {reason}; starting another",
             row=worker.row, pid=worker.pid, reason=reason.getErrorMessage(),
         )  # fmt: skip

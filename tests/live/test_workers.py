@@ -142,20 +142,23 @@ class WorkersTests(LiveTestCase):
         self.assertEqual([node.get("/").status for _ in range(10)], [429] * 10)
 
     def test_stop_finishes_requests(self) -> None:
-        """A request that is being served gets its answer; then the workers are gone, and so is the port."""
+        """A request being served gets its answer while new connections are refused; then the workers are gone."""
         node = Node(self, 2)
         node.route("/", self.echo)
         pids = node.pids
         answers: list[int] = []
-        thread = threading.Thread(target=lambda: answers.append(node.get("/?delay=1").status))
+        thread = threading.Thread(target=lambda: answers.append(node.get("/?delay=3").status))
         thread.start()
         wait_until(lambda: node.counters["writing"] == 1, "the request is being served")
-        self.assertEqual(node.tell("stop"), "stopped")
+        stopping = threading.Thread(target=lambda: answers.append(node.tell("stop")))
+        stopping.start()
+        wait_until(lambda: refused(node.port), "new connections are refused")
+        self.assertEqual(answers, [])
+        stopping.join(PATIENCE)
         thread.join(PATIENCE)
-        self.assertEqual(answers, [200])
+        self.assertEqual(sorted(map(str, answers)), ["200", "stopped"])
         self.assertEqual(node.process.wait(), 0)
         self.assertEqual([alive(pid) for pid in pids], [False, False])
-        self.assertRaises(ConnectionRefusedError, socket.create_connection, ("127.0.0.1", node.port), PATIENCE)
 
     def test_orphans_leave(self) -> None:
         """Workers whose parent was killed give the port back."""
@@ -192,6 +195,15 @@ class WorkersTests(LiveTestCase):
         except json.JSONDecodeError:
             node.process.wait()
         self.assertIn("gave up: 5 workers ended within 10 s", node.process.output())
+
+
+def refused(port: int) -> bool:
+    """Whether a connection is refused."""
+    try:
+        socket.create_connection(("127.0.0.1", port), PATIENCE).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def still_open(connection: socket.socket) -> bool:
