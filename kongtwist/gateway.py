@@ -36,7 +36,6 @@ from .observability.logs import AccessLog, notice
 from .plugin_loader import load_plugins
 from .publisher import Publisher, overlaid
 from .storage.base import BaseStorage, StorageError
-from .storage.declarative import parse
 from .storage.memory import MemoryStorage
 from .storage.sqlite import SQLiteStorage
 from .tls import contexts_for
@@ -192,6 +191,8 @@ class Gateway(MultiService):
 
     async def _declared(self) -> Any:
         """The declarative configuration's rows; read and checked away from the reactor's thread."""
+        from .storage.declarative import parse
+
         conf = self.conf
 
         def read() -> Any:
@@ -276,8 +277,8 @@ class Gateway(MultiService):
 
     def _expire(self) -> None:
         self._expire_later()
-        self._expiry = Deferred.fromCoroutine(self.storage.expire())
-        self._expiry.addErrback(lambda failure: _log.failure("expired rows could not be deleted", failure))
+        expiry = Deferred.fromCoroutine(self.storage.expire())
+        self._expiry = expiry.addErrback(lambda failure: _log.failure("expired rows could not be deleted", failure))
 
     def reload(self, conf: Conf) -> None:
         """Follow a configuration that was read again: certificates at once, a declarative file when it is read."""
@@ -287,8 +288,8 @@ class Gateway(MultiService):
             self.workers.reload(conf)
         self.conf = conf
         if isinstance(self.storage, MemoryStorage):
-            self._declaring = Deferred.fromCoroutine(self._reload_declared())
-            self._declaring.addErrback(
+            declaring = Deferred.fromCoroutine(self._reload_declared())
+            self._declaring = declaring.addErrback(
                 lambda failure: _log.error(
                     "the declarative configuration stays as it was: {why}", why=failure.getErrorMessage()
                 )

@@ -47,7 +47,8 @@ class _EntityResource(JSONResource):
             return bad.reply
 
     def shown(self, row: Row) -> Row:
-        return self.site.special.shown(self.entity, row)
+        shown: Row = self.site.special.shown(self.entity, row)
+        return shown
 
     async def done(self, status: int, row: Row) -> Reply:
         """Answer a write once it serves."""
@@ -65,7 +66,8 @@ class _EntityResource(JSONResource):
             return found
         if entity.endpoint_key is None:
             if entity.name == "certificates":
-                return self.site.special.certificate_of_sni(key)
+                by_sni: Row | None = self.site.special.certificate_of_sni(key)
+                return by_sni
             raise EntityError.invalid_primary_key({"id": "expected a valid UUID"})
         error = entity.key_error(key)
         if error is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -144,14 +144,19 @@ class JSONResource(Resource):
         return Missing(self.site)
 
     def render(self, request: Request) -> int:
-        answering = Deferred.fromCoroutine(self._render(request))
-        answering.addErrback(_unexpected)
+        self._answering = self._spawn(self._render(request))
         return NOT_DONE_YET
+
+    @staticmethod
+    def _spawn(answering: Coroutine[Any, Any, None]) -> Deferred[None]:
+        """Let an answer take its time; what goes wrong with it is logged."""
+        return Deferred.fromCoroutine(answering).addErrback(_unexpected)
 
     async def _render(self, request: Request) -> None:
         began = time.monotonic()
         call = Call(request)
-        request.notifyFinish().addErrback(lambda _: None)  # a client that hangs up is no fault
+        gone = request.notifyFinish()
+        gone = gone.addErrback(lambda _: None)  # a client that hangs up is no fault
         try:
             reply = await self._answer(call)
         except EntityError as error:

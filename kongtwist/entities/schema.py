@@ -398,7 +398,8 @@ class Foreign(Field):
     kind = "foreign"
 
     def __init__(self, reference: str, **attrs: Any) -> None:
-        super().__init__(**({"reference": reference} | attrs))
+        attrs["reference"] = reference
+        super().__init__(**attrs)
         self.reference = reference
         self.on_delete: str | None = attrs.get("on_delete")
 

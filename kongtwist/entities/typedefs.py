@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_address, ip_network
+from typing import Any
 
 import regex
 
@@ -124,7 +125,7 @@ _PCRE_WORDS = {
 }
 
 
-def _pcre_words(error: regex.error) -> str:
+def _pcre_words(error: Any) -> str:
     """A fault in PCRE2's words. Its offset counts from the anchor ``^`` it is compiled with."""
     message = str(error.msg)
     offset = len(error.pattern or "") + 1 if "missing" in message or "unterminated" in message else (error.pos or 0) + 1

@@ -218,7 +218,7 @@ class BaseStorage:
         for plan, answered in batch:
             try:
                 result, planned = plan(self._ledger)
-            except Exception as refused:  # whatever a plan raises is its writer's answer
+            except Exception as refused:  # noqa: BLE001 - whatever a plan raises is its writer's answer
                 answered.errback(refused)
                 continue
             self._ledger.apply(planned)

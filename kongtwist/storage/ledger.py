@@ -155,7 +155,9 @@ class Ledger:
         for field, foreign in entity.foreign.items():
             value = found.get(field)
             parent = self.registry.get(foreign.reference)
-            if not isinstance(value, dict) or "id" in value or parent is None or parent.endpoint_key not in value:
+            if not isinstance(value, dict) or "id" in value or parent is None or parent.endpoint_key is None:
+                continue
+            if parent.endpoint_key not in value:
                 continue
             name = value[parent.endpoint_key]
             row = self.find(parent.name, parent.endpoint_key, name)
