@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "REASONS", "ResponseHeaders", "apply_changes", "forwarded_lines", "nginx_page", "path_lines", "reason_of",
-    "upstream_head",
+    "upstream_head", "with_charset",
 ]  # fmt: skip
 
 Pair = tuple[bytes, bytes]
@@ -249,6 +249,17 @@ def apply_changes(lines: bytes, changes: Sequence[tuple[str, bytes, bytes]]) -> 
             if needle in lowered:
                 lines = _without(lines, key)
     return lines + b"".join(added.values()) if added else lines
+
+
+_CHARSET_TYPES = frozenset((
+    b"text/html", b"text/xml", b"text/plain", b"text/vnd.wap.wml", b"application/javascript", b"application/rss+xml",
+))  # fmt: skip
+"""Types of answers made here that say their charset (nginx ``charset_types``; Kong's ``charset UTF-8``)."""
+
+
+def with_charset(content_type: bytes) -> bytes:
+    """A Content-Type of an answer made here, with the charset that nginx adds."""
+    return content_type + b"; charset=UTF-8" if content_type.lower() in _CHARSET_TYPES else content_type
 
 
 @lru_cache(maxsize=1024)

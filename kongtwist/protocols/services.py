@@ -15,7 +15,7 @@ from ..core.errors import error_body
 from ..core.exchange import Answer, Exchange
 from ..core.facilities import Facilities
 from ..core.head import BlockCache, HeadError
-from ..core.headers import REASONS, TOKEN, ResponseHeaders, apply_changes, nginx_page, reason_of
+from ..core.headers import REASONS, TOKEN, ResponseHeaders, apply_changes, nginx_page, reason_of, with_charset
 from ..core.limits import Limits
 from ..core.realip import RealIP
 from ..core.streams import GOING_AWAY, StreamRegistry
@@ -215,8 +215,8 @@ class Relay:
         parts = [b"Date: ", self.date(), b"\r\n"]
         if kind:
             parts += (b"Content-Type: ", kind, b"\r\n")
-        for pair in answer.headers:
-            parts.append(b"%b: %b\r\n" % pair)
+        for name, value in answer.headers:
+            parts.append(b"%b: %b\r\n" % (name, with_charset(value) if name.lower() == b"content-type" else value))
         parts.append(self.headers.of_own(exchange, self.monotonic()))
         return b"".join(parts), body
 
