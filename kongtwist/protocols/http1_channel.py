@@ -390,6 +390,9 @@ class HTTP1Channel(RequestBodies):
         self.relay.deadlines.drop(self)
         self.relay.connections.discard(self)
         self.send = _send_nothing
+        # What was remembered for the next request would stay as long as the stream: kilobytes, by the thousand.
+        for name in ("_block", "_raw", "_line", "_parsed", "_client", "forwarded", "forwarded_for"):
+            self.__dict__.pop(name, None)
         return transport, early
 
     def released(self) -> None:

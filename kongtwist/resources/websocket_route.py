@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.logger import Logger
 
 from ..core.exchange import Answer, Exchange
+from ..core.head import HeaderBlock, parse_request_block, parse_response_block
 from ..core.headers import apply_changes
 from ..protocols.relay import RelayedStream
 from ..protocols.sending import sender
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["WebSocketRoute"]
 
 _log = Logger(namespace="kongtwist.proxy")
+
+_NO_FIELDS = HeaderBlock(b"", ())
+"""Stands for the header blocks of an open stream."""
 
 
 class WebSocketRoute(HTTPRoute):
@@ -98,6 +102,7 @@ class WebSocketRoute(HTTPRoute):
         upstream, from_upstream = connection.detach()
         client, from_client = exchange.take_transport()
         stream = RelayedStream(relay, exchange, _Ending(exchange, peer))
+        exchange.block = exchange.response_fields = _NO_FIELDS
         sender(client)(answer)
         stream.splice(client, from_client, upstream, from_upstream)
 
@@ -110,16 +115,23 @@ class WebSocketRoute(HTTPRoute):
 
 
 class _Ending:
-    """What is done when a stream is over: its log line, its counters, its target."""
+    """What is done when a stream is over: its log line, its counters, its target.
 
-    __slots__ = ("_exchange", "_peer")
+    Until then the header blocks are kept as their bytes: parsed they would be most of what an idle stream holds.
+    """
+
+    __slots__ = ("_exchange", "_peer", "_request", "_response")
 
     def __init__(self, exchange: Exchange, peer: Peer | None) -> None:
         self._exchange = exchange
         self._peer = peer
+        self._request = exchange.block.raw
+        self._response = exchange.response_fields.raw if exchange.response_fields is not None else b""
 
     def __call__(self, stream: RelayedStream) -> None:
         exchange = self._exchange
+        exchange.block = parse_request_block(self._request)
+        exchange.response_fields = parse_response_block(self._response)
         exchange.bytes_in = stream.bytes_in
         exchange.bytes_out = stream.bytes_out
         _log.debug("WebSocket {id} ended: {why}", id=stream.id, why=stream.why)
