@@ -75,13 +75,13 @@ def _path(name: str) -> list[str | int | None]:
     return [piece for number, piece in enumerate(pieces) if piece is not None or number == len(pieces) - 1]
 
 
-class _List(dict[int, Any]):
-    """Items by position, from 1."""
+class _List(dict[Any, Any]):
+    """Items by position, from 1. A name among them makes it a map."""
 
 
 def _put(tree: Any, path: list[str | int | None], value: Any) -> None:
     for at, piece in enumerate(path):
-        key: Any = max(tree, default=0) + 1 if piece is None else piece
+        key: Any = _next(tree) if piece is None else piece
         if at == len(path) - 1:
             _set(tree, key, value)
             return
@@ -95,21 +95,25 @@ def _put(tree: Any, path: list[str | int | None], value: Any) -> None:
         tree = inner
 
 
+def _next(tree: Mapping[Any, Any]) -> int:
+    return max((key for key in tree if isinstance(key, int)), default=0) + 1
+
+
 def _set(tree: Any, key: Any, value: Any) -> None:
     """A name given again makes a list."""
     if key not in tree:
         tree[key] = value
     elif isinstance(tree[key], _List):
-        tree[key][max(tree[key]) + 1] = value
+        tree[key][_next(tree[key])] = value
     else:
         tree[key] = _List({1: tree[key], 2: value})
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, _List):
-        return [_plain(each) for _, each in sorted(value.items(), key=lambda item: str(item[0]).zfill(9))]
+    if isinstance(value, _List) and all(isinstance(key, int) for key in value):
+        return [_plain(each) for _, each in sorted(value.items())]
     if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
+        return {str(name): _plain(each) for name, each in value.items()}
     return value
 
 
