@@ -373,7 +373,9 @@ class ErrorLog:
         text = eventAsText(event, includeTraceback=True, includeTimestamp=False, includeSystem=False)
         text = escape_text(self._mask.text(text.strip("\n").replace("\r\n", "\n"))) or "(no text)"
         stamp = time.strftime("%Y/%m/%d %H:%M:%S", time.localtime(event.get("log_time")))
-        namespace = event.get("log_namespace") or event.get("log_system") or "-"
+        namespace = event.get("log_namespace") or "-"
+        if namespace == "log_legacy":  # twisted.python.log: its "system" tells more
+            namespace = event.get("log_system") or "-"
         lines = text.split("\n")
         head = f"{stamp} [{level}] {os.getpid()}#0: [{escape_text(str(namespace))}] {lines[0]}"
         return "\n    ".join([head, *lines[1:]]) + "\n"

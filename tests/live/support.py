@@ -115,7 +115,7 @@ def request(
 
 
 class EventStream:
-    """A Server-Sent Events client (WHATWG HTML 9.2.6), as a plain socket reader.
+    """A Server-Sent Events client (WHATWG HTML 9.2.6) that tells an ended stream from one that was cut.
 
     Args:
         port: where to connect to.
@@ -124,11 +124,37 @@ class EventStream:
     """
 
     def __init__(self, port: int, target: str, headers: Mapping[str, str] | None = None) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-        self._connection.request("GET", target, headers={"Accept": "text/event-stream", **(headers or {})})
-        self.answer = self._connection.getresponse()
-        self.status = self.answer.status
+        self._socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        self._file = self._socket.makefile("rb")
+        fields = {"Host": f"127.0.0.1:{port}", "Accept": "text/event-stream", **(headers or {})}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        self._socket.sendall(f"GET {target} HTTP/1.1\r\n{lines}\r\n".encode())
+        self.status = int(self._file.readline().split()[1])
+        self.headers = http.client.parse_headers(self._file)
         self.comments: list[str] = []
+        self._pending = b""
+
+    def _line(self) -> str | None:
+        """The next line of the body without its end; None when the stream ended as it should.
+
+        Raises:
+            ConnectionError: the connection ended within the body.
+        """
+        while b"\n" not in self._pending:
+            if self.headers["Transfer-Encoding"] != "chunked":
+                piece = self._file.readline()
+                if not piece:
+                    return None
+            else:
+                size = self._file.readline()
+                if size == b"0\r\n":
+                    return None
+                piece = self._file.read(int(size, 16) + 2)[:-2] if size else b""
+                if not piece:
+                    raise ConnectionError("the stream was cut")
+            self._pending += piece
+        line, _, self._pending = self._pending.partition(b"\n")
+        return line.decode()
 
     def __iter__(self) -> Iterator[dict[str, str]]:
         return self
@@ -136,10 +162,10 @@ class EventStream:
     def __next__(self) -> dict[str, str]:
         """The next event's fields; ``data`` lines joined."""
         event: dict[str, str] = {}
-        while line := self.answer.readline().decode():
-            name, _, value = line.rstrip("\n").partition(":")
+        while (line := self._line()) is not None:
+            name, _, value = line.partition(":")
             value = value.removeprefix(" ")
-            if line == "\n":
+            if not line:
                 if "data" in event:
                     return event
                 event = {}
@@ -151,8 +177,8 @@ class EventStream:
 
     def close(self) -> None:
         """Leave, as a browser does whose page is closed."""
-        self.answer.close()
-        self._connection.close()
+        self._file.close()
+        self._socket.close()
 
 
 class Process:
