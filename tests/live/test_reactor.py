@@ -1,0 +1,107 @@
+"""The lean reactor serves what it polls as the stock one does."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from typing import Any
+
+from twisted.internet.main import CONNECTION_DONE
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from kongtwist.reactor import LeanEPollReactor
+
+
+class Reader:
+    """One end of a pair, in the reactor."""
+
+    def __init__(self, reactor: LeanEPollReactor, outcome: Any = None) -> None:
+        self.reactor = reactor
+        self.outcome = outcome
+        self.mine, self.other = socket.socketpair()
+        self.mine.setblocking(False)
+        self.got = b""
+        self.lost: Failure | None = None
+        reactor.addReader(self)
+
+    def fileno(self) -> int:
+        return self.mine.fileno()
+
+    def logPrefix(self) -> str:
+        raise AssertionError("nobody needs it")
+
+    def doRead(self) -> Any:
+        self.got += self.mine.recv(100)
+        if isinstance(self.outcome, Exception) and self.outcome is not CONNECTION_DONE:
+            raise self.outcome
+        return self.outcome
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.lost = reason
+
+    def close(self) -> None:
+        self.reactor.removeReader(self)
+        self.mine.close()
+        self.other.close()
+
+
+class LeanReactorTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = LeanEPollReactor()
+        self.addCleanup(self._close)
+
+    def _close(self) -> None:
+        self.reactor.removeAll()
+        self.reactor._poller.close()
+        for waker in (self.reactor.waker,):
+            if waker is not None:
+                os.close(waker.o)
+                os.close(waker.i)
+
+    def reader(self, outcome: Any = None) -> Reader:
+        made = Reader(self.reactor, outcome)
+        self.addCleanup(made.close)
+        return made
+
+    def test_reads(self) -> None:
+        reader = self.reader()
+        reader.other.send(b"abc")
+        self.reactor.doPoll(1)
+        self.assertEqual(reader.got, b"abc")
+        self.assertIsNone(reader.lost)
+
+    def test_what_it_returns_disconnects(self) -> None:
+        reader = self.reader(CONNECTION_DONE)
+        reader.other.send(b"abc")
+        self.reactor.doPoll(1)
+        assert reader.lost is not None
+        self.assertNotIn(reader, self.reactor.getReaders())
+
+    def test_what_it_raises_is_logged_and_disconnects_only_it(self) -> None:
+        faulty, other = self.reader(RuntimeError("a fault")), self.reader()
+        faulty.other.send(b"a")
+        other.other.send(b"b")
+        self.reactor.doPoll(1)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        assert faulty.lost is not None
+        self.assertEqual(other.got, b"b")
+
+    def test_hang_up(self) -> None:
+        reader = self.reader(CONNECTION_DONE)
+        reader.other.close()
+        self.reactor.doPoll(1)
+        self.assertIsNotNone(reader.lost)
+
+    def test_timeout(self) -> None:
+        self.reactor.doPoll(0)
+
+    def test_installed_only_where_there_is_none(self) -> None:
+        code = (
+            "from kongtwist.reactor import install; print(install());"
+            "from twisted.internet import reactor; print(type(reactor).__name__, install())"
+        )
+        shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        self.assertEqual(shown, "True\nLeanEPollReactor False\n")
