@@ -25,11 +25,15 @@ from .observability.logs import ErrorLog, notice
 from .plugin_loader import PluginLoadError
 from .prefix import Prefix
 from .signals import SignalDuties
+from .tls import contexts_for
 
 __all__ = ["READY_FD", "NodeService", "Options", "makeService", "no_log"]
 
 READY_FD = "KONGTWIST_READY_FD"
 """Environment variable with the descriptor that ``kongtwist start`` reads: ``ready``, or why the start failed."""
+
+ABORT_SECONDS = 3.0
+"""Seconds that a forced stop has to close what it holds."""
 
 _log = Logger(namespace="kongtwist.node")
 
@@ -77,6 +81,8 @@ def _make_node(reactor: Any, conf_file: str | None, prefix_option: str | None, d
     opened: list[Opened] = []
     try:
         opened = open_listeners(conf.listeners(), conf.nginx_worker_processes)
+        for name in {each.name for each in opened if each.listen.ssl}:
+            contexts_for(conf, name)  # certificates that cannot be used are to be told of here
         node = NodeService(reactor, conf, prefix, opened, _error_log(conf), overrides)
         node.gateway = Gateway(reactor, conf, sockets=opened, demo=demo, fatal=node.fail)
         node.gateway.ready.addCallback(lambda _: node.tell_starter("ready"))
@@ -149,7 +155,7 @@ class NodeService(Service):
         self._error_log = error_log
         self._overrides = overrides
         self._forced: Deferred[None] = Deferred()
-        self._failed = False
+        self._failed = self._forcing = False
         self._starter = int(os.environ.pop(READY_FD, "-1"))
         self._duties = SignalDuties(
             reactor, stop=self._stop, force=self._force, reload=self.reload, reopen_logs=self._reopen_logs
@@ -177,14 +183,15 @@ class NodeService(Service):
             each.close()
         stopped = maybeDeferred(self.gateway.stopService).addErrback(self._complain)
         # The gateway keeps to its deadline itself; this is for one that cannot.
-        self._late = self._reactor.callLater(self._conf.nginx_main_worker_shutdown_timeout + 5, self._force)
+        self._late = self._reactor.callLater(self._conf.nginx_main_worker_shutdown_timeout + ABORT_SECONDS, self._force)
         first = DeferredList([stopped, self._forced], fireOnOneCallback=True)
         return first.addCallback(self._stopped)
 
     def _complain(self, failure: Failure) -> None:
         _log.failure("stopping failed", failure)
 
-    def _stopped(self, result: object) -> None:
+    def _stopped(self, result: tuple[object, int]) -> None:
+        """The gateway has stopped (0), or has not even when forced to (1)."""
         if self._late.active():
             self._late.cancel()
         self._prefix.release()
@@ -192,14 +199,18 @@ class NodeService(Service):
         notice(_log, "stopped")
         globalLogPublisher.removeObserver(self._error_log)
         self._error_log.close()
+        if result[1]:
+            os._exit(1)  # a thread that hangs would keep the process alive
 
     def _stop(self) -> None:
         self._reactor.stop()  # runs stopService and waits for it
 
     def _force(self) -> None:
+        """End what the graceful stop waits for; if it still does not come to its end, leave."""
         self.gateway.abort()
-        if not self._forced.called:
-            self._forced.callback(None)
+        if not self._forcing:
+            self._forcing = True
+            self._reactor.callLater(ABORT_SECONDS, self._forced.callback, None)
 
     def fail(self, sentence: str) -> None:
         """The gateway cannot go on: say why and end the process with exit code 1."""
