@@ -205,7 +205,7 @@ class Relay:
     def compose(self, exchange: Exchange, answer: Answer, upstream: bool = False) -> tuple[bytes, bytes]:
         """Header lines (without framing) and body of an answer made here."""
         body = answer.body
-        kind = b""
+        kind: bytes | None = None
         if answer.message is not None:
             first = exchange.block.first
             fallback = (first(b"content-type") or self.error_default_type) if upstream else None
@@ -213,7 +213,7 @@ class Relay:
         elif body is None:
             kind, body = b"text/html; charset=UTF-8", nginx_page(answer.status)
         parts = [b"Date: ", self.date(), b"\r\n"]
-        if kind:
+        if kind is not None:  # empty for gRPC clients, as from Kong
             parts += (b"Content-Type: ", kind, b"\r\n")
         for name, value in answer.headers:
             parts.append(b"%b: %b\r\n" % (name, with_charset(value) if name.lower() == b"content-type" else value))

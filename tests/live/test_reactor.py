@@ -14,6 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.reactor import LeanEPollReactor
 
+from .support import ROOT
+
 
 class Reader:
     """One end of a pair, in the reactor."""
@@ -103,5 +105,6 @@ class LeanReactorTests(SynchronousTestCase):
             "from kongtwist.reactor import install; print(install());"
             "from twisted.internet import reactor; print(type(reactor).__name__, install())"
         )
-        shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout
         self.assertEqual(shown, "True\nLeanEPollReactor False\n")
