@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 from twisted.web.resource import Resource
 
 from ..entities import Entity, EntityError
-from ..entities.core_entities import target_with_port
 from ..entities.schema import Row
+from ..entities.upstream_entities import target_with_port
 from .payload import BadBody
 from .web import Call, JSONResource, Reply, not_found
 

@@ -5,20 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .core_entities import (
-    CA_CERTIFICATES,
-    CERTIFICATES,
-    CONSUMERS,
-    ROUTES,
-    SERVICES,
-    SNIS,
-    TAGS,
-    TARGETS,
-    UPSTREAMS,
-)  # fmt: skip
+from .certificate_entities import CA_CERTIFICATES, CERTIFICATES, SNIS
+from .core_entities import CONSUMERS, ROUTES, SERVICES, TAGS
 from .entity import Entity
 from .errors import EntityError
 from .plugin_entity import plugins_entity
+from .upstream_entities import TARGETS, UPSTREAMS
 
 __all__ = ["Entity", "EntityError", "registry"]
 

@@ -13,6 +13,7 @@ a declaration come validation, defaults, form decoding, storage and documentatio
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
@@ -225,12 +226,12 @@ class String(Field):
 
 
 class Number(Field):
-    """A number with or without a fraction."""
+    """A number with or without a fraction. What a double cannot hold (JSON's ``1e400``) is none."""
 
     kind = "number"
 
     def fits(self, value: Any) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 class Integer(Number):
@@ -267,7 +268,8 @@ class Timestamp(Integer):
     """Epoch seconds, set by the gateway when not given."""
 
     def __init__(self, **attrs: Any) -> None:
-        super().__init__(**({"auto": True, "timestamp": True, "text": "Epoch seconds."} | attrs))
+        given: Row = {"auto": True, "timestamp": True, "text": "Epoch seconds; set by the gateway when not given."}
+        super().__init__(**(given | attrs))
 
 
 class Array(Field):

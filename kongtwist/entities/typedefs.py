@@ -9,11 +9,11 @@ from typing import Any
 import regex
 
 from .paths import normalise
-from .schema import Array, Check, Foreign, Set, String
+from .schema import Array, Check, Field, Foreign, Set, String, Timestamp
 
 __all__ = [
     "SEGMENTS", "certificate_list", "cookie_name", "header_name", "host", "host_with_optional_port", "ip_or_cidr", "path",
-    "router_path", "sni", "tags", "utf8_name", "wildcard_host",
+    "router_path", "sni", "stamps", "tags", "utf8_name", "wildcard_host",
 ]  # fmt: skip
 
 _LABELS = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?\Z")
@@ -222,6 +222,11 @@ def name(**attrs: object) -> String:
     return String(
         unique=True, checks=(utf8_name,), **({"text": "Unique name; null: only the id addresses it."} | attrs)
     )
+
+
+def stamps() -> dict[str, Field]:
+    """When a row was created and last changed."""
+    return {"created_at": Timestamp(), "updated_at": Timestamp()}
 
 
 def tags() -> Set:

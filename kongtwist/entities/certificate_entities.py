@@ -1,0 +1,81 @@
+"""Certificates, the server names they are for, and CA certificates (Kong 3.9)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import typedefs as rule
+from .checks import AllOrNone, Custom
+from .entity import Entity
+from .schema import Array, Foreign, Row, String, Uuid
+
+__all__ = ["CA_CERTIFICATES", "CERTIFICATES", "SNIS"]
+
+
+def _pem(text: str, check: Any, **attrs: Any) -> String:
+    return String(referenceable=True, checks=(check,), text=text, **attrs)
+
+
+def _matching(certificate: str, key: str, message: str) -> Custom:
+    return Custom((certificate, key), lambda row: None if rule.key_matches(row[certificate], row[key]) else message)
+
+
+def _same_type(row: Row) -> str | None:
+    kinds = [rule.key_kind(row[name]) for name in ("cert", "cert_alt")]
+    if kinds[0] != kinds[1]:
+        return None
+    return (
+        "certificate and alternative certificate need to have different type (e.g. RSA and ECDSA), "
+        "the provided certificates were both of the same type"
+    )
+
+
+CERTIFICATES = Entity(
+    "certificates",
+    {
+        "id": Uuid(),
+        **rule.stamps(),
+        "cert": _pem("Certificate chain, PEM.", rule.certificate, required=True),
+        "key": _pem("Its private key, PEM.", rule.key, required=True, encrypted=True),
+        "cert_alt": _pem("A second chain of another key type, PEM; null: none.", rule.certificate, required=False),
+        "key_alt": _pem("Its private key, PEM.", rule.key, required=False, encrypted=True),
+        "tags": rule.tags(),
+        "snis": Array(
+            String(checks=(rule.wildcard_host,)), required=False, transient=True,
+            text="Server names it is for; kept as SNI entities.",
+        ),
+    },
+    checks=[
+        AllOrNone("cert_alt", "key_alt"),
+        _matching("cert", "key", "certificate does not match key"),
+        _matching("cert_alt", "key_alt", "alternative certificate does not match key"),
+        Custom(("cert", "cert_alt"), _same_type),
+    ],
+)  # fmt: skip
+
+SNIS = Entity(
+    "snis",
+    {
+        "id": Uuid(),
+        "name": String(
+            required=True, unique=True, unique_across_ws=True, checks=(rule.wildcard_host,), text="TLS server name."
+        ),
+        **rule.stamps(),
+        "tags": rule.tags(),
+        "certificate": Foreign("certificates", required=True, text="The certificate shown for it."),
+    },
+    endpoint_key="name",
+)
+
+CA_CERTIFICATES = Entity(
+    "ca_certificates",
+    {
+        "id": Uuid(),
+        **rule.stamps(),
+        "cert": String(required=True, checks=(rule.certificate,), text="One CA certificate, PEM."),
+        "cert_digest": String(unique=True, text="SHA-256 of the certificate, hex; computed."),
+        "tags": rule.tags(),
+    },
+    checks=[Custom(("cert",), rule.ca_error)],
+    transform=lambda row: row | {"cert_digest": rule.digest(row["cert"])},
+)
