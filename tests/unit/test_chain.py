@@ -178,9 +178,7 @@ class ChainTests(SynchronousTestCase):
             row("auth", "c"), row("first", "anyone"), row("first", "c's", consumer="c"), row("second", "anyone"),
             row("second", "c's", consumer="c"), row("twin", "only c's", consumer="c"),
         )  # fmt: skip
-        self.assertEqual(
-            self.trace(*rows), [("first", "anyone"), ("twin", "only c's"), ("second", "c's")]
-        )
+        self.assertEqual(self.trace(*rows), [("first", "anyone"), ("twin", "only c's"), ("second", "c's")])
 
     def test_later_phases_use_what_access_chose(self) -> None:
         """The consumer's configuration holds for header_filter, body_filter and log too."""

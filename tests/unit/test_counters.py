@@ -99,9 +99,7 @@ class LocalCountersTests(SynchronousTestCase):
         totals = counters.totals()
         self.assertEqual(totals["requests"], 2)
         self.assertEqual(totals["reading"], 0)
-        self.assertEqual(
-            sorted(totals), ["accepted", "active", "handled", "reading", "requests", "waiting", "writing"]
-        )
+        self.assertEqual(sorted(totals), ["accepted", "active", "handled", "reading", "requests", "waiting", "writing"])
 
 
 class SharedCountersTests(SynchronousTestCase):

@@ -40,7 +40,7 @@ class PluginGuideTests(SynchronousTestCase):
 
     def test_the_test_can_fail(self) -> None:
         """The same test on a plugin that lets everybody pass fails."""
-        broken = self.plugin_code.replace("conf[\"opens\"] * 3600", "0")
+        broken = self.plugin_code.replace('conf["opens"] * 3600', "0")
         self.assertNotEqual(broken, self.plugin_code)
         exec(compile(broken + self.test_code, "docs/plugins.md: broken", "exec"), vars(self.module))
         result = unittest.TestResult()

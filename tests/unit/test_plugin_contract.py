@@ -203,11 +203,18 @@ def without_ids(headers: dict[str, str]) -> dict[str, str]:
 
 def rows_of(consumers: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """The recorded gateway's consumers and keys as rows."""
-    yield "consumers", [
-        {"id": f"id of {c['username']}", "custom_id": c.get("custom_id"), "username": c["username"]} for c in consumers
-    ]
-    yield "keyauth_credentials", [
-        {"id": f"id of {key['key']}", "key": key["key"], "consumer": {"id": f"id of {c['username']}"}}
-        for c in consumers
-        for key in c["keyauth_credentials"]
-    ]
+    yield (
+        "consumers",
+        [
+            {"id": f"id of {c['username']}", "custom_id": c.get("custom_id"), "username": c["username"]}
+            for c in consumers
+        ],
+    )
+    yield (
+        "keyauth_credentials",
+        [
+            {"id": f"id of {key['key']}", "key": key["key"], "consumer": {"id": f"id of {c['username']}"}}
+            for c in consumers
+            for key in c["keyauth_credentials"]
+        ],
+    )

@@ -117,7 +117,9 @@ class LoaderTests(SynchronousTestCase):
 
     def test_failing_construction(self) -> None:
         """A plugin whose class cannot be instantiated is named too."""
-        self.write("angry.py", """
+        self.write(
+            "angry.py",
+            """
             from kongtwist.core.plugin import Plugin
 
             class Angry(Plugin):
@@ -126,5 +128,6 @@ class LoaderTests(SynchronousTestCase):
 
                 def __init__(self):
                     raise RuntimeError("no licence")
-        """)
+        """,
+        )
         self.assertIn("plugin angry: RuntimeError: no licence", self.sentence("angry:Angry"))

@@ -1,0 +1,83 @@
+"""The bundled plugins in a whole gateway: exchanges recorded from a Kong 3.9.3, made again through Admin API and proxy."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.unit.test_plugin_contract import plugin_headers, without_ids
+
+from .support import GatewayProcess, LiveTestCase, request
+
+CONTRACT = Path(__file__).parent.parent / "contract"
+
+
+class _Recorded:
+    """The recorded exchanges; subclasses say how many workers serve them."""
+
+    workers = 1
+    gateway: Any
+    upstream: Any
+    assertEqual: Any
+    assertIn: Any
+
+    def test_recorded_exchanges(self) -> None:
+        """Status, the plugins' headers, message or body, and what the upstream got."""
+        recorded = json.loads((CONTRACT / "observed_plugins.json").read_text())
+        gateway: GatewayProcess = self.gateway({"nginx_worker_processes": self.workers})
+        self.configure(gateway, recorded, self.upstream("echo"))
+        for case in recorded["cases"]:
+            if "rate-limiting" in str(case["plugins"]) and time.time() % 60 > 55:
+                time.sleep(60 - time.time() % 60)  # a series must not fall into two windows
+            self.check(gateway, case)
+
+    def configure(self, gateway: GatewayProcess, recorded: dict[str, Any], echo: int) -> None:
+        for consumer in recorded["consumers"]:
+            fields = {name: consumer[name] for name in ("username", "custom_id") if name in consumer}
+            gateway.create("/consumers", **fields)
+            for key in consumer["keyauth_credentials"]:
+                gateway.create(f"/consumers/{consumer['username']}/key-auth", **key)
+        routes = {case["route"]: case["plugins"] for case in recorded["cases"]}
+        gateway.create("/services", name="echo", url=f"http://127.0.0.1:{echo}")
+        for path, plugins in routes.items():
+            route = gateway.create("/services/echo/routes", paths=[path])
+            for plugin in plugins:
+                gateway.create(f"/routes/{route['id']}/plugins", **plugin)
+
+    def check(self, gateway: GatewayProcess, case: dict[str, Any]) -> None:
+        asked, told = case["request"], case["response"]
+        body = asked["body"].encode() if asked["body"] else None
+        answer = request(gateway.proxy_port, asked["method"], asked["path"], body=body, headers=asked["headers"])
+        why = f"{case['name']} {json.dumps(asked)} {answer}"
+        self.assertEqual(answer.status, told["status"], why)
+        seen = plugin_headers([list(pair) for pair in answer.headers.items()])
+        self.assertEqual(without_ids(seen), without_ids(plugin_headers(told["headers"])), why)
+        if "Via" in dict(told["headers"]):
+            self.check_upstream(answer.json, told["body"], why)
+        else:
+            kind = dict(told["headers"]).get("Content-Type")
+            self.assertEqual(answer.headers["Content-Type"], kind, why)
+            if told["body"] is not None:
+                self.assertEqual(sorted(answer.json), sorted(told["body"]), why)
+                self.assertEqual(answer.json["message"], told["body"]["message"], why)
+
+    def check_upstream(self, seen: dict[str, Any], told: dict[str, Any], why: str) -> None:
+        self.assertEqual(seen["target"], told["path"], why)
+        self.assertEqual(seen["body"], told["body"], why)
+        self.assertEqual(
+            without_ids(plugin_headers(seen["headers"])), without_ids(plugin_headers(told["headers"])), why
+        )
+        names = {name.lower() for name, _ in seen["headers"]}
+        self.assertEqual("apikey" in names, "apikey" in {name.lower() for name, _ in told["headers"]}, why)
+
+
+class OneProcessTests(_Recorded, LiveTestCase):
+    """Everything in one process."""
+
+
+class TwoWorkersTests(_Recorded, LiveTestCase):
+    """Two workers behind one port."""
+
+    workers = 2
