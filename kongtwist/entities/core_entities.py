@@ -137,13 +137,15 @@ SERVICES = Entity(
 
 
 def _address_records() -> Set:
-    return Set(
-        Record(
-            {"ip": String(checks=(rule.ip_or_cidr,)), "port": Integer(between=[0, 65535])},
-            entity_checks=[AtLeastOneOf("ip", "port")],
-        ),
-        text="Addresses of TCP streams; null for HTTP.",
+    address = Record(
+        {
+            "ip": String(checks=(rule.ip_or_cidr,), text="Address or CIDR range; null: any."),
+            "port": Integer(between=[0, 65535], text="TCP or UDP port; null: any."),
+        },
+        entity_checks=[AtLeastOneOf("ip", "port")],
     )
+    del address.attrs["required"]  # an element is always there: /schemas does not say so
+    return Set(address, text="Addresses of TCP streams; null for HTTP.")
 
 
 def _headers(**attrs: Any) -> Map:
@@ -326,9 +328,9 @@ CONSUMERS = Entity(
 TAGS = Entity(
     "tags",
     {
-        "tag": String(required=True, checks=(rule.tag,)),
-        "entity_name": String(required=True),
-        "entity_id": String(required=True, auto=True, uuid=True),
+        "tag": String(required=True, checks=(rule.tag,), text="The label."),
+        "entity_name": String(required=True, text="Kind of row that carries it."),
+        "entity_id": String(required=True, auto=True, uuid=True, text="Id of the row that carries it."),
     },
     endpoint_key="tag",
     stored=False,

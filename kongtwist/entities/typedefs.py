@@ -180,6 +180,11 @@ def wildcard_host(value: str) -> str | None:
     return None if value == "*" else sni(value.replace("*", "a"))
 
 
+def _first_sentence(error: Exception) -> str:
+    """What a library says without its advice to programmers."""
+    return str(error).partition(". ")[0]
+
+
 def certificate(value: str) -> str | None:
     """One or more certificates in PEM form."""
     from cryptography import x509
@@ -187,7 +192,7 @@ def certificate(value: str) -> str | None:
     try:
         x509.load_pem_x509_certificates(value.encode())
     except ValueError as error:
-        return f"invalid certificate: x509.new: {error}"
+        return f"invalid certificate: x509.new: {_first_sentence(error)}"
     return None
 
 
@@ -199,7 +204,7 @@ def key(value: str) -> str | None:
     try:
         load_pem_private_key(value.encode(), None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        return f"invalid key: pkey.new:load_key: {error}"
+        return f"invalid key: pkey.new:load_key: {_first_sentence(error)}"
     return None
 
 

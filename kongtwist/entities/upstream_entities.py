@@ -28,27 +28,27 @@ def _count(text: str) -> Integer:
     return Integer(default=0, between=[0, 255], text=text + " 0: not counted.")
 
 
-def _statuses(default: list[int]) -> Array:
-    return Array(Integer(between=[100, 999]), default=default)
+def _statuses(default: list[int], what: str) -> Array:
+    return Array(Integer(between=[100, 999]), default=default, text=f"HTTP statuses that count as {what}.")
 
 
 def _seconds(default: int, text: str) -> Number:
     return Number(default=default, between=[0, 65535], text=text)
 
 
-def _health_kind() -> String:
-    return String(default="http", one_of=["tcp", "http", "https", "grpc", "grpcs"])
+def _health_kind(text: str) -> String:
+    return String(default="http", one_of=["tcp", "http", "https", "grpc", "grpcs"], text=text)
 
 
 def _unhealthy(statuses: list[int], interval: bool) -> Record:
     probes: dict[str, Field] = {"interval": _seconds(0, "Seconds between two probes; 0: none.")} if interval else {}
     return Record({
         **probes,
-        "http_statuses": _statuses(statuses),
+        "http_statuses": _statuses(statuses, "failures"),
         "tcp_failures": _count("Connection failures until unhealthy."),
         "timeouts": _count("Time-outs until unhealthy."),
         "http_failures": _count("Bad statuses until unhealthy."),
-    })  # fmt: skip
+    }, text="What makes a target unhealthy.")  # fmt: skip
 
 
 def _defaulted(record: Record) -> Record:
@@ -61,26 +61,36 @@ _PASSIVE_OK = [200, 201, 202, 203, 204, 205, 206, 207, 208, 226, 300, 301, 302, 
 
 def _healthchecks() -> Record:
     active = _defaulted(Record({
-        "https_verify_certificate": Boolean(required=True, default=True),
+        "https_verify_certificate": Boolean(
+            required=True, default=True, text="Whether a probe over TLS verifies the target's certificate."
+        ),
         "healthy": _defaulted(Record({
-            "http_statuses": _statuses([200, 302]),
+            "http_statuses": _statuses([200, 302], "successes"),
             "interval": _seconds(0, "Seconds between two probes; 0: none."),
             "successes": _count("Successes until healthy."),
-        })),
-        "type": _health_kind(),
+        }, text="What makes a target healthy.")),
+        "type": _health_kind("How targets are probed; tcp: a connection is enough."),
         "timeout": _seconds(1, "Seconds a probe may take."),
         "unhealthy": _defaulted(_unhealthy([429, 404, 500, 501, 502, 503, 504, 505], True)),
-        "https_sni": String(required=False, checks=(rule.sni,)),
-        "concurrency": Integer(default=10, between=[1, 2147483648]),
-        "http_path": String(default="/", starts_with="/", match_none=rule.SEGMENTS, checks=(rule.path,)),
-        "headers": Map(String(checks=(rule.header_name,)), Array(String()), required=False),
-    }))  # fmt: skip
+        "https_sni": String(required=False, checks=(rule.sni,), text="Server name of probes over TLS; null: the target's."),
+        "concurrency": Integer(default=10, between=[1, 2147483648], text="Targets probed at once."),
+        "http_path": String(default="/", starts_with="/", match_none=rule.SEGMENTS, checks=(rule.path,), text="Path a probe asks for."),
+        "headers": Map(
+            String(checks=(rule.header_name,)), Array(String()), required=False, text="Headers a probe sends; null: none."
+        ),
+    }, text="Probes sent to targets."))  # fmt: skip
     passive = _defaulted(Record({
         "unhealthy": _defaulted(_unhealthy([429, 500, 503], False)),
-        "healthy": _defaulted(Record({"http_statuses": _statuses(_PASSIVE_OK), "successes": _count("Successes until healthy.")})),
-        "type": _health_kind(),
-    }))  # fmt: skip
-    record = Record({"active": active, "passive": passive, "threshold": Number(default=0, between=[0, 100])})
+        "healthy": _defaulted(Record({
+            "http_statuses": _statuses(_PASSIVE_OK, "successes"), "successes": _count("Successes until healthy."),
+        }, text="What makes a target healthy.")),
+        "type": _health_kind("What is looked at in proxied traffic; tcp: connections only."),
+    }, text="What proxied traffic says about targets."))  # fmt: skip
+    threshold = Number(default=0, between=[0, 100], text="Per cent of the weight that must be healthy; 0: any will do.")
+    record = Record(
+        {"active": active, "passive": passive, "threshold": threshold},
+        text="How targets that fail are found and left out.",
+    )
     record.attrs["default"] = {"active": active.default, "passive": passive.default}
     return record
 
