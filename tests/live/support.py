@@ -362,6 +362,22 @@ class GatewayProcess:
         return f"{scheme}://127.0.0.1:{self.proxy_port}{path}"
 
 
+def _reporting(method: Callable[[LiveTestCase], None]) -> Callable[[LiveTestCase], None]:
+    """A test method, made to print the ends of all logs when it fails."""
+
+    @wraps(method)
+    def test(self: LiveTestCase) -> None:
+        try:
+            method(self)
+        except SkipTest:
+            raise
+        except BaseException:
+            sys.stderr.write(f"\n== {self.id()}\n{self.report()}\n")
+            raise
+
+    return test
+
+
 class LiveTestCase(SynchronousTestCase):
     """A test with processes; all it starts ends with it."""
 
@@ -369,23 +385,12 @@ class LiveTestCase(SynchronousTestCase):
         super().__init__(methodName)
         self._gateways: list[GatewayProcess] = []
         self._processes: list[Process] = []
-        if hasattr(self, methodName):
-            setattr(self, methodName, self._reporting(getattr(self, methodName)))
 
-    def _reporting(self, method: Callable[[], None]) -> Callable[[], None]:
-        """The test method, made to print the ends of all logs when it fails."""
-
-        @wraps(method)
-        def test() -> None:
-            try:
-                method()
-            except SkipTest:
-                raise
-            except BaseException:
-                sys.stderr.write(f"\n== {self.id()}\n{self.report()}\n")
-                raise
-
-        return test
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        for name in dir(cls):
+            if name.startswith("test") and not hasattr(getattr(cls, name), "__wrapped__"):
+                setattr(cls, name, _reporting(getattr(cls, name)))
 
     def report(self) -> str:
         """The ends of the output of all processes, and of the gateways' logs."""
