@@ -44,6 +44,7 @@ class Reply:
 
 
 def not_found() -> Reply:
+    """What Kong answers where there is nothing."""
     return Reply(404, {"message": "Not found"})
 
 

@@ -143,7 +143,9 @@ class Exchange:
     consumer: Row | None
     credential: Row | None
     authenticated_groups: list[str] | None
-    plugin_confs: dict[str, Any] | None  #: what each plugin runs with (core/chain.py: Compiled), where it depends on the consumer
+    plugin_confs: (
+        dict[str, Any] | None
+    )  #: what each plugin runs with (core/chain.py: Compiled), where it depends on the consumer
     request_changes: dict[bytes, bytes | None] | None  #: header changes towards the upstream; None value = remove
     upstream_query: bytes | None  #: changed query string (without "?"), or None
     upstream_body: bytes | None  #: body a plugin puts in place of the client's (Content-Length follows it), or None

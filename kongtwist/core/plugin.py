@@ -28,7 +28,9 @@ class Plugin:
     version: ClassVar[str] = "3.9.3"
     protocols: ClassVar[tuple[str, ...]] = ("grpc", "grpcs", "http", "https")
     scopes: ClassVar[tuple[str, ...]] = ("service", "route", "consumer")  #: entities it may be bound to
-    protocols_allowed: ClassVar[tuple[str, ...] | None] = None  #: those that may be chosen; None: those of ``protocols``
+    protocols_allowed: ClassVar[tuple[str, ...] | None] = (
+        None  #: those that may be chosen; None: those of ``protocols``
+    )
     config: ClassVar[Mapping[str, Field] | Record] = {}  #: configuration fields, in order (entities/schema.py)
     config_checks: ClassVar[tuple[Any, ...]] = ()  #: entity checks over the whole configuration
     entities: ClassVar[tuple[Any, ...]] = ()  #: entities the plugin brings (credentials...)

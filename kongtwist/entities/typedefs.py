@@ -85,6 +85,7 @@ def route_host(value: str) -> str | None:
 
 
 def ip_or_cidr(value: str) -> str | None:
+    """An address or a CIDR block."""
     try:
         ip_network(value, strict=False)
     except ValueError:
@@ -133,12 +134,14 @@ def _pcre_words(error: Any) -> str:
 
 
 def header_name(value: str) -> str | None:
+    """A header's name."""
     if _HEADER.match(value):
         return None
     return f"bad header name '{value}', allowed characters are A-Z, a-z, 0-9, '_', and '-'"
 
 
 def cookie_name(value: str) -> str | None:
+    """A cookie's name (RFC 6265 4.1.1: a token)."""
     if _COOKIE.match(value):
         return None
     return (
@@ -148,12 +151,14 @@ def cookie_name(value: str) -> str | None:
 
 
 def utf8_name(value: str) -> str | None:
+    """An entity's name: ASCII letters, digits and a few marks, or anything beyond ASCII."""
     if _NAME.match(value):
         return None
     return f"invalid value '{value}': the only accepted ascii characters are alphanumerics or ., -, _, and ~"
 
 
 def tag(value: str) -> str | None:
+    """A label: printable ASCII without comma and slash, or UTF-8."""
     if _TAG.match(value):
         return None
     return f"invalid tag '{value}': expected printable ascii (except `,` and `/`) or valid utf-8 sequences"
@@ -240,10 +245,12 @@ def tags() -> Set:
 
 
 def certificate_list(**attrs: object) -> Array:
+    """Ids of CA certificates."""
     return Array(String(uuid=True), **attrs)
 
 
 def reference(entity: str, **attrs: object) -> Foreign:
+    """A reference to an entity, by its id."""
     return Foreign(entity, **attrs)
 
 

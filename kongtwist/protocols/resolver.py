@@ -56,9 +56,7 @@ class Resolver:
         monotonic: seconds.
     """
 
-    def __init__(
-        self, reactor: IReactorPluggableNameResolver, limits: Limits, monotonic: Callable[[], float]
-    ) -> None:
+    def __init__(self, reactor: IReactorPluggableNameResolver, limits: Limits, monotonic: Callable[[], float]) -> None:
         self._reactor = reactor
         self._limits = limits
         self._monotonic = monotonic

@@ -201,8 +201,10 @@ class NginxTests(LiveTestCase):
             ("GET", "/missing", {}),
         ):
             direct = request(self.nginx_port, method, path, headers=headers)
-            through = self.relay.get(f"/files{path}", headers=headers) if method == "GET" else request(
-                self.relay.proxy_port, method, f"/files{path}", headers=headers
+            through = (
+                self.relay.get(f"/files{path}", headers=headers)
+                if method == "GET"
+                else request(self.relay.proxy_port, method, f"/files{path}", headers=headers)
             )
             self.assertEqual((through.status, through.body), (direct.status, direct.body), (method, path, headers))
             for name in ("ETag", "Content-Length", "Content-Range", "Content-Encoding", "Content-Type"):

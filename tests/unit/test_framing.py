@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.protocols.framing import ChunkScanner, FramingError, last_chunk
 
-BODY = b"3\r\nabc\r\n0a;x=\"y z\"\r\n0123456789\r\n000\r\nX-T: 1\r\nHost: evil\r\nx-u:\tv \r\n\r\n"
+BODY = b'3\r\nabc\r\n0a;x="y z"\r\n0123456789\r\n000\r\nX-T: 1\r\nHost: evil\r\nx-u:\tv \r\n\r\n'
 RAW = BODY[: BODY.index(b"000")]
 
 

@@ -55,7 +55,9 @@ class TowardsUpstreamTests(SynchronousTestCase):
         self.assertIn(b"X-Forwarded-Host: a\r\n", lines)
 
     def test_ipv6(self) -> None:
-        lines = forwarded_lines(exchange(b"Host: [2001:DB8::1]:8000\r\n", peer_ip="2001:db8::2", client_ip="2001:db8::2"))
+        lines = forwarded_lines(
+            exchange(b"Host: [2001:DB8::1]:8000\r\n", peer_ip="2001:db8::2", client_ip="2001:db8::2")
+        )
         self.assertIn(b"X-Forwarded-For: 2001:db8::2\r\n", lines)
         self.assertIn(b"X-Forwarded-Host: [2001:db8::1]\r\n", lines)
 
@@ -116,7 +118,9 @@ class TowardsClientTests(SynchronousTestCase):
 
     def test_defaults(self) -> None:
         self.assertEqual(
-            self.proxied(b"Date: d\r\nConnection: x-hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nContent-Length: 3\r\nTrailer: T\r\n"),
+            self.proxied(
+                b"Date: d\r\nConnection: x-hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nContent-Length: 3\r\nTrailer: T\r\n"
+            ),
             b"Date: d\r\nServer: kong/3.9.3\r\nVia: 1.1 kong/3.9.3\r\nX-Kong-Upstream-Latency: 250\r\n"
             b"X-Kong-Proxy-Latency: 1\r\nX-Kong-Request-Id: " + ID + b"\r\n",
         )

@@ -129,5 +129,7 @@ class OverlayTests(SynchronousTestCase):
         """An overlay adds rows and leaves the dataset as it was."""
         stored = {"services": {"a": {"id": "a"}}}
         merged = overlaid(stored, {"services": {"b": {"id": "b"}}, "routes": {"r": {"id": "r"}}})
-        self.assertEqual({name: sorted(rows) for name, rows in merged.items()}, {"services": ["a", "b"], "routes": ["r"]})
+        self.assertEqual(
+            {name: sorted(rows) for name, rows in merged.items()}, {"services": ["a", "b"], "routes": ["r"]}
+        )
         self.assertEqual(list(stored["services"]), ["a"])
