@@ -140,7 +140,7 @@ def request_framing(block: HeaderBlock) -> bytes:
 
 
 def upstream_head(
-    exchange: Exchange, path: bytes, prefix: bytes | None, host: bytes, *, send_id: bool = True, upgrade: bool = False
+    exchange: Exchange, path: bytes, prefix: bytes | None, host: bytes, send_id: bool = True, upgrade: bool = False
 ) -> bytes:
     """The whole head of the request to the upstream.
 

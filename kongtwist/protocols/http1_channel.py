@@ -294,11 +294,11 @@ class HTTP1Channel(RequestBodies):
 
     def keeps_alive(self, exchange: HTTP1Exchange) -> bool:
         """Whether the connection stays open behind the answer of ``exchange``."""
-        block = exchange.block
-        limits = self.relay.limits
+        block, relay = exchange.block, self.relay
+        limits = relay.limits
         if block.close or not (exchange.minor or block.keep_alive):
             return False
-        if self._served >= limits.keepalive_requests or not limits.keepalive_timeout or self.relay.stopping:
+        if self._served >= limits.keepalive_requests or not limits.keepalive_timeout or relay.stopping:
             return False
         if exchange.body_complete:
             return True
@@ -325,12 +325,12 @@ class HTTP1Channel(RequestBodies):
         """Wait for the next request."""
         self._state = HEAD
         self._linger_until = inf
-        cells = self.relay.cells
+        relay = self.relay
+        cells = relay.cells
         cells[self._cell] -= 1
         cells[WAITING] += 1
         self._cell = WAITING
         if not self._blocked:
-            relay = self.relay
             self.deadline = when = relay.monotonic() + relay.limits.keepalive_timeout
             if when < self.wake:
                 relay.deadlines.set(self, when)

@@ -120,7 +120,9 @@ class HTTP1Exchange(Exchange):
                 body = b"%x\r\n%b\r\n" % (len(body), body)
             body += LAST_CHUNK
         channel.send(head + body if body else head)
-        self._finished()
+        self.open = False
+        self.body_sink = self._pending = None
+        channel.relay.finished(self)
         channel.answered(self._keep, self.body_complete, mode == UNTIL_CLOSE)
 
     def _head(self, status: int, reason: bytes, headers: bytes, length: int | None) -> bytes:

@@ -224,15 +224,21 @@ class UpstreamConnection(Protocol):
 
     # -- the user's calls ----------------------------------------------------------------------------------------------
 
-    def begin(self, user: UpstreamUser) -> None:
-        """A request is about to be sent for ``user``."""
+    def begin(self, user: UpstreamUser, when: float) -> None:
+        """A request is about to be sent for ``user``.
+
+        Args:
+            user: who is told what comes.
+            when: monotonic seconds by which something must have come; ``inf`` if the request is not sent whole yet.
+        """
         self.user = user
         self.reused = self._requests > 0
         self._requests += 1
         self._read_any = False
         self._interims = 0
-        # Nobody waits for an answer before the request is sent whole; the user sets the deadline then.
-        self.deadline = inf
+        self.deadline = when
+        if when < self.wake:
+            self.pool.relay.deadlines.set(self, when)
 
     def expect(self, seconds: float) -> None:
         """Let the connection expire after ``seconds`` without a byte from the upstream."""
@@ -402,20 +408,26 @@ class UpstreamConnection(Protocol):
         self._scanner = None
         if extra:
             self.abort()
-        elif self._keep:
+        elif not self._keep:
+            self.close()
+        elif self._paused:
+            self.resume()
             self._rest()
         else:
-            self.close()
+            self._rest()
 
     def _rest(self) -> None:
         """Nobody's for now."""
-        if self._paused:
-            self.resume()
         pool = self.pool
-        if self._requests >= pool.max_requests or not pool.keep(self):
+        relay = pool.relay
+        idle = pool.idle
+        if self._requests >= pool.max_requests or len(idle) >= pool.size or relay.stopping:
             self.close()
             return
-        self.expect(pool.idle_timeout)
+        idle[self] = None
+        self.deadline = when = relay.monotonic() + pool.idle_timeout
+        if when < self.wake:
+            relay.deadlines.set(self, when)
 
 
 def _scan(scanner: ChunkScanner, data: bytes, raw: bool) -> bytes:

@@ -167,23 +167,20 @@ class UpstreamExchange:
         """Send the request."""
         self._attempt = None
         self._connection = connection
-        connection.begin(self)
-        exchange, match = self.exchange, self.exchange.match
-        head = upstream_head(
-            exchange,
-            match.upstream_path,
-            match.prefix,
-            self._host_field(),
-            send_id=self.relay.send_request_id,
-            upgrade=self._upgraded is not None,
-        )
+        exchange, route, relay = self.exchange, self.route, self.relay
+        match = exchange.match
+        plain = self._peer is None and not route.preserve_host
+        host = route.host_header if plain else self._host_field()
+        upgrade = self._upgraded is not None
+        head = upstream_head(exchange, match.upstream_path, match.prefix, host, relay.send_request_id, upgrade)
         if not self._body:
             self.request_sent = True
             if exchange.upstream_body is not None:
                 head += exchange.upstream_body
-            connection.expect(self.read_timeout)
+            connection.begin(self, relay.monotonic() + self.read_timeout)
             connection.send(head)
             return
+        connection.begin(self, inf)
         self._head = head
         if not self._fed:
             self._fed = True
@@ -282,22 +279,21 @@ class UpstreamExchange:
 
     def _settle(self, head: ResponseHead) -> None:
         """Note what the answer's head tells, and let the target go."""
-        exchange = self.exchange
+        exchange, started = self.exchange, self._started
         exchange.upstream_status = head.status
         exchange.response_fields = head.block
         now = self.relay.monotonic()
-        exchange.latencies = (self._started - exchange.started, now - self._started)
+        exchange.latencies = (started - exchange.started, now - started)
         if self._peer is not None:
-            self._peer.observe(now - self._started, now)
+            self._peer.observe(now - started, now)
 
     def answered(self, head: ResponseHead, length: int | None, first: bytes, last: bool) -> None:
         """Send the head on, and what came with it."""
-        exchange = self.exchange
+        exchange, relay = self.exchange, self.relay
         self._settle(head)
         if last:
             self._leave()
         exchange.status = status = head.status
-        relay = self.relay
         lines = relay.headers.of_proxied(exchange, head.block)
         reason = head.reason
         chain = self.route.chain
@@ -465,7 +461,8 @@ class UpstreamExchange:
         self._over = True
         self._connection = None
         self.exchange.answer_sink = None
-        self._release()
+        if self._peer is not None:
+            self._release()
 
     def _drop(self) -> None:
         """Stop whatever is going on."""

@@ -62,6 +62,7 @@ class Pool:
 
     Attributes:
         idle: connections nobody uses; the one used last is taken first.
+        size: idle connections kept; max_requests: on one connection; idle_timeout: seconds (`Limits`).
         all: every open connection.
     """
 
@@ -97,13 +98,6 @@ class Pool:
                 self._creator = ClientConnections(self.tls)
             wrapped = TLSMemoryBIOFactory(self._creator, True, factory)
         return Attempt(self.relay.reactor.connectTCP(self.address, self.port, wrapped, seconds), factory)
-
-    def keep(self, connection: UpstreamConnection) -> bool:
-        """Take a connection in as idle; False when there is no room."""
-        if len(self.idle) >= self.size or self.relay.stopping:
-            return False
-        self.idle[connection] = None
-        return True
 
     def lost(self, connection: UpstreamConnection) -> None:
         """A connection is no more ours."""

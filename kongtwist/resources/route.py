@@ -81,7 +81,10 @@ class HTTPRoute(RouteResource):
                 else:
                     waiting_for(self.relay, exchange, outcome, self._passed)
                 return
-        self._passed(exchange)
+        if route.service is not None:
+            self.forward(exchange)
+        else:
+            self._passed(exchange)
 
     def _passed(self, exchange: Exchange) -> None:
         """The plugins let the request pass."""

@@ -68,7 +68,16 @@ class RouteTree:
                 if isinstance(outcome, Answer):
                     return AnswerResource(self.relay, outcome)
                 return _Rewriting(self, outcome)
-        return self.route(exchange)
+        match = snapshot.router.find(exchange)
+        if match is None:
+            return self._no_route
+        exchange.match = match
+        exchange.route = route = match.route
+        if not exchange.block.upgrade_websocket:
+            resource = self._http.get(route)
+            if resource is not None:
+                return resource
+        return self._resource(exchange, route)
 
     def route(self, exchange: Exchange) -> RouteResource:
         """The Resource by the routes alone, the rewrite phase being over."""
@@ -76,7 +85,10 @@ class RouteTree:
         if match is None:
             return self._no_route
         exchange.match = match
-        exchange.route = route = match.route
+        exchange.route = match.route
+        return self._resource(exchange, match.route)
+
+    def _resource(self, exchange: Exchange, route: CompiledRoute) -> RouteResource:
         if exchange.block.upgrade_websocket and self._make_websocket is not None:
             resource = self._websocket.get(route)
             if resource is None:
