@@ -14,7 +14,7 @@ from uuid import uuid4
 from kongtwist.entities import registry
 from kongtwist.plugin_loader import load_plugins
 
-from .support import PATIENCE, ROOT, Answer, LiveTestCase, free_port, request, wait_until
+from .support import PATIENCE, ROOT, Answer, GatewayProcess, LiveTestCase, free_port, request, wait_until
 
 ENTITIES = registry(load_plugins(["bundled"]))
 
@@ -87,8 +87,8 @@ class WorkersTests(LiveTestCase):
         node = Node(self, 2)
         service = node.create("services", host="127.0.0.1", port=self.echo)
         for number in range(100):
-            node.create("routes", paths=[f"/route{number}"], service={"id": service["id"]})
-            self.assertEqual(node.get(f"/route{number}/x").json["target"], "/x")
+            node.create("routes", paths=[f"/route{number:02}"], service={"id": service["id"]})
+            self.assertEqual(node.get(f"/route{number:02}/x").json["target"], "/x")
         self.assertEqual(node.get("/other").status, 404)
         self.assertEqual(node.counters["requests"], 101)
 
@@ -195,6 +195,73 @@ class WorkersTests(LiveTestCase):
         except json.JSONDecodeError:
             node.process.wait()
         self.assertIn("gave up: 5 workers ended within 10 s", node.process.output())
+
+
+class GatewayTests(LiveTestCase):
+    """The whole gateway with two workers."""
+
+    def test_admin_answer_means_served(self) -> None:
+        """The request after a POST's answer meets the route, a hundred times; after a DELETE's it does not."""
+        gateway = self.gateway({"nginx_worker_processes": 2})
+        gateway.create("/services", name="echo", url=f"http://127.0.0.1:{self.upstream('echo')}")
+        for number in range(100):
+            route = gateway.create("/services/echo/routes", paths=[f"/route{number:02}"])
+            self.assertEqual(self.met(gateway, f"/route{number:02}/x", 200), 200)
+        self.assertEqual(gateway.admin("DELETE", f"/routes/{route['id']}").status, 204)
+        self.assertEqual([self.met(gateway, "/route99/x", 404) for _ in range(8)], [404] * 8)
+
+    def met(self, gateway: GatewayProcess, target: str, expected: int) -> int:
+        """The status of the very next request. On a machine so busy that the bounded wait ran out, which the log says,
+        of one a little later."""
+        status = gateway.get(target).status
+        if status != expected and "not served by all workers" in gateway.log():
+            wait_until(lambda: gateway.get(target).status == expected, "the change that was late")
+            return expected
+        return status
+
+    def test_status_tells_of_the_node(self) -> None:
+        """Counters are the sum of the workers', process ids are theirs; a killed one is replaced without a refusal."""
+        gateway = self.gateway({"nginx_worker_processes": 2})
+        gateway.route("/echo", f"http://127.0.0.1:{self.upstream('echo')}")
+        for _ in range(20):
+            self.assertEqual(gateway.get("/echo").status, 200)
+        status = gateway.admin("GET", "/status").json
+        self.assertEqual(status["server"]["total_requests"], 20)
+        before = gateway.admin("GET", "/").json["pids"]["workers"]
+        self.assertEqual(len(before), 2)
+        self.assertNotIn(gateway.pid, before)
+        os.kill(before[0], signal.SIGKILL)
+        self.assertEqual([gateway.get("/echo").status for _ in range(40)], [200] * 40)
+        wait_until(
+            lambda: len(set(gateway.admin("GET", "/").json["pids"]["workers"]) - {before[0]}) == 2, "a successor"
+        )
+        self.assertEqual(gateway.admin("GET", "/status").json["server"]["total_requests"], 60)
+        self.assertIn(f"(pid {before[0]}) ended", gateway.report())
+
+    def test_stop(self) -> None:
+        """SIGTERM ends parent and workers, with exit code 0."""
+        gateway = self.gateway({"nginx_worker_processes": 2})
+        pids = gateway.admin("GET", "/").json["pids"]["workers"]
+        self.assertEqual(gateway.stop(), 0)
+        self.assertEqual([alive(pid) for pid in pids], [False, False])
+
+    def test_rotated_logs(self) -> None:
+        """SIGUSR1 reaches the workers: their lines go to the new file."""
+        gateway = self.gateway({"nginx_worker_processes": 2})
+        path = os.path.join(gateway.prefix, "logs", "access.log")
+        gateway.get("/before")
+        wait_until(lambda: "/before" in gateway.log("access.log"), "a line in the log")
+        os.rename(path, f"{path}.1")
+        assert gateway.process is not None
+        gateway.process.signal(signal.SIGUSR1)
+        wait_until(lambda: os.path.exists(path), "the new log")
+
+        def all_in_new_file() -> bool:
+            gateway.get("/after")
+            with open(f"{path}.1", encoding="utf-8") as old:
+                return "/after" not in old.read() and gateway.log("access.log").count("/after") >= 8
+
+        wait_until(all_in_new_file, "lines in the new log")
 
 
 def refused(port: int) -> bool:

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 from twisted.protocols.basic import LineOnlyReceiver
 
+from kongtwist import publisher as publishing
 from kongtwist.conf import Conf
 from kongtwist.core.storage import Change
 from kongtwist.listeners import open_listeners
@@ -67,9 +68,13 @@ class Commands(LineOnlyReceiver):
         reactor.callLater(0.1, reactor.stop)
 
 
+publishing.PUBLISH_WAIT = 60.0  # a test must not depend on how busy the machine is
+
+
 def main(control: int, port: str, count: int, prefix: str) -> None:
     conf = Conf({
-        "proxy_listen": f"127.0.0.1:{port} reuseport", "nginx_worker_processes": str(count), "prefix": prefix,
+        "proxy_listen": f"127.0.0.1:{port} reuseport", "admin_listen": "off", "prefix": prefix,
+        "nginx_worker_processes": str(count),
         "proxy_error_log": "/dev/stderr", "nginx_main_worker_shutdown_timeout": "5s",
     })  # fmt: skip
     opened = open_listeners(conf.listeners(), count)
