@@ -273,7 +273,7 @@ def _route_subschema(protocols: Any) -> Subschema:
     first = protocols[0] if isinstance(protocols, list) and protocols else None
     if isinstance(protocols, list):
         for each in protocols:
-            if each not in _ROUTE_SUBSCHEMAS:
+            if not isinstance(each, str) or each not in _ROUTE_SUBSCHEMAS:
                 first = each
                 break
     found = _ROUTE_SUBSCHEMAS.get(first) if isinstance(first, str) else None
