@@ -253,6 +253,6 @@ def _offset_id(offset: str) -> str:
         (key,) = json.loads(text)
     except (ValueError, TypeError):
         raise EntityError.invalid_offset(offset, "bad json encoding") from None
-    if not isinstance(key, str):
+    if not isinstance(key, str) or len(key) != 36:
         raise EntityError.invalid_offset(offset, "bad json encoding")
     return key
