@@ -106,16 +106,14 @@ def host_name(host: bytes | None) -> bytes:
     return host.partition(b":")[0].lower().rstrip(b".") or DEFAULT_HOST
 
 
-def path_lines(exchange: Exchange, prefix: bytes | None) -> bytes:
+def path_lines(exchange: Exchange, prefix: bytes | None, path: bytes) -> bytes:
     """X-Forwarded-Path and, where a prefix was stripped, X-Forwarded-Prefix.
 
     Args:
         exchange: the request; on a mount, both lines begin with the mount.
         prefix: what ``strip_path`` took off, or None.
+        path: the request's, without query.
     """
-    target = exchange.target
-    at = target.find(b"?", 1)
-    path = target if at < 0 else target[:at]
     if not exchange.mount and not exchange.trusted:
         if prefix and prefix != b"/":
             return b"X-Forwarded-Path: %b\r\nX-Forwarded-Prefix: %b\r\n" % (path, prefix)
@@ -139,6 +137,9 @@ def request_framing(block: HeaderBlock) -> bytes:
     return b"Transfer-Encoding: chunked\r\n" if block.chunked else b""
 
 
+_KEEP_ALIVE = b"\r\nConnection: keep-alive\r\n"
+
+
 def upstream_head(
     exchange: Exchange, path: bytes, prefix: bytes | None, host: bytes, send_id: bool = True, upgrade: bool = False
 ) -> bytes:
@@ -159,28 +160,21 @@ def upstream_head(
         rest = block.cache["request"] = b"%b%b%b\r\n" % (trailers, request_framing(block), block.forward)
     if exchange.upstream_body is not None:
         rest = _with_length(block, len(exchange.upstream_body))
+    target = exchange.target
+    at = target.find(b"?", 1)
+    query = target[at:] if at > 0 else b""
     if exchange.upstream_query is not None:
-        path += _query(exchange.upstream_query)
-    else:
-        at = exchange.target.find(b"?", 1)
-        if at > 0:
-            path += exchange.target[at:]
-    head = b"%b %b HTTP/1.1\r\nHost: %b\r\nConnection: %b\r\n%b%b%b%b" % (
-        exchange.method,
-        path,
-        host,
-        b"keep-alive" if not upgrade else b"keep-alive, Upgrade\r\nUpgrade: websocket",
+        query = b"?" + exchange.upstream_query if exchange.upstream_query else b""
+    head = b"".join((
+        exchange.method, b" ", path, query, b" HTTP/1.1\r\nHost: ", host,
+        b"\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n" if upgrade else _KEEP_ALIVE,
         exchange.forwarded(),
-        path_lines(exchange, prefix),
+        path_lines(exchange, prefix, target[:at] if at > 0 else target),
         b"X-Kong-Request-Id: %b\r\n" % exchange.request_id if send_id else b"",
         rest,
-    )
+    ))  # fmt: skip
     changes = exchange.request_changes
     return _change_request(head, changes) if changes else head
-
-
-def _query(changed: bytes | None) -> bytes:
-    return b"?" + changed if changed else b""
 
 
 def _with_length(block: HeaderBlock, length: int) -> bytes:
@@ -352,7 +346,7 @@ class ResponseHeaders:
         if self.upstream_status:
             latencies += b"X-Kong-Upstream-Status: %d\r\n" % exchange.upstream_status
         if self.request_id:
-            return b"%b%bX-Kong-Request-Id: %b\r\n" % (lines, latencies, exchange.request_id)
+            return b"".join((lines, latencies, b"X-Kong-Request-Id: ", exchange.request_id, b"\r\n"))
         return lines + latencies
 
     def _latency_lines(self, key: tuple[int, int]) -> bytes:

@@ -29,6 +29,9 @@ __all__ = ["AccessLogging", "NoAccessLog", "Relay", "request_ids"]
 
 _log = Logger(namespace="kongtwist.proxy")
 
+SCRATCH = 262144
+"""Bytes of `Relay.scratch`: beyond them a larger read saves nothing more."""
+
 
 class AccessLogging(Protocol):
     """An access log (observability/logs.py)."""
@@ -56,8 +59,7 @@ def request_ids(block: int = 256) -> Iterator[bytes]:
     """Request ids: 128 random bits as 32 hex digits each, drawn from the kernel ``block`` ids at a time."""
     while True:
         digits = os.urandom(16 * block).hex().encode()
-        for at in range(0, 32 * block, 32):
-            yield digits[at : at + 32]
+        yield from [digits[at : at + 32] for at in range(0, 32 * block, 32)]
 
 
 class Relay:
@@ -77,6 +79,7 @@ class Relay:
         resolver: of host names; made of the reactor's by default.
 
     Attributes:
+        scratch: a buffer to read into for who has passed on what was read before anybody else runs.
         stopping: set when the gateway stops; connections are closed after the answer they are at.
         gone: notices peers that hang up while nothing is read from them.
         streams: open WebSockets and other streams that outlive their request.
@@ -116,6 +119,7 @@ class Relay:
         self.pools = UpstreamPools(self)
         self.gone = GoneWatch(reactor)
         self.streams = StreamRegistry()
+        self.scratch = memoryview(bytearray(min(SCRATCH, max(self.limits.high_water, 4096))))
         self.next_id: Callable[[], bytes] = request_ids().__next__
         self.stopping = False
         self.connections: set[Any] = set()

@@ -67,10 +67,10 @@ class TowardsUpstreamTests(SynchronousTestCase):
 
     def test_prefix(self) -> None:
         for prefix, there in ((None, False), (b"", False), (b"/", False), (b"/st", True)):
-            self.assertEqual(b"Prefix: /st" in path_lines(exchange(), prefix), there)
-        mounted = path_lines(exchange(mount=b"/api"), b"/st")
+            self.assertEqual(b"Prefix: /st" in path_lines(exchange(), prefix, b"/st/a"), there)
+        mounted = path_lines(exchange(mount=b"/api"), b"/st", b"/st/a")
         self.assertEqual(mounted, b"X-Forwarded-Path: /api/st/a\r\nX-Forwarded-Prefix: /api/st\r\n")
-        self.assertIn(b"Prefix: /api\r\n", path_lines(exchange(mount=b"/api"), None))
+        self.assertIn(b"Prefix: /api\r\n", path_lines(exchange(mount=b"/api"), None, b"/"))
 
     def test_changes(self) -> None:
         made = exchange(b"Host: a\r\nApikey: secret\r\nX-A: 1\r\nx-a: 2\r\n")
