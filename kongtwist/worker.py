@@ -57,7 +57,8 @@ class Worker:
         start_logging: Callable[[Conf], ErrorLog] | None = None,
     ) -> None:
         self._reactor = reactor
-        self._exit = exit
+        self._leave = exit
+        self._left = False
         self._make_plane = make_plane or begin_plane
         self._start_logging = start_logging or begin_logging
         self._plane: DataPlane | None = None
@@ -84,6 +85,8 @@ class Worker:
 
     def received(self, message: Message) -> None:
         """Do what the parent says. What cannot be done ends the process: one that is out of step must not serve."""
+        if self._left:
+            return
         try:
             self._duties[message["type"]](message)
         except Exception as error:  # noqa: BLE001 - nothing waits here; the parent starts another and says why
@@ -91,6 +94,11 @@ class Worker:
             if isinstance(error, ConfError | PluginLoadError | OSError):
                 sys.stderr.write(f"kongtwist: worker: {error}\n")
             self._exit(1)
+
+    def _exit(self, code: int) -> None:
+        if not self._left:
+            self._left = True
+            self._leave(code)
 
     def end(self) -> None:
         """Finish what is being done and exit; told by the parent, by a signal, or by the parent's end."""
