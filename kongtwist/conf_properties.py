@@ -59,13 +59,13 @@ class Node:
     )
     log_level = Property(enum(*LEVELS), "notice", "Least severe messages that the error log shows.", live=True)
     proxy_access_log = Property(
-        STRING, "logs/access.log", "Access log of proxied requests: a file, /dev/stdout, or off.", live=True
+        STRING, "logs/access.log", "Access log of proxied requests: a file, /dev/stdout, or off."
     )
-    proxy_error_log = Property(STRING, "logs/error.log", "The node's error log: a file or /dev/stderr.", live=True)
+    proxy_error_log = Property(STRING, "logs/error.log", "The node's error log: a file or /dev/stderr.")
     admin_access_log = Property(
-        STRING, "logs/admin_access.log", "Access log of the Admin API: a file, /dev/stdout, or off.", live=True
+        STRING, "logs/admin_access.log", "Access log of the Admin API: a file, /dev/stdout, or off."
     )
-    status_access_log = Property(STRING, "off", "Access log of the Status API: a file, /dev/stdout, or off.", live=True)
+    status_access_log = Property(STRING, "off", "Access log of the Status API: a file, /dev/stdout, or off.")
     plugins = Property(
         ARRAY,
         "bundled",
@@ -119,6 +119,12 @@ class Listeners:
     )
     admin_gui_listen = Property(
         LISTENERS, "off", "Addresses of the browser console, written as for proxy_listen; read, and not served yet."
+    )
+    admin_gui_url = Property(
+        ARRAY,
+        "",
+        "Addresses (scheme, host, port) at which a console of yours is reached: pages from there may write through the"
+        " Admin API, and their host names are answered on a loopback Admin API.",
     )
     trusted_ips = Property(
         networks,

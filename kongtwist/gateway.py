@@ -38,7 +38,7 @@ from .publisher import Publisher, overlaid
 from .storage.base import BaseStorage, StorageError
 from .storage.memory import MemoryStorage
 from .storage.sqlite import SQLiteStorage
-from .tls import contexts_for
+from .tls import ServerContexts, contexts_for, reconfigure
 
 __all__ = ["Gateway"]
 
@@ -101,6 +101,7 @@ class Gateway(MultiService):
         self.ready: Deferred[None] = Deferred()
         self._ports: list[Any] = []
         self._logs: list[AccessLog] = []
+        self._contexts: list[tuple[str, ServerContexts]] = []
         self._text: str | None = None
         self._starting: Deferred[None] | None = None
         self._expiring: Any = None
@@ -231,6 +232,8 @@ class Gateway(MultiService):
             )
             for each in opened:
                 contexts = contexts_for(conf, name) if each.listen.ssl else None
+                if contexts is not None:
+                    self._contexts.append((name, contexts))
                 port = listen_on(self._reactor, each.socket_for(0), site, room, contexts=contexts, privileged=True)
                 self._ports.append(port)
 
@@ -248,7 +251,7 @@ class Gateway(MultiService):
             self.storage,
             self.registry,
             facts or self._facts(),
-            guard=Guard(loopback, hosts),
+            guard=Guard(loopback, hosts, self.conf.admin_gui_url),
             published=self.publisher.published,
             now=time.time,
             declarative_text=lambda: self._text,
@@ -282,6 +285,8 @@ class Gateway(MultiService):
 
     def reload(self, conf: Conf) -> None:
         """Follow a configuration that was read again: certificates at once, a declarative file when it is read."""
+        for name, contexts in self._contexts:
+            reconfigure(contexts, conf, name)
         if self.plane is not None:
             self.plane.reload(conf)
         if self.workers is not None:

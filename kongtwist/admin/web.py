@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from io import BytesIO
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -48,20 +49,12 @@ def not_found() -> Reply:
     return Reply(404, {"message": "Not found"})
 
 
-class Discard:
+class Discard(BytesIO):
     """Takes a body that is too large and keeps nothing of it."""
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: Any) -> int:
+        """Keep nothing."""
         return len(data)
-
-    def seek(self, at: int, whence: int = 0) -> int:
-        return 0
-
-    def read(self, size: int = -1) -> bytes:
-        return b""
-
-    def close(self) -> None:
-        """Nothing to close."""
 
 
 class AdminRequest(SiteRequest):
