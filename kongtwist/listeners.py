@@ -421,7 +421,9 @@ def listen_on(
         the port; its ``stopListening`` closes the duplicate.
     """
     if contexts is not None:
+        protocol = getattr(factory, "tls_protocol", TLSMemoryBIOFactory.protocol)
         factory = TLSMemoryBIOFactory(contexts, False, factory)
+        factory.protocol = protocol
     # The same private constructors that IReactorSocket.adoptStreamPort uses; it has no way to name another class.
     port: Any
     if sock.family == socket.AF_UNIX:

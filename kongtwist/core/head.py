@@ -34,12 +34,14 @@ class HeadError(ValueError):
         status: the status to answer with (towards an upstream: 502 whatever it says).
         message: text for Kong's error body; None for nginx's own page (Kong 3.9 answers 501 and 505 with it).
         why: the reason, for the log.
+        page: with nginx's own page, a second line on it.
     """
 
-    def __init__(self, status: int, message: str | None, why: str) -> None:
+    def __init__(self, status: int, message: str | None, why: str, page: bytes | None = None) -> None:
         super().__init__(why)
         self.status = status
         self.message = message
+        self.page = page
 
     @classmethod
     def bad(cls, why: str) -> HeadError:

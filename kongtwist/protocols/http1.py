@@ -8,6 +8,7 @@ from twisted.internet.protocol import ServerFactory
 
 from .http1_channel import HTTP1Channel
 from .services import Relay
+from .tls_front import TLSFront
 
 if TYPE_CHECKING:
     from ..core.exchange import Exchange
@@ -37,6 +38,7 @@ class HTTP1Factory(ServerFactory):
     """
 
     noisy = False
+    tls_protocol = TLSFront  #: what a listener with TLS puts between its sockets and our channels
 
     def __init__(self, tree: Tree, relay: Relay, secure: bool = False) -> None:
         self.tree = tree

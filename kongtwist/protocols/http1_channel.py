@@ -221,6 +221,16 @@ class HTTP1Channel(RequestBodies):
             self._count(READING)
             self._within(self.relay.limits.head_timeout)
 
+    def plain_to_tls(self) -> bytes:
+        """The answer to plain HTTP on a TLS listener (`tls_front.TLSFront`)."""
+        relay = self.relay
+        relay.cells[REQUESTS] += 1
+        why = b"The plain HTTP request was sent to HTTPS port"
+        request_id = relay.next_id()
+        answer, size = relay.refusal(HeadError(400, None, why.decode(), why), request_id, None, None)
+        relay.access_log.log_refused(self.peer_ip, b"", 400, size, request_id)
+        return answer
+
     def _refuse(self, error: HeadError, data: bytes) -> None:
         """Answer a head that is none, and close."""
         relay = self.relay

@@ -119,7 +119,7 @@ class Relay:
         self.pools = UpstreamPools(self)
         self.gone = GoneWatch(reactor)
         self.streams = StreamRegistry()
-        self.scratch = memoryview(bytearray(min(SCRATCH, max(self.limits.high_water, 4096))))
+        self.scratch = memoryview(bytearray(SCRATCH))
         self.next_id: Callable[[], bytes] = request_ids().__next__
         self.stopping = False
         self.connections: set[Any] = set()
@@ -229,7 +229,7 @@ class Relay:
     ) -> tuple[bytes, int]:
         """The whole answer to a head that was refused (the connection is closed behind it), and its body's size."""
         if error.message is None:
-            content_type, body = b"text/html; charset=UTF-8", nginx_page(error.status)
+            content_type, body = b"text/html; charset=UTF-8", nginx_page(error.status, error.page)
         else:
             content_type, body = error_body(
                 error.status, error.message, request_id, accept, kind or self.error_default_type
