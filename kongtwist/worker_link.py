@@ -171,4 +171,3 @@ class Link(Protocol):
             self._open = False
             self.transport.unregisterProducer()
             self.transport.loseConnection()
-
