@@ -115,8 +115,10 @@ def cases(field: Field) -> Iterator[Case]:
     """The rows in the order they are shown."""
     stage = field.stage
 
-    def get(server: Callable[[], Server], path: str, varying: bool = False) -> Callable[[Pace], float]:
-        return lambda pace: http_cost(stage, server(), path, pace, varying=varying)
+    def get(
+        server: Callable[[], Server], path: str, header: str = "", varying: bool = False
+    ) -> Callable[[Pace], float]:
+        return lambda pace: http_cost(stage, server(), path, pace, header=header, varying=varying)
 
     def nginx(name: str = "plain") -> Callable[[], Server]:
         return lambda: field.nginx_at(name)
@@ -126,7 +128,7 @@ def cases(field: Field) -> Iterator[Case]:
     def ours() -> Server:
         return field.kongtwist
 
-    keyed = f"apikey={KEY}"
+    keyed = f"apikey: {KEY}"
     yield Case("HTTP GET", [plain, ("kongtwist", get(ours, "/plain"))], "at most 2.4x")
     yield Case(
         "HTTP GET, access log",
@@ -134,12 +136,12 @@ def cases(field: Field) -> Iterator[Case]:
     )
     yield Case(
         "HTTP GET, heads that differ",
-        [("nginx", get(nginx(), "/plain", True)), ("kongtwist", get(ours, "/plain", True))],
+        [("nginx", get(nginx(), "/plain", varying=True)), ("kongtwist", get(ours, "/plain", varying=True))],
     )
-    yield Case("HTTP GET, key-auth", [plain, ("kongtwist", get(ours, f"/key?{keyed}"))], "at most 2.8x")
+    yield Case("HTTP GET, key-auth", [plain, ("kongtwist", get(ours, "/key", keyed))], "at most 2.8x")
     yield Case(
         "HTTP GET, key-auth, rate-limiting in 2 windows",
-        [plain, ("kongtwist", get(ours, f"/limited?{keyed}"))],
+        [plain, ("kongtwist", get(ours, "/limited", keyed))],
         "at most 3.5x",
     )
 

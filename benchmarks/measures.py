@@ -36,13 +36,23 @@ class Pace:
     rounds: int = 3  #: times each server has its turn
 
 
-def http_cost(stage: Stage, server: Server, path: str, pace: Pace, *, varying: bool = False) -> float:
+def http_cost(
+    stage: Stage, server: Server, path: str, pace: Pace, *, header: str = "", varying: bool = False
+) -> float:
     """CPU seconds per GET over keep-alive connections.
+
+    Args:
+        stage: where scripts go.
+        server: the proxy.
+        path: what is asked for.
+        pace: how long.
+        header: a further header line.
+        varying: let two header fields differ from request to request.
 
     Raises:
         RuntimeError: some requests failed; the figure would mean nothing.
     """
-    words = ["wrk", "-t1", "-c32"]
+    words = ["wrk", "-t1", "-c32", *(["-H", header] if header else [])]
     if varying:
         script = Path(stage.folder, "varying.lua")
         script.write_text(VARYING, encoding="ascii")

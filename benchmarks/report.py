@@ -85,6 +85,7 @@ figures by a fifth; the ratios move much less.
 - kongtwist runs with its default limits and time-outs, from a declarative file; the access log only in the row that
   says so.
 - HTTP: `wrk -t1 -c32`, answers of 13 bytes. The plugin rows are compared with nginx's bare row: it has no such plugins.
+  The key comes in a header.
   "Heads that differ": two header fields change with every request, so nothing that is remembered per head helps.
 - WebSocket: 4 connections play ping-pong with masked text messages; one operation is a message and its echo.
 - SSE: 8 streams of 100-byte events, each sent when the one before has arrived, so that every event is relayed by
