@@ -88,7 +88,11 @@ class DataPlane:
         self._reactor = reactor
         self._conf = conf
         self._counters = counters
-        self.access_log = AccessLog(conf.proxy_access_log, reactor, prefix=conf.prefix)
+        try:
+            self.access_log = AccessLog(conf.proxy_access_log, reactor, prefix=conf.prefix)
+        except OSError as error:
+            why = f"proxy_access_log cannot open {conf.proxy_access_log}: {error.strerror}"
+            raise ConfError(why) from error
         self.facilities = Facilities(
             counters=counters,
             now=time.time,

@@ -135,8 +135,8 @@ class AccessLog:
 
     def hide(self, names: Iterable[str]) -> None:
         """Mask these query arguments from now on (``key_names`` of a configured key-auth)."""
-        self._mask.hide(names)
-        self._values.clear()
+        if self._mask.hide(names):
+            self._values.clear()
 
     def log(self, exchange: Exchange) -> None:
         """Write the line of a request that is over. A client that left before the head of the answer has 499."""

@@ -57,16 +57,24 @@ class SecretMask:
     __slots__ = ("_names", "_suspect", "_text")
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        self._names: frozenset[str] = SECRET_NAMES
-        self.hide(names)
+        self._names: frozenset[str] = frozenset()
+        self.hide(SECRET_NAMES.union(names))
 
-    def hide(self, names: Iterable[str]) -> None:
-        """Hide these names from now on, too."""
-        self._names |= {name.lower() for name in names}
+    def hide(self, names: Iterable[str]) -> bool:
+        """Hide these names from now on, too.
+
+        Returns:
+            whether there was a new one among them.
+        """
+        wanted = self._names | {name.lower() for name in names}
+        if wanted == self._names:
+            return False
+        self._names = wanted
         alternatives = "|".join(sorted((re.escape(name) for name in self._names), key=len, reverse=True))
         # An argument is looked at when its name is one of ours, or may be one in disguise (apike%79).
         self._suspect = re.compile(rb"(?i)[?&;](?:(?:%s)=|[^=&;]*[%%+])" % alternatives.encode())
         self._text = re.compile(rf"(?i)([?&;](?:{alternatives})=)[^&;\s'\"]+")
+        return True
 
     def target(self, target: bytes) -> bytes:
         """A request target or URL with credentials in its query string and userinfo replaced by `MASK`."""

@@ -190,6 +190,15 @@ class AccessLogTests(SynchronousTestCase):
         self.assertFalse(log.enabled)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_names_of_plugins(self) -> None:
+        """An argument that turns out to be a key is hidden from then on, in lines like earlier ones too."""
+        self.log.log(exchange(target=b"/ws?my-key=abc"))
+        self.log.hide(["my-key"])
+        self.log.log(exchange(target=b"/ws?my-key=abc"))
+        self.log.flush()
+        self.assertEqual(self.written().count(b"my-key=abc"), 1)
+        self.assertEqual(self.written().count(b"my-key=***"), 1)
+
     def test_standard_output(self) -> None:
         """``/dev/stdout`` is the process's descriptor, not a file opened by name."""
         read, write = os.pipe()
