@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 
-from .conf import Conf
+from .conf import Conf, ConfError
 from .core.counters import Counters
 from .core.facilities import Facilities
 from .core.headers import ResponseHeaders
