@@ -30,7 +30,13 @@ def _items(value: Any) -> list[tuple[str, Any]]:
     """(key with its equals sign or nothing, value) in printing order."""
     if isinstance(value, Mapping):
         return sorted(((_key(name), each) for name, each in value.items()), key=lambda item: item[0])
-    return [("", each) for each in value]
+    found, gap = [], False
+    for at, each in enumerate(value, 1):
+        if each is None:
+            gap = True  # what comes after it has its position written out
+        else:
+            found.append((f"[{at}]" if gap else "", each))
+    return found
 
 
 def lua_table(value: Any) -> str:

@@ -63,13 +63,15 @@ class Field:
         self.unique: bool = bool(attrs.get("unique", False))
         self.auto: bool = bool(attrs.get("auto", False))
         self.transient: bool = bool(attrs.get("transient", False))
+        self._rules: list[tuple[Callable[[Any, Any, Field], str | None], Any]] | None = None
 
     # -- values ----------------------------------------------------------------------------------------------------
 
     @property
     def default(self) -> Any:
         """A fresh copy of the default; None without one."""
-        return deepcopy(self.attrs.get("default"))
+        value = self.attrs.get("default")
+        return deepcopy(value) if isinstance(value, list | dict) else value
 
     def filled(self, value: Any) -> Any:
         """The value with defaults put in (records), duplicates taken out (sets); None becomes the default."""
@@ -96,11 +98,12 @@ class Field:
         inner = self.inner_error(value)
         if inner is not None:
             return inner
-        for name, rule in _RULES.items():
-            if name in attrs:
-                wrong = rule(value, attrs[name], self)
-                if wrong is not None:
-                    return attrs.get("err") or wrong
+        if self._rules is None:  # found once, at the first value: attributes are complete by then
+            self._rules = [(rule, attrs[name]) for name, rule in _RULES.items() if name in attrs]
+        for rule, bound in self._rules:
+            wrong = rule(value, bound, self)
+            if wrong is not None:
+                return attrs.get("err") or wrong
         for check in self.checks:
             wrong = check(value)
             if wrong is not None:
