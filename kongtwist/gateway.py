@@ -34,7 +34,9 @@ from .node import Workers, begin_message, sockets_of
 from .observability.counters import LocalCounters, SharedCounters
 from .observability.logs import AccessLog, notice
 from .plugin_loader import load_plugins
+from .protocols.services import Relay
 from .publisher import Publisher, overlaid
+from .resources.tree import RouteTree
 from .storage.base import BaseStorage, StorageError
 from .storage.memory import MemoryStorage
 from .storage.sqlite import SQLiteStorage
@@ -61,6 +63,7 @@ class Gateway(MultiService):
 
     Attributes:
         ready: fires when the first snapshot serves.
+        stopped: fires when the gateway has stopped.
         plane: the data path of this process; None in the parent of several workers.
 
     Raises:
@@ -99,6 +102,7 @@ class Gateway(MultiService):
             self.publisher.followers.append(self.workers)
         self.demo = self._make_demo() if demo else None
         self.ready: Deferred[None] = Deferred()
+        self.stopped: Deferred[None] = Deferred()
         self._ports: list[Any] = []
         self._logs: list[AccessLog] = []
         self._contexts: list[tuple[str, ServerContexts]] = []
@@ -113,6 +117,7 @@ class Gateway(MultiService):
     def _storage(self) -> BaseStorage:
         if self.conf.database == "off":
             return MemoryStorage(self.registry, time.time)
+        os.makedirs(self.conf.prefix, mode=0o700, exist_ok=True)
         return SQLiteStorage(self.conf.path(self.conf.sqlite_path), self.registry, self._reactor, time.time)
 
     def _make_demo(self) -> Demo:
@@ -136,6 +141,23 @@ class Gateway(MultiService):
             lambda: self.snapshot,
             self._fatal,
         )
+
+    @property
+    def tree(self) -> RouteTree:
+        """The routes, for a `GatewayResource`; a gateway with several workers has none."""
+        return self._own_plane().tree
+
+    @property
+    def relay(self) -> Relay:
+        """The data path's facilities, for a `GatewayResource`."""
+        return self._own_plane().relay
+
+    def _own_plane(self) -> DataPlane:
+        if self.plane is None:
+            raise RuntimeError(
+                "this gateway serves by worker processes and cannot be mounted; set nginx_worker_processes = 1"
+            )
+        return self.plane
 
     @property
     def snapshot(self) -> Snapshot:
@@ -337,6 +359,8 @@ class Gateway(MultiService):
         await self.storage.close()
         for log in self._logs:
             log.close()
+        if not self.stopped.called:
+            self.stopped.callback(None)
 
     def abort(self) -> None:
         """End at once what a graceful stop still waits for."""

@@ -119,9 +119,7 @@ class _Waiting:
         self._deferred.cancel()
 
 
-def waiting_for(
-    relay: Relay, exchange: Exchange, outcome: Awaitable[Answer | None], go_on: GoOn
-) -> None:
+def waiting_for(relay: Relay, exchange: Exchange, outcome: Awaitable[Answer | None], go_on: GoOn) -> None:
     """Go on when plugins have waited.
 
     Args:

@@ -39,12 +39,14 @@ class RouteTree:
         self._http: dict[CompiledRoute, RouteResource] = {}
         self._websocket: dict[CompiledRoute, RouteResource] = {}
         self._make_websocket = websocket
-        self._no_route = AnswerResource(
-            relay, Answer(404, None, None, "no Route matched with those values", "error")
-        )
+        self._no_route = AnswerResource(relay, Answer(404, None, None, "no Route matched with those values", "error"))
         self._not_ready = AnswerResource(
             relay, Answer(503, None, None, "The gateway has no configuration yet", "error")
         )
+
+    def is_no_route(self, resource: RouteResource) -> bool:
+        """Whether a Resource that `find` gave stands for a request no route matches."""
+        return resource is self._no_route
 
     def publish(self, snapshot: Snapshot) -> None:
         """Serve by ``snapshot`` from now on. Requests being served go on with the one they began with."""

@@ -1,0 +1,141 @@
+"""The gateway inside another program's site: as a Resource at any path, or as the owner of its port."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from twisted.internet.protocol import ServerFactory
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from ..core.exchange import Answer, Exchange
+from ..protocols.http1 import HTTP1Factory
+from ..protocols.sending import switch_protocol
+from .route import AnswerResource, RouteResource
+from .site import SiteExchange
+from .tree import RouteTree
+
+if TYPE_CHECKING:
+    from ..protocols.services import Relay
+
+__all__ = ["GatewayFactory", "GatewayResource"]
+
+
+class Serving(Protocol):
+    """What is needed of a gateway (gateway.Gateway): its data path."""
+
+    @property
+    def tree(self) -> RouteTree: ...
+
+    @property
+    def relay(self) -> Relay: ...
+
+
+class GatewayResource(Resource):
+    """The gateway's routes at a path of a Site: ``root.putChild(b"api", GatewayResource(gateway))``.
+
+    Routes match what comes behind the mount; the upstream is told of it by X-Forwarded-Prefix and -Path. The gateway is
+    started and stopped by its owner (it is a Twisted service); until it is ready, requests are answered 503.
+
+    Args:
+        gateway: the gateway.
+    """
+
+    isLeaf = True
+
+    def __init__(self, gateway: Serving) -> None:
+        super().__init__()
+        self.gateway = gateway
+
+    def render(self, request: Request) -> int:
+        """Serve any method."""
+        relay, tree = self.gateway.relay, self.gateway.tree
+        exchange = SiteExchange(relay, request, _mount(request))
+        if getattr(request, "_encoder", None) is not None:
+            request._encoder = None
+            request.responseHeaders.removeHeader(b"content-encoding")
+            text = "The gateway is mounted under an EncodingResourceWrapper, which would hold streams back; mount it outside"
+            AnswerResource(relay, Answer(500, None, None, text, "error")).serve(exchange)
+        else:
+            tree.find(exchange).serve(exchange)
+        return NOT_DONE_YET
+
+
+def _mount(request: Request) -> bytes:
+    """The part of the raw request path that led here. Counted in segments, as they may be escaped."""
+    segments = len([each for each in request.prepath or () if each])
+    path = request.uri.partition(b"?")[0]
+    at = 0
+    for _ in range(segments):
+        at = path.find(b"/", at + 1)
+        if at < 0:
+            return path
+    return path[:at]
+
+
+class _Otherwise(RouteResource):
+    """Hands a connection whose request no route matches to another site's protocol."""
+
+    def __init__(self, relay: Relay, site: ServerFactory) -> None:
+        super().__init__(relay)
+        self._site = site
+
+    def serve(self, exchange: Exchange) -> None:
+        block = exchange.block
+        # The site gets this connection for good; it must not get the client's next request, which may be the gateway's.
+        lines = block.without(frozenset((b"connection",)))
+        head = b"%b %b HTTP/1.%d\r\n%bConnection: close\r\n\r\n" % (
+            exchange.method,
+            exchange.target,
+            exchange.minor,
+            lines,
+        )
+        transport, early = exchange.take_transport()
+        protocol: Any = self._site.buildProtocol(transport.getPeer())
+        switch_protocol(transport, protocol)
+        exchange.status = 200
+        exchange.released()
+        protocol.makeConnection(transport)
+        protocol.dataReceived(head + early)
+
+
+class _TreeThenSite:
+    """The gateway's routes, and a site for what matches none."""
+
+    def __init__(self, tree: RouteTree, site: ServerFactory) -> None:
+        self._tree = tree
+        self._otherwise = _Otherwise(tree.relay, site)
+
+    def find(self, exchange: Exchange) -> RouteResource:
+        found = self._tree.find(exchange)
+        return self._otherwise if self._tree.is_no_route(found) else found
+
+
+class GatewayFactory(HTTP1Factory):
+    """The gateway's own HTTP/1.1 on a port of yours; what no route matches goes to your site.
+
+    Everything a Site cannot do works (streamed uploads, trailers, 1xx). A request for the site is the last on its
+    connection.
+
+    Args:
+        gateway: the gateway.
+        otherwise: your site; without it unmatched requests are answered 404.
+        secure: the port speaks TLS.
+    """
+
+    def __init__(self, gateway: Serving, otherwise: ServerFactory | None = None, secure: bool = False) -> None:
+        tree: Any = gateway.tree if otherwise is None else _TreeThenSite(gateway.tree, otherwise)
+        super().__init__(tree, gateway.relay, secure)
+        self._site = otherwise
+
+    def doStart(self) -> None:
+        """Start the site's factory with ours (its timers, its log)."""
+        super().doStart()
+        if self._site is not None:
+            self._site.doStart()
+
+    def doStop(self) -> None:
+        """Stop the site's factory with ours."""
+        super().doStop()
+        if self._site is not None:
+            self._site.doStop()

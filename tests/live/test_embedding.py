@@ -1,0 +1,178 @@
+"""The gateway inside another program's twisted.web site: beside ordinary resources, at any path, twice, and as port owner."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import textwrap
+
+from websockets.sync.client import connect
+
+from tests.live.support import PATIENCE, ROOT, EventStream, LiveTestCase, free_port, request, wait_until
+
+HOST = """
+    import sys
+    from twisted.internet import reactor
+    from twisted.web.resource import EncodingResourceWrapper, Resource
+    from twisted.web.server import GzipEncoderFactory, Site
+    from twisted.web.static import Data
+    from kongtwist.conf import Conf
+    from kongtwist.gateway import Gateway
+    from kongtwist.resources.gateway_resource import GatewayFactory, GatewayResource
+
+    def gateway(name):
+        made = Gateway(reactor, Conf({"prefix": sys.argv[1] + "/" + name, "proxy_access_log": "off"}))
+        made.startService()
+        reactor.addSystemEventTrigger("before", "shutdown", made.stopService)
+        return made
+
+    one, two = gateway("one"), gateway("two")
+    deep, root = Resource(), Resource()
+    root.putChild(b"", Data(b"own page", "text/plain"))
+    root.putChild(b"api", GatewayResource(one))
+    root.putChild(b"deep", deep)
+    deep.putChild(b"two", GatewayResource(two))
+    root.putChild(b"zipped", EncodingResourceWrapper(GatewayResource(one), [GzipEncoderFactory()]))
+    root.putChild(b"admin1", one.admin_resource())
+    root.putChild(b"admin2", two.admin_resource())
+    site = Site(root)
+    reactor.listenTCP(int(sys.argv[2]), site, interface="127.0.0.1")
+    reactor.listenTCP(int(sys.argv[3]), GatewayFactory(one, otherwise=site), interface="127.0.0.1")
+    one.ready.addCallback(lambda _: two.ready.addCallback(lambda _: print("ready", flush=True)))
+    reactor.run()
+"""
+
+
+class EmbeddingTests(LiveTestCase):
+    """Two gateways in one process, in one site."""
+
+    def setUp(self) -> None:
+        folder = self.folder()
+        path = os.path.join(folder, "host.py")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(textwrap.dedent(HOST))
+        self.site, self.owner = free_port(), free_port()
+        env = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+        self.host = self.start([sys.executable, path, folder, str(self.site), str(self.owner)], "host", env=env)
+        wait_until(lambda: "ready" in self.host.output(), "both gateways")
+
+    def route(self, admin: str, path: str, url: str) -> None:
+        name = path.strip("/")
+        made = request(self.site, "POST", f"/{admin}/services", json={"name": name, "url": url})
+        self.assertEqual(made.status, 201, made)
+        made = request(self.site, "POST", f"/{admin}/services/{name}/routes", json={"name": name, "paths": [path]})
+        self.assertEqual(made.status, 201, made)
+
+    def test_beside_ordinary_resources(self) -> None:
+        """Own pages answer as before; what is below the mount goes to the upstream, which is told of the mount."""
+        self.route("admin1", "/echo", f"http://127.0.0.1:{self.upstream('echo')}")
+        self.assertEqual(request(self.site, "GET", "/").body, b"own page")
+        answer = request(self.site, "POST", "/api/echo/a%2Fb?q=1", body=b"payload", headers={"X-Mine": "1"})
+        self.assertEqual(answer.status, 200)
+        seen = answer.json
+        headers = {name.lower(): value for name, value in seen["headers"]}
+        self.assertEqual((seen["method"], seen["target"], seen["body"]), ("POST", "/a%2Fb?q=1", "payload"))
+        self.assertEqual(headers["x-forwarded-prefix"], "/api/echo")
+        self.assertEqual(headers["x-forwarded-path"], "/api/echo/a%2Fb")
+        self.assertEqual(headers["x-mine"], "1")
+        self.assertNotIn("TwistedWeb", answer.headers.get("Server", ""))
+        missing = request(self.site, "GET", "/api/nothing")
+        self.assertEqual((missing.status, missing.json["message"]), (404, "no Route matched with those values"))
+
+    def test_two_gateways(self) -> None:
+        """They share nothing but the process: each has its own routes and data."""
+        self.route("admin1", "/only-one", "http://127.0.0.1:1")
+        self.assertEqual(request(self.site, "GET", "/api/only-one").status, 502)
+        self.assertEqual(request(self.site, "GET", "/deep/two/only-one").status, 404)
+        self.assertEqual(request(self.site, "GET", "/admin2/services").json["data"], [])
+
+    def test_events(self) -> None:
+        """Server-Sent Events arrive one by one, Last-Event-ID goes up."""
+        self.route("admin1", "/sse", f"http://127.0.0.1:{self.upstream('events')}")
+        stream = EventStream(self.site, "/api/sse", {"Last-Event-ID": "41"})
+        self.addCleanup(stream.close)
+        first, second = next(stream), next(stream)
+        self.assertNotEqual(first.get("id"), second.get("id"))
+
+    def test_websocket(self) -> None:
+        """Messages both ways through the mount, however soon the first one comes."""
+        self.route("admin2", "/ws", f"http://127.0.0.1:{self.upstream('websocket')}")
+        with connect(f"ws://127.0.0.1:{self.site}/deep/two/ws", open_timeout=PATIENCE) as client:
+            for text in ("one", "two", "x" * 100_000):
+                client.send(text)
+                self.assertEqual(client.recv(PATIENCE), text)
+
+    def test_websocket_with_an_early_frame(self) -> None:
+        """A frame in the same packet as the handshake is not lost (it waits in a buffer private to Twisted)."""
+        self.route("admin1", "/ws", f"http://127.0.0.1:{self.upstream('websocket')}")
+        frame = b"\x81\x85\0\0\0\0hello"  # text "hello", masked with noughts
+        with socket.create_connection(("127.0.0.1", self.site), PATIENCE) as client:
+            client.sendall(
+                b"GET /api/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" + frame
+            )
+            client.settimeout(PATIENCE)
+            seen = b""
+            while not seen.endswith(b"\x81\x05hello"):
+                piece = client.recv(4096)
+                self.assertTrue(piece, seen)
+                seen += piece
+            self.assertTrue(seen.startswith(b"HTTP/1.1 101 "))
+
+    def test_gateway_owns_the_port(self) -> None:
+        """GatewayFactory: routes by our own engine; what no route matches is the site's, on the same port."""
+        self.route("admin1", "/echo", f"http://127.0.0.1:{self.upstream('echo')}")
+        self.assertEqual(request(self.owner, "GET", "/echo/x").json["target"], "/x")
+        self.assertEqual(request(self.owner, "GET", "/").body, b"own page")
+        listed = request(self.owner, "GET", "/admin1/services")
+        self.assertEqual([row["name"] for row in json.loads(listed.body)["data"]], ["echo"])
+
+    def test_client_that_hangs_up(self) -> None:
+        """The upstream of an event stream is told when the Site's client goes."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.route("admin1", "/raw", f"http://127.0.0.1:{server.getsockname()[1]}")
+            server.settimeout(PATIENCE)
+            with socket.create_connection(("127.0.0.1", self.site), PATIENCE) as client:
+                client.sendall(b"GET /api/raw HTTP/1.1\r\nHost: x\r\n\r\n")
+                upstream, _ = server.accept()
+                self.addCleanup(upstream.close)
+                upstream.settimeout(PATIENCE)
+                upstream.recv(65536)
+                upstream.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: now\n\n")
+                seen = b""
+                while b"data: now" not in seen:
+                    seen += client.recv(4096)
+            try:
+                self.assertEqual(upstream.recv(1), b"")
+            except ConnectionResetError:
+                pass  # told all the same
+
+    def test_compressing_wrapper(self) -> None:
+        """Under a wrapper that would hold streams back, requests are refused with the remedy."""
+        answer = request(self.site, "GET", "/zipped/x", headers={"Accept-Encoding": "gzip"})
+        self.assertEqual(answer.status, 500)
+        self.assertIn("EncodingResourceWrapper", answer.json["message"])
+
+
+class ExampleTests(LiveTestCase):
+    """examples/embed.py as its own text says."""
+
+    def test_example(self) -> None:
+        """Its page answers, its Admin API makes a route, and the route leads through the gateway."""
+        port = free_port()
+        env = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+        words = [sys.executable, str(ROOT / "examples" / "embed.py"), str(port), self.folder()]
+        process = self.start(words, "embed", env=env)
+        self.wait_for_port(port, process)
+        self.assertEqual(request(port, "GET", "/").body, b"my own page\n")
+        upstream = self.upstream("events")
+        made = request(port, "POST", "/admin/services", form={"name": "s", "url": f"http://127.0.0.1:{upstream}"})
+        self.assertEqual(made.status, 201, made)
+        request(port, "POST", "/admin/services/s/routes", form={"name": "r", "paths": "/ticker"})
+        stream = EventStream(port, "/api/ticker")
+        self.addCleanup(stream.close)
+        self.assertTrue(next(stream))
+        process.signal(15)
+        self.assertEqual(process.wait(), 0)
