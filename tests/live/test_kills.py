@@ -13,7 +13,7 @@ import time
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.live.support import PATIENCE, EventStream, LiveTestCase, request, wait_until
+from tests.live.support import PATIENCE, EventStream, GatewayProcess, LiveTestCase, request, wait_until
 
 
 class GatewayKilledTests(LiveTestCase):
@@ -182,6 +182,16 @@ class LogTests(LiveTestCase):
     def _lines(text: str, count: int) -> list[str]:
         lines = text.splitlines()
         return lines if len(lines) >= count else []
+
+    def test_cannot_be_opened(self) -> None:
+        """A log that cannot be opened stops the start with one sentence."""
+        gateway = GatewayProcess(self, {"proxy_access_log": "/proc/nowhere/access.log"})
+        process = gateway.launch()
+        self.assertEqual(process.wait(), 1)
+        self.assertEqual(
+            process.output().strip(),
+            "kongtwist: proxy_access_log cannot open /proc/nowhere/access.log: No such file or directory",
+        )
 
     def test_rotation(self) -> None:
         """After SIGUSR1 the gateway writes to new files; nothing is lost between."""

@@ -39,6 +39,8 @@ if (kind === "ws") {
   source.onopen = () => (opened += 1);
   const see = (event) => {
     ids.push(event.lastEventId);
+    // the first event is told at once, for a test that waits for it
+    if (ids.length === 1) process.stderr.write("first event\n");
     if (ids.length >= Number(extra)) {
       source.close();
       tell({ ids, opened });
