@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ..core.storage import Change, Dataset, Page
 from ..entities import Entity, EntityError
@@ -14,6 +16,8 @@ from ..entities.schema import Row
 from .ledger import Ledger
 
 __all__ = ["BaseStorage", "StorageError"]
+
+_log = Logger()
 
 T = TypeVar("T")
 Plan = Callable[[Ledger], tuple[Any, list[Change]]]
@@ -213,26 +217,42 @@ class BaseStorage:
                 each.callback(None)
 
     async def _commit_batch(self, batch: list[tuple[Plan, Deferred[Any]]]) -> None:
-        done: list[tuple[Any, Deferred[Any]]] = []
+        """Plan and commit writes together, then answer each: a refusal too rests on rows that must be durable first."""
+        answers: list[Any] = []
         changes: list[Change] = []
-        for plan, answered in batch:
+        for plan, _ in batch:
             try:
                 result, planned = plan(self._ledger)
             except Exception as refused:  # noqa: BLE001 - whatever a plan raises is its writer's answer
-                answered.errback(refused)
+                answers.append(Failure(refused))
                 continue
             self._ledger.apply(planned)
             changes.extend(planned)
-            done.append((result, answered))
-        if changes:
+            answers.append(result)
+        if changes and (failed := await self._failure_of(changes)) is not None:
+            self._ledger.revert(changes)
+            answers = [Failure(failed) for _ in batch]
+        elif changes:
+            self._tell(changes)
+        for (_, answered), answer in zip(batch, answers, strict=True):
+            answered.callback(answer)  # a Failure fails it
+
+    async def _failure_of(self, changes: Sequence[Change]) -> Exception | None:
+        """Make changes durable; why they are not."""
+        try:
+            await self._commit(changes)
+        except CancelledError:
+            raise
+        except StorageError as failed:
+            return EntityError.unavailable(str(failed))
+        except Exception as failed:  # noqa: BLE001 - no writer may be left without an answer
+            _log.failure("changes could not be written")
+            return failed
+        return None
+
+    def _tell(self, changes: Sequence[Change]) -> None:
+        for callback in self._subscribers:
             try:
-                await self._commit(changes)
-            except StorageError as failed:
-                self._ledger.revert(changes)
-                for _, answered in done:
-                    answered.errback(EntityError.unavailable(str(failed)))
-                return
-            for callback in self._subscribers:
                 callback(changes)
-        for result, answered in done:
-            answered.callback(result)
+            except Exception:  # noqa: BLE001 - the rows are stored: their writer and the other subscribers go on
+                _log.failure("a subscriber failed on {count} changes", count=len(changes))

@@ -24,6 +24,12 @@ def _value_of(row: Row, field: str) -> Any:
     return value.get("id") if isinstance(value, dict) else value
 
 
+def _release(index: dict[Any, str], value: Any, key: str) -> None:
+    """Take a value out of a unique index, unless another row of the same plan has it already (two that swap names)."""
+    if value is not None and index.get(value) == key:
+        del index[value]
+
+
 class _Table:
     """Rows of one entity, with the indexes its declaration asks for."""
 
@@ -54,10 +60,9 @@ class _Table:
         del self.rows[key]
         del self.order[bisect_right(self.order, key) - 1]
         for field, index in self.unique.items():
-            if row.get(field) is not None:
-                del index[row[field]]
+            _release(index, row.get(field), key)
         if self.entity.cache_key:
-            del self.composite[self.composite_of(row)]
+            _release(self.composite, self.composite_of(row), key)
         for field, by_parent in self.children.items():
             parent = _value_of(row, field)
             if parent is not None:

@@ -14,12 +14,13 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
 from ..core.storage import Change
 from ..entities import Entity
-from ..entities.schema import Row
+from ..entities.schema import Row, fill
 from .base import BaseStorage, StorageError
 
 __all__ = ["SCHEMA_VERSION", "SQLiteStorage"]
@@ -56,11 +57,11 @@ class SQLiteStorage(BaseStorage):
         self._pool.start()
         try:
             rows = await deferToThreadPool(self._reactor, self._pool, self._open)
-        except (sqlite3.Error, OSError) as error:
-            self._pool.stop()
+        except (sqlite3.Error, OSError, ValueError) as error:
+            await self._let_go()
             raise StorageError(f"cannot open the database {self.path}: {error}") from error
-        except StorageError:
-            self._pool.stop()
+        except (StorageError, CancelledError):
+            await self._let_go()
             raise
         for name, found in rows.items():
             self._ledger.apply([Change("create", name, row, None) for row in found])
@@ -68,7 +69,12 @@ class SQLiteStorage(BaseStorage):
     async def close(self) -> None:
         await super().close()
         if self._pool.started and not self._pool.joined:
+            await self._let_go()
+
+    async def _let_go(self) -> None:
+        try:
             await deferToThreadPool(self._reactor, self._pool, self._close)
+        finally:
             self._pool.stop()
 
     def reachable(self) -> bool:
@@ -105,7 +111,7 @@ class SQLiteStorage(BaseStorage):
             os.fsync(handle)  # the file's name must survive too
             os.close(handle)
         return {
-            name: [json.loads(text) for (text,) in connection.execute(f'SELECT document FROM "{name}"')]
+            name: [_whole(entity, json.loads(text)) for (text,) in connection.execute(f'SELECT document FROM "{name}"')]
             for name, entity in self.registry.items()
             if entity.stored
         }
@@ -115,7 +121,6 @@ class SQLiteStorage(BaseStorage):
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(self._lock)
             raise StorageError(
                 f"the database {self.path} is in use by another gateway; stop it, or give this one another sqlite_path"
             ) from None
@@ -146,7 +151,7 @@ class SQLiteStorage(BaseStorage):
                     assert change.old is not None
                     connection.execute(f'DELETE FROM "{change.entity}" WHERE id = ?', (change.old["id"],))
                 else:
-                    document = json.dumps(change.new, separators=(",", ":"), ensure_ascii=False)
+                    document = json.dumps(change.new, separators=(",", ":"))  # ASCII: half a surrogate pair survives
                     connection.execute(
                         f'INSERT INTO "{change.entity}" (id, document) VALUES (?, ?) '
                         "ON CONFLICT (id) DO UPDATE SET document = excluded.document",
@@ -159,8 +164,16 @@ class SQLiteStorage(BaseStorage):
             raise
 
     def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            self._connection.close()
-            self._connection = None
-        os.close(self._lock)
+        connection, self._connection = self._connection, None
+        lock, self._lock = self._lock, -1
+        try:
+            if connection is not None:
+                connection.close()  # moves the log into the file: ours is the only connection
+        finally:
+            if lock >= 0:
+                os.close(lock)
+
+
+def _whole(entity: Entity, row: Row) -> Row:
+    """A row with defaults for fields that it was stored without, by a version that did not know them."""
+    return fill(entity.fields_of(row), row)
