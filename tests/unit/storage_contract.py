@@ -74,8 +74,7 @@ class WriteContract(StorageTestCase):
         """When a writer goes on, every subscriber knows."""
         seen: list[int] = []
         (first,) = self.begin(self.storage.insert("services", {"name": "a", "host": "h"}))
-        first.addCallback(lambda _: seen.append(len(self.told)))
-        await first
+        await first.addCallback(lambda _: seen.append(len(self.told)))
         self.assertEqual(seen, [1])
 
     async def test_misfits_leave_nothing(self) -> None:
