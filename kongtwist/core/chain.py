@@ -207,6 +207,8 @@ class Chain:
 
     def run_header_filter(self, exchange: Exchange) -> Answer | None:
         """Run the header_filter phase. A returned `Answer` (500) replaces the answer: a plugin raised."""
+        if self._dynamic is None and not self._header:
+            return None
         for call, conf in self._later(exchange, self._header, "header_filter"):
             try:
                 call(exchange, conf)
@@ -218,11 +220,15 @@ class Chain:
 
     def body_filters(self, exchange: Exchange) -> list[BodyFilter] | None:
         """Filters for the answer's body in the order they run, or None when nobody looks at it."""
+        if self._dynamic is None and not self._body:
+            return None
         calls = self._later(exchange, self._body, "body_filter")
         return [_body_filter(exchange, call, conf) for call, conf in calls] or None
 
     def run_log(self, exchange: Exchange) -> None:
         """Run the log phase; what a plugin raises there is logged only."""
+        if self._dynamic is None and not self._log:
+            return
         for call, conf in self._later(exchange, self._log, "log"):
             try:
                 waiting = call(exchange, conf)

@@ -217,6 +217,14 @@ class HeaderBlock:
         """All values of the field ``name`` (lower case), in order; do not change the list."""
         return self._fields.get(name, _NO_VALUES)
 
+    def __contains__(self, name: bytes) -> bool:
+        """Whether there is a field ``name`` (lower case)."""
+        return name in self._fields
+
+    def has_none_of(self, names: Iterable[bytes]) -> bool:
+        """Whether no field has one of these names (lower case)."""
+        return self._fields.keys().isdisjoint(names)
+
     def joined(self, name: bytes) -> bytes | None:
         """All values of a list field (lower case) as one (RFC 9110 5.3), or None."""
         values = self._fields.get(name)

@@ -6,8 +6,10 @@ Pure functions from an exchange to bytes (contract: Kong 3.9, ``kong/runloop/han
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from operator import add
 from typing import TYPE_CHECKING
 
 from .. import KONG_VERSION
@@ -165,15 +167,21 @@ def upstream_head(
     query = target[at:] if at > 0 else b""
     if exchange.upstream_query is not None:
         query = b"?" + exchange.upstream_query if exchange.upstream_query else b""
+    changes = exchange.request_changes
+    more = b""
+    if changes:
+        additions = _additions((*changes, *changes.values()))
+        if additions is not None and block.has_none_of(additions[0]):
+            more, changes = additions[1], None
     head = b"".join((
         exchange.method, b" ", path, query, b" HTTP/1.1\r\nHost: ", host,
         b"\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n" if upgrade else _KEEP_ALIVE,
         exchange.forwarded(),
         path_lines(exchange, prefix, target[:at] if at > 0 else target),
         b"X-Kong-Request-Id: %b\r\n" % exchange.request_id if send_id else b"",
+        more,
         rest,
     ))  # fmt: skip
-    changes = exchange.request_changes
     return _change_request(head, changes) if changes else head
 
 
@@ -183,6 +191,33 @@ def _with_length(block: HeaderBlock, length: int) -> bytes:
 
 
 _FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"te"))
+
+_WRITTEN = frozenset((
+    b"host", b"via", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port",
+    b"x-forwarded-path", b"x-forwarded-prefix", b"x-real-ip", b"x-kong-request-id",
+))  # fmt: skip
+"""Request fields that `upstream_head` writes, and a plugin may change."""
+
+
+@lru_cache(maxsize=1024)
+def _additions(changes: tuple[bytes | None, ...]) -> tuple[frozenset[bytes], bytes] | None:
+    """The names and the lines of changes that only concern fields we do not write; None for others.
+
+    Remembered, for what plugins add for a consumer is the same each time.
+
+    Args:
+        changes: all names, then all values.
+    """
+    half = len(changes) // 2
+    names = [name for name in changes[:half] if name is not None]
+    if not _WRITTEN.isdisjoint(names):
+        return None
+    lines = [
+        b"%b: %b\r\n" % (spelled(name), clean(value))
+        for name, value in zip(names, changes[half:], strict=True)
+        if value is not None and name not in _FRAMING
+    ]
+    return frozenset(names) - _FRAMING, b"".join(lines)
 
 
 def _change_request(head: bytes, changes: Mapping[bytes, bytes | None]) -> bytes:
@@ -220,13 +255,22 @@ def clean(value: bytes) -> bytes:
     return value.translate(None, b"\r\n\0")
 
 
-def apply_changes(lines: bytes, changes: Sequence[tuple[str, bytes, bytes]]) -> bytes:
+def apply_changes(
+    lines: bytes, changes: Sequence[tuple[str, bytes, bytes]], block: HeaderBlock | None = None
+) -> bytes:
     """Apply a plugin's changes to lines of a response, in the order they were made.
 
     Args:
         lines: complete lines, each with its CRLF.
         changes: ("set" | "add" | "clear", name as to be sent, value).
+        block: the upstream's, where ``lines`` came of it (`ResponseHeaders.of_proxied`): saves looking for fields.
     """
+    whats, names, values = zip(*changes, strict=True)
+    plan = _plan(whats, names) if block is not None else None
+    if plan is not None and block is not None and block.has_none_of(plan[0]):
+        if _BREAKING(b"".join(values)) is not None:
+            values = tuple([clean(value) for value in values])
+        return b"".join((lines, b"\r\n".join(map(add, plan[1], values)), b"\r\n"))
     added: dict[bytes, bytes] = {}
     replaced: list[tuple[bytes, bytes]] = []
     for what, name, value in changes:
@@ -235,7 +279,7 @@ def apply_changes(lines: bytes, changes: Sequence[tuple[str, bytes, bytes]]) -> 
             replaced.append((key, needle))
             added.pop(key, None)
         if what != "clear" and start is not None:
-            line = start + value.translate(None, b"\r\n\0") + b"\r\n"
+            line = start + clean(value) + b"\r\n"
             added[key] = added[key] + line if key in added else line
     if replaced:
         lowered = b"\n" + lines.lower()
@@ -244,6 +288,25 @@ def apply_changes(lines: bytes, changes: Sequence[tuple[str, bytes, bytes]]) -> 
                 lines = _without(lines, key)
     return lines + b"".join(added.values()) if added else lines
 
+
+@lru_cache(maxsize=256)
+def _plan(whats: tuple[str, ...], names: tuple[bytes, ...]) -> tuple[frozenset[bytes], list[bytes]] | None:
+    """The lower-case names and the beginnings of the lines, of changes that only add fields none of which is ours or
+    comes twice; None for others."""
+    keys = frozenset(name.lower() for name in names)
+    ours = _WRITTEN_BACK | _RESPONSE_FRAMING
+    if "clear" in whats or len(keys) < len(names) or not keys.isdisjoint(ours):
+        return None
+    return keys, [name + b": " for name in names]
+
+
+_BREAKING = re.compile(rb"[\r\n\x00]").search
+
+_WRITTEN_BACK = frozenset((
+    b"server", b"via", b"x-kong-upstream-latency", b"x-kong-proxy-latency", b"x-kong-upstream-status",
+    b"x-kong-request-id",
+))  # fmt: skip
+"""Response fields that `ResponseHeaders.of_proxied` writes."""
 
 _CHARSET_TYPES = frozenset((
     b"text/html", b"text/xml", b"text/plain", b"text/vnd.wap.wml", b"application/javascript", b"application/rss+xml",

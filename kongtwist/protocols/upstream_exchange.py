@@ -309,7 +309,7 @@ class UpstreamExchange:
             if self._filters is None:
                 self._filters = chain.body_filters(exchange)
         if exchange.response_changes:
-            lines = apply_changes(lines, exchange.response_changes)
+            lines = apply_changes(lines, exchange.response_changes, head.block)
         if self._filters is not None and self.method != b"HEAD":
             self._answer_filtered(status, reason, lines, first, last)
             return

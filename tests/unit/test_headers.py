@@ -88,6 +88,20 @@ class TowardsUpstreamTests(SynchronousTestCase):
         self.assertIn(b"\r\nConnection: keep-alive\r\n", head)
         self.assertNotIn(b"Content-Length", head)
 
+    def test_additions(self) -> None:
+        """What a plugin adds for a consumer goes another way than changes of what is there, to the same end."""
+        for fields, name in ((b"", b"x-consumer-id"), (b"X-Consumer-ID: evil\r\n", b"x-consumer-id"), (b"", b"x-real-ip")):
+            made = exchange(b"Host: a\r\n" + fields)
+            made.set_upstream_header(name, b"1\r\nX-Evil: 1")
+            made.clear_upstream_header(b"x-other")
+            made.set_upstream_header(b"te", b"trailers")
+            head = upstream_head(made, b"/", None, b"up")
+            self.assertEqual(head.lower().count(b"\r\n%b: " % name), 1)
+            self.assertIn(b": 1X-Evil: 1\r\n", head)
+            self.assertNotIn(b": evil", head)
+            self.assertNotIn(b"\r\nte:", head.lower())
+            self.assertTrue(head.endswith(b"\r\n\r\n"))
+
     def test_query_and_body_of_plugins(self) -> None:
         made = exchange(b"Host: a\r\nContent-Length: 9\r\n")
         made.set_query_args({"x": ["1", "2"]})
@@ -161,6 +175,10 @@ class TowardsClientTests(SynchronousTestCase):
             ([("set", b"Content-Length", b"9")], lines),
         ):
             self.assertEqual(apply_changes(lines, changes), expected)
+            block = parse_response_block(lines)
+            self.assertEqual(apply_changes(lines, changes, block), expected)
+        server = b"Server: kong/3.9.3\r\n"  # written by us: no field of the upstream's block
+        self.assertEqual(apply_changes(server, [("set", b"server", b"x")], parse_response_block(b"")), b"server: x\r\n")
 
     def test_pages(self) -> None:
         self.assertEqual(len(nginx_page(505)), 152)  # as recorded (07-raw-wire: bad-version)
