@@ -21,6 +21,7 @@ from service_identity import CertificateError, VerificationError
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer
 from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -34,15 +35,18 @@ if TYPE_CHECKING:
 
 __all__ = ["ResponseHead", "UpstreamConnection", "UpstreamUser"]
 
+_log = Logger(namespace="kongtwist.proxy")
+
 HEAD, LENGTH, CHUNKED, UNTIL_CLOSE, DETACHED, CLOSED = range(6)
 
 
 class ResponseHead:
     """A parsed response head. Shared between responses with equal bytes: do not change."""
 
-    __slots__ = ("block", "minor", "reason", "status")
+    __slots__ = ("block", "dated", "minor", "reason", "status")
 
     def __init__(self, minor: int, status: int, reason: bytes, block: HeaderBlock) -> None:
+        self.dated = b"date" in block
         self.minor = minor
         self.status = status
         self.reason = reason
@@ -83,6 +87,9 @@ class UpstreamUser(Interface):
 
     def broken(self, why: str, *, timeout: bool = False, unread: bool = False) -> None:
         """The connection was lost, or what came is no HTTP, before the answer's end. ``unread``: not one byte came."""
+
+    def fault(self) -> None:
+        """Our own code failed while it handled what came; the connection is cut. The client must not wait on."""
 
     def request_blocked(self) -> None:
         """The upstream reads slower than it is sent to."""
@@ -178,6 +185,10 @@ class UpstreamConnection(Protocol):
                 user.answer_chunk(data)
         except (HeadError, FramingError) as error:
             self._fail(str(error))
+        except Exception:  # noqa: BLE001 - a fault of ours must not leave the client waiting for ever
+            _log.failure("relaying an answer failed")
+            self.abort()
+            user.fault()
         else:
             if self.user is not None and not self._paused:
                 self.expect(self.user.read_timeout)
@@ -279,6 +290,7 @@ class UpstreamConnection(Protocol):
 
     def abort(self) -> None:
         """Cut the connection; its user, if any, hears nothing more."""
+        self.pool.idle.pop(self, None)  # now: the transport tells of its end only in the reactor's next turn
         self.user = None
         self._mode = CLOSED
         if self.transport is not None:

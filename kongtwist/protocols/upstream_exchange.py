@@ -295,6 +295,8 @@ class UpstreamExchange:
             self._leave()
         exchange.status = status = head.status
         lines = relay.headers.of_proxied(exchange, head.block)
+        if not head.dated:  # RFC 9110 6.6.1
+            lines = b"Date: %b\r\n%b" % (relay.date(), lines)
         reason = head.reason
         chain = self.route.chain
         if not chain.empty:
@@ -413,6 +415,11 @@ class UpstreamExchange:
             self._connect(connection.pool.address, fresh=True)
         else:
             self._failed(why, timeout=timeout)
+
+    def fault(self) -> None:
+        """Our own code failed: nobody knows what the client has of the answer."""
+        self._drop()
+        self.exchange.abort()
 
     def _failed(self, why: str, *, timeout: bool = False, sent: bool = True) -> None:
         """A try failed: another one, or the end."""

@@ -78,10 +78,26 @@ class AnswerTests(SynchronousTestCase):
         received, _ = self.relay(*CORPUS["length"])
         self.assertEqual(
             received,
-            b"HTTP/1.1 200 OK\r\nServer: up\r\nVia: 1.1 kong/3.9.3\r\nX-Kong-Upstream-Latency: 0\r\n"
+            b"HTTP/1.1 200 OK\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\nServer: up\r\nVia: 1.1 kong/3.9.3\r\nX-Kong-Upstream-Latency: 0\r\n"
             b"X-Kong-Proxy-Latency: 0\r\nX-Kong-Request-Id: 00000000000000000000000000000001\r\nContent-Length: 5\r\n"
             b"Connection: keep-alive\r\n\r\nabcde",
         )
+
+    def test_date(self) -> None:
+        """An answer without Date gets one; the upstream's own stays."""
+        received, _ = self.relay(GET, answer(b"Date: then\r\nContent-Length: 0\r\n"))
+        self.assertEqual((received.count(b"Date: "), received.count(b"Date: then\r\n")), (1, 1))
+
+    def test_fault_of_ours(self) -> None:
+        """The client is cut, not left waiting."""
+        gateway = Gateway()
+        gateway.relay.headers = None  # type: ignore[assignment]
+        client = gateway.client()
+        client.send(GET)
+        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
+        self.assertEqual(client.wire.end, "abort")
+        self.assertEqual(gateway.upstreams[0].wire.end, "abort")
+        self.assertEqual(gateway.log.lines, [(200, "/st/x")])
 
     def test_chunks_as_they_are(self) -> None:
         """Chunk framing is not undone and made again."""
@@ -248,6 +264,7 @@ class ReuseTests(SynchronousTestCase):
         client.send(GET)
         gateway.upstreams[0].answer(answer(b"Content-Length: 6\r\n", b"POISON"))
         self.assertEqual(gateway.upstreams[0].wire.end, "abort")
+        # In the same turn of the reactor: the transport has not told of its end yet.
         received = gateway.client().send(GET)
         self.assertNotIn(b"POISON", received)
         self.assertEqual(len(gateway.upstreams), 2)
