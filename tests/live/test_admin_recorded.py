@@ -74,7 +74,11 @@ class Comparison:
                 return []
         elif theirs and isinstance(theirs[0], str):
             theirs, ours = sorted(map(self.filled_in, theirs)), sorted(ours)
-        return [each for at, pair in enumerate(zip(theirs, ours, strict=True)) for each in self.differences(*pair, f"{path}[{at}]")]
+        return [
+            each
+            for at, pair in enumerate(zip(theirs, ours, strict=True))
+            for each in self.differences(*pair, f"{path}[{at}]")
+        ]
 
     def _texts(self, theirs: str, ours: str, path: str) -> list[str]:
         if theirs == ours or self.filled_in(theirs) == ours:
@@ -95,7 +99,16 @@ class RecordedAdminTests(LiveTestCase):
     """From an empty database, in the order of the recording."""
 
     def empty(self, gateway: GatewayProcess) -> None:
-        for kind in ("plugins", "routes", "services", "consumers", "upstreams", "snis", "certificates", "ca_certificates"):
+        for kind in (
+            "plugins",
+            "routes",
+            "services",
+            "consumers",
+            "upstreams",
+            "snis",
+            "certificates",
+            "ca_certificates",
+        ):
             while rows := gateway.admin("GET", f"/{kind}?size=1000").json["data"]:
                 for row in rows:
                     gateway.admin("DELETE", f"/{kind}/{row['id']}")
