@@ -405,7 +405,7 @@ class UpstreamExchange:
         if self._over:
             return
         if self._begun:
-            _log.info("upstream of {route} broke off its answer: {why}", route=self.route.id, why=why)
+            _log.error("{host} broke off its answer: {why}", host=self._target(), why=why)
             self._drop()
             self.exchange.abort()
             return
@@ -432,17 +432,21 @@ class UpstreamExchange:
                 self._tried = set()
             self._tried.add(peer)
             self._release()
-        _log.info(
-            "upstream of {route} failed ({tries} tries left): {why}", route=self.route.id, tries=self._tries, why=why
-        )
         if self._tries > 0 and self._may_repeat(sent):
             self._tries -= 1
             self._hold_request()
             self._choose()
-        elif timeout:
+            return
+        tries = self.route.retries - self._tries + 1
+        _log.error("no answer from {host} in {tries} tries: {why}", host=self._target(), tries=tries, why=why)
+        if timeout:
             self._refuse(504, "The upstream server is timing out", upstream=True)
         else:
             self._refuse(502, "An invalid response was received from the upstream server", upstream=True)
+
+    def _target(self) -> str:
+        """Where the last try went, for the log."""
+        return f"{self.route.host}:{self.route.port} (route {self.route.id})"
 
     def _may_repeat(self, sent: bool) -> bool:
         return (not sent or self.method not in _NOT_REPEATED) and (not self._body or self._kept is not None)
