@@ -4,7 +4,8 @@ A relay that passes bytes on must still know two things: whether a Close frame o
 two frames), and how many messages went by. `FrameTracker` tells both from the frame headers alone. It judges nothing:
 whether reserved bits, masks or opcodes are right is between the two ends.
 
-The usual chunk is one whole small frame; it costs two comparisons. Inside a large frame a chunk costs one subtraction.
+The usual chunk is one whole frame, or the beginning of one; it costs a few comparisons. Inside a large frame a chunk
+costs one subtraction.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class FrameTracker:
     """Follows one direction of a WebSocket.
 
     Attributes:
-        left: bytes of the current frame's payload that have not come yet.
+        left: bytes of the current frame that have not come yet, its length being known.
         messages: messages that are complete.
         closed: a complete Close frame has gone by; nothing may follow it.
     """
@@ -44,7 +45,7 @@ class FrameTracker:
         """Whether the last byte fed was the last one of a frame (also before the first frame)."""
         return not self.left and not self._header
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """Follow ``data``, the next bytes of the stream; not empty."""
         size = len(data)
         left = self.left
@@ -53,16 +54,27 @@ class FrameTracker:
                 self.left = left - size
                 return
         elif size > 1 and not self._header:
-            # One whole frame with a payload below 126 bytes?
             second = data[1]
-            if size == (second - 122 if second & _MASKED else second + 2) and second & 0x7F < 126:
+            total = second - 122 if second & _MASKED else second + 2
+            if second & 0x7F > 125:
+                # A longer header; where it has not come whole, _walk waits for the rest of it.
+                if size < 14:
+                    self._walk(data)
+                    return
+                extended = data[2] << 8 | data[3] if second & 0x7F == 126 else int.from_bytes(data[2:10], "big")
+                total = extended + (4 if second & 0x7F == 126 else 10) + (4 if second & _MASKED else 0)
+            if size == total:
                 first = data[0]
                 if first & _FIN and not first & _CONTROL:
                     self.messages += 1
                 elif first & 0xF == CLOSE:
                     self.closed = True
                 return
-        self._walk(data, 0)
+            if size < total:
+                self._first = data[0]
+                self.left = total - size
+                return
+        self._walk(data)
 
     def split(self, data: bytes) -> int | None:
         """Follow ``data`` up to the end of the frame that is under way.
@@ -76,20 +88,20 @@ class FrameTracker:
         at = self._finish_frame(data, 0)
         return at if self.at_boundary else None
 
-    def _walk(self, data: bytes, at: int) -> None:
-        """Go from frame to frame, from ``at`` to the end."""
-        size = len(data)
+    def _walk(self, data: bytes | memoryview) -> None:
+        """Go from frame to frame."""
+        at, size = 0, len(data)
         while at < size:
             at = self._finish_frame(data, at)
 
-    def _finish_frame(self, data: bytes, at: int) -> int:
+    def _finish_frame(self, data: bytes | memoryview, at: int) -> int:
         """Read the frame under way (or the next) as far as it is here; gives where it ends."""
         if not self.left:
             begun = self._header
             header = begun + data[at : at + 14 - len(begun)] if begun else data[at : at + 14]
             size = header_size(header)
             if len(header) < size or len(header) < 2:
-                self._header = header
+                self._header = bytes(header)
                 return len(data)
             self._header = b""
             self._first = header[0]
@@ -109,7 +121,7 @@ class FrameTracker:
         return at
 
 
-def header_size(header: bytes) -> int:
+def header_size(header: bytes | memoryview) -> int:
     """Bytes of the frame header that begins so; 2 as long as the second byte is not there."""
     if len(header) < 2:
         return 2
@@ -118,7 +130,7 @@ def header_size(header: bytes) -> int:
     return 2 + (2 if length == 126 else 8 if length == 127 else 0) + (4 if second & _MASKED else 0)
 
 
-def _payload(header: bytes) -> int:
+def _payload(header: bytes | memoryview) -> int:
     """Payload length of a complete frame header."""
     length = header[1] & 0x7F
     if length < 126:

@@ -7,7 +7,8 @@ unix sockets only. Any other transport (TLS, somebody's wrapper) stays, and a `T
 producer; one stream may have a side of each kind.
 
 Flow control: what the peer's socket does not take is kept, at most one read of it, and this side is read no more until
-that is gone. So a stream holds at most `Limits.high_water` bytes per direction.
+that is gone. So a stream holds at most a read per direction: `Limits.high_water` bytes if that is less than 64 KB; else
+64 KB, and 256 KB where reads come full.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Side", "SocketSide", "TransportSide"]
 
+_READ = 65536
+"""Bytes asked for in a read; where a read is full, the next ones ask for `Relay.scratch`."""
 _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER of a socket whose close is a reset."""
 
@@ -70,8 +73,8 @@ class Side:
         """Bytes for this side's peer host that its socket has not taken."""
         raise NotImplementedError
 
-    def put(self, data: bytes) -> bool:
-        """Write ``data`` here. False: enough is held, the sender pauses until its `resume` is called."""
+    def put(self, data: bytes | memoryview) -> bool:
+        """Write ``data`` here, copying what is kept. False: enough is held, the sender pauses until `resume`."""
         raise NotImplementedError
 
     def start(self) -> None:
@@ -142,13 +145,23 @@ class SocketSide(Side):
         transport: a connected bare transport (`is_plain`); unusable afterwards.
     """
 
-    __slots__ = ("_fd", "_pending", "_reading", "_recv", "_send", "_size", "_socket", "_state", "reactor")
+    __slots__ = (
+        "_fd",
+        "_large",
+        "_pending",
+        "_reading",
+        "_recv",
+        "_send",
+        "_size",
+        "_socket",
+        "_state",
+        "reactor",
+    )
 
     half_closes = True
 
     def __init__(self, stream: RelayedStream, transport: Any) -> None:
         super().__init__(stream)
-        relay = stream.relay
         self.reactor: Any = transport.reactor
         unsent = _unsent(transport)
         sock = self._socket = _take_socket(transport)
@@ -156,8 +169,8 @@ class SocketSide(Side):
         self._fd: int = sock.fileno()
         self._recv = sock.recv
         self._send = sock.send
-        self._size = min(65536, max(relay.limits.high_water, 4096))
-        self._reading = False
+        self._size = min(_READ, max(stream.relay.limits.high_water, 4096))
+        self._reading = self._large = False
         self._state = _OPEN
         self._pending: memoryview | None = None
         if unsent:
@@ -180,6 +193,9 @@ class SocketSide(Side):
 
     def doRead(self) -> None:
         """Read once, and let the peer have it."""
+        if self._large:
+            self._read_large()
+            return
         try:
             data = self._recv(self._size)
         except BlockingIOError:
@@ -195,6 +211,36 @@ class SocketSide(Side):
         if self.diverted is not None:
             self._divert(data)
             return
+        self.tracker.feed(data)
+        if not self.peer.put(data):
+            self.pause()
+        elif len(data) == _READ:
+            self._large = True  # the rest of it may be much
+
+    def _read_large(self) -> None:
+        """As `doRead`, where reads come full: into one buffer that all streams of the gateway use in turn.
+
+        A quarter of the calls, and no memory to get and give back for each.
+        """
+        buffer = self.stream.relay.scratch
+        try:
+            size = self._socket.recv_into(buffer)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.stream.lost(self, error)
+            return
+        if size < _READ:
+            self._large = False
+        if not size:
+            self._stop_reading()
+            self.stream.read_all(self)
+            return
+        self.received += size
+        if self.diverted is not None:
+            self._divert(bytes(buffer[:size]))
+            return
+        data = buffer[:size]
         self.tracker.feed(data)
         if not self.peer.put(data):
             self.pause()
@@ -229,7 +275,7 @@ class SocketSide(Side):
 
     # -- the stream's and the peer's calls -----------------------------------------------------------------------------
 
-    def put(self, data: bytes) -> bool:
+    def put(self, data: bytes | memoryview) -> bool:
         if self._pending is not None:
             # Only what came with a handshake, or a Close frame of ours: who sends otherwise has paused.
             self._pending = memoryview(b"".join((self._pending, data)))
@@ -245,7 +291,7 @@ class SocketSide(Side):
             return True
         if sent == len(data):
             return True
-        self._pending = memoryview(data)[sent:]
+        self._pending = memoryview(bytes(data[sent:]))
         self.reactor.addWriter(self)
         self.stream.blocked(self)
         return False
@@ -428,9 +474,9 @@ class TransportSide(Side):
 
     # -- the stream's and the peer's calls -----------------------------------------------------------------------------
 
-    def put(self, data: bytes) -> bool:
+    def put(self, data: bytes | memoryview) -> bool:
         if not self.dead:
-            self.transport.write(data)
+            self.transport.write(bytes(data))
         return not self._blocked
 
     def start(self) -> None:
