@@ -155,8 +155,8 @@ class UpstreamExchange:
     def _host_field(self) -> bytes:
         """The Host header of this try."""
         route = self.route
-        if route.preserve_host:
-            return self.exchange.block.host or b""
+        if route.preserve_host and self.exchange.block.host is not None:
+            return self.exchange.block.host
         if self._peer is not None:
             return self._peer.host_field(route.secure)
         return route.host_header

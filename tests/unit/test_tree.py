@@ -1,0 +1,163 @@
+"""The tree: one Resource per route for as long as the route stays what it is, and requests that find none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from kongtwist.core.exchange import Answer, Exchange
+from kongtwist.core.plugin import Plugin
+from kongtwist.core.storage import Change
+from kongtwist.protocols.services import request_ids
+from kongtwist.resources.route import AnswerResource, HTTPRoute
+from kongtwist.resources.tree import RouteTree
+
+from .relay_kit import Gateway, plugin_row
+from .router_rows import exchange
+
+GET = b"GET /st/x HTTP/1.1\r\nHost: x\r\n\r\n"
+UPGRADE = [(b"Host", b"x"), (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+
+
+class Rewriting(Plugin):
+    """Decides in the rewrite phase, now or later."""
+
+    name = "rewriting"
+    priority = 10
+
+    def __init__(self, outcome: Any) -> None:
+        self.outcome = outcome
+
+    def rewrite(self, exchange: Exchange, conf: Any) -> Any:
+        return self.outcome
+
+
+class Special(HTTPRoute):
+    """Stands for the Resource of WebSockets."""
+
+
+class TreeTests(SynchronousTestCase):
+    def test_one_resource_as_long_as_the_route_is_the_same(self) -> None:
+        gateway = Gateway(routes={"a": {"paths": ["/a"]}, "b": {"paths": ["/b"]}})
+        tree = gateway.tree
+        first, other = tree.find(exchange(b"/a")), tree.find(exchange(b"/b"))
+        self.assertIsInstance(first, HTTPRoute)
+        self.assertIsNot(first, other)
+        self.assertIs(tree.find(exchange(b"/a/x")), first)
+        snapshot = tree.snapshot
+        assert snapshot is not None
+        changed = dict(snapshot.rows["routes"]["b"], preserve_host=True)
+        tree.publish(snapshot.apply([Change("update", "routes", changed, snapshot.rows["routes"]["b"])]))
+        self.assertIs(tree.find(exchange(b"/a")), first)
+        self.assertIsNot(tree.find(exchange(b"/b")), other)
+
+    def test_old_resources_go(self) -> None:
+        gateway = Gateway()
+        tree = gateway.tree
+        for number in range(200):
+            gateway.routes = {"r": {"paths": ["/st"], "regex_priority": number}}
+            gateway.publish()
+            tree.find(exchange(b"/st"))
+        self.assertLess(len(tree._http), 70)
+
+    def test_facts_are_set(self) -> None:
+        gateway = Gateway()
+        made = exchange(b"/st/x")
+        gateway.tree.find(made)
+        self.assertIs(made.snapshot, gateway.tree.snapshot)
+        self.assertEqual((made.route.id, made.match.upstream_path), ("r", b"/x"))
+        made = exchange(b"/nowhere")
+        self.assertIsInstance(gateway.tree.find(made), AnswerResource)
+        self.assertIsNone(made.route)
+
+    def test_websockets_have_resources_of_their_own(self) -> None:
+        gateway = Gateway()
+        plain = gateway.tree.find(exchange(b"/st", headers=UPGRADE))
+        self.assertIs(type(plain), HTTPRoute)  # nobody serves WebSockets: an ordinary request
+        tree = RouteTree(gateway.relay, Special)
+        assert gateway.tree.snapshot is not None
+        tree.publish(gateway.tree.snapshot)
+        special = tree.find(exchange(b"/st", headers=UPGRADE))
+        self.assertIs(type(special), Special)
+        self.assertIs(tree.find(exchange(b"/st", headers=UPGRADE)), special)
+        self.assertIs(type(tree.find(exchange(b"/st"))), HTTPRoute)
+
+    def test_before_the_first_snapshot(self) -> None:
+        gateway = Gateway()
+        gateway.tree.snapshot = None
+        self.assertIn(b"HTTP/1.1 503 ", gateway.client().send(GET))
+
+    def test_changes_hold_from_the_next_request_on(self) -> None:
+        gateway = Gateway()
+        client = gateway.client()
+        self.assertIn(b'"path": "/x"', client.send(GET))
+        gateway.routes = {"r": {"paths": ["/st"], "strip_path": False}}
+        gateway.publish()
+        self.assertIn(b'"path": "/st/x"', client.send(GET))
+        gateway.routes = {}
+        gateway.publish()
+        self.assertIn(b"HTTP/1.1 200", client.received)
+        gateway.routes = {"other": {"paths": ["/other"]}}
+        gateway.publish()
+        self.assertIn(b"HTTP/1.1 404 Not Found", client.send(GET))
+
+
+class RewriteTests(SynchronousTestCase):
+    def gateway(self, outcome: Any) -> Gateway:
+        return Gateway(plugins={"rewriting": Rewriting(outcome)}, plugin_rows=[plugin_row("rewriting")])
+
+    def test_goes_on(self) -> None:
+        self.assertIn(b"HTTP/1.1 200 OK", self.gateway(None).client().send(GET))
+
+    def test_answers(self) -> None:
+        gateway = self.gateway(Answer(403, b"no"))
+        self.assertIn(b"HTTP/1.1 403 Forbidden", gateway.client().send(GET))
+        self.assertEqual(gateway.connects(), 0)
+
+    def test_waits(self) -> None:
+        waiting: Deferred[Answer | None] = Deferred()
+        gateway = self.gateway(waiting)
+        client = gateway.client()
+        self.assertEqual(client.send(GET), b"")
+        waiting.callback(None)
+        gateway.work()
+        self.assertIn(b"HTTP/1.1 200 OK", client.received)
+
+    def test_client_leaves_meanwhile(self) -> None:
+        waiting: Deferred[Answer | None] = Deferred()
+        gateway = self.gateway(waiting)
+        client = gateway.client()
+        client.send(GET)
+        client.wire.lose()
+        self.assertTrue(waiting.called)  # cancelled
+        self.assertEqual((gateway.connects(), gateway.log.lines), (0, [(499, "/st/x")]))
+
+
+class RouteTests(SynchronousTestCase):
+    def test_no_service(self) -> None:
+        gateway = Gateway(routes={"r": {"service": None, "paths": ["/st"]}})
+        self.assertIn(b"no Service found with those values", gateway.client().send(GET))
+
+    def test_protocols(self) -> None:
+        gateway = Gateway(routes={"r": {"paths": ["/st"], "protocols": ["https"]}})
+        received = gateway.client().send(GET)
+        self.assertIn(b"HTTP/1.1 426 Upgrade Required", received)
+        self.assertIn(b"\r\nUpgrade: TLS/1.2, HTTP/1.1\r\n", received)
+
+    def test_host_sent(self) -> None:
+        for route, request, host in (
+            ({}, GET, b"127.0.0.1:18100"),
+            ({"preserve_host": True}, GET, b"x"),
+            ({"preserve_host": True}, GET.replace(b"1.1\r\nHost: x\r\n", b"1.0\r\n"), b"127.0.0.1:18100"),
+        ):
+            gateway = Gateway(routes={"r": {"paths": ["/st"], **route}})
+            gateway.client().send(request)
+            self.assertEqual(gateway.upstreams[0].requests[0].header(b"host"), host)
+
+    def test_request_ids(self) -> None:
+        ids = request_ids(4)
+        drawn = [next(ids) for _ in range(100)]
+        self.assertEqual(len(set(drawn)), 100)
+        self.assertEqual({len(each) for each in drawn}, {32})
