@@ -36,9 +36,7 @@ class Pace:
     rounds: int = 3  #: times each server has its turn
 
 
-def http_cost(
-    stage: Stage, server: Server, path: str, pace: Pace, *, header: str = "", varying: bool = False
-) -> float:
+def http_cost(stage: Stage, server: Server, path: str, pace: Pace, *, header: str = "", varying: bool = False) -> float:
     """CPU seconds per GET over keep-alive connections.
 
     Args:

@@ -255,9 +255,7 @@ def clean(value: bytes) -> bytes:
     return value.translate(None, b"\r\n\0")
 
 
-def apply_changes(
-    lines: bytes, changes: Sequence[tuple[str, bytes, bytes]], block: HeaderBlock | None = None
-) -> bytes:
+def apply_changes(lines: bytes, changes: Sequence[tuple[str, bytes, bytes]], block: HeaderBlock | None = None) -> bytes:
     """Apply a plugin's changes to lines of a response, in the order they were made.
 
     Args:

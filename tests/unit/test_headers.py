@@ -90,7 +90,11 @@ class TowardsUpstreamTests(SynchronousTestCase):
 
     def test_additions(self) -> None:
         """What a plugin adds for a consumer goes another way than changes of what is there, to the same end."""
-        for fields, name in ((b"", b"x-consumer-id"), (b"X-Consumer-ID: evil\r\n", b"x-consumer-id"), (b"", b"x-real-ip")):
+        for fields, name in (
+            (b"", b"x-consumer-id"),
+            (b"X-Consumer-ID: evil\r\n", b"x-consumer-id"),
+            (b"", b"x-real-ip"),
+        ):
             made = exchange(b"Host: a\r\n" + fields)
             made.set_upstream_header(name, b"1\r\nX-Evil: 1")
             made.clear_upstream_header(b"x-other")
