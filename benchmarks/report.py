@@ -70,9 +70,11 @@ CPU time of the proxy process per operation, beside nginx doing the same work in
 
 {figures}
 
-Taken on: {machine}. Each server had {pace.rounds} turns of {pace.seconds:g} seconds after {pace.warm:g} of warm-up, one
-after the other; the figures are medians, the ratio is the median of the turns' ratios. A shared machine disturbs single
-figures by a fifth; the ratios move much less.
+Taken on: {machine}.
+
+Each server had {pace.rounds} turns of {pace.seconds:g} seconds after {pace.warm:g} of warm-up, one after the other; the
+figures are medians, the ratio is the median of the turns' ratios. Other work on the machine changes single figures by
+half and ratios by a fifth and more: for figures to keep, let nothing else run.
 
 ## How it is measured
 
