@@ -55,12 +55,12 @@ class StreamRecord:
 
     @property
     def messages_in(self) -> int:
-        """Messages from the client; nought for kinds that have none."""
+        """Messages from the client; nought where nobody counts them (SSE)."""
         raise NotImplementedError
 
     @property
     def messages_out(self) -> int:
-        """Messages from the upstream (WebSocket), events (SSE)."""
+        """Messages from the upstream; nought where nobody counts them (SSE)."""
         raise NotImplementedError
 
     def close(self, code: int, reason: str) -> None:

@@ -63,6 +63,11 @@ class ChunkScanner:
         self.rest = b""
         self.trailers: list[tuple[bytes, bytes]] = []
 
+    @property
+    def between_chunks(self) -> bool:
+        """Whether what was fed ended with a whole chunk."""
+        return self._state == _SIZE and not self._carry
+
     def feed(self, data: bytes, payload: list[bytes] | None) -> bytes:
         """Go on with ``data``.
 

@@ -317,7 +317,7 @@ class HTTP1Channel(RequestBodies):
     def answered(self, keep: bool, body_complete: bool, until_close: bool) -> None:
         """The answer is complete."""
         self.exchange = None
-        if not keep:
+        if not keep or self.relay.stopping:
             self._close(linger=not body_complete and not (until_close and not half_closes(self.transport)))
         elif body_complete:
             self._idle()

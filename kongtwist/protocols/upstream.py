@@ -271,6 +271,11 @@ class UpstreamConnection(Protocol):
         if self.user is not None:
             self.expect(self.user.read_timeout)
 
+    @property
+    def between_chunks(self) -> bool:
+        """Whether the last piece of a chunked body ended with a whole chunk."""
+        return self._scanner is not None and self._scanner.between_chunks
+
     def detach(self) -> tuple[Any, bytes]:
         """Give the transport away after a 101.
 

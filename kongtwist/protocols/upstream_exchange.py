@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 from ..core.chain import BodyFilter, PluginFailed
 from ..core.exchange import Answer, Exchange
 from ..core.headers import REASONS, RESPONSE_DROPPED, apply_changes, host_name, upstream_head
+from .events import EventStream, is_event_stream
 from .resolver import NameNotResolved
 from .upstream import ResponseHead, UpstreamConnection
 from .upstream_pool import Attempt, Pool
@@ -57,8 +58,8 @@ class UpstreamExchange:
     """
 
     __slots__ = (
-        "_attempt", "_begun", "_body", "_connection", "_fed", "_filters", "_head", "_kept", "_kept_size", "_lookup",
-        "_over", "_paused_request", "_peer", "_raw", "_started", "_tried", "_tries", "_upgraded", "exchange",
+        "_attempt", "_begun", "_body", "_connection", "_events", "_fed", "_filters", "_head", "_kept", "_kept_size",
+        "_lookup", "_over", "_paused_request", "_peer", "_raw", "_started", "_tried", "_tries", "_upgraded", "exchange",
         "method", "read_timeout", "relay", "request_sent", "route",
     )  # fmt: skip
 
@@ -77,6 +78,7 @@ class UpstreamExchange:
         self._connection: UpstreamConnection | None = None
         self._attempt: Attempt | None = None
         self._lookup: Deferred[str] | None = None
+        self._events: EventStream | None = None
         self._peer: Peer | None = None
         self._tried: set[Peer] | None = None
         self._filters: list[BodyFilter] | None = None
@@ -312,14 +314,18 @@ class UpstreamExchange:
                 self._filters = chain.body_filters(exchange)
         if exchange.response_changes:
             lines = apply_changes(lines, exchange.response_changes, head.block)
+        if not last and is_event_stream(head.block):
+            self._events = EventStream(self, self._raw)
         if self._filters is not None and self.method != b"HEAD":
             self._answer_filtered(status, reason, lines, first, last)
-            return
-        self._begun = True
-        if last:
-            exchange.answer(status, reason, lines, length, first, self._raw)
         else:
+            self._begun = True
+            if last:
+                exchange.answer(status, reason, lines, length, first, self._raw)
+                return
             exchange.begin(status, reason, lines, length, first, self._raw)
+        if self._events is not None and first:
+            self._events.passed(first)
 
     def takes_raw_chunks(self) -> bool:
         """Whether the chunked body about to come is passed on with its framing."""
@@ -336,6 +342,8 @@ class UpstreamExchange:
             self.exchange.write(data)
         else:
             self._write_filtered(data, False)
+        if self._events is not None:
+            self._events.passed(data)
 
     def answer_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
         """The answer is complete."""
@@ -345,6 +353,17 @@ class UpstreamExchange:
             return
         self._leave()
         self.exchange.finish(trailers if trailers and self.exchange.block.te_trailers else None)
+
+    def may_end_answer(self) -> bool:
+        """Whether the framing of the answer allows an end here."""
+        return not self._raw or (self._connection is not None and self._connection.between_chunks)
+
+    def end_answer(self) -> None:
+        """End an answer of unknown length here, complete for the client; the upstream's connection is cut."""
+        if self._filters is not None and not self._write_filtered(b"", True):
+            return
+        self._drop()
+        self.exchange.finish()
 
     def _write_filtered(self, data: bytes, last: bool) -> bool:
         """Send what the body filters make of a piece; False when one failed and everything was cut."""
@@ -474,6 +493,9 @@ class UpstreamExchange:
         self.exchange.answer_sink = None
         if self._peer is not None:
             self._release()
+        events, self._events = self._events, None
+        if events is not None:
+            events.over()
 
     def _drop(self) -> None:
         """Stop whatever is going on."""
