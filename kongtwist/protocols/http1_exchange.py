@@ -178,8 +178,11 @@ class HTTP1Exchange(Exchange):
         if self.open:
             # Where the end of the connection is the end of the body, only a reset tells that it is not complete.
             reset = self._mode in (NOT_BEGUN, UNTIL_CLOSE) or not self.minor
+            sink, self.answer_sink = self.answer_sink, None
             self._finished()
             self.channel.cut_short(reset)
+            if sink is not None:  # it was not the producer of the answer who cut it
+                sink.client_gone("the answer was cut")
 
     def interim(self, status: int, reason: bytes, headers: bytes) -> None:
         if self.open and self.minor and self._mode == NOT_BEGUN:

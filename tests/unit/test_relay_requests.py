@@ -161,6 +161,28 @@ class BodyTests(SynchronousTestCase):
         self.assertTrue(client.closed)
         self.assertEqual(gateway.upstreams[0].wire.end, "abort")
 
+    def test_faults_behind_the_beginning_of_the_answer(self) -> None:
+        """The upstream has begun to answer when the body breaks a rule: both connections are cut."""
+        for data, limits in (
+            (b"zz\r\n", Limits()),
+            (b"3\r\ndef\r\n", Limits(client_max_body_size=5)),
+        ):
+            gateway = Gateway(limits=limits)
+            client = gateway.client()
+            client.send(CHUNKED + b"3\r\nabc\r\n")
+            upstream = gateway.upstreams[0]
+            upstream.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab")
+            client.send(data)
+            self.assertEqual((client.wire.end, upstream.wire.end), ("close", "abort"))
+        gateway = Gateway()
+        client = gateway.client()
+        client.send(CHUNKED + b"3\r\nabc\r\n")
+        gateway.upstreams[0].answer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab")
+        gateway.work(30)
+        gateway.upstreams[0].answer(b"c")
+        gateway.work(31)  # the client has sent nothing for a minute
+        self.assertEqual((client.wire.end, gateway.upstreams[0].wire.end), ("close", "abort"))
+
     def test_too_large(self) -> None:
         limits = Limits(client_max_body_size=5)
         for data in (post(6) + b"abcdef", CHUNKED + b"3\r\nabc\r\n3\r\ndef\r\n", CHUNKED + b"6\r\nabcdef\r\n0\r\n\r\n"):
