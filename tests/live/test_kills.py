@@ -130,6 +130,18 @@ class StopTests(LiveTestCase):
         self.assertEqual(answers, [200])
         self.assertRaises(ConnectionRefusedError, request, gateway.proxy_port, "GET", "/")
 
+    def test_event_stream(self) -> None:
+        """An event stream would never end: it is ended after a whole event, its upstream is told, its line is logged."""
+        gateway = self.gateway({"nginx_main_worker_shutdown_timeout": "600s"})
+        gateway.route("/events", f"http://127.0.0.1:{self.upstream('events')}")
+        events = EventStream(gateway.proxy_port, "/events")
+        self.addCleanup(events.close)
+        next(events)
+        self.assertEqual(gateway.stop(), 0)
+        self.assertTrue(all("data" in event and "id" in event for event in events))
+        wait_until(lambda: "client gone" in self.last_upstream.output(), "the upstream noticing")
+        self.assertRegex(gateway.log("access.log"), r'"GET /events HTTP/1\.1" 200 ')
+
     def test_second_signal(self) -> None:
         """A second signal does not wait for what still runs."""
         gateway = self.gateway()
