@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReactorFDSet
 
-__all__ = ["GoneWatch", "Watched", "notice_vanished"]
+__all__ = ["GoneWatch", "Watched", "descriptor_of", "notice_vanished"]
 
 _KEEPALIVE_IDLE = 60
 """Seconds of silence after which the kernel asks whether the peer is still there."""
@@ -119,6 +119,14 @@ class GoneWatch:
         """The reactor lets everything go."""
         self._watched.clear()
         self.close()
+
+
+def descriptor_of(transport: Any) -> int:
+    """The descriptor below ``transport`` (its own, or under TLS the socket's); -1 when there is none."""
+    while (lower := getattr(transport, "transport", None)) is not None:
+        transport = lower
+    fileno = getattr(transport, "fileno", None)
+    return int(fileno()) if fileno is not None else -1
 
 
 def notice_vanished(sock: socket.socket) -> None:

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .frames import FrameTracker
-from .gone import notice_vanished
+from .gone import descriptor_of, notice_vanished
 from .sending import switch_protocol, unsent
 
 if TYPE_CHECKING:
@@ -403,11 +403,12 @@ class TransportSide(Side):
         transport: a connected transport.
     """
 
-    __slots__ = ("_blocked", "_paused", "_started", "transport")
+    __slots__ = ("_blocked", "_fd", "_paused", "_started", "transport")
 
     def __init__(self, stream: RelayedStream, transport: Any) -> None:
         super().__init__(stream)
         self.transport = transport
+        self._fd = descriptor_of(transport)  # kept: a transport that is lost has none any more
         self._blocked = self._started = False
         self._paused = True
         transport.pauseProducing()
@@ -445,7 +446,7 @@ class TransportSide(Side):
         if self.closed:
             return
         self.closed = self.dead = True
-        self.stream.relay.gone.unwatch(self._descriptor())
+        self.stream.relay.gone.unwatch(self._fd)
         if self.ended:
             self.stream.side_closed()
         elif reason.check(ConnectionDone):
@@ -489,14 +490,13 @@ class TransportSide(Side):
         if not self._paused and not self.ended:
             self._paused = True
             self.transport.pauseProducing()
-            fd = self._descriptor()
-            if fd >= 0 and self is self.stream.client:
-                self.stream.relay.gone.watch(fd, self)
+            if self._fd >= 0 and self is self.stream.client:
+                self.stream.relay.gone.watch(self._fd, self)
 
     def resume(self) -> None:
         if self._paused and self._started and not self.ended:
             self._paused = False
-            self.stream.relay.gone.unwatch(self._descriptor())
+            self.stream.relay.gone.unwatch(self._fd)
             self.transport.resumeProducing()
 
     def end_writing(self) -> None:
@@ -505,7 +505,7 @@ class TransportSide(Side):
     def close(self) -> None:
         if not self.ended:
             self.ended = True
-            self.stream.relay.gone.unwatch(self._descriptor())
+            self.stream.relay.gone.unwatch(self._fd)
             if self._started:
                 self.transport.unregisterProducer()
             self.transport.resumeProducing()  # or the end of the connection would not be seen
@@ -514,16 +514,8 @@ class TransportSide(Side):
     def abort(self) -> None:
         if not self.closed:
             self.closed = self.ended = self.dead = True
-            self.stream.relay.gone.unwatch(self._descriptor())
+            self.stream.relay.gone.unwatch(self._fd)
             self.transport.abortConnection()
-
-    def _descriptor(self) -> int:
-        """The descriptor below the transport; -1 when there is none."""
-        lowest = self.transport
-        while (lower := getattr(lowest, "transport", None)) is not None:
-            lowest = lower
-        fileno = getattr(lowest, "fileno", None)
-        return int(fileno()) if fileno is not None else -1
 
 
 def _unsent(transport: Any) -> bytes:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from os import SEEK_END
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.protocol import ServerFactory
+from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from ..core.exchange import Answer, Exchange
+from ..core.head import HeadError
 from ..protocols.http1 import HTTP1Factory
+from ..protocols.http1_exchange import HTTP1Exchange
 from ..protocols.sending import switch_protocol
 from .route import AnswerResource, RouteResource
 from .site import SiteExchange
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
     from ..protocols.services import Relay
 
 __all__ = ["GatewayFactory", "GatewayResource"]
+
+_log = Logger(namespace="kongtwist.site")
 
 
 class Serving(Protocol):
@@ -49,16 +55,46 @@ class GatewayResource(Resource):
 
     def render(self, request: Request) -> int:
         """Serve any method."""
-        relay, tree = self.gateway.relay, self.gateway.tree
-        exchange = SiteExchange(relay, request, _mount(request))
+        relay = self.gateway.relay
+        try:
+            exchange = SiteExchange(relay, request, _mount(request))
+        except HeadError as error:
+            request.setResponseCode(error.status)
+            request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+            request.write((error.message or "Bad request").encode() + b"\n")
+            request.finish()
+            return NOT_DONE_YET
+        limit = relay.limits.client_max_body_size
         if getattr(request, "_encoder", None) is not None:
             request._encoder = None
             request.responseHeaders.removeHeader(b"content-encoding")
             text = "The gateway is mounted under an EncodingResourceWrapper, which would hold streams back; mount it outside"
             AnswerResource(relay, Answer(500, None, None, text, "error")).serve(exchange)
+        elif limit and _body_size(request) > limit:
+            answer = Answer(413, None, None, "Payload too large", "error")
+            relay.send_answer(exchange, answer, upstream=True)
         else:
-            tree.find(exchange).serve(exchange)
+            self._serve(exchange)
         return NOT_DONE_YET
+
+    def _serve(self, exchange: SiteExchange) -> None:
+        try:
+            self.gateway.tree.find(exchange).serve(exchange)
+        except Exception:  # noqa: BLE001 - a fault of ours: the client gets an answer, the log the traceback
+            _log.failure("serving {method} {target} failed", method=exchange.method, target=exchange.target)
+            if exchange.begun:
+                exchange.abort()
+            else:
+                answer = Answer(500, None, None, "An unexpected error occurred", "error")
+                self.gateway.relay.send_answer(exchange, answer)
+
+
+def _body_size(request: Request) -> int:
+    """Bytes of the request's body, which is here whole."""
+    content = request.content
+    if content is None:
+        return 0
+    return int(content.seek(0, SEEK_END))
 
 
 def _mount(request: Request) -> bytes:
@@ -83,18 +119,21 @@ class _Otherwise(RouteResource):
     def serve(self, exchange: Exchange) -> None:
         block = exchange.block
         # The site gets this connection for good; it must not get the client's next request, which may be the gateway's.
-        lines = block.without(frozenset((b"connection",)))
-        head = b"%b %b HTTP/1.%d\r\n%bConnection: close\r\n\r\n" % (
+        # (An upgrade stays: a WebSocket of the site's own, say. As twisted.web reads Connection, "close" goes last.)
+        lines = b"".join([b"%b: %b\r\n" % pair for pair in block.pairs if pair[0].lower() != b"connection"])
+        head = b"%b %b HTTP/1.%d\r\n%bConnection: %bclose\r\n\r\n" % (
             exchange.method,
             exchange.target,
             exchange.minor,
             lines,
+            b"Upgrade, " if block.upgrade_websocket else b"",
         )
         transport, early = exchange.take_transport()
         protocol: Any = self._site.buildProtocol(transport.getPeer())
         switch_protocol(transport, protocol)
-        exchange.status = 200
-        exchange.released()
+        # From here on it is the site's connection and the site's request, for its own log and counters.
+        assert isinstance(exchange, HTTP1Exchange)
+        exchange.channel.released()
         protocol.makeConnection(transport)
         protocol.dataReceived(head + early)
 

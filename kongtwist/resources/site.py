@@ -18,7 +18,8 @@ from zope.interface import implementer
 
 from ..core.counters import REQUESTS
 from ..core.exchange import BodySink, BodyTooLarge, Exchange
-from ..core.head import HeaderBlock
+from ..core.head import check_request, parse_request_block, parse_request_line
+from ..protocols.gone import descriptor_of
 
 if TYPE_CHECKING:
     from ..protocols.services import Relay
@@ -47,20 +48,36 @@ class SiteExchange(Exchange):
         relay: the gateway's facilities.
         request: twisted.web's request, its body complete.
         mount: the path the gateway hangs under; empty at a Site's root.
+
+    Raises:
+        HeadError: a head that a Site lets pass and the gateway does not.
     """
 
-    __slots__ = ("_feeding", "_finishing", "_left", "_producing", "_streaming", "begun", "open", "relay", "request")
+    __slots__ = (
+        "_feeding",
+        "_finishing",
+        "_left",
+        "_producing",
+        "_streaming",
+        "_watched",
+        "begun",
+        "open",
+        "relay",
+        "request",
+    )
 
     def __init__(self, relay: Relay, request: Request, mount: bytes) -> None:
         super().__init__()
         self.relay, self.request, self.mount = relay, request, mount
         relay.cells[REQUESTS] += 1
-        self.method = request.method
-        self.target = request.uri[len(mount) :] or b"/"
-        if self.target[:1] != b"/":
-            self.target = b"/" + self.target
-        self.minor = 0 if request.clientproto == b"HTTP/1.0" else 1
-        self.block = HeaderBlock.from_pairs(_pairs(request))
+        target = request.uri[len(mount) :]
+        if target[:1] != b"/":
+            target = b"/" + target
+        version = b"HTTP/1.0" if request.clientproto == b"HTTP/1.0" else b"HTTP/1.1"
+        self.method, self.target, self.minor = parse_request_line(b"%b %b %b" % (request.method, target, version))
+        # Parsed as on our own port, so that nothing is let in here which is refused there.
+        self.block = parse_request_block(b"".join([b"%b: %b\r\n" % pair for pair in _pairs(request)]))
+        check_request(self.minor, self.block)
         self.scheme = b"https" if request.isSecure() else b"http"
         peer, here = request.getClientAddress(), request.getHost()
         self.peer_ip, self.peer_port = getattr(peer, "host", "unix:"), getattr(peer, "port", 0)
@@ -73,6 +90,7 @@ class SiteExchange(Exchange):
         self.request_id = relay.next_id()
         self.open = True
         self.begun = False
+        self._watched = -1
         self._left: int | None = None
         self._feeding = self._producing = self._streaming = False
         self._finishing = request.notifyFinish().addErrback(self._gone)
@@ -83,6 +101,7 @@ class SiteExchange(Exchange):
         if not self.open:
             return
         request = self.request
+        request.defaultContentType = None  # type: ignore[attr-defined] # what the upstream does not say, we do not
         self.status, self.begun = status, True
         request.setResponseCode(status, reason or None)
         for name in (b"server", b"content-type", b"date"):
@@ -120,15 +139,16 @@ class SiteExchange(Exchange):
         if not self.open:
             return
         self._end()
-        transport = getattr(self.request.channel, "transport", None)
-        if transport is not None and hasattr(transport, "abortConnection"):
-            transport.abortConnection()
+        channel: Any = self.request.channel
+        if hasattr(channel, "abortConnection"):  # a stream of HTTP/2
+            channel.abortConnection()
         else:
-            self.request.loseConnection()
+            channel.transport.abortConnection()
 
     def _end(self) -> None:
         self.open = False
         self.body_sink = None
+        self._unwatch()
         if self._streaming:
             self._streaming = False
             self.request.unregisterProducer()
@@ -139,6 +159,7 @@ class SiteExchange(Exchange):
         if not self.open:
             return
         self.open = False
+        self._unwatch()
         if not self.begun:
             self.status = 499
         sink, self.answer_sink = self.answer_sink, None
@@ -150,17 +171,32 @@ class SiteExchange(Exchange):
     # -- backpressure (IPushProducer, called by the Site's channel) ----------------------------------------------------
 
     def pauseProducing(self) -> None:
-        """The client reads slower than it is fed."""
+        """The client reads slower than it is fed. Its channel reads nothing from it either, meanwhile."""
+        self._watched = descriptor_of(self.request.transport)
+        if self._watched >= 0:
+            self.relay.gone.watch(self._watched, self)
         if self.answer_sink is not None:
             self.answer_sink.pause_answer()
 
     def resumeProducing(self) -> None:
         """It caught up."""
+        self._unwatch()
         if self.answer_sink is not None:
             self.answer_sink.resume_answer()
 
     def stopProducing(self) -> None:
         """The connection is lost; `_gone` is told too."""
+
+    def peer_gone(self, reset: bool) -> None:
+        """`GoneWatch`: the client hung up while nothing was read from it."""
+        self._watched = -1
+        channel: Any = self.request.channel
+        channel.transport.abortConnection()
+
+    def _unwatch(self) -> None:
+        if self._watched >= 0:
+            self.relay.gone.unwatch(self._watched)
+            self._watched = -1
 
     # -- the request body ----------------------------------------------------------------------------------------------
 
@@ -223,6 +259,10 @@ class SiteExchange(Exchange):
         transport.resumeProducing()
         early = b"".join(channel._dataBuffer)  # private to Twisted, pinned by tests/live/test_embedding.py
         channel._dataBuffer = []
+        # The request and its channel lead to each other and to us: let go of them, a stream may last for days.
+        channel.requests.clear()
+        self.request.notifications.clear()
+        del self.request, self._finishing
         return transport, early
 
     def released(self) -> None:

@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import textwrap
+import time
 
 from websockets.sync.client import connect
 
@@ -18,9 +19,21 @@ HOST = """
     from twisted.web.resource import EncodingResourceWrapper, Resource
     from twisted.web.server import GzipEncoderFactory, Site
     from twisted.web.static import Data
+    from autobahn.twisted.resource import WebSocketResource
+    from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
     from kongtwist.conf import Conf
     from kongtwist.gateway import Gateway
     from kongtwist.resources.gateway_resource import GatewayFactory, GatewayResource
+
+    class Echo(WebSocketServerProtocol):
+        def onMessage(self, payload, is_binary):
+            self.sendMessage(payload, is_binary)
+
+    def echo():
+        factory = WebSocketServerFactory()
+        factory.protocol = Echo
+        factory.startFactory()
+        return factory
 
     def gateway(name):
         made = Gateway(reactor, Conf({"prefix": sys.argv[1] + "/" + name, "proxy_access_log": "off"}))
@@ -35,6 +48,7 @@ HOST = """
     root.putChild(b"deep", deep)
     deep.putChild(b"two", GatewayResource(two))
     root.putChild(b"zipped", EncodingResourceWrapper(GatewayResource(one), [GzipEncoderFactory()]))
+    root.putChild(b"own-ws", WebSocketResource(echo()))
     root.putChild(b"admin1", one.admin_resource())
     root.putChild(b"admin2", two.admin_resource())
     site = Site(root)
@@ -148,6 +162,84 @@ class EmbeddingTests(LiveTestCase):
                 self.assertEqual(upstream.recv(1), b"")
             except ConnectionResetError:
                 pass  # told all the same
+
+    def test_slow_client_that_goes(self) -> None:
+        """A Site reads nothing from a client that takes its answer slowly; that it goes is noticed all the same."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.route("admin1", "/raw", f"http://127.0.0.1:{server.getsockname()[1]}")
+            server.settimeout(PATIENCE)
+            client = socket.create_connection(("127.0.0.1", self.site), PATIENCE)
+            client.sendall(b"GET /api/raw HTTP/1.1\r\nHost: x\r\n\r\n")
+            upstream, _ = server.accept()
+        self.addCleanup(upstream.close)
+        upstream.recv(65536)
+        upstream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+        upstream.setblocking(False)
+        stuck = 0
+        while stuck < 50:  # until nobody takes any more
+            try:
+                upstream.send(b"x" * 65536)
+                stuck = 0
+            except BlockingIOError:
+                stuck += 1
+                time.sleep(0.01)
+        client.close()
+
+        def told() -> bool:
+            try:
+                upstream.send(b"x" * 65536)
+            except BlockingIOError:
+                return False
+            except (BrokenPipeError, ConnectionResetError):
+                return True
+            return False
+
+        wait_until(told, "the upstream being told")
+
+    def test_heads_are_judged_alike(self) -> None:
+        """What our own port refuses is refused in a Site, too, and never reaches an upstream."""
+        self.route("admin1", "/x", f"http://127.0.0.1:{self.upstream('echo')}")
+        for head in (
+            b"GET /api/../../api/x HTTP/1.1\r\nHost: x\r\n",
+            b"GET /api/x/%zz HTTP/1.1\r\nHost: x\r\n",
+            b"GET /api/x HTTP/1.1\r\nHost: x\r\nHost: y\r\n",
+            b"GET /api/x HTTP/1.1\r\nX: y\r\n",
+            b"g@t /api/x HTTP/1.1\r\nHost: x\r\n",
+        ):
+            with socket.create_connection(("127.0.0.1", self.site), PATIENCE) as client:
+                client.sendall(head + b"Connection: close\r\n\r\n")
+                client.settimeout(PATIENCE)
+                self.assertEqual(client.recv(65536)[:12], b"HTTP/1.1 400", head)
+
+    def test_no_type_is_made_up(self) -> None:
+        """An answer without Content-Type stays without one."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.route("admin1", "/raw", f"http://127.0.0.1:{server.getsockname()[1]}")
+            server.settimeout(PATIENCE)
+            with socket.create_connection(("127.0.0.1", self.site), PATIENCE) as client:
+                client.sendall(b"GET /api/raw HTTP/1.1\r\nHost: x\r\n\r\n")
+                upstream, _ = server.accept()
+                with upstream:
+                    upstream.recv(65536)
+                    upstream.sendall(b"HTTP/1.1 200 OK\r\nX-Mine: 1\r\nContent-Length: 2\r\n\r\nhi")
+                    client.settimeout(PATIENCE)
+                    seen = b""
+                    while not seen.endswith(b"hi"):
+                        seen += client.recv(4096)
+        self.assertIn(b"X-Mine: 1\r\n", seen)
+        self.assertNotIn(b"content-type", seen.lower())
+
+    def test_websocket_of_the_sites_own(self) -> None:
+        """Where the gateway owns the port, a WebSocket no route matches is the site's: it gets the upgrade whole."""
+        with socket.create_connection(("127.0.0.1", self.owner), PATIENCE) as client:
+            client.sendall(
+                b"GET /own-ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+            client.settimeout(PATIENCE)
+            self.assertEqual(client.recv(65536)[:12], b"HTTP/1.1 101")
+            client.sendall(b"\x81\x82\0\0\0\0hi")
+            self.assertEqual(client.recv(65536), b"\x81\x02hi")
 
     def test_compressing_wrapper(self) -> None:
         """Under a wrapper that would hold streams back, requests are refused with the remedy."""
