@@ -244,7 +244,10 @@ class Gateway(MultiService):
             opened = [each for each in self._sockets if each.name == name]
             if not opened:
                 continue
-            access = AccessLog(log, self._reactor, prefix=conf.prefix)
+            try:
+                access = AccessLog(log, self._reactor, prefix=conf.prefix)
+            except OSError as error:
+                raise ConfError(f"the access log of {name} cannot be opened: {error}") from error
             self._logs.append(access)
             site = admin_site(
                 resource,
