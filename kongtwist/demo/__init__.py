@@ -146,7 +146,8 @@ class Demo(MultiService):
     def _listen(self, factory: Any) -> str:
         factory.noisy = False
         if isinstance(factory, Site):
-            factory.log = lambda request: None  # the gateway's access log has it  # type: ignore[method-assign]
+            # The gateway's access log has these requests.
+            factory.log = lambda request: None  # type: ignore[method-assign]
         port = self._reactor.listenTCP(0, factory, interface="127.0.0.1")
         self._ports.append(port)
         return f"127.0.0.1:{port.getHost().port}"
