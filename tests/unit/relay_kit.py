@@ -201,14 +201,18 @@ class Upstream:
         self.requests: list[Request] = []
         self.unanswered: list[Request] = []
         self._seen = 0
+        self.upgraded = False  #: asked to speak another protocol; what is sent here is not parsed any more
         self._parser = _Parser(self)
         self.wire.connect(self.protocol)
 
     def parse(self) -> None:
         """Look at what was sent here since the last time."""
         data, self._seen = self.wire.sent[self._seen :], len(self.wire.sent)
-        if data:
-            self._parser.parser.feed_data(data)
+        if data and not self.upgraded:
+            try:
+                self._parser.parser.feed_data(data)
+            except httptools.HttpParserUpgrade:
+                self.upgraded = True
 
     @property
     def current(self) -> Request:
