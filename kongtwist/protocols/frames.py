@@ -76,6 +76,12 @@ class FrameTracker:
                 return
         self._walk(data)
 
+    def skip(self, size: int) -> None:
+        """Follow ``size`` bytes, at most `left`, that nobody has seen."""
+        self.left -= size
+        if not self.left:
+            self._end_frame()
+
     def split(self, data: bytes) -> int | None:
         """Follow ``data`` up to the end of the frame that is under way.
 
@@ -113,12 +119,16 @@ class FrameTracker:
             return len(data)
         at += self.left
         self.left = 0
-        first = self._first
-        if first & 0xF == CLOSE:
-            self.closed = True
-        elif first & _FIN and not first & _CONTROL:
-            self.messages += 1
+        self._end_frame()
         return at
+
+    def _end_frame(self) -> None:
+        """Count the frame whose header began with ``_first``."""
+        first = self._first
+        if first & _FIN and not first & _CONTROL:
+            self.messages += 1
+        elif first & 0xF == CLOSE:
+            self.closed = True
 
 
 def header_size(header: bytes | memoryview) -> int:

@@ -22,15 +22,13 @@ from ..core.streams import GOING_AWAY, StreamRegistry
 from .deadlines import Deadlines
 from .gone import GoneWatch
 from .resolver import Resolver
+from .splicing import Pipe
 from .upstream_pool import UpstreamPools
 from .upstream_tls import TLSDefaults
 
 __all__ = ["AccessLogging", "NoAccessLog", "Relay", "request_ids"]
 
 _log = Logger(namespace="kongtwist.proxy")
-
-SCRATCH = 262144
-"""Bytes of `Relay.scratch`: beyond them a larger read saves nothing more."""
 
 
 class AccessLogging(Protocol):
@@ -79,7 +77,6 @@ class Relay:
         resolver: of host names; made of the reactor's by default.
 
     Attributes:
-        scratch: a buffer to read into for who has passed on what was read before anybody else runs.
         stopping: set when the gateway stops; connections are closed after the answer they are at.
         gone: notices peers that hang up while nothing is read from them.
         streams: open WebSockets and other streams that outlive their request.
@@ -118,8 +115,9 @@ class Relay:
         self.resolver = resolver or Resolver(reactor, self.limits, monotonic)
         self.pools = UpstreamPools(self)
         self.gone = GoneWatch(reactor)
+        self._pipe: Pipe | None = None
+        self._can_splice = True
         self.streams = StreamRegistry()
-        self.scratch = memoryview(bytearray(SCRATCH))
         self.next_id: Callable[[], bytes] = request_ids().__next__
         self.stopping = False
         self.connections: set[Any] = set()
@@ -143,7 +141,20 @@ class Relay:
         self.streams.cut_all()
         self.pools.close()
         self.gone.close()
+        if self._pipe is not None:
+            self._pipe.close()
+            self._pipe = None
         self.deadlines.stop()
+
+    @property
+    def pipe(self) -> Pipe | None:
+        """A pipe to move bytes through without having them; None where the system has no such thing."""
+        if self._pipe is None and self._can_splice:
+            try:
+                self._pipe = Pipe()
+            except OSError:
+                self._can_splice = False
+        return self._pipe
 
     # -- the end of a request ------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ producer; one stream may have a side of each kind.
 
 Flow control: what the peer's socket does not take is kept, at most one read of it, and this side is read no more until
 that is gone. So a stream holds at most a read per direction: `Limits.high_water` bytes if that is less than 64 KB; else
-64 KB, and 256 KB where reads come full.
+64 KB, and 512 KB in the middle of a large frame, whose payload the kernel moves unseen.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["Side", "SocketSide", "TransportSide"]
 
 _READ = 65536
-"""Bytes asked for in a read; where a read is full, the next ones ask for `Relay.scratch`."""
+"""Bytes asked for in a read. Where so much of a frame is still to come, it is moved unseen."""
+_MOVE = 524288
+"""Bytes moved unseen at a time."""
 _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER of a socket whose close is a reset."""
 
@@ -147,7 +149,6 @@ class SocketSide(Side):
 
     __slots__ = (
         "_fd",
-        "_large",
         "_pending",
         "_reading",
         "_recv",
@@ -170,7 +171,7 @@ class SocketSide(Side):
         self._recv = sock.recv
         self._send = sock.send
         self._size = min(_READ, max(stream.relay.limits.high_water, 4096))
-        self._reading = self._large = False
+        self._reading = False
         self._state = _OPEN
         self._pending: memoryview | None = None
         if unsent:
@@ -180,6 +181,11 @@ class SocketSide(Side):
     @property
     def held(self) -> int:
         return len(self._pending) if self._pending is not None else 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether bytes may be written to the socket behind our back."""
+        return self._pending is None and self._state == _OPEN and not self.dead
 
     # -- the reactor's calls -------------------------------------------------------------------------------------------
 
@@ -193,8 +199,7 @@ class SocketSide(Side):
 
     def doRead(self) -> None:
         """Read once, and let the peer have it."""
-        if self._large:
-            self._read_large()
+        if self.tracker.left >= _READ and self._splice():
             return
         try:
             data = self._recv(self._size)
@@ -214,36 +219,37 @@ class SocketSide(Side):
         self.tracker.feed(data)
         if not self.peer.put(data):
             self.pause()
-        elif len(data) == _READ:
-            self._large = True  # the rest of it may be much
+        elif self.tracker.left >= _READ and not self.closed:
+            self._splice()
 
-    def _read_large(self) -> None:
-        """As `doRead`, where reads come full: into one buffer that all streams of the gateway use in turn.
+    def _splice(self) -> bool:
+        """Move payload of the large frame under way to the peer's socket; False where that cannot be done.
 
-        A quarter of the calls, and no memory to get and give back for each.
+        Nobody looks at payload, so the kernel need not show it to us: that is half the work.
         """
-        buffer = self.stream.relay.scratch
+        if self.diverted is not None or self.stream.relay.limits.high_water < _READ:
+            return False
+        peer, tracker = self.peer, self.tracker
+        pipe = self.stream.relay.pipe
+        if pipe is None or not isinstance(peer, SocketSide) or not peer.idle:
+            return False
         try:
-            size = self._socket.recv_into(buffer)
+            size, rest = pipe.move(self._fd, peer._fd, min(tracker.left, _MOVE))
         except BlockingIOError:
-            return
-        except OSError as error:
-            self.stream.lost(self, error)
-            return
-        if size < _READ:
-            self._large = False
+            return True
+        except OSError:
+            return False  # whatever it is, an ordinary read will say so
         if not size:
             self._stop_reading()
             self.stream.read_all(self)
-            return
+            return True
         self.received += size
-        if self.diverted is not None:
-            self._divert(bytes(buffer[:size]))
-            return
-        data = buffer[:size]
-        self.tracker.feed(data)
-        if not self.peer.put(data):
+        tracker.skip(size)
+        if rest is None:
+            peer.broken()
+        elif rest and not peer.put(rest):
             self.pause()
+        return True
 
     def doWrite(self) -> None:
         """Send what is held."""
@@ -255,7 +261,7 @@ class SocketSide(Side):
         except BlockingIOError:
             return
         except OSError:
-            self._unwritable()
+            self.broken()
             return
         if sent < len(pending):
             self._pending = pending[sent:]
@@ -287,7 +293,7 @@ class SocketSide(Side):
         except BlockingIOError:
             sent = 0
         except OSError:
-            self._unwritable()
+            self.broken()
             return True
         if sent == len(data):
             return True
@@ -348,7 +354,7 @@ class SocketSide(Side):
         else:
             self.peer.resume()
 
-    def _unwritable(self) -> None:
+    def broken(self) -> None:
         """The peer's host does not take bytes any more. What it has sent before is still to be read."""
         self.dead = True
         if self._pending is not None:

@@ -124,9 +124,13 @@ class Spliced:
     def _connect(self, kind: type[tcp.Server]) -> tuple[Peer, Any]:
         """A peer, and our transport of the connection to it."""
         with socket.socket() as listener:
+            peer = socket.socket()
+            for each in (listener, peer):  # what the kernel holds is not what these tests are about
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 200_000)
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 200_000)
             listener.bind(("127.0.0.1", 0))
             listener.listen()
-            peer = socket.create_connection(listener.getsockname())
+            peer.connect(listener.getsockname())
             accepted, address = listener.accept()
         accepted.setblocking(False)
         protocol = Keeper()

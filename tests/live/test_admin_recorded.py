@@ -20,7 +20,8 @@ CONTRACT = Path(__file__).resolve().parent.parent / "contract"
 FILES = sorted((CONTRACT / "observed_admin").glob("*.json"))
 
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z|[0-9a-f]{40}\Z|[0-9A-Za-z]{32}\Z")
-_CHANGING = frozenset(("created_at", "updated_at", "ttl", "hostname", "node_id", "timestamp", "tagline"))
+_CHANGING = frozenset(("created_at", "updated_at", "ttl", "hostname", "node_id", "timestamp", "tagline", "entity_id"))
+"""Members of which only the type is compared. A page of tags begins with the rows of the smallest id: chance."""
 _NAMES = ("name", "username", "custom_id", "key", "target", "group", "tag")
 
 

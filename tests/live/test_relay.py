@@ -11,13 +11,14 @@ from twisted.internet.epollreactor import EPollReactor
 from kongtwist.core.limits import Limits
 from kongtwist.protocols.frames import encode_close
 from kongtwist.protocols.relay import RelayedStream
+from kongtwist.protocols.services import Relay
 from kongtwist.protocols.sides import Side, SocketSide, TransportSide
 from tests.unit.test_frames import frame
 
 from .streams_kit import ForeignServer, Spliced, SplicedTestCase
 
 MASK = b"\x01\x02\x03\x04"
-BIG = bytes(range(256)) * 80_000
+BIG = bytes(range(256)) * 16_000
 
 
 if TYPE_CHECKING:
@@ -75,6 +76,21 @@ class Relaying(_Mixin):
                 s.work()
             self.assertEqual(bytes(received), BIG)
             self.assertEqual(side.held, 0)
+
+    def test_largeFrame(self) -> None:
+        """A frame of megabytes arrives unchanged at a slow reader, is one message, and what follows it is seen again."""
+        s = self.pair()
+        stream = frame(2, BIG, mask=MASK) + frame(1, b"after", mask=MASK)
+        sent = s.pump(s.client, stream)
+        self.assertLess(sent, len(stream))
+        received = bytearray()
+        while len(received) < len(stream):
+            received += s.upstream.read(300_000)
+            sent += s.client.send(stream[sent:])
+            s.work()
+        self.assertEqual(bytes(received), stream)
+        self.assertEqual((s.stream.bytes_in, s.stream.messages_in), (len(stream), 2))
+        self.assertTrue(s.stream.client.tracker.at_boundary)
 
     def test_bothSlowAtOnce(self) -> None:
         """Flow control in one direction does not hold up the other."""
@@ -258,7 +274,7 @@ class Relaying(_Mixin):
         s.pump(s.upstream, BIG)
         for _ in range(5):
             s.advance(15)
-            self.assertGreater(len(s.client.read(2_000_000)), 0)
+            self.assertGreater(len(s.client.read(1_000_000)), 0)
             s.pump(s.upstream, BIG)
         self.assertEqual(s.ends, [])
 
@@ -322,6 +338,53 @@ class SocketSideTests(Relaying, SplicedTestCase):
         s.client.sock.close()
         s.work()
         self.assertEqual(s.ends, [s.stream])
+
+    def test_brokenWriteInsideALargeFrame(self) -> None:
+        """The same while a large frame is under way, which nobody reads on its way."""
+        s = self.pair()
+        large = frame(2, BIG, mask=MASK)
+        s.pump(s.client, large[:200_000])
+        last = frame(1, b"l" * 3000) + encode_close(1009, "too big")
+        s.upstream.send(last)
+        s.upstream.sock.close()
+        at = 200_000
+        for _ in range(50):
+            at += s.client.send(large[at : at + 300_000])
+            s.work()
+        self.assertEqual(s.client.read(), last)
+        self.assertEqual(s.client.ended, "fin")
+
+    def test_closeInsideALargeFrame(self) -> None:
+        """A polite close waits for the end of a frame that nobody reads on its way."""
+        s = self.pair()
+        large = frame(2, BIG[:1_000_000])
+        s.pump(s.upstream, large[:300_000])
+        received = s.client.read()
+        s.work()
+        s.stream.close(1001, "")
+        rest = large[300_000:] + frame(1, b"not any more")
+        while rest:
+            rest = rest[s.pump(s.upstream, rest) :]
+            received += s.client.read()
+        for _ in range(50):
+            s.work()
+            received += s.client.read()
+        self.assertEqual(received, large + encode_close(1001))
+
+    def test_holdsLittleOfALargeFrame(self) -> None:
+        """What was taken for a reader that then takes no more is kept, and is bounded."""
+        s = self.pair()
+        s.pump(s.client, frame(2, BIG, mask=MASK))
+        self.assertGreater(s.stream.upstream.held, 0)
+        self.assertLessEqual(s.stream.upstream.held, 524_288)
+
+
+class WithoutSpliceTests(SocketSideTests):
+    """The same where the system cannot move bytes unseen."""
+
+    def pair(self, **options: Any) -> Spliced:
+        self.patch(Relay, "pipe", None)
+        return super().pair(**options)
 
 
 class StockReactorTests(SocketSideTests):
