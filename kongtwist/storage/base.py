@@ -12,10 +12,10 @@ from twisted.python.failure import Failure
 
 from ..core.storage import Change, Dataset, Page
 from ..entities import Entity, EntityError
-from ..entities.schema import Row
+from ..entities.schema import Row, fill
 from .ledger import Ledger
 
-__all__ = ["BaseStorage", "StorageError"]
+__all__ = ["BaseStorage", "Behind", "StorageError", "difference", "whole"]
 
 _log = Logger()
 
@@ -25,6 +25,32 @@ Plan = Callable[[Ledger], tuple[Any, list[Change]]]
 
 class StorageError(Exception):
     """Storage cannot be opened or written; the argument is a sentence for the operator."""
+
+
+class Behind(Exception):
+    """Somebody else wrote to the same rows meanwhile: what was planned rests on an old state."""
+
+
+def difference(registry: Mapping[str, Entity], present: Dataset, wanted: Dataset) -> list[Change]:
+    """The changes that turn one dataset into another: what goes first, children before parents."""
+    gone = [
+        Change("delete", name, None, row)
+        for name in reversed(list(registry))
+        for key, row in present.get(name, {}).items()
+        if key not in wanted.get(name, {})
+    ]
+    there = [
+        Change("update" if key in present.get(name, {}) else "create", name, row, present.get(name, {}).get(key))
+        for name in registry
+        for key, row in wanted.get(name, {}).items()
+        if present.get(name, {}).get(key) != row
+    ]
+    return [*gone, *there]
+
+
+def whole(entity: Entity, row: Row) -> Row:
+    """A stored row with defaults for fields that it was stored without, by a version that did not know them."""
+    return fill(entity.fields_of(row), row)
 
 
 class BaseStorage:
@@ -38,6 +64,8 @@ class BaseStorage:
 
     kind = "off"
     writable = True
+    shared = False
+    """Others may write to the same rows: a refusal too has to be confirmed, by a `_commit` of no changes."""
 
     def __init__(
         self, registry: Mapping[str, Entity], now: Callable[[], float], new_id: Callable[[], str] = lambda: str(uuid4())
@@ -54,7 +82,19 @@ class BaseStorage:
     # -- for subclasses --------------------------------------------------------------------------------------------------
 
     async def _commit(self, changes: Sequence[Change]) -> None:
-        """Make changes durable, all or none. Raises StorageError."""
+        """Make changes durable, all or none.
+
+        Raises:
+            StorageError: they are not, or nobody knows.
+            Behind: others wrote meanwhile; the changes are undone, `_catch_up` is called, and all is planned again.
+        """
+
+    def _behind(self) -> bool:
+        """Whether others are known to have written what this process does not have yet."""
+        return False
+
+    async def _catch_up(self) -> None:
+        """Bring in what others wrote; called while no commit is under way. Raises StorageError."""
 
     async def open(self) -> None:
         """Nothing to make ready."""
@@ -167,25 +207,7 @@ class BaseStorage:
     async def replace(self, dataset: Dataset) -> None:
         """Put a whole new configuration in place of the present one, at once or not at all."""
 
-        def plan(ledger: Ledger) -> tuple[None, list[Change]]:
-            present = ledger.dataset()
-            gone = [
-                Change("delete", name, None, row)
-                for name in reversed(list(self.registry))
-                for key, row in present.get(name, {}).items()
-                if key not in dataset.get(name, {})
-            ]
-            there = [
-                Change(
-                    "update" if key in present.get(name, {}) else "create", name, row, present.get(name, {}).get(key)
-                )
-                for name in self.registry
-                for key, row in dataset.get(name, {}).items()
-                if present.get(name, {}).get(key) != row
-            ]
-            return None, [*gone, *there]
-
-        await self.write(plan)
+        await self.write(lambda ledger: (None, difference(self.registry, ledger.dataset(), dataset)))
 
     async def write(self, plan: Callable[[Ledger], tuple[T, list[Change]]]) -> T:
         """Run a plan on the newest state and make what it changes durable.
@@ -199,25 +221,63 @@ class BaseStorage:
             raise EntityError.unavailable("the gateway is stopping")
         answered: Deferred[T] = Deferred()
         self._waiting.append((plan, answered))
+        self._work()
+        return await answered
+
+    def _work(self) -> None:
+        """Begin with what waits, unless that is being done."""
         if self._committing is None:
             self._committing = Deferred.fromCoroutine(self._run())
             if self._committing.called:
                 self._committing = None
-        return await answered
 
     async def _run(self) -> None:
         try:
-            while self._waiting:
+            while self._waiting or self._behind():
+                if self._behind() and await self._follow() is not None and not self._waiting:
+                    break
                 batch, self._waiting = self._waiting, []
-                await self._commit_batch(batch)
+                if batch:
+                    await self._commit_batch(batch)
         finally:
             self._committing = None
             idle, self._idle = self._idle, []
             for each in idle:
                 each.callback(None)
 
+    async def _follow(self) -> Exception | None:
+        """Bring in what others wrote; why that cannot be."""
+        try:
+            await self._catch_up()
+        except CancelledError:
+            raise
+        except StorageError as failed:
+            return EntityError.unavailable(str(failed))
+        except Exception as failed:  # noqa: BLE001 - no writer may be left without an answer
+            _log.failure("what others wrote could not be brought in")
+            return failed
+        return None
+
     async def _commit_batch(self, batch: list[tuple[Plan, Deferred[Any]]]) -> None:
         """Plan and commit writes together, then answer each: a refusal too rests on rows that must be durable first."""
+        while True:
+            answers, changes = self._plan(batch)
+            failed = await self._failure_of(changes) if changes or self.shared else None
+            if failed is None:
+                break
+            self._ledger.revert(changes)
+            if isinstance(failed, Behind):
+                failed = await self._follow()
+            if failed is not None:
+                answers, changes = [Failure(failed) for _ in batch], []
+                break
+        if changes:
+            self._tell(changes)
+        for (_, answered), answer in zip(batch, answers, strict=True):
+            answered.callback(answer)  # a Failure fails it
+
+    def _plan(self, batch: list[tuple[Plan, Deferred[Any]]]) -> tuple[list[Any], list[Change]]:
+        """Work out what writes mean, each on the state that those before it make, and make that in memory."""
         answers: list[Any] = []
         changes: list[Change] = []
         for plan, _ in batch:
@@ -229,13 +289,7 @@ class BaseStorage:
             self._ledger.apply(planned)
             changes.extend(planned)
             answers.append(result)
-        if changes and (failed := await self._failure_of(changes)) is not None:
-            self._ledger.revert(changes)
-            answers = [Failure(failed) for _ in batch]
-        elif changes:
-            self._tell(changes)
-        for (_, answered), answer in zip(batch, answers, strict=True):
-            answered.callback(answer)  # a Failure fails it
+        return answers, changes
 
     async def _failure_of(self, changes: Sequence[Change]) -> Exception | None:
         """Make changes durable; why they are not."""
@@ -243,6 +297,8 @@ class BaseStorage:
             await self._commit(changes)
         except CancelledError:
             raise
+        except Behind as behind:
+            return behind
         except StorageError as failed:
             return EntityError.unavailable(str(failed))
         except Exception as failed:  # noqa: BLE001 - no writer may be left without an answer

@@ -20,8 +20,8 @@ from twisted.python.threadpool import ThreadPool
 
 from ..core.storage import Change
 from ..entities import Entity
-from ..entities.schema import Row, fill
-from .base import BaseStorage, StorageError
+from ..entities.schema import Row
+from .base import BaseStorage, StorageError, whole
 
 __all__ = ["SCHEMA_VERSION", "SQLiteStorage"]
 
@@ -111,7 +111,7 @@ class SQLiteStorage(BaseStorage):
             os.fsync(handle)  # the file's name must survive too
             os.close(handle)
         return {
-            name: [_whole(entity, json.loads(text)) for (text,) in connection.execute(f'SELECT document FROM "{name}"')]
+            name: [whole(entity, json.loads(text)) for (text,) in connection.execute(f'SELECT document FROM "{name}"')]
             for name, entity in self.registry.items()
             if entity.stored
         }
@@ -172,8 +172,3 @@ class SQLiteStorage(BaseStorage):
         finally:
             if lock >= 0:
                 os.close(lock)
-
-
-def _whole(entity: Entity, row: Row) -> Row:
-    """A row with defaults for fields that it was stored without, by a version that did not know them."""
-    return fill(entity.fields_of(row), row)
