@@ -10,16 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from twisted.web.http import Request
-from twisted.web.resource import Resource
-
 from .. import KONG_VERSION, VERSION
 from ..core.plugin import Plugin
 from ..entities import EntityError
 from ..entities.plugin_entity import describe_plugin
 from .payload import BadBody, read_body
-from .rows import children_of, page_size
-from .web import Call, JSONResource, Missing, Reply, not_found
+from .rows import CollectionResource, page_size
+from .web import Branch, Call, JSONResource, Reply, not_found
 
 __all__ = ["NodeFacts", "Ready", "fixed_paths"]
 
@@ -69,7 +66,20 @@ class _Get(JSONResource):
 
 
 class Root(_Get):
-    """``/``."""
+    """``/``.
+
+    Args:
+        site: the Admin API.
+        below: the resources of the first path segments.
+    """
+
+    def __init__(self, site: Any, below: Mapping[str, JSONResource]) -> None:
+        super().__init__(site)
+        self._below = dict(below)
+
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        return {name: lambda segment: self._below[segment] for name in self._below}
 
     async def get(self, call: Call) -> Reply:
         facts: NodeFacts = self.site.facts
@@ -142,8 +152,12 @@ class Ready(_Get):
 class Schemas(JSONResource):
     """``/schemas/{entity}``, ``/schemas/plugins/{name}`` and their ``validate``."""
 
-    def getChild(self, path: bytes, request: Request) -> Resource:
-        return self if not path else SchemaOf(self.site, path.decode("utf-8", "replace"))
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        return {
+            "plugins": lambda _: PluginSchemas(self.site, "plugins"),
+            "{name}": lambda name: SchemaOf(self.site, name),
+        }
 
 
 class SchemaOf(_Get):
@@ -153,19 +167,23 @@ class SchemaOf(_Get):
         super().__init__(site)
         self.name = name
 
-    def getChild(self, path: bytes, request: Request) -> Resource:
-        if not path:
-            return self
-        name = path.decode("utf-8", "replace")
-        if name == "validate":
-            return Validate(self.site, self.name)
-        return PluginSchema(self.site, name) if self.name == "plugins" else Missing(self.site)
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        return {"validate": lambda _: Validate(self.site, self.name)}
 
     async def get(self, call: Call) -> Reply:
         entity = self.site.registry.get(self.name)
         if entity is None:
             return Reply(404, {"message": f"No entity named '{self.name}'"})
         return Reply(200, entity.describe())
+
+
+class PluginSchemas(SchemaOf):
+    """``/schemas/plugins``, above one for each plugin."""
+
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        return {**super().branches, "{name}": lambda name: PluginSchema(self.site, name)}
 
 
 class PluginSchema(_Get):
@@ -208,22 +226,16 @@ class Validate(JSONResource):
         return Reply(200, {"message": "schema validation successful"})
 
 
-class Plugins(JSONResource):
-    """``/plugins/enabled`` and ``/plugins/schema/{name}`` beside the rows."""
+class Plugins(CollectionResource):
+    """``/plugins``: ``enabled`` and ``schema/{name}`` beside the rows."""
 
-    def __init__(self, site: Any, rows: Resource) -> None:
-        super().__init__(site)
-        self.rows = rows
-
-    def getChild(self, path: bytes, request: Request) -> Resource:
-        if path == b"enabled":
-            return EnabledPlugins(self.site)
-        if path == b"schema":
-            return PluginSchemas(self.site)
-        return self.rows.getChild(path, request) if path else self.rows
-
-    def render(self, request: Request) -> Any:
-        return self.rows.render(request)
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        return {
+            "enabled": lambda _: EnabledPlugins(self.site),
+            "schema": lambda _: PluginConfigs(self.site),
+            **super().branches,
+        }
 
 
 class EnabledPlugins(_Get):
@@ -233,11 +245,12 @@ class EnabledPlugins(_Get):
         return Reply(200, {"enabled_plugins": list(self.site.facts.plugins)})
 
 
-class PluginSchemas(JSONResource):
+class PluginConfigs(JSONResource):
     """``/plugins/schema/{name}``: configuration only (deprecated in Kong)."""
 
-    def getChild(self, path: bytes, request: Request) -> Resource:
-        return PluginSchema(self.site, path.decode("utf-8", "replace"), config_only=True)
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        return {"{name}": lambda name: PluginSchema(self.site, name, config_only=True)}
 
 
 class Tags(_Get):
@@ -247,8 +260,9 @@ class Tags(_Get):
         super().__init__(site)
         self.tag = tag
 
-    def getChild(self, path: bytes, request: Request) -> Resource:
-        return self if not path else Tags(self.site, path.decode("utf-8", "surrogateescape"))
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        return {"{tags}": lambda tag: Tags(self.site, tag)} if self.tag is None else {}
 
     async def get(self, call: Call) -> Reply:
         if self.tag is not None:
@@ -283,34 +297,9 @@ class Endpoints(_Get):
     """``/endpoints``: every path."""
 
     async def get(self, call: Call) -> Reply:
-        found = {
-            "/",
-            "/endpoints",
-            "/plugins/enabled",
-            "/plugins/schema/{name}",
-            "/status",
-            "/tags",
-            "/tags/{tags}",
-            "/timers",
-        }
-        found |= {
-            "/schemas/{name}",
-            "/schemas/plugins/{name}",
-            "/schemas/{db_entity_name}/validate",
-            "/debug/node/log-level",
-        }
-        for entity in self.site.registry.values():
-            if not entity.stored or entity.name == "targets":
-                continue
-            top = f"/{entity.admin_name}"
-            row = f"{top}/{{{entity.name}}}"
-            found |= {top, row} | {
-                f"{row}/{name}" for name in entity.foreign if (entity.name, name) != ("snis", "certificate")
-            }
-            for name, (child, _) in children_of(self.site, entity).items():
-                found |= {f"{row}/{name}", f"{row}/{name}/{{{child.name}}}"}
-        found.add("/upstreams/{upstreams}/health")
-        return Reply(200, {"data": sorted(found, key=lambda path: path.split("/"))})
+        found = {path.replace("{name}/validate", "{db_entity_name}/validate") for path, _ in self.site.paths()}
+        shown = found - {"/robots.txt", "/config", "/schemas/plugins", "/schemas/plugins/validate"}
+        return Reply(200, {"data": sorted(shown, key=lambda path: path.split("/"))})
 
 
 class Timers(_Get):
@@ -350,24 +339,25 @@ class Config(_Get):
         return not_found() if text is None else Reply(200, {"config": text})
 
 
-class Branch(JSONResource):
-    """A path segment with fixed children."""
+class Fork(JSONResource):
+    """A path segment that only has others below it."""
 
-    def __init__(self, site: Any, children: Mapping[bytes, Resource]) -> None:
+    def __init__(self, site: Any, children: Mapping[str, JSONResource]) -> None:
         super().__init__(site)
-        self._children = dict(children)
+        self._below = dict(children)
 
-    def getChild(self, path: bytes, request: Request) -> Resource:
-        return self._children.get(path) or super().getChild(path, request)
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        return {name: lambda segment: self._below[segment] for name in self._below}
 
 
-def fixed_paths(site: Any) -> dict[bytes, Resource]:
+def fixed_paths(site: Any) -> dict[str, JSONResource]:
     """First path segments that are not entities."""
     level = LogLevel(site)
     return {
-        b"status": Status(site), b"schemas": Schemas(site), b"tags": Tags(site), b"endpoints": Endpoints(site),
-        b"timers": Timers(site), b"robots.txt": Robots(site), b"config": Config(site),
-        b"debug": Branch(site, {b"node": Branch(site, {b"log-level": level})}),
+        "status": Status(site), "schemas": Schemas(site), "tags": Tags(site), "endpoints": Endpoints(site),
+        "timers": Timers(site), "robots.txt": Robots(site), "config": Config(site),
+        "debug": Fork(site, {"node": Fork(site, {"log-level": level})}),
     }  # fmt: skip
 
 

@@ -7,13 +7,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from twisted.web.http import Request
-from twisted.web.resource import Resource
-
 from ..entities import Entity, EntityError
 from ..entities.schema import Row
 from .payload import BadBody, read_body
-from .web import Call, JSONResource, Missing, Reply, not_found
+from .web import Branch, Call, JSONResource, Reply, not_found
 
 __all__ = ["CollectionResource", "RowResource", "children_of"]
 
@@ -93,10 +90,9 @@ class CollectionResource(_EntityResource):
     def methods(self) -> Methods:
         return {"GET": self._list, "POST": self._create}
 
-    def getChild(self, path: bytes, request: Request) -> Resource:
-        if not path:
-            return self
-        return RowResource(self.site, self.entity, path.decode("utf-8", "surrogateescape"), self.parent)
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        return {f"{{{self.entity.name}}}": lambda key: RowResource(self.site, self.entity, key, self.parent)}
 
     def _parent_row(self) -> Row | None:
         assert self.parent is not None
@@ -153,21 +149,20 @@ class RowResource(_EntityResource):
     def methods(self) -> Methods:
         return {"GET": self._get, "PUT": self._put, "PATCH": self._patch, "DELETE": self._delete}
 
-    def getChild(self, path: bytes, request: Request) -> Resource:
-        if not path:
-            return self
-        name = path.decode("utf-8", "surrogateescape")
-        special: Resource | None = self.site.special.below(self.entity, self.key, name, self.parent)
-        if special is not None:
-            return special
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        found: dict[str, Branch] = {}
         if self.parent is None:
-            found = children_of(self.site, self.entity).get(name)
-            if found is not None:
-                child, field = found
-                return CollectionResource(self.site, child, (self.entity, self.key, field))
-            if name in self.entity.foreign and (self.entity.name, name) != ("snis", "certificate"):
-                return ParentResource(self.site, self.entity, self.key, name)
-        return Missing(self.site)
+            for name in self.entity.foreign:
+                if (self.entity.name, name) != ("snis", "certificate"):
+                    found[name] = lambda field: ParentResource(self.site, self.entity, self.key, field)
+            for name, (child, field) in children_of(self.site, self.entity).items():
+                found[name] = self._children(child, field)
+        found.update(self.site.special.below(self.entity, self.key, self.parent))
+        return found
+
+    def _children(self, child: Entity, field: str) -> Branch:
+        return lambda _: CollectionResource(self.site, child, (self.entity, self.key, field))
 
     def _row(self) -> Row | None:
         """The row, if it is there and belongs to the parent."""

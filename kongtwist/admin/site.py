@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from twisted.web.http import Request
@@ -16,7 +16,7 @@ from .guard import Guard
 from .node import NodeFacts, Plugins, Ready, Root, Status, fixed_paths
 from .rows import CollectionResource
 from .special import Special
-from .web import AdminRequest, Call, Missing
+from .web import AdminRequest, Call, JSONResource, Missing, walk
 
 __all__ = ["AdminResource", "StatusResource", "admin_site"]
 
@@ -71,16 +71,20 @@ class AdminResource(Resource):
         api: Any = _Api(storage, registry, facts, guard)
         api.published, api.now, api.declarative_text = published, now, declarative_text
         api.configuration_hash = lambda: _hash(storage.load())
-        self._root = Root(api)
-        self._api = api
-        self._paths: dict[bytes, Resource] = fixed_paths(api)
+        below = fixed_paths(api)
         for entity in registry.values():
             if entity.stored and entity.name != "targets":
-                self._paths[entity.admin_name.encode()] = CollectionResource(api, entity)
-        self._paths[b"plugins"] = Plugins(api, self._paths[b"plugins"])
+                made = Plugins if entity.name == "plugins" else CollectionResource
+                below[entity.admin_name] = made(api, entity)
+        self._root = Root(api, below)
+        api.paths = self.paths
+
+    def paths(self) -> Iterator[tuple[str, JSONResource]]:
+        """Every path as a template, with its resource."""
+        return walk("", self._root)
 
     def getChild(self, path: bytes, request: Request) -> Resource:
-        return self._paths.get(path) or (self._root if not path else Missing(self._api))
+        return self._root.getChild(path, request)
 
     def render(self, request: Request) -> int:
         return self._root.render(request)

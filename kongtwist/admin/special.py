@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID, uuid4
 
-from twisted.web.resource import Resource
-
 from ..entities import Entity, EntityError
 from ..entities.schema import Row
 from ..entities.upstream_entities import target_with_port
 from .payload import BadBody
-from .web import Call, JSONResource, Reply, not_found
+from .web import Branch, Call, JSONResource, Reply, not_found
 
 __all__ = ["Special"]
 
@@ -62,13 +60,11 @@ class Special:
             return Reply(404, {"message": "SNI not found"})
         return None
 
-    def below(self, entity: Entity, key: str, name: str, parent: tuple[Entity, str, str] | None) -> Resource | None:
-        """A path below a row that no foreign key gives."""
-        if entity.name == "upstreams" and name == "health":
-            return UpstreamHealth(self.site, key)
-        if entity.name == "targets" and parent is not None and key == "all":
-            return None
-        return None
+    def below(self, entity: Entity, key: str, parent: tuple[Entity, str, str] | None) -> dict[str, Branch]:
+        """Paths below a row that no foreign key gives."""
+        if entity.name == "upstreams" and parent is None:
+            return {"health": lambda _: UpstreamHealth(self.site, key)}
+        return {}
 
     def _snis_of(self, certificate: str) -> list[Row]:
         found: list[Row] = self.site.storage.children("snis", "certificate", certificate)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from io import BytesIO
 from typing import Any
 
@@ -19,11 +19,15 @@ from twisted.web.server import Request as SiteRequest
 from .. import KONG_VERSION
 from ..entities import EntityError
 
-__all__ = ["AdminRequest", "Call", "JSONResource", "Reply", "not_found"]
+__all__ = ["AdminRequest", "Branch", "Call", "JSONResource", "Reply", "not_found", "walk"]
 
 _log = Logger(namespace="kongtwist.admin")
 
 JSON = "application/json; charset=utf-8"
+
+
+Branch = Callable[[str], "JSONResource"]
+"""Makes the resource below a path from the text of one more segment."""
 
 
 class Reply:
@@ -120,7 +124,8 @@ def _arguments(uri: bytes) -> dict[str, list[str]]:
 class JSONResource(Resource):
     """A resource whose methods are coroutines that give a `Reply`.
 
-    Subclasses fill `methods`; HEAD and OPTIONS come by themselves.
+    Subclasses fill `methods`; HEAD and OPTIONS come by themselves. What is below is declared in `branches`, from which both
+    the requests' way and the lists of all paths (``/endpoints``, ``/openapi.json``) are made.
     """
 
     def __init__(self, site: Any) -> None:
@@ -132,10 +137,17 @@ class JSONResource(Resource):
         """Method name -> coroutine function."""
         return {}
 
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        """Paths below: a segment, or ``{what}`` for any other one -> makes the resource from the segment's text."""
+        return {}
+
     def getChild(self, path: bytes, request: Request) -> Resource:
         if not path:
             return self  # a trailing slash means nothing
-        return Missing(self.site)
+        segment, branches = path.decode("utf-8", "surrogateescape"), self.branches
+        branch = branches.get(segment) or next((each for name, each in branches.items() if name.startswith("{")), None)
+        return Missing(self.site) if branch is None else branch(segment)
 
     def render(self, request: Request) -> int:
         self._answering = self._spawn(self._render(request))
@@ -226,3 +238,16 @@ class Missing(JSONResource):
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         return self
+
+
+def walk(path: str, resource: JSONResource) -> Iterator[tuple[str, JSONResource]]:
+    """All resources of an API that answer something, with their paths as templates.
+
+    Args:
+        path: where ``resource`` is, without a slash at the end.
+        resource: where to begin.
+    """
+    if resource.methods:
+        yield path or "/", resource
+    for segment, branch in resource.branches.items():
+        yield from walk(f"{path}/{segment}", branch(segment))
