@@ -9,8 +9,11 @@ from .certificate_entities import CA_CERTIFICATES, CERTIFICATES, SNIS
 from .core_entities import CONSUMERS, ROUTES, SERVICES, TAGS
 from .entity import Entity
 from .errors import EntityError
+from .filter_entities import FILTER_CHAINS
+from .key_entities import KEY_SETS, KEYS
 from .plugin_entity import plugins_entity
 from .upstream_entities import TARGETS, UPSTREAMS
+from .vault_entity import VAULTS
 
 __all__ = ["Entity", "EntityError", "registry"]
 
@@ -31,6 +34,10 @@ def registry(plugins: Mapping[str, Any]) -> dict[str, Entity]:
         UPSTREAMS,
         TARGETS,
         plugins_entity(plugins),
+        VAULTS,
+        KEY_SETS,
+        KEYS,
+        FILTER_CHAINS,
         TAGS,
     )
     found = {entity.name: entity for entity in core}

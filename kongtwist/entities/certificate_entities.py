@@ -7,6 +7,7 @@ from typing import Any
 from . import typedefs as rule
 from .checks import AllOrNone, Custom
 from .entity import Entity
+from .references import is_reference
 from .schema import Array, Foreign, Row, String, Uuid
 
 __all__ = ["CA_CERTIFICATES", "CERTIFICATES", "SNIS"]
@@ -17,10 +18,17 @@ def _pem(text: str, check: Any, **attrs: Any) -> String:
 
 
 def _matching(certificate: str, key: str, message: str) -> Custom:
-    return Custom((certificate, key), lambda row: None if rule.key_matches(row[certificate], row[key]) else message)
+    def wrong(row: Row) -> str | None:
+        if is_reference(row[certificate]) or is_reference(row[key]):
+            return None
+        return None if rule.key_matches(row[certificate], row[key]) else message
+
+    return Custom((certificate, key), wrong)
 
 
 def _same_type(row: Row) -> str | None:
+    if is_reference(row["cert"]) or is_reference(row["cert_alt"]):
+        return None
     kinds = [rule.key_kind(row[name]) for name in ("cert", "cert_alt")]
     if kinds[0] != kinds[1]:
         return None

@@ -10,7 +10,7 @@ from .schema import Field, Row, is_empty
 
 __all__ = [
     "AllOrNone", "AtLeastOneOf", "Conditional", "ConditionalAtLeastOneOf", "Custom", "Distinct", "EntityCheck", "ExactlyOneOf",
-    "run_checks",
+    "MutuallyExclusive", "run_checks",
 ]  # fmt: skip
 
 
@@ -64,10 +64,13 @@ def complain(errors: dict[str, Any], message: str) -> None:
 
 
 class _Listed(EntityCheck):
+    """A rule over fields of equal standing. ``told``: their order in messages, where it is not that of ``/schemas``."""
+
     name = ""
 
-    def __init__(self, *fields: str) -> None:
+    def __init__(self, *fields: str, told: Sequence[str] = ()) -> None:
         self.fields = fields
+        self.told = tuple(told) or fields
 
     def sources(self) -> Sequence[str]:
         return self.fields
@@ -84,7 +87,7 @@ class AtLeastOneOf(_Listed):
 
     def run(self, row: Row, errors: dict[str, Any], words: str) -> None:
         if all(is_empty(_get(row, field)) for field in self.fields):
-            complain(errors, f"{words}at least one of these fields must be non-empty: {_quoted(self.fields)}")
+            complain(errors, f"{words}at least one of these fields must be non-empty: {_quoted(self.told)}")
 
 
 class ExactlyOneOf(_Listed):
@@ -94,7 +97,17 @@ class ExactlyOneOf(_Listed):
 
     def run(self, row: Row, errors: dict[str, Any], words: str) -> None:
         if sum(not is_empty(_get(row, field)) for field in self.fields) != 1:
-            complain(errors, f"{words}exactly one of these fields must be non-empty: {_quoted(self.fields)}")
+            complain(errors, f"{words}exactly one of these fields must be non-empty: {_quoted(self.told)}")
+
+
+class MutuallyExclusive(_Listed):
+    """At most one of the fields may be set."""
+
+    name = "mutually_exclusive"
+
+    def run(self, row: Row, errors: dict[str, Any], words: str) -> None:
+        if sum(not is_empty(_get(row, field)) for field in self.fields) > 1:
+            complain(errors, f"{words}only one or none of these fields must be set: {_quoted(self.told)}")
 
 
 class AllOrNone(_Listed):
@@ -193,16 +206,17 @@ class Custom(EntityCheck):
     Args:
         sources: fields that must be right in themselves before it runs.
         rule: gets the row; gives a message about the entity, errors by field, or None.
+        all_set: whether it only runs when all of them are set.
     """
 
-    def __init__(self, sources: Sequence[str], rule: Callable[[Row], ErrorTree]) -> None:
-        self._sources, self.rule = sources, rule
+    def __init__(self, sources: Sequence[str], rule: Callable[[Row], ErrorTree], *, all_set: bool = True) -> None:
+        self._sources, self.rule, self._all_set = sources, rule, all_set
 
     def sources(self) -> Sequence[str]:
         return self._sources
 
     def run(self, row: Row, errors: dict[str, Any], words: str) -> None:
-        if any(is_empty(_get(row, field)) for field in self._sources):
+        if self._all_set and any(is_empty(_get(row, field)) for field in self._sources):
             return
         wrong = self.rule(row)
         if isinstance(wrong, str):

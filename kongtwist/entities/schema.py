@@ -19,6 +19,8 @@ from copy import deepcopy
 from typing import Any
 
 from .errors import ErrorTree
+from .lua_pattern import lua_pattern
+from .references import is_reference
 
 __all__ = [
     "Any_", "Array", "Boolean", "Check", "Field", "Foreign", "Integer", "Map", "Number", "Record", "Row", "Set", "String",
@@ -63,6 +65,7 @@ class Field:
         self.unique: bool = bool(attrs.get("unique", False))
         self.auto: bool = bool(attrs.get("auto", False))
         self.transient: bool = bool(attrs.get("transient", False))
+        self.referenceable: bool = bool(attrs.get("referenceable", False))
         self._rules: list[tuple[Callable[[Any, Any, Field], str | None], Any]] | None = None
 
     # -- values ----------------------------------------------------------------------------------------------------
@@ -95,6 +98,8 @@ class Field:
             return attrs.get("err") or f"value must not be {_shown(attrs['ne'])}"
         if not self.fits(value):
             return self.expected()
+        if self.referenceable and is_reference(value):
+            return None  # what it stands for is looked up, and looked at, where it is used
         inner = self.inner_error(value)
         if inner is not None:
             return inner
@@ -147,12 +152,6 @@ def _must_be(value: Any) -> str:
 def _one_of(value: Any, allowed: Sequence[Any], field: Field) -> str | None:
     shown = field.shown_one_of or allowed
     return None if value in allowed else f"expected one of: {', '.join(map(str, shown))}"
-
-
-def lua_pattern(pattern: str) -> re.Pattern[str]:
-    """The few Lua patterns that schemas use, as regular expressions."""
-    text = pattern.replace("%u", "[A-Z]").replace("%a", "[A-Za-z]").replace("%d", "[0-9]").replace("%w", "[A-Za-z0-9]")
-    return re.compile(re.sub(r"%(.)", r"\\\1", text), re.DOTALL)
 
 
 def _length_rule(words: str, wrong: Callable[[int, int], bool]) -> Callable[[Any, Any, Field], str | None]:

@@ -86,7 +86,7 @@ class Ledger:
         self.registry = registry
         self._tables = {name: _Table(entity) for name, entity in registry.items() if entity.stored}
         self._referring: dict[str, list[tuple[Entity, str]]] = {}
-        for entity in registry.values():
+        for entity in filter(lambda each: each.stored, registry.values()):
             for field, foreign in entity.foreign.items():
                 self._referring.setdefault(foreign.reference, []).append((entity, field))
 

@@ -17,9 +17,7 @@ VECTORS = Path(__file__).parent.parent / "contract" / "vectors_form.json"
 NOT_BUILT = {
     "acls": 1,
     "jwt_secrets": 1,
-    "keys": 1,
     "oauth2_credentials": 1,
-    "vaults": 1,
     "plugins/acl": 1,
     "plugins/cors": 1,
     "plugins/http-log": 2,

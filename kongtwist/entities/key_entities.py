@@ -1,0 +1,212 @@
+"""Keys for signing and encrypting, and the sets they are grouped in (Kong 3.9)."""
+
+from __future__ import annotations
+
+import json
+from base64 import urlsafe_b64decode
+from collections.abc import Mapping
+from typing import Any
+
+from . import typedefs as rule
+from .checks import AtLeastOneOf, Custom, MutuallyExclusive
+from .entity import Entity
+from .errors import ErrorTree
+from .references import is_reference
+from .schema import Foreign, Record, Row, String, Uuid
+
+__all__ = ["KEYS", "KEY_SETS", "jwk_error"]
+
+MAX_RSA = 16384
+"""Bits of the largest RSA key that is looked at (OpenSSL's own limit): checking grows with the cube of the length."""
+
+_UNUSABLE = "could not load JWK, likely not a valid key"
+
+
+def _public(text: str) -> Any:
+    """A public key in PEM form, or None."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        return load_pem_public_key(text.encode("utf-8", "surrogatepass"))
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return None
+
+
+def _private(text: str) -> Any:
+    """A private key in PEM form without password, or None."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        return load_pem_private_key(text.encode("utf-8", "surrogatepass"), None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return None
+
+
+def _der(public: Any) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    der: bytes = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return der
+
+
+def _pem_error(pem: Mapping[str, Any]) -> ErrorTree:
+    """What is wrong with a pair of keys in PEM form; what a reference stands for is not known yet."""
+    public, private = pem.get("public_key"), pem.get("private_key")
+    if is_reference(public) or is_reference(private):
+        return None
+    parts = []
+    if public is not None:
+        loaded = _public(public)
+        if loaded is None:
+            return "could not load public key"
+        parts.append(_der(loaded))
+    if private is not None:
+        loaded = _private(private)
+        if loaded is None:
+            return "could not load private key"
+        parts.append(_der(loaded.public_key()))
+    return "public key does not match private key" if len(set(parts)) > 1 else None
+
+
+# -- JSON Web Keys (RFC 7517, 7518, 8037) --------------------------------------------------------------------------------
+
+
+def _bytes_of(jwk: Mapping[str, Any], name: str) -> bytes:
+    """A member in base64url. Raises ValueError, KeyError."""
+    text = jwk[name]
+    if not isinstance(text, str) or not text:
+        raise ValueError(name)
+    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _number_of(jwk: Mapping[str, Any], name: str) -> int:
+    return int.from_bytes(_bytes_of(jwk, name))
+
+
+def _load_rsa(jwk: Mapping[str, Any]) -> None:
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    public = rsa.RSAPublicNumbers(_number_of(jwk, "e"), _number_of(jwk, "n"))
+    if public.n.bit_length() > MAX_RSA:
+        raise ValueError("n")
+    if "d" not in jwk:
+        public.public_key()
+        return
+    d = _number_of(jwk, "d")
+    if "p" in jwk:
+        p, q = _number_of(jwk, "p"), _number_of(jwk, "q")
+    else:
+        p, q = rsa.rsa_recover_prime_factors(public.n, public.e, d)
+    rsa.RSAPrivateNumbers(p, q, d, d % (p - 1), d % (q - 1), rsa.rsa_crt_iqmp(p, q), public).private_key()
+
+
+def _load_ec(jwk: Mapping[str, Any]) -> None:
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    curves: dict[str, type[Any]] = {
+        "P-256": ec.SECP256R1, "P-384": ec.SECP384R1, "P-521": ec.SECP521R1, "secp256k1": ec.SECP256K1,
+    }  # fmt: skip
+    public = ec.EllipticCurvePublicNumbers(_number_of(jwk, "x"), _number_of(jwk, "y"), curves[jwk["crv"]]())
+    public.public_key()
+    if "d" in jwk:
+        ec.EllipticCurvePrivateNumbers(_number_of(jwk, "d"), public).private_key()
+
+
+def _load_okp(jwk: Mapping[str, Any]) -> None:
+    from cryptography.hazmat.primitives.asymmetric import ed448, ed25519, x448, x25519
+
+    publics = {"Ed25519": ed25519.Ed25519PublicKey, "Ed448": ed448.Ed448PublicKey, "X25519": x25519.X25519PublicKey,
+               "X448": x448.X448PublicKey}  # fmt: skip
+    privates = {"Ed25519": ed25519.Ed25519PrivateKey, "Ed448": ed448.Ed448PrivateKey, "X25519": x25519.X25519PrivateKey,
+                "X448": x448.X448PrivateKey}  # fmt: skip
+    x = _bytes_of(jwk, "x")
+    publics[jwk["crv"]].from_public_bytes(x)  # type: ignore[attr-defined]
+    if "d" in jwk:
+        own = privates[jwk["crv"]].from_private_bytes(_bytes_of(jwk, "d"))  # type: ignore[attr-defined]
+        if own.public_key().public_bytes_raw() != x:
+            raise ValueError("d")
+
+
+_LOADERS = {"RSA": _load_rsa, "EC": _load_ec, "OKP": _load_okp}
+_TEXTS = ("alg", "kty", "use", "x5t", "x5t#S256", "x5u")
+
+
+def jwk_error(text: str, kid: str | None) -> str | None:
+    """What is wrong with a JSON Web Key that a row calls ``kid``.
+
+    Args:
+        text: the key as JSON text.
+        kid: the name that its own member ``kid`` must have.
+    """
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    try:
+        jwk = json.loads(text)
+    except (ValueError, RecursionError):
+        jwk = None
+    if not isinstance(jwk, dict):
+        return "could not json decode jwk string"
+    if jwk.get("kid") != kid:
+        return "kid in jwk.kid must be equal to keys.kid"
+    kind = jwk.get("kty")
+    load = _LOADERS.get(kind) if isinstance(kind, str) else None
+    if load is None:  # a shared secret (oct) is none of the keys that can be loaded here, as in Kong
+        return _UNUSABLE
+    try:
+        load(jwk)
+    except (ValueError, KeyError, TypeError, OverflowError, ZeroDivisionError, UnsupportedAlgorithm):
+        return _UNUSABLE
+    wrong = next((name for name in _TEXTS if name in jwk and not isinstance(jwk[name], str)), None)
+    return None if wrong is None else f"jwk.{wrong}: expected a string"
+
+
+def _key_error(row: Row) -> ErrorTree:
+    jwk, pem = row.get("jwk"), row.get("pem")
+    if isinstance(jwk, str) and not is_reference(jwk):
+        return jwk_error(jwk, row.get("kid"))
+    if isinstance(pem, dict) and not (pem.get("private_key") or pem.get("public_key")):
+        return "need to supply a PEM formatted public and/or private key."
+    return None
+
+
+KEY_SETS = Entity(
+    "key_sets",
+    {
+        "id": Uuid(),
+        "name": String(required=False, unique=True, text="Unique name; null: only the id addresses it."),
+        "tags": rule.tags(),
+        **rule.stamps(),
+    },
+    endpoint_key="name",
+    admin_name="key-sets",
+)
+
+KEYS = Entity(
+    "keys",
+    {
+        "id": Uuid(),
+        "set": Foreign("key_sets", required=False, on_delete="cascade", text="The key set it belongs to; null: none."),
+        "name": String(required=False, unique=True, text="Unique name; null: only the id addresses it."),
+        "kid": String(required=True, unique=False, text="Name of the key in tokens; unique within its set."),
+        "jwk": String(encrypted=True, referenceable=True, text="The key as JSON Web Key (RFC 7517), JSON text; null: see pem."),
+        "pem": Record(
+            {
+                "private_key": String(required=False, encrypted=True, referenceable=True, text="Private key, PEM; null: none."),
+                "public_key": String(required=False, referenceable=True, text="Public key, PEM; null: none."),
+            },
+            required=False, entity_checks=[AtLeastOneOf("private_key", "public_key")], checks=(_pem_error,),
+            text="The key in PEM form; null: see jwk.",
+        ),
+        "tags": rule.tags(),
+        **rule.stamps(),
+    },
+    endpoint_key="name",
+    cache_key=("kid", "set"),
+    checks=[
+        MutuallyExclusive("jwk", "pem", told=("pem", "jwk")),
+        AtLeastOneOf("jwk", "pem", told=("pem", "jwk")),
+        Custom(("jwk", "pem", "kid"), _key_error, all_set=False),
+    ],
+)  # fmt: skip

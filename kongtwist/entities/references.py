@@ -1,0 +1,54 @@
+"""References to secrets: ``{vault://<vault>/<name>[/<member>][?option=value][#version]}`` (Kong 3.9).
+
+A field declared ``referenceable`` may hold one in place of its value. It is stored and shown as written; its value is
+looked up where the field is used (`kongtwist.core.vault`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+__all__ = ["Reference", "is_reference", "parse_reference"]
+
+_BEGIN, _END = "{vault://", "}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A reference taken apart."""
+
+    vault: str  #: a vault's kind (``env``) or the prefix of a stored vault
+    name: str  #: of the secret in that vault
+    member: str | None = None  #: of the JSON object that the secret is; None: the secret itself
+    options: tuple[tuple[str, str], ...] = ()  #: configuration of the vault for this reference alone
+    version: int | None = None  #: of the secret, where the vault keeps several
+
+
+def is_reference(value: Any) -> bool:
+    """Whether a value has a reference's form; it may still name nothing."""
+    return isinstance(value, str) and value.startswith(_BEGIN) and value.endswith(_END)
+
+
+def parse_reference(text: str) -> Reference:
+    """Take a reference apart.
+
+    Raises:
+        ValueError: it names no vault or no secret, or its version is no number; with the rest of a sentence.
+    """
+    parts = urlsplit(text[1:-1])
+    if not parts.netloc:
+        raise ValueError("names no vault")
+    name, _, member = parts.path.removeprefix("/").partition("/")
+    if not name:
+        raise ValueError("names no secret")
+    if parts.fragment and not parts.fragment.isdigit():
+        raise ValueError(f"has a version that is no number: '{parts.fragment}'")
+    return Reference(
+        unquote(parts.netloc),
+        unquote(name),
+        unquote(member) or None,
+        tuple(parse_qsl(parts.query, keep_blank_values=True)),
+        int(parts.fragment) if parts.fragment else None,
+    )
