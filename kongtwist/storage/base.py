@@ -89,10 +89,6 @@ class BaseStorage:
             Behind: others wrote meanwhile; the changes are undone, `_catch_up` is called, and all is planned again.
         """
 
-    def _behind(self) -> bool:
-        """Whether others are known to have written what this process does not have yet."""
-        return False
-
     async def _catch_up(self) -> None:
         """Bring in what others wrote; called while no commit is under way. Raises StorageError."""
 
@@ -221,24 +217,17 @@ class BaseStorage:
             raise EntityError.unavailable("the gateway is stopping")
         answered: Deferred[T] = Deferred()
         self._waiting.append((plan, answered))
-        self._work()
-        return await answered
-
-    def _work(self) -> None:
-        """Begin with what waits, unless that is being done."""
         if self._committing is None:
             self._committing = Deferred.fromCoroutine(self._run())
             if self._committing.called:
                 self._committing = None
+        return await answered
 
     async def _run(self) -> None:
         try:
-            while self._waiting or self._behind():
-                if self._behind() and await self._follow() is not None and not self._waiting:
-                    break
+            while self._waiting:
                 batch, self._waiting = self._waiting, []
-                if batch:
-                    await self._commit_batch(batch)
+                await self._commit_batch(batch)
         finally:
             self._committing = None
             idle, self._idle = self._idle, []
