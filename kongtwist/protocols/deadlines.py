@@ -3,7 +3,9 @@
 Every connection has one deadline that moves with nearly every byte. A `callLater` each would cost more than relaying
 the byte, so a deadline is an attribute, and setting it to a later time is an assignment: the connection sits in a
 bucket of some earlier time, and when that bucket's time comes, it is put where it belongs by then. Buckets are a tenth
-of a second wide for what is near and a second for what is far; a connection is never expired early.
+of a second wide for what is near and a second for what is far, and are looked at when they end; a connection is never
+expired early. A deadline that moves back and forth within its bucket, as that of a connection in use does, is an
+assignment too.
 """
 
 from __future__ import annotations
@@ -17,17 +19,19 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 __all__ = ["Deadlines", "Expiring"]
 
-_FINE = 0.1
-"""Seconds between buckets of deadlines that are near."""
+_FINE = 10
+"""Buckets in a second of deadlines that are near."""
 _FAR = 5.0
 """Seconds from which on whole seconds are good enough."""
+_OFFSET = 0.05
+"""Where buckets of a second begin, so that none begins when one of the others does."""
 
 
 class Expiring(Protocol):
     """What has a deadline."""
 
     deadline: float  #: monotonic seconds; ``inf`` for none
-    wake: float  #: when its bucket is looked at; ``inf`` when it is in none
+    wake: float  #: when its bucket begins: earlier deadlines belong elsewhere; ``inf`` when it is in none
 
     def expire(self, now: float) -> None:
         """The deadline has passed; it is ``inf`` from now on unless set again."""
@@ -47,7 +51,7 @@ class Deadlines:
         self._reactor = reactor
         self._monotonic = monotonic
         self._buckets: dict[float, dict[Any, None]] = {}
-        self._times: list[float] = []
+        self._times: list[tuple[float, float]] = []  # when a bucket is to be looked at, and when it begins
         self._timer: IDelayedCall | None = None
         self._timer_at = inf
 
@@ -82,15 +86,20 @@ class Deadlines:
         self._timer_at = inf
 
     def _put(self, item: Expiring, when: float) -> None:
-        width = 1.0 if when - self._monotonic() > _FAR else _FINE
-        at = round((when // width + 1) * width, 1)
-        item.wake = at
-        bucket = self._buckets.get(at)
+        if when - self._monotonic() > _FAR:
+            begin = int(when - _OFFSET) + _OFFSET
+            end = begin + 1.0
+        else:
+            tick = int(when * _FINE)
+            begin = tick / _FINE
+            end = (tick + 1) / _FINE
+        item.wake = begin
+        bucket = self._buckets.get(begin)
         if bucket is None:
-            bucket = self._buckets[at] = {}
-            heappush(self._times, at)
-            if at < self._timer_at:
-                self._schedule(at)
+            bucket = self._buckets[begin] = {}
+            heappush(self._times, (end, begin))
+            if end < self._timer_at:
+                self._schedule(end)
         bucket[item] = None
 
     def _schedule(self, at: float) -> None:
@@ -105,8 +114,8 @@ class Deadlines:
         self._timer_at = inf
         now = self._monotonic()
         try:
-            while self._times and self._times[0] <= now:
-                bucket = self._buckets[self._times[0]]
+            while self._times and self._times[0][0] <= now:
+                bucket = self._buckets[self._times[0][1]]
                 while bucket:
                     item = bucket.popitem()[0]
                     item.wake = inf
@@ -116,7 +125,7 @@ class Deadlines:
                     else:
                         item.deadline = inf
                         item.expire(now)
-                del self._buckets[heappop(self._times)]
+                del self._buckets[heappop(self._times)[1]]
         finally:  # whatever expiring one raised, the others are still watched
-            if self._times and self._times[0] < self._timer_at:
-                self._schedule(self._times[0])
+            if self._times and self._times[0][0] < self._timer_at:
+                self._schedule(self._times[0][0])

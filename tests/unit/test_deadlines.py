@@ -49,6 +49,28 @@ class DeadlineTests(SynchronousTestCase):
         self.pass_time(2.5)
         self.assertEqual(len(item.expired), 1)
 
+    def test_back_and_forth_is_an_assignment(self) -> None:
+        """The deadlines of a connection in use are equally far away, again and again: its bucket stays the right one."""
+        for seconds in (2.0, 60.0):
+            item = Item()
+            self.deadlines.set(item, self.clock.seconds() + seconds)
+            for _ in range(20):
+                self.clock.advance(0.001)
+                self.assertGreaterEqual(self.clock.seconds() + seconds, item.wake)
+            self.deadlines.drop(item)
+
+    def test_any_time_ends(self) -> None:
+        """Times at the very edges of buckets: each item expires once, on time, and looking comes to an end."""
+        for number in range(1, 400):
+            item = Item()
+            when = self.clock.seconds() + number * 0.1
+            self.deadlines.set(item, when)
+            for at in (when - 1e-9, when, when + 1e-9):
+                self.clock.advance(max(0.0, at - self.clock.seconds()))
+                self.assertTrue(not item.expired or self.clock.seconds() >= when)
+            self.clock.advance(1.1)
+            self.assertEqual(len(item.expired), 1, number)
+
     def test_earlier(self) -> None:
         item, other = Item(), Item()
         self.deadlines.set(item, 60.0)
