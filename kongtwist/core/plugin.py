@@ -33,6 +33,7 @@ class Plugin:
     )
     config: ClassVar[Mapping[str, Field] | Record] = {}  #: configuration fields, in order (entities/schema.py)
     config_checks: ClassVar[tuple[Any, ...]] = ()  #: entity checks over the whole configuration
+    example: ClassVar[Mapping[str, Any]] = {}  #: a valid configuration, for the documentation
     entities: ClassVar[tuple[Any, ...]] = ()  #: entities the plugin brings (credentials...)
 
     def compile(self, conf: Row, plugin: Row) -> Any:

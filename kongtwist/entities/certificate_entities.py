@@ -13,12 +13,17 @@ from .schema import Array, Foreign, Row, String, Uuid
 __all__ = ["CA_CERTIFICATES", "CERTIFICATES", "SNIS"]
 
 
+_CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB...\n-----END CERTIFICATE-----\n"
+_KEY = "-----BEGIN PRIVATE KEY-----\nMIIE...\n-----END PRIVATE KEY-----\n"
+
+
 def _pem(text: str, check: Any, **attrs: Any) -> String:
     return String(referenceable=True, checks=(check,), text=text, **attrs)
 
 
 def _matching(certificate: str, key: str, message: str) -> Custom:
     def wrong(row: Row) -> str | None:
+        """The key is the certificate's."""
         if is_reference(row[certificate]) or is_reference(row[key]):
             return None
         return None if rule.key_matches(row[certificate], row[key]) else message
@@ -27,6 +32,7 @@ def _matching(certificate: str, key: str, message: str) -> Custom:
 
 
 def _same_type(row: Row) -> str | None:
+    """Certificate and alternative certificate differ in their keys' type."""
     if is_reference(row["cert"]) or is_reference(row["cert_alt"]):
         return None
     kinds = [rule.key_kind(row[name]) for name in ("cert", "cert_alt")]
@@ -59,6 +65,8 @@ CERTIFICATES = Entity(
         _matching("cert_alt", "key_alt", "alternative certificate does not match key"),
         Custom(("cert", "cert_alt"), _same_type),
     ],
+    text="A certificate with its key: shown to clients for some server names, or to upstreams.",
+    example={"cert": _CERTIFICATE, "key": _KEY, "snis": ["shop.example.com"]},
 )  # fmt: skip
 
 SNIS = Entity(
@@ -73,6 +81,8 @@ SNIS = Entity(
         "certificate": Foreign("certificates", required=True, text="The certificate shown for it."),
     },
     endpoint_key="name",
+    text="A TLS server name and the certificate that is shown for it.",
+    example={"name": "shop.example.com", "certificate": {"id": "7fca84d6-7d37-4a74-a7b0-93e576089a41"}},
 )
 
 CA_CERTIFICATES = Entity(
@@ -86,4 +96,6 @@ CA_CERTIFICATES = Entity(
     },
     checks=[Custom(("cert",), rule.ca_error)],
     transform=lambda row: row | {"cert_digest": rule.digest(row["cert"])},
+    text="A certificate authority that may vouch for upstreams or clients.",
+    example={"cert": _CERTIFICATE},
 )

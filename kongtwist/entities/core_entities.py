@@ -44,6 +44,7 @@ def _milliseconds(what: str) -> Integer:
 
 
 def _url_error(value: str) -> str | None:
+    """A URL."""
     try:
         urlsplit(value)
     except ValueError as error:
@@ -130,7 +131,13 @@ SERVICES = Entity(
             for field in ("client_certificate", "tls_verify", "tls_verify_depth", "ca_certificates")
         ),
     ],
-    shorthands={"url": Shorthand(String(checks=(_url_error,)), _expand_url)},
+    shorthands={
+        "url": Shorthand(
+            String(checks=(_url_error,), text="Sets protocol, host, port and path at once; never shown."), _expand_url
+        )
+    },
+    text="Where requests go: the address of an upstream, and how it is talked to.",
+    example={"name": "orders", "url": "http://orders.internal:8080/api", "read_timeout": 10000, "tags": ["shop"]},
 )  # fmt: skip
 
 # -- routes --------------------------------------------------------------------------------------------------------------
@@ -290,6 +297,9 @@ ROUTES = Entity(
     endpoint_key="name",
     subschema_key="protocols",
     subschema=_route_subschema,
+    variants=_ROUTE_SUBSCHEMAS,
+    text="Which requests go to a service: all that match every one of its rules.",
+    example={"name": "orders-api", "paths": ["/orders"], "methods": ["GET", "POST"], "service": {"name": "orders"}},
     checks=[
         Conditional(
             "protocols",
@@ -321,6 +331,8 @@ CONSUMERS = Entity(
     },
     endpoint_key="username",
     checks=[AtLeastOneOf("custom_id", "username")],
+    text="Somebody who uses services, known by credentials.",
+    example={"username": "alice", "custom_id": "4711", "tags": ["gold"]},
 )
 
 # -- tags ------------------------------------------------------------------------------------------------------------------
@@ -333,5 +345,6 @@ TAGS = Entity(
         "entity_id": String(required=True, auto=True, uuid=True, text="Id of the row that carries it."),
     },
     endpoint_key="tag",
+    text="A label and a row that carries it.",
     stored=False,
 )

@@ -49,6 +49,9 @@ class Entity:
         admin_name: collection path when it is not ``name``; ``nested_name``: the same below a parent.
         ttl: rows may expire (``ttl`` in the body, seconds).
         transform: last change to a row before it is stored.
+        variants: the subschemas there are, by the value that chooses them.
+        text: what a row is.
+        example: what a client may send to create one, for the documentation.
         stored: False for entities that are views of others (tags).
         plugin: the plugin that brings it.
     """
@@ -68,12 +71,16 @@ class Entity:
         nested_name: str | None = None,
         ttl: bool = False,
         transform: Callable[[Row], Row] | None = None,
+        variants: Mapping[str, Subschema] | None = None,
+        text: str = "",
+        example: Mapping[str, Any] | None = None,
         stored: bool = True,
         plugin: str | None = None,
     ) -> None:
         self.name, self.fields, self.endpoint_key = name, dict(fields), endpoint_key
         self.checks, self.shorthands = tuple(checks), dict(shorthands or {})
         self.subschema_key, self.subschema = subschema_key, subschema
+        self.variants, self.text, self.example = dict(variants or {}), text, dict(example or {})
         self.cache_key = tuple(cache_key)
         self.admin_name = admin_name or name
         self.nested_name = nested_name or self.admin_name

@@ -64,5 +64,6 @@ FILTER_CHAINS = Entity(
         AtLeastOneOf("service", "route"),
         _NotEnabled(("filters",), lambda row: "wasm support is not enabled", all_set=False),
     ],
+    text="WebAssembly filters of a route or service. WebAssembly is not supported: none can be made.",
     stored=False,
 )  # fmt: skip

@@ -19,6 +19,7 @@ __all__ = ["KEYS", "KEY_SETS", "jwk_error"]
 MAX_RSA = 16384
 """Bits of the largest RSA key that is looked at (OpenSSL's own limit): checking grows with the cube of the length."""
 
+_PUBLIC = "-----BEGIN PUBLIC KEY-----\nMIIB...\n-----END PUBLIC KEY-----\n"
 _UNUSABLE = "could not load JWK, likely not a valid key"
 
 
@@ -163,6 +164,7 @@ def jwk_error(text: str, kid: str | None) -> str | None:
 
 
 def _key_error(row: Row) -> ErrorTree:
+    """A JSON Web Key is one, and its kid is the row's."""
     jwk, pem = row.get("jwk"), row.get("pem")
     if isinstance(jwk, str) and not is_reference(jwk):
         return jwk_error(jwk, row.get("kid"))
@@ -181,6 +183,8 @@ KEY_SETS = Entity(
     },
     endpoint_key="name",
     admin_name="key-sets",
+    text="A set of keys.",
+    example={"name": "partners"},
 )
 
 KEYS = Entity(
@@ -209,4 +213,6 @@ KEYS = Entity(
         AtLeastOneOf("jwk", "pem", told=("pem", "jwk")),
         Custom(("jwk", "pem", "kid"), _key_error, all_set=False),
     ],
+    text="A key for signing or encrypting, as a JSON Web Key or in PEM form.",
+    example={"name": "partner-1", "kid": "2026-01", "pem": {"public_key": _PUBLIC}, "set": {"name": "partners"}},
 )  # fmt: skip

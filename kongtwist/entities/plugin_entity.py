@@ -33,6 +33,12 @@ def _subschema(plugin: Any) -> Subschema:
     return Subschema(fields, plugin.config_checks)
 
 
+def _example(plugins: Mapping[str, Any]) -> dict[str, Any]:
+    """A plugin as an example of all."""
+    name = min(plugins, key=lambda each: (each != "rate-limiting", each), default=None)
+    return {} if name is None else {"name": name, "config": dict(plugins[name].example)}
+
+
 def plugins_entity(plugins: Mapping[str, Any]) -> Entity:
     """The entity for these plugins.
 
@@ -69,6 +75,9 @@ def plugins_entity(plugins: Mapping[str, Any]) -> Entity:
         endpoint_key="instance_name",
         subschema_key="name",
         subschema=subschema,
+        variants=schemas,
+        text="A plugin that is switched on, for all requests or for those of a service, route or consumer.",
+        example=_example(plugins),
         cache_key=("name", "route", "service", "consumer"),
     )  # fmt: skip
 

@@ -16,6 +16,7 @@ _HASHES = ["none", "consumer", "ip", "header", "cookie", "path", "query_arg", "u
 
 
 def _upstream_name(value: str) -> str | None:
+    """A host name, not an address, without a port."""
     name, port = rule.split_port(value)
     if rule._ip(value) or rule._ip(name):
         return f"Invalid name ('{value}'); no ip addresses allowed"
@@ -173,6 +174,8 @@ UPSTREAMS = Entity(
         "algorithm": Shorthand(String(), _set_algorithm),
         "hash_on": Shorthand(String(), _set_hash_on),
     },
+    text="A name that stands for several targets, among which requests are shared.",
+    example={"name": "orders.internal", "algorithm": "least-connections", "tags": ["shop"]},
 )  # fmt: skip
 
 
@@ -186,6 +189,7 @@ def target_with_port(value: str) -> str:
 
 
 def _target(value: str) -> str | None:
+    """A host name or address, with a port or not."""
     return (
         f"Invalid target ('{value}'); not a valid hostname or ip address"
         if rule.host_with_optional_port(value)
@@ -207,4 +211,6 @@ TARGETS = Entity(
     endpoint_key="target",
     cache_key=("upstream", "target"),
     transform=lambda row: row | {"target": target_with_port(row["target"])},
+    text="An address that takes a share of an upstream's requests.",
+    example={"target": "10.0.0.7:8080", "weight": 100, "upstream": {"name": "orders.internal"}},
 )

@@ -46,6 +46,9 @@ VAULTS = Entity(
     endpoint_key="prefix",
     subschema_key="name",
     subschema=_subschema,
+    variants=_SCHEMAS,
+    text="A place secrets come from; fields that may be references name it by its prefix.",
+    example={"prefix": "shop-secrets", "name": "env", "config": {"prefix": "SHOP_"}, "description": "Secrets of the shop"},
 )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ class CorrelationId(Plugin):
 
     name = "correlation-id"
     priority = 100001
+    example = {"header_name": "X-Request-ID", "echo_downstream": True}
     config = {
         "header_name": String(default="Kong-Request-ID", text="Header the id travels in."),
         "generator": String(

@@ -36,6 +36,7 @@ class IpRestriction(Plugin):
     priority = 990
     protocols = ("http", "https", "tcp", "tls", "grpc", "grpcs")
     protocols_allowed = ("grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp")
+    example = {"allow": ["10.0.0.0/8", "192.168.1.7"]}
     config = {
         "allow": Array(
             String(checks=(ip_or_cidr,)), text="Addresses and CIDR ranges let in; null or empty: all not denied."

@@ -30,6 +30,8 @@ CREDENTIALS = Entity(
     nested_name="key-auth",
     ttl=True,
     plugin="key-auth",
+    text="An API key of a consumer, for the plugin key-auth.",
+    example={"key": "kT9wV2q6", "consumer": {"username": "alice"}, "ttl": 86400},
 )
 """API keys. ``ttl`` in the body: seconds until the key is refused; none or 0: for ever."""
 
@@ -69,6 +71,7 @@ class KeyAuth(Plugin):
     name = "key-auth"
     priority = 1250
     scopes = ("service", "route")
+    example = {"key_names": ["apikey"], "hide_credentials": True}
     config = {
         "key_names": Array(
             String(checks=(header_name,)), required=True, default=["apikey"],

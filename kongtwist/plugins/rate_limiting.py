@@ -55,7 +55,7 @@ def _alias(name: str, kind: type[Field], **attrs: Any) -> tuple[str, Shorthand]:
 
 
 def _limits_in_order(conf: Row) -> str | None:
-    """A longer period may not have a lower limit; sync_rate goes with Redis."""
+    """No lower limit for a longer period; a sync_rate only with policy redis."""
     periods = [name for name in PERIODS if conf.get(name) is not None]
     for at, shorter in enumerate(periods):
         for longer in periods[at + 1 :]:
@@ -181,6 +181,7 @@ class RateLimiting(Plugin):
     name = "rate-limiting"
     priority = 910
     config = CONFIG
+    example = {"minute": 100, "policy": "local"}
     config_checks = (
         AtLeastOneOf(*(f"config.{name}" for name in PERIODS)),
         _requires("config.policy", "redis", "config.redis.host"),

@@ -44,6 +44,7 @@ class RequestTermination(Plugin):
 
     name = "request-termination"
     priority = 2
+    example = {"status_code": 503, "message": "Back at noon"}
     config = Config(
         {
             "status_code": Integer(required=True, default=503, between=[100, 599], text="HTTP status of the answer."),
