@@ -21,6 +21,7 @@ from typing import Any
 
 from .exchange import Answer, Exchange, Row
 from .plugin import Plugin
+from .secrets import Secrets
 
 __all__ = [
     "EMPTY_CHAIN", "BodyFilter", "Chain", "ChainBuilder", "Compiled", "PluginFailed", "build_chain", "is_cancelled",
@@ -72,12 +73,18 @@ _REFUSED = Refused()
 
 
 class Compiled:
-    """One plugin row, ready to run: ``plugin`` and the ``conf`` its phases get. Compared by identity."""
+    """One plugin row, ready to run: ``plugin`` and the ``conf`` its phases get. Compared by identity.
 
-    __slots__ = ("conf", "name", "plugin", "priority", "row")
+    Attributes:
+        row: the row as stored, with its references to secrets.
+        emptied: sentences about fields whose references stand for nothing.
+    """
 
-    def __init__(self, row: Row, plugin: Plugin | None) -> None:
+    __slots__ = ("conf", "emptied", "name", "plugin", "priority", "row")
+
+    def __init__(self, row: Row, plugin: Plugin | None, secrets: Secrets | None = None) -> None:
         self.row = row
+        self.emptied: list[str] = []
         self.name: str = row["name"]
         self.plugin: Plugin = _REFUSED
         self.priority = _REFUSED.priority if plugin is None else plugin.priority
@@ -85,6 +92,8 @@ class Compiled:
             self.conf = self._refusal("no such plugin is loaded; name it in the property 'plugins'")
             return
         try:
+            if secrets is not None:
+                row, self.emptied = secrets.resolved("plugins", row)
             self.conf = plugin.compile(row["config"], row)
         except Exception as error:  # noqa: BLE001 - a broken configuration closes its routes, not the gateway
             self.conf = self._refusal(str(error) or repr(error))
@@ -96,9 +105,11 @@ class Compiled:
         return {"why": sentence, "reported": False}
 
     @property
-    def refusal(self) -> str | None:
-        """Why this row cannot run, as a sentence; None when it can."""
-        return str(self.conf["why"]) if self.plugin is _REFUSED else None
+    def faults(self) -> list[str]:
+        """Sentences about why this row cannot run, or runs without a field."""
+        if self.plugin is _REFUSED:
+            return [str(self.conf["why"])]
+        return [f"plugin {self.name} ({self.row.get('id')}): {sentence}" for sentence in self.emptied]
 
 
 class Step:
@@ -173,13 +184,13 @@ class Chain:
         self._rewrite = _calls(rewrite, "rewrite")
 
     @property
-    def refusals(self) -> list[str]:
-        """Sentences about rows that cannot run, for the log."""
+    def faults(self) -> list[str]:
+        """Sentences about rows that cannot run, or run without a field, for the log."""
         found = [step.default for step in self.steps if step.default is not None]
         for step in self.steps:
             for scoped in (step.scoped, step.consumers):
                 found.extend((scoped or {}).values())
-        return [each.refusal for each in found if each.refusal]
+        return [sentence for each in found for sentence in each.faults]
 
     def run_rewrite(self, exchange: Exchange) -> Answer | Awaitable[Answer | None] | None:
         """Run the rewrite phase (global plugins only)."""
@@ -360,11 +371,19 @@ class ChainBuilder:
         plugins: loaded plugins by name.
         previous: the builder of the configuration before: rows that are the same objects keep what was compiled for
             them, and chains that did not change stay the same objects.
+        secrets: what references in configurations stand for; when it is another one than before, rows with references
+            are compiled anew. None: there are none.
     """
 
     def __init__(
-        self, rows: Iterable[Row], plugins: Mapping[str, Plugin], previous: ChainBuilder | None = None
+        self,
+        rows: Iterable[Row],
+        plugins: Mapping[str, Plugin],
+        previous: ChainBuilder | None = None,
+        secrets: Secrets | None = None,
     ) -> None:
+        self._secrets = secrets
+        self._others = previous is not None and previous._secrets is not secrets
         self._previous = previous._chains if previous is not None else {}
         known = previous._compiled if previous is not None else {}
         self._compiled: dict[str, Compiled] = {}
@@ -377,8 +396,8 @@ class ChainBuilder:
 
     def _add(self, row: Row, plugins: Mapping[str, Plugin], known: Mapping[str, Compiled]) -> None:
         compiled = known.get(row["id"])
-        if compiled is None or compiled.row is not row:
-            compiled = Compiled(row, plugins.get(row["name"]))
+        if compiled is None or compiled.row is not row or (self._others and self._refers(row)):
+            compiled = Compiled(row, plugins.get(row["name"]), self._secrets)
         self._compiled[row["id"]] = compiled
         scope = (_id(row["route"]), _id(row["service"]))
         consumer = _id(row["consumer"])
@@ -386,6 +405,9 @@ class ChainBuilder:
             self._plain.setdefault(scope, {})[row["name"]] = compiled
         else:
             self._consumers.setdefault(scope, {}).setdefault(row["name"], {})[consumer] = compiled
+
+    def _refers(self, row: Row) -> bool:
+        return self._secrets is not None and self._secrets.refers("plugins", row)
 
     @property
     def global_chain(self) -> Chain:

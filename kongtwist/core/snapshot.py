@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..entities.references import is_reference
 from .balancer import Balancer
 from .chain import Chain, ChainBuilder
 from .compiled import HTTP_PROTOCOLS, CompiledRoute, UpstreamTLS
 from .router import Router
+from .secrets import Secrets, Unusable
 from .tables import Tables, differences
 
 if TYPE_CHECKING:
@@ -26,9 +28,11 @@ __all__ = ["CompiledRoute", "Snapshot", "UpstreamTLS"]
 class _Touched:
     """What changes make it necessary to compile again."""
 
-    __slots__ = ("chains", "every_route", "routes", "services", "upstreams")
+    __slots__ = ("certificates", "chains", "every_route", "routes", "services", "upstreams", "vaults")
 
     def __init__(self) -> None:
+        self.certificates: set[str] = set()
+        self.vaults = False
         self.routes: set[str] = set()
         self.services: set[str] = set()
         self.upstreams: set[str] = set()
@@ -46,7 +50,17 @@ class Snapshot:
         global_chain: plugins of a request without a route.
     """
 
-    __slots__ = ("_chains", "_plugins", "_tables", "balancers", "global_chain", "router", "version")
+    __slots__ = (
+        "_certificates",
+        "_chains",
+        "_plugins",
+        "_secrets",
+        "_tables",
+        "balancers",
+        "global_chain",
+        "router",
+        "version",
+    )
 
     def __init__(
         self,
@@ -56,6 +70,8 @@ class Snapshot:
         chains: ChainBuilder,
         balancers: dict[str, Balancer],
         router: Router,
+        secrets: Secrets,
+        certificates: dict[str, tuple[Row, list[str]]],
     ) -> None:
         self.version = version
         self.balancers = balancers
@@ -64,6 +80,8 @@ class Snapshot:
         self._tables = tables
         self._plugins = plugins
         self._chains = chains
+        self._secrets = secrets
+        self._certificates = certificates  # those with references: id -> (the row with their values, what is wrong)
 
     @classmethod
     def build(
@@ -82,16 +100,19 @@ class Snapshot:
         if previous is None or previous._plugins is not plugins:
             version = 0 if previous is None else previous.version
             chains = ChainBuilder((), plugins)
-            previous = cls(version, Tables({}), plugins, chains, {}, Router.build())
+            previous = cls(version, Tables({}), plugins, chains, {}, Router.build(), Secrets((), plugins), {})
         return previous.apply(differences(previous.rows, dataset))
 
     def apply(self, changes: Sequence[Change]) -> Snapshot:
         """The snapshot after these changes. Rows must not be changed afterwards."""
         tables = self._tables.changed(changes)
         touched = self._touched(changes, tables)
-        chains = self._chains
+        secrets, chains = self._secrets, self._chains
+        if touched.vaults:
+            secrets = secrets.changed(tables.rows["vaults"].values())
+        certificates = self._resolved_certificates(touched, tables, secrets)
         if touched.chains:
-            chains = ChainBuilder(tables.rows["plugins"].values(), self._plugins, chains)
+            chains = ChainBuilder(tables.rows["plugins"].values(), self._plugins, chains, secrets)
         balancers = self._balancers(touched, tables)
         if touched.every_route:
             dirty: Iterable[str] = tables.rows["routes"].keys() | self.routes.keys()
@@ -99,8 +120,8 @@ class Snapshot:
             dirty = touched.routes
             for service_id in touched.services:
                 dirty.update(row["id"] for row in tables.many("routes", "service", service_id))
-        router = self._routed(dirty, tables, chains, balancers)
-        return Snapshot(self.version + 1, tables, self._plugins, chains, balancers, router)
+        router = self._routed(dirty, tables, chains, balancers, certificates)
+        return Snapshot(self.version + 1, tables, self._plugins, chains, balancers, router, secrets, certificates)
 
     # -- looking things up -------------------------------------------------------------------------------------------
 
@@ -123,7 +144,8 @@ class Snapshot:
         return self._tables.many(entity, field, value)
 
     def certificate_for(self, sni: str | None) -> Row | None:
-        """The certificate row for a TLS server name, or None for the node's default certificate.
+        """The certificate row for a TLS server name, or None for the node's default certificate (also in place of one
+        whose references stand for nothing).
 
         Exact name, then ``*.domain``, then ``domain.*`` (the star is one label), then the SNI ``*``.
         """
@@ -136,7 +158,8 @@ class Snapshot:
         for name in names:
             found = self._tables.one("snis", "name", name)
             if found is not None:
-                return self._tables.rows["certificates"].get(found["certificate"]["id"])
+                row = _certificate(found["certificate"]["id"], self._tables, self._certificates)
+                return None if row is None or is_reference(row.get("cert")) or is_reference(row.get("key")) else row
         return None
 
     @property
@@ -144,8 +167,9 @@ class Snapshot:
         """Sentences for the log: routes that can never match, plugins that cannot run."""
         chains = {id(route.chain): route.chain for route in self.routes.values()}
         chains[id(self.global_chain)] = self.global_chain
-        refusals = dict.fromkeys(sentence for chain in chains.values() for sentence in chain.refusals)
-        return [*self.router.faults, *refusals]
+        found = dict.fromkeys(sentence for chain in chains.values() for sentence in chain.faults)
+        certificates = [sentence for _, sentences in self._certificates.values() for sentence in sentences]
+        return [*self.router.faults, *found, *certificates]
 
     # -- what changed ------------------------------------------------------------------------------------------------
 
@@ -184,7 +208,10 @@ class Snapshot:
                 touched.services.add(row["service"]["id"])
             else:
                 touched.every_route = True
+        elif entity == "vaults":
+            touched.vaults = touched.chains = touched.every_route = True
         elif entity == "certificates":
+            touched.certificates.add(row["id"])
             for user, users in (("services", touched.services), ("upstreams", touched.upstreams)):
                 users.update(each["id"] for each in tables.many(user, "client_certificate", row["id"]))
         elif entity == "ca_certificates":
@@ -193,6 +220,28 @@ class Snapshot:
                     touched.services.add(service["id"])
 
     # -- compiling ---------------------------------------------------------------------------------------------------
+
+    def _resolved_certificates(
+        self, touched: _Touched, tables: Tables, secrets: Secrets
+    ) -> dict[str, tuple[Row, list[str]]]:
+        """Certificates that hold references, with their values. One that cannot be used keeps its references: what
+        needs it then fails, and nobody goes on without it."""
+        rows = tables.rows["certificates"]
+        dirty: Iterable[str] = rows.keys() if touched.vaults else touched.certificates
+        if not dirty:
+            return self._certificates
+        found = {key: known for key, known in self._certificates.items() if key in rows}
+        for key in dirty:
+            row = rows.get(key)
+            if row is None or not secrets.refers("certificates", row):
+                found.pop(key, None)
+                continue
+            try:
+                resolved, sentences = secrets.resolved("certificates", row)
+            except Unusable as error:
+                resolved, sentences = row, [str(error)]
+            found[key] = resolved, [f"certificate {key}: {sentence}" for sentence in sentences]
+        return found
 
     def _balancers(self, touched: _Touched, tables: Tables) -> dict[str, Balancer]:
         if not touched.upstreams:
@@ -208,14 +257,19 @@ class Snapshot:
         return balancers
 
     def _routed(
-        self, dirty: Iterable[str], tables: Tables, chains: ChainBuilder, balancers: Mapping[str, Balancer]
+        self,
+        dirty: Iterable[str],
+        tables: Tables,
+        chains: ChainBuilder,
+        balancers: Mapping[str, Balancer],
+        certificates: Mapping[str, tuple[Row, list[str]]],
     ) -> Router:
         removed: list[str] = []
         added: list[CompiledRoute] = []
         for route_id in dirty:
             row = tables.rows["routes"].get(route_id)
             old = self.routes.get(route_id)
-            new = None if row is None else _compile(row, tables, chains, balancers, old)
+            new = None if row is None else _compile(row, tables, chains, balancers, certificates, old)
             if new is old:
                 continue
             if new is None:
@@ -230,6 +284,7 @@ def _compile(
     tables: Tables,
     chains: ChainBuilder,
     balancers: Mapping[str, Balancer],
+    certificates: Mapping[str, tuple[Row, list[str]]],
     old: CompiledRoute | None,
 ) -> CompiledRoute | None:
     """The compiled route, the old one if nothing changed, or None where the route does not serve (Kong: a disabled
@@ -246,18 +301,26 @@ def _compile(
             return None
         upstream = tables.one("upstreams", "name", service["host"])
         balancer = None if upstream is None else balancers.get(upstream["id"])
-        tls = _upstream_tls(service, upstream, tables)
+        tls = _upstream_tls(service, upstream, tables, certificates)
     chain = chains.chain(row["id"], None if service is None else service["id"])
     if old is not None and old.same(row, service, balancer, chain, tls):
         return old
     return CompiledRoute(row, service, balancer, chain, tls)
 
 
-def _upstream_tls(service: Row, upstream: Row | None, tables: Tables) -> UpstreamTLS | None:
+def _certificate(key: str, tables: Tables, resolved: Mapping[str, tuple[Row, list[str]]]) -> Row | None:
+    """A certificate's row with the values of its references."""
+    known = resolved.get(key)
+    return tables.rows["certificates"].get(key) if known is None else known[0]
+
+
+def _upstream_tls(
+    service: Row, upstream: Row | None, tables: Tables, certificates: Mapping[str, tuple[Row, list[str]]]
+) -> UpstreamTLS | None:
     if service["protocol"] not in ("https", "wss", "grpcs", "tls"):
         return None
     own = service.get("client_certificate") or (upstream or {}).get("client_certificate")
-    certificate = tables.rows["certificates"].get(own["id"]) if own else None
+    certificate = _certificate(own["id"], tables, certificates) if own else None
     authorities = tables.rows["ca_certificates"]
     trusted = tuple(authorities[each] for each in service.get("ca_certificates") or () if each in authorities)
     return UpstreamTLS(certificate, service.get("tls_verify"), service.get("tls_verify_depth"), trusted)

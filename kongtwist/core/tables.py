@@ -13,6 +13,7 @@ __all__ = ["CORE_ENTITIES", "Tables", "differences"]
 
 CORE_ENTITIES = (
     "services", "routes", "consumers", "plugins", "upstreams", "targets", "certificates", "snis", "ca_certificates",
+    "vaults", "key_sets", "keys",
 )  # fmt: skip
 """Entities whose tables are always there, empty or not."""
 
