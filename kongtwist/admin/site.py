@@ -14,6 +14,7 @@ from twisted.web.server import Site
 from ..entities import Entity
 from .guard import Guard
 from .node import NodeFacts, Plugins, Ready, Root, Status, fixed_paths
+from .openapi import OpenAPI
 from .rows import CollectionResource
 from .special import Special
 from .web import AdminRequest, Call, JSONResource, Missing, walk
@@ -71,7 +72,7 @@ class AdminResource(Resource):
         api: Any = _Api(storage, registry, facts, guard)
         api.published, api.now, api.declarative_text = published, now, declarative_text
         api.configuration_hash = lambda: _hash(storage.load())
-        below = fixed_paths(api)
+        below = {"openapi.json": OpenAPI(api), **fixed_paths(api)}
         for entity in registry.values():
             if entity.stored and entity.name != "targets":
                 made = Plugins if entity.name == "plugins" else CollectionResource

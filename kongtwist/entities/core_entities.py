@@ -346,5 +346,6 @@ TAGS = Entity(
     },
     endpoint_key="tag",
     text="A label and a row that carries it.",
+    example={"tag": "gold", "entity_name": "consumers", "entity_id": "5f1e2d3c-0000-4000-8000-000000000001"},
     stored=False,
 )

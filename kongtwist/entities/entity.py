@@ -254,6 +254,17 @@ class Entity:
 
     # -- documentation ---------------------------------------------------------------------------------------------------
 
+    def sample(self, *, now: float, new_id: Callable[[], str]) -> Row:
+        """A row as it is shown when it was made from the entity's example; references are new ids."""
+        given, ttl = self._split_ttl(self.example)
+        row = self._filled(self._expand(given))
+        self._auto(row, now, new_id)
+        for name in self.foreign:
+            row[name] = None if row[name] is None else {"id": new_id()}
+        if ttl:
+            row["expires_at"] = now + ttl
+        return self.shown(row, now)
+
     def describe(self) -> Row:
         """The answer of ``/schemas/{name}``."""
         found: Row = {
@@ -269,7 +280,7 @@ class Config(Record):
     def __init__(
         self, fields: Mapping[str, Field], *, shorthands: Mapping[str, Shorthand] | None = None, **attrs: Any
     ) -> None:
-        super().__init__(fields, **attrs)
+        super().__init__(fields, **({"text": "Its configuration."} | attrs))
         self.shorthands = dict(shorthands or {})
 
 

@@ -67,18 +67,18 @@ _PLAIN_PATH = f"^/(?:{_CHAR}+(?:/{_CHAR}+)*/?)?$"
 
 def rule_text(check: Any) -> str:
     """A check in words: the first sentence of its documentation; empty for one that has none."""
-    return (getattr(check, "__doc__", None) or "").strip().partition("\n")[0].rstrip(".")
+    return (getattr(check, "__doc__", None) or "").strip().partition("\n")[0].rstrip(".").replace("``", "'")
 
 
 def field_schema(field: Field, use: Use) -> Schema:
     """The JSON Schema of a field's values."""
     if isinstance(field, Field_eq_null) or field.attrs.get("eq", ...) is None:
-        return {"type": "null"}
+        return {"description": field.text, "type": "null"} if field.text else {"type": "null"}
     found: Schema = {}
     if field.text:
         found["description"] = field.text
     found.update(_typed(field, use))
-    if use is not Use.MERGE and field.default is not None:
+    if use is Use.WRITE and field.default is not None:
         found["default"] = field.default
     if "eq" in field.attrs:
         found["const"] = field.attrs["eq"]

@@ -13,6 +13,9 @@ from .schema import Any_, Boolean, Field, Foreign, Set, String, Timestamp, Uuid
 __all__ = ["config_of", "plugins_entity"]
 
 
+_PROTOCOLS_TEXT = "Protocols of requests it runs for."
+
+
 def config_of(plugin: Any) -> Config:
     """A plugin's configuration as a record."""
     config = plugin.config
@@ -24,11 +27,12 @@ def _subschema(plugin: Any) -> Subschema:
     fields: dict[str, Field] = {"config": config}
     for scope in ("route", "service", "consumer"):
         if scope not in plugin.scopes:
-            fields[scope] = Field_eq_null()
+            fields[scope] = Field_eq_null(text=f"Always null: this plugin is never for one {scope}.")
     fields["protocols"] = Set(
         String(one_of=list(getattr(plugin, "protocols_allowed", None) or plugin.protocols)),
         required=True,
         default=list(plugin.protocols),
+        text=_PROTOCOLS_TEXT,
     )
     return Subschema(fields, plugin.config_checks)
 
@@ -67,7 +71,7 @@ def plugins_entity(plugins: Mapping[str, Any]) -> Entity:
             "config": Any_(abstract=True, text="The plugin's configuration."),
             "protocols": Set(
                 String(one_of=PROTOCOLS), required=True, default=["grpc", "grpcs", "http", "https"],
-                text="Protocols of requests it runs for.",
+                text=_PROTOCOLS_TEXT,
             ),
             "enabled": Boolean(required=True, default=True, text="Whether it runs."),
             "tags": rule.tags(),
