@@ -1,27 +1,25 @@
 """Declarative configuration files: YAML or JSON, nested or flat, to rows (Kong 3.9, ``kong/db/schema/others``).
 
 A file is judged in two rounds, as Kong judges it: first every row by its schema, then, when all fit, uniqueness and
-references. Each round finds all of its faults. Ids that are not given are made from names, so that the same file gives
-the same rows every time (UUID version 5, RFC 9562 5.5).
+references. Each round finds all of its faults. Ids that are not given are made from names, and where there is no name from
+the row's content, so that the same file gives the same rows every time (UUID version 5, RFC 9562 5.5).
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from datetime import date
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4, uuid5
-
-import yaml
 
 from ..core.storage import Dataset
 from ..entities import Entity, EntityError
 from ..entities.paths import normalise
 from ..entities.schema import Row
+from .declarative_text import read_tree
 
-__all__ = ["FORMATS", "parse"]
+__all__ = ["FORMATS", "Declared", "declared", "parse", "settled"]
 
 FORMATS = ("1.1", "2.1", "3.0")
 """Values of ``_format_version``. Before 3.0 a regular expression in a path had no ``~``."""
@@ -35,9 +33,12 @@ _META: dict[str, tuple[type, str]] = {
     "_comment": (str, "expected a string"),
     "_ignore": (list, "expected an array"),
     "_info": (dict, "expected a record"),
+    "_workspace": (str, "expected a string"),
+    "parameters": (list, "expected an array"),
 }
-"""Members of the file that are no rows, and what they must be. ``_info`` is what decK leaves for itself. Every
-transformation of our rows gives the same when done twice, so ``_transform: false`` (done already) changes nothing."""
+"""Members of the file that are no rows, and what they must be. ``_info`` and ``_workspace`` are decK's, ``parameters`` is
+what Kong's export says of the cluster it comes from. Every transformation of our rows gives the same when done twice, so
+``_transform: false`` (done already) changes nothing."""
 
 _ROW_META = ("_comment", "_ignore")
 _PLAIN_PATH = re.compile(r"[a-zA-Z0-9._~/%-]*\Z")
@@ -46,6 +47,15 @@ _RESERVED = frozenset("!#$&'()*+,/:;=?@[]%")
 _PATTERN_SIGNS = frozenset(".^{}\\|")
 _PLACEHOLDER = "00000000-0000-4000-8000-000000000000"
 """Stands for a reference that leads nowhere while a row is held against its schema."""
+
+
+class Declared(NamedTuple):
+    """A row that a file gives."""
+
+    entity: str
+    row: Row
+    own: tuple[str, ...]
+    """Fields that the gateway has filled because the file does not give them: times, generated keys."""
 
 
 class _Item:
@@ -75,32 +85,56 @@ class _File:
         self.items: dict[str, list[_Item]] = {name: [] for name in registry}
         self.by_id: dict[str, dict[str, _Item]] = {name: {} for name in registry}
         self.by_name: dict[str, dict[str, _Item]] = {name: {} for name in registry}
+        self.namespaces = {name: uuid5(NAMESPACE, name) for name in registry}
+        self.nested = {name: _nested(registry, entity) for name, entity in registry.items()}
+        self.defaults: dict[str, dict[str, Any]] = {}
+        """decK's, by entity."""
+        self.tags: list[str] = []
+        """decK's: what every row of the file is tagged with beside its own tags."""
+        self.seen: dict[str, int] = {}
+        """How many rows without a name had the same content."""
         self.misfits: dict[Any, Any] = {}
         """Faults of the first round: by entity, position, field."""
         self.conflicts: dict[Any, Any] = {}
         """Faults of the second round."""
 
 
-def parse(text: str, registry: Mapping[str, Entity], *, now: float, new_id: Callable[[], str] | None = None) -> Dataset:
+def parse(
+    text: str | bytes, registry: Mapping[str, Entity], *, now: float, new_id: Callable[[], str] | None = None
+) -> Dataset:
     """A declarative file's rows.
 
     Args:
         text: YAML or JSON.
         registry: the entities.
         now: epoch seconds, for created_at.
-        new_id: makes ids of rows that nothing identifies.
+        new_id: makes what must be random: generated keys.
 
     Raises:
         EntityError: code 14, with all faults of a round and where they are.
     """
-    data = _loaded(text)
+    found: dict[str, dict[str, Row]] = {name: {} for name, entity in registry.items() if entity.stored}
+    for name, row, _ in declared(read_tree(text), registry, now=now, new_id=new_id):
+        found[name][row["id"]] = row
+    return found
+
+
+def declared(
+    tree: Mapping[str, Any], registry: Mapping[str, Entity], *, now: float, new_id: Callable[[], str] | None = None
+) -> list[Declared]:
+    """The rows of a file's tree, parents before children. Arguments and errors as `parse`."""
     file = _File(registry, new_id or (lambda: str(uuid4())))
-    version = data.get("_format_version")
+    version = tree.get("_format_version")
+    if isinstance(version, int | float) and not isinstance(version, bool):
+        version = f"{version:.1f}"
     if version is None:
         file.misfits["_format_version"] = "required field missing"
-    elif str(version) not in FORMATS:
+    elif version not in FORMATS:
         file.misfits["_format_version"] = f"expected one of: {', '.join(FORMATS)}"
-    for name, value in data.items():
+    _read_info(file, tree.get("_info"))
+    if tree.get("_workspace") not in (None, "default") and isinstance(tree["_workspace"], str):
+        file.misfits["_workspace"] = "expected one of: default"  # there are no others here
+    for name, value in tree.items():
         entity = registry.get(name)
         if name in _META:
             kind, words = _META[name]
@@ -110,59 +144,59 @@ def parse(text: str, registry: Mapping[str, Entity], *, now: float, new_id: Call
             file.misfits[name] = "unknown field"
         else:
             _collect(file, entity, value, (name,), None)
-    if version is not None and str(version) != "3.0":
+    if version != "3.0":
         for item in file.items["routes"]:
             if isinstance(paths := item.row.get("paths"), list):
                 item.row["paths"] = [_migrated(each) for each in paths]
     return _build(file, now)
 
 
-# -- reading -----------------------------------------------------------------------------------------------------------
+def settled(present: Dataset, rows: Iterable[Declared], now: float) -> Iterable[tuple[str, Row]]:
+    """Rows of a file as they are to be stored in place of what is there.
+
+    A row that is there already keeps what the gateway filled in (times, generated keys), and is the very same object when
+    nothing about it changes.
+
+    Args:
+        present: what is there.
+        rows: the file's.
+        now: epoch seconds, for updated_at.
+    """
+    nothing: Mapping[str, Row] = {}
+    for name, row, own in rows:
+        old = present.get(name, nothing).get(row["id"])
+        if old is not None:
+            for field in own:
+                if field in old:
+                    row[field] = old[field]
+            if row == old:
+                row = old
+            elif "updated_at" in own:
+                row["updated_at"] = int(now)
+        yield name, row
 
 
-def _loaded(text: str) -> dict[str, Any]:
-    """The text as a tree of what JSON knows."""
-    loader = getattr(yaml, "CSafeLoader", None)
-    try:
-        if text.lstrip().startswith("{"):
-            try:
-                return dict(_plain(json.loads(text)))
-            except ValueError:
-                pass  # YAML may begin with a brace too, and its faults are told with their place
-        if loader is None:  # the pure Python loader takes a minute where this one takes two seconds
-            raise _unreadable("PyYAML was installed without libyaml; install a build of it that has CSafeLoader")
-        data = _plain(yaml.load(text, Loader=loader))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        raise _unreadable(f"{mark.line + 1}:{mark.column + 1}: {error.problem}" if mark else str(error)) from error
-    except (ValueError, yaml.YAMLError) as error:
-        raise _unreadable(" ".join(str(error).split())) from error
-    except RecursionError:
-        raise _unreadable("nested too deeply") from None
-    if not isinstance(data, dict):
-        raise _unreadable("expected an object")
-    return data
+# -- collecting ----------------------------------------------------------------------------------------------------------
 
 
-def _unreadable(why: str) -> EntityError:
-    return EntityError.declarative({"error": f"failed parsing declarative configuration: {why}"})
-
-
-def _plain(value: Any) -> Any:
-    """YAML's other types (dates, sets, bytes, names that are no text) as what JSON would have had."""
-    if isinstance(value, dict):
-        return {name if isinstance(name, str) else _text(name): _plain(each) for name, each in value.items()}
-    if isinstance(value, list | set | tuple):
-        return [_plain(each) for each in value]
-    return value if value is None or isinstance(value, str | bool | int | float) else _text(value)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, date):
-        return value.isoformat()
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+def _read_info(file: _File, info: Any) -> None:
+    """What decK says about its own file: defaults of rows, and tags that it took out of every row."""
+    if not isinstance(info, dict):
+        return
+    tags, defaults = info.get("select_tags"), info.get("defaults")
+    if isinstance(tags, list) and all(isinstance(each, str) for each in tags):
+        file.tags = tags
+    elif tags is not None:
+        _put(file.misfits, ("_info", "select_tags"), "expected an array of strings")
+    if isinstance(defaults, dict):
+        for name in file.registry:
+            given = defaults.get(name.removesuffix("s"))
+            if isinstance(given, dict):
+                file.defaults[name] = given
+            elif given is not None:
+                _put(file.misfits, ("_info", "defaults", name.removesuffix("s")), "expected a record")
+    elif defaults is not None:
+        _put(file.misfits, ("_info", "defaults"), "expected a record")
 
 
 def _collect(file: _File, entity: Entity, rows: Any, path: tuple[Any, ...], parent: tuple[str, _Item] | None) -> None:
@@ -172,7 +206,7 @@ def _collect(file: _File, entity: Entity, rows: Any, path: tuple[Any, ...], pare
     if not isinstance(rows, list):
         _put(file.misfits, path, "expected an array")
         return
-    nested = _nested(file.registry, entity)
+    nested, defaults = file.nested[entity.name], file.defaults.get(entity.name)
     for at, given in enumerate(rows, 1):
         here = (*path, at)
         if isinstance(given, str) and parent is not None and entity.name == "snis":
@@ -187,10 +221,32 @@ def _collect(file: _File, entity: Entity, rows: Any, path: tuple[Any, ...], pare
                 _put(file.misfits, (*here, name), words)
         if parent is not None and row.pop(parent[0], None) is not None:
             _put(file.misfits, (*here, parent[0]), "value must be null")
+        if defaults is not None:
+            row = _with_defaults(row, defaults)
+        if file.tags and "tags" in entity.fields:
+            _add_tags(row, file.tags)
         item = _Item(entity, row, here, parent)
         file.items[entity.name].append(item)
         for name, (child, field) in nested.items():
             _collect(file, child, given.get(name), (*here, name), (field, item))
+
+
+def _with_defaults(row: Row, defaults: Mapping[str, Any]) -> Row:
+    """A row with decK's defaults where it gives nothing itself."""
+    found = dict(row)
+    for name, value in defaults.items():
+        own = found.get(name)
+        if own is None:
+            found[name] = value
+        elif isinstance(own, dict) and isinstance(value, dict):
+            found[name] = _with_defaults(own, value)
+    return found
+
+
+def _add_tags(row: Row, tags: list[str]) -> None:
+    own = row.get("tags")
+    if own is None or isinstance(own, list):
+        row["tags"] = [*(own or ()), *(each for each in tags if each not in (own or ()))]
 
 
 def _nested(registry: Mapping[str, Entity], entity: Entity) -> dict[str, tuple[Entity, str]]:
@@ -206,15 +262,16 @@ def _nested(registry: Mapping[str, Entity], entity: Entity) -> dict[str, tuple[E
 # -- building ----------------------------------------------------------------------------------------------------------
 
 
-def _build(file: _File, now: float) -> Dataset:
+def _build(file: _File, now: float) -> list[Declared]:
     """Give ids, resolve references, hold every row against its schema."""
     order = _parents_first(file.registry)
     for entity in order:
         for item in file.items[entity.name]:
             _identify(file, item)
-    found: dict[str, dict[str, Row]] = {entity.name: {} for entity in order}
+    found: list[Declared] = []
     for entity in order:
         taken: dict[tuple[str, Any], str] = {}
+        filled = [name for name, field in entity.fields.items() if field.auto and name != "id"]
         for item in file.items[entity.name]:
             _resolve(file, item)
             try:
@@ -223,7 +280,8 @@ def _build(file: _File, now: float) -> Dataset:
                 _put(file.misfits, item.path, error.fields if error.fields is not None else error.message)
                 continue
             _claim(file, item, row, taken)
-            found[entity.name][row["id"]] = row
+            own = tuple(name for name in filled if item.row.get(name) is None)
+            found.append(Declared(entity.name, row, own))
     if file.misfits or file.conflicts:
         raise EntityError.declarative(_lists(file.misfits or file.conflicts))
     return found
@@ -252,7 +310,9 @@ def _identify(file: _File, item: _Item) -> None:
     entity, row = item.entity, item.row
     if row.get("id") is None:
         key = _identity(item)
-        row["id"] = file.new_id() if key is None else str(uuid5(uuid5(NAMESPACE, entity.name), key))
+        if key is None:
+            key = _content(file, item)
+        row["id"] = str(uuid5(file.namespaces[entity.name], key))
     name, key_id = item.name(), row["id"]
     if not isinstance(key_id, str):
         return  # its schema says so
@@ -288,6 +348,35 @@ def _identity(item: _Item) -> str | None:
     return ":".join([row[key], *around, "*"])
 
 
+def _content(file: _File, item: _Item) -> str:
+    """What the id of a row is made from that has no name: all it says, where it stands, and which of several equal ones
+    it is. (Kong makes such ids at random; then every load of the same file would replace the row.)"""
+    said = dict(item.row)
+    for field, foreign in item.entity.foreign.items():
+        if item.parent is not None and item.parent[0] == field:
+            said[field] = item.parent[1].row["id"]
+        elif said.get(field) is not None:
+            target = _target(file, foreign.reference, said[field])
+            said[field] = None if target is None else target.row["id"]
+    for field in ("id", "created_at", "updated_at"):
+        said.pop(field, None)
+    text = json.dumps(said, sort_keys=True, default=str)
+    place = f"{item.entity.name}:{text}"
+    file.seen[place] = number = file.seen.get(place, 0) + 1
+    return f"{text}#{number}"
+
+
+def _target(file: _File, reference: str, value: Any) -> _Item | None:
+    """The row that a reference is to: by name or id, as text or in a record."""
+    names, ids = file.by_name[reference], file.by_id[reference]
+    if isinstance(value, dict):
+        keys = [value.get(each) for each in ("id", file.registry[reference].endpoint_key or "id", "name")]
+    else:
+        keys = [value]
+    found = (names.get(key) or ids.get(key) for key in keys if isinstance(key, str))
+    return next((each for each in found if each is not None), None)
+
+
 def _resolve(file: _File, item: _Item) -> None:
     """Turn references by name, by id or by place into ``{"id": ...}``."""
     if item.parent is not None:
@@ -296,14 +385,12 @@ def _resolve(file: _File, item: _Item) -> None:
         value = item.row.get(field)
         if value is None or (item.parent is not None and item.parent[0] == field):
             continue
-        key: Any = value
-        if isinstance(value, dict):
-            key = value.get("id", value.get(file.registry[foreign.reference].endpoint_key or "id"))
-        if not isinstance(key, str):
+        given = value if isinstance(value, dict) else {"id": value}
+        if not any(isinstance(given.get(each), str) for each in ("id", "name", *_key_of(file, foreign.reference))):
             _put(file.misfits, (*item.path, field), "expected a string")
             item.row[field] = {"id": _PLACEHOLDER}
             continue
-        target = file.by_name[foreign.reference].get(key) or file.by_id[foreign.reference].get(key)
+        target = _target(file, foreign.reference, value)
         item.row[field] = {"id": _PLACEHOLDER if target is None else target.row["id"]}
         if target is None:
             shown = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
@@ -311,6 +398,11 @@ def _resolve(file: _File, item: _Item) -> None:
             here = file.conflicts.setdefault(item.entity.name, {})
             faults = here.setdefault(item.name() or item.row["id"], [])
             faults.append(message)
+
+
+def _key_of(file: _File, reference: str) -> tuple[str, ...]:
+    key = file.registry[reference].endpoint_key
+    return () if key is None else (key,)
 
 
 def _claim(file: _File, item: _Item, row: Row, taken: dict[tuple[str, Any], str]) -> None:

@@ -63,15 +63,16 @@ class ObservedTests(DeclarativeTestCase):
                 self.assertEqual(ours, kongs, case["name"])
             else:
                 self.assertEqual(case["status"], 201, case["name"])
-                self.assertEqual(self.comparable(found), self.comparable(case["answer"]), case["name"])
+                made = {key for rows in case["answer"].values() for key in rows if UUID(key).version == 5}
+                self.assertEqual(self.comparable(found, made), self.comparable(case["answer"], made), case["name"])
 
-    def comparable(self, rows: Any) -> Any:
-        """Rows by id; without ids where Kong makes them at random (and we make some of them from keys)."""
+    def comparable(self, rows: Any, made: set[str]) -> Any:
+        """Rows by id; without ids where Kong makes them at random (and we make them from keys or content)."""
         return {
             name: sorted(
                 (
                     [
-                        key if self.entities[name].cache_key != ("key",) and UUID(key).version == 5 else "random",
+                        key if key in made else "random",
                         row | {"id": ""},
                     ]
                     for key, row in found.items()
@@ -164,13 +165,38 @@ class FormatTests(DeclarativeTestCase):
             self.assertEqual(self.only({"services": [{"host": "h"}]}, "services")["host"], "h")
 
     def test_types_that_json_does_not_have(self) -> None:
-        """Dates, numbers and truth values as names or values are taken as text or refused by the schema."""
-        row = self.only("_format_version: '3.0'\nservices: [{host: h, tags: [2024-01-02]}]", "services")
-        self.assertEqual(row["tags"], ["2024-01-02"])
+        """Dates, and numbers and truth values as names, are taken as text; what JSON cannot say is refused by the schema."""
+        row = self.only("_format_version: '3.0'\nservices: [{host: h, tags: [2024-01-02, 1:30]}]", "services")
+        self.assertEqual(row["tags"], ["2024-01-02", "1:30"])
         faults = self.faults("_format_version: '3.0'\nservices: [{host: h, 2: x, true: y, retries: .inf}]")
         self.assertEqual(
             faults["services"], [{"2": "unknown field", "true": "unknown field", "retries": "expected an integer"}]
         )
+
+    def test_what_deck_says_about_its_file(self) -> None:
+        """Defaults fill what rows leave out, and tags taken out of all rows are put back."""
+        found = self.parse({
+            "_info": {
+                "select_tags": ["team", "a"],
+                "defaults": {"service": {"port": 8080, "retries": 1}, "upstream": {"healthchecks": {"threshold": 5}}},
+            },
+            "_workspace": "default",
+            "services": [{"name": "s", "host": "h", "retries": 2, "tags": ["a", "b"]}],
+            "upstreams": [{"name": "u", "healthchecks": {"active": {"concurrency": 3}}, "targets": [{"target": "h:1"}]}],
+            "parameters": [{"key": "cluster_id", "value": "x"}],
+        })  # fmt: skip
+        ((_, service),) = found["services"].items()
+        self.assertEqual((service["port"], service["retries"], service["tags"]), (8080, 2, ["a", "b", "team"]))
+        ((_, upstream),) = found["upstreams"].items()
+        self.assertEqual((upstream["healthchecks"]["threshold"], upstream["tags"]), (5, ["team", "a"]))
+        self.assertEqual(upstream["healthchecks"]["active"]["concurrency"], 3)
+        ((_, target),) = found["targets"].items()
+        self.assertEqual(target["tags"], ["team", "a"])
+        faults = self.faults({"_info": {"select_tags": "a", "defaults": {"route": 1}}, "_workspace": "b"})
+        self.assertEqual(faults, {
+            "_info": {"select_tags": "expected an array of strings", "defaults": {"route": "expected a record"}},
+            "_workspace": "expected one of: default",
+        })  # fmt: skip
 
 
 class MeaningTests(DeclarativeTestCase):
@@ -242,15 +268,11 @@ class MeaningTests(DeclarativeTestCase):
         self.assertEqual(
             {UUID(key).version for name in ("upstreams", "targets", "plugins") for key in first[name]}, {5}
         )
-        nameless = {"services": [{"host": "h"}, {"host": "h"}]}
-        numbers = iter(range(9))
-        found = parse(
-            json.dumps({"_format_version": "3.0", **nameless}),
-            self.entities,
-            now=NOW,
-            new_id=lambda: f"00000000-0000-4000-8000-00000000000{next(numbers)}",
-        )
-        self.assertEqual(list(found["services"]), [f"00000000-0000-4000-8000-00000000000{at}" for at in (0, 1)])
+        nameless = {"services": [{"host": "h"}, {"host": "h"}, {"host": "g", "routes": [{"paths": ["/"]}]}]}
+        ids = [set(self.parse(nameless)[name]) for name in ("services", "routes")]
+        self.assertEqual([len(each) for each in ids], [3, 1])
+        turned = {"services": nameless["services"][::-1]}
+        self.assertEqual([set(self.parse(turned)[name]) for name in ("services", "routes")], ids)
         own = "3b9c1a5e-0d6a-4c5e-9d9b-6f1d2a3b4c5d"
         self.assertEqual(self.only({"services": [{"name": "s", "host": "h", "id": own}]}, "services")["id"], own)
 
