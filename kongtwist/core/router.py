@@ -104,7 +104,7 @@ class Router:
             routes: compiled routes; those with nothing to match by are left out.
             mapping: makes the mappings in which paths and prefixes are looked up; a test counts comparisons with it.
         """
-        return cls({}, {}, {}, {}, PrefixIndex({}, mapping), mapping).changed((), routes)
+        return cls({}, {}, {}, {}, PrefixIndex((), mapping), mapping).changed((), routes)
 
     def changed(self, removed: Iterable[str], added: Iterable[CompiledRoute]) -> Router:
         """A router without the routes of these ids and with these routes; a route added may replace one of its id."""

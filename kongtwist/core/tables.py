@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from .layers import Layers
+
 if TYPE_CHECKING:
     from .exchange import Row
     from .storage import Change
 
-__all__ = ["CORE_ENTITIES", "Tables", "differences"]
+__all__ = ["CORE_ENTITIES", "Move", "Moves", "Tables", "differences"]
 
 CORE_ENTITIES = (
     "services", "routes", "consumers", "plugins", "upstreams", "targets", "certificates", "snis", "ca_certificates",
@@ -17,7 +19,11 @@ CORE_ENTITIES = (
 )  # fmt: skip
 """Entities whose tables are always there, empty or not."""
 
-_Index = dict[Any, "tuple[Row, ...]"]
+_Index = Layers[Any, "tuple[Row, ...]"]
+Move = tuple["Row | None", "Row | None"]
+"""A row before and after."""
+Moves = dict[str, dict[str, Move]]
+"""Entity to id to what became of the row."""
 _NONE: tuple[Row, ...] = ()
 
 
@@ -50,7 +56,7 @@ class Tables:
         index = self._indexes.get((entity, field))
         if index is None:
             index = self._indexes[entity, field] = self._built(entity, field)
-        return index.get(value, _NONE)
+        return index.get(value, _NONE)  # type: ignore[no-any-return]
 
     def one(self, entity: str, field: str, value: Any) -> Row | None:
         """The row whose unique ``field`` is ``value``, or None."""
@@ -63,44 +69,59 @@ class Tables:
             value = _value(row, field)
             if value is not None:
                 lists.setdefault(value, []).append(row)
-        return {value: tuple(found) for value, found in lists.items()}
+        return Layers({value: tuple(found) for value, found in lists.items()})
 
     def changed(self, changes: Iterable[Change]) -> Tables:
         """Tables after these changes, with the same indexes."""
-        copies: dict[str, dict[str, Row]] = {}
-        moves: dict[str, list[tuple[Row | None, Row | None]]] = {}
+        other, _ = self.moved(changes)
+        return other
+
+    def moved(self, changes: Iterable[Change]) -> tuple[Tables, Moves]:
+        """Tables after these changes, and what became of each row that they name."""
+        moves: Moves = {}
         for _, entity, new, old in changes:
-            table = copies.get(entity)
-            if table is None:
-                table = copies[entity] = dict(self.rows.get(entity, {}))
             row = new if new is not None else old
             if row is None:
                 continue
-            before = table.pop(row["id"], None) if new is None else table.get(row["id"])
-            if new is not None:
-                table[row["id"]] = new
-            moves.setdefault(entity, []).append((before, new))
-        other = Tables({**self.rows, **copies})
+            its = moves.setdefault(entity, {})
+            known = its.get(row["id"])
+            before = self.rows.get(entity, {}).get(row["id"]) if known is None else known[0]
+            its[row["id"]] = (before, new)
+        rows = dict(self.rows)
+        for entity, its in moves.items():
+            table = rows.get(entity, {})
+            layers: Layers[str, Row] = table if isinstance(table, Layers) else Layers(dict(table))
+            put = {key: after for key, (_, after) in its.items() if after is not None}
+            rows[entity] = layers.changed(put, [key for key, (_, after) in its.items() if after is None])
+        other = Tables(rows)
         for (entity, field), index in self._indexes.items():
             other._indexes[entity, field] = _moved(index, field, moves[entity]) if entity in moves else index
-        return other
+        return other, moves
 
 
-def _moved(index: _Index, field: str, moves: list[tuple[Row | None, Row | None]]) -> _Index:
-    copy = index.copy()
-    for before, after in moves:
-        if before is not None:
-            value = _value(before, field)
-            kept = tuple(row for row in copy.get(value, _NONE) if row is not before)
-            if kept:
-                copy[value] = kept
-            else:
-                copy.pop(value, None)
-        if after is not None:
-            value = _value(after, field)
-            if value is not None:
-                copy[value] = (*copy.get(value, _NONE), after)
-    return copy
+def _moved(index: _Index, field: str, moves: Mapping[str, Move]) -> _Index:
+    """An index after moves. A value that many rows share costs one pass over them, however many of them move."""
+    out: dict[Any, set[int]] = {}
+    new: dict[Any, list[Row]] = {}
+    for before, after in moves.values():
+        value = None if before is None else _value(before, field)
+        if value is not None:
+            out.setdefault(value, set()).add(id(before))
+        value = None if after is None else _value(after, field)
+        if after is not None and value is not None:
+            new.setdefault(value, []).append(after)
+    put: dict[Any, tuple[Row, ...]] = {}
+    empty: list[Any] = []
+    for value in {**out, **new}:
+        rows, gone = index.get(value, _NONE), out.get(value)
+        if gone:
+            rows = tuple([row for row in rows if id(row) not in gone])
+        rows = (*rows, *new.get(value, ()))
+        if rows:
+            put[value] = rows
+        else:
+            empty.append(value)
+    return index.changed(put, empty)
 
 
 def differences(old: Mapping[str, Mapping[str, Row]], new: Mapping[str, Mapping[str, Row]]) -> list[Change]:

@@ -30,7 +30,7 @@ class PrefixIndexTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(lists, st.lists(texts, min_size=1, max_size=8))
     def test_finds_all_prefixes_longest_first(self, prefixes: list[bytes], paths: list[bytes]) -> None:
-        index = PrefixIndex.of(prefixes)
+        index = PrefixIndex(prefixes)
         for path in paths:
             self.assertEqual(walked(index, path), plain(prefixes, path))
 
@@ -39,7 +39,7 @@ class PrefixIndexTests(SynchronousTestCase):
     def test_changes_are_as_built_anew(
         self, prefixes: list[bytes], changes: list[tuple[list[bytes], list[bytes]]], path: bytes
     ) -> None:
-        index = PrefixIndex.of(prefixes)
+        index = PrefixIndex(prefixes)
         stages = [(index, list(prefixes))]
         for removed, added in changes:
             walked(index, path)  # so that what is remembered must be forgotten
@@ -56,7 +56,7 @@ class PrefixIndexTests(SynchronousTestCase):
             self.assertEqual(walked(index, path), plain(prefixes, path))
 
     def test_markers_of_removed_prefixes_are_cleared_away_in_time(self) -> None:
-        index = PrefixIndex.of([b"/"])
+        index = PrefixIndex([b"/"])
         for number in range(500):
             index = index.changed([], [b"/%03d" % number])
             index = index.changed([b"/%03d" % number], [])
