@@ -30,6 +30,7 @@ from .conf_kinds import (
     enum_items,
     networks,
 )
+from .conf_postgres import Postgres
 from .conf_unbuilt import Unbuilt
 
 __all__ = ["SECTIONS", "Properties", "declared", "properties"]
@@ -333,12 +334,10 @@ class Storage:
     database = Property(
         enum("sqlite", "off", "postgres", "cassandra"),
         "sqlite",
-        "Where configuration is kept: sqlite (a file of this node; our own addition), or off (the declarative file"
-        " only, and the Admin API is read-only but for /config).",
-        refused={
-            "postgres": "PostgreSQL is not built yet; use sqlite or off",
-            "cassandra": "Cassandra is not supported; use sqlite or off",
-        },
+        "Where configuration is kept: sqlite (a file of this node; our own addition), postgres (a database that several"
+        " nodes share; 'kongtwist migrations bootstrap' makes its tables), or off (the declarative file only, and the"
+        " Admin API is read-only but for /config).",
+        refused={"cassandra": "Cassandra is not supported; use postgres, sqlite or off"},
     )
     sqlite_path = Property(
         STRING, "kongtwist.sqlite", "The SQLite file (our own name); made with mode 0600. It must be on a local disk."
@@ -409,11 +408,22 @@ class Refused:
     )
 
 
-SECTIONS: tuple[type, ...] = (Node, Listeners, Tls, ClientLimits, Upstreams, Answers, Storage, Routing, Refused)
+SECTIONS: tuple[type, ...] = (
+    Node,
+    Listeners,
+    Tls,
+    ClientLimits,
+    Upstreams,
+    Answers,
+    Storage,
+    Postgres,
+    Routing,
+    Refused,
+)
 """Sections of the documentation, in order; a section's title is its docstring."""
 
 
-class Properties(Node, Listeners, Tls, ClientLimits, Upstreams, Answers, Storage, Routing, Refused, Unbuilt):
+class Properties(Node, Listeners, Tls, ClientLimits, Upstreams, Answers, Storage, Postgres, Routing, Refused, Unbuilt):
     """All properties. Attributes are declarations here, typed values on an instance (`conf.Conf`)."""
 
 

@@ -26,6 +26,7 @@ from .admin.site import AdminResource, StatusResource, admin_site
 from .conf import Conf, ConfError
 from .core.counters import Counters
 from .core.snapshot import Snapshot
+from .databases import storage_for
 from .dataplane import DataPlane
 from .demo import Demo
 from .entities import EntityError, registry
@@ -39,7 +40,6 @@ from .publisher import Publisher, overlaid
 from .resources.tree import RouteTree
 from .storage.base import BaseStorage, StorageError
 from .storage.memory import MemoryStorage
-from .storage.sqlite import SQLiteStorage
 from .tls import ServerContexts, contexts_for, reconfigure
 
 __all__ = ["Gateway"]
@@ -87,7 +87,7 @@ class Gateway(MultiService):
         self.plugins = load_plugins(conf.plugins)
         self.registry = registry(self.plugins)
         self.node_id = conf.node_id or _kept_node_id(conf.prefix if self._sockets else None)
-        self.storage = storage or self._storage()
+        self.storage = storage or storage_for(conf, self.registry, reactor)
         self.counters: Counters
         self.plane: DataPlane | None = None
         self.workers: Workers | None = None
@@ -113,12 +113,6 @@ class Gateway(MultiService):
         self._declaring: Deferred[Any] | None = None
 
     # -- making --------------------------------------------------------------------------------------------------------
-
-    def _storage(self) -> BaseStorage:
-        if self.conf.database == "off":
-            return MemoryStorage(self.registry, time.time)
-        os.makedirs(self.conf.prefix, mode=0o700, exist_ok=True)
-        return SQLiteStorage(self.conf.path(self.conf.sqlite_path), self.registry, self._reactor, time.time)
 
     def _make_demo(self) -> Demo:
         demo = Demo(self._reactor, self.registry, self._reached("proxy_listen"), self._reached("admin_listen"))

@@ -183,7 +183,8 @@ class KindTests(ConfCase):
         for line, sentence in (
             ("pg_ssl = maybe", "pg_ssl is not a boolean: 'maybe'"),
             ("nginx_daemon = true", "nginx_daemon is not a ngx_boolean: 'true'"),
-            ("pg_port = x", "pg_port is not a number: 'x'"),
+            ("pg_ro_port = x", "pg_ro_port is not a number: 'x'"),
+            ("pg_port = x", "pg_port is not a whole number: 'x'"),
             ("upstream_keepalive_pool_size = -1", "upstream_keepalive_pool_size must be >= 0: '-1'"),
             ("upstream_keepalive_pool_size = 1.5", "upstream_keepalive_pool_size is not a whole number: '1.5'"),
             ("lua_max_uri_args = 1001", "lua_max_uri_args must be 1 to 1000: '1001'"),
@@ -297,7 +298,7 @@ class NotBuiltTests(ConfCase):
     def test_dangerous_ones_stop(self) -> None:
         """Going on would serve less or protect less than was asked for."""
         for line in (
-            "database = postgres", "database = cassandra", "role = control_plane", "role = data_plane",
+            "database = cassandra", "role = control_plane", "role = data_plane",
             "client_ssl = on", "stream_listen = 0.0.0.0:9000", "wasm = true", "pluginserver_names = x",
             "router_flavor = expressions", "nginx_proxy_deny = all", "nginx_http_include = /etc/x.conf",
             "nginx_admin_auth_basic = x", "proxy_listen = 0.0.0.0:8000 proxy_protocol",

@@ -1,0 +1,110 @@
+"""The back end of storage that a configuration names, and its migrations."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .conf import Conf, ConfError
+from .entities import Entity
+from .storage.base import BaseStorage
+from .storage.memory import MemoryStorage
+from .storage.sqlite import SQLiteStorage
+
+if TYPE_CHECKING:
+    from .storage.postgres_connection import PostgresSettings
+
+__all__ = ["postgres_settings", "storage_for"]
+
+T = TypeVar("T")
+
+_SYSTEM = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+"""Where systems keep the authorities they trust."""
+
+
+def storage_for(conf: Conf, registry: Mapping[str, Entity], reactor: Any) -> BaseStorage:
+    """The back end that ``database`` names, not yet open.
+
+    Raises:
+        ConfError: it cannot be used.
+    """
+    if conf.database == "off":
+        return MemoryStorage(registry, time.time)
+    if conf.database == "postgres":
+        settings = postgres_settings(conf)
+        from .storage.postgres import PostgresStorage
+
+        return PostgresStorage(settings, registry, reactor, time.time)
+    os.makedirs(conf.prefix, mode=0o700, exist_ok=True)
+    return SQLiteStorage(conf.path(conf.sqlite_path), registry, reactor, time.time)
+
+
+def postgres_settings(conf: Conf) -> PostgresSettings:
+    """The properties ``pg_*``. Raises ConfError."""
+    try:
+        from .storage.postgres_connection import PostgresSettings
+    except ImportError as error:
+        raise ConfError(
+            f"database = postgres needs the driver psycopg: pip install 'kongtwist[postgres]' ({error})"
+        ) from error
+    return PostgresSettings(
+        host=conf.pg_host,
+        port=conf.pg_port,
+        database=conf.pg_database,
+        user=conf.pg_user,
+        password=conf.pg_password,
+        schema=conf.pg_schema,
+        timeout=conf.pg_timeout / 1000,
+        ssl=conf.pg_ssl,
+        ssl_verify=conf.pg_ssl_verify,
+        trusted=_trusted(conf) if conf.pg_ssl and conf.pg_ssl_verify else None,
+        max_concurrent_queries=conf.pg_max_concurrent_queries,
+        semaphore_timeout=conf.pg_semaphore_timeout / 1000,
+        poll=conf.db_update_frequency,
+        changes_kept=conf.pg_changes_kept,
+        pool_size=_or(conf.pg_pool_size, PostgresSettings.pool_size),
+        backlog=_or(conf.pg_backlog, PostgresSettings.backlog),
+        keepalive=_or(conf.pg_keepalive_timeout, PostgresSettings.keepalive * 1000) / 1000,
+    )
+
+
+def _or(given: T | None, otherwise: T) -> T:
+    return otherwise if given is None else given
+
+
+def _trusted(conf: Conf) -> str:
+    """One file with all authorities of lua_ssl_trusted_certificate."""
+    files = [_system() if each == "system" else conf.path(each) for each in conf.lua_ssl_trusted_certificate]
+    texts = []
+    for file in files:
+        try:
+            with open(file, encoding="utf-8") as opened:
+                texts.append(opened.read())
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfError(f"lua_ssl_trusted_certificate cannot be read: {error}") from error
+        if "-----BEGIN CERTIFICATE-----" not in texts[-1]:
+            raise ConfError(f"lua_ssl_trusted_certificate has a file without certificates in PEM format: {file}")
+    if not files:
+        raise ConfError("lua_ssl_trusted_certificate must name authorities, as pg_ssl_verify is on")
+    if len(files) == 1:
+        return files[0]
+    together = conf.path("postgres-authorities.pem")
+    os.makedirs(conf.prefix, mode=0o700, exist_ok=True)
+    with open(together, "w", encoding="utf-8") as opened:
+        opened.write("\n".join(texts))
+    return together
+
+
+def _system() -> str:
+    for path in (ssl.get_default_verify_paths().cafile, *_SYSTEM):
+        if path and os.path.exists(path):
+            return path
+    raise ConfError("lua_ssl_trusted_certificate: this machine's authorities are not found; name a file with them")
