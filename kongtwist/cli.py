@@ -1,4 +1,4 @@
-"""The command ``kongtwist``: start, stop, quit, restart, reload, check, health, version.
+"""The command ``kongtwist``: start, stop, quit, restart, reload, check, health, migrations, version.
 
 Names, outputs and exit codes follow Kong 3.9's command ``kong``: 0 on success; anything else prints ``Error: ...`` to
 standard error and returns 1.
@@ -92,19 +92,62 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--vv", action="store_true", help="debug")
         return made
 
-    command("start", "Start a node in the background.")
+    for starting in (
+        command("start", "Start a node in the background."),
+        command("restart", "Stop a node if it runs, and start it."),
+    ):
+        starting.add_argument(
+            "--run-migrations", action="store_true", help="make or migrate the database's tables before"
+        )
+        _add_timeouts(starting)
     command("stop", "Stop a running node: requests are finished within the configured time.", conf=False)
     quit_ = command("quit", "Stop a running node, giving its requests more time.", conf=False)
     quit_.add_argument("-t", "--timeout", type=float, default=10, metavar="S", help="seconds until it is forced (10)")
     quit_.add_argument("-w", "--wait", type=float, default=0, metavar="S", help="seconds to wait before (0)")
-    command("restart", "Stop a node if it runs, and start it.")
     command("reload", "Have a running node read its configuration again.")
     check = command("check", "Say whether a configuration file is valid.", conf=False, prefix=False)
     check.add_argument("file", nargs="?", help=f"the file (default: {' or '.join(SEARCHED)})")
     command("health", "Say whether a node runs.", conf=False)
+    _add_migrations(command("migrations", "Make, change or drop the database's tables."))
     version = command("version", "Show the version.", conf=False, prefix=False)
     version.add_argument("-a", "--all", action="store_true", help="and those of what it runs on")
     return parser
+
+
+def _add_migrations(migrations: argparse.ArgumentParser) -> None:
+    actions = {
+        "bootstrap": "make the tables",
+        "up": "do new migrations that nodes of the version before can live with",
+        "finish": "do the rest of them, when all nodes are new",
+        "list": "show them; exit code 3: needs bootstrap, 4: some to be finished, 5: new ones",
+        "reset": "drop everything",
+        "status": "show them as JSON",
+    }
+    text = "; ".join(f"{name}: {what}" for name, what in actions.items())
+    migrations.add_argument("action", choices=list(actions), metavar="ACTION", help=text)
+    migrations.add_argument("-y", "--yes", action="store_true", help="answer yes to what would be asked")
+    migrations.add_argument("-q", "--quiet", action="store_true", help="print nothing")
+    migrations.add_argument(
+        "-f", "--force", action="store_true", help="do again what is done; bootstrap: drop all before"
+    )
+    _add_timeouts(migrations)
+
+
+def _add_timeouts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--db-timeout", type=seconds, default=60, metavar="S", help="seconds for the database to answer"
+    )
+    parser.add_argument(
+        "--lock-timeout", type=seconds, default=60, metavar="S", help="seconds to wait for another migration"
+    )
+
+
+def seconds(text: str) -> float:
+    """A time given as an option. Raises ValueError."""
+    value = float(text)
+    if not 0 < value < 1e6:
+        raise ValueError(text)
+    return value
 
 
 # -- commands --------------------------------------------------------------------------------------------------------
@@ -114,6 +157,10 @@ def _start(options: argparse.Namespace) -> int:
     conf = _load(options)
     if _running(conf.prefix):
         raise CommandError(f"kongtwist is already running in {conf.prefix}")
+    if options.run_migrations:
+        from .cli_migrations import bring_up
+
+        bring_up(conf, options.db_timeout, options.lock_timeout)
     _launch(conf, options)
     print("kongtwist started")
     return 0
@@ -181,6 +228,12 @@ def _health(options: argparse.Namespace) -> int:
     return 0
 
 
+def _migrations(options: argparse.Namespace) -> int:
+    from .cli_migrations import run  # what is behind it takes a while to import
+
+    return run(_load(options), options)
+
+
 def _version(options: argparse.Namespace) -> int:
     print(f"kongtwist: {VERSION} (Kong {KONG_VERSION})" if options.all else f"{VERSION} (Kong {KONG_VERSION})")
     if options.all:
@@ -203,6 +256,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "reload": _reload,
     "check": _check,
     "health": _health,
+    "migrations": _migrations,
     "version": _version,
 }
 

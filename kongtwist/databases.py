@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .conf import Conf, ConfError
-from .entities import Entity
+from .entities import Entity, registry
+from .plugin_loader import load_plugins
 from .storage.base import BaseStorage
 from .storage.memory import MemoryStorage
+from .storage.migrations import Migrations
 from .storage.sqlite import SQLiteStorage
+from .storage.sqlite_migrations import SQLiteMigrations
 
 if TYPE_CHECKING:
     from .storage.postgres_connection import PostgresSettings
 
-__all__ = ["postgres_settings", "storage_for"]
+__all__ = ["migrations_for", "postgres_settings", "storage_for"]
 
 T = TypeVar("T")
 
@@ -30,21 +34,21 @@ _SYSTEM = (
 """Where systems keep the authorities they trust."""
 
 
-def storage_for(conf: Conf, registry: Mapping[str, Entity], reactor: Any) -> BaseStorage:
+def storage_for(conf: Conf, entities: Mapping[str, Entity], reactor: Any) -> BaseStorage:
     """The back end that ``database`` names, not yet open.
 
     Raises:
         ConfError: it cannot be used.
     """
     if conf.database == "off":
-        return MemoryStorage(registry, time.time)
+        return MemoryStorage(entities, time.time)
     if conf.database == "postgres":
         settings = postgres_settings(conf)
         from .storage.postgres import PostgresStorage
 
-        return PostgresStorage(settings, registry, reactor, time.time)
+        return PostgresStorage(settings, entities, reactor, time.time)
     os.makedirs(conf.prefix, mode=0o700, exist_ok=True)
-    return SQLiteStorage(conf.path(conf.sqlite_path), registry, reactor, time.time)
+    return SQLiteStorage(conf.path(conf.sqlite_path), entities, reactor, time.time)
 
 
 def postgres_settings(conf: Conf) -> PostgresSettings:
@@ -108,3 +112,26 @@ def _system() -> str:
         if path and os.path.exists(path):
             return path
     raise ConfError("lua_ssl_trusted_certificate: this machine's authorities are not found; name a file with them")
+
+
+def migrations_for(conf: Conf, db_timeout: float, lock_timeout: float, waiting: Callable[[str], None]) -> Migrations:
+    """The migrations of the database that ``database`` names.
+
+    Args:
+        conf: the configuration.
+        db_timeout: seconds for a connection and for a statement.
+        lock_timeout: seconds to wait for another command that is at it.
+        waiting: told when there is one.
+
+    Raises:
+        ConfError: there is no database, or it cannot be used.
+    """
+    if conf.database == "off":
+        raise ConfError("database = off has no tables: there is nothing to migrate")
+    if conf.database == "postgres":
+        settings = replace(postgres_settings(conf), timeout=db_timeout)
+        from .storage.postgres_migrations import PostgresMigrations
+
+        return PostgresMigrations(settings, waiting, lock_timeout)
+    os.makedirs(conf.prefix, mode=0o700, exist_ok=True)
+    return SQLiteMigrations(conf.path(conf.sqlite_path), registry(load_plugins(conf.plugins)))

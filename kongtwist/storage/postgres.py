@@ -23,9 +23,10 @@ from ..core.storage import Change, Dataset
 from ..entities import Entity, EntityError
 from .base import BaseStorage, Behind, StorageError
 from .ledger import Ledger
-from .migrations import state_of, unfit
+from .migrations import unfit
 from .postgres_connection import Connection, Lost, PostgresSettings, Refused
 from .postgres_listen import BackOff, Listening
+from .postgres_migrations import state_of
 from .postgres_pool import PostgresPool
 from .postgres_rows import Gap, News, Position, channel_of, commit, follow, load, replacement, trim
 

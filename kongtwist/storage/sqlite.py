@@ -12,6 +12,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import CancelledError
@@ -87,6 +88,27 @@ class SQLiteStorage(BaseStorage):
             self._failed = f"the database {self.path} cannot be written: {error}"
             raise StorageError(self._failed) from error
         self._failed = ""
+
+    def prepare(self) -> None:
+        """Make or migrate the file and let go of it. Blocks. Raises as `open`."""
+        try:
+            self._open()
+        except (sqlite3.Error, OSError, ValueError) as error:
+            raise StorageError(f"cannot open the database {self.path}: {error}") from error
+        finally:
+            self._close()
+
+    def erase(self) -> None:
+        """Delete the file. Blocks. Raises StorageError: a gateway uses it, or it cannot be deleted."""
+        try:
+            self._take_lock()
+            for end in ("", "-wal", "-shm"):
+                with suppress(FileNotFoundError):
+                    os.unlink(self.path + end)
+        except OSError as error:
+            raise StorageError(f"cannot delete the database {self.path}: {error}") from error
+        finally:
+            self._close()
 
     # -- in the thread -----------------------------------------------------------------------------------------------------
 

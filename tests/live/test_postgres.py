@@ -6,8 +6,8 @@ from typing import Any
 
 from twisted.internet import reactor
 
-from kongtwist.storage.migrations import PostgresMigrations
 from kongtwist.storage.postgres import PostgresStorage
+from kongtwist.storage.postgres_migrations import PostgresMigrations
 from tests.live.postgres_server import shared_server
 from tests.unit import storage_contract as contract
 
