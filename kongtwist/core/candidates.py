@@ -6,12 +6,13 @@ kept in indexes by each attribute, and are ordered by `Candidate.order`, which i
 
 from __future__ import annotations
 
-from bisect import insort
-from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from .hosts import HostRule, RequestHost, Wildcard
+from .layers import Layers
 from .pattern import HeaderPattern, PathPattern, PatternError
 from .prefixes import PrefixIndex
 
@@ -28,7 +29,7 @@ PATHS = 0x10
 METHODS = 0x08
 SNIS = 0x04
 
-Lists = MutableMapping[Any, "tuple[Candidate, ...]"]
+Lists = Layers[Any, "tuple[Candidate, ...]"]
 MappingType = Callable[[], MutableMapping[Any, Any]]
 
 
@@ -193,51 +194,46 @@ def _order(candidate: Candidate) -> tuple[Any, ...]:
     return candidate.order
 
 
-def _changed(
-    lists: Lists, removed: Iterable[tuple[Any, Candidate]], added: Iterable[tuple[Any, Candidate]], make: MappingType
-) -> Lists:
-    """A copy of an index with entries taken out and put in; every list stays in order."""
-    out: dict[Any, set[int]] = {}
+def _changed(lists: Lists, removed: Iterable[tuple[Any, Candidate]], added: Iterable[tuple[Any, Candidate]]) -> Lists:
+    """An index with entries taken out and put in; every list stays in order."""
+    out: dict[Any, list[Candidate]] = {}
     new: dict[Any, list[Candidate]] = {}
     for key, candidate in removed:
-        out.setdefault(key, set()).add(id(candidate))
+        out.setdefault(key, []).append(candidate)
     for key, candidate in added:
         new.setdefault(key, []).append(candidate)
     if not out and not new:
         return lists
-    copy: Lists = make()
-    copy.update(lists)
-    for key in out.keys() | new.keys():
-        gone = out.get(key, ())
-        kept = [candidate for candidate in copy.get(key, ()) if id(candidate) not in gone]
-        _insert(kept, new.get(key, ()))
-        if kept:
-            copy[key] = tuple(kept)
-        else:
-            del copy[key]
-    return copy
+    changed = {key: _replaced(lists.get(key, ()), out.get(key, ()), new.get(key, ())) for key in {**out, **new}}
+    return lists.changed(
+        {key: found for key, found in changed.items() if found}, [k for k in changed if not changed[k]]
+    )
 
 
-def _insert(ordered: list[Candidate], new: Collection[Candidate]) -> None:
-    """Put candidates in their places."""
-    if len(new) > 8:
-        ordered.extend(new)
-        ordered.sort(key=_order)
-    else:
-        for candidate in new:
-            insort(ordered, candidate, key=_order)
+_FEW = 8
+"""So many candidates are looked up in a list in order one by one; for more, one pass over the list costs less."""
 
 
 def _replaced(
     ordered: tuple[Candidate, ...], removed: Iterable[Candidate], added: Iterable[Candidate]
 ) -> tuple[Candidate, ...]:
     """Candidates in order without ``removed`` and with ``added``."""
-    gone = set(map(id, removed))
-    new = list(added)
+    gone, new = list(removed), list(added)
     if not gone and not new:
         return ordered
-    kept = [candidate for candidate in ordered if id(candidate) not in gone]
-    _insert(kept, new)
+    if len(gone) > _FEW:
+        ids = set(map(id, gone))
+        kept = [candidate for candidate in ordered if id(candidate) not in ids]
+    else:
+        kept = list(ordered)
+        for candidate in gone:
+            del kept[bisect_left(kept, candidate.order, key=_order)]
+    if len(new) > _FEW:
+        kept.extend(new)
+        kept.sort(key=_order)
+    else:
+        for candidate in new:
+            insort(kept, candidate, key=_order)
     return tuple(kept)
 
 
@@ -282,12 +278,13 @@ class Category:
     def __init__(self, bits: int, make: MappingType = dict) -> None:
         self.bits = bits
         self._make = make
-        self.by_path: Lists = {}
-        self.by_pattern: Lists = {}
-        self.by_host: Lists = {}
-        self.by_header: Lists = {}
-        self.by_method: Lists = {}
-        self.by_sni: Lists = {}
+        empty: Lists = Layers(None, make)
+        self.by_path: Lists = empty
+        self.by_pattern: Lists = empty
+        self.by_host: Lists = empty
+        self.by_header: Lists = empty
+        self.by_method: Lists = empty
+        self.by_sni: Lists = empty
         self.regexes: tuple[Candidate, ...] = ()
         self.wildcards: tuple[Candidate, ...] = ()
 
@@ -311,12 +308,12 @@ class Category:
         """A category without ``removed`` and with ``added``."""
         make = self._make
         other = Category(self.bits, make)
-        other.by_path = _changed(self.by_path, _by_path(removed), _by_path(added), make)
-        other.by_pattern = _changed(self.by_pattern, _by_pattern(removed), _by_pattern(added), make)
-        other.by_host = _changed(self.by_host, _by_host(removed), _by_host(added), make)
-        other.by_header = _changed(self.by_header, _by_header(removed), _by_header(added), make)
-        other.by_method = _changed(self.by_method, _by_method(removed), _by_method(added), make)
-        other.by_sni = _changed(self.by_sni, _by_sni(removed), _by_sni(added), make)
+        other.by_path = _changed(self.by_path, _by_path(removed), _by_path(added))
+        other.by_pattern = _changed(self.by_pattern, _by_pattern(removed), _by_pattern(added))
+        other.by_host = _changed(self.by_host, _by_host(removed), _by_host(added))
+        other.by_header = _changed(self.by_header, _by_header(removed), _by_header(added))
+        other.by_method = _changed(self.by_method, _by_method(removed), _by_method(added))
+        other.by_sni = _changed(self.by_sni, _by_sni(removed), _by_sni(added))
         other.regexes = _replaced(self.regexes, filter(_is_regex, removed), filter(_is_regex, added))
         other.wildcards = _replaced(self.wildcards, filter(_has_wildcard, removed), filter(_has_wildcard, added))
         return other

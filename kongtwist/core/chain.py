@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 from .exchange import Answer, Exchange, Row
+from .layers import Layers
 from .plugin import Plugin
 from .secrets import Secrets
 
@@ -78,13 +80,15 @@ class Compiled:
     Attributes:
         row: the row as stored, with its references to secrets.
         emptied: sentences about fields whose references stand for nothing.
+        refers: there are references in it: it has to be compiled again when what they stand for may have changed.
     """
 
-    __slots__ = ("conf", "emptied", "name", "plugin", "priority", "row")
+    __slots__ = ("conf", "emptied", "name", "plugin", "priority", "refers", "row")
 
     def __init__(self, row: Row, plugin: Plugin | None, secrets: Secrets | None = None) -> None:
         self.row = row
         self.emptied: list[str] = []
+        self.refers = secrets is not None and plugin is not None and secrets.refers("plugins", row)
         self.name: str = row["name"]
         self.plugin: Plugin = _REFUSED
         self.priority = _REFUSED.priority if plugin is None else plugin.priority
@@ -92,7 +96,7 @@ class Compiled:
             self.conf = self._refusal("no such plugin is loaded; name it in the property 'plugins'")
             return
         try:
-            if secrets is not None:
+            if secrets is not None and self.refers:
                 row, self.emptied = secrets.resolved("plugins", row)
             self.conf = plugin.compile(row["config"], row)
         except Exception as error:  # noqa: BLE001 - a broken configuration closes its routes, not the gateway
@@ -157,8 +161,8 @@ class Step:
         return (
             self.name == other.name
             and self.default is other.default
-            and self.scoped == other.scoped
-            and self.consumers == other.consumers
+            and (self.scoped is other.scoped or (isinstance(self.scoped, dict) and self.scoped == other.scoped))
+            and self.consumers is other.consumers
         )
 
 
@@ -182,15 +186,6 @@ class Chain:
         self._body = _calls(defaults, "body_filter")
         self._log = _calls(defaults, "log")
         self._rewrite = _calls(rewrite, "rewrite")
-
-    @property
-    def faults(self) -> list[str]:
-        """Sentences about rows that cannot run, or run without a field, for the log."""
-        found = [step.default for step in self.steps if step.default is not None]
-        for step in self.steps:
-            for scoped in (step.scoped, step.consumers):
-                found.extend((scoped or {}).values())
-        return [sentence for each in found for sentence in each.faults]
 
     def run_rewrite(self, exchange: Exchange) -> Answer | Awaitable[Answer | None] | None:
         """Run the rewrite phase (global plugins only)."""
@@ -364,7 +359,10 @@ EMPTY_CHAIN = Chain()
 
 
 class ChainBuilder:
-    """All plugin rows of one configuration, sorted by scope; gives each route its chain.
+    """All plugin rows of one configuration, sorted by scope; gives each route its chain when it is asked for.
+
+    Immutable but for the chains it remembers, which builders that come from one another share: a chain is taken over as
+    long as the rows that it is made of are the same, whatever else changes.
 
     Args:
         rows: the plugin rows.
@@ -382,32 +380,88 @@ class ChainBuilder:
         previous: ChainBuilder | None = None,
         secrets: Secrets | None = None,
     ) -> None:
+        self._plugins = plugins
         self._secrets = secrets
-        self._others = previous is not None and previous._secrets is not secrets
-        self._previous = previous._chains if previous is not None else {}
-        known = previous._compiled if previous is not None else {}
-        self._compiled: dict[str, Compiled] = {}
-        self._plain: dict[_Scope, dict[str, Compiled]] = {}
-        self._consumers: dict[_Scope, dict[str, dict[str, Compiled]]] = {}
-        self._chains: dict[_Scope, Chain] = {}
-        for row in rows:
-            if row["enabled"] and not _HTTP_PROTOCOLS.isdisjoint(row["protocols"]):
-                self._add(row, plugins, known)
+        self._compiled: Layers[str, Compiled] = Layers()
+        self._plain: Layers[_Scope, Layers[str, Compiled]] = Layers()
+        self._consumers: Layers[_Scope, Layers[str, Layers[str, Compiled]]] = Layers()
+        self._faulty: Layers[str, Compiled] = Layers()
+        self._referring: Layers[str, Compiled] = Layers()
+        self._chains: dict[_Scope, tuple[list[Any], Chain]] = {} if previous is None else previous._chains
+        self._fill([(None, row) for row in rows], previous)
 
-    def _add(self, row: Row, plugins: Mapping[str, Plugin], known: Mapping[str, Compiled]) -> None:
-        compiled = known.get(row["id"])
-        if compiled is None or compiled.row is not row or (self._others and self._refers(row)):
-            compiled = Compiled(row, plugins.get(row["name"]), self._secrets)
-        self._compiled[row["id"]] = compiled
-        scope = (_id(row["route"]), _id(row["service"]))
-        consumer = _id(row["consumer"])
-        if consumer is None:
-            self._plain.setdefault(scope, {})[row["name"]] = compiled
-        else:
-            self._consumers.setdefault(scope, {}).setdefault(row["name"], {})[consumer] = compiled
+    def changed(self, moves: Iterable[tuple[Row | None, Row | None]], secrets: Secrets | None) -> ChainBuilder:
+        """The builder after moves.
 
-    def _refers(self, row: Row) -> bool:
-        return self._secrets is not None and self._secrets.refers("plugins", row)
+        Args:
+            moves: rows before and after.
+            secrets: as for the constructor.
+        """
+        other = copy(self)
+        other._secrets = secrets
+        anew = list(moves)
+        if secrets is not self._secrets:
+            moved = {row["id"] for move in anew for row in move if row is not None}
+            anew += [(each.row, each.row) for key, each in self._referring.items() if key not in moved]
+        other._fill(anew, self)
+        return other
+
+    def _fill(self, moves: Iterable[tuple[Row | None, Row | None]], known: ChainBuilder | None) -> None:
+        gone: list[Compiled] = []
+        come: list[Compiled] = []
+        for before, after in moves:
+            old = None if before is None else self._compiled.get(before["id"])
+            if old is not None:
+                gone.append(old)
+            if after is not None and after["enabled"] and not _HTTP_PROTOCOLS.isdisjoint(after["protocols"]):
+                come.append(self._ready(after, known))
+        out = [each.row["id"] for each in gone]
+        self._compiled = self._compiled.changed({each.row["id"]: each for each in come}, out)
+        faulty = {each.row["id"]: each for each in come if each.faults}
+        self._faulty = self._faulty.changed(faulty, out)
+        self._referring = self._referring.changed({each.row["id"]: each for each in come if each.refers}, out)
+        self._sort(gone, come)
+
+    def _ready(self, row: Row, known: ChainBuilder | None) -> Compiled:
+        """The row compiled; as it was, if it is the same and so is what its references stand for."""
+        if known is not None:
+            before: Compiled | None = known._compiled.get(row["id"])
+            same_secrets = known._secrets is self._secrets
+            if before is not None and before.row is row and (same_secrets or not before.refers):
+                return before
+        return Compiled(row, self._plugins.get(row["name"]), self._secrets)
+
+    def _sort(self, gone: Iterable[Compiled], come: Iterable[Compiled]) -> None:
+        """Take rows out of their scopes and put others in."""
+        out = _by_scope(gone)
+        new = _by_scope(come)
+        plain: dict[_Scope, Layers[str, Compiled]] = {}
+        bound: dict[_Scope, Layers[str, Layers[str, Compiled]]] = {}
+        for scope in {**out, **new}:
+            leaving, coming = out.get(scope, {}), new.get(scope, {})
+            names = {**leaving, **coming}
+            mine: Layers[str, Compiled] = self._plain.get(scope) or Layers()
+            theirs: Layers[str, Layers[str, Compiled]] = self._consumers.get(scope) or Layers()
+            for name in names:
+                less, more = leaving.get(name, {}), coming.get(name, {})
+                if None in less or None in more:
+                    mine = mine.changed({name: more[None]} if None in more else {}, [name])
+                by_consumer = {who: each for who, each in more.items() if who is not None}
+                no_more = [who for who in less if who is not None]
+                if by_consumer or no_more:
+                    kept: Layers[str, Compiled] = theirs.get(name) or Layers()
+                    kept = kept.changed(by_consumer, no_more)
+                    theirs = theirs.changed({name: kept} if kept else {}, [name])
+            plain[scope], bound[scope] = mine, theirs
+        self._plain = self._plain.changed({s: f for s, f in plain.items() if f}, [s for s in plain if not plain[s]])
+        self._consumers = self._consumers.changed(
+            {s: f for s, f in bound.items() if f}, [s for s in bound if not bound[s]]
+        )
+
+    @property
+    def faults(self) -> list[str]:
+        """Sentences about rows that cannot run, or run without a field, for the log."""
+        return [sentence for each in self._faulty.values() for sentence in each.faults]
 
     @property
     def global_chain(self) -> Chain:
@@ -415,19 +469,28 @@ class ChainBuilder:
         return self.chain(None, None)
 
     def chain(self, route_id: str | None, service_id: str | None) -> Chain:
-        """The chain of a route and its service."""
+        """The chain of a route and its service. Routes without rows of their own share one."""
+        if not (self._has_rows(route_id, service_id) or self._has_rows(route_id, None)):
+            route_id = None
+        if route_id is None and not self._has_rows(None, service_id):
+            service_id = None
         own = (route_id, service_id)
-        scopes: list[_Scope] = [own, (route_id, None), (None, service_id), (None, None)]
-        if not any(scope in self._plain or scope in self._consumers for scope in scopes[:2]):
-            own = (None, service_id if scopes[2] in self._plain or scopes[2] in self._consumers else None)
-        chain = self._chains.get(own)
-        if chain is None:
-            chain = self._assemble(list(dict.fromkeys(scopes)))
-            before = self._previous.get(own)
-            if before is not None and before.same(chain):
-                chain = before
-            self._chains[own] = chain
+        scopes: list[_Scope] = list(dict.fromkeys((own, (route_id, None), (None, service_id), (None, None))))
+        # What the chain is made of: immutable, so the same objects mean the same chain.
+        made_of = [rows.get(scope) for scope in scopes for rows in (self._plain, self._consumers)]
+        before = self._chains.get(own)
+        if before is not None and all(mine is its for mine, its in zip(made_of, before[0], strict=True)):
+            return before[1]
+        chain = self._assemble(scopes)
+        if before is not None and before[1].same(chain):
+            chain = before[1]
+        if len(self._chains) > 2 * len(self._compiled) + 64:
+            self._chains.clear()  # most of them are of scopes that have no rows any more
+        self._chains[own] = (made_of, chain)
         return chain
+
+    def _has_rows(self, route_id: str | None, service_id: str | None) -> bool:
+        return (route_id, service_id) in self._plain or (route_id, service_id) in self._consumers
 
     def _assemble(self, scopes: list[_Scope]) -> Chain:
         plain = [(scope, self._plain.get(scope, {})) for scope in scopes]
@@ -451,6 +514,15 @@ class ChainBuilder:
         everyone = self._plain.get((None, None), {})
         ordered = sorted(sorted(everyone.values(), key=lambda c: c.name, reverse=True), key=lambda c: -c.priority)
         return Chain(steps, ordered)
+
+
+def _by_scope(rows: Iterable[Compiled]) -> dict[_Scope, dict[str, dict[str | None, Compiled]]]:
+    """Compiled rows: scope -> name -> consumer or None -> row."""
+    found: dict[_Scope, dict[str, dict[str | None, Compiled]]] = {}
+    for each in rows:
+        scope = (_id(each.row["route"]), _id(each.row["service"]))
+        found.setdefault(scope, {}).setdefault(each.name, {})[_id(each.row["consumer"])] = each
+    return found
 
 
 def _id(reference: Mapping[str, Any] | None) -> str | None:

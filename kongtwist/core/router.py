@@ -12,6 +12,7 @@ one after the other. Where the answer depends on nothing but method, host and pa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,12 +29,13 @@ from .candidates import (
     candidates_of,
 )
 from .hosts import Wildcard
+from .layers import Layers
 from .pattern import Captures
 from .prefixes import PrefixIndex
 from .uri import escape, normalise, path_of, upstream_path
 
 if TYPE_CHECKING:
-    from .exchange import Exchange
+    from .exchange import Exchange, Row
     from .snapshot import CompiledRoute
 
 __all__ = ["CACHE_SIZE", "Match", "Router"]
@@ -62,16 +64,17 @@ def _no_headers(name: bytes) -> list[bytes]:
 class Router:
     """All routes of a configuration. Immutable but for what it remembers: `changed` gives a new one.
 
+    What is compared is made from the routes' rows alone; a compiled route is asked for when a request matches.
+
     Attributes:
-        routes: the compiled routes by id. What is compared is made from their rows alone, so a route compiled again
-            from the same row costs next to nothing here.
+        routes: the compiled routes by id.
     """
 
     def __init__(
         self,
-        routes: dict[str, CompiledRoute],
-        candidates: dict[str, tuple[Candidate, ...]],
-        faults: dict[str, list[str]],
+        routes: Mapping[str, CompiledRoute],
+        candidates: Layers[str, tuple[Candidate, ...]],
+        faults: Layers[str, list[str]],
         categories: dict[int, Category],
         prefixes: PrefixIndex,
         make: MappingType,
@@ -104,33 +107,33 @@ class Router:
             routes: compiled routes; those with nothing to match by are left out.
             mapping: makes the mappings in which paths and prefixes are looked up; a test counts comparisons with it.
         """
-        return cls({}, {}, {}, {}, PrefixIndex((), mapping), mapping).changed((), routes)
+        compiled = {route.id: route for route in routes}
+        rows = [route.row for route in compiled.values()]
+        return cls({}, Layers(), Layers(), {}, PrefixIndex((), mapping), mapping).changed((), rows, compiled)
 
-    def changed(self, removed: Iterable[str], added: Iterable[CompiledRoute]) -> Router:
-        """A router without the routes of these ids and with these routes; a route added may replace one of its id."""
-        routes, candidates, faults = self.routes.copy(), self._candidates.copy(), self._faults.copy()
+    def changed(self, removed: Iterable[str], added: Iterable[Row], routes: Mapping[str, CompiledRoute]) -> Router:
+        """A router without the routes of these ids and with the routes of these rows.
+
+        Args:
+            removed: ids of routes it has.
+            added: rows; one may take the place of the row of its id.
+            routes: the compiled routes of all.
+        """
+        known: dict[str, tuple[Candidate, ...]] = {}
+        faults: dict[str, list[str]] = {}
         old: dict[int, list[Candidate]] = {}
         new: dict[int, list[Candidate]] = {}
-        for route_id in removed:
-            del routes[route_id]
-            faults.pop(route_id, None)
-            for each in candidates.pop(route_id):
-                old.setdefault(each.bits, []).append(each)
-        for route in added:
-            route_id = route.row["id"]
-            before = self.routes.get(route_id)
-            routes[route_id] = route
-            if before is not None and before.row is route.row:
-                continue
-            faults.pop(route_id, None)
-            for each in candidates.pop(route_id, ()):
-                old.setdefault(each.bits, []).append(each)
-            found, broken = candidates_of(route.row)
+        gone = list(removed)
+        for row in added:
+            found, broken = candidates_of(row)
             if broken:
-                faults[route_id] = broken
-            candidates[route_id] = tuple(found)
+                faults[row["id"]] = broken
+            known[row["id"]] = tuple(found)
             for each in found:
                 new.setdefault(each.bits, []).append(each)
+        for route_id in (*gone, *known):
+            for each in self._candidates.get(route_id, ()):
+                old.setdefault(each.bits, []).append(each)
         categories = self._by_bits.copy()
         for bits in old.keys() | new.keys():
             category = categories.get(bits) or Category(bits, self._make)
@@ -139,10 +142,28 @@ class Router:
             if category.empty:
                 del categories[bits]
         prefixes = self._prefixes
-        gone, come = _prefixes_of(old), _prefixes_of(new)
-        if sorted(gone) != sorted(come):
-            prefixes = prefixes.changed(gone, come)
-        return type(self)(routes, candidates, faults, categories, prefixes, self._make)
+        out, into = _prefixes_of(old), _prefixes_of(new)
+        if sorted(out) != sorted(into):
+            prefixes = prefixes.changed(out, into)
+        repaired = [route_id for route_id in (*gone, *known) if route_id in self._faults]
+        return type(self)(
+            routes,
+            self._candidates.changed(known, gone),
+            self._faults.changed(faults, repaired) if faults or repaired else self._faults,
+            categories,
+            prefixes,
+            self._make,
+        )
+
+    def over(self, routes: Mapping[str, CompiledRoute]) -> Router:
+        """The same routes, compiled differently."""
+        other = copy(self)
+        other.routes = routes
+        other._cache = {}
+        return other
+
+    def __contains__(self, route_id: str) -> bool:
+        return route_id in self._candidates
 
     @property
     def faults(self) -> list[str]:
@@ -150,7 +171,7 @@ class Router:
         return [sentence for found in self._faults.values() for sentence in found]
 
     def __len__(self) -> int:
-        return len(self.routes)
+        return len(self._candidates)
 
     # -- finding ---------------------------------------------------------------------------------------------------
 

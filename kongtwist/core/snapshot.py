@@ -1,43 +1,53 @@
-"""A configuration made ready to serve: routes compiled, indexed and chained. One immutable object, swapped whole.
+"""A configuration made ready to serve: routes indexed, plugins chained. One immutable object, swapped whole.
 
-`Snapshot.apply` makes the next one from a few changes: tables and indexes are copied, not rebuilt, and every compiled
-route on which nothing changed stays the same object.
+`Snapshot.apply` makes the next one from a few changes. Tables and indexes share all that did not change; chains and routes
+are compiled when a request asks for them (core/compiling.py), and stay the same objects as long as nothing that they depend
+on changes. So a change costs about as much with 10,000 routes as with ten, whatever it is: a global plugin, or a service
+that all routes use. What is not small by its nature (a new dataset, a service with 10,000 routes disabled) is done in slices:
+`Snapshot.steps`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..entities.references import is_reference
 from .balancer import Balancer
 from .chain import Chain, ChainBuilder
-from .compiled import HTTP_PROTOCOLS, CompiledRoute, UpstreamTLS
+from .compiled import CompiledRoute, UpstreamTLS
+from .compiling import Resolved, Routes, certificate_of, is_served
 from .router import Router
 from .secrets import Secrets, Unusable
-from .tables import Tables, differences
+from .tables import Moves, Tables, differences
 
 if TYPE_CHECKING:
     from .exchange import Row
     from .plugin import Plugin
     from .storage import Change
 
-__all__ = ["CompiledRoute", "Snapshot", "UpstreamTLS"]
+__all__ = ["SLICE", "CompiledRoute", "Snapshot", "UpstreamTLS", "finished"]
+
+SLICE = 100
+"""Rows that one step of `Snapshot.steps` works in: some 2 ms."""
+
+_ROUTED = frozenset(
+    ("routes", "services", "upstreams", "targets", "plugins", "certificates", "ca_certificates", "vaults")
+)
+"""Entities that compiled routes are made of. Changes of others leave the router, with what it remembers, as it is."""
+
+_T = TypeVar("_T")
+Steps = Generator[None, None, _T]
+"""Work in slices: gives way after each; the result is the generator's return value."""
 
 
-class _Touched:
-    """What changes make it necessary to compile again."""
-
-    __slots__ = ("certificates", "chains", "every_route", "routes", "services", "upstreams", "vaults")
-
-    def __init__(self) -> None:
-        self.certificates: set[str] = set()
-        self.vaults = False
-        self.routes: set[str] = set()
-        self.services: set[str] = set()
-        self.upstreams: set[str] = set()
-        self.chains = False
-        self.every_route = False
+def finished(steps: Steps[_T]) -> _T:
+    """The result of steps, all taken at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
 
 
 class Snapshot:
@@ -51,37 +61,27 @@ class Snapshot:
     """
 
     __slots__ = (
-        "_certificates",
-        "_chains",
-        "_plugins",
-        "_secrets",
-        "_tables",
-        "balancers",
-        "global_chain",
-        "router",
+        "_certificates", "_chains", "_known", "_plugins", "_secrets", "_tables", "balancers", "global_chain", "router",
         "version",
-    )
+    )  # fmt: skip
 
-    def __init__(
-        self,
-        version: int,
-        tables: Tables,
-        plugins: Mapping[str, Plugin],
-        chains: ChainBuilder,
-        balancers: dict[str, Balancer],
-        router: Router,
-        secrets: Secrets,
-        certificates: dict[str, tuple[Row, list[str]]],
-    ) -> None:
+    def __init__(self, plugins: Mapping[str, Plugin], version: int = 0) -> None:
+        """An empty configuration.
+
+        Args:
+            plugins: loaded plugins by name.
+            version: its number.
+        """
         self.version = version
-        self.balancers = balancers
-        self.router = router
-        self.global_chain: Chain = chains.global_chain
-        self._tables = tables
+        self.balancers: dict[str, Balancer] = {}
+        self.router = Router.build()
+        self._tables = Tables({})
         self._plugins = plugins
-        self._chains = chains
-        self._secrets = secrets
-        self._certificates = certificates  # those with references: id -> (the row with their values, what is wrong)
+        self._chains = ChainBuilder((), plugins)
+        self._secrets = Secrets((), plugins)
+        self._certificates: Resolved = {}
+        self._known: dict[str, CompiledRoute] = {}
+        self.global_chain: Chain = self._chains.global_chain
 
     @classmethod
     def build(
@@ -97,31 +97,43 @@ class Snapshot:
             plugins: loaded plugins by name.
             previous: the snapshot before; what did not change is taken over from it.
         """
+        return finished(cls.build_steps(dataset, plugins, previous))
+
+    @classmethod
+    def build_steps(
+        cls,
+        dataset: Mapping[str, Mapping[str, Row]],
+        plugins: Mapping[str, Plugin],
+        previous: Snapshot | None = None,
+    ) -> Steps[Snapshot]:
+        """As `build`, in slices."""
         if previous is None or previous._plugins is not plugins:
-            version = 0 if previous is None else previous.version
-            chains = ChainBuilder((), plugins)
-            previous = cls(version, Tables({}), plugins, chains, {}, Router.build(), Secrets((), plugins), {})
-        return previous.apply(differences(previous.rows, dataset))
+            previous = cls(plugins, 0 if previous is None else previous.version)
+        changes: list[Change] = []
+        for number, change in enumerate(differences(previous.rows, dataset), 1):
+            if change is not None:
+                changes.append(change)
+            if number % (20 * SLICE) == 0:
+                yield
+        return (yield from previous.steps(changes))
 
     def apply(self, changes: Sequence[Change]) -> Snapshot:
         """The snapshot after these changes. Rows must not be changed afterwards."""
-        tables = self._tables.changed(changes)
-        touched = self._touched(changes, tables)
-        secrets, chains = self._secrets, self._chains
-        if touched.vaults:
-            secrets = secrets.changed(tables.rows["vaults"].values())
-        certificates = self._resolved_certificates(touched, tables, secrets)
-        if touched.chains:
-            chains = ChainBuilder(tables.rows["plugins"].values(), self._plugins, chains, secrets)
-        balancers = self._balancers(touched, tables)
-        if touched.every_route:
-            dirty: Iterable[str] = tables.rows["routes"].keys() | self.routes.keys()
-        else:
-            dirty = touched.routes
-            for service_id in touched.services:
-                dirty.update(row["id"] for row in tables.many("routes", "service", service_id))
-        router = self._routed(dirty, tables, chains, balancers, certificates)
-        return Snapshot(self.version + 1, tables, self._plugins, chains, balancers, router, secrets, certificates)
+        return finished(self.steps(changes))
+
+    def steps(self, changes: Sequence[Change]) -> Steps[Snapshot]:
+        """As `apply`, in slices: a few changes are one."""
+        made = Snapshot.__new__(Snapshot)
+        made.version = self.version + 1
+        made._plugins, made._known = self._plugins, self._known
+        before = self
+        for at in range(0, len(changes) or 1, SLICE):
+            if at:
+                yield
+            yield from made._follow(before, changes[at : at + SLICE])
+            before = made
+        made.global_chain = made._chains.global_chain
+        return made
 
     # -- looking things up -------------------------------------------------------------------------------------------
 
@@ -129,6 +141,10 @@ class Snapshot:
     def routes(self) -> Mapping[str, CompiledRoute]:
         """Compiled routes by id; those of disabled services and of stream protocols are not among them."""
         return self.router.routes
+
+    def is_newest(self, route: CompiledRoute) -> bool:
+        """Whether no other object has taken the place of a compiled route."""
+        return self._known.get(route.id) is route
 
     @property
     def rows(self) -> Mapping[str, Mapping[str, Row]]:
@@ -158,79 +174,65 @@ class Snapshot:
         for name in names:
             found = self._tables.one("snis", "name", name)
             if found is not None:
-                row = _certificate(found["certificate"]["id"], self._tables, self._certificates)
+                row = certificate_of(found["certificate"]["id"], self._tables, self._certificates)
                 return None if row is None or is_reference(row.get("cert")) or is_reference(row.get("key")) else row
         return None
 
     @property
     def faults(self) -> list[str]:
         """Sentences for the log: routes that can never match, plugins that cannot run."""
-        chains = {id(route.chain): route.chain for route in self.routes.values()}
-        chains[id(self.global_chain)] = self.global_chain
-        found = dict.fromkeys(sentence for chain in chains.values() for sentence in chain.faults)
         certificates = [sentence for _, sentences in self._certificates.values() for sentence in sentences]
-        return [*self.router.faults, *found, *certificates]
+        return [*self.router.faults, *self._chains.faults, *certificates]
 
     # -- what changed ------------------------------------------------------------------------------------------------
 
-    def _touched(self, changes: Sequence[Change], tables: Tables) -> _Touched:
-        touched = _Touched()
-        for _, entity, new, old in changes:
-            row = new if new is not None else old
-            if row is None:
-                continue
-            before = self._tables.rows.get(entity, {}).get(row["id"])
-            for each in (before, new):
-                if each is not None:
-                    self._touch(touched, entity, each, tables)
-        for upstream_id in touched.upstreams:
-            for known in (self._tables, tables):
-                upstream = known.rows["upstreams"].get(upstream_id)
-                if upstream is not None:
-                    services = known.many("services", "host", upstream["name"])
-                    touched.services.update(service["id"] for service in services)
-        return touched
+    def _follow(self, before: Snapshot, changes: Sequence[Change]) -> Steps[None]:
+        """Become what comes after ``before`` (which may be this object itself)."""
+        old = before._tables
+        tables, moves = old.moved(changes)
+        secrets, chains = before._secrets, before._chains
+        if "vaults" in moves:
+            secrets = secrets.changed(tables.rows["vaults"].values())
+        certificates = before._certificates
+        if "certificates" in moves or "vaults" in moves:
+            certificates = self._resolved(certificates, moves, tables, secrets)
+        if "plugins" in moves or "vaults" in moves:
+            chains = chains.changed(moves.get("plugins", {}).values(), secrets)
+        balancers = _balanced(before.balancers, moves, tables)
+        router = before.router
+        if not _ROUTED.isdisjoint(moves):
+            routes = Routes(tables, chains, balancers, certificates, self._known)
+            router = router.over(routes)
+            dirty = _rerouted(moves, old, tables)
+            for at in range(0, len(dirty), SLICE):
+                if at:
+                    yield
+                router = self._rerouted(router, dirty[at : at + SLICE], moves.get("routes", {}), tables, routes)
+        self.router, self.balancers = router, balancers
+        self._tables, self._chains, self._secrets, self._certificates = tables, chains, secrets, certificates
 
-    def _touch(self, touched: _Touched, entity: str, row: Row, tables: Tables) -> None:
-        if entity == "routes":
-            touched.routes.add(row["id"])
-        elif entity == "services":
-            touched.services.add(row["id"])
-        elif entity == "upstreams":
-            touched.upstreams.add(row["id"])
-        elif entity == "targets":
-            touched.upstreams.add(row["upstream"]["id"])
-        elif entity == "plugins":
-            touched.chains = True
-            if row["route"] is not None:
-                touched.routes.add(row["route"]["id"])
-            elif row["service"] is not None:
-                touched.services.add(row["service"]["id"])
-            else:
-                touched.every_route = True
-        elif entity == "vaults":
-            touched.vaults = touched.chains = touched.every_route = True
-        elif entity == "certificates":
-            touched.certificates.add(row["id"])
-            for user, users in (("services", touched.services), ("upstreams", touched.upstreams)):
-                users.update(each["id"] for each in tables.many(user, "client_certificate", row["id"]))
-        elif entity == "ca_certificates":
-            for service in tables.rows["services"].values():
-                if row["id"] in (service.get("ca_certificates") or ()):
-                    touched.services.add(service["id"])
+    def _rerouted(
+        self, router: Router, dirty: Sequence[str], moved: Mapping[str, Any], tables: Tables, routes: Routes
+    ) -> Router:
+        removed: list[str] = []
+        added: list[Row] = []
+        for route_id in dirty:
+            row = tables.rows["routes"].get(route_id)
+            if row is None or not is_served(row, tables):
+                self._known.pop(route_id, None)
+                if route_id in router:
+                    removed.append(route_id)
+            elif route_id in moved or route_id not in router:
+                added.append(row)
+        return router.changed(removed, added, routes) if removed or added else router
 
-    # -- compiling ---------------------------------------------------------------------------------------------------
-
-    def _resolved_certificates(
-        self, touched: _Touched, tables: Tables, secrets: Secrets
-    ) -> dict[str, tuple[Row, list[str]]]:
+    @staticmethod
+    def _resolved(known: Resolved, moves: Moves, tables: Tables, secrets: Secrets) -> Resolved:
         """Certificates that hold references, with their values. One that cannot be used keeps its references: what
         needs it then fails, and nobody goes on without it."""
         rows = tables.rows["certificates"]
-        dirty: Iterable[str] = rows.keys() if touched.vaults else touched.certificates
-        if not dirty:
-            return self._certificates
-        found = {key: known for key, known in self._certificates.items() if key in rows}
+        dirty: Iterable[str] = rows.keys() if "vaults" in moves else moves["certificates"]
+        found = {key: each for key, each in known.items() if key in rows}
         for key in dirty:
             row = rows.get(key)
             if row is None or not secrets.refers("certificates", row):
@@ -243,84 +245,30 @@ class Snapshot:
             found[key] = resolved, [f"certificate {key}: {sentence}" for sentence in sentences]
         return found
 
-    def _balancers(self, touched: _Touched, tables: Tables) -> dict[str, Balancer]:
-        if not touched.upstreams:
-            return self.balancers
-        balancers = self.balancers.copy()
-        for upstream_id in touched.upstreams:
-            upstream = tables.rows["upstreams"].get(upstream_id)
-            if upstream is None:
-                balancers.pop(upstream_id, None)
-            else:
-                targets = tables.many("targets", "upstream", upstream_id)
-                balancers[upstream_id] = Balancer(upstream, targets, balancers.get(upstream_id))
-        return balancers
 
-    def _routed(
-        self,
-        dirty: Iterable[str],
-        tables: Tables,
-        chains: ChainBuilder,
-        balancers: Mapping[str, Balancer],
-        certificates: Mapping[str, tuple[Row, list[str]]],
-    ) -> Router:
-        removed: list[str] = []
-        added: list[CompiledRoute] = []
-        for route_id in dirty:
-            row = tables.rows["routes"].get(route_id)
-            old = self.routes.get(route_id)
-            new = None if row is None else _compile(row, tables, chains, balancers, certificates, old)
-            if new is old:
-                continue
-            if new is None:
-                removed.append(route_id)
-            else:
-                added.append(new)
-        return self.router.changed(removed, added) if removed or added else self.router
+def _balanced(known: dict[str, Balancer], moves: Moves, tables: Tables) -> dict[str, Balancer]:
+    """The balancers after moves of upstreams and targets."""
+    touched = set(moves.get("upstreams", ()))
+    for move in moves.get("targets", {}).values():
+        touched.update(row["upstream"]["id"] for row in move if row is not None)
+    if not touched:
+        return known
+    balancers = known.copy()
+    for upstream_id in touched:
+        upstream = tables.rows["upstreams"].get(upstream_id)
+        if upstream is None:
+            balancers.pop(upstream_id, None)
+        else:
+            targets = tables.many("targets", "upstream", upstream_id)
+            balancers[upstream_id] = Balancer(upstream, targets, balancers.get(upstream_id))
+    return balancers
 
 
-def _compile(
-    row: Row,
-    tables: Tables,
-    chains: ChainBuilder,
-    balancers: Mapping[str, Balancer],
-    certificates: Mapping[str, tuple[Row, list[str]]],
-    old: CompiledRoute | None,
-) -> CompiledRoute | None:
-    """The compiled route, the old one if nothing changed, or None where the route does not serve (Kong: a disabled
-    service is as if its routes did not exist)."""
-    if HTTP_PROTOCOLS.isdisjoint(row["protocols"]):
-        return None
-    service: Row | None = None
-    balancer: Balancer | None = None
-    tls: UpstreamTLS | None = None
-    if row["service"] is not None:
-        service = tables.rows["services"].get(row["service"]["id"])
-    if service is not None:
-        if service.get("enabled") is False:
-            return None
-        upstream = tables.one("upstreams", "name", service["host"])
-        balancer = None if upstream is None else balancers.get(upstream["id"])
-        tls = _upstream_tls(service, upstream, tables, certificates)
-    chain = chains.chain(row["id"], None if service is None else service["id"])
-    if old is not None and old.same(row, service, balancer, chain, tls):
-        return old
-    return CompiledRoute(row, service, balancer, chain, tls)
-
-
-def _certificate(key: str, tables: Tables, resolved: Mapping[str, tuple[Row, list[str]]]) -> Row | None:
-    """A certificate's row with the values of its references."""
-    known = resolved.get(key)
-    return tables.rows["certificates"].get(key) if known is None else known[0]
-
-
-def _upstream_tls(
-    service: Row, upstream: Row | None, tables: Tables, certificates: Mapping[str, tuple[Row, list[str]]]
-) -> UpstreamTLS | None:
-    if service["protocol"] not in ("https", "wss", "grpcs", "tls"):
-        return None
-    own = service.get("client_certificate") or (upstream or {}).get("client_certificate")
-    certificate = _certificate(own["id"], tables, certificates) if own else None
-    authorities = tables.rows["ca_certificates"]
-    trusted = tuple(authorities[each] for each in service.get("ca_certificates") or () if each in authorities)
-    return UpstreamTLS(certificate, service.get("tls_verify"), service.get("tls_verify_depth"), trusted)
+def _rerouted(moves: Moves, before: Tables, tables: Tables) -> list[str]:
+    """Ids of routes that may come into the router, leave it, or be compared by another row."""
+    dirty = dict.fromkeys(moves.get("routes", ()))
+    for service_id, (old, new) in moves.get("services", {}).items():
+        if (old is None or old.get("enabled") is not False) != (new is None or new.get("enabled") is not False):
+            for known in (before, tables):
+                dirty.update(dict.fromkeys(row["id"] for row in known.many("routes", "service", service_id)))
+    return list(dirty)

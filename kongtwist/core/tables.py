@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .layers import Layers
@@ -124,18 +124,19 @@ def _moved(index: _Index, field: str, moves: Mapping[str, Move]) -> _Index:
     return index.changed(put, empty)
 
 
-def differences(old: Mapping[str, Mapping[str, Row]], new: Mapping[str, Mapping[str, Row]]) -> list[Change]:
-    """The changes that lead from one set of rows to another."""
-    changes: list[Any] = []
+def differences(old: Mapping[str, Mapping[str, Row]], new: Mapping[str, Mapping[str, Row]]) -> Iterator[Change | None]:
+    """The changes that lead from one set of rows to another; None for each row that is the same."""
+    one: Any
     for entity in {**old, **new}:
         before, after = old.get(entity, {}), new.get(entity, {})
         for row_id, row in before.items():
-            if row_id not in after:
-                changes.append(("delete", entity, None, row))
+            one = ("delete", entity, None, row) if row_id not in after else None
+            yield one
         for row_id, row in after.items():
             known = before.get(row_id)
+            one = None
             if known is None:
-                changes.append(("create", entity, row, None))
+                one = ("create", entity, row, None)
             elif known is not row and known != row:
-                changes.append(("update", entity, row, known))
-    return changes
+                one = ("update", entity, row, known)
+            yield one

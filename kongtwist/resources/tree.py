@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RouteTree"]
 
+KEPT_RESOURCES = 64
+"""So many resources are kept before those of routes that are gone or changed are looked for."""
+
 RouteMaker = Callable[["Relay", "CompiledRoute"], RouteResource]
 
 
@@ -38,6 +41,7 @@ class RouteTree:
         self.snapshot: Snapshot | None = None
         self._http: dict[CompiledRoute, RouteResource] = {}
         self._websocket: dict[CompiledRoute, RouteResource] = {}
+        self._most = KEPT_RESOURCES
         self._make_websocket = websocket
         self._no_route = AnswerResource(relay, Answer(404, None, None, "no Route matched with those values", "error"))
         self._not_ready = AnswerResource(
@@ -51,12 +55,13 @@ class RouteTree:
     def publish(self, snapshot: Snapshot) -> None:
         """Serve by ``snapshot`` from now on. Requests being served go on with the one they began with."""
         self.snapshot = snapshot
-        for resources in (self._http, self._websocket):
-            # Resources of routes that are gone or changed; looked for only when they could be many.
-            if len(resources) > 64 + len(snapshot.routes) // 2:
-                stale = [route for route in resources if snapshot.routes.get(route.id) is not route]
-                for route in stale:
+        both = (self._http, self._websocket)
+        if sum(map(len, both)) > self._most:
+            # Resources of routes that are gone or changed; looked for when there are twice as many as were needed.
+            for resources in both:
+                for route in [route for route in resources if not snapshot.is_newest(route)]:
                     del resources[route]
+            self._most = 2 * sum(map(len, both)) + KEPT_RESOURCES
 
     def find(self, exchange: Exchange) -> RouteResource:
         """The Resource that serves ``exchange``; its ``snapshot``, ``match`` and ``route`` are set."""

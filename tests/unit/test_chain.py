@@ -327,7 +327,7 @@ class ChainTests(SynchronousTestCase):
             self.assertEqual(answer.status, 500)
         (report,) = self.reports
         self.assertIn("plugin not-there", report)
-        self.assertEqual(len(chain.faults), 1)
+        self.assertEqual(len(ChainBuilder([row("unknown")], PLUGINS).faults), 1)
 
     def test_configuration_that_does_not_compile_closes(self) -> None:
         """So must one with a configuration that cannot be used."""

@@ -135,7 +135,7 @@ class AgainstTheReference(SynchronousTestCase):
         made = []
         for rows in stages:
             gone = {row["id"] for row in before} - {row["id"] for row in rows}
-            built = built.changed(gone, [compiled(row, service_row()) for row in rows])
+            built = built.changed(gone, rows, {row["id"]: compiled(row, service_row()) for row in rows})
             made.append((built, rows))
             before = rows
         for changed, rows in made:
@@ -253,7 +253,7 @@ class PatternTests(SynchronousTestCase):
         self.assertIn("broken", built.faults[0])
         match = built.match("GET", "h", "/fine")
         self.assertEqual(match and match.route.id, "broken")
-        self.assertEqual(built.changed(["broken"], []).faults, [])
+        self.assertEqual(built.changed(["broken"], [], {}).faults, [])
 
     def test_pcre_syntax(self) -> None:
         for text, path, rest in (
@@ -339,7 +339,7 @@ class FindTests(SynchronousTestCase):
         row = route_row(paths=["/"])
         built = build(row)
         built.find(exchange(b"/x"))
-        changed = built.changed([], [compiled(row, service_row(path="/base"))])
+        changed = built.over({"r": compiled(row, service_row(path="/base"))})
         match = changed.find(exchange(b"/x"))
         self.assertEqual(match and match.upstream_path, b"/base/x")
 
