@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
-from .conf_kinds import KNOWN, ConfError, Listen, Property
+from .conf_admin import origin_of
+from .conf_kinds import KNOWN, ConfError, Listen, Property, items
 from .conf_properties import Properties, properties
 
 __all__ = ["SEARCHED", "Conf", "ConfError", "Listen", "differences", "load", "reloaded"]
@@ -82,6 +83,11 @@ class Conf(Properties):
             found[name] = "******" if value and _SECRET.search(name) else value
         return found
 
+    @property
+    def admin_gui_origin(self) -> list[str]:
+        """The origins of the pages of ``admin_gui_url``, as browsers write them."""
+        return list(dict.fromkeys(origin_of(url) for url in self.admin_gui_url))
+
     def listeners(self) -> Iterator[tuple[str, Listen]]:
         """All addresses to listen on, with the name of their property."""
         for name in ("proxy_listen", "admin_listen", "status_listen"):
@@ -104,6 +110,7 @@ def _contradictions(conf: Conf) -> Iterator[str]:
                 yield f"{missing} must be set, as {found} is"
             else:
                 yield f"{name} has {len(certificates)} entries and {name}_key has {len(keys)}; they must be as many"
+    yield from _open_doors(conf)
     if conf.database != "off" and (conf.declarative_config or conf.declarative_config_string):
         yield "declarative_config needs database = off"
     if conf.declarative_config and conf.declarative_config_string:
@@ -121,6 +128,18 @@ def _contradictions(conf: Conf) -> Iterator[str]:
             other = taken.setdefault(listen.address, name)
             if other != name:
                 yield f"{name} and {other} name the same address: '{listen.address}'"
+
+
+def _open_doors(conf: Conf) -> Iterator[str]:
+    """Sentences about addresses that ``admin_ssl_client_ca`` would not guard."""
+    if not conf.admin_ssl_client_ca or not conf.admin_listen:
+        return
+    wide = [each for each in conf.admin_listen if each.wide and not each.ssl]
+    if wide:
+        names = ", ".join(each.address for each in wide)
+        yield f"admin_ssl_client_ca would not guard {names} of admin_listen, which has no TLS; add the flag ssl to it"
+    elif not any(each.ssl for each in conf.admin_listen):
+        yield "admin_ssl_client_ca needs an address of admin_listen with the flag ssl"
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------
@@ -280,15 +299,23 @@ def _differs(declaration: Property[Any], text: str) -> bool:
 def _resolve_references(
     texts: dict[str, str], others: Mapping[str, str], environ: Mapping[str, str], problems: list[str]
 ) -> None:
-    """Put the values of ``{vault://env/NAME}`` and ``{vault://env/NAME/KEY}`` in; other vaults are not built."""
+    """Put the values of ``{vault://env/NAME}`` and ``{vault://env/NAME/KEY}`` in, for each member of a list; other vaults
+    are not built."""
     prefix = others.get("vault_env_prefix", environ.get("KONG_VAULT_ENV_PREFIX", ""))
     for name, text in texts.items():
-        if not text.startswith("{vault://"):
+        if "{vault://" not in text:
             continue
-        try:
-            texts[name] = _dereference(text, prefix, environ)
-        except ValueError as error:
-            problems.append(f"failed to dereference '{text}': {error} for config option '{name}'")
+        parts = items(text) if properties()[name].kind.name.startswith("list") else [text]
+        for at, part in enumerate(parts):
+            if not part.startswith("{vault://"):
+                continue
+            try:
+                parts[at] = _dereference(part, prefix, environ)
+                if not parts[at] and _SECRET.search(name):
+                    raise ValueError("it is empty, and nothing would be secret")
+            except ValueError as error:
+                problems.append(f"failed to dereference '{part}': {error} for config option '{name}'")
+        texts[name] = ",".join(parts)
 
 
 def _dereference(reference: str, prefix: str, environ: Mapping[str, str]) -> str:

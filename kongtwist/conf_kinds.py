@@ -319,6 +319,16 @@ class Listen:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    @property
+    def wide(self) -> bool:
+        """Other machines can reach it."""
+        if self.path or self.host == "localhost":
+            return False
+        try:
+            return not ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return True
+
 
 _FLAGS = ("ssl", "http2", "proxy_protocol", "deferred", "bind", "reuseport")
 _STREAM_FLAGS = ("ssl", "proxy_protocol", "bind", "reuseport", "udp")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .conf_admin import AdminDoor
 from .conf_kinds import (
     ARRAY,
     BOOLEAN,
@@ -113,19 +114,13 @@ class Listeners:
         LISTENERS,
         "127.0.0.1:8001 reuseport backlog=16384",
         "Addresses of the Admin API, written as for proxy_listen. Whoever reaches it controls the gateway: keep it on"
-        " the loopback address or behind a firewall.",
+        " the loopback address, or see docs/security.md. Sockets unix:<path> are the owner's alone (mode 0600).",
     )
     status_listen = Property(
         LISTENERS, "off", "Addresses of the Status API (read-only health and metrics), written as for proxy_listen."
     )
     admin_gui_listen = Property(
         LISTENERS, "off", "Addresses of the browser console, written as for proxy_listen; read, and not served yet."
-    )
-    admin_gui_url = Property(
-        ARRAY,
-        "",
-        "Addresses (scheme, host, port) at which a console of yours is reached: pages from there may write through the"
-        " Admin API, and their host names are answered on a loopback Admin API.",
     )
     trusted_ips = Property(
         networks,
@@ -258,7 +253,6 @@ class ClientLimits:
         " the whole body may get. Bodies are never written to disk.",
         aliases=_directive("client_body_buffer_size", "http", "proxy", "location"),
     )
-    nginx_admin_client_max_body_size = Property(SIZE, "10m", "Largest request body of the Admin API. 0: no limit.")
 
 
 class Upstreams:
@@ -412,6 +406,7 @@ SECTIONS: tuple[type, ...] = (
     Node,
     Listeners,
     Tls,
+    AdminDoor,
     ClientLimits,
     Upstreams,
     Answers,
@@ -423,7 +418,9 @@ SECTIONS: tuple[type, ...] = (
 """Sections of the documentation, in order; a section's title is its docstring."""
 
 
-class Properties(Node, Listeners, Tls, ClientLimits, Upstreams, Answers, Storage, Postgres, Routing, Refused, Unbuilt):
+class Properties(
+    Node, Listeners, Tls, AdminDoor, ClientLimits, Upstreams, Answers, Storage, Postgres, Routing, Refused, Unbuilt
+):
     """All properties. Attributes are declarations here, typed values on an instance (`conf.Conf`)."""
 
 

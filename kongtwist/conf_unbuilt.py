@@ -76,7 +76,6 @@ class Unbuilt:
     admin_gui_ssl_cert = _known(ARRAY, None, "certificate of the console")
     admin_gui_ssl_cert_key = _known(ARRAY, None, "its key")
     admin_gui_path = _known(STRING, "/", "path of the console")
-    admin_gui_api_url = _known(STRING, None, "where the console finds the Admin API")
     admin_gui_csp_header = _known(BOOLEAN, "off", "send a Content-Security-Policy")
 
     # -- hybrid mode --

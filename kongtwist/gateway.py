@@ -10,37 +10,36 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from ipaddress import ip_address
 from typing import Any
 from uuid import UUID, uuid4
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 
-from .admin.guard import Guard
+from .admin.config import LoadFailed, Refused
 from .admin.node import NodeFacts, resident_bytes
-from .admin.site import AdminResource, StatusResource, admin_site
+from .admin.site import AdminResource, StatusResource
+from .adminplane import AdminPlane
 from .conf import Conf, ConfError
 from .core.counters import Counters
 from .core.snapshot import Snapshot
 from .databases import storage_for
 from .dataplane import DataPlane
+from .declaring import Declaring
 from .demo import Demo
-from .entities import EntityError, registry
-from .listeners import Opened, listen_on
+from .entities import registry
+from .listeners import Opened
 from .node import Workers, begin_message, sockets_of
 from .observability.counters import LocalCounters, SharedCounters
-from .observability.logs import AccessLog, notice
+from .observability.logs import notice
 from .plugin_loader import load_plugins
 from .protocols.services import Relay
 from .publisher import Publisher, overlaid
 from .resources.tree import RouteTree
 from .storage.base import BaseStorage, StorageError
 from .storage.memory import MemoryStorage
-from .tls import ServerContexts, contexts_for, reconfigure
 
 __all__ = ["Gateway"]
 
@@ -88,6 +87,9 @@ class Gateway(MultiService):
         self.registry = registry(self.plugins)
         self.node_id = conf.node_id or _kept_node_id(conf.prefix if self._sockets else None)
         self.storage = storage or storage_for(conf, self.registry, reactor)
+        self.declaring: Declaring | None = None
+        if isinstance(self.storage, MemoryStorage):
+            self.declaring = Declaring(reactor, self.storage, self.registry, list(self.plugins), time.time)
         self.counters: Counters
         self.plane: DataPlane | None = None
         self.workers: Workers | None = None
@@ -103,14 +105,11 @@ class Gateway(MultiService):
         self.demo = self._make_demo() if demo else None
         self.ready: Deferred[None] = Deferred()
         self.stopped: Deferred[None] = Deferred()
-        self._ports: list[Any] = []
-        self._logs: list[AccessLog] = []
-        self._contexts: list[tuple[str, ServerContexts]] = []
-        self._text: str | None = None
+        self.doors = AdminPlane(reactor, conf, self._sockets)
         self._starting: Deferred[None] | None = None
         self._expiring: Any = None
         self._expiry: Deferred[Any] | None = None
-        self._declaring: Deferred[Any] | None = None
+        self._reloading: Deferred[Any] | None = None
 
     # -- making --------------------------------------------------------------------------------------------------------
 
@@ -180,8 +179,8 @@ class Gateway(MultiService):
             raise
         except (StorageError, ConfError) as error:
             self._fatal(str(error))
-        except EntityError as error:
-            self._fatal(f"declarative_config cannot be used: {error.message}")
+        except (Refused, LoadFailed) as error:
+            self._fatal(f"declarative_config cannot be used: {error}")
         except Exception as error:  # noqa: BLE001 - whatever stops the start is told in one sentence
             _log.failure("the gateway cannot start")
             self._fatal(f"the gateway cannot start: {type(error).__name__}: {error}")
@@ -190,8 +189,8 @@ class Gateway(MultiService):
 
     async def _open(self) -> None:
         await self.storage.open()
-        if isinstance(self.storage, MemoryStorage):
-            self.storage.begin(await self._declared())
+        if self.declaring is not None:
+            await self.declaring.load_configured(self.conf)
         self.publisher.begin(self._whole(self.storage.load()))
         self.storage.subscribe(self.publisher.changed)
         if self.workers is not None:
@@ -206,74 +205,27 @@ class Gateway(MultiService):
     def _whole(self, dataset: Any) -> Any:
         return dataset if self.demo is None else overlaid(dataset, self.demo.overlay())
 
-    async def _declared(self) -> Any:
-        """The declarative configuration's rows; read and checked away from the reactor's thread."""
-        from .storage.declarative import parse
-
-        conf = self.conf
-
-        def read() -> Any:
-            text = conf.declarative_config_string
-            if conf.declarative_config:
-                try:
-                    with open(conf.declarative_config, encoding="utf-8") as file:
-                        text = file.read()
-                except OSError as error:
-                    raise ConfError(f"declarative_config cannot be read: {error}") from error
-            if not text:
-                return None, {}
-            return text, parse(text, self.registry, now=time.time())
-
-        self._text, dataset = await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), read)
-        return dataset
-
     def _listen_admin(self) -> None:
         conf, room = self.conf, self.plane.room if self.plane is not None else _room()
         facts = self._facts()
-        admin = self.admin_resource(facts)
-        for name, resource, log in (
-            ("admin_listen", admin, conf.admin_access_log),
-            ("status_listen", StatusResource(self.storage, self.registry, facts), conf.status_access_log),
-        ):
-            opened = [each for each in self._sockets if each.name == name]
-            if not opened:
-                continue
-            try:
-                access = AccessLog(log, self._reactor, prefix=conf.prefix)
-            except OSError as error:
-                raise ConfError(f"the access log of {name} cannot be opened: {error}") from error
-            self._logs.append(access)
-            site = admin_site(
-                resource,
-                self._reactor,
-                conf.nginx_admin_client_max_body_size,
-                access.log_request if access.enabled else None,
-            )
-            for each in opened:
-                contexts = contexts_for(conf, name) if each.listen.ssl else None
-                if contexts is not None:
-                    self._contexts.append((name, contexts))
-                port = listen_on(self._reactor, each.socket_for(0), site, room, contexts=contexts, privileged=True)
-                self._ports.append(port)
+        status = StatusResource(
+            self.storage, self.registry, facts, gate=self.doors.gates["status_listen"], added_headers=conf.headers
+        )
+        self.doors.listen("admin_listen", self.admin_resource(facts), conf.admin_access_log, room)
+        self.doors.listen("status_listen", status, conf.status_access_log, room)
+        self.doors.warn()
 
     def admin_resource(self, facts: NodeFacts | None = None) -> Resource:
         """The Admin API, for an embedder to mount behind his own protection as well."""
-        listens = [each.listen for each in self._sockets if each.name == "admin_listen"]
-        hosts = [listen.host for listen in listens if listen.host]
-        loopback = bool(hosts) and all(_is_loopback(host) for host in hosts)
-        if hosts and not loopback:
-            _log.warn(
-                "the Admin API listens beyond this machine ({hosts}): whoever reaches it controls the gateway",
-                hosts=", ".join(host for host in hosts if not _is_loopback(host)),
-            )
         return AdminResource(
             self.storage,
             self.registry,
             facts or self._facts(),
-            guard=Guard(loopback, hosts, self.conf.admin_gui_url),
+            gate=self.doors.gates["admin_listen"],
+            added_headers=self.conf.headers,
             published=self.publisher.published,
             now=time.time,
-            declarative_text=lambda: self._text,
+            declarations=self.declaring,
         )
 
     def _facts(self) -> NodeFacts:
@@ -304,30 +256,28 @@ class Gateway(MultiService):
 
     def reload(self, conf: Conf) -> None:
         """Follow a configuration that was read again: certificates at once, a declarative file when it is read."""
-        for name, contexts in self._contexts:
-            reconfigure(contexts, conf, name)
+        self.doors.check(conf)
         if self.plane is not None:
             self.plane.reload(conf)
+        self.doors.reload(conf)
         if self.workers is not None:
             self.workers.reload(conf)
         self.conf = conf
-        if isinstance(self.storage, MemoryStorage):
-            declaring = Deferred.fromCoroutine(self._reload_declared())
-            self._declaring = declaring.addErrback(
+        if self.declaring is not None:
+            reloading = Deferred.fromCoroutine(self._reload_declared(self.declaring))
+            self._reloading = reloading.addErrback(
                 lambda failure: _log.error(
                     "the declarative configuration stays as it was: {why}", why=failure.getErrorMessage()
                 )
             )
 
-    async def _reload_declared(self) -> None:
-        dataset = await self._declared()
-        await self.storage.replace(dataset)
+    async def _reload_declared(self, declaring: Declaring) -> None:
+        await declaring.load_configured(self.conf)
         notice(_log, "the declarative configuration was read again")
 
     def reopen_logs(self) -> None:
         """Open all log files anew."""
-        for log in self._logs:
-            log.reopen()
+        self.doors.reopen_logs()
         if self.plane is not None:
             self.plane.reopen_logs()
         if self.workers is not None:
@@ -344,23 +294,23 @@ class Gateway(MultiService):
             self._starting.cancel()
         if self._expiring is not None and self._expiring.active():
             self._expiring.cancel()
-        for port in self._ports:
-            await _done(port.stopListening())
-        self._ports.clear()
+        closing = Deferred.fromCoroutine(self.doors.stop(self.conf.nginx_main_worker_shutdown_timeout))
         if self.plane is not None:
             await self.plane.stop(self.conf.nginx_main_worker_shutdown_timeout)
+        await closing
         if self.workers is not None:
             await self.workers.stop()
         self.publisher.stop()
+        if self.declaring is not None:
+            self.declaring.stop()
         await _done(super().stopService())
         await self.storage.close()
-        for log in self._logs:
-            log.close()
         if not self.stopped.called:
             self.stopped.callback(None)
 
     def abort(self) -> None:
         """End at once what a graceful stop still waits for."""
+        self.doors.abort()
         if self.plane is not None:
             self.plane.abort()
         if self.workers is not None:
@@ -376,13 +326,6 @@ def _room() -> Any:
     from .listeners import DescriptorRoom, raise_descriptor_limit
 
     return DescriptorRoom(raise_descriptor_limit())
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _memory(pids: Sequence[int]) -> Mapping[int, int]:

@@ -104,7 +104,7 @@ def open_listeners(listeners: Iterable[tuple[str, Listen]], workers: int = 1) ->
         for name, listen in listeners:
             count = workers if name == "proxy_listen" and listen.reuseport and not listen.path else 1
             try:
-                opened.append(Opened(name, listen, _open(listen, count)))
+                opened.append(Opened(name, listen, _open(listen, count, 0o600 if name == "admin_listen" else 0o666)))
             except OSError as error:
                 raise ConfError(f"cannot listen on {listen.address} ({name}): {_reason(error, listen)}") from error
     except ConfError:
@@ -124,9 +124,10 @@ def _reason(error: OSError, listen: Listen) -> str:
     return error.strerror or str(error)
 
 
-def _open(listen: Listen, count: int) -> list[socket.socket]:
+def _open(listen: Listen, count: int, mode: int) -> list[socket.socket]:
+    """Sockets that listen; ``mode`` is that of a unix socket's file."""
     if listen.path:
-        return [_open_unix(listen)]
+        return [_open_unix(listen, mode)]
     family, _, _, _, address = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)[0]
     if listen.reuseport and listen.port:
         # Two nodes with reuseport would share the port without a word: see first that nobody else listens there.
@@ -185,7 +186,7 @@ def _seconds(text: str) -> int | None:
     return int(match[1]) * _TIME_UNITS[match[2]] if match else None
 
 
-def _open_unix(listen: Listen) -> socket.socket:
+def _open_unix(listen: Listen, mode: int) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
@@ -196,7 +197,8 @@ def _open_unix(listen: Listen) -> socket.socket:
                 raise
             os.unlink(listen.path)
             sock.bind(listen.path)
-        os.chmod(listen.path, 0o666)  # as nginx does: the folder decides who may connect
+        # 0666 as nginx does, so that the folder decides who may connect; before listen(2), so that nobody slips in.
+        os.chmod(listen.path, mode)
         sock.listen(listen.backlog or BACKLOG)
     except OSError:
         sock.close()

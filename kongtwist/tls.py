@@ -12,13 +12,13 @@ import datetime
 import ipaddress
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -197,6 +197,21 @@ def contexts_for(
     return ServerContexts(rules, pairs, certificate_for)
 
 
+def authorities(name: str, files: Sequence[str]) -> tuple[x509.Certificate, ...]:
+    """The certificates of a property such as ``admin_ssl_client_ca``: file names, PEM text, or PEM text in base64.
+
+    Raises:
+        ConfError: one cannot be read.
+    """
+    found: list[x509.Certificate] = []
+    for text in files:
+        try:
+            found += x509.load_pem_x509_certificates(_material(name, text))
+        except ValueError as error:
+            raise ConfError(f"{name} {_shown(text)} holds no certificate in PEM form") from error
+    return tuple(found)
+
+
 def reconfigure(contexts: ServerContexts, conf: Any, listener: str) -> None:
     """Have ``contexts`` follow a configuration that was read again. Raises ConfError and changes nothing."""
     contexts.replace(*_configured(conf, listener))
@@ -206,7 +221,10 @@ def _configured(conf: Any, listener: str) -> tuple[TLSRules, list[KeyPair]]:
     name = {"proxy_listen": "ssl_cert", "admin_listen": "admin_ssl_cert", "status_listen": "status_ssl_cert"}[listener]
     certificates, keys = getattr(conf, name), getattr(conf, f"{name}_key")
     pairs = read_pairs(name, certificates, keys) if certificates else default_pairs(conf.prefix)
-    return TLSRules.from_conf(conf), pairs
+    rules = TLSRules.from_conf(conf)
+    if listener == "admin_listen" and conf.admin_ssl_client_ca:
+        rules = replace(rules, client_ca=authorities("admin_ssl_client_ca", conf.admin_ssl_client_ca))
+    return rules, pairs
 
 
 # -- contexts --------------------------------------------------------------------------------------------------------
@@ -222,6 +240,7 @@ class TLSRules:
     prefer_server_ciphers: bool = True
     tickets: bool = True
     session_timeout: float = 86400  #: seconds
+    client_ca: tuple[x509.Certificate, ...] = ()  #: authorities, one of which must have signed the client's certificate
 
     @classmethod
     def from_conf(cls, conf: Any) -> TLSRules:
@@ -269,7 +288,19 @@ class TLSRules:
             context.use_privatekey(pair.key)
             for extra in pair.chain[1:]:
                 context.add_extra_chain_cert(extra)
+        if self.client_ca:
+            self._ask_for_certificates(context)
         return context
+
+    def _ask_for_certificates(self, context: SSL.Context) -> None:
+        """Refuse clients in the handshake that show no certificate of ``client_ca`` for TLS clients (RFC 5280 4.2.1.12)."""
+        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, None)
+        store = context.get_cert_store()
+        assert store is not None
+        store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)  # an intermediate authority may be trusted by itself
+        for authority in self.client_ca:
+            store.add_cert(crypto.X509.from_cryptography(authority))
+            context.add_client_ca(authority)
 
 
 def _select_alpn(connection: SSL.Connection, offered: list[bytes]) -> Any:

@@ -50,6 +50,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 """Part -> parts of ours it may import; a part may always import itself and the package's constants."""
 
 PARTS = {
+    "conf_admin": "conf",
     "conf_kinds": "conf",
     "conf_properties": "conf",
     "conf_postgres": "conf",
@@ -224,6 +225,7 @@ class ArchitectureTests(SynchronousTestCase):
     def test_properties_have_effect(self) -> None:
         """A property of kong.conf that is declared as built is read by something."""
         declarations = (
+            "conf_admin.py",
             "conf_properties.py",
             "conf_postgres.py",
             "conf_unbuilt.py",

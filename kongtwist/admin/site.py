@@ -2,59 +2,89 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from twisted.web.http import Request
 from twisted.web.resource import Resource
-from twisted.web.server import Site
 
 from ..entities import Entity
-from .guard import Guard
+from .config import Declarations
+from .gate import Gate
 from .node import NodeFacts, Plugins, Ready, Root, Status, fixed_paths
 from .openapi import OpenAPI
 from .rows import CollectionResource
 from .special import Special
-from .web import AdminRequest, Call, JSONResource, Missing, walk
+from .web import JSONResource, Missing, Refused, Verdict, walk
 
-__all__ = ["AdminResource", "StatusResource", "admin_site"]
+__all__ = ["AdminResource", "StatusResource"]
+
+DEFAULT_HEADERS = ("server_tokens", "latency_tokens")
 
 
 class _Api:
     """What the resources of one API share."""
 
-    def __init__(self, storage: Any, registry: Mapping[str, Entity], facts: NodeFacts, guard: Guard) -> None:
-        self.storage, self.registry, self.facts = storage, registry, facts
-        self._guard = guard
+    def __init__(
+        self,
+        storage: Any,
+        registry: Mapping[str, Entity],
+        facts: NodeFacts,
+        gate: Gate,
+        added_headers: Collection[str],
+    ) -> None:
+        self.storage, self.registry, self.facts, self.gate = storage, registry, facts, gate
+        self.added_headers = frozenset(name.lower() for name in added_headers)
+        if "server_tokens" in self.added_headers:
+            self.added_headers |= {"server"}
+        if "latency_tokens" in self.added_headers:
+            self.added_headers |= {"x-kong-admin-latency"}
         self.special = Special(self)
 
-    def guard(self, call: Call) -> str | None:
-        """Why the request may not pass, or None."""
-        return self._guard.refusal(
-            call.method, call.header("host"), call.header("origin"), call.header("sec-fetch-site")
-        )
+    def configuration_hash(self) -> str:
+        """Of a node without a database."""
+        found: str = self.storage.configuration_hash()
+        return found
 
-    def allowed_origin(self, call: Call) -> str:
-        """Access-Control-Allow-Origin: the request's own origin if it may write, else the first that may, else all."""
-        origin, known = call.header("origin"), self._guard.origins
-        if not known:
-            return origin or "*"
-        return origin if origin is not None and origin.lower() in known else min(known)
+    def verdict(self, request: Request) -> Verdict:
+        """What the gate says of a request; it is asked once (by the door already, if it is ours)."""
+        verdict = getattr(request, "verdict", None)
+        if verdict is None:
+            verdict = self.gate.verdict(request, request.method.decode("latin-1"))
+            request.verdict = verdict  # type: ignore[attr-defined]
+        found: Verdict = verdict
+        return found
 
 
-class AdminResource(Resource):
+class _Gated(Resource):
+    """The root of an API: nothing below is reached by a request that the gate refuses."""
+
+    _api: Any
+    _root: JSONResource
+
+    def getChildWithDefault(self, path: bytes, request: Request) -> Resource:
+        if self._api.verdict(request).refusal is not None:
+            return Refused(self._api)
+        found: Resource = super().getChildWithDefault(path, request)
+        return found
+
+    def render(self, request: Request) -> int:
+        refused = self._api.verdict(request).refusal is not None
+        return (Refused(self._api) if refused else self._root).render(request)
+
+
+class AdminResource(_Gated):
     """The Admin API.
 
     Args:
         storage: where the entities are (core/storage.py).
         registry: the entities.
         facts: what is told of the node.
-        guard: who may talk to it.
+        gate: who may talk to it.
+        added_headers: the property ``headers``: which fields answers have.
         published: waits until what was written serves.
         now: epoch seconds.
-        declarative_text: the declarative configuration as YAML, without a database.
+        declarations: loads and shows the declarative configuration; None with a database.
     """
 
     def __init__(
@@ -63,21 +93,21 @@ class AdminResource(Resource):
         registry: Mapping[str, Entity],
         facts: NodeFacts,
         *,
-        guard: Guard,
+        gate: Gate,
+        added_headers: Collection[str] = DEFAULT_HEADERS,
         published: Callable[[], Awaitable[Any]],
         now: Callable[[], float],
-        declarative_text: Callable[[], str | None] = lambda: None,
+        declarations: Declarations | None = None,
     ) -> None:
         super().__init__()
-        api: Any = _Api(storage, registry, facts, guard)
-        api.published, api.now, api.declarative_text = published, now, declarative_text
-        api.configuration_hash = lambda: _hash(storage.load())
+        api: Any = _Api(storage, registry, facts, gate, added_headers)
+        api.published, api.now, api.declarations = published, now, declarations
         below = {"openapi.json": OpenAPI(api), **fixed_paths(api)}
         for entity in registry.values():
             if entity.stored and entity.name != "targets":
                 made = Plugins if entity.name == "plugins" else CollectionResource
                 below[entity.admin_name] = made(api, entity)
-        self._root = Root(api, below)
+        self._api, self._root = api, Root(api, below)
         api.paths = self.paths
 
     def paths(self) -> Iterator[tuple[str, JSONResource]]:
@@ -87,18 +117,22 @@ class AdminResource(Resource):
     def getChild(self, path: bytes, request: Request) -> Resource:
         return self._root.getChild(path, request)
 
-    def render(self, request: Request) -> int:
-        return self._root.render(request)
 
-
-class StatusResource(Resource):
+class StatusResource(_Gated):
     """The Status API (``status_listen``): what monitors may see."""
 
-    def __init__(self, storage: Any, registry: Mapping[str, Entity], facts: NodeFacts) -> None:
+    def __init__(
+        self,
+        storage: Any,
+        registry: Mapping[str, Entity],
+        facts: NodeFacts,
+        *,
+        gate: Gate,
+        added_headers: Collection[str] = DEFAULT_HEADERS,
+    ) -> None:
         super().__init__()
-        api: Any = _Api(storage, registry, facts, Guard(False))
-        api.configuration_hash = lambda: _hash(storage.load())
-        self._api = api
+        api: Any = _Api(storage, registry, facts, gate, added_headers)
+        self._api, self._root = api, Missing(api)
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         if path == b"status":
@@ -106,35 +140,3 @@ class StatusResource(Resource):
             found.putChild(b"ready", Ready(self._api))
             return found
         return Missing(self._api)
-
-    def render(self, request: Request) -> int:
-        return Missing(self._api).render(request)
-
-
-def _hash(dataset: Mapping[str, Mapping[str, Any]]) -> str:
-    """32 hex digits that are equal for equal configurations; noughts for an empty one."""
-    rows = {name: dict(rows) for name, rows in dataset.items() if rows}
-    if not rows:
-        return "0" * 32
-    return hashlib.md5(json.dumps(rows, sort_keys=True).encode(), usedforsecurity=False).hexdigest()
-
-
-def admin_site(resource: Resource, reactor: Any, max_body: int, log: Callable[[Request], None] | None = None) -> Site:
-    """A Site for the Admin or Status API.
-
-    Args:
-        resource: its root.
-        reactor: for time-outs.
-        max_body: bytes of the largest request body; 0: no limit.
-        log: told of each finished request.
-    """
-
-    class Request_(AdminRequest):
-        pass
-
-    Request_.max_body = max_body
-    site = Site(resource, requestFactory=Request_, timeout=60, reactor=reactor)
-    site.displayTracebacks = False
-    site.noisy = False
-    site.log = (lambda request: None) if log is None else log  # type: ignore[method-assign,assignment]
-    return site

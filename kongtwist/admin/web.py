@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from io import BytesIO
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -14,12 +13,11 @@ from twisted.python.failure import Failure
 from twisted.web.http import Request
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
-from twisted.web.server import Request as SiteRequest
 
 from .. import KONG_VERSION
 from ..entities import EntityError
 
-__all__ = ["AdminRequest", "Branch", "Call", "JSONResource", "Reply", "not_found", "walk"]
+__all__ = ["Branch", "Call", "JSONResource", "Missing", "Refused", "Reply", "Verdict", "not_found", "walk"]
 
 _log = Logger(namespace="kongtwist.admin")
 
@@ -53,37 +51,18 @@ def not_found() -> Reply:
     return Reply(404, {"message": "Not found"})
 
 
-class Discard(BytesIO):
-    """Takes a body that is too large and keeps nothing of it."""
+class Verdict:
+    """What the gate says of a request.
 
-    def write(self, data: Any) -> int:
-        """Keep nothing."""
-        return len(data)
+    Args:
+        origin: the value of Access-Control-Allow-Origin; None: the field is left out.
+        refusal: the answer of one that may not pass.
+    """
 
+    __slots__ = ("origin", "refusal")
 
-class AdminRequest(SiteRequest):
-    """A request whose body may not be larger than ``max_body`` bytes (``nginx_admin_client_max_body_size``)."""
-
-    max_body = 10 * 1024 * 1024  #: bytes; 0: no limit. Set per site by `admin.site`.
-    too_large = False
-    _received = 0
-
-    def gotLength(self, length: int | None) -> None:
-        super().gotLength(length)
-        if self.max_body and length is not None and length > self.max_body:
-            self._refuse_body()
-
-    def handleContentChunk(self, data: bytes) -> None:
-        self._received += len(data)
-        if self.max_body and self._received > self.max_body and not self.too_large:
-            self._refuse_body()
-        super().handleContentChunk(data)
-
-    def _refuse_body(self) -> None:
-        self.too_large = True
-        if self.content is not None:
-            self.content.close()
-        self.content = Discard()
+    def __init__(self, origin: str | None = "*", refusal: Reply | None = None) -> None:
+        self.origin, self.refusal = origin, refusal
 
 
 class Call:
@@ -176,11 +155,6 @@ class JSONResource(Resource):
             self._send(call, reply, began)
 
     async def _answer(self, call: Call) -> Reply:
-        refusal = self.site.guard(call)
-        if refusal is not None:
-            return Reply(403, {"message": refusal})
-        if getattr(call.request, "too_large", False):
-            return Reply(413, {"message": "Payload too large"}, {"Connection": "close"})
         methods = self.methods
         if call.method == "OPTIONS":
             return self._options(call, methods)
@@ -205,11 +179,14 @@ class JSONResource(Resource):
         request.setResponseCode(reply.status)
         headers = request.responseHeaders
         headers.removeHeader(b"content-type")
-        headers.setRawHeaders(b"server", [f"kong/{KONG_VERSION}".encode()])
-        headers.setRawHeaders(b"x-kong-admin-latency", [b"%d" % ((time.monotonic() - began) * 1000)])
-        headers.setRawHeaders(
-            b"access-control-allow-origin", [self.site.allowed_origin(call).encode("latin-1", "replace")]
-        )
+        headers.removeHeader(b"server")
+        if "server" in self.site.added_headers:
+            headers.setRawHeaders(b"server", [f"kong/{KONG_VERSION}".encode()])
+        if "x-kong-admin-latency" in self.site.added_headers:
+            headers.setRawHeaders(b"x-kong-admin-latency", [b"%d" % ((time.monotonic() - began) * 1000)])
+        origin = self.site.verdict(request).origin
+        if origin is not None:
+            headers.setRawHeaders(b"access-control-allow-origin", [origin.encode("latin-1", "replace")])
         headers.setRawHeaders(b"access-control-allow-credentials", [b"true"])
         for name, value in reply.headers.items():
             headers.setRawHeaders(name, [value])
@@ -233,8 +210,18 @@ class Missing(JSONResource):
     """404 for everything below."""
 
     async def _answer(self, call: Call) -> Reply:
-        refusal = self.site.guard(call)
-        return not_found() if refusal is None else Reply(403, {"message": refusal})
+        return not_found()
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        return self
+
+
+class Refused(JSONResource):
+    """What a request gets that the gate, or the door with its limits, refuses."""
+
+    async def _answer(self, call: Call) -> Reply:
+        refusal: Reply = self.site.verdict(call.request).refusal
+        return refusal
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         return self

@@ -13,7 +13,6 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.admin import node, rows, special
-from kongtwist.admin.guard import Guard
 from kongtwist.admin.openapi import document
 from kongtwist.admin.site import AdminResource
 from kongtwist.admin.web import JSONResource, Missing
@@ -30,7 +29,7 @@ REGISTRY = registry(load_plugins(["bundled"]))
 def admin() -> AdminResource:
     """An Admin API whose resources are looked at and never asked."""
     unused = cast(Any, None)
-    return AdminResource(unused, REGISTRY, unused, guard=Guard(False), published=unused, now=unused)
+    return AdminResource(unused, REGISTRY, unused, gate=unused, published=unused, now=unused)
 
 
 def resolve(resource: Any, path: str) -> Any:

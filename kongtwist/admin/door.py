@@ -1,0 +1,459 @@
+"""The door of the Admin and Status APIs: HTTP/1.1 connections within bounds.
+
+twisted.web reads heads and bodies; what it leaves open is closed here: how long a head, a body and an answer may take, how
+much all connections together may hold, what is answered at once instead of after a body that nobody wants, and an end that
+lets requests finish. Bodies stay in memory: they carry private keys, which do not belong into temporary files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from io import BytesIO
+from typing import Any
+from urllib.parse import urlsplit
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.protocols.basic import LineReceiver
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel, Request
+from twisted.web.resource import Resource
+from twisted.web.server import Request as SiteRequest
+from twisted.web.server import Site
+
+from .gate import Gate
+from .web import Reply, Verdict
+
+__all__ = ["AdminSite", "DoorLimits"]
+
+_log = Logger(namespace="kongtwist.admin")
+
+SMALL = 65536
+"""Bytes of a body that is read to its end although nobody wants it, so that its connection may live on."""
+
+PATIENCE = 10
+"""How many times the time between two pieces a whole body, or the taking of an answer, may last."""
+
+_CLOSE = {"Connection": "close"}
+
+
+@dataclass(frozen=True, slots=True)
+class DoorLimits:
+    """Limits of one API's connections; made from the configuration by the composition."""
+
+    connections: int = 1024
+    """Connections at once; beyond it the longest idle one is closed for a new one, or the new one gets 503."""
+    body: int = 10 * 1024 * 1024
+    """Bytes of the largest request body (413); 0: no limit of its own."""
+    bodies: int = 256 * 1024 * 1024
+    """Bytes of the bodies of all requests that are under way (503)."""
+    line: int = 8192
+    """Bytes of the request line (414) and of a header line (431)."""
+    head: int = 32768
+    """Bytes of a head (431)."""
+    fields: int = 1000
+    """Header lines of a request (400)."""
+    arguments: int = 1000
+    """Arguments in a query string (400)."""
+    head_timeout: float = 60.0
+    """Seconds that a head may take from its first byte, or the first head from the start of the connection."""
+    body_timeout: float = 60.0
+    """Seconds between two pieces of a body (408); the whole may take `PATIENCE` times as long."""
+    keepalive_timeout: float = 75.0
+    """Seconds an idle connection is kept; 0 closes it after each answer."""
+    send_timeout: float = 60.0
+    """Seconds; `PATIENCE` times as long may a client take to fetch an answer."""
+    lingering: float = 5.0
+    """Seconds that a client may go on sending after it was answered early."""
+
+
+class Discard(BytesIO):
+    """Takes a body that nobody wants and keeps nothing of it."""
+
+    def write(self, data: Any) -> int:
+        """Keep nothing."""
+        return len(data)
+
+
+class AdminRequest(SiteRequest):
+    """A request whose body is kept in memory, within the limits of its `AdminSite`."""
+
+    channel: AdminChannel
+    verdict: Verdict
+    _held = 0
+    _doors: AdminSite  #: set with the head; the channel is gone when the client is
+
+    def refuse(self, reply: Reply) -> None:
+        """Answer with ``reply`` whatever the path; forget the body."""
+        self.verdict = Verdict(self.verdict.origin, reply)
+        self.content = Discard()
+        self._release()
+
+    def gotLength(self, length: int | None) -> None:
+        """The head is read: decide what becomes of the body."""
+        self._doors = self.channel.site
+        limits = self._doors.limits
+        self.content = Discard() if self.verdict.refusal is not None else BytesIO()
+        if self.verdict.refusal is None and length is not None and limits.body and length > limits.body:
+            self.refuse(_too_large())
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """A piece of the body."""
+        if isinstance(self.content, Discard):
+            return
+        site, limits = self._doors, self._doors.limits
+        self._held += len(data)
+        site.held += len(data)
+        if (limits.body and self._held > limits.body) or self._held > limits.bodies:
+            self.refuse(_too_large())
+        elif site.held > limits.bodies:
+            self.refuse(Reply(503, {"message": "too many large requests at once"}, {**_CLOSE, "Retry-After": "1"}))
+        else:
+            super().handleContentChunk(data)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """All of it is there. Arguments and bodies are read by the resources, with their own rules."""
+        assert self.content is not None
+        self.content.seek(0)
+        self.args = {}
+        self.method, self.clientproto = command, version
+        self.uri = _origin_form(path)
+        self.path = self.uri.partition(b"?")[0]
+        self.process()
+
+    def processingFailed(self, reason: Failure) -> Failure:
+        """A path that could not be followed (a fault of ours)."""
+        _log.failure("a request to the Admin API failed", failure=reason)
+        if not self.startedWriting and not self._disconnected:
+            body = _body("An unexpected error occurred")
+            self.setResponseCode(500)
+            self.setHeader(b"content-type", b"application/json; charset=utf-8")
+            self.setHeader(b"content-length", b"%d" % len(body))
+            self.write(body)
+            self.finish()
+        return reason
+
+    def finish(self) -> Any:
+        """The answer is complete."""
+        self._release()
+        return super().finish()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The client is gone. A write that has begun goes on to its end, so the body stays readable."""
+        self._release()
+        content, self.content = self.content, None
+        super().connectionLost(reason)
+        self.content = content
+
+    def _release(self) -> None:
+        if self._held:
+            self._doors.held -= self._held
+            self._held = 0
+
+
+def _too_large() -> Reply:
+    return Reply(413, {"message": "Payload too large"}, _CLOSE)
+
+
+def _body(message: str) -> bytes:
+    return json.dumps({"message": message}, separators=(",", ":")).encode()
+
+
+def _closing_answer(status: int, reason: bytes, message: str) -> bytes:
+    body = _body(message)
+    return (
+        b"HTTP/1.1 %d %b\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: %d\r\n"
+        b"Connection: close\r\n\r\n%b" % (status, reason, len(body), body)
+    )
+
+
+def _origin_form(target: bytes) -> bytes:
+    """A request target without scheme and authority (RFC 9112 3.2.2)."""
+    if target.startswith(b"/"):
+        return target
+    if b"://" in target:
+        parts = urlsplit(target)
+        return (parts.path or b"/") + (b"?" + parts.query if parts.query else b"")
+    return b"/" + target
+
+
+class Phase(Enum):
+    """What a connection waits for."""
+
+    IDLE = "the next request"
+    HEAD = "the rest of a head"
+    BODY = "the rest of a body"
+    ANSWER = "our answer"
+
+
+class AdminChannel(HTTPChannel):
+    """A client's connection."""
+
+    site: AdminSite
+    requests: list[AdminRequest]
+    _phase = Phase.IDLE
+    _body_until = 0.0
+    _answer_until = 0.0
+    _linger = False  #: stay for a moment after the answer: the client may still be sending
+    _bears = False  #: the body is so small that it is read even if nobody wants it
+    _over = False  #: nothing that comes is read any more
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        limits = self.site.limits
+        self.maxHeaders, self.totalHeadersSize, self.MAX_LENGTH = limits.fields, limits.head, limits.line
+        super().connectionMade()  # sets the time of the first head
+        if not self.site.admit(self):
+            self._over = True
+            self.write(_closing_answer(503, b"Service Unavailable", "too many connections"))
+            self.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        self.site.forget(self)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing of a request has come since the last answer."""
+        return self._phase is Phase.IDLE
+
+    @property
+    def waiting(self) -> bool:
+        """No request is complete: it may be cut without undoing anything."""
+        return self._phase in (Phase.IDLE, Phase.HEAD)
+
+    def leave(self) -> None:
+        """Close after the answer to the request that has begun to come; now if there is none."""
+        self.persistent = False
+        if not self.requests:
+            self.loseConnection()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        transport: Any = self.transport
+        transport.abortConnection()
+
+    def timeoutConnection(self) -> None:
+        """What was waited for has not come."""
+        if self._over:
+            self.abort()
+        elif self._waitingForTransport and self._phase is Phase.IDLE and self._now() < self._answer_until:
+            self.setTimeout(max(0.1, self._answer_until - self._now()))  # the last answer is still being fetched
+        elif self.idle:
+            self._over = True
+            self.setTimeout(self.site.limits.lingering)
+            self.loseConnection()
+        else:
+            self._end(408, b"Request Time-out", "the request did not come in time")
+
+    def _now(self) -> float:
+        return self.site.reactor.seconds()
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes have come. They alone do not win time: a head has a deadline (RFC 9112 9.8 leaves it to us)."""
+        if self._over:
+            return
+        if self._phase is Phase.IDLE:
+            self._phase = Phase.HEAD
+            self.setTimeout(self.site.limits.head_timeout)
+        LineReceiver.dataReceived(self, data)
+
+    def lineReceived(self, line: bytes) -> None:
+        if self._over:
+            return
+        if self._receivedHeaderSize + len(line) > self.totalHeadersSize:
+            self._end(431, b"Request Header Fields Too Large", "the request's head is too large")
+            return
+        super().lineReceived(line)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        if self.requests:
+            self._end(431, b"Request Header Fields Too Large", "a header line is too long")
+        else:
+            self._end(414, b"Request-URI Too Large", "the request line is too long")
+
+    def allHeadersReceived(self) -> None:
+        """A head is complete: say whether its request may pass before its body is taken."""
+        limits, request = self.site.limits, self.requests[-1]
+        request.parseCookies()
+        self.persistent = self.persistent and self.checkPersistence(request, self._version)
+        if not limits.keepalive_timeout or self.site.closing:
+            self.persistent = False
+        request.verdict = self._verdict(request)
+        request.gotLength(self.length)
+        self._phase = Phase.BODY
+        self._body_until = self._now() + PATIENCE * limits.body_timeout
+        self.setTimeout(limits.body_timeout)
+        expects = [value.lower() for value in request.requestHeaders.getRawHeaders(b"expect", [])]
+        continues = expects[:1] == [b"100-continue"] and self._version == b"HTTP/1.1"
+        self._bears = self.length is not None and self.length <= SMALL
+        if request.verdict.refusal is None:
+            if continues and self.length != 0:
+                self._send100Continue()
+        elif self.length != 0 and (continues or not self._bears):
+            self._linger = True
+            self.length = 0  # so that it is answered now
+
+    def _verdict(self, request: AdminRequest) -> Verdict:
+        verdict = self.site.gate.verdict(request, self._command.decode("latin-1"))
+        hosts = request.requestHeaders.getRawHeaders(b"host", [])
+        reply = None
+        if len(hosts) > 1 or (not hosts and self._version == b"HTTP/1.1"):
+            reply = Reply(400, {"message": "one Host header is needed"}, _CLOSE)
+        elif self._path.count(b"&") >= self.site.limits.arguments:
+            reply = Reply(400, {"message": "Too many arguments"})
+        elif self.site.closing:
+            reply = Reply(503, {"message": "the gateway is stopping"}, _CLOSE)
+        return verdict if reply is None else Verdict(verdict.origin, reply)
+
+    def rawDataReceived(self, data: bytes) -> None:
+        if self._over or (self._linger and self._handlingRequest):
+            return
+        reading = not self._handlingRequest
+        if reading:
+            self.setTimeout(max(0.0, min(self.site.limits.body_timeout, self._body_until - self._now())))
+        super().rawDataReceived(data)
+        unanswered = reading and not self._handlingRequest and not self._over and self.requests
+        if unanswered and not self._bears and self.requests[-1].verdict.refusal is not None:
+            self._linger = True
+            self.allContentReceived()  # answered now, whatever is still to come
+
+    def allContentReceived(self) -> None:
+        self._phase = Phase.ANSWER
+        if self._linger or not self.persistent:
+            self.persistent = False
+            self.requests[-1].responseHeaders.setRawHeaders(b"connection", [b"close"])
+        super().allContentReceived()
+
+    def requestDone(self, request: Request) -> None:
+        """An answer is written."""
+        limits = self.site.limits
+        self._phase = Phase.IDLE
+        self._answer_until = self._now() + PATIENCE * limits.send_timeout
+        self._savedTimeOut = limits.keepalive_timeout or limits.head_timeout
+        super().requestDone(request)
+        self.site.answered()
+
+    # -- ending --------------------------------------------------------------------------------------------------------
+
+    def loseConnection(self) -> None:
+        """Close; after an early answer only our half, and the other in a moment, for a reset would take the answer back."""
+        if not self._linger:
+            super().loseConnection()
+            return
+        self._linger, self._over = False, True
+        self._dataBuffer = []
+        self.setTimeout(self.site.limits.lingering)
+        transport: Any = self.transport
+        transport.unregisterProducer()
+        transport.resumeProducing()
+        if self.isSecure():
+            transport.loseConnection()  # TLS waits for the peer's own goodbye
+        else:
+            transport.loseWriteConnection()
+
+    def _end(self, status: int, reason: bytes, message: str) -> None:
+        """Answer what is no proper request, and close."""
+        if self._over:
+            return
+        self.write(_closing_answer(status, reason, message))
+        self._linger = True
+        self.loseConnection()
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        self._end(400, b"Bad Request", "Bad request")
+
+
+class AdminSite(Site):
+    """A Site for the Admin or Status API.
+
+    Args:
+        resource: its root.
+        reactor: for time-outs.
+        gate: who may come in.
+        limits: bounds of its connections.
+        log: told of each finished request.
+    """
+
+    displayTracebacks = False
+    noisy = False
+
+    def __init__(
+        self,
+        resource: Resource,
+        reactor: IReactorTime,
+        gate: Gate,
+        limits: DoorLimits,
+        log: Callable[[Request], None] | None = None,
+    ) -> None:
+        super().__init__(resource, requestFactory=AdminRequest, timeout=limits.head_timeout, reactor=reactor)
+        self.gate, self.limits = gate, limits
+        self.held = 0  #: bytes of request bodies in memory
+        self.closing = False
+        self._log_request = log
+        self._channels: dict[AdminChannel, None] = {}
+        self._quiet: Deferred[None] | None = None
+
+    def log(self, request: Request) -> None:
+        """Called by twisted.web when an answer is complete."""
+        if self._log_request is not None:
+            self._log_request(request)
+
+    @staticmethod
+    def protocol() -> Any:
+        """The protocol of a connection; no negotiation of HTTP/2."""
+        return AdminChannel()
+
+    def admit(self, channel: AdminChannel) -> bool:
+        """Take a new connection, if need be in place of one that nobody misses."""
+        if len(self._channels) >= self.limits.connections:
+            spare = next((each for each in self._channels if each.idle), None)
+            spare = spare or next((each for each in self._channels if each.waiting), None)
+            if spare is None:
+                return False
+            del self._channels[spare]
+            spare.abort()
+        self._channels[channel] = None
+        return True
+
+    def forget(self, channel: AdminChannel) -> None:
+        """A connection is closed."""
+        self._channels.pop(channel, None)
+        self.answered()
+
+    def answered(self) -> None:
+        """Perhaps what a stop waits for has come."""
+        if self._quiet is not None and not self._busy():
+            quiet, self._quiet = self._quiet, None
+            quiet.callback(None)
+
+    def _busy(self) -> bool:
+        return any(not each.idle for each in self._channels)
+
+    def close(self) -> Deferred[None]:
+        """Take no more requests (they get 503) and let go of connections; fires when no request is under way."""
+        self.closing = True
+        for channel in list(self._channels):
+            channel.leave()
+        if not self._busy():
+            return succeed(None)
+        self._quiet = Deferred()
+        return self._quiet
+
+    def renew(self) -> None:
+        """Close each connection after its present request: those that come must show who they are anew."""
+        for channel in list(self._channels):
+            channel.leave()
+
+    def abort(self) -> None:
+        """Cut all connections."""
+        for channel in list(self._channels):
+            channel.abort()

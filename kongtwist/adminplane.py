@@ -1,0 +1,168 @@
+"""The Admin and Status APIs of a node on their listeners: gate, connections, TLS, access logs, start and end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.logger import Logger
+from twisted.web.resource import Resource
+
+from .admin.door import AdminSite, DoorLimits
+from .admin.gate import Gate
+from .admin.guard import Guard, exposure
+from .admin.tokens import Tokens
+from .conf import Conf, ConfError
+from .listeners import DescriptorRoom, Opened, listen_on
+from .observability.logs import AccessLog
+from .tls import ServerContexts, contexts_for, reconfigure
+
+__all__ = ["AdminPlane"]
+
+_log = Logger(namespace="kongtwist.admin")
+
+NAMES = ("admin_listen", "status_listen")
+
+
+class AdminPlane:
+    """Serves the Admin and Status APIs, in the node's parent process.
+
+    Args:
+        reactor: listens and tells the time.
+        conf: the configuration.
+        sockets: the node's open listeners.
+
+    Attributes:
+        gates: who may come in, by the name of the listener's property.
+    """
+
+    def __init__(self, reactor: Any, conf: Conf, sockets: Sequence[Opened]) -> None:
+        self._reactor, self._conf = reactor, conf
+        self._sockets = [each for each in sockets if each.name in NAMES]
+        self._tokens = Tokens(conf.admin_api_token)
+        self.gates = {
+            "admin_listen": Gate(self._guard("admin_listen"), self._tokens, reactor.seconds),
+            "status_listen": Gate(self._guard("status_listen"), Tokens(), reactor.seconds),
+        }
+        self._sites: list[AdminSite] = []
+        self._ports: list[Any] = []
+        self._logs: list[AccessLog] = []
+        self._contexts: list[tuple[str, ServerContexts]] = []
+
+    def _guard(self, name: str) -> Guard:
+        listens = [each.listen for each in self._sockets if each.name == name]
+        hosts = [listen.host for listen in listens if listen.host]
+        conf = self._conf
+        if conf.admin_gui_api_url:
+            hosts.append(conf.admin_gui_api_url.partition("://")[2] or conf.admin_gui_api_url)
+        loopback = any(listen.host for listen in listens) and not any(listen.wide for listen in listens)
+        return Guard(loopback, [host.partition("/")[0] for host in hosts], conf.admin_gui_origin)
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def listen(self, name: str, resource: Resource, access_log: str, room: DescriptorRoom) -> None:
+        """Serve an API on its listeners, if there are any.
+
+        Args:
+            name: of the listeners' property.
+            resource: the API.
+            access_log: where its requests are logged; as the property says.
+            room: what the process's listeners share.
+
+        Raises:
+            ConfError: certificates or the log cannot be used.
+        """
+        opened = [each for each in self._sockets if each.name == name]
+        if not opened:
+            return
+        conf = self._conf
+        try:
+            access = AccessLog(access_log, self._reactor, prefix=conf.prefix)
+        except OSError as error:
+            raise ConfError(f"the access log of {name} cannot be opened: {error}") from error
+        self._logs.append(access)
+        log = access.log_request if access.enabled else None
+        site = AdminSite(resource, self._reactor, self.gates[name], _limits(conf), log)
+        self._sites.append(site)
+        for each in opened:
+            contexts = contexts_for(conf, name) if each.listen.ssl else None
+            if contexts is not None:
+                self._contexts.append((name, contexts))
+            port = listen_on(self._reactor, each.socket_for(0), site, room, contexts=contexts, privileged=True)
+            self._ports.append(port)
+
+    def warn(self) -> None:
+        """Say in the log if strangers may control the gateway."""
+        wide = [(each.address, each.listen.ssl) for each in self._sockets if _is_wide_admin(each)]
+        sentence = exposure(wide, self._tokens.required, bool(self._conf.admin_ssl_client_ca))
+        if sentence is not None:
+            _log.warn("{sentence}", sentence=sentence)
+
+    async def stop(self, seconds: float) -> None:
+        """Listen no more, answer 503 to what still comes, let requests finish for ``seconds`` at most, then cut."""
+        ports, self._ports = self._ports, []
+        closing = [site.close() for site in self._sites]
+        await DeferredList([maybeDeferred(port.stopListening) for port in ports])
+        late: Deferred[Any] = Deferred()
+        timer = self._reactor.callLater(seconds, late.callback, None)
+        closed: Deferred[Any] = DeferredList(closing)
+        await DeferredList([closed, late], fireOnOneCallback=True)
+        if timer.active():
+            timer.cancel()
+        self.abort()
+        for log in self._logs:
+            log.close()
+        self._logs.clear()
+
+    def abort(self) -> None:
+        """Cut all connections."""
+        for site in self._sites:
+            site.abort()
+
+    # -- while it runs -------------------------------------------------------------------------------------------------
+
+    def check(self, conf: Conf) -> None:
+        """Raise ConfError if `reload` could not follow ``conf``."""
+        for name in {name for name, _ in self._contexts}:
+            contexts_for(conf, name)
+
+    def reload(self, conf: Conf) -> None:
+        """Follow a configuration that was read again: certificates, authorities and tokens, from the next request on.
+
+        Raises:
+            ConfError: certificates cannot be used; see `check`.
+        """
+        for name, contexts in self._contexts:
+            reconfigure(contexts, conf, name)
+        self._tokens.replace(conf.admin_api_token)
+        old, self._conf = self._conf, conf
+        if conf.admin_ssl_client_ca != old.admin_ssl_client_ca or conf.admin_ssl_client_ca:
+            for site in self._sites:
+                site.renew()  # whoever came by an authority that is no longer trusted has to leave
+        self.warn()
+
+    def reopen_logs(self) -> None:
+        """Open the access logs anew (after rotation)."""
+        for log in self._logs:
+            log.reopen()
+
+
+def _is_wide_admin(opened: Opened) -> bool:
+    return opened.name == "admin_listen" and opened.listen.wide
+
+
+def _limits(conf: Conf) -> DoorLimits:
+    number, size = conf.nginx_http_large_client_header_buffers
+    return DoorLimits(
+        connections=conf.admin_max_connections,
+        body=conf.nginx_admin_client_max_body_size,
+        bodies=conf.admin_max_body_memory,
+        line=size,
+        head=number * size,
+        fields=conf.nginx_http_max_headers,
+        head_timeout=conf.nginx_http_client_header_timeout,
+        body_timeout=conf.nginx_http_client_body_timeout,
+        keepalive_timeout=conf.nginx_http_keepalive_timeout,
+        send_timeout=conf.nginx_http_send_timeout,
+    )
