@@ -28,7 +28,7 @@ from .worker_link import Link, Message, changes_message, dataset_messages
 
 __all__ = [
     "CRASHES", "CRASH_SPAN", "FIRST_SOCKET_FD", "LINK_FD", "Workers", "begin_message", "default_spawn_environ",
-    "sockets_of",
+    "mark_message", "sockets_of",
 ]  # fmt: skip
 
 LINK_FD = 3
@@ -131,6 +131,9 @@ class Workers:
         served: the publisher's newest snapshot.
         gave_up: told, with a sentence, that the workers die as fast as they are started.
         environ: environment of the workers; None for `default_spawn_environ`.
+
+    Attributes:
+        newcomers: what a worker that is started must be told beside configuration and dataset.
     """
 
     def __init__(
@@ -156,6 +159,7 @@ class Workers:
         self._all_ended: list[Deferred[None]] = []
         self._closing: IDelayedCall | None = None
         self.stopping = False
+        self.newcomers: Callable[[], Iterable[Message]] = lambda: ()
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -226,6 +230,22 @@ class Workers:
             waiting.append(worker.tell(dataset_messages(served.version, served.rows), served.version))
         return Deferred.fromCoroutine(_all_of(waiting))
 
+    def mark(self, upstream: str, target: str, available: bool) -> Deferred[None]:
+        """Have all workers choose a target, or not; fires as `send`."""
+        message = mark_message(self._served().version, upstream, target, available)
+        waiting = [worker.tell((message,), message["version"]) for worker in self._living.values()]
+        return Deferred.fromCoroutine(_all_of(waiting))
+
+    def set_log_level(self, level: str) -> None:
+        """Have all workers log from this level on."""
+        for worker in self._living.values():
+            worker.link.send({"type": "level", "level": level})
+
+    @property
+    def complete(self) -> bool:
+        """Whether every worker accepts connections."""
+        return len(self._living) == len(self._sockets) and all(each.listening for each in self._living.values())
+
     # -- processes ---------------------------------------------------------------------------------------------------
 
     def _spawn(self, row: int) -> None:
@@ -248,11 +268,12 @@ class Workers:
         served = self._served()
         worker.link.send(self._begin() | {"row": row, "workers": len(self._sockets)})
         worker.link.send_all(dataset_messages(served.version, served.rows))
+        worker.link.send_all(list(self.newcomers()))
 
     def on_listening(self, worker: _Worker) -> None:
         """A worker accepts connections."""
         _log.info("worker {row} (pid {pid}) serves", row=worker.row, pid=worker.pid)
-        if len(self._living) == len(self._sockets) and all(each.listening for each in self._living.values()):
+        if self.complete:
             listening, self._all_listen = self._all_listen, []
             for each in listening:
                 each.callback(None)
@@ -292,6 +313,11 @@ def begin_message(conf: Conf, node_id: str, opened: Sequence[Opened]) -> Message
         "node_id": node_id,
         "listeners": [conf.proxy_listen.index(each.listen) for each in opened if each.name == "proxy_listen"],
     }
+
+
+def mark_message(version: int, upstream: str, target: str, available: bool) -> Message:
+    """Whether a target of an upstream may be chosen; ``version`` is that of the snapshot it is in."""
+    return {"type": "mark", "version": version, "upstream": upstream, "target": target, "available": available}
 
 
 def _conf_fields(conf: Conf) -> Message:

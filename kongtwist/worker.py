@@ -78,6 +78,8 @@ class Worker:
             "dataset": self._on_dataset,
             "changes": self._on_changes,
             "listen": self._on_listen,
+            "mark": self._on_mark,
+            "level": self._on_level,
             "reload": self._on_reload,
             "reopen": self._on_reopen,
             "stop": lambda _: self.end(),
@@ -154,6 +156,17 @@ class Worker:
                 sock.setblocking(False)
                 self._plane.listen_on(sock, bool(self._conf.proxy_listen[index].ssl))
         self.link.send({"type": "listening"})
+
+    def _on_mark(self, message: Message) -> None:
+        assert self._snapshot is not None
+        balancer = self._snapshot.balancers.get(message["upstream"])
+        if balancer is not None:
+            balancer.mark(message["target"], message["available"])
+        self.link.send({"type": "served", "version": message["version"]})
+
+    def _on_level(self, message: Message) -> None:
+        assert self._error_log is not None
+        self._error_log.level = message["level"]
 
     def _on_reload(self, message: Message) -> None:
         assert self._plane is not None and self._error_log is not None

@@ -10,6 +10,8 @@ must not be able to run code.
 | ``dataset`` | that was all of it (version) | ``served`` | this version serves |
 | ``changes`` | what became of it (version, changes) | | |
 | ``listen`` | you have what all others have: accept | | |
+| ``mark`` | whether a target may be chosen (version) | | |
+| ``level`` | least severe messages that the error log shows | | |
 | ``reload``, ``reopen`` | configuration read again; log files anew | | |
 | ``stop`` | finish what you do and exit | | |
 

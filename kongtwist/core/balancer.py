@@ -181,6 +181,21 @@ class Balancer:
             peer = self._pick(exchange, _NOBODY)
         return peer
 
+    def mark(self, target: str, available: bool) -> bool:
+        """Let a target be chosen, or not.
+
+        Args:
+            target: as configured, with its port.
+            available: whether it may be chosen from now on.
+
+        Returns:
+            whether there is such a target.
+        """
+        found = [peer for peer in self.peers if peer.name == target]
+        for peer in found:
+            peer.available = available
+        return bool(found)
+
     def acquire(self, peer: Peer) -> None:
         """A request begins on the peer."""
         peer.active += 1

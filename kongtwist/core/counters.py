@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 __all__ = [
     "ACCEPTED", "ACTIVE", "CELLS", "CELL_NAMES", "GAUGES", "HANDLED", "READING", "REQUESTS", "WAITING", "WRITING",
-    "Cells", "Counters", "Frame", "Windows",
+    "EVENT_STREAMS", "WEBSOCKETS", "Cells", "Counters", "Frame", "Windows",
 ]  # fmt: skip
 
 ACCEPTED = 0
@@ -32,10 +32,14 @@ WRITING = 5
 """Connections with a request being served, WebSocket and SSE streams included (gauge)."""
 WAITING = 6
 """Idle keep-alive connections (gauge)."""
+WEBSOCKETS = 7
+"""Open WebSockets (gauge)."""
+EVENT_STREAMS = 8
+"""Open event streams, SSE (gauge)."""
 
-CELL_NAMES = ("accepted", "handled", "requests", "active", "reading", "writing", "waiting")
+CELL_NAMES = ("accepted", "handled", "requests", "active", "reading", "writing", "waiting", "websocket", "sse")
 """Names of the cells by index, as ``/status`` shows them."""
-GAUGES = (ACTIVE, READING, WRITING, WAITING)
+GAUGES = (ACTIVE, READING, WRITING, WAITING, WEBSOCKETS, EVENT_STREAMS)
 """Cells that tell a state, not a sum: they go back to nought when their worker dies."""
 CELLS = 16
 """Cells in a row: two cache lines, with room to spare."""

@@ -10,13 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from .counters import EVENT_STREAMS, WEBSOCKETS
+
 if TYPE_CHECKING:
+    from .counters import Cells
     from .exchange import Exchange, Row
 
 __all__ = ["GOING_AWAY", "StreamRecord", "StreamRegistry"]
 
 GOING_AWAY = 1001
 """WebSocket close code of a server that goes down (RFC 6455 7.4.1)."""
+
+_GAUGES = {"websocket": WEBSOCKETS, "sse": EVENT_STREAMS}
 
 
 class StreamRecord:
@@ -82,11 +87,16 @@ def _id(row: Row | None) -> str | None:
 
 
 class StreamRegistry:
-    """All open streams of one gateway in one process."""
+    """All open streams of one gateway in one process.
 
-    __slots__ = ("_records", "_when_empty")
+    Args:
+        cells: this process's row of counters, which shows how many of each kind are open; None: nobody counts.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_cells", "_records", "_when_empty")
+
+    def __init__(self, cells: Cells | None = None) -> None:
+        self._cells = cells
         self._records: dict[StreamRecord, None] = {}
         self._when_empty: list[Callable[[], None]] = []
 
@@ -99,14 +109,23 @@ class StreamRegistry:
 
     def add(self, record: StreamRecord) -> None:
         """A stream has begun."""
+        if record not in self._records:
+            self._count(record, 1)
         self._records[record] = None
 
     def remove(self, record: StreamRecord) -> None:
         """A stream is over; no harm if it was over before."""
-        if self._records.pop(record, self) is None and not self._records:
+        if self._records.pop(record, self) is not None:
+            return
+        self._count(record, -1)
+        if not self._records:
             waiting, self._when_empty = self._when_empty, []
             for call in waiting:
                 call()
+
+    def _count(self, record: StreamRecord, step: int) -> None:
+        if self._cells is not None:
+            self._cells[_GAUGES[record.kind]] += step
 
     def close_all(
         self, code: int = GOING_AWAY, reason: str = "", which: Callable[[StreamRecord], bool] | None = None

@@ -227,6 +227,11 @@ class SharedCounters:
             raise ValueError(f"the counters' memory does not fit {workers} workers")
         return cls(fd, workers, row, sets)
 
+    def memory(self) -> tuple[int, int]:
+        """Bytes of memory in use, and at most."""
+        found = os.fstat(self._fd)
+        return found.st_blocks * 512, found.st_size
+
     def fileno(self) -> int:
         """The memfd, to be inherited by workers."""
         return self._fd

@@ -47,6 +47,17 @@ class RoundRobinTests(SynchronousTestCase):
         balancer.peers[1].available = False
         self.assertIsNone(balancer.pick(None))
 
+    def test_marking(self) -> None:
+        """A target is chosen again when it is marked so; marks stay through changes, and say whether there is such a target."""
+        balancer = Balancer(upstream(), targets(a=1, b=1))
+        self.assertTrue(balancer.mark("a:8000", False))
+        self.assertEqual(set(names(balancer, 4)), {"b"})
+        changed = Balancer(upstream(), targets(a=1, b=1, c=1), balancer)
+        self.assertEqual(set(names(changed, 6)), {"b", "c"})
+        self.assertTrue(changed.mark("a:8000", True))
+        self.assertEqual(set(names(changed, 6)), {"a", "b", "c"})
+        self.assertFalse(changed.mark("d:8000", False))
+
     def test_no_targets(self) -> None:
         for algorithm in ("round-robin", "least-connections", "latency", "consistent-hashing"):
             self.assertIsNone(Balancer(upstream(algorithm=algorithm), []).pick(None))

@@ -99,7 +99,8 @@ class LocalCountersTests(SynchronousTestCase):
         totals = counters.totals()
         self.assertEqual(totals["requests"], 2)
         self.assertEqual(totals["reading"], 0)
-        self.assertEqual(sorted(totals), ["accepted", "active", "handled", "reading", "requests", "waiting", "writing"])
+        connections = ["accepted", "active", "handled", "reading", "requests", "sse", "waiting", "websocket", "writing"]
+        self.assertEqual(sorted(totals), connections)
 
 
 class SharedCountersTests(SynchronousTestCase):
@@ -115,6 +116,13 @@ class SharedCountersTests(SynchronousTestCase):
         self.workers[0].cells[ACCEPTED] += 3
         self.workers[1].cells[ACCEPTED] += 4
         self.assertEqual({each.totals()["accepted"] for each in (self.parent, *self.workers)}, {7})
+
+    def test_memory(self) -> None:
+        """What is used is what was touched, and never more than there may be."""
+        self.workers[0].cells[ACCEPTED] += 1
+        used, most = self.parent.memory()
+        self.assertEqual(most, SharedCounters.size(2, sets=8))
+        self.assertGreater(used, 0)
 
     def test_bury(self) -> None:
         """A dead worker's requests still count, its open connections do not; its successor begins at nought."""

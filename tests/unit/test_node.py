@@ -115,6 +115,35 @@ class WorkersTests(SynchronousTestCase):
         self.assertEqual(changes["changes"], [["create", "routes", {"id": "q"}, None]])
         self.assertEqual(listen, {"type": "listen"})
 
+    def test_newcomers_are_told(self) -> None:
+        """What was set while the node runs holds in a worker that is started later, and after its rows."""
+        self.workers.newcomers = lambda: [{"type": "level", "level": "debug"}]
+        self.serve()
+        self.reactor.spawned[0].dies()
+        self.assertEqual(self.reactor.spawned[-1].kinds(), ["begin", "rows", "dataset", "level"])
+
+    def test_complete(self) -> None:
+        """Only while all workers accept connections."""
+        self.assertFalse(self.workers.complete)
+        self.serve()
+        self.assertTrue(self.workers.complete)
+        self.reactor.spawned[0].dies()
+        self.assertFalse(self.workers.complete)
+
+    def test_marks_and_levels(self) -> None:
+        """All workers are told; a mark is waited for until all have said that it holds."""
+        self.serve()
+        self.workers.set_log_level("debug")
+        marked = self.workers.mark("u", "a:80", False)
+        for process in self.reactor.spawned:
+            level, mark = process.told()
+            self.assertEqual(level, {"type": "level", "level": "debug"})
+            expected = {"type": "mark", "version": 3, "upstream": "u", "target": "a:80", "available": False}
+            self.assertEqual(mark, expected)
+            self.assertNoResult(marked)
+            process.says("served", version=3)
+        self.successResultOf(marked)
+
     def test_started_when_all_listen(self) -> None:
         """The node is up when the last of its workers is."""
         first, second = self.reactor.spawned

@@ -160,6 +160,28 @@ class WorkerTests(SynchronousTestCase):
         self.tell("reload", given=broken, source=None)
         self.assertEqual((self.log.level, len(self.plane.confs), self.exits), ("debug", 1, []))
 
+    def test_log_level(self) -> None:
+        """It holds until another one is set."""
+        self.load()
+        self.assertEqual(self.tell("level", level="debug"), [])
+        self.assertEqual(self.log.level, "debug")
+
+    def test_mark(self) -> None:
+        """A target is marked before that is acknowledged; one that is just gone is no harm."""
+        self.begin()
+        upstream = {"id": "u", "name": "up", "algorithm": "round-robin", "hash_on": "none", "slots": 10}
+        target = {"id": "t", "target": "127.0.0.1:80", "weight": 1, "created_at": 1, "upstream": {"id": "u"}}
+        self.tell("rows", entity="upstreams", rows=[upstream])
+        self.tell("rows", entity="targets", rows=[target])
+        self.tell("dataset", version=3)
+        (peer,) = self.plane.snapshots[-1].balancers["u"].peers
+        for available in (False, True):
+            said = self.tell("mark", version=3, upstream="u", target="127.0.0.1:80", available=available)
+            self.assertEqual((said, peer.available), ([{"type": "served", "version": 3}], available))
+        for gone in ({"upstream": "v", "target": "127.0.0.1:80"}, {"upstream": "u", "target": "127.0.0.1:81"}):
+            said = self.tell("mark", version=3, available=False, **gone)
+            self.assertEqual((said, peer.available), ([{"type": "served", "version": 3}], True))
+
     def test_reopen(self) -> None:
         """Both logs go on in new files."""
         self.load()
