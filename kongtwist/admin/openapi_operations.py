@@ -11,10 +11,9 @@ from typing import Any
 
 from ..entities import Entity
 from ..entities.json_schema import Schema, Use
-from . import node
-from .openapi_parts import ANSWERS, JSON, Components, ref
+from . import config, node, status, switches, targets
+from .openapi_parts import ANSWERS, ERROR, FORM, JSON, MULTIPART, Components, ref
 from .rows import CollectionResource, ParentResource, RowResource
-from .special import UpstreamHealth
 from .web import JSONResource
 
 __all__ = ["Operations", "operation", "operations"]
@@ -22,8 +21,10 @@ __all__ = ["Operations", "operation", "operations"]
 Operations = dict[str, dict[str, Any]]
 """Operation objects by method, lower case."""
 
-ALWAYS = ("Unauthorized", "Forbidden", "TooLarge")
-WRITES = ("Refused", "ReadOnly", "Conflict", "UnknownType", "Unavailable")
+ALWAYS = ("Refused", "Unauthorized", "Forbidden", "TooSlow", "TooLarge", "LineTooLong", "HeadTooLarge", "Unavailable")
+"""Answers that any request may get; some of them before its path is looked at."""
+
+WRITES = ("ReadOnly", "Conflict", "UnknownType")
 
 
 def operation(
@@ -110,7 +111,7 @@ def _(resource: CollectionResource, components: Components) -> Operations:
     given = () if parent is None else (parent[2],)
     return {
         "get": operation(
-            f"List {names}{_of(parent)}", {200: components.page(entity, "A page of rows.")}, "Refused", *nested,
+            f"List {names}{_of(parent)}", {200: components.page(entity, "A page of rows.")}, *nested,
             parameters=[*PAGING, *more],
         ),
         "post": operation(
@@ -129,7 +130,7 @@ def _(resource: RowResource, components: Components) -> Operations:
         given.append(entity.endpoint_key)
     put = Use.MERGE if entity.name == "targets" else Use.WRITE
     return {
-        "get": operation(f"Get a {one}", {200: components.answer(entity, "The row.")}, "Refused", "NotFound"),
+        "get": operation(f"Get a {one}", {200: components.answer(entity, "The row.")}, "NotFound"),
         "put": operation(
             f"Replace a {one}" if put is Use.MERGE else f"Create or replace a {one}",
             {200: components.answer(entity, "The row as it is now.")}, *WRITES, "NotFound",
@@ -140,7 +141,7 @@ def _(resource: RowResource, components: Components) -> Operations:
             body=components.body(entity, Use.MERGE, given, required=False),
         ),
         "delete": operation(
-            f"Delete a {one}", {204: NOTHING}, "Refused", "ReadOnly", "Unavailable", "NotFound"
+            f"Delete a {one}", {204: NOTHING}, "ReadOnly", "NotFound"
         ),
     }  # fmt: skip
 
@@ -150,7 +151,7 @@ def _(resource: ParentResource, components: Components) -> Operations:
     entity = resource.entity
     of = f"the {resource.field.replace('_', ' ')} of a {_one(resource.child)}"
     return {
-        "get": operation(f"Get {of}", {200: components.answer(entity, "The row.")}, "Refused", "NotFound"),
+        "get": operation(f"Get {of}", {200: components.answer(entity, "The row.")}, "NotFound"),
         "put": operation(
             f"Replace {of}, or create and set it", {200: components.answer(entity, "The row as it is now.")},
             *WRITES, "NotFound", body=components.body(entity, Use.WRITE, required=False),
@@ -159,12 +160,12 @@ def _(resource: ParentResource, components: Components) -> Operations:
             f"Change {of}", {200: components.answer(entity, "The row as it is now.")}, *WRITES, "NotFound",
             body=components.body(entity, Use.MERGE, required=False),
         ),
-        "delete": operation(f"Not possible: {of} cannot be deleted from here", {}, "Refused", "ReadOnly", "NotFound"),
+        "delete": operation(f"Not possible: {of} cannot be deleted from here", {}, "ReadOnly", "NotFound"),
     }  # fmt: skip
 
 
 @operations.register
-def _(resource: UpstreamHealth, components: Components) -> Operations:
+def _(resource: targets.UpstreamHealth, components: Components) -> Operations:
     weight = {"type": "object", "properties": {
         name: {"type": "integer"} for name in ("total", "available", "unavailable")
     }}  # fmt: skip
@@ -194,7 +195,7 @@ def _(resource: UpstreamHealth, components: Components) -> Operations:
     return {
         "get": operation(
             "Get the health of an upstream's targets", {200: _json("Health, as this node sees it.", schema)},
-            "Refused", "NotFound", parameters=[whole, *PAGING],
+            "NotFound", parameters=[whole, *PAGING],
         )
     }  # fmt: skip
 
@@ -224,7 +225,7 @@ def _(resource: node.Root, components: Components) -> Operations:
 
 
 @operations.register
-def _(resource: node.Status, components: Components) -> Operations:
+def _(resource: status.Status, components: Components) -> Operations:
     counts = {"type": "object", "additionalProperties": {"type": "integer"}}
     return _get("Get figures of the node", {
         "type": "object",
@@ -235,7 +236,7 @@ def _(resource: node.Status, components: Components) -> Operations:
             "configuration_hash": {"type": "string", "description": "Of a node without a database.", "pattern": "^[0-9a-f]{32}$"},
         },
         "required": ["server", "connections", "memory"],
-    }, "Refused", parameters=[
+    }, parameters=[
         argument("unit", "Unit of amounts of memory: b, k, m or g.", {"type": "string", "default": "m"}),
         argument("scale", "Digits behind the point.", {"type": "integer", "minimum": 0, "default": 2}),
     ])  # fmt: skip
@@ -291,7 +292,7 @@ def _(resource: node.EnabledPlugins, components: Components) -> Operations:
 def _(resource: node.Tags, components: Components) -> Operations:
     what = "List all tags and what carries them" if resource.tag is None else "List what carries a tag"
     page = components.page(components.registry["tags"], "A page of tags.")
-    return {"get": operation(what, {200: page}, "Refused", parameters=PAGING)}
+    return {"get": operation(what, {200: page}, parameters=PAGING)}
 
 
 @operations.register
@@ -306,8 +307,81 @@ def _(resource: node.Timers, components: Components) -> Operations:
 
 
 @operations.register
-def _(resource: node.LogLevel, components: Components) -> Operations:
+def _(resource: node.VaultSchema, components: Components) -> Operations:
+    return _get("Get the configuration fields of a kind of vault", _SCHEMA, "NotFound")
+
+
+@operations.register
+def _(resource: node.FilterSchema, components: Components) -> Operations:
+    return {"get": operation("Always 404: there are no WebAssembly filters", {}, "NotFound")}
+
+
+@operations.register
+def _(resource: status.StatusDNS, components: Components) -> Operations:
+    answer = _json("Always: the resolver has no figures.", ref("Message"), {"message": _NO_FIGURES})
+    return {"get": operation("Get figures of name resolution", {501: answer})}
+
+
+_NO_FIGURES = "not implemented with the legacy DNS client"
+
+
+@operations.register
+def _(resource: status.Metrics, components: Components) -> Operations:
+    answer = {"description": "Figures.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    return {"get": operation("Get figures in the format of Prometheus", {200: answer})}
+
+
+@operations.register
+def _(resource: targets.AllTargets, components: Components) -> Operations:
+    page = components.page(resource.entity, "A page of rows.")
+    return {"get": operation("List all targets of an upstream by id", {200: page}, "NotFound", parameters=PAGING)}
+
+
+@operations.register
+def _(resource: targets.SetHealth, components: Components) -> Operations:
+    word = "healthy" if resource.available else "unhealthy"
+    what = "a target" if resource.address is None else "an address of a target"
+    return {"put": operation(f"Call {what} {word}, for this node's balancer", {204: NOTHING}, "NotFound")}
+
+
+@operations.register
+def _(resource: switches.LogLevel, components: Components) -> Operations:
     return _get("Get the error log's level", ref("Message"), example={"message": "log level: notice"})
+
+
+@operations.register
+def _(resource: switches.ChangeLogLevel, components: Components) -> Operations:
+    seconds: Schema = {"type": "number", "minimum": 0, "maximum": 10**9, "default": switches.LOG_LEVEL_SECONDS}
+    schema = {
+        "type": "object",
+        "properties": {"timeout": {"description": "Seconds for which the level holds."} | seconds},
+    }
+    body = {"content": {kind: {"schema": schema, "example": {"timeout": 30}} for kind in (JSON, FORM, MULTIPART)}}
+    good = _json("Done, or nothing to do.", ref("Message"), {"message": "log level changed"})
+    return {
+        "put": operation(
+            "Change the error log's level for a while", {200: good}, "ReadOnly", "UnknownType", body=body,
+            parameters=[argument("timeout", "Seconds for which the level holds, if the body does not say.", seconds)],
+        )
+    }  # fmt: skip
+
+
+@operations.register
+def _(resource: switches.Cache, components: Components) -> Operations:
+    return {"delete": operation("Empty the cache: there is none, so nothing happens", {204: NOTHING})}
+
+
+@operations.register
+def _(resource: switches.CacheEntry, components: Components) -> Operations:
+    return {
+        "get": operation("Get a row by its key in Kong's cache", {200: _json("The row.", _free("A row."))}, "NotFound"),
+        "delete": operation("Forget a row: there is no cache, so nothing happens", {204: NOTHING}),
+    }
+
+
+@operations.register
+def _(resource: switches.Unavailable, components: Components) -> Operations:
+    return {method.lower(): operation("Never available on this node (400)", {}) for method in resource.methods}
 
 
 @operations.register
@@ -317,6 +391,36 @@ def _(resource: node.Robots, components: Components) -> Operations:
 
 
 @operations.register
-def _(resource: node.Config, components: Components) -> Operations:
-    schema = {"type": "object", "properties": {"config": {"type": "string"}}, "required": ["config"]}
-    return _get("Get the declarative configuration of a node without a database", schema, "Refused", "NotFound")
+def _(resource: config.Config, components: Components) -> Operations:
+    shown = {"type": "object", "properties": {"config": {"type": "string"}}, "required": ["config"]}
+    yes = {"type": "string", "enum": ["1", "true", "on", "yes"]}
+    refused = {
+        **ERROR, "properties": {**ERROR["properties"], "flattened_errors": {"type": "array", "items": {"type": "object"}}}
+    }  # fmt: skip
+    text = {"schema": {"type": "string"}, "example": "_format_version: '3.0'\nservices: []\n"}
+    given = {"schema": {"type": "object", "properties": {"config": {"type": "string"}}}}
+    kinds = dict.fromkeys((JSON, FORM, MULTIPART), given) | dict.fromkeys(("application/yaml", "text/yaml"), text)
+    return {
+        "get": operation(
+            "Get the declarative configuration of a node without a database", {200: _json("YAML.", shown)}
+        ),
+        "post": operation(
+            "Put another declarative configuration in place, at once or not at all",
+            {
+                201: _json(
+                    "All rows: type to id to row.", {"type": "object", "additionalProperties": {"type": "object"}}
+                ),
+                304: {"description": "It is the present one (check_hash); no body."},
+                400: _json("It cannot be read or has faults.", refused),
+                429: _json("Another one is being loaded.", ref("Message")),
+                500: _json("It could not be read to its end.", ref("Message")),
+                504: _json("Reading it took too long.", ref("Message")),
+            },
+            "UnknownType",
+            body={"required": True, "content": kinds},
+            parameters=[
+                argument("check_hash", "Answer 304 if nothing changes (for configurations given as text).", yes),
+                argument("flatten_errors", "Tell faults row by row, in flattened_errors.", yes),
+            ],
+        ),
+    }

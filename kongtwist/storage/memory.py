@@ -2,39 +2,161 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from hashlib import md5
 from typing import Any
 
 from ..core.storage import Change, Dataset
 from ..entities import EntityError
 from ..entities.schema import Row
 from .base import BaseStorage
+from .ledger import Ledger
+from .slices import Slices
 
 __all__ = ["MemoryStorage"]
 
+FEW = 200
+"""Changes that are made in place; for more of them a new ledger is made in slices, and swapped in at once."""
+
+_NOT_HASHED = ("created_at", "updated_at", "expires_at")
+
 
 class MemoryStorage(BaseStorage):
-    """Rows in memory. Single writes are refused as Kong refuses them without a database (code 12); `replace` swaps all."""
+    """Rows in memory. Single writes are refused as Kong refuses them without a database (code 12); `swap` changes all."""
 
     writable = False
+    _digest = 0
+    """Sum of the hashes of all rows: the same whatever their order, and kept up with little work."""
+    _states = 0
 
     def begin(self, dataset: Dataset) -> None:
         """Take these rows as they are, before anybody subscribed."""
         for name in self.registry:
             for row in dataset.get(name, {}).values():
-                self._ledger.apply([Change("create", name, row, None)])
+                change = Change("create", name, row, None)
+                self._ledger.apply([change])
+                self._digest += _effect(change)
 
-    def _refuse(self, verb: str, entity: str) -> EntityError:
-        return EntityError.unsupported(f"cannot {verb} '{entity}' entities when not using a database")
+    def configuration_hash(self) -> str:
+        """32 hex digits that are equal for equal configurations, whatever the order of their members and whenever they
+        were loaded; noughts for an empty one."""
+        return f"{self._digest % 2**128:032x}"
+
+    async def replace(self, dataset: Dataset) -> None:
+        await self.swap(dataset)
+
+    async def swap(self, dataset: Dataset, slices: Slices | None = None) -> bool:
+        """Put a whole new configuration in place of the present one, at once.
+
+        Rows that are equal to those that are there stay the same objects. Nothing at all happens when all are.
+
+        Args:
+            dataset: entity to id to row.
+            slices: how to let others have their turns; None: all in one turn.
+
+        Returns:
+            whether anything changed.
+        """
+        while True:
+            state = self._states
+            changes = await self._differences(dataset, slices)
+            if not changes:
+                return False
+            digest = await self._digest_after(changes, slices)
+            ledger = None
+            if len(changes) > FEW:
+                ledger = await self._ledger_of(dataset, changes, slices)
+            if state != self._states:
+                continue  # a row expired meanwhile
+            if self._closed:
+                raise EntityError.unavailable("the gateway is stopping")
+            if ledger is None:
+                self._ledger.apply(changes)
+            else:
+                self._ledger = ledger
+            self._digest = digest
+            self._states += 1
+            super()._tell(changes)
+            return True
+
+    async def _differences(self, dataset: Dataset, slices: Slices | None) -> list[Change]:
+        """What must go, children before parents, then what is new."""
+        nothing: Mapping[str, Row] = {}
+        present, changes, looked_at = self.load(), [], 0
+        for name in reversed(list(self.registry)):
+            wanted = dataset.get(name, nothing)
+            gone = [row for key, row in present.get(name, nothing).items() if key not in wanted]
+            changes += [Change("delete", name, None, row) for row in gone]
+        for name in self.registry:
+            here = present.get(name, nothing)
+            for key, row in dataset.get(name, nothing).items():
+                old = here.get(key)
+                if old is not row and old != row:
+                    changes.append(Change("create" if old is None else "update", name, row, old))
+                looked_at += 1
+                if slices is not None and looked_at % 500 == 0:
+                    await slices.breathe()
+        return changes
+
+    async def _ledger_of(self, dataset: Dataset, changes: list[Change], slices: Slices | None) -> Ledger:
+        """A ledger of rows, those that are there already as they are."""
+        ledger, made = Ledger(self.registry), 0
+        present = self.load()
+        changed = {(change.entity, change.new["id"]) for change in changes if change.new is not None}
+        for name, rows in dataset.items():
+            for key, row in rows.items():
+                kept = row if (name, key) in changed else present[name].get(key, row)
+                ledger.apply([Change("create", name, kept, None)])
+                made += 1
+                if slices is not None and made % 50 == 0:
+                    await slices.breathe()
+        return ledger
+
+    async def _digest_after(self, changes: Sequence[Change], slices: Slices | None) -> int:
+        digest = self._digest
+        for at, change in enumerate(changes):
+            digest += _effect(change)
+            if slices is not None and at % 50 == 0:
+                await slices.breathe()
+        return digest
+
+    def _tell(self, changes: Sequence[Change]) -> None:
+        self._states += 1
+        self._digest += sum(map(_effect, changes))
+        super()._tell(changes)
+
+    # -- refusing: what does not fit the schema first, as Kong does ----------------------------------------------------
 
     async def insert(self, entity: str, data: Mapping[str, Any]) -> Row:
-        raise self._refuse("create", entity)
+        kind = self.registry[entity]
+        kind.insert(self._ledger.resolve(kind, data), now=self._now(), new_id=self._new_id)
+        raise EntityError.unsupported("create", entity)
 
     async def update(self, entity: str, key: str, patch: Mapping[str, Any]) -> Row:
-        raise self._refuse("update", entity)
+        kind, stored = self.registry[entity], self._ledger.get(entity, key)
+        if stored is None:
+            raise EntityError.not_found({"id": key})
+        kind.update(stored, self._ledger.resolve(kind, patch), now=self._now())
+        raise EntityError.unsupported("update", entity)
 
     async def upsert(self, entity: str, key: Mapping[str, Any], data: Mapping[str, Any]) -> Row:
-        raise self._refuse("create or update", entity)
+        kind = self.registry[entity]
+        given = {**self._ledger.resolve(kind, data), **key}
+        kind.insert(given, now=self._now(), new_id=self._new_id)
+        raise EntityError.unsupported("create or update", entity)
 
     async def delete(self, entity: str, key: str) -> Row | None:
-        raise self._refuse("remove", entity)
+        raise EntityError.unsupported("remove", entity)
+
+
+def _effect(change: Change) -> int:
+    """What a change adds to the digest."""
+    made = 0 if change.new is None else _hash(change.entity, change.new)
+    return made - (0 if change.old is None else _hash(change.entity, change.old))
+
+
+def _hash(entity: str, row: Row) -> int:
+    said = {name: value for name, value in row.items() if name not in _NOT_HASHED}
+    text = json.dumps([entity, said], sort_keys=True)
+    return int.from_bytes(md5(text.encode(), usedforsecurity=False).digest(), "big")
