@@ -45,9 +45,9 @@ class AdminPlane:
             "admin_listen": Gate(self._guard("admin_listen"), self._tokens, reactor.seconds),
             "status_listen": Gate(self._guard("status_listen"), Tokens(), reactor.seconds),
         }
-        self._sites: list[AdminSite] = []
-        self._ports: list[Any] = []
-        self._logs: list[AccessLog] = []
+        self._sites: list[tuple[str, AdminSite]] = []
+        self._ports: list[tuple[str, Any]] = []
+        self._logs: list[tuple[str, AccessLog]] = []
         self._contexts: list[tuple[str, ServerContexts]] = []
 
     def _guard(self, name: str) -> Guard:
@@ -81,16 +81,16 @@ class AdminPlane:
             access = AccessLog(access_log, self._reactor, prefix=conf.prefix)
         except OSError as error:
             raise ConfError(f"the access log of {name} cannot be opened: {error}") from error
-        self._logs.append(access)
+        self._logs.append((name, access))
         log = access.log_request if access.enabled else None
         site = AdminSite(resource, self._reactor, self.gates[name], _limits(conf), log)
-        self._sites.append(site)
+        self._sites.append((name, site))
         for each in opened:
             contexts = contexts_for(conf, name) if each.listen.ssl else None
             if contexts is not None:
                 self._contexts.append((name, contexts))
             port = listen_on(self._reactor, each.socket_for(0), site, room, contexts=contexts, privileged=True)
-            self._ports.append(port)
+            self._ports.append((name, port))
 
     def warn(self) -> None:
         """Say in the log if strangers may control the gateway."""
@@ -99,10 +99,17 @@ class AdminPlane:
         if sentence is not None:
             _log.warn("{sentence}", sentence=sentence)
 
-    async def stop(self, seconds: float) -> None:
-        """Listen no more, answer 503 to what still comes, let requests finish for ``seconds`` at most, then cut."""
-        ports, self._ports = self._ports, []
-        closing = [site.close() for site in self._sites]
+    async def stop(self, name: str, seconds: float) -> None:
+        """Listen no more, answer 503 to what still comes, let requests finish for ``seconds`` at most, then cut.
+
+        Args:
+            name: of the listeners' property.
+            seconds: for requests that run.
+        """
+        sites = [site for its, site in self._sites if its == name]
+        ports = [port for its, port in self._ports if its == name]
+        self._ports = [each for each in self._ports if each[0] != name]
+        closing = [site.close() for site in sites]
         await DeferredList([maybeDeferred(port.stopListening) for port in ports])
         late: Deferred[Any] = Deferred()
         timer = self._reactor.callLater(seconds, late.callback, None)
@@ -110,14 +117,16 @@ class AdminPlane:
         await DeferredList([closed, late], fireOnOneCallback=True)
         if timer.active():
             timer.cancel()
-        self.abort()
-        for log in self._logs:
-            log.close()
-        self._logs.clear()
+        for site in sites:
+            site.abort()
+        for its, log in self._logs:
+            if its == name:
+                log.close()
+        self._logs = [each for each in self._logs if each[0] != name]
 
     def abort(self) -> None:
         """Cut all connections."""
-        for site in self._sites:
+        for _, site in self._sites:
             site.abort()
 
     # -- while it runs -------------------------------------------------------------------------------------------------
@@ -138,13 +147,13 @@ class AdminPlane:
         self._tokens.replace(conf.admin_api_token)
         old, self._conf = self._conf, conf
         if conf.admin_ssl_client_ca != old.admin_ssl_client_ca or conf.admin_ssl_client_ca:
-            for site in self._sites:
+            for _, site in self._sites:
                 site.renew()  # whoever came by an authority that is no longer trusted has to leave
         self.warn()
 
     def reopen_logs(self) -> None:
         """Open the access logs anew (after rotation)."""
-        for log in self._logs:
+        for _, log in self._logs:
             log.reopen()
 
 

@@ -7,9 +7,8 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -19,7 +18,6 @@ from twisted.logger import Logger
 from twisted.web.resource import Resource
 
 from .admin.config import LoadFailed, Refused
-from .admin.node import NodeFacts, resident_bytes
 from .admin.site import AdminResource, StatusResource
 from .adminplane import AdminPlane
 from .conf import Conf, ConfError
@@ -30,7 +28,7 @@ from .dataplane import DataPlane
 from .declaring import Declaring
 from .demo import Demo
 from .entities import registry
-from .listeners import Opened
+from .listeners import DescriptorRoom, Opened, raise_descriptor_limit
 from .node import Workers, begin_message, sockets_of
 from .observability.counters import LocalCounters, SharedCounters
 from .observability.logs import notice
@@ -38,6 +36,7 @@ from .plugin_loader import load_plugins
 from .protocols.services import Relay
 from .publisher import Publisher, overlaid
 from .resources.tree import RouteTree
+from .running import Running
 from .storage.base import BaseStorage, StorageError
 from .storage.memory import MemoryStorage
 
@@ -105,6 +104,8 @@ class Gateway(MultiService):
         self.demo = self._make_demo() if demo else None
         self.ready: Deferred[None] = Deferred()
         self.stopped: Deferred[None] = Deferred()
+        self.node = Running(self, reactor)
+        self._room = DescriptorRoom(raise_descriptor_limit()) if self.plane is None else self.plane.room
         self.doors = AdminPlane(reactor, conf, self._sockets)
         self._starting: Deferred[None] | None = None
         self._expiring: Any = None
@@ -188,6 +189,7 @@ class Gateway(MultiService):
             self.ready.callback(None)
 
     async def _open(self) -> None:
+        self._listen_status()
         await self.storage.open()
         if self.declaring is not None:
             await self.declaring.load_configured(self.conf)
@@ -205,43 +207,28 @@ class Gateway(MultiService):
     def _whole(self, dataset: Any) -> Any:
         return dataset if self.demo is None else overlaid(dataset, self.demo.overlay())
 
+    def _listen_status(self) -> None:
+        """Answer monitors, from the first moment on: that the node is not ready is for them to know."""
+        conf, gate = self.conf, self.doors.gates["status_listen"]
+        facts = self.node.facts()
+        status = StatusResource(self.storage, self.registry, facts, gate=gate, added_headers=conf.headers)
+        self.doors.listen("status_listen", status, conf.status_access_log, self._room)
+
     def _listen_admin(self) -> None:
-        conf, room = self.conf, self.plane.room if self.plane is not None else _room()
-        facts = self._facts()
-        status = StatusResource(
-            self.storage, self.registry, facts, gate=self.doors.gates["status_listen"], added_headers=conf.headers
-        )
-        self.doors.listen("admin_listen", self.admin_resource(facts), conf.admin_access_log, room)
-        self.doors.listen("status_listen", status, conf.status_access_log, room)
+        self.doors.listen("admin_listen", self.admin_resource(), self.conf.admin_access_log, self._room)
         self.doors.warn()
 
-    def admin_resource(self, facts: NodeFacts | None = None) -> Resource:
+    def admin_resource(self) -> Resource:
         """The Admin API, for an embedder to mount behind his own protection as well."""
         return AdminResource(
             self.storage,
             self.registry,
-            facts or self._facts(),
+            self.node.facts(),
             gate=self.doors.gates["admin_listen"],
             added_headers=self.conf.headers,
             published=self.publisher.published,
             now=time.time,
             declarations=self.declaring,
-        )
-
-    def _facts(self) -> NodeFacts:
-        workers = self.workers
-        return NodeFacts(
-            node_id=self.node_id,
-            hostname=socket.gethostname(),
-            plugins=self.plugins,
-            configuration=self.conf.shown,
-            counters=self.counters.totals,
-            pids=lambda: [os.getpid()] if workers is None else workers.pids,
-            master_pid=os.getpid(),
-            memory=lambda: _memory([os.getpid()] if workers is None else workers.pids),
-            ready=lambda: None if self.ready.called else "no configuration available (empty configuration present)",
-            log_level=lambda: self.conf.log_level,
-            timers=lambda: len(self._reactor.getDelayedCalls()),
         )
 
     # -- while it runs -------------------------------------------------------------------------------------------------
@@ -263,6 +250,7 @@ class Gateway(MultiService):
         if self.workers is not None:
             self.workers.reload(conf)
         self.conf = conf
+        self.node.log_level.reload(conf.log_level)
         if self.declaring is not None:
             reloading = Deferred.fromCoroutine(self._reload_declared(self.declaring))
             self._reloading = reloading.addErrback(
@@ -294,12 +282,15 @@ class Gateway(MultiService):
             self._starting.cancel()
         if self._expiring is not None and self._expiring.active():
             self._expiring.cancel()
-        closing = Deferred.fromCoroutine(self.doors.stop(self.conf.nginx_main_worker_shutdown_timeout))
+        self.node.stop()
+        late = self.conf.nginx_main_worker_shutdown_timeout
+        closing = Deferred.fromCoroutine(self.doors.stop("admin_listen", late))
         if self.plane is not None:
-            await self.plane.stop(self.conf.nginx_main_worker_shutdown_timeout)
+            await self.plane.stop(late)
         await closing
         if self.workers is not None:
             await self.workers.stop()
+        await self.doors.stop("status_listen", 0.0)  # monitors are told that the node drains as long as it does
         self.publisher.stop()
         if self.declaring is not None:
             self.declaring.stop()
@@ -320,21 +311,6 @@ class Gateway(MultiService):
 async def _done(result: Any) -> None:
     if isinstance(result, Deferred):
         await result
-
-
-def _room() -> Any:
-    from .listeners import DescriptorRoom, raise_descriptor_limit
-
-    return DescriptorRoom(raise_descriptor_limit())
-
-
-def _memory(pids: Sequence[int]) -> Mapping[int, int]:
-    found = {}
-    for pid in pids:
-        size = resident_bytes(pid)
-        if size:
-            found[pid] = size
-    return found
 
 
 def _kept_node_id(prefix: str | None) -> str:

@@ -85,6 +85,7 @@ def _make_node(reactor: Any, conf_file: str | None, prefix_option: str | None, d
             contexts_for(conf, name)  # certificates that cannot be used are to be told of here
         node = NodeService(reactor, conf, prefix, opened, _error_log(conf), overrides)
         node.gateway = Gateway(reactor, conf, sockets=opened, demo=demo, fatal=node.fail)
+        node.gateway.node.error_log = node.error_log
         node.gateway.ready.addCallback(lambda _: node.tell_starter("ready"))
     except (ConfError, PluginLoadError):
         for each in opened:
@@ -152,7 +153,7 @@ class NodeService(Service):
         self._conf = conf
         self._prefix = prefix
         self._opened = opened
-        self._error_log = error_log
+        self.error_log = error_log
         self._overrides = overrides
         self._forced: Deferred[None] = Deferred()
         self._failed = self._forcing = False
@@ -171,7 +172,7 @@ class NodeService(Service):
     def startService(self) -> None:
         """Start the gateway; signals are taken over when the reactor runs."""
         super().startService()
-        globalLogPublisher.addObserver(self._error_log)
+        globalLogPublisher.addObserver(self.error_log)
         self._say_hello()
         self._reactor.callWhenRunning(self._duties.install)
         self.gateway.startService()
@@ -197,8 +198,8 @@ class NodeService(Service):
         self._prefix.release()
         self._duties.uninstall()
         notice(_log, "stopped")
-        globalLogPublisher.removeObserver(self._error_log)
-        self._error_log.close()
+        globalLogPublisher.removeObserver(self.error_log)
+        self.error_log.close()
         if result[1]:
             os._exit(1)  # a thread that hangs would keep the process alive
 
@@ -261,7 +262,7 @@ class NodeService(Service):
             _log.error("reload refused, everything stays as it was: {error}", error=error)
             return
         self._conf = conf
-        self._error_log.level = conf.log_level
+        self.error_log.level = conf.log_level
         notice(_log, "reloaded; changed: {names}", names=", ".join(changed) or "nothing")
         if later:
             _log.warn("these take effect at the next start: {names}", names=", ".join(later))
@@ -269,7 +270,7 @@ class NodeService(Service):
 
     def _reopen_logs(self) -> None:
         try:
-            self._error_log.reopen()
+            self.error_log.reopen()
         except OSError as error:
-            _log.error("cannot reopen the error log {path}: {why}", path=self._error_log.path, why=error.strerror)
+            _log.error("cannot reopen the error log {path}: {why}", path=self.error_log.path, why=error.strerror)
         self.gateway.reopen_logs()

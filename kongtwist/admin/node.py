@@ -1,26 +1,29 @@
-"""Endpoints about the node: ``/``, ``/status``, ``/schemas``, ``/plugins/enabled``, ``/endpoints``, ``/tags`` (Kong 3.9)."""
+"""Endpoints about the node: ``/``, ``/schemas``, ``/plugins/enabled``, ``/endpoints``, ``/tags`` (Kong 3.9)."""
 
 from __future__ import annotations
 
 import os
 import resource as rlimits
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 from .. import KONG_VERSION, VERSION
+from ..core.balancer import Balancer
 from ..core.plugin import Plugin
-from ..entities import EntityError
 from ..entities.plugin_entity import describe_plugin
+from ..entities.vault_entity import describe_vault
+from .config import Config
+from .get import Get
 from .payload import BadBody, read_body
-from .rows import CollectionResource, page_size
-from .web import Branch, Call, JSONResource, Reply, not_found
+from .rows import CollectionResource
+from .status import Metrics, Ready, Status
+from .switches import Cache, FilterChains, clustering, debug
+from .targets import numbered
+from .web import Branch, Call, JSONResource, Reply
 
-__all__ = ["NodeFacts", "Ready", "fixed_paths"]
-
-UNITS = {"b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+__all__ = ["NodeFacts", "Ready", "Status", "fixed_paths"]
 
 
 @dataclass
@@ -36,8 +39,13 @@ class NodeFacts:
         pids: process ids of the workers.
         master_pid: of the parent.
         memory: resident bytes by process id.
-        ready: why traffic cannot be served yet; None when it can.
+        ready: why no traffic should come, in a few words; None when it may.
+        shared_memory: memory that workers share: name -> (bytes in use, bytes at most).
+        drain: have `ready` say from now on that no traffic should come.
         log_level: the error log's level now.
+        change_log_level: changes it (level, seconds); None where the log is not the gateway's.
+        balancer: the balancer of an upstream's id, or None.
+        mark: whether a target may be chosen (upstream's id, target, yes or no); gives whether there is such a target.
         timers: timers scheduled in the reactor.
     """
 
@@ -50,22 +58,16 @@ class NodeFacts:
     master_pid: int
     memory: Callable[[], Mapping[int, int]]
     ready: Callable[[], str | None]
+    shared_memory: Callable[[], Mapping[str, tuple[int, int]]] = field(default=dict)
+    drain: Callable[[], None] = field(default=lambda: None)
+    balancer: Callable[[str], Balancer | None] = field(default=lambda upstream: None)
+    mark: Callable[[str, str, bool], Awaitable[bool]] | None = None
+    change_log_level: Callable[[str, float], None] | None = None
     log_level: Callable[[], str] = field(default=lambda: "notice")
     timers: Callable[[], int] = field(default=lambda: 0)
 
 
-class _Get(JSONResource):
-    """A path that only answers GET."""
-
-    @property
-    def methods(self) -> Mapping[str, Any]:
-        return {"GET": self.get}
-
-    async def get(self, call: Call) -> Reply:
-        raise NotImplementedError
-
-
-class Root(_Get):
+class Root(Get):
     """``/``.
 
     Args:
@@ -104,51 +106,6 @@ class Root(_Get):
         })  # fmt: skip
 
 
-class Status(_Get):
-    """``/status``."""
-
-    async def get(self, call: Call) -> Reply:
-        facts: NodeFacts = self.site.facts
-        unit, scale = call.query.get("unit", "m").lower(), call.query.get("scale", "2")
-        if unit not in UNITS:
-            text = f"invalid unit '{call.query['unit']}' (expected 'k/K', 'm/M', or 'g/G')"
-            return Reply(400, {"message": text})
-        if not scale.isdigit():
-            return Reply(400, {"message": f"invalid scale '{scale}' (expected a non-negative integer)"})
-        counts = dict(facts.counters())
-        server = {
-            f"connections_{name}": counts[name]
-            for name in ("accepted", "active", "handled", "reading", "waiting", "writing")
-        }
-        memory = [
-            {"pid": pid, "http_allocated_gc": _amount(size, unit, int(scale))} for pid, size in facts.memory().items()
-        ]
-        body: dict[str, Any] = {
-            "server": server | {"total_requests": counts["requests"]},
-            "connections": counts,
-            "memory": {"workers_lua_vms": memory, "lua_shared_dicts": {}},
-        }
-        if self.site.storage.writable:
-            body["database"] = {"reachable": self.site.storage.reachable()}
-        else:
-            body["configuration_hash"] = self.site.configuration_hash()
-        return Reply(200, body)
-
-
-def _amount(size: int, unit: str, scale: int) -> Any:
-    if unit == "b":
-        return size
-    return f"{size / UNITS[unit]:.{scale}f} {unit.upper()}iB"
-
-
-class Ready(_Get):
-    """``/status/ready`` of the Status API."""
-
-    async def get(self, call: Call) -> Reply:
-        reason = self.site.facts.ready()
-        return Reply(200, {"message": "ready"}) if reason is None else Reply(503, {"message": reason})
-
-
 class Schemas(JSONResource):
     """``/schemas/{entity}``, ``/schemas/plugins/{name}`` and their ``validate``."""
 
@@ -156,11 +113,13 @@ class Schemas(JSONResource):
     def branches(self) -> Mapping[str, Branch]:
         return {
             "plugins": lambda _: PluginSchemas(self.site, "plugins"),
+            "vaults": lambda _: VaultSchemas(self.site, "vaults"),
+            "filters": lambda _: FilterSchemas(self.site, "filters"),
             "{name}": lambda name: SchemaOf(self.site, name),
         }
 
 
-class SchemaOf(_Get):
+class SchemaOf(Get):
     """``/schemas/{entity}``."""
 
     def __init__(self, site: Any, name: str) -> None:
@@ -186,7 +145,7 @@ class PluginSchemas(SchemaOf):
         return {**super().branches, "{name}": lambda name: PluginSchema(self.site, name)}
 
 
-class PluginSchema(_Get):
+class PluginSchema(Get):
     """``/schemas/plugins/{name}``."""
 
     def __init__(self, site: Any, name: str, config_only: bool = False) -> None:
@@ -201,6 +160,45 @@ class PluginSchema(_Get):
         if self.config_only:
             return Reply(200, next(each["config"] for each in found["fields"] if "config" in each))
         return Reply(200, found)
+
+
+class VaultSchemas(SchemaOf):
+    """``/schemas/vaults``, above one for each kind of vault."""
+
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        return {**super().branches, "{name}": lambda name: VaultSchema(self.site, name)}
+
+
+class VaultSchema(Get):
+    """``/schemas/vaults/{name}``."""
+
+    def __init__(self, site: Any, name: str) -> None:
+        super().__init__(site)
+        self.name = name
+
+    async def get(self, call: Call) -> Reply:
+        found = describe_vault(self.name)
+        return Reply(404, {"message": f"No vault named '{self.name}'"}) if found is None else Reply(200, found)
+
+
+class FilterSchemas(SchemaOf):
+    """``/schemas/filters``, above one for each WebAssembly filter: there are none."""
+
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        return {**super().branches, "{name}": lambda name: FilterSchema(self.site, name)}
+
+
+class FilterSchema(Get):
+    """``/schemas/filters/{name}``."""
+
+    def __init__(self, site: Any, name: str) -> None:
+        super().__init__(site)
+        self.name = name
+
+    async def get(self, call: Call) -> Reply:
+        return Reply(404, {"message": f"Filter '{self.name}' not found"})
 
 
 class Validate(JSONResource):
@@ -238,7 +236,7 @@ class Plugins(CollectionResource):
         }
 
 
-class EnabledPlugins(_Get):
+class EnabledPlugins(Get):
     """``/plugins/enabled``."""
 
     async def get(self, call: Call) -> Reply:
@@ -253,7 +251,7 @@ class PluginConfigs(JSONResource):
         return {"{name}": lambda name: PluginSchema(self.site, name, config_only=True)}
 
 
-class Tags(_Get):
+class Tags(Get):
     """``/tags`` and ``/tags/{tag}``."""
 
     def __init__(self, site: Any, tag: str | None = None) -> None:
@@ -270,39 +268,28 @@ class Tags(_Get):
             if error is not None:
                 raise error
         rows = [row for row in self.site.storage.tags() if self.tag in (None, row["tag"])]
-        size, begin = page_size(call), _row_number(call.query.get("offset"))
-        body: dict[str, Any] = {"data": rows[begin : begin + size], "next": None}
-        if begin + size < len(rows):
-            body["offset"] = urlsafe_b64encode(str(begin + size).encode()).decode().rstrip("=")
-            path = "/tags" if self.tag is None else f"/tags/{quote(self.tag, safe='')}"
-            body["next"] = f"{path}?offset={body['offset']}" + (f"&size={size}" if "size" in call.query else "")
-        return Reply(200, body)
+        return Reply(200, numbered(rows, call, "/tags" if self.tag is None else f"/tags/{quote(self.tag, safe='')}"))
 
 
-def _row_number(offset: str | None) -> int:
-    """Where a page of tags begins.
-
-    Raises:
-        EntityError: not an offset that a page gave.
-    """
-    if offset is None:
-        return 0
-    try:
-        return int(urlsafe_b64decode(offset + "=" * (-len(offset) % 4)))
-    except ValueError:
-        raise EntityError.invalid_offset(offset, "bad json encoding") from None
+SWITCHED_OFF = frozenset(("/snis/{snis}/certificate", "/targets", "/targets/{targets}", "/targets/{targets}/upstream"))
+"""Paths that Kong lists and answers 404."""
 
 
-class Endpoints(_Get):
+OWN = frozenset((
+    "/robots.txt", "/openapi.json", "/schemas/plugins", "/schemas/vaults", "/schemas/filters", "/schemas/filters/validate",
+))  # fmt: skip
+"""Paths that are there and that Kong does not list."""
+
+
+class Endpoints(Get):
     """``/endpoints``: every path."""
 
     async def get(self, call: Call) -> Reply:
         found = {path.replace("{name}/validate", "{db_entity_name}/validate") for path, _ in self.site.paths()}
-        shown = found - {"/robots.txt", "/openapi.json", "/schemas/plugins"}  # not among Kong's
-        return Reply(200, {"data": sorted(shown, key=lambda path: path.split("/"))})
+        return Reply(200, {"data": sorted((found - OWN) | SWITCHED_OFF, key=lambda path: path.split("/"))})
 
 
-class Timers(_Get):
+class Timers(Get):
     """``/timers``."""
 
     async def get(self, call: Call) -> Reply:
@@ -314,50 +301,20 @@ class Timers(_Get):
         }})  # fmt: skip
 
 
-class LogLevel(_Get):
-    """``/debug/node/log-level``."""
-
-    async def get(self, call: Call) -> Reply:
-        return Reply(200, {"message": f"log level: {self.site.facts.log_level()}"})
-
-
-class Robots(_Get):
+class Robots(Get):
     """``/robots.txt``."""
 
     async def get(self, call: Call) -> Reply:
         return Reply(200, b"User-agent: *\nDisallow: /", content_type="text/plain")
 
 
-class Config(_Get):
-    """``/config``: the declarative configuration, which only a node without a database has."""
-
-    async def get(self, call: Call) -> Reply:
-        if self.site.storage.writable:
-            words = "this endpoint is only available when Kong is configured to not use a database"
-            return Reply(400, {"message": words})
-        text = self.site.declarative_text()
-        return not_found() if text is None else Reply(200, {"config": text})
-
-
-class Fork(JSONResource):
-    """A path segment that only has others below it."""
-
-    def __init__(self, site: Any, children: Mapping[str, JSONResource]) -> None:
-        super().__init__(site)
-        self._below = dict(children)
-
-    @property
-    def branches(self) -> Mapping[str, Branch]:
-        return {name: lambda segment: self._below[segment] for name in self._below}
-
-
 def fixed_paths(site: Any) -> dict[str, JSONResource]:
     """First path segments that are not entities."""
-    level = LogLevel(site)
     return {
-        "status": Status(site), "schemas": Schemas(site), "tags": Tags(site), "endpoints": Endpoints(site),
+        "status": Status(site), "metrics": Metrics(site), "cache": Cache(site), "clustering": clustering(site),
+        "filter-chains": FilterChains(site, "route", "service"), "schemas": Schemas(site), "tags": Tags(site), "endpoints": Endpoints(site),
         "timers": Timers(site), "robots.txt": Robots(site), "config": Config(site),
-        "debug": Fork(site, {"node": Fork(site, {"log-level": level})}),
+        "debug": debug(site),
     }  # fmt: skip
 
 

@@ -17,6 +17,11 @@ __all__ = ["CollectionResource", "RowResource", "children_of"]
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z", re.IGNORECASE)
 _TAG = re.compile(r"[^,/]+\Z")
 
+READ_ONLY = 12
+"""Number of the refusal to write without a database; it names the field that addressed the row."""
+
+_VERBS = {"PUT": "create or update", "PATCH": "update", "DELETE": "remove"}
+
 Methods = Mapping[str, Callable[[Call], Awaitable[Reply]]]
 
 
@@ -117,15 +122,17 @@ class CollectionResource(_EntityResource):
         return Reply(200, body)
 
     def _next(self, call: Call, offset: str, top: bool) -> str:
-        path = f"/{self.entity.admin_name}" if self.parent is None else (
-            f"/{self.parent[0].admin_name}/{quote(self.parent[1], safe='')}/{self.entity.nested_name}"
-        )  # fmt: skip
-        text = f"{path}?offset={quote(offset, safe='')}"
+        text = f"{self._path()}?offset={quote(offset, safe='')}"
         if top and call.query.get("tags"):
             text += f"&tags={quote(call.query['tags'], safe='')}"
         if top and "size" in call.query:
             text += f"&size={page_size(call)}"
         return text
+
+    def _path(self) -> str:
+        if self.parent is None:
+            return f"/{self.entity.admin_name}"
+        return f"/{self.parent[0].admin_name}/{quote(self.parent[1], safe='')}/{self.entity.nested_name}"
 
     async def _create(self, call: Call) -> Reply:
         data = read_body(call, self.entity)
@@ -164,7 +171,16 @@ class RowResource(_EntityResource):
     def _children(self, child: Entity, field: str) -> Branch:
         return lambda _: CollectionResource(self.site, child, (self.entity, self.key, field))
 
-    def _row(self) -> Row | None:
+    async def _answer(self, call: Call) -> Reply:
+        try:
+            return await super()._answer(call)
+        except EntityError as error:
+            key = self.entity.endpoint_key
+            if error.code != READ_ONLY or key is None or _UUID.match(self.key):
+                raise
+            raise EntityError.unsupported(_VERBS[call.method], self.entity.name, key) from None
+
+    def row(self) -> Row | None:
         """The row, if it is there and belongs to the parent."""
         if self.parent is None:
             return self.look_up(self.entity, self.key)
@@ -193,13 +209,13 @@ class RowResource(_EntityResource):
         return {self.entity.endpoint_key: self.key}
 
     async def _get(self, call: Call) -> Reply:
-        row = self._row()
+        row = self.row()
         if row is None:
             return self.site.special.missing(self.entity, self.key) or not_found()
         return Reply(200, self.shown(row))
 
     async def _patch(self, call: Call) -> Reply:
-        row = self._row()
+        row = self.row()
         data = read_body(call, self.entity, row)
         if row is None:
             if self.parent is not None:
@@ -225,13 +241,13 @@ class RowResource(_EntityResource):
 
     async def _put_target(self, call: Call) -> Reply:
         """Targets are only changed so, never made (Kong 3.9, ``kong/api/routes/upstreams.lua``)."""
-        row = self._row()
+        row = self.row()
         if row is None:
             return not_found()
         return await self.done(200, await self.site.special.update(self.entity, row, read_body(call, self.entity, row)))
 
     async def _delete(self, call: Call) -> Reply:
-        row = self._row()
+        row = self.row()
         if row is None:
             return not_found() if self.parent is not None else Reply(204)
         await self.site.special.delete(self.entity, row)

@@ -11,11 +11,12 @@ from twisted.web.resource import Resource
 from ..entities import Entity
 from .config import Declarations
 from .gate import Gate
-from .node import NodeFacts, Plugins, Ready, Root, Status, fixed_paths
+from .node import NodeFacts, Plugins, Root, fixed_paths
 from .openapi import OpenAPI
 from .rows import CollectionResource
 from .special import Special
-from .web import JSONResource, Missing, Refused, Verdict, walk
+from .status import monitored
+from .web import JSONResource, Refused, Verdict, walk
 
 __all__ = ["AdminResource", "StatusResource"]
 
@@ -132,11 +133,7 @@ class StatusResource(_Gated):
     ) -> None:
         super().__init__()
         api: Any = _Api(storage, registry, facts, gate, added_headers)
-        self._api, self._root = api, Missing(api)
+        self._api, self._root = api, monitored(api)
 
     def getChild(self, path: bytes, request: Request) -> Resource:
-        if path == b"status":
-            found = Status(self._api)
-            found.putChild(b"ready", Ready(self._api))
-            return found
-        return Missing(self._api)
+        return self._root.getChild(path, request)

@@ -10,7 +10,9 @@ from ..entities import Entity, EntityError
 from ..entities.schema import Row
 from ..entities.upstream_entities import target_with_port
 from .payload import BadBody
-from .web import Branch, Call, JSONResource, Reply, not_found
+from .switches import FilterChains, route_filters
+from .targets import Targets, UpstreamHealth
+from .web import Branch, Call, Reply
 
 __all__ = ["Special"]
 
@@ -62,8 +64,18 @@ class Special:
 
     def below(self, entity: Entity, key: str, parent: tuple[Entity, str, str] | None) -> dict[str, Branch]:
         """Paths below a row that no foreign key gives."""
-        if entity.name == "upstreams" and parent is None:
-            return {"health": lambda _: UpstreamHealth(self.site, key)}
+        if parent is not None:
+            return {}
+        if entity.name == "upstreams":
+            targets = self.site.registry["targets"]
+            return {
+                "health": lambda _: UpstreamHealth(self.site, key),
+                "targets": lambda _: Targets(self.site, targets, (entity, key, "upstream")),
+            }
+        if entity.name == "services":
+            return {"filter-chains": lambda _: FilterChains(self.site)}
+        if entity.name == "routes":
+            return {"filter-chains": lambda _: FilterChains(self.site), "filters": lambda _: route_filters(self.site)}
         return {}
 
     def _snis_of(self, certificate: str) -> list[Row]:
@@ -175,38 +187,3 @@ def is_uuid(text: str) -> bool:
         return len(text) == 36 and bool(UUID(text))
     except ValueError:
         return False
-
-
-class UpstreamHealth(JSONResource):
-    """``/upstreams/{}/health``: targets with their state. Health checks are not built yet, so they are off for all."""
-
-    def __init__(self, site: Any, key: str) -> None:
-        super().__init__(site)
-        self.key = key
-
-    @property
-    def methods(self) -> Mapping[str, Any]:
-        return {"GET": self._get}
-
-    async def _get(self, call: Call) -> Reply:
-        storage = self.site.storage
-        row = storage.get("upstreams", self.key) or storage.find("upstreams", "name", self.key)
-        if row is None:
-            return not_found()
-        body: Row = {"node_id": self.site.facts.node_id, "next": None}
-        if call.query.get("balancer_health") == "1":
-            return Reply(200, body)
-        entity = self.site.registry["targets"]
-        targets = storage.children("targets", "upstream", row["id"])
-        body["data"] = [
-            self.site.special.shown(entity, target) | {"health": "HEALTHCHECKS_OFF", "data": _weights(target)}
-            for target in targets
-        ]
-        return Reply(200, body)
-
-
-def _weights(target: Row) -> Row:
-    host, _, port = target["target"].rpartition(":")
-    weight = target["weight"]
-    shown = {"total": weight, "available": weight, "unavailable": 0}
-    return {"host": host, "port": int(port), "dns": "A", "nodeWeight": weight, "weight": shown, "addresses": []}

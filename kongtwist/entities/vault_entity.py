@@ -56,4 +56,4 @@ def describe_vault(name: str) -> dict[str, Any] | None:
     """The answer of ``/schemas/vaults/{name}``; None when there is no such kind."""
     if name not in _SCHEMAS:
         return None
-    return {"fields": [{"config": _SCHEMAS[name].fields["config"].describe()}]}
+    return {"fields": [{"config": _SCHEMAS[name].fields["config"].describe()}], "entity_checks": []}

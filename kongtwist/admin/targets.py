@@ -1,0 +1,228 @@
+"""An upstream's targets: their list, what the node knows of their health, and the switches for it (Kong 3.9,
+``kong/api/routes/upstreams.lua``)."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import quote
+
+from ..core.balancer import Peer, split_target
+from ..entities import EntityError
+from ..entities.schema import Row
+from ..entities.upstream_entities import target_with_port
+from .get import Get
+from .rows import CollectionResource, RowResource, page_size
+from .web import Branch, Call, JSONResource, Reply, not_found
+
+__all__ = ["AllTargets", "Targets", "UpstreamHealth", "is_checked", "numbered"]
+
+OFF, HEALTHY, UNHEALTHY = "HEALTHCHECKS_OFF", "HEALTHY", "UNHEALTHY"
+
+
+def row_number(offset: str | None) -> int:
+    """Where a page of a list begins that is paged by row numbers.
+
+    Raises:
+        EntityError: not an offset that a page gave.
+    """
+    if offset is None:
+        return 0
+    try:
+        number = int(urlsafe_b64decode(offset + "=" * (-len(offset) % 4)))
+    except ValueError:
+        raise EntityError.invalid_offset(offset, "bad json encoding") from None
+    if number < 0:
+        raise EntityError.invalid_offset(offset, "bad json encoding")
+    return number
+
+
+def numbered(rows: list[Row], call: Call, path: str) -> Row:
+    """A page of a list in an order of its own.
+
+    Args:
+        rows: all of them.
+        call: the request, which says from where on and how many.
+        path: the list's.
+    """
+    size, begin = page_size(call), row_number(call.query.get("offset"))
+    body: Row = {"data": rows[begin : begin + size], "next": None}
+    if begin + size < len(rows):
+        body["offset"] = urlsafe_b64encode(str(begin + size).encode()).decode().rstrip("=")
+        body["next"] = f"{path}?offset={body['offset']}" + (f"&size={size}" if "size" in call.query else "")
+    return body
+
+
+class Targets(CollectionResource):
+    """``/upstreams/{}/targets``: the newest first; ``all`` beside the rows."""
+
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        return {
+            "all": lambda _: AllTargets(self.site, self.entity, self.parent),
+            "{targets}": lambda key: Target(self.site, self.entity, key, self.parent),
+        }
+
+    async def _list(self, call: Call) -> Reply:
+        upstream = self._parent_row()
+        if upstream is None:
+            return not_found()
+        rows = self.site.storage.children("targets", "upstream", upstream["id"])
+        rows.sort(key=lambda row: (row["created_at"], row["id"]), reverse=True)
+        assert self.parent is not None
+        path = f"/upstreams/{quote(self.parent[1], safe='')}/targets"
+        body = numbered(rows, call, path)
+        body["data"] = [self.shown(row) for row in body["data"]]
+        return Reply(200, body)
+
+
+class AllTargets(CollectionResource):
+    """``/upstreams/{}/targets/all``: by id, as other lists."""
+
+    @property
+    def methods(self) -> Mapping[str, Any]:
+        return {"GET": self._list}
+
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        return {}
+
+    def _path(self) -> str:
+        return f"{super()._path()}/all"
+
+
+class Target(RowResource):
+    """``/upstreams/{}/targets/{}``, with the switches for its health."""
+
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        return TargetSwitches(self.site, self).branches
+
+
+class TargetSwitches(JSONResource):
+    """Below a target: ``healthy`` and ``unhealthy``, for it or for one of its addresses."""
+
+    def __init__(self, site: Any, target: RowResource, address: str | None = None) -> None:
+        super().__init__(site)
+        self.target, self.address = target, address
+
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        found: dict[str, Branch] = {
+            "healthy": lambda _: SetHealth(self.site, self.target, self.address, True),
+            "unhealthy": lambda _: SetHealth(self.site, self.target, self.address, False),
+        }
+        if self.address is None:
+            found["{address}"] = lambda address: TargetSwitches(self.site, self.target, address)
+        return found
+
+
+class SetHealth(JSONResource):
+    """``.../healthy`` and ``.../unhealthy``: whether the balancer may choose a target, in all workers of this node."""
+
+    def __init__(self, site: Any, target: RowResource, address: str | None, available: bool) -> None:
+        super().__init__(site)
+        self.target, self.address, self.available = target, address, available
+
+    @property
+    def methods(self) -> Mapping[str, Any]:
+        return {"PUT": self._put}
+
+    async def _put(self, call: Call) -> Reply:
+        row = self.target.row()
+        if row is None or (self.address is not None and not self._is_its(row)):
+            return not_found()
+        mark = self.site.facts.mark
+        if mark is None or not await mark(row["upstream"]["id"], row["target"], self.available):
+            name = self.site.storage.get("upstreams", row["upstream"]["id"])["name"]
+            return Reply(400, {"message": f"Upstream {name} has no balancer"})
+        return Reply(204)
+
+    def _is_its(self, row: Row) -> bool:
+        """Whether the address is the target's. A name is one peer here, whatever addresses it has."""
+        assert self.address is not None
+        try:
+            return bool(target_with_port(self.address) == row["target"])
+        except ValueError:
+            return False
+
+
+# -- health ----------------------------------------------------------------------------------------------------------------
+
+
+def is_checked(upstream: Row) -> bool:
+    """Whether an upstream's targets are looked after by health checks."""
+    checks = upstream["healthchecks"]
+    failures = checks["passive"]["unhealthy"]
+    return bool(
+        checks["active"]["healthy"]["interval"]
+        or checks["active"]["unhealthy"]["interval"]
+        or failures["tcp_failures"]
+        or failures["timeouts"]
+        or failures["http_failures"]
+    )
+
+
+class UpstreamHealth(Get):
+    """``/upstreams/{}/health``: what this node knows of the targets; with ``balancer_health=1`` of all together."""
+
+    def __init__(self, site: Any, key: str) -> None:
+        super().__init__(site)
+        self.key = key
+
+    async def get(self, call: Call) -> Reply:
+        upstreams = CollectionResource(self.site, self.site.registry["upstreams"])
+        row = upstreams.look_up(upstreams.entity, self.key)
+        if row is None:
+            return not_found()
+        body: Row = {"node_id": self.site.facts.node_id, "next": None}
+        balancer = self.site.facts.balancer(row["id"])
+        peers: dict[str, Peer] = {} if balancer is None else {peer.name: peer for peer in balancer.peers}
+        if call.query.get("balancer_health") == "1":
+            if is_checked(row):
+                body["data"] = _of_all(row, list(peers.values()))
+            return Reply(200, body)
+        targets = self.site.storage.children("targets", "upstream", row["id"])
+        targets.sort(key=lambda target: (target["created_at"], target["id"]), reverse=True)
+        body |= numbered(targets, call, f"/upstreams/{quote(self.key, safe='')}/health")
+        checked, entity = is_checked(row), self.site.registry["targets"]
+        body["data"] = [
+            self.site.special.shown(entity, target) | _of_one(target, peers.get(target["target"]), checked)
+            for target in body["data"]
+        ]
+        return Reply(200, body)
+
+
+def _of_one(target: Row, peer: Peer | None, checked: bool) -> Row:
+    """What is known of a target. One that an operator marked is shown as marked, checked or not."""
+    available = peer is None or peer.available
+    health = OFF if not target["weight"] or (not checked and available) else HEALTHY if available else UNHEALTHY
+    host, port = split_target(target["target"])
+    address = {"ip": host, "port": port, "weight": target["weight"], "health": health}
+    return {"health": health, "data": _shares(host, port, target["weight"], available) | {"addresses": [address]}}
+
+
+def _of_all(upstream: Row, peers: list[Peer]) -> Row:
+    total = sum(peer.weight for peer in peers)
+    usable = sum(peer.weight for peer in peers if peer.available)
+    healthy = bool(usable) and usable * 100 / total > upstream["healthchecks"]["threshold"]
+    word = HEALTHY if healthy else UNHEALTHY
+    hosts = [
+        _shares(peer.host, peer.port, peer.weight, peer.available)
+        | {"addresses": [{"ip": peer.host, "port": peer.port, "weight": peer.weight, "healthy": peer.available}]}
+        for peer in peers
+    ]
+    weight = {"total": total, "available": usable, "unavailable": total - usable}
+    details = {"healthy": healthy, "weight": weight, "hosts": hosts}
+    return {"id": upstream["id"], "health": word, "balancer_health": word, "details": details}
+
+
+def _shares(host: str, port: int, weight: int, available: bool) -> Row:
+    try:
+        kind = "AAAA" if ip_address(host).version == 6 else "A"
+    except ValueError:
+        kind = "A"
+    shares = {"total": weight, "available": weight if available else 0, "unavailable": 0 if available else weight}
+    return {"host": host, "port": port, "dns": kind, "nodeWeight": weight, "weight": shares}
