@@ -23,8 +23,12 @@ Every path also answers HEAD where it answers GET, and OPTIONS. A trailing slash
 405, what is not there 404. A refusal says which field is wrong and why. What JSON Schema cannot say stands in `x-rules`;
 fields with `x-referenceable` may hold a reference to a secret, such as `{vault://env/my-secret}`."""
 _OTHERS = {
+    "filter_chains": "A filter chain.",
     "name": "Name of the entity or plugin.",
     "tags": "A tag.",
+    "key": "A key of Kong's cache.",
+    "address": "An address of the target, with its port.",
+    "log_level": "debug, info, notice, warn, error, crit, alert or emerg.",
 }
 
 
@@ -80,7 +84,7 @@ def _operation_id(method: str, path: str) -> str:
 
 
 def _parameter(name: str, registry: Mapping[str, Entity]) -> Schema:
-    if name in registry and name != "tags":
+    if name in registry and registry[name].stored:
         return key_parameter(name, registry[name])
     schema: Schema = {"type": "string", "minLength": 1}
     return {"name": name, "in": "path", "required": True, "description": _OTHERS[name], "schema": schema}

@@ -10,7 +10,7 @@ from ..entities.json_schema import Schema, Use, field_schema, needed
 from ..entities.json_schema_entities import configurations, entity_schema
 from ..entities.schema import Array, Field, Foreign, Map, Record, Uuid
 
-__all__ = ["ANSWERS", "ERROR", "JSON", "MESSAGE", "Components", "key_parameter", "ref"]
+__all__ = ["ANSWERS", "ERROR", "FORM", "JSON", "MESSAGE", "MULTIPART", "Components", "key_parameter", "ref"]
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
@@ -98,9 +98,15 @@ ANSWERS: dict[str, tuple[int, Schema]] = {
             "content": {"text/html": {"schema": {"type": "string"}}},
         },
     ),
+    "TooSlow": (408, _error("The body did not come in time.", _message("Request body did not come in time"))),
+    "LineTooLong": (414, _error("The request line is too long.", _message("Request-URI too large"))),
+    "HeadTooLarge": (431, _error("The header fields are too large.", _message("Request header too large"))),
     "Unavailable": (
         503,
-        _error("The database cannot be written now.", {"code": 8, "name": "database error", "message": "database is away"}),
+        _error(
+            "The database cannot be written now, or too much is going on.",
+            {"code": 8, "name": "database error", "message": "database is away"},
+        ),
     ),
 }  # fmt: skip
 """Answers that many operations may give: status and response object, by name in ``components``."""

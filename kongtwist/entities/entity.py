@@ -123,7 +123,7 @@ class Entity:
         Raises:
             EntityError: schema violation of the result.
         """
-        given, ttl = self._split_ttl(patch)
+        given, ttl = self._split_ttl({name: value for name, value in patch.items() if not self._kept(name, value)})
         given = self._expand(given, stored)
         base = {name: value for name, value in stored.items() if name in self.fields}
         merged = _merge(self.fields_of(base | given), base, given)
@@ -135,6 +135,16 @@ class Entity:
             row["expires_at"] = stored["expires_at"]
             return self.transform(row) if self.transform else row
         return self._finish(row, ttl, now)
+
+    def _kept(self, name: str, value: Any) -> bool:
+        """Whether a change leaves a field as it is: ids and times cannot be cleared."""
+        field = self.fields.get(name)
+        return (
+            value is None
+            and field is not None
+            and field.auto
+            and not field.attrs.keys().isdisjoint(("uuid", "timestamp"))
+        )
 
     def key_error(self, value: str) -> EntityError | None:
         """What is wrong with an endpoint key in a path."""

@@ -100,8 +100,10 @@ def field_schema(field: Field, use: Use) -> Schema:
 
 
 def may_be_null(field: Field, use: Use) -> bool:
-    """Whether null is a value of the field."""
-    return (not field.required and not (field.auto and use is Use.ANSWER)) or (field.auto and use is Use.WRITE)
+    """Whether null is a value of the field. Ids and times may be sent as null, and then are made."""
+    if field.auto and use is not Use.ANSWER:
+        return True
+    return not field.required and not (field.auto and ("uuid" in field.attrs or "timestamp" in field.attrs))
 
 
 def _nullable(schema: Schema) -> Schema:

@@ -132,6 +132,13 @@ class VerdictTests(SynchronousTestCase):
                 seen[name] = different
         self.assertEqual(seen, wilful)
 
+    def test_updates_keep_id_and_times(self) -> None:
+        """Null for an id or a time leaves it as it is, or as it would be; nothing is stored without them."""
+        stored = self.entities["consumers"].insert({"username": "bob"}, now=NOW - 10, new_id=lambda: ID)
+        nulls = {"id": None, "created_at": None, "updated_at": None}
+        changed = self.entities["consumers"].update(stored, nulls, now=NOW)
+        self.assertEqual(changed, stored | {"updated_at": int(NOW)})
+
     def test_updates(self) -> None:
         """A PATCH of a stored row: what it changes, and errors by field."""
         artefacts = []
