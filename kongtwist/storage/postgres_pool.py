@@ -55,6 +55,7 @@ class PostgresPool:
         settings: where to, and the limits.
         reactor: for threads and time.
         connect: makes a connection; blocks.
+        threads: where work blocks; by default a pool of its own.
     """
 
     def __init__(
@@ -62,10 +63,11 @@ class PostgresPool:
         settings: PostgresSettings,
         reactor: Any,
         connect: Callable[[PostgresSettings], Connection] = Connection,
+        threads: ThreadPool | None = None,
     ) -> None:
         self._settings, self._reactor, self._connect = settings, reactor, connect
         self.size = min(settings.pool_size, settings.max_concurrent_queries or settings.pool_size)
-        self._threads = _Threads(0, self.size, "kongtwist-postgres")
+        self._threads = threads or _Threads(0, self.size, "kongtwist-postgres")
         self._idle: list[tuple[float, Connection]] = []
         self._turns: deque[Deferred[None]] = deque()
         self._ended: list[Deferred[None]] = []

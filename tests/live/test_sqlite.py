@@ -49,6 +49,10 @@ class SQLiteConcurrencyTests(SQLiteTestCase, contract.ConcurrencyContract):
     """Writes that come together."""
 
 
+class SQLiteDurabilityTests(SQLiteTestCase, contract.DurabilityContract):
+    """What is there after a restart."""
+
+
 class FileTests(SQLiteTestCase):
     """The file."""
 
@@ -60,27 +64,6 @@ class FileTests(SQLiteTestCase):
             return str(error)
         await storage.close()
         self.fail("opened")
-
-    async def test_reopening(self) -> None:
-        """The same rows, after every kind of change, with their references, indexes and expiry."""
-        service = await self.storage.insert("services", {"name": "ä\U0001f600\ud800", "host": "h"})
-        gone = await self.storage.insert("services", {"name": "gone", "host": "h"})
-        await self.storage.update("services", service["id"], {"retries": 3})
-        await self.storage.delete("services", gone["id"])
-        await self.storage.insert("routes", {"paths": ["/"], "service": {"id": service["id"]}})
-        upstream = await self.storage.insert("upstreams", {"name": "u"})
-        await self.storage.insert("targets", {"target": "h:1", "upstream": {"id": upstream["id"]}})
-        consumer = await self.storage.insert("consumers", {"username": "c"})
-        await self.storage.insert("keyauth_credentials", {"consumer": {"id": consumer["id"]}, "ttl": 5})
-        before = {name: dict(rows) for name, rows in self.storage.load().items()}
-        storage = await self.reopened()
-        self.assertEqual(storage.load(), before)
-        self.assertEqual(len(storage.children("routes", "service", service["id"])), 1)
-        error = await self.refusal(storage.insert("upstreams", {"name": "u"}))
-        self.assertEqual(error.code, 5)
-        self.now += 6
-        self.assertEqual(await storage.expire(), 1)
-        self.assertEqual((await self.reopened()).load()["keyauth_credentials"], {})
 
     async def test_fewer_commits_than_writes(self) -> None:
         """Writes that come together share transactions: an fsync is not paid for each."""

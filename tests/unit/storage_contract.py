@@ -412,3 +412,47 @@ class ConcurrencyContract(StorageTestCase):
         error = await self.refusal(self.storage.insert("services", {"host": "h"}))
         self.assertEqual(error.status, 503)
         self.assertFalse(self.storage.reachable())
+
+
+class DurabilityContract(StorageTestCase):
+    """What is there after a restart."""
+
+    async def reopened(self) -> BaseStorage:
+        """The same rows after a restart."""
+        raise NotImplementedError
+
+    async def test_reopening(self) -> None:
+        """The same rows, after every kind of change, with their references, indexes and expiry."""
+        service = await self.storage.insert("services", {"name": "ä\U0001f600\ud800", "host": "h"})
+        gone = await self.storage.insert("services", {"name": "gone", "host": "h"})
+        await self.storage.update("services", service["id"], {"retries": 3})
+        await self.storage.delete("services", gone["id"])
+        await self.storage.insert("routes", {"paths": ["/"], "service": {"id": service["id"]}})
+        upstream = await self.storage.insert("upstreams", {"name": "u"})
+        await self.storage.insert("targets", {"target": "h:1", "upstream": {"id": upstream["id"]}})
+        consumer = await self.storage.insert("consumers", {"username": "c", "custom_id": "a\0b"})
+        await self.storage.insert("keyauth_credentials", {"consumer": {"id": consumer["id"]}, "ttl": 5})
+        before = {name: dict(rows) for name, rows in self.storage.load().items()}
+        storage = await self.reopened()
+        self.assertEqual(storage.load(), before)
+        self.assertEqual(len(storage.children("routes", "service", service["id"])), 1)
+        error = await self.refusal(storage.insert("upstreams", {"name": "u"}))
+        self.assertEqual(error.code, 5)
+        self.now += 6
+        self.assertEqual(await storage.expire(), 1)
+        self.assertEqual((await self.reopened()).load()["keyauth_credentials"], {})
+
+    async def test_one_row_several_times_at_once(self) -> None:
+        """Of writes of one row that are committed together the last counts."""
+        kept = await self.storage.insert("services", {"name": "kept", "host": "h"})
+        writes = [
+            self.storage.update("services", kept["id"], {"retries": 1}),
+            self.storage.upsert("services", {"id": ABSENT}, {"name": "brief", "host": "h"}),
+            self.storage.update("services", kept["id"], {"retries": 2}),
+            self.storage.delete("services", ABSENT),
+            self.storage.insert("services", {"name": "brief", "host": "h"}),
+            self.storage.update("services", kept["id"], {"retries": 3}),
+        ]
+        await gatherResults(self.begin(*writes))
+        rows = (await self.reopened()).load()["services"].values()
+        self.assertEqual(sorted((row["name"], row["retries"]) for row in rows), [("brief", 5), ("kept", 3)])
