@@ -15,6 +15,7 @@ from ..core.errors import error_body
 from ..core.exchange import Answer, Exchange
 from ..core.facilities import Facilities
 from ..core.head import BlockCache, HeadError
+from ..core.head_limits import largest_unchecked
 from ..core.headers import REASONS, TOKEN, ResponseHeaders, apply_changes, nginx_page, reason_of, with_charset
 from ..core.limits import Limits
 from ..core.realip import RealIP
@@ -77,6 +78,7 @@ class Relay:
         resolver: of host names; made of the reactor's by default.
 
     Attributes:
+        small_head: bytes of a request's head up to which no limit on heads is exceeded.
         stopping: set when the gateway stops; connections are closed after the answer they are at.
         gone: notices peers that hang up while nothing is read from them.
         streams: open WebSockets and other streams that outlive their request.
@@ -101,6 +103,7 @@ class Relay:
         self.reactor = reactor
         self.facilities = facilities
         self.limits = limits or Limits()
+        self.small_head = largest_unchecked(self.limits)
         self.access_log: AccessLogging = access_log or NoAccessLog()
         self.headers = headers or ResponseHeaders()
         self.send_request_id = send_request_id
