@@ -1,19 +1,21 @@
 """Heads of HTTP/1.1 messages: start lines and header blocks, parsed strictly and once.
 
 The caller finds the end of a head (CRLF CRLF) and hands in its parts; bodies are framed in protocols/framing.py. So
-llhttp (httptools), which tokenises header blocks here, never sees a start line of a peer, a body, a second message or
+llhttp (httptools), which judges field lines here, never sees a start line of a peer, a body, a second message or
 the end of a connection, where its ideas differ from what a gateway must do. Two gates stand in a row, and both must
-accept a block: a regular expression for the syntax of RFC 9112 5 (no folding, no bare CR or LF, no control characters,
-no space before a colon) and llhttp; then come the rules about single fields (RFC 9112 3.2, 6.1-6.3).
+accept a line: a regular expression for the syntax of RFC 9112 5 (no folding, no bare CR or LF, no control characters,
+no space before a colon) and llhttp; then come the rules about fields and what they mean together (RFC 9112 3.2,
+6.1-6.3), which are stricter than llhttp's.
 
 Equal bytes give equal results. `BlockCache` and the connections keep parsed blocks by their bytes, because clients and
-upstreams repeat themselves.
+upstreams repeat themselves; where two heads differ, most of their lines do not, and those are remembered too.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 import httptools
@@ -150,50 +152,55 @@ _BLOCK = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r
 _DIGITS = re.compile(rb"\d{1,18}").fullmatch
 
 
+Line = tuple[bytes, list[bytes], bytes]
+"""What a field line says: name in lower case; the value, in a list of its own; the line as it is passed on, without its
+CRLF, or nothing where it is not."""
+
+
 class HeaderBlock:
     """The header fields of one message. Do not change: blocks are shared between messages with equal bytes.
 
     Attributes:
         raw: the bytes, each line with its CRLF, without the empty line.
-        pairs: (name as spelled, value without surrounding blanks) in order.
-        keys: the names in lower case, in the same order.
         host: value of Host, or None.
         content_length: bytes announced, or None.
         chunked: Transfer-Encoding is chunked.
+        has_body: a request with this block has a body (RFC 9112 6.3).
         close, keep_alive: Connection has these options.
         connection: other fields that Connection names, in lower case.
         upgrade_websocket: asks to become a WebSocket.
         expect_continue: waits for ``100 Continue``.
         te_trailers: TE has ``trailers``.
-        cache: for what is derived from the block when it is sent on, by purpose.
+        relayed: says that the message came through another proxy (Via, X-Forwarded-For).
+        end: the last lines of the head of a request with this block, as it is passed on: framing, `forward` and the
+            empty line; None until `make_end`.
+        passed_on: what `headers.ResponseHeaders` makes of a response's block, and who made it.
     """
 
     __slots__ = (
-        "_fields", "cache", "chunked", "close", "connection", "content_length", "expect_continue", "host", "keep_alive",
-        "keys", "pairs", "raw", "te_trailers", "upgrade_websocket",
+        "_fields", "_lines", "chunked", "close", "connection", "content_length", "end", "expect_continue", "has_body", "host",
+        "keep_alive", "passed_on", "raw", "relayed", "te_trailers", "upgrade_websocket",
     )  # fmt: skip
 
-    def __init__(self, raw: bytes, pairs: Sequence[Pair]) -> None:
+    def __init__(self, raw: bytes, lines: Sequence[Line]) -> None:
         self.raw = raw
-        self.pairs = tuple(pairs)
-        self.keys = tuple([name.lower() for name, _ in pairs])
+        self._lines = lines
         fields: dict[bytes, list[bytes]] = {}
-        for key, (_, value) in zip(self.keys, pairs, strict=True):
-            if key in fields:
-                fields[key].append(value)
-            else:
-                fields[key] = [value]
+        for key, values, _ in lines:
+            fields[key] = fields[key] + values if key in fields else values
         self._fields = fields
-        self.cache: dict[object, bytes] = {}
         self.host: bytes | None = None
         self.content_length: int | None = None
-        self.chunked = self.upgrade_websocket = self.expect_continue = self.te_trailers = False
-        options = self.tokens(b"connection")
-        self.close = b"close" in options
-        self.keep_alive = b"keep-alive" in options
-        self.connection = frozenset(options) - _CONNECTION_OPTIONS if options else _NOTHING
-        if b"upgrade" in options:
-            self.upgrade_websocket = b"websocket" in self.tokens(b"upgrade")
+        self.chunked = self.has_body = self.expect_continue = self.te_trailers = False
+        self.relayed = b"x-forwarded-for" in fields or b"via" in fields
+        self.end: bytes | None = None
+        self.passed_on: tuple[object, bytes] | None = None
+        if b"connection" in fields:
+            self.close, self.keep_alive, upgrade, self.connection = _options(b",".join(fields[b"connection"]))
+            self.upgrade_websocket = upgrade and b"websocket" in self.tokens(b"upgrade")
+        else:
+            self.close = self.keep_alive = self.upgrade_websocket = False
+            self.connection = _NOTHING
 
     @classmethod
     def from_pairs(cls, pairs: Iterable[Pair]) -> HeaderBlock:
@@ -204,9 +211,14 @@ class HeaderBlock:
         """
         fields = list(pairs)
         raw = b"".join([name + b": " + value + b"\r\n" for name, value in fields])
-        block = cls(raw, fields)
+        block = cls(raw, [_line(line, REQUEST_DROPPED) for line in raw.split(b"\r\n")[:-1]])
         _request_rules(block)
         return block
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """(name as spelled, value without surrounding blanks) in order."""
+        return [_split(line) for line in self.raw.split(b"\r\n")[:-1]]
 
     def first(self, name: bytes) -> bytes | None:
         """The first value of the field ``name`` (lower case), or None."""
@@ -235,29 +247,37 @@ class HeaderBlock:
     def tokens(self, name: bytes) -> list[bytes]:
         """The members of a list field (lower case), in lower case."""
         values = self._fields.get(name)
-        if values is None:
-            return []
-        return [token for value in values for part in value.lower().split(b",") if (token := part.strip(b" \t"))]
+        return [] if values is None else _members(b",".join(values))
 
     def without(self, names: frozenset[bytes]) -> bytes:
         """The lines of all fields but ``names`` and those that Connection names, as spelled and in order."""
         drop = names | self.connection if self.connection else names
-        return b"".join(
-            [b"%b: %b\r\n" % pair for key, pair in zip(self.keys, self.pairs, strict=True) if key not in drop]
-        )
-
-    @property
-    def has_body(self) -> bool:
-        """Whether a request with this block has a body (RFC 9112 6.3)."""
-        return self.chunked or bool(self.content_length)
+        return b"".join([b"%b: %b\r\n" % pair for pair in self.pairs if pair[0].lower() not in drop])
 
     @property
     def forward(self) -> bytes:
-        """The lines passed on to an upstream unchanged: without hop-by-hop fields and those a proxy writes itself."""
-        lines = self.cache.get("forward")
-        if lines is None:
-            lines = self.cache["forward"] = self.without(REQUEST_DROPPED)
-        return lines
+        """The lines passed on unchanged: without hop-by-hop fields and those a proxy writes itself (`REQUEST_DROPPED`,
+        `RESPONSE_DROPPED`)."""
+        return b"\r\n".join([*self._passed_on(), b""])
+
+    def make_end(self) -> bytes:
+        """Make `end`."""
+        lines = self._passed_on()
+        if self.content_length is not None:
+            lines.insert(0, b"Content-Length: %d" % self.content_length)
+        elif self.chunked:
+            lines.insert(0, b"Transfer-Encoding: chunked")
+        if self.te_trailers:
+            lines.insert(0, b"TE: trailers")
+        lines += (b"", b"")
+        end = self.end = b"\r\n".join(lines)
+        return end
+
+    def _passed_on(self) -> list[bytes]:
+        drop = self.connection
+        if drop:
+            return [line for key, _, line in self._lines if line and key not in drop]
+        return [line for _, _, line in self._lines if line]
 
     def keeps_alive(self, minor: int) -> bool:
         """Whether the sender lets the connection stay open after this message (RFC 9112 9.3)."""
@@ -271,6 +291,25 @@ _NO_VALUES: list[bytes] = []
 _NOTHING: frozenset[bytes] = frozenset()
 _CONNECTION_OPTIONS = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
 
+
+def _members(value: bytes) -> list[bytes]:
+    """The members of a list (RFC 9110 5.6.1), in lower case."""
+    return [member for part in value.lower().split(b",") if (member := part.strip(b" \t"))]
+
+
+@lru_cache(maxsize=256)
+def _options(value: bytes) -> tuple[bool, bool, bool, frozenset[bytes]]:
+    """What Connection says: close, keep-alive, upgrade, and which fields are for this connection only."""
+    options = frozenset(_members(value))
+    return b"close" in options, b"keep-alive" in options, b"upgrade" in options, options - _CONNECTION_OPTIONS
+
+
+@lru_cache(maxsize=1024)
+def _is_host(value: bytes) -> bool:
+    """Whether this is a good Host (RFC 9110 7.2)."""
+    return _HOST(value) is not None
+
+
 REQUEST_DROPPED = frozenset((
     b"host", b"connection", b"keep-alive", b"proxy-connection", b"proxy", b"te", b"upgrade", b"transfer-encoding",
     b"content-length", b"expect", b"via", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host",
@@ -278,63 +317,141 @@ REQUEST_DROPPED = frozenset((
 ))  # fmt: skip
 """Request fields never passed on as they are: hop-by-hop (RFC 9110 7.6.1) or written by core/headers.py."""
 
+RESPONSE_DROPPED = frozenset((
+    b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"content-length", b"upgrade",
+    b"trailer", b"via",
+))  # fmt: skip
+"""Response fields that are not passed on as they are: hop-by-hop, framing (the door's), or written anew."""
+
+
+def _split(line: bytes) -> Pair:
+    name, _, value = line.partition(b":")
+    return name, value.strip(b" \t")
+
+
+def _line(line: bytes, dropped: frozenset[bytes]) -> Line:
+    name, _, rest = line.partition(b":")
+    key = name.lower()
+    value = rest.strip(b" \t")
+    if key in dropped:
+        return key, [value], b""
+    usual = len(rest) == len(value) + 1 and rest[0] == 0x20
+    return key, [value], line if usual else b"%b: %b" % (name, value)
+
 
 def is_block(raw: bytes) -> bool:
     """Whether these are well-formed field lines (a trailer section), each with its CRLF."""
     return _BLOCK(raw) is not None
 
 
-class _Collector:
-    """Takes fields from llhttp."""
-
-    __slots__ = ("on_header",)
-
-    def __init__(self, pairs: list[Pair]) -> None:
-        def on_header(name: bytes, value: bytes) -> None:
-            pairs.append((name, value.rstrip(b" \t")))
-
-        self.on_header = on_header
+class _Malformed(ValueError):
+    """Lines that are none."""
 
 
-def _tokenize(raw: bytes, parser: type, start: bytes) -> list[Pair]:
-    """Fields of a block, as llhttp sees them behind the start line ``start``.
+class FieldLines:
+    """What field lines of one direction say; those met before are remembered, bounded in number and size.
 
-    Raises:
-        httptools.HttpParserError: llhttp refuses it.
+    A line is judged by itself, so it makes no difference whether it was remembered: what lines mean together is the
+    business of the rules.
+
+    Args:
+        parser, start: llhttp's parser, and a start line for it. To 204 it has no opinion about a body: framing is ours.
+        dropped: names of fields that are not passed on.
+        entries: lines remembered.
+        size: bytes of the longest line remembered.
     """
-    pairs: list[Pair] = []
-    try:
-        parser(_Collector(pairs)).feed_data(start + raw + b"\r\n")
-    except httptools.HttpParserUpgrade:
-        pass  # "Connection: upgrade": all fields are there; what follows a head is none of llhttp's business here
-    return pairs
+
+    __slots__ = ("_dropped", "_entries", "_known", "_met", "_parser", "_size", "_start")
+
+    def __init__(
+        self, parser: type, start: bytes, dropped: frozenset[bytes], entries: int = 2048, size: int = 512
+    ) -> None:
+        self._parser = parser
+        self._start = start
+        self._dropped = dropped
+        self._entries = entries
+        self._size = size
+        self._known: dict[bytes, Line] = {}
+        self._met: set[int] = set()
+
+    @classmethod
+    def of_requests(cls, entries: int = 2048) -> FieldLines:
+        """Lines of requests."""
+        return cls(httptools.HttpRequestParser, b"POST / HTTP/1.1\r\n", REQUEST_DROPPED, entries)
+
+    @classmethod
+    def of_responses(cls, entries: int = 2048) -> FieldLines:
+        """Lines of responses."""
+        return cls(httptools.HttpResponseParser, b"HTTP/1.1 204 -\r\n", RESPONSE_DROPPED, entries)
+
+    def read(self, raw: bytes) -> list[Line]:
+        """The lines of a block.
+
+        Raises:
+            _Malformed: it has a line that is none.
+            httptools.HttpParserError: llhttp refuses it.
+        """
+        lines = raw.split(b"\r\n")
+        if lines.pop():
+            raise _Malformed("malformed header line")
+        found = list(map(self._known.get, lines))
+        return found if all(found) else self._learned(lines, found)  # type: ignore[return-value]
+
+    def _learned(self, lines: list[bytes], found: list[Line | None]) -> list[Line]:
+        """``found`` with the lines that were not known. A line is remembered when it comes the second time: many never
+        do."""
+        unknown = [line for line, known in zip(lines, found, strict=True) if known is None]
+        text = b"\r\n".join([*unknown, b""])
+        if _BLOCK(text) is None:
+            raise _Malformed("malformed header line")
+        try:
+            self._parser(_NOBODY).feed_data(b"%b%b\r\n" % (self._start, text))
+        except httptools.HttpParserUpgrade:
+            pass  # "Connection: upgrade"; what follows a head is none of llhttp's business here
+        met = self._met
+        made = []
+        for line in unknown:
+            one = _line(line, self._dropped)
+            made.append(one)
+            mark = hash(line)
+            if mark not in met:
+                met.add(mark)
+            elif len(line) <= self._size:
+                if len(self._known) >= self._entries:
+                    self._known.clear()
+                self._known[line] = one
+        if len(met) > 2 * self._entries:
+            met.clear()
+        if len(made) == len(found):
+            return made
+        new = iter(made)
+        return [next(new) if known is None else known for known in found]
 
 
-def parse_request_block(raw: bytes) -> HeaderBlock:
+_NOBODY = object()
+"""Is told by llhttp what it finds."""
+
+
+def parse_request_block(raw: bytes, lines: FieldLines | None = None) -> HeaderBlock:
     """Parse the header block of a request.
 
     Args:
         raw: complete lines, each with its CRLF, without the empty line.
+        lines: where lines are remembered.
 
     Raises:
         HeadError: 400, or 501 for a transfer coding other than chunked.
     """
-    if _BLOCK(raw) is None:
-        raise HeadError.bad("malformed header line")
     try:
-        pairs = _tokenize(raw, httptools.HttpRequestParser, b"POST / HTTP/1.1\r\n")
+        block = HeaderBlock(raw, (lines or FieldLines.of_requests()).read(raw))
+    except _Malformed as error:
+        raise HeadError.bad(str(error)) from error
     except httptools.HttpParserError as error:
         # llhttp also judges framing fields, with one answer for all; the rules below know which answer is due.
-        _request_rules(HeaderBlock(raw, [_split(line) for line in raw.split(b"\r\n")[:-1]]))
+        HeaderBlock.from_pairs([_split(line) for line in raw.split(b"\r\n")[:-1]])
         raise HeadError.bad(str(error)) from error
-    block = HeaderBlock(raw, pairs)
     _request_rules(block)
     return block
-
-
-def _split(line: bytes) -> Pair:
-    name, _, value = line.partition(b":")
-    return name, value.strip(b" \t")
 
 
 def _request_rules(block: HeaderBlock) -> None:
@@ -344,18 +461,25 @@ def _request_rules(block: HeaderBlock) -> None:
     if hosts is not None:
         if len(hosts) > 1:
             raise HeadError.bad("two Host fields")
-        if _HOST(hosts[0]) is None:
+        if not _is_host(hosts[0]):
             raise HeadError.bad("malformed Host")
         block.host = hosts[0]
-    _framing_rules(block, HeadError.bad, HeadError(501, None, "unknown Transfer-Encoding"))
+    if b"content-length" in fields or b"transfer-encoding" in fields:
+        _framing_rules(block, HeadError.bad, 501)
     if b"expect" in fields:
         block.expect_continue = b"100-continue" in block.tokens(b"expect")
     if b"te" in fields:
         block.te_trailers = b"trailers" in block.tokens(b"te")
 
 
-def _framing_rules(block: HeaderBlock, bad: Callable[[str], HeadError], unknown: HeadError) -> None:
-    """Body framing (RFC 9112 6.1-6.3): at most one length, or chunked alone, never both."""
+def _framing_rules(block: HeaderBlock, bad: Callable[[str], HeadError], unknown: int) -> None:
+    """Body framing (RFC 9112 6.1-6.3): at most one length, or chunked alone, never both.
+
+    Args:
+        block: to be filled in.
+        bad: makes the error for what is wrong.
+        unknown: the status for a coding other than chunked.
+    """
     fields = block._fields
     lengths = fields.get(b"content-length")
     codings = fields.get(b"transfer-encoding")
@@ -364,13 +488,14 @@ def _framing_rules(block: HeaderBlock, bad: Callable[[str], HeadError], unknown:
             raise bad("both Content-Length and Transfer-Encoding")
         if len(lengths) > 1 or _DIGITS(lengths[0]) is None:
             raise bad("malformed Content-Length")
-        block.content_length = int(lengths[0])
+        block.content_length = length = int(lengths[0])
+        block.has_body = length > 0
     elif codings is not None:
         if len(codings) > 1:
             raise bad("two Transfer-Encoding fields")
         if codings[0].lower() != b"chunked":
-            raise unknown
-        block.chunked = True
+            raise HeadError(unknown, None, "unknown Transfer-Encoding")
+        block.chunked = block.has_body = True
 
 
 def check_request(minor: int, block: HeaderBlock) -> None:
@@ -386,21 +511,17 @@ def check_request(minor: int, block: HeaderBlock) -> None:
         raise HeadError.bad("Transfer-Encoding in HTTP/1.0")
 
 
-def parse_response_block(raw: bytes) -> HeaderBlock:
-    """Parse the header block of an upstream's response.
+def parse_response_block(raw: bytes, lines: FieldLines | None = None) -> HeaderBlock:
+    """Parse the header block of an upstream's response; the arguments are those of `parse_request_block`.
 
     Raises:
         HeadError: 502.
     """
-    if _BLOCK(raw) is None:
-        raise _from_upstream("malformed header line")
     try:
-        # 204: llhttp then has no opinion about a body. Framing is ours.
-        pairs = _tokenize(raw, httptools.HttpResponseParser, b"HTTP/1.1 204 -\r\n")
-    except httptools.HttpParserError as error:
+        block = HeaderBlock(raw, (lines or FieldLines.of_responses()).read(raw))
+    except (_Malformed, httptools.HttpParserError) as error:
         raise _from_upstream(str(error)) from error
-    block = HeaderBlock(raw, pairs)
-    _framing_rules(block, _from_upstream, _from_upstream("unknown Transfer-Encoding"))
+    _framing_rules(block, _from_upstream, 502)
     return block
 
 
@@ -411,24 +532,29 @@ def _from_upstream(why: str) -> HeadError:
 class BlockCache:
     """Parsed blocks by their bytes, bounded in number and size; the oldest goes first.
 
+    A block is kept when it comes the second time: blocks that differ in every request would only push out the others.
+
     Args:
         entries: blocks kept per direction.
         size: bytes of the largest block kept.
     """
 
-    __slots__ = ("_entries", "_requests", "_responses", "_size")
+    __slots__ = ("_entries", "_met", "_request_lines", "_requests", "_response_lines", "_responses", "_size")
 
     def __init__(self, entries: int = 1024, size: int = 2048) -> None:
         self._entries = entries
         self._size = size
         self._requests: dict[bytes, HeaderBlock] = {}
         self._responses: dict[bytes, HeaderBlock] = {}
+        self._met: set[int] = set()
+        self._request_lines = FieldLines.of_requests()
+        self._response_lines = FieldLines.of_responses()
 
     def request(self, raw: bytes) -> HeaderBlock:
         """`parse_request_block`, or the block it gave for equal bytes."""
         block = self._requests.get(raw)
         if block is None:
-            block = parse_request_block(raw)
+            block = parse_request_block(raw, self._request_lines)
             self._keep(self._requests, block)
         return block
 
@@ -436,12 +562,18 @@ class BlockCache:
         """`parse_response_block`, or the block it gave for equal bytes."""
         block = self._responses.get(raw)
         if block is None:
-            block = parse_response_block(raw)
+            block = parse_response_block(raw, self._response_lines)
             self._keep(self._responses, block)
         return block
 
     def _keep(self, kept: dict[bytes, HeaderBlock], block: HeaderBlock) -> None:
-        if len(block.raw) <= self._size:
+        raw = block.raw
+        mark = hash(raw)
+        if mark not in self._met:
+            if len(self._met) >= 4 * self._entries:
+                self._met.clear()
+            self._met.add(mark)
+        elif len(raw) <= self._size:
             if len(kept) >= self._entries:
                 del kept[next(iter(kept))]
-            kept[block.raw] = block
+            kept[raw] = block

@@ -15,10 +15,15 @@ from .head import HeadError, could_be_request_line, parse_request_line
 if TYPE_CHECKING:
     from .limits import Limits
 
-__all__ = ["check_beginning", "check_size"]
+__all__ = ["check_beginning", "check_size", "largest_unchecked"]
 
 _BARE_LF = re.compile(rb"(?<!\r)\n").search
 _SHORTEST_LINE = 4  # "a:" CRLF
+
+
+def largest_unchecked(limits: Limits) -> int:
+    """Bytes up to which a request line and its block together cannot fail `check_size`."""
+    return min(limits.max_headers * _SHORTEST_LINE, limits.header_buffer_size)
 
 
 def check_size(line: bytes, raw: bytes, limits: Limits) -> None:

@@ -13,6 +13,7 @@ from operator import add
 from typing import TYPE_CHECKING
 
 from .. import KONG_VERSION
+from .head import RESPONSE_DROPPED
 
 if TYPE_CHECKING:
     from .exchange import Exchange
@@ -132,13 +133,6 @@ def path_lines(exchange: Exchange, prefix: bytes | None, path: bytes) -> bytes:
     return b"X-Forwarded-Path: %b\r\n" % path
 
 
-def request_framing(block: HeaderBlock) -> bytes:
-    """The line that frames the request body towards an HTTP/1.1 upstream; empty without a body."""
-    if block.content_length is not None:
-        return b"Content-Length: %d\r\n" % block.content_length
-    return b"Transfer-Encoding: chunked\r\n" if block.chunked else b""
-
-
 _KEEP_ALIVE = b"\r\nConnection: keep-alive\r\n"
 
 
@@ -156,10 +150,7 @@ def upstream_head(
         upgrade: ask for a WebSocket.
     """
     block = exchange.block
-    rest = block.cache.get("request")
-    if rest is None:
-        trailers = b"TE: trailers\r\n" if block.te_trailers else b""
-        rest = block.cache["request"] = b"%b%b%b\r\n" % (trailers, request_framing(block), block.forward)
+    rest = block.end or block.make_end()
     if exchange.upstream_body is not None:
         rest = _with_length(block, len(exchange.upstream_body))
     target = exchange.target
@@ -328,12 +319,6 @@ _RESPONSE_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
 # -- towards the client ----------------------------------------------------------------------------------------------
 
-RESPONSE_DROPPED = frozenset((
-    b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"content-length", b"upgrade",
-    b"trailer", b"via",
-))  # fmt: skip
-"""Response fields that are not passed on as they are: hop-by-hop, framing (the door's), or written anew."""
-
 _KEPT_TRAILER = RESPONSE_DROPPED - {b"trailer"}
 
 _LATENCY_NAMES = {"x-kong-upstream-latency", "x-kong-proxy-latency", "x-kong-response-latency"}
@@ -347,7 +332,7 @@ class ResponseHeaders:
     """
 
     __slots__ = (
-        "_cache_key", "_cache_key_trailer", "_dropped", "_latencies", "proxy_latency", "request_id",
+        "_dropped", "_latencies", "proxy_latency", "request_id",
         "response_latency", "server", "upstream_latency", "upstream_status", "via",
     )  # fmt: skip
 
@@ -370,8 +355,6 @@ class ResponseHeaders:
         # What we write replaces what the upstream (another Kong, perhaps) wrote.
         self._dropped = frozenset(name.encode() for name in ours if name in on)
         self._latencies: dict[tuple[int, int], bytes] = {}
-        self._cache_key = ("response", self._dropped, self.server, self.via, False)
-        self._cache_key_trailer = ("response", self._dropped, self.server, self.via, True)
 
     def passed_on(self, block: HeaderBlock, trailers: bool) -> bytes:
         """The upstream's lines for the client, with Server and Via; made once per block.
@@ -380,25 +363,33 @@ class ResponseHeaders:
             block: the upstream's response block.
             trailers: the client takes trailers (``TE: trailers``), so Trailer stays.
         """
-        key = self._cache_key_trailer if trailers else self._cache_key
-        lines = block.cache.get(key)
-        if lines is None:
-            lines = block.without((_KEPT_TRAILER if trailers else RESPONSE_DROPPED) | self._dropped)
-            if self.server and block.first(b"server") is None:
-                lines += b"Server: %b\r\n" % TOKEN
+        if trailers and b"trailer" in block:
+            lines = block.without(_KEPT_TRAILER | self._dropped)
+        elif block.passed_on is not None and block.passed_on[0] is self:
+            return block.passed_on[1]
+        else:
+            trailers = False
+            plain = block.has_none_of(self._dropped)
+            lines = block.forward if plain else block.without(RESPONSE_DROPPED | self._dropped)
+        if self.server and b"server" not in block:
+            lines += b"Server: %b\r\n" % TOKEN
+        if self.via or block.relayed:
             via = block.joined(b"via")
             if self.via:
                 lines += b"Via: %b1.1 %b\r\n" % (via + b", " if via else b"", TOKEN)
             elif via:
                 lines += b"Via: %b\r\n" % via
-            block.cache[key] = lines
+        if not trailers:
+            block.passed_on = (self, lines)
         return lines
 
     def of_proxied(self, exchange: Exchange, block: HeaderBlock) -> bytes:
         """Lines of an answer that came from the upstream; ``exchange.latencies`` must be set."""
         proxy, upstream = exchange.latencies or (0.0, 0.0)
-        lines = block.cache.get(self._cache_key_trailer if exchange.block.te_trailers else self._cache_key)
-        if lines is None:
+        made = block.passed_on
+        if made is not None and made[0] is self and not exchange.block.te_trailers:
+            lines = made[1]
+        else:
             lines = self.passed_on(block, exchange.block.te_trailers)
         key = (int(proxy * 1000), int(upstream * 1000))
         latencies = self._latencies.get(key)

@@ -56,8 +56,8 @@ class HTTP1Channel(RequestBodies):
     local_port = 0
     trusted = False
     forwarded = b""
-    forwarded_for: HeaderBlock | None = None
-    forwarded_minor = 1
+    forwarded_for: HeaderBlock | bytes | None = None
+    forwarded_minor = -1
     send: Any = None
     _cell = WAITING
     _stopped = 0
@@ -202,15 +202,19 @@ class HTTP1Channel(RequestBodies):
 
     def _head(self, line: bytes, raw: bytes) -> None:
         """Parse a head; what the one before it had too is not parsed again."""
-        check_size(line, raw, self.relay.limits)
+        relay = self.relay
+        if len(line) + len(raw) > relay.small_head:
+            check_size(line, raw, relay.limits)
         if line != self._line:
             self._line = b""
             self._parsed = parse_request_line(line)
             self._line = line
         if raw != self._raw:
-            self._block = self.relay.blocks.request(raw)
-        self._raw = None
-        check_request(self._parsed[2], self._block)
+            self._raw = None
+            self._block = relay.blocks.request(raw)
+        if self._block.host is None or not self._parsed[2]:
+            self._raw = None
+            check_request(self._parsed[2], self._block)
         self._raw = raw
 
     def _incomplete(self, data: bytes) -> None:

@@ -81,10 +81,12 @@ class HTTP1Exchange(Exchange):
         """See `Exchange.forwarded`; the connection remembers them for its next request."""
         channel = self.channel
         block = self.block
-        if channel.forwarded_for is block and channel.forwarded_minor == self.minor:
+        # Of a request that comes from its client itself, nothing but Host and version matters.
+        what = block if block.relayed or channel.trusted else block.host
+        if channel.forwarded_for == what and channel.forwarded_minor == self.minor:
             return channel.forwarded
         channel.forwarded = lines = forwarded_lines(self)
-        channel.forwarded_for, channel.forwarded_minor = block, self.minor
+        channel.forwarded_for, channel.forwarded_minor = what, self.minor
         return lines
 
     # -- the answer ----------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 
 from ..core.chain import BodyFilter, PluginFailed
 from ..core.exchange import Answer, Exchange
-from ..core.headers import REASONS, RESPONSE_DROPPED, apply_changes, host_name, upstream_head
+from ..core.headers import REASONS, apply_changes, host_name, upstream_head
 from .events import EventStream, is_event_stream
 from .resolver import NameNotResolved
 from .upstream import ResponseHead, UpstreamConnection
@@ -263,7 +263,7 @@ class UpstreamExchange:
 
     def interim(self, head: ResponseHead) -> None:
         """Pass on 102 and 103."""
-        self.exchange.interim(head.status, head.reason, head.block.without(RESPONSE_DROPPED))
+        self.exchange.interim(head.status, head.reason, head.block.forward)
 
     def upgraded(self, connection: UpstreamConnection, head: ResponseHead) -> bool:
         """101: the WebSocket's."""

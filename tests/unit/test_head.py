@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.head import (
     BlockCache,
+    FieldLines,
     HeaderBlock,
     HeadError,
     check_request,
@@ -20,7 +21,7 @@ from kongtwist.core.head import (
     parse_response_block,
     parse_status_line,
 )
-from kongtwist.core.head_limits import check_beginning, check_size
+from kongtwist.core.head_limits import check_beginning, check_size, largest_unchecked
 from kongtwist.core.limits import Limits
 
 
@@ -147,24 +148,96 @@ class ResponseTests(SynchronousTestCase):
 
 class CacheTests(SynchronousTestCase):
     def test_equal_bytes_equal_block(self) -> None:
+        """From the second time on: a block that comes once is not kept."""
         cache = BlockCache()
+        cache.request(b"Host: a\r\n")
         self.assertIs(cache.request(b"Host: a\r\n"), cache.request(b"Host: " + b"a\r\n"))
         self.assertIsNot(cache.request(b"Host: a\r\n"), cache.request(b"Host: b\r\n"))
-        self.assertIsNot(cache.request(b"X: a\r\n"), cache.response(b"X: a\r\n"))
+        self.assertIsNot(cache.request(b"Host: a\r\n"), cache.response(b"Host: a\r\n"))
 
     def test_bounds(self) -> None:
         cache = BlockCache(entries=2, size=20)
-        first = cache.request(b"Host: 1\r\n")
-        cache.request(b"Host: 2\r\n")
-        cache.request(b"Host: 3\r\n")
+
+        def twice(raw: bytes) -> HeaderBlock:
+            cache.request(raw)
+            return cache.request(raw)
+
+        first = twice(b"Host: 1\r\n")
+        self.assertIs(cache.request(b"Host: 1\r\n"), first)
+        twice(b"Host: 2\r\n")
+        twice(b"Host: 3\r\n")
         self.assertIsNot(cache.request(b"Host: 1\r\n"), first)
         long = b"X: %b\r\n" % (b"a" * 20)
-        self.assertIsNot(cache.request(long), cache.request(long))
+        self.assertIsNot(twice(long), twice(long))
+
+    def test_many_that_differ(self) -> None:
+        """What differs each time is forgotten, what repeats stays."""
+        cache = BlockCache(entries=4)
+        cache.request(b"Host: a\r\n")
+        kept = cache.request(b"Host: a\r\n")
+        for number in range(15):
+            cache.request(b"X: %d\r\n" % number)
+        self.assertIs(cache.request(b"Host: a\r\n"), kept)
 
     def test_refused_each_time(self) -> None:
         cache = BlockCache()
         for _ in range(2):
             self.assertRaises(HeadError, cache.request, b"Host: a b\r\n")
+
+
+class LinesTests(SynchronousTestCase):
+    """Lines are remembered; it makes no difference."""
+
+    def test_bounds(self) -> None:
+        lines = FieldLines.of_requests(entries=8)
+        for number in range(40):
+            for _ in range(3):
+                self.assertEqual(lines.read(b"X: %d\r\n" % number)[0][:2], (b"x", [b"%d" % number]))
+        self.assertLessEqual(len(lines._known), 8)
+        self.assertLessEqual(len(lines._met), 17)
+        long = b"X: %b\r\n" % (b"a" * 600)
+        for _ in range(3):
+            lines.read(long)
+        self.assertNotIn(long[:-2], lines._known)
+
+    def test_fields_are_not_shared(self) -> None:
+        """Blocks share what lines say: a name that comes again in one does not come again in another."""
+        lines = FieldLines.of_requests()
+        for _ in range(3):
+            parse_request_block(b"X: 1\r\n", lines)
+            self.assertEqual(parse_request_block(b"X: 1\r\nX: 2\r\n", lines).all(b"x"), [b"1", b"2"])
+        self.assertEqual(parse_request_block(b"X: 1\r\n", lines).all(b"x"), [b"1"])
+
+    def test_refused_lines_are_not_remembered(self) -> None:
+        lines = FieldLines.of_requests()
+        for _ in range(3):
+            for raw in (
+                b"X: 1\r\nX : 2\r\n",
+                b"X: 1\r\nX: \x00\r\n",
+                b"X: 1\r\n folded\r\n",
+                b"X: 1\r\n\r\n",
+                b"X: 1",
+                b"X\r\n",
+            ):
+                self.assertRaises(HeadError, parse_request_block, raw, lines)
+        self.assertEqual([line for line in lines._known if line != b"X: 1"], [])
+
+    def test_combinations_are_judged_each_time(self) -> None:
+        """Each of these lines is good alone."""
+        lines = FieldLines.of_requests()
+        single = (
+            b"Host: a\r\n",
+            b"Host: b\r\n",
+            b"Content-Length: 1\r\n",
+            b"Content-Length: 2\r\n",
+            b"Transfer-Encoding: chunked\r\n",
+        )
+        for _ in range(3):
+            for raw in single:
+                parse_request_block(raw, lines)
+        for one, other in ((0, 1), (2, 3), (2, 2), (2, 4), (4, 2), (4, 4)):
+            self.assertRaises(HeadError, parse_request_block, single[one] + single[other], lines)
+        self.assertTrue(parse_request_block(single[0] + single[4], lines).chunked)
 
 
 class LimitTests(SynchronousTestCase):
@@ -176,6 +249,14 @@ class LimitTests(SynchronousTestCase):
         except HeadError as error:
             return 494 if "too large" in (error.message or "") else error.status
         return 0
+
+    def test_small_heads_pass(self) -> None:
+        """What is not looked at could not have failed."""
+        for limits in (self.LIMITS, Limits(), Limits(max_headers=3)):
+            most = largest_unchecked(limits)
+            for raw in (b"a:\r\n" * (most // 4), b"X: %b\r\n" % (b"a" * (most - 5))):
+                check_size(b"", raw, limits)
+            check_size(b"a" * most, b"", limits)
 
     def test_complete_heads(self) -> None:
         line = b"GET / HTTP/1.1"
@@ -215,8 +296,32 @@ class _Fields:
         self.pairs.append((name, value.rstrip(b" \t")))
 
 
+def _outcome(parse: Any, *arguments: Any) -> tuple[Any, ...]:
+    try:
+        block = parse(*arguments)
+    except HeadError as error:
+        return error.status, error.message
+    return (
+        block.pairs, block._fields, block.forward, block.make_end(), block.host, block.content_length, block.chunked, block.has_body,
+        block.close, block.keep_alive, block.connection, block.upgrade_websocket, block.expect_continue, block.te_trailers,
+    )  # fmt: skip
+
+
 class OracleTests(SynchronousTestCase):
     """Whatever we accept, llhttp accepts, and both see the same fields."""
+
+    LINES = FieldLines.of_requests(entries=40)  #: full of what the examples before left in it
+    RESPONSE_LINES = FieldLines.of_responses(entries=40)
+
+    @settings(max_examples=600, deadline=None)
+    @given(_BLOCKS)
+    @example(b"Content-Length: 1\r\nTransfer-Encoding: gzip\r\n")
+    def test_remembered_lines_make_no_difference(self, raw: bytes) -> None:
+        for _ in range(3):
+            self.assertEqual(_outcome(parse_request_block, raw, self.LINES), _outcome(parse_request_block, raw))
+            self.assertEqual(
+                _outcome(parse_response_block, raw, self.RESPONSE_LINES), _outcome(parse_response_block, raw)
+            )
 
     @settings(max_examples=600, deadline=None)
     @given(_BLOCKS)
