@@ -431,6 +431,7 @@ def listen_on(
     if sock.family == socket.AF_UNIX:
         adopt_unix: Any = _UnixPort._fromListeningDescriptor
         port = adopt_unix(reactor, sock.fileno(), factory)
+        port.mode = stat.S_IMODE(os.stat(sock.getsockname()).st_mode)  # startListening sets it anew
     else:
         adopt: Any = _TCPPort._fromListeningDescriptor
         port = adopt(reactor, sock.fileno(), sock.family, factory)

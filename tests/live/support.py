@@ -302,7 +302,7 @@ class GatewayProcess:
         if self.conf["admin_listen"] == "off":
             socket.create_connection(("127.0.0.1", self.proxy_port), 1).close()
             return True
-        return request(self.admin_port, "GET", "/status").status == 200
+        return request(self.admin_port, "GET", "/status").status in (200, 401)  # 401: it wants a token
 
     @property
     def pid(self) -> int:
