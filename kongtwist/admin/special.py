@@ -32,6 +32,8 @@ class Special:
     def shown(self, entity: Entity, row: Row) -> Row:
         """A row as an answer shows it."""
         found = entity.shown(row, self.site.now())
+        if entity.ttl and found["ttl"] is None and not self.site.storage.writable:
+            del found["ttl"]  # as Kong, which then knows the file's members only
         if entity.name == "certificates":
             found["snis"] = sorted(sni["name"] for sni in self._snis_of(row["id"]))
         return found

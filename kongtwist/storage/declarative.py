@@ -396,7 +396,7 @@ def _resolve(file: _File, item: _Item) -> None:
             shown = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
             message = f"invalid reference '{field}: {shown}' (no such entry in '{foreign.reference}')"
             here = file.conflicts.setdefault(item.entity.name, {})
-            faults = here.setdefault(item.name() or item.row["id"], [])
+            faults = here.setdefault(item.name() or str(item.row["id"]), [])
             faults.append(message)
 
 

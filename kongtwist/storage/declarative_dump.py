@@ -104,6 +104,9 @@ def _scalar(value: Any) -> str:
         return "~"
     if isinstance(value, str):
         return _text(value)
+    if isinstance(value, float):
+        mantissa, sign, exponent = repr(value).partition("e")
+        return f"{mantissa}{'' if '.' in mantissa else '.0'}{sign}{exponent}"  # readers of YAML 1.1 want the dot
     return json.dumps(value)  # numbers, truth values, and empty lists and records
 
 

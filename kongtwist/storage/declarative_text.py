@@ -64,8 +64,7 @@ def read_tree(text: str | bytes) -> dict[str, Any]:
                 pass  # YAML may begin with a brace too, and its faults are told with their place
         data = _from_yaml(text)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        raise unreadable(f"{mark.line + 1}:{mark.column + 1}: {error.problem}" if mark else str(error)) from error
+        raise unreadable(_placed(error, text)) from error
     except (ValueError, yaml.YAMLError) as error:
         raise unreadable(" ".join(str(error).split())) from error
     except RecursionError:
@@ -73,6 +72,16 @@ def read_tree(text: str | bytes) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise unreadable("expected an object")
     return data
+
+
+def _placed(error: yaml.MarkedYAMLError, text: str | bytes) -> str:
+    """A fault with its place: line and column from 1; for what is missing at the end, those of the last character."""
+    mark = error.problem_mark
+    if mark is None:
+        return str(error)
+    lines = text.splitlines() or [""]
+    line, column = (mark.line + 1, mark.column + 1) if mark.line < len(lines) else (len(lines), len(lines[-1]))
+    return f"{line}:{column}: {error.problem}"
 
 
 def unreadable(why: str) -> EntityError:

@@ -120,4 +120,4 @@ class SameTests(SynchronousTestCase):
         as_json = json.dumps(value)
         self.assertEqual(read_tree(as_json), value)
         self.assertEqual(read_tree(" \n" + as_json), value)
-        self.assertEqual(read_tree(yaml.safe_dump(value)), value)
+        self.assertEqual(read_tree(yaml.safe_dump(value, default_style='"')), value)
