@@ -132,14 +132,13 @@ def metrics_text(facts: NodeFacts, reachable: bool | None) -> str:
     families: list[tuple[str, str, Samples]] = []
     if reachable is not None:
         families.append(("kong_datastore_reachable", "Whether the database answers: 1, or 0", [({}, int(reachable))]))
-    if shared:
-        families += [
-            (f"kong_memory_lua_shared_dict_{name}", text, [
-                (node | {"shared_dict": each} | http, amounts[at]) for each, amounts in sorted(shared.items())
-            ])
-            for at, name, text in ((0, "bytes", "Memory in use that workers share"),
-                                   (1, "total_bytes", "Most memory that workers may share"))
-        ]  # fmt: skip
+    families += [
+        (f"kong_memory_lua_shared_dict_{name}", text, [
+            (node | {"shared_dict": each} | http, amounts[at]) for each, amounts in sorted(shared.items())
+        ])
+        for at, name, text in ((0, "bytes", "Memory in use that workers share"),
+                               (1, "total_bytes", "Most memory that workers may share"))
+    ]  # fmt: skip
     families += [
         ("kong_memory_workers_lua_vms_bytes", "Resident memory of a worker process", [
             (node | {"pid": str(pid)} | http, size) for pid, size in facts.memory().items()

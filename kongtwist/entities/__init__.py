@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .certificate_entities import CA_CERTIFICATES, CERTIFICATES, SNIS
+from .cluster_entities import CLUSTERING_DATA_PLANES, PARAMETERS, WORKSPACES
 from .core_entities import CONSUMERS, ROUTES, SERVICES, TAGS
 from .entity import Entity
 from .errors import EntityError
@@ -38,6 +39,9 @@ def registry(plugins: Mapping[str, Any]) -> dict[str, Entity]:
         KEY_SETS,
         KEYS,
         FILTER_CHAINS,
+        WORKSPACES,
+        PARAMETERS,
+        CLUSTERING_DATA_PLANES,
         TAGS,
     )
     found = {entity.name: entity for entity in core}
