@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
@@ -27,7 +27,7 @@ from .resources.tree import RouteTree
 from .resources.websocket_route import WebSocketRoute
 from .tls import ServerContexts, contexts_for, reconfigure
 
-__all__ = ["DataPlane", "ListenerSocket", "limits_of"]
+__all__ = ["DataPlane", "Faults", "ListenerSocket", "limits_of"]
 
 _log = Logger(namespace="kongtwist.proxy")
 
@@ -69,6 +69,21 @@ def limits_of(conf: Conf) -> Limits:
     )
 
 
+class Faults:
+    """What is wrong with a configuration, told in the log: once, and again when it was right in between."""
+
+    def __init__(self) -> None:
+        self._told: frozenset[str] = frozenset()
+
+    def tell(self, sentences: Iterable[str]) -> None:
+        """Log what was not wrong before."""
+        found = list(sentences)
+        for sentence in found:
+            if sentence not in self._told:
+                _log.error("{sentence}", sentence=sentence)
+        self._told = frozenset(found)
+
+
 class DataPlane:
     """Serves traffic by the newest snapshot.
 
@@ -88,6 +103,8 @@ class DataPlane:
         self._reactor = reactor
         self._conf = conf
         self._counters = counters
+        self._faults = Faults()
+        self._plugin_rows: Mapping[str, Any] | None = None
         try:
             self.access_log = AccessLog(conf.proxy_access_log, reactor, prefix=conf.prefix)
         except OSError as error:
@@ -129,9 +146,11 @@ class DataPlane:
 
     def publish(self, snapshot: Snapshot) -> None:
         """Serve by ``snapshot`` from now on; tell the log of what it could not compile."""
-        for sentence in snapshot.faults:
-            _log.error("{sentence}", sentence=sentence)
-        self.access_log.hide(_key_names(snapshot))
+        self._faults.tell(snapshot.faults)
+        rows = snapshot.rows["plugins"]
+        if rows is not self._plugin_rows:
+            self._plugin_rows = rows
+            self.access_log.hide(_key_names(rows))
         self.tree.publish(snapshot)
 
     def reload(self, conf: Conf) -> None:
@@ -196,9 +215,9 @@ def _report(text: str) -> None:
     _log.error("{text}", text=text)
 
 
-def _key_names(snapshot: Snapshot) -> set[str]:
+def _key_names(plugins: Mapping[str, Mapping[str, Any]]) -> set[str]:
     """Query arguments that carry credentials, as the configuration names them."""
     names: set[str] = set()
-    for row in snapshot.rows.get("plugins", {}).values():
+    for row in plugins.values():
         names.update(row["config"].get("key_names") or ())
     return names

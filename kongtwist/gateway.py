@@ -24,7 +24,7 @@ from .conf import Conf, ConfError
 from .core.counters import Counters
 from .core.snapshot import Snapshot
 from .databases import storage_for
-from .dataplane import DataPlane
+from .dataplane import DataPlane, Faults
 from .declaring import Declaring
 from .demo import Demo
 from .entities import registry
@@ -89,6 +89,7 @@ class Gateway(MultiService):
         self.declaring: Declaring | None = None
         if isinstance(self.storage, MemoryStorage):
             self.declaring = Declaring(reactor, self.storage, self.registry, list(self.plugins), time.time)
+        self._faults = Faults()
         self.counters: Counters
         self.plane: DataPlane | None = None
         self.workers: Workers | None = None
@@ -163,8 +164,7 @@ class Gateway(MultiService):
         if self.plane is not None:
             self.plane.publish(snapshot)
         else:
-            for sentence in snapshot.faults:
-                _log.error("{sentence}", sentence=sentence)
+            self._faults.tell(snapshot.faults)
 
     # -- starting ------------------------------------------------------------------------------------------------------
 

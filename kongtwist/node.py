@@ -22,9 +22,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .conf import Conf
+from .core.storage import Change
 from .listeners import Opened
 from .observability.counters import SharedCounters
-from .worker_link import Link, Message, changes_message, dataset_messages
+from .worker_link import Link, Message, Packet, changes_packets, dataset_messages
 
 __all__ = [
     "CRASHES", "CRASH_SPAN", "FIRST_SOCKET_FD", "LINK_FD", "Workers", "begin_message", "default_spawn_environ",
@@ -77,7 +78,7 @@ class _Worker(ProcessProtocol):
     def connectionMade(self) -> None:
         self.pid = self.transport.pid
 
-    def tell(self, messages: Iterable[Message], version: int) -> Deferred[None]:
+    def tell(self, messages: Iterable[Message | Packet], version: int) -> Deferred[None]:
         """Send changes; the Deferred fires when they are served here, or when the worker is gone."""
         self.link.send_all(messages)
         if not self.follows:
@@ -216,10 +217,10 @@ class Workers:
 
     # -- configuration -----------------------------------------------------------------------------------------------
 
-    def send(self, version: int, changes: Sequence[tuple[Any, ...]]) -> Deferred[None]:
+    def send(self, version: int, changes: Sequence[Change]) -> Deferred[None]:
         """Tell all workers of changes; fires when all that accept connections serve them (see publisher.Follower)."""
-        message = changes_message(version, changes)
-        waiting = [worker.tell((message,), version) for worker in self._living.values()]
+        packets = changes_packets(version, changes)
+        waiting = [worker.tell(packets, version) for worker in self._living.values()]
         return Deferred.fromCoroutine(_all_of(waiting))
 
     def replace(self) -> Deferred[None]:

@@ -6,26 +6,23 @@ whoever wrote can wait until it serves here and in every follower (worker proces
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from .assembly import Assembly, Collector
 from .core.plugin import Plugin
 from .core.snapshot import Snapshot
 from .core.storage import Change, Dataset
 
-__all__ = ["FREEZE_AFTER", "PUBLISH_WAIT", "Follower", "Publisher", "overlaid"]
+__all__ = ["PUBLISH_WAIT", "Follower", "Publisher", "overlaid"]
 
 PUBLISH_WAIT = 0.1
 """Seconds an Admin API answer waits at most until the node's workers serve the change."""
-
-FREEZE_AFTER = 2.0
-"""Seconds of quiet after a change before the configuration is taken out of the garbage collector's sight: a full
-collection over 10,000 routes would stall every stream for some 50 ms."""
 
 
 class Follower(Protocol):
@@ -55,58 +52,78 @@ class Publisher:
         reactor: clock for coalescing and for the bounded wait.
         plugins: the loaded plugins by name.
         serve: takes each new snapshot (the route tree's ``publish``); called in the reactor's thread.
+
+    Attributes:
+        followers: who else is told of every change.
     """
 
     def __init__(self, reactor: IReactorTime, plugins: Mapping[str, Plugin], serve: Callable[[Snapshot], None]) -> None:
         self._reactor = reactor
-        self._plugins = plugins
-        self._serve = serve
+        self._assembly = Assembly(reactor, plugins, serve, self._failed)
         self._pending: list[Change] = []
-        self._waiting: list[Deferred[None]] = []
+        self._waiting: list[Deferred[None]] = []  # who waits for what is pending
+        self._making: list[Deferred[None]] | None = None  # who waits for the snapshot that is being made
         self._round: list[Deferred[None]] | None = None  # who waits for what followers are being told of
         self._telling: Deferred[None] | None = None
         self._scheduled: IDelayedCall | None = None
-        self._freezing: IDelayedCall | None = None
         self._log = Logger(namespace="kongtwist.publisher")
         self.followers: list[Follower] = []
-        self.snapshot: Snapshot | None = None
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The newest snapshot; None before `begin`."""
+        return self._assembly.snapshot
+
+    @property
+    def collector(self) -> Collector:
+        """The process's garbage collection, for others who make many objects."""
+        return self._assembly.collector
 
     def begin(self, dataset: Dataset) -> None:
         """Build the first snapshot and serve it."""
-        self.snapshot = Snapshot.build(dataset, self._plugins)
-        self._serve(self.snapshot)
-        self._freeze_soon()
+        self._assembly.begin(dataset)
 
     def replace(self, dataset: Dataset) -> None:
         """Serve a wholly new dataset (a declarative file read again), reusing what did not change."""
         self._pending.clear()
-        self.snapshot = Snapshot.build(dataset, self._plugins, self.snapshot)
-        self._serve(self.snapshot)
-        self._freeze_soon()
-        self._follow([follower.replace() for follower in self.followers], [])
+        waiting, self._waiting = self._waiting, []
+        self._making = [*(self._making or ()), *waiting]
+        told = self._making
+        self._assembly.replace(dataset, lambda: self._made(told, [each.replace() for each in self.followers]))
 
     def changed(self, changes: Sequence[Change]) -> None:
         """Storage's callback: these changes are durable."""
         self._pending.extend(changes)
-        if self._scheduled is None:
+        self._publish_soon()
+
+    def _publish_soon(self) -> None:
+        if self._scheduled is None and not self._assembly.busy:
             self._scheduled = self._reactor.callLater(0, self._publish)
 
     def _publish(self) -> None:
         self._scheduled = None
         changes, self._pending = self._pending, []
         waiting, self._waiting = self._waiting, []
-        if changes and self.snapshot is not None:
-            self.snapshot = self.snapshot.apply(changes)
-            self._serve(self.snapshot)
-            self._freeze_soon()
-        version = self.snapshot.version if self.snapshot is not None else 0
-        self._follow([follower.send(version, changes) for follower in self.followers], waiting)
+        if self.snapshot is None:
+            self._made(waiting, [])
+            return
+        self._making = waiting
+        self._assembly.apply(changes, lambda: self._made(waiting, self._told(changes)))
 
-    def _follow(self, told: Sequence[Awaitable[Any]], waiting: list[Deferred[None]]) -> None:
-        """Let those go who wait, when all followers serve what they were told."""
+    def _told(self, changes: Sequence[Change]) -> list[Awaitable[Any]]:
+        version = self.snapshot.version if self.snapshot is not None else 0
+        return [follower.send(version, changes) for follower in self.followers]
+
+    def _made(self, waiting: list[Deferred[None]], told: Sequence[Awaitable[Any]]) -> None:
+        """A snapshot serves here: let those go who wait for it when all followers serve what they were told."""
+        if self._making is waiting:
+            self._making = None
+        if self._pending:
+            self._publish_soon()
         if not told:
             for each in waiting:
-                each.callback(None)
+                if not each.called:
+                    each.callback(None)
             return
         self._round = waiting
         done = DeferredList([Deferred.fromCoroutine(_awaited(each)) for each in told], consumeErrors=True)
@@ -119,13 +136,21 @@ class Publisher:
             if not each.called:
                 each.callback(None)
 
+    def _failed(self, failure: Failure) -> None:
+        self._making = None
+        self._log.failure("a change could not be served", failure)
+        if self._pending:
+            self._publish_soon()
+
     async def published(self) -> bool:
         """Wait until all changes known now are served by the node, at most `PUBLISH_WAIT`.
 
         Returns:
             whether they are; False when the wait ran out, the change then arrives a little later.
         """
-        waiting = self._waiting if self._scheduled is not None else self._round
+        waiting = self._round if self._making is None else self._making
+        if self._pending or self._scheduled is not None:
+            waiting = self._waiting
         if waiting is None:
             return True
         served: Deferred[None] = Deferred()
@@ -146,24 +171,14 @@ class Publisher:
 
     def stop(self) -> None:
         """Drop what is scheduled; called when the gateway stops."""
-        for call in (self._scheduled, self._freezing):
-            if call is not None and call.active():
-                call.cancel()
-        self._scheduled = self._freezing = None
-        waiting, self._waiting = self._waiting + (self._round or []), []
+        if self._scheduled is not None and self._scheduled.active():
+            self._scheduled.cancel()
+        self._scheduled = None
+        self._assembly.stop()
+        waiting, self._waiting = self._waiting + (self._making or []) + (self._round or []), []
         for each in waiting:
             if not each.called:
                 each.callback(None)
-
-    def _freeze_soon(self) -> None:
-        if self._freezing is not None and self._freezing.active():
-            self._freezing.reset(FREEZE_AFTER)
-        else:
-            self._freezing = self._reactor.callLater(FREEZE_AFTER, self._freeze)
-
-    def _freeze(self) -> None:
-        self._freezing = None
-        gc.freeze()
 
 
 async def _awaited(told: Awaitable[Any]) -> None:

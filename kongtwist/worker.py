@@ -8,7 +8,6 @@ does and exits, so that no orphan keeps the ports.
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import socket
@@ -18,20 +17,19 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger, globalLogBeginner
+from twisted.python.failure import Failure
 
+from .assembly import Assembly
 from .conf import Conf
 from .conf_kinds import ConfError
-from .core.snapshot import Snapshot
 from .core.storage import Change
 from .dataplane import DataPlane
 from .node import COUNTERS_FD, FIRST_SOCKET_FD, LINK_FD
 from .observability.counters import SharedCounters
 from .observability.logs import ErrorLog
 from .plugin_loader import PluginLoadError, load_plugins
-from .publisher import FREEZE_AFTER
 from .worker_link import Link, Message
 
 __all__ = ["Worker", "main"]
@@ -66,8 +64,9 @@ class Worker:
         self._conf = Conf()
         self._listeners: list[int] = []
         self._rows: dict[str, dict[str, Any]] = {}
-        self._snapshot: Snapshot | None = None
-        self._freezing: IDelayedCall | None = None
+        self._changes: list[Change] = []
+        self._assembly: Assembly | None = None
+        self._loaded = False
         self._ending = False
         self._finishing: Deferred[None] | None = None
         self._error_log: ErrorLog | None = None
@@ -91,11 +90,14 @@ class Worker:
             return
         try:
             self._duties[message["type"]](message)
-        except Exception as error:  # noqa: BLE001 - nothing waits here; the parent starts another and says why
-            _log.failure("the worker cannot do what its parent says ({kind}), and ends", kind=message.get("type"))
-            if isinstance(error, ConfError | PluginLoadError | OSError):
-                sys.stderr.write(f"kongtwist: worker: {error}\n")
-            self._exit(1)
+        except Exception:  # noqa: BLE001 - nothing waits here; the parent starts another and says why
+            self._out_of_step(Failure(), message.get("type"))
+
+    def _out_of_step(self, failure: Failure, kind: Any = "changes") -> None:
+        _log.failure("the worker cannot do what its parent says ({kind}), and ends", failure, kind=kind)
+        if failure.check(ConfError, PluginLoadError, OSError):
+            sys.stderr.write(f"kongtwist: worker: {failure.getErrorMessage()}\n")
+        self._exit(1)
 
     def _exit(self, code: int) -> None:
         if not self._left:
@@ -123,31 +125,29 @@ class Worker:
         self._listeners = message["listeners"]
         self._error_log = self._start_logging(self._conf)
         self._plane, self._plugins = self._make_plane(self._reactor, self._conf, message)
+        self._assembly = Assembly(self._reactor, self._plugins, self._plane.publish, self._out_of_step)
 
     def _on_rows(self, message: Message) -> None:
         self._rows.setdefault(message["entity"], {}).update((row["id"], row) for row in message["rows"])
 
     def _on_dataset(self, message: Message) -> None:
+        assert self._assembly is not None
         rows, self._rows = self._rows, {}
-        first = self._snapshot is None
-        self._serve(Snapshot.build(rows, self._plugins, self._snapshot), message["version"])
-        if first:
-            self.link.send({"type": "loaded"})
+        self._assembly.replace(rows, lambda: self._on_served(message["version"]))
 
     def _on_changes(self, message: Message) -> None:
-        assert self._snapshot is not None
-        changes = [Change(*change) for change in message["changes"]]
-        self._serve(self._snapshot.apply(changes) if changes else self._snapshot, message["version"])
+        assert self._assembly is not None
+        self._changes += [Change(*change) for change in message["changes"]]
+        if message.get("more"):
+            return
+        changes, self._changes = self._changes, []
+        self._assembly.apply(changes, lambda: self._on_served(message["version"]))
 
-    def _serve(self, snapshot: Snapshot, version: int) -> None:
-        assert self._plane is not None
-        self._snapshot = snapshot
-        if self._freezing is not None and self._freezing.active():
-            self._freezing.reset(FREEZE_AFTER)
-        else:
-            self._freezing = self._reactor.callLater(FREEZE_AFTER, gc.freeze)
-        self._plane.publish(snapshot)
+    def _on_served(self, version: int) -> None:
         self.link.send({"type": "served", "version": version})
+        if not self._loaded:
+            self._loaded = True
+            self.link.send({"type": "loaded"})
 
     def _on_listen(self, message: Message) -> None:
         assert self._plane is not None
@@ -158,8 +158,12 @@ class Worker:
         self.link.send({"type": "listening"})
 
     def _on_mark(self, message: Message) -> None:
-        assert self._snapshot is not None
-        balancer = self._snapshot.balancers.get(message["upstream"])
+        assert self._assembly is not None
+        self._assembly.apply((), lambda: self._mark(message))  # behind the changes that may have brought the target
+
+    def _mark(self, message: Message) -> None:
+        snapshot = None if self._assembly is None else self._assembly.snapshot
+        balancer = None if snapshot is None else snapshot.balancers.get(message["upstream"])
         if balancer is not None:
             balancer.mark(message["target"], message["available"])
         self.link.send({"type": "served", "version": message["version"]})

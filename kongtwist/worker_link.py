@@ -8,7 +8,7 @@ must not be able to run code.
 | ``begin`` | configuration and listeners | ``loaded`` | the first dataset serves |
 | ``rows`` | a batch of a dataset | ``listening`` | accepts connections |
 | ``dataset`` | that was all of it (version) | ``served`` | this version serves |
-| ``changes`` | what became of it (version, changes) | | |
+| ``changes`` | what became of it (version, changes, whether there are more) | | |
 | ``listen`` | you have what all others have: accept | | |
 | ``mark`` | whether a target may be chosen (version) | | |
 | ``level`` | least severe messages that the error log shows | | |
@@ -31,8 +31,10 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from .core.storage import Change
+
 __all__ = [
-    "BATCH", "MAX_MESSAGE", "Link", "Message", "MessageReader", "MessageTooLarge", "changes_message",
+    "BATCH", "MAX_MESSAGE", "Link", "Message", "MessageReader", "MessageTooLarge", "Packet", "changes_packets",
     "dataset_messages", "encode",
 ]  # fmt: skip
 
@@ -96,9 +98,33 @@ def dataset_messages(version: int, dataset: Mapping[str, Mapping[str, Any]]) -> 
     yield {"type": "dataset", "version": version}
 
 
-def changes_message(version: int, changes: Sequence[tuple[Any, ...]]) -> Message:
-    """Changes of one publication."""
-    return {"type": "changes", "version": version, "changes": [list(change) for change in changes]}
+class Packet:
+    """A message for several workers: encoded once, when the first of them has room for it."""
+
+    __slots__ = ("_data", "_message")
+
+    def __init__(self, message: Message) -> None:
+        self._message = message
+        self._data: bytes | None = None
+
+    @property
+    def data(self) -> bytes:
+        """As it goes over the pair."""
+        if self._data is None:
+            self._data = encode(self._message)
+        return self._data
+
+
+def changes_packets(version: int, changes: Sequence[Change]) -> list[Packet]:
+    """Changes of one publication. The rows of before stay here: workers have them."""
+    told = [
+        (op, entity, new, None if new is not None or old is None else {"id": old["id"]})
+        for op, entity, new, old in changes
+    ]
+    parts = [told[at : at + BATCH] for at in range(0, len(told), BATCH)] or [[]]
+    messages: list[Message] = [{"type": "changes", "version": version, "changes": part, "more": True} for part in parts]
+    del messages[-1]["more"]
+    return list(map(Packet, messages))
 
 
 @implementer(IPushProducer)
@@ -116,7 +142,7 @@ class Link(Protocol):
         self._received = received
         self._gone = gone
         self._reader = MessageReader()
-        self._queue: deque[Iterator[Message]] = deque()
+        self._queue: deque[Iterator[Message | Packet]] = deque()
         self._paused = False
         self._open = False
         self._closing = False
@@ -125,7 +151,7 @@ class Link(Protocol):
         """Send a message behind all others."""
         self.send_all((message,))
 
-    def send_all(self, messages: Iterable[Message]) -> None:
+    def send_all(self, messages: Iterable[Message | Packet]) -> None:
         """Send messages behind all others; an iterator is asked for each only when there is room for it."""
         self._queue.append(iter(messages))
         self._pump()
@@ -168,7 +194,7 @@ class Link(Protocol):
             if message is None:
                 self._queue.popleft()
             else:
-                self.transport.write(encode(message))
+                self.transport.write(message.data if isinstance(message, Packet) else encode(message))
         if self._closing and self._open and not self._queue:
             self._open = False
             self.transport.unregisterProducer()

@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.conf import Conf
 from kongtwist.core.counters import ACTIVE, REQUESTS
+from kongtwist.core.storage import Change
 from kongtwist.node import COUNTERS_FD, CRASH_SPAN, CRASHES, FIRST_SOCKET_FD, LINK_FD, Workers
 from kongtwist.observability.counters import SharedCounters
 from kongtwist.worker_link import MessageReader, encode
@@ -109,7 +110,7 @@ class WorkersTests(SynchronousTestCase):
         """Changes made while a worker loads are in front of the word to accept connections."""
         process = self.reactor.spawned[0]
         process.told()
-        self.successResultOf(self.workers.send(4, [("create", "routes", {"id": "q"}, None)]))
+        self.successResultOf(self.workers.send(4, [Change("create", "routes", {"id": "q"}, None)]))
         process.says("loaded")
         changes, listen = process.told()
         self.assertEqual(changes["changes"], [["create", "routes", {"id": "q"}, None]])

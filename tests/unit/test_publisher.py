@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.snapshot import Snapshot
 from kongtwist.core.storage import Change
-from kongtwist.publisher import FREEZE_AFTER, PUBLISH_WAIT, Publisher, overlaid
+from kongtwist.publisher import PUBLISH_WAIT, Publisher, overlaid
 
 
 def service(number: int) -> dict[str, Any]:
@@ -110,18 +110,6 @@ class PublisherTests(SynchronousTestCase):
         self.publisher.stop()
         self.successResultOf(waiting)
         self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def test_the_collector_is_relieved_once_it_is_quiet(self) -> None:
-        """Changes put the freeze off; only after quiet it happens, once."""
-        frozen: list[None] = []
-        self.patch(__import__("gc"), "freeze", lambda: frozen.append(None))
-        self.clock.advance(FREEZE_AFTER / 2)
-        self.publisher.changed([Change("create", "services", service(1), None)])
-        self.clock.advance(0)
-        self.clock.advance(FREEZE_AFTER * 0.9)
-        self.assertEqual(frozen, [])
-        self.clock.advance(FREEZE_AFTER)
-        self.assertEqual(len(frozen), 1)
 
 
 class OverlayTests(SynchronousTestCase):

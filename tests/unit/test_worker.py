@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.conf import Conf
 from kongtwist.conf_kinds import ConfError
-from kongtwist.core.snapshot import Snapshot
+from kongtwist.core.snapshot import SLICE, Snapshot
 from kongtwist.dataplane import DataPlane
 from kongtwist.observability.logs import ErrorLog
 from kongtwist.worker import Worker
@@ -105,6 +105,28 @@ class WorkerTests(SynchronousTestCase):
         self.tell("changes", version=5, changes=[["delete", "consumers", None, CONSUMER]])
         self.assertEqual(sorted(self.plane.snapshots[-1].rows["consumers"]), ["c2"])
         self.assertEqual(self.tell("changes", version=6, changes=[]), [{"type": "served", "version": 6}])
+
+    def test_changes_in_several_messages(self) -> None:
+        """They serve together, when the last is there."""
+        self.load()
+        others = [["create", "consumers", {**CONSUMER, "id": f"c{number}"}, None] for number in (2, 3)]
+        served = len(self.plane.snapshots)
+        self.assertEqual(self.tell("changes", version=4, changes=others[:1], more=True), [])
+        self.assertEqual(len(self.plane.snapshots), served)
+        self.assertEqual(self.tell("changes", version=4, changes=others[1:]), [{"type": "served", "version": 4}])
+        self.assertEqual(len(self.plane.snapshots), served + 1)
+        self.assertEqual(sorted(self.plane.snapshots[-1].rows["consumers"]), ["c1", "c2", "c3"])
+
+    def test_many_changes_are_worked_in_by_slices(self) -> None:
+        """They are acknowledged when they serve, and so is what was said behind them."""
+        self.load()
+        rows = [{**CONSUMER, "id": f"c{number}"} for number in range(2, 3 * SLICE)]
+        self.assertEqual(self.tell("changes", version=4, changes=[["create", "consumers", r, None] for r in rows]), [])
+        self.assertEqual(self.tell("changes", version=5, changes=[]), [])
+        self.clock.advance(0)
+        said = list(MessageReader().feed(self.transport.value()))
+        self.assertEqual(said, [{"type": "served", "version": 4}, {"type": "served", "version": 5}])
+        self.assertEqual(len(self.plane.snapshots[-1].rows["consumers"]), 3 * SLICE - 1)
 
     def test_whole_new_dataset(self) -> None:
         """It replaces everything, and is no second beginning."""

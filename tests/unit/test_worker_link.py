@@ -7,7 +7,17 @@ from typing import Any
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.worker_link import BATCH, Link, Message, MessageReader, MessageTooLarge, dataset_messages, encode
+from kongtwist.core.storage import Change
+from kongtwist.worker_link import (
+    BATCH,
+    Link,
+    Message,
+    MessageReader,
+    MessageTooLarge,
+    changes_packets,
+    dataset_messages,
+    encode,
+)
 
 
 class MessageTests(SynchronousTestCase):
@@ -38,6 +48,39 @@ class MessageTests(SynchronousTestCase):
         self.assertLessEqual(max(map(len, batches)), BATCH)
         self.assertEqual([row["id"] for batch in batches for row in batch], list(rows))
         self.assertIn({"type": "rows", "entity": "services", "rows": []}, messages)
+
+
+class PacketTests(SynchronousTestCase):
+    row = {"id": "r1", "name": "r", "paths": ["/" + "x" * 1000]}
+
+    def test_rows_of_before_stay_here(self) -> None:
+        """A worker has them: a change is as long as what is new."""
+        old = {**self.row, "name": "old"}
+        (packet,) = changes_packets(7, [Change("update", "routes", self.row, old)])
+        self.assertLess(len(packet.data), len(encode(self.row)) + 100)
+        self.assertNotIn(b"old", packet.data)
+        (packet,) = changes_packets(7, [Change("delete", "routes", None, old)])
+        self.assertLess(len(packet.data), 120)
+        (message,) = MessageReader().feed(packet.data)
+        self.assertEqual(message["changes"], [["delete", "routes", None, {"id": "r1"}]])
+
+    def test_many_changes_are_several_messages(self) -> None:
+        """All but the last say that there are more; nothing is one message too."""
+        changes = [Change("create", "routes", {"id": str(number)}, None) for number in range(2 * BATCH + 1)]
+        packets = changes_packets(7, changes)
+        messages = [message for packet in packets for message in MessageReader().feed(packet.data)]
+        self.assertEqual([message.get("more", False) for message in messages], [True, True, False])
+        self.assertEqual([len(message["changes"]) for message in messages], [BATCH, BATCH, 1])
+        self.assertEqual(len(changes_packets(7, [])), 1)
+
+    def test_encoded_once_for_all(self) -> None:
+        (packet,) = changes_packets(7, [Change("create", "routes", self.row, None)])
+        links = [Link(lambda message: None, lambda: None) for _ in range(3)]
+        for link in links:
+            link.makeConnection(StringTransport())
+            link.send_all([packet])
+        self.assertEqual({link.transport.value() for link in links}, {packet.data})
+        self.assertIs(packet.data, packet.data)
 
 
 class LinkTests(SynchronousTestCase):
