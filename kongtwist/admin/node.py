@@ -12,6 +12,7 @@ from urllib.parse import quote
 from .. import KONG_VERSION, VERSION
 from ..core.balancer import Balancer
 from ..core.plugin import Plugin
+from ..entities import EntityError
 from ..entities.plugin_entity import describe_plugin
 from ..entities.vault_entity import describe_vault
 from .config import Config
@@ -259,6 +260,10 @@ class Tags(Get):
         self.tag = tag
 
     @property
+    def methods(self) -> Mapping[str, Any]:
+        return super().methods if self.tag is not None else {**super().methods, "POST": self._post}
+
+    @property
     def branches(self) -> Mapping[str, Branch]:
         return {"{tags}": lambda tag: Tags(self.site, tag)} if self.tag is None else {}
 
@@ -269,6 +274,9 @@ class Tags(Get):
                 raise error
         rows = [row for row in self.site.storage.tags() if self.tag in (None, row["tag"])]
         return Reply(200, numbered(rows, call, "/tags" if self.tag is None else f"/tags/{quote(self.tag, safe='')}"))
+
+    async def _post(self, call: Call) -> Reply:
+        raise EntityError.schema_violation({"tags": "does not support insert/upsert/update/delete operations"})
 
 
 SWITCHED_OFF = frozenset(("/snis/{snis}/certificate", "/targets", "/targets/{targets}", "/targets/{targets}/upstream"))

@@ -292,7 +292,10 @@ def _(resource: node.EnabledPlugins, components: Components) -> Operations:
 def _(resource: node.Tags, components: Components) -> Operations:
     what = "List all tags and what carries them" if resource.tag is None else "List what carries a tag"
     page = components.page(components.registry["tags"], "A page of tags.")
-    return {"get": operation(what, {200: page}, parameters=PAGING)}
+    found = {"get": operation(what, {200: page}, parameters=PAGING)}
+    if resource.tag is None:
+        found["post"] = operation("Not possible: tags are set on rows", {}, "Refused")
+    return found
 
 
 @operations.register
