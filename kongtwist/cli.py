@@ -1,4 +1,4 @@
-"""The command ``kongtwist``: start, stop, quit, restart, reload, check, health, migrations, version.
+"""The command ``kongtwist``: start, stop, quit, restart, reload, check, health, config, migrations, version.
 
 Names, outputs and exit codes follow Kong 3.9's command ``kong``: 0 on success; anything else prints ``Error: ...`` to
 standard error and returns 1.
@@ -108,10 +108,23 @@ def _parser() -> argparse.ArgumentParser:
     check = command("check", "Say whether a configuration file is valid.", conf=False, prefix=False)
     check.add_argument("file", nargs="?", help=f"the file (default: {' or '.join(SEARCHED)})")
     command("health", "Say whether a node runs.", conf=False)
+    _add_config(command("config", "Check, import and export declarative configuration files."))
     _add_migrations(command("migrations", "Make, change or drop the database's tables."))
     version = command("version", "Show the version.", conf=False, prefix=False)
     version.add_argument("-a", "--all", action="store_true", help="and those of what it runs on")
     return parser
+
+
+def _add_config(config: argparse.ArgumentParser) -> None:
+    actions = {
+        "init": "write an example (./kong.yml)",
+        "db_import": "put a file's rows into the database, all or none",
+        "db_export": "write the database as a file (./kong.yml)",
+        "parse": "check a file",
+    }
+    text = "; ".join(f"{name}: {what}" for name, what in actions.items())
+    config.add_argument("action", choices=[*actions, "db-import", "db-export"], metavar="ACTION", help=text)
+    config.add_argument("file", nargs="?", metavar="FILE", help="the declarative file, YAML or JSON")
 
 
 def _add_migrations(migrations: argparse.ArgumentParser) -> None:
@@ -228,6 +241,12 @@ def _health(options: argparse.Namespace) -> int:
     return 0
 
 
+def _config(options: argparse.Namespace) -> int:
+    from .cli_config import run  # what is behind it takes a while to import
+
+    return run(lambda: _load(options), options)
+
+
 def _migrations(options: argparse.Namespace) -> int:
     from .cli_migrations import run  # what is behind it takes a while to import
 
@@ -256,6 +275,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "reload": _reload,
     "check": _check,
     "health": _health,
+    "config": _config,
     "migrations": _migrations,
     "version": _version,
 }

@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
+from urllib.parse import quote
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.threads import deferToThreadPool
@@ -38,9 +39,13 @@ class SQLiteStorage(BaseStorage):
         registry: the entities; each has a table of its name.
         reactor: for the thread.
         now: epoch seconds.
+
+    Attributes:
+        read_only: open the file only to read it, beside a gateway that may be using it; to be set before `open`.
     """
 
     kind = "sqlite"
+    read_only = False
 
     def __init__(
         self, path: str, registry: Mapping[str, Entity], reactor: Any, now: Callable[[], float], **options: Any
@@ -113,6 +118,13 @@ class SQLiteStorage(BaseStorage):
     # -- in the thread -----------------------------------------------------------------------------------------------------
 
     def _open(self) -> dict[str, list[Row]]:
+        if self.read_only:
+            if not os.path.exists(self.path):
+                raise StorageError(f"there is no database {self.path}")
+            address = f"file:{quote(self.path)}?mode=ro"
+            self._connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
+            self._connection.execute("PRAGMA busy_timeout = 5000")
+            return self._rows(self._connection)
         directory = os.path.dirname(self.path)
         self._take_lock()
         new = not os.path.exists(self.path)
@@ -132,11 +144,19 @@ class SQLiteStorage(BaseStorage):
             handle = os.open(directory, os.O_RDONLY)
             os.fsync(handle)  # the file's name must survive too
             os.close(handle)
-        return {
+        return self._rows(connection)
+
+    def _rows(self, connection: sqlite3.Connection) -> dict[str, list[Row]]:
+        """All rows, as they were at one moment."""
+        connection.execute("BEGIN")
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        found = {
             name: [whole(entity, json.loads(text)) for (text,) in connection.execute(f'SELECT document FROM "{name}"')]
             for name, entity in self.registry.items()
-            if entity.stored
+            if entity.stored and name in tables
         }
+        connection.execute("COMMIT")
+        return found
 
     def _take_lock(self) -> None:
         self._lock = os.open(self.path + ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
