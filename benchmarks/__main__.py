@@ -7,8 +7,10 @@ import shutil
 import statistics
 import sys
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
+from .admin import admin_rows
 from .cases import Case, Field, cases
 from .measures import Pace, idle_memory
 from .report import Row, describe_machine, markdown, table
@@ -37,7 +39,9 @@ def main() -> None:
             if wanted(case.name):
                 rows.append(_measured(case, pace))
                 print(table(rows[-1:], heading=len(rows) == 1), flush=True)
-        for row in _memory(stage, wanted, quick=options.quick):
+        for row in chain(
+            _memory(stage, wanted, quick=options.quick), admin_rows(stage, wanted, pace, quick=options.quick)
+        ):
             rows.append(row)
             print(table([row], heading=len(rows) == 1), flush=True)
     if options.write:

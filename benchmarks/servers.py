@@ -58,12 +58,14 @@ class Server:
         name: ``nginx`` or ``kongtwist``.
         pid: the process that does the work.
         port: where it is reached.
+        admin: where its Admin API is, if it has one.
     """
 
-    def __init__(self, name: str, pid: int, port: int) -> None:
+    def __init__(self, name: str, pid: int, port: int, admin: int = 0) -> None:
         self.name = name
         self.pid = pid
         self.port = port
+        self.admin = admin
 
 
 class Stage:
@@ -134,16 +136,24 @@ class Stage:
 
     def kongtwist(self, name: str, declarative: object, access_log: str = "off") -> Server:
         """Start a gateway with one worker and this declarative configuration, default limits on."""
-        folder = os.path.join(self.folder, name)
-        os.makedirs(folder)
-        proxy, admin = free_port(), free_port()
-        file = os.path.join(folder, "kong.json")
+        file = os.path.join(self.folder, f"{name}.json")
         Path(file).write_text(json.dumps(declarative), encoding="utf-8")
+        conf = {"database": "off", "declarative_config": file, "proxy_access_log": access_log}
+        return self._gateway(name, conf)
+
+    def on_sqlite(self, name: str, workers: int = 1) -> Server:
+        """Start a gateway on a SQLite file, which may be there already as ``name/prefix/kongtwist.db``."""
+        conf = {"database": "sqlite", "sqlite_path": "kongtwist.db", "proxy_access_log": "off"}
+        return self._gateway(name, conf | {"nginx_worker_processes": str(workers)})
+
+    def _gateway(self, name: str, special: dict[str, str]) -> Server:
+        folder = os.path.join(self.folder, name)
+        os.makedirs(folder, exist_ok=True)
+        proxy, admin = free_port(), free_port()
         conf = {
-            "database": "off", "declarative_config": file, "proxy_listen": f"127.0.0.1:{proxy} backlog=4096",
-            "admin_listen": f"127.0.0.1:{admin}", "proxy_access_log": access_log, "admin_access_log": "off",
-            "nginx_worker_processes": "1",
-        }  # fmt: skip
+            "proxy_listen": f"127.0.0.1:{proxy} backlog=4096", "admin_listen": f"127.0.0.1:{admin}",
+            "admin_access_log": "off", "nginx_worker_processes": "1",
+        } | special  # fmt: skip
         path = os.path.join(folder, "kong.conf")
         Path(path).write_text("".join(f"{key} = {value}\n" for key, value in conf.items()), encoding="utf-8")
         env = {key: value for key, value in os.environ.items() if not key.startswith("KONG_")}
@@ -157,7 +167,7 @@ class Stage:
         while time.monotonic() < until and process.poll() is None:
             try:
                 with urlopen(f"http://127.0.0.1:{admin}/status", timeout=5):
-                    return Server("kongtwist", process.pid, proxy)
+                    return Server("kongtwist", process.pid, proxy, admin)
             except (URLError, OSError):
                 time.sleep(0.05)
         raise SystemExit(f"kongtwist did not start:\n{Path(folder, 'out').read_text(encoding='utf-8')[-4000:]}")
