@@ -154,6 +154,10 @@ class Exchange:
     status: int  #: status sent to the client; 0 before
     upstream_status: int  #: status the upstream sent; 0 when it was not asked
     answer_source: str  #: "service", "exit" or "error"
+    body_sink: BodySink | None
+    answer_sink: AnswerSink | None
+    _ctx: dict[str, Any] | None
+    _query_args: dict[str, list[str]] | None
     bytes_in: int
     bytes_out: int
     latencies: tuple[float, float] | None
@@ -162,10 +166,7 @@ class Exchange:
         self.consumer = self.credential = self.authenticated_groups = None
         self.request_changes = self.upstream_query = self.response_changes = self.response_fields = None
         self.plugin_confs = self.latencies = self.upstream_body = None
-        self._query_args: dict[str, list[str]] | None = None
-        self.body_sink: BodySink | None = None
-        self.answer_sink: AnswerSink | None = None
-        self._ctx: dict[str, Any] | None = None
+        self._query_args = self._ctx = self.body_sink = self.answer_sink = None
         self.status = self.upstream_status = self.bytes_in = self.bytes_out = 0
         self.answer_source = "service"
         self.mount = b""

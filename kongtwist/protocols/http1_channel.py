@@ -65,6 +65,7 @@ class HTTP1Channel(RequestBodies):
     _looping = False
     _blocked = False
     _after_head: bytes | None = None
+    _whole: bytes | None = None
     _line = b""
     _parsed: tuple[bytes, bytes, int] = (b"", b"", 1)
     _raw: bytes | None = None
@@ -78,6 +79,14 @@ class HTTP1Channel(RequestBodies):
         self.relay = relay
         self.secure = secure
         self.scheme = b"https" if secure else b"http"
+        # Looked at for every request: what an object has itself is found faster than its class's.
+        self.exchange = None
+        self.deadline = self.wake = self._linger_until = inf
+        self._state = HEAD
+        self._partial = b""
+        self._stopped = self._served = 0
+        self._blocked = False
+        self._after_head = self._whole = None
 
     # -- the transport's calls -----------------------------------------------------------------------------------------
 
@@ -110,6 +119,15 @@ class HTTP1Channel(RequestBodies):
             if self._partial:
                 data = self._partial + data
                 self._partial = b""
+            elif data == self._whole:  # the request before, once more
+                self._looping = True
+                try:
+                    self._serve(b"")
+                finally:
+                    self._looping = False
+                if self._state != HEAD or not self._partial:
+                    return
+                data, self._partial = self._partial, b""
             self._requests(data)
         elif state == BODY:
             self._body(data)
@@ -189,7 +207,10 @@ class HTTP1Channel(RequestBodies):
                     line_end = data.find(b"\r\n")
                     line, raw = data[:line_end], data[line_end + 2 : end + 2]
                     if raw != self._raw or line != self._line:
+                        self._whole = None
                         self._head(line, raw)
+                        if end + 4 == len(data):
+                            self._whole = data
                 except HeadError as error:
                     self._refuse(error, data)
                     return
@@ -254,7 +275,8 @@ class HTTP1Channel(RequestBodies):
         """Serve the request whose head was parsed last; ``rest`` came behind the head."""
         relay = self.relay
         block = self._block
-        exchange = self.exchange = HTTP1Exchange(self, *self._parsed, block)
+        method, target, minor = self._parsed
+        exchange = self.exchange = HTTP1Exchange(self, method, target, minor, block)
         self._served += 1
         cells = relay.cells
         cells[REQUESTS] += 1
@@ -262,7 +284,7 @@ class HTTP1Channel(RequestBodies):
         cells[WRITING] += 1
         self._cell = WRITING
         self.deadline = inf
-        if block.chunked or block.content_length:
+        if block.has_body:
             self._expect_body(exchange, block, rest)
             if self.exchange is not exchange:
                 return
@@ -345,7 +367,8 @@ class HTTP1Channel(RequestBodies):
         cells[WAITING] += 1
         self._cell = WAITING
         if not self._blocked:
-            self.deadline = when = relay.monotonic() + relay.limits.keepalive_timeout
+            monotonic = relay.monotonic
+            self.deadline = when = monotonic() + relay.limits.keepalive_timeout
             if when < self.wake:
                 relay.deadlines.set(self, when)
         if self._stopped:
@@ -405,7 +428,7 @@ class HTTP1Channel(RequestBodies):
         self.relay.connections.discard(self)
         self.send = _send_nothing
         # What was remembered for the next request would stay as long as the stream: kilobytes, by the thousand.
-        for name in ("_block", "_raw", "_line", "_parsed", "_client", "forwarded", "forwarded_for"):
+        for name in ("_block", "_raw", "_line", "_whole", "_parsed", "_client", "forwarded", "forwarded_for"):
             self.__dict__.pop(name, None)
         return transport, early
 

@@ -29,6 +29,12 @@ def _status_line(status: int, reason: bytes) -> bytes:
     return b"HTTP/1.1 %d %b\r\n" % (status, reason)
 
 
+@lru_cache(maxsize=1024)
+def _length_lines(length: int, keep: bool) -> bytes:
+    """The end of a head."""
+    return b"Content-Length: %d\r\n%b" % (length, _KEEP if keep else _CLOSE)
+
+
 class HTTP1Exchange(Exchange):
     """See `Exchange`. Facts of the connection are read from its channel.
 
@@ -44,17 +50,26 @@ class HTTP1Exchange(Exchange):
     )  # fmt: skip
 
     def __init__(self, channel: HTTP1Channel, method: bytes, target: bytes, minor: int, block: HeaderBlock) -> None:
-        Exchange.__init__(self)
         relay = channel.relay
+        monotonic, wall, next_id = relay.monotonic, relay.wall, relay.next_id
         self.channel = channel
         self.method = method
         self.target = target
         self.minor = minor
         self.block = block
         self.gateway = relay.facilities
-        self.started = relay.monotonic()
-        self.wall_started = relay.wall()
-        self.request_id = relay.next_id()
+        self.started = monotonic()
+        self.wall_started = wall()
+        self.request_id = next_id()
+        # As Exchange.__init__, without a call (a test compares them).
+        self.consumer = self.credential = self.authenticated_groups = None
+        self.request_changes = self.upstream_query = self.response_changes = self.response_fields = None
+        self.plugin_confs = self.latencies = self.upstream_body = None
+        self._query_args = self._ctx = self.body_sink = self.answer_sink = None
+        self.status = self.upstream_status = self.bytes_in = self.bytes_out = 0
+        self.answer_source = "service"
+        self.mount = b""
+        self.route = self.match = self.snapshot = None  # type: ignore[assignment]
         self.open = True
         self.body_complete = True
         self._mode = NOT_BEGUN
@@ -134,9 +149,7 @@ class HTTP1Exchange(Exchange):
         if length is not None:
             self._mode = WITH_LENGTH if self.method != b"HEAD" else BODYLESS
             self._left = length
-            return b"%b%bContent-Length: %d\r\n%b" % (
-                _status_line(status, reason), headers, length, _KEEP if keep else _CLOSE,
-            )  # fmt: skip
+            return _status_line(status, reason) + headers + _length_lines(length, keep)
         framing = b""
         if status in (204, 304) or self.method == b"HEAD":
             self._mode = BODYLESS

@@ -41,11 +41,21 @@ HEAD, LENGTH, CHUNKED, UNTIL_CLOSE, DETACHED, CLOSED = range(6)
 
 
 class ResponseHead:
-    """A parsed response head. Shared between responses with equal bytes: do not change."""
+    """A parsed response head. Shared between responses with equal bytes: do not change.
 
-    __slots__ = ("block", "dated", "minor", "reason", "status")
+    Attributes:
+        dated: it has a Date.
+        keep: the upstream lets the connection stay open.
+        length: bytes of body announced, where the status allows a body; None when unknown.
+        bodyless: no body follows whatever the head says (RFC 9112 6.3).
+    """
+
+    __slots__ = ("block", "bodyless", "dated", "keep", "length", "minor", "reason", "status")
 
     def __init__(self, minor: int, status: int, reason: bytes, block: HeaderBlock) -> None:
+        self.keep = block.keeps_alive(minor)
+        self.bodyless = status in (204, 304)
+        self.length = block.content_length if status != 204 else None
         self.dated = b"date" in block
         self.minor = minor
         self.status = status
@@ -319,33 +329,34 @@ class UpstreamConnection(Protocol):
             user.broken(why)
 
     def _head(self, data: bytes, user: UpstreamUser) -> None:
-        relay = self.pool.relay
-        end = data.find(b"\r\n\r\n")
-        if end < 0 or end > relay.limits.proxy_buffer_size:
-            if len(data) > relay.limits.proxy_buffer_size:
-                raise HeadError(502, None, "response head too large from the upstream")
-            if not b"HTTP/1.".startswith(data[:7]):
-                raise HeadError(502, None, "no HTTP/1 from the upstream")
-            self._buffer = data
-            return
-        raw = data[: end + 2]
         head = self._last_head
-        if head is None or raw != self._last_raw:
-            line, _, lines = raw.partition(b"\r\n")
+        last = self._last_raw
+        if head is not None and data.startswith(last):
+            rest = data[len(last) :]
+        else:
+            relay = self.pool.relay
+            end = data.find(b"\r\n\r\n")
+            if end < 0 or end > relay.limits.proxy_buffer_size:
+                if len(data) > relay.limits.proxy_buffer_size:
+                    raise HeadError(502, None, "response head too large from the upstream")
+                if not b"HTTP/1.".startswith(data[:7]):
+                    raise HeadError(502, None, "no HTTP/1 from the upstream")
+                self._buffer = data
+                return
+            line, _, lines = data[: end + 2].partition(b"\r\n")
             head = ResponseHead(*parse_status_line(line), relay.blocks.response(lines))
-            self._last_raw, self._last_head = raw, head
+            self._last_raw, self._last_head = data[: end + 4], head
+            rest = data[end + 4 :]
         self._buffer = b""
-        rest = data[end + 4 :]
         if head.status < 200:
             self._informational(head, rest, user)
             return
-        block = head.block
-        self._keep = user.request_sent and not block.close and (head.minor > 0 or block.keep_alive)
-        if user.method == b"HEAD" or head.status == 204 or head.status == 304:
+        self._keep = user.request_sent and head.keep
+        length = head.length
+        if head.bodyless or user.method == b"HEAD":
             self._done(user, rest)
-            user.answered(head, block.content_length if head.status != 204 else None, b"", True)
+            user.answered(head, length, b"", True)
             return
-        length = block.content_length
         if length is not None:
             self._left = left = length - len(rest)
             if left <= 0:
@@ -354,7 +365,7 @@ class UpstreamConnection(Protocol):
             else:
                 self._mode = LENGTH
                 user.answered(head, length, rest, False)
-        elif block.chunked:
+        elif head.block.chunked:
             self._begin_chunks(head, rest, user)
         else:
             self._mode = UNTIL_CLOSE
@@ -427,10 +438,9 @@ class UpstreamConnection(Protocol):
             self.abort()
         elif not self._keep:
             self.close()
-        elif self._paused:
-            self.resume()
-            self._rest()
         else:
+            if self._paused:
+                self.resume()
             self._rest()
 
     def _rest(self) -> None:
@@ -442,7 +452,8 @@ class UpstreamConnection(Protocol):
             self.close()
             return
         idle[self] = None
-        self.deadline = when = relay.monotonic() + pool.idle_timeout
+        monotonic = relay.monotonic
+        self.deadline = when = monotonic() + pool.idle_timeout
         if when < self.wake:
             relay.deadlines.set(self, when)
 

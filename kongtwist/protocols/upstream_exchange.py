@@ -96,7 +96,8 @@ class UpstreamExchange:
             pool: the pool to use, where the route has only one target that needs no choice and no lookup.
         """
         self.exchange.answer_sink = self
-        self._started = self.relay.monotonic()
+        monotonic = self.relay.monotonic
+        self._started = monotonic()
         if pool is not None and pool.idle:
             self.connected(pool.idle.popitem()[0])
         else:
@@ -179,8 +180,9 @@ class UpstreamExchange:
             self.request_sent = True
             if exchange.upstream_body is not None:
                 head += exchange.upstream_body
-            connection.begin(self, relay.monotonic() + self.read_timeout)
-            connection.send(head)
+            monotonic, send = relay.monotonic, connection.send
+            connection.begin(self, monotonic() + self.read_timeout)
+            send(head)
             return
         connection.begin(self, inf)
         self._head = head
@@ -284,7 +286,8 @@ class UpstreamExchange:
         exchange, started = self.exchange, self._started
         exchange.upstream_status = head.status
         exchange.response_fields = head.block
-        now = self.relay.monotonic()
+        monotonic = self.relay.monotonic
+        now = monotonic()
         exchange.latencies = (started - exchange.started, now - started)
         if self._peer is not None:
             self._peer.observe(now - started, now)
