@@ -169,7 +169,7 @@ class PostgresStorage(BaseStorage):
             raise Behind
         self._tries = 0
         self._position = reached
-        self._failed = "" if changes else self._failed
+        self._failed = ""
 
     async def _written(self, changes: Sequence[Change]) -> Position | None:
         """Commit; the new state, or None with what others wrote in `_news`."""
