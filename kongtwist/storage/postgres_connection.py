@@ -10,7 +10,7 @@ import math
 import os
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, LiteralString
 
 import psycopg
@@ -71,7 +71,7 @@ class PostgresSettings:
     port: int = 5432
     database: str = "kong"
     user: str = "kong"
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     schema: str | None = None
     timeout: float = 5.0
     ssl: bool = False
