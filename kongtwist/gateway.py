@@ -211,7 +211,9 @@ class Gateway(MultiService):
         """Answer monitors, from the first moment on: that the node is not ready is for them to know."""
         conf, gate = self.conf, self.doors.gates["status_listen"]
         facts = self.node.facts()
-        status = StatusResource(self.storage, self.registry, facts, gate=gate, added_headers=conf.headers)
+        status = StatusResource(
+            self.storage, self.registry, facts, gate=gate, added_headers=conf.headers, now=time.time
+        )
         self.doors.listen("status_listen", status, conf.status_access_log, self._room)
 
     def _listen_admin(self) -> None:

@@ -130,9 +130,11 @@ class StatusResource(_Gated):
         *,
         gate: Gate,
         added_headers: Collection[str] = DEFAULT_HEADERS,
+        now: Callable[[], float],
     ) -> None:
         super().__init__()
         api: Any = _Api(storage, registry, facts, gate, added_headers)
+        api.now = now
         self._api, self._root = api, monitored(api)
 
     def getChild(self, path: bytes, request: Request) -> Resource:
