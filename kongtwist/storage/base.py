@@ -19,6 +19,9 @@ __all__ = ["BaseStorage", "Behind", "StorageError", "difference", "whole"]
 
 _log = Logger()
 
+BATCH = 64
+"""Writes that are planned and committed together at most: planning so many takes some milliseconds."""
+
 T = TypeVar("T")
 Plan = Callable[[Ledger], tuple[Any, list[Change]]]
 
@@ -226,7 +229,7 @@ class BaseStorage:
     async def _run(self) -> None:
         try:
             while self._waiting:
-                batch, self._waiting = self._waiting, []
+                batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
                 await self._commit_batch(batch)
         finally:
             self._committing = None
@@ -254,30 +257,35 @@ class BaseStorage:
             failed = await self._failure_of(changes) if changes or self.shared else None
             if failed is None:
                 break
-            self._ledger.revert(changes)
             if isinstance(failed, Behind):
                 failed = await self._follow()
             if failed is not None:
                 answers, changes = [Failure(failed) for _ in batch], []
                 break
         if changes:
+            self._ledger.apply(changes)
             self._tell(changes)
         for (_, answered), answer in zip(batch, answers, strict=True):
             answered.callback(answer)  # a Failure fails it
 
     def _plan(self, batch: list[tuple[Plan, Deferred[Any]]]) -> tuple[list[Any], list[Change]]:
-        """Work out what writes mean, each on the state that those before it make, and make that in memory."""
+        """Work out what writes mean, each on the state that those before it make. Nothing of that stays in memory: what is
+        read until the commit is over must be durable."""
         answers: list[Any] = []
         changes: list[Change] = []
+        made = 0
         for plan, _ in batch:
+            if made < len(changes):
+                self._ledger.apply(changes[made:])
+                made = len(changes)
             try:
                 result, planned = plan(self._ledger)
             except Exception as refused:  # noqa: BLE001 - whatever a plan raises is its writer's answer
                 answers.append(Failure(refused))
                 continue
-            self._ledger.apply(planned)
             changes.extend(planned)
             answers.append(result)
+        self._ledger.revert(changes[:made])
         return answers, changes
 
     async def _failure_of(self, changes: Sequence[Change]) -> Exception | None:

@@ -9,7 +9,9 @@ import json
 from base64 import b64decode, urlsafe_b64encode
 from binascii import Error as BadBase64
 from bisect import bisect_right, insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from heapq import merge
+from itertools import groupby
 from typing import Any
 
 from ..core.storage import Change, Dataset, Page
@@ -30,6 +32,14 @@ def _release(index: dict[Any, str], value: Any, key: str) -> None:
         del index[value]
 
 
+def _leave(index: dict[str, list[str]], value: str, key: str) -> None:
+    """Take an id out of the list of a value."""
+    ids = index[value]
+    del ids[bisect_right(ids, key) - 1]
+    if not ids:
+        del index[value]
+
+
 class _Table:
     """Rows of one entity, with the indexes its declaration asks for."""
 
@@ -40,6 +50,8 @@ class _Table:
         self.unique: dict[str, dict[Any, str]] = {field: {} for field in entity.unique}
         self.composite: dict[tuple[Any, ...], str] = {}
         self.children: dict[str, dict[str, list[str]]] = {field: {} for field in entity.foreign}
+        self.tagged: dict[str, list[str]] = {}
+        self.expiring: set[str] = set()
 
     def add(self, row: Row) -> None:
         key = row["id"]
@@ -54,6 +66,10 @@ class _Table:
             parent = _value_of(row, field)
             if parent is not None:
                 insort(by_parent.setdefault(parent, []), key)
+        for tag in set(row.get("tags") or ()):
+            insort(self.tagged.setdefault(tag, []), key)
+        if row.get("expires_at") is not None:
+            self.expiring.add(key)
 
     def remove(self, row: Row) -> None:
         key = row["id"]
@@ -66,10 +82,20 @@ class _Table:
         for field, by_parent in self.children.items():
             parent = _value_of(row, field)
             if parent is not None:
-                ids = by_parent[parent]
-                del ids[bisect_right(ids, key) - 1]
-                if not ids:
-                    del by_parent[parent]
+                _leave(by_parent, parent, key)
+        for tag in set(row.get("tags") or ()):
+            _leave(self.tagged, tag, key)
+        self.expiring.discard(key)
+
+    def ids_tagged(self, how: str, tags: Sequence[str], after: str | None) -> Iterator[str]:
+        """Ids of rows with all ("and") or any ("or") of some tags, in order, those behind ``after``."""
+        lists = [self.tagged.get(tag, ()) for tag in set(tags)]
+        if how == "or":
+            merged = merge(*(_ids_after(ids, after) for ids in lists))
+            return (key for key, _ in groupby(merged))
+        fewest = min(lists, key=len)
+        wanted = set(tags)
+        return (key for key in _ids_after(fewest, after) if wanted.issubset(self.rows[key]["tags"]))
 
     def composite_of(self, row: Row) -> tuple[Any, ...]:
         return tuple(_value_of(row, field) for field in self.entity.cache_key)
@@ -118,14 +144,21 @@ class Ledger:
         tags: tuple[str, Sequence[str]] | None,
     ) -> Page:
         table = self._tables[entity]
-        ids: Sequence[str] = table.order if parent is None else table.children[parent[0]].get(parent[1], ())
-        at = 0 if offset is None else bisect_right(ids, _offset_id(offset))
+        after = None if offset is None else _offset_id(offset)
+        if parent is not None:
+            found = _ids_after(table.children[parent[0]].get(parent[1], ()), after)
+        elif tags is not None:
+            found = table.ids_tagged(tags[0], tags[1], after)
+            tags = None
+        else:
+            found = _ids_after(table.order, after)
         rows: list[Row] = []
-        while at < len(ids) and len(rows) <= size:
-            row = table.rows[ids[at]]
-            at += 1
+        for key in found:
+            row = table.rows[key]
             if tags is None or _tagged(row, tags):
                 rows.append(row)
+                if len(rows) > size:
+                    break
         if len(rows) <= size:
             return Page(rows, None)
         rows.pop()
@@ -144,8 +177,8 @@ class Ledger:
             (name, key)
             for name, table in self._tables.items()
             if table.entity.ttl
-            for key, row in table.rows.items()
-            if (row.get("expires_at") or now) < now
+            for key in sorted(table.expiring)
+            if (table.rows[key].get("expires_at") or now) < now
         ]
 
     # -- planning --------------------------------------------------------------------------------------------------------
@@ -235,6 +268,12 @@ class Ledger:
                 table.remove(change.new)
             if change.old is not None:
                 table.add(change.old)
+
+
+def _ids_after(ids: Sequence[str], after: str | None) -> Iterator[str]:
+    """Ids of a list in order, those behind ``after``."""
+    at = 0 if after is None else bisect_right(ids, after)
+    return (ids[place] for place in range(at, len(ids)))
 
 
 def _tagged(row: Row, tags: tuple[str, Sequence[str]]) -> bool:

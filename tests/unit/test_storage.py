@@ -8,9 +8,9 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 
 from kongtwist.core.storage import Change
-from kongtwist.entities import registry
+from kongtwist.entities import EntityError, registry
 from kongtwist.plugin_loader import load_plugins
-from kongtwist.storage.base import BaseStorage
+from kongtwist.storage.base import BATCH, BaseStorage, StorageError
 from kongtwist.storage.declarative import parse
 from kongtwist.storage.memory import MemoryStorage
 
@@ -81,6 +81,50 @@ class GroupCommitTests(contract.StorageTestCase):
         self.successResultOf(refused)
         self.failureResultOf(late)
         self.assertEqual(len(self.told), 2)
+
+    def seen(self) -> Any:
+        """Everything that reads tell."""
+        storage = self.storage
+        names = [storage.find("services", "name", name) for name in "abcz"]
+        lists = [[row["id"] for row in storage.page(entity, 100).rows] for entity in ("services", "routes")]
+        tagged = [row["id"] for row in storage.page("services", 100, tags=("and", ["t"])).rows]
+        children = [row["id"] for row in storage.children("routes", "service", self.service["id"])]
+        return names, lists, tagged, children, storage.get("services", self.service["id"]), list(storage.tags())
+
+    def test_reads_show_what_is_durable(self) -> None:
+        """While a commit is under way everything reads as before it, also when it then fails; writes that wait for it are
+        worked out on what those before them make all the same."""
+        (made,) = self.begin(self.storage.insert("services", {"name": "a", "host": "h", "tags": ["t"]}))
+        self.end_commit()
+        self.service = self.successResultOf(made)
+        before = self.seen()
+        one = self.begin(self.storage.update("services", self.service["id"], {"name": "z", "tags": []}))
+        self.assertEqual(self.seen(), before)
+        more = self.begin(
+            self.storage.insert("services", {"name": "a", "host": "h"}),
+            self.storage.insert("services", {"name": "a", "host": "h"}),
+            self.storage.insert("routes", {"paths": ["/"], "service": {"name": "z"}}),
+            self.storage.delete("services", self.service["id"]),
+            self.storage.insert("services", {"name": "b", "host": "h"}),
+        )
+        self.end_commit()
+        self.successResultOf(one[0])
+        between = self.seen()
+        self.assertEqual((between[0][0], between[0][3]["id"]), (None, self.service["id"]))
+        self.storage.commits[-1][1].errback(StorageError("the disk is full"))
+        self.assertEqual([self.failureResultOf(each, EntityError).value.status for each in more], [503] * 5)
+        self.assertEqual(self.seen(), between)
+        self.begin(self.storage.delete("services", self.service["id"]))
+        self.assertEqual(self.seen(), between)
+        self.end_commit()
+        self.assertEqual(self.storage.page("services", 100).rows, [])
+
+    def test_a_batch_is_bounded(self) -> None:
+        """However many wait: planning them all in one turn would stall every stream."""
+        count = 1 + 2 * BATCH + 5
+        writes = self.begin(*(self.storage.insert("services", {"host": "h"}) for _ in range(count)))
+        self.assertEqual([self.end_commit() for _ in range(4)], [1, BATCH, BATCH, 5])
+        self.assertEqual(len(self.successResultOf(gatherResults(writes))), count)
 
     def test_a_writer_that_gives_up(self) -> None:
         """A cancelled writer's change is made all the same, and the next writer is served."""
