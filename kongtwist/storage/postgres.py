@@ -21,14 +21,14 @@ from twisted.logger import Logger
 
 from ..core.storage import Change, Dataset
 from ..entities import Entity, EntityError
-from .base import BaseStorage, Behind, StorageError
+from .base import BaseStorage, Behind, StorageError, difference
 from .ledger import Ledger
 from .migrations import unfit
 from .postgres_connection import Connection, Lost, PostgresSettings, Refused
 from .postgres_listen import BackOff, Listening
 from .postgres_migrations import state_of
 from .postgres_pool import PostgresPool
-from .postgres_rows import Gap, News, Position, channel_of, commit, follow, load, replacement, trim
+from .postgres_rows import Gap, Loaded, News, Position, channel_of, commit, follow, load, trim, understood
 
 __all__ = ["PostgresStorage"]
 
@@ -37,7 +37,7 @@ _log = Logger(namespace="kongtwist.storage")
 T = TypeVar("T")
 
 LOAD_SECONDS = 60.0
-"""Seconds that reading everything may take."""
+"""Seconds that reading everything may take the server; what is read takes longer to understand."""
 
 CHANGES_PER_SECOND = 1000
 """A commit of more changes than this gets a second more for each so many beyond its time limit."""
@@ -102,15 +102,15 @@ class PostgresStorage(BaseStorage):
         self.pool.start()
         try:
             await self._listen()  # before reading: what is written meanwhile is heard of
-            self._position, dataset = await self.pool.run(
-                lambda connection: load(connection, self.registry, LOAD_SECONDS), LOAD_SECONDS
-            )
+            loaded = await self._load()
+            dataset = await self.pool.aside(lambda: understood(loaded, self.registry))
         except Lost as lost:
             await self._let_go()
             raise StorageError(f"{lost}; start the server, or correct the properties pg_*") from lost
         except BaseException:
             await self._let_go()
             raise
+        self._position = loaded.position
         for name, rows in dataset.items():
             self._ledger.apply([Change("create", name, row, None) for row in rows.values()])
         self._opened = True
@@ -223,13 +223,15 @@ class PostgresStorage(BaseStorage):
     async def _read_everything(self) -> None:
         present: Dataset = self._ledger.dataset()  # changed by nobody until this has been brought in
         try:
-            position, changes = await self.pool.run(
-                lambda connection: replacement(connection, self.registry, present, LOAD_SECONDS), LOAD_SECONDS
-            )
+            loaded = await self._load()
         except Lost as lost:
             self._lose(str(lost))
             raise
-        self._bring_in(position, changes)
+        changes = await self.pool.aside(lambda: difference(self.registry, present, understood(loaded, self.registry)))
+        self._bring_in(loaded.position, changes)
+
+    async def _load(self) -> Loaded:
+        return await self.pool.run(lambda connection: load(connection, LOAD_SECONDS), LOAD_SECONDS)
 
     def _bring_in(self, position: Position, changes: Sequence[Change]) -> None:
         self._position = position

@@ -105,6 +105,14 @@ class PostgresPool:
         place.done = done.addBoth(self._ended_work, place, answer, late, discard)
         return await answer
 
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Do some work that needs no connection, in a thread, however long it takes. Raises as `run`."""
+        await self._turn()
+        try:
+            return await deferToThreadPool(self._reactor, self._threads, work)
+        finally:
+            self._free()
+
     def _in_thread(self, place: _Place, work: Callable[[Connection], T]) -> T:
         if place.connection is not None and not place.connection.quiet():
             place.connection.close()
@@ -132,12 +140,7 @@ class PostgresPool:
                 connection.close()
             else:
                 self._idle.append((self._reactor.seconds(), connection))
-        self.busy -= 1
-        self._next_turn()
-        if not self.busy:
-            ended, self._ended = self._ended, []
-            for each in ended:
-                each.callback(None)
+        self._free()
         if not answer.called:
             answer.callback(result)  # a Failure fails it
         elif isinstance(result, Failure):
@@ -177,10 +180,16 @@ class PostgresPool:
             StorageError(f"no connection to the database was free for {seconds:g} s; see pg_semaphore_timeout")
         )
 
-    def _next_turn(self) -> None:
+    def _free(self) -> None:
+        """A place is free: whose turn is it?"""
+        self.busy -= 1
         if self._turns and not self._closed:
             self.busy += 1
             self._turns.popleft().callback(None)
+        if not self.busy:
+            ended, self._ended = self._ended, []
+            for each in ended:
+                each.callback(None)
 
     # -- idle connections ----------------------------------------------------------------------------------------------
 

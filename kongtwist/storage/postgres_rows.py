@@ -21,10 +21,10 @@ from typing import Any, LiteralString, NamedTuple
 from ..core.storage import Change, Dataset
 from ..entities import Entity
 from ..entities.schema import Row
-from .base import StorageError, difference, whole
+from .base import StorageError, whole
 from .postgres_connection import Connection
 
-__all__ = ["Gap", "News", "Position", "channel_of", "commit", "follow", "load", "trim"]
+__all__ = ["Gap", "Loaded", "News", "Position", "channel_of", "commit", "follow", "load", "trim", "understood"]
 
 
 class Position(NamedTuple):
@@ -40,6 +40,14 @@ class News(NamedTuple):
     position: Position
     written: list[tuple[str, str, Row | None]]
     """(entity, id, the row as it is now; None when deleted), in order."""
+
+
+class Loaded(NamedTuple):
+    """Everything, not yet understood."""
+
+    position: Position
+    texts: list[tuple[str, str, str]]
+    """(entity, id, document)."""
 
 
 class Gap(Exception):
@@ -135,9 +143,8 @@ def follow(connection: Connection, known: Position) -> News | None:
     return News(Position(*found[-1][:2]), written)
 
 
-def load(connection: Connection, registry: Mapping[str, Entity], seconds: float) -> tuple[Position, Dataset]:
-    """All rows and the state they are of."""
-    rows: dict[str, dict[str, Row]] = {name: {} for name, entity in registry.items() if entity.stored}
+def load(connection: Connection, seconds: float) -> Loaded:
+    """All rows, as text, and the state they are of."""
     connection.limit(seconds)
     # One statement sees one state of the database.
     found = connection.execute(
@@ -147,18 +154,16 @@ def load(connection: Connection, registry: Mapping[str, Entity], seconds: float)
     connection.limit(connection.settings.timeout)
     if not found:
         raise StorageError(f"{connection.settings.where} has lost the line in kongtwist_state; restore a backup")
-    for _, _, entity, key, text in found:
+    return Loaded(Position(*found[0][:2]), [(entity, key, text) for _, _, entity, key, text in found])
+
+
+def understood(loaded: Loaded, registry: Mapping[str, Entity]) -> Dataset:
+    """The rows, but for those of entities that this node does not have."""
+    rows: dict[str, dict[str, Row]] = {name: {} for name, entity in registry.items() if entity.stored}
+    for entity, key, text in loaded.texts:
         if entity in rows:
             rows[entity][key] = whole(registry[entity], json.loads(text))
-    return Position(*found[0][:2]), rows
-
-
-def replacement(
-    connection: Connection, registry: Mapping[str, Entity], present: Dataset, seconds: float
-) -> tuple[Position, list[Change]]:
-    """The state of the database, and the changes that lead to it from ``present``, which nobody may change meanwhile."""
-    position, wanted = load(connection, registry, seconds)
-    return position, difference(registry, present, wanted)
+    return rows
 
 
 def trim(connection: Connection, kept: int) -> None:
