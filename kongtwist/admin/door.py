@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from enum import Enum
 from io import BytesIO
 from typing import Any
-from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
@@ -25,6 +24,7 @@ from twisted.web.http import HTTPChannel, Request
 from twisted.web.resource import Resource
 from twisted.web.server import Request as SiteRequest
 from twisted.web.server import Site
+from zope.interface import implementer
 
 from .gate import Gate
 from .web import Reply, Verdict
@@ -176,9 +176,10 @@ def _origin_form(target: bytes) -> bytes:
     """A request target without scheme and authority (RFC 9112 3.2.2)."""
     if target.startswith(b"/"):
         return target
-    if b"://" in target:
-        parts = urlsplit(target)
-        return (parts.path or b"/") + (b"?" + parts.query if parts.query else b"")
+    scheme, there, rest = target.partition(b"://")
+    if there and scheme.isalpha():
+        path, question, query = rest.partition(b"?")
+        return b"/" + path.partition(b"/")[2] + question + query
     return b"/" + target
 
 
@@ -191,6 +192,7 @@ class Phase(Enum):
     ANSWER = "our answer"
 
 
+@implementer(IHalfCloseableProtocol)
 class AdminChannel(HTTPChannel):
     """A client's connection."""
 
@@ -218,6 +220,16 @@ class AdminChannel(HTTPChannel):
         super().connectionLost(reason)
         self.site.forget(self)
 
+    def readConnectionLost(self) -> None:
+        """The client has said its last word; an answer that is under way still reaches it."""
+        self.persistent = False
+        if self._phase is not Phase.ANSWER or self._over:
+            self._over, self._linger = True, False
+            super().loseConnection()  # what is written already is sent first
+
+    def writeConnectionLost(self) -> None:
+        """We have said ours."""
+
     @property
     def idle(self) -> bool:
         """Nothing of a request has come since the last answer."""
@@ -228,11 +240,19 @@ class AdminChannel(HTTPChannel):
         """No request is complete: it may be cut without undoing anything."""
         return self._phase in (Phase.IDLE, Phase.HEAD)
 
-    def leave(self) -> None:
-        """Close after the answer to the request that has begun to come; now if there is none."""
+    def leave(self) -> bool:
+        """Close after the answer to the request that has begun to come; now if there is none.
+
+        Returns:
+            whether there is such a request.
+        """
         self.persistent = False
-        if not self.requests:
-            self.loseConnection()
+        if self.requests:
+            return True
+        self._over = True
+        self.setTimeout(self.site.limits.lingering)
+        self.loseConnection()
+        return False
 
     def abort(self) -> None:
         """Cut the connection."""
@@ -246,9 +266,7 @@ class AdminChannel(HTTPChannel):
         elif self._waitingForTransport and self._phase is Phase.IDLE and self._now() < self._answer_until:
             self.setTimeout(max(0.1, self._answer_until - self._now()))  # the last answer is still being fetched
         elif self.idle:
-            self._over = True
-            self.setTimeout(self.site.limits.lingering)
-            self.loseConnection()
+            self.leave()
         else:
             self._end(408, b"Request Time-out", "the request did not come in time")
 
@@ -340,7 +358,6 @@ class AdminChannel(HTTPChannel):
         self._answer_until = self._now() + PATIENCE * limits.send_timeout
         self._savedTimeOut = limits.keepalive_timeout or limits.head_timeout
         super().requestDone(request)
-        self.site.answered()
 
     # -- ending --------------------------------------------------------------------------------------------------------
 
@@ -400,6 +417,7 @@ class AdminSite(Site):
         self.closing = False
         self._log_request = log
         self._channels: dict[AdminChannel, None] = {}
+        self._awaited: set[AdminChannel] = set()
         self._quiet: Deferred[None] | None = None
 
     def log(self, request: Request) -> None:
@@ -425,25 +443,19 @@ class AdminSite(Site):
         return True
 
     def forget(self, channel: AdminChannel) -> None:
-        """A connection is closed."""
+        """A connection is closed: perhaps what a stop waits for."""
         self._channels.pop(channel, None)
-        self.answered()
-
-    def answered(self) -> None:
-        """Perhaps what a stop waits for has come."""
-        if self._quiet is not None and not self._busy():
+        self._awaited.discard(channel)
+        if self._quiet is not None and not self._awaited:
             quiet, self._quiet = self._quiet, None
             quiet.callback(None)
 
-    def _busy(self) -> bool:
-        return any(not each.idle for each in self._channels)
-
     def close(self) -> Deferred[None]:
-        """Take no more requests (they get 503) and let go of connections; fires when no request is under way."""
+        """Take no more requests (they get 503) and let go of connections; fires when those that had a request have their
+        answers and are closed."""
         self.closing = True
-        for channel in list(self._channels):
-            channel.leave()
-        if not self._busy():
+        self._awaited = {channel for channel in list(self._channels) if channel.leave()}
+        if not self._awaited:
             return succeed(None)
         self._quiet = Deferred()
         return self._quiet

@@ -9,7 +9,7 @@ from twisted.web.http import Request
 
 from .guard import Approach, Guard
 from .tokens import RefusalReport, Tokens, given_tokens
-from .web import Reply, Verdict
+from .web import Reply, Verdict, fields_of
 
 __all__ = ["Gate"]
 
@@ -34,7 +34,7 @@ class Gate:
     def verdict(self, request: Request, method: str) -> Verdict:
         """What becomes of a request. A question that browsers ask before they send something (CORS preflight) cannot
         bring a token and needs none; it gets no data."""
-        approach = Approach.of(method, request.getHeader, request.isSecure())
+        approach = Approach.of(method, lambda name: next(iter(fields_of(request, name)), None), request.isSecure())
         origin = self.guard.allowed_origin(approach)
         sentence = self.guard.refusal(approach)
         if sentence is not None:
@@ -45,12 +45,9 @@ class Gate:
             return Verdict(origin, Reply(401, {"message": "Unauthorized"}, {"WWW-Authenticate": REALM}))
         return Verdict(origin, None)
 
-    def _given(self, request: Request) -> list[str]:
-        fields = request.requestHeaders
-        return given_tokens(
-            [str(value) for value in fields.getRawHeaders("kong-admin-token", [])],
-            [str(value) for value in fields.getRawHeaders("authorization", [])],
-        )
+    @staticmethod
+    def _given(request: Request) -> list[str]:
+        return given_tokens(fields_of(request, "kong-admin-token"), fields_of(request, "authorization"))
 
     def _complain(self, report: RefusalReport, request: Request, why: str) -> None:
         peer = request.getClientAddress()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from email.parser import BytesParser
 from email.policy import HTTP
+from math import isfinite
 from typing import Any
 from urllib.parse import parse_qsl
 
 from ..entities import Entity
-from ..entities.forms import decode_form
+from ..entities.forms import TooManyArguments, decode_form
 from ..entities.schema import Row
 from .web import Call, Reply
 
@@ -56,14 +57,16 @@ def read_body(call: Call, entity: Entity | None = None, stored: Row | None = Non
             return _typed(_pairs(raw), entity, stored)
         if kind == "multipart/form-data":
             return _multipart(kinds[0], raw, entity, stored)
-    except ValueError as error:
+    except TooManyArguments as error:
         raise BadBody(Reply(400, {"message": str(error)})) from error
+    except (ValueError, RecursionError):
+        raise BadBody(Reply(400, {"message": "Cannot parse the form"})) from None
     raise BadBody(Reply(415, _PAGE.encode(), content_type="text/html; charset=UTF-8"))
 
 
 def _json(raw: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(raw)
+        found = _value(raw)
     except (ValueError, RecursionError):
         raise BadBody(Reply(400, {"message": "Cannot parse JSON body"})) from None
     if not isinstance(found, dict):
@@ -71,8 +74,28 @@ def _json(raw: bytes) -> dict[str, Any]:
     return found
 
 
+def _value(raw: bytes) -> Any:
+    """What a JSON text stands for (RFC 8259): UTF-8, whole characters, finite numbers, so that it can be answered again.
+
+    Raises:
+        ValueError, RecursionError: it is no such text.
+    """
+    text = raw.decode("utf-8")
+    found = json.loads(text, parse_float=_finite, parse_constant=_finite)
+    if "\\ud" in text or "\\uD" in text:
+        json.dumps(found, ensure_ascii=False).encode("utf-8")  # half a surrogate pair cannot be encoded
+    return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not isfinite(number):
+        raise ValueError(f"no number of JSON's: {text}")
+    return number
+
+
 def _pairs(raw: bytes) -> list[tuple[str, str | None]]:
-    text = raw.decode("utf-8", "surrogateescape")
+    text = raw.decode("utf-8", "replace")
     found: list[tuple[str, str | None]] = []
     for part in text.split("&"):
         if not part:
@@ -101,7 +124,7 @@ def _multipart(kind: str, raw: bytes, entity: Entity | None, stored: Row | None)
         if not isinstance(name, str):
             continue
         if part.get_content_type() == "application/json":
-            whole[name] = json.loads(data)
+            whole[name] = _value(data)
         else:
-            pairs.append((name, data.decode("utf-8", "surrogateescape")))
+            pairs.append((name, data.decode("utf-8", "replace")))
     return _typed(pairs, entity, stored) | whole

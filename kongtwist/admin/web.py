@@ -17,7 +17,7 @@ from twisted.web.server import NOT_DONE_YET
 from .. import KONG_VERSION
 from ..entities import EntityError
 
-__all__ = ["Branch", "Call", "JSONResource", "Missing", "Refused", "Reply", "Verdict", "not_found", "walk"]
+__all__ = ["Branch", "Call", "JSONResource", "Missing", "Refused", "Reply", "Verdict", "fields_of", "not_found", "walk"]
 
 _log = Logger(namespace="kongtwist.admin")
 
@@ -49,6 +49,11 @@ class Reply:
 def not_found() -> Reply:
     """What Kong answers where there is nothing."""
     return Reply(404, {"message": "Not found"})
+
+
+def fields_of(request: Request, name: str) -> list[str]:
+    """A request's fields of a name; bytes that are no ASCII stay what they are (RFC 9110 5.5)."""
+    return [value.decode("latin-1") for value in request.requestHeaders.getRawHeaders(name.encode(), [])]
 
 
 class Verdict:
@@ -83,11 +88,13 @@ class Call:
         self.query = {name: values[0] for name, values in self._values.items()}
 
     def header(self, name: str) -> str | None:
-        value = self.request.getHeader(name)
-        return None if value is None else str(value)
+        """The last field of this name."""
+        found = self.headers(name)
+        return found[-1] if found else None
 
     def headers(self, name: str) -> list[str]:
-        return list(self.request.requestHeaders.getRawHeaders(name) or [])
+        """All fields of this name."""
+        return fields_of(self.request, name)
 
     def all(self, name: str) -> list[str]:
         """All values of a query argument."""
@@ -192,7 +199,7 @@ class JSONResource(Resource):
             headers.setRawHeaders(name, [value])
         body = reply.body
         if body is not None and not isinstance(body, bytes):
-            body = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+            body = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
         if body is not None:
             headers.setRawHeaders(b"content-type", [reply.content_type.encode()])
             headers.setRawHeaders(b"content-length", [b"%d" % len(body)])

@@ -40,6 +40,7 @@ def decode_form(
     tree: dict[str, Any] = {}
     for name, value in pairs:
         _put(tree, _path(name), value)
+    tree = {str(name): value for name, value in tree.items()}  # "[]" and "[1]" at the top are names like any other
     fields = _fields(entity, tree, stored)
     return {name: _typed(_plain(value), fields.get(name)) for name, value in tree.items()}
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -35,15 +36,16 @@ class Browser:
 
     Args:
         deadline: seconds within which each step must be done.
+        flags: further ones for Chromium.
     """
 
-    def __init__(self, deadline: float = 60.0) -> None:
+    def __init__(self, deadline: float = 60.0, flags: Sequence[str] = ()) -> None:
         path = chromium()
         assert path is not None, "no Chromium on this machine"
         self._deadline = deadline
         self._profile = tempfile.mkdtemp(prefix="kongtwist-chromium-")
         self._process = subprocess.Popen(
-            [path, *FLAGS, f"--user-data-dir={self._profile}", "about:blank"],
+            [path, *FLAGS, *flags, f"--user-data-dir={self._profile}", "about:blank"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
