@@ -234,9 +234,9 @@ class PostgresStorage(BaseStorage):
         return await self.pool.run(lambda connection: load(connection, LOAD_SECONDS), LOAD_SECONDS)
 
     def _bring_in(self, position: Position, changes: Sequence[Change]) -> None:
+        self._ledger.apply(changes)
         self._position = position
         if changes:
-            self._ledger.apply(changes)
             self._tell(changes)
 
     # -- following other nodes -----------------------------------------------------------------------------------------------
@@ -310,6 +310,7 @@ class PostgresStorage(BaseStorage):
         self._away = why
         if self._listening is not None:
             self._listening.close()
+            self._listening = None
         self.pool.drop_idle()
         self._renew()
 
