@@ -176,7 +176,8 @@ class PluginHarness:
 
     def store(self, entity: str, **row: Any) -> Row:
         """Put a row where plugins look for it; only the fields the plugin reads are needed."""
-        self.rows.rows.setdefault(entity, {})[row["id"]] = row
+        rows = self.rows.rows  # not changed in place: a snapshot never is
+        self.rows.rows = {**rows, entity: {**rows.get(entity, {}), row["id"]: row}}
         return row
 
     def request(

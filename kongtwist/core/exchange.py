@@ -146,7 +146,9 @@ class Exchange:
     plugin_confs: (
         dict[str, Any] | None
     )  #: what each plugin runs with (core/chain.py: Compiled), where it depends on the consumer
-    request_changes: dict[bytes, bytes | None] | None  #: header changes towards the upstream; None value = remove
+    request_changes: (
+        dict[bytes, bytes | None] | None
+    )  #: header changes towards the upstream; None value = remove. Changed by the methods below only: it may be shared
     upstream_query: bytes | None  #: changed query string (without "?"), or None
     upstream_body: bytes | None  #: body a plugin puts in place of the client's (Content-Length follows it), or None
     response_changes: list[tuple[str, bytes, bytes]] | None  #: ("set"|"add"|"clear", name as to be sent, value)
@@ -216,15 +218,18 @@ class Exchange:
 
     def set_upstream_header(self, name: bytes, value: bytes) -> None:
         """Send header ``name`` with ``value`` to the upstream, in place of the client's (``kong.service.request``)."""
-        if self.request_changes is None:
-            self.request_changes = {}
-        self.request_changes[name] = value
+        self._own_changes()[name] = value
 
     def clear_upstream_header(self, name: bytes) -> None:
         """Do not send header ``name`` to the upstream."""
-        if self.request_changes is None:
-            self.request_changes = {}
-        self.request_changes[name] = None
+        self._own_changes()[name] = None
+
+    def _own_changes(self) -> dict[bytes, bytes | None]:
+        """``request_changes``, made if there are none, and a copy if they are shared."""
+        changes = self.request_changes
+        if changes.__class__ is not dict:
+            changes = self.request_changes = dict(changes or ())
+        return changes
 
     def set_query_args(self, args: Mapping[str, list[str]]) -> None:
         """Replace the query string sent to the upstream."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .head import HeaderBlock
 
 __all__ = [
-    "REASONS", "ResponseHeaders", "apply_changes", "forwarded_lines", "nginx_page", "path_lines", "reason_of",
+    "REASONS", "PreparedChanges", "ResponseHeaders", "apply_changes", "forwarded_lines", "nginx_page", "path_lines", "reason_of",
     "upstream_head", "with_charset",
 ]  # fmt: skip
 
@@ -160,7 +160,9 @@ def upstream_head(
         query = b"?" + exchange.upstream_query if exchange.upstream_query else b""
     changes = exchange.request_changes
     more = b""
-    if changes:
+    if changes.__class__ is PreparedChanges and block.has_none_of(changes.names):
+        more, changes = changes.lines, None
+    elif changes:
         additions = _additions((*changes, *changes.values()))
         if additions is not None and block.has_none_of(additions[0]):
             more, changes = additions[1], None
@@ -209,6 +211,31 @@ def _additions(changes: tuple[bytes | None, ...]) -> tuple[frozenset[bytes], byt
         if value is not None and name not in _FRAMING
     ]
     return frozenset(names) - _FRAMING, b"".join(lines)
+
+
+class PreparedChanges(dict[bytes, "bytes | None"]):
+    """Changes to a request's fields that many requests share, with their lines made. Never changed: who wants to add to
+    them makes a dictionary of them first (`Exchange.set_upstream_header` does).
+
+    Args:
+        changes: names to values (None: taken out); none of fields we write or that frame the message.
+
+    Attributes:
+        names: of the fields that must not be there for ``lines`` to be all that is to be done.
+        lines: what is added.
+
+    Raises:
+        ValueError: fields are among them that cannot be prepared.
+    """
+
+    __slots__ = ("lines", "names")
+
+    def __init__(self, changes: Mapping[bytes, bytes | None]) -> None:
+        super().__init__(changes)
+        additions = _additions((*changes, *changes.values()))
+        if additions is None:
+            raise ValueError("these fields depend on the request")
+        self.names, self.lines = additions
 
 
 def _change_request(head: bytes, changes: Mapping[bytes, bytes | None]) -> bytes:

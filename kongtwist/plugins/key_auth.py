@@ -7,6 +7,7 @@ from typing import Any
 
 from ..core.bodies import RequestBody, decode_body
 from ..core.exchange import Answer, BodyTooLarge, Exchange, Row
+from ..core.headers import PreparedChanges
 from ..core.identity import expired, identity_headers, use_anonymous
 from ..core.plugin import Plugin
 from ..entities.entity import Entity
@@ -35,6 +36,9 @@ CREDENTIALS = Entity(
 )
 """API keys. ``ttl`` in the body: seconds until the key is refused; none or 0: for ever."""
 
+_REMEMBERED = 16384
+"""Keys whose owners a configuration remembers."""
+
 _NO_KEY = "No API key found in request"
 _DUPLICATE = "Duplicate API key found"
 _UNAUTHORIZED = "Unauthorized"
@@ -48,10 +52,31 @@ class _Refused(Exception):
     """No usable key; the argument is the message for the client."""
 
 
+class Admitted:
+    """Who a key belongs to, and what the upstream is told of them."""
+
+    __slots__ = ("changes", "consumer", "credential")
+
+    def __init__(self, consumer: Row, credential: Row) -> None:
+        self.consumer = consumer
+        self.credential = credential
+        self.changes = PreparedChanges(identity_headers(consumer, credential["id"]))
+
+    def pass_on(self, exchange: Exchange) -> None:
+        """Note it in the request."""
+        exchange.consumer = self.consumer
+        exchange.credential = self.credential
+        changes = exchange.request_changes
+        exchange.request_changes = {**changes, **self.changes} if changes else self.changes
+
+
 class Config:
     """A configuration, ready for requests."""
 
-    __slots__ = ("anonymous", "challenge", "hide", "in_body", "in_header", "in_query", "names", "preflight")
+    __slots__ = (
+        "anonymous", "by_header", "by_key", "challenge", "first", "hide", "in_body", "in_header", "in_query", "names", "preflight",
+        "rows",
+    )  # fmt: skip
 
     def __init__(self, conf: Row) -> None:
         self.names: list[tuple[str, bytes]] = [(name, name.lower().encode()) for name in conf["key_names"]]
@@ -61,6 +86,11 @@ class Config:
         self.in_query: bool = conf["key_in_query"]
         self.in_body: bool = conf["key_in_body"]
         self.preflight: bool = conf["run_on_preflight"]
+        # Who was found for keys, and for values of the first header where nothing else is looked at; holds for these rows.
+        self.first = self.names[0][1] if self.names and self.in_header and not self.hide else None
+        self.rows: object = None
+        self.by_key: dict[str, Admitted] = {}
+        self.by_header: dict[bytes, Admitted] = {}
         realm = conf["realm"]
         self.challenge = f'Key realm="{realm}"'.encode() if realm is not None else b"Key"
 
@@ -96,10 +126,6 @@ class KeyAuth(Plugin):
     }  # fmt: skip
     entities = (CREDENTIALS,)
 
-    def __init__(self) -> None:
-        # What goes upstream for a credential, by its id: valid while both rows are the same objects.
-        self._known: dict[str, tuple[Row, Row, dict[bytes, bytes | None]]] = {}
-
     def compile(self, conf: Row, plugin: Row) -> Config:
         return Config(conf)
 
@@ -108,6 +134,13 @@ class KeyAuth(Plugin):
             return None
         if conf.anonymous is not None and exchange.credential is not None:
             return None  # another authentication plugin knows the client already
+        if conf.first is not None:
+            values = exchange.block.all(conf.first)
+            if len(values) == 1 and conf.rows is exchange.snapshot.rows:
+                admitted = conf.by_header.get(values[0])
+                if admitted is not None and not expired(admitted.credential, exchange.wall_started):
+                    admitted.pass_on(exchange)
+                    return None
         try:
             key = self._find_key(exchange, conf, None, unread=conf.in_body and exchange.block.has_body)
         except _Refused as refused:
@@ -158,24 +191,22 @@ class KeyAuth(Plugin):
 
     def _admit(self, exchange: Exchange, conf: Config, key: str) -> Answer | None:
         snapshot = exchange.snapshot
-        credential = snapshot.by("keyauth_credentials", "key", key)
-        if credential is None or expired(credential, exchange.wall_started):
+        if conf.rows is not snapshot.rows or len(conf.by_key) >= _REMEMBERED:
+            conf.rows, conf.by_key, conf.by_header = snapshot.rows, {}, {}
+        admitted = conf.by_key.get(key)
+        if admitted is None:
+            credential = snapshot.by("keyauth_credentials", "key", key)
+            if credential is None:
+                return self._refuse(exchange, conf, _UNAUTHORIZED)
+            consumer = snapshot.rows["consumers"].get(credential["consumer"]["id"])
+            if consumer is None:  # deleted this instant
+                return self._refuse(exchange, conf, _UNAUTHORIZED)
+            admitted = conf.by_key[key] = Admitted(consumer, credential)
+        if conf.first is not None and (values := exchange.block.all(conf.first)) and values[0]:
+            conf.by_header[values[0]] = admitted  # a header with a value decides, so this is where the key was found
+        if expired(admitted.credential, exchange.wall_started):
             return self._refuse(exchange, conf, _UNAUTHORIZED)
-        consumer = snapshot.rows["consumers"].get(credential["consumer"]["id"])
-        if consumer is None:  # deleted this instant
-            return self._refuse(exchange, conf, _UNAUTHORIZED)
-        known = self._known.get(credential["id"])
-        if known is None or known[0] is not credential or known[1] is not consumer:
-            if len(self._known) >= 16384:
-                self._known.clear()
-            known = (credential, consumer, identity_headers(consumer, credential["id"]))
-            self._known[credential["id"]] = known
-        exchange.consumer = consumer
-        exchange.credential = credential
-        if exchange.request_changes is None:
-            exchange.request_changes = known[2].copy()
-        else:
-            exchange.request_changes.update(known[2])
+        admitted.pass_on(exchange)
         return None
 
     @staticmethod

@@ -101,6 +101,19 @@ class KeyAuthTests(SynchronousTestCase):
         harness.now = NOW + 60
         self.assertIsNotNone(harness.send("GET", "/", {"apikey": "brief"}).answer)
 
+    def test_the_same_key_at_other_places(self) -> None:
+        """Who a key belongs to is remembered; where it came from is looked at each time."""
+        harness = self.harness(key_names=["apikey", "other"])
+        for _ in range(3):
+            for path, headers, passes in (
+                ("/?apikey=secret", {}, True), ("/", {"apikey": "secret"}, True), ("/", {"other": "secret"}, True),
+                ("/?apikey=secret", {"apikey": "wrong"}, False), ("/", {"apikey": "wrong", "other": "secret"}, False),
+                ("/?apikey=secret", {"apikey": ""}, False), ("/", {}, False),
+            ):  # fmt: skip
+                outcome = harness.send("GET", path, headers)
+                self.assertEqual(outcome.answer is None, passes, (path, headers))
+                self.assertEqual(outcome.exchange.consumer is not None, passes)
+
     def test_changed_rows_are_noticed(self) -> None:
         """What was prepared for a credential does not outlive its rows."""
         harness = self.harness()
