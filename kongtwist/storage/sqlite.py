@@ -17,13 +17,12 @@ from typing import Any
 from urllib.parse import quote
 
 from twisted.internet.defer import CancelledError
-from twisted.internet.threads import deferToThreadPool
-from twisted.python.threadpool import ThreadPool
 
 from ..core.storage import Change
 from ..entities import Entity
 from ..entities.schema import Row
 from .base import BaseStorage, StorageError, whole
+from .thread import WorkThread
 
 __all__ = ["SCHEMA_VERSION", "SQLiteStorage"]
 
@@ -52,17 +51,17 @@ class SQLiteStorage(BaseStorage):
     ) -> None:
         super().__init__(registry, now, **options)
         self.path = os.path.abspath(path)
-        self._reactor = reactor
-        self._pool = ThreadPool(1, 1, "kongtwist-sqlite")
+        self._thread = WorkThread(reactor, "kongtwist-sqlite")
+        self._opened = False
         self._connection: sqlite3.Connection | None = None
         self._lock = -1
         self._failed = ""
 
     async def open(self) -> None:
         """Raises StorageError: the file is locked, unreadable, damaged, or of a newer version."""
-        self._pool.start()
+        self._opened = True
         try:
-            rows = await deferToThreadPool(self._reactor, self._pool, self._open)
+            rows = await self._thread.do(self._open)
         except (sqlite3.Error, OSError, ValueError) as error:
             await self._let_go()
             raise StorageError(f"cannot open the database {self.path}: {error}") from error
@@ -74,21 +73,22 @@ class SQLiteStorage(BaseStorage):
 
     async def close(self) -> None:
         await super().close()
-        if self._pool.started and not self._pool.joined:
+        if self._opened:
             await self._let_go()
 
     async def _let_go(self) -> None:
+        self._opened = False
         try:
-            await deferToThreadPool(self._reactor, self._pool, self._close)
+            await self._thread.do(self._close)
         finally:
-            self._pool.stop()
+            self._thread.stop()
 
     def reachable(self) -> bool:
         return super().reachable() and not self._failed
 
     async def _commit(self, changes: Sequence[Change]) -> None:
         try:
-            await deferToThreadPool(self._reactor, self._pool, self._write, changes)
+            await self._thread.do(self._write, changes)
         except (sqlite3.Error, OSError) as error:
             self._failed = f"the database {self.path} cannot be written: {error}"
             raise StorageError(self._failed) from error
@@ -186,19 +186,13 @@ class SQLiteStorage(BaseStorage):
     def _write(self, changes: Sequence[Change]) -> None:
         connection = self._connection
         assert connection is not None
+        if len(changes) == 1:
+            _write_one(connection, changes[0])  # a statement by itself is a transaction
+            return
         connection.execute("BEGIN IMMEDIATE")
         try:
             for change in changes:
-                if change.new is None:
-                    assert change.old is not None
-                    connection.execute(f'DELETE FROM "{change.entity}" WHERE id = ?', (change.old["id"],))
-                else:
-                    document = json.dumps(change.new, separators=(",", ":"))  # ASCII: half a surrogate pair survives
-                    connection.execute(
-                        f'INSERT INTO "{change.entity}" (id, document) VALUES (?, ?) '
-                        "ON CONFLICT (id) DO UPDATE SET document = excluded.document",
-                        (change.new["id"], document),
-                    )
+                _write_one(connection, change)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -214,3 +208,16 @@ class SQLiteStorage(BaseStorage):
         finally:
             if lock >= 0:
                 os.close(lock)
+
+
+def _write_one(connection: sqlite3.Connection, change: Change) -> None:
+    if change.new is None:
+        assert change.old is not None
+        connection.execute(f'DELETE FROM "{change.entity}" WHERE id = ?', (change.old["id"],))
+    else:
+        document = json.dumps(change.new, separators=(",", ":"))  # ASCII: half a surrogate pair survives
+        connection.execute(
+            f'INSERT INTO "{change.entity}" (id, document) VALUES (?, ?) '
+            "ON CONFLICT (id) DO UPDATE SET document = excluded.document",
+            (change.new["id"], document),
+        )
