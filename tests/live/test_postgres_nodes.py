@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 from typing import Any
 
 from kongtwist.storage.postgres_connection import Connection
 from kongtwist.storage.postgres_migrations import PostgresMigrations
+from tests.live import test_admin_recorded
 from tests.live.pki import authority
 from tests.live.postgres_server import PASSWORD, PostgresServer, shared_server
 from tests.live.support import Answer, GatewayProcess, LiveTestCase, wait_until
@@ -299,6 +301,13 @@ class TLSTests(NodesTestCase):
         process = gateway.launch()
         self.assertEqual(process.wait(), 1)
         self.assertIn("server does not support SSL", process.output())
+
+
+class RecordedTests(NodesTestCase, test_admin_recorded.RecordedAdminTests):
+    """Kong was recorded on PostgreSQL: the same answers from ours on it."""
+
+    def gateway(self, conf: Mapping[str, object] | None = None, **options: Any) -> GatewayProcess:
+        return super().gateway({**self.database(), **(conf or {})}, **options)
 
 
 def _all_names(gateway: GatewayProcess) -> set[str]:
