@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 
 from kongtwist.storage.postgres_connection import Connection
@@ -14,7 +18,7 @@ from kongtwist.storage.postgres_migrations import PostgresMigrations
 from tests.live import test_admin_recorded
 from tests.live.pki import authority
 from tests.live.postgres_server import PASSWORD, PostgresServer, shared_server
-from tests.live.support import Answer, GatewayProcess, LiveTestCase, wait_until
+from tests.live.support import PATIENCE, ROOT, Answer, GatewayProcess, LiveTestCase, wait_until
 
 
 class NodesTestCase(LiveTestCase):
@@ -98,6 +102,24 @@ class SharingTests(NodesTestCase):
         for at in range(20):
             self.assertEqual(self.service(one, f"s{at}").status, 201)
             two.create("/routes", paths=[f"/{at}"], service={"name": f"s{at}"})
+
+    def test_import_and_export(self) -> None:
+        """``kongtwist config db_import`` writes to the database of running nodes, which have it at once; db_export reads it."""
+        gateway = self.gateway(self.database())
+        gateway.create("/services", name="before", host="h")
+        folder = self.folder()
+        text = "_format_version: '3.0'\nservices:\n- {name: imported, host: h, routes: [{name: r, paths: [/r]}]}\n"
+        Path(folder, "in.yml").write_text(text)
+        words = [sys.executable, "-c", "import sys; from kongtwist.cli import main; sys.exit(main())", "config"]
+        for action, file in (("db_import", "in.yml"), ("db_export", "out.yml")):
+            given = [*words, action, os.path.join(folder, file), "-c", os.path.join(gateway.folder, "kong.conf")]
+            env = {**os.environ, "PYTHONPATH": str(ROOT)}
+            done = subprocess.run(given, capture_output=True, text=True, env=env, timeout=PATIENCE)
+            self.assertEqual(done.returncode, 0, done.stderr)
+        wait_until(lambda: gateway.admin("GET", "/services/imported/routes/r").status == 200, "what was imported")
+        exported = Path(folder, "out.yml").read_text()
+        self.assertIn("imported", exported)
+        self.assertIn("before", exported)
 
     def test_password_is_not_shown(self) -> None:
         """Neither by the Admin API nor in a log, whatever happens."""
