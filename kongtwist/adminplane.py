@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
+from twisted.web.http import Request
 from twisted.web.resource import Resource
 
 from .admin.door import AdminSite, DoorLimits
 from .admin.gate import Gate
 from .admin.guard import Guard, exposure
+from .admin.masking import PathMask
 from .admin.tokens import Tokens
 from .conf import Conf, ConfError
+from .entities import Entity
 from .listeners import DescriptorRoom, Opened, listen_on
 from .observability.logs import AccessLog
 from .tls import ServerContexts, contexts_for, reconfigure
@@ -32,13 +35,15 @@ class AdminPlane:
         reactor: listens and tells the time.
         conf: the configuration.
         sockets: the node's open listeners.
+        registry: the entities, which tell what must not stand in the access log.
 
     Attributes:
         gates: who may come in, by the name of the listener's property.
     """
 
-    def __init__(self, reactor: Any, conf: Conf, sockets: Sequence[Opened]) -> None:
+    def __init__(self, reactor: Any, conf: Conf, sockets: Sequence[Opened], registry: Mapping[str, Entity]) -> None:
         self._reactor, self._conf = reactor, conf
+        self._shown_path = PathMask(registry)
         self._sockets = [each for each in sockets if each.name in NAMES]
         self._tokens = Tokens(conf.admin_api_token)
         self.gates = {
@@ -82,8 +87,11 @@ class AdminPlane:
         except OSError as error:
             raise ConfError(f"the access log of {name} cannot be opened: {error}") from error
         self._logs.append((name, access))
-        log = access.log_request if access.enabled else None
-        site = AdminSite(resource, self._reactor, self.gates[name], _limits(conf), log)
+
+        def log(request: Request) -> None:
+            access.log_request(request, self._shown_path(request.uri))
+
+        site = AdminSite(resource, self._reactor, self.gates[name], _limits(conf), log if access.enabled else None)
         self._sites.append((name, site))
         for each in opened:
             contexts = contexts_for(conf, name) if each.listen.ssl else None

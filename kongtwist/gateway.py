@@ -107,7 +107,7 @@ class Gateway(MultiService):
         self.stopped: Deferred[None] = Deferred()
         self.node = Running(self, reactor)
         self._room = DescriptorRoom(raise_descriptor_limit()) if self.plane is None else self.plane.room
-        self.doors = AdminPlane(reactor, conf, self._sockets)
+        self.doors = AdminPlane(reactor, conf, self._sockets, self.registry)
         self._starting: Deferred[None] | None = None
         self._expiring: Any = None
         self._expiry: Deferred[Any] | None = None

@@ -27,6 +27,7 @@ from twisted.web.server import Site
 from zope.interface import implementer
 
 from .gate import Gate
+from .masking import frames_of
 from .web import Reply, Verdict
 
 __all__ = ["AdminSite", "DoorLimits"]
@@ -128,7 +129,7 @@ class AdminRequest(SiteRequest):
 
     def processingFailed(self, reason: Failure) -> Failure:
         """A path that could not be followed (a fault of ours)."""
-        _log.failure("a request to the Admin API failed", failure=reason)
+        _log.error("a request to the Admin API failed: {frames}", frames=frames_of(reason.value))
         if not self.startedWriting and not self._disconnected:
             body = _body("An unexpected error occurred")
             self.setResponseCode(500)

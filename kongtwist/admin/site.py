@@ -11,6 +11,7 @@ from twisted.web.resource import Resource
 from ..entities import Entity
 from .config import Declarations
 from .gate import Gate
+from .masking import PathMask
 from .node import NodeFacts, Plugins, Root, fixed_paths
 from .openapi import OpenAPI
 from .rows import CollectionResource
@@ -40,6 +41,7 @@ class _Api:
             self.added_headers |= {"server"}
         if "latency_tokens" in self.added_headers:
             self.added_headers |= {"x-kong-admin-latency"}
+        self.shown_path = PathMask(registry)
         self.special = Special(self)
 
     def configuration_hash(self) -> str:

@@ -16,6 +16,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from .. import KONG_VERSION
 from ..entities import EntityError
+from .masking import frames_of
 
 __all__ = ["Branch", "Call", "JSONResource", "Missing", "Refused", "Reply", "Verdict", "fields_of", "not_found", "walk"]
 
@@ -155,8 +156,9 @@ class JSONResource(Resource):
             reply = Reply(error.status, error.body())
         except CancelledError:
             raise
-        except Exception:  # noqa: BLE001 - answered 500 and logged
-            _log.failure("{method} {uri} failed", method=call.method, uri=request.path)
+        except Exception as error:  # noqa: BLE001 - answered 500 and logged
+            path = self.site.shown_path(request.path).decode("latin-1")
+            _log.error("{method} {path} failed: {frames}", method=call.method, path=path, frames=frames_of(error))
             reply = Reply(500, {"message": "An unexpected error occurred"})
         if not request._disconnected and not request.finished:
             self._send(call, reply, began)

@@ -176,8 +176,13 @@ class AccessLog:
             values = (peer.encode(), self._now(), line, status, sent, request_id)
             self._append(b'%b - - [%b] "%b" %d %d "-" "-" kong_request_id: "%b"\n' % values)
 
-    def log_request(self, request: Any) -> None:
-        """Write the line of a twisted.web request (Admin and Status APIs)."""
+    def log_request(self, request: Any, target: bytes | None = None) -> None:
+        """Write the line of a twisted.web request (Admin and Status APIs).
+
+        Args:
+            request: it.
+            target: its target as it may be shown, when that is not as it came.
+        """
         if not self.enabled:
             return
         address = request.getClientAddress()
@@ -193,7 +198,7 @@ class AccessLog:
                 b"-" if authorization is None else _basic_user(authorization),
                 self._now(),
                 escape(request.method),
-                self._written(request.uri),
+                self._written(request.uri if target is None else target),
                 escape(request.clientproto),
                 499 if request._disconnected and not request.startedWriting else request.code,
                 request.sentLength,

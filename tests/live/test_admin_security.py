@@ -312,6 +312,49 @@ class ExposureTests(LiveTestCase):
             request(gateway.admin_port, "GET", "/")
 
 
+class SecretsTests(LiveTestCase):
+    """What must stand in no log, whatever goes wrong with it."""
+
+    def test_no_secret_in_a_log(self) -> None:
+        """Private keys, API keys and passwords: sent well, sent wrongly, sent twice, in bodies, paths and query strings."""
+        gateway = self.gateway({"log_level": "debug"})
+        signed = authority().sign("a.example")
+        lines = signed.key_pem.splitlines()
+        key, password = "s3cret-api-key-0123456789", "s3cret-password-9876"
+        gateway.create("/consumers", username="bob")
+        gateway.create("/certificates", cert=signed.pem, key=signed.key_pem)
+        gateway.create("/consumers/bob/key-auth", key=key)
+        twice = gateway.admin("POST", "/consumers/bob/key-auth", json={"key": key})
+        self.assertEqual(twice.status, 409)
+        for path, body in (
+            ("/certificates", {"cert": "none", "key": signed.key_pem}),
+            ("/certificates", {"cert": signed.pem, "key": signed.key_pem[:-60]}),
+            ("/certificates", {"cert": signed.pem, "key": [signed.key_pem]}),
+            ("/services", {"name": password, "host": "h", "path": signed.key_pem}),
+            ("/plugins", {"name": "rate-limiting", "config": {"redis": {"password": [password]}}}),
+            ("/consumers/bob/key-auth", {"key": [key], "unknown": key}),
+        ):
+            self.assertEqual(gateway.admin("POST", path, json=body).status, 400, (path, body))
+            gateway.admin("POST", path, form={name: str(value) for name, value in body.items()})
+            gateway.admin(
+                "POST", path, body=json.dumps(body).encode()[:-3], headers={"Content-Type": "application/json"}
+            )
+        for method in ("GET", "PATCH", "DELETE"):
+            for path in (
+                f"/key-auths/{key}",
+                f"/consumers/bob/key-auth/{key}",
+                f"/consumers?apikey={key}",
+                f"/?key={key}",
+            ):
+                gateway.admin(method, path, headers={"Referer": f"http://console.example/?token={password}"})
+        self.assertEqual(gateway.stop(), 0)
+        logs = os.path.join(gateway.prefix, "logs")
+        report = gateway.report() + "".join(gateway.log(name) for name in os.listdir(logs))
+        self.assertIn("POST /certificates", report)
+        for secret in (key, password, *lines[1:-1]):
+            self.assertNotIn(secret, report)
+
+
 class HeadersTests(LiveTestCase):
     """The property ``headers`` on Admin answers."""
 
