@@ -95,15 +95,15 @@ def _finite(text: str) -> float:
 
 
 def _pairs(raw: bytes) -> list[tuple[str, str | None]]:
-    text = raw.decode("utf-8", "replace")
+    text = raw.decode("utf-8")
     found: list[tuple[str, str | None]] = []
     for part in text.split("&"):
         if not part:
             continue
         if "=" in part:
-            found.extend(parse_qsl(part, keep_blank_values=True))
+            found.extend(parse_qsl(part, keep_blank_values=True, errors="strict"))
         else:
-            found.extend((name, None) for name, _ in parse_qsl(part + "=", keep_blank_values=True))
+            found.extend((name, None) for name, _ in parse_qsl(part + "=", keep_blank_values=True, errors="strict"))
     return found
 
 
@@ -126,5 +126,5 @@ def _multipart(kind: str, raw: bytes, entity: Entity | None, stored: Row | None)
         if part.get_content_type() == "application/json":
             whole[name] = _value(data)
         else:
-            pairs.append((name, data.decode("utf-8", "replace")))
+            pairs.append((name, data.decode("utf-8")))
     return _typed(pairs, entity, stored) | whole

@@ -21,7 +21,8 @@ _DOTTED = re.compile(r"[0-9.]+\Z")
 _HEADER = re.compile(r"[A-Za-z0-9_-]+\Z")
 _COOKIE = re.compile(r"[^\x00-\x20\x7f()<>@,;:\\\"/?={}\[\]]+\Z")
 _NAME = re.compile(r"[A-Za-z0-9._~\u0080-\U0010ffff-]*\Z")
-_TAG = re.compile(r"[\x20-\x2b\x2d-\x2e\x30-\x7e\u0080-\U0010ffff]+\Z")
+_TAG = re.compile(r"[\x20-\x2b\x2d-\x2e\x30-\x7e\u0080-\ud7ff\ue000-\U0010ffff]+\Z")
+_NO_UTF8 = re.compile(r"[\ud800-\udfff]")
 _PATH = re.compile(r"[A-Za-z0-9._~/%:@!$&'()*+,;=-]*\Z")
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2}).{0,2}", re.DOTALL)
 
@@ -152,6 +153,10 @@ def cookie_name(value: str) -> str | None:
 
 def utf8_name(value: str) -> str | None:
     """An entity's name: ASCII letters, digits and a few marks, or anything beyond ASCII."""
+    wrong = _NO_UTF8.search(value)
+    if wrong is not None:  # half a surrogate pair: what is left of bytes that were no UTF-8
+        position = len(value[: wrong.start()].encode()) + 1
+        return f"invalid utf-8 character sequence detected at position {position}"
     if _NAME.match(value):
         return None
     return f"invalid value '{value}': the only accepted ascii characters are alphanumerics or ., -, _, and ~"
