@@ -6,16 +6,16 @@ stronger than the file, what is given on the command line stronger than both. Na
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, NoReturn
+from typing import Any
 
 from .conf_admin import origin_of
 from .conf_kinds import KNOWN, ConfError, Listen, Property, items
 from .conf_properties import Properties, properties
+from .entities.references import environment_secret, parse_reference
 
 __all__ = ["SEARCHED", "Conf", "ConfError", "Listen", "differences", "load", "reloaded"]
 
@@ -36,8 +36,6 @@ _PROTECTING = frozenset({
 _SECRET = re.compile(r"_password$|_cert_key$|^proxy_server$|^declarative_config_string$|_token$")
 """Names of properties whose values are never shown."""
 
-_VAULT = re.compile(r"\{vault://([^/}?]+)/([^/}?]*)(?:/([^}?]*))?(?:\?[^}]*)?\}")
-
 
 class Conf(Properties):
     """A configuration: each property's typed value is an attribute of its name.
@@ -54,6 +52,8 @@ class Conf(Properties):
         self.source = source  #: path of the file that was read, or None
         self.given = dict(texts or {})  #: what was set: property name -> text
         self.warnings: list[str] = []  #: sentences for the log
+        self.references: dict[str, str] = {}  #: property name -> text with references, of those that had some
+        self.vault_env_prefix = ""  #: put before the names of ``{vault://env/...}``
         problems: list[str] = []
         for name, each in properties().items():
             text = self.given.get(name) or each.default
@@ -72,15 +72,17 @@ class Conf(Properties):
         return os.path.join(self.prefix, name)
 
     def shown(self) -> dict[str, Any]:
-        """All properties as the Admin API's ``GET /`` shows them: plain JSON values, secrets masked."""
+        """All properties as the Admin API's ``GET /`` shows them, under their other names too: plain JSON values, secrets
+        masked, references as they were written."""
         found: dict[str, Any] = {}
-        for name in properties():
-            value = getattr(self, name)
+        for name, declaration in properties().items():
+            value = self.references.get(name, getattr(self, name))
             if isinstance(value, list):
                 value = [each.text if isinstance(each, Listen) else each for each in value]
             elif isinstance(value, tuple):
                 value = list(value)
-            found[name] = "******" if value and _SECRET.search(name) else value
+            shown = "******" if value and _SECRET.search(name) else value
+            found.update(dict.fromkeys((name, *declaration.aliases), shown))
         return found
 
     @property
@@ -184,10 +186,13 @@ def load(
     for layer in (*layers, overrides or {}):
         _merge(layer, names, texts, others)
     problems += _refused_directives(others)
-    _resolve_references(texts, others, environ, problems)
+    references = {name: text for name, text in texts.items() if "{vault://" in text}
+    prefix = others.get("vault_env_prefix", environ.get("KONG_VAULT_ENV_PREFIX", ""))
+    _resolve_references(texts, prefix, environ, problems)
     if problems:
         raise ConfError(*problems, *_remaining_problems(texts, source))
     conf = Conf(texts, source)
+    conf.references, conf.vault_env_prefix = references, prefix
     conf.warnings += _warnings(conf, others)
     return conf
 
@@ -296,12 +301,9 @@ def _differs(declaration: Property[Any], text: str) -> bool:
 # -- references ------------------------------------------------------------------------------------------------------
 
 
-def _resolve_references(
-    texts: dict[str, str], others: Mapping[str, str], environ: Mapping[str, str], problems: list[str]
-) -> None:
+def _resolve_references(texts: dict[str, str], prefix: str, environ: Mapping[str, str], problems: list[str]) -> None:
     """Put the values of ``{vault://env/NAME}`` and ``{vault://env/NAME/KEY}`` in, for each member of a list; other vaults
     are not built."""
-    prefix = others.get("vault_env_prefix", environ.get("KONG_VAULT_ENV_PREFIX", ""))
     for name, text in texts.items():
         if "{vault://" not in text:
             continue
@@ -318,30 +320,11 @@ def _resolve_references(
         texts[name] = ",".join(parts)
 
 
-def _dereference(reference: str, prefix: str, environ: Mapping[str, str]) -> str:
-    match = _VAULT.fullmatch(reference)
-    if match is None or match[1] != "env":
+def _dereference(text: str, prefix: str, environ: Mapping[str, str]) -> str:
+    reference = parse_reference(text)
+    if reference.vault != "env":
         raise ValueError("only {vault://env/NAME} is built yet")
-    variable = (prefix + match[2]).upper().replace("-", "_")
-    value = environ.get(variable)
-    if value is None:
-        raise ValueError(f"there is no environment variable {variable}")
-    if not match[3]:
-        return value
-    return _member(value, match[3], variable)
-
-
-def _member(value: str, key: str, variable: str) -> str:
-    def refuse() -> NoReturn:
-        raise ValueError(f"environment variable {variable} is no JSON object with a text '{key}'")
-
-    try:
-        found = json.loads(value)
-    except ValueError:
-        refuse()
-    if not isinstance(found, dict) or not isinstance(found.get(key), str):
-        refuse()
-    return str(found[key])
+    return environment_secret(reference, {"prefix": prefix}, environ)
 
 
 # -- reload ----------------------------------------------------------------------------------------------------------
@@ -358,4 +341,8 @@ def reloaded(old: Conf, new: Conf) -> Conf:
     live = {name for name, each in properties().items() if each.live}
     texts = {name: text for name, text in old.given.items() if name not in live}
     texts |= {name: text for name, text in new.given.items() if name in live}
-    return Conf(texts, new.source)
+    conf = Conf(texts, new.source)
+    conf.references = {name: text for name, text in old.references.items() if name not in live}
+    conf.references |= {name: text for name, text in new.references.items() if name in live}
+    conf.vault_env_prefix = old.vault_env_prefix
+    return conf

@@ -28,6 +28,7 @@ from .dataplane import DataPlane, Faults
 from .declaring import Declaring
 from .demo import Demo
 from .entities import registry
+from .entities.vault_entity import ENV_VAULT, environment_vault
 from .listeners import DescriptorRoom, Opened, raise_descriptor_limit
 from .node import Workers, begin_message, sockets_of
 from .observability.counters import LocalCounters, SharedCounters
@@ -205,6 +206,9 @@ class Gateway(MultiService):
             notice(_log, "{line}", line=line)
 
     def _whole(self, dataset: Any) -> Any:
+        """Stored rows, and beside them those that never are: the demo's, and ``vault_env_prefix`` as a vault."""
+        if self.conf.vault_env_prefix:
+            dataset = overlaid(dataset, {"vaults": {ENV_VAULT: environment_vault(self.conf.vault_env_prefix)}})
         return dataset if self.demo is None else overlaid(dataset, self.demo.overlay())
 
     def _listen_status(self) -> None:

@@ -8,7 +8,6 @@ No sentence ever holds a secret: it names the field, the reference and the envir
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -17,14 +16,14 @@ from ..entities.certificate_entities import CERTIFICATES
 from ..entities.checks import run_checks
 from ..entities.errors import summary
 from ..entities.key_entities import KEYS
-from ..entities.references import Reference, is_reference, parse_reference
+from ..entities.references import SecretMissing, environment_secret, is_reference, parse_reference
 from ..entities.schema import Array, Field, Map, Record
 
 if TYPE_CHECKING:
     from .exchange import Row
     from .plugin import Plugin
 
-__all__ = ["SecretMissing", "Secrets", "Unusable", "environment_secret"]
+__all__ = ["Secrets", "Unusable"]
 
 ENV = "env"
 """The kind of vault that is always there, under its own name."""
@@ -36,40 +35,8 @@ _Shape = dict[str, Any]
 """Where references may be: member name -> its field, or the shape of what is inside it."""
 
 
-class SecretMissing(ValueError):
-    """A reference stands for nothing; the text is the rest of a sentence."""
-
-
 class Unusable(ValueError):
     """A row that cannot be used because of a reference; the text is a sentence."""
-
-
-def environment_secret(reference: Reference, config: Mapping[str, Any], environ: Mapping[str, str]) -> str:
-    """A secret of the vault ``env``: an environment variable, or a member of the JSON object that it holds.
-
-    Args:
-        reference: what is wanted.
-        config: the vault's configuration; the reference's own options are stronger.
-        environ: the environment.
-
-    Raises:
-        SecretMissing: there is no such variable or member.
-    """
-    prefix = dict(reference.options).get("prefix", config.get("prefix")) or ""
-    variable = (prefix + reference.name).upper().replace("-", "_")
-    value = environ.get(variable)
-    if value is None:
-        raise SecretMissing(f"there is no environment variable {variable}")
-    if reference.member is None:
-        return value
-    try:
-        found = json.loads(value)
-    except (ValueError, RecursionError):
-        found = None
-    member = found.get(reference.member) if isinstance(found, dict) else None
-    if isinstance(member, bool) or not isinstance(member, str | int | float):
-        raise SecretMissing(f"environment variable {variable} is no JSON object with a text '{reference.member}'")
-    return str(member)
 
 
 class Secrets:

@@ -6,11 +6,13 @@ looked up where the field is used (`kongtwist.core.vault`).
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-__all__ = ["Reference", "is_reference", "parse_reference"]
+__all__ = ["Reference", "SecretMissing", "environment_secret", "is_reference", "parse_reference"]
 
 _BEGIN, _END = "{vault://", "}"
 
@@ -52,3 +54,35 @@ def parse_reference(text: str) -> Reference:
         tuple(parse_qsl(parts.query, keep_blank_values=True)),
         int(parts.fragment) if parts.fragment else None,
     )
+
+
+class SecretMissing(ValueError):
+    """A reference stands for nothing; the text is the rest of a sentence."""
+
+
+def environment_secret(reference: Reference, config: Mapping[str, Any], environ: Mapping[str, str]) -> str:
+    """A secret of the vault ``env``: an environment variable, or a member of the JSON object that it holds.
+
+    Args:
+        reference: what is wanted.
+        config: the vault's configuration; the reference's own options are stronger.
+        environ: the environment.
+
+    Raises:
+        SecretMissing: there is no such variable or member.
+    """
+    prefix = dict(reference.options).get("prefix", config.get("prefix")) or ""
+    variable = (prefix + reference.name).upper().replace("-", "_")
+    value = environ.get(variable)
+    if value is None:
+        raise SecretMissing(f"there is no environment variable {variable}")
+    if reference.member is None:
+        return value
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        found = None
+    member = found.get(reference.member) if isinstance(found, dict) else None
+    if isinstance(member, bool) or not isinstance(member, str | int | float):
+        raise SecretMissing(f"environment variable {variable} is no JSON object with a text '{reference.member}'")
+    return str(member)

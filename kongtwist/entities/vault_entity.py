@@ -8,7 +8,7 @@ from . import typedefs as rule
 from .entity import Config, Entity, Subschema
 from .schema import Any_, Field, String, Uuid
 
-__all__ = ["KINDS", "VAULTS", "describe_vault"]
+__all__ = ["ENV_VAULT", "KINDS", "VAULTS", "describe_vault", "environment_vault"]
 
 KINDS: dict[str, dict[str, Field]] = {
     "env": {
@@ -50,6 +50,15 @@ VAULTS = Entity(
     text="A place secrets come from; fields that may be references name it by its prefix.",
     example={"prefix": "shop-secrets", "name": "env", "config": {"prefix": "SHOP_"}, "description": "Secrets of the shop"},
 )  # fmt: skip
+
+
+ENV_VAULT = "ffffffff-ffff-4fff-bfff-ffffffffffff"
+"""Id of the vault ``env`` where the configuration gives it a prefix; it is never stored."""
+
+
+def environment_vault(prefix: str) -> dict[str, Any]:
+    """The vault ``env`` with this prefix. No row that is stored can have its name."""
+    return {"id": ENV_VAULT, "prefix": "env", "name": "env", "config": {"prefix": prefix}}
 
 
 def describe_vault(name: str) -> dict[str, Any] | None:

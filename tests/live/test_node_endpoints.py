@@ -386,6 +386,18 @@ class SecretsTests(LiveTestCase):
         self.assertNotIn("-----BEGIN", gateway.log())
         self.assertNotIn(key.splitlines()[1], gateway.log())
 
+    def test_prefix_in_the_configuration(self) -> None:
+        """``vault_env_prefix`` holds for references to ``env``, in all processes, and is no vault that is listed."""
+        folder = self.folder()
+        default_pairs(folder)
+        certificate, key = (Path(folder, "ssl", f"default-rsa.{kind}").read_text() for kind in ("crt", "key"))
+        env = {"OWN_CERT": certificate, "OWN_KEY": key}
+        gateway = self.gateway({**TWO, "vault_env_prefix": "own_"}, env=env, tls=True)
+        gateway.create("/certificates", cert="{vault://env/cert}", key="{vault://env/key}", snis=["*"])
+        for _ in range(AT_ONCE):
+            self.assertEqual(self.shown(gateway, "any.example"), certificate)
+        self.assertEqual(gateway.admin("GET", "/vaults").json["data"], [])
+
     def test_kinds(self) -> None:
         """Only the kind env is there; the others are refused in Kong's words."""
         gateway = self.gateway()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.conf import Conf, ConfError, differences, load
+from kongtwist.conf import Conf, ConfError, differences, load, reloaded
 from kongtwist.conf_document import document
 from kongtwist.conf_kinds import KNOWN
 from kongtwist.conf_properties import properties
@@ -320,7 +320,23 @@ class ReferenceTests(ConfCase):
         self.assertEqual(self.read("sqlite_path = {vault://env/sql-path}", environ).sqlite_path, "x.db")
         self.assertEqual(self.read("log_level = {vault://env/both/level}", environ).log_level, "warn")
         conf = self.read("log_level = {vault://env/level}\nvault_env_prefix = p_", environ)
-        self.assertEqual((conf.log_level, conf.warnings), ("debug", []))
+        self.assertEqual((conf.log_level, conf.warnings, conf.vault_env_prefix), ("debug", [], "p_"))
+
+    def test_references_are_shown_as_written(self) -> None:
+        """Never what they stand for; of secrets not even the reference."""
+        environ = {"SQL_PATH": "x.db", "LEVEL": "warn", "PASSWORD": "geheim"}
+        text = "sqlite_path = {vault://env/sql-path}\nlog_level = {vault://env/level}\npg_password = {vault://env/password}"
+        conf = self.read(text, environ)
+        for each in (conf, reloaded(conf, self.read(text, environ))):
+            shown = each.shown()
+            self.assertEqual((each.log_level, shown["log_level"]), ("warn", "{vault://env/level}"))
+            self.assertEqual((each.sqlite_path, shown["sqlite_path"]), ("x.db", "{vault://env/sql-path}"))
+            self.assertEqual((each.pg_password, shown["pg_password"]), ("geheim", "******"))
+
+    def test_other_names_are_shown(self) -> None:
+        """Kong shows a property under each of its names."""
+        shown = self.read("nginx_worker_processes = 3").shown()
+        self.assertEqual((shown["nginx_worker_processes"], shown["nginx_main_worker_processes"]), (3, 3))
 
     def test_references_that_fail(self) -> None:
         """They are named with their property."""

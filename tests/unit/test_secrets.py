@@ -11,9 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from kongtwist.core.exchange import Answer, Exchange, Row
 from kongtwist.core.facilities import Facilities
 from kongtwist.core.plugin import Plugin
-from kongtwist.core.secrets import SecretMissing, Secrets, Unusable
+from kongtwist.core.secrets import Secrets, Unusable
 from kongtwist.core.snapshot import Snapshot
-from kongtwist.entities.references import parse_reference
+from kongtwist.entities.references import SecretMissing, parse_reference
 from kongtwist.entities.schema import Array, Map, Record, String
 from kongtwist.tls import default_pairs
 
