@@ -191,6 +191,7 @@ class Phase(Enum):
     HEAD = "the rest of a head"
     BODY = "the rest of a body"
     ANSWER = "our answer"
+    FETCH = "the client to take it"
 
 
 @implementer(IHalfCloseableProtocol)
@@ -201,7 +202,7 @@ class AdminChannel(HTTPChannel):
     requests: list[AdminRequest]
     _phase = Phase.IDLE
     _body_until = 0.0
-    _answer_until = 0.0
+    _fetched: Request | None = None  #: its answer is written and not yet taken
     _linger = False  #: stay for a moment after the answer: the client may still be sending
     _bears = False  #: the body is so small that it is read even if nobody wants it
     _over = False  #: nothing that comes is read any more
@@ -213,7 +214,6 @@ class AdminChannel(HTTPChannel):
         self.maxHeaders, self.totalHeadersSize, self.MAX_LENGTH = limits.fields, limits.head, limits.line
         super().connectionMade()  # sets the time of the first head
         if not self.site.admit(self):
-            self._over = True
             self.write(_closing_answer(503, b"Service Unavailable", "too many connections"))
             self.loseConnection()
 
@@ -225,8 +225,8 @@ class AdminChannel(HTTPChannel):
         """The client has said its last word; an answer that is under way still reaches it."""
         self.persistent = False
         if self._phase is not Phase.ANSWER or self._over:
-            self._over, self._linger = True, False
-            super().loseConnection()  # what is written already is sent first
+            self._linger = False
+            self.loseConnection()  # what is written already is sent first
 
     def writeConnectionLost(self) -> None:
         """We have said ours."""
@@ -250,9 +250,8 @@ class AdminChannel(HTTPChannel):
         self.persistent = False
         if self.requests:
             return True
-        self._over = True
-        self.setTimeout(self.site.limits.lingering)
         self.loseConnection()
+        self.setTimeout(self.site.limits.lingering)
         return False
 
     def abort(self) -> None:
@@ -262,10 +261,8 @@ class AdminChannel(HTTPChannel):
 
     def timeoutConnection(self) -> None:
         """What was waited for has not come."""
-        if self._over:
+        if self._over or self._phase is Phase.FETCH:
             self.abort()
-        elif self._waitingForTransport and self._phase is Phase.IDLE and self._now() < self._answer_until:
-            self.setTimeout(max(0.1, self._answer_until - self._now()))  # the last answer is still being fetched
         elif self.idle:
             self.leave()
         else:
@@ -353,18 +350,29 @@ class AdminChannel(HTTPChannel):
         super().allContentReceived()
 
     def requestDone(self, request: Request) -> None:
-        """An answer is written."""
-        limits = self.site.limits
+        """An answer is written. The next request waits until the client has taken it: else answers would pile up here."""
+        if self._waitingForTransport and self.persistent:
+            self._phase, self._fetched = Phase.FETCH, request
+            self.setTimeout(PATIENCE * self.site.limits.send_timeout)
+            return
         self._phase = Phase.IDLE
-        self._answer_until = self._now() + PATIENCE * limits.send_timeout
-        self._savedTimeOut = limits.keepalive_timeout or limits.head_timeout
+        self._savedTimeOut = self.site.limits.keepalive_timeout or self.site.limits.head_timeout
         super().requestDone(request)
+
+    def resumeProducing(self) -> None:
+        """What was written is on its way."""
+        super().resumeProducing()
+        fetched, self._fetched = self._fetched, None
+        if fetched is not None:
+            self.requestDone(fetched)
 
     # -- ending --------------------------------------------------------------------------------------------------------
 
     def loseConnection(self) -> None:
         """Close; after an early answer only our half, and the other in a moment, for a reset would take the answer back."""
         if not self._linger:
+            self._over = True
+            self.setTimeout(PATIENCE * self.site.limits.send_timeout)  # what is written is still to be taken
             super().loseConnection()
             return
         self._linger, self._over = False, True

@@ -15,6 +15,15 @@ from tests.live.support import PATIENCE, GatewayProcess, LiveTestCase, request, 
 JSON = {"Content-Type": "application/json"}
 
 
+ENDED = (7, 8)
+"""States of a TCP connection that the other side has reset (CLOSE) or closed (CLOSE_WAIT), from linux/tcp_states.h."""
+
+
+def tcp_state(sock: socket.socket) -> int:
+    """What the system knows of a connection without reading from it."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+
+
 class Client:
     """A connection that sends bytes as they are and reads answers one after the other."""
 
@@ -341,6 +350,38 @@ class OrderTests(DoorCase):
         self.assertEqual(names, [f"s{number:03}" for number in range(100)])
         client.send(head("DELETE", "/services/s000") + head("GET", "/services/s000") + head("GET", "/services/s001"))
         self.assertEqual([client.answer("DELETE")[0], client.answer()[0], client.answer()[0]], [204, 404, 200])
+
+    def test_slow_reader(self) -> None:
+        """Who asks for much and reads nothing is answered as far as the sockets hold it; who reads later gets all of it."""
+        gateway, asked = self.gateway(), 100
+        gateway.create("/services", name="s", host="h", tags=[f"tag-{'x' * 90}-{number}" for number in range(5000)])
+        client = self.connect(gateway).send(head("GET", "/services") * asked)
+
+        def answered() -> int:
+            return sum('"GET /services HTTP' in line for line in gateway.log("admin_access.log").splitlines())
+
+        wait_until(answered, "the first answer in the log")
+        for _ in range(20):
+            self.assertEqual(gateway.admin("GET", "/status").status, 200)
+        self.assertLess(answered(), asked)
+        for _ in range(asked):
+            self.assertEqual(client.answer()[2]["data"][0]["name"], "s")
+        client.send(head("GET", "/status"))
+        self.assertEqual(client.answer()[0], 200)
+
+    def test_reader_that_never_comes(self) -> None:
+        """An answer that nobody fetches does not stay for ever, whether or not it is the connection's last."""
+        gateway = self.gateway({"nginx_http_send_timeout": "100ms"})
+        tags = [f"tag-{'x' * 90}-{number}" for number in range(5000)]
+        for number in range(20):  # a list of 10 MB: more than the sockets hold
+            gateway.create("/services", name=f"s{number}", host="h", tags=tags)
+        clients = [
+            self.connect(gateway).send(head("GET", "/services", {"Connection": "keep-alive"}) * 3),
+            self.connect(gateway).send(head("GET", "/services", {"Connection": "close"})),
+        ]
+        for client in clients:
+            wait_until(lambda client=client: tcp_state(client.socket) in ENDED, "the gateway to let go")  # type: ignore[misc]
+        self.assertEqual(gateway.admin("GET", "/status").status, 200)
 
     def test_smuggling(self) -> None:
         """What stands behind a refused head or body is no request."""
