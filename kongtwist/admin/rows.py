@@ -43,10 +43,24 @@ class _EntityResource(JSONResource):
         self.entity = entity
 
     async def _answer(self, call: Call) -> Reply:
+        shared, reads = self.site.storage.shared, call.method in ("GET", "HEAD", "OPTIONS")
         try:
-            return await super()._answer(call)
+            if shared and not reads:
+                await self.site.storage.refresh()  # what another node has acknowledged must be found
+            reply = await super()._answer(call)
+            if shared and reads and reply.status == 404 and await self._refreshed():
+                reply = await super()._answer(call)
         except BadBody as bad:
             return bad.reply
+        return reply
+
+    async def _refreshed(self) -> bool:
+        """Whether other nodes have written something that was not here yet. Reads go on without the database."""
+        try:
+            found: bool = await self.site.storage.refresh()
+        except EntityError:
+            return False
+        return found
 
     def shown(self, row: Row) -> Row:
         shown: Row = self.site.special.shown(self.entity, row)

@@ -42,8 +42,10 @@ class Storage(Protocol):
     """A back end. All awaitables fail with `kongtwist.entities.EntityError` where the contract refuses."""
 
     kind: str
-    """``sqlite`` or ``off``, as the property ``database``."""
+    """``sqlite``, ``postgres`` or ``off``, as the property ``database``."""
     writable: bool
+    shared: bool
+    """Whether other nodes write too: what is here may be a moment old."""
 
     def open(self) -> Awaitable[None]:
         """Make ready: migrate, read everything. Raises StorageError with one sentence for the operator."""
@@ -55,6 +57,10 @@ class Storage(Protocol):
 
     def reachable(self) -> bool:
         """Whether writes can be made durable now."""
+        ...
+
+    def refresh(self) -> Awaitable[bool]:
+        """Bring in what other nodes have written until now; whether there was something."""
         ...
 
     def load(self) -> Dataset:

@@ -19,7 +19,7 @@ __all__ = ["BaseStorage", "Behind", "StorageError", "difference", "whole"]
 
 _log = Logger()
 
-BATCH = 64
+BATCH = 32
 """Writes that are planned and committed together at most: planning so many takes some milliseconds."""
 
 T = TypeVar("T")
@@ -108,6 +108,10 @@ class BaseStorage:
 
     def reachable(self) -> bool:
         return not self._closed
+
+    async def refresh(self) -> bool:
+        """Nobody else writes: there is nothing to bring in."""
+        return False
 
     # -- reading ---------------------------------------------------------------------------------------------------------
 

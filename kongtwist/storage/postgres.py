@@ -18,6 +18,7 @@ from uuid import uuid4
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ..core.storage import Change, Dataset
 from ..entities import Entity, EntityError
@@ -28,7 +29,7 @@ from .postgres_connection import Connection, Lost, PostgresSettings, Refused
 from .postgres_listen import BackOff, Listening
 from .postgres_migrations import state_of
 from .postgres_pool import PostgresPool
-from .postgres_rows import Gap, Loaded, News, Position, channel_of, commit, follow, load, trim, understood
+from .postgres_rows import Gap, Loaded, News, Position, channel_of, commit, follow, load, newest, trim, understood
 
 __all__ = ["PostgresStorage"]
 
@@ -91,6 +92,9 @@ class PostgresStorage(BaseStorage):
         self._trimmed = 0
         self._own_token = ""
         self._opened = self._looking = self._look_again = self._renewing = self._resuming = False
+        self._asking: list[Deferred[Position]] = []
+        self._asked = False
+        self._question: Deferred[None] | None = None
         self._renewal: Deferred[None] | None = None
         self._check: Deferred[None] | None = None
         self._polling: Any = None
@@ -143,6 +147,43 @@ class PostgresStorage(BaseStorage):
         if self._away:
             raise EntityError.unavailable(self._away)
         return await super().write(plan)
+
+    async def refresh(self) -> bool:
+        """Bring in what other nodes have written until now; whether there was something. Raises EntityError: it is away."""
+        if self._away or self._closed:
+            raise EntityError.unavailable(self._away or "the gateway is stopping")
+        before = self._position
+        told: Deferred[Position] = Deferred()
+        self._asking.append(told)
+        if not self._asked:
+            self._asked = True
+            self._question = Deferred.fromCoroutine(self._ask())
+        state = await told
+        if state != self._position and state.token != self._own_token:  # the latter: a commit that is being answered
+            await self.write(_nothing)
+        return self._position != before
+
+    async def _ask(self) -> None:
+        """Ask for the newest state, once for all who began to wait before the question was sent."""
+        try:
+            while self._asking:
+                waiting, self._asking = self._asking, []
+                answer: Position | Failure
+                try:
+                    answer = await self.pool.run(newest)
+                except CancelledError:
+                    raise
+                except StorageError as failed:
+                    if isinstance(failed, Lost):
+                        self._lose(str(failed))
+                    answer = Failure(EntityError.unavailable(str(failed)))
+                except Exception as failed:  # noqa: BLE001 - nobody may be left without an answer
+                    _log.failure("the newest state could not be asked for")
+                    answer = Failure(failed)
+                for each in waiting:
+                    each.callback(answer)  # a Failure fails it
+        finally:
+            self._asked = False
 
     async def expire(self) -> int:
         """Delete rows whose time to live is over; how many. Without the database they wait: they are not served."""
@@ -208,14 +249,14 @@ class PostgresStorage(BaseStorage):
     def _changes_of(self, news: News) -> Sequence[Change]:
         """What others' writes mean here, one resting on the other; entities that this node does not have are left out."""
         found: list[Change] = []
-        newest: dict[tuple[str, str], Any] = {}
+        latest: dict[tuple[str, str], Any] = {}
         for entity, key, row in news.written:
             kind = self.registry.get(entity)
             if kind is None or not kind.stored:
                 continue
-            old = newest[entity, key] if (entity, key) in newest else self._ledger.get(entity, key)
+            old = latest[entity, key] if (entity, key) in latest else self._ledger.get(entity, key)
             if row is not None or old is not None:
-                newest[entity, key] = row
+                latest[entity, key] = row
                 op = "delete" if row is None else "create" if old is None else "update"
                 found.append(Change(op, entity, row, old))
         return found

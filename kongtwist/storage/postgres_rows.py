@@ -24,7 +24,19 @@ from ..entities.schema import Row
 from .base import StorageError, whole
 from .postgres_connection import Connection
 
-__all__ = ["Gap", "Loaded", "News", "Position", "channel_of", "commit", "follow", "load", "trim", "understood"]
+__all__ = [
+    "Gap",
+    "Loaded",
+    "News",
+    "Position",
+    "channel_of",
+    "commit",
+    "follow",
+    "load",
+    "newest",
+    "trim",
+    "understood",
+]
 
 
 class Position(NamedTuple):
@@ -143,6 +155,18 @@ def follow(connection: Connection, known: Position) -> News | None:
     return News(Position(*found[-1][:2]), written)
 
 
+def newest(connection: Connection) -> Position:
+    """The state of the database."""
+    found = connection.execute("SELECT sequence, token FROM kongtwist_state")
+    if not found:
+        raise _without_state(connection)
+    return Position(*found[0])
+
+
+def _without_state(connection: Connection) -> StorageError:
+    return StorageError(f"{connection.settings.where} has lost the line in kongtwist_state; restore a backup")
+
+
 def load(connection: Connection, seconds: float) -> Loaded:
     """All rows, as text, and the state they are of."""
     connection.limit(seconds)
@@ -153,7 +177,7 @@ def load(connection: Connection, seconds: float) -> Loaded:
     )
     connection.limit(connection.settings.timeout)
     if not found:
-        raise StorageError(f"{connection.settings.where} has lost the line in kongtwist_state; restore a backup")
+        raise _without_state(connection)
     return Loaded(Position(*found[0][:2]), [(entity, key, text) for _, _, entity, key, text in found])
 
 

@@ -169,6 +169,26 @@ class SharingTests(PostgresTestCase):
         await self.storage.delete("services", free["id"])
         await other.insert("services", {"name": "a", "host": "h"})
 
+    async def test_refreshing(self) -> None:
+        """Who asks has what others wrote until then; many who ask at once ask the server but a few times."""
+        other = await self.deaf_node()
+        self.assertFalse(await other.refresh())
+        row = await self.storage.insert("services", {"name": "a", "host": "h"})
+        self.assertIsNone(other.get("services", row["id"]))
+        self.assertTrue(await other.refresh())
+        self.assertEqual(other.get("services", row["id"]), row)
+        asked: list[int] = []
+        run = other.pool.run
+
+        async def counted(*values: Any) -> Any:
+            asked.append(1)
+            return await run(*values)
+
+        self.patch(other.pool, "run", counted)
+        found = await gatherResults(self.begin(*(other.refresh() for _ in range(50))))
+        self.assertEqual(set(found), {False})
+        self.assertLess(len(asked), 5)
+
     async def deaf_node(self, **settings: Any) -> PostgresStorage:
         """A node that nobody tells of changes."""
         storage = await self.node(**{"poll": NEVER, **settings})
@@ -421,6 +441,7 @@ class FreezeTests(PostgresTestCase):
         await self.until(lambda: not self.storage.reachable() and not other.reachable(), "the loss")
         error = await self.refusal(self.storage.update("services", row["id"], {"name": "b"}))
         self.assertEqual((error.status, error.code), (503, 8))
+        self.assertEqual((await self.refusal(other.refresh())).status, 503)
         self.assertEqual(await other.expire(), 0)
         self.assertEqual(self.storage.page("services", 5).rows, [row])
         self.database.start()
