@@ -153,6 +153,7 @@ class NodeService(Service):
         self._conf = conf
         self._prefix = prefix
         self._opened = opened
+        self._held: list[Opened] = []
         self.error_log = error_log
         self._overrides = overrides
         self._forced: Deferred[None] = Deferred()
@@ -180,8 +181,12 @@ class NodeService(Service):
     def stopService(self) -> Deferred[None]:
         """Stop the gateway gracefully: within ``nginx_main_worker_shutdown_timeout``, or at once when forced."""
         super().stopService()
+        workers = self.gateway.workers is not None
+        # Those of workers the gateway shuts itself, by their numbers: these must not be anybody else's by then.
+        self._held = [each for each in self._opened if workers and each.name == "proxy_listen"]
         for each in self._opened:  # the gateway stops its own duplicates; nobody new is to wait in a backlog
-            each.close()
+            if each not in self._held:
+                each.close()
         stopped = maybeDeferred(self.gateway.stopService).addErrback(self._complain)
         # The gateway keeps to its deadline itself; this is for one that cannot.
         self._late = self._reactor.callLater(self._conf.nginx_main_worker_shutdown_timeout + ABORT_SECONDS, self._force)
@@ -195,6 +200,8 @@ class NodeService(Service):
         """The gateway has stopped (0), or has not even when forced to (1)."""
         if self._late.active():
             self._late.cancel()
+        for each in self._held:
+            each.close()
         self._prefix.release()
         self._duties.uninstall()
         notice(_log, "stopped")

@@ -92,11 +92,18 @@ def _certificates(pem: str) -> list[crypto.X509]:
 
 @implementer(IOpenSSLClientConnectionCreator)
 class ClientConnections:
-    """Makes the TLS half of connections that share their facts."""
+    """Makes the TLS half of connections that share their facts.
+
+    Raises:
+        OpenSSL.SSL.Error: our certificate or key is unusable.
+    """
 
     def __init__(self, facts: TLSFacts) -> None:
         name = facts.name
-        self._context = _context(facts)
+        try:
+            self._context = _context(facts)
+        except crypto.Error as error:
+            raise SSL.Error("no certificate and key in PEM form") from error
         # RFC 6066 3: no literal addresses as server names.
         self._server_name = None if is_address(name) else name.encode("ascii" if name.isascii() else "idna")
 

@@ -230,7 +230,13 @@ class ReadinessTests(LiveTestCase):
 
     def test_stopping(self) -> None:
         """While a stop waits for requests the node is not ready, and says so until the last of them is over."""
-        gateway = self.monitored({"nginx_main_worker_shutdown_timeout": f"{PATIENCE:g}s"})
+        for workers in (1, 2):
+            self.stop_slowly(
+                {"nginx_main_worker_shutdown_timeout": f"{PATIENCE:g}s", "nginx_worker_processes": workers}
+            )
+
+    def stop_slowly(self, conf: Mapping[str, object]) -> None:
+        gateway = self.monitored(conf)
         silent = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(silent.close)
         gateway.route("/slow", f"http://127.0.0.1:{silent.getsockname()[1]}", "slow")
@@ -243,10 +249,18 @@ class ReadinessTests(LiveTestCase):
         assert gateway.process is not None
         gateway.process.signal(signal.SIGTERM)
         wait_until(lambda: self.ready(gateway) == (503, "draining"), "draining")
+
+        def refused() -> bool:
+            with socket.socket() as late:
+                return late.connect_ex(("127.0.0.1", gateway.proxy_port)) != 0
+
+        wait_until(refused, "new connections are refused")
+        self.assertEqual(self.ready(gateway), (503, "draining"))
         upstream.recv(65536)
         upstream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         self.assertTrue(client.recv(65536).startswith(b"HTTP/1.1 200"))
         self.assertEqual(gateway.process.wait(), 0)
+        self.assertNotIn("Traceback", gateway.log())
 
     def test_a_worker_that_dies(self) -> None:
         """The node is ready again when its successor accepts connections."""
@@ -385,6 +399,18 @@ class SecretsTests(LiveTestCase):
         gateway.admin("DELETE", f"/vaults/{vault['id']}")
         self.assertNotIn("-----BEGIN", gateway.log())
         self.assertNotIn(key.splitlines()[1], gateway.log())
+
+    def test_certificate_for_an_upstream(self) -> None:
+        """Without what its reference stands for nothing is sent to the upstream, and the log says why in one line."""
+        gateway = self.gateway()
+        row = gateway.create("/certificates", cert="{vault://env/none}", key="{vault://env/none}")
+        own = {"client_certificate": {"id": row["id"]}}
+        service = gateway.create("/services", url=f"https://127.0.0.1:{gateway.admin_port}", **own)
+        gateway.create(f"/services/{service['id']}/routes", paths=["/tls"])
+        self.assertEqual(gateway.get("/tls").status, 502)
+        self.assertIn("there is no environment variable NONE; it cannot be empty", gateway.log())
+        self.assertRegex(gateway.log(), r"\[error\] .* the client certificate for 127.0.0.1 is unusable")
+        self.assertNotIn("Traceback", gateway.log())
 
     def test_prefix_in_the_configuration(self) -> None:
         """``vault_env_prefix`` holds for references to ``env``, in all processes, and is no vault that is listed."""
