@@ -304,9 +304,13 @@ class ParentResource(_EntityResource):
         data = read_body(call, self.entity)
         if parent is not None:
             return await self.done(200, await self.site.special.upsert(self.entity, {"id": parent["id"]}, data))
-        created = await self.site.special.insert(self.entity, data)
-        await self.site.storage.update(self.child.name, child["id"], {self.field: {"id": created["id"]}})
-        return await self.done(200, created)
+
+        def work(several: Any) -> Row:
+            created: Row = self.site.special.insert_in(several, self.entity, data)
+            several.update(self.child.name, child["id"], {self.field: {"id": created["id"]}})
+            return created
+
+        return await self.done(200, await self.site.storage.together(work))
 
     async def _delete(self, call: Call) -> Reply:
         return not_found() if self._rows()[1] is None else Reply(405, {"message": "Method not allowed"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -88,12 +88,20 @@ class Special:
 
     async def insert(self, entity: Entity, data: Mapping[str, Any]) -> Row:
         """Create a row and what comes with it."""
+        if entity.name != "certificates":
+            self._check_plugin(entity, data)
+            return await self._stored(self.site.storage.insert(entity.name, data))
+        return await self._together(lambda several: self.insert_in(several, entity, data))
+
+    def insert_in(self, several: Any, entity: Entity, data: Mapping[str, Any]) -> Row:
+        """The same as one of several writes."""
         self._check_plugin(entity, data)
         if entity.name != "certificates":
-            return await self._stored(self.site.storage.insert(entity.name, data))
-        snis = self._wanted_snis(data, None)
-        row: Row = await self.site.storage.insert(entity.name, {**data, "snis": None})
-        await self._set_snis(row["id"], snis)
+            row: Row = several.insert(entity.name, data)
+            return row
+        snis = self._wanted_snis(several, data, None)
+        row = several.insert(entity.name, {**data, "snis": None})
+        self._set_snis(several, row["id"], snis)
         return row
 
     async def update(self, entity: Entity, row: Row, data: Mapping[str, Any]) -> Row:
@@ -101,43 +109,59 @@ class Special:
         self._check_plugin(entity, {**row, **data})
         if entity.name != "certificates" or "snis" not in data:
             return await self._stored(self.site.storage.update(entity.name, row["id"], data))
-        snis = self._wanted_snis(data, row["id"])
-        rest = {name: value for name, value in data.items() if name != "snis"}
-        changed: Row = await self.site.storage.update(entity.name, row["id"], rest)
-        await self._set_snis(row["id"], snis)
-        return changed
+
+        def work(several: Any) -> Row:
+            snis = self._wanted_snis(several, data, row["id"])
+            rest = {name: value for name, value in data.items() if name != "snis"}
+            changed: Row = several.update(entity.name, row["id"], rest)
+            self._set_snis(several, row["id"], snis)
+            return changed
+
+        return await self._together(work)
 
     async def upsert(self, entity: Entity, key: Mapping[str, Any], data: Mapping[str, Any]) -> Row:
         """Replace or create a row and what comes with it."""
         self._check_plugin(entity, data)
         if entity.name != "certificates":
             return await self._stored(self.site.storage.upsert(entity.name, key, data))
-        at = key["id"]
-        if not is_uuid(at):  # the name of an SNI: its certificate, or a new one for it
-            present = self.certificate_of_sni(at)
-            error = self.site.registry["snis"].fields["name"].error(at)
-            if error is not None:
-                raise EntityError.schema_violation({"snis": error})
-            at = str(uuid4()) if present is None else present["id"]
-        snis = self._wanted_snis(data, at)
-        row: Row = await self.site.storage.upsert(entity.name, {"id": at}, {**data, "snis": None})
-        if snis is not None:
-            await self._set_snis(row["id"], snis)
-        return row
+
+        def work(several: Any) -> Row:
+            at = key["id"]
+            if not is_uuid(at):  # the name of an SNI: its certificate, or a new one for it
+                present = several.find("snis", "name", at)
+                error = self.site.registry["snis"].fields["name"].error(at)
+                if error is not None:
+                    raise EntityError.schema_violation({"snis": error})
+                at = str(uuid4()) if present is None else present["certificate"]["id"]
+            snis = self._wanted_snis(several, data, at)
+            row: Row = several.upsert(entity.name, {"id": at}, {**data, "snis": None})
+            if snis is not None:
+                self._set_snis(several, row["id"], snis)
+            return row
+
+        return await self._together(work)
 
     async def delete(self, entity: Entity, row: Row) -> None:
         """Delete a row and what comes with it."""
-        if entity.name == "certificates":
-            for sni in self._snis_of(row["id"]):
-                await self.site.storage.delete("snis", sni["id"])
-        await self.site.storage.delete(entity.name, row["id"])
+
+        def work(several: Any) -> None:
+            if entity.name == "certificates":
+                for sni in several.children("snis", "certificate", row["id"]):
+                    several.delete("snis", sni["id"])
+            several.delete(entity.name, row["id"])
+
+        await self._together(work)
 
     @staticmethod
     async def _stored(written: Any) -> Row:
         row: Row = await written
         return row
 
-    def _wanted_snis(self, data: Mapping[str, Any], certificate: str | None) -> list[str] | None:
+    async def _together(self, work: Callable[[Any], Row | None]) -> Row:
+        """Writes that belong together: all are done, or none."""
+        return await self._stored(self.site.storage.together(work))
+
+    def _wanted_snis(self, several: Any, data: Mapping[str, Any], certificate: str | None) -> list[str] | None:
         snis = data.get("snis")
         if snis is None:
             return None
@@ -148,7 +172,7 @@ class Special:
         for at, name in enumerate(names):
             if name in names[:at]:
                 raise EntityError.schema_violation({"snis": f"{name} is duplicated"})
-            taken = self.site.storage.find("snis", "name", name)
+            taken = several.find("snis", "name", name)
             if taken is not None and taken["certificate"]["id"] != certificate:
                 holder = taken["certificate"]["id"]
                 raise EntityError.schema_violation(
@@ -156,15 +180,16 @@ class Special:
                 )
         return list(names)
 
-    async def _set_snis(self, certificate: str, names: list[str] | None) -> None:
-        present = {sni["name"]: sni for sni in self._snis_of(certificate)}
+    @staticmethod
+    def _set_snis(several: Any, certificate: str, names: list[str] | None) -> None:
+        present = {sni["name"]: sni for sni in several.children("snis", "certificate", certificate)}
         wanted = names or []
         for name, sni in present.items():
             if name not in wanted:
-                await self.site.storage.delete("snis", sni["id"])
+                several.delete("snis", sni["id"])
         for name in wanted:
             if name not in present:
-                await self.site.storage.insert("snis", {"name": name, "certificate": {"id": certificate}})
+                several.insert("snis", {"name": name, "certificate": {"id": certificate}})
 
     def _check_plugin(self, entity: Entity, data: Mapping[str, Any]) -> None:
         """A plugin's protocols must be some that its route, or a route of its service, takes."""

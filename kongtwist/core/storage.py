@@ -8,11 +8,13 @@ reading, merging, validating and writing of one PATCH cannot be interleaved with
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from .exchange import Row
 
 __all__ = ["Change", "Dataset", "Page", "Storage"]
+
+T = TypeVar("T")
 
 Dataset = Mapping[str, Mapping[str, Row]]
 """All rows: entity name -> id -> row."""
@@ -116,4 +118,12 @@ class Storage(Protocol):
 
     def delete(self, entity: str, key: str) -> Awaitable[Row | None]:
         """Delete with its cascading children; None when there was nothing."""
+        ...
+
+    def together(self, work: Callable[[Any], T]) -> Awaitable[T]:
+        """Several writes as one: all of them or none.
+
+        Args:
+            work: gets something with these methods, plain calls instead of awaitables; may be run more than once.
+        """
         ...

@@ -15,7 +15,7 @@ from ..entities import Entity, EntityError
 from ..entities.schema import Row, fill
 from .ledger import Ledger
 
-__all__ = ["BaseStorage", "Behind", "StorageError", "difference", "whole"]
+__all__ = ["BaseStorage", "Behind", "Several", "StorageError", "difference", "whole"]
 
 _log = Logger()
 
@@ -152,9 +152,10 @@ class BaseStorage:
     # -- writing ---------------------------------------------------------------------------------------------------------
 
     async def insert(self, entity: str, data: Mapping[str, Any]) -> Row:
-        return await self.write(lambda ledger: self._plan_insert(ledger, entity, data))
+        return await self.write(lambda ledger: self.plan_insert(ledger, entity, data))
 
-    def _plan_insert(self, ledger: Ledger, entity: str, data: Mapping[str, Any]) -> tuple[Row, list[Change]]:
+    def plan_insert(self, ledger: Ledger, entity: str, data: Mapping[str, Any]) -> tuple[Row, list[Change]]:
+        """What an insert comes to."""
         kind = self.registry[entity]
         row = kind.insert(ledger.resolve(kind, data), now=self._now(), new_id=self._new_id)
         if ledger.get(entity, row["id"]) is not None:
@@ -162,32 +163,54 @@ class BaseStorage:
         return row, ledger.plan_write(entity, row)
 
     async def update(self, entity: str, key: str, patch: Mapping[str, Any]) -> Row:
-        def plan(ledger: Ledger) -> tuple[Row, list[Change]]:
-            kind = self.registry[entity]
-            stored = ledger.get(entity, key)
-            if stored is None:
-                raise EntityError.not_found({"id": key})
-            given = {name: value for name, value in patch.items() if name != "id"}  # the path's id stands
-            row = kind.update(stored, ledger.resolve(kind, given), now=self._now())
-            return row, ledger.plan_write(entity, row)
+        return await self.write(lambda ledger: self.plan_update(ledger, entity, key, patch))
 
-        return await self.write(plan)
+    def plan_update(self, ledger: Ledger, entity: str, key: str, patch: Mapping[str, Any]) -> tuple[Row, list[Change]]:
+        """What an update comes to."""
+        kind = self.registry[entity]
+        stored = ledger.get(entity, key)
+        if stored is None:
+            raise EntityError.not_found({"id": key})
+        given = {name: value for name, value in patch.items() if name != "id"}  # the path's id stands
+        row = kind.update(stored, ledger.resolve(kind, given), now=self._now())
+        return row, ledger.plan_write(entity, row)
 
     async def upsert(self, entity: str, key: Mapping[str, Any], data: Mapping[str, Any]) -> Row:
-        def plan(ledger: Ledger) -> tuple[Row, list[Change]]:
-            kind = self.registry[entity]
-            ((field, value),) = key.items()
-            stored = ledger.get(entity, value) if field == "id" else ledger.find(entity, field, value)
-            given = {**ledger.resolve(kind, data), field: value}
-            row = kind.upsert(given, stored, now=self._now(), new_id=self._new_id)
-            return row, ledger.plan_write(entity, row)
+        return await self.write(lambda ledger: self.plan_upsert(ledger, entity, key, data))
 
-        return await self.write(plan)
+    def plan_upsert(
+        self, ledger: Ledger, entity: str, key: Mapping[str, Any], data: Mapping[str, Any]
+    ) -> tuple[Row, list[Change]]:
+        """What an upsert comes to."""
+        kind = self.registry[entity]
+        ((field, value),) = key.items()
+        stored = ledger.get(entity, value) if field == "id" else ledger.find(entity, field, value)
+        given = {**ledger.resolve(kind, data), field: value}
+        row = kind.upsert(given, stored, now=self._now(), new_id=self._new_id)
+        return row, ledger.plan_write(entity, row)
 
     async def delete(self, entity: str, key: str) -> Row | None:
-        def plan(ledger: Ledger) -> tuple[Row | None, list[Change]]:
-            row = ledger.get(entity, key)
-            return row, [] if row is None else ledger.plan_delete(entity, row)
+        return await self.write(lambda ledger: self.plan_delete(ledger, entity, key))
+
+    @staticmethod
+    def plan_delete(ledger: Ledger, entity: str, key: str) -> tuple[Row | None, list[Change]]:
+        """What a deletion comes to."""
+        row = ledger.get(entity, key)
+        return row, [] if row is None else ledger.plan_delete(entity, row)
+
+    async def together(self, work: Callable[[Several], T]) -> T:
+        """Several writes as one: all are made durable, or none is.
+
+        Args:
+            work: plans them one after the other; without waiting, for it may be run again on newer rows.
+        """
+
+        def plan(ledger: Ledger) -> tuple[T, list[Change]]:
+            several = Several(self, ledger)
+            try:
+                return work(several), several.changes
+            finally:
+                ledger.revert(several.changes)
 
         return await self.write(plan)
 
@@ -313,3 +336,42 @@ class BaseStorage:
                 callback(changes)
             except Exception:  # noqa: BLE001 - the rows are stored: their writer and the other subscribers go on
                 _log.failure("a subscriber failed on {count} changes", count=len(changes))
+
+
+class Several:
+    """Writes that are planned one on top of the other, for `BaseStorage.together`.
+
+    Args:
+        storage: whose plans.
+        ledger: the newest rows; it has what was planned here until the end of the planning.
+
+    Attributes:
+        changes: what they come to so far.
+    """
+
+    def __init__(self, storage: BaseStorage, ledger: Ledger) -> None:
+        self._storage, self._ledger = storage, ledger
+        self.changes: list[Change] = []
+        self.find, self.children = ledger.find, ledger.children
+
+    def insert(self, entity: str, data: Mapping[str, Any]) -> Row:
+        """As `BaseStorage.insert`."""
+        return self._take(self._storage.plan_insert(self._ledger, entity, data))
+
+    def update(self, entity: str, key: str, patch: Mapping[str, Any]) -> Row:
+        """As `BaseStorage.update`."""
+        return self._take(self._storage.plan_update(self._ledger, entity, key, patch))
+
+    def upsert(self, entity: str, key: Mapping[str, Any], data: Mapping[str, Any]) -> Row:
+        """As `BaseStorage.upsert`."""
+        return self._take(self._storage.plan_upsert(self._ledger, entity, key, data))
+
+    def delete(self, entity: str, key: str) -> Row | None:
+        """As `BaseStorage.delete`."""
+        return self._take(self._storage.plan_delete(self._ledger, entity, key))
+
+    def _take(self, planned: tuple[T, list[Change]]) -> T:
+        result, changes = planned
+        self._ledger.apply(changes)
+        self.changes += changes
+        return result

@@ -6,6 +6,7 @@ import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
+from tests.live.pki import authority
 from tests.live.support import PATIENCE, GatewayProcess, LiveTestCase, request
 
 
@@ -75,6 +76,22 @@ class AdminTests(LiveTestCase):
             list(crowd.map(lambda each: gateway.admin("PATCH", "/services/s", json=dict([each])), fields.items()))
         row = gateway.admin("GET", "/services/s").json
         self.assertEqual({name: row[name] for name in fields}, fields)
+
+    def test_certificates_with_names_that_race(self) -> None:
+        """Certificates that claim the same name at once: one has it with all its names, of the others nothing is left."""
+        gateway, signed = self.gateway(), authority().sign("a.example")
+
+        def claim(number: int) -> int:
+            names = [f"own{number}.example", "shared.example", f"other{number}.example"]
+            body = {"cert": signed.pem, "key": signed.key_pem, "snis": names}
+            return gateway.admin("POST", "/certificates", json=body).status
+
+        with ThreadPoolExecutor(8) as crowd:
+            answers = list(crowd.map(claim, range(8)))
+        self.assertEqual(sorted(answers), [201] + [400] * 7)
+        (row,) = gateway.admin("GET", "/certificates").json["data"]
+        self.assertEqual(len(row["snis"]), 3)
+        self.assertEqual(len(gateway.admin("GET", "/snis").json["data"]), 3)
 
     def test_changes_serve_at_once(self) -> None:
         """A request sent right after the answer to a write meets the change, a hundred times."""

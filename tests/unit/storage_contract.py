@@ -13,7 +13,7 @@ from twisted.trial.unittest import TestCase
 from kongtwist.core.storage import Change
 from kongtwist.entities import EntityError, registry
 from kongtwist.plugin_loader import load_plugins
-from kongtwist.storage.base import BaseStorage, StorageError
+from kongtwist.storage.base import BaseStorage, Several, StorageError
 
 NOW = 1700000000.0
 ABSENT = "00000000-0000-4000-8000-000000000000"
@@ -191,6 +191,46 @@ class WriteContract(StorageTestCase):
         self.assertEqual(self.told[-1], Change("delete", "keyauth_credentials", None, short))
         self.assertNotIn(short["id"], self.storage.load()["keyauth_credentials"])
         self.assertEqual(await self.storage.expire(), 0)
+
+    async def test_together(self) -> None:
+        """Several writes see each other while they are planned; all become durable and are told at once, in order."""
+
+        def work(several: Several) -> str:
+            row = several.insert("services", {"name": "a", "host": "h"})
+            self.assertEqual(several.find("services", "name", "a"), row)
+            several.insert("routes", {"paths": ["/r"], "service": {"id": row["id"]}})
+            several.update("services", row["id"], {"port": 81})
+            several.delete("services", gone["id"])
+            return str(row["id"])
+
+        gone = await self.storage.insert("services", {"name": "b", "host": "h"})
+        made = await self.storage.together(work)
+        row = self.storage.get("services", made)
+        self.assertEqual(row and row["port"], 81)
+        self.assertEqual(len(self.storage.children("routes", "service", made)), 1)
+        self.assertIsNone(self.storage.get("services", gone["id"]))
+        self.assertEqual([each.op for each in self.told[1:]], ["create", "create", "update", "delete"])
+
+    async def test_together_or_not_at_all(self) -> None:
+        """One that is refused takes the others with it; writes that are under way at the same time are none the wiser."""
+        await self.storage.insert("services", {"name": "taken", "host": "h"})
+        before = {name: dict(rows) for name, rows in self.storage.load().items() if rows}
+
+        def work(several: Several) -> None:
+            several.insert("services", {"name": "first", "host": "h"})
+            several.update("services", several.insert("services", {"name": "second", "host": "h"})["id"], {"port": 81})
+            several.insert("services", {"name": "taken", "host": "h"})
+
+        error = await self.refusal(self.storage.together(work))
+        self.assertEqual((error.status, error.code), (409, 5))
+        self.assertEqual({name: dict(rows) for name, rows in self.storage.load().items() if rows}, before)
+        self.assertEqual(len(self.told), 1)
+        refused, made = self.begin(
+            self.storage.together(work), self.storage.insert("services", {"name": "first", "host": "h"})
+        )
+        await self.assertFailure(refused, EntityError)
+        self.assertEqual((await made)["name"], "first")
+        self.assertEqual({row["name"] for row in self.storage.load()["services"].values()}, {"taken", "first"})
 
     async def test_replacing_everything(self) -> None:
         """A new configuration in one step, names changing hands between rows included."""
