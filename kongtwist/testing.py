@@ -20,6 +20,7 @@ from typing import Any, TypeVar, cast
 from .core.exchange import Answer, BodyTooLarge, Exchange, Row
 from .core.facilities import Facilities
 from .core.head import HeaderBlock
+from .core.headers import spread
 from .core.plugin import Plugin
 from .entities import registry
 from .observability.counters import LocalCounters
@@ -122,7 +123,7 @@ class Outcome:
     def response_headers(self) -> dict[str, str]:
         """Headers the client gets from the plugin, by name in lower case; several of a name are joined by ", "."""
         out: dict[str, str] = {}
-        for how, name, value in self.exchange.response_changes or ():
+        for how, name, value in spread(self.exchange.response_changes or ()):
             key = name.decode().lower()
             if how == "clear":
                 out.pop(key, None)

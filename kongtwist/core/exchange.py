@@ -151,7 +151,7 @@ class Exchange:
     )  #: header changes towards the upstream; None value = remove. Changed by the methods below only: it may be shared
     upstream_query: bytes | None  #: changed query string (without "?"), or None
     upstream_body: bytes | None  #: body a plugin puts in place of the client's (Content-Length follows it), or None
-    response_changes: list[tuple[str, bytes, bytes]] | None  #: ("set"|"add"|"clear", name as to be sent, value)
+    response_changes: list[tuple[str, Any, bytes]] | None  #: see `core.headers.apply_changes`
     response_fields: HeaderBlock | None  #: the upstream's header block, once it came
     status: int  #: status sent to the client; 0 before
     upstream_status: int  #: status the upstream sent; 0 when it was not asked
@@ -248,6 +248,17 @@ class Exchange:
         if self.response_changes is None:
             self.response_changes = []
         self.response_changes.append(("set", name, value))
+
+    def set_response_lines(self, names: frozenset[bytes], lines: bytes) -> None:
+        """As `set_response_header` for several fields at once, for who sets the same ones time and again.
+
+        Args:
+            names: the fields' names in lower case; none of those the gateway writes itself.
+            lines: ``Name: value`` with CRLF, each.
+        """
+        if self.response_changes is None:
+            self.response_changes = []
+        self.response_changes.append(("lines", names, lines))
 
     def add_response_header(self, name: bytes, value: bytes) -> None:
         """Send one more header ``name`` to the client."""

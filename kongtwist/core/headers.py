@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from operator import add
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import KONG_VERSION
 from .head import RESPONSE_DROPPED
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .head import HeaderBlock
 
 __all__ = [
-    "REASONS", "PreparedChanges", "ResponseHeaders", "apply_changes", "forwarded_lines", "nginx_page", "path_lines", "reason_of",
+    "REASONS", "PreparedChanges", "ResponseHeaders", "apply_changes", "forwarded_lines", "nginx_page", "path_lines", "reason_of", "spread",
     "upstream_head", "with_charset",
 ]  # fmt: skip
 
@@ -273,14 +273,30 @@ def clean(value: bytes) -> bytes:
     return value.translate(None, b"\r\n\0")
 
 
-def apply_changes(lines: bytes, changes: Sequence[tuple[str, bytes, bytes]], block: HeaderBlock | None = None) -> bytes:
+def spread(changes: Iterable[tuple[str, Any, bytes]]) -> list[tuple[str, bytes, bytes]]:
+    """Changes with those that came as lines taken apart: "set", field by field."""
+    out: list[tuple[str, bytes, bytes]] = []
+    for what, name, value in changes:
+        if what == "lines":
+            fields = [line.partition(b": ") for line in value.split(b"\r\n")[:-1]]
+            out += [("set", field, text) for field, _, text in fields]
+        else:
+            out.append((what, name, value))
+    return out
+
+
+def apply_changes(lines: bytes, changes: Sequence[tuple[str, Any, bytes]], block: HeaderBlock | None = None) -> bytes:
     """Apply a plugin's changes to lines of a response, in the order they were made.
 
     Args:
         lines: complete lines, each with its CRLF.
-        changes: ("set" | "add" | "clear", name as to be sent, value).
+        changes: ("set" | "add" | "clear", name as to be sent, value) or ("lines", names, lines): `Exchange.set_response_lines`.
         block: the upstream's, where ``lines`` came of it (`ResponseHeaders.of_proxied`): saves looking for fields.
     """
+    first = changes[0]
+    if first[0] == "lines" and len(changes) == 1 and block is not None and block.has_none_of(first[1]):
+        return lines + first[2]
+    changes = spread(changes)
     whats, names, values = zip(*changes, strict=True)
     plan = _plan(whats, names) if block is not None else None
     if plan is not None and block is not None and block.has_none_of(plan[0]):

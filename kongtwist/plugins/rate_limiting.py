@@ -27,6 +27,7 @@ PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "month": 25920
 """Nominal length in seconds. Months and years begin at the calendar's boundaries, but ``RateLimit-Reset`` counts from
 the nominal length (Kong does so)."""
 
+_DRAFT = (b"ratelimit-limit", b"ratelimit-remaining", b"ratelimit-reset")
 _DIGITS = tuple(str(number).encode() for number in range(2001))
 
 
@@ -115,9 +116,16 @@ CONFIG = ConfigRecord(
 
 
 class Period:
-    """One limited period of a configuration, with the parts of its headers that never change."""
+    """One limited period of a configuration, with the parts of its headers that never change.
 
-    __slots__ = ("draft_header", "index", "length", "limit", "limit_header", "name", "remaining_name", "start")
+    Attributes:
+        limit: requests; length: seconds, nominal; start: of the window running now, epoch seconds.
+        names: of its headers, in lower case.
+        lines: its headers, with a place for what remains.
+        draft_line: the draft's header with its limit.
+    """
+
+    __slots__ = ("draft_line", "index", "length", "limit", "lines", "name", "names", "start")
 
     def __init__(self, name: str, limit: float) -> None:
         self.name = name
@@ -125,9 +133,10 @@ class Period:
         self.limit = int(limit) if limit == int(limit) else limit
         self.length = PERIODS[name]
         title = name.capitalize().encode()
-        self.limit_header = ("set", b"X-RateLimit-Limit-" + title, _digits(self.limit))
-        self.draft_header = ("set", b"RateLimit-Limit", self.limit_header[2])
-        self.remaining_name = b"X-RateLimit-Remaining-" + title
+        digits = _digits(self.limit)
+        self.names = (b"x-ratelimit-limit-" + name.encode(), b"x-ratelimit-remaining-" + name.encode())
+        self.lines = b"X-RateLimit-Limit-%b: %b\r\nX-RateLimit-Remaining-%b: %%b\r\n" % (title, digits, title)
+        self.draft_line = b"RateLimit-Limit: %b\r\n" % digits
         self.start = 0
 
     def frame(self, now: float) -> Frame:
@@ -152,11 +161,17 @@ class Config:
     """A configuration with the windows running now."""
 
     __slots__ = (
-        "error_code", "fault_tolerant", "frames", "hide", "identify", "message", "periods", "prefix", "since", "until",
+        "error_code", "fault_tolerant", "frames", "hide", "identify", "message", "names", "periods", "prefix", "since", "told",
+        "until",
     )  # fmt: skip
 
     def __init__(self, conf: Row, plugin: Row) -> None:
         self.periods = [Period(name, conf[name]) for name in PERIODS if conf[name] is not None]
+        # The headers for clients, with places for numbers: one form for each period that may be nearest its end.
+        lines = b"".join([period.lines for period in self.periods])
+        draft = b"RateLimit-Remaining: %b\r\nRateLimit-Reset: %b\r\n"
+        self.told = {period: lines + period.draft_line + draft for period in self.periods}
+        self.names = frozenset((*[name for period in self.periods for name in period.names], *_DRAFT))
         self.identify = _identifier(conf)
         # Counted apart for each route or service the plugin is bound to, together everywhere for a global one.
         self.prefix = f"{_id(plugin['route'])}:{_id(plugin['service'])}:"
@@ -221,28 +236,23 @@ class RateLimiting(Plugin):
 
 def _tell(exchange: Exchange, conf: Config, used: list[int], full: Period | None, now: int) -> None:
     """Headers for the client: those of each period, and the draft's three of the period that is nearest its end."""
-    changes = exchange.response_changes
-    if changes is None:
-        changes = exchange.response_changes = []
-    nearest: Period | None = None
-    least: float = 0
+    nearest = conf.periods[0]
+    least: float = nearest.limit
+    numbers = []
     for period, count in zip(conf.periods, used):  # noqa: B905
         left = period.limit - count
         if full is None or full is period:
             left -= 1  # this request
         if left < 0:
             left = 0
-        if nearest is None or left <= least:  # of equals the longer one, and periods come in order of length
+        if left <= least:  # of equals the longer one, and periods come in order of length
             nearest, least = period, left
-        changes.append(period.limit_header)
-        changes.append(("set", period.remaining_name, _digits(left)))
-    if nearest is None:
-        return
+        numbers.append(_digits(left))
     reset = nearest.length - now + nearest.start
-    reset_header = ("set", b"RateLimit-Reset", _digits(reset if reset > 1 else 1))
-    changes += (nearest.draft_header, ("set", b"RateLimit-Remaining", _digits(least)), reset_header)
+    seconds = _digits(reset if reset > 1 else 1)
+    exchange.set_response_lines(conf.names, conf.told[nearest] % (*numbers, _digits(least), seconds))
     if full is not None:
-        changes.append(("set", b"Retry-After", reset_header[2]))
+        exchange.set_response_header(b"Retry-After", seconds)
 
 
 def _digits(number: float) -> bytes:

@@ -181,6 +181,18 @@ class TowardsClientTests(SynchronousTestCase):
             self.assertEqual(apply_changes(lines, changes), expected)
             block = parse_response_block(lines)
             self.assertEqual(apply_changes(lines, changes, block), expected)
+        given = ("lines", frozenset((b"c", b"d")), b"C: 5\r\nD: 6\r\n")
+        for told, expected in (
+            ([given], lines + b"C: 5\r\nD: 6\r\n"),
+            ([given, ("set", b"d", b"7")], lines + b"C: 5\r\nd: 7\r\n"),
+            ([given, ("clear", b"C", b"")], lines + b"D: 6\r\n"),
+            ([("set", b"D", b"1"), given], lines + b"C: 5\r\nD: 6\r\n"),
+        ):
+            for its in (None, parse_response_block(lines)):
+                self.assertEqual(apply_changes(lines, told, its), expected)
+        theirs = b"A: 1\r\nd: 0\r\n"
+        for its in (None, parse_response_block(theirs)):
+            self.assertEqual(apply_changes(theirs, [given], its), b"A: 1\r\nC: 5\r\nD: 6\r\n")
         server = b"Server: kong/3.9.3\r\n"  # written by us: no field of the upstream's block
         self.assertEqual(apply_changes(server, [("set", b"server", b"x")], parse_response_block(b"")), b"server: x\r\n")
 
