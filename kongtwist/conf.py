@@ -246,7 +246,8 @@ def _read_file(path: str) -> dict[str, tuple[str, int]]:
             continue
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
-            raise ConfError(f"{path} line {number}: expected 'name = value': '{text}'")
+            word = re.split(r"[\s:]", text)[0][:40]  # no more: what follows may be a secret
+            raise ConfError(f"{path} line {number}: expected 'name = value': '{word}'")
         found[name.strip()] = (value.strip(), number)
     return found
 

@@ -60,6 +60,7 @@ class SyntaxTests(ConfCase):
         self.assertRegex(
             self.refusal("log_level = debug\nnonsense\n"), r" line 2: expected 'name = value': 'nonsense'$"
         )
+        self.assertRegex(self.refusal("admin_api_token: a-secret\n"), r"'name = value': 'admin_api_token'$")
 
     def test_not_text(self) -> None:
         """A file that is not UTF-8 is refused in a sentence."""
