@@ -13,7 +13,7 @@ from pathlib import Path
 from .admin import admin_rows
 from .cases import Case, Field, cases
 from .measures import Pace, idle_memory
-from .report import Row, describe_machine, markdown, table
+from .report import Row, describe_machine, markdown, of_admin, table
 from .servers import Stage
 
 
@@ -42,8 +42,8 @@ def main() -> None:
         for row in chain(
             _memory(stage, wanted, quick=options.quick), admin_rows(stage, wanted, pace, quick=options.quick)
         ):
+            print(table([row], heading=not rows or of_admin(row) != of_admin(rows[-1])), flush=True)
             rows.append(row)
-            print(table([row], heading=len(rows) == 1), flush=True)
     if options.write:
         Path(options.write).write_text(markdown(rows, pace, describe_machine()), encoding="utf-8")
         print(f"written: {options.write}")

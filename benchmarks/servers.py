@@ -59,13 +59,35 @@ class Server:
         pid: the process that does the work.
         port: where it is reached.
         admin: where its Admin API is, if it has one.
+        folder: where its files are, if they matter.
     """
 
-    def __init__(self, name: str, pid: int, port: int, admin: int = 0) -> None:
+    def __init__(self, name: str, pid: int, port: int, admin: int = 0, folder: str = "") -> None:
         self.name = name
         self.pid = pid
         self.port = port
         self.admin = admin
+        self.folder = folder
+
+    def processes(self) -> list[int]:
+        """It and its workers."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii").split()
+        return [self.pid, *map(int, children)]
+
+    def longest_round(self) -> float:
+        """CPU seconds of the longest round that a reactor of its processes has made since the last call."""
+        longest = 0.0
+        for pid in self.processes():
+            told = Path(self.folder, "rounds", str(pid))
+            told.unlink(missing_ok=True)
+            os.kill(pid, signal.SIGUSR2)
+            until = time.monotonic() + PATIENCE
+            while not (told.exists() and told.read_text(encoding="ascii")):
+                if time.monotonic() > until:
+                    raise RuntimeError(f"process {pid} says nothing of its rounds")
+                time.sleep(0.01)
+            longest = max(longest, float(told.read_text(encoding="ascii")))
+        return longest
 
 
 class Stage:
@@ -134,19 +156,20 @@ class Stage:
             time.sleep(0.02)
         raise SystemExit(f"nginx did not start: {Path(folder, 'error.log').read_text(encoding='utf-8')}")
 
-    def kongtwist(self, name: str, declarative: object, access_log: str = "off") -> Server:
+    def kongtwist(self, name: str, declarative: object, access_log: str = "off", *, rounds: bool = False) -> Server:
         """Start a gateway with one worker and this declarative configuration, default limits on."""
         file = os.path.join(self.folder, f"{name}.json")
         Path(file).write_text(json.dumps(declarative), encoding="utf-8")
         conf = {"database": "off", "declarative_config": file, "proxy_access_log": access_log}
-        return self._gateway(name, conf)
+        return self._gateway(name, conf, rounds=rounds)
 
     def on_sqlite(self, name: str, workers: int = 1) -> Server:
         """Start a gateway on a SQLite file, which may be there already as ``name/prefix/kongtwist.db``."""
         conf = {"database": "sqlite", "sqlite_path": "kongtwist.db", "proxy_access_log": "off"}
-        return self._gateway(name, conf | {"nginx_worker_processes": str(workers)})
+        return self._gateway(name, conf | {"nginx_worker_processes": str(workers)}, rounds=True)
 
-    def _gateway(self, name: str, special: dict[str, str]) -> Server:
+    def _gateway(self, name: str, special: dict[str, str], *, rounds: bool = False) -> Server:
+        """Start a gateway; with ``rounds`` it notes how long its reactor's rounds take."""
         folder = os.path.join(self.folder, name)
         os.makedirs(folder, exist_ok=True)
         proxy, admin = free_port(), free_port()
@@ -157,17 +180,22 @@ class Stage:
         path = os.path.join(folder, "kong.conf")
         Path(path).write_text("".join(f"{key} = {value}\n" for key, value in conf.items()), encoding="utf-8")
         env = {key: value for key, value in os.environ.items() if not key.startswith("KONG_")}
+        paths = [str(ROOT)]
+        if rounds:
+            os.makedirs(os.path.join(folder, "rounds"))
+            env["KONGTWIST_ROUNDS"] = os.path.join(folder, "rounds")
+            paths.append(str(Path(__file__).with_name("rounds")))
         words = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "--nodaemon", "--pidfile="]
         with open(os.path.join(folder, "out"), "wb") as output:
             process = self.spawn(
                 [*words, "kongtwist", "--conf", path, "--prefix", os.path.join(folder, "prefix")],
-                env={**env, "PYTHONPATH": str(ROOT)}, cwd=folder, stdout=output, stderr=output,
+                env={**env, "PYTHONPATH": os.pathsep.join(paths)}, cwd=folder, stdout=output, stderr=output,
             )  # fmt: skip
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until and process.poll() is None:
             try:
                 with urlopen(f"http://127.0.0.1:{admin}/status", timeout=5):
-                    return Server("kongtwist", process.pid, proxy, admin)
+                    return Server("kongtwist", process.pid, proxy, admin, folder)
             except (URLError, OSError):
                 time.sleep(0.05)
         raise SystemExit(f"kongtwist did not start:\n{Path(folder, 'out').read_text(encoding='utf-8')[-4000:]}")

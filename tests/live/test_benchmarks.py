@@ -20,7 +20,7 @@ class BenchmarkTests(LiveTestCase):
             if not (shutil.which(tool) or Path("/usr/sbin", tool).exists()):
                 raise SkipTest(f"needs {tool}")
         folder = self.folder()
-        rows = ["heads that differ", "WebSocket 16 KB", "SSE event", "idle WebSocket pair"]
+        rows = ["heads that differ", "WebSocket 16 KB", "SSE event", "idle WebSocket pair", "Admin create beside"]
         words = [sys.executable, "-m", "benchmarks", "--quick", "--write", "page.md", "--only", *rows]
         process = self.start(words, "benchmarks", env={"PYTHONPATH": str(ROOT), "TMPDIR": folder}, folder=folder)
         self.assertEqual(process.wait(240), 0, process.output())
@@ -28,7 +28,7 @@ class BenchmarkTests(LiveTestCase):
         figures = [
             line.split(" | ") for line in page.splitlines() if any(row in line for row in rows) and "us |" in line
         ]
-        self.assertEqual(len(figures), 3, page)
+        self.assertEqual(len(figures), 4, page)
         for cells in figures:
             self.assertGreater(float(cells[2]), 0)
             self.assertGreater(float(cells[4]), 0)
