@@ -45,6 +45,11 @@ class Client:
         headers = {name.lower(): value for name, value in answer.getheaders()}
         return answer.status, headers, json.loads(body) if body else None
 
+    def skip(self, expected: bytes) -> None:
+        """Read what must come next."""
+        found = self._file.read(len(expected))
+        assert found == expected, found
+
     def ended(self) -> bool:
         """Wait for the gateway to close; False when it says something else."""
         try:
@@ -257,7 +262,8 @@ class LimitTests(DoorCase):
         self.assertEqual(clients[3].send(head("GET", "/status")).answer()[0], 200)
         busy = [*clients[1:], newest]
         for client in busy:
-            client.send(head("POST", "/services", {**JSON, "Content-Length": 100}))  # and the body is still to come
+            client.send(head("POST", "/services", {**JSON, "Content-Length": 100, "Expect": "100-continue"}))
+            client.skip(b"HTTP/1.1 100 Continue\r\n\r\n")  # its head is read; the body is still to come
 
         def full() -> bool:
             late = self.connect(gateway)
@@ -280,22 +286,30 @@ class TimeTests(DoorCase):
         "nginx_http_keepalive_timeout": "1s",
     }
 
+    def first(self, gateway: GatewayProcess, data: bytes) -> tuple[Client, int]:
+        """Send on a connection that is not taken for a silent one because this machine is slow; the answer's status."""
+
+        def tried() -> tuple[Client, int]:
+            client = self.connect(gateway).send(data)
+            return client, client.answer()[0]  # ConnectionError: too late
+
+        return wait_until(tried, "an answer")
+
     def test_silence(self) -> None:
         """Nothing, half a head, half a body, and nothing after an answer: each connection ends, 408 where one began."""
         gateway = self.gateway(self.SHORT)
         nothing = self.connect(gateway)
-        half = self.connect(gateway).send(b"GET /status HTTP/1.1\r\nHo")
-        body = self.connect(gateway).send(head("POST", "/services", {**JSON, "Content-Length": 10}) + b"{")
-        idle = self.connect(gateway).send(head("GET", "/status"))
-        self.assertEqual(idle.answer()[0], 200)
-        for client in (half, body):
-            self.assertEqual(client.answer()[0], 408)
+        for data in (b"GET /status HTTP/1.1\r\nHo", head("POST", "/services", {**JSON, "Content-Length": 10}) + b"{"):
+            client, status = self.first(gateway, data)
+            self.assertEqual(status, 408)
             client.socket.shutdown(socket.SHUT_WR)
             self.assertTrue(client.ended())
+        idle, status = self.first(gateway, head("GET", "/status"))
+        self.assertEqual(status, 200)
         self.assertTrue(idle.ended())
-        nothing.socket.shutdown(socket.SHUT_WR)
-        self.assertTrue(nothing.ended() or nothing.ended())
-        self.assertEqual(self.names(gateway), [])
+        self.assertTrue(nothing.ended())
+        _, status = self.first(gateway, head("GET", "/services/x"))
+        self.assertEqual(status, 404)
 
     def test_dripping_head(self) -> None:
         """A head that comes byte by byte does not live on its bytes: it ends although something always comes."""
