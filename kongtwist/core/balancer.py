@@ -134,7 +134,7 @@ class Balancer:
         self._wheel: list[Peer] = []
         self._ring: Ring[Peer] | None = None
         self._position: int = previous._position if previous is not None else 0
-        self._pick = self._algorithm(random or Random(upstream["id"]))
+        self._pick = self._algorithm(random or Random(upstream["id"]), previous)
 
     def _peers(self, previous: Balancer | None) -> tuple[Peer, ...]:
         known = {peer.name: peer for peer in previous.peers} if previous is not None else {}
@@ -151,13 +151,16 @@ class Balancer:
             peers.append(peer)
         return tuple(peers)
 
-    def _algorithm(self, random: Random) -> Callable[[Exchange | None, AbstractSet[Peer]], Peer | None]:
+    def _algorithm(
+        self, random: Random, previous: Balancer | None
+    ) -> Callable[[Exchange | None, AbstractSet[Peer]], Peer | None]:
         algorithm = self.upstream.get("algorithm") or "round-robin"
         if self.hash_input is not None:
             algorithm = "consistent-hashing"
         if algorithm == "consistent-hashing":
             weights = [(peer, f"{peer.host}:{peer.port}", peer.weight) for peer in self.peers]
-            self._ring = Ring(weights, self.upstream.get("slots") or 10000)
+            before = None if previous is None else previous._ring
+            self._ring = Ring(weights, self.upstream.get("slots") or 10000, before)
             return self._by_hash
         if algorithm == "least-connections":
             return self._by_connections

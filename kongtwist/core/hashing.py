@@ -63,19 +63,26 @@ class Ring(Generic[T]):
     Args:
         members: (member, its name, its weight). A weight of 0 gets no entry.
         slots: points on the ring, at least 1000.
+        previous: the ring before a change; hashes of names that it had are taken over, for they are most of the work.
     """
 
-    __slots__ = ("_members", "_places", "points")
+    __slots__ = ("_hashes", "_members", "_places", "points")
 
-    def __init__(self, members: Iterable[tuple[T, str, int]], slots: int) -> None:
+    def __init__(self, members: Iterable[tuple[T, str, int]], slots: int, previous: Ring[T] | None = None) -> None:
         self.points = max(slots, 1000)
         weighted = [(member, name, weight) for member, name, weight in members if weight]
         total = sum(weight for _, _, weight in weighted)
+        known = {} if previous is None else previous._hashes
+        self._hashes: dict[str, list[int]] = {}
         entries: dict[int, T] = {}
         for member, name, weight in weighted:
-            for number in range(max(1, weight * len(weighted) * ENTRIES // total)):
+            count = max(1, weight * len(weighted) * ENTRIES // total)
+            hashes = known.get(name, [])[:count]
+            hashes += [xxhash32(f"{name} {number}".encode()) for number in range(len(hashes), count)]
+            self._hashes[name] = hashes
+            for value in hashes:
                 # Of two entries on one point the first stays: it is the elder target's.
-                entries.setdefault(xxhash32(f"{name} {number}".encode()) % self.points, member)
+                entries.setdefault(value % self.points, member)
         self._places = sorted(entries)
         self._members = [entries[place] for place in self._places]
 

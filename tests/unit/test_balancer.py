@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from kongtwist.core import hashing
 from kongtwist.core.balancer import WHEEL_LIMIT, Balancer, Peer
 from kongtwist.core.exchange import Exchange, Row
 from kongtwist.core.hashing import Ring, xxhash32
@@ -234,6 +235,33 @@ class HashTests(SynchronousTestCase):
         before = self.of(self.balancer(a=100, b=100), 200)
         after = self.of(self.balancer(a=100, b=100, c=100), 200)
         self.assertTrue(all(new in (old, "c") for new, old in zip(after, before, strict=True)))
+
+    def test_a_change_hashes_only_what_is_new(self) -> None:
+        """And ends at the ring that is built anew: names that stay keep their hashes, also with another weight."""
+        hashed: list[bytes] = []
+
+        def counted(value: bytes) -> int:
+            hashed.append(value)
+            return xxhash32(value)
+
+        self.patch(hashing, "xxhash32", counted)
+        few, more = {"a": 100, "b": 100}, {"a": 100, "b": 300, "c": 100}
+        rings = []
+        previous: Ring[str] | None = None
+        for weights in (few, more, few, {}, more):
+            members = [(name, f"{name}:1", weight) for name, weight in weights.items()]
+            rings.append((Ring(members, 1000, previous), Ring(members, 1000)))
+            previous = rings[-1][0]
+        for changed, anew in rings:
+            self.assertEqual((changed._places, changed._members), (anew._places, anew._members))
+        hashed.clear()
+        many = [(f"{number}", f"{number}:1", 100) for number in range(20)]
+        before = Ring(many, 1000)
+        first = len(hashed)
+        Ring(many[1:], 1000, before)
+        self.assertEqual(len(hashed), first)
+        Ring([*many, ("new", "new:1", 100)], 1000, before)
+        self.assertLess(len(hashed) - first, first // 10)
 
     def test_a_ring_goes_round(self) -> None:
         ring = Ring([("only", "o:1", 1)], 10)
