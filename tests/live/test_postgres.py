@@ -385,7 +385,7 @@ class FreezeTests(PostgresTestCase):
         return server
 
     def another(self, **settings: Any) -> PostgresStorage:
-        return super().another(**{"timeout": 1.0, **settings})
+        return super().another(**{"timeout": 3.0, **settings})
 
     async def test_in_the_middle_of_a_commit(self) -> None:
         """Not answered as done; undone here; whatever became of it, it is the same everywhere afterwards."""
@@ -429,7 +429,7 @@ class FreezeTests(PostgresTestCase):
     async def test_frozen_at_the_start(self) -> None:
         """A start on it fails with a sentence."""
         self.database.freeze()
-        with self.assertRaisesRegex(StorageError, "(did not answer within 1 s|cannot be reached)"):
+        with self.assertRaisesRegex(StorageError, "(did not answer within 3 s|cannot be reached)"):
             await self.another().open()
         self.database.thaw()
 

@@ -171,7 +171,7 @@ class LossTests(NodesTestCase):
     def test_server_that_stands_still(self) -> None:
         """A write under way is answered 503 in time, later ones at once, and traffic goes on."""
         server = self.own_server()
-        gateway = self.gateway(self.database(server, pg_timeout=1500))
+        gateway = self.gateway(self.database(server, pg_timeout=3000))
         gateway.route("/r", f"http://127.0.0.1:{self.upstream('echo')}")
         server.freeze()
         self.assertEqual(self.service(gateway, "frozen").status, 503)

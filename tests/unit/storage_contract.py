@@ -463,14 +463,14 @@ class DurabilityContract(StorageTestCase):
 
     async def test_reopening(self) -> None:
         """The same rows, after every kind of change, with their references, indexes and expiry."""
-        service = await self.storage.insert("services", {"name": "ä\U0001f600\ud800", "host": "h"})
+        service = await self.storage.insert("services", {"name": "ä\U0001f600", "host": "h"})
         gone = await self.storage.insert("services", {"name": "gone", "host": "h"})
         await self.storage.update("services", service["id"], {"retries": 3})
         await self.storage.delete("services", gone["id"])
         await self.storage.insert("routes", {"paths": ["/"], "service": {"id": service["id"]}})
         upstream = await self.storage.insert("upstreams", {"name": "u"})
         await self.storage.insert("targets", {"target": "h:1", "upstream": {"id": upstream["id"]}})
-        consumer = await self.storage.insert("consumers", {"username": "c", "custom_id": "a\0b"})
+        consumer = await self.storage.insert("consumers", {"username": "c", "custom_id": "a\0b\ud800"})
         await self.storage.insert("keyauth_credentials", {"consumer": {"id": consumer["id"]}, "ttl": 5})
         before = {name: dict(rows) for name, rows in self.storage.load().items()}
         storage = await self.reopened()
