@@ -36,6 +36,12 @@ _ROUTED = frozenset(
 )
 """Entities that compiled routes are made of. Changes of others leave the router, with what it remembers, as it is."""
 
+_LOOKED_UP = (
+    ("routes", "service"), ("upstreams", "name"), ("targets", "upstream"), ("snis", "name"), ("consumers", "username"),
+)  # fmt: skip
+"""Fields that rows are found by; together with the unique fields of what plugins store. Their indexes grow with the rows: to
+make one of 100,000 rows when the first request needs it would stall all others."""
+
 _T = TypeVar("_T")
 Steps = Generator[None, None, _T]
 """Work in slices: gives way after each; the result is the generator's return value."""
@@ -76,6 +82,9 @@ class Snapshot:
         self.balancers: dict[str, Balancer] = {}
         self.router = Router.build()
         self._tables = Tables({})
+        stored = [entity for plugin in plugins.values() for entity in plugin.entities]
+        for entity, field in (*_LOOKED_UP, *((each.name, name) for each in stored for name in each.unique)):
+            self._tables.many(entity, field, None)
         self._plugins = plugins
         self._chains = ChainBuilder((), plugins)
         self._secrets = Secrets((), plugins)

@@ -19,6 +19,8 @@ from kongtwist.core.plugin import Plugin
 from kongtwist.core.router import Router
 from kongtwist.core.snapshot import Snapshot
 from kongtwist.core.storage import Change
+from kongtwist.core.tables import Tables
+from kongtwist.plugin_loader import load_plugins
 
 from .router_rows import exchange, route_row, service_row
 
@@ -256,6 +258,17 @@ class CostTests(SynchronousTestCase):
     def test_what_does_not_concern_routes_leaves_what_the_router_remembers(self) -> None:
         changed = self.snapshot.apply([Change("create", "consumers", {"id": "new", "username": "n"}, None)])
         self.assertIs(changed.router, self.snapshot.router)
+
+    def test_what_requests_are_looked_up_by_is_indexed_before_they_come(self) -> None:
+        """Also what plugins store: no request makes an index of all rows."""
+        plugins = load_plugins(["key-auth"])
+        rows = {"k": {"id": "k", "key": "secret", "consumer": {"id": "c1"}}}
+        snapshot = Snapshot.build({**self.rows, "keyauth_credentials": rows}, plugins)
+        self.patch(Tables, "_built", lambda *args: self.fail(f"an index is made of all rows: {args[1:]}"))
+        self.assertEqual(snapshot.by("keyauth_credentials", "key", "secret"), rows["k"])
+        self.assertIsNotNone(snapshot.by("consumers", "username", "c1"))
+        self.assertIsNone(snapshot.certificate_for("a.b"))
+        self.assertIsNotNone(snapshot.router.find(exchange(b"/1/")))
 
     def test_a_route_plugin_compiles_one_route(self) -> None:
         changed = self.snapshot.apply([Change("create", "plugins", plugin_row("p1", "first", "y", route="r1"), None)])
