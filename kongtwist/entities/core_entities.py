@@ -133,7 +133,7 @@ SERVICES = Entity(
     ],
     shorthands={
         "url": Shorthand(
-            String(checks=(_url_error,), text="Sets protocol, host, port and path at once; never shown."), _expand_url
+            String(required=True, checks=(_url_error,), text="Sets protocol, host, port and path at once; never shown."), _expand_url
         )
     },
     text="Where requests go: the address of an upstream, and how it is talked to.",

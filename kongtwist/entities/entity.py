@@ -317,7 +317,9 @@ def _expanded(shorthands: Mapping[str, Shorthand], data: Row, errors: dict[str, 
 def _set_alias(found: Row, name: str, value: Any, target: str, each: Any, errors: dict[str, ErrorTree]) -> None:
     """A deprecated alias gives way to the real field, and must not contradict it."""
     inner = found.get(target)
-    inner = dict(inner) if isinstance(inner, dict) else {}
+    if inner and not isinstance(inner, dict):
+        return  # wrong in itself, and said to be so
+    inner = dict(inner or {})
     for key, wanted in each.items():
         given = inner.get(key)
         if given is not None and given != wanted:

@@ -275,7 +275,7 @@ def object_schema(
     found: Schema = {"type": "object", "properties": members, "additionalProperties": False}
     for name, alias in (aliases or {}).items():
         if name not in members:
-            members[name] = _nullable(field_schema(alias, use))
+            members[name] = field_schema(alias, use)
     if use is Use.ANSWER:
         required = list(members)
     elif use is Use.WRITE:

@@ -19,7 +19,7 @@ from .checks import (
 from .json_schema import EMPTY, Schema, Use, field_schema, may_be_null, rule_text
 from .schema import Field, Record, Set, fill, is_empty
 
-__all__ = ["check_schemas", "chosen"]
+__all__ = ["check_schemas", "chosen", "looked_at"]
 
 Fields = Mapping[str, Field]
 
@@ -42,9 +42,9 @@ def check_schemas(
     parts: list[Schema] = []
     texts: list[str] = []
     for check in checks:
-        looked_at = {name.partition(".")[0] for name in _looked_at(check)}
-        schema = None if looked_at & set(given) else _schema(check, fields)
-        by = sorted(name for name, sets in (setters or {}).items() if looked_at & set(sets))
+        seen = {name.partition(".")[0] for name in looked_at(check)}
+        schema = None if seen & set(given) else _schema(check, fields)
+        by = sorted(name for name, sets in (setters or {}).items() if seen & set(sets))
         if schema is None or set(by) & set(fields):
             texts.append(check_text(check))
         elif by:
@@ -59,7 +59,8 @@ def check_schemas(
     return found
 
 
-def _looked_at(check: EntityCheck) -> Sequence[str]:
+def looked_at(check: EntityCheck) -> Sequence[str]:
+    """The fields that decide about a check's outcome, dotted."""
     if isinstance(check, Conditional):
         return (check.if_field, check.then_field)
     if isinstance(check, ConditionalAtLeastOneOf):

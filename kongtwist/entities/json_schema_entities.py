@@ -56,8 +56,13 @@ def entity_schema(entity: Entity, use: Use, *, given: Collection[str] = (), vari
         return found
     rules = check_schemas(checks, fields, setters=setters, given=given)
     parts = [*rules.get("allOf", []), *_needed_or_set(fields, setters, given), *_variants(entity, fields, given)]
+    rules["x-rules"] = rules.get("x-rules", []) + [
+        f"{name} must be given where the path does not give it" for name in sorted(given) if needed(fields[name])
+    ]
     if entity.cache_key:
-        rules["x-rules"] = [*rules.get("x-rules", []), f"Unique together: {', '.join(entity.cache_key)}"]
+        rules["x-rules"].append(f"Unique together: {', '.join(entity.cache_key)}")
+    if not rules["x-rules"]:
+        del rules["x-rules"]
     return found | rules | ({"allOf": parts} if parts else {})
 
 
