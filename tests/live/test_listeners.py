@@ -214,8 +214,8 @@ def _closed(where: Any) -> bool:
     """Whether the server closes a connection without a word."""
     with socket.socket() as client:
         client.settimeout(PATIENCE)
-        client.connect(where)
         try:
+            client.connect(where)  # which tells of the reset itself where that is faster than we are
             return client.recv(10) == b""
         except ConnectionResetError:
             return True
