@@ -1,6 +1,7 @@
 # make run   set everything up and start the gateway with its demo
 # make test  set everything up and run all tests
 # make lint  formatting, ruff, types, news fragments
+# make docs  write docs/reference and the default configuration from the declarations
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN = $(VENV)/bin
 # setuptools' default editable mode hides twisted/plugins from twistd.
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat
 
-.PHONY: run test lint format clean
+.PHONY: run test lint docs format clean
 
 run: $(VENV)/installed
 	$(BIN)/twistd --nodaemon --pidfile= kongtwist --demo
@@ -22,6 +23,11 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy kongtwist twisted/plugins tests examples benchmarks
 	$(BIN)/towncrier build --draft --version next > $(VENV)/news.md
+
+docs: $(VENV)/installed
+	$(BIN)/python -m kongtwist.reference_document docs/reference
+	$(BIN)/python -m kongtwist.conf_document > $(VENV)/kongtwist.conf
+	mv $(VENV)/kongtwist.conf conf/kongtwist.conf.default
 
 format: $(VENV)/installed-test
 	$(BIN)/ruff format .

@@ -19,7 +19,7 @@ from .checks import (
 from .json_schema import EMPTY, Schema, Use, field_schema, may_be_null, rule_text
 from .schema import Field, Record, Set, fill, is_empty
 
-__all__ = ["check_schemas", "chosen", "looked_at"]
+__all__ = ["check_schemas", "check_text", "chosen", "looked_at"]
 
 Fields = Mapping[str, Field]
 
