@@ -9,7 +9,7 @@ import re
 import signal
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +20,32 @@ from .support import PATIENCE, EventStream, GatewayProcess, LiveTestCase, reques
 
 TWO = {"nginx_worker_processes": 2}
 AT_ONCE = 24
-"""Requests after which, by the kernel's choice among two workers, both are sure to have been asked: 2**-23 are not."""
+"""Requests after which both of two workers are sure to have been asked."""
+
+
+def in_all_workers(condition: Callable[[], bool], what: str) -> None:
+    """Wait until something holds in every worker: an answer of the Admin API waits for them, but on a slow machine not long
+    enough."""
+    wait_until(lambda: all(condition() for _ in range(AT_ONCE)), what)
 
 
 class TargetHealthTests(LiveTestCase):
     """Operators take a target out, and back in."""
 
     def served_by(self, gateway: GatewayProcess) -> set[str]:
-        """The targets that answer."""
+        """The targets that answer; none where the gateway has none to ask."""
         hosts = set()
         for _ in range(AT_ONCE):
             answer = gateway.get("/up/x")
-            self.assertEqual(answer.status, 200)
-            hosts.add({name.lower(): value for name, value in answer.json["headers"]}["host"])
+            if answer.status == 200:
+                hosts.add({name.lower(): value for name, value in answer.json["headers"]}["host"])
+            else:
+                self.assertEqual(answer.status, 503)
         return hosts
+
+    def serve(self, gateway: GatewayProcess, *targets: str) -> None:
+        """Wait until these targets answer, and no others."""
+        wait_until(lambda: self.served_by(gateway) == set(targets), f"{targets} serve")
 
     def put(self, gateway: GatewayProcess, path: str) -> int:
         return gateway.admin("PUT", f"/upstreams/up/targets/{path}").status
@@ -45,9 +57,10 @@ class TargetHealthTests(LiveTestCase):
         targets = [f"127.0.0.1:{self.upstream('echo')}" for _ in range(2)]
         rows = [gateway.create("/upstreams/up/targets", target=target) for target in targets]
         gateway.route("/up", "http://up")
-        self.assertEqual(self.served_by(gateway), set(targets))
+        self.serve(gateway, *targets)
 
         self.assertEqual(self.put(gateway, f"{targets[0]}/unhealthy"), 204)
+        self.serve(gateway, targets[1])
         self.assertEqual(self.served_by(gateway), {targets[1]})
         shown = {each["target"]: each for each in gateway.admin("GET", "/upstreams/up/health").json["data"]}
         self.assertEqual(
@@ -65,11 +78,11 @@ class TargetHealthTests(LiveTestCase):
 
         # By id, by address, and when all are out.
         self.assertEqual(self.put(gateway, f"{rows[1]['id']}/{targets[1]}/unhealthy"), 204)
-        self.assertEqual(gateway.get("/up/x").status, 503)
+        self.serve(gateway)
         self.assertEqual(self.put(gateway, f"{targets[0]}/healthy"), 204)
-        self.assertEqual(self.served_by(gateway), {targets[0]})
+        self.serve(gateway, targets[0])
         self.assertEqual(self.put(gateway, f"{targets[1]}/healthy"), 204)
-        self.assertEqual(self.served_by(gateway), set(targets))
+        self.serve(gateway, *targets)
 
     def test_nothing_to_mark(self) -> None:
         """Targets, upstreams and addresses that are not there are 404."""
@@ -139,25 +152,22 @@ class LogLevelTests(LiveTestCase):
         silent.bind(("127.0.0.1", 0))  # nobody listens
         gateway.route("/refused", f"http://127.0.0.1:{silent.getsockname()[1]}", "refused")
 
-        def fail() -> None:
+        def logged() -> int:
+            """How many lines some failing requests bring."""
+            before = self.errors(gateway)
             for _ in range(AT_ONCE):
-                self.assertEqual(gateway.get("/refused").status, 502)
+                self.assertIn(gateway.get("/refused").status, (404, 502))
+            return self.errors(gateway) - before
 
-        fail()
-        wait_until(lambda: self.errors(gateway) >= AT_ONCE, "errors in the log")
+        wait_until(lambda: logged() >= AT_ONCE, "errors in the log")
         answer = gateway.admin("PUT", "/debug/node/log-level/emerg?timeout=0")
         self.assertEqual((answer.status, answer.json), (200, {"message": "log level changed"}))
         self.assertEqual(gateway.admin("GET", "/debug/node/log-level").json, {"message": "log level: emerg"})
-        # A worker learns it through its pair: a change that all have acknowledged came after it.
-        gateway.create("/consumers", username="somebody")
-        before = self.errors(gateway)
-        fail()
+        wait_until(lambda: logged() == 0, "silence")
+        self.assertEqual(logged(), 0)
         answer = gateway.admin("PUT", "/debug/node/log-level/info?timeout=0")
         self.assertEqual(answer.json, {"message": "log level changed"})
-        gateway.create("/consumers", username="somebody-else")
-        self.assertEqual(self.errors(gateway), before)
-        fail()
-        wait_until(lambda: self.errors(gateway) >= before + AT_ONCE, "errors in the log again")
+        wait_until(lambda: logged() >= AT_ONCE, "errors in the log again")
 
     def test_for_a_while(self) -> None:
         """The configured level comes back by itself; in the cluster's path too."""
@@ -384,8 +394,7 @@ class SecretsTests(LiveTestCase):
         self.assertEqual((row["cert"], row["key"]), ("{vault://mine/cert}", "{vault://mine/secrets/key}"))
         self.assertNotEqual(self.shown(gateway, "a.example"), certificate, "there is no such vault yet")
         vault = gateway.create("/vaults", prefix="mine", name="env", config={"prefix": "site_"})
-        for _ in range(AT_ONCE):
-            self.assertEqual(self.shown(gateway, "a.example"), certificate)
+        in_all_workers(lambda: self.shown(gateway, "a.example") == certificate, "the certificate is shown")
         for path in (
             f"/certificates/{row['id']}",
             "/certificates",
@@ -394,7 +403,7 @@ class SecretsTests(LiveTestCase):
         ):
             self.assertNotIn("-----BEGIN", gateway.admin("GET", path).body.decode(), path)
         self.assertEqual(gateway.admin("PATCH", "/vaults/mine", json={"config": {"prefix": "none_"}}).status, 200)
-        self.assertNotEqual(self.shown(gateway, "a.example"), certificate)
+        in_all_workers(lambda: self.shown(gateway, "a.example") != certificate, "the certificate is shown no more")
         wait_until(lambda: "there is no environment variable NONE_CERT" in gateway.log(), "a line in the log")
         gateway.admin("DELETE", f"/vaults/{vault['id']}")
         self.assertNotIn("-----BEGIN", gateway.log())
@@ -420,8 +429,7 @@ class SecretsTests(LiveTestCase):
         env = {"OWN_CERT": certificate, "OWN_KEY": key}
         gateway = self.gateway({**TWO, "vault_env_prefix": "own_"}, env=env, tls=True)
         gateway.create("/certificates", cert="{vault://env/cert}", key="{vault://env/key}", snis=["*"])
-        for _ in range(AT_ONCE):
-            self.assertEqual(self.shown(gateway, "any.example"), certificate)
+        in_all_workers(lambda: self.shown(gateway, "any.example") == certificate, "the certificate is shown")
         self.assertEqual(gateway.admin("GET", "/vaults").json["data"], [])
 
     def test_kinds(self) -> None:
