@@ -23,7 +23,7 @@ from typing import Any
 from .exchange import Answer, Exchange, Row
 from .layers import Layers
 from .plugin import Plugin
-from .secrets import Secrets
+from .secrets import Secrets, Unusable
 
 __all__ = [
     "EMPTY_CHAIN", "BodyFilter", "Chain", "ChainBuilder", "Compiled", "PluginFailed", "build_chain", "is_cancelled",
@@ -100,9 +100,15 @@ class Compiled:
                 row, self.emptied = secrets.resolved("plugins", row)
             self.conf = plugin.compile(row["config"], row)
         except Exception as error:  # noqa: BLE001 - a broken configuration closes its routes, not the gateway
-            self.conf = self._refusal(str(error) or repr(error))
+            self.conf = self._refusal(self._words(error))
         else:
             self.plugin = plugin
+
+    def _words(self, error: Exception) -> str:
+        """What an error says, unless a secret may be in it."""
+        if self.refers and not isinstance(error, Unusable):
+            return f"{type(error).__name__} with the values of its references (what it says may hold one)"
+        return str(error) or repr(error)
 
     def _refusal(self, why: str) -> dict[str, Any]:
         sentence = f"plugin {self.name} ({self.row.get('id')}) cannot run, its requests are answered 500: {why}"

@@ -196,6 +196,20 @@ class SnapshotTests(SynchronousTestCase):
         (fault,) = snapshot.faults
         self.assertIn("cannot run, its requests are answered 500: config.needed refers to", fault)
 
+    def test_faults_hold_no_secret(self) -> None:
+        """What a plugin says of a configuration that it cannot use is kept back when there are secrets in it."""
+
+        def complain(conf: Row, plugin: Row) -> None:
+            raise ValueError(f"what is {conf['token']}?")
+
+        self.patch(PLUGINS["stamp"], "compile", complain)
+        (fault,) = self.snapshot(plugins=[holder(token="{vault://env/token}")]).faults
+        self.assertTrue(
+            fault.endswith("ValueError with the values of its references (what it says may hold one)"), fault
+        )
+        (fault,) = self.snapshot(plugins=[holder(token="plain-token")]).faults
+        self.assertTrue(fault.endswith("what is plain-token?"), fault)
+
     def test_certificate(self) -> None:
         """Certificates by reference: the same row as long as nothing changes, none when it stands for nothing or no pair."""
         folder = Path(self.mktemp())
