@@ -153,7 +153,11 @@ class Guard:
             return False
         if origin.lower() in self.origins:
             return True
-        return approach.host is not None and urlsplit(origin).netloc.lower() == approach.host.lower()
+        try:
+            netloc = urlsplit(origin).netloc
+        except ValueError:  # brackets around what is no address
+            return False
+        return approach.host is not None and netloc.lower() == approach.host.lower()
 
 
 def exposure(wide: Sequence[tuple[str, bool]], token: bool, client_ca: bool) -> str | None:

@@ -50,7 +50,12 @@ class Special:
 
     def key_of(self, entity: Entity, key: str) -> str:
         """A key in a path as it is stored."""
-        return target_with_port(key) if entity.name == "targets" else key
+        if entity.name != "targets":
+            return key
+        try:
+            return target_with_port(key)
+        except ValueError:  # no address, so no target has it
+            return key
 
     def certificate_of_sni(self, name: str) -> Row | None:
         """The certificate of an SNI's name."""

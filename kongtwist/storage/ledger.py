@@ -187,7 +187,7 @@ class Ledger:
         """References by name (``{"name": "x"}``) replaced by ids.
 
         Raises:
-            EntityError: nothing has that name.
+            EntityError: nothing has that name, or it is no text.
         """
         found = dict(data)
         for field, foreign in entity.foreign.items():
@@ -198,6 +198,8 @@ class Ledger:
             if parent.endpoint_key not in value:
                 continue
             name = value[parent.endpoint_key]
+            if name is not None and not isinstance(name, str):
+                raise EntityError.schema_violation({field: {parent.endpoint_key: "expected a string"}})
             row = self.find(parent.name, parent.endpoint_key, name)
             if row is None:
                 raise EntityError.unresolved(field, parent.endpoint_key, name, parent.name)
