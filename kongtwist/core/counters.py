@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 __all__ = [
-    "ACCEPTED", "ACTIVE", "CELLS", "CELL_NAMES", "GAUGES", "HANDLED", "READING", "REQUESTS", "WAITING", "WRITING",
-    "EVENT_STREAMS", "WEBSOCKETS", "Cells", "Counters", "Frame", "Windows",
+    "ACCEPTED", "ACTIVE", "CELLS", "CELL_NAMES", "EVENT_STREAMS", "GAUGES", "HANDLED", "READING", "REQUESTS", "WAITING",
+    "WEBSOCKETS", "WRITING", "Cells", "Counters", "Frame", "Windows",
 ]  # fmt: skip
 
 ACCEPTED = 0
