@@ -185,6 +185,11 @@ class PostgresServer:
         assert self._process is not None
         self._end(self._process)
 
+    def discard(self) -> None:
+        """Kill it and delete its data."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         """Kill a server with all the processes of its connections, frozen ones too."""
         if process.poll() is None:

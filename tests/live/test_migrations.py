@@ -237,7 +237,7 @@ class PostgresTests(CommandCase):
     def test_rights(self) -> None:
         """A user who may not create tables is told what to do."""
         server = PostgresServer()
-        self.addCleanup(server.kill)
+        self.addCleanup(server.discard)
         server.execute("CREATE USER weak")
         self.configure(**server.conf(pg_user="weak"))
         code, told = self.migrations("bootstrap")

@@ -381,7 +381,7 @@ class FreezeTests(PostgresTestCase):
 
     def server(self) -> PostgresServer:
         server = PostgresServer()
-        self.addCleanup(server.kill)
+        self.addCleanup(server.discard)
         return server
 
     def another(self, **settings: Any) -> PostgresStorage:

@@ -34,7 +34,7 @@ class NodesTestCase(LiveTestCase):
     def own_server(self, **options: Any) -> PostgresServer:
         """A server that only this test uses, to do it harm."""
         server = PostgresServer(**options)
-        self.addCleanup(server.kill)
+        self.addCleanup(server.discard)
         return server
 
     def names(self) -> set[str]:
