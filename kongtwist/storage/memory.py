@@ -128,25 +128,27 @@ class MemoryStorage(BaseStorage):
 
     # -- refusing: what does not fit the schema first, as Kong does ----------------------------------------------------
 
-    async def insert(self, entity: str, data: Mapping[str, Any]) -> Row:
+    def plan_insert(self, ledger: Ledger, entity: str, data: Mapping[str, Any]) -> tuple[Row, list[Change]]:
         kind = self.registry[entity]
-        kind.insert(self._ledger.resolve(kind, data), now=self._now(), new_id=self._new_id)
+        kind.insert(ledger.resolve(kind, data), now=self._now(), new_id=self._new_id)
         raise EntityError.unsupported("create", entity)
 
-    async def update(self, entity: str, key: str, patch: Mapping[str, Any]) -> Row:
-        kind, stored = self.registry[entity], self._ledger.get(entity, key)
+    def plan_update(self, ledger: Ledger, entity: str, key: str, patch: Mapping[str, Any]) -> tuple[Row, list[Change]]:
+        kind, stored = self.registry[entity], ledger.get(entity, key)
         if stored is None:
             raise EntityError.not_found({"id": key})
-        kind.update(stored, self._ledger.resolve(kind, patch), now=self._now())
+        kind.update(stored, ledger.resolve(kind, patch), now=self._now())
         raise EntityError.unsupported("update", entity)
 
-    async def upsert(self, entity: str, key: Mapping[str, Any], data: Mapping[str, Any]) -> Row:
+    def plan_upsert(
+        self, ledger: Ledger, entity: str, key: Mapping[str, Any], data: Mapping[str, Any]
+    ) -> tuple[Row, list[Change]]:
         kind = self.registry[entity]
-        given = {**self._ledger.resolve(kind, data), **key}
-        kind.insert(given, now=self._now(), new_id=self._new_id)
+        kind.insert({**ledger.resolve(kind, data), **key}, now=self._now(), new_id=self._new_id)
         raise EntityError.unsupported("create or update", entity)
 
-    async def delete(self, entity: str, key: str) -> Row | None:
+    @staticmethod
+    def plan_delete(ledger: Ledger, entity: str, key: str) -> tuple[Row | None, list[Change]]:
         raise EntityError.unsupported("remove", entity)
 
 
