@@ -120,7 +120,7 @@ class Relay:
         self.gone = GoneWatch(reactor)
         self._pipe: Pipe | None = None
         self._can_splice = True
-        self.streams = StreamRegistry()
+        self.streams = StreamRegistry(facilities.counters.cells)
         self.next_id: Callable[[], bytes] = request_ids().__next__
         self.stopping = False
         self.connections: set[Any] = set()
