@@ -126,7 +126,9 @@ class EntityError(Exception):
     def unsupported(cls, verb: str, entity: str, by: str | None = None) -> EntityError:
         """12: no writes without a database; ``by``: the field that addressed the row, where it is not the id."""
         how = "" if by is None else f" by '{by}'"
-        return cls(12, "operation unsupported", 405, f"cannot {verb} '{entity}' entities{how} when not using a database")
+        return cls(
+            12, "operation unsupported", 405, f"cannot {verb} '{entity}' entities{how} when not using a database"
+        )
 
     @classmethod
     def unresolved(cls, field: str, by: str, value: Any, parent: str) -> EntityError:
