@@ -312,6 +312,8 @@ def _identify(file: _File, item: _Item) -> None:
         key = _identity(item)
         if key is None:
             key = _content(file, item)
+        if not key.isascii() and any("\ud800" <= each <= "\udfff" for each in key):
+            key = json.dumps(key)  # half a surrogate pair, which UTF-8 cannot say
         row["id"] = str(uuid5(file.namespaces[entity.name], key))
     name, key_id = item.name(), row["id"]
     if not isinstance(key_id, str):

@@ -170,6 +170,18 @@ class FormatTests(DeclarativeTestCase):
             faults["services"], [{"2": "unknown field", "true": "unknown field", "retries": "expected an integer"}]
         )
 
+    def test_half_a_surrogate_pair(self) -> None:
+        """JSON can say it, UTF-8 cannot: it is refused, or taken where the schema takes it, and never stumbled over."""
+        for file in (
+            {"services": [{"name": "\ud800", "host": "h"}]},
+            {"consumers": [{"username": "\ud83d", "custom_id": "\udfff"}]},
+            {"routes": [{"paths": ["/"], "tags": ["\ud800"]}]},
+        ):
+            try:
+                self.assertEqual([self.parse(file)], [self.parse(file)])
+            except EntityError as error:
+                json.dumps(error.body())
+
     def test_what_deck_says_about_its_file(self) -> None:
         """Defaults fill what rows leave out, and tags taken out of all rows are put back."""
         found = self.parse({
