@@ -1,0 +1,132 @@
+"""A decK file with an entity of every kind and every plugin that is built."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from tests.live.pki import authority
+
+__all__ = ["everything"]
+
+CERTIFICATE = "c6a5b1f0-1111-4111-8111-111111111111"
+AUTHORITY = "d6a5b1f0-1111-4111-8111-111111111111"
+
+
+def everything(tag: str | None = None) -> dict[str, Any]:
+    """The file's content.
+
+    Args:
+        tag: select only what has this tag (decK gives it to all of the file).
+    """
+    signer = authority()
+    leaf = signer.sign("a.example")
+    info = {} if tag is None else {"_info": {"select_tags": [tag]}}
+    return {
+        "_format_version": "3.0",
+        **info,
+        "services": _services(),
+        "routes": [{"name": "alone", "paths": ["/alone"]}],
+        "upstreams": _upstreams(),
+        "consumers": _consumers(),
+        "certificates": [
+            {
+                "id": CERTIFICATE,
+                "cert": leaf.pem,
+                "key": leaf.key_pem,
+                "snis": [{"name": "a.example"}, {"name": "b.example"}],
+            }
+        ],
+        "ca_certificates": [{"id": AUTHORITY, "cert": signer.pem}],
+        "plugins": [
+            {"name": "correlation-id", "instance_name": "cid", "config": {"generator": "uuid#counter"}},
+            {"name": "ip-restriction", "config": {"deny": ["10.0.0.0/8"]}, "enabled": False},
+        ],
+        "vaults": [{"name": "env", "prefix": "my-env", "config": {"prefix": "SECRETS_"}, "description": "d"}],
+        "key_sets": [{"name": "ring"}],
+        "keys": [{"name": "key", "kid": "1", "set": {"name": "ring"}, "pem": _key_pair()}],
+    }
+
+
+def _services() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": "one",
+            "url": "http://one.example:81/p",
+            "retries": 3,
+            "tags": ["x"],
+            "routes": [
+                {
+                    "name": "first",
+                    "paths": ["/one", "~/re(?<n>x)$"],
+                    "methods": ["GET", "POST"],
+                    "headers": {"x-a": ["1", "2"]},
+                    "hosts": ["a.example", "*.b.example"],
+                    "plugins": [
+                        {"name": "key-auth", "instance_name": "keys", "config": {"key_names": ["apikey", "k2"]}},
+                    ],
+                },
+                {
+                    "name": "second",
+                    "paths": ["/two"],
+                    "protocols": ["https"],
+                    "snis": ["a.example"],
+                    "strip_path": False,
+                    "https_redirect_status_code": 301,
+                },
+            ],
+            "plugins": [
+                {"name": "rate-limiting", "tags": ["p"], "config": {"minute": 5, "policy": "local"}},
+            ],
+        },
+        {
+            "name": "two",
+            "host": "up",
+            "protocol": "https",
+            "ca_certificates": [AUTHORITY],
+            "client_certificate": CERTIFICATE,
+            "tls_verify": True,
+        },
+    ]
+
+
+def _upstreams() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": "up",
+            "algorithm": "consistent-hashing",
+            "hash_on": "header",
+            "hash_on_header": "x-h",
+            "slots": 100,
+            "tags": ["u"],
+            "healthchecks": {"active": {"http_path": "/h"}, "threshold": 10},
+            "targets": [
+                {"target": "127.0.0.1:9001", "weight": 10},
+                {"target": "h.example:80", "weight": 0, "tags": ["t"]},
+                {"target": "[::1]:81"},
+            ],
+        }
+    ]
+
+
+def _consumers() -> list[dict[str, Any]]:
+    return [
+        {
+            "username": "bob",
+            "custom_id": "5",
+            "tags": ["c"],
+            "keyauth_credentials": [{"key": "key-of-bob", "tags": ["k"]}, {"key": "other-of-bob"}],
+            "plugins": [{"name": "request-termination", "config": {"status_code": 403, "message": "no"}}],
+        },
+        {"username": "\u00c5sa"},
+    ]
+
+
+def _key_pair() -> dict[str, str]:
+    key = rsa.generate_private_key(65537, 2048)
+    pem = serialization.Encoding.PEM
+    public = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return {"public_key": public.decode(), "private_key": private.decode()}
