@@ -15,7 +15,7 @@ from typing import Any
 
 from twisted.internet import tcp, unix
 
-__all__ = ["half_closes", "is_plain", "sender", "switch_protocol", "unsent"]
+__all__ = ["half_closes", "is_ending", "is_plain", "sender", "switch_protocol", "unsent"]
 
 _PLAIN = frozenset((tcp.Server, tcp.Client, unix.Server, unix.Client))
 
@@ -62,6 +62,14 @@ def unsent(transport: Any) -> int:
         transport = lower
     held: int = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
     return held
+
+
+def is_ending(transport: Any) -> bool:
+    """Whether the lowest transport closes as soon as it has sent what it holds, whatever is written above it: it was
+    told to, or the peer has ended TLS."""
+    while (lower := getattr(transport, "transport", None)) is not None:
+        transport = lower
+    return bool(getattr(transport, "disconnecting", False))
 
 
 def switch_protocol(transport: Any, protocol: Any) -> None:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
+from functools import partial
 from typing import Any, Protocol
 
 from twisted.logger import Logger
@@ -21,6 +22,7 @@ from ..core.limits import Limits
 from ..core.realip import RealIP
 from ..core.streams import GOING_AWAY, StreamRegistry
 from .deadlines import Deadlines
+from .ending import run_steps
 from .gone import GoneWatch
 from .resolver import Resolver
 from .splicing import Pipe
@@ -132,22 +134,23 @@ class Relay:
     def drain(self) -> None:
         """Begin to stop: idle client connections are closed, busy ones after their answer, streams politely."""
         self.stopping = True
-        for channel in list(self.connections):
-            channel.drain()
-        self.streams.close_all(GOING_AWAY, "the gateway is stopping")
+        run_steps(
+            *(channel.drain for channel in list(self.connections)),
+            partial(self.streams.close_all, GOING_AWAY, "the gateway is stopping"),
+        )
 
     def close(self) -> None:
         """End at once: every connection on both sides is cut, the timer stops."""
         self.stopping = True
-        for channel in list(self.connections):
-            channel.cut()
-        self.streams.cut_all()
-        self.pools.close()
-        self.gone.close()
-        if self._pipe is not None:
-            self._pipe.close()
-            self._pipe = None
-        self.deadlines.stop()
+        pipe, self._pipe, self._can_splice = self._pipe, None, False
+        run_steps(
+            *(channel.cut for channel in list(self.connections)),
+            *(record.cut for record in self.streams),
+            self.pools.close,
+            self.gone.close,
+            *((pipe.close,) if pipe is not None else ()),
+            self.deadlines.stop,
+        )
 
     @property
     def pipe(self) -> Pipe | None:
@@ -166,10 +169,13 @@ class Relay:
         route = exchange.route
         snapshot = exchange.snapshot
         chain = route.chain if route is not None else (snapshot.global_chain if snapshot is not None else None)
-        if chain is not None and not chain.empty:
-            chain.run_log(exchange)
-        if self.access_log.enabled:
-            self.access_log.log(exchange)
+        try:
+            if chain is not None and not chain.empty:
+                chain.run_log(exchange)
+            if self.access_log.enabled:
+                self.access_log.log(exchange)
+        except Exception:  # noqa: BLE001 - its connection must go on, or end, as if it had been logged
+            _log.failure("logging {method} {target} failed", method=exchange.method, target=exchange.raw_path)
 
     # -- answers made here ---------------------------------------------------------------------------------------------
 

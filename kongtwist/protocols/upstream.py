@@ -13,6 +13,7 @@ on such a transport.
 
 from __future__ import annotations
 
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
@@ -26,6 +27,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..core.head import HeaderBlock, HeadError, parse_status_line
+from .ending import run_steps
 from .framing import ChunkScanner, FramingError
 from .sending import sender
 from .upstream_tls import check_name
@@ -204,11 +206,18 @@ class UpstreamConnection(Protocol):
                 self.expect(self.user.read_timeout)
 
     def connectionLost(self, reason: Failure = None) -> None:  # type: ignore[assignment]
-        self.pool.relay.deadlines.drop(self)
-        self.pool.lost(self)
         user, self.user = self.user, None
         mode, self._mode = self._mode, CLOSED
         self.send = None
+        self.transport = None
+        run_steps(
+            partial(self.pool.relay.deadlines.drop, self),
+            partial(self.pool.lost, self),
+            partial(self._tell_lost, user, mode, reason),
+        )
+
+    def _tell_lost(self, user: UpstreamUser | None, mode: int, reason: Failure) -> None:
+        """Tell whose request was on it."""
         if user is None:
             return
         if not self._ready:
@@ -233,7 +242,10 @@ class UpstreamConnection(Protocol):
         """The deadline has passed: an idle connection's time is over, or the upstream does not answer."""
         user = self.user
         if user is None:
-            self.close()
+            if self._mode == CLOSED:
+                self.abort()  # told to close before: it takes nothing, or under TLS does not answer our close_notify
+            else:
+                self.close()
         elif not self._ready:
             self.user = None
             self.abort()
@@ -312,13 +324,21 @@ class UpstreamConnection(Protocol):
             self.transport.abortConnection()  # type: ignore[attr-defined]
 
     def close(self) -> None:
-        """Close an idle connection."""
+        """Close a connection that nobody uses, in bounded time."""
         self._mode = CLOSED
         self.pool.idle.pop(self, None)
         transport: Any = self.transport
         if transport is not None:
+            self.expect(self.pool.relay.limits.lingering_timeout)
             transport.unregisterProducer()
             transport.loseConnection()
+
+    def tls_ended(self) -> None:
+        """The upstream has ended TLS (`tls_transport`): the connection closes, which `connectionLost` tells."""
+        if self.user is None:
+            self.close()
+        elif self._ready:
+            self.transport.unregisterProducer()  # type: ignore[union-attr]
 
     # -- reading -------------------------------------------------------------------------------------------------------
 

@@ -6,9 +6,9 @@ from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.protocol import ClientFactory
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
+from .tls_transport import TLSClientFactory
 from .upstream import UpstreamConnection, UpstreamUser
 from .upstream_tls import ClientConnections, TLSFacts
 
@@ -96,7 +96,7 @@ class Pool:
         if self.tls is not None:
             if self._creator is None:
                 self._creator = ClientConnections(self.tls)
-            wrapped = TLSMemoryBIOFactory(self._creator, True, factory)
+            wrapped = TLSClientFactory(self._creator, True, factory, self.relay.reactor)
         return Attempt(self.relay.reactor.connectTCP(self.address, self.port, wrapped, seconds), factory)
 
     def lost(self, connection: UpstreamConnection) -> None:

@@ -8,6 +8,8 @@ gateway own the port: `resources.gateway_resource.GatewayFactory`.
 
 from __future__ import annotations
 
+from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -19,9 +21,13 @@ from zope.interface import implementer
 from ..core.counters import REQUESTS
 from ..core.exchange import BodySink, BodyTooLarge, Exchange
 from ..core.head import check_request, parse_request_block, parse_request_line
+from ..protocols.ending import run_steps
 from ..protocols.gone import descriptor_of
+from ..protocols.sending import is_ending, unsent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..protocols.services import Relay
 
 __all__ = ["SiteExchange", "can_take_transport"]
@@ -59,11 +65,14 @@ class SiteExchange(Exchange):
         "_left",
         "_producing",
         "_streaming",
+        "_unsent",
         "_watched",
         "begun",
+        "deadline",
         "open",
         "relay",
         "request",
+        "wake",
     )
 
     def __init__(self, relay: Relay, request: Request, mount: bytes) -> None:
@@ -91,6 +100,8 @@ class SiteExchange(Exchange):
         self.open = True
         self.begun = False
         self._watched = -1
+        self._unsent: float = inf
+        self.deadline = self.wake = inf
         self._left: int | None = None
         self._feeding = self._producing = self._streaming = False
         self._finishing = request.notifyFinish().addErrback(self._gone)
@@ -138,11 +149,14 @@ class SiteExchange(Exchange):
     def abort(self) -> None:
         if not self.open:
             return
-        self._end()
+        run_steps(self._end, self._cut)
+
+    def _cut(self) -> None:
+        """Reset the client's connection, or its stream of HTTP/2."""
         channel: Any = self.request.channel
         if hasattr(channel, "abortConnection"):  # a stream of HTTP/2
             channel.abortConnection()
-        else:
+        elif channel is not None and channel.transport is not None:
             channel.transport.abortConnection()
 
     def _end(self) -> None:
@@ -159,28 +173,34 @@ class SiteExchange(Exchange):
         if not self.open:
             return
         self.open = False
-        self._unwatch()
         if not self.begun:
             self.status = 499
         sink, self.answer_sink = self.answer_sink, None
         self.body_sink = None
+        steps: list[Callable[[], object]] = [self._unwatch]
         if sink is not None:
-            sink.client_gone("the client closed the connection")
-        self.relay.finished(self)
+            steps.append(partial(sink.client_gone, "the client closed the connection"))
+        run_steps(*steps, partial(self.relay.finished, self))
 
     # -- backpressure (IPushProducer, called by the Site's channel) ----------------------------------------------------
 
     def pauseProducing(self) -> None:
         """The client reads slower than it is fed. Its channel reads nothing from it either, meanwhile."""
+        relay = self.relay
         self._watched = descriptor_of(self.request.transport)
         if self._watched >= 0:
-            self.relay.gone.watch(self._watched, self)
+            relay.gone.watch(self._watched, self)
+        self._unsent = inf
+        relay.deadlines.set(self, relay.monotonic() + relay.limits.send_timeout)
         if self.answer_sink is not None:
             self.answer_sink.pause_answer()
 
     def resumeProducing(self) -> None:
         """It caught up."""
         self._unwatch()
+        if is_ending(self.request.transport):
+            self._cut()  # its TLS has ended: nothing reaches it any more
+            return
         if self.answer_sink is not None:
             self.answer_sink.resume_answer()
 
@@ -190,13 +210,22 @@ class SiteExchange(Exchange):
     def peer_gone(self, reset: bool) -> None:
         """`GoneWatch`: the client hung up while nothing was read from it."""
         self._watched = -1
-        channel: Any = self.request.channel
-        channel.transport.abortConnection()
+        self._cut()
+
+    def expire(self, now: float) -> None:
+        """The client has had its time to read what is sent to it; a Site gives it as long as it likes."""
+        held = unsent(self.request.transport)
+        if held < self._unsent:
+            self._unsent = held
+            self.relay.deadlines.set(self, now + self.relay.limits.send_timeout)
+        else:
+            self._cut()
 
     def _unwatch(self) -> None:
-        if self._watched >= 0:
-            self.relay.gone.unwatch(self._watched)
-            self._watched = -1
+        self.relay.deadlines.drop(self)
+        watched, self._watched = self._watched, -1
+        if watched >= 0:
+            self.relay.gone.unwatch(watched, self)
 
     # -- the request body ----------------------------------------------------------------------------------------------
 
