@@ -30,6 +30,8 @@ PATIENCE = float(os.environ.get("SOAK_PATIENCE") or 120)
 """Seconds within which everything must have come to its end: the longest of the gateway's own time-outs is 30."""
 GROWTH = 0.10
 """Share by which memory may have grown since the end of the first round: caches that fill, and what fragments."""
+HELD = 512 * 1024
+"""Bytes that the gateway may hold at a time for each client: both directions, pipelined requests, TLS."""
 SLACK = 12 * 1024 * 1024
 """Bytes of memory that nobody asks about."""
 
@@ -57,6 +59,7 @@ class SoakTests(LiveTestCase):
         self.wait_for_calm(len(stage.doors) * 3 + 1)
         stage.tell("calm", "pause")
         before = stage.quiet()
+        stage.forget_peaks()
         problems: list[str] = []
         rounds = max(2, round(seconds / ROUND))
         memory = []
@@ -65,7 +68,7 @@ class SoakTests(LiveTestCase):
             memory.append(stage.look())
             if problems:
                 break
-        problems += self.grown(memory)
+        problems += self.grown(before, memory)
         problems += self.complaints()
         problems += self.calm_failures()
         sys.stderr.write(f"done: {stage.tell('wild', 'report')} {stage.tell('calm', 'report')}\n")
@@ -99,8 +102,8 @@ class SoakTests(LiveTestCase):
         stage.tell("wild-upstream", "leave")
         return problems + _told("after the clients went", left, before, now)
 
-    def grown(self, memory: list[dict[int, Seen]]) -> list[str]:
-        """Memory that is not given back."""
+    def grown(self, before: Mapping[int, Seen], memory: list[dict[int, Seen]]) -> list[str]:
+        """Memory that is not given back, and memory that no buffer with a bound can have taken."""
         told = []
         for pid, first in memory[0].items():
             for name in ("resident", "blocks"):
@@ -108,10 +111,15 @@ class SoakTests(LiveTestCase):
                 slack = SLACK if name == "resident" else SLACK // 100
                 if sizes[-1] > first[name] * (1 + GROWTH) + slack:
                     told.append(f"process {pid}: {name} after each round: {sizes}")
+        most = AT_ONCE * HELD
+        for pid, peak in self.stage.peaks().items():
+            rest = before.get(pid, {}).get("resident", 0)
+            if peak > rest + most:
+                told.append(f"process {pid}: {peak >> 20} MB at the most, {rest >> 20} MB before")
         sys.stderr.write("memory: " + "; ".join(
             f"{pid}: " + " ".join(f"{each[pid]['resident'] >> 20}M/{each[pid]['blocks']}" for each in memory if pid in each)
             for pid in memory[0]
-        ) + "\n")  # fmt: skip
+        ) + "; at the most " + " ".join(f"{peak >> 20}M" for peak in self.stage.peaks().values()) + "\n")  # fmt: skip
         return told
 
     def complaints(self) -> list[str]:

@@ -111,13 +111,16 @@ class Stage:
         self.gateway: GatewayProcess | None = None
         self.host: Process | None = None
         self.doors: dict[str, tuple[Any, bool, str]] = {}
+        self.apis: dict[str, tuple[Any, bool, str]] = {}
         if form == "embedded":
             self._embed()
         else:
             self._start(2 if form == "workers" else 1)
         self._configure()
         self._program("calm", "calm", {"doors": self.doors, "admin": ["127.0.0.1", self.admin_port, self.mount]})
-        self._program("wild", "wild", {"doors": self.doors, "seed": seed, "at_once": at_once, "kinds": kinds})
+        self._program(
+            "wild", "wild", {"doors": self.doors | self.apis, "seed": seed, "at_once": at_once, "kinds": kinds}
+        )
 
     # -- beginning -----------------------------------------------------------------------------------------------------
 
@@ -142,19 +145,29 @@ class Stage:
         return tell(self.control(name), word)
 
     def _start(self, workers: int) -> None:
-        plain, secure, unix = free_port(), free_port(), os.path.join(self.folder, "proxy.sock")
+        """A node."""
+        plain, secure, admin, status = (free_port() for _ in range(4))
+        unix = os.path.join(self.folder, "proxy.sock")
         conf = {
             **CONF,
             "proxy_listen": f"127.0.0.1:{plain} reuseport, 127.0.0.1:{secure} ssl reuseport, unix:{unix}",
             "nginx_worker_processes": workers,
+            "status_listen": f"127.0.0.1:{status}",
         }
-        self.gateway = self.case.gateway(conf, env=self._env)
-        self.admin_port, self.mount = self.gateway.admin_port, ""
+        gateway = self.gateway = GatewayProcess(self.case, conf, env=self._env)
+        gateway.conf["admin_listen"] = f"127.0.0.1:{gateway.admin_port}, 127.0.0.1:{admin} ssl"
+        gateway.start()
+        self.admin_port, self.mount = gateway.admin_port, ""
         self.doors = {
             "plain": (["127.0.0.1", plain], False, ""), "tls": (["127.0.0.1", secure], True, ""), "unix": (unix, False, ""),
         }  # fmt: skip
+        self.apis = {
+            "admin": (["127.0.0.1", self.admin_port], False, ""), "admin-tls": (["127.0.0.1", admin], True, ""),
+            "status": (["127.0.0.1", status], False, ""),
+        }  # fmt: skip
 
     def _embed(self) -> None:
+        """A program with the gateway in it."""
         names = ("site", "site-tls", "owner", "owner-tls")
         ports = [free_port() for _ in names]
         prefix = os.path.join(self.folder, "prefix")
@@ -199,6 +212,10 @@ class Stage:
         self._service("direct", url=f"http://127.0.0.1:{self.ports['a']}", **TIMEOUTS)
         self._service("named", url=f"http://localhost:{self.ports['b']}", **TIMEOUTS)
         self._service("aside", url="http://127.0.0.1:1")
+        for number in range(200):
+            self._create(
+                "/services", name=f"aside-{number}", url="http://127.0.0.1:1", tags=[f"tag{n}" for n in range(20)]
+            )
         self._service("calm", host="calm-pool")
         self._create("/services/keyed/plugins", name="key-auth")
         self._create("/services/keyed/plugins", name="correlation-id", config={"echo_downstream": True})
@@ -255,6 +272,20 @@ class Stage:
             if not left or time.monotonic() > until:
                 return left, now
             time.sleep(0.25)
+
+    def forget_peaks(self) -> None:
+        """Begin to measure anew how much memory the processes take at most (proc(5): clear_refs)."""
+        for pid in self.pids():
+            with open(f"/proc/{pid}/clear_refs", "w", encoding="ascii") as file:
+                file.write("5")
+
+    def peaks(self) -> dict[int, int]:
+        """Bytes of memory that each process had at most since."""
+        found = {}
+        for pid in self.pids():
+            with open(f"/proc/{pid}/status", encoding="ascii") as file:
+                found[pid] = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+        return found
 
     def error_log(self) -> str:
         """What the gateway complained of."""

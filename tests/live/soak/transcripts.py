@@ -38,6 +38,8 @@ ROUTES = ("least", "least", "secure", "secure", "direct", "named", "kept-host")
 """Routes to upstreams that behave; ``least``: by least connections, with targets that cannot be reached."""
 OWN = ("keyed", "answered", "nowhere")
 """Routes with an answer of the gateway's own."""
+APIS = ("admin", "status")
+"""Doors of the Admin and the Status API begin so; only transcripts of the kind ``api`` go there."""
 METHODS = (b"GET", b"GET", b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"PATCH")
 HOSTS = (b"soak.test",) * 8 + (b"a.b:80", b"x" * 300, b"[::1]:5", b"%41", b"under_score")
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
@@ -80,8 +82,10 @@ def draw(seed: str, number: int, doors: tuple[str, ...], kinds: tuple[str, ...] 
         kinds: only these of `KINDS`; all if none.
     """
     random = Random(f"{seed}/{number}")
-    kind = random.choice(kinds or tuple(KINDS))
-    made = Transcript(kind, random.choice(doors))
+    proxies = tuple(door for door in doors if not door.startswith(APIS))
+    apis = tuple(door for door in doors if door.startswith(APIS))
+    kind = random.choice([kind for kind in kinds or KINDS if kind != "api" or apis])
+    made = Transcript(kind, random.choice(apis if kind == "api" else proxies))
     made.window = random.choice((None, None, 4096, 16384))
     made.old = random.random() < 0.2
     made.steps = KINDS[kind](random)
@@ -240,6 +244,8 @@ def _pipelined(random: Random) -> list[Step]:
     first = _get(random, f"{random.choice(ROUTES)}/{random.choice(ANSWERS)}")
     small = _head(random, b"GET", random.choice(("least/echo", "direct/echo", "answered/x", "least/big?n=100000")))
     steps: list[Step] = [("reader",)] if random.random() < 0.5 else []
+    if random.random() < 0.1:  # as much as is taken, for a while
+        steps += [("send", small * 5000)] * 20
     steps.append(("send", first + small * random.choice((1, 10, 100, 1000, 4000))))
     if random.random() < 0.3:
         steps += [("pause", 0.2), ("send", _post(random) + small * 50)]
@@ -315,8 +321,37 @@ def _bare(random: Random) -> list[Step]:
     return [*([("raw", sent)] if sent else []), *_read(random), *_end(random)]
 
 
+def _api(random: Random) -> list[Step]:
+    """Requests to the Admin or the Status API: large answers, bodies good and bad, many at once, left anywhere."""
+    reads = (
+        "services?size=1000",
+        "",
+        "status",
+        "metrics",
+        "schemas/services",
+        "nothing",
+        "services?size=x",
+        "endpoints",
+    )
+    steps: list[Step] = [("reader",)] if random.random() < 0.2 else []
+    for _ in range(random.choice((1, 1, 2, 4))):
+        body = random.choice((b"{}", b'{"name": "x"', b'{"url": 5}', b"a=b&c=d", b"x" * 100_000))
+        lines = b"Content-Type: application/json\r\nContent-Length: %d\r\n" % (len(body) + random.choice((0, 0, 0, 50)))
+        get = _head(random, b"GET", random.choice(reads)) * random.choice((1, 1, 1, 30, 300))
+        post = _head(
+            random,
+            random.choice((b"POST", b"PUT")),
+            random.choice(("services/aside/routes", "config", "upstreams")),
+            lines,
+        )
+        data = random.choice((get, get, get, post + body))
+        data = data.replace(b"Host: soak.test", b"Host: localhost")
+        steps += [*_sent(random, data if random.random() < 0.8 else _cut(random, data)), *_read(random)]
+    return [*steps, *_end(random)]
+
+
 KINDS = {
     "partly": _partly, "one": _one, "several": _several, "pipelined": _pipelined, "upload": _upload, "download": _download,
-    "events": _events, "socket": _socket, "flood": _flood, "noise": _noise, "bare": _bare,
+    "events": _events, "socket": _socket, "flood": _flood, "noise": _noise, "bare": _bare, "api": _api,
 }  # fmt: skip
 """What transcripts are about, and what draws them."""

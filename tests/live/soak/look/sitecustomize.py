@@ -29,11 +29,14 @@ BELOW = frozenset((
 """Those of Twisted and pyOpenSSL below and beside them."""
 SHOWN = 60
 """Objects of a class that are described."""
+REFERENCES = ("transport", "protocol", "wrappedProtocol", "producer", "_producer", "user", "exchange", "stream")
+"""Attributes that lead to another object."""
 TOLD = (
     "_state", "_mode", "_cell", "_stopped", "_blocked", "_paused", "_reading", "_pending", "_served", "_started", "_over",
     "_closing", "_begun", "_ready", "_requests", "_tries", "dead", "ended", "closed", "open", "begun", "body_complete",
     "method", "target", "why", "reused", "request_sent", "deadline", "wake", "peer_port", "connected", "disconnecting",
-    "disconnected", "_lostTLSConnection", "_aborted", "_handshakeDone", "transport", "user", "exchange", "stream",
+    "disconnected", "_lostTLSConnection", "_aborted", "_handshakeDone", "_waitingForTransport", "_handlingRequest", "persistent",
+    "producerPaused", "dataBuffer", "_tempDataLen", "_appSendBuffer", "requests", "_dataBuffer", *REFERENCES,
 )  # fmt: skip
 """Attributes that tell what state an object is in."""
 
@@ -56,21 +59,24 @@ def _brief(value: Any) -> str:
         return (
             f"{type(value).__name__}[{len(value)}] {bytes(value[:60]) if not isinstance(value, str) else value[:60]!r}"
         )
+    if isinstance(value, list | tuple | dict | set):
+        return f"{type(value).__name__}[{len(value)}]"
     if isinstance(value, int | float | bool | None):
         return repr(value)
     return f"<{type(value).__name__} {id(value):x}>"
 
 
-def _describe(item: Any) -> str:
+def _describe(item: Any, reading: set[int], writing: set[int]) -> str:
     told = []
     for name in TOLD:
         try:
             value = getattr(item, name)
         except Exception:  # noqa: BLE001 - whatever state it is in, the others are told all the same
             continue
-        if not callable(value) or name in ("transport", "user", "exchange", "stream"):
+        if value is not None and (not callable(value) or name in REFERENCES):
             told.append(f"{name}={_brief(value)}")
-    return f"<{type(item).__name__} {id(item):x} " + " ".join(told) + ">"
+    told += [name for name, items in (("reading", reading), ("writing", writing)) if id(item) in items]
+    return f"<{type(item).__name__} {id(item):x} {' '.join(told)}>"
 
 
 def _descriptors() -> dict[str, int]:
@@ -127,10 +133,12 @@ def look() -> dict[str, Any]:
     reactor: Any = sys.modules.get("twisted.internet.reactor")
     shown: Counter[str] = Counter()
     described = {}
+    readers, writers = (reactor.getReaders(), reactor.getWriters()) if reactor is not None else ((), ())
+    reading, writing = {id(each) for each in readers}, {id(each) for each in writers}
     for item in (*ours, *below):
         shown[type(item).__name__] += 1
         if shown[type(item).__name__] <= SHOWN:
-            described[f"{id(item):x}"] = _describe(item)
+            described[f"{id(item):x}"] = _describe(item, reading, writing)
     return {
         "pid": os.getpid(),
         "relays": [_relay(each) for each in relays],
@@ -138,8 +146,8 @@ def look() -> dict[str, Any]:
         "ours": _count(ours),
         "below": _count(below),
         "buried": dict(Counter(name for key, name in frozen.items() if key not in alive)),
-        "readers": _count(reactor.getReaders()) if reactor is not None else {},
-        "writers": _count(reactor.getWriters()) if reactor is not None else {},
+        "readers": _count(readers),
+        "writers": _count(writers),
         "timers": dict(Counter(_name(call) for call in reactor.getDelayedCalls())) if reactor is not None else {},
         "descriptors": _descriptors(),
         "objects": total,
