@@ -155,6 +155,7 @@ class Stage:
             "status_listen": f"127.0.0.1:{status}",
         }
         gateway = self.gateway = GatewayProcess(self.case, conf, env=self._env)
+        self.case._gateways.append(gateway)
         gateway.conf["admin_listen"] = f"127.0.0.1:{gateway.admin_port}, 127.0.0.1:{admin} ssl"
         gateway.start()
         self.admin_port, self.mount = gateway.admin_port, ""
