@@ -45,7 +45,7 @@ EMBEDDED = """
     from kongtwist.resources.gateway_resource import GatewayFactory, GatewayResource
 
     prefix, site_port, site_tls, own_port, own_tls, key, certificate = sys.argv[1:]
-    gateway = Gateway(reactor, Conf({"prefix": prefix, "proxy_access_log": "off", "nginx_http_send_timeout": "5s"}))
+    gateway = Gateway(reactor, Conf({"prefix": prefix, "proxy_access_log": "off", "nginx_http_send_timeout": "2s"}))
     gateway.startService()
     reactor.addSystemEventTrigger("before", "shutdown", gateway.stopService)
     root = Resource()
@@ -151,7 +151,7 @@ class EndsTestCase(LiveTestCase):
         """nginx before the same upstream, configured as Kong configures it."""
         headers = "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;"
         location = f"proxy_pass http://127.0.0.1:{self.up.port}; proxy_http_version 1.1; {headers}"
-        extra = "proxy_request_buffering off; proxy_buffering off; client_max_body_size 0;"
+        extra = "proxy_request_buffering off; proxy_buffering off; client_max_body_size 0; lingering_close off;"
         return Door("nginx", self.nginx(f"location / {{ {location} {extra} }}"), False, None)
 
     def nothing_left(self, door: Door, before: int) -> None:
@@ -272,7 +272,7 @@ class TLSEndTests(EndsTestCase):
     SHORT = {
         "nginx_http_keepalive_timeout": "1s",
         "nginx_http_client_header_timeout": "1s",
-        "nginx_http_send_timeout": "3s",
+        "nginx_http_send_timeout": "2s",
         "upstream_keepalive_idle_timeout": "1",
     }
 
@@ -282,7 +282,7 @@ class TLSEndTests(EndsTestCase):
         port = free_port()
         self.nginx(
             f"listen 127.0.0.1:{port} ssl; ssl_certificate {certificate}; ssl_certificate_key {key}; keepalive_timeout 1;"
-            f"client_header_timeout 1; location / {{ proxy_pass http://127.0.0.1:{self.up.port}; proxy_buffering off; }}"
+            f"client_header_timeout 1; send_timeout 3; location / {{ proxy_pass http://127.0.0.1:{self.up.port}; proxy_buffering off; }}"
         )
         return port
 

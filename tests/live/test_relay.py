@@ -322,6 +322,31 @@ class SocketSideTests(Relaying, SplicedTestCase):
         s.upstream.read()
         self.assertEqual(s.ends, [s.stream])
 
+    def test_resetNoticedByAWrite(self) -> None:
+        """A side whose reset is first noticed by a write is lost, not half-closed: the other side hears of it at once,
+        however much it goes on sending."""
+        for dead, alive in (("client", "upstream"), ("upstream", "client")):
+            s = self.pair()
+            getattr(s, dead).reset()
+            getattr(s, alive).send(frame(2, b"x" * 100))
+            getattr(s.stream, alive).doRead()  # before the reactor looks at the side that was reset
+            s.work()
+            getattr(s, alive).read()
+            self.assertEqual((s.ends, getattr(s, alive).ended), ([s.stream], "reset"), dead)
+
+    def test_deadSideIsNotReadForEver(self) -> None:
+        """A side that was broken behind its Close frame: what the other side sends is thrown away, but not for long."""
+        s = self.pair(limits=Limits(lingering_timeout=5.0))
+        s.client.send(frame(1, b"unread", mask=MASK))
+        s.work()
+        s.upstream.send(encode_close(1000, "done"))
+        s.upstream.sock.close()  # with unread bytes: the kernel resets
+        for _ in range(20):
+            if not s.ends:
+                s.client.send(frame(1, b"on and on", mask=MASK))
+            s.advance(0.5)
+        self.assertEqual(s.ends, [s.stream])
+
     def test_brokenWriteDoesNotLoseWhatWasRead(self) -> None:
         """An upstream says its last and is reset by what the client still sends: the client gets all of it."""
         s = self.pair()
