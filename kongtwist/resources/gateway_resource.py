@@ -16,7 +16,7 @@ from ..protocols.http1 import HTTP1Factory
 from ..protocols.http1_exchange import HTTP1Exchange
 from ..protocols.sending import switch_protocol
 from .route import AnswerResource, RouteResource
-from .site import SiteExchange
+from .site import CloseInTime, SiteExchange, finish_in_time
 from .tree import RouteTree
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class GatewayResource(Resource):
             request.setResponseCode(error.status)
             request.setHeader(b"content-type", b"text/plain; charset=utf-8")
             request.write((error.message or "Bad request").encode() + b"\n")
-            request.finish()
+            finish_in_time(relay, request)
             return NOT_DONE_YET
         limit = relay.limits.client_max_body_size
         if getattr(request, "_encoder", None) is not None:
@@ -134,6 +134,7 @@ class _Otherwise(RouteResource):
         # From here on it is the site's connection and the site's request, for its own log and counters.
         assert isinstance(exchange, HTTP1Exchange)
         exchange.channel.released()
+        CloseInTime(self.relay, transport)
         protocol.makeConnection(transport)
         protocol.dataReceived(head + early)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IPushProducer
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from ..protocols.services import Relay
 
-__all__ = ["SiteExchange", "can_take_transport"]
+__all__ = ["CloseInTime", "SiteExchange", "can_take_transport", "finish_in_time"]
 
 _log = Logger(namespace="kongtwist.site")
 
@@ -144,7 +145,7 @@ class SiteExchange(Exchange):
             self.abort()  # less than was promised
             return
         self._end()
-        self.request.finish()
+        finish_in_time(self.relay, self.request)
 
     def abort(self) -> None:
         if not self.open:
@@ -297,6 +298,50 @@ class SiteExchange(Exchange):
     def released(self) -> None:
         """The transport that was taken has ended."""
         self.relay.finished(self)
+
+
+def finish_in_time(relay: Relay, request: Request) -> None:
+    """Finish an answer; if it is the last one on its connection, bound the connection's end."""
+    channel: Any = request.channel
+    request.finish()
+    transport = getattr(channel, "transport", None)
+    if transport is not None and getattr(transport, "disconnecting", False):
+        CloseInTime(relay, transport)
+
+
+class CloseInTime:
+    """Bounds the end of a connection that a Site closes, now or some time.
+
+    A Site has no time-out for it: a client that takes nothing of the answer keeps the connection open. So does one that
+    sent more than its request over TLS: the Site has stopped reading then, and waits for a close_notify it cannot see.
+
+    Args:
+        relay: the gateway's facilities.
+        transport: the connection's.
+    """
+
+    __slots__ = ("_closing", "_relay", "_transport", "_unsent", "deadline", "wake")
+
+    def __init__(self, relay: Relay, transport: Any) -> None:
+        self._relay = relay
+        self._transport = ref(transport)
+        self._closing = bool(transport.disconnecting)
+        self._unsent: float = inf
+        self.deadline = self.wake = inf
+        relay.deadlines.set(self, relay.monotonic() + relay.limits.lingering_time)
+
+    def expire(self, now: float) -> None:
+        """Cut the connection if it was closing at the last look, unless the client is reading."""
+        transport = self._transport()
+        if transport is None or not transport.connected:
+            return
+        closing, held = bool(transport.disconnecting), unsent(transport)
+        if closing and self._closing and not 0 < held < self._unsent:
+            transport.abortConnection()
+            return
+        self._closing, self._unsent = closing, held if closing else inf
+        limits = self._relay.limits
+        self._relay.deadlines.set(self, now + (limits.send_timeout if closing else limits.lingering_time))
 
 
 def _pairs(request: Request) -> list[tuple[bytes, bytes]]:

@@ -4,8 +4,8 @@
 
 The second argument: ``{"plain": [ports], "tls": [ports], "rude": [ports], "hole": [ports], "certificate": paths}``.
 ``rude`` ports speak TLS and never answer a close_notify; a connection to a ``hole`` is never accepted, and soon never
-made. Words on the control socket: ``rest`` (say and read nothing more, close nothing), ``leave`` (close everything and go
-on with what comes), ``report``.
+made. Words on the control socket: ``rest`` (say and read nothing more, close nothing, and reset new connections), ``leave``
+(close everything and go on with what comes), ``report``.
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ class Upstreams:
         while True:
             sock, _ = await loop.sock_accept(server)
             self.taken += 1
+            if not self.working.is_set():
+                Wire(sock).reset()
+                continue
             task = asyncio.create_task(self._one(Wire(sock, context, server=True), rude))
             self._open.add(task)
             task.add_done_callback(self._open.discard)
