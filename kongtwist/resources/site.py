@@ -144,7 +144,11 @@ class SiteExchange(Exchange):
             self.abort()  # less than was promised
             return
         self._end()
+        transport: Any = getattr(self.request.channel, "transport", None)
         self.request.finish()
+        if transport is not None and getattr(transport, "disconnecting", False) and self.scheme == b"https":
+            limits = self.relay.limits
+            self.relay.deadlines.set(_Closing(transport), self.relay.monotonic() + limits.lingering_timeout)
 
     def abort(self) -> None:
         if not self.open:
@@ -297,6 +301,21 @@ class SiteExchange(Exchange):
     def released(self) -> None:
         """The transport that was taken has ended."""
         self.relay.finished(self)
+
+
+class _Closing:
+    """A connection of a Site that closes behind its last answer: Twisted's TLS waits for the client's close_notify."""
+
+    __slots__ = ("_transport", "deadline", "wake")
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self.deadline = self.wake = inf
+
+    def expire(self, now: float) -> None:
+        """It has had time to close."""
+        if self._transport.connected:
+            self._transport.abortConnection()
 
 
 def _pairs(request: Request) -> list[tuple[bytes, bytes]]:
