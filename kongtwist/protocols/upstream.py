@@ -74,7 +74,7 @@ class UpstreamUser(Interface):
         """The connection is there; send the request."""
 
     def connect_failed(self, reason: Failure) -> None:
-        """There will be no connection (refused, timed out, TLS failed)."""
+        """There will be no connection (refused, timed out, TLS failed). Raises nothing."""
 
     def interim(self, head: ResponseHead) -> None:
         """An informational head that is no 100."""
@@ -96,10 +96,12 @@ class UpstreamUser(Interface):
         """The body is complete; the connection is back in its pool."""
 
     def broken(self, why: str, *, timeout: bool = False, unread: bool = False) -> None:
-        """The connection was lost, or what came is no HTTP, before the answer's end. ``unread``: not one byte came."""
+        """The connection was lost, or what came is no HTTP, before the answer's end. ``unread``: not one byte came.
+        Raises nothing."""
 
-    def fault(self) -> None:
-        """Our own code failed while it handled what came; the connection is cut. The client must not wait on."""
+    def fault(self, answering: bool = True) -> None:
+        """Our own code failed; ``answering``: while it handled what came, and the connection is cut. The client must not
+        wait on."""
 
     def request_blocked(self) -> None:
         """The upstream reads slower than it is sent to."""
@@ -157,7 +159,7 @@ class UpstreamConnection(Protocol):
         assert self.pool.tls is not None
         try:
             check_name(transport.getHandle(), self.pool.tls)
-        except (CertificateError, VerificationError) as error:
+        except (CertificateError, VerificationError, ValueError) as error:  # ValueError: the name is none
             user, self.user = self.user, None
             self.abort()
             if user is not None:
@@ -174,7 +176,10 @@ class UpstreamConnection(Protocol):
         if self.user is None:  # it went while we connected
             self._rest()
         else:
-            self.user.connected(self)
+            try:
+                self.user.connected(self)
+            except Exception:  # noqa: BLE001 - as in dataReceived
+                self.user.fault(answering=False)
 
     def dataReceived(self, data: bytes) -> None:
         user = self.user
@@ -214,7 +219,11 @@ class UpstreamConnection(Protocol):
         if not self._ready:
             user.connect_failed(reason)
         elif mode == UNTIL_CLOSE and reason.check(ConnectionDone):
-            user.answer_end([])
+            try:
+                user.answer_end([])
+            except Exception:  # noqa: BLE001 - as in dataReceived
+                _log.failure("relaying an answer failed")
+                user.fault()
         else:
             user.broken(f"connection lost: {reason.getErrorMessage()}", unread=not self._read_any)
 
