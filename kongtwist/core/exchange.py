@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .headers import forwarded_lines
-from .query import join_query, parse_query
+from .query import join_query, parse_query, without_argument
 
 if TYPE_CHECKING:
     from .balancer import Peer
@@ -241,6 +241,11 @@ class Exchange:
     def set_query_args(self, args: Mapping[str, list[str]]) -> None:
         """Replace the query string sent to the upstream."""
         self.upstream_query = join_query(args)
+        self._query_args = None
+
+    def clear_query_arg(self, name: str) -> None:
+        """Take the arguments ``name`` out of the query string sent to the upstream (``kong.service.request``)."""
+        self.upstream_query = without_argument(self.raw_query, name)
         self._query_args = None
 
     def set_upstream_body(self, body: bytes) -> None:

@@ -149,6 +149,7 @@ def parse_status_line(line: bytes) -> StatusLine:
 # -- header blocks ---------------------------------------------------------------------------------------------------
 
 _BLOCK = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)*").fullmatch
+_ODD_BLOCK = re.compile(rb"(?:[^\x00-\x20\x7f:]+:[^\x00\r\n]*\r\n)*").fullmatch
 _DIGITS = re.compile(rb"\d{1,18}").fullmatch
 
 
@@ -516,13 +517,17 @@ def check_request(minor: int, block: HeaderBlock) -> None:
 def parse_response_block(raw: bytes, lines: FieldLines | None = None) -> HeaderBlock:
     """Parse the header block of an upstream's response; the arguments are those of `parse_request_block`.
 
+    Names and values may be odd, as nginx lets them be (core/odd_heads.py); such lines are not remembered.
+
     Raises:
         HeadError: 502.
     """
     try:
         block = HeaderBlock(raw, (lines or FieldLines.of_responses()).read(raw))
     except (_Malformed, httptools.HttpParserError) as error:
-        raise _from_upstream(str(error)) from error
+        if _ODD_BLOCK(raw) is None:
+            raise _from_upstream(str(error)) from error
+        block = HeaderBlock(raw, [_line(line, RESPONSE_DROPPED) for line in raw.split(b"\r\n")[:-1]])
     _framing_rules(block, _from_upstream, 502)
     return block
 

@@ -15,9 +15,8 @@ here can forget it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
 from math import inf
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING
 
 from OpenSSL import SSL
 from twisted.internet import error
@@ -29,6 +28,8 @@ from ..core.chain import BodyFilter, PluginFailed
 from ..core.exchange import Answer, Exchange
 from ..core.headers import REASONS, apply_changes, host_name, upstream_head
 from .events import EventStream, is_event_stream
+from .faults import ends_request
+from .request_buffer import RequestBuffer
 from .resolver import NameNotResolved
 from .upstream import ResponseHead, UpstreamConnection
 from .upstream_pool import Attempt, Pool
@@ -50,21 +51,6 @@ _NOT_REPEATED = frozenset((b"POST", b"PATCH", b"LOCK"))
 
 _NOBODY: frozenset[Peer] = frozenset()
 
-_Call = TypeVar("_Call", bound=Callable[..., None])
-
-
-def _guarded(call: _Call) -> _Call:
-    """What the reactor calls: a fault of ours in it ends the request instead of leaving its client waiting for ever."""
-
-    @wraps(call)
-    def guarded(self: UpstreamExchange, *arguments: Any, **named: Any) -> None:
-        try:
-            call(self, *arguments, **named)
-        except Exception:  # noqa: BLE001 - logged there
-            self.relay.fault(self.exchange)
-
-    return cast("_Call", guarded)
-
 
 class UpstreamExchange:
     """Relays one exchange to its route's service.
@@ -78,7 +64,7 @@ class UpstreamExchange:
 
     __slots__ = (
         "_attempt", "_begun", "_body", "_connection", "_events", "_fed", "_filters", "_head", "_heard", "_kept",
-        "_kept_size", "_lookup", "_over", "_paused_request", "_raw", "_started", "_tried", "_tries", "_upgraded",
+        "_kept_size", "_lookup", "_over", "_paused_request", "_raw", "_source", "_started", "_tried", "_tries", "_upgraded",
         "exchange", "method", "read_timeout", "relay", "request_sent", "route",
     )  # fmt: skip
 
@@ -103,12 +89,10 @@ class UpstreamExchange:
         self._head = b""
         self._kept: list[bytes] | None = [] if self._body else None
         self._kept_size = 0
+        self._source: RequestBuffer | None = None
         self._started = 0.0
 
-    @property
-    def _peer(self) -> Peer | None:
-        """The target of this try, if a balancer chose it."""
-        return self.exchange.upstream_peer
+    _peer = property(lambda self: self.exchange.upstream_peer)  #: the target of this try, if a balancer chose it
 
     # -- getting a connection ------------------------------------------------------------------------------------------
 
@@ -122,12 +106,27 @@ class UpstreamExchange:
         monotonic = self.relay.monotonic
         self._started = monotonic()
         try:
-            if pool is not None and pool.idle:
+            if self._body and self.exchange.block.chunked and self.route.request_buffering:
+                limit = self.relay.limits.client_body_buffer_size
+                self._source = RequestBuffer(self.exchange, limit, self._buffered)
+                self._source.start()
+            elif pool is not None and pool.idle:
                 self.connected(pool.idle.popitem()[0])
             else:
                 self._choose()
         except Exception:  # noqa: BLE001 - a fault of ours must not leave the client waiting for ever
             self.relay.fault(self.exchange)
+
+    @ends_request
+    def _buffered(self) -> None:
+        """The body is short, or too long to wait for its end."""
+        buffer = self._source
+        if self._over or buffer is None:
+            return
+        self._started = self.relay.monotonic()
+        if buffer.whole:
+            self._body, self._kept, self._source = False, None, None
+        self._choose()
 
     def _choose(self) -> None:
         """Pick a target and find its address."""
@@ -216,8 +215,11 @@ class UpstreamExchange:
         self._head = head
         if not self._fed:
             self._fed = True
-            exchange.continue_request()
-            exchange.receive_body(self)
+            if self._source is None:
+                exchange.continue_request()
+                exchange.receive_body(self)
+            else:
+                self._source.receive_body(self)
         elif self._kept:
             self._send(b"".join(self._kept))
         if self._head and self._connection is connection:
@@ -234,7 +236,7 @@ class UpstreamExchange:
             head, self._head = self._head, b""
             connection.send(head + data if head else data)
 
-    @_guarded
+    @ends_request
     def connect_failed(self, reason: Failure) -> None:
         self._attempt = None
         self._connection = None
@@ -446,7 +448,7 @@ class UpstreamExchange:
         """Nobody waits for the answer: the upstream is told at once."""
         self._drop()
 
-    @_guarded
+    @ends_request
     def broken(self, why: str, *, timeout: bool = False, unread: bool = False) -> None:
         """The connection is lost in the middle."""
         connection, self._connection = self._connection, None

@@ -67,6 +67,9 @@ def _context(facts: TLSFacts) -> SSL.Context:
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_alpn_protos([b"http/1.1"])
+    # Many servers end TCP without close_notify. As nginx: that ends what has no other end; what has one is still seen to be
+    # cut, and a reset is still a reset.
+    context.set_options(SSL.OP_IGNORE_UNEXPECTED_EOF)
     if facts.certificate:
         leaf, *chain = _certificates(facts.certificate)
         context.use_certificate(leaf)

@@ -109,7 +109,10 @@ class SiteExchange(Exchange):
         for line in headers.split(b"\r\n"):
             if line:
                 name, _, value = line.partition(b":")
-                request.responseHeaders.addRawHeader(name, value.strip())
+                try:
+                    request.responseHeaders.addRawHeader(name, value.strip())
+                except ValueError:  # a name that is no token (core/odd_heads.py): twisted.web sends none
+                    continue
         self._left = None
         if length is not None:
             request.responseHeaders.setRawHeaders(b"content-length", [b"%d" % length])
