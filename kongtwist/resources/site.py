@@ -116,7 +116,7 @@ class SiteExchange(Exchange):
         self._left = None
         if length is not None:
             request.responseHeaders.setRawHeaders(b"content-length", [b"%d" % length])
-            self._left = None if self.method == b"HEAD" else length
+            self._left = None if self.method == b"HEAD" or status in (204, 304) else length
         request.registerProducer(self, True)
         self._streaming = True
         if length != 0 or self.method == b"HEAD":
