@@ -19,6 +19,7 @@ from .conf import Conf, ConfError
 from .entities import Entity
 from .listeners import DescriptorRoom, Opened, listen_on
 from .observability.logs import AccessLog
+from .protocols.tls_transport import TLSTransport
 from .tls import ServerContexts, contexts_for, reconfigure
 
 __all__ = ["AdminPlane"]
@@ -92,6 +93,7 @@ class AdminPlane:
             access.log_request(request, self._shown_path(request.uri))
 
         site = AdminSite(resource, self._reactor, self.gates[name], _limits(conf), log if access.enabled else None)
+        site.tls_protocol = TLSTransport
         self._sites.append((name, site))
         for each in opened:
             contexts = contexts_for(conf, name) if each.listen.ssl else None

@@ -249,8 +249,9 @@ class ClientLimits:
     client_body_buffer_size = Property(
         SIZE,
         "8k",
-        "Bytes of a request body that may be held in memory: what a retry can send again, and what plugins that want"
-        " the whole body may get. Bodies are never written to disk.",
+        "Bytes of a request body that may be held in memory: what a retry can send again, what plugins that want the"
+        " whole body may get, and chunked bodies up to which upstreams are told a length (a Route's"
+        " request_buffering). Bodies are never written to disk.",
         aliases=_directive("client_body_buffer_size", "http", "proxy", "location"),
     )
 

@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
+from twisted.protocols.tls import BufferingTLSTransport
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
 from twisted.web.resource import Resource
@@ -411,6 +412,7 @@ class AdminSite(Site):
 
     displayTracebacks = False
     noisy = False
+    tls_protocol: Any = BufferingTLSTransport  #: what a listener with TLS puts between its sockets and our channels
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any
 
-from .query import join_query, parse_query
+from .query import parse_query, without_argument
 
 __all__ = ["RequestBody", "decode_body"]
 
@@ -41,11 +41,11 @@ class _Json(RequestBody):
 
 class _Form(RequestBody):
     def __init__(self, raw: bytes) -> None:
-        self._values = parse_query(raw)
-        super().__init__(_flat(self._values))
+        self._raw = raw
+        super().__init__(_flat(parse_query(raw)))
 
     def without(self, name: str) -> bytes:
-        return join_query({key: values for key, values in self._values.items() if key != name})
+        return without_argument(self._raw, name)
 
 
 class _Multipart(RequestBody):

@@ -13,9 +13,10 @@ from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .headers import forwarded_lines
-from .query import join_query, parse_query
+from .query import join_query, parse_query, without_argument
 
 if TYPE_CHECKING:
+    from .balancer import Peer
     from .facilities import Facilities
     from .head import HeaderBlock
     from .router import Match
@@ -116,6 +117,7 @@ class Exchange:
         "target",
         "trusted",
         "upstream_body",
+        "upstream_peer",
         "upstream_query",
         "upstream_status",
         "wall_started",
@@ -150,7 +152,10 @@ class Exchange:
         dict[bytes, bytes | None] | None
     )  #: header changes towards the upstream; None value = remove. Changed by the methods below only: it may be shared
     upstream_query: bytes | None  #: changed query string (without "?"), or None
-    upstream_body: bytes | None  #: body a plugin puts in place of the client's (Content-Length follows it), or None
+    upstream_body: (
+        bytes | None
+    )  #: whole body that goes up in place of the client's (Content-Length follows it), or None
+    upstream_peer: Peer | None  #: the target this request counts on. Changed by `hold` and `let_go` only
     response_changes: list[tuple[str, Any, bytes]] | None  #: see `core.headers.apply_changes`
     response_fields: HeaderBlock | None  #: the upstream's header block, once it came
     status: int  #: status sent to the client; 0 before
@@ -158,6 +163,8 @@ class Exchange:
     answer_source: str  #: "service", "exit" or "error"
     body_sink: BodySink | None
     answer_sink: AnswerSink | None
+    begun: bool  #: something of the answer has been sent
+    open: bool  #: the client still waits for (the rest of) the answer
     _ctx: dict[str, Any] | None
     _query_args: dict[str, list[str]] | None
     bytes_in: int
@@ -167,7 +174,7 @@ class Exchange:
     def __init__(self) -> None:
         self.consumer = self.credential = self.authenticated_groups = None
         self.request_changes = self.upstream_query = self.response_changes = self.response_fields = None
-        self.plugin_confs = self.latencies = self.upstream_body = None
+        self.plugin_confs = self.latencies = self.upstream_body = self.upstream_peer = None
         self._query_args = self._ctx = self.body_sink = self.answer_sink = None
         self.status = self.upstream_status = self.bytes_in = self.bytes_out = 0
         self.answer_source = "service"
@@ -236,6 +243,11 @@ class Exchange:
         self.upstream_query = join_query(args)
         self._query_args = None
 
+    def clear_query_arg(self, name: str) -> None:
+        """Take the arguments ``name`` out of the query string sent to the upstream (``kong.service.request``)."""
+        self.upstream_query = without_argument(self.raw_query, name)
+        self._query_args = None
+
     def set_upstream_body(self, body: bytes) -> None:
         """Send ``body`` to the upstream in place of the client's (``kong.service.request.set_raw_body``).
 
@@ -290,6 +302,21 @@ class Exchange:
     def error(status: int, message: str, headers: list[tuple[bytes, bytes]] | None = None) -> Answer:
         """An answer in the form the client accepts, with the request id (``kong.response.error``)."""
         return Answer(status, None, headers, message)
+
+    # -- the target it counts on -------------------------------------------------------------------------------------
+
+    def hold(self, peer: Peer) -> None:
+        """Count this request on ``peer`` from now on (`Peer.active`), and no longer on the one before."""
+        self.let_go()
+        peer.active += 1
+        self.upstream_peer = peer
+
+    def let_go(self) -> None:
+        """Count on no target any more. Whatever becomes of a request or a stream, the end of it calls this (`Relay.finished`);
+        who knows earlier that the target is done with it calls it too."""
+        peer, self.upstream_peer = self.upstream_peer, None
+        if peer is not None:
+            peer.active -= 1
 
     # -- the door's I/O verbs --------------------------------------------------------------------------------------
 

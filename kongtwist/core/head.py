@@ -149,6 +149,7 @@ def parse_status_line(line: bytes) -> StatusLine:
 # -- header blocks ---------------------------------------------------------------------------------------------------
 
 _BLOCK = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)*").fullmatch
+_ODD_BLOCK = re.compile(rb"(?:[^\x00-\x20\x7f:]+:[^\x00\r\n]*\r\n)*").fullmatch
 _DIGITS = re.compile(rb"\d{1,18}").fullmatch
 
 
@@ -168,7 +169,7 @@ class HeaderBlock:
         has_body: a request with this block has a body (RFC 9112 6.3).
         close, keep_alive: Connection has these options.
         connection: other fields that Connection names, in lower case.
-        upgrade_websocket: asks to become a WebSocket.
+        upgrade_websocket: asks to become a WebSocket; whether Connection says ``upgrade`` too makes no difference (Kong 3.9).
         expect_continue: waits for ``100 Continue``.
         te_trailers: TE has ``trailers``.
         relayed: says that the message came through another proxy (Via, X-Forwarded-For).
@@ -196,11 +197,11 @@ class HeaderBlock:
         self.end: bytes | None = None
         self.passed_on: tuple[object, bytes] | None = None
         if b"connection" in fields:
-            self.close, self.keep_alive, upgrade, self.connection = _options(b",".join(fields[b"connection"]))
-            self.upgrade_websocket = upgrade and b"websocket" in self.tokens(b"upgrade")
+            self.close, self.keep_alive, self.connection = _options(b",".join(fields[b"connection"]))
         else:
-            self.close = self.keep_alive = self.upgrade_websocket = False
+            self.close = self.keep_alive = False
             self.connection = _NOTHING
+        self.upgrade_websocket = b"upgrade" in fields and b"websocket" in self.tokens(b"upgrade")
 
     @classmethod
     def from_pairs(cls, pairs: Iterable[Pair]) -> HeaderBlock:
@@ -298,10 +299,10 @@ def _members(value: bytes) -> list[bytes]:
 
 
 @lru_cache(maxsize=256)
-def _options(value: bytes) -> tuple[bool, bool, bool, frozenset[bytes]]:
-    """What Connection says: close, keep-alive, upgrade, and which fields are for this connection only."""
+def _options(value: bytes) -> tuple[bool, bool, frozenset[bytes]]:
+    """What Connection says: close, keep-alive, and which fields are for this connection only."""
     options = frozenset(_members(value))
-    return b"close" in options, b"keep-alive" in options, b"upgrade" in options, options - _CONNECTION_OPTIONS
+    return b"close" in options, b"keep-alive" in options, options - _CONNECTION_OPTIONS
 
 
 @lru_cache(maxsize=1024)
@@ -319,9 +320,11 @@ REQUEST_DROPPED = frozenset((
 
 RESPONSE_DROPPED = frozenset((
     b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"content-length", b"upgrade",
-    b"trailer", b"via",
+    b"trailer", b"via", b"x-pad", b"x-accel-expires", b"x-accel-redirect", b"x-accel-limit-rate",
+    b"x-accel-buffering", b"x-accel-charset",
 ))  # fmt: skip
-"""Response fields that are not passed on as they are: hop-by-hop, framing (the door's), or written anew."""
+"""Response fields that are not passed on as they are: hop-by-hop, framing (the door's), written anew, or meant for the
+proxy (nginx ``proxy_hide_header``; Kong passes Date and Server)."""
 
 
 def _split(line: bytes) -> Pair:
@@ -514,13 +517,17 @@ def check_request(minor: int, block: HeaderBlock) -> None:
 def parse_response_block(raw: bytes, lines: FieldLines | None = None) -> HeaderBlock:
     """Parse the header block of an upstream's response; the arguments are those of `parse_request_block`.
 
+    Names and values may be odd, as nginx lets them be (core/odd_heads.py); such lines are not remembered.
+
     Raises:
         HeadError: 502.
     """
     try:
         block = HeaderBlock(raw, (lines or FieldLines.of_responses()).read(raw))
     except (_Malformed, httptools.HttpParserError) as error:
-        raise _from_upstream(str(error)) from error
+        if _ODD_BLOCK(raw) is None:
+            raise _from_upstream(str(error)) from error
+        block = HeaderBlock(raw, [_line(line, RESPONSE_DROPPED) for line in raw.split(b"\r\n")[:-1]])
     _framing_rules(block, _from_upstream, 502)
     return block
 

@@ -195,7 +195,10 @@ def _route_fields() -> dict[str, Field]:
         ),
         "strip_path": Boolean(required=True, default=True, text="Whether the matched prefix is taken off the upstream's path."),
         "preserve_host": Boolean(required=True, default=False, text="Whether the client's Host goes to the upstream."),
-        "request_buffering": Boolean(required=True, default=True, text="Kong's request buffering; bodies are streamed here."),
+        "request_buffering": Boolean(
+            required=True, default=True,
+            text="Give chunked request bodies up to client_body_buffer_size a Content-Length; false: stream them at once.",
+        ),
         "response_buffering": Boolean(required=True, default=True, text="Kong's response buffering; bodies are streamed here."),
         "tags": rule.tags(),
         "service": Foreign("services", text="Where requests go; null: plugins answer."),

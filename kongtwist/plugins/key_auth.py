@@ -219,9 +219,7 @@ class KeyAuth(Plugin):
 def _hide(exchange: Exchange, name: str, header: bytes, body: RequestBody | None) -> None:
     """Take the key out of everything that goes to the upstream."""
     exchange.clear_upstream_header(header)
-    if exchange.raw_query:
-        args = exchange.query_args()
-        if name in args:
-            exchange.set_query_args({key: values for key, values in args.items() if key != name})
+    if exchange.raw_query and name in exchange.query_args():
+        exchange.clear_query_arg(name)
     if body is not None and name in body.args:
         exchange.set_upstream_body(body.without(name))

@@ -67,7 +67,7 @@ class HTTP1Exchange(Exchange):
         # As Exchange.__init__, without a call (a test compares them).
         self.consumer = self.credential = self.authenticated_groups = None
         self.request_changes = self.upstream_query = self.response_changes = self.response_fields = None
-        self.plugin_confs = self.latencies = self.upstream_body = None
+        self.plugin_confs = self.latencies = self.upstream_body = self.upstream_peer = None
         self._query_args = self._ctx = self.body_sink = self.answer_sink = None
         self.status = self.upstream_status = self.bytes_in = self.bytes_out = 0
         self.answer_source = "service"
@@ -235,7 +235,7 @@ class HTTP1Exchange(Exchange):
         run_steps(*steps, partial(self.channel.relay.finished, self))
 
     @property
-    def begun(self) -> bool:
+    def begun(self) -> bool:  # type: ignore[override]
         """Whether anything of the answer has been sent."""
         return self._mode != NOT_BEGUN
 

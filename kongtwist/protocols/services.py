@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ..core.chain import PluginFailed
 from ..core.errors import error_body
@@ -165,7 +166,9 @@ class Relay:
     # -- the end of a request ------------------------------------------------------------------------------------------
 
     def finished(self, exchange: Exchange) -> None:
-        """A request is over, whatever became of it: log phase, access log. Called once by its door."""
+        """A request is over, whatever became of it: its target is let go, log phase, access log. Called once by its door."""
+        if exchange.upstream_peer is not None:
+            exchange.let_go()
         route = exchange.route
         snapshot = exchange.snapshot
         chain = route.chain if route is not None else (snapshot.global_chain if snapshot is not None else None)
@@ -176,6 +179,22 @@ class Relay:
                 self.access_log.log(exchange)
         except Exception:  # noqa: BLE001 - its connection must go on, or end, as if it had been logged
             _log.failure("logging {method} {target} failed", method=exchange.method, target=exchange.raw_path)
+
+    def fault(self, exchange: Exchange, failure: Failure | None = None) -> None:
+        """Our own code failed on a request: log it, stop who produces its answer, answer 500, or cut what has begun.
+
+        Args:
+            exchange: the request.
+            failure: what was raised; by default the exception being handled.
+        """
+        _log.failure("serving {method} {target} failed", failure, method=exchange.method, target=exchange.target)
+        sink, exchange.answer_sink = exchange.answer_sink, None
+        if sink is not None:
+            sink.client_gone("the gateway failed")
+        if exchange.begun:
+            exchange.abort()
+        elif exchange.open:
+            self.send_answer(exchange, Answer(500, None, None, "An unexpected error occurred", "error"))
 
     # -- answers made here ---------------------------------------------------------------------------------------------
 

@@ -15,6 +15,8 @@ from typing import Any, Protocol, runtime_checkable
 from OpenSSL import SSL
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 
+from .sending import unsent
+
 __all__ = ["TLSClientFactory", "TLSTransport", "TLSUser"]
 
 
@@ -29,7 +31,8 @@ class TLSUser(Protocol):
 
 
 class TLSTransport(BufferingTLSTransport):
-    """A TLS transport that closes without waiting for the peer, and tells a `TLSUser` when the peer ends TLS."""
+    """A TLS transport that closes without waiting for the peer, and tells a `TLSUser` when the peer ends TLS. Under
+    any other protocol the connection then ends at once if it would have to wait for the peer."""
 
     _told = False
 
@@ -61,6 +64,8 @@ class TLSTransport(BufferingTLSTransport):
             user: Any = self.wrappedProtocol
             if isinstance(user, TLSUser):
                 user.tls_ended()
+            elif unsent(plain) or plain.producer is not None:
+                self.abortConnection()
 
 
 class TLSClientFactory(TLSMemoryBIOFactory):

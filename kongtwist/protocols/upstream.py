@@ -27,6 +27,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..core.head import HeaderBlock, HeadError, parse_status_line
+from ..core.odd_heads import check_beginning, find_end, mended_lines
+from ..core.odd_heads import parse_status_line as parse_odd_status_line
 from .ending import run_steps
 from .framing import ChunkScanner, FramingError
 from .sending import sender
@@ -76,7 +78,7 @@ class UpstreamUser(Interface):
         """The connection is there; send the request."""
 
     def connect_failed(self, reason: Failure) -> None:
-        """There will be no connection (refused, timed out, TLS failed)."""
+        """There will be no connection (refused, timed out, TLS failed). Raises nothing."""
 
     def interim(self, head: ResponseHead) -> None:
         """An informational head that is no 100."""
@@ -98,10 +100,12 @@ class UpstreamUser(Interface):
         """The body is complete; the connection is back in its pool."""
 
     def broken(self, why: str, *, timeout: bool = False, unread: bool = False) -> None:
-        """The connection was lost, or what came is no HTTP, before the answer's end. ``unread``: not one byte came."""
+        """The connection was lost, or what came is no HTTP, before the answer's end. ``unread``: not one byte came.
+        Raises nothing."""
 
-    def fault(self) -> None:
-        """Our own code failed while it handled what came; the connection is cut. The client must not wait on."""
+    def fault(self, answering: bool = True) -> None:
+        """Our own code failed; ``answering``: while it handled what came, and the connection is cut. The client must not
+        wait on."""
 
     def request_blocked(self) -> None:
         """The upstream reads slower than it is sent to."""
@@ -159,7 +163,7 @@ class UpstreamConnection(Protocol):
         assert self.pool.tls is not None
         try:
             check_name(transport.getHandle(), self.pool.tls)
-        except (CertificateError, VerificationError) as error:
+        except (CertificateError, VerificationError, ValueError) as error:  # ValueError: the name is none
             user, self.user = self.user, None
             self.abort()
             if user is not None:
@@ -176,7 +180,10 @@ class UpstreamConnection(Protocol):
         if self.user is None:  # it went while we connected
             self._rest()
         else:
-            self.user.connected(self)
+            try:
+                self.user.connected(self)
+            except Exception:  # noqa: BLE001 - as in dataReceived
+                self.user.fault(answering=False)
 
     def dataReceived(self, data: bytes) -> None:
         user = self.user
@@ -223,7 +230,11 @@ class UpstreamConnection(Protocol):
         if not self._ready:
             user.connect_failed(reason)
         elif mode == UNTIL_CLOSE and reason.check(ConnectionDone):
-            user.answer_end([])
+            try:
+                user.answer_end([])
+            except Exception:  # noqa: BLE001 - as in dataReceived
+                _log.failure("relaying an answer failed")
+                user.fault()
         else:
             user.broken(f"connection lost: {reason.getErrorMessage()}", unread=not self._read_any)
 
@@ -354,19 +365,20 @@ class UpstreamConnection(Protocol):
         if head is not None and data.startswith(last):
             rest = data[len(last) :]
         else:
-            relay = self.pool.relay
             end = data.find(b"\r\n\r\n")
-            if end < 0 or end > relay.limits.proxy_buffer_size:
-                if len(data) > relay.limits.proxy_buffer_size:
-                    raise HeadError(502, None, "response head too large from the upstream")
-                if not b"HTTP/1.".startswith(data[:7]):
-                    raise HeadError(502, None, "no HTTP/1 from the upstream")
-                self._buffer = data
-                return
-            line, _, lines = data[: end + 2].partition(b"\r\n")
-            head = ResponseHead(*parse_status_line(line), relay.blocks.response(lines))
-            self._last_raw, self._last_head = data[: end + 4], head
-            rest = data[end + 4 :]
+            size = end + 4
+            try:
+                if end < 0 or end > self.pool.relay.limits.proxy_buffer_size:
+                    raise HeadError(502, None, "no end")
+                line, _, lines = data[: end + 2].partition(b"\r\n")
+                head = ResponseHead(*parse_status_line(line), self.pool.relay.blocks.response(lines))
+            except HeadError:
+                head, size = self._odd_head(data)
+                if head is None:
+                    self._buffer = data
+                    return
+            self._last_raw, self._last_head = data[:size], head
+            rest = data[size:]
         self._buffer = b""
         if head.status < 200:
             self._informational(head, rest, user)
@@ -391,6 +403,26 @@ class UpstreamConnection(Protocol):
             self._mode = UNTIL_CLOSE
             user.answered(head, None, rest, False)
 
+    def _odd_head(self, data: bytes) -> tuple[ResponseHead | None, int]:
+        """A head that is not complete yet, or not as it should be: core/odd_heads.py.
+
+        Returns:
+            the head, and how many bytes of ``data`` it is; None while it is not complete.
+
+        Raises:
+            HeadError: it is none, or will never be one.
+        """
+        relay = self.pool.relay
+        limit = relay.limits.proxy_buffer_size
+        empty = find_end(data)
+        if (len(data) if empty is None else empty.start()) > limit:
+            raise HeadError(502, None, "response head too large from the upstream")
+        if empty is None:
+            check_beginning(data, len(self._buffer))
+            return None, 0
+        line, _, lines = data[: empty.start()].partition(b"\n")
+        return ResponseHead(*parse_odd_status_line(line), relay.blocks.response(mended_lines(lines))), empty.end()
+
     def _informational(self, head: ResponseHead, rest: bytes, user: UpstreamUser) -> None:
         if head.status == 101:
             self._buffer = rest
@@ -406,9 +438,9 @@ class UpstreamConnection(Protocol):
             self._head(rest, user)
 
     def _begin_chunks(self, head: ResponseHead, rest: bytes, user: UpstreamUser) -> None:
-        if head.minor == 0:
-            raise HeadError(502, None, "Transfer-Encoding in HTTP/1.0 from the upstream")
-        scanner = ChunkScanner(self.pool.relay.limits.trailer_size)
+        if head.minor == 0:  # RFC 9112 6.1: its framing is not to be trusted any further than this
+            self._keep = False
+        scanner = ChunkScanner(self.pool.relay.limits.trailer_size, upstream=True)
         self._raw = user.takes_raw_chunks()
         first = _scan(scanner, rest, self._raw) if rest else b""
         if scanner.done and not scanner.trailers:

@@ -4,9 +4,12 @@ An `UpstreamExchange` picks a target, gets a connection, sends head and body, an
 (any door's `Exchange`). It owns what outlives one connection: which targets failed, what of the body is kept for
 another try, and how many tries are left.
 
-When a try may be repeated (Kong 3.9: nginx ``proxy_next_upstream error timeout``): nothing of the answer has reached
-the client; the body, if any, is kept whole; and the method is idempotent or nothing was sent. A pooled connection that
-turns out dead before its first byte does not count as a try.
+When a try may be repeated (Kong 3.9: nginx ``proxy_next_upstream error timeout``): not one byte of an answer has come,
+good or bad; the body, if any, is kept whole; and the method is idempotent or nothing was sent. A pooled connection that
+turns out dead before its first byte does not count as a try. docs/upstreams.md is the whole list.
+
+The target a request counts on is the exchange's (`Exchange.hold`): the end of the exchange lets it go, so no way out of
+here can forget it.
 """
 
 from __future__ import annotations
@@ -25,10 +28,12 @@ from ..core.chain import BodyFilter, PluginFailed
 from ..core.exchange import Answer, Exchange
 from ..core.headers import REASONS, apply_changes, host_name, upstream_head
 from .events import EventStream, is_event_stream
+from .faults import ends_request
+from .request_buffer import RequestBuffer
 from .resolver import NameNotResolved
 from .upstream import ResponseHead, UpstreamConnection
 from .upstream_pool import Attempt, Pool
-from .upstream_tls import facts_of
+from .upstream_tls import BadServerName, facts_of
 
 if TYPE_CHECKING:
     from ..core.balancer import Peer
@@ -58,9 +63,9 @@ class UpstreamExchange:
     """
 
     __slots__ = (
-        "_attempt", "_begun", "_body", "_connection", "_events", "_fed", "_filters", "_head", "_kept", "_kept_size",
-        "_lookup", "_over", "_paused_request", "_peer", "_raw", "_started", "_tried", "_tries", "_upgraded", "exchange",
-        "method", "read_timeout", "relay", "request_sent", "route",
+        "_attempt", "_begun", "_body", "_connection", "_events", "_fed", "_filters", "_head", "_heard", "_kept",
+        "_kept_size", "_lookup", "_over", "_paused_request", "_raw", "_source", "_started", "_tried", "_tries", "_upgraded",
+        "exchange", "method", "read_timeout", "relay", "request_sent", "route",
     )  # fmt: skip
 
     def __init__(self, relay: Relay, exchange: Exchange, upgraded: Upgraded | None = None) -> None:
@@ -73,19 +78,21 @@ class UpstreamExchange:
         self.request_sent = False
         self._upgraded = upgraded
         self._tries = route.retries
-        self._begun = self._over = self._fed = self._paused_request = self._raw = False
+        self._begun = self._over = self._fed = self._paused_request = self._raw = self._heard = False
         self._body = exchange.block.has_body and exchange.upstream_body is None
         self._connection: UpstreamConnection | None = None
         self._attempt: Attempt | None = None
         self._lookup: Deferred[str] | None = None
         self._events: EventStream | None = None
-        self._peer: Peer | None = None
         self._tried: set[Peer] | None = None
         self._filters: list[BodyFilter] | None = None
         self._head = b""
         self._kept: list[bytes] | None = [] if self._body else None
         self._kept_size = 0
+        self._source: RequestBuffer | None = None
         self._started = 0.0
+
+    _peer = property(lambda self: self.exchange.upstream_peer)  #: the target of this try, if a balancer chose it
 
     # -- getting a connection ------------------------------------------------------------------------------------------
 
@@ -98,10 +105,28 @@ class UpstreamExchange:
         self.exchange.answer_sink = self
         monotonic = self.relay.monotonic
         self._started = monotonic()
-        if pool is not None and pool.idle:
-            self.connected(pool.idle.popitem()[0])
-        else:
-            self._choose()
+        try:
+            if self._body and self.exchange.block.chunked and self.route.request_buffering:
+                limit = self.relay.limits.client_body_buffer_size
+                self._source = RequestBuffer(self.exchange, limit, self._buffered)
+                self._source.start()
+            elif pool is not None and pool.idle:
+                self.connected(pool.idle.popitem()[0])
+            else:
+                self._choose()
+        except Exception:  # noqa: BLE001 - a fault of ours must not leave the client waiting for ever
+            self.relay.fault(self.exchange)
+
+    @ends_request
+    def _buffered(self) -> None:
+        """The body is short, or too long to wait for its end."""
+        buffer = self._source
+        if self._over or buffer is None:
+            return
+        self._started = self.relay.monotonic()
+        if buffer.whole:
+            self._body, self._kept, self._source = False, None, None
+        self._choose()
 
     def _choose(self) -> None:
         """Pick a target and find its address."""
@@ -113,9 +138,7 @@ class UpstreamExchange:
             if peer is None:
                 self._refuse(503, "failure to get a peer from the ring-balancer")
                 return
-            self._release()
-            balancer.acquire(peer)
-            self._peer = peer
+            self.exchange.hold(peer)
             host = peer.host
         try:
             address = self.relay.resolver.known(host)
@@ -124,7 +147,8 @@ class UpstreamExchange:
             return
         if address is None:
             lookup = self._lookup = self.relay.resolver.lookup(host)
-            lookup.addCallbacks(self._resolved, self._unresolved)  # type: ignore[unused-awaitable]
+            answered = lookup.addCallbacks(self._resolved, self._unresolved)
+            answered.addErrback(lambda why: self.relay.fault(self.exchange, why))  # type: ignore[unused-awaitable]
         else:
             self._connect(address)
 
@@ -154,6 +178,9 @@ class UpstreamExchange:
         except SSL.Error as why:
             _log.error("the client certificate for {address} is unusable: {why}", address=address, why=why)
             self._failed("the client certificate is unusable", sent=False)
+        except BadServerName as why:
+            _log.error("{host}: {why}", host=self._target(), why=why)
+            self._refuse(502, "An invalid response was received from the upstream server", upstream=True)
 
     def _host_field(self) -> bytes:
         """The Host header of this try."""
@@ -172,7 +199,7 @@ class UpstreamExchange:
         self._connection = connection
         exchange, route, relay = self.exchange, self.route, self.relay
         match = exchange.match
-        plain = self._peer is None and not route.preserve_host
+        plain = exchange.upstream_peer is None and not route.preserve_host
         host = route.host_header if plain else self._host_field()
         upgrade = self._upgraded is not None
         head = upstream_head(exchange, match.upstream_path, match.prefix, host, relay.send_request_id, upgrade)
@@ -188,8 +215,11 @@ class UpstreamExchange:
         self._head = head
         if not self._fed:
             self._fed = True
-            exchange.continue_request()
-            exchange.receive_body(self)
+            if self._source is None:
+                exchange.continue_request()
+                exchange.receive_body(self)
+            else:
+                self._source.receive_body(self)
         elif self._kept:
             self._send(b"".join(self._kept))
         if self._head and self._connection is connection:
@@ -206,6 +236,7 @@ class UpstreamExchange:
             head, self._head = self._head, b""
             connection.send(head + data if head else data)
 
+    @ends_request
     def connect_failed(self, reason: Failure) -> None:
         self._attempt = None
         self._connection = None
@@ -276,21 +307,17 @@ class UpstreamExchange:
         self._upgraded(connection, head)
         return True
 
-    def take_peer(self) -> Peer | None:
-        """The target, if it was chosen by a balancer, for as long as a stream to it lasts. Who takes it lets it go."""
-        peer, self._peer = self._peer, None
-        return peer
-
     def _settle(self, head: ResponseHead) -> None:
-        """Note what the answer's head tells, and let the target go."""
+        """Note what the answer's head tells."""
         exchange, started = self.exchange, self._started
         exchange.upstream_status = head.status
         exchange.response_fields = head.block
         monotonic = self.relay.monotonic
         now = monotonic()
         exchange.latencies = (started - exchange.started, now - started)
-        if self._peer is not None:
-            self._peer.observe(now - started, now)
+        peer = exchange.upstream_peer
+        if peer is not None:
+            peer.observe(now - started, now)
 
     def answered(self, head: ResponseHead, length: int | None, first: bytes, last: bool) -> None:
         """Send the head on, and what came with it."""
@@ -421,11 +448,13 @@ class UpstreamExchange:
         """Nobody waits for the answer: the upstream is told at once."""
         self._drop()
 
+    @ends_request
     def broken(self, why: str, *, timeout: bool = False, unread: bool = False) -> None:
         """The connection is lost in the middle."""
         connection, self._connection = self._connection, None
         if self._over:
             return
+        self._heard = not unread
         if self._begun:
             _log.error("{host} broke off its answer: {why}", host=self._target(), why=why)
             self._drop()
@@ -438,10 +467,13 @@ class UpstreamExchange:
         else:
             self._failed(why, timeout=timeout)
 
-    def fault(self) -> None:
-        """Our own code failed: nobody knows what the client has of the answer."""
-        self._drop()
-        self.exchange.abort()
+    def fault(self, answering: bool = True) -> None:
+        """Our own code failed; while it handled an answer, nobody knows what the client has of it."""
+        if answering:
+            self._drop()
+            self.exchange.abort()
+        else:
+            self.relay.fault(self.exchange)
 
     def _failed(self, why: str, *, timeout: bool = False, sent: bool = True) -> None:
         """A try failed: another one, or the end."""
@@ -453,7 +485,7 @@ class UpstreamExchange:
             if self._tried is None:
                 self._tried = set()
             self._tried.add(peer)
-            self._release()
+            self.exchange.let_go()
         if self._tries > 0 and self._may_repeat(sent):
             self._tries -= 1
             self._hold_request()
@@ -471,7 +503,9 @@ class UpstreamExchange:
         return f"{self.route.host}:{self.route.port} (route {self.route.id})"
 
     def _may_repeat(self, sent: bool) -> bool:
-        return (not sent or self.method not in _NOT_REPEATED) and (not self._body or self._kept is not None)
+        if self._heard or (sent and self.method in _NOT_REPEATED):
+            return False
+        return not self._body or self._kept is not None
 
     def _hold_request(self) -> None:
         """Until there is a connection again, the client need not send more."""
@@ -484,18 +518,11 @@ class UpstreamExchange:
         self._drop()
         self.relay.send_answer(self.exchange, Answer(status, None, None, message, "error"), upstream=upstream)
 
-    def _release(self) -> None:
-        peer, self._peer = self._peer, None
-        if peer is not None:
-            peer.active -= 1
-
     def _leave(self) -> None:
         """The answer is here and the connection is somebody else's by now."""
         self._over = True
         self._connection = None
         self.exchange.answer_sink = None
-        if self._peer is not None:
-            self._release()
         events, self._events = self._events, None
         if events is not None:
             events.over()

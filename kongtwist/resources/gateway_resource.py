@@ -126,7 +126,7 @@ class _Otherwise(RouteResource):
             exchange.target,
             exchange.minor,
             lines,
-            b"Upgrade, " if block.upgrade_websocket else b"",
+            b"Upgrade, " if block.upgrade_websocket and b"upgrade" in block.tokens(b"connection") else b"",
         )
         transport, early = exchange.take_transport()
         protocol: Any = self._site.buildProtocol(transport.getPeer())

@@ -134,15 +134,18 @@ def waiting_for(relay: Relay, exchange: Exchange, outcome: Awaitable[Answer | No
     def decided(answer: Answer | None) -> None:
         if exchange.answer_sink is sink:
             exchange.answer_sink = None
-        if answer is not None:
-            relay.send_answer(exchange, answer)
-        else:
-            go_on(exchange)
+        try:
+            if answer is not None:
+                relay.send_answer(exchange, answer)
+            else:
+                go_on(exchange)
+        except Exception:  # noqa: BLE001 - a fault of ours: the client gets an answer, the log the traceback
+            relay.fault(exchange)
 
     def failed(failure: Failure) -> None:
         if not failure.check(CancelledError):  # cancelled: the client is gone, its door knows
-            _log.failure("serving {target} failed", failure=failure, target=exchange.target)
-            relay.send_answer(exchange, Answer(500, None, None, "An unexpected error occurred", "error"))
+            exchange.answer_sink = None
+            relay.fault(exchange, failure)
 
     sink.chain = deferred.addCallbacks(decided, failed).addErrback(
         lambda failure: _log.failure("serving {target} failed", failure=failure, target=exchange.target)

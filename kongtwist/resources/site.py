@@ -121,11 +121,14 @@ class SiteExchange(Exchange):
         for line in headers.split(b"\r\n"):
             if line:
                 name, _, value = line.partition(b":")
-                request.responseHeaders.addRawHeader(name, value.strip())
+                try:
+                    request.responseHeaders.addRawHeader(name, value.strip())
+                except ValueError:  # a name that is no token (core/odd_heads.py): twisted.web sends none
+                    continue
         self._left = None
         if length is not None:
             request.responseHeaders.setRawHeaders(b"content-length", [b"%d" % length])
-            self._left = None if self.method == b"HEAD" else length
+            self._left = None if self.method == b"HEAD" or status in (204, 304) else length
         request.registerProducer(self, True)
         self._streaming = True
         if length != 0 or self.method == b"HEAD":
@@ -328,7 +331,7 @@ class CloseInTime:
         self._closing = bool(transport.disconnecting)
         self._unsent: float = inf
         self.deadline = self.wake = inf
-        relay.deadlines.set(self, relay.monotonic() + relay.limits.lingering_time)
+        relay.deadlines.set(self, relay.monotonic() + relay.limits.lingering_timeout)
 
     def expire(self, now: float) -> None:
         """Cut the connection if it was closing at the last look, unless the client is reading."""
@@ -336,7 +339,7 @@ class CloseInTime:
         if transport is None or not transport.connected:
             return
         closing, held = bool(transport.disconnecting), unsent(transport)
-        if closing and self._closing and not 0 < held < self._unsent:
+        if closing and self._closing and (not held or held >= self._unsent):
             transport.abortConnection()
             return
         self._closing, self._unsent = closing, held if closing else inf

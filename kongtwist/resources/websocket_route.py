@@ -18,7 +18,6 @@ from ..protocols.websocket import BadUpgrade, StreamServerFactory, check_answer
 from .route import HTTPRoute
 
 if TYPE_CHECKING:
-    from ..core.balancer import Peer
     from ..core.compiled import CompiledRoute
     from ..protocols.services import Relay
     from ..protocols.upstream import ResponseHead, UpstreamConnection
@@ -75,11 +74,10 @@ class WebSocketRoute(HTTPRoute):
         """The upstream agrees: check what it says, pass it on, splice."""
         relay, exchange = self.relay, asked.exchange
         exchange.answer_sink = None
-        peer = asked.take_peer()
         try:
-            subprotocol = check_answer(exchange.block, head.block)
+            check_answer(exchange.block, head.block)
         except BadUpgrade as error:
-            self._refuse(exchange, connection, peer, str(error))
+            self._refuse(exchange, connection, str(error))
             return
         exchange.status = 101
         chain = self.route.chain
@@ -87,7 +85,6 @@ class WebSocketRoute(HTTPRoute):
             failed = chain.run_header_filter(exchange)
             if failed is not None:
                 connection.abort()
-                _let_go(peer)
                 relay.send_answer(exchange, failed, filtered=True)
                 return
             exchange.status = 101  # both ends have agreed on it
@@ -95,21 +92,34 @@ class WebSocketRoute(HTTPRoute):
         if exchange.response_changes:
             lines = apply_changes(lines, exchange.response_changes)
         try:
-            answer = self.factory.answer(exchange, subprotocol, lines)
+            answer = self.factory.answer(head.block, lines)
         except BadUpgrade as error:
-            self._refuse(exchange, connection, peer, str(error))
+            self._refuse(exchange, connection, str(error))
             return
+        self._splice(exchange, connection, answer)
+
+    def _splice(self, exchange: Exchange, connection: UpstreamConnection, answer: bytes) -> None:
+        """Send the client its answer and let the two connections run into one another."""
+        ending = _Ending(exchange)
+        stream = RelayedStream(self.relay, exchange, ending)
         upstream, from_upstream = connection.detach()
         client, from_client = exchange.take_transport()
-        stream = RelayedStream(relay, exchange, _Ending(exchange, peer))
         exchange.block = exchange.response_fields = _NO_FIELDS
-        sender(client)(answer)
-        stream.splice(client, from_client, upstream, from_upstream)
+        try:
+            sender(client)(answer)
+            stream.splice(client, from_client, upstream, from_upstream)
+        except Exception:  # noqa: BLE001 - nobody else has either connection any more
+            _log.failure("relaying WebSocket {id} failed", id=stream.id)
+            if hasattr(stream, "upstream"):  # it has both sides, and ends them
+                stream.cut()
+            else:
+                client.abortConnection()
+                upstream.abortConnection()
+                ending.over(0, 0)
 
-    def _refuse(self, exchange: Exchange, connection: UpstreamConnection, peer: Peer | None, why: str) -> None:
+    def _refuse(self, exchange: Exchange, connection: UpstreamConnection, why: str) -> None:
         _log.warn("upstream of {route} answered a WebSocket handshake wrongly: {why}", route=self.route.id, why=why)
         connection.abort()
-        _let_go(peer)
         message = "An invalid response was received from the upstream server"
         self.relay.send_answer(exchange, Answer(502, None, None, message, "error"), upstream=True)
 
@@ -120,25 +130,23 @@ class _Ending:
     Until then the header blocks are kept as their bytes: parsed they would be most of what an idle stream holds.
     """
 
-    __slots__ = ("_exchange", "_peer", "_request", "_response")
+    __slots__ = ("_exchange", "_request", "_response")
 
-    def __init__(self, exchange: Exchange, peer: Peer | None) -> None:
+    def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        self._peer = peer
         self._request = exchange.block.raw
         self._response = exchange.response_fields.raw if exchange.response_fields is not None else b""
 
     def __call__(self, stream: RelayedStream) -> None:
-        exchange = self._exchange
-        exchange.block = parse_request_block(self._request)
-        exchange.response_fields = parse_response_block(self._response)
-        exchange.bytes_in = stream.bytes_in
-        exchange.bytes_out = stream.bytes_out
         _log.debug("WebSocket {id} ended: {why}", id=stream.id, why=stream.why)
-        _let_go(self._peer)
-        exchange.released()
+        self.over(stream.bytes_in, stream.bytes_out)
 
-
-def _let_go(peer: Peer | None) -> None:
-    if peer is not None:
-        peer.active -= 1
+    def over(self, bytes_in: int, bytes_out: int) -> None:
+        """Give the exchange back what it had, and end it."""
+        exchange = self._exchange
+        try:
+            exchange.block = parse_request_block(self._request)
+            exchange.response_fields = parse_response_block(self._response)
+            exchange.bytes_in, exchange.bytes_out = bytes_in, bytes_out
+        finally:
+            exchange.released()

@@ -439,8 +439,8 @@ class LiveTestCase(SynchronousTestCase):
 
         wait_until(listening, f"{process.name} on port {port}")
 
-    def nginx(self, server: str) -> int:
-        """Start nginx with one server that has these directives; returns its port."""
+    def nginx(self, server: str, http: str = "") -> int:
+        """Start nginx with one server that has these directives, and ``http`` beside it; returns its port."""
         path = shutil.which("nginx") or "/usr/sbin/nginx"
         folder, port = self.folder(), free_port()
         temporary = " ".join(
@@ -448,7 +448,7 @@ class LiveTestCase(SynchronousTestCase):
         )
         text = (
             f"daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log; events {{}}\n"
-            f"http {{ access_log off; {temporary} server {{ listen 127.0.0.1:{port}; {server} }} }}\n"
+            f"http {{ access_log off; {temporary} {http} server {{ listen 127.0.0.1:{port}; {server} }} }}\n"
         )
         Path(folder, "nginx.conf").write_text(text, encoding="utf-8")
         process = self.start([path, "-p", folder, "-c", f"{folder}/nginx.conf", "-e", f"{folder}/error.log"], "nginx")

@@ -88,8 +88,11 @@ class RequestBlockTests(SynchronousTestCase):
         for fields, asked in (
             (b"Connection: Upgrade\r\nUpgrade: WebSocket\r\n", True),
             (b"Connection: keep-alive, upgrade\r\nUpgrade: h2c, websocket\r\n", True),
-            (b"Upgrade: websocket\r\n", False),
+            (b"Upgrade: websocket\r\n", True),  # as Kong, whatever Connection says
+            (b"Connection: keep-alive\r\nUpgrade: WEBSOCKET\r\n", True),
             (b"Connection: upgrade\r\nUpgrade: h2c\r\n", False),
+            (b"Connection: upgrade\r\nUpgrade: websockets\r\n", False),
+            (b"Connection: upgrade, websocket\r\n", False),
         ):
             self.assertIs(parse_request_block(fields).upgrade_websocket, asked, fields)
 
