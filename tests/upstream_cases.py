@@ -141,7 +141,7 @@ TRIES: dict[str, Case] = {
     "bad chunk": Case((b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",), "close"),
     "head too large": Case((b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * 40000,), "keep"),
     "cut within the body": Case((b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nhi",), "close"),
-    "an answer of 503": _with(b"", line=b"HTTP/1.1 503 Busy"),
+    "an answer of 503": _with(b"Connection: close\r\n", line=b"HTTP/1.1 503 Busy", end="close"),
 }
 """What may be tried again, or not."""
 
