@@ -13,6 +13,7 @@ import textwrap
 import time
 from pathlib import Path
 
+from kongtwist.protocols.websocket import accept_of
 from tests.unit.test_docs_upstreams import rows
 from tests.upstream_cases import CASES, NOT_REPEATED, REPEATED, TRIES, Case, told
 
@@ -121,6 +122,49 @@ class BesideNginxTests(AnswerTestCase):
             self.raw.play(Case((b"HTTP/1.1 200 OK\r\n" + fields + b"Content-Length: 2\r\n\r\nhi",)))
             received = ask(port, b"GET", b"/", self.raw)[0]
             self.assertEqual(re.findall(rb"\r\n(X-(?:Pad|Accel|B)[^:]*):", received), [b"X-B"])
+
+
+class HandshakeTests(AnswerTestCase):
+    """WebSocket handshakes that only the upstream may judge, beside nginx with the two headers Kong sets."""
+
+    KEYS = (
+        b"dGhlIHNhbXBsZSBub25jZQ==",
+        b"QUJDREVGR0g=",
+        b"QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=",
+        b"short",
+        b"a_b-",
+        b"",
+    )
+
+    def shake(self, port: int, lines: bytes, answer: bytes) -> dict[bytes, bytes]:
+        """The fields of the answer to a handshake with these lines, where it is 101, and its status as ``b""``."""
+        self.raw.play(Case((answer,)))
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
+            client.sendall(
+                b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" + lines + b"\r\n"
+            )
+            stream = client.makefile("rb")
+            status, *fields = iter(lambda: stream.readline().rstrip(b"\r\n"), b"")
+        found = dict(field.split(b": ", 1) for field in fields)
+        names = (b"Connection", b"Upgrade", b"Sec-WebSocket-Accept")
+        return {b"": status[9:12]} | {name: found.get(name, b"none") for name in names}
+
+    def test_handshakes(self) -> None:
+        upgrade = "proxy_set_header Upgrade websocket; proxy_set_header Connection 'keep-alive, Upgrade';"
+        nginx = self.nginx(
+            f"location / {{ proxy_pass http://127.0.0.1:{self.raw.port}; proxy_http_version 1.1; {upgrade} }}"
+        )
+        gateway = self.served(f"http://127.0.0.1:{self.raw.port}").proxy_port
+        for connection in (b"Connection: Upgrade\r\n", b"Connection: keep-alive\r\n", b""):
+            for key in (*self.KEYS, None):
+                lines = connection if key is None else connection + b"Sec-WebSocket-Key: " + key + b"\r\n"
+                answer = (
+                    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                    b"Sec-WebSocket-Accept: %b\r\n\r\n" % accept_of(key or b"")
+                )
+                theirs = self.shake(nginx, lines, answer)
+                self.assertEqual(theirs[b""], b"101")
+                self.assertEqual(self.shake(gateway, lines, answer), theirs, lines)
 
 
 class TLSTests(AnswerTestCase):
