@@ -149,7 +149,7 @@ def parse_status_line(line: bytes) -> StatusLine:
 # -- header blocks ---------------------------------------------------------------------------------------------------
 
 _BLOCK = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)*").fullmatch
-_ODD_BLOCK = re.compile(rb"(?:[^\x00-\x20\x7f:]+:[^\x00\r\n]*\r\n)*").fullmatch
+_ODD_BLOCK = re.compile(rb"(?:[!-9;-~]+:[^\x00\r\n]*\r\n)*").fullmatch
 _DIGITS = re.compile(rb"\d{1,18}").fullmatch
 
 

@@ -92,7 +92,10 @@ class UpstreamExchange:
         self._source: RequestBuffer | None = None
         self._started = 0.0
 
-    _peer = property(lambda self: self.exchange.upstream_peer)  #: the target of this try, if a balancer chose it
+    @property
+    def _peer(self) -> Peer | None:
+        """The target of this try, if a balancer chose it."""
+        return self.exchange.upstream_peer
 
     # -- getting a connection ------------------------------------------------------------------------------------------
 
