@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_address, ip_network
-from typing import Any
-
-import regex
 
 from .paths import normalise
+from .regexes import fault
 from .schema import Array, Check, Field, Foreign, Set, String, Timestamp
 
 __all__ = [
@@ -109,29 +107,12 @@ def path(value: str) -> str | None:
 def router_path(value: str) -> str | None:
     """A route's path: a normalised prefix, or ``~`` and a regular expression."""
     if value.startswith("~"):
-        try:
-            regex.compile(value[1:], regex.VERSION1)
-        except regex.error as error:
-            return f"invalid regex: '{value[1:]}' (PCRE returned: {_pcre_words(error)})"
-        return None
+        wrong = fault(value[1:])
+        return None if wrong is None else f"invalid regex: '{value[1:]}' (PCRE returned: {wrong})"
     if wrong := _percent(value):
         return wrong
     normal = normalise(value.encode("utf-8", "surrogatepass")).decode("utf-8", "replace")
     return None if normal == value else f"non-normalized path, consider use '{normal}' instead"
-
-
-_PCRE_WORDS = {
-    "unterminated character set": "missing terminating ] for character class",
-    "missing )": "missing closing parenthesis",
-    "nothing to repeat": "quantifier does not follow a repeatable item",
-}
-
-
-def _pcre_words(error: Any) -> str:
-    """A fault in PCRE2's words. Its offset counts from the anchor ``^`` it is compiled with."""
-    message = str(error.msg)
-    offset = len(error.pattern or "") + 1 if "missing" in message or "unterminated" in message else (error.pos or 0) + 1
-    return f"pcre2_compile() failed: {_PCRE_WORDS.get(message, message)} (pattern offset: {offset})"
 
 
 def header_name(value: str) -> str | None:
