@@ -62,6 +62,26 @@ class HeadTests(LiveTestCase):
         self.assertIn('"GET http://***@a/echo HTTP/1.1" 400', lines)
         self.assertIn('"GET /%zz?apikey=*** HTTP/1.1" 400', lines)
 
+    def test_configured_text_splits_no_head(self) -> None:
+        """Text for headers is refused with the field's name; a consumer may be called anything, and is written out."""
+        gateway = self.gateway()
+        route = gateway.route("/echo", f"http://127.0.0.1:{self.upstream('echo')}")
+        for name, config, field in (
+            ("key-auth", {"realm": "a\r\nX-Evil: 1"}, "realm"),
+            ("request-termination", {"content_type": "a\nX-Evil: 1", "body": "b"}, "content_type"),
+            ("correlation-id", {"header_name": "X-A: 1\r\nX-Evil"}, "header_name"),
+        ):
+            answer = gateway.admin("POST", f"/routes/{route['id']}/plugins", json={"name": name, "config": config})
+            self.assertEqual((answer.status, answer.json["name"]), (400, "schema violation"))
+            self.assertEqual(list(answer.json["fields"]["config"]), [field])
+        gateway.create(f"/routes/{route['id']}/plugins", name="key-auth")
+        consumer = gateway.create("/consumers", username="a\r\nX-Evil: 1", custom_id="b\n\tc")
+        gateway.create(f"/consumers/{consumer['id']}/key-auth", key="k")
+        answer = gateway.get("/echo", headers={"apikey": "k"})
+        seen = {name.lower(): value for name, value in answer.json["headers"]}
+        self.assertEqual((seen["x-consumer-username"], seen["x-consumer-custom-id"]), ("a%0D%0AX-Evil: 1", "b%0A\tc"))
+        self.assertNotIn("x-evil", seen)
+
     def test_trailers_stay_here(self) -> None:
         """An upstream that takes trailers for headers is told nothing by a client that only we may say."""
         gateway = self.gateway(tls=True)
