@@ -49,6 +49,8 @@ _ENDS = {r"\A": "^", r"\Z": "$", ".": r"[\s\S]"} | {
 _PATTERNS: dict[Check, tuple[str, bool]] = {
     rule.path: (f"^(?:{_CHAR}|/)*$", True),
     rule.header_name: ("^[A-Za-z0-9_-]+$", True),
+    rule.token: (r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", True),
+    rule.header_value: (r"^[^\x00-\x08\x0a-\x1f\x7f]*$", True),
     rule.cookie_name: (r"^[^\x00-\x20\x7f()<>@,;:\\\"/?={}\[\]]+$", True),
     rule.utf8_name: (r"^[^\x00-,/:-@\[-\^`{-}\x7f]*$", True),
     rule.tag: (r"^[^\x00-\x1f,/\x7f]+$", True),

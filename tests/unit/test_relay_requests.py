@@ -105,10 +105,23 @@ class BodyTests(SynchronousTestCase):
         self.assertIn(b"200 OK", client.received)
 
     def test_chunks_are_framed_anew(self) -> None:
-        """Extensions, which are the client's and our affair only, go no further; trailers do."""
+        """Extensions, which are the client's and our affair only, go no further, nor do trailers."""
+        trailers = b"X-T: 1\r\nHost: evil\r\nX-Consumer-Username: admin\r\nX-Real-IP: 6.6.6.6\r\napikey: k\r\n"
         gateway = streaming()
-        gateway.client().send(CHUNKED + b"3;x=y\r\nabc\r\n02\r\nde\r\n0\r\nX-T: 1\r\nHost: evil\r\n\r\n")
-        self.assertTrue(gateway.upstreams[0].wire.sent.endswith(b"\r\n\r\n5\r\nabcde\r\n0\r\nX-T: 1\r\n\r\n"))
+        gateway.client().send(CHUNKED + b"3;x=y\r\nabc\r\n02\r\nde\r\n0\r\n" + trailers + b"\r\n")
+        self.assertTrue(gateway.upstreams[0].wire.sent.endswith(b"\r\n\r\n5\r\nabcde\r\n0\r\n\r\n"))
+
+    def test_trailers_of_a_body_that_is_kept(self) -> None:
+        """Nor are they sent with the next try, nor where the client says that it takes trailers itself."""
+        gateway = Gateway()
+        data = CHUNKED.replace(b"\r\n\r\n", b"\r\nTE: trailers\r\n\r\n") + b"3\r\nabc\r\n0\r\nX-T: 1\r\n\r\n"
+        for cut in (len(data), data.index(b"abc"), data.index(b"X-T")):
+            client = gateway.client()
+            client.send(data[:cut])
+            client.send(data[cut:])
+            self.assertIn(b"200 OK", client.received)
+        for upstream in gateway.upstreams:
+            self.assertNotIn(b"X-T", upstream.wire.sent)
 
     def test_every_split_of_a_chunked_body(self) -> None:
         data = CHUNKED + b"3;x=y\r\nabc\r\n02\r\nde\r\n0\r\nX-T: 1\r\n\r\n" + GET
