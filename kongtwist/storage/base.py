@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from ..core.storage import Change, Dataset, Page
 from ..entities import Entity, EntityError
 from ..entities.schema import Row, fill
-from .ledger import Ledger
+from .ledger import Ledger, is_living
 
 __all__ = ["BaseStorage", "Behind", "Several", "StorageError", "difference", "whole"]
 
@@ -139,15 +139,14 @@ class BaseStorage:
         parent: tuple[str, str] | None = None,
         tags: tuple[str, Sequence[str]] | None = None,
     ) -> Page:
-        found = self._ledger.page(entity, size, offset, parent, tags)
-        return Page([row for row in found.rows if self._living(row)], found.offset)
+        return self._ledger.page(entity, size, offset, parent, tags, self._now())
 
     def tags(self) -> list[Row]:
         """All tags in use, one row per tagged row."""
-        return list(self._ledger.tagged())
+        return list(self._ledger.tagged(self._now()))
 
     def _living(self, row: Row | None) -> Row | None:
-        return None if row is None or (row.get("expires_at") or float("inf")) < self._now() else row
+        return row if row is not None and is_living(row, self._now()) else None
 
     # -- writing ---------------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,16 @@ from ..core.storage import Change, Dataset, Page
 from ..entities import Entity, EntityError
 from ..entities.schema import Row
 
-__all__ = ["Ledger"]
+__all__ = ["Ledger", "is_living"]
+
+ALWAYS = float("-inf")
+"""A time at which every row lives."""
+
+
+def is_living(row: Row, now: float) -> bool:
+    """Whether a row's time to live, if it has one, is not over at ``now`` (epoch seconds)."""
+    until = row.get("expires_at")
+    return until is None or bool(until >= now)
 
 
 def _value_of(row: Row, field: str) -> Any:
@@ -142,7 +151,9 @@ class Ledger:
         offset: str | None,
         parent: tuple[str, str] | None,
         tags: tuple[str, Sequence[str]] | None,
+        now: float = ALWAYS,
     ) -> Page:
+        """As `kongtwist.core.storage.Storage.page`; rows whose time to live is over take no place."""
         table = self._tables[entity]
         after = None if offset is None else _offset_id(offset)
         if parent is not None:
@@ -155,7 +166,7 @@ class Ledger:
         rows: list[Row] = []
         for key in found:
             row = table.rows[key]
-            if tags is None or _tagged(row, tags):
+            if (tags is None or _tagged(row, tags)) and is_living(row, now):
                 rows.append(row)
                 if len(rows) > size:
                     break
@@ -164,12 +175,14 @@ class Ledger:
         rows.pop()
         return Page(rows, urlsafe_b64encode(json.dumps([rows[-1]["id"]]).encode()).decode().rstrip("="))
 
-    def tagged(self) -> Iterable[Row]:
-        """One row for each tag of each row, as ``/tags`` lists them."""
+    def tagged(self, now: float = ALWAYS) -> Iterable[Row]:
+        """One row for each tag of each row that lives, as ``/tags`` lists them."""
         for name, table in self._tables.items():
             for key in table.order:
-                for tag in table.rows[key].get("tags") or ():
-                    yield {"tag": tag, "entity_name": name, "entity_id": key}
+                row = table.rows[key]
+                if is_living(row, now):
+                    for tag in row.get("tags") or ():
+                        yield {"tag": tag, "entity_name": name, "entity_id": key}
 
     def expired(self, now: float) -> list[tuple[str, str]]:
         """(entity, id) of rows whose time to live is over."""
@@ -178,7 +191,7 @@ class Ledger:
             for name, table in self._tables.items()
             if table.entity.ttl
             for key in sorted(table.expiring)
-            if (table.rows[key].get("expires_at") or now) < now
+            if not is_living(table.rows[key], now)
         ]
 
     # -- planning --------------------------------------------------------------------------------------------------------
@@ -297,7 +310,7 @@ def _offset_id(offset: str) -> str:
         raise EntityError.invalid_offset(offset, "bad base64 encoding") from None
     try:
         (key,) = json.loads(text)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise EntityError.invalid_offset(offset, "bad json encoding") from None
     if not isinstance(key, str) or len(key) != 36:
         raise EntityError.invalid_offset(offset, "bad json encoding")

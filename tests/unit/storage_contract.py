@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -14,6 +15,7 @@ from kongtwist.core.storage import Change
 from kongtwist.entities import EntityError, registry
 from kongtwist.plugin_loader import load_plugins
 from kongtwist.storage.base import BaseStorage, Several, StorageError
+from kongtwist.storage.declarative_dump import dumped
 
 NOW = 1700000000.0
 ABSENT = "00000000-0000-4000-8000-000000000000"
@@ -263,11 +265,11 @@ class PageContract(StorageTestCase):
         for at in range(count):
             await self.storage.insert("services", {"name": f"{more.get('tags', ['s'])[0]}{at}", "host": "h", **more})
 
-    def walk(self, size: int, **options: Any) -> list[list[str]]:
+    def walk(self, size: int, entity: str = "services", **options: Any) -> list[list[str]]:
         """The ids on each page."""
         pages, offset = [], None
         while True:
-            page = self.storage.page("services", size, offset, **options)
+            page = self.storage.page(entity, size, offset, **options)
             pages.append([row["id"] for row in page.rows])
             offset = page.offset
             if offset is None:
@@ -326,8 +328,31 @@ class PageContract(StorageTestCase):
         self.assertEqual((len(page.rows), len(rest.rows), rest.offset), (2, 1, None))
         self.assertEqual({row["service"]["id"] for row in page.rows + rest.rows}, {parent["id"]})
 
+    async def test_expired_rows_take_no_place(self) -> None:
+        """Pages are full of rows that live, wherever the expired ones stand and whichever list it is; none is listed twice."""
+        owner = await self.storage.insert("consumers", {"username": "u"})
+        for at in range(12):
+            await self.storage.insert("keyauth_credentials", {
+                "key": f"k{at}", "consumer": {"id": owner["id"]}, "tags": ["t"], "ttl": 1 if at % 3 else None,
+            })  # fmt: skip
+        self.now += 5
+        everything = sorted(self.storage.load()["keyauth_credentials"].values(), key=lambda row: row["id"])
+        living = [row["id"] for row in everything if "expires_at" not in row]
+        self.assertEqual((len(everything), len(living)), (12, 4))
+        lists: tuple[dict[str, Any], ...] = (
+            {}, {"parent": ("consumer", owner["id"])}, {"tags": ("and", ["t"])}, {"tags": ("or", ["t", "u"])},
+        )  # fmt: skip
+        for how in lists:
+            self.assertEqual(self.walk(3, "keyauth_credentials", **how), [living[:3], living[3:]], how)
+            self.assertEqual(self.walk(4, "keyauth_credentials", **how), [living], how)
+            self.assertEqual(self.walk(1, "keyauth_credentials", **how), [[each] for each in living], how)
+        self.assertEqual([row["entity_id"] for row in self.storage.tags()], living)
+        text = "".join(dumped(self.storage.load(), self.entities, self.now))
+        self.assertEqual([each["id"] in text for each in everything], [each["id"] in living for each in everything])
+
     async def test_bad_offsets(self) -> None:
-        for offset, why in (("%", "bad base64 encoding"), ("eHg=", "bad json encoding"), ("WzFd", "bad json encoding")):
+        deep = b64encode(b"[" * 5000).decode()
+        for offset, why in ((deep, "bad json encoding"), ("%", "bad base64 encoding"), ("eHg=", "bad json encoding"), ("WzFd", "bad json encoding")):
             with self.assertRaises(EntityError) as refused:
                 self.storage.page("services", 5, offset)
             self.assertEqual((refused.exception.status, refused.exception.code), (400, 7))
