@@ -7,7 +7,7 @@ from email.parser import BytesParser
 from email.policy import HTTP
 from math import isfinite
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_plus
 
 from ..entities import Entity
 from ..entities.forms import TooManyArguments, decode_form
@@ -95,21 +95,18 @@ def _finite(text: str) -> float:
 
 
 def _pairs(raw: bytes) -> list[tuple[str, str | None]]:
-    text = raw.decode("utf-8")
+    """Names and values; a value without a name is none (as OpenResty takes them)."""
     found: list[tuple[str, str | None]] = []
-    for part in text.split("&"):
-        if not part:
-            continue
-        if "=" in part:
-            found.extend(parse_qsl(part, keep_blank_values=True, errors="strict"))
-        else:
-            found.extend((name, None) for name, _ in parse_qsl(part + "=", keep_blank_values=True, errors="strict"))
+    for part in raw.decode("utf-8").split("&"):
+        name, sign, value = part.partition("=")
+        if name:
+            found.append((unquote_plus(name, errors="strict"), unquote_plus(value, errors="strict") if sign else None))
     return found
 
 
 def _typed(pairs: list[tuple[str, str | None]], entity: Entity | None, stored: Row | None) -> dict[str, Any]:
     if entity is None:
-        return dict(pairs)
+        return {name: True if value is None else value for name, value in pairs}
     return decode_form(pairs, entity, stored=stored)
 
 

@@ -28,7 +28,7 @@ def decode_form(
     """A form's fields as a tree.
 
     Args:
-        pairs: names and values, decoded; None for a name without ``=``.
+        pairs: names and values, decoded; None for a name without ``=``, which stands for true (OpenResty's ``get_post_args``).
         entity: whose fields give the types.
         stored: the row that is changed, for what chooses a subschema and is not in the form.
 
@@ -37,9 +37,9 @@ def decode_form(
     """
     if len(pairs) > MAX_ARGUMENTS:
         raise TooManyArguments("Too many arguments")
-    tree: dict[str, Any] = {}
+    tree: dict[Any, Any] = {}
     for name, value in pairs:
-        _put(tree, _path(name), value)
+        _put(tree, _path(name), True if value is None else value)
     tree = {str(name): value for name, value in tree.items()}  # "[]" and "[1]" at the top are names like any other
     fields = _fields(entity, tree, stored)
     return {name: _typed(_plain(value), fields.get(name)) for name, value in tree.items()}

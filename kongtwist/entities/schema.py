@@ -381,7 +381,7 @@ class Record(Field):
         from .checks import run_checks
 
         errors = field_errors(self.fields, value)
-        run_checks(self.entity_checks, value, errors)
+        run_checks(self.entity_checks, value, errors, self.fields)
         return errors or None
 
     def describe(self) -> Row:
@@ -406,6 +406,13 @@ class Foreign(Field):
         super().__init__(**attrs)
         self.reference = reference
         self.on_delete: str | None = attrs.get("on_delete")
+
+    def filled(self, value: Any) -> Any:
+        """The id alone: what else was sent with it belongs to the other row, and may be its secret."""
+        value = super().filled(value)
+        if not isinstance(value, dict) or self.inner_error(value) is not None:
+            return value
+        return {"id": value["id"]}
 
     def fits(self, value: Any) -> bool:
         return True

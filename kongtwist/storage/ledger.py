@@ -16,7 +16,7 @@ from typing import Any
 
 from ..core.storage import Change, Dataset, Page
 from ..entities import Entity, EntityError
-from ..entities.schema import Row
+from ..entities.schema import Array, Field, Foreign, Row, String
 
 __all__ = ["Ledger", "is_living"]
 
@@ -28,6 +28,17 @@ def is_living(row: Row, now: float) -> bool:
     """Whether a row's time to live, if it has one, is not over at ``now`` (epoch seconds)."""
     until = row.get("expires_at")
     return until is None or bool(until >= now)
+
+
+def _in_lower_case(field: Field | None, value: Any) -> Any:
+    """A value whose ids, if it holds any, are in lower case (RFC 9562 4), as Kong's database writes them."""
+    if isinstance(field, String) and field.attrs.get("uuid") and isinstance(value, str):
+        return value.lower()
+    if isinstance(field, Array) and isinstance(value, list) and field.elements.attrs.get("uuid"):
+        return [_in_lower_case(field.elements, each) for each in value]
+    if isinstance(field, Foreign) and isinstance(value, dict) and isinstance(value.get("id"), str):
+        return value | {"id": value["id"].lower()}
+    return value
 
 
 def _value_of(row: Row, field: str) -> Any:
@@ -197,27 +208,41 @@ class Ledger:
     # -- planning --------------------------------------------------------------------------------------------------------
 
     def resolve(self, entity: Entity, data: Mapping[str, Any]) -> Row:
-        """References by name (``{"name": "x"}``) replaced by ids.
+        """References by a name, or another unique field (``{"name": "x"}``), replaced by ids (Kong 3.9, ``resolve_foreign``).
+        Ids are written in lower case, so that equal ones are equal text.
 
         Raises:
             EntityError: nothing has that name, or it is no text.
         """
-        found = dict(data)
+        found = {name: _in_lower_case(entity.fields.get(name), value) for name, value in data.items()}
+        missing: list[tuple[str, str, Any, str]] = []
         for field, foreign in entity.foreign.items():
             value = found.get(field)
             parent = self.registry.get(foreign.reference)
-            if not isinstance(value, dict) or "id" in value or parent is None or parent.endpoint_key is None:
-                continue
-            if parent.endpoint_key not in value:
-                continue
-            name = value[parent.endpoint_key]
-            if name is not None and not isinstance(name, str):
-                raise EntityError.schema_violation({field: {parent.endpoint_key: "expected a string"}})
-            row = self.find(parent.name, parent.endpoint_key, name)
-            if row is None:
-                raise EntityError.unresolved(field, parent.endpoint_key, name, parent.name)
-            found[field] = {"id": row["id"]}
+            if isinstance(value, dict) and parent is not None and foreign.inner_error(value) is not None:
+                row, unknown = self._named(parent, field, value)
+                if row is not None:
+                    found[field] = {"id": row["id"]}
+                missing += unknown
+        if missing:
+            raise EntityError.unresolved(missing)
         return found
+
+    def _named(self, parent: Entity, field: str, value: Row) -> tuple[Row | None, list[tuple[str, str, Any, str]]]:
+        """The row that a reference names, and the names of nothing that were tried before: for `EntityError.unresolved`."""
+        missing: list[tuple[str, str, Any, str]] = []
+        for by in dict.fromkeys((*parent.unique, *([parent.endpoint_key] if parent.endpoint_key else []))):
+            name = value.get(by)
+            if name is None:
+                continue
+            if not isinstance(name, str):
+                raise EntityError.schema_violation({field: {by: "expected a string"}})
+            if parent.fields[by].error(name) is None:
+                row = self.find(parent.name, by, name)
+                if row is not None:
+                    return row, missing
+                missing.append((field, by, name, parent.name))
+        return None, missing
 
     def plan_write(self, entity: str, row: Row) -> list[Change]:
         """What storing a complete, valid row means: a creation, or an update of the row with its id."""

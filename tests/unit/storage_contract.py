@@ -175,6 +175,41 @@ class WriteContract(StorageTestCase):
         self.assertIsNone(self.storage.get("plugins", plugin["id"]))
         await self.storage.delete("services", service["id"])
 
+    async def test_references_keep_the_id(self) -> None:
+        """Of what is sent as a reference the id alone is kept, in lower case; without one a unique field finds it."""
+        owner = await self.storage.insert("consumers", {"username": "u", "custom_id": "c"})
+        other = await self.storage.insert("consumers", {"username": "o"})
+        only = {"id": owner["id"]}
+        for sent in (
+            {"id": owner["id"], "secret": "pw", "username": "o"},
+            {"id": owner["id"].upper(), "tags": ["x"]},
+            {"username": "u"},
+            {"custom_id": "c", "key": "pw"},
+            {"id": None, "username": "u", "custom_id": "c"},
+            {"id": "u", "username": "u"},
+        ):
+            made = await self.storage.insert("keyauth_credentials", {"consumer": sent})
+            self.assertEqual(made["consumer"], only, sent)
+            self.assertEqual(self.storage.get("keyauth_credentials", made["id"]), made)
+            moved = await self.storage.update(
+                "keyauth_credentials", made["id"], {"consumer": {"id": other["id"], "k": 1}}
+            )
+            self.assertEqual(moved["consumer"], {"id": other["id"]})
+            back = await self.storage.upsert("keyauth_credentials", {"id": made["id"]}, {"consumer": sent})
+            self.assertEqual(back["consumer"], only, sent)
+            self.assertEqual(self.told[-1].new, back)
+        error = await self.refusal(self.storage.insert("keyauth_credentials", {"consumer": {"custom_id": "x"}}))
+        self.assertEqual(
+            (error.code, list(error.fields), list(error.fields["consumer"])), (13, ["consumer"], ["custom_id"])
+        )
+        both = {"username": "y", "custom_id": "x"}
+        error = await self.refusal(self.storage.insert("keyauth_credentials", {"consumer": both}))
+        words = "the foreign key cannot be resolved with '{%s=\"%s\"}' for an existing 'consumers' entity"
+        told = [f"consumer.{field}: {words % (field, both[field])}" for field in sorted(both)]
+        self.assertEqual(error.message, f"2 foreign keys unresolved ({'; '.join(told)})")
+        upper = await self.storage.insert("services", {"host": "h", "id": ABSENT.replace("8", "A")})
+        self.assertEqual(upper["id"], ABSENT.replace("8", "a"))
+
     async def test_time_to_live(self) -> None:
         """An expired row is not there, for nobody, before it is swept; then it is deleted and told."""
         consumer = await self.storage.insert("consumers", {"username": "u"})
@@ -352,7 +387,12 @@ class PageContract(StorageTestCase):
 
     async def test_bad_offsets(self) -> None:
         deep = b64encode(b"[" * 5000).decode()
-        for offset, why in ((deep, "bad json encoding"), ("%", "bad base64 encoding"), ("eHg=", "bad json encoding"), ("WzFd", "bad json encoding")):
+        for offset, why in (
+            (deep, "bad json encoding"),
+            ("%", "bad base64 encoding"),
+            ("eHg=", "bad json encoding"),
+            ("WzFd", "bad json encoding"),
+        ):
             with self.assertRaises(EntityError) as refused:
                 self.storage.page("services", 5, offset)
             self.assertEqual((refused.exception.status, refused.exception.code), (400, 7))
