@@ -56,6 +56,14 @@ def whole(entity: Entity, row: Row) -> Row:
     return fill(entity.fields_of(row), row)
 
 
+def _lasting(entity: Entity, row: Row) -> Row:
+    """A row without what is only kept elsewhere (a certificate's names)."""
+    for name, field in entity.fields.items():
+        if field.transient:
+            row[name] = None
+    return row
+
+
 class BaseStorage:
     """A back end whose rows are in memory; subclasses make changes durable in `_commit`.
 
@@ -156,7 +164,7 @@ class BaseStorage:
     def plan_insert(self, ledger: Ledger, entity: str, data: Mapping[str, Any]) -> tuple[Row, list[Change]]:
         """What an insert comes to."""
         kind = self.registry[entity]
-        row = kind.insert(ledger.resolve(kind, data), now=self._now(), new_id=self._new_id)
+        row = _lasting(kind, kind.insert(ledger.resolve(kind, data), now=self._now(), new_id=self._new_id))
         if ledger.get(entity, row["id"]) is not None:
             raise EntityError.primary_key_violation({"id": row["id"]})
         return row, ledger.plan_write(entity, row)
@@ -171,7 +179,7 @@ class BaseStorage:
         if stored is None:
             raise EntityError.not_found({"id": key})
         given = {name: value for name, value in patch.items() if name != "id"}  # the path's id stands
-        row = kind.update(stored, ledger.resolve(kind, given), now=self._now())
+        row = _lasting(kind, kind.update(stored, ledger.resolve(kind, given), now=self._now()))
         return row, ledger.plan_write(entity, row)
 
     async def upsert(self, entity: str, key: Mapping[str, Any], data: Mapping[str, Any]) -> Row:
@@ -185,7 +193,7 @@ class BaseStorage:
         ((field, value),) = key.items()
         stored = ledger.get(entity, value) if field == "id" else ledger.find(entity, field, value)
         given = {**ledger.resolve(kind, data), field: value}
-        row = kind.upsert(given, stored, now=self._now(), new_id=self._new_id)
+        row = _lasting(kind, kind.upsert(given, stored, now=self._now(), new_id=self._new_id))
         return row, ledger.plan_write(entity, row)
 
     async def delete(self, entity: str, key: str) -> Row | None:
