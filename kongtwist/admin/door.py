@@ -284,7 +284,7 @@ class AdminChannel(HTTPChannel):
 
     def timeoutConnection(self) -> None:
         """What was waited for has not come."""
-        if self._over or self._phase is Phase.FETCH:
+        if self._over or self._phase in (Phase.ANSWER, Phase.FETCH):
             self.abort()
         elif self.idle:
             self.leave()
@@ -384,6 +384,12 @@ class AdminChannel(HTTPChannel):
         self._phase = Phase.IDLE
         self._savedTimeOut = self.site.limits.keepalive_timeout or self.site.limits.head_timeout
         super().requestDone(request)
+
+    def pauseProducing(self) -> None:
+        """The client has to take something first: it has so long for the rest of a long answer, however it takes it."""
+        super().pauseProducing()
+        if self._phase is Phase.ANSWER and self.timeOut is None:
+            self.setTimeout(PATIENCE * self.site.limits.send_timeout)
 
     def resumeProducing(self) -> None:
         """What was written is on its way."""

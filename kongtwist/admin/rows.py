@@ -10,7 +10,7 @@ from urllib.parse import quote
 from ..entities import Entity, EntityError
 from ..entities.schema import Row
 from .payload import BadBody, read_body
-from .web import Branch, Call, JSONResource, Reply, not_found
+from .web import Branch, Call, JSONResource, Reply, not_found, page_of
 
 __all__ = ["CollectionResource", "RowResource", "children_of"]
 
@@ -138,11 +138,14 @@ class CollectionResource(_EntityResource):
             return Reply(200, special)
         size, tags = page_size(call), wanted_tags(call) if parent is None else None
         page = self.site.storage.page(self.entity.name, size, call.query.get("offset"), parent=parent, tags=tags)
-        body: dict[str, Any] = {"data": [self.shown(row) for row in page.rows], "next": None}
-        if page.offset is not None:
-            body["offset"] = page.offset
-            body["next"] = self._next(call, page.offset, parent is None)
-        return Reply(200, body)
+
+        def rest(count: int) -> Row:
+            offset = page.offset if count == len(page.rows) else self.site.storage.offset(page.rows[count - 1])
+            if offset is None:
+                return {"next": None}
+            return {"next": self._next(call, offset, parent is None), "offset": offset}
+
+        return Reply(200, await page_of(page.rows, self.shown, rest, call.turns.slices()))
 
     def _next(self, call: Call, offset: str, top: bool) -> str:
         text = f"{self._path()}?offset={quote(offset, safe='')}"
@@ -158,7 +161,7 @@ class CollectionResource(_EntityResource):
         return f"/{self.parent[0].admin_name}/{quote(self.parent[1], safe='')}/{self.entity.nested_name}"
 
     async def _create(self, call: Call) -> Reply:
-        data = read_body(call, self.entity)
+        data = await read_body(call, self.entity)
         if self.parent is not None:
             row = self._parent_row()
             if row is None:
@@ -247,7 +250,7 @@ class RowResource(_EntityResource):
 
     async def _patch(self, call: Call) -> Reply:
         row = self.row()
-        data = read_body(call, self.entity, row)
+        data = await read_body(call, self.entity, row)
         if row is None:
             if self.parent is not None or self.site.special.missing(self.entity, self.key) is not None:
                 return self._absent()
@@ -257,7 +260,7 @@ class RowResource(_EntityResource):
     async def _put(self, call: Call) -> Reply:
         if self.entity.name == "targets":
             return await self._put_target(call)
-        data = read_body(call, self.entity)
+        data = await read_body(call, self.entity)
         if self.parent is not None:
             parent = self.look_up(self.parent[0], self.parent[1])
             if parent is None:
@@ -275,7 +278,9 @@ class RowResource(_EntityResource):
         row = self.row()
         if row is None:
             return not_found()
-        return await self.done(200, await self.site.special.update(self.entity, row, read_body(call, self.entity, row)))
+        return await self.done(
+            200, await self.site.special.update(self.entity, row, await read_body(call, self.entity, row))
+        )
 
     async def _delete(self, call: Call) -> Reply:
         row = self.row()
@@ -312,14 +317,14 @@ class ParentResource(_EntityResource):
         parent = self._rows()[1]
         if parent is None:
             return not_found()
-        data = read_body(call, self.entity, parent)
+        data = await read_body(call, self.entity, parent)
         return await self.done(200, await self.site.special.update(self.entity, parent, data))
 
     async def _put(self, call: Call) -> Reply:
         child, parent = self._rows()
         if child is None:
             return not_found()
-        data = read_body(call, self.entity)
+        data = await read_body(call, self.entity)
         if parent is not None:
             return await self.done(200, await self.site.special.upsert(self.entity, {"id": parent["id"]}, data))
 

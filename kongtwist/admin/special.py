@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from ..entities import Entity, EntityError
 from ..entities.schema import Row
+from ..entities.size import is_heavy
 from ..entities.upstream_entities import target_with_port
 from .payload import BadBody
 from .switches import FilterChains, route_filters
@@ -106,7 +107,7 @@ class Special:
         if entity.name != "certificates":
             self._check_plugin(entity, data)
             return await self._stored(self.site.storage.insert(entity.name, data))
-        return await self._together(lambda several: self.insert_in(several, entity, data))
+        return await self._together(lambda several: self.insert_in(several, entity, data), is_heavy(data))
 
     def insert_in(self, several: Any, entity: Entity, data: Mapping[str, Any]) -> Row:
         """The same as one of several writes."""
@@ -131,7 +132,7 @@ class Special:
             self._set_snis(several, row["id"], names or [])
             return changed
 
-        return await self._together(work)
+        return await self._together(work, is_heavy(data) or self.site.storage.is_large(entity.name, row["id"]))
 
     async def upsert(self, entity: Entity, key: Mapping[str, Any], data: Mapping[str, Any]) -> Row:
         """Replace or create a row and what comes with it."""
@@ -151,7 +152,8 @@ class Special:
             self._set_snis(several, row["id"], names or [])  # without any it keeps none
             return row
 
-        return await self._together(work)
+        heavy = is_heavy(data) or (is_uuid(key["id"]) and self.site.storage.is_large(entity.name, key["id"]))
+        return await self._together(work, heavy)
 
     async def delete(self, entity: Entity, row: Row) -> None:
         """Delete a row and what comes with it."""
@@ -162,16 +164,16 @@ class Special:
                     several.delete("snis", sni["id"])
             several.delete(entity.name, row["id"])
 
-        await self._together(work)
+        await self._together(work, self.site.storage.is_large(entity.name, row["id"]))
 
     @staticmethod
     async def _stored(written: Any) -> Row:
         row: Row = await written
         return row
 
-    async def _together(self, work: Callable[[Any], Row | None]) -> Row:
+    async def _together(self, work: Callable[[Any], Row | None], heavy: bool) -> Row:
         """Writes that belong together: all are done, or none."""
-        return await self._stored(self.site.storage.together(work))
+        return await self._stored(self.site.storage.together(work, heavy))
 
     @staticmethod
     def _checked_snis(several: Any, names: Any, certificate: str | None) -> Any:

@@ -316,11 +316,17 @@ class Set(Array):
         value = super().filled(value)
         if not isinstance(value, list):
             return value
-        unique: list[Any] = []
+        unique: dict[Any, Any] = {}
         for each in value:
-            if each not in unique:
-                unique.append(each)
-        return unique
+            unique.setdefault(_frozen(each), each)
+        return list(unique.values())
+
+
+def _frozen(value: Any) -> Any:
+    """A value by which equal ones are found: the same as Python's equality, for lists and records too."""
+    if isinstance(value, dict):
+        return frozenset((name, _frozen(each)) for name, each in value.items())
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 class Map(Field):
