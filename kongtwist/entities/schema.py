@@ -313,11 +313,17 @@ class Set(Array):
         value = super().filled(value)
         if not isinstance(value, list):
             return value
-        unique: list[Any] = []
+        unique: dict[Any, Any] = {}
         for each in value:
-            if each not in unique:
-                unique.append(each)
-        return unique
+            unique.setdefault(_frozen(each), each)
+        return list(unique.values())
+
+
+def _frozen(value: Any) -> Any:
+    """A value by which equal ones are found: the same as Python's equality, for lists and records too."""
+    if isinstance(value, dict):
+        return frozenset((name, _frozen(each)) for name, each in value.items())
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 class Map(Field):
@@ -378,7 +384,7 @@ class Record(Field):
         from .checks import run_checks
 
         errors = field_errors(self.fields, value)
-        run_checks(self.entity_checks, value, errors)
+        run_checks(self.entity_checks, value, errors, self.fields)
         return errors or None
 
     def describe(self) -> Row:
@@ -403,6 +409,13 @@ class Foreign(Field):
         super().__init__(**attrs)
         self.reference = reference
         self.on_delete: str | None = attrs.get("on_delete")
+
+    def filled(self, value: Any) -> Any:
+        """The id alone: what else was sent with it belongs to the other row, and may be its secret."""
+        value = super().filled(value)
+        if not isinstance(value, dict) or self.inner_error(value) is not None:
+            return value
+        return {"id": value["id"]}
 
     def fits(self, value: Any) -> bool:
         return True

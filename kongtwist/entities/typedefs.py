@@ -6,6 +6,7 @@ import re
 from ipaddress import ip_address, ip_network
 
 from .paths import normalise
+from .pem import public_der, read_chain, read_private
 from .regexes import fault
 from .schema import Array, Check, Field, Foreign, Set, String, Timestamp
 
@@ -195,10 +196,8 @@ def _first_sentence(error: Exception) -> str:
 
 def certificate(value: str) -> str | None:
     """One or more certificates in PEM form."""
-    from cryptography import x509
-
     try:
-        x509.load_pem_x509_certificates(value.encode())
+        read_chain(value)
     except ValueError as error:
         return f"invalid certificate: x509.new: {_first_sentence(error)}"
     return None
@@ -207,10 +206,9 @@ def certificate(value: str) -> str | None:
 def key(value: str) -> str | None:
     """A private key in PEM form."""
     from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        load_pem_private_key(value.encode(), None)
+        read_private(value)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         return f"invalid key: pkey.new:load_key: {_first_sentence(error)}"
     return None
@@ -218,13 +216,8 @@ def key(value: str) -> str | None:
 
 def key_matches(certificate_pem: str, key_pem: str) -> bool:
     """Whether the first certificate belongs to the key; both are valid PEM."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-
-    public = x509.load_pem_x509_certificates(certificate_pem.encode())[0].public_key()
-    private = load_pem_private_key(key_pem.encode(), None).public_key()
-    shape = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return public.public_bytes(*shape) == private.public_bytes(*shape)
+    public = read_chain(certificate_pem)[0].public_key()
+    return public_der(public) == public_der(read_private(key_pem).public_key())
 
 
 # -- fields that many entities have ------------------------------------------------------------------------------------------
@@ -264,17 +257,15 @@ def checked(*checks: Check, **attrs: object) -> String:
 
 def key_kind(certificate_pem: str) -> str:
     """The type of a certificate's key, for telling RSA from ECDSA."""
-    from cryptography import x509
-
-    return type(x509.load_pem_x509_certificates(certificate_pem.encode())[0].public_key()).__name__
+    return type(read_chain(certificate_pem)[0].public_key()).__name__
 
 
 def digest(certificate_pem: str) -> str:
     """SHA-256 of a certificate, lower-case hex."""
-    from cryptography import x509
     from cryptography.hazmat.primitives.hashes import SHA256
 
-    return x509.load_pem_x509_certificate(certificate_pem.encode()).fingerprint(SHA256()).hex()
+    found: str = read_chain(certificate_pem)[0].fingerprint(SHA256()).hex()
+    return found
 
 
 def ca_error(row: dict[str, object]) -> str | None:
@@ -283,7 +274,7 @@ def ca_error(row: dict[str, object]) -> str | None:
 
     from cryptography import x509
 
-    found = x509.load_pem_x509_certificates(str(row["cert"]).encode())
+    found = read_chain(str(row["cert"]))
     if len(found) > 1:
         return "please submit only one certificate at a time"
     if found[0].not_valid_after_utc < datetime.now(UTC):

@@ -21,8 +21,8 @@ ELSEWHERE = {
     "h2-preface": "HTTP/2 is not built yet",
     "ws-handshake": "tests of WebSocket routes",
     "plain-to-tls-port": "a TLS listener's answer (tests/live)",
-    "admin-bad-line": "the Admin API's listener",
-    "admin-long-uri": "the Admin API's listener",
+    "admin-bad-line": "the Admin API's listener (tests/live/test_admin_door.py)",
+    "admin-long-uri": "the Admin API's listener (tests/live/test_admin_door.py)",
 }
 DEVIATIONS = {
     case["case"].removeprefix("raw-wire/")
