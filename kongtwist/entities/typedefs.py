@@ -140,12 +140,19 @@ def cookie_name(value: str) -> str | None:
     )
 
 
+def utf8_error(value: str) -> str | None:
+    """Where a text is no UTF-8: a half of a surrogate pair is what is left of bytes that were none."""
+    wrong = _NO_UTF8.search(value)
+    if wrong is None:
+        return None
+    position = len(value[: wrong.start()].encode("utf-8", "surrogatepass")) + 1
+    return f"invalid utf-8 character sequence detected at position {position}"
+
+
 def utf8_name(value: str) -> str | None:
     """An entity's name: ASCII letters, digits and a few marks, or anything beyond ASCII."""
-    wrong = _NO_UTF8.search(value)
-    if wrong is not None:  # half a surrogate pair: what is left of bytes that were no UTF-8
-        position = len(value[: wrong.start()].encode()) + 1
-        return f"invalid utf-8 character sequence detected at position {position}"
+    if wrong := utf8_error(value):
+        return wrong
     if _NAME.match(value):
         return None
     return f"invalid value '{value}': the only accepted ascii characters are alphanumerics or ., -, _, and ~"
@@ -153,6 +160,8 @@ def utf8_name(value: str) -> str | None:
 
 def tag(value: str) -> str | None:
     """A label: printable ASCII without comma and slash, or UTF-8."""
+    if wrong := utf8_error(value):
+        return wrong
     if _TAG.match(value):
         return None
     return f"invalid tag '{value}': expected printable ascii (except `,` and `/`) or valid utf-8 sequences"

@@ -20,6 +20,8 @@ def _upstream_name(value: str) -> str | None:
     try:
         found = parse_address(value)
     except ValueError:
+        if rule.utf8_error(value):
+            return "Invalid name; must be a valid hostname"
         return f"Invalid name ('{value}'); must be a valid hostname"
     if found.kind != "name":
         return f"Invalid name ('{value}'); no ip addresses allowed"
@@ -200,7 +202,9 @@ def _target(value: str) -> str | None:
     try:
         parse_address(value)
     except ValueError:
-        return f"Invalid target ('{value}'); {_BAD_TARGET}"
+        return (
+            f"Invalid target; {_BAD_TARGET}" if rule.utf8_error(value) else f"Invalid target ('{value}'); {_BAD_TARGET}"
+        )
     return None
 
 
