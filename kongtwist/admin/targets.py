@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +19,7 @@ from .web import Branch, Call, JSONResource, Reply, not_found
 
 __all__ = ["AllTargets", "Targets", "UpstreamHealth", "is_checked", "numbered"]
 
-OFF, HEALTHY, UNHEALTHY = "HEALTHCHECKS_OFF", "HEALTHY", "UNHEALTHY"
+OFF, HEALTHY, UNHEALTHY, DNS_ERROR = "HEALTHCHECKS_OFF", "HEALTHY", "UNHEALTHY", "DNS_ERROR"
 
 
 def row_number(offset: str | None) -> int:
@@ -182,41 +182,62 @@ class UpstreamHealth(Get):
         peers: dict[str, Peer] = {} if balancer is None else {peer.name: peer for peer in balancer.peers}
         if call.query.get("balancer_health") == "1":
             if is_checked(row):
-                body["data"] = _of_all(row, list(peers.values()))
+                lost = await self._unresolved(peer.name for peer in peers.values())
+                body["data"] = _of_all(row, list(peers.values()), lost)
             return Reply(200, body)
         targets = self.site.storage.children("targets", "upstream", row["id"])
         targets.sort(key=lambda target: (target["created_at"], target["id"]), reverse=True)
         body |= numbered(targets, call, f"/upstreams/{quote(self.key, safe='')}/health")
         checked, entity = is_checked(row), self.site.registry["targets"]
+        lost = await self._unresolved(target["target"] for target in body["data"] if target["weight"])
         body["data"] = [
-            self.site.special.shown(entity, target) | _of_one(target, peers.get(target["target"]), checked)
+            self.site.special.shown(entity, target)
+            | _of_one(target, peers.get(target["target"]), checked, target["target"] in lost)
             for target in body["data"]
         ]
         return Reply(200, body)
 
+    async def _unresolved(self, targets: Iterable[str]) -> frozenset[str]:
+        """Those of the targets whose names have no address."""
+        hosts = {target: split_target(target)[0] for target in targets}
+        lost = await self.site.facts.unresolved(frozenset(hosts.values()))
+        return frozenset(target for target, host in hosts.items() if host in lost)
 
-def _of_one(target: Row, peer: Peer | None, checked: bool) -> Row:
-    """What is known of a target. One that an operator marked is shown as marked, checked or not."""
+
+def _of_one(target: Row, peer: Peer | None, checked: bool, lost: bool) -> Row:
+    """What is known of a target. One that an operator marked is shown as marked, checked or not; one whose name has no
+    address has nothing that could be healthy."""
+    host, port = split_target(target["target"])
+    if lost:
+        return {"health": DNS_ERROR, "data": _lost(host, port, target["weight"])}
     available = peer is None or peer.available
     health = OFF if not target["weight"] or (not checked and available) else HEALTHY if available else UNHEALTHY
-    host, port = split_target(target["target"])
     address = {"ip": host, "port": port, "weight": target["weight"], "health": health}
     return {"health": health, "data": _shares(host, port, target["weight"], available) | {"addresses": [address]}}
 
 
-def _of_all(upstream: Row, peers: list[Peer]) -> Row:
-    total = sum(peer.weight for peer in peers)
-    usable = sum(peer.weight for peer in peers if peer.available)
+def _of_all(upstream: Row, peers: list[Peer], lost: frozenset[str]) -> Row:
+    there = [peer for peer in peers if peer.name not in lost]
+    total = sum(peer.weight for peer in there)
+    usable = sum(peer.weight for peer in there if peer.available)
     healthy = bool(usable) and usable * 100 / total > upstream["healthchecks"]["threshold"]
     word = HEALTHY if healthy else UNHEALTHY
     hosts = [
-        _shares(peer.host, peer.port, peer.weight, peer.available)
+        _lost(peer.host, peer.port, peer.weight)
+        if peer.name in lost
+        else _shares(peer.host, peer.port, peer.weight, peer.available)
         | {"addresses": [{"ip": peer.host, "port": peer.port, "weight": peer.weight, "healthy": peer.available}]}
         for peer in peers
     ]
     weight = {"total": total, "available": usable, "unavailable": total - usable}
     details = {"healthy": healthy, "weight": weight, "hosts": hosts}
     return {"id": upstream["id"], "health": word, "balancer_health": word, "details": details}
+
+
+def _lost(host: str, port: int, weight: int) -> Row:
+    """A target whose name has no address: it takes no part, whatever its weight."""
+    shares = {"total": 0, "available": 0, "unavailable": 0}
+    return {"host": host, "port": port, "dns": "name error", "nodeWeight": weight, "weight": shares, "addresses": []}
 
 
 def _shares(host: str, port: int, weight: int, available: bool) -> Row:
