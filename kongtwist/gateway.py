@@ -20,8 +20,10 @@ from twisted.web.resource import Resource
 from .admin.config import LoadFailed, Refused
 from .admin.site import AdminResource, StatusResource
 from .adminplane import AdminPlane
+from .advice import Advice
 from .conf import Conf, ConfError
 from .core.counters import Counters
+from .core.notes import ROUTER_KINDS
 from .core.snapshot import Snapshot
 from .databases import storage_for
 from .dataplane import DataPlane, Faults
@@ -91,6 +93,7 @@ class Gateway(MultiService):
         if isinstance(self.storage, MemoryStorage):
             self.declaring = Declaring(reactor, self.storage, self.registry, list(self.plugins), time.time)
         self._faults = Faults()
+        self._advice = Advice(reactor, silent=ROUTER_KINDS if "router_flavor" in conf.given else frozenset())
         self.counters: Counters
         self.plane: DataPlane | None = None
         self.workers: Workers | None = None
@@ -166,6 +169,7 @@ class Gateway(MultiService):
             self.plane.publish(snapshot)
         else:
             self._faults.tell(snapshot.faults)
+        self._advice.tell(snapshot.notes)
 
     # -- starting ------------------------------------------------------------------------------------------------------
 
@@ -298,6 +302,7 @@ class Gateway(MultiService):
             await self.workers.stop()
         await self.doors.stop("status_listen", 0.0)  # monitors are told that the node drains as long as it does
         self.publisher.stop()
+        self._advice.stop()
         if self.declaring is not None:
             self.declaring.stop()
         await _done(super().stopService())
@@ -307,6 +312,7 @@ class Gateway(MultiService):
 
     def abort(self) -> None:
         """End at once what a graceful stop still waits for."""
+        self._advice.stop()
         self.doors.abort()
         if self.plane is not None:
             self.plane.abort()
