@@ -35,7 +35,6 @@ class Unbuilt:
     error_template_json = _known(STRING, None, "file with the JSON form of errors")
     error_template_xml = _known(STRING, None, "file with the XML form of errors")
     error_template_plain = _known(STRING, None, "file with the plain form of errors")
-    allow_debug_header = _known(BOOLEAN, "off", "answer the Kong-Debug request header")
     request_debug = _known(BOOLEAN, "on", "timing of single requests on demand")
     request_debug_token = _known(STRING, None, "the secret that such a request must name")
     dedicated_config_processing = _known(BOOLEAN, "on", "a process of its own for configuration", "privileged_worker")

@@ -12,7 +12,7 @@ from kongtwist.core.plugin import Plugin
 from kongtwist.core.storage import Change
 from kongtwist.protocols.services import request_ids
 from kongtwist.resources.route import AnswerResource, HTTPRoute
-from kongtwist.resources.tree import RouteTree
+from kongtwist.resources.tree import RouteTree, TellingTree
 
 from .relay_kit import Gateway, plugin_row
 from .router_rows import exchange
@@ -152,6 +152,39 @@ class RouteTests(SynchronousTestCase):
     def test_no_service(self) -> None:
         gateway = Gateway(routes={"r": {"service": None, "paths": ["/st"]}})
         self.assertIn(b"no Service found with those values", gateway.client().send(GET))
+
+    def test_where_a_request_went(self) -> None:
+        """Told to clients that ask, where the node is configured to: with every answer that has a route."""
+
+        def told(received: bytes) -> dict[bytes, bytes]:
+            fields = (line.split(b": ", 1) for line in received.split(b"\r\n\r\n")[0].split(b"\r\n")[1:])
+            return {name: value for name, value in fields if name.startswith((b"Kong-Route", b"Kong-Service"))}
+
+        asking = GET[:-2] + b"Kong-Debug: 1\r\n\r\n"
+        silent = Gateway(routes={"r": {"service": "s", "paths": ["/st"], "name": "shop"}})
+        self.assertEqual(told(silent.client().send(asking)), {})
+        phases: tuple[Deferred[Answer | None] | None, ...] = (None, Deferred())
+        for rewriting in phases:
+            gateway = Gateway(
+                routes={"r": {"service": "s", "paths": ["/st"], "name": "shop"}, "t": {"service": None, "paths": ["/no"], "name": None}},
+                plugins={"rewriting": Rewriting(rewriting)}, plugin_rows=[plugin_row("rewriting")], tree=TellingTree,
+            )  # fmt: skip
+            client = gateway.client()
+            client.send(asking)
+            if rewriting is not None:
+                rewriting.callback(None)
+                gateway.work()
+            self.assertIn(b"HTTP/1.1 200 OK", client.received)
+            all_of_it = {
+                b"Kong-Route-Id": b"r",
+                b"Kong-Route-Name": b"shop",
+                b"Kong-Service-Id": b"s",
+                b"Kong-Service-Name": b"s",
+            }
+            self.assertEqual(told(client.received), all_of_it)
+        self.assertEqual(told(gateway.client().send(asking.replace(b"/st", b"/no"))), {b"Kong-Route-Id": b"t"})
+        self.assertEqual(told(gateway.client().send(asking.replace(b"/st", b"/zz"))), {})
+        self.assertEqual(told(gateway.client().send(GET)), {})
 
     def test_services_nothing_is_proxied_to(self) -> None:
         """They are refused after plugins had their say, WebSockets too, and no upstream is asked."""
