@@ -23,7 +23,7 @@ __all__ = ["SEARCHED", "Conf", "ConfError", "Listen", "differences", "load", "re
 SEARCHED = ("/etc/kongtwist/kongtwist.conf", "/etc/kong/kong.conf")
 """Where a configuration file is looked for when none is named; the first that is there is read, alone."""
 
-_DIRECTIVE = re.compile(
+DIRECTIVE = re.compile(
     r"nginx_(main|events|http|upstream|proxy|location|status|admin|stream|supstream|sproxy|wasm|wasm_[a-z]+)_([a-z0-9_]+)"
 )
 _DYNAMIC = re.compile(r"(vault|pluginserver)_[a-z0-9_]+_[a-z0-9_]+|cluster_telemetry_[a-z_]+")
@@ -36,7 +36,7 @@ _PROTECTING = frozenset({
 })  # fmt: skip
 """nginx directives that keep somebody out: going on without them would open what was meant to be closed."""
 
-_SECRET = re.compile(r"_password$|_cert_key$|^proxy_server$|^declarative_config_string$|_token$")
+SECRET = re.compile(r"_password$|_cert_key$|^proxy_server$|^declarative_config_string$|_token$")
 """Names of properties whose values are never shown."""
 
 
@@ -73,20 +73,6 @@ class Conf(Properties):
     def path(self, name: str) -> str:
         """A path written in the configuration, relative ones taken from prefix."""
         return os.path.join(self.prefix, name)
-
-    def shown(self) -> dict[str, Any]:
-        """All properties as the Admin API's ``GET /`` shows them, under their other names too: plain JSON values, secrets
-        masked, references as they were written."""
-        found: dict[str, Any] = {}
-        for name, declaration in properties().items():
-            value = self.references.get(name, getattr(self, name))
-            if isinstance(value, list):
-                value = [each.text if isinstance(each, Listen) else each for each in value]
-            elif isinstance(value, tuple):
-                value = list(value)
-            shown = "******" if value and _SECRET.search(name) else value
-            found.update(dict.fromkeys((name, *declaration.aliases), shown))
-        return found
 
     @property
     def admin_gui_origin(self) -> list[str]:
@@ -259,7 +245,7 @@ def _without_comment(line: str) -> str:
 
 
 def _is_dynamic(name: str) -> bool:
-    return bool(_DIRECTIVE.fullmatch(name) or _DYNAMIC.fullmatch(name))
+    return bool(DIRECTIVE.fullmatch(name) or _DYNAMIC.fullmatch(name))
 
 
 def _targets(names: Mapping[str, tuple[str, int]]) -> dict[str, str]:
@@ -305,7 +291,7 @@ def _refused_directives(others: Mapping[str, str]) -> list[str]:
     return [
         f"{name} is not built yet, and going on without it could let in what it keeps out"
         for name, text in sorted(others.items())
-        if text and (match := _DIRECTIVE.fullmatch(name)) and match[2] in _PROTECTING
+        if text and (match := DIRECTIVE.fullmatch(name)) and match[2] in _PROTECTING
     ]
 
 
@@ -346,7 +332,7 @@ def _resolve_references(texts: dict[str, str], prefix: str, environ: Mapping[str
                 continue
             try:
                 parts[at] = _dereference(part, prefix, environ)
-                if not parts[at] and _SECRET.search(name):
+                if not parts[at] and SECRET.search(name):
                     raise ValueError("it is empty, and nothing would be secret")
             except ValueError as error:
                 problems.append(f"failed to dereference '{part}': {error} for config option '{name}'")

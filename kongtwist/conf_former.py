@@ -60,7 +60,6 @@ _FORMER: dict[str, str] = {
     "legacy_hybrid_protocol": _GONE,
     "legacy_worker_events": _GONE,
     "privileged_agent": "write dedicated_config_processing",
-    "cluster_incremental_sync": "write cluster_rpc_sync",
     "debug_ssl_cert": _GONE,
     "debug_ssl_cert_key": _GONE,
     # -- the enterprise edition --

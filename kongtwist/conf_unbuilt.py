@@ -91,7 +91,7 @@ class Unbuilt:
     cluster_use_proxy = _known(BOOLEAN, "off", "reach the control plane through proxy_server")
     cluster_dp_labels = _known(ARRAY, None, "labels of a data plane")
     cluster_rpc = _known(BOOLEAN, "off", "calls between the planes")
-    cluster_rpc_sync = _known(BOOLEAN, "off", "send changes only")
+    cluster_rpc_sync = _known(BOOLEAN, "off", "send changes only", "cluster_incremental_sync")
     cluster_cjson = _known(BOOLEAN, "off", "choice of a JSON library")
 
     # -- PostgreSQL --

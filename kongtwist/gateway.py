@@ -21,7 +21,7 @@ from .admin.config import LoadFailed, Refused
 from .admin.site import AdminResource, StatusResource
 from .adminplane import AdminPlane
 from .advice import Advice
-from .conf import Conf, ConfError
+from .conf import Conf, ConfError, Listen
 from .core.counters import Counters
 from .core.notes import ROUTER_KINDS
 from .core.snapshot import Snapshot
@@ -140,6 +140,11 @@ class Gateway(MultiService):
             lambda: self.snapshot,
             self._fatal,
         )
+
+    @property
+    def listening(self) -> list[tuple[str, Listen, int]]:
+        """Property, address and real port of each open listener."""
+        return [(each.name, each.listen, each.port) for each in self._sockets]
 
     @property
     def tree(self) -> RouteTree:

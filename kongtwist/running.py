@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from .admin.node import NodeFacts, resident_bytes
+from .conf_shown import configuration
 from .dataplane import limits_of
 from .node import mark_message
 from .observability.logs import notice
@@ -114,7 +115,7 @@ class Running:
             node_id=gateway.node_id,
             hostname=socket.gethostname(),
             plugins=gateway.plugins,
-            configuration=lambda: gateway.conf.shown(),
+            configuration=lambda: configuration(gateway.conf, gateway.plugins, gateway.listening),
             counters=gateway.counters.totals,
             pids=self._pids,
             master_pid=os.getpid(),

@@ -52,6 +52,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 PARTS = {
     "conf_admin": "conf",
     "conf_former": "conf",
+    "conf_shown": "conf",
     "conf_kinds": "conf",
     "conf_properties": "conf",
     "conf_postgres": "conf",

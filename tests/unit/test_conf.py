@@ -15,6 +15,8 @@ from kongtwist.conf_document import document
 from kongtwist.conf_former import _FORMER, remedy
 from kongtwist.conf_kinds import KNOWN
 from kongtwist.conf_properties import properties
+from kongtwist.conf_shown import configuration
+from kongtwist.conf_shown import shown as shown_conf
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -414,15 +416,15 @@ class ReferenceTests(ConfCase):
         text = "sqlite_path = {vault://env/sql-path}\nlog_level = {vault://env/level}\npg_password = {vault://env/password}"
         conf = self.read(text, environ)
         for each in (conf, reloaded(conf, self.read(text, environ))):
-            shown = each.shown()
+            shown = shown_conf(each)
             self.assertEqual((each.log_level, shown["log_level"]), ("warn", "{vault://env/level}"))
             self.assertEqual((each.sqlite_path, shown["sqlite_path"]), ("x.db", "{vault://env/sql-path}"))
             self.assertEqual((each.pg_password, shown["pg_password"]), ("geheim", "******"))
 
     def test_other_names_are_shown(self) -> None:
         """Kong shows a property under each of its names."""
-        shown = self.read("nginx_worker_processes = 3").shown()
-        self.assertEqual((shown["nginx_worker_processes"], shown["nginx_main_worker_processes"]), (3, 3))
+        shown = shown_conf(self.read("nginx_worker_processes = 3"))
+        self.assertEqual((shown["nginx_worker_processes"], shown["nginx_main_worker_processes"]), ("3", "3"))
 
     def test_references_that_fail(self) -> None:
         """They are named with their property."""
@@ -442,10 +444,71 @@ class ShownTests(ConfCase):
 
     def test_secrets_are_masked(self) -> None:
         """Passwords, keys and the declarative text are not shown; all values are plain JSON."""
-        shown = self.read("pg_password = geheim\ndatabase = off\ndeclarative_config_string = {}").shown()
+        shown = shown_conf(self.read("pg_password = geheim\ndatabase = off\ndeclarative_config_string = {}"))
         self.assertEqual((shown["pg_password"], shown["declarative_config_string"]), ("******", "******"))
         self.assertNotIn("geheim", json.dumps(shown))
         self.assertEqual(shown["admin_listen"], ["127.0.0.1:8001 reuseport backlog=16384"])
+
+    def test_key_by_key(self) -> None:
+        """Every key that a recorded Kong 3.9.3 shows, with a value of the same type; what is left out is not there."""
+        (recorded,) = [
+            case["response"]["body"]["configuration"]
+            for case in json.loads((ROOT / "tests/contract/observed_admin/00-info.json").read_text())
+            if case["name"] == "root"
+        ]
+        conf = self.read(
+            "proxy_listen = 127.0.0.1:18020 http2 reuseport backlog=16384, 127.0.0.1:18453 http2 ssl reuseport backlog=16384\n"
+            "admin_listen = 127.0.0.1:18021\nssl_cert = a, b\nssl_cert_key = c, d\n"
+        )
+        ours = json.loads(json.dumps(configuration(conf, recorded["loaded_plugins"])))
+        absent = recorded.keys() - ours.keys()
+        unset = {
+            "host_ports", "lua_package_cpath", "nginx_http_ssl_dhparam", "pg_ro_ssl", "pg_ro_ssl_verify", "ssl_ciphers",
+            "ssl_dhparam",
+        }  # fmt: skip
+        inner = re.compile(
+            r"\w+_(default|default_ecdsa|sock|combined|tag)|(nginx|kong)_\w*(conf|env|secrets)|socket_path|nginx_(stream|http)_\w+"
+        )
+        self.assertEqual({name for name in absent - unset if not inner.fullmatch(name)}, set())
+        self.assertLess(len(absent), 60)
+        types = {name: (type(recorded[name]), type(ours[name])) for name in recorded.keys() & ours.keys()}
+        self.assertEqual(
+            {name for name, (theirs, own) in types.items() if theirs is not own and {theirs, own} != {int, float}},
+            {
+                "cluster_listeners",
+                "nginx_stream_directives",
+                "dns_resolver",
+            },  # nothing listens, nothing is streamed, nothing was set
+        )
+        for name in (
+            "proxy_listeners", "admin_listeners", "status_listeners", "admin_gui_listeners", "stream_listeners", "loaded_plugins",
+            "proxy_ssl_enabled", "admin_ssl_enabled", "status_ssl_enabled", "admin_gui_ssl_enabled", "stream_proxy_ssl_enabled",
+            "enabled_headers", "enabled_headers_upstream", "loaded_vaults", "pluginservers", "proxy_listen", "admin_listen",
+            "status_listen", "stream_listen", "headers", "trusted_ips", "nginx_daemon", "client_body_buffer_size", "ssl_cert_key",
+        ):  # fmt: skip
+            self.assertEqual(ours[name], recorded[name], name)
+
+    def test_listeners(self) -> None:
+        """Each flag by its name in Kong, the address with all flags but http2, and the port that really listens."""
+        conf = self.read(
+            "proxy_listen = [::1]:0 ssl http2 deferred ipv6only=off so_keepalive=1:2:3, unix:/tmp/x.sock\nadmin_listen = off"
+        )
+        (first, second) = conf.proxy_listen
+        found = configuration(conf, (), [("proxy_listen", first, 4711), ("proxy_listen", second, 0)])
+        one, two = found["proxy_listeners"]
+        host = "[0000:0000:0000:0000:0000:0000:0000:0001]"
+        self.assertEqual((one["ip"], one["port"]), (host, 4711))
+        self.assertEqual(one["listener"], f"{host}:4711 ssl deferred ipv6only=off so_keepalive=1:2:3")
+        self.assertEqual(
+            [name for name, value in one.items() if value is True],
+            ["ssl", "http2", "deferred", "ipv6only=off", "so_keepalive=1:2:3"],
+        )
+        self.assertNotIn("so_keepalive=%w*:%w*:%d*", one)
+        self.assertIs(one["backlog=%d+"], False)
+        self.assertEqual(two["listener"], "unix:/tmp/x.sock")
+        self.assertEqual(
+            (found["admin_listeners"], found["admin_listen"], found["proxy_ssl_enabled"]), ({}, ["off"], True)
+        )
 
     def test_differences(self) -> None:
         """Changes are told apart by whether they take effect at once."""
