@@ -12,6 +12,8 @@ from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
+from twisted.web.server import Site
 
 from kongtwist.core.balancer import Peer
 from kongtwist.core.exchange import Answer, Exchange
@@ -23,10 +25,11 @@ from kongtwist.protocols.frames import encode_close
 from kongtwist.protocols.relay import RelayedStream
 from kongtwist.protocols.resolver import NameNotResolved
 from kongtwist.protocols.websocket import StreamServerFactory, accept_of
+from kongtwist.resources.gateway_resource import GatewayResource
 from kongtwist.resources.tree import RouteTree
 from kongtwist.resources.websocket_route import WebSocketRoute
 
-from .relay_kit import Client, Gateway, Upstream, plugin_row
+from .relay_kit import Client, Gateway, Upstream, Wire, plugin_row
 from .router_rows import route_row, service_row
 from .test_frames import frame
 
@@ -134,6 +137,29 @@ class Balanced(Gateway):
     @property
     def active(self) -> int:
         return sum(peer.active for peer in self.peers)
+
+
+class SiteWire(Wire):
+    """A transport as a Site wants it."""
+
+    disconnecting = False
+
+    def writeSequence(self, pieces: list[bytes]) -> None:
+        self.write(b"".join(pieces))
+
+
+class SiteClient:
+    """A client's connection to a Site."""
+
+    def __init__(self, gateway: Gateway, site: Site) -> None:
+        self.gateway = gateway
+        self.wire = SiteWire(gateway.reactor, ("127.0.0.1", 40000), ("127.0.0.1", 18000))
+        self.wire.connect(site.buildProtocol(self.wire.peer))
+
+    def send(self, data: bytes) -> None:
+        """Send bytes and let everybody work."""
+        self.wire.protocol.dataReceived(data)
+        self.gateway.work()
 
 
 class ActiveTests(SynchronousTestCase):
@@ -502,6 +528,78 @@ class ActiveTests(SynchronousTestCase):
         upstream.answer(AGREED)
         client.wire.protocol.dataReceived(frame(1, b"hello", mask=MASK))
         self.assertTrue(upstream.wire.sent.endswith(frame(1, b"hello", mask=MASK)))
+
+    # -- in somebody else's site ---------------------------------------------------------------------------------------
+
+    def site_client(self, gateway: Balanced) -> SiteClient:
+        """A client of a twisted.web Site that mounts the gateway."""
+        root = Resource()
+        root.putChild(b"api", GatewayResource(gateway))
+        return SiteClient(gateway, Site(root, reactor=gateway.reactor))
+
+    def test_in_a_site(self) -> None:
+        """Answered, refused, left, cut, broken by us: through a Site the count is given back too."""
+        for then in (
+            "answered",
+            "refused",
+            "gone",
+            "gone in the answer",
+            "malformed",
+            "cut",
+            "fault",
+            "fault in the answer",
+            "silence",
+        ):
+            gateway = Balanced(retries=0)
+            gateway.automatic = False
+            client = self.site_client(gateway)
+            client.send(GET.replace(b"/st", b"/api/st"))
+            self.assertEqual(gateway.active, 1, then)
+            if then == "refused":
+                gateway.fail()
+            elif then == "gone":
+                client.wire.lose()
+            elif then == "fault":
+                with self.broken(upstream_exchange, "upstream_head"):
+                    gateway.accept()
+            elif then == "fault in the answer":
+                upstream = gateway.accept()
+                with self.broken(upstream_exchange.UpstreamExchange, "answered"):
+                    upstream.answer(OK)
+            elif then == "silence":
+                gateway.accept()
+                gateway.work(61)
+            else:
+                upstream = gateway.accept()
+                upstream.answer({"answered": OK, "malformed": b"zzz"}.get(then, BEGUN))
+                if then == "cut":
+                    upstream.wire.lose()
+                elif then == "gone in the answer":
+                    client.wire.lose()
+            self.check(gateway)
+            self.assertEqual(len(gateway.log.lines), 1, then)
+            self.assertTrue(client.wire.sent or client.wire.end, then)
+
+    def test_streams_in_a_site(self) -> None:
+        for then in ("client", "upstream", "drain", "splice"):
+            gateway = Balanced()
+            gateway.automatic = False
+            client = self.site_client(gateway)
+            client.send(UPGRADE.replace(b"/st", b"/api/st"))
+            upstream = gateway.accept()
+            if then == "splice":
+                with self.broken(RelayedStream, "splice"):
+                    upstream.answer(AGREED)
+            else:
+                upstream.answer(AGREED)
+                self.assertEqual((client.wire.sent[9:12], gateway.active), (b"101", 1))
+                if then == "drain":
+                    gateway.relay.drain()
+                    gateway.work(61)
+                else:
+                    (client if then == "client" else upstream).wire.lose()
+            self.check(gateway)
+            self.assertEqual(len(gateway.log.lines), 1, then)
 
     # -- many ----------------------------------------------------------------------------------------------------------
 
