@@ -34,7 +34,7 @@ LEFT_OUT = shutil.ignore_patterns(
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-PORTS = ("5432", "8000", "8001", "8002", "8007", "8080", "8443", "8444", "9100", "9101", "9200")
+PORTS = ("8000", "8001", "8002", "8007", "8010", "8011", "8080", "8443", "8444", "9100", "9101", "9200")
 """Ports that documents name. Without a network of its own a test takes others where one of them is in use."""
 
 _CLONE_NEWNET = 0x40000000
@@ -225,13 +225,17 @@ class Shell:
         for command, group, output in reversed(self.background):
             _signal(group, number)
             until = time.monotonic() + PATIENCE
-            while _signal(group, 0):
+            while self.goes_on(group):
                 assert time.monotonic() < until, f"Ctrl-C does not end: {command}\n{output.read_text(errors='replace')}"
-                self.run(":")  # the shell reaps what has ended
                 time.sleep(0.05)
             ended.append((command, output.read_text(encoding="utf-8", errors="replace")))
         self.background.clear()
         return ended
+
+    def goes_on(self, group: int) -> bool:
+        """Whether a command that was started still runs."""
+        self.run(":")  # the shell reaps what has ended
+        return _signal(group, 0)
 
     def close(self) -> None:
         """End everything at once."""
