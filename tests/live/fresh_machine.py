@@ -124,7 +124,8 @@ class Machine:
         copy = self.folder / name
         shutil.copytree(ROOT, copy, symlinks=True, ignore=LEFT_OUT)
         if self._ports:
-            for path in (copy / "kongtwist" / "conf_properties.py", *(copy / "kongtwist" / "demo").glob("*.py")):
+            named = (copy / "kongtwist" / "conf_properties.py", copy / "examples" / "embed.py")
+            for path in (*named, *(copy / "kongtwist" / "demo").glob("*.py")):
                 path.write_text(self.translated(path.read_text(encoding="utf-8")), encoding="utf-8")
         return copy
 
