@@ -23,6 +23,7 @@ from kongtwist.conf_properties import properties
 from kongtwist.entities import registry
 from kongtwist.plugin_loader import ENTRY_POINT_GROUP, load_plugins
 from kongtwist.tap import Options
+from tests import test_architecture
 from tests.documents import LANGUAGES, PAGES, ROOT, Block, blocks, commands, links, page_text, prose, spans
 
 MADE = ("docs/kong-differences.md",)
@@ -228,3 +229,21 @@ class NameTests(SynchronousTestCase):
             self.assertFalse(isinstance(resource, Missing), f"{page}: {found[0]}")
             asked += 1
         self.assertGreater(asked, 20)
+
+    def test_layout(self) -> None:
+        """The table of docs/architecture.md has every package and module, and the import rules that are checked."""
+        table = page_text("docs/architecture.md").partition("may import of ours |")[2].partition("\n\n")[0]
+        rows = re.findall(r"^\| (.+?) \| .+? \| (.+?) \|$", table, re.MULTILINE)
+        rules: dict[str, str] = {}
+        for names, rule in rows:
+            for name in re.findall(r"`([^`]+)`", names):
+                found = [path.name for path in (ROOT / "kongtwist").glob(name.rstrip("/"))]
+                self.assertTrue(found, name)
+                for each in found:
+                    rules.setdefault(each.removesuffix(".py"), rule)
+        there = {path.name.removesuffix(".py") for path in (ROOT / "kongtwist").iterdir() if path.suffix in ("", ".py")}
+        self.assertEqual(set(rules), there - {"__init__", "__pycache__"})
+        for name, rule in rules.items():
+            allowed = test_architecture.MAY_IMPORT.get(test_architecture.PARTS.get(name, name))
+            words = {"everything": None, "nothing": frozenset[str]()}.get(rule, frozenset(rule.split(", ")))
+            self.assertEqual(words, allowed, name)
