@@ -21,6 +21,7 @@ import sysconfig
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from tests.live.support import PATIENCE, ROOT, free_port
@@ -36,6 +37,9 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 PORTS = ("8000", "8001", "8002", "8007", "8010", "8011", "8080", "8443", "8444", "9100", "9101", "9200")
 """Ports that documents name. Without a network of its own a test takes others where one of them is in use."""
+
+_numbers = count(1)
+"""Of shells, so that their outputs and marks differ."""
 
 _CLONE_NEWNET = 0x40000000
 _SIOCSIFFLAGS = 0x8914
@@ -168,7 +172,7 @@ class Shell:
 
     def __init__(self, machine: Machine, folder: Path) -> None:
         self._machine, self._folder = machine, folder
-        self._number = 0
+        self._number = next(_numbers) * 1000
         self.background: list[tuple[str, int, Path]] = []  #: commands that go on: text, process group, output
         self._process = subprocess.Popen(
             ["bash", "--noprofile", "--norc"], cwd=folder, env=machine.environ, start_new_session=True, bufsize=0,

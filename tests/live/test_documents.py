@@ -100,10 +100,16 @@ class Reader:
     def __init__(self, case: DocumentTests, page: str, machine: Machine) -> None:
         self.case, self.page, self.machine = case, page, machine
         self.folder = machine.clone(f"clone-of-{page.replace('/', '-')}")
-        self.shell = Shell(machine, self.folder)
-        case.addCleanup(self.shell.close)
+        self.terminals: list[Shell] = []
+        self.open_terminal()
         self.shown = ""  #: what the commands of the last block have printed
         self.browser_missing = False
+
+    def open_terminal(self) -> None:
+        """Go on in a new one; what was exported in the others is not known there."""
+        self.shell = Shell(self.machine, self.folder)
+        self.case.addCleanup(self.shell.close)
+        self.terminals.append(self.shell)
 
     def prepare(self) -> None:
         """Give what a document about a part of the gateway takes for granted: the README was followed."""
@@ -164,14 +170,18 @@ class Reader:
 
     def _serve(self, command: str, ports: tuple[str, ...]) -> None:
         self.case.assertFalse(self._listens(ports), f"{command}: what was started before still has the port")
-        output = self.shell.start(command)
-        _, group, _ = self.shell.background[-1]
+        shell = self.shell
+        output = shell.start(command)
+        _, group, _ = shell.background[-1]
 
         def answers() -> bool:
-            self.case.assertTrue(self.shell.goes_on(group), f"{command}\n{output.read_text()}")
+            self.case.assertTrue(shell.goes_on(group), f"{command}\n{output.read_text()}")
             return self._listens(ports)
 
         wait_until(answers, command)
+        self.open_terminal()
+        if self.page != "README.md":  # which is read before there is something to activate
+            self.enter(". .venv/bin/activate")
 
     def _listens(self, ports: tuple[str, ...]) -> bool:
         """Whether one of the ports answers: a gateway has them before it can."""
@@ -187,10 +197,7 @@ class Reader:
     def _stream(self, command: str) -> None:
         output = self.shell.start(command)
         wait_until(lambda: re.search(r"^(data|id|event): ?\S", output.read_text(), re.MULTILINE), command)
-        last = self.shell.background.pop()
-        rest, self.shell.background = self.shell.background, [last]
         self.shell.interrupt()
-        self.shell.background = rest
         self.shown += output.read_text()
 
     def compare(self, block: Block) -> None:
@@ -268,7 +275,7 @@ class Reader:
 
     def press_ctrl_c(self) -> None:
         """Do so in every terminal, and see that nothing went wrong behind the reader's back."""
-        for command, shown in self.shell.interrupt():
+        for command, shown in (each for terminal in reversed(self.terminals) for each in terminal.interrupt()):
             self.case.assertNotIn("Traceback", shown, f"{self.page}: {command}\n{shown}")
 
     def leave(self) -> None:
