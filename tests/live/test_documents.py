@@ -103,6 +103,7 @@ class Reader:
         self.terminals: list[Shell] = []
         self.open_terminal()
         self.shown = ""  #: what the commands of the last block have printed
+        self.said: dict[str, str] = {}  #: what commands have printed that went on until Ctrl-C
         self.browser_missing = False
 
     def open_terminal(self) -> None:
@@ -277,6 +278,7 @@ class Reader:
         """Do so in every terminal, and see that nothing went wrong behind the reader's back."""
         for command, shown in (each for terminal in reversed(self.terminals) for each in terminal.interrupt()):
             self.case.assertNotIn("Traceback", shown, f"{self.page}: {command}\n{shown}")
+            self.said[command] = shown
 
     def leave(self) -> None:
         """Stop what still runs; nothing that was put into the background may be left."""
@@ -304,6 +306,8 @@ class DocumentTests(LiveTestCase):
                     reader.prepare()
                 reader.read()
                 reader.leave()
+                if page == "README.md":  # which says that it does
+                    self.assertIn(machine.translated("http://localhost:8000/demo/"), reader.said["make run"])
             finally:
                 for claimed in reader.folder.rglob("kongtwist.pid"):
                     if (pid := running_pid(str(claimed.parent))) is not None:
