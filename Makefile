@@ -1,7 +1,7 @@
 # make run   set everything up and start the gateway with its demo
 # make test  set everything up and run all tests
 # make lint  formatting, ruff, types, news fragments
-# make docs  write docs/reference and the default configuration from the declarations
+# make docs  write docs/reference, docs/kong-differences.md and the default configuration from the declarations
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -28,6 +28,8 @@ docs: $(VENV)/installed
 	$(BIN)/python -m kongtwist.reference_document docs/reference
 	$(BIN)/python -m kongtwist.conf_document > $(VENV)/kongtwist.conf
 	mv $(VENV)/kongtwist.conf conf/kongtwist.conf.default
+	$(BIN)/python -m tests.differences_document > $(VENV)/differences.md
+	mv $(VENV)/differences.md docs/kong-differences.md
 
 format: $(VENV)/installed-test
 	$(BIN)/ruff format .

@@ -57,7 +57,7 @@ def postgres_settings(conf: Conf) -> PostgresSettings:
         from .storage.postgres_connection import PostgresSettings
     except ImportError as error:
         raise ConfError(
-            f"database = postgres needs the driver psycopg: pip install 'kongtwist[postgres]' ({error})"
+            f"database = postgres needs the driver psycopg: pip install 'psycopg[binary]' ({error})"
         ) from error
     return PostgresSettings(
         host=conf.pg_host,

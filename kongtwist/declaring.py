@@ -26,6 +26,7 @@ from .core.turns import SharedTurns
 from .declarative_reader import Refusal, Task, judge
 from .entities import Entity
 from .entities.schema import Row
+from .node import default_spawn_environ
 from .storage.declarative import Declared, settled
 from .storage.declarative_dump import dumped
 from .storage.memory import MemoryStorage
@@ -51,7 +52,7 @@ class Declaring:
         reactor: the reactor.
         storage: takes the rows.
         registry: the entities.
-        plugins: names of the loaded plugins, from which another process makes the same registry.
+        plugins: values of the property ``plugins``, from which another process makes the same registry.
         now: epoch seconds.
         turns: reads short texts.
     """
@@ -167,7 +168,10 @@ class Declaring:
     async def _elsewhere(self, task: Task, wanted: _Wanted) -> bool:
         reading = self._reading = _Reading(task.encoded(self._plugins, sys.path), wanted)
         self._reactor.spawnProcess(
-            reading, sys.executable, [sys.executable, "-m", "kongtwist.declarative_reader"], env=None
+            reading,
+            sys.executable,
+            [sys.executable, "-P", "-m", "kongtwist.declarative_reader"],
+            env=default_spawn_environ(),
         )
         late = self._reactor.callLater(PATIENCE, reading.give_up)
         try:

@@ -93,7 +93,7 @@ class Gateway(MultiService):
         self.storage.turns = self._turns = Turns(reactor)
         self.declaring: Declaring | None = None
         if isinstance(self.storage, MemoryStorage):
-            self.declaring = Declaring(reactor, self.storage, self.registry, list(self.plugins), time.time, self._turns)
+            self.declaring = Declaring(reactor, self.storage, self.registry, conf.plugins, time.time, self._turns)
         self._faults = Faults()
         self._advice = Advice(reactor, silent=ROUTER_KINDS if "router_flavor" in conf.given else frozenset())
         self.counters: Counters

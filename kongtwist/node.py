@@ -258,7 +258,11 @@ class Workers:
                 fds[FIRST_SOCKET_FD + number] = fd
             self._living[row] = worker
             self._reactor.spawnProcess(
-                worker, sys.executable, [sys.executable, "-m", "kongtwist.worker"], env=self._environ, childFDs=fds
+                worker,
+                sys.executable,
+                [sys.executable, "-P", "-m", "kongtwist.worker"],
+                env=self._environ,
+                childFDs=fds,
             )
             factory = Factory.forProtocol(lambda: worker.link)
             factory.noisy = False

@@ -2,14 +2,17 @@
 
 ``bundled`` stands for every module of the package `kongtwist.plugins`: there is no list to keep. Any other name is a
 bundled plugin's, an installed package's entry point (group ``kongtwist.plugins``), or a dotted name
-``package.module:Class``. All are loaded at once at the start; one that cannot be loaded stops it with a sentence that
-names it.
+``package.module:Class``, which is looked for where Python looks and last in the current folder. All are loaded at once
+at the start; one that cannot be loaded stops it with a sentence that names it.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
+import stat
+import sys
 from collections.abc import Iterable, Iterator
 from importlib.metadata import entry_points
 
@@ -109,10 +112,35 @@ def _external(name: str) -> type[Plugin]:
             f"plugin {name}: not bundled, no installed package has it as an entry point of {ENTRY_POINT_GROUP}, and it"
             f" is not of the form package.module:Class"
         )
-    kind = getattr(_imported(dotted, name), attribute, None)
+    searched = _search_current_folder()
+    try:
+        module = _imported(dotted, name)
+    except PluginLoadError as error:
+        if isinstance(error.__cause__, ModuleNotFoundError) and error.__cause__.name == dotted.partition(".")[0]:
+            raise PluginLoadError(f"{error}; {searched}") from error.__cause__
+        raise
+    kind = getattr(module, attribute, None)
     if kind is None:
         raise PluginLoadError(f"plugin {name}: module {dotted} has no {attribute}")
     return _checked(kind, name)
+
+
+def _search_current_folder() -> str:
+    """Let modules be found in the current folder: last, so that no file there hides an installed module.
+
+    Returns:
+        what a message about a missing module says of it.
+    """
+    try:
+        folder = os.getcwd()
+        shared = os.stat(folder).st_mode & stat.S_IWOTH
+    except OSError as error:
+        return f"the current folder cannot be searched: {error.strerror}"
+    if shared:
+        return f"the current folder {folder} is not searched, as every user may write there; name it in PYTHONPATH"
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return f"put it into {folder}, install it, or name its folder in PYTHONPATH"
 
 
 def _checked(kind: object, name: str) -> type[Plugin]:

@@ -51,9 +51,10 @@ class SignalDuties:
         self._before: dict[int, Any] = {}
 
     def install(self) -> None:
-        """Take the signals over; call it when the reactor runs, as that installs its own handlers."""
+        """Take the signals over: before the reactor runs, so that a start can be stopped, and once more when it runs, as
+        that installs its own handlers."""
         for number in (*_STOPPING, *self._others):
-            self._before[number] = signal.signal(number, self._caught)
+            self._before.setdefault(number, signal.signal(number, self._caught))
             signal.siginterrupt(number, False)
 
     def uninstall(self) -> None:

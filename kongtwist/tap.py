@@ -24,6 +24,7 @@ from .listeners import Opened, open_listeners, raise_descriptor_limit
 from .observability.logs import ErrorLog, notice
 from .plugin_loader import PluginLoadError
 from .prefix import Prefix
+from .service_manager import ServiceManager
 from .signals import SignalDuties
 from .tls import contexts_for
 
@@ -159,6 +160,7 @@ class NodeService(Service):
         self._forced: Deferred[None] = Deferred()
         self._failed = self._forcing = False
         self._starter = int(os.environ.pop(READY_FD, "-1"))
+        self._manager = ServiceManager(os.environ)
         self._duties = SignalDuties(
             reactor, stop=self._stop, force=self._force, reload=self.reload, reopen_logs=self._reopen_logs
         )
@@ -171,7 +173,8 @@ class NodeService(Service):
         self._prefix.write_pid()
 
     def startService(self) -> None:
-        """Start the gateway; signals are taken over when the reactor runs."""
+        """Start the gateway. A signal that comes before the reactor runs waits until it does."""
+        self._duties.install()
         super().startService()
         globalLogPublisher.addObserver(self.error_log)
         self._say_hello()
@@ -181,6 +184,7 @@ class NodeService(Service):
     def stopService(self) -> Deferred[None]:
         """Stop the gateway gracefully: within ``nginx_main_worker_shutdown_timeout``, or at once when forced."""
         super().stopService()
+        self._manager.tell_stopping()
         workers = self.gateway.workers is not None
         # Those of workers the gateway shuts itself, by their numbers: these must not be anybody else's by then.
         self._held = [each for each in self._opened if workers and each.name == "proxy_listen"]
@@ -229,7 +233,11 @@ class NodeService(Service):
             self._reactor.callWhenRunning(self._stop_failed, sentence)
 
     def tell_starter(self, word: str) -> None:
-        """Tell ``kongtwist start``, if that is who waits, how the start went."""
+        """Tell ``kongtwist start``, or the service manager, if one of them waits, how the start went."""
+        if word == "ready":
+            self._manager.tell_ready()
+        else:
+            self._manager.tell_failed(word)
         starter, self._starter = self._starter, -1
         if starter >= 0:
             os.write(starter, word.encode())

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
 
 from websockets.sync.client import connect
 
+from tests.documents import blocks, commands
 from tests.live.support import PATIENCE, ROOT, EventStream, LiveTestCase, free_port, wait_until
 
-COMMANDS = """\
-curl -i -X POST http://localhost:8001/services --data name=websocket-service --data url=ws://127.0.0.1:9100
-curl -i -X POST http://localhost:8001/services/websocket-service/routes --data name=websocket-route \
---data protocols=http,https --data paths=/ws
-curl -i -X POST http://localhost:8001/services --data name=sse-service --data url=http://127.0.0.1:9200
-curl -i -X POST http://localhost:8001/services/sse-service/routes --data name=events-route --data paths=/events
-curl -i -X PATCH http://localhost:8001/services/websocket-service --data read_timeout=3600000 \
---data write_timeout=3600000
-curl -i http://localhost:8001/status
-"""
-"""The commands of the README; only the ports differ in the test."""
+COMMANDS = [
+    command
+    for block in blocks("README.md")
+    if block.language == "sh"
+    for command in commands(block)
+    if command.startswith("curl -i ")
+]
+"""Those of the README; only the ports differ in the test."""
 
 
 class FirstMinutesTests(LiveTestCase):
@@ -49,10 +48,7 @@ class FirstMinutesTests(LiveTestCase):
         ports = {
             "8001": gateway.admin_port, "9100": self.example("chat"), "9200": self.example("ticker"),
         }  # fmt: skip
-        commands = COMMANDS
-        for port, real in ports.items():
-            commands = commands.replace(f":{port}", f":{real}")
-        answers = [self.curl(command) for command in commands.strip().splitlines()]
+        answers = [self.curl(re.sub(r":(\d{4})\b", lambda port: f":{ports[port[1]]}", command)) for command in COMMANDS]
         self.assertEqual([status for status, _ in answers], [201, 201, 201, 201, 200, 200])
         patched = json.loads(answers[4][1])
         self.assertEqual((patched["read_timeout"], patched["write_timeout"]), (3_600_000, 3_600_000))

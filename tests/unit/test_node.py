@@ -96,7 +96,7 @@ class WorkersTests(SynchronousTestCase):
     def test_each_gets_what_it_needs(self) -> None:
         """Its sockets, the pair, the counters, then configuration and rows, and its own row number."""
         for row, process in enumerate(self.reactor.spawned):
-            self.assertEqual(process.arguments[1:], ["-m", "kongtwist.worker"])
+            self.assertEqual(process.arguments[1:], ["-P", "-m", "kongtwist.worker"])
             self.assertEqual(process.env, {"X": "y"})
             self.assertEqual(process.fds[COUNTERS_FD], self.counters.fileno())
             self.assertIn(LINK_FD, process.fds)

@@ -61,3 +61,15 @@ class SignalTests(SynchronousTestCase):
         self.assertEqual(self.done, ["reopen"])
         self.duties.uninstall()
         self.assertEqual(signal.getsignal(signal.SIGUSR1), before)
+
+    def test_installed_again(self) -> None:
+        """The reactor puts its own handlers over ours when it starts; those of before ours come back all the same."""
+        before = signal.getsignal(signal.SIGUSR1)
+        self.addCleanup(signal.signal, signal.SIGUSR1, before)
+        self.duties.install()
+        signal.signal(signal.SIGUSR1, lambda number, frame: None)
+        self.duties.install()
+        signal.raise_signal(signal.SIGUSR1)
+        self.assertEqual(len(self.reactor.calls), 1)
+        self.duties.uninstall()
+        self.assertEqual(signal.getsignal(signal.SIGUSR1), before)
