@@ -60,6 +60,9 @@ class Server:
         port: where it is reached.
         admin: where its Admin API is, if it has one.
         folder: where its files are, if they matter.
+
+    Attributes:
+        latest: seconds that a timer came late at the most, as of the last `longest_round`.
     """
 
     def __init__(self, name: str, pid: int, port: int, admin: int = 0, folder: str = "") -> None:
@@ -68,6 +71,7 @@ class Server:
         self.port = port
         self.admin = admin
         self.folder = folder
+        self.latest = 0.0
 
     def processes(self) -> list[int]:
         """It and its workers."""
@@ -76,17 +80,18 @@ class Server:
 
     def longest_round(self) -> float:
         """CPU seconds of the longest round that a reactor of its processes has made since the last call."""
-        longest = 0.0
+        longest = self.latest = 0.0
         for pid in self.processes():
             told = Path(self.folder, "rounds", str(pid))
             told.unlink(missing_ok=True)
             os.kill(pid, signal.SIGUSR2)
             until = time.monotonic() + PATIENCE
-            while not (told.exists() and told.read_text(encoding="ascii")):
+            while not (told.exists() and len(told.read_text(encoding="ascii").split()) == 2):
                 if time.monotonic() > until:
                     raise RuntimeError(f"process {pid} says nothing of its rounds")
                 time.sleep(0.01)
-            longest = max(longest, float(told.read_text(encoding="ascii")))
+            busy, late = map(float, told.read_text(encoding="ascii").split())
+            longest, self.latest = max(longest, busy), max(self.latest, late)
         return longest
 
 

@@ -137,7 +137,9 @@ class Unbuilt:
     lua_max_resp_headers = _known(NUMBER.within(1, 1000), "100", "response headers that plugins see; here all")
     lua_max_uri_args = _known(NUMBER.within(1, 1000), "100", "query arguments that plugins see; here all")
     lua_max_post_args = _known(NUMBER.within(1, 1000), "100", "form arguments that plugins see; here all")
-    nginx_http_lua_regex_match_limit = _known(STRING, "100000", "steps of a regular expression")
+    nginx_http_lua_regex_match_limit = _known(
+        STRING, "100000", "steps of a regular expression; here 10 ms of CPU a request"
+    )
     nginx_http_lua_regex_cache_max_entries = _known(STRING, "8192", "regular expressions kept")
     untrusted_lua = _known(enum("on", "off", "sandbox"), "sandbox", "Lua in plugin configurations")
     untrusted_lua_sandbox_requires = _known(ARRAY, None, "modules it may load")

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 
+from . import WORKSPACE_ID
 from .conf import Conf, ConfError
 from .core.counters import Counters
 from .core.facilities import Facilities
@@ -119,6 +120,7 @@ class DataPlane:
             hostname=socket.gethostname(),
             worker_pid=os.getpid(),
             body_limit=conf.client_body_buffer_size,
+            workspace_id=WORKSPACE_ID,
         )
         self.relay = Relay(
             reactor,

@@ -1,9 +1,8 @@
 """The declarative configuration of a node without a database: read away from the reactor, put in place at once.
 
-A text is read and judged elsewhere: a short one in a thread, a long one in a process of its own (`declarative_reader`).
-A thread that works in Python takes the interpreter from the reactor's thread for 5 ms each time that one waits for
-something; with a second's work that is felt by every stream. What was read comes back in pieces, and goes into memory in
-slices, while everything else goes on.
+A text is read and judged elsewhere: a short one in a thread, a long one in a process of its own (`declarative_reader`), for
+a thread that computes takes half of the interpreter's time as long as it does. What was read comes back in pieces, and goes
+into memory in slices, while everything else goes on.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from twisted.python.threadpool import ThreadPool
 
 from .admin.config import Busy, LoadFailed, Refused
 from .conf import Conf, ConfError
+from .core.turns import SharedTurns
 from .declarative_reader import Refusal, Task, judge
 from .entities import Entity
 from .entities.schema import Row
@@ -53,6 +53,7 @@ class Declaring:
         registry: the entities.
         plugins: names of the loaded plugins, from which another process makes the same registry.
         now: epoch seconds.
+        turns: reads short texts.
     """
 
     def __init__(
@@ -62,9 +63,10 @@ class Declaring:
         registry: Mapping[str, Entity],
         plugins: Sequence[str],
         now: Callable[[], float],
+        turns: SharedTurns,
     ) -> None:
         self._reactor, self._storage, self._registry, self._plugins = reactor, storage, registry, list(plugins)
-        self._now = now
+        self._now, self._turns = now, turns
         self._turn = DeferredLock()
         self._pool = ThreadPool(0, 1, "kongtwist-declarative")
         self._reading: _Reading | None = None
@@ -150,7 +152,7 @@ class Declaring:
 
     async def _in_thread(self, task: Task, wanted: _Wanted) -> bool:
         try:
-            rows, as_text = await self._in_pool(judge, task, self._registry)
+            rows, as_text = await self._turns.aside(judge, task, self._registry)
         except Refusal as refusal:
             raise Refused(refusal.status, refusal.body) from None
         await Slices(self._reactor).all(wanted.take(rows))

@@ -40,6 +40,7 @@ from .resources.tree import RouteTree
 from .running import Running
 from .storage.base import BaseStorage, StorageError
 from .storage.memory import MemoryStorage
+from .turns import Turns
 
 __all__ = ["Gateway"]
 
@@ -87,9 +88,10 @@ class Gateway(MultiService):
         self.registry = registry(self.plugins)
         self.node_id = conf.node_id or _kept_node_id(conf.prefix if self._sockets else None)
         self.storage = storage or storage_for(conf, self.registry, reactor)
+        self.storage.turns = self._turns = Turns(reactor)
         self.declaring: Declaring | None = None
         if isinstance(self.storage, MemoryStorage):
-            self.declaring = Declaring(reactor, self.storage, self.registry, list(self.plugins), time.time)
+            self.declaring = Declaring(reactor, self.storage, self.registry, list(self.plugins), time.time, self._turns)
         self._faults = Faults()
         self.counters: Counters
         self.plane: DataPlane | None = None
@@ -235,6 +237,7 @@ class Gateway(MultiService):
             published=self.publisher.published,
             now=time.time,
             declarations=self.declaring,
+            turns=self._turns,
         )
 
     # -- while it runs -------------------------------------------------------------------------------------------------
@@ -302,6 +305,7 @@ class Gateway(MultiService):
             self.declaring.stop()
         await _done(super().stopService())
         await self.storage.close()
+        self._turns.stop()
         if not self.stopped.called:
             self.stopped.callback(None)
 

@@ -77,7 +77,9 @@ class KeyPair:
         except ValueError:
             raise ValueError("holds no certificate in PEM form") from None
         try:
-            private = serialization.load_pem_private_key(key, None)
+            # OpenSSL's test of an RSA key's primes takes up to seconds and would hold every connection; that the key is the
+            # certificate's is told below.
+            private = serialization.load_pem_private_key(key, None, unsafe_skip_rsa_key_validation=True)
         except (ValueError, TypeError):
             raise ValueError("has a key that is not in PEM form without password") from None
         if _public(private.public_key()) != _public(chain[0].public_key()):

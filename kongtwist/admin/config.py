@@ -86,7 +86,7 @@ class Config(JSONResource):
         given = call.request.content.read()
         if given and kind not in _KINDS:
             try:
-                read_body(call)
+                await read_body(call)
             except BadBody as bad:
                 return bad.reply
         flatten, unless_same = (call.query.get(name, "").lower() in _YES for name in ("flatten_errors", "check_hash"))

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from http import HTTPStatus
 from io import BytesIO
 from typing import Any
 
@@ -21,12 +22,13 @@ from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
 from twisted.protocols.tls import BufferingTLSTransport
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel, Request
+from twisted.web.http import HTTPChannel, Request, datetimeToString
 from twisted.web.resource import Resource
 from twisted.web.server import Request as SiteRequest
 from twisted.web.server import Site
 from zope.interface import implementer
 
+from ..core.headers import nginx_page, reason_of
 from .gate import Gate
 from .masking import frames_of
 from .web import Reply, Verdict
@@ -158,6 +160,13 @@ class AdminRequest(SiteRequest):
             self._held = 0
 
 
+def _persists(request: Request, version: bytes) -> bool:
+    """Whether the connection may live on after a request (RFC 9112 9.3): HTTP/1.0 has to ask for it, as with nginx."""
+    fields = request.requestHeaders.getRawHeaders(b"connection", [])
+    options = {option.strip().lower() for field in fields for option in field.split(b",")}
+    return b"close" not in options and (version == b"HTTP/1.1" or b"keep-alive" in options)
+
+
 def _too_large() -> Reply:
     return Reply(413, {"message": "Payload too large"}, _CLOSE)
 
@@ -166,11 +175,25 @@ def _body(message: str) -> bytes:
     return json.dumps({"message": message}, separators=(",", ":")).encode()
 
 
-def _closing_answer(status: int, reason: bytes, message: str) -> bytes:
-    body = _body(message)
-    return (
-        b"HTTP/1.1 %d %b\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: %d\r\n"
-        b"Connection: close\r\n\r\n%b" % (status, reason, len(body), body)
+def _closing_answer(status: int, message: str) -> bytes:
+    return _last_answer(status, b"application/json; charset=utf-8", _body(message))
+
+
+def _page(status: int) -> bytes:
+    """What nginx answers before Kong sees a request: a page of its own."""
+    return _last_answer(status, b"text/html; charset=UTF-8", nginx_page(status))
+
+
+def _last_answer(status: int, kind: bytes, body: bytes) -> bytes:
+    """An answer after which the connection is closed."""
+    reason = reason_of(status) or HTTPStatus(status).phrase.encode()
+    return b"HTTP/1.1 %d %b\r\nDate: %b\r\nContent-Type: %b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (
+        status,
+        reason,
+        datetimeToString(),
+        kind,
+        len(body),
+        body,
     )
 
 
@@ -215,7 +238,7 @@ class AdminChannel(HTTPChannel):
         self.maxHeaders, self.totalHeadersSize, self.MAX_LENGTH = limits.fields, limits.head, limits.line
         super().connectionMade()  # sets the time of the first head
         if not self.site.admit(self):
-            self.write(_closing_answer(503, b"Service Unavailable", "too many connections"))
+            self.write(_closing_answer(503, "too many connections"))
             self.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -262,12 +285,12 @@ class AdminChannel(HTTPChannel):
 
     def timeoutConnection(self) -> None:
         """What was waited for has not come."""
-        if self._over or self._phase is Phase.FETCH:
+        if self._over or self._phase in (Phase.ANSWER, Phase.FETCH):
             self.abort()
         elif self.idle:
             self.leave()
         else:
-            self._end(408, b"Request Time-out", "the request did not come in time")
+            self._end(_closing_answer(408, "the request did not come in time"))
 
     def _now(self) -> float:
         return self.site.reactor.seconds()
@@ -287,24 +310,27 @@ class AdminChannel(HTTPChannel):
         if self._over:
             return
         if self._receivedHeaderSize + len(line) > self.totalHeadersSize:
-            self._end(431, b"Request Header Fields Too Large", "the request's head is too large")
+            self._end(_closing_answer(431, "the request's head is too large"))
             return
         super().lineReceived(line)
 
     def lineLengthExceeded(self, line: bytes) -> None:
         if self.requests:
-            self._end(431, b"Request Header Fields Too Large", "a header line is too long")
+            self._end(_closing_answer(431, "a header line is too long"))
         else:
-            self._end(414, b"Request-URI Too Large", "the request line is too long")
+            self._end(_page(414))
 
     def allHeadersReceived(self) -> None:
         """A head is complete: say whether its request may pass before its body is taken."""
         limits, request = self.site.limits, self.requests[-1]
         request.parseCookies()
-        self.persistent = self.persistent and self.checkPersistence(request, self._version)
+        self.persistent = self.persistent and _persists(request, self._version)
         if not limits.keepalive_timeout or self.site.closing:
             self.persistent = False
         request.verdict = self._verdict(request)
+        refusal = request.verdict.refusal
+        if refusal is not None and refusal.headers.get("Connection") == "close":
+            self.persistent = False
         request.gotLength(self.length)
         self._phase = Phase.BODY
         self._body_until = self._now() + PATIENCE * limits.body_timeout
@@ -345,9 +371,9 @@ class AdminChannel(HTTPChannel):
 
     def allContentReceived(self) -> None:
         self._phase = Phase.ANSWER
-        if self._linger or not self.persistent:
-            self.persistent = False
-            self.requests[-1].responseHeaders.setRawHeaders(b"connection", [b"close"])
+        self.persistent = self.persistent and not self._linger
+        said = b"keep-alive" if self.persistent else b"close"
+        self.requests[-1].responseHeaders.setRawHeaders(b"connection", [said])
         super().allContentReceived()
 
     def requestDone(self, request: Request) -> None:
@@ -359,6 +385,12 @@ class AdminChannel(HTTPChannel):
         self._phase = Phase.IDLE
         self._savedTimeOut = self.site.limits.keepalive_timeout or self.site.limits.head_timeout
         super().requestDone(request)
+
+    def pauseProducing(self) -> None:
+        """The client has to take something first: it has so long for the rest of a long answer, however it takes it."""
+        super().pauseProducing()
+        if self._phase is Phase.ANSWER and self.timeOut is None:
+            self.setTimeout(PATIENCE * self.site.limits.send_timeout)
 
     def resumeProducing(self) -> None:
         """What was written is on its way."""
@@ -387,16 +419,16 @@ class AdminChannel(HTTPChannel):
         else:
             transport.loseWriteConnection()
 
-    def _end(self, status: int, reason: bytes, message: str) -> None:
+    def _end(self, answer: bytes) -> None:
         """Answer what is no proper request, and close."""
         if self._over:
             return
-        self.write(_closing_answer(status, reason, message))
+        self.write(answer)
         self._linger = True
         self.loseConnection()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        self._end(400, b"Bad Request", "Bad request")
+        self._end(_page(400))
 
 
 class AdminSite(Site):

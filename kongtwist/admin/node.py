@@ -12,16 +12,19 @@ from urllib.parse import quote
 from .. import KONG_VERSION, VERSION
 from ..core.balancer import Balancer
 from ..core.plugin import Plugin
+from ..core.turns import AtOnce
 from ..entities import EntityError
 from ..entities.plugin_entity import describe_plugin
+from ..entities.schema import Row
+from ..entities.size import is_heavy
 from ..entities.vault_entity import describe_vault
 from .config import Config
 from .get import Get
 from .payload import BadBody, read_body
-from .rows import CollectionResource
+from .rows import CollectionResource, page_size
 from .status import Metrics, Ready, Status
 from .switches import Cache, FilterChains, clustering, debug
-from .targets import numbered
+from .targets import numbered, row_number
 from .web import Branch, Call, JSONResource, Reply
 
 __all__ = ["NodeFacts", "Ready", "Status", "fixed_paths"]
@@ -218,10 +221,14 @@ class Validate(JSONResource):
         if entity is None:
             return Reply(404, {"message": f"No entity named '{self.name}'"})
         try:
-            data = read_body(call, entity)
+            data = await read_body(call, entity)
         except BadBody as bad:
             return bad.reply
-        entity.insert(data, now=self.site.now(), new_id=lambda: "00000000-0000-4000-8000-000000000000")
+
+        def judge() -> None:
+            entity.insert(data, now=self.site.now(), new_id=lambda: "00000000-0000-4000-8000-000000000000")
+
+        await (call.turns if is_heavy(data) else AtOnce()).aside(judge)
         return Reply(200, {"message": "schema validation successful"})
 
 
@@ -272,8 +279,17 @@ class Tags(Get):
             error = self.site.registry["tags"].key_error(self.tag)
             if error is not None:
                 raise error
-        rows = [row for row in self.site.storage.tags() if self.tag in (None, row["tag"])]
-        return Reply(200, numbered(rows, call, "/tags" if self.tag is None else f"/tags/{quote(self.tag, safe='')}"))
+        breather, size, begin = call.turns.slices(), page_size(call), row_number(call.query.get("offset"))
+        rows: list[Row] = []
+        for number, row in enumerate(self.site.storage.tagged(self.tag)):
+            if number >= begin:
+                rows.append(row)
+            if len(rows) > size:
+                break
+            if number % 100 == 0:
+                await breather.breathe()
+        path = "/tags" if self.tag is None else f"/tags/{quote(self.tag, safe='')}"
+        return await numbered(rows, call, path, lambda row: row, first=begin)
 
     async def _post(self, call: Call) -> Reply:
         raise EntityError.schema_violation({"tags": "does not support insert/upsert/update/delete operations"})

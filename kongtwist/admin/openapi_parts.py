@@ -7,7 +7,6 @@ from typing import Any
 
 from ..entities import Entity
 from ..entities.json_schema import Schema, Use, field_schema, needed
-from ..entities.json_schema_checks import looked_at
 from ..entities.json_schema_entities import configurations, entity_schema
 from ..entities.schema import Array, Field, Foreign, Map, Record, Uuid
 
@@ -232,7 +231,7 @@ _USES = {Use.WRITE: "Input", Use.MERGE: "Patch", Use.ANSWER: ""}
 
 def _is_asked_for(entity: Entity, name: str) -> bool:
     """Whether a body would have to have the field if the path did not give it."""
-    return needed(entity.fields[name]) or any(name in looked_at(check) for check in entity.checks)
+    return needed(entity.fields[name]) or any(name in check.seen() for check in entity.checks)
 
 
 def _camel(name: str) -> str:

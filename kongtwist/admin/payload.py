@@ -1,17 +1,23 @@
-"""Request bodies of the Admin API: JSON, forms and multipart, decoded to one tree (Kong 3.9, ``kong/api/arguments.lua``)."""
+"""Request bodies of the Admin API: JSON, forms and multipart, decoded to one tree (Kong 3.9, ``kong/api/arguments.lua``).
+
+What is read becomes a row, so it has the limits of one (entities/size.py). A body that takes long is decoded beside the
+reactor; how long is told from its bytes, before anything is made of them.
+"""
 
 from __future__ import annotations
 
 import json
-from email.parser import BytesParser
-from email.policy import HTTP
+import re
+from itertools import islice
 from math import isfinite
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_plus
 
 from ..entities import Entity
-from ..entities.forms import TooManyArguments, decode_form
+from ..entities.forms import MAX_ARGUMENTS, TooManyArguments, decode_form
+from ..entities.multipart import parts
 from ..entities.schema import Row
+from ..entities.size import HEAVY_BYTES, HEAVY_VALUES, MAX_BYTES, MAX_VALUES, size_error
 from .web import Call, Reply
 
 __all__ = ["BadBody", "read_body"]
@@ -20,6 +26,12 @@ _PAGE = (
     "<html>\r\n<head><title>415 Unsupported Media Type</title></head>\r\n<body>\r\n"
     "<center><h1>415 Unsupported Media Type</h1></center>\r\n</body>\r\n</html>\r\n"
 )
+
+QUICK = 256 * 1024
+"""Bytes of a body with few values that is decoded at once."""
+
+_SIGNS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[,\[{]', re.DOTALL)
+"""In a JSON text: a string, or what stands before a value."""
 
 
 class BadBody(Exception):
@@ -30,7 +42,7 @@ class BadBody(Exception):
         self.reply = reply
 
 
-def read_body(call: Call, entity: Entity | None = None, stored: Row | None = None) -> dict[str, Any]:
+async def read_body(call: Call, entity: Entity | None = None, stored: Row | None = None) -> dict[str, Any]:
     """The body as a tree.
 
     Args:
@@ -39,7 +51,7 @@ def read_body(call: Call, entity: Entity | None = None, stored: Row | None = Non
         stored: the row that is changed, for forms that leave out what chooses a subschema.
 
     Raises:
-        BadBody: of an unknown type, or not what it says it is.
+        BadBody: of an unknown type, too large, or not what it says it is.
     """
     kinds = call.headers("content-type")
     if len(kinds) > 1:
@@ -47,7 +59,24 @@ def read_body(call: Call, entity: Entity | None = None, stored: Row | None = Non
     assert call.request.content is not None
     call.request.content.seek(0)
     raw = call.request.content.read()
-    kind = kinds[0].partition(";")[0].strip().lower() if kinds else ""
+    kind = kinds[0] if kinds else ""
+    if len(raw) > MAX_BYTES:
+        raise BadBody(Reply(413, {"message": f"Payload too large: a row has at most {MAX_BYTES} bytes"}))
+    if _is_quick(raw, kind):
+        return decoded(kind, raw, entity, stored)
+    found: dict[str, Any] = await call.turns.aside(decoded, kind, raw, entity, stored)
+    return found
+
+
+def _is_quick(raw: bytes, kind: str) -> bool:
+    """Whether a body is decoded in a millisecond or two. Long texts take long in forms alone, where they are escaped."""
+    most = HEAVY_BYTES if "urlencoded" in kind.lower() else QUICK
+    return len(raw) <= most and raw.count(b",") + raw.count(b"&") + raw.count(b"\r\n--") <= HEAVY_VALUES
+
+
+def decoded(content_type: str, raw: bytes, entity: Entity | None, stored: Row | None) -> dict[str, Any]:
+    """What a body of a type holds. Arguments and errors as `read_body`."""
+    kind = content_type.partition(";")[0].strip().lower()
     if not raw and (not kind or kind != "application/json"):
         return {}
     if kind == "application/json":
@@ -56,7 +85,7 @@ def read_body(call: Call, entity: Entity | None = None, stored: Row | None = Non
         if kind == "application/x-www-form-urlencoded":
             return _typed(_pairs(raw), entity, stored)
         if kind == "multipart/form-data":
-            return _multipart(kinds[0], raw, entity, stored)
+            return _fitting(_multipart(content_type, raw, entity, stored))
     except TooManyArguments as error:
         raise BadBody(Reply(400, {"message": str(error)})) from error
     except (ValueError, RecursionError):
@@ -65,13 +94,32 @@ def read_body(call: Call, entity: Entity | None = None, stored: Row | None = Non
 
 
 def _json(raw: bytes) -> dict[str, Any]:
+    if _has_many_values(raw):
+        raise BadBody(Reply(400, {"message": f"Too many values: at most {MAX_VALUES} make a row"}))
     try:
         found = _value(raw)
     except (ValueError, RecursionError):
         raise BadBody(Reply(400, {"message": "Cannot parse JSON body"})) from None
     if not isinstance(found, dict):
         raise BadBody(Reply(400, {"message": "Cannot parse JSON body"}))
+    return _fitting(found)
+
+
+def _fitting(found: dict[str, Any]) -> dict[str, Any]:
+    """A tree that may become a row."""
+    wrong = size_error(found)
+    if wrong is not None:
+        raise BadBody(Reply(400, {"message": wrong[0].upper() + wrong[1:]}))
     return found
+
+
+def _has_many_values(raw: bytes) -> bool:
+    """Whether a JSON text has more than `MAX_VALUES` values. Only where its signs do not rule it out are they told from those
+    inside strings."""
+    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") < MAX_VALUES:
+        return False
+    signs = (found for found in _SIGNS.finditer(raw) if found.end() - found.start() == 1)
+    return next(islice(signs, MAX_VALUES - 1, None), None) is not None
 
 
 def _value(raw: bytes) -> Any:
@@ -95,36 +143,35 @@ def _finite(text: str) -> float:
 
 
 def _pairs(raw: bytes) -> list[tuple[str, str | None]]:
-    text = raw.decode("utf-8")
+    """Names and values; a value without a name is none (as OpenResty takes them)."""
+    if raw.count(b"&") > 2 * MAX_ARGUMENTS:  # with room for some that are empty
+        raise TooManyArguments("Too many arguments")
     found: list[tuple[str, str | None]] = []
-    for part in text.split("&"):
-        if not part:
-            continue
-        if "=" in part:
-            found.extend(parse_qsl(part, keep_blank_values=True, errors="strict"))
-        else:
-            found.extend((name, None) for name, _ in parse_qsl(part + "=", keep_blank_values=True, errors="strict"))
+    for part in raw.decode("utf-8").split("&"):
+        name, sign, value = part.partition("=")
+        if name:
+            found.append((unquote_plus(name, errors="strict"), unquote_plus(value, errors="strict") if sign else None))
     return found
 
 
 def _typed(pairs: list[tuple[str, str | None]], entity: Entity | None, stored: Row | None) -> dict[str, Any]:
     if entity is None:
-        return dict(pairs)
+        return {name: True if value is None else value for name, value in pairs}
     return decode_form(pairs, entity, stored=stored)
 
 
-def _multipart(kind: str, raw: bytes, entity: Entity | None, stored: Row | None) -> dict[str, Any]:
-    message = BytesParser(policy=HTTP).parsebytes(b"Content-Type: " + kind.encode("latin-1") + b"\r\n\r\n" + raw)
+def _multipart(content_type: str, raw: bytes, entity: Entity | None, stored: Row | None) -> dict[str, Any]:
     pairs: list[tuple[str, str | None]] = []
     whole: dict[str, Any] = {}
-    for part in message.iter_parts() if message.is_multipart() else ():
-        name = part.get_param("name", header="content-disposition")
-        data = part.get_payload(decode=True) or b""
-        assert isinstance(data, bytes)
-        if not isinstance(name, str):
+    for number, part in enumerate(parts(content_type, raw), 1):
+        if number > MAX_ARGUMENTS:
+            raise TooManyArguments("Too many arguments")
+        if part.name is None:
             continue
-        if part.get_content_type() == "application/json":
-            whole[name] = _value(data)
+        if part.kind == "application/json":
+            if _has_many_values(part.data):
+                raise ValueError("too many values")
+            whole[part.name] = _value(part.data)
         else:
-            pairs.append((name, data.decode("utf-8")))
+            pairs.append((part.name, part.data.decode("utf-8")))
     return _typed(pairs, entity, stored) | whole

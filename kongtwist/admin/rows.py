@@ -10,7 +10,7 @@ from urllib.parse import quote
 from ..entities import Entity, EntityError
 from ..entities.schema import Row
 from .payload import BadBody, read_body
-from .web import Branch, Call, JSONResource, Reply, not_found
+from .web import Branch, Call, JSONResource, Reply, not_found, page_of
 
 __all__ = ["CollectionResource", "RowResource", "children_of"]
 
@@ -61,6 +61,11 @@ class _EntityResource(JSONResource):
         except EntityError:
             return False
         return found
+
+    def absent(self, entity: Entity, key: str) -> Reply:
+        """The answer where there is no row of a key."""
+        missing: Reply | None = self.site.special.missing(entity, key)
+        return missing or not_found()
 
     def shown(self, row: Row) -> Row:
         shown: Row = self.site.special.shown(self.entity, row)
@@ -117,23 +122,30 @@ class CollectionResource(_EntityResource):
         assert self.parent is not None
         return self.look_up(self.parent[0], self.parent[1])
 
+    def _without_parent(self) -> Reply:
+        assert self.parent is not None
+        return self.absent(self.parent[0], self.parent[1])
+
     async def _list(self, call: Call) -> Reply:
         parent = None
         if self.parent is not None:
             row = self._parent_row()
             if row is None:
-                return not_found()
+                return self._without_parent()
             parent = (self.parent[2], row["id"])
         special = self.site.special.listed(self.entity, call, parent)
         if special is not None:
             return Reply(200, special)
         size, tags = page_size(call), wanted_tags(call) if parent is None else None
         page = self.site.storage.page(self.entity.name, size, call.query.get("offset"), parent=parent, tags=tags)
-        body: dict[str, Any] = {"data": [self.shown(row) for row in page.rows], "next": None}
-        if page.offset is not None:
-            body["offset"] = page.offset
-            body["next"] = self._next(call, page.offset, parent is None)
-        return Reply(200, body)
+
+        def rest(count: int) -> Row:
+            offset = page.offset if count == len(page.rows) else self.site.storage.offset(page.rows[count - 1])
+            if offset is None:
+                return {"next": None}
+            return {"next": self._next(call, offset, parent is None), "offset": offset}
+
+        return Reply(200, await page_of(page.rows, self.shown, rest, call.turns.slices()))
 
     def _next(self, call: Call, offset: str, top: bool) -> str:
         text = f"{self._path()}?offset={quote(offset, safe='')}"
@@ -149,11 +161,11 @@ class CollectionResource(_EntityResource):
         return f"/{self.parent[0].admin_name}/{quote(self.parent[1], safe='')}/{self.entity.nested_name}"
 
     async def _create(self, call: Call) -> Reply:
-        data = read_body(call, self.entity)
+        data = await read_body(call, self.entity)
         if self.parent is not None:
             row = self._parent_row()
             if row is None:
-                return not_found()
+                return self._without_parent()
             data[self.parent[2]] = {"id": row["id"]}
         created = await self.site.special.insert(self.entity, data)
         return await self.done(201, created)
@@ -206,6 +218,12 @@ class RowResource(_EntityResource):
             return None
         return row
 
+    def _absent(self) -> Reply:
+        """The row is not there, or what it would be below of."""
+        if self.parent is not None and self.look_up(self.parent[0], self.parent[1]) is None:
+            return self.absent(self.parent[0], self.parent[1])
+        return not_found() if self.parent is not None else self.absent(self.entity, self.key)
+
     def _child(self, parent: Row) -> Row | None:
         """A child by key; where keys are unique within the parent only, among its children."""
         key = self.entity.endpoint_key
@@ -224,33 +242,35 @@ class RowResource(_EntityResource):
 
     async def _get(self, call: Call) -> Reply:
         row = self.row()
-        if row is None:
-            return self.site.special.missing(self.entity, self.key) or not_found()
-        return Reply(200, self.shown(row))
+        if row is not None:
+            return Reply(200, self.shown(row))
+        if self.parent is None and self.entity.name == "certificates" and _UUID.match(self.key):
+            raise EntityError.not_found(self._address())  # as Kong, which finds these by a way of their own
+        return self._absent()
 
     async def _patch(self, call: Call) -> Reply:
         row = self.row()
-        data = read_body(call, self.entity, row)
+        data = await read_body(call, self.entity, row)
         if row is None:
-            if self.parent is not None:
-                return not_found()
+            if self.parent is not None or self.site.special.missing(self.entity, self.key) is not None:
+                return self._absent()
             raise EntityError.not_found(self._address())
         return await self.done(200, await self.site.special.update(self.entity, row, data))
 
     async def _put(self, call: Call) -> Reply:
         if self.entity.name == "targets":
             return await self._put_target(call)
-        data = read_body(call, self.entity)
+        data = await read_body(call, self.entity)
         if self.parent is not None:
             parent = self.look_up(self.parent[0], self.parent[1])
             if parent is None:
-                return not_found()
+                return self._absent()
             data[self.parent[2]] = {"id": parent["id"]}
             present = self._child(parent)
             if present is not None and (present.get(self.parent[2]) or {}).get("id") != parent["id"]:
                 return not_found()
         else:
-            self.look_up(self.entity, self.key) if self.entity.endpoint_key else None
+            self.look_up(self.entity, self.key)
         return await self.done(200, await self.site.special.upsert(self.entity, self._address(), data))
 
     async def _put_target(self, call: Call) -> Reply:
@@ -258,12 +278,15 @@ class RowResource(_EntityResource):
         row = self.row()
         if row is None:
             return not_found()
-        return await self.done(200, await self.site.special.update(self.entity, row, read_body(call, self.entity, row)))
+        return await self.done(
+            200, await self.site.special.update(self.entity, row, await read_body(call, self.entity, row))
+        )
 
     async def _delete(self, call: Call) -> Reply:
         row = self.row()
         if row is None:
-            return not_found() if self.parent is not None else Reply(204)
+            odd = self.parent is not None or self.site.special.missing(self.entity, self.key) is not None
+            return self._absent() if odd else Reply(204)
         await self.site.special.delete(self.entity, row)
         await self.site.published()
         return Reply(204)
@@ -294,14 +317,14 @@ class ParentResource(_EntityResource):
         parent = self._rows()[1]
         if parent is None:
             return not_found()
-        data = read_body(call, self.entity, parent)
+        data = await read_body(call, self.entity, parent)
         return await self.done(200, await self.site.special.update(self.entity, parent, data))
 
     async def _put(self, call: Call) -> Reply:
         child, parent = self._rows()
         if child is None:
             return not_found()
-        data = read_body(call, self.entity)
+        data = await read_body(call, self.entity)
         if parent is not None:
             return await self.done(200, await self.site.special.upsert(self.entity, {"id": parent["id"]}, data))
 

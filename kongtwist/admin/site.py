@@ -8,6 +8,7 @@ from typing import Any
 from twisted.web.http import Request
 from twisted.web.resource import Resource
 
+from ..core.turns import AtOnce, SharedTurns
 from ..entities import Entity
 from .config import Declarations
 from .gate import Gate
@@ -34,7 +35,9 @@ class _Api:
         facts: NodeFacts,
         gate: Gate,
         added_headers: Collection[str],
+        turns: SharedTurns | None = None,
     ) -> None:
+        self.turns: SharedTurns = turns or AtOnce()
         self.storage, self.registry, self.facts, self.gate = storage, registry, facts, gate
         self.added_headers = frozenset(name.lower() for name in added_headers)
         if "server_tokens" in self.added_headers:
@@ -88,6 +91,7 @@ class AdminResource(_Gated):
         published: waits until what was written serves.
         now: epoch seconds.
         declarations: loads and shows the declarative configuration; None with a database.
+        turns: how long work is done; None: at once.
     """
 
     def __init__(
@@ -101,9 +105,10 @@ class AdminResource(_Gated):
         published: Callable[[], Awaitable[Any]],
         now: Callable[[], float],
         declarations: Declarations | None = None,
+        turns: SharedTurns | None = None,
     ) -> None:
         super().__init__()
-        api: Any = _Api(storage, registry, facts, gate, added_headers)
+        api: Any = _Api(storage, registry, facts, gate, added_headers, turns)
         api.published, api.now, api.declarations = published, now, declarations
         below = {"openapi.json": OpenAPI(api), **fixed_paths(api)}
         for entity in registry.values():

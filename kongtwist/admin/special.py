@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from ..entities import Entity, EntityError
 from ..entities.schema import Row
+from ..entities.size import is_heavy
 from ..entities.upstream_entities import target_with_port
 from .payload import BadBody
 from .switches import FilterChains, route_filters
 from .targets import Targets, UpstreamHealth
 from .web import Branch, Call, Reply
 
-__all__ = ["Special"]
+__all__ = ["Special", "is_uuid"]
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z", re.IGNORECASE)
 
 
 class Special:
@@ -58,14 +62,21 @@ class Special:
             return key
 
     def certificate_of_sni(self, name: str) -> Row | None:
-        """The certificate of an SNI's name."""
+        """The certificate of an SNI's name.
+
+        Raises:
+            EntityError: it is no such name.
+        """
+        error = self.site.registry["snis"].key_error(name)
+        if error is not None:
+            raise error
         sni = self.site.storage.find("snis", "name", name)
         row: Row | None = None if sni is None else self.site.storage.get("certificates", sni["certificate"]["id"])
         return row
 
     def missing(self, entity: Entity, key: str) -> Reply | None:
         """An answer for a row that is not there, where it is not the usual one."""
-        if entity.name == "certificates" and "-" not in key:
+        if entity.name == "certificates" and not is_uuid(key):
             return Reply(404, {"message": "SNI not found"})
         return None
 
@@ -96,7 +107,7 @@ class Special:
         if entity.name != "certificates":
             self._check_plugin(entity, data)
             return await self._stored(self.site.storage.insert(entity.name, data))
-        return await self._together(lambda several: self.insert_in(several, entity, data))
+        return await self._together(lambda several: self.insert_in(several, entity, data), is_heavy(data))
 
     def insert_in(self, several: Any, entity: Entity, data: Mapping[str, Any]) -> Row:
         """The same as one of several writes."""
@@ -104,9 +115,9 @@ class Special:
         if entity.name != "certificates":
             row: Row = several.insert(entity.name, data)
             return row
-        snis = self._wanted_snis(several, data, None)
-        row = several.insert(entity.name, {**data, "snis": None})
-        self._set_snis(several, row["id"], snis)
+        names = self._checked_snis(several, data.get("snis"), None)
+        row = several.insert(entity.name, data)
+        self._set_snis(several, row["id"], names or [])
         return row
 
     async def update(self, entity: Entity, row: Row, data: Mapping[str, Any]) -> Row:
@@ -116,13 +127,12 @@ class Special:
             return await self._stored(self.site.storage.update(entity.name, row["id"], data))
 
         def work(several: Any) -> Row:
-            snis = self._wanted_snis(several, data, row["id"])
-            rest = {name: value for name, value in data.items() if name != "snis"}
-            changed: Row = several.update(entity.name, row["id"], rest)
-            self._set_snis(several, row["id"], snis)
+            names = self._checked_snis(several, _several_names(data["snis"]), row["id"])
+            changed: Row = several.update(entity.name, row["id"], {**data, "snis": names})
+            self._set_snis(several, row["id"], names or [])
             return changed
 
-        return await self._together(work)
+        return await self._together(work, is_heavy(data) or self.site.storage.is_large(entity.name, row["id"]))
 
     async def upsert(self, entity: Entity, key: Mapping[str, Any], data: Mapping[str, Any]) -> Row:
         """Replace or create a row and what comes with it."""
@@ -131,20 +141,19 @@ class Special:
             return await self._stored(self.site.storage.upsert(entity.name, key, data))
 
         def work(several: Any) -> Row:
-            at = key["id"]
-            if not is_uuid(at):  # the name of an SNI: its certificate, or a new one for it
+            at, snis = key["id"], _several_names(data.get("snis"))
+            if not is_uuid(at):  # the name of an SNI: its certificate, or a new one, which gets it beside other names
+                if isinstance(snis, list) and at not in snis:
+                    snis = [*snis, at]
                 present = several.find("snis", "name", at)
-                error = self.site.registry["snis"].fields["name"].error(at)
-                if error is not None:
-                    raise EntityError.schema_violation({"snis": error})
                 at = str(uuid4()) if present is None else present["certificate"]["id"]
-            snis = self._wanted_snis(several, data, at)
-            row: Row = several.upsert(entity.name, {"id": at}, {**data, "snis": None})
-            if snis is not None:
-                self._set_snis(several, row["id"], snis)
+            names = self._checked_snis(several, snis, at)
+            row: Row = several.upsert(entity.name, {"id": at}, {**data, "snis": names})
+            self._set_snis(several, row["id"], names or [])  # without any it keeps none
             return row
 
-        return await self._together(work)
+        heavy = is_heavy(data) or (is_uuid(key["id"]) and self.site.storage.is_large(entity.name, key["id"]))
+        return await self._together(work, heavy)
 
     async def delete(self, entity: Entity, row: Row) -> None:
         """Delete a row and what comes with it."""
@@ -155,44 +164,48 @@ class Special:
                     several.delete("snis", sni["id"])
             several.delete(entity.name, row["id"])
 
-        await self._together(work)
+        await self._together(work, self.site.storage.is_large(entity.name, row["id"]))
 
     @staticmethod
     async def _stored(written: Any) -> Row:
         row: Row = await written
         return row
 
-    async def _together(self, work: Callable[[Any], Row | None]) -> Row:
+    async def _together(self, work: Callable[[Any], Row | None], heavy: bool) -> Row:
         """Writes that belong together: all are done, or none."""
-        return await self._stored(self.site.storage.together(work))
+        return await self._stored(self.site.storage.together(work, heavy))
 
-    def _wanted_snis(self, several: Any, data: Mapping[str, Any], certificate: str | None) -> list[str] | None:
-        snis = data.get("snis")
-        if snis is None:
-            return None
-        names = [snis] if isinstance(snis, str) else snis
-        error = self.site.registry["certificates"].fields["snis"].error(names)
-        if error is not None:
-            raise EntityError.schema_violation({"snis": error})
-        for at, name in enumerate(names):
-            if name in names[:at]:
+    @staticmethod
+    def _checked_snis(several: Any, names: Any, certificate: str | None) -> Any:
+        """The names given for a certificate (its id; None for a new one); what is no list of texts is left to the schema.
+
+        Raises:
+            EntityError: one is there twice, or is another certificate's.
+        """
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            return names
+        seen: set[str] = set()
+        for name in names:
+            if name in seen:
                 raise EntityError.schema_violation({"snis": f"{name} is duplicated"})
+            seen.add(name)
+        for name in sorted(names):
             taken = several.find("snis", "name", name)
             if taken is not None and taken["certificate"]["id"] != certificate:
                 holder = taken["certificate"]["id"]
                 raise EntityError.schema_violation(
                     {"snis": f"{name} already associated with existing certificate '{holder}'"}
                 )
-        return list(names)
+        return names
 
     @staticmethod
-    def _set_snis(several: Any, certificate: str, names: list[str] | None) -> None:
+    def _set_snis(several: Any, certificate: str, names: list[str]) -> None:
         present = {sni["name"]: sni for sni in several.children("snis", "certificate", certificate)}
-        wanted = names or []
+        wanted = set(names)
         for name, sni in present.items():
             if name not in wanted:
                 several.delete("snis", sni["id"])
-        for name in wanted:
+        for name in names:
             if name not in present:
                 several.insert("snis", {"name": name, "certificate": {"id": certificate}})
 
@@ -213,9 +226,11 @@ class Special:
                 raise EntityError.schema_violation({"protocols": words})
 
 
+def _several_names(snis: Any) -> Any:
+    """What stands in ``snis``, one name as a list of it."""
+    return [snis] if isinstance(snis, str) else snis
+
+
 def is_uuid(text: str) -> bool:
     """Whether a path's key is an id."""
-    try:
-        return len(text) == 36 and bool(UUID(text))
-    except ValueError:
-        return False
+    return _UUID.match(text) is not None

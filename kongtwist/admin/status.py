@@ -96,9 +96,10 @@ class Ready(JSONResource):
 
     async def _post(self, call: Call) -> Reply:
         try:
-            status = read_body(call).get("status") or call.query.get("status")
+            body = await read_body(call)
         except BadBody as bad:
             return bad.reply
+        status = body.get("status") or call.query.get("status")
         if status != "draining":
             return Reply(400, {"message": "status must be 'draining'"})
         self.site.facts.drain()

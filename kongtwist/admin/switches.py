@@ -47,7 +47,7 @@ class ChangeLogLevel(JSONResource):
         if not self.site.storage.writable:
             return Reply(405, {"message": "cannot change log level when not using a database"})
         try:
-            body = read_body(call)
+            body = await read_body(call)
         except BadBody as bad:
             return bad.reply
         if self.level not in LEVELS:

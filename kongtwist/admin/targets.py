@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import quote
@@ -15,7 +15,7 @@ from ..entities.schema import Row
 from ..entities.upstream_entities import target_with_port
 from .get import Get
 from .rows import CollectionResource, RowResource, page_size
-from .web import Branch, Call, JSONResource, Reply, not_found
+from .web import Branch, Call, JSONResource, Reply, encoded, not_found, page_of
 
 __all__ = ["AllTargets", "Targets", "UpstreamHealth", "is_checked", "numbered"]
 
@@ -39,20 +39,34 @@ def row_number(offset: str | None) -> int:
     return number
 
 
-def numbered(rows: list[Row], call: Call, path: str) -> Row:
+async def numbered(
+    rows: Sequence[Row],
+    call: Call,
+    path: str,
+    shown: Callable[[Row], Row],
+    beside: Mapping[str, Any] | None = None,
+    first: int = 0,
+) -> Reply:
     """A page of a list in an order of its own.
 
     Args:
-        rows: all of them.
+        rows: all of them, or some in the middle: those of the page and at least one more, if there is one.
         call: the request, which says from where on and how many.
         path: the list's.
+        shown: a row as the answer shows it.
+        beside: further members of the answer.
+        first: number of the first of ``rows``.
     """
     size, begin = page_size(call), row_number(call.query.get("offset"))
-    body: Row = {"data": rows[begin : begin + size], "next": None}
-    if begin + size < len(rows):
-        body["offset"] = urlsafe_b64encode(str(begin + size).encode()).decode().rstrip("=")
-        body["next"] = f"{path}?offset={body['offset']}" + (f"&size={size}" if "size" in call.query else "")
-    return body
+
+    def rest(count: int) -> Row:
+        body: Row = {**(beside or {}), "next": None}
+        if begin + count < first + len(rows):
+            body["offset"] = urlsafe_b64encode(str(begin + count).encode()).decode().rstrip("=")
+            body["next"] = f"{path}?offset={body['offset']}" + (f"&size={size}" if "size" in call.query else "")
+        return body
+
+    return Reply(200, await page_of(rows[begin - first :][:size], shown, rest, call.turns.slices()))
 
 
 class Targets(CollectionResource):
@@ -73,9 +87,7 @@ class Targets(CollectionResource):
         rows.sort(key=lambda row: (row["created_at"], row["id"]), reverse=True)
         assert self.parent is not None
         path = f"/upstreams/{quote(self.parent[1], safe='')}/targets"
-        body = numbered(rows, call, path)
-        body["data"] = [self.shown(row) for row in body["data"]]
-        return Reply(200, body)
+        return await numbered(rows, call, path, self.shown)
 
 
 class AllTargets(CollectionResource):
@@ -181,18 +193,20 @@ class UpstreamHealth(Get):
         balancer = self.site.facts.balancer(row["id"])
         peers: dict[str, Peer] = {} if balancer is None else {peer.name: peer for peer in balancer.peers}
         if call.query.get("balancer_health") == "1":
-            if is_checked(row):
-                body["data"] = _of_all(row, list(peers.values()))
-            return Reply(200, body)
+            if not is_checked(row):
+                return Reply(200, body)
+            told: bytes = await call.turns.aside(_of_all, row, list(peers.values()))
+            return Reply(200, b'%b,"data":%b}' % (encoded(body)[:-1], told))
         targets = self.site.storage.children("targets", "upstream", row["id"])
         targets.sort(key=lambda target: (target["created_at"], target["id"]), reverse=True)
-        body |= numbered(targets, call, f"/upstreams/{quote(self.key, safe='')}/health")
         checked, entity = is_checked(row), self.site.registry["targets"]
-        body["data"] = [
-            self.site.special.shown(entity, target) | _of_one(target, peers.get(target["target"]), checked)
-            for target in body["data"]
-        ]
-        return Reply(200, body)
+
+        def shown(target: Row) -> Row:
+            found: Row = self.site.special.shown(entity, target)
+            return found | _of_one(target, peers.get(target["target"]), checked)
+
+        path = f"/upstreams/{quote(self.key, safe='')}/health"
+        return await numbered(targets, call, path, shown, {"node_id": self.site.facts.node_id})
 
 
 def _of_one(target: Row, peer: Peer | None, checked: bool) -> Row:
@@ -204,19 +218,22 @@ def _of_one(target: Row, peer: Peer | None, checked: bool) -> Row:
     return {"health": health, "data": _shares(host, port, target["weight"], available) | {"addresses": [address]}}
 
 
-def _of_all(upstream: Row, peers: list[Peer]) -> Row:
+def _of_all(upstream: Row, peers: list[Peer]) -> bytes:
+    """What is known of all targets together, as JSON."""
     total = sum(peer.weight for peer in peers)
     usable = sum(peer.weight for peer in peers if peer.available)
     healthy = bool(usable) and usable * 100 / total > upstream["healthchecks"]["threshold"]
     word = HEALTHY if healthy else UNHEALTHY
-    hosts = [
-        _shares(peer.host, peer.port, peer.weight, peer.available)
-        | {"addresses": [{"ip": peer.host, "port": peer.port, "weight": peer.weight, "healthy": peer.available}]}
+    hosts = b",".join(
+        encoded(
+            _shares(peer.host, peer.port, peer.weight, peer.available)
+            | {"addresses": [{"ip": peer.host, "port": peer.port, "weight": peer.weight, "healthy": peer.available}]}
+        )
         for peer in peers
-    ]
-    weight = {"total": total, "available": usable, "unavailable": total - usable}
-    details = {"healthy": healthy, "weight": weight, "hosts": hosts}
-    return {"id": upstream["id"], "health": word, "balancer_health": word, "details": details}
+    )
+    details = {"healthy": healthy, "weight": {"total": total, "available": usable, "unavailable": total - usable}}
+    told = {"id": upstream["id"], "health": word, "balancer_health": word}
+    return b'%b,"details":%b,"hosts":[%b]}}' % (encoded(told)[:-1], encoded(details)[:-1], hosts)
 
 
 def _shares(host: str, port: int, weight: int, available: bool) -> Row:

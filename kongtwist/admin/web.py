@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import Request
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
 
 from .. import KONG_VERSION
+from ..core.turns import AtOnce, Breather, SharedTurns
 from ..entities import EntityError
 from .masking import frames_of
 
-__all__ = ["Branch", "Call", "JSONResource", "Missing", "Refused", "Reply", "Verdict", "fields_of", "not_found", "walk"]
+__all__ = [
+    "PAGE", "Branch", "Call", "JSONResource", "Missing", "Refused", "Reply", "Verdict", "encoded", "fields_of", "not_found", "page_of",
+    "walk",
+]  # fmt: skip
 
 _log = Logger(namespace="kongtwist.admin")
 
 JSON = "application/json; charset=utf-8"
+
+PAGE = 16 * 1024 * 1024
+"""Bytes of rows after which a page of a list ends, however many it was asked for; the next page goes on there."""
+
+PIECE = 64 * 1024
+"""Bytes of an answer that are handed to its connection at a time."""
 
 
 Branch = Callable[[str], "JSONResource"]
@@ -57,6 +69,33 @@ def fields_of(request: Request, name: str) -> list[str]:
     return [value.decode("latin-1") for value in request.requestHeaders.getRawHeaders(name.encode(), [])]
 
 
+def encoded(value: Any) -> bytes:
+    """A value as JSON."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+
+
+async def page_of(
+    rows: Sequence[Any], shown: Callable[[Any], Any], rest: Callable[[int], Mapping[str, Any]], breather: Breather
+) -> bytes:
+    """A page of a list as JSON, row by row; it ends early when it has grown to `PAGE`.
+
+    Args:
+        rows: those that were asked for.
+        shown: a row as the answer shows it.
+        rest: the members beside ``data`` of a page that has so many of the rows.
+        breather: lets others have their turns in between.
+    """
+    pieces: list[bytes] = []
+    size = 0
+    for row in rows:
+        if size > PAGE:
+            break
+        pieces.append(encoded(shown(row)))
+        size += len(pieces[-1])
+        await breather.breathe()
+    return b'{"data":[%b],%b' % (b",".join(pieces), encoded(rest(len(pieces)))[1:])
+
+
 class Verdict:
     """What the gate says of a request.
 
@@ -78,12 +117,14 @@ class Call:
         request: twisted.web's.
         method: upper case.
         query: decoded query arguments, the first value of each.
+        turns: how long work is done.
     """
 
-    __slots__ = ("_values", "method", "query", "request")
+    __slots__ = ("_values", "method", "query", "request", "turns")
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, turns: SharedTurns | None = None) -> None:
         self.request = request
+        self.turns: SharedTurns = turns or AtOnce()
         self.method = request.method.decode("latin-1")
         self._values = _arguments(request.uri)
         self.query = {name: values[0] for name, values in self._values.items()}
@@ -147,7 +188,7 @@ class JSONResource(Resource):
 
     async def _render(self, request: Request) -> None:
         began = time.monotonic()
-        call = Call(request)
+        call = Call(request, self.site.turns)
         gone = request.notifyFinish()
         gone = gone.addErrback(lambda _: None)  # a client that hangs up is no fault
         try:
@@ -201,13 +242,46 @@ class JSONResource(Resource):
             headers.setRawHeaders(name, [value])
         body = reply.body
         if body is not None and not isinstance(body, bytes):
-            body = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+            body = encoded(body)
         if body is not None:
             headers.setRawHeaders(b"content-type", [reply.content_type.encode()])
             headers.setRawHeaders(b"content-length", [b"%d" % len(body)])
+            if call.method != "HEAD" and len(body) > PIECE:
+                request.registerProducer(sending := _Pieces(request, body), True)
+                sending.resumeProducing()
+                return
             if call.method != "HEAD":
                 request.write(body)
         request.finish()
+
+
+@implementer(IPushProducer)
+class _Pieces:
+    """Sends a long body no faster than its client takes it, and finishes the answer."""
+
+    def __init__(self, request: Request, body: bytes) -> None:
+        self._request, self._body = request, memoryview(body)
+        self._at = 0
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """The connection has room."""
+        self._paused = False
+        while not self._paused and self._at < len(self._body):
+            begin, self._at = self._at, self._at + PIECE
+            self._request.write(bytes(self._body[begin : self._at]))
+        if not self._paused and not self._request.finished:
+            self._request.unregisterProducer()
+            self._request.finish()
+
+    def pauseProducing(self) -> None:
+        """It has none for now."""
+        self._paused = True
+
+    def stopProducing(self) -> None:
+        """The client is gone."""
+        self._paused = True
+        self._body = memoryview(b"")
 
 
 def _unexpected(failure: Failure) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from itertools import chain
+from time import thread_time
 from typing import TYPE_CHECKING, Any
 
 from .hosts import HostRule, RequestHost, Wildcard
 from .layers import Layers
-from .pattern import HeaderPattern, PathPattern, PatternError
+from .pattern import TIME_LIMIT, HeaderPattern, PathPattern, PatternError, TimeLeft
 from .prefixes import PrefixIndex
 
 if TYPE_CHECKING:
@@ -47,10 +48,15 @@ class HeaderRule:
         else:
             self._values = frozenset(value.lower().encode() for value in values)
 
-    def accepts(self, values: list[bytes]) -> bool:
-        """Whether one of the request's values of this header is accepted. A comma list is one value."""
-        if self._pattern is not None:
-            return any(self._pattern.found_in(value.lower()) for value in values)
+    def accepts(self, values: list[bytes], time_left: TimeLeft) -> bool:
+        """Whether one of the request's values of this header is accepted. A comma list is one value.
+
+        Raises:
+            TimeoutError: it took too long to tell.
+        """
+        pattern = self._pattern
+        if pattern is not None:
+            return any(pattern.found_in(value.lower(), time_left) for value in values)
         return any(value.lower() in self._values for value in values)
 
 
@@ -101,7 +107,7 @@ class Candidate:
             return False
         for rule in self.headers:
             try:
-                if not rule.accepts(request.values(rule.name)):
+                if not rule.accepts(request.values(rule.name), request.time_left):
                     return False
             except TimeoutError:
                 request.given_up.append(f"the pattern of header {rule.name.decode()} of route {self.row['id']}")
@@ -118,7 +124,7 @@ def candidates_of(row: Row) -> tuple[list[Candidate], list[str]]:
         try:
             candidate = Candidate(row, path, index)
         except PatternError as error:
-            faults.append(f"route {row['id']} has a regular expression that cannot be compiled: {error}")
+            faults.append(f"route {row['id']} has a regular expression that cannot be used: {error}")
             continue
         if candidate.bits:
             found.append(candidate)
@@ -132,7 +138,9 @@ class Request:
         given_up: patterns whose match took too long and counts as none.
     """
 
-    __slots__ = ("_found", "_headers", "_prefixes", "_values", "given_up", "host", "method", "path", "scheme", "sni")
+    __slots__ = (
+        "_found", "_headers", "_prefixes", "_until", "_values", "given_up", "host", "method", "path", "scheme", "sni",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -153,7 +161,22 @@ class Request:
         self._values: dict[bytes, list[bytes]] = {}
         self._prefixes = prefixes
         self._found: dict[bytes, Any] = {}
+        self._until = 0.0
         self.given_up: list[str] = []
+
+    def time_left(self) -> float:
+        """The seconds of CPU left for patterns that may take long; they count from the first that asks.
+
+        Raises:
+            TimeoutError: there are none.
+        """
+        now = thread_time()
+        if not self._until:
+            self._until = now + TIME_LIMIT
+        left = self._until - now
+        if left <= 0:
+            raise TimeoutError
+        return left
 
     def values(self, name: bytes) -> list[bytes]:
         """The values of a header."""
@@ -177,7 +200,7 @@ class Request:
             pass
         found = None
         try:
-            found = pattern.match(self.path)
+            found = pattern.match(self.path, self.time_left)
         except TimeoutError:
             self.given_up.append(f"the path pattern ~{pattern.value.decode()}")
         self._found[pattern.value] = found

@@ -12,7 +12,7 @@ import json
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .headers import forwarded_lines
+from .headers import check_field, check_lines, forwarded_lines
 from .query import join_query, parse_query, without_argument
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ class Answer:
         body: the body; for ``message`` answers ``None``, the body is then made from the Accept header.
         message: text for Kong's error templates (``kong.response.error``), or ``None``.
         source: ``exit`` (a plugin) or ``error`` (the gateway itself), as Kong's ``kong.response.get_source``.
+
+    Raises:
+        ValueError: CR, LF or NUL in a header.
     """
 
     __slots__ = ("body", "headers", "message", "source", "status")
@@ -52,6 +55,8 @@ class Answer:
         self.status = status
         self.body = body
         self.headers = headers or []
+        for name, value in self.headers:
+            check_field(name, value)
         self.message = message
         self.source = source
 
@@ -224,7 +229,11 @@ class Exchange:
     # -- what a plugin may change ----------------------------------------------------------------------------------
 
     def set_upstream_header(self, name: bytes, value: bytes) -> None:
-        """Send header ``name`` with ``value`` to the upstream, in place of the client's (``kong.service.request``)."""
+        """Send header ``name`` with ``value`` to the upstream, in place of the client's (``kong.service.request``).
+
+        This method and those for the response raise ValueError for what no header can hold (CR, LF, NUL).
+        """
+        check_field(name, value)
         self._own_changes()[name] = value
 
     def clear_upstream_header(self, name: bytes) -> None:
@@ -257,6 +266,7 @@ class Exchange:
 
     def set_response_header(self, name: bytes, value: bytes) -> None:
         """Send header ``name`` (spelled as given) with ``value`` to the client, in place of any other of that name."""
+        check_field(name, value)
         if self.response_changes is None:
             self.response_changes = []
         self.response_changes.append(("set", name, value))
@@ -268,12 +278,14 @@ class Exchange:
             names: the fields' names in lower case; none of those the gateway writes itself.
             lines: ``Name: value`` with CRLF, each.
         """
+        check_lines(names, lines)
         if self.response_changes is None:
             self.response_changes = []
         self.response_changes.append(("lines", names, lines))
 
     def add_response_header(self, name: bytes, value: bytes) -> None:
         """Send one more header ``name`` to the client."""
+        check_field(name, value)
         if self.response_changes is None:
             self.response_changes = []
         self.response_changes.append(("add", name, value))

@@ -33,9 +33,12 @@ class Facilities:
         worker_pid: process id of this worker.
         body_limit: bytes of a request body that may be held in memory for plugins (``client_body_buffer_size``).
         new_id: a new UUID as text.
+        workspace_id: id of the workspace that all rows are in; None where there is none (tests).
     """
 
-    __slots__ = ("body_limit", "conf", "counters", "hostname", "new_id", "node_id", "now", "report", "worker_pid")
+    __slots__ = (
+        "body_limit", "conf", "counters", "hostname", "new_id", "node_id", "now", "report", "worker_pid", "workspace_id",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -49,6 +52,7 @@ class Facilities:
         worker_pid: int = 0,
         body_limit: int = 8192,
         new_id: Callable[[], str] = random_id,
+        workspace_id: str | None = None,
     ) -> None:
         self.counters = counters
         self.now = now
@@ -59,3 +63,4 @@ class Facilities:
         self.worker_pid = worker_pid
         self.body_limit = body_limit
         self.new_id = new_id
+        self.workspace_id = workspace_id

@@ -63,7 +63,11 @@ _PLAIN_LINE = re.compile(rb"([A-Z_-]+) (/[^\x00-\x20\x7f%]*) HTTP/1\.([01])").fu
 _LINE = re.compile(rb"([A-Z_-]+) ([^\x00-\x20\x7f]+) HTTP/(\d)\.(\d)").fullmatch
 _LINE_START = re.compile(rb"[A-Z_-]*(?:[A-Z_-] (?:[^\x00-\x20\x7f]*(?: [^\x00-\x20\x7f]*\r?)?)?)?").fullmatch
 _ABSOLUTE = re.compile(rb"[hH][tT][tT][pP][sS]?://([^/?#]*)([^\x00-\x20\x7f]*)").fullmatch
-_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+;=\x80-\xff-]+)(?::\d*)?").fullmatch
+# What nginx takes (ngx_http_validate_host): no empty label but a last one, no dot alone, a port up to 65535.
+_HOST = re.compile(
+    rb"(?!.*\.\.|\.(?::|\Z))(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+;=\x80-\xff-]+)"
+    rb"(?::0*(?:\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])?)?"
+).fullmatch
 _STATUS_LINE = re.compile(rb"HTTP/1\.(\d) ([1-9]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?").fullmatch
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})|%00").search
 
@@ -80,7 +84,7 @@ def parse_request_line(line: bytes) -> tuple[bytes, bytes, int]:
         method, target (path and query, raw), minor version (1 for everything above 1.1).
 
     Raises:
-        HeadError: 400, 405 (TRACE) or 505.
+        HeadError: 400, 405 (TRACE and CONNECT: a gateway is no tunnel) or 505.
     """
     plain = _PLAIN_LINE(line)
     if plain is not None and b"/." not in line and plain[1] not in (b"TRACE", b"CONNECT"):
@@ -96,8 +100,8 @@ def parse_request_line(line: bytes) -> tuple[bytes, bytes, int]:
     if target[0] != 0x2F:
         target = _origin_form(target)
     check_path(target)
-    if method == b"TRACE":
-        raise HeadError(405, "Method not allowed", "TRACE")
+    if method in (b"TRACE", b"CONNECT"):
+        raise HeadError(405, "Method not allowed", method.decode())
     return method, target, 0 if minor == b"0" else 1
 
 
@@ -149,7 +153,7 @@ def parse_status_line(line: bytes) -> StatusLine:
 # -- header blocks ---------------------------------------------------------------------------------------------------
 
 _BLOCK = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)*").fullmatch
-_ODD_BLOCK = re.compile(rb"(?:[^\x00-\x20\x7f:]+:[^\x00\r\n]*\r\n)*").fullmatch
+_ODD_BLOCK = re.compile(rb"(?:[!-9;-~]+:[^\x00\r\n]*\r\n)*").fullmatch
 _DIGITS = re.compile(rb"\d{1,18}").fullmatch
 
 
@@ -326,6 +330,8 @@ RESPONSE_DROPPED = frozenset((
 """Response fields that are not passed on as they are: hop-by-hop, framing (the door's), written anew, or meant for the
 proxy (nginx ``proxy_hide_header``; Kong passes Date and Server)."""
 
+_FRAMING = frozenset((b"transfer-encoding", b"content-length"))
+
 
 def _split(line: bytes) -> Pair:
     name, _, value = line.partition(b":")
@@ -337,6 +343,9 @@ def _line(line: bytes, dropped: frozenset[bytes]) -> Line:
     key = name.lower()
     value = rest.strip(b" \t")
     if key in dropped:
+        if dropped is REQUEST_DROPPED and key in _FRAMING:
+            # A tab, which nginx takes for a part of the value, makes it a bad one.
+            value = rest.strip(b" ")
         return key, [value], b""
     usual = len(rest) == len(value) + 1 and rest[0] == 0x20
     return key, [value], line if usual else b"%b: %b" % (name, value)

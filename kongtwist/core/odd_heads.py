@@ -6,8 +6,9 @@ is refused there is looked at once more, by the rules of nginx 1.25.3 (``ngx_htt
 blanks, controls and the colon, a line may lack its colon, and status lines may repeat themselves (IIS). Whoever is
 behind us sees none of it: lines are passed on with CRLF, and what lines mean together is judged as for any answer.
 
-Stricter than nginx: what has no status line is no answer (nginx passes it on as HTTP/0.9, without a head), and there is
-no status below 100.
+Stricter than nginx: what has no status line is no answer (nginx passes it on as HTTP/0.9, without a head), there is no
+status below 100, and lines whose names are not ASCII are left out: Python's http.client, for one, takes such a line for
+the end of the head, and would miss what we say behind it about the body.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def mended_lines(lines: bytes) -> bytes:
         if _LINE(line) is None:
             raise _bad("malformed header line")
         line = line.rstrip(b"\r")
-        mended.append(line if b":" in line else line + b":")
+        if line.partition(b":")[0].isascii():
+            mended.append(line if b":" in line else line + b":")
     return b"\r\n".join([*mended, b""])
 
 

@@ -30,7 +30,7 @@ from .candidates import (
 )
 from .hosts import Wildcard
 from .layers import Layers
-from .pattern import Captures
+from .pattern import TIME_LIMIT, Captures
 from .prefixes import PrefixIndex
 from .uri import escape, normalise, path_of, upstream_path
 
@@ -97,7 +97,7 @@ class Router:
         self._remembers = not bits & (HEADERS | SNIS) and not wildcard_ports
         self._path_only = self._remembers and not self._uses_host and not self._uses_method
         self._cache: dict[Any, Match] = {}
-        self._reported: set[str] = set()
+        self._reported: dict[str, int] = {}  # patterns that took too long, and on how many requests
 
     @classmethod
     def build(cls, routes: Iterable[CompiledRoute] = (), mapping: MappingType = dict) -> Router:
@@ -185,16 +185,15 @@ class Router:
             match = self._cache.get(path)
             if match is not None:
                 return match
-            match = self._search(b"", b"", path, _no_headers, b"", None, exchange)
-            return self._remember(path, len(path), match)
+            return self._search(b"", b"", path, _no_headers, b"", None, exchange, path, len(path))
         host = (exchange.block.first(b"host") or b"") if self._uses_host else b""
         if self._remembers:
             key = (exchange.method, host, path)
             match = self._cache.get(key)
             if match is not None:
                 return match
-            match = self._search(exchange.method, host, path, _no_headers, exchange.scheme, None, exchange)
-            return self._remember(key, len(path) + len(host), match)
+            size = len(path) + len(host)
+            return self._search(exchange.method, host, path, _no_headers, exchange.scheme, None, exchange, key, size)
         headers = exchange.block.all
         return self._search(exchange.method, host, path, headers, exchange.scheme, exchange.sni, exchange)
 
@@ -217,13 +216,6 @@ class Router:
             method.encode(), host.encode(), raw, lambda name: values.get(name, []), scheme.encode(), sni
         )
 
-    def _remember(self, key: Any, size: int, match: Match | None) -> Match | None:
-        if match is not None and size <= _CACHED_BYTES:
-            if len(self._cache) >= CACHE_SIZE:
-                self._cache.clear()
-            self._cache[key] = match
-        return match
-
     def _search(
         self,
         method: bytes,
@@ -233,17 +225,33 @@ class Router:
         scheme: bytes,
         sni: str | None,
         exchange: Exchange | None = None,
+        key: Any = None,
+        size: int = _CACHED_BYTES + 1,
     ) -> Match | None:
+        """Decide, and remember the match of ``size`` bytes under ``key``."""
         if path[:1] != b"/":
             path = path_of(path)
         request = Request(method, host, normalise(path), headers, scheme, sni, self._prefixes)
         match = self._decide(request)
-        if request.given_up and exchange is not None:
-            for what in request.given_up:
-                if what not in self._reported:
-                    self._reported.add(what)
-                    exchange.gateway.report(f"{what} took too long on a request and was taken not to match")
+        if request.given_up:
+            if exchange is not None:
+                self._report(request.given_up, exchange)
+        elif match is not None and size <= _CACHED_BYTES:
+            if len(self._cache) >= CACHE_SIZE:
+                self._cache.clear()
+            self._cache[key] = match
         return match
+
+    def _report(self, given_up: list[str], exchange: Exchange) -> None:
+        """Say which patterns took too long: for the first time, the tenth, the hundredth, ..."""
+        for what in given_up:
+            count = self._reported[what] = self._reported.get(what, 0) + 1
+            if count == 10 ** (len(str(count)) - 1):
+                exchange.gateway.report(
+                    f"{what} used up the {TIME_LIMIT * 1000:.0f} ms that patterns may take of a request and was taken not "
+                    f"to match (request {exchange.request_id.decode()}; so far {count} requests); write it so that a text can "
+                    "be matched in one way only"
+                )
 
     def _decide(self, request: Request) -> Match | None:
         categories = self._categories

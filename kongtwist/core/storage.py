@@ -7,7 +7,7 @@ reading, merging, validating and writing of one PATCH cannot be interleaved with
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from .exchange import Row
@@ -104,6 +104,14 @@ class Storage(Protocol):
         """
         ...
 
+    def tagged(self, tag: str | None = None) -> Iterator[Row]:
+        """The tags in use, or one of them: one row for each row that has it, also while rows come and go."""
+        ...
+
+    def offset(self, row: Row) -> str:
+        """Where a page begins that goes on behind a row."""
+        ...
+
     def insert(self, entity: str, data: Mapping[str, Any]) -> Awaitable[Row]:
         """Validate and create."""
         ...
@@ -120,10 +128,15 @@ class Storage(Protocol):
         """Delete with its cascading children; None when there was nothing."""
         ...
 
-    def together(self, work: Callable[[Any], T]) -> Awaitable[T]:
+    def is_large(self, entity: str, key: str) -> bool:
+        """Whether changing or deleting a row takes long."""
+        ...
+
+    def together(self, work: Callable[[Any], T], heavy: bool = False) -> Awaitable[T]:
         """Several writes as one: all of them or none.
 
         Args:
             work: gets something with these methods, plain calls instead of awaitables; may be run more than once.
+            heavy: it takes long, and only uses what it is given: it may be run in another thread.
         """
         ...

@@ -164,7 +164,7 @@ def _headers(**attrs: Any) -> Map:
     ]
     return Map(
         String(match_none=no_host, checks=(rule.header_name,)), Array(String()),
-        text="Header names and the values that match; ~*: a regular expression.", **attrs,
+        text="Header names and the values that match; ~*: a regular expression, with the time limit of those of paths.", **attrs,
     )  # fmt: skip
 
 
@@ -222,7 +222,7 @@ def _route_fields() -> dict[str, Field]:
                 match_any={"err": "should start with: / (fixed path) or ~/ (regex path)", "patterns": ["^/", "^~/"]},
                 match_none=rule.SEGMENTS, checks=(rule.router_path,),
             ),
-            text="Path prefixes that match, or ~ and a regular expression; null: all.",
+            text="Path prefixes that match, or ~ and a regular expression; null: all. A request's patterns share 10 ms of CPU.",
         ),
         "headers": _headers(),
         "regex_priority": Integer(default=0, text="Order among regular expressions, the highest first."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .lua_print import lua_table, pretty
@@ -131,12 +131,22 @@ class EntityError(Exception):
         )
 
     @classmethod
-    def unresolved(cls, field: str, by: str, value: Any, parent: str) -> EntityError:
-        """13: a reference by name to nothing."""
-        text = f"the foreign key cannot be resolved with '{lua_table({by: value})}' for an existing '{parent}' entity"
-        return cls(13, "foreign keys unresolved", 400, f"foreign key unresolved ({field}.{by}: {text})", {
-            field: {by: text}
-        })  # fmt: skip
+    def unresolved(cls, missing: Sequence[tuple[str, str, Any, str]]) -> EntityError:
+        """13: references by name to nothing.
+
+        Args:
+            missing: of each its field, the other entity's field by which it names, the name, and that entity.
+        """
+        fields: dict[str, dict[str, str]] = {}
+        for field, by, value, parent in missing:
+            what = lua_table({by: value})
+            text = f"the foreign key cannot be resolved with '{what}' for an existing '{parent}' entity"
+            fields.setdefault(field, {})[by] = text
+        told = [
+            f"{field}.{by}: {text}" for field, inner in sorted(fields.items()) for by, text in sorted(inner.items())
+        ]
+        count = "foreign key" if len(told) == 1 else f"{len(told)} foreign keys"
+        return cls(13, "foreign keys unresolved", 400, f"{count} unresolved ({'; '.join(told)})", fields)
 
     @classmethod
     def declarative(cls, fields: ErrorTree) -> EntityError:

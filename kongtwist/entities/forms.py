@@ -8,13 +8,15 @@ from typing import Any
 
 from .entity import Config, Entity
 from .schema import Array, Boolean, Field, Foreign, Integer, Map, Number, Record, Row
+from .size import MAX_DEPTH
 
 __all__ = ["MAX_ARGUMENTS", "TooManyArguments", "decode_form"]
 
 MAX_ARGUMENTS = 1000
-"""Arguments in one form or query string."""
+"""Arguments in one form or query string (Kong 3.9, ``max_post_args``), and parts of a multipart body."""
 
 _PIECE = re.compile(r"([^.\[\]]+)|\[([^\[\]]*)\]")
+_NOTHING: Any = object()
 _LUA_NUMBER = re.compile(r"\s*([-+]?)(?:0[xX]([0-9A-Fa-f]+)|((?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?))\s*\Z")
 
 
@@ -28,21 +30,22 @@ def decode_form(
     """A form's fields as a tree.
 
     Args:
-        pairs: names and values, decoded; None for a name without ``=``.
+        pairs: names and values, decoded; None for a name without ``=``, which stands for true (OpenResty's ``get_post_args``).
         entity: whose fields give the types.
         stored: the row that is changed, for what chooses a subschema and is not in the form.
 
     Raises:
         TooManyArguments: more than `MAX_ARGUMENTS`.
+        ValueError: a name is nested too deeply.
     """
     if len(pairs) > MAX_ARGUMENTS:
         raise TooManyArguments("Too many arguments")
-    tree: dict[str, Any] = {}
+    tree = _Tree()
     for name, value in pairs:
-        _put(tree, _path(name), value)
-    tree = {str(name): value for name, value in tree.items()}  # "[]" and "[1]" at the top are names like any other
-    fields = _fields(entity, tree, stored)
-    return {name: _typed(_plain(value), fields.get(name)) for name, value in tree.items()}
+        _put(tree, _path(name), True if value is None else value)
+    found = {str(name): value for name, value in tree.items()}  # "[]" and "[1]" at the top are names like any other
+    fields = _fields(entity, found, stored)
+    return {name: _typed(_plain(value), fields.get(name)) for name, value in found.items()}
 
 
 def _fields(entity: Entity, tree: Mapping[str, Any], stored: Row | None) -> Mapping[str, Field]:
@@ -70,44 +73,55 @@ def _path(name: str) -> list[str | int | None]:
         else:
             inside = found[2]
             pieces.append(None if not inside else int(inside) if inside.isdigit() else inside)
+        if len(pieces) > MAX_DEPTH:
+            raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
         if at < len(name) and name[at] == ".":
             at += 1
     # Empty brackets append only at the end; in between they mean nothing.
     return [piece for number, piece in enumerate(pieces) if piece is not None or number == len(pieces) - 1]
 
 
-class _List(dict[Any, Any]):
+class _Tree(dict[Any, Any]):
+    """Members by name or position; knows the highest position, so that appending looks at no other."""
+
+    last = 0
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key, value)
+        if isinstance(key, int):
+            self.last = max(self.last, key)
+
+
+class _List(_Tree):
     """Items by position, from 1. A name among them makes it a map."""
 
 
-def _put(tree: Any, path: list[str | int | None], value: Any) -> None:
+def _put(tree: _Tree, path: list[str | int | None], value: Any) -> None:
     for at, piece in enumerate(path):
-        key: Any = _next(tree) if piece is None else piece
+        key: Any = tree.last + 1 if piece is None else piece
         if at == len(path) - 1:
             _set(tree, key, value)
             return
-        inner = tree.get(key) if isinstance(tree, dict) else None
-        if not isinstance(inner, dict):
-            kind: Any = dict if isinstance(path[at + 1], str) else _List
-            fresh = kind()
+        inner = tree.get(key)
+        if not isinstance(inner, _Tree):
+            fresh = _Tree() if isinstance(path[at + 1], str) else _List()
             if inner is not None and isinstance(fresh, _List):
                 fresh[1] = inner
             tree[key] = inner = fresh
         tree = inner
 
 
-def _next(tree: Mapping[Any, Any]) -> int:
-    return max((key for key in tree if isinstance(key, int)), default=0) + 1
-
-
-def _set(tree: Any, key: Any, value: Any) -> None:
+def _set(tree: _Tree, key: Any, value: Any) -> None:
     """A name given again makes a list."""
-    if key not in tree:
+    known = tree.get(key, _NOTHING)
+    if known is _NOTHING:
         tree[key] = value
-    elif isinstance(tree[key], _List):
-        tree[key][_next(tree[key])] = value
+    elif isinstance(known, _List):
+        known[known.last + 1] = value
     else:
-        tree[key] = _List({1: tree[key], 2: value})
+        both = _List()
+        both[1], both[2] = known, value
+        tree[key] = both
 
 
 def _plain(value: Any) -> Any:

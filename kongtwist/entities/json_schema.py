@@ -19,7 +19,7 @@ from .entity import Config
 from .lua_pattern import lua_pattern
 from .schema import Any_, Array, Boolean, Check, Field, Foreign, Integer, Map, Number, Record, Set, String, fill
 
-__all__ = ["EMPTY", "Schema", "Use", "field_schema", "needed", "object_schema", "rule_text"]
+__all__ = ["EMPTY", "REFERENCE", "Schema", "Use", "field_schema", "needed", "object_schema", "rule_text"]
 
 Schema = dict[str, Any]
 EMPTY: list[Any] = [None, "", [], {}]
@@ -39,7 +39,8 @@ _CHAR = "(?:[A-Za-z0-9._~:@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})"
 _LABELS = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?"
 _IPV6 = r"\[?[0-9A-Fa-f.:]*:[0-9A-Fa-f.:]*\]?"
 _PEM = "-----BEGIN"
-_REFERENCE = r"^\{vault://[\s\S]*\}$"
+REFERENCE = r"^\{vault://[\s\S]*\}$"
+"""What a reference to a secret looks like (`kongtwist.entities.references`)."""
 
 _TOKEN = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|.", re.DOTALL)
 _ENDS = {r"\A": "^", r"\Z": "$", ".": r"[\s\S]"} | {
@@ -49,6 +50,8 @@ _ENDS = {r"\A": "^", r"\Z": "$", ".": r"[\s\S]"} | {
 _PATTERNS: dict[Check, tuple[str, bool]] = {
     rule.path: (f"^(?:{_CHAR}|/)*$", True),
     rule.header_name: ("^[A-Za-z0-9_-]+$", True),
+    rule.token: (r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", True),
+    rule.header_value: (r"^[^\x00-\x08\x0a-\x1f\x7f]*$", True),
     rule.cookie_name: (r"^[^\x00-\x20\x7f()<>@,;:\\\"/?={}\[\]]+$", True),
     rule.utf8_name: (r"^[^\x00-,/:-@\[-\^`{-}\x7f]*$", True),
     rule.tag: (r"^[^\x00-\x1f,/\x7f]+$", True),
@@ -146,7 +149,7 @@ def _(field: String, use: Use) -> Schema:
         found["not"] = {"enum": list(attrs["not_one_of"])}
     patterns, never = _patterns(field)
     if field.referenceable and patterns:
-        patterns = [f"{_REFERENCE}|{'|'.join(patterns)}"] if len(patterns) == 1 else []
+        patterns = [f"{REFERENCE}|{'|'.join(patterns)}"] if len(patterns) == 1 else []
     if len(patterns) == 1:
         found["pattern"] = patterns[0]
     elif patterns:

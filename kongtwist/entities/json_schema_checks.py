@@ -16,10 +16,10 @@ from .checks import (
     ExactlyOneOf,
     MutuallyExclusive,
 )
-from .json_schema import EMPTY, Schema, Use, field_schema, may_be_null, rule_text
+from .json_schema import EMPTY, REFERENCE, Schema, Use, field_schema, may_be_null, rule_text
 from .schema import Field, Record, Set, fill, is_empty
 
-__all__ = ["check_schemas", "check_text", "chosen", "looked_at"]
+__all__ = ["check_schemas", "check_text", "chosen"]
 
 Fields = Mapping[str, Field]
 
@@ -42,8 +42,10 @@ def check_schemas(
     parts: list[Schema] = []
     texts: list[str] = []
     for check in checks:
-        seen = {name.partition(".")[0] for name in looked_at(check)}
+        seen = {name.partition(".")[0] for name in check.seen()}
         schema = None if seen & set(given) else _schema(check, fields)
+        if schema is not None and (references := _references(check, fields)):
+            schema = {"anyOf": [*references, schema]}
         by = sorted(name for name, sets in (setters or {}).items() if seen & set(sets))
         if schema is None or set(by) & set(fields):
             texts.append(check_text(check))
@@ -59,13 +61,13 @@ def check_schemas(
     return found
 
 
-def looked_at(check: EntityCheck) -> Sequence[str]:
-    """The fields that decide about a check's outcome, dotted."""
-    if isinstance(check, Conditional):
-        return (check.if_field, check.then_field)
-    if isinstance(check, ConditionalAtLeastOneOf):
-        return (check.if_field, *(name for _, names, _ in check.cases for name in names))
-    return check.sources()
+def _references(check: EntityCheck, fields: Fields) -> list[Schema]:
+    """One of the fields that a check looks at holds a reference to a secret: then it is not judged."""
+    return [
+        {"properties": {name: {"type": "string", "pattern": REFERENCE}}, "required": [name]}
+        for name in check.seen()
+        if name in fields and fields[name].referenceable
+    ]
 
 
 def check_text(check: EntityCheck) -> str:

@@ -4,52 +4,34 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64decode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import typedefs as rule
 from .checks import AtLeastOneOf, Custom, MutuallyExclusive
 from .entity import Entity
 from .errors import ErrorTree
+from .pem import MAX_RSA, fits_together, public_der, read_private, read_public
 from .references import is_reference
 from .schema import Foreign, Record, Row, String, Uuid
 
-__all__ = ["KEYS", "KEY_SETS", "jwk_error"]
+__all__ = ["KEYS", "KEY_SETS", "MAX_JWK", "MAX_RSA", "jwk_error"]
 
-MAX_RSA = 16384
-"""Bits of the largest RSA key that is looked at (OpenSSL's own limit): checking grows with the cube of the length."""
+MAX_JWK = 64 * 1024
+"""Characters of the longest JSON Web Key that is looked at."""
 
 _PUBLIC = "-----BEGIN PUBLIC KEY-----\nMIIB...\n-----END PUBLIC KEY-----\n"
 _UNUSABLE = "could not load JWK, likely not a valid key"
 
 
-def _public(text: str) -> Any:
-    """A public key in PEM form, or None."""
+def _loaded(read: Callable[[str], Any], text: str) -> Any:
+    """A key in PEM form, or None."""
     from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
-        return load_pem_public_key(text.encode("utf-8", "surrogatepass"))
+        return read(text)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         return None
-
-
-def _private(text: str) -> Any:
-    """A private key in PEM form without password, or None."""
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    try:
-        return load_pem_private_key(text.encode("utf-8", "surrogatepass"), None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        return None
-
-
-def _der(public: Any) -> bytes:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    der: bytes = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return der
 
 
 def _pem_error(pem: Mapping[str, Any]) -> ErrorTree:
@@ -59,15 +41,15 @@ def _pem_error(pem: Mapping[str, Any]) -> ErrorTree:
         return None
     parts = []
     if public is not None:
-        loaded = _public(public)
+        loaded = _loaded(read_public, public)
         if loaded is None:
             return "could not load public key"
-        parts.append(_der(loaded))
+        parts.append(public_der(loaded))
     if private is not None:
-        loaded = _private(private)
+        loaded = _loaded(read_private, private)
         if loaded is None:
             return "could not load private key"
-        parts.append(_der(loaded.public_key()))
+        parts.append(public_der(loaded.public_key()))
     return "public key does not match private key" if len(set(parts)) > 1 else None
 
 
@@ -77,7 +59,7 @@ def _pem_error(pem: Mapping[str, Any]) -> ErrorTree:
 def _bytes_of(jwk: Mapping[str, Any], name: str) -> bytes:
     """A member in base64url. Raises ValueError, KeyError."""
     text = jwk[name]
-    if not isinstance(text, str) or not text:
+    if not isinstance(text, str) or not text or len(text) > MAX_RSA // 4:  # no member is longer than an RSA modulus
         raise ValueError(name)
     return urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
@@ -89,18 +71,18 @@ def _number_of(jwk: Mapping[str, Any], name: str) -> int:
 def _load_rsa(jwk: Mapping[str, Any]) -> None:
     from cryptography.hazmat.primitives.asymmetric import rsa
 
-    public = rsa.RSAPublicNumbers(_number_of(jwk, "e"), _number_of(jwk, "n"))
-    if public.n.bit_length() > MAX_RSA:
+    n, e = _number_of(jwk, "n"), _number_of(jwk, "e")
+    if n.bit_length() > MAX_RSA:
         raise ValueError("n")
+    rsa.RSAPublicNumbers(e, n).public_key()
     if "d" not in jwk:
-        public.public_key()
         return
     d = _number_of(jwk, "d")
-    if "p" in jwk:
-        p, q = _number_of(jwk, "p"), _number_of(jwk, "q")
-    else:
-        p, q = rsa.rsa_recover_prime_factors(public.n, public.e, d)
-    rsa.RSAPrivateNumbers(p, q, d, d % (p - 1), d % (q - 1), rsa.rsa_crt_iqmp(p, q), public).private_key()
+    if "p" not in jwk:  # finding the primes takes seconds, and nobody needs them
+        if not 1 < d < n:
+            raise ValueError("d")
+    elif not fits_together(n, e, d, _number_of(jwk, "p"), _number_of(jwk, "q")):
+        raise ValueError("p")
 
 
 def _load_ec(jwk: Mapping[str, Any]) -> None:
@@ -144,7 +126,7 @@ def jwk_error(text: str, kid: str | None) -> str | None:
     from cryptography.exceptions import UnsupportedAlgorithm
 
     try:
-        jwk = json.loads(text)
+        jwk = json.loads(text) if len(text) <= MAX_JWK else None
     except (ValueError, RecursionError):
         jwk = None
     if not isinstance(jwk, dict):

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_address, ip_network
-from typing import Any
-
-import regex
 
 from .paths import normalise
+from .pem import public_der, read_chain, read_private
+from .regexes import fault
 from .schema import Array, Check, Field, Foreign, Set, String, Timestamp
 
 __all__ = [
-    "SEGMENTS", "certificate_list", "cookie_name", "header_name", "host", "host_with_optional_port", "ip_or_cidr", "path",
-    "router_path", "sni", "stamps", "tags", "utf8_name", "wildcard_host",
+    "SEGMENTS", "certificate_list", "cookie_name", "header_name", "header_value", "host", "host_with_optional_port", "ip_or_cidr",
+    "path", "router_path", "sni", "stamps", "tags", "token", "utf8_name", "wildcard_host",
 ]  # fmt: skip
 
 _LABELS = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?\Z")
 _DOTTED = re.compile(r"[0-9.]+\Z")
 _HEADER = re.compile(r"[A-Za-z0-9_-]+\Z")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+_NOT_IN_A_HEADER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 _COOKIE = re.compile(r"[^\x00-\x20\x7f()<>@,;:\\\"/?={}\[\]]+\Z")
 _NAME = re.compile(r"[A-Za-z0-9._~\u0080-\U0010ffff-]*\Z")
 _TAG = re.compile(r"[\x20-\x2b\x2d-\x2e\x30-\x7e\u0080-\ud7ff\ue000-\U0010ffff]+\Z")
@@ -109,29 +110,12 @@ def path(value: str) -> str | None:
 def router_path(value: str) -> str | None:
     """A route's path: a normalised prefix, or ``~`` and a regular expression."""
     if value.startswith("~"):
-        try:
-            regex.compile(value[1:], regex.VERSION1)
-        except regex.error as error:
-            return f"invalid regex: '{value[1:]}' (PCRE returned: {_pcre_words(error)})"
-        return None
+        wrong = fault(value[1:])
+        return None if wrong is None else f"invalid regex: '{value[1:]}' (PCRE returned: {wrong})"
     if wrong := _percent(value):
         return wrong
     normal = normalise(value.encode("utf-8", "surrogatepass")).decode("utf-8", "replace")
     return None if normal == value else f"non-normalized path, consider use '{normal}' instead"
-
-
-_PCRE_WORDS = {
-    "unterminated character set": "missing terminating ] for character class",
-    "missing )": "missing closing parenthesis",
-    "nothing to repeat": "quantifier does not follow a repeatable item",
-}
-
-
-def _pcre_words(error: Any) -> str:
-    """A fault in PCRE2's words. Its offset counts from the anchor ``^`` it is compiled with."""
-    message = str(error.msg)
-    offset = len(error.pattern or "") + 1 if "missing" in message or "unterminated" in message else (error.pos or 0) + 1
-    return f"pcre2_compile() failed: {_PCRE_WORDS.get(message, message)} (pattern offset: {offset})"
 
 
 def header_name(value: str) -> str | None:
@@ -139,6 +123,21 @@ def header_name(value: str) -> str | None:
     if _HEADER.match(value):
         return None
     return f"bad header name '{value}', allowed characters are A-Z, a-z, 0-9, '_', and '-'"
+
+
+def token(value: str) -> str | None:
+    """A header's name, any that RFC 9110 5.1 allows."""
+    if _TOKEN.match(value):
+        return None
+    return f"bad header name '{value}', allowed characters are letters, digits and !#$%&'*+-.^_`|~"
+
+
+def header_value(value: str) -> str | None:
+    """Text that is sent in a header: no control characters."""
+    found = _NOT_IN_A_HEADER.search(value)
+    if found is None:
+        return None
+    return f"invalid character U+{ord(found[0]):04X} at position {found.start() + 1}: it cannot be sent in a header"
 
 
 def cookie_name(value: str) -> str | None:
@@ -197,10 +196,8 @@ def _first_sentence(error: Exception) -> str:
 
 def certificate(value: str) -> str | None:
     """One or more certificates in PEM form."""
-    from cryptography import x509
-
     try:
-        x509.load_pem_x509_certificates(value.encode())
+        read_chain(value)
     except ValueError as error:
         return f"invalid certificate: x509.new: {_first_sentence(error)}"
     return None
@@ -209,10 +206,9 @@ def certificate(value: str) -> str | None:
 def key(value: str) -> str | None:
     """A private key in PEM form."""
     from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        load_pem_private_key(value.encode(), None)
+        read_private(value)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         return f"invalid key: pkey.new:load_key: {_first_sentence(error)}"
     return None
@@ -220,13 +216,8 @@ def key(value: str) -> str | None:
 
 def key_matches(certificate_pem: str, key_pem: str) -> bool:
     """Whether the first certificate belongs to the key; both are valid PEM."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-
-    public = x509.load_pem_x509_certificates(certificate_pem.encode())[0].public_key()
-    private = load_pem_private_key(key_pem.encode(), None).public_key()
-    shape = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return public.public_bytes(*shape) == private.public_bytes(*shape)
+    public = read_chain(certificate_pem)[0].public_key()
+    return public_der(public) == public_der(read_private(key_pem).public_key())
 
 
 # -- fields that many entities have ------------------------------------------------------------------------------------------
@@ -266,17 +257,15 @@ def checked(*checks: Check, **attrs: object) -> String:
 
 def key_kind(certificate_pem: str) -> str:
     """The type of a certificate's key, for telling RSA from ECDSA."""
-    from cryptography import x509
-
-    return type(x509.load_pem_x509_certificates(certificate_pem.encode())[0].public_key()).__name__
+    return type(read_chain(certificate_pem)[0].public_key()).__name__
 
 
 def digest(certificate_pem: str) -> str:
     """SHA-256 of a certificate, lower-case hex."""
-    from cryptography import x509
     from cryptography.hazmat.primitives.hashes import SHA256
 
-    return x509.load_pem_x509_certificate(certificate_pem.encode()).fingerprint(SHA256()).hex()
+    found: str = read_chain(certificate_pem)[0].fingerprint(SHA256()).hex()
+    return found
 
 
 def ca_error(row: dict[str, object]) -> str | None:
@@ -285,7 +274,7 @@ def ca_error(row: dict[str, object]) -> str | None:
 
     from cryptography import x509
 
-    found = x509.load_pem_x509_certificates(str(row["cert"]).encode())
+    found = read_chain(str(row["cert"]))
     if len(found) > 1:
         return "please submit only one certificate at a time"
     if found[0].not_valid_after_utc < datetime.now(UTC):

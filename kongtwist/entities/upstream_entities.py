@@ -77,7 +77,8 @@ def _healthchecks() -> Record:
         "concurrency": Integer(default=10, between=[1, 2147483648], text="Targets probed at once."),
         "http_path": String(default="/", starts_with="/", match_none=rule.SEGMENTS, checks=(rule.path,), text="Path a probe asks for."),
         "headers": Map(
-            String(checks=(rule.header_name,)), Array(String()), required=False, text="Headers a probe sends; null: none."
+            String(checks=(rule.header_name,)), Array(String(checks=(rule.header_value,))), required=False,
+            text="Headers a probe sends; null: none.",
         ),
     }, text="Probes sent to targets."))  # fmt: skip
     passive = _defaulted(Record({

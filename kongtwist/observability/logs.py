@@ -36,6 +36,9 @@ FLUSH_AFTER = 1.0
 BACKLOG = 1024 * 1024
 """Bytes kept while a log's destination takes nothing (a full pipe); lines beyond it are lost, and counted."""
 
+SHOWN = 1024
+"""Bytes of a refused request's first line that are written; what is hidden in it is found before it is cut."""
+
 REMEMBERED = 2048
 """Targets and header values kept in the form they are written in."""
 
@@ -172,7 +175,7 @@ class AccessLog:
             request_id: 32 hex digits, as in the answer.
         """
         if self.enabled:
-            line = escape(self._mask.target(start_line))
+            line = escape(self._mask.line(start_line)[:SHOWN])
             values = (peer.encode(), self._now(), line, status, sent, request_id)
             self._append(b'%b - - [%b] "%b" %d %d "-" "-" kong_request_id: "%b"\n' % values)
 

@@ -12,7 +12,7 @@ from ..core.identity import expired, identity_headers, use_anonymous
 from ..core.plugin import Plugin
 from ..entities.entity import Entity
 from ..entities.schema import Array, Boolean, Foreign, String, Timestamp, Uuid
-from ..entities.typedefs import header_name, tags
+from ..entities.typedefs import header_name, header_value, tags
 
 __all__ = ["CREDENTIALS", "KeyAuth"]
 
@@ -122,7 +122,7 @@ class KeyAuth(Plugin):
         "run_on_preflight": Boolean(
             required=True, default=True, text="Ask OPTIONS requests for a key too; false: let them pass."
         ),
-        "realm": String(required=False, text="Realm in WWW-Authenticate of the 401; null: none."),
+        "realm": String(required=False, checks=(header_value,), text="Realm in WWW-Authenticate of the 401; null: none."),
     }  # fmt: skip
     entities = (CREDENTIALS,)
 

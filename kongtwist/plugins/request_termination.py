@@ -12,7 +12,7 @@ from ..core.plugin import Plugin
 from ..core.uri import split_host
 from ..entities.entity import Config
 from ..entities.schema import Boolean, Integer, String
-from ..entities.typedefs import header_name
+from ..entities.typedefs import header_name, header_value
 
 __all__ = ["RequestTermination"]
 
@@ -49,7 +49,7 @@ class RequestTermination(Plugin):
         {
             "status_code": Integer(required=True, default=503, between=[100, 599], text="HTTP status of the answer."),
             "message": String(text="Message of the answer (JSON); null: the status's own, if it has one."),
-            "content_type": String(text="Content-Type of body; null: none."),
+            "content_type": String(checks=(header_value,), text="Content-Type of body; null: none."),
             "body": String(text="The answer's whole body; null: a message."),
             "echo": Boolean(required=True, default=False, text="Answer with what was understood of the request."),
             "trigger": String(
@@ -110,12 +110,12 @@ def _echo(exchange: Exchange, status: int, message: str | None, raw: bytes) -> A
     told: dict[str, Any] = {
         "kong": {"node_id": gateway.node_id, "worker_pid": gateway.worker_pid, "hostname": gateway.hostname},
         "request": request,
-        "matched_route": _set_fields(exchange.route.row),
+        "matched_route": _set_fields(exchange.route.row, gateway.workspace_id),
     }
     if message is not None:
         told["message"] = message
     if exchange.route.service is not None:
-        told["matched_service"] = _set_fields(exchange.route.service)
+        told["matched_service"] = _set_fields(exchange.route.service, gateway.workspace_id)
     return exchange.exit(status, told)
 
 
@@ -149,6 +149,7 @@ def _captures(captures: Captures | None) -> dict[str, Any]:
     }
 
 
-def _set_fields(row: Row) -> Row:
-    """An entity without its empty fields, as Kong shows it here."""
-    return {key: value for key, value in row.items() if value is not None}
+def _set_fields(row: Row, workspace: str | None) -> Row:
+    """An entity without its empty fields and with its workspace, as Kong shows it here."""
+    told = row if workspace is None else {"ws_id": workspace, **row}
+    return {key: value for key, value in told.items() if value is not None}

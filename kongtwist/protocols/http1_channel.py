@@ -312,7 +312,7 @@ class HTTP1Channel(RequestBodies):
         request_id = relay.next_id()
         answer, size = relay.refusal(error, request_id, accept and accept[1], kind and kind[1])
         _log.debug("{peer}: {why}", peer=self.peer_ip, why=str(error))
-        relay.access_log.log_refused(self.peer_ip, line[:1024], error.status, size, request_id)
+        relay.access_log.log_refused(self.peer_ip, line, error.status, size, request_id)
         self.send(answer)
         self._close(linger=True)
 
@@ -518,7 +518,7 @@ class HTTP1Channel(RequestBodies):
             self.relay.send_answer(exchange, Answer(408, None, None, "Request timeout", "error"), upstream=True)
         elif exchange is None:
             if self._cell == READING:
-                line = self._partial.partition(b"\r\n")[0][:1024]
+                line = self._partial.partition(b"\r\n")[0]
                 self.relay.access_log.log_refused(self.peer_ip, line, 408, 0, self.relay.next_id())
             self._close(linger=False)
 

@@ -18,7 +18,7 @@ from ..core.exchange import Answer, Exchange
 from ..core.facilities import Facilities
 from ..core.head import BlockCache, HeadError
 from ..core.head_limits import largest_unchecked
-from ..core.headers import REASONS, TOKEN, ResponseHeaders, apply_changes, nginx_page, reason_of, with_charset
+from ..core.headers import REASONS, TOKEN, ResponseHeaders, apply_changes, clean, nginx_page, reason_of, with_charset
 from ..core.limits import Limits
 from ..core.realip import RealIP
 from ..core.streams import GOING_AWAY, StreamRegistry
@@ -259,7 +259,8 @@ class Relay:
         if kind is not None:  # empty for gRPC clients, as from Kong
             parts += (b"Content-Type: ", kind, b"\r\n")
         for name, value in answer.headers:
-            parts.append(b"%b: %b\r\n" % (name, with_charset(value) if name.lower() == b"content-type" else value))
+            value = clean(with_charset(value) if name.lower() == b"content-type" else value)
+            parts.append(b"%b: %b\r\n" % (clean(name), value))
         parts.append(self.headers.of_own(exchange, self.monotonic()))
         return b"".join(parts), body
 

@@ -29,6 +29,7 @@ from ..core.exchange import Answer, Exchange
 from ..core.headers import REASONS, apply_changes, host_name, upstream_head
 from .events import EventStream, is_event_stream
 from .faults import ends_request
+from .framing import LAST_CHUNK
 from .request_buffer import RequestBuffer
 from .resolver import NameNotResolved
 from .upstream import ResponseHead, UpstreamConnection
@@ -92,7 +93,10 @@ class UpstreamExchange:
         self._source: RequestBuffer | None = None
         self._started = 0.0
 
-    _peer = property(lambda self: self.exchange.upstream_peer)  #: the target of this try, if a balancer chose it
+    @property
+    def _peer(self) -> Peer | None:
+        """The target of this try, if a balancer chose it."""
+        return self.exchange.upstream_peer
 
     # -- getting a connection ------------------------------------------------------------------------------------------
 
@@ -255,14 +259,14 @@ class UpstreamExchange:
         self._send(framed)
 
     def body_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
-        """The request is whole."""
+        """The request is whole. Its trailers go no further, as with nginx: an upstream that takes them for headers would
+        believe a client who it is, where it comes from and what it may do."""
         if self._over:
             return
         self.request_sent = True
         if self.exchange.block.chunked:
-            last = b"0\r\n%b\r\n" % b"".join([b"%b: %b\r\n" % pair for pair in trailers])
-            self._keep(last)
-            self._send(last)
+            self._keep(LAST_CHUNK)
+            self._send(LAST_CHUNK)
         elif self._head:
             self._send(b"")
         if self._connection is not None:

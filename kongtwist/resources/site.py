@@ -82,7 +82,7 @@ class SiteExchange(Exchange):
         self.relay, self.request, self.mount = relay, request, mount
         relay.cells[REQUESTS] += 1
         target = request.uri[len(mount) :]
-        if target[:1] != b"/":
+        if mount and target[:1] != b"/":
             target = b"/" + target
         version = b"HTTP/1.0" if request.clientproto == b"HTTP/1.0" else b"HTTP/1.1"
         self.method, self.target, self.minor = parse_request_line(b"%b %b %b" % (request.method, target, version))

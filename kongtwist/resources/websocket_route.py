@@ -65,7 +65,11 @@ class WebSocketRoute(HTTPRoute):
             return
 
         def upgraded(connection: UpstreamConnection, head: ResponseHead) -> None:
-            self._upgraded(asked, connection, head)
+            try:
+                self._upgraded(asked, connection, head)
+            except Exception:  # noqa: BLE001 - nothing has been sent yet: the client gets an answer
+                connection.abort()
+                self.relay.fault(exchange)
 
         asked = UpstreamExchange(self.relay, exchange, upgraded)
         asked.start(self.pool)

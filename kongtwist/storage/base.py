@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from time import thread_time
+from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -11,19 +12,39 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..core.storage import Change, Dataset, Page
+from ..core.turns import AtOnce, SharedTurns, stepped
 from ..entities import Entity, EntityError
 from ..entities.schema import Row, fill
-from .ledger import Ledger
+from ..entities.size import is_heavy, size_error
+from .ledger import Ledger, is_living, offset_of
 
 __all__ = ["BaseStorage", "Behind", "Several", "StorageError", "difference", "whole"]
 
 _log = Logger()
 
 BATCH = 32
-"""Writes that are planned and committed together at most: planning so many takes some milliseconds."""
+"""Writes that are planned and committed together at most."""
+
+PLANNING = 0.005
+"""Seconds of processor time after which no further write is planned in the same turn."""
+
+PLANNING_ASIDE = 0.1
+"""The same beside the reactor: so long others may have to wait for their commit."""
+
+FEW = 50
+"""Rows that depend on one, from which on its deletion is planned beside the reactor."""
 
 T = TypeVar("T")
 Plan = Callable[[Ledger], tuple[Any, list[Change]]]
+
+
+class _Write(NamedTuple):
+    """A write that waits for its turn."""
+
+    plan: Plan
+    answered: Deferred[Any]
+    heavy: bool
+    """Planning it takes long."""
 
 
 class StorageError(Exception):
@@ -56,6 +77,21 @@ def whole(entity: Entity, row: Row) -> Row:
     return fill(entity.fields_of(row), row)
 
 
+def _lasting(entity: Entity, row: Row) -> Row:
+    """A row as it is stored: without what is only kept elsewhere (a certificate's names).
+
+    Raises:
+        EntityError: it is too large.
+    """
+    wrong = size_error(row)
+    if wrong is not None:
+        raise EntityError.schema_violation({"@entity": [wrong]})
+    for name, field in entity.fields.items():
+        if field.transient:
+            row[name] = None
+    return row
+
+
 class BaseStorage:
     """A back end whose rows are in memory; subclasses make changes durable in `_commit`.
 
@@ -63,6 +99,9 @@ class BaseStorage:
         registry: the entities.
         now: epoch seconds.
         new_id: makes UUIDs.
+
+    Attributes:
+        turns: how long work is done; to be set before the first write.
     """
 
     kind = "off"
@@ -77,7 +116,8 @@ class BaseStorage:
         self._now, self._new_id = now, new_id
         self._ledger = Ledger(registry)
         self._subscribers: list[Callable[[Sequence[Change]], None]] = []
-        self._waiting: list[tuple[Plan, Deferred[Any]]] = []
+        self.turns: SharedTurns = AtOnce()
+        self._waiting: list[_Write] = []
         self._committing: Deferred[None] | None = None
         self._idle: list[Deferred[None]] = []
         self._closed = False
@@ -101,6 +141,10 @@ class BaseStorage:
     async def close(self) -> None:
         """Wait for the writes under way."""
         self._closed = True
+        await self._quiet()
+
+    async def _quiet(self) -> None:
+        """Wait until no write is under way."""
         if self._committing is not None:
             idle: Deferred[None] = Deferred()
             self._idle.append(idle)
@@ -128,7 +172,8 @@ class BaseStorage:
         return self._living(self._ledger.find(entity, field, value))
 
     def children(self, entity: str, field: str, parent_id: str) -> list[Row]:
-        return [row for row in self._ledger.children(entity, field, parent_id) if self._living(row)]
+        found = self._ledger.children(entity, field, parent_id)
+        return [row for row in found if self._living(row)] if self.registry[entity].ttl else found
 
     def page(
         self,
@@ -139,31 +184,38 @@ class BaseStorage:
         parent: tuple[str, str] | None = None,
         tags: tuple[str, Sequence[str]] | None = None,
     ) -> Page:
-        found = self._ledger.page(entity, size, offset, parent, tags)
-        return Page([row for row in found.rows if self._living(row)], found.offset)
+        return self._ledger.page(entity, size, offset, parent, tags, self._now())
+
+    def offset(self, row: Row) -> str:
+        return offset_of(row["id"])
+
+    def tagged(self, tag: str | None = None) -> Iterator[Row]:
+        """The tags in use, or one of them: one row for each row that has it. Rows may come and go meanwhile."""
+        return self._ledger.tagged(tag, self._now())
 
     def tags(self) -> list[Row]:
         """All tags in use, one row per tagged row."""
-        return list(self._ledger.tagged())
+        return list(self.tagged())
 
     def _living(self, row: Row | None) -> Row | None:
-        return None if row is None or (row.get("expires_at") or float("inf")) < self._now() else row
+        return row if row is not None and is_living(row, self._now()) else None
 
     # -- writing ---------------------------------------------------------------------------------------------------------
 
     async def insert(self, entity: str, data: Mapping[str, Any]) -> Row:
-        return await self.write(lambda ledger: self.plan_insert(ledger, entity, data))
+        return await self.write(lambda ledger: self.plan_insert(ledger, entity, data), is_heavy(data))
 
     def plan_insert(self, ledger: Ledger, entity: str, data: Mapping[str, Any]) -> tuple[Row, list[Change]]:
         """What an insert comes to."""
         kind = self.registry[entity]
-        row = kind.insert(ledger.resolve(kind, data), now=self._now(), new_id=self._new_id)
+        row = _lasting(kind, kind.insert(ledger.resolve(kind, data), now=self._now(), new_id=self._new_id))
         if ledger.get(entity, row["id"]) is not None:
             raise EntityError.primary_key_violation({"id": row["id"]})
         return row, ledger.plan_write(entity, row)
 
     async def update(self, entity: str, key: str, patch: Mapping[str, Any]) -> Row:
-        return await self.write(lambda ledger: self.plan_update(ledger, entity, key, patch))
+        heavy = is_heavy(patch) or is_heavy(self._ledger.get(entity, key))
+        return await self.write(lambda ledger: self.plan_update(ledger, entity, key, patch), heavy)
 
     def plan_update(self, ledger: Ledger, entity: str, key: str, patch: Mapping[str, Any]) -> tuple[Row, list[Change]]:
         """What an update comes to."""
@@ -172,11 +224,11 @@ class BaseStorage:
         if stored is None:
             raise EntityError.not_found({"id": key})
         given = {name: value for name, value in patch.items() if name != "id"}  # the path's id stands
-        row = kind.update(stored, ledger.resolve(kind, given), now=self._now())
+        row = _lasting(kind, kind.update(stored, ledger.resolve(kind, given), now=self._now()))
         return row, ledger.plan_write(entity, row)
 
     async def upsert(self, entity: str, key: Mapping[str, Any], data: Mapping[str, Any]) -> Row:
-        return await self.write(lambda ledger: self.plan_upsert(ledger, entity, key, data))
+        return await self.write(lambda ledger: self.plan_upsert(ledger, entity, key, data), is_heavy(data))
 
     def plan_upsert(
         self, ledger: Ledger, entity: str, key: Mapping[str, Any], data: Mapping[str, Any]
@@ -186,11 +238,15 @@ class BaseStorage:
         ((field, value),) = key.items()
         stored = ledger.get(entity, value) if field == "id" else ledger.find(entity, field, value)
         given = {**ledger.resolve(kind, data), field: value}
-        row = kind.upsert(given, stored, now=self._now(), new_id=self._new_id)
+        row = _lasting(kind, kind.upsert(given, stored, now=self._now(), new_id=self._new_id))
         return row, ledger.plan_write(entity, row)
 
     async def delete(self, entity: str, key: str) -> Row | None:
-        return await self.write(lambda ledger: self.plan_delete(ledger, entity, key))
+        return await self.write(lambda ledger: self.plan_delete(ledger, entity, key), self.is_large(entity, key))
+
+    def is_large(self, entity: str, key: str) -> bool:
+        """Whether changing or deleting a row takes long: it has many members, or many rows depend on it."""
+        return is_heavy(self._ledger.get(entity, key)) or self._ledger.dependents(entity, key) > FEW
 
     @staticmethod
     def plan_delete(ledger: Ledger, entity: str, key: str) -> tuple[Row | None, list[Change]]:
@@ -198,11 +254,12 @@ class BaseStorage:
         row = ledger.get(entity, key)
         return row, [] if row is None else ledger.plan_delete(entity, row)
 
-    async def together(self, work: Callable[[Several], T]) -> T:
+    async def together(self, work: Callable[[Several], T], heavy: bool = False) -> T:
         """Several writes as one: all are made durable, or none is.
 
         Args:
             work: plans them one after the other; without waiting, for it may be run again on newer rows.
+            heavy: it takes long, and only uses what it is given: it may be run in another thread.
         """
 
         def plan(ledger: Ledger) -> tuple[T, list[Change]]:
@@ -212,12 +269,13 @@ class BaseStorage:
             finally:
                 ledger.revert(several.changes)
 
-        return await self.write(plan)
+        return await self.write(plan, heavy)
 
     async def expire(self) -> int:
         """Delete rows whose time to live is over; how many."""
         now = self._now()
-        if not self._ledger.expired(now):
+        over = len(self._ledger.expired(now))
+        if not over:
             return 0
 
         def plan(ledger: Ledger) -> tuple[int, list[Change]]:
@@ -228,25 +286,26 @@ class BaseStorage:
                     changes.extend(ledger.plan_delete(entity, row))
             return len(changes), changes
 
-        return await self.write(plan)
+        return await self.write(plan, over > FEW)
 
     async def replace(self, dataset: Dataset) -> None:
         """Put a whole new configuration in place of the present one, at once or not at all."""
 
-        await self.write(lambda ledger: (None, difference(self.registry, ledger.dataset(), dataset)))
+        await self.write(lambda ledger: (None, difference(self.registry, ledger.dataset(), dataset)), True)
 
-    async def write(self, plan: Callable[[Ledger], tuple[T, list[Change]]]) -> T:
+    async def write(self, plan: Callable[[Ledger], tuple[T, list[Change]]], heavy: bool = False) -> T:
         """Run a plan on the newest state and make what it changes durable.
 
         Plans that come while a commit is under way are committed together after it.
 
         Args:
-            plan: gets the ledger, gives its result and the changes; it must not apply them.
+            plan: gets a draft of the ledger, gives its result and the changes; what it tries there it undoes.
+            heavy: it takes long, and only uses what it is given: it may be run in another thread.
         """
         if self._closed:
             raise EntityError.unavailable("the gateway is stopping")
         answered: Deferred[T] = Deferred()
-        self._waiting.append((plan, answered))
+        self._waiting.append(_Write(plan, answered, heavy))
         if self._committing is None:
             self._committing = Deferred.fromCoroutine(self._run())
             if self._committing.called:
@@ -277,10 +336,12 @@ class BaseStorage:
             return failed
         return None
 
-    async def _commit_batch(self, batch: list[tuple[Plan, Deferred[Any]]]) -> None:
+    async def _commit_batch(self, batch: list[_Write]) -> None:
         """Plan and commit writes together, then answer each: a refusal too rests on rows that must be durable first."""
         while True:
-            answers, changes = self._plan(batch)
+            answers, changes = await self._planned(batch)
+            batch, later = batch[: len(answers)], batch[len(answers) :]
+            self._waiting[:0] = later
             failed = await self._failure_of(changes) if changes or self.shared else None
             if failed is None:
                 break
@@ -290,30 +351,46 @@ class BaseStorage:
                 answers, changes = [Failure(failed) for _ in batch], []
                 break
         if changes:
-            self._ledger.apply(changes)
+            await self._apply(changes)
             self._tell(changes)
-        for (_, answered), answer in zip(batch, answers, strict=True):
-            answered.callback(answer)  # a Failure fails it
+        for write, answer in zip(batch, answers, strict=True):
+            write.answered.callback(answer)  # a Failure fails it
 
-    def _plan(self, batch: list[tuple[Plan, Deferred[Any]]]) -> tuple[list[Any], list[Change]]:
-        """Work out what writes mean, each on the state that those before it make. Nothing of that stays in memory: what is
+    async def _planned(self, batch: list[_Write]) -> tuple[list[Any], list[Change]]:
+        """Answers to the first writes of a batch, at least one, and what they change."""
+        if not any(write.heavy for write in batch):
+            return self._plan(batch, self._ledger.draft(), PLANNING)
+        return await self.turns.aside(self._plan, batch, self._ledger.draft(), PLANNING_ASIDE)
+
+    @staticmethod
+    def _plan(batch: list[_Write], draft: Ledger, seconds: float) -> tuple[list[Any], list[Change]]:
+        """Work out what writes mean, each on the state that those before it make. Nothing of that is seen by anybody: what is
         read until the commit is over must be durable."""
+        until = thread_time() + seconds
         answers: list[Any] = []
         changes: list[Change] = []
         made = 0
-        for plan, _ in batch:
+        for write in batch:
             if made < len(changes):
-                self._ledger.apply(changes[made:])
+                draft.apply(changes[made:])
                 made = len(changes)
             try:
-                result, planned = plan(self._ledger)
+                result, planned = write.plan(draft)
             except Exception as refused:  # noqa: BLE001 - whatever a plan raises is its writer's answer
                 answers.append(Failure(refused))
-                continue
-            changes.extend(planned)
-            answers.append(result)
-        self._ledger.revert(changes[:made])
+            else:
+                changes.extend(planned)
+                answers.append(result)
+            if thread_time() > until:
+                break
         return answers, changes
+
+    async def _apply(self, changes: Sequence[Change]) -> None:
+        """Bring changes that are durable into memory."""
+        if len(changes) <= FEW and not any(is_heavy(change.new) or is_heavy(change.old) for change in changes):
+            self._ledger.apply(changes)
+        else:
+            await stepped(self._ledger.apply_steps(changes), self.turns.slices())
 
     async def _failure_of(self, changes: Sequence[Change]) -> Exception | None:
         """Make changes durable; why they are not."""

@@ -11,6 +11,7 @@ from ..core.storage import Dataset
 from ..entities import Entity
 from ..entities.schema import Row
 from .declarative_text import plain_scalar
+from .ledger import is_living
 
 __all__ = ["dumped", "yaml_row"]
 
@@ -40,11 +41,10 @@ def dumped(dataset: Dataset, registry: Mapping[str, Entity], now: float) -> Iter
     """
     yield HEAD
     for name, entity in registry.items():
-        rows = dataset.get(name)
-        if not rows:
-            continue
-        yield f"{name}:\n"
-        for _, row in sorted(rows.items()):
+        rows = sorted((key, row) for key, row in dataset.get(name, {}).items() if is_living(row, now))
+        if rows:
+            yield f"{name}:\n"
+        for _, row in rows:
             yield yaml_row(_shown(entity, row, now))
 
 

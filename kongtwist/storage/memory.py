@@ -8,8 +8,10 @@ from hashlib import md5
 from typing import Any
 
 from ..core.storage import Change, Dataset
+from ..core.turns import AtOnce, Breather, stepped
 from ..entities import EntityError
 from ..entities.schema import Row
+from ..entities.size import is_heavy
 from .base import BaseStorage
 from .ledger import Ledger
 from .slices import Slices
@@ -58,17 +60,19 @@ class MemoryStorage(BaseStorage):
         Returns:
             whether anything changed.
         """
+        breather: Breather = slices or AtOnce()
         while True:
+            await self._quiet()
             state = self._states
-            changes = await self._differences(dataset, slices)
+            changes = await self._differences(dataset, breather)
             if not changes:
                 return False
-            digest = await self._digest_after(changes, slices)
+            digest = await self._digest_after(changes, breather)
             ledger = None
-            if len(changes) > FEW:
-                ledger = await self._ledger_of(dataset, changes, slices)
-            if state != self._states:
-                continue  # a row expired meanwhile
+            if len(changes) > FEW or any(is_heavy(change.new) or is_heavy(change.old) for change in changes):
+                ledger = await self._ledger_of(dataset, changes, breather)
+            if state != self._states or self._committing is not None:
+                continue  # a row expired meanwhile, or is about to
             if self._closed:
                 raise EntityError.unavailable("the gateway is stopping")
             if ledger is None:
@@ -77,10 +81,10 @@ class MemoryStorage(BaseStorage):
                 self._ledger = ledger
             self._digest = digest
             self._states += 1
-            super()._tell(changes)
+            self._tell(changes)
             return True
 
-    async def _differences(self, dataset: Dataset, slices: Slices | None) -> list[Change]:
+    async def _differences(self, dataset: Dataset, breather: Breather) -> list[Change]:
         """What must go, children before parents, then what is new."""
         nothing: Mapping[str, Row] = {}
         present, changes, looked_at = self.load(), [], 0
@@ -95,36 +99,32 @@ class MemoryStorage(BaseStorage):
                 if old is not row and old != row:
                     changes.append(Change("create" if old is None else "update", name, row, old))
                 looked_at += 1
-                if slices is not None and looked_at % 500 == 0:
-                    await slices.breathe()
+                if looked_at % 16 == 0:
+                    await breather.breathe()
         return changes
 
-    async def _ledger_of(self, dataset: Dataset, changes: list[Change], slices: Slices | None) -> Ledger:
+    async def _ledger_of(self, dataset: Dataset, changes: list[Change], breather: Breather) -> Ledger:
         """A ledger of rows, those that are there already as they are."""
-        ledger, made = Ledger(self.registry), 0
+        ledger = Ledger(self.registry)
         present = self.load()
         changed = {(change.entity, change.new["id"]) for change in changes if change.new is not None}
         for name, rows in dataset.items():
             for key, row in rows.items():
                 kept = row if (name, key) in changed else present[name].get(key, row)
-                ledger.apply([Change("create", name, kept, None)])
-                made += 1
-                if slices is not None and made % 50 == 0:
-                    await slices.breathe()
+                await stepped(ledger.apply_steps([Change("create", name, kept, None)]), breather)
         return ledger
 
-    async def _digest_after(self, changes: Sequence[Change], slices: Slices | None) -> int:
+    async def _digest_after(self, changes: Sequence[Change], breather: Breather) -> int:
         digest = self._digest
-        for at, change in enumerate(changes):
+        for change in changes:
             digest += _effect(change)
-            if slices is not None and at % 50 == 0:
-                await slices.breathe()
+            await breather.breathe()
         return digest
 
-    def _tell(self, changes: Sequence[Change]) -> None:
+    async def _apply(self, changes: Sequence[Change]) -> None:
+        await super()._apply(changes)
+        self._digest = await self._digest_after(changes, self.turns.slices())
         self._states += 1
-        self._digest += sum(map(_effect, changes))
-        super()._tell(changes)
 
     # -- refusing: what does not fit the schema first, as Kong does ----------------------------------------------------
 

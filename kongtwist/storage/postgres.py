@@ -143,10 +143,10 @@ class PostgresStorage(BaseStorage):
 
     # -- writing -----------------------------------------------------------------------------------------------------------
 
-    async def write(self, plan: Callable[[Ledger], tuple[T, list[Change]]]) -> T:
+    async def write(self, plan: Callable[[Ledger], tuple[T, list[Change]]], heavy: bool = False) -> T:
         if self._away:
             raise EntityError.unavailable(self._away)
-        return await super().write(plan)
+        return await super().write(plan, heavy)
 
     async def refresh(self) -> bool:
         """Bring in what other nodes have written until now; whether there was something. Raises EntityError: it is away."""
@@ -244,7 +244,7 @@ class PostgresStorage(BaseStorage):
         if isinstance(news, Gap):
             await self._read_everything()
         elif news is not None:
-            self._bring_in(news.position, list(self._changes_of(news)))
+            await self._bring_in(news.position, list(self._changes_of(news)))
 
     def _changes_of(self, news: News) -> Sequence[Change]:
         """What others' writes mean here, one resting on the other; entities that this node does not have are left out."""
@@ -269,13 +269,13 @@ class PostgresStorage(BaseStorage):
             self._lose(str(lost))
             raise
         changes = await self.pool.aside(lambda: difference(self.registry, present, understood(loaded, self.registry)))
-        self._bring_in(loaded.position, changes)
+        await self._bring_in(loaded.position, changes)
 
     async def _load(self) -> Loaded:
         return await self.pool.run(lambda connection: load(connection, LOAD_SECONDS), LOAD_SECONDS)
 
-    def _bring_in(self, position: Position, changes: Sequence[Change]) -> None:
-        self._ledger.apply(changes)
+    async def _bring_in(self, position: Position, changes: Sequence[Change]) -> None:
+        await self._apply(changes)
         self._position = position
         if changes:
             self._tell(changes)

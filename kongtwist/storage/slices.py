@@ -34,13 +34,12 @@ class Slices:
             await turn
             self._began = self._reactor.seconds()
 
-    async def all(self, pieces: Iterable[T], every: int = 20) -> list[T]:
-        """What an iterable gives, with a look at the time after ``every`` pieces."""
+    async def all(self, pieces: Iterable[T]) -> list[T]:
+        """What an iterable gives, with a look at the time after each piece."""
         found: list[T] = []
         for piece in pieces:
             found.append(piece)
-            if len(found) % every == 0:
-                await self.breathe()
+            await self.breathe()
         return found
 
 

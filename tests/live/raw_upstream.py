@@ -26,6 +26,7 @@ class RawUpstream:
         port: where.
         case: what is answered.
         asked: requests whose head came.
+        head: of the last one, and what came with it.
         go_on: set when the client has something of the answer, so that the next piece may follow.
     """
 
@@ -35,6 +36,7 @@ class RawUpstream:
         self.port: int = self._server.getsockname()[1]
         self.case = Case(())
         self.asked = 0
+        self.head = b""
         self.go_on = threading.Event()
         self._open: list[socket.socket] = []
         threading.Thread(target=self._serve, daemon=True).start()
@@ -70,13 +72,14 @@ class RawUpstream:
         try:
             if self._context is not None:
                 peer = self._context.wrap_socket(peer, server_side=True)
+            self._open.append(peer)
             data = b""
             while b"\r\n\r\n" not in data:
                 piece = peer.recv(65536)
                 if not piece:
                     return
                 data += piece
-            self.asked += 1
+            self.asked, self.head = self.asked + 1, data
             for at, piece in enumerate(case.pieces):
                 if at:
                     self.go_on.wait(PATIENCE)
@@ -85,9 +88,7 @@ class RawUpstream:
                 peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             if case.end == "notify" and isinstance(peer, ssl.SSLSocket):
                 peer = peer.unwrap()
-            if case.end == "keep":
-                self._open.append(peer)
-            else:
+            if case.end != "keep":
                 peer.close()
         except OSError:
             peer.close()

@@ -259,17 +259,20 @@ class EmbeddingTests(LiveTestCase):
     def test_heads_are_judged_alike(self) -> None:
         """What our own port refuses is refused in a Site, too, and never reaches an upstream."""
         self.route("admin1", "/x", f"http://127.0.0.1:{self.upstream('echo')}")
-        for head in (
-            b"GET /api/../../api/x HTTP/1.1\r\nHost: x\r\n",
-            b"GET /api/x/%zz HTTP/1.1\r\nHost: x\r\n",
-            b"GET /api/x HTTP/1.1\r\nHost: x\r\nHost: y\r\n",
-            b"GET /api/x HTTP/1.1\r\nX: y\r\n",
-            b"g@t /api/x HTTP/1.1\r\nHost: x\r\n",
+        for head, status in (
+            (b"CONNECT /api/x HTTP/1.1\r\nHost: x\r\n", b"405"),
+            (b"TRACE /api/x HTTP/1.1\r\nHost: x\r\n", b"405"),
+            *((b"GET /api/x HTTP/1.1\r\nHost: %b\r\n" % host, b"400") for host in (b"..", b"a..b", b"a:99999", b"a,b")),
+            (b"GET /api/../../api/x HTTP/1.1\r\nHost: x\r\n", b"400"),
+            (b"GET /api/x/%zz HTTP/1.1\r\nHost: x\r\n", b"400"),
+            (b"GET /api/x HTTP/1.1\r\nHost: x\r\nHost: y\r\n", b"400"),
+            (b"GET /api/x HTTP/1.1\r\nX: y\r\n", b"400"),
+            (b"g@t /api/x HTTP/1.1\r\nHost: x\r\n", b"400"),
         ):
             with socket.create_connection(("127.0.0.1", self.site), PATIENCE) as client:
                 client.sendall(head + b"Connection: close\r\n\r\n")
                 client.settimeout(PATIENCE)
-                self.assertEqual(client.recv(65536)[:12], b"HTTP/1.1 400", head)
+                self.assertEqual(client.recv(65536)[:12], b"HTTP/1.1 " + status, head)
 
     def test_no_type_is_made_up(self) -> None:
         """An answer without Content-Type stays without one."""

@@ -62,6 +62,9 @@ class _Recorded:
             if told["body"] is not None:
                 self.assertEqual(sorted(answer.json), sorted(told["body"]), why)
                 self.assertEqual(answer.json["message"], told["body"]["message"], why)
+                for name in told["body"].keys() & {"matched_route", "matched_service"}:
+                    members = [sorted(each[name].keys() - {"name"}) for each in (answer.json, told["body"])]
+                    self.assertEqual(*members, why)
 
     def check_upstream(self, seen: dict[str, Any], told: dict[str, Any], why: str) -> None:
         self.assertEqual(seen["target"], told["path"], why)

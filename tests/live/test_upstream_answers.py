@@ -13,6 +13,7 @@ import textwrap
 import time
 from pathlib import Path
 
+from kongtwist.protocols.websocket import accept_of
 from tests.unit.test_docs_upstreams import rows
 from tests.upstream_cases import CASES, NOT_REPEATED, REPEATED, TRIES, Case, told
 
@@ -123,6 +124,49 @@ class BesideNginxTests(AnswerTestCase):
             self.assertEqual(re.findall(rb"\r\n(X-(?:Pad|Accel|B)[^:]*):", received), [b"X-B"])
 
 
+class HandshakeTests(AnswerTestCase):
+    """WebSocket handshakes that only the upstream may judge, beside nginx with the two headers Kong sets."""
+
+    KEYS = (
+        b"dGhlIHNhbXBsZSBub25jZQ==",
+        b"QUJDREVGR0g=",
+        b"QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=",
+        b"short",
+        b"a_b-",
+        b"",
+    )
+
+    def shake(self, port: int, lines: bytes, answer: bytes) -> dict[bytes, bytes]:
+        """The fields of the answer to a handshake with these lines, where it is 101, and its status as ``b""``."""
+        self.raw.play(Case((answer,)))
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
+            client.sendall(
+                b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" + lines + b"\r\n"
+            )
+            stream = client.makefile("rb")
+            status, *fields = iter(lambda: stream.readline().rstrip(b"\r\n"), b"")
+        found = dict(field.split(b": ", 1) for field in fields)
+        names = (b"Connection", b"Upgrade", b"Sec-WebSocket-Accept")
+        return {b"": status[9:12]} | {name: found.get(name, b"none") for name in names}
+
+    def test_handshakes(self) -> None:
+        upgrade = "proxy_set_header Upgrade websocket; proxy_set_header Connection 'keep-alive, Upgrade';"
+        nginx = self.nginx(
+            f"location / {{ proxy_pass http://127.0.0.1:{self.raw.port}; proxy_http_version 1.1; {upgrade} }}"
+        )
+        gateway = self.served(f"http://127.0.0.1:{self.raw.port}").proxy_port
+        for connection in (b"Connection: Upgrade\r\n", b"Connection: keep-alive\r\n", b""):
+            for key in (*self.KEYS, None):
+                lines = connection if key is None else connection + b"Sec-WebSocket-Key: " + key + b"\r\n"
+                answer = (
+                    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                    b"Sec-WebSocket-Accept: %b\r\n\r\n" % accept_of(key or b"")
+                )
+                theirs = self.shake(nginx, lines, answer)
+                self.assertEqual(theirs[b""], b"101")
+                self.assertEqual(self.shake(gateway, lines, answer), theirs, lines)
+
+
 class TLSTests(AnswerTestCase):
     """How TLS ends."""
 
@@ -161,21 +205,44 @@ class TLSTests(AnswerTestCase):
 class EmbeddedTests(AnswerTestCase):
     """The same inside a twisted.web Site and on a port of the embedder's."""
 
-    def test_both_doors(self) -> None:
-        folder, site, owner = self.folder(), free_port(), free_port()
+    def setUp(self) -> None:
+        super().setUp()
+        folder, self.site, self.owner = self.folder(), free_port(), free_port()
         path = os.path.join(folder, "host.py")
         Path(path).write_text(textwrap.dedent(HOST), encoding="utf-8")
         env = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-        host = self.start([sys.executable, path, folder, str(site), str(owner)], "host", env=env)
+        host = self.start([sys.executable, path, folder, str(self.site), str(self.owner)], "host", env=env)
         wait_until(lambda: "ready" in host.output(), "both gateways")
         service = {"name": "s", "url": f"http://127.0.0.1:{self.raw.port}"}
-        self.assertEqual(request(site, "POST", "/admin1/services", json=service).status, 201)
-        self.assertEqual(request(site, "POST", "/admin1/services/s/routes", json={"paths": ["/up"]}).status, 201)
+        self.assertEqual(request(self.site, "POST", "/admin1/services", json=service).status, 201)
+        self.assertEqual(request(self.site, "POST", "/admin1/services/s/routes", json={"paths": ["/up"]}).status, 201)
+
+    def test_chunked_requests(self) -> None:
+        """Short ones are sent with their length, long ones as chunks, whichever door they came in by."""
+        for port, target in ((self.site, b"/api/up"), (self.owner, b"/up")):
+            for size in (5, 5000, 100_000):
+                self.raw.play(Case((b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi",), "close"))
+                with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
+                    head = (
+                        b"POST %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+                        % target
+                    )
+                    client.sendall(head + b"%x\r\n%b\r\n0\r\n\r\n" % (size, b"a" * size))
+                    self.assertEqual(client.makefile("rb").read()[9:12], b"200")
+                asked = self.raw.head.partition(b"\r\n\r\n")[0]
+                if size <= 8192:
+                    self.assertIn(b"\r\nContent-Length: %d" % size, asked)
+                    self.assertNotIn(b"Transfer-Encoding", asked)
+                else:
+                    self.assertIn(b"\r\nTransfer-Encoding: chunked", asked)
+                    self.assertNotIn(b"Content-Length", asked)
+
+    def test_both_doors(self) -> None:
         for name, (_, ours, _) in rows("What is taken, and what is refused").items():
-            for port, target in ((site, b"/api/up"), (owner, b"/up")):
+            for port, target in ((self.site, b"/api/up"), (self.owner, b"/up")):
                 found, asked = self.play(port, CASES[name], path=target)
                 self.assertEqual(asked, 1, (name, target))
-                if ours.endswith(", cut") and port == site:  # by a reset, which may overtake what was sent
+                if ours.endswith(", cut") and port == self.site:  # by a reset, which may overtake what was sent
                     self.assertTrue(found == "nothing" or found.endswith(", cut"), (name, found))
                 else:
                     self.assertTrue(_is(found, ours), (name, target, found, ours))

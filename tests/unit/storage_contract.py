@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -14,6 +15,7 @@ from kongtwist.core.storage import Change
 from kongtwist.entities import EntityError, registry
 from kongtwist.plugin_loader import load_plugins
 from kongtwist.storage.base import BaseStorage, Several, StorageError
+from kongtwist.storage.declarative_dump import dumped
 
 NOW = 1700000000.0
 ABSENT = "00000000-0000-4000-8000-000000000000"
@@ -173,6 +175,41 @@ class WriteContract(StorageTestCase):
         self.assertIsNone(self.storage.get("plugins", plugin["id"]))
         await self.storage.delete("services", service["id"])
 
+    async def test_references_keep_the_id(self) -> None:
+        """Of what is sent as a reference the id alone is kept, in lower case; without one a unique field finds it."""
+        owner = await self.storage.insert("consumers", {"username": "u", "custom_id": "c"})
+        other = await self.storage.insert("consumers", {"username": "o"})
+        only = {"id": owner["id"]}
+        for sent in (
+            {"id": owner["id"], "secret": "pw", "username": "o"},
+            {"id": owner["id"].upper(), "tags": ["x"]},
+            {"username": "u"},
+            {"custom_id": "c", "key": "pw"},
+            {"id": None, "username": "u", "custom_id": "c"},
+            {"id": "u", "username": "u"},
+        ):
+            made = await self.storage.insert("keyauth_credentials", {"consumer": sent})
+            self.assertEqual(made["consumer"], only, sent)
+            self.assertEqual(self.storage.get("keyauth_credentials", made["id"]), made)
+            moved = await self.storage.update(
+                "keyauth_credentials", made["id"], {"consumer": {"id": other["id"], "k": 1}}
+            )
+            self.assertEqual(moved["consumer"], {"id": other["id"]})
+            back = await self.storage.upsert("keyauth_credentials", {"id": made["id"]}, {"consumer": sent})
+            self.assertEqual(back["consumer"], only, sent)
+            self.assertEqual(self.told[-1].new, back)
+        error = await self.refusal(self.storage.insert("keyauth_credentials", {"consumer": {"custom_id": "x"}}))
+        self.assertEqual(
+            (error.code, list(error.fields), list(error.fields["consumer"])), (13, ["consumer"], ["custom_id"])
+        )
+        both = {"username": "y", "custom_id": "x"}
+        error = await self.refusal(self.storage.insert("keyauth_credentials", {"consumer": both}))
+        words = "the foreign key cannot be resolved with '{%s=\"%s\"}' for an existing 'consumers' entity"
+        told = [f"consumer.{field}: {words % (field, both[field])}" for field in sorted(both)]
+        self.assertEqual(error.message, f"2 foreign keys unresolved ({'; '.join(told)})")
+        upper = await self.storage.insert("services", {"host": "h", "id": ABSENT.replace("8", "A")})
+        self.assertEqual(upper["id"], ABSENT.replace("8", "a"))
+
     async def test_time_to_live(self) -> None:
         """An expired row is not there, for nobody, before it is swept; then it is deleted and told."""
         consumer = await self.storage.insert("consumers", {"username": "u"})
@@ -263,11 +300,11 @@ class PageContract(StorageTestCase):
         for at in range(count):
             await self.storage.insert("services", {"name": f"{more.get('tags', ['s'])[0]}{at}", "host": "h", **more})
 
-    def walk(self, size: int, **options: Any) -> list[list[str]]:
+    def walk(self, size: int, entity: str = "services", **options: Any) -> list[list[str]]:
         """The ids on each page."""
         pages, offset = [], None
         while True:
-            page = self.storage.page("services", size, offset, **options)
+            page = self.storage.page(entity, size, offset, **options)
             pages.append([row["id"] for row in page.rows])
             offset = page.offset
             if offset is None:
@@ -326,8 +363,36 @@ class PageContract(StorageTestCase):
         self.assertEqual((len(page.rows), len(rest.rows), rest.offset), (2, 1, None))
         self.assertEqual({row["service"]["id"] for row in page.rows + rest.rows}, {parent["id"]})
 
+    async def test_expired_rows_take_no_place(self) -> None:
+        """Pages are full of rows that live, wherever the expired ones stand and whichever list it is; none is listed twice."""
+        owner = await self.storage.insert("consumers", {"username": "u"})
+        for at in range(12):
+            await self.storage.insert("keyauth_credentials", {
+                "key": f"k{at}", "consumer": {"id": owner["id"]}, "tags": ["t"], "ttl": 1 if at % 3 else None,
+            })  # fmt: skip
+        self.now += 5
+        everything = sorted(self.storage.load()["keyauth_credentials"].values(), key=lambda row: row["id"])
+        living = [row["id"] for row in everything if "expires_at" not in row]
+        self.assertEqual((len(everything), len(living)), (12, 4))
+        lists: tuple[dict[str, Any], ...] = (
+            {}, {"parent": ("consumer", owner["id"])}, {"tags": ("and", ["t"])}, {"tags": ("or", ["t", "u"])},
+        )  # fmt: skip
+        for how in lists:
+            self.assertEqual(self.walk(3, "keyauth_credentials", **how), [living[:3], living[3:]], how)
+            self.assertEqual(self.walk(4, "keyauth_credentials", **how), [living], how)
+            self.assertEqual(self.walk(1, "keyauth_credentials", **how), [[each] for each in living], how)
+        self.assertEqual([row["entity_id"] for row in self.storage.tags()], living)
+        text = "".join(dumped(self.storage.load(), self.entities, self.now))
+        self.assertEqual([each["id"] in text for each in everything], [each["id"] in living for each in everything])
+
     async def test_bad_offsets(self) -> None:
-        for offset, why in (("%", "bad base64 encoding"), ("eHg=", "bad json encoding"), ("WzFd", "bad json encoding")):
+        deep = b64encode(b"[" * 5000).decode()
+        for offset, why in (
+            (deep, "bad json encoding"),
+            ("%", "bad base64 encoding"),
+            ("eHg=", "bad json encoding"),
+            ("WzFd", "bad json encoding"),
+        ):
             with self.assertRaises(EntityError) as refused:
                 self.storage.page("services", 5, offset)
             self.assertEqual((refused.exception.status, refused.exception.code), (400, 7))

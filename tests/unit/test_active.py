@@ -478,16 +478,22 @@ class ActiveTests(SynchronousTestCase):
         self.check(gateway, *clients, status=b"101")
 
     def test_faults_in_handshakes(self) -> None:
-        """Whatever raises between the 101 and the stream."""
-        for owner, name in ((WebSocketRoute, "_upgraded"), (StreamServerFactory, "answer"), (RelayedStream, "__init__"),
-                            (RelayedStream, "splice"), (RelayedStream, "_look_again"), (WebSocketRoute, "_splice")):  # fmt: skip
+        """Whatever raises between the 101 and the stream: 500 while nothing has been sent, else both are cut."""
+        before: list[tuple[Any, str]] = [
+            (WebSocketRoute, "_upgraded"), (StreamServerFactory, "answer"), (RelayedStream, "__init__"), (WebSocketRoute, "_splice"),
+        ]  # fmt: skip
+        behind: list[tuple[Any, str]] = [(RelayedStream, "splice"), (RelayedStream, "_look_again")]
+        for owner, name in before + behind:
             gateway = Balanced()
             client, upstream = self.begin(gateway, UPGRADE)
             with self.broken(owner, name):
                 upstream.answer(AGREED)
                 self.check(gateway, client)
-            self.assertIsNotNone(client.wire.end)
-            self.assertIsNotNone(upstream.wire.end)
+            if (owner, name) in before:
+                self.assertEqual((client.received[9:12], client.wire.end), (b"500", None), name)
+            else:
+                self.assertEqual((client.received[9:12], client.wire.end), (b"101", "abort"), name)
+            self.assertEqual(upstream.wire.end, "abort", name)
 
     def test_frames_pass_until_then(self) -> None:
         """The helper above would not notice a stream that never was."""

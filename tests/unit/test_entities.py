@@ -297,3 +297,58 @@ class AnythingTests(SynchronousTestCase):
     @given(st.data())
     def test_update(self, data: st.DataObject) -> None:
         self.attempt(data, update=True)
+
+
+class ReferenceTests(SynchronousTestCase):
+    """References to other rows, and to secrets."""
+
+    def test_foreign_members(self) -> None:
+        """Of every reference of every entity the id alone stays; what is none stays as it is, for the error."""
+        seen = 0
+        for entity in registry(load_plugins(["bundled"])).values():
+            for name, field in entity.foreign.items():
+                seen += 1
+                sent = {"id": ID, "secret": "pw", "nested": {"id": ID}}
+                self.assertEqual(entity.fields_of({})[name].filled(sent), {"id": ID}, (entity.name, name))
+                others: list[Any] = [None, "x", 1, [], {}, {"name": "x"}, {"id": 1, "x": 2}, {"id": "x", "y": 2}]
+                self.assertEqual([field.filled(other) for other in others], others)
+        self.assertGreater(seen, 9)
+
+    def test_secrets_leave_checks_out(self) -> None:
+        """A rule over several fields waits until all of them are known (Kong runs none that sees a reference)."""
+        certificates = registry({})["certificates"]
+        secret = "{vault://env/x}"
+        whole: Row = {"cert": secret, "key": secret}
+        for more in ({"cert_alt": secret}, {"key_alt": secret}, {"cert_alt": secret, "key_alt": secret}):
+            row = certificates.insert(whole | more, now=NOW, new_id=lambda: ID)
+            self.assertEqual({name: row[name] for name in more}, more)
+        with self.assertRaises(EntityError) as refused:
+            certificates.insert({"key": secret, "cert_alt": secret}, now=NOW, new_id=lambda: ID)
+        self.assertEqual(refused.exception.fields, {"cert": "required field missing"})
+        keys = registry({})["keys"]
+        row = keys.insert({"kid": "k", "jwk": secret, "pem": {"public_key": secret}}, now=NOW, new_id=lambda: ID)
+        self.assertEqual((row["jwk"], row["pem"]["public_key"]), (secret, secret))
+
+
+class TimeToLiveTests(SynchronousTestCase):
+    """``ttl`` of credentials."""
+
+    def test_what_is_left(self) -> None:
+        """It runs from the second that created_at tells, and whole seconds are told of what is left (Kong: 59 of 60)."""
+        entity = registry(load_plugins(["bundled"]))["keyauth_credentials"]
+        owner = {"consumer": {"id": ID}}
+        row = entity.insert(owner | {"ttl": 60}, now=NOW, new_id=lambda: ID)
+        self.assertEqual((row["created_at"], row["expires_at"]), (int(NOW), int(NOW) + 60))
+        for later, left in ((0, 59), (0.7, 59), (0.8, 58), (58.7, 1), (58.8, 0), (59.7, 0), (100, 0)):
+            self.assertEqual(entity.shown(row, NOW + later)["ttl"], left, later)
+        self.assertEqual(
+            entity.insert(owner | {"ttl": 60, "created_at": 5}, now=NOW, new_id=lambda: ID)["expires_at"], 65
+        )
+        again = entity.upsert(owner | {"ttl": 60}, row | {"created_at": 5}, now=NOW, new_id=lambda: ID)
+        self.assertEqual((again["created_at"], again["expires_at"]), (5, int(NOW) + 60))
+        changed = entity.update(row, {"ttl": 60}, now=NOW + 10)  # there is no updated_at
+        self.assertEqual((changed["expires_at"], entity.shown(changed, NOW + 10.1)["ttl"]), (NOW + 70, 59))
+        self.assertEqual(entity.update(row, {"tags": ["x"]}, now=NOW + 10)["expires_at"], row["expires_at"])
+        self.assertNotIn("expires_at", entity.upsert(owner, row, now=NOW, new_id=lambda: ID))
+        for none in (None, 0):
+            self.assertNotIn("expires_at", entity.update(row, {"ttl": none}, now=NOW))

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.core import router
+from kongtwist.core import candidates, router
 from kongtwist.core.candidates import Candidate, Request
 from kongtwist.core.exchange import Row
+from kongtwist.core.pattern import TIME_LIMIT
 from kongtwist.core.router import Match, Router
 from kongtwist.core.uri import escape, path_of
 
@@ -209,7 +210,7 @@ class CostTests(SynchronousTestCase):
             for candidate in category.regexes:
                 wanted = candidate.pattern
                 assert wanted is not None
-                wanted._match = lambda *args, name=wanted.value, **kw: tried.append(name)
+                wanted._watched = lambda *args, name=wanted.value, **kw: tried.append(name)
         built.match("GET", "a.com", "/r7/aa")
         self.assertEqual(tried, [b"/r7/(a+)+$"])
 
@@ -233,15 +234,44 @@ class PatternTests(SynchronousTestCase):
         match = built.match("GET", "h", "/" + "a" * 60)
         self.assertEqual(match and match.route.id, "plain")
 
-    def test_patterns_given_up_are_told_once(self) -> None:
+    def test_patterns_given_up_are_told_seldom(self) -> None:
+        """The first time, the tenth, the hundredth: a flood of such requests does not fill the log."""
         built = build(route_row("wild", paths=["~/(a|aa)+b"]))
         told: list[str] = []
-        for number in range(2):
+        for number in range(25):
             made = exchange(b"/" + b"a" * (60 + number))
+            made.request_id = b"%032d" % number
             made.gateway = SimpleNamespace(report=told.append)  # type: ignore[assignment]
             self.assertIsNone(built.find(made))
-        self.assertEqual(len(told), 1)
+        self.assertEqual(len(told), 2)
         self.assertIn("~/(a|aa)+b", told[0])
+        self.assertIn(f"{0:032d}", told[0])
+        self.assertIn("so far 10 requests", told[1])
+
+    def test_what_was_decided_without_a_pattern_is_not_remembered(self) -> None:
+        """A pattern that has no time at one request may have it at the next one."""
+        built = build(route_row("wild", paths=["~/(a|aa)+b"]), route_row("plain", paths=["/"]))
+        made = exchange(b"/" + b"a" * 60)
+        made.request_id = b"0" * 32
+        made.gateway = SimpleNamespace(report=lambda text: None)  # type: ignore[assignment]
+        match = built.find(made)
+        self.assertEqual(match and match.route.id, "plain")
+        self.assertEqual(built._cache, {})
+
+    def test_patterns_of_a_request_share_its_time(self) -> None:
+        """However many routes there are: when the time is used up, no further pattern is looked at."""
+        clock = iter(range(1000))
+        self.patch(candidates, "thread_time", lambda: 100 + next(clock) * TIME_LIMIT / 4)
+        built = build(*(route_row(f"{number}", paths=[f"~/(?:a|aa)+{number}$"]) for number in range(50)))
+        asked = []
+        for category in built._categories:
+            for candidate in category.regexes:
+                assert candidate.pattern is not None
+                candidate.pattern._watched = lambda path, timeout: asked.append(timeout)
+        self.assertIsNone(built.match("GET", "h", "/aaa"))
+        self.assertEqual(len(asked), 4)
+        self.assertEqual(asked, sorted(asked, reverse=True))
+        self.assertLessEqual(asked[0], TIME_LIMIT)
 
     def test_a_header_pattern_that_runs_wild_is_stopped(self) -> None:
         built = build(route_row("wild", headers={"x": ["~*^(a|aa)+b"]}))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerProtocol
@@ -31,6 +33,7 @@ OFFER = (
 )
 AGREED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
 YES = AGREED + ACCEPT + b"\r\n"
+DEVIATIONS = Path(__file__).resolve().parents[1] / "contract" / "deviations.json"
 MASK = b"\x01\x02\x03\x04"
 
 
@@ -274,6 +277,20 @@ class HandshakeTests(SynchronousTestCase):
             gateway = WebSocketGateway()
             client, upstream = gateway.open(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", request)
             self.assertEqual(client.received[:12], b"HTTP/1.1 200")
+            self.assertIsNone(upstream.requests[0].header(b"upgrade"))
+
+    def test_deviations(self) -> None:
+        """Kong upgrades these too; why it is not done here stands in tests/contract/deviations.json."""
+        requests = {
+            "websocket/POST": GET.replace(b"GET", b"POST"),
+            "websocket/body": GET.replace(b"\r\n\r\n", b"\r\nContent-Length: 2\r\n\r\nhi"),
+            "websocket/HTTP/1.0": GET.replace(b"HTTP/1.1", b"HTTP/1.0"),
+        }
+        listed = [each["case"] for each in json.loads(DEVIATIONS.read_text()) if each["case"].startswith("websocket/")]
+        self.assertEqual(sorted(listed), sorted(requests))
+        for request in requests.values():
+            gateway = WebSocketGateway()
+            _, upstream = gateway.open(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", request)
             self.assertIsNone(upstream.requests[0].header(b"upgrade"))
 
     def test_unaskedUpgrade(self) -> None:
