@@ -318,6 +318,12 @@ class Answers:
     headers_upstream = Property(
         enum_items("X-Kong-Request-Id"), "x-kong-request-id", "Request headers to add; off adds none."
     )
+    allow_debug_header = Property(
+        BOOLEAN,
+        "off",
+        "Tell clients that send the header Kong-Debug the id and name of their request's route and service, in the headers"
+        " Kong-Route-Id, Kong-Route-Name, Kong-Service-Id and Kong-Service-Name.",
+    )
     error_default_type = Property(
         enum(*ERROR_TYPES), "text/plain", "Form of the gateway's own errors for clients that ask for none."
     )
@@ -327,7 +333,7 @@ class Storage:
     """Storage."""
 
     database = Property(
-        enum("sqlite", "off", "postgres", "cassandra"),
+        enum("sqlite", "off", "postgres"),
         "sqlite",
         "Where configuration is kept: sqlite (a file of this node; our own addition), postgres (a database that several"
         " nodes share; 'kongtwist migrations bootstrap' makes its tables), or off (the declarative file only, and the"
@@ -349,7 +355,7 @@ class Routing:
     """Routing."""
 
     router_flavor = Property(
-        enum("traditional", "traditional_compatible", "expressions"),
+        enum("traditional"),
         "traditional",
         "How requests are matched to Routes.",
         refused={
@@ -363,7 +369,7 @@ class Refused:
     """Refused until built."""
 
     role = Property(
-        enum("traditional", "control_plane", "data_plane"),
+        enum("traditional"),
         "traditional",
         "Part of the node in hybrid mode.",
         refused={

@@ -35,7 +35,6 @@ class Unbuilt:
     error_template_json = _known(STRING, None, "file with the JSON form of errors")
     error_template_xml = _known(STRING, None, "file with the XML form of errors")
     error_template_plain = _known(STRING, None, "file with the plain form of errors")
-    allow_debug_header = _known(BOOLEAN, "off", "answer the Kong-Debug request header")
     request_debug = _known(BOOLEAN, "on", "timing of single requests on demand")
     request_debug_token = _known(STRING, None, "the secret that such a request must name")
     dedicated_config_processing = _known(BOOLEAN, "on", "a process of its own for configuration", "privileged_worker")
@@ -92,7 +91,7 @@ class Unbuilt:
     cluster_use_proxy = _known(BOOLEAN, "off", "reach the control plane through proxy_server")
     cluster_dp_labels = _known(ARRAY, None, "labels of a data plane")
     cluster_rpc = _known(BOOLEAN, "off", "calls between the planes")
-    cluster_rpc_sync = _known(BOOLEAN, "off", "send changes only")
+    cluster_rpc_sync = _known(BOOLEAN, "off", "send changes only", "cluster_incremental_sync")
     cluster_cjson = _known(BOOLEAN, "off", "choice of a JSON library")
 
     # -- PostgreSQL --

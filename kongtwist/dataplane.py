@@ -24,7 +24,7 @@ from .listeners import DescriptorRoom, listen_on, raise_descriptor_limit
 from .observability.logs import AccessLog
 from .protocols.http1 import HTTP1Factory
 from .protocols.services import Relay
-from .resources.tree import RouteTree
+from .resources.tree import RouteTree, TellingTree
 from .resources.websocket_route import WebSocketRoute
 from .tls import ServerContexts, contexts_for, reconfigure
 
@@ -133,7 +133,8 @@ class DataPlane:
             error_default_type=conf.error_default_type,
         )
         self.streams: StreamRegistry = self.relay.streams
-        self.tree = RouteTree(self.relay, WebSocketRoute.maker(reactor))
+        tree = TellingTree if conf.allow_debug_header else RouteTree
+        self.tree = tree(self.relay, WebSocketRoute.maker(reactor))
         most = conf.nginx_http_max_connections
         connections = self.relay.connections
         self.room = DescriptorRoom(

@@ -20,8 +20,10 @@ from twisted.web.resource import Resource
 from .admin.config import LoadFailed, Refused
 from .admin.site import AdminResource, StatusResource
 from .adminplane import AdminPlane
-from .conf import Conf, ConfError
+from .advice import Advice
+from .conf import Conf, ConfError, Listen
 from .core.counters import Counters
+from .core.notes import ROUTER_KINDS
 from .core.snapshot import Snapshot
 from .databases import storage_for
 from .dataplane import DataPlane, Faults
@@ -93,6 +95,7 @@ class Gateway(MultiService):
         if isinstance(self.storage, MemoryStorage):
             self.declaring = Declaring(reactor, self.storage, self.registry, list(self.plugins), time.time, self._turns)
         self._faults = Faults()
+        self._advice = Advice(reactor, silent=ROUTER_KINDS if "router_flavor" in conf.given else frozenset())
         self.counters: Counters
         self.plane: DataPlane | None = None
         self.workers: Workers | None = None
@@ -141,6 +144,11 @@ class Gateway(MultiService):
         )
 
     @property
+    def listening(self) -> list[tuple[str, Listen, int]]:
+        """Property, address and real port of each open listener."""
+        return [(each.name, each.listen, each.port) for each in self._sockets]
+
+    @property
     def tree(self) -> RouteTree:
         """The routes, for a `GatewayResource`; a gateway with several workers has none."""
         return self._own_plane().tree
@@ -168,6 +176,7 @@ class Gateway(MultiService):
             self.plane.publish(snapshot)
         else:
             self._faults.tell(snapshot.faults)
+        self._advice.tell(snapshot.notes)
 
     # -- starting ------------------------------------------------------------------------------------------------------
 
@@ -301,6 +310,7 @@ class Gateway(MultiService):
             await self.workers.stop()
         await self.doors.stop("status_listen", 0.0)  # monitors are told that the node drains as long as it does
         self.publisher.stop()
+        self._advice.stop()
         if self.declaring is not None:
             self.declaring.stop()
         await _done(super().stopService())
@@ -311,6 +321,7 @@ class Gateway(MultiService):
 
     def abort(self) -> None:
         """End at once what a graceful stop still waits for."""
+        self._advice.stop()
         self.doors.abort()
         if self.plane is not None:
             self.plane.abort()

@@ -51,6 +51,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
 
 PARTS = {
     "conf_admin": "conf",
+    "conf_former": "conf",
+    "conf_shown": "conf",
     "conf_kinds": "conf",
     "conf_properties": "conf",
     "conf_postgres": "conf",
@@ -226,6 +228,7 @@ class ArchitectureTests(SynchronousTestCase):
         """A property of kong.conf that is declared as built is read by something."""
         declarations = (
             "conf_admin.py",
+            "conf_former.py",
             "conf_properties.py",
             "conf_postgres.py",
             "conf_unbuilt.py",

@@ -8,6 +8,7 @@ lets requests finish. Bodies stay in memory: they carry private keys, which do n
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -44,6 +45,7 @@ PATIENCE = 10
 """How many times the time between two pieces a whole body, or the taking of an answer, may last."""
 
 _CLOSE = {"Connection": "close"}
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +199,13 @@ def _last_answer(status: int, kind: bytes, body: bytes) -> bytes:
     )
 
 
+def _ascii_target(line: bytes) -> bytes:
+    """A request line whose target has bytes beyond ASCII percent-encoded: nginx takes both for the same."""
+    method, space, rest = line.partition(b" ")
+    target, gap, version = rest.rpartition(b" ")
+    return method + space + _BEYOND_ASCII.sub(lambda found: b"%%%02X" % found[0][0], target) + gap + version
+
+
 def _origin_form(target: bytes) -> bytes:
     """A request target without scheme and authority (RFC 9112 3.2.2)."""
     if target.startswith(b"/"):
@@ -312,7 +321,7 @@ class AdminChannel(HTTPChannel):
         if self._receivedHeaderSize + len(line) > self.totalHeadersSize:
             self._end(_closing_answer(431, "the request's head is too large"))
             return
-        super().lineReceived(line)
+        super().lineReceived(line if self.requests or line.isascii() else _ascii_target(line))
 
     def lineLengthExceeded(self, line: bytes) -> None:
         if self.requests:

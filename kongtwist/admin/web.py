@@ -146,7 +146,7 @@ class Call:
 def _arguments(uri: bytes) -> dict[str, list[str]]:
     from ..core.query import parse_query
 
-    return parse_query(uri.partition(b"?")[2])
+    return parse_query(uri.partition(b"?")[2], "surrogateescape")  # so that what is no UTF-8 is seen, and refused
 
 
 class JSONResource(Resource):

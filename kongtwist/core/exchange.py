@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .headers import check_field, check_lines, forwarded_lines
+from .lookups import named, variable
 from .query import join_query, parse_query, without_argument
 
 if TYPE_CHECKING:
@@ -189,12 +190,13 @@ class Exchange:
     # -- what a plugin may read ------------------------------------------------------------------------------------
 
     def get_header(self, name: bytes) -> bytes | None:
-        """The first value of request header ``name`` (lower case), or None."""
-        return self.block.first(name)
+        """The first value of request header ``name`` (lower case; ``-`` and ``_`` are the same), or None."""
+        values = variable(self.block, name)
+        return values[0] if values else None
 
     def get_headers(self, name: bytes) -> list[bytes]:
-        """All values of request header ``name`` (lower case), in order."""
-        return self.block.all(name)
+        """All values of request header ``name`` (lower case; ``_`` finds ``-`` too), in order."""
+        return named(self.block, name)
 
     @property
     def raw_path(self) -> bytes:

@@ -14,7 +14,7 @@ upstreams repeat themselves; where two heads differ, most of their lines do not,
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, KeysView, Sequence
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
@@ -233,6 +233,11 @@ class HeaderBlock:
     def all(self, name: bytes) -> list[bytes]:
         """All values of the field ``name`` (lower case), in order; do not change the list."""
         return self._fields.get(name, _NO_VALUES)
+
+    @property
+    def names(self) -> KeysView[bytes]:
+        """The fields' names, lower case, each once."""
+        return self._fields.keys()
 
     def __contains__(self, name: bytes) -> bool:
         """Whether there is a field ``name`` (lower case)."""

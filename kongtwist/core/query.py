@@ -8,18 +8,23 @@ from urllib.parse import quote, quote_plus, unquote_to_bytes
 __all__ = ["join_query", "parse_query", "without_argument"]
 
 
-def parse_query(query: bytes) -> dict[str, list[str]]:
-    """Decode a query string without its ``?``: name to values in order. ``a`` and ``a=`` both give ``""``."""
+def parse_query(query: bytes, errors: str = "replace") -> dict[str, list[str]]:
+    """Decode a query string without its ``?``: name to values in order. ``a`` and ``a=`` both give ``""``.
+
+    Args:
+        query: as it was sent; bytes beyond ASCII mean the same raw and percent-encoded.
+        errors: what becomes of bytes that are no UTF-8, by the names of `bytes.decode`.
+    """
     out: dict[str, list[str]] = {}
     for part in query.replace(b"+", b" ").split(b"&"):
         if part:
             name, _, value = part.partition(b"=")
-            out.setdefault(_text(name), []).append(_text(value))
+            out.setdefault(_text(name, errors), []).append(_text(value, errors))
     return out
 
 
-def _text(escaped: bytes) -> str:
-    return unquote_to_bytes(escaped).decode("utf-8", "replace")
+def _text(escaped: bytes, errors: str) -> str:
+    return unquote_to_bytes(escaped).decode("utf-8", errors)
 
 
 def join_query(args: Mapping[str, list[str]]) -> bytes:

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from . import lookups
 from .candidates import (
     HEADERS,
     HOSTS,
@@ -194,7 +195,7 @@ class Router:
                 return match
             size = len(path) + len(host)
             return self._search(exchange.method, host, path, _no_headers, exchange.scheme, None, exchange, key, size)
-        headers = exchange.block.all
+        headers = partial(lookups.named, exchange.block)
         return self._search(exchange.method, host, path, headers, exchange.scheme, exchange.sni, exchange)
 
     def match(
@@ -212,9 +213,11 @@ class Router:
             texts = [value] if isinstance(value, str) else value
             values[name.lower().encode()] = [text.encode() for text in texts]
         raw = path.encode() if isinstance(path, str) else path
-        return self._search(
-            method.encode(), host.encode(), raw, lambda name: values.get(name, []), scheme.encode(), sni
-        )
+
+        def named(name: bytes) -> list[bytes]:
+            return values.get(name) or values.get(name.replace(b"_", b"-"), [])
+
+        return self._search(method.encode(), host.encode(), raw, named, scheme.encode(), sni)
 
     def _search(
         self,

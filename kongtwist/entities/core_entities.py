@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
-from urllib.parse import urlsplit
 
 from . import typedefs as rule
 from .checks import AtLeastOneOf, Conditional, ConditionalAtLeastOneOf
 from .entity import Entity, Shorthand, Subschema
+from .forms import lua_number
+from .lua_print import lua_text
 from .schema import (
     Array,
     Boolean,
@@ -43,29 +45,38 @@ def _milliseconds(what: str) -> Integer:
 # -- services ------------------------------------------------------------------------------------------------------------
 
 
-def _url_error(value: str) -> str | None:
-    """A URL."""
-    try:
-        urlsplit(value)
-    except ValueError as error:
-        return f"could not parse url. {error}"
-    return None
+_URL = re.compile(r"(?:([A-Za-z0-9][A-Za-z0-9+.-]*):)?(?://(?:([^@/]*)@)?([^/]*))?([^?;]*)", re.DOTALL)
+_PORT = re.compile(r":([^:\]]*)\Z")
+_BARE = re.compile(r"([A-Za-z0-9][A-Za-z0-9+.-]*):[0-9]{1,5}(?:[/?#].*)?\Z", re.DOTALL)
+
+
+def _no_bare_host(value: str) -> str | None:
+    """Not a host and a port alone: the host would be taken for the scheme."""
+    found = _BARE.match(value)
+    if found is None or found[1] in (*PROTOCOLS, "ws", "wss"):
+        return None
+    return f"missing scheme; write http://{value}"
 
 
 def _expand_url(value: str | None) -> Row:
+    """What a URL sets. It is read as Kong reads it (RFC 2396: what follows ``;``, ``?`` or ``#`` is dropped), so that each
+    part that is wrong is named as the field it would become; a port that is no number stays text for that reason."""
     if value is None:
         return {"protocol": None, "host": None, "port": None, "path": None}
-    parts = urlsplit(value)
-    text = parts.netloc.rpartition("@")[2]
-    name, _, digits = text.rpartition(":") if not text.endswith("]") and ":" in text else (text, "", "")
-    port = int(digits) if digits.isdigit() else None
-    name = name.strip("[]")  # the host of an IPv6 url is stored without brackets
-    protocol = parts.scheme or {80: "http", 443: "https"}.get(port or 0, "http")
-    found: Row = {
-        "protocol": protocol, "host": name or None, "path": parts.path or None,
+    found = _URL.match(value.partition("#")[0])
+    assert found is not None  # each part may be absent
+    scheme, _, host, path = found.groups()
+    host, port = host or "", None
+    if digits := _PORT.search(host):
+        host = host[: digits.start()]
+        port = digits[1] if re.search(r"\s", digits[1]) else lua_number(digits[1])
+    if host.startswith("[") and host.endswith("]") and len(host) > 2:
+        host = host[1:-1]  # the host of an IPv6 url is stored without brackets
+    protocol = scheme or {80: "http", 443: "https"}.get(port if isinstance(port, int) else 0, "http")
+    return {
+        "protocol": protocol, "host": host or None, "path": path or None,
         "port": port if port is not None else 443 if protocol in ("https", "wss") else 80,
     }  # fmt: skip
-    return found
 
 
 def _protocol_rule(then: str, condition: dict[str, Any], shown: list[str]) -> Conditional:
@@ -125,7 +136,7 @@ SERVICES = Entity(
         _protocol_rule("path", {"one_of": _PLAIN}, _PLAIN),
         *(
             Conditional(
-                "protocol", String(one_of=[each for each in [*PROTOCOLS, "ws"] if each not in _TLS]), field, Field_eq_null(),
+                "protocol", String(not_one_of=[*_TLS, "wss"]), field, Field_eq_null(),
                 {"if_field": "protocol", "if_match": {"not_one_of": _TLS}, "then_field": field, "then_match": {"eq": None}},
             )
             for field in ("client_certificate", "tls_verify", "tls_verify_depth", "ca_certificates")
@@ -133,7 +144,7 @@ SERVICES = Entity(
     ],
     shorthands={
         "url": Shorthand(
-            String(required=True, checks=(_url_error,), text="Sets protocol, host, port and path at once; never shown."), _expand_url
+            String(required=True, checks=(_no_bare_host,), text="Sets protocol, host, port and path at once; never shown."), _expand_url
         )
     },
     text="Where requests go: the address of an upstream, and how it is talked to.",
@@ -180,6 +191,10 @@ def _forbidden(field: str, protocols: str) -> Field:
     return made
 
 
+_EXCLUSIVE = [["http", "https"], ["tcp", "tls", "udp"], ["tls_passthrough"], ["grpc", "grpcs"]]
+"""Protocols that a route may have together."""
+
+
 def _route_fields() -> dict[str, Field]:
     return {
         "id": Uuid(),
@@ -187,7 +202,7 @@ def _route_fields() -> dict[str, Field]:
         "name": rule.name(),
         "protocols": Set(
             String(one_of=PROTOCOLS), required=True, default=["http", "https"], len_min=1,
-            mutually_exclusive_subsets=[["http", "https"], ["tcp", "tls", "udp"], ["tls_passthrough"], ["grpc", "grpcs"]],
+            mutually_exclusive_subsets=_EXCLUSIVE,
             text="Protocols of clients the route takes.",
         ),
         "https_redirect_status_code": Integer(
@@ -280,16 +295,12 @@ _ROUTE_SUBSCHEMAS = _route_subschemas()
 
 
 def _route_subschema(protocols: Any) -> Subschema:
-    first = protocols[0] if isinstance(protocols, list) and protocols else None
-    if isinstance(protocols, list):
-        for each in protocols:
-            if not isinstance(each, str) or each not in _ROUTE_SUBSCHEMAS:
-                first = each
-                break
-    found = _ROUTE_SUBSCHEMAS.get(first) if isinstance(first, str) else None
-    if found is None:
-        raise ValueError(f"unknown type: {'nil' if first is None else first}")
-    return found
+    """The rules of the first protocol that there is."""
+    given = protocols if isinstance(protocols, list) else [protocols] if isinstance(protocols, str) else []
+    for each in given:
+        if isinstance(each, str) and each in _ROUTE_SUBSCHEMAS:
+            return _ROUTE_SUBSCHEMAS[each]
+    raise ValueError(f"unknown type: {lua_text(given[0]) if given else 'nil'}")
 
 
 _SNI_PROTOCOLS = ["grpcs", "https", "tls", "tls_passthrough"]
@@ -306,7 +317,7 @@ ROUTES = Entity(
     checks=[
         Conditional(
             "protocols",
-            Set(String(one_of=[each for each in PROTOCOLS if each not in _SNI_PROTOCOLS])),
+            Set(String(not_one_of=_SNI_PROTOCOLS), mutually_exclusive_subsets=_EXCLUSIVE),
             "snis",
             Set(String(), len_eq=0),
             {

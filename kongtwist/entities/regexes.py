@@ -43,22 +43,34 @@ _QUOTED = re.compile(rb"\\Q(.*?)(?:\\E|\Z)", re.DOTALL)
 _REPEAT = re.compile(rb"[*+?]|\{(?:(\d+)(,)?(\d*)|,(\d+))\}")
 
 _WORDS = {
-    "unterminated character set": "missing terminating ] for character class",
-    "missing )": "missing closing parenthesis",
-    "nothing to repeat": "quantifier does not follow a repeatable item",
+    "unterminated character set": ("missing terminating ] for character class", 0),
+    "missing )": ("missing closing parenthesis", 0),
+    "missing >": ("syntax error in subpattern name (missing terminator?)", 0),
+    "unbalanced parenthesis": ("unmatched closing parenthesis", 0),
+    "nothing to repeat": ("quantifier does not follow a repeatable item", 0),
+    "multiple repeat": ("quantifier does not follow a repeatable item", 0),
+    "bad escape (end of pattern)": ("\\ at end of pattern", 0),
+    "bad character range": ("range out of order in character class", -1),
+    "unknown extension": ("unrecognized character after (? or (?-", -2),
+    "invalid group reference": ("reference to non-existent subpattern", -1),
 }
+"""What PCRE2 says of a fault, and how far from the place ``regex`` names its own is."""
 
 
 class PatternError(ValueError):
-    """A pattern that cannot be compiled, in PCRE2's words.
+    """A pattern that cannot be compiled, in the words of PCRE2 and nginx as Kong 3.9.3 prints them.
 
     Args:
         words: what is wrong.
-        offset: bytes of the pattern before the fault, counted with the anchor ``^`` that Kong compiles it with.
+        pattern: the pattern; not shown where it is too large to be read.
+        at: bytes of it before the fault; what is left of it from there is shown.
     """
 
-    def __init__(self, words: str, offset: int = 0) -> None:
-        super().__init__(f"pcre2_compile() failed: {words} (pattern offset: {offset})")
+    def __init__(self, words: str, pattern: bytes = b"", at: int = 0) -> None:
+        text = pattern.decode("utf-8", "replace")
+        rest = pattern[max(0, at) :].decode("utf-8", "replace")
+        shown = f' in "{text}"' if text else ""
+        super().__init__(f"pcre2_compile() failed: {words}{shown}" + (f' at "{rest}"' if text and rest else ""))
 
     @classmethod
     def too_large(cls) -> PatternError:
@@ -66,9 +78,9 @@ class PatternError(ValueError):
         return cls("regular expression is too large")
 
     @classmethod
-    def too_deep(cls, offset: int) -> PatternError:
+    def too_deep(cls) -> PatternError:
         """Its groups are nested too deeply."""
-        return cls("parentheses are too deeply nested", offset)
+        return cls("parentheses are too deeply nested")
 
 
 def fault(pattern: str) -> str | None:
@@ -89,17 +101,16 @@ def compile_bounded(pattern: bytes) -> regex.Pattern[bytes]:
     try:
         return regex.compile(pattern)
     except regex.error as error:
-        raise _in_words_of_pcre(error) from error
+        raise _in_words_of_pcre(error, pattern) from error
     except RecursionError as error:
-        raise PatternError.too_deep(len(pattern) + 1) from error
+        raise PatternError.too_deep() from error
     except (MemoryError, OverflowError, ValueError) as error:
         raise PatternError.too_large() from error
 
 
-def _in_words_of_pcre(error: Any) -> PatternError:
-    message = str(error.msg)
-    offset = len(error.pattern or "") + 1 if "missing" in message or "unterminated" in message else (error.pos or 0) + 1
-    return PatternError(_WORDS.get(message, message), offset)
+def _in_words_of_pcre(error: Any, pattern: bytes) -> PatternError:
+    words, shift = _WORDS.get(str(error.msg), (str(error.msg), 0))
+    return PatternError(words, pattern, len(pattern) if error.pos is None else error.pos + shift)
 
 
 def bounded(pattern: bytes) -> bytes:
@@ -194,7 +205,7 @@ class _Measured:
         if text[-1:] == b")":  # flags, a comment
             return
         if len(self._outer) >= NESTING:
-            raise PatternError.too_deep(at + 1)
+            raise PatternError.too_deep()
         self._outer.append(self._size)
         self._size = 0
 
@@ -209,7 +220,7 @@ class _Measured:
         self._run = 0
         numbers = [each for each in found.group(1, 3, 4) if each]
         if any(len(each) > 5 or int(each) > LARGEST_REPEAT for each in numbers):
-            raise PatternError("number too big in {} quantifier", at + 1)
+            raise PatternError("number too big in {} quantifier", found.string, at)
         least = int(found[1] or 0) if numbers else int(found[0] == b"+")
         if self._group and least and (found[2] or least > 1 or found[0] == b"+"):
             self._size += least * self._group

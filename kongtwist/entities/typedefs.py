@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from ipaddress import ip_address, ip_network
 
+from .addresses import BAD_PORT, Address, parse_address
 from .paths import normalise
 from .pem import public_der, read_chain, read_private
 from .regexes import fault
@@ -15,12 +16,10 @@ __all__ = [
     "path", "router_path", "sni", "stamps", "tags", "token", "utf8_name", "wildcard_host",
 ]  # fmt: skip
 
-_LABELS = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?\Z")
-_DOTTED = re.compile(r"[0-9.]+\Z")
 _HEADER = re.compile(r"[A-Za-z0-9_-]+\Z")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _NOT_IN_A_HEADER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
-_COOKIE = re.compile(r"[^\x00-\x20\x7f()<>@,;:\\\"/?={}\[\]]+\Z")
+_COOKIE = re.compile(r"[!#-'*+.0-9A-Z^-z|~-]+\Z")
 _NAME = re.compile(r"[A-Za-z0-9._~\u0080-\U0010ffff-]*\Z")
 _TAG = re.compile(r"[\x20-\x2b\x2d-\x2e\x30-\x7e\u0080-\ud7ff\ue000-\U0010ffff]+\Z")
 _NO_UTF8 = re.compile(r"[\ud800-\udfff]")
@@ -31,59 +30,40 @@ SEGMENTS = [{"err": "must not have empty segments", "pattern": "//"}]
 """``match_none`` of paths."""
 
 
-def _ip(value: str) -> bool:
+def _address(value: str) -> Address | str:
+    """What a text says, or what is wrong with it."""
     try:
-        ip_address(value.strip("[]") if value.startswith("[") else value)
-    except ValueError:
-        return False
-    return True
-
-
-def split_port(value: str) -> tuple[str, str | None]:
-    """(host, port as text or None) of ``host``, ``host:port``, ``[v6]`` and ``[v6]:port``."""
-    if value.startswith("["):
-        name, bracket, rest = value.partition("]")
-        if bracket and (not rest or rest.startswith(":")):
-            return name + bracket, rest[1:] if rest else None
-        return value, None
-    if value.count(":") == 1:
-        name, _, port = value.partition(":")
-        return name, port
-    return value, None
-
-
-def hostname_error(value: str) -> str | None:
-    """What is wrong with a host name or address without a port."""
-    if value.startswith("[") or value.count(":") > 1:
-        return None if _ip(value) else f"invalid ipv6 address: {value}"
-    if _DOTTED.match(value) and value.count(".") == 3:
-        return None if _ip(value) else f"invalid ipv4 address: {value}"
-    return None if _LABELS.match(value) else f"invalid hostname: {value}"
+        return parse_address(value)
+    except ValueError as error:
+        return str(error)
 
 
 def host(value: str) -> str | None:
     """A name or address without a port."""
-    name, port = split_port(value)
-    if port is not None and port.isdigit() and hostname_error(name) is None:
-        return "must not have a port"
-    return None if hostname_error(value) is None else f"invalid value: {value}"
+    found = _address(value)
+    if isinstance(found, str):
+        return "must not have a port" if found == BAD_PORT else f"invalid value: {value}"
+    return None if found.port is None else "must not have a port"
 
 
 def host_with_optional_port(value: str) -> str | None:
     """A name or address, with a port or not."""
-    name, port = split_port(value)
-    if port is not None:
-        if not port.isdigit():
-            return f"invalid hostname: {value}"
-        if int(port) > 65535:
-            return "invalid port number"
-    return hostname_error(name)
+    found = _address(value)
+    return found if isinstance(found, str) else None
 
 
 def route_host(value: str) -> str | None:
     """A route's host: a star stands for a label."""
-    wrong = host_with_optional_port(value.replace("*", "abc"))
-    return wrong.replace("abc", "*") if wrong and "*" in value else wrong
+    return host_with_optional_port(value.replace("*", "abc"))
+
+
+def ip(value: str) -> str | None:
+    """An IPv4 or IPv6 address."""
+    try:
+        ip_address(value.strip("[]") if value.startswith("[") else value)
+    except ValueError:
+        return f"not an ip address: {value}"
+    return None
 
 
 def ip_or_cidr(value: str) -> str | None:
@@ -150,12 +130,19 @@ def cookie_name(value: str) -> str | None:
     )
 
 
+def utf8_error(value: str) -> str | None:
+    """Where a text is no UTF-8: a half of a surrogate pair is what is left of bytes that were none."""
+    wrong = _NO_UTF8.search(value)
+    if wrong is None:
+        return None
+    position = len(value[: wrong.start()].encode("utf-8", "surrogatepass")) + 1
+    return f"invalid utf-8 character sequence detected at position {position}"
+
+
 def utf8_name(value: str) -> str | None:
     """An entity's name: ASCII letters, digits and a few marks, or anything beyond ASCII."""
-    wrong = _NO_UTF8.search(value)
-    if wrong is not None:  # half a surrogate pair: what is left of bytes that were no UTF-8
-        position = len(value[: wrong.start()].encode()) + 1
-        return f"invalid utf-8 character sequence detected at position {position}"
+    if wrong := utf8_error(value):
+        return wrong
     if _NAME.match(value):
         return None
     return f"invalid value '{value}': the only accepted ascii characters are alphanumerics or ., -, _, and ~"
@@ -163,6 +150,8 @@ def utf8_name(value: str) -> str | None:
 
 def tag(value: str) -> str | None:
     """A label: printable ASCII without comma and slash, or UTF-8."""
+    if wrong := utf8_error(value):
+        return wrong
     if _TAG.match(value):
         return None
     return f"invalid tag '{value}': expected printable ascii (except `,` and `/`) or valid utf-8 sequences"
@@ -170,23 +159,24 @@ def tag(value: str) -> str | None:
 
 def sni(value: str) -> str | None:
     """A server name: no address, no port."""
-    name, port = split_port(value)
-    if _ip(name):
+    found = _address(value)
+    if isinstance(found, str):
+        return "must not have a port" if found == BAD_PORT else f"invalid value: {value}"
+    if found.kind != "name":
         return "must not be an IP"
-    if port is not None and _LABELS.match(name):
-        return "must not have a port"
-    return None if _LABELS.match(value) else f"invalid value: {value}"
+    return None if found.port is None else "must not have a port"
 
 
 def wildcard_host(value: str) -> str | None:
     """A server name with at most one star, first or last."""
-    if "*" not in value:
+    star = value.find("*")
+    if star < 0:
         return sni(value)
+    if star not in (0, len(value) - 1):
+        return "wildcard must be leftmost or rightmost character"
     if value.count("*") > 1:
         return "only one wildcard must be specified"
-    if value[0] != "*" and value[-1] != "*":
-        return "wildcard must be leftmost or rightmost character"
-    return None if value == "*" else sni(value.replace("*", "a"))
+    return sni(value.replace("*", "wildcard"))
 
 
 def _first_sentence(error: Exception) -> str:

@@ -79,7 +79,7 @@ class RequestTermination(Plugin):
 
 def _has(exchange: Exchange, name: str) -> bool:
     """Whether the request has a header or a query argument of this name."""
-    return exchange.get_header(name.lower().encode()) is not None or name in exchange.query_args()
+    return bool(exchange.get_headers(name.lower().encode())) or name in exchange.query_args()
 
 
 async def _echo_with_body(exchange: Exchange, status: int, message: str | None) -> Answer:

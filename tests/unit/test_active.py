@@ -12,22 +12,21 @@ from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
+from twisted.web.server import Site
 
-from kongtwist.core.balancer import Peer
-from kongtwist.core.exchange import Answer, Exchange
 from kongtwist.core.limits import Limits
-from kongtwist.core.plugin import Plugin
 from kongtwist.core.snapshot import Snapshot
 from kongtwist.protocols import upstream_exchange, upstream_pool
 from kongtwist.protocols.frames import encode_close
 from kongtwist.protocols.relay import RelayedStream
 from kongtwist.protocols.resolver import NameNotResolved
 from kongtwist.protocols.websocket import StreamServerFactory, accept_of
-from kongtwist.resources.tree import RouteTree
+from kongtwist.resources.gateway_resource import GatewayResource
 from kongtwist.resources.websocket_route import WebSocketRoute
 
-from .relay_kit import Client, Gateway, Upstream, plugin_row
-from .router_rows import route_row, service_row
+from .balanced_kit import Awkward, AwkwardBody, Balanced, SiteClient
+from .relay_kit import Client, Gateway, Upstream
 from .test_frames import frame
 
 if TYPE_CHECKING:
@@ -48,92 +47,6 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 BEGUN = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab"
 CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n"
 MASK = b"\x01\x02\x03\x04"
-
-
-class Awkward(Plugin):
-    """Fails, answers or waits where it is told to."""
-
-    name = "awkward"
-    priority = 10
-
-    def __init__(self) -> None:
-        self.fails_in = ""
-        self.waiting: Deferred[None] | None = None
-
-    def _maybe(self, phase: str) -> None:
-        if self.fails_in == phase:
-            raise ZeroDivisionError(phase)
-
-    def access(self, exchange: Exchange, conf: Any) -> Any:
-        self._maybe("access")
-        return self._later() if self.waiting is not None else None
-
-    async def _later(self) -> Answer | None:
-        assert self.waiting is not None
-        await self.waiting
-        return None
-
-    def header_filter(self, exchange: Exchange, conf: Any) -> None:
-        self._maybe("header_filter")
-
-    def log(self, exchange: Exchange, conf: Any) -> None:
-        self._maybe("log")
-
-
-class AwkwardBody(Awkward):
-    """The same with bodies."""
-
-    def body_filter(self, exchange: Exchange, conf: Any, chunk: bytes, last: bool) -> bytes:
-        self._maybe("body last" if last else "body piece")
-        return chunk
-
-
-class Balanced(Gateway):
-    """A gateway with one service on an upstream of two targets, chosen by least-connections.
-
-    Args:
-        plugin: runs on the service.
-        targets: hosts of the targets.
-        service: fields of the service.
-    """
-
-    def __init__(
-        self,
-        plugin: Plugin | None = None,
-        targets: tuple[str, ...] = ("127.0.0.1", "127.0.0.2"),
-        limits: Limits | None = None,
-        route: dict[str, Any] | None = None,
-        **service: Any,
-    ) -> None:
-        super().__init__(limits=limits)
-        row = {"id": "u", "name": "up", "created_at": 1, "algorithm": "least-connections", "slots": 1000,
-               "hash_on": "none", "hash_fallback": "none", "host_header": None, "client_certificate": None}  # fmt: skip
-        fields = {"host": "up", "port": 80, "retries": 1} | service
-        rows: dict[str, dict[str, Any]] = {
-            "services": {"s": service_row("s", **fields)},
-            "routes": {"r": route_row("r", "s", paths=["/st"], **(route or {}))},
-            "upstreams": {"u": row},
-            "targets": {
-                name: {"id": name, "target": f"{name}:80", "weight": 1, "upstream": {"id": "u"}, "created_at": at}
-                for at, name in enumerate(targets)
-            },
-            "plugins": {"p": plugin_row("awkward", service={"id": "s"})} if plugin is not None else {},
-        }
-        self.tree = self.factory.tree = RouteTree(self.relay, WebSocketRoute.maker(self.reactor))
-        self.plugins = {} if plugin is None else {"awkward": plugin}
-        self.tree.publish(Snapshot.build(rows, self.plugins))
-
-    @property
-    def peers(self) -> tuple[Peer, ...]:
-        snapshot = self.tree.snapshot
-        assert snapshot is not None
-        balancer = snapshot.routes["r"].balancer
-        assert balancer is not None
-        return balancer.peers
-
-    @property
-    def active(self) -> int:
-        return sum(peer.active for peer in self.peers)
 
 
 class ActiveTests(SynchronousTestCase):
@@ -502,6 +415,78 @@ class ActiveTests(SynchronousTestCase):
         upstream.answer(AGREED)
         client.wire.protocol.dataReceived(frame(1, b"hello", mask=MASK))
         self.assertTrue(upstream.wire.sent.endswith(frame(1, b"hello", mask=MASK)))
+
+    # -- in somebody else's site ---------------------------------------------------------------------------------------
+
+    def site_client(self, gateway: Balanced) -> SiteClient:
+        """A client of a twisted.web Site that mounts the gateway."""
+        root = Resource()
+        root.putChild(b"api", GatewayResource(gateway))
+        return SiteClient(gateway, Site(root, reactor=gateway.reactor))
+
+    def test_in_a_site(self) -> None:
+        """Answered, refused, left, cut, broken by us: through a Site the count is given back too."""
+        for then in (
+            "answered",
+            "refused",
+            "gone",
+            "gone in the answer",
+            "malformed",
+            "cut",
+            "fault",
+            "fault in the answer",
+            "silence",
+        ):
+            gateway = Balanced(retries=0)
+            gateway.automatic = False
+            client = self.site_client(gateway)
+            client.send(GET.replace(b"/st", b"/api/st"))
+            self.assertEqual(gateway.active, 1, then)
+            if then == "refused":
+                gateway.fail()
+            elif then == "gone":
+                client.wire.lose()
+            elif then == "fault":
+                with self.broken(upstream_exchange, "upstream_head"):
+                    gateway.accept()
+            elif then == "fault in the answer":
+                upstream = gateway.accept()
+                with self.broken(upstream_exchange.UpstreamExchange, "answered"):
+                    upstream.answer(OK)
+            elif then == "silence":
+                gateway.accept()
+                gateway.work(61)
+            else:
+                upstream = gateway.accept()
+                upstream.answer({"answered": OK, "malformed": b"zzz"}.get(then, BEGUN))
+                if then == "cut":
+                    upstream.wire.lose()
+                elif then == "gone in the answer":
+                    client.wire.lose()
+            self.check(gateway)
+            self.assertEqual(len(gateway.log.lines), 1, then)
+            self.assertTrue(client.wire.sent or client.wire.end, then)
+
+    def test_streams_in_a_site(self) -> None:
+        for then in ("client", "upstream", "drain", "splice"):
+            gateway = Balanced()
+            gateway.automatic = False
+            client = self.site_client(gateway)
+            client.send(UPGRADE.replace(b"/st", b"/api/st"))
+            upstream = gateway.accept()
+            if then == "splice":
+                with self.broken(RelayedStream, "splice"):
+                    upstream.answer(AGREED)
+            else:
+                upstream.answer(AGREED)
+                self.assertEqual((client.wire.sent[9:12], gateway.active), (b"101", 1))
+                if then == "drain":
+                    gateway.relay.drain()
+                    gateway.work(61)
+                else:
+                    (client if then == "client" else upstream).wire.lose()
+            self.check(gateway)
+            self.assertEqual(len(gateway.log.lines), 1, then)
 
     # -- many ----------------------------------------------------------------------------------------------------------
 

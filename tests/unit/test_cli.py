@@ -79,7 +79,7 @@ class CommandTests(SynchronousTestCase):
         self.assertRegex(
             err,
             rf"^{stamp}log_level has an invalid value: 'loud' \(debug, .*\)\n"
-            rf"{stamp}database has an invalid value: 'zz' \(sqlite, off, postgres, cassandra\)\n$",
+            rf"{stamp}database has an invalid value: 'zz' \(sqlite, off, postgres\)\n$",
         )
 
     def test_check_missing(self) -> None:

@@ -75,7 +75,7 @@ class BombTests(SynchronousTestCase):
         """Compiling takes no more than matching: what would is refused, in PCRE2's words, and quickly."""
         for text, words in (
             ("(" * 5000 + "a" + ")" * 5000, "regular expression is too large"),
-            ("(" * 3000 + "a" + ")" * 3000, "parentheses are too deeply nested (pattern offset: 101)"),
+            ("(" * 3000 + "a" + ")" * 3000, "parentheses are too deeply nested"),
             ("(?:a|" * 150 + "a" + ")" * 150, "parentheses are too deeply nested"),
             ("(?:" * 60 + "a" + "){1,2}" * 60, "regular expression is too large"),
             ("(?:" * 60 + "a" + ")+" * 60, "regular expression is too large"),

@@ -95,7 +95,7 @@ ODD_KEYS = (
     b"QUJDREVGR0g=", b"QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=", KEY[:-2], KEY[:-2] + b"AA", b"short",
     KEY.replace(b"z", b"-").replace(b"x", b"_"), b"dGhl!HNhbXBsZSBub25jZQ==", b"\xc3\xa9" * 12, b"\xff" * 24, b"a b", b"x" * 4000,
 )  # fmt: skip
-ODD_HOSTS = (b"Host: h:", b"Host: h:99999", b"Host: [::1]:80", b"Host: [::1]", b"Host: h_h.test")
+ODD_HOSTS = (b"Host: h:", b"Host: h:8", b"Host: [::1]:80", b"Host: [::1]", b"Host: h_h.test")
 ODD_VERSIONS = (
     b"", b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Version: 13\r\n", b"Sec-WebSocket-Version: 8\r\n",
     b"Sec-WebSocket-Version: 99\r\n", b"Sec-WebSocket-Version: x\r\n", b"Sec-WebSocket-Version:\r\n",
