@@ -26,6 +26,9 @@ __all__ = ["GatewayFactory", "GatewayResource"]
 
 _log = Logger(namespace="kongtwist.site")
 
+_TURN = 32
+"""Requests answered in one turn of the reactor before other connections have theirs."""
+
 
 class Serving(Protocol):
     """What is needed of a gateway (gateway.Gateway): its data path."""
@@ -52,6 +55,7 @@ class GatewayResource(Resource):
     def __init__(self, gateway: Serving) -> None:
         super().__init__()
         self.gateway = gateway
+        self._served = 0
 
     def render(self, request: Request) -> int:
         """Serve any method."""
@@ -64,6 +68,45 @@ class GatewayResource(Resource):
             request.write((error.message or "Bad request").encode() + b"\n")
             finish_in_time(relay, request)
             return NOT_DONE_YET
+        self._in_turn(exchange)
+        return NOT_DONE_YET
+
+    def _in_turn(self, exchange: SiteExchange) -> None:
+        """Serve a request when its client has taken the answers before it, and others have had their turn.
+
+        A Site gives us pipelined requests one after the other as fast as we answer, and as many as it has.
+        """
+        if not exchange.open:
+            return
+        later = self.gateway.relay.reactor.callLater
+        if exchange.behind:
+            exchange.when_taken(self._in_turn)
+        elif self._served >= _TURN:
+            later(0, self._in_turn, exchange)
+        else:
+            if not self._served:
+                later(0, self._begin_turn)
+            self._served += 1
+            self._serve(exchange)
+
+    def _begin_turn(self) -> None:
+        self._served = 0
+
+    def _serve(self, exchange: SiteExchange) -> None:
+        try:
+            self._judge(exchange)
+        except Exception:  # noqa: BLE001 - a fault of ours: the client gets an answer, the log the traceback
+            _log.failure("serving {method} {target} failed", method=exchange.method, target=exchange.target)
+            if exchange.begun:
+                exchange.abort()
+            else:
+                answer = Answer(500, None, None, "An unexpected error occurred", "error")
+                self.gateway.relay.send_answer(exchange, answer)
+
+    def _judge(self, exchange: SiteExchange) -> None:
+        """Refuse what a mount cannot serve; the rest is the routes' business."""
+        relay: Relay = self.gateway.relay
+        request: Any = exchange.request
         limit = relay.limits.client_max_body_size
         if getattr(request, "_encoder", None) is not None:
             request._encoder = None
@@ -74,19 +117,7 @@ class GatewayResource(Resource):
             answer = Answer(413, None, None, "Payload too large", "error")
             relay.send_answer(exchange, answer, upstream=True)
         else:
-            self._serve(exchange)
-        return NOT_DONE_YET
-
-    def _serve(self, exchange: SiteExchange) -> None:
-        try:
             self.gateway.tree.find(exchange).serve(exchange)
-        except Exception:  # noqa: BLE001 - a fault of ours: the client gets an answer, the log the traceback
-            _log.failure("serving {method} {target} failed", method=exchange.method, target=exchange.target)
-            if exchange.begun:
-                exchange.abort()
-            else:
-                answer = Answer(500, None, None, "An unexpected error occurred", "error")
-                self.gateway.relay.send_answer(exchange, answer)
 
 
 def _body_size(request: Request) -> int:

@@ -63,6 +63,7 @@ class SiteExchange(Exchange):
     __slots__ = (
         "_feeding",
         "_finishing",
+        "_go_on",
         "_left",
         "_producing",
         "_streaming",
@@ -105,6 +106,7 @@ class SiteExchange(Exchange):
         self.deadline = self.wake = inf
         self._left: int | None = None
         self._feeding = self._producing = self._streaming = False
+        self._go_on: Callable[[SiteExchange], None] | None = None
         self._finishing = request.notifyFinish().addErrback(self._gone)
 
     # -- the answer ----------------------------------------------------------------------------------------------------
@@ -129,10 +131,15 @@ class SiteExchange(Exchange):
         if length is not None:
             request.responseHeaders.setRawHeaders(b"content-length", [b"%d" % length])
             self._left = None if self.method == b"HEAD" or status in (204, 304) else length
-        request.registerProducer(self, True)
-        self._streaming = True
+        self._stream()
         if length != 0 or self.method == b"HEAD":
             request.write(b"")  # the head leaves now; an event stream's first event may be hours away
+
+    def _stream(self) -> None:
+        """Be told when the client reads slower than it is written to."""
+        if not self._streaming:
+            self._streaming = True
+            self.request.registerProducer(self, True)
 
     def write(self, data: bytes) -> None:
         if self.open and data:
@@ -180,13 +187,25 @@ class SiteExchange(Exchange):
         if not self.begun:
             self.status = 499
         sink, self.answer_sink = self.answer_sink, None
-        self.body_sink = None
+        self.body_sink = self._go_on = None
         steps: list[Callable[[], object]] = [self._unwatch]
         if sink is not None:
             steps.append(partial(sink.client_gone, "the client closed the connection"))
         run_steps(*steps, partial(self.relay.finished, self))
 
     # -- backpressure (IPushProducer, called by the Site's channel) ----------------------------------------------------
+
+    @property
+    def behind(self) -> bool:
+        """The client has not taken the answers before this one. (A Site goes on with pipelined requests all the same;
+        that it knows is private to Twisted, pinned by tests/live/test_embedding.py.)"""
+        return bool(getattr(self.request.channel, "_waitingForTransport", False))
+
+    def when_taken(self, go_on: Callable[[SiteExchange], None]) -> None:
+        """Call ``go_on`` when the client has taken the answers before this one; if it goes instead, never."""
+        self._go_on = go_on
+        self._stream()
+        self.pauseProducing()
 
     def pauseProducing(self) -> None:
         """The client reads slower than it is fed. Its channel reads nothing from it either, meanwhile."""
@@ -205,7 +224,10 @@ class SiteExchange(Exchange):
         if is_ending(self.request.transport):
             self._cut()  # its TLS has ended: nothing reaches it any more
             return
-        if self.answer_sink is not None:
+        go_on, self._go_on = self._go_on, None
+        if go_on is not None:
+            go_on(self)
+        elif self.answer_sink is not None:
             self.answer_sink.resume_answer()
 
     def stopProducing(self) -> None:
@@ -288,6 +310,9 @@ class SiteExchange(Exchange):
         transport = channel.transport
         self.open = False
         channel.setTimeout(None)
+        if self._streaming:
+            self._streaming = False
+            self.request.unregisterProducer()
         transport.unregisterProducer()
         transport.resumeProducing()
         early = b"".join(channel._dataBuffer)  # private to Twisted, pinned by tests/live/test_embedding.py

@@ -11,6 +11,7 @@ import time
 
 from websockets.sync.client import connect
 
+from tests.live.ends_kit import RawUpstream, read_head
 from tests.live.support import PATIENCE, ROOT, EventStream, LiveTestCase, free_port, request, wait_until
 
 HOST = """
@@ -195,6 +196,65 @@ class EmbeddingTests(LiveTestCase):
             return False
 
         wait_until(told, "the upstream being told")
+
+    def test_pipelined_answers(self) -> None:
+        """Many requests at once are answered in order. Answers that the client does not take are not made in advance: a
+        Site itself would go on with what is pipelined."""
+        body = b"x" * 30_000
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: 30000\r\n\r\n" + body
+
+        def serve(sock: socket.socket) -> None:
+            while read_head(sock):
+                sock.sendall(answer)
+
+        upstream = RawUpstream(serve)
+        self.addCleanup(upstream.close)
+        self.route("admin1", "/up", f"http://127.0.0.1:{upstream.port}")
+
+        def most() -> int:
+            with open(f"/proc/{self.host.pid}/status", encoding="ascii") as file:
+                return next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
+
+        many, before = 1500, most()
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            client.settimeout(PATIENCE)
+            client.connect(("127.0.0.1", self.site))
+            client.sendall(b"GET /api/up HTTP/1.1\r\nHost: x\r\n\r\n" * many)
+            for _ in range(30):  # while nothing is read
+                time.sleep(0.1)
+                self.assertEqual(request(self.site, "GET", "/").body, b"own page")
+            with client.makefile("rb") as answers:
+                for number in range(many):
+                    self.assertEqual(answers.readline(), b"HTTP/1.1 200 OK\r\n", number)
+                    while answers.readline() != b"\r\n":
+                        pass
+                    self.assertEqual(answers.read(30_000), body)
+        self.assertLess(most() - before, 15_000, "kilobytes more than before")
+
+    def test_turns(self) -> None:
+        """Requests that need no upstream are answered in order, too, however many come at once; a WebSocket may be the
+        last of them."""
+        self.route("admin1", "/ws", f"http://127.0.0.1:{self.upstream('websocket')}")
+        many = 300
+        with socket.create_connection(("127.0.0.1", self.site), PATIENCE) as client:
+            client.sendall(
+                b"".join(b"GET /api/%d HTTP/1.1\r\nHost: x\r\n\r\n" % n for n in range(many))
+                + b"GET /api/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\x81\x82\0\0\0\0hi"
+            )
+            with client.makefile("rb") as answers:
+                for number in range(many):
+                    self.assertEqual(answers.readline(), b"HTTP/1.1 404 Not Found\r\n", number)
+                    head = b""
+                    while not head.endswith(b"\r\n\r\n"):
+                        head += answers.readline()
+                    length = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
+                    answers.read(int(length.partition(b":")[2]))
+                self.assertEqual(answers.readline()[:12], b"HTTP/1.1 101")
+                while answers.readline() != b"\r\n":
+                    pass
+                self.assertEqual(answers.read(4), b"\x81\x02hi")
 
     def test_heads_are_judged_alike(self) -> None:
         """What our own port refuses is refused in a Site, too, and never reaches an upstream."""

@@ -147,6 +147,14 @@ class EndsTestCase(LiveTestCase):
             Door("GatewayFactory TLS", own_tls, True, None),
         ]
 
+    def sockets(self) -> int:
+        """Sockets that the embedding program has open."""
+        folder, found = f"/proc/{self.host.pid}/fd", 0
+        for fd in os.listdir(folder):
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                found += "socket" in os.readlink(f"{folder}/{fd}")
+        return found
+
     def measure(self) -> Door:
         """nginx before the same upstream, configured as Kong configures it."""
         headers = "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;"
@@ -215,12 +223,9 @@ class ResetTests(EndsTestCase):
         doors = self.embedded()
         self.attack_all(doors)
         self.assertNotIn("Traceback", self.host.output())
-        sockets = f"/proc/{self.host.pid}/fd"
-
-        def left() -> int:
-            return sum("socket" in os.readlink(f"{sockets}/{fd}") for fd in os.listdir(sockets))
-
-        wait_until(lambda: left() <= 6, f"{left()} sockets left")  # four listeners, and the reactor's own
+        wait_until(
+            lambda: self.sockets() <= 6, f"{self.sockets()} sockets left"
+        )  # four listeners, and the reactor's own
 
 
 class WebSocketEndTests(EndsTestCase):
@@ -326,6 +331,23 @@ class TLSEndTests(EndsTestCase):
                     client.notify()
                 self.nothing_left(door, before)
         self.no_faults(gateway)
+
+    def test_more_than_the_last_request(self) -> None:
+        """A client that asks for the end of the connection, sends much more and goes without taking its answer: a Site
+        stops reading and waits for a close_notify that it then cannot see."""
+        embedded = self.embedded()
+        before = self.sockets()
+        for door in embedded:
+            for path in (b"/up/idle", b"/up/nothing%zz"):
+                for pause in (0.0, 0.02, 0.1):
+                    sock = door.connect()
+                    with contextlib.suppress(OSError):
+                        sock.sendall(b"GET " + path + HOST + b"Connection: close\r\n\r\n")
+                        for _ in range(5):
+                            time.sleep(pause)
+                            sock.sendall(b"x" * 20_000)
+                    sock.close()
+        wait_until(lambda: self.sockets() <= before, f"{self.sockets() - before} sockets left")
 
     def test_pooled_upstream(self) -> None:
         """An idle upstream connection whose time is over ends though the upstream never answers close_notify."""

@@ -236,6 +236,19 @@ class Stage:
 
     def look(self) -> dict[int, Seen]:
         """What each of them holds now."""
+        for _ in range(10):
+            seen = self._look()
+            errors = [
+                f"process {pid} cannot say what it holds: {each['error']}"
+                for pid, each in seen.items()
+                if "error" in each
+            ]
+            if not errors:
+                return seen
+            time.sleep(0.1)  # the signal came in the middle of a change of what is looked at
+        raise AssertionError("; ".join(errors))
+
+    def _look(self) -> dict[int, Seen]:
         pids = self.pids()
         for pid in pids:
             path = os.path.join(self.looks, f"{pid}.json")
@@ -248,8 +261,6 @@ class Stage:
             wait_until(lambda path=path: os.path.exists(path), f"what process {pid} holds")  # type: ignore[misc]
             with open(path, encoding="utf-8") as file:
                 seen[pid] = json.load(file)
-            if "error" in seen[pid]:
-                raise AssertionError(f"process {pid} cannot say what it holds: {seen[pid]['error']}")
         return seen
 
     def quiet(self) -> dict[int, Seen]:

@@ -89,7 +89,15 @@ def draw(seed: str, number: int, doors: tuple[str, ...], kinds: tuple[str, ...] 
     made.window = random.choice((None, None, 4096, 16384))
     made.old = random.random() < 0.2
     made.steps = KINDS[kind](random)
+    if made.door.startswith("site"):
+        # A Site answers without end on one connection; what is pipelined here must not be minutes of work.
+        made.steps = [(step[0], step[1][:100_000], *step[2:]) if _floods(step) else step for step in made.steps]
     return made
+
+
+def _floods(step: Step) -> bool:
+    """Whether requests are pipelined by the thousand."""
+    return step[0] == "send" and bool(step[1].count(b" HTTP/1.", 0, 100_000) > 100)
 
 
 # -- requests ----------------------------------------------------------------------------------------------------------
