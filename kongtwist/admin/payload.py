@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 
 from ..entities import Entity
 from ..entities.forms import TooManyArguments, decode_form
+from ..entities.json_text import check_nesting, parse_json
 from ..entities.schema import Row
 from .web import Call, Reply
 
@@ -81,7 +82,7 @@ def _value(raw: bytes) -> Any:
         ValueError, RecursionError: it is no such text.
     """
     text = raw.decode("utf-8")
-    found = json.loads(text, parse_float=_finite, parse_constant=_finite)
+    found = parse_json(text, parse_float=_finite, parse_constant=_finite)
     if "\\ud" in text or "\\uD" in text:
         json.dumps(found, ensure_ascii=False).encode("utf-8")  # half a surrogate pair cannot be encoded
     return found
@@ -110,7 +111,9 @@ def _pairs(raw: bytes) -> list[tuple[str, str | None]]:
 def _typed(pairs: list[tuple[str, str | None]], entity: Entity | None, stored: Row | None) -> dict[str, Any]:
     if entity is None:
         return dict(pairs)
-    return decode_form(pairs, entity, stored=stored)
+    found = decode_form(pairs, entity, stored=stored)
+    check_nesting(found)
+    return found
 
 
 def _multipart(kind: str, raw: bytes, entity: Entity | None, stored: Row | None) -> dict[str, Any]:

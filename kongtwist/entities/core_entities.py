@@ -58,7 +58,8 @@ def _expand_url(value: str | None) -> Row:
     parts = urlsplit(value)
     text = parts.netloc.rpartition("@")[2]
     name, _, digits = text.rpartition(":") if not text.endswith("]") and ":" in text else (text, "", "")
-    port = int(digits) if digits.isdigit() else None
+    # Ten digits are out of range already; Python does not read thousands.
+    port = int(digits.lstrip("0")[:10] or "0") if digits.isascii() and digits.isdigit() else None
     name = name.strip("[]")  # the host of an IPv6 url is stored without brackets
     protocol = parts.scheme or {80: "http", 443: "https"}.get(port or 0, "http")
     found: Row = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from . import typedefs as rule
 from .checks import AtLeastOneOf, Custom, MutuallyExclusive
 from .entity import Entity
 from .errors import ErrorTree
+from .json_text import parse_json
 from .references import is_reference
 from .schema import Foreign, Record, Row, String, Uuid
 
@@ -144,8 +144,8 @@ def jwk_error(text: str, kid: str | None) -> str | None:
     from cryptography.exceptions import UnsupportedAlgorithm
 
     try:
-        jwk = json.loads(text)
-    except (ValueError, RecursionError):
+        jwk = parse_json(text)
+    except ValueError:
         jwk = None
     if not isinstance(jwk, dict):
         return "could not json decode jwk string"

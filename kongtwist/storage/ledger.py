@@ -16,6 +16,7 @@ from typing import Any
 
 from ..core.storage import Change, Dataset, Page
 from ..entities import Entity, EntityError
+from ..entities.json_text import parse_json
 from ..entities.schema import Row
 
 __all__ = ["Ledger"]
@@ -296,7 +297,7 @@ def _offset_id(offset: str) -> str:
     except (BadBase64, ValueError):
         raise EntityError.invalid_offset(offset, "bad base64 encoding") from None
     try:
-        (key,) = json.loads(text)
+        (key,) = parse_json(text)
     except (ValueError, TypeError):
         raise EntityError.invalid_offset(offset, "bad json encoding") from None
     if not isinstance(key, str) or len(key) != 36:
