@@ -182,7 +182,7 @@ class Entity:
         ttl = given.pop("ttl")
         if ttl is None:
             return given, 0
-        if isinstance(ttl, bool) or not isinstance(ttl, int | float) or ttl != int(ttl) or not 0 <= ttl <= 100_000_000:
+        if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 0 <= ttl <= 100_000_000 or ttl != int(ttl):
             raise EntityError.invalid_options({"ttl": "must be an integer between 0 and 100000000"})
         return given, int(ttl)
 
