@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from . import typedefs as rule
 from .checks import AtLeastOneOf, Conditional, ConditionalAtLeastOneOf
 from .entity import Entity, Shorthand, Subschema
+from .route_limits import compared, pairs_check
 from .schema import (
     Array,
     Boolean,
@@ -152,7 +153,7 @@ def _address_records() -> Set:
         entity_checks=[AtLeastOneOf("ip", "port")],
     )
     del address.attrs["required"]  # an element is always there: /schemas does not say so
-    return Set(address, text="Addresses of TCP streams; null for HTTP.")
+    return Set(address, checks=(compared,), text="Addresses of TCP streams; null for HTTP.")
 
 
 def _headers(**attrs: Any) -> Map:
@@ -164,7 +165,7 @@ def _headers(**attrs: Any) -> Map:
     ]
     return Map(
         String(match_none=no_host, checks=(rule.header_name,)), Array(String()),
-        text="Header names and the values that match; ~*: a regular expression.", **attrs,
+        checks=(compared,), text="Header names and the values that match; ~*: a regular expression.", **attrs,
     )  # fmt: skip
 
 
@@ -199,10 +200,10 @@ def _route_fields() -> dict[str, Field]:
         "response_buffering": Boolean(required=True, default=True, text="Kong's response buffering; bodies are streamed here."),
         "tags": rule.tags(),
         "service": Foreign("services", text="Where requests go; null: plugins answer."),
-        "snis": Set(String(checks=(rule.sni,)), text="TLS server names that match."),
+        "snis": Set(String(checks=(rule.sni,)), checks=(compared,), text="TLS server names that match."),
         "sources": _address_records(),
         "destinations": _address_records(),
-        "methods": Set(String(match="^%u+$"), text="Methods that match, upper case; null: all."),
+        "methods": Set(String(match="^%u+$"), checks=(compared,), text="Methods that match, upper case; null: all."),
         "hosts": Array(
             String(
                 match_all=[{"err": "invalid wildcard: must have at most one wildcard", "pattern": "^[^*]*%*?[^*]*$"}],
@@ -212,14 +213,14 @@ def _route_fields() -> dict[str, Field]:
                 },
                 checks=(rule.route_host,),
             ),
-            text="Hosts that match, a star first or last; null: all.",
+            checks=(compared,), text="Hosts that match, a star first or last; null: all.",
         ),
         "paths": Array(
             String(
                 match_any={"err": "should start with: / (fixed path) or ~/ (regex path)", "patterns": ["^/", "^~/"]},
                 match_none=rule.SEGMENTS, checks=(rule.router_path,),
             ),
-            text="Path prefixes that match, or ~ and a regular expression; null: all.",
+            checks=(compared,), text="Path prefixes that match, or ~ and a regular expression; null: all.",
         ),
         "headers": _headers(),
         "regex_priority": Integer(default=0, text="Order among regular expressions, the highest first."),
@@ -314,7 +315,8 @@ ROUTES = Entity(
                 "then_err": "'snis' can only be set when 'protocols' is 'grpcs', 'https', 'tls' or 'tls_passthrough'",
             },
             "'snis' can only be set when 'protocols' is 'grpcs', 'https', 'tls' or 'tls_passthrough'",
-        )
+        ),
+        pairs_check,
     ],
 )
 
