@@ -210,6 +210,7 @@ class _Reading(ProcessProtocol):
         self._scanned = 0
         self._complaint = b""
         self._failed: Exception | None = None
+        self._refused: dict[str, Any] | None = None
         self._result: bool | None = None
 
     def connectionMade(self) -> None:
@@ -224,15 +225,19 @@ class _Reading(ProcessProtocol):
             line = bytes(self._buffer[:end])
             del self._buffer[: end + 1]
             self._scanned = 0
-            self._line(json.loads(line))
+            self._line(line)
         self._scanned = len(self._buffer)
 
-    def _line(self, said: Any) -> None:
+    def _line(self, line: bytes) -> None:
+        if self._refused is not None:  # the answer, which nobody here reads
+            self._failed = Refused(self._refused["refused"], line, self._refused["message"])
+            return
+        said = json.loads(line)
         if isinstance(said, list):
             for _ in self._wanted.take(Declared(*each) for each in said):
                 pass
         elif "refused" in said:
-            self._failed = Refused(*said["refused"])
+            self._refused = said
         else:
             self._result = said["as_text"]
 
