@@ -119,6 +119,7 @@ class DataPlane:
             hostname=socket.gethostname(),
             worker_pid=os.getpid(),
             body_limit=conf.client_body_buffer_size,
+            shown=self.access_log.shown,
         )
         self.relay = Relay(
             reactor,

@@ -242,7 +242,7 @@ class Router:
             for what in request.given_up:
                 if what not in self._reported:
                     self._reported.add(what)
-                    exchange.gateway.report(f"{what} took too long on a request and was taken not to match")
+                    exchange.report(f"{what} took too long on a request and was taken not to match")
         return match
 
     def _decide(self, request: Request) -> Match | None:

@@ -138,6 +138,10 @@ class AccessLog:
         if self._mask.hide(names):
             self._values.clear()
 
+    def shown(self, target: bytes) -> bytes:
+        """A request target as it stands in the log: credentials masked, escaped."""
+        return escape(self._mask.target(target))
+
     def log(self, exchange: Exchange) -> None:
         """Write the line of a request that is over. A client that left before the head of the answer has 499."""
         if not self.enabled:

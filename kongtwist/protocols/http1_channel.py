@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..core.counters import ACCEPTED, ACTIVE, HANDLED, READING, REQUESTS, WAITING, WRITING
+from ..core.error_lines import error_line, request_line, seconds_text
 from ..core.exchange import Answer
 from ..core.head import HeaderBlock, HeadError, check_request, parse_request_line
 from ..core.head_limits import check_beginning, check_size
@@ -253,6 +254,7 @@ class HTTP1Channel(RequestBodies):
         why = b"The plain HTTP request was sent to HTTPS port"
         request_id = relay.next_id()
         answer, size = relay.refusal(HeadError(400, None, why.decode(), why), request_id, None, None)
+        self._log_refused("client sent plain HTTP request to HTTPS port", b"", request_id)
         relay.access_log.log_refused(self.peer_ip, b"", 400, size, request_id)
         return answer
 
@@ -264,7 +266,7 @@ class HTTP1Channel(RequestBodies):
         accept, kind = _ACCEPT(lines), _CONTENT_TYPE(lines)
         request_id = relay.next_id()
         answer, size = relay.refusal(error, request_id, accept and accept[1], kind and kind[1])
-        _log.debug("{peer}: {why}", peer=self.peer_ip, why=str(error))
+        self._log_refused(f"client sent a malformed request: {error}", line[:1024], request_id)
         relay.access_log.log_refused(self.peer_ip, line[:1024], error.status, size, request_id)
         self.send(answer)
         self._close(linger=True)
@@ -295,7 +297,7 @@ class HTTP1Channel(RequestBodies):
         try:
             self.tree.find(exchange).serve(exchange)
         except Exception:  # noqa: BLE001 - a fault of ours: the client gets an answer, the log the traceback
-            _log.failure("serving {method} {target} failed", method=exchange.method, target=exchange.target)
+            _log.failure("{line}", line=request_line(exchange, "serving failed"))
             if exchange.begun:
                 exchange.abort()
             else:
@@ -442,15 +444,17 @@ class HTTP1Channel(RequestBodies):
 
     def expire(self, now: float) -> None:
         """The deadline has passed."""
-        exchange = self.exchange
+        exchange, limits = self.exchange, self.relay.limits
         if self._blocked:
             held = unsent(self.transport)
             if held < self._unsent:  # slow, but reading
                 self._unsent = held
-                self._within(self.relay.limits.send_timeout)
+                self._within(limits.send_timeout)
             else:
+                self._log_timeout("while it was sent the answer", limits.send_timeout)
                 self.cut()
         elif exchange is not None and self._state == BODY:
+            self._log_timeout("while its request body was read", limits.client_body_timeout)
             if exchange.begun:
                 exchange.abort()
                 return
@@ -461,9 +465,26 @@ class HTTP1Channel(RequestBodies):
             self.relay.send_answer(exchange, Answer(408, None, None, "Request timeout", "error"), upstream=True)
         elif exchange is None:
             if self._cell == READING:
-                line = self._partial.partition(b"\r\n")[0][:1024]
-                self.relay.access_log.log_refused(self.peer_ip, line, 408, 0, self.relay.next_id())
+                line, request_id = self._partial.partition(b"\r\n")[0][:1024], self.relay.next_id()
+                what = f"client timed out while its request head was read: {seconds_text(limits.head_timeout)}"
+                self._log_refused(what, line, request_id)
+                self.relay.access_log.log_refused(self.peer_ip, line, 408, 0, request_id)
             self._close(linger=False)
+
+    def _log_timeout(self, doing: str, seconds: float) -> None:
+        """A client kept its request waiting. Not for the operator to mend: level info, as nginx's."""
+        what = f"client timed out {doing}: nothing for {seconds_text(seconds)}"
+        exchange = self.exchange
+        if exchange is None:
+            _log.info("{line}", line=error_line(what, client=self.peer_ip))
+        else:
+            _log.info("{line}", line=request_line(exchange, what))
+
+    def _log_refused(self, what: str, start_line: bytes, request_id: bytes) -> None:
+        """As `_log_timeout`, where there is no request: its head is not there or is none."""
+        shown = self.relay.facilities.shown(start_line)
+        facts = {"client": self.peer_ip, "request": shown.decode("latin-1"), "request_id": request_id.decode()}
+        _log.info("{line}", line=error_line(what, **facts))
 
     def drain(self) -> None:
         """The gateway stops: close unless a request is being served."""

@@ -21,7 +21,6 @@ from service_identity import CertificateError, VerificationError
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer
 from twisted.internet.protocol import Protocol
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
     from .upstream_pool import Pool
 
 __all__ = ["ResponseHead", "UpstreamConnection", "UpstreamUser"]
-
-_log = Logger(namespace="kongtwist.proxy")
 
 HEAD, LENGTH, CHUNKED, UNTIL_CLOSE, DETACHED, CLOSED = range(6)
 
@@ -98,7 +95,7 @@ class UpstreamUser(Interface):
     def broken(self, why: str, *, timeout: bool = False, unread: bool = False) -> None:
         """The connection was lost, or what came is no HTTP, before the answer's end. ``unread``: not one byte came."""
 
-    def fault(self) -> None:
+    def fault(self, failure: Failure | None = None) -> None:
         """Our own code failed while it handled what came; the connection is cut. The client must not wait on."""
 
     def request_blocked(self) -> None:
@@ -196,9 +193,9 @@ class UpstreamConnection(Protocol):
         except (HeadError, FramingError) as error:
             self._fail(str(error))
         except Exception:  # noqa: BLE001 - a fault of ours must not leave the client waiting for ever
-            _log.failure("relaying an answer failed")
+            failure = Failure()
             self.abort()
-            user.fault()
+            user.fault(failure)
         else:
             if self.user is not None and not self._paused:
                 self.expect(self.user.read_timeout)

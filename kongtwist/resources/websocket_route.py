@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
+from ..core.error_lines import request_line
 from ..core.exchange import Answer, Exchange
 from ..core.head import HeaderBlock, parse_request_block, parse_response_block
 from ..core.headers import apply_changes
 from ..protocols.relay import RelayedStream
 from ..protocols.sending import sender
+from ..protocols.upstream_errors import where
 from ..protocols.upstream_exchange import UpstreamExchange
 from ..protocols.websocket import BadUpgrade, StreamServerFactory, check_answer
 from .route import HTTPRoute
@@ -107,7 +109,12 @@ class WebSocketRoute(HTTPRoute):
         stream.splice(client, from_client, upstream, from_upstream)
 
     def _refuse(self, exchange: Exchange, connection: UpstreamConnection, peer: Peer | None, why: str) -> None:
-        _log.warn("upstream of {route} answered a WebSocket handshake wrongly: {why}", route=self.route.id, why=why)
+        line = request_line(
+            exchange,
+            f"the upstream answered a WebSocket handshake wrongly: {why}",
+            upstream=where(self.route, peer, connection.pool),
+        )
+        _log.error("{line}", line=line)
         connection.abort()
         _let_go(peer)
         message = "An invalid response was received from the upstream server"
@@ -134,9 +141,21 @@ class _Ending:
         exchange.response_fields = parse_response_block(self._response)
         exchange.bytes_in = stream.bytes_in
         exchange.bytes_out = stream.bytes_out
-        _log.debug("WebSocket {id} ended: {why}", id=stream.id, why=stream.why)
+        self._log_end(stream)
         _let_go(self._peer)
         exchange.released()
+
+    def _log_end(self, stream: RelayedStream) -> None:
+        fault = stream.fault
+        if fault is None:
+            _log.debug("WebSocket {id} ended: {why}", id=stream.id, why=stream.why)
+            return
+        exchange = self._exchange
+        line = request_line(exchange, fault.what, fault.remedy, upstream=where(exchange.route, self._peer, None))
+        if fault.by_client:
+            _log.info("{line}", line=line)
+        else:
+            _log.error("{line}", line=line)
 
 
 def _let_go(peer: Peer | None) -> None:
