@@ -314,9 +314,7 @@ def _launch(conf: Conf, options: argparse.Namespace) -> None:
     """Start twistd. It goes to the background once the node has opened its sockets; with nginx_daemon = off it takes
     this process over and stays."""
     words = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
-    words += ["--pidfile=", "--logger", "kongtwist.tap.no_log"]
-    if not conf.nginx_daemon:
-        words.append("--nodaemon")
+    words += ["--pidfile=", *(["--logger", "kongtwist.tap.no_log"] if conf.nginx_daemon else ["--nodaemon"])]
     words += ["kongtwist", "--prefix", conf.prefix]
     if conf.source:
         words += ["--conf", os.path.abspath(conf.source)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from twisted.application.service import MultiService
@@ -26,7 +26,6 @@ from .core.snapshot import Snapshot
 from .databases import storage_for
 from .dataplane import DataPlane, Faults
 from .declaring import Declaring
-from .demo import Demo
 from .entities import registry
 from .entities.vault_entity import ENV_VAULT, environment_vault
 from .listeners import DescriptorRoom, Opened, raise_descriptor_limit
@@ -40,6 +39,9 @@ from .resources.tree import RouteTree
 from .running import Running
 from .storage.base import BaseStorage, StorageError
 from .storage.memory import MemoryStorage
+
+if TYPE_CHECKING:
+    from .demo import Demo
 
 __all__ = ["Gateway"]
 
@@ -117,7 +119,11 @@ class Gateway(MultiService):
     # -- making --------------------------------------------------------------------------------------------------------
 
     def _make_demo(self) -> Demo:
-        demo = Demo(self._reactor, self.registry, self._reached("proxy_listen"), self._reached("admin_listen"))
+        from .demo import Demo  # its servers are loaded only where they are wanted
+
+        proxy, admin = self._reached("proxy_listen"), self._reached("admin_listen")
+        kept = self.conf.path("demo_ports.json") if self._sockets else None
+        demo = Demo(self._reactor, self.registry, proxy, admin, kept)
         demo.setServiceParent(self)
         return demo
 
@@ -133,7 +139,7 @@ class Gateway(MultiService):
             self._reactor,
             counters,
             sockets_of(self._sockets, self.conf.nginx_worker_processes),
-            lambda: begin_message(self.conf, self.node_id, self._sockets),
+            lambda: begin_message(self.conf, self.node_id, self._sockets, self.node.console),
             lambda: self.snapshot,
             self._fatal,
         )

@@ -306,12 +306,14 @@ class Workers:
             self._spawn(worker.row)
 
 
-def begin_message(conf: Conf, node_id: str, opened: Sequence[Opened]) -> Message:
-    """The message that a worker begins with: the configuration as it was read here, and what it listens on."""
+def begin_message(conf: Conf, node_id: str, opened: Sequence[Opened], console: bool = False) -> Message:
+    """The message that a worker begins with: the configuration as it was read here, what it listens on, and whether it
+    shows its log's lines on standard output."""
     return {
         "type": "begin",
         **_conf_fields(conf),
         "node_id": node_id,
+        "console": console,
         "listeners": [conf.proxy_listen.index(each.listen) for each in opened if each.name == "proxy_listen"],
     }
 

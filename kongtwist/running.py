@@ -89,12 +89,14 @@ class Running:
 
     Attributes:
         error_log: the log whose level may be changed; None where the log is an embedder's.
+        console: the node's lines are shown on standard output too, and its workers' with them.
         draining: whether a monitor was told, or the node itself found, that no more traffic should come.
     """
 
     def __init__(self, gateway: Gateway, reactor: Any) -> None:
         self._gateway, self._reactor = gateway, reactor
         self.error_log: ErrorLog | None = None
+        self.console = False
         self.draining = False
         self.log_level = LogLevel(reactor, gateway.conf.log_level, self._put_level)
         if gateway.workers is not None:

@@ -9,18 +9,20 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.logger import LogEvent, Logger, globalLogBeginner, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, Logger, globalLogBeginner, globalLogPublisher
 from twisted.python import usage
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from . import KONG_VERSION, VERSION
 from .conf import Conf, ConfError, differences, load, reloaded
 from .listeners import Opened, open_listeners, raise_descriptor_limit
+from .observability.console import Console, console_for
 from .observability.logs import ErrorLog, notice
 from .plugin_loader import PluginLoadError
 from .prefix import Prefix
@@ -61,14 +63,24 @@ def makeService(options: Options) -> IService:
 
     try:
         conf_file = os.path.abspath(options["conf"]) if options["conf"] else None
-        return _make_node(reactor, conf_file, options["prefix"], bool(options["demo"]))
+        node = _make_node(reactor, conf_file, options["prefix"], bool(options["demo"]))
     except (ConfError, PluginLoadError) as error:
         raise SystemExit(f"kongtwist: {error}") from None
+    twistd = getattr(options, "parent", None) or {}
+    if twistd.get("nodaemon") and not twistd.get("syslog") and twistd.get("logfile") in (None, "", "-"):
+        node.show(console_for(node.error_log, os.environ))
+    return node
 
 
-def no_log() -> Callable[[LogEvent], None]:
+def no_log() -> ILogObserver:
     """A log observer that keeps nothing, for ``twistd --logger``: the node's own log has everything."""
-    return lambda event: None
+    return _NoLog()
+
+
+@implementer(ILogObserver)
+class _NoLog:
+    def __call__(self, event: LogEvent) -> None:
+        """Keep nothing."""
 
 
 def _make_node(reactor: Any, conf_file: str | None, prefix_option: str | None, demo: bool) -> NodeService:
@@ -157,6 +169,7 @@ class NodeService(Service):
         self.error_log = error_log
         self._overrides = overrides
         self._forced: Deferred[None] = Deferred()
+        self._observer: ILogObserver | None = None
         self._failed = self._forcing = False
         self._starter = int(os.environ.pop(READY_FD, "-1"))
         self._duties = SignalDuties(
@@ -165,6 +178,21 @@ class NodeService(Service):
         self.setName("kongtwist")
 
     # -- life --------------------------------------------------------------------------------------------------------
+
+    def show(self, console: Console | None) -> None:
+        """Show what happens in the foreground on this console, in place of twistd's own log.
+
+        Args:
+            console: it; None where the error log goes to standard output already.
+        """
+        self.gateway.node.console = console is not None
+        self._observer = console or no_log()
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Called by twistd with the application; its log observer is the one twistd takes (twisted.application.app)."""
+        if self._observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._observer)
+        super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:
         """Called in the process that stays, with its first privileges."""

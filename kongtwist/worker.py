@@ -27,6 +27,7 @@ from .conf_kinds import ConfError
 from .core.storage import Change
 from .dataplane import DataPlane
 from .node import COUNTERS_FD, FIRST_SOCKET_FD, LINK_FD
+from .observability.console import console_for
 from .observability.counters import SharedCounters
 from .observability.logs import ErrorLog
 from .plugin_loader import PluginLoadError, load_plugins
@@ -52,7 +53,7 @@ class Worker:
         reactor: Any,
         exit: Callable[[int], None],
         make_plane: Callable[[Any, Conf, Message], tuple[DataPlane, dict[str, Any]]] | None = None,
-        start_logging: Callable[[Conf], ErrorLog] | None = None,
+        start_logging: Callable[[Conf, bool], ErrorLog] | None = None,
     ) -> None:
         self._reactor = reactor
         self._leave = exit
@@ -123,7 +124,7 @@ class Worker:
     def _on_begin(self, message: Message) -> None:
         self._conf = Conf(message["given"], message["source"])
         self._listeners = message["listeners"]
-        self._error_log = self._start_logging(self._conf)
+        self._error_log = self._start_logging(self._conf, message["console"])
         self._plane, self._plugins = self._make_plane(self._reactor, self._conf, message)
         self._assembly = Assembly(self._reactor, self._plugins, self._plane.publish, self._out_of_step)
 
@@ -189,10 +190,11 @@ class Worker:
         self._error_log.reopen()
 
 
-def begin_logging(conf: Conf) -> ErrorLog:
-    """Send this process's log events to the node's error log."""
+def begin_logging(conf: Conf, console: bool) -> ErrorLog:
+    """Send this process's log events to the node's error log, and to its console if it has one."""
     log = ErrorLog(conf.proxy_error_log, conf.log_level, prefix=conf.prefix)
-    globalLogBeginner.beginLoggingTo([log], redirectStandardIO=False)
+    shown = console_for(log, os.environ) if console else None
+    globalLogBeginner.beginLoggingTo([log] if shown is None else [log, shown], redirectStandardIO=False)
     return log
 
 

@@ -39,7 +39,12 @@ class StartTests(LiveTestCase):
                 "known to Kong and without effect here yet: mem_cache_size",
             ):
                 self.assertIn(expected, text)
-        self.assertIn("reactor class: kongtwist.reactor.LeanEPollReactor", gateway.process.output())
+
+    def test_reactor(self) -> None:
+        """The leaner reactor is in use; that and other things Twisted tells of itself are for log_level = debug."""
+        gateway = self.gateway({"log_level": "debug"})
+        assert gateway.process is not None
+        self.assertIn("[debug] reactor class: kongtwist.reactor.LeanEPollReactor", gateway.process.output())
 
     def test_tls_listener(self) -> None:
         """An ssl address speaks TLS with the self-made certificate."""

@@ -66,7 +66,7 @@ class WorkerTests(SynchronousTestCase):
             self.clock,
             self.exits.append,
             lambda reactor, conf, message: (cast(DataPlane, self.plane), {}),
-            lambda conf: cast(ErrorLog, self.log),
+            lambda conf, console: cast(ErrorLog, self.log),
         )
         self.transport = StringTransport()
         self.worker.link.makeConnection(self.transport)
@@ -80,7 +80,7 @@ class WorkerTests(SynchronousTestCase):
 
     def begin(self) -> None:
         given = {"nginx_main_worker_shutdown_timeout": "7s"}
-        said = self.tell("begin", given=given, source=None, node_id="n", listeners=[], row=0, workers=2)
+        said = self.tell("begin", given=given, source=None, node_id="n", console=False, listeners=[], row=0, workers=2)
         self.assertEqual(said, [])
 
     def load(self) -> list[Message]:
