@@ -19,7 +19,8 @@ from typing import NoReturn
 
 from . import KONG_VERSION, VERSION
 from .conf import SEARCHED, Conf, ConfError, load
-from .prefix import running_pid
+from .outcomes import Outcome, last_outcome
+from .prefix import already_running, running_pid, unusable
 
 __all__ = ["main"]
 
@@ -28,6 +29,10 @@ POLL = 0.05
 
 START_PATIENCE = 60
 """Seconds that ``start`` waits for a node to serve."""
+
+RELOAD_PATIENCE = 150
+"""Seconds that ``reload`` waits for the node to say how it went: reading a declarative file may take 60, and 60 more
+until all workers serve it."""
 
 STOP_EXTRA = 10
 """Seconds beyond ``nginx_main_worker_shutdown_timeout`` that ``stop`` waits for a node's end."""
@@ -168,8 +173,8 @@ def seconds(text: str) -> float:
 
 def _start(options: argparse.Namespace) -> int:
     conf = _load(options)
-    if _running(conf.prefix):
-        raise CommandError(f"kongtwist is already running in {conf.prefix}")
+    if pid := _running(conf.prefix):
+        raise CommandError(already_running(conf.prefix, pid))
     if options.run_migrations:
         from .cli_migrations import bring_up
 
@@ -202,6 +207,8 @@ def _quit(options: argparse.Namespace) -> int:
 def _restart(options: argparse.Namespace) -> int:
     conf = _load(options)
     if pid := _running(conf.prefix):
+        if problems := _faults(conf):
+            raise CommandError("\n".join([*problems, "", "The node runs on as it was, it would not start again."]))
         _end(pid, signal.SIGTERM, conf, conf.nginx_main_worker_shutdown_timeout + STOP_EXTRA)
     return _start(options)
 
@@ -211,26 +218,70 @@ def _reload(options: argparse.Namespace) -> int:
     pid = _running(conf.prefix)
     if pid is None:
         raise CommandError(f"kongtwist not running in {conf.prefix}")
+    before = last_outcome(conf.prefix)
+    if before is None:
+        raise CommandError(f"the node in {conf.prefix} (process {pid}) is only starting; try again")
+    if options.conf and os.path.realpath(options.conf) != os.path.realpath(before.source or ""):
+        source = before.source or "no configuration file"
+        raise CommandError(
+            f"the node in {conf.prefix} was started with {source}, which it reads again at a reload; "
+            f"for another file: kongtwist restart -c {options.conf}"
+        )
     os.kill(pid, signal.SIGHUP)
+    outcome = _outcome(conf, pid, before.asked)
+    if outcome.error:
+        raise CommandError(
+            f"{outcome.error}\n\nNothing was reloaded, the node goes on with its configuration as it was."
+        )
+    if outcome.later:
+        _say("warn", f"these take effect at the next start: {', '.join(outcome.later)}")
     print("kongtwist reloaded")
     return 0
+
+
+def _outcome(conf: Conf, pid: int, asked: int) -> Outcome:
+    """Wait for the outcome of a reload that was asked for after ``asked`` others."""
+    deadline = time.monotonic() + RELOAD_PATIENCE
+    while (outcome := last_outcome(conf.prefix)) is None or outcome.number <= asked:
+        if _running(conf.prefix) != pid:
+            raise CommandError(f"the node ended while it reloaded; see {conf.path(conf.proxy_error_log)}")
+        if time.monotonic() > deadline:
+            raise CommandError(
+                f"the node has not reloaded within {RELOAD_PATIENCE} s; see {conf.path(conf.proxy_error_log)}"
+            )
+        time.sleep(POLL)
+    return outcome
+
+
+def _say(level: str, sentence: str) -> None:
+    """A line beside a command's answer, in the form of Kong's."""
+    print(f"{time.strftime('%Y/%m/%d %H:%M:%S')} [{level}] {sentence}", file=sys.stderr)
 
 
 def _check(options: argparse.Namespace) -> int:
     file = options.file or next((path for path in SEARCHED if os.path.exists(path)), SEARCHED[0])
     try:
         conf = load(file)
+        problems: Sequence[str] = _faults(conf)
     except ConfError as error:
         if not os.path.exists(file):
             raise
-        stamp = time.strftime("%Y/%m/%d %H:%M:%S")
-        for sentence in error.problems:
-            print(f"{stamp} [error] {sentence}", file=sys.stderr)
+        problems, conf = error.problems, None
+    for sentence in problems:
+        _say("error", sentence)
+    for sentence in conf.warnings if conf is not None else ():
+        _say("warn", sentence)
+    if problems:
         return 1
-    for sentence in conf.warnings:
-        print(f"{time.strftime('%Y/%m/%d %H:%M:%S')} [warn] {sentence}", file=sys.stderr)
     print(f"configuration at {file} is valid")
     return 0
+
+
+def _faults(conf: Conf) -> list[str]:
+    """What would stop a start by this configuration."""
+    from .preflight import faults  # what is behind it takes a while to import
+
+    return faults(conf)
 
 
 def _health(options: argparse.Namespace) -> int:
@@ -300,7 +351,7 @@ def _running(prefix: str) -> int | None:
     try:
         return running_pid(prefix)
     except OSError as error:
-        raise CommandError(f"cannot look into prefix {prefix}: {error.strerror}") from error
+        raise CommandError(unusable(prefix, error)) from error
 
 
 def _pid(conf: Conf) -> int:

@@ -17,7 +17,6 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 
-from .admin.config import LoadFailed, Refused
 from .admin.site import AdminResource, StatusResource
 from .adminplane import AdminPlane
 from .conf import Conf, ConfError
@@ -25,7 +24,7 @@ from .core.counters import Counters
 from .core.snapshot import Snapshot
 from .databases import storage_for
 from .dataplane import DataPlane, Faults
-from .declaring import Declaring
+from .declaring import Declaring, is_configured
 from .entities import registry
 from .entities.vault_entity import ENV_VAULT, environment_vault
 from .listeners import DescriptorRoom, Opened, raise_descriptor_limit
@@ -39,6 +38,7 @@ from .resources.tree import RouteTree
 from .running import Running
 from .storage.base import BaseStorage, StorageError
 from .storage.memory import MemoryStorage
+from .tls import contexts_for
 
 if TYPE_CHECKING:
     from .demo import Demo
@@ -49,6 +49,10 @@ _log = Logger(namespace="kongtwist.gateway")
 
 EXPIRY_INTERVAL = 60.0
 """Seconds between two looks for rows whose time to live is over (a credential that is over is refused at once)."""
+
+
+RELOAD_WAIT = 60.0
+"""Seconds that a reload waits for all workers to serve what was read."""
 
 
 class Gateway(MultiService):
@@ -114,7 +118,6 @@ class Gateway(MultiService):
         self._starting: Deferred[None] | None = None
         self._expiring: Any = None
         self._expiry: Deferred[Any] | None = None
-        self._reloading: Deferred[Any] | None = None
 
     # -- making --------------------------------------------------------------------------------------------------------
 
@@ -187,8 +190,6 @@ class Gateway(MultiService):
             raise
         except (StorageError, ConfError) as error:
             self._fatal(str(error))
-        except (Refused, LoadFailed) as error:
-            self._fatal(f"declarative_config cannot be used: {error}")
         except Exception as error:  # noqa: BLE001 - whatever stops the start is told in one sentence
             _log.failure("the gateway cannot start")
             self._fatal(f"the gateway cannot start: {type(error).__name__}: {error}")
@@ -253,27 +254,30 @@ class Gateway(MultiService):
         expiry = Deferred.fromCoroutine(self.storage.expire())
         self._expiry = expiry.addErrback(lambda failure: _log.failure("expired rows could not be deleted", failure))
 
-    def reload(self, conf: Conf) -> None:
-        """Follow a configuration that was read again: certificates at once, a declarative file when it is read."""
+    async def reload(self, conf: Conf) -> None:
+        """Follow a configuration that was read again: all of it, or nothing where something is wrong with it.
+
+        Returns when it is in effect, in all workers.
+
+        Raises:
+            ConfError: with all that is wrong; everything is as it was.
+        """
         self.doors.check(conf)
+        if any(each.name == "proxy_listen" and each.listen.ssl for each in self._sockets):
+            contexts_for(conf, "proxy_listen")
+        if self.declaring is not None and is_configured(conf):
+            await self.declaring.load_configured(conf)
+            await self.publisher.published(RELOAD_WAIT)
+            notice(_log, "the declarative configuration was read again")
         if self.plane is not None:
             self.plane.reload(conf)
         self.doors.reload(conf)
-        if self.workers is not None:
-            self.workers.reload(conf)
         self.conf = conf
         self.node.log_level.reload(conf.log_level)
-        if self.declaring is not None:
-            reloading = Deferred.fromCoroutine(self._reload_declared(self.declaring))
-            self._reloading = reloading.addErrback(
-                lambda failure: _log.error(
-                    "the declarative configuration stays as it was: {why}", why=failure.getErrorMessage()
-                )
-            )
-
-    async def _reload_declared(self, declaring: Declaring) -> None:
-        await declaring.load_configured(self.conf)
-        notice(_log, "the declarative configuration was read again")
+        if self.workers is not None:
+            complaints = await self.workers.reload(conf)
+            if complaints:
+                raise ConfError(*complaints)
 
     def reopen_logs(self) -> None:
         """Open all log files anew."""

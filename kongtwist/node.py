@@ -74,6 +74,7 @@ class _Worker(ProcessProtocol):
         self.listening = False
         self.link = Link(self._received, self._link_gone)
         self._unserved: list[tuple[int, Deferred[None]]] = []
+        self._reloads: list[Deferred[str | None]] = []
 
     def connectionMade(self) -> None:
         self.pid = self.transport.pid
@@ -86,6 +87,13 @@ class _Worker(ProcessProtocol):
         served: Deferred[None] = Deferred()
         self._unserved.append((version, served))
         return served
+
+    def reload(self, message: Message) -> Deferred[str | None]:
+        """Have it follow a configuration; fires with why it cannot, None when it does or is gone."""
+        done: Deferred[str | None] = Deferred()
+        self._reloads.append(done)
+        self.link.send(message)
+        return done
 
     def kill(self, signal: str) -> None:
         """Send a signal; nothing if it has just exited."""
@@ -104,6 +112,8 @@ class _Worker(ProcessProtocol):
             self._workers.on_listening(self)
         elif kind == "served":
             self._release(message["version"])
+        elif kind == "reloaded" and self._reloads:
+            self._reloads.pop(0).callback(message["error"])
 
     def _release(self, version: float) -> None:
         """Fire what waited for ``version`` or an earlier one."""
@@ -118,6 +128,9 @@ class _Worker(ProcessProtocol):
 
     def processEnded(self, reason: Failure) -> None:
         self._release(float("inf"))
+        reloads, self._reloads = self._reloads, []
+        for done in reloads:
+            done.callback(None)  # the one that takes its place begins with the new configuration
         self._workers.on_ended(self, reason)
 
 
@@ -200,10 +213,15 @@ class Workers:
         for worker in self._living.values():
             worker.kill("KILL")
 
-    def reload(self, conf: Conf) -> None:
-        """Have the workers follow a configuration that was read again, as far as it can change while they run."""
-        for worker in self._living.values():
-            worker.link.send({"type": "reload", **_conf_fields(conf)})
+    def reload(self, conf: Conf) -> Deferred[list[str]]:
+        """Have the workers follow a configuration that was read again, as far as it can change while they run.
+
+        Returns:
+            fires with a sentence for each worker that cannot and goes on as it was.
+        """
+        message = {"type": "reload", **_conf_fields(conf)}
+        asked = [(worker, worker.reload(message)) for worker in self._living.values()]
+        return Deferred.fromCoroutine(_complaints(asked))
 
     def reopen_logs(self) -> None:
         """Have the workers open their log files anew (after rotation)."""
@@ -333,6 +351,11 @@ def sockets_of(opened: Sequence[Opened], workers: int) -> list[list[int]]:
     """For each worker the descriptors it accepts on, in the order of ``begin_message``'s listeners."""
     proxies = [each for each in opened if each.name == "proxy_listen"]
     return [[each.socket_for(row).fileno() for each in proxies] for row in range(workers)]
+
+
+async def _complaints(asked: Sequence[tuple[_Worker, Deferred[str | None]]]) -> list[str]:
+    told = [(worker, await done) for worker, done in asked]
+    return [f"worker {worker.row} (pid {worker.pid}) goes on as it was: {why}" for worker, why in told if why]
 
 
 async def _all_of(waiting: Sequence[Deferred[None]]) -> None:

@@ -24,6 +24,7 @@ from .conf import Conf, ConfError, differences, load, reloaded
 from .listeners import Opened, open_listeners, raise_descriptor_limit
 from .observability.console import Console, console_for
 from .observability.logs import ErrorLog, notice
+from .outcomes import Outcome, forget_outcome, write_outcome
 from .plugin_loader import PluginLoadError
 from .prefix import Prefix
 from .signals import SignalDuties
@@ -84,12 +85,17 @@ class _NoLog:
 
 
 def _make_node(reactor: Any, conf_file: str | None, prefix_option: str | None, demo: bool) -> NodeService:
-    from .gateway import Gateway  # after the reactor is chosen: some libraries import the global one
+    # After the reactor is chosen: some libraries import the global one.
+    from .gateway import Gateway
+    from .preflight import startup_faults
 
     overrides = {"prefix": prefix_option} if prefix_option else {}
     conf = load(conf_file, overrides=overrides)
+    if problems := startup_faults(conf):
+        raise ConfError(*problems)
     raise_descriptor_limit(conf.nginx_main_worker_rlimit_nofile)
     prefix = Prefix.claim(conf.prefix)
+    forget_outcome(conf.prefix)
     opened: list[Opened] = []
     try:
         opened = open_listeners(conf.listeners(), conf.nginx_worker_processes)
@@ -171,6 +177,8 @@ class NodeService(Service):
         self._forced: Deferred[None] = Deferred()
         self._observer: ILogObserver | None = None
         self._failed = self._forcing = False
+        self._outcome = Outcome(source=conf.source)
+        self._reloads = False
         self._starter = int(os.environ.pop(READY_FD, "-1"))
         self._duties = SignalDuties(
             reactor, stop=self._stop, force=self._force, reload=self.reload, reopen_logs=self._reopen_logs
@@ -202,6 +210,7 @@ class NodeService(Service):
         """Start the gateway; signals are taken over when the reactor runs."""
         super().startService()
         globalLogPublisher.addObserver(self.error_log)
+        self._tell()
         self._say_hello()
         self._reactor.callWhenRunning(self._duties.install)
         self.gateway.startService()
@@ -221,8 +230,8 @@ class NodeService(Service):
         first = DeferredList([stopped, self._forced], fireOnOneCallback=True)
         return first.addCallback(self._stopped)
 
-    def _complain(self, failure: Failure) -> None:
-        _log.failure("stopping failed", failure)
+    def _complain(self, failure: Failure, what: str = "stopping") -> None:
+        _log.failure("{what} failed", failure, what=what)
 
     def _stopped(self, result: tuple[object, int]) -> None:
         """The gateway has stopped (0), or has not even when forced to (1)."""
@@ -287,21 +296,45 @@ class NodeService(Service):
             _log.warn("{sentence}", sentence=sentence)
 
     def reload(self) -> None:
-        """Read the configuration again, put into effect what can be, and say what needs a restart."""
+        """Read the configuration again, put into effect what can be, and say what needs a restart. One after the other."""
+        self._outcome = self._outcome._replace(asked=self._outcome.asked + 1)
+        self._tell()
+        if not self._reloads:
+            self._reloads = True
+            self._reloading = Deferred.fromCoroutine(self._reload_all()).addErrback(self._complain, "reloading")
+
+    async def _reload_all(self) -> None:
+        try:
+            while (number := self._outcome.asked) > self._outcome.number:
+                outcome = await self._reload()  # what is asked for from now on is another one
+                self._outcome = outcome._replace(asked=self._outcome.asked, number=number, source=self._conf.source)
+                self._tell()
+        finally:
+            self._reloads = False
+
+    async def _reload(self) -> Outcome:
         try:
             new = load(self._conf.source, overrides=self._overrides)
             changed, later = differences(self._conf, new)
             conf = reloaded(self._conf, new)
-            self.gateway.reload(conf)
+            await self.gateway.reload(conf)
         except ConfError as error:
             _log.error("reload refused, everything stays as it was: {error}", error=error)
-            return
+            return Outcome(error=str(error))
         self._conf = conf
         self.error_log.level = conf.log_level
         notice(_log, "reloaded; changed: {names}", names=", ".join(changed) or "nothing")
         if later:
             _log.warn("these take effect at the next start: {names}", names=", ".join(later))
         self._reopen_logs()
+        return Outcome(later=tuple(later))
+
+    def _tell(self) -> None:
+        """Tell ``kongtwist reload`` how it went."""
+        try:
+            write_outcome(self._prefix.path, self._outcome)
+        except OSError as error:
+            _log.error("cannot write into prefix {path}: {why}", path=self._prefix.path, why=error.strerror)
 
     def _reopen_logs(self) -> None:
         try:

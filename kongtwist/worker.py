@@ -180,9 +180,11 @@ class Worker:
             self._plane.reload(conf)
         except ConfError as error:
             _log.error("reload refused, this worker goes on as it was: {error}", error=error)
+            self.link.send({"type": "reloaded", "error": str(error)})
             return
         self._error_log.level = conf.log_level
         self._conf = conf
+        self.link.send({"type": "reloaded", "error": None})
 
     def _on_reopen(self, message: Message) -> None:
         assert self._plane is not None and self._error_log is not None

@@ -250,14 +250,30 @@ class WorkersTests(SynchronousTestCase):
         self.successResultOf(stopped)
         self.successResultOf(self.workers.stop())
 
+    def test_reload(self) -> None:
+        """It is over when all have said how it went; one that dies meanwhile begins with the new configuration anyway."""
+        self.serve()
+        one, two = self.reactor.spawned
+        reloaded = self.workers.reload(Conf())
+        one.says("reloaded", error="ssl_cert cannot read '/none'")
+        self.assertNoResult(reloaded)
+        two.says("reloaded", error=None)
+        (complaint,) = self.successResultOf(reloaded)
+        self.assertRegex(complaint, r"^worker 0 \(pid \d+\) goes on as it was: ssl_cert cannot read '/none'$")
+        reloaded = self.workers.reload(Conf())
+        one.says("reloaded", error=None)
+        two.dies()
+        self.assertEqual(self.successResultOf(reloaded), [])
+
     def test_kill_and_reopen(self) -> None:
         """The second signal ends them; rotation and reload reach them."""
         self.serve()
-        self.workers.reload(Conf({"log_level": "debug", "prefix": "somewhere"}))
+        reloaded = self.workers.reload(Conf({"log_level": "debug", "prefix": "somewhere"}))
         for process in self.reactor.spawned:
             (message,) = process.told()
             self.assertEqual((message["type"], message["given"]["log_level"]), ("reload", "debug"))
             self.assertTrue(os.path.isabs(message["given"]["prefix"]))
+        self.assertNoResult(reloaded)
         self.workers.reopen_logs()
         self.assertEqual([process.kinds() for process in self.reactor.spawned], [["reopen"], ["reopen"]])
         self.workers.kill()

@@ -176,10 +176,12 @@ class WorkerTests(SynchronousTestCase):
     def test_reload(self) -> None:
         """Log level and data path follow; a configuration that cannot be used changes nothing."""
         self.load()
-        self.tell("reload", given={"log_level": "debug"}, source=None)
+        said = self.tell("reload", given={"log_level": "debug"}, source=None)
+        self.assertEqual(said, [{"type": "reloaded", "error": None}])
         self.assertEqual((self.log.level, len(self.plane.confs)), ("debug", 1))
         broken = {"log_level": "error", "ssl_cert": "/nowhere", "ssl_cert_key": "/nowhere"}
-        self.tell("reload", given=broken, source=None)
+        said = self.tell("reload", given=broken, source=None)
+        self.assertEqual(said, [{"type": "reloaded", "error": "ssl_cert: no such file"}])
         self.assertEqual((self.log.level, len(self.plane.confs), self.exits), ("debug", 1, []))
 
     def test_log_level(self) -> None:
