@@ -68,7 +68,7 @@ class Conf(Properties):
         self.prefix = os.path.abspath(self.prefix)
 
     def path(self, name: str) -> str:
-        """A path written in the configuration, relative ones taken from prefix."""
+        """The path of something a node writes, relative ones taken from prefix."""
         return os.path.join(self.prefix, name)
 
     def shown(self) -> dict[str, Any]:

@@ -57,7 +57,8 @@ class Node:
         STRING,
         "kongtwist-data",
         "Working directory: process id, logs, database, generated certificates. Made with mode 0700 when it is not"
-        " there. Relative paths start from where the gateway is started; those in other properties start from here.",
+        " there. Relative paths of what a node writes (logs, sqlite_path) start from here; those of files it is given"
+        " (declarative_config, certificates, keys, authorities), and this one, from the folder it is started in.",
     )
     log_level = Property(enum(*LEVELS), "notice", "Least severe messages that the error log shows.", live=True)
     proxy_access_log = Property(
@@ -337,7 +338,11 @@ class Storage:
         STRING, "kongtwist.sqlite", "The SQLite file (our own name); made with mode 0600. It must be on a local disk."
     )
     declarative_config = Property(
-        STRING, None, "Declarative file (YAML or JSON) to load with database = off; read again at reload.", live=True
+        STRING,
+        None,
+        "Declarative file (YAML or JSON) to load with database = off; read again at reload. A relative path starts from"
+        " the folder the node is started in.",
+        live=True,
     )
     declarative_config_string = Property(
         STRING, None, "The same as text, in place of a file; for environment variables.", live=True

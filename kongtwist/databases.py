@@ -112,7 +112,7 @@ def _authorities(conf: Conf) -> dict[str, str]:
     """The files of lua_ssl_trusted_certificate and what is in them. Raises ConfError."""
     found = {}
     for each in conf.lua_ssl_trusted_certificate:
-        file = _system() if each == "system" else conf.path(each)
+        file = _system() if each == "system" else os.path.abspath(each)
         try:
             with open(file, encoding="utf-8") as opened:
                 text = found[file] = opened.read()

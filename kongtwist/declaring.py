@@ -52,7 +52,7 @@ class Declaring:
         reactor: the reactor.
         storage: takes the rows.
         registry: the entities.
-        plugins: names of the loaded plugins, from which another process makes the same registry.
+        plugins: the property ``plugins``, from which another process makes the same registry.
         now: epoch seconds.
     """
 

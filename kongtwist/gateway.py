@@ -95,7 +95,7 @@ class Gateway(MultiService):
         self.storage = storage or storage_for(conf, self.registry, reactor)
         self.declaring: Declaring | None = None
         if isinstance(self.storage, MemoryStorage):
-            self.declaring = Declaring(reactor, self.storage, self.registry, list(self.plugins), time.time)
+            self.declaring = Declaring(reactor, self.storage, self.registry, conf.plugins, time.time)
         self._faults = Faults()
         self.counters: Counters
         self.plane: DataPlane | None = None

@@ -212,12 +212,16 @@ class ReloadTests(_Commands):
             self.assertEqual(self.status("/s"), 404)
 
     def test_large_file(self) -> None:
-        """One that is read by a process of its own."""
+        """One that is read by a process of its own, which finds the same plugins; its path is relative to where the node
+        was started."""
+        self.file(
+            "mine.py", "from kongtwist.core.plugin import Plugin\nclass Mine(Plugin):\n    name, priority = 'mine', 7\n"
+        )
         services = "".join(
             f"- {{name: s{at}, host: h, routes: [{{name: r{at}, paths: [/r{at}/]}}]}}\n" for at in range(2000)
         )
-        path = self.file("kong.yml", f'_format_version: "3.0"\nservices:\n{services}')
-        self.begin(database="off", declarative_config=path)
+        path = self.file("kong.yml", f'_format_version: "3.0"\nplugins: [{{name: mine}}]\nservices:\n{services}')
+        self.begin(database="off", declarative_config="kong.yml", plugins="bundled,mine:Mine")
         Path(path).write_text(Path(path).read_text().replace("/r1999/", "/changed").replace("host: h,", "host: h2,"))
         self.assertEqual(self.command("reload", "-c", self.conf), (0, "kongtwist reloaded\n", ""))
         self.assertEqual(self.status("/r1999/"), 404)
