@@ -43,7 +43,7 @@ from .tls import contexts_for
 if TYPE_CHECKING:
     from .demo import Demo
 
-__all__ = ["Gateway"]
+__all__ = ["Gateway", "GatewayFailed"]
 
 _log = Logger(namespace="kongtwist.gateway")
 
@@ -53,6 +53,10 @@ EXPIRY_INTERVAL = 60.0
 
 RELOAD_WAIT = 60.0
 """Seconds that a reload waits for all workers to serve what was read."""
+
+
+class GatewayFailed(Exception):
+    """The gateway cannot start. Its text is for the operator: what is wrong, where, and what to do."""
 
 
 class Gateway(MultiService):
@@ -67,7 +71,7 @@ class Gateway(MultiService):
         storage: a back end of the embedder's; by default the one the configuration names.
 
     Attributes:
-        ready: fires when the first snapshot serves.
+        ready: fires when the first snapshot serves; fails with `GatewayFailed` where the gateway cannot start.
         stopped: fires when the gateway has stopped.
         plane: the data path of this process; None in the parent of several workers.
 
@@ -189,12 +193,17 @@ class Gateway(MultiService):
         except CancelledError:
             raise
         except (StorageError, ConfError) as error:
-            self._fatal(str(error))
+            self._fail(str(error))
         except Exception as error:  # noqa: BLE001 - whatever stops the start is told in one sentence
             _log.failure("the gateway cannot start")
-            self._fatal(f"the gateway cannot start: {type(error).__name__}: {error}")
+            self._fail(f"the gateway cannot start: {type(error).__name__}: {error}")
         else:
             self.ready.callback(None)
+
+    def _fail(self, sentence: str) -> None:
+        """Tell everybody who waits that it cannot start."""
+        self._fatal(sentence)
+        self.ready.errback(GatewayFailed(sentence))
 
     async def _open(self) -> None:
         self._listen_status()

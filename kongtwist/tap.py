@@ -104,7 +104,8 @@ def _make_node(reactor: Any, conf_file: str | None, prefix_option: str | None, d
         node = NodeService(reactor, conf, prefix, opened, _error_log(conf), overrides)
         node.gateway = Gateway(reactor, conf, sockets=opened, demo=demo, fatal=node.fail)
         node.gateway.node.error_log = node.error_log
-        node.gateway.ready.addCallback(lambda _: node.tell_starter("ready"))
+        # That it cannot start is told to `NodeService.fail`.
+        node.gateway.ready.addCallbacks(lambda _: node.tell_starter("ready"), lambda _: None)
     except (ConfError, PluginLoadError):
         for each in opened:
             each.close()
