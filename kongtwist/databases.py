@@ -15,8 +15,6 @@ from .plugin_loader import load_plugins
 from .storage.base import BaseStorage
 from .storage.memory import MemoryStorage
 from .storage.migrations import Migrations
-from .storage.sqlite import SQLiteStorage
-from .storage.sqlite_migrations import SQLiteMigrations
 
 if TYPE_CHECKING:
     from .storage.postgres_connection import PostgresSettings
@@ -47,6 +45,8 @@ def storage_for(conf: Conf, entities: Mapping[str, Entity], reactor: Any) -> Bas
         from .storage.postgres import PostgresStorage
 
         return PostgresStorage(settings, entities, reactor, time.time)
+    from .storage.sqlite import SQLiteStorage
+
     return SQLiteStorage(_sqlite_file(conf), entities, reactor, time.time)
 
 
@@ -151,6 +151,8 @@ def migrations_for(conf: Conf, db_timeout: float, lock_timeout: float, waiting: 
         from .storage.postgres_migrations import PostgresMigrations
 
         return PostgresMigrations(settings, waiting, lock_timeout)
+    from .storage.sqlite_migrations import SQLiteMigrations
+
     return SQLiteMigrations(_sqlite_file(conf), registry(load_plugins(conf.plugins)))
 
 

@@ -32,7 +32,7 @@ from .storage.declarative_faults import lines_of
 from .storage.memory import MemoryStorage
 from .storage.slices import Slices, uncollected
 
-__all__ = ["LONG", "PATIENCE", "Declaring", "configured_text", "faults_of", "is_configured"]
+__all__ = ["LONG", "PATIENCE", "Declaring", "configured_text", "faults_of"]
 
 LONG = 64 * 1024
 """Bytes from which on a text is read by a process of its own: starting one takes as long as reading this much."""
@@ -97,15 +97,18 @@ class Declaring:
         finally:
             self._turn.release()
 
-    async def load_configured(self, conf: Conf) -> None:
+    async def load_configured(self, conf: Conf) -> bool:
         """Load what the properties ``declarative_config`` or ``declarative_config_string`` name, in its turn. Without
         either what was loaded before stays.
+
+        Returns:
+            whether one of them is set.
 
         Raises:
             ConfError: the file cannot be read, or has faults: all of them, as ``kongtwist config parse`` shows them.
         """
-        if not is_configured(conf):
-            return
+        if not _is_configured(conf):
+            return False
         await self._turn.acquire()
         try:
             given = await self._in_pool(configured_text, conf)
@@ -114,6 +117,7 @@ class Declaring:
             raise ConfError(faults_of(conf, error)) from error
         finally:
             self._turn.release()
+        return True
 
     async def _load(self, task: Task, unless_same: bool, shown: bool = True) -> bytes | None:
         with uncollected():
@@ -259,7 +263,7 @@ class _Reading(ProcessProtocol):
             self.ended.callback(bool(self._result))
 
 
-def is_configured(conf: Conf) -> bool:
+def _is_configured(conf: Conf) -> bool:
     """Whether a declarative configuration is named."""
     return bool(conf.declarative_config or conf.declarative_config_string)
 

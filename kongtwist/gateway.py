@@ -24,7 +24,6 @@ from .core.counters import Counters
 from .core.snapshot import Snapshot
 from .databases import storage_for
 from .dataplane import DataPlane, Faults
-from .declaring import Declaring, is_configured
 from .entities import registry
 from .entities.vault_entity import ENV_VAULT, environment_vault
 from .listeners import DescriptorRoom, Opened, raise_descriptor_limit
@@ -41,6 +40,7 @@ from .storage.memory import MemoryStorage
 from .tls import contexts_for
 
 if TYPE_CHECKING:
+    from .declaring import Declaring
     from .demo import Demo
 
 __all__ = ["Gateway", "GatewayFailed"]
@@ -99,6 +99,8 @@ class Gateway(MultiService):
         self.storage = storage or storage_for(conf, self.registry, reactor)
         self.declaring: Declaring | None = None
         if isinstance(self.storage, MemoryStorage):
+            from .declaring import Declaring  # readers of YAML, for who has a use for them
+
             self.declaring = Declaring(reactor, self.storage, self.registry, conf.plugins, time.time)
         self._faults = Faults()
         self.counters: Counters
@@ -274,8 +276,7 @@ class Gateway(MultiService):
         self.doors.check(conf)
         if any(each.name == "proxy_listen" and each.listen.ssl for each in self._sockets):
             contexts_for(conf, "proxy_listen")
-        if self.declaring is not None and is_configured(conf):
-            await self.declaring.load_configured(conf)
+        if self.declaring is not None and await self.declaring.load_configured(conf):
             await self.publisher.published(RELOAD_WAIT)
             notice(_log, "the declarative configuration was read again")
         if self.plane is not None:

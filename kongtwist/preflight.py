@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 
 from .conf import Conf, ConfError
 from .databases import check_database
-from .declarative_reader import Refusal, Task, judge
-from .declaring import configured_text, faults_of, is_configured
 from .entities import Entity, registry
 from .listeners import check_listeners
 from .observability.logs import STANDARD_STREAMS
@@ -37,7 +35,7 @@ def startup_faults(conf: Conf) -> list[str]:
 def faults(conf: Conf) -> list[str]:
     """Everything that would stop a start. A text with faults of a declarative file has a line for each of them."""
     found = startup_faults(conf)
-    if conf.database == "off" and is_configured(conf):
+    if conf.database == "off" and (conf.declarative_config or conf.declarative_config_string):
         try:
             entities = registry(load_plugins(conf.plugins))
         except PluginLoadError:
@@ -112,6 +110,10 @@ _CHECKS: tuple[Callable[[Conf], Iterator[str]], ...] = (
 
 
 def _check_declared(conf: Conf, entities: Mapping[str, Entity]) -> None:
+    # Not for every start: they bring readers of YAML with them.
+    from .declarative_reader import Refusal, Task, judge
+    from .declaring import configured_text, faults_of
+
     task = Task(configured_text(conf), "", False, time.time())
     try:
         judge(task, entities)
