@@ -299,6 +299,23 @@ class Gateway(MultiService):
 
     # -- stopping ------------------------------------------------------------------------------------------------------
 
+    def leave(self) -> None:
+        """Begin to drain: ``/status/ready`` answers 503, and each connection ends behind its answer; new ones are still
+        accepted, streams go on."""
+        self.node.drain()
+        self.node.leaving = True
+        if self.plane is not None:
+            self.plane.leave()
+        if self.workers is not None:
+            self.workers.leave()
+
+    def finish(self) -> Deferred[None]:
+        """Go on draining: accept no more, close idle connections. Fires when all requests and streams have ended by
+        themselves, however long that takes; `stopService` ends them."""
+        if self.workers is not None:
+            return self.workers.finish()
+        return Deferred.fromCoroutine(self._own_plane().finish())
+
     def stopService(self) -> Deferred[None]:
         """Stop gracefully, within ``nginx_main_worker_shutdown_timeout``."""
         return Deferred.fromCoroutine(self._stop())

@@ -185,17 +185,31 @@ class Workers:
             self._spawn(row)
         return listening
 
+    def leave(self) -> None:
+        """Have the workers' connections end behind their answers; they go on accepting."""
+        for worker in self._living.values():
+            worker.link.send({"type": "leave"})
+
+    def finish(self) -> Deferred[None]:
+        """Have the workers accept no more, and exit when all requests and streams have ended by themselves. The Deferred
+        fires when all have; `stop` shortens it."""
+        return self._end("finish")
+
     def stop(self) -> Deferred[None]:
         """Ask the workers to finish what they do and exit. The Deferred fires when all have."""
+        return self._end("stop")
+
+    def _end(self, how: str) -> Deferred[None]:
         self.stopping = True
         if not self._living:
             return succeed(None)
         ended: Deferred[None] = Deferred()
         self._all_ended.append(ended)
         for worker in self._living.values():
-            worker.link.send({"type": "stop"})
-        # The workers close theirs first, so that none of them sees its socket die under its hands.
-        self._closing = self._reactor.callLater(LISTENING_ON, self._stop_listening)
+            worker.link.send({"type": how})
+        if self._closing is None:
+            # The workers close theirs first, so that none of them sees its socket die under its hands.
+            self._closing = self._reactor.callLater(LISTENING_ON, self._stop_listening)
         return ended
 
     def _stop_listening(self) -> None:

@@ -21,10 +21,11 @@ from zope.interface import implementer
 
 from . import KONG_VERSION, VERSION
 from .conf import Conf, ConfError, differences, load, reloaded
+from .draining import Drain
 from .listeners import Opened, open_listeners, raise_descriptor_limit
 from .observability.console import Console, console_for
 from .observability.logs import ErrorLog, notice
-from .outcomes import Outcome, forget_outcome, write_outcome
+from .outcomes import Drained, Outcome, forget_outcomes, take_drain_order, write_drained, write_outcome
 from .plugin_loader import PluginLoadError
 from .prefix import Prefix
 from .signals import SignalDuties
@@ -95,7 +96,7 @@ def _make_node(reactor: Any, conf_file: str | None, prefix_option: str | None, d
         raise ConfError(*problems)
     raise_descriptor_limit(conf.nginx_main_worker_rlimit_nofile)
     prefix = Prefix.claim(conf.prefix)
-    forget_outcome(conf.prefix)
+    forget_outcomes(conf.prefix)
     opened: list[Opened] = []
     try:
         opened = open_listeners(conf.listeners(), conf.nginx_worker_processes)
@@ -177,13 +178,15 @@ class NodeService(Service):
         self._overrides = overrides
         self._forced: Deferred[None] = Deferred()
         self._observer: ILogObserver | None = None
-        self._failed = self._forcing = False
+        self._failed = self._forcing = self._ending = False
         self._outcome = Outcome(source=conf.source)
         self._reloads = False
         self._starter = int(os.environ.pop(READY_FD, "-1"))
         self._duties = SignalDuties(
-            reactor, stop=self._stop, force=self._force, reload=self.reload, reopen_logs=self._reopen_logs
-        )
+            reactor, stop=self._stop, force=self._force, reload=self.reload, reopen_logs=self._reopen_logs,
+            drain=self.drain,
+        )  # fmt: skip
+        self._drain: Drain | None = None
         self.setName("kongtwist")
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -219,6 +222,8 @@ class NodeService(Service):
     def stopService(self) -> Deferred[None]:
         """Stop the gateway gracefully: within ``nginx_main_worker_shutdown_timeout``, or at once when forced."""
         super().stopService()
+        if self._drain is not None:
+            self._drain.stop()
         workers = self.gateway.workers is not None
         # Those of workers the gateway shuts itself, by their numbers: these must not be anybody else's by then.
         self._held = [each for each in self._opened if workers and each.name == "proxy_listen"]
@@ -249,6 +254,10 @@ class NodeService(Service):
             os._exit(1)  # a thread that hangs would keep the process alive
 
     def _stop(self) -> None:
+        if self._ending:
+            self._force()
+            return
+        self._ending = True
         self._reactor.stop()  # runs stopService and waits for it
 
     def _force(self) -> None:
@@ -336,6 +345,37 @@ class NodeService(Service):
             write_outcome(self._prefix.path, self._outcome)
         except OSError as error:
             _log.error("cannot write into prefix {path}: {why}", path=self._prefix.path, why=error.strerror)
+
+    def drain(self) -> None:
+        """Go out of rotation, if ``kongtwist drain`` has left an order to."""
+        try:
+            order = take_drain_order(self._prefix.path)
+        except OSError as error:
+            _log.error("cannot read in prefix {path}: {why}", path=self._prefix.path, why=error.strerror)
+            return
+        if order is None or not self.running:
+            return
+        if not order.stop:
+            self.gateway.node.drain()
+            return
+        if self._drain is None:
+            self._drain = Drain(self._reactor, self.gateway, self._stop_listening, self._drained)
+        self._drain.begin(order)
+
+    def _stop_listening(self) -> None:
+        """Let go of the proxy's listening sockets, unless workers have copies (these the gateway shuts)."""
+        if self.gateway.workers is None:
+            for each in self._opened:
+                if each.name == "proxy_listen":
+                    each.close()
+            self._opened = [each for each in self._opened if each.name != "proxy_listen"]
+
+    def _drained(self, drained: Drained) -> None:
+        try:
+            write_drained(self._prefix.path, drained)
+        except OSError as error:
+            _log.error("cannot write into prefix {path}: {why}", path=self._prefix.path, why=error.strerror)
+        self._stop()
 
     def _reopen_logs(self) -> None:
         try:

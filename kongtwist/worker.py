@@ -70,6 +70,7 @@ class Worker:
         self._loaded = False
         self._ending = False
         self._finishing: Deferred[None] | None = None
+        self._draining: Deferred[None] | None = None
         self._error_log: ErrorLog | None = None
         self.link = Link(self.received, self.end)
         self._duties: dict[str, Callable[[Message], None]] = {
@@ -82,6 +83,8 @@ class Worker:
             "level": self._on_level,
             "reload": self._on_reload,
             "reopen": self._on_reopen,
+            "leave": self._on_leave,
+            "finish": self._on_finish,
             "stop": lambda _: self.end(),
         }
 
@@ -185,6 +188,14 @@ class Worker:
         self._error_log.level = conf.log_level
         self._conf = conf
         self.link.send({"type": "reloaded", "error": None})
+
+    def _on_leave(self, message: Message) -> None:
+        assert self._plane is not None
+        self._plane.leave()
+
+    def _on_finish(self, message: Message) -> None:
+        assert self._plane is not None
+        self._draining = Deferred.fromCoroutine(self._plane.finish()).addCallback(lambda _: self.end())
 
     def _on_reopen(self, message: Message) -> None:
         assert self._plane is not None and self._error_log is not None

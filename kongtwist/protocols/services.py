@@ -79,7 +79,8 @@ class Relay:
 
     Attributes:
         small_head: bytes of a request's head up to which no limit on heads is exceeded.
-        stopping: set when the gateway stops; connections are closed after the answer they are at.
+        stopping: set when the gateway stops, or leaves a load balancer; connections are closed after the answer they are
+            at.
         gone: notices peers that hang up while nothing is read from them.
         streams: open WebSockets and other streams that outlive their request.
         connections: open client connections (`protocols.http1_channel.HTTP1Channel`), for a graceful stop.
@@ -129,11 +130,19 @@ class Relay:
 
     # -- the life of the whole -----------------------------------------------------------------------------------------
 
-    def drain(self) -> None:
-        """Begin to stop: idle client connections are closed, busy ones after their answer, streams politely."""
+    def leave(self) -> None:
+        """Have client connections end behind the answer they are at, or the next one they get; streams go on."""
         self.stopping = True
+
+    def close_idle(self) -> None:
+        """Close client connections on which no request is being served; the others close behind their answers."""
+        self.leave()
         for channel in list(self.connections):
             channel.drain()
+
+    def drain(self) -> None:
+        """Begin to stop: idle client connections are closed, busy ones after their answer, streams politely."""
+        self.close_idle()
         self.streams.close_all(GOING_AWAY, "the gateway is stopping")
 
     def close(self) -> None:

@@ -265,6 +265,23 @@ class WorkersTests(SynchronousTestCase):
         two.dies()
         self.assertEqual(self.successResultOf(reloaded), [])
 
+    def test_drain(self) -> None:
+        """Told to leave all go on; told to finish they end when they like, and none is replaced; a stop shortens it."""
+        self.serve()
+        self.workers.leave()
+        self.assertEqual([process.kinds() for process in self.reactor.spawned], [["leave"], ["leave"]])
+        finished = self.workers.finish()
+        one, two = self.reactor.spawned
+        self.assertEqual((one.kinds(), two.kinds()), (["finish"], ["finish"]))
+        one.dies()
+        self.assertNoResult(finished)
+        stopped = self.workers.stop()
+        self.assertEqual(two.kinds(), ["stop"])
+        two.dies()
+        self.successResultOf(finished)
+        self.successResultOf(stopped)
+        self.assertEqual(len(self.reactor.spawned), 2)
+
     def test_kill_and_reopen(self) -> None:
         """The second signal ends them; rotation and reload reach them."""
         self.serve()

@@ -29,6 +29,14 @@ class FakePlane:
         self.reopened = 0
         self.stopping: list[float] = []
         self.quiet: Deferred[None] = Deferred()
+        self.left = 0
+        self.finished: Deferred[None] = Deferred()
+
+    def leave(self) -> None:
+        self.left += 1
+
+    async def finish(self) -> None:
+        await self.finished
 
     def publish(self, snapshot: Snapshot) -> None:
         self.snapshots.append(snapshot)
@@ -183,6 +191,18 @@ class WorkerTests(SynchronousTestCase):
         said = self.tell("reload", given=broken, source=None)
         self.assertEqual(said, [{"type": "reloaded", "error": "ssl_cert: no such file"}])
         self.assertEqual((self.log.level, len(self.plane.confs), self.exits), ("debug", 1, []))
+
+    def test_drain(self) -> None:
+        """Connections end behind their answers, then nothing new is accepted, and it ends when all is over."""
+        self.load()
+        self.tell("leave")
+        self.assertEqual(self.plane.left, 1)
+        self.tell("finish")
+        self.assertEqual(self.exits, [])
+        self.plane.finished.callback(None)
+        self.assertEqual((self.plane.stopping, self.exits), ([7.0], []))
+        self.plane.quiet.callback(None)
+        self.assertEqual(self.exits, [0])
 
     def test_log_level(self) -> None:
         """It holds until another one is set."""
