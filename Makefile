@@ -12,7 +12,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 .PHONY: run test lint docs format clean
 
 run: $(VENV)/installed
-	$(BIN)/twistd --nodaemon --pidfile= kongtwist --demo
+	@$(BIN)/twistd --nodaemon --pidfile= kongtwist --demo
 
 test: $(VENV)/installed-test
 	tests/peers.sh
@@ -43,13 +43,16 @@ TESTS ?= tests
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ...'; exit 1; }
+	@echo 'Making a Python environment in $(VENV).'
 	@$(PYTHON) -m venv $(VENV) || \
 	  { rm -rf $(VENV); echo 'the venv module is missing; on Debian: apt-get install python3-venv'; exit 1; }
 
 $(VENV)/installed: $(BIN)/python setup.cfg pyproject.toml
-	$(INSTALL) -e .
+	@echo 'Installing kongtwist and the packages it needs into $(VENV): a minute or two, this once.'
+	@$(INSTALL) -e .
 	@touch $@
 
 $(VENV)/installed-test: $(BIN)/python setup.cfg pyproject.toml
-	$(INSTALL) -e '.[test]'
+	@echo 'Installing kongtwist and the packages its tests need into $(VENV): some minutes, this once.'
+	@$(INSTALL) -e '.[test]'
 	@touch $@ $(VENV)/installed

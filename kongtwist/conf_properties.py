@@ -57,8 +57,8 @@ class Node:
         STRING,
         "kongtwist-data",
         "Working directory: process id, logs, database, generated certificates. Made with mode 0700 when it is not"
-        " there. Relative paths of logs, the SQLite file and lua_ssl_trusted_certificate start from here; all others (prefix,"
-        " certificates and keys, declarative_config) start from where the gateway is started.",
+        " there. Relative paths of what a node writes (logs, sqlite_path) start from here; those of files it is given"
+        " (declarative_config, certificates, keys, authorities), and this one, from the folder it is started in.",
     )
     log_level = Property(enum(*LEVELS), "notice", "Least severe messages that the error log shows.", live=True)
     proxy_access_log = Property(
@@ -348,7 +348,7 @@ class Storage:
         STRING,
         None,
         "Declarative file (YAML or JSON) to load with database = off; read again at reload. A relative path starts from"
-        " where the gateway is started.",
+        " the folder the node is started in.",
         live=True,
     )
     declarative_config_string = Property(

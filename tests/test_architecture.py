@@ -59,6 +59,7 @@ PARTS = {
     "conf_unbuilt": "conf",
     "conf_document": "conf",
     "tls": "listeners",
+    "port_holders": "listeners",
     "prefix": "listeners",
     "signals": "listeners",
     "reactor": "listeners",

@@ -270,10 +270,10 @@ class Router:
         for what in given_up:
             count = self._reported[what] = self._reported.get(what, 0) + 1
             if count == 10 ** (len(str(count)) - 1):
-                exchange.gateway.report(
+                exchange.report(
                     f"{what} used up the {TIME_LIMIT * 1000:.0f} ms that patterns may take of a request and was taken not "
-                    f"to match (request {exchange.request_id.decode()}; so far {count} requests); write it so that a text can "
-                    "be matched in one way only"
+                    f"to match (so far {count} requests)",
+                    "write it so that a text can be matched in one way only",
                 )
 
     def _decide(self, request: Request) -> Match | None:

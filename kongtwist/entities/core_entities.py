@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import inf
 from typing import Any
 
 from . import typedefs as rule
@@ -71,6 +72,8 @@ def _expand_url(value: str | None) -> Row:
     if digits := _PORT.search(host):
         host = host[: digits.start()]
         port = digits[1] if re.search(r"\s", digits[1]) else lua_number(digits[1])
+        if port == inf:
+            port = 1 << 53  # so many digits: a number, and out of range, to Lua
     if host.startswith("[") and host.endswith("]") and len(host) > 2:
         host = host[1:-1]  # the host of an IPv6 url is stored without brackets
     protocol = scheme or {80: "http", 443: "https"}.get(port if isinstance(port, int) else 0, "http")

@@ -7,11 +7,12 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import partial
 
 from websockets.sync.client import connect
 
 from tests.documents import blocks, commands
-from tests.live.support import PATIENCE, ROOT, EventStream, LiveTestCase, free_port, wait_until
+from tests.live.support import PATIENCE, ROOT, EventStream, LiveTestCase, Process, free_port, wait_until
 
 COMMANDS = [
     command
@@ -68,6 +69,51 @@ class FirstMinutesTests(LiveTestCase):
             self.assertEqual(status["server"]["connections_writing"], 2)
             self.assertEqual(status["connections"]["active"], 2)
 
+    def test_demo_says_what_to_do(self) -> None:
+        """The last three lines of a start with the demo: the page is there, the commands work as they stand, twice, and
+        what they stored works after a restart."""
+        gateway = self.gateway({"log_level": "notice"}, demo=True)
+        assert gateway.process is not None
+        process = gateway.process
+        wait_until(lambda: "Ctrl-C" in process.output(), "the last line")
+        look, add = process.output().splitlines()[-3:-1]
+        self.assertEqual(self.curl(f"curl -i {look.split()[-1]}")[0], 200)
+        *puts, follow = add.partition("curl")[2].split(" && curl")
+        self.assertIn("/mine", follow)
+        for _ in range(2):
+            self.assertEqual([self.curl(f"curl -i {each.removeprefix('curl')}")[0] for each in puts], [200, 200])
+        self.assertEqual(gateway.stop(), 0)
+        gateway.start()
+        events = EventStream(gateway.proxy_port, "/mine")
+        self.addCleanup(events.close)
+        self.assertEqual(next(events)["event"], "snapshot")
+
+    def test_output_is_for_eyes(self) -> None:
+        """One short line each: time, level, text; nothing below log_level, nothing about Twisted's factories."""
+        for level, workers in (("notice", 1), ("info", 2)):
+            gateway = self.gateway({"log_level": level, "nginx_worker_processes": workers}, demo=True)
+            gateway.route("/gone", f"http://127.0.0.1:{free_port()}")
+            self.assertEqual(gateway.get("/gone?apikey=s3cret").status, 502)
+            assert gateway.process is not None
+            process = gateway.process
+            wait_until(partial(_says, process, "no answer from the upstream"), "a worker's line")
+            self.assertEqual(gateway.stop(), 0)
+            levels = "notice|warn|error" if level == "notice" else "info|notice|warn|error"
+            for line in process.output().splitlines():
+                self.assertRegex(line, rf"^\d{{4}}/\d\d/\d\d \d\d:\d\d:\d\d \[({levels})\] ")
+            for noise in ("starting on", "Factory", "#", "twistd", "reactor", "Shut Down", "s3cret"):
+                self.assertNotIn(noise, process.output())
+            self.assertTrue(process.output().splitlines()[-1].endswith("[notice] stopped"))
+
+    def test_output_once(self) -> None:
+        """Where the error log goes to a standard stream nothing is said twice."""
+        gateway = self.gateway({"proxy_error_log": "/dev/stdout", "log_level": "notice"})
+        self.assertEqual(gateway.stop(), 0)
+        assert gateway.process is not None
+        lines = [line for line in gateway.process.output().splitlines() if line.endswith("stopped")]
+        self.assertEqual(len(lines), 1)
+        self.assertRegex(lines[0], r"\[notice\] \d+#0: \[kongtwist\.node\] stopped$")
+
     def test_status_counts(self) -> None:
         """``/status`` counts the proxy's connections and requests, in both forms, and comes back to nothing."""
         gateway = self.gateway()
@@ -86,3 +132,7 @@ class FirstMinutesTests(LiveTestCase):
         self.assertEqual(status["server"]["connections_accepted"] - before["connections_accepted"], 4)
         for name in ("active", "reading", "writing", "waiting", "accepted", "handled"):
             self.assertEqual(status["connections"][name], status["server"][f"connections_{name}"], name)
+
+
+def _says(process: Process, text: str) -> bool:
+    return text in process.output()

@@ -123,4 +123,6 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual((code, out), (0, f"kongtwist...running\n\nkongtwist is healthy at {prefix.path}\n"))
         conf = self.file("log_level = info")
         code, _, err = self.run_command("start", "-c", conf, "-p", prefix.path)
-        self.assertEqual((code, err), (1, f"Error: kongtwist is already running in {prefix.path}{HINT}"))
+        self.assertEqual((code, err.splitlines()[0]), (1, f"Error: kongtwist is already running in {prefix.path}"))
+        self.assertIn(f"It is process {os.getpid()}. End it with 'kongtwist stop -p {prefix.path}'", err)
+        self.assertTrue(err.endswith(HINT))

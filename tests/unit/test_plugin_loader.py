@@ -9,6 +9,8 @@ from textwrap import dedent
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from kongtwist import VERSION
+from kongtwist.entities import EntityError, registry
 from kongtwist.plugin_loader import PluginLoadError, load_plugins
 
 ORDER = ["correlation-id", "key-auth", "ip-restriction", "rate-limiting", "request-termination"]
@@ -166,3 +168,25 @@ class LoaderTests(SynchronousTestCase):
         """,
         )
         self.assertIn("plugin angry: RuntimeError: no licence", self.sentence("angry:Angry"))
+
+    def test_why_there_is_none(self) -> None:
+        """One that is there and not enabled has Kong's words, whose advice helps; one of Kong's that is not built here is
+        told so, at a request and at the start; what nobody knows has Kong's words."""
+        enabled = load_plugins(["key-auth"])
+        words = "plugin '{}' not enabled; add it to the 'plugins' configuration property"
+        for name in ("rate-limiting", "nope", 7):
+            self.assertEqual(enabled.absence(name), words.format(name))
+        entity = registry(enabled)["plugins"]
+        for name, sentence in (
+            ("rate-limiting", words.format("rate-limiting")),
+            ("cors", f"plugin 'cors' is not available: kongtwist {VERSION} does not have this plugin of Kong's yet, and no"
+             " installed package has it as an entry point of kongtwist.plugins"),
+        ):  # fmt: skip
+            error = self.assertRaises(EntityError, entity.insert, {"name": name}, now=1, new_id=lambda: "id")
+            self.assertEqual(error.fields, {"name": sentence})
+        refused = self.assertRaises(PluginLoadError, load_plugins, ["cors"])
+        self.assertIn("does not have this plugin of Kong's yet", str(refused))
+        self.assertTrue(str(refused).endswith("take it out of the property plugins"))
+        self.write("distributed-1.dist-info/METADATA", "Name: distributed\nVersion: 1\n")
+        self.write("distributed-1.dist-info/entry_points.txt", "[kongtwist.plugins]\ncors = distributed:Mine\n")
+        self.assertEqual(enabled.absence("cors"), words.format("cors"))

@@ -6,8 +6,10 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+from twisted.logger import LogEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from kongtwist import signals
 from kongtwist.signals import SignalDuties
 
 
@@ -33,6 +35,7 @@ class SignalTests(SynchronousTestCase):
             force=lambda: self.done.append("force"),
             reload=lambda: self.done.append("reload"),
             reopen_logs=lambda: self.done.append("reopen"),
+            drain=lambda: self.done.append("drain"),
         )
 
     def test_first_stops_second_forces(self) -> None:
@@ -48,6 +51,13 @@ class SignalTests(SynchronousTestCase):
         for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGHUP, signal.SIGTERM):
             self.duties.received(number)
         self.assertEqual(self.done, ["reload", "reopen", "reload", "stop"])
+
+    def test_window_change(self) -> None:
+        """A terminal that is resized sends it, too: whether it means anything is for the callee to see, no line is said."""
+        events: list[LogEvent] = []
+        self.patch(signals._log, "observer", events.append)
+        self.duties.received(signal.SIGWINCH)
+        self.assertEqual((self.done, events), (["drain"], []))
 
     def test_installed_and_given_back(self) -> None:
         """A caught signal is handed to the reactor; handlers of before come back."""
