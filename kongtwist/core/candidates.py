@@ -9,12 +9,11 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Callable, Generator, Iterable, Iterator, MutableMapping
 from itertools import chain, islice
-from time import thread_time
 from typing import TYPE_CHECKING, Any
 
 from .hosts import HostRule, RequestHost, Wildcard
 from .layers import Layers
-from .pattern import TIME_LIMIT, HeaderPattern, PathPattern, PatternError, TimeLeft
+from .pattern import TIME_LIMIT, HeaderPattern, PathPattern, PatternError, Timed
 from .prefixes import PrefixIndex
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ class HeaderRule:
         else:
             self._values = frozenset(value.lower().encode() for value in values)
 
-    def accepts(self, values: list[bytes], time_left: TimeLeft) -> bool:
+    def accepts(self, values: list[bytes], request: Timed) -> bool:
         """Whether one of the request's values of this header is accepted. A comma list is one value.
 
         Raises:
@@ -63,7 +62,7 @@ class HeaderRule:
         """
         pattern = self._pattern
         if pattern is not None:
-            return any(pattern.found_in(value.lower(), time_left) for value in values)
+            return any(pattern.found_in(value.lower(), request) for value in values)
         return any(value.lower() in self._values for value in values)
 
 
@@ -123,7 +122,7 @@ class Candidate:
             return False
         for rule in self.headers:
             try:
-                if not rule.accepts(request.values(rule.name), request.time_left):
+                if not rule.accepts(request.values(rule.name), request):
                     return False
             except TimeoutError:
                 request.given_up.append(f"the pattern of header {rule.name.decode()} of route {self.row['id']}")
@@ -165,11 +164,22 @@ class Request:
     """What is known of a request while its route is looked for; what costs is found out at most once.
 
     Attributes:
+        pattern_time: seconds of CPU left to its patterns.
         given_up: patterns whose match took too long and counts as none.
     """
 
     __slots__ = (
-        "_found", "_headers", "_prefixes", "_until", "_values", "given_up", "host", "method", "path", "scheme", "sni",
+        "_found",
+        "_headers",
+        "_prefixes",
+        "_values",
+        "given_up",
+        "host",
+        "method",
+        "path",
+        "pattern_time",
+        "scheme",
+        "sni",
     )  # fmt: skip
 
     def __init__(
@@ -191,22 +201,8 @@ class Request:
         self._values: dict[bytes, list[bytes]] = {}
         self._prefixes = prefixes
         self._found: dict[bytes, Any] = {}
-        self._until = 0.0
+        self.pattern_time = TIME_LIMIT
         self.given_up: list[str] = []
-
-    def time_left(self) -> float:
-        """The seconds of CPU left for patterns that may take long; they count from the first that asks.
-
-        Raises:
-            TimeoutError: there are none.
-        """
-        now = thread_time()
-        if not self._until:
-            self._until = now + TIME_LIMIT
-        left = self._until - now
-        if left <= 0:
-            raise TimeoutError
-        return left
 
     def values(self, name: bytes) -> list[bytes]:
         """The values of a header."""
@@ -230,7 +226,7 @@ class Request:
             pass
         found = None
         try:
-            found = pattern.match(self.path, self.time_left)
+            found = pattern.match(self.path, self)
         except TimeoutError:
             self.given_up.append(f"the path pattern ~{pattern.value.decode()}")
         self._found[pattern.value] = found
