@@ -19,6 +19,7 @@ from twisted.web.resource import Resource
 
 from .admin.site import AdminResource, StatusResource
 from .adminplane import AdminPlane
+from .assembly import give_back
 from .conf import Conf, ConfError
 from .core.counters import Counters
 from .core.snapshot import Snapshot
@@ -214,6 +215,7 @@ class Gateway(MultiService):
             await self.declaring.load_configured(self.conf)
         self.publisher.begin(self._whole(self.storage.load()))
         self.storage.subscribe(self.publisher.changed)
+        give_back()
         if self.workers is not None:
             await self.workers.start()
         elif self.plane is not None:
