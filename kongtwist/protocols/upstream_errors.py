@@ -18,8 +18,8 @@ __all__ = ["no_answer", "no_peer", "not_resolved", "reason_of", "timed_out", "wh
 
 def reason_of(failure: Failure) -> str:
     """Why there is no connection. Twisted wraps the failure of one that ended while it was made into another."""
-    inner = failure.value.args[0] if failure.value.args else None
-    return reason_of(inner) if isinstance(inner, Failure) else failure.getErrorMessage()
+    inner = next((each for each in getattr(failure.value, "args", ()) if isinstance(each, Failure)), None)
+    return failure.getErrorMessage() if inner is None else reason_of(inner)
 
 
 def where(route: CompiledRoute, peer: Peer | None, pool: Pool | None) -> str:
