@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from time import thread_time
+from time import perf_counter, thread_time
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 from ..entities.regexes import PatternError, bounded, compile_bounded
 from .pattern_work import longest_within
@@ -28,8 +28,8 @@ __all__ = [
     "Captures",
     "HeaderPattern",
     "PathPattern",
+    "PatternClock",
     "PatternError",
-    "Timed",
 ]
 
 TIME_LIMIT = 0.01
@@ -37,7 +37,7 @@ TIME_LIMIT = 0.01
 "low milliseconds")."""
 
 ORDINARY = 0.0001
-"""Seconds of CPU up to which a match is an ordinary one, which does not count."""
+"""Seconds of CPU that a match may take beside that: ordinary ones do not count."""
 
 LEAST_TIME = 0.001
 """Seconds of CPU that a match may take of a pattern that keeps running into the limit: a hundred times what an
@@ -66,14 +66,39 @@ _LITERAL = re.compile(rb"[A-Za-z0-9/_\-]+(?![*?{+])")
 _POSTFIX = b"(?<uri_postfix>.*)"
 
 
-class Timed(Protocol):
-    """A request whose patterns are looked at.
+class PatternClock:
+    """How long the patterns of one request may still take.
 
-    Attributes:
-        pattern_time: the seconds of CPU that are left to them, `TIME_LIMIT` at first.
+    Reading the CPU's clock costs as much as a small match. So nothing is read for the first match that may take long, which
+    has `TIME_LIMIT` for itself, and later only where more time has passed on the wall.
     """
 
-    pattern_time: float
+    __slots__ = ("_began", "_count", "_cpu")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._began = self._cpu = 0.0
+
+    def left(self) -> float:
+        """The seconds of CPU for the next match.
+
+        Raises:
+            TimeoutError: there are none.
+        """
+        count = self._count
+        self._count = count + 1
+        if not count:
+            return TIME_LIMIT
+        now = perf_counter()
+        if count == 1:
+            self._began, self._cpu = now, thread_time()
+            return TIME_LIMIT
+        passed = now - self._began
+        if passed > TIME_LIMIT / 2:
+            passed = thread_time() - self._cpu - count * ORDINARY
+            if passed >= TIME_LIMIT:
+                raise TimeoutError
+        return TIME_LIMIT - passed
 
 
 class BoundedPattern:
@@ -110,12 +135,12 @@ class BoundedPattern:
     def _call_of(self, compiled: Any) -> Any:
         return compiled.search if self._search else compiled.match
 
-    def find(self, subject: bytes, request: Timed) -> Any:
+    def find(self, subject: bytes, clock: PatternClock) -> Any:
         """A match object, or None.
 
         Args:
             subject: what is looked at.
-            request: whose it is; its time is counted where the match may take long.
+            clock: the request's, asked where the match may take long.
 
         Raises:
             TimeoutError: the match took too long, or there is no time left for it.
@@ -123,21 +148,11 @@ class BoundedPattern:
         size = len(subject)
         if size <= self._free:
             return self._quick(subject)
-        left = request.pattern_time
-        if left <= 0:
-            raise TimeoutError
-        quick = size <= self._counted
-        if not quick and self._watched is None:
+        left = clock.left()
+        if size <= self._counted:
+            return self._quick(subject)
+        if self._watched is None:
             self._watched = self._call_of(compile_bounded(self._text))
-        began = thread_time()
-        try:
-            return self._quick(subject) if quick else self._watch(subject, left)
-        finally:
-            took = thread_time() - began
-            if took > ORDINARY:
-                request.pattern_time = left - took
-
-    def _watch(self, subject: bytes, left: float) -> Any:
         limit = self._limit
         try:
             found = self._watched(subject, timeout=min(left, limit))
@@ -180,11 +195,11 @@ class PathPattern(BoundedPattern):
         found = _LITERAL.match(self.value)
         self._literal = found[0] if found and b"|" not in self.value else b""
 
-    def match(self, path: bytes, request: Timed) -> Any:
+    def match(self, path: bytes, clock: PatternClock) -> Any:
         """A match object, or None. Raises TimeoutError as `find`."""
         if not path.startswith(self._literal):
             return None
-        return self._quick(path) if len(path) <= self._free else self.find(path, request)
+        return self._quick(path) if len(path) <= self._free else self.find(path, clock)
 
     def rest(self, found: Any) -> bytes | None:
         """What follows the matched part; None if the pattern's alternatives left the last group out."""
@@ -219,6 +234,6 @@ class HeaderPattern(BoundedPattern):
         self.value = text
         super().__init__(text[2:].encode(), search=True)
 
-    def found_in(self, value: bytes, request: Timed) -> bool:
+    def found_in(self, value: bytes, clock: PatternClock) -> bool:
         """Whether the pattern occurs in a lower-cased header value. Raises TimeoutError as `find`."""
-        return self.find(value, request) is not None
+        return self.find(value, clock) is not None
