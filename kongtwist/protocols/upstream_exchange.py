@@ -28,7 +28,7 @@ from ..core.headers import REASONS, apply_changes, host_name, upstream_head
 from .events import EventStream, is_event_stream
 from .resolver import NameNotResolved
 from .upstream import ResponseHead, UpstreamConnection
-from .upstream_errors import no_answer, no_peer, not_resolved, timed_out, where
+from .upstream_errors import no_answer, no_certificate, no_peer, not_resolved, timed_out, where
 from .upstream_pool import Attempt, Pool
 from .upstream_tls import facts_of
 
@@ -159,7 +159,9 @@ class UpstreamExchange:
         try:
             self._attempt = pool.connect(self, route.connect_timeout)
         except SSL.Error as why:
-            self._failed(f"the client certificate of the service is unusable: {why}", sent=False, pool=pool)
+            # Trying again would not make it any better.
+            self._log_error(*no_certificate(route, pool, why), pool)
+            self._bad_answer()
 
     def _host_field(self) -> bytes:
         """The Host header of this try."""
@@ -485,7 +487,10 @@ class UpstreamExchange:
         if timeout:
             self._refuse(504, "The upstream server is timing out", upstream=True)
         else:
-            self._refuse(502, "An invalid response was received from the upstream server", upstream=True)
+            self._bad_answer()
+
+    def _bad_answer(self) -> None:
+        self._refuse(502, "An invalid response was received from the upstream server", upstream=True)
 
     def _log_error(self, what: str, remedy: str, pool: Pool | None = None) -> None:
         upstream = where(self.route, self._peer, pool)

@@ -139,7 +139,7 @@ class LoaderTests(SynchronousTestCase):
         told so, at a request and at the start; what nobody knows has Kong's words."""
         enabled = load_plugins(["key-auth"])
         words = "plugin '{}' not enabled; add it to the 'plugins' configuration property"
-        for name in ("rate-limiting", "nope", 7):
+        for name in ("rate-limiting", "nope", 7, ["cors"], {}):
             self.assertEqual(enabled.absence(name), words.format(name))
         entity = registry(enabled)["plugins"]
         for name, sentence in (
