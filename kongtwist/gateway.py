@@ -20,6 +20,7 @@ from twisted.web.resource import Resource
 from .admin.site import AdminResource, StatusResource
 from .adminplane import AdminPlane
 from .advice import Advice
+from .assembly import give_back
 from .conf import Conf, ConfError, Listen
 from .core.counters import Counters
 from .core.notes import ROUTER_KINDS
@@ -225,6 +226,7 @@ class Gateway(MultiService):
             await self.declaring.load_configured(self.conf)
         self.publisher.begin(self._whole(self.storage.load()))
         self.storage.subscribe(self.publisher.changed)
+        give_back()
         if self.workers is not None:
             await self.workers.start()
         elif self.plane is not None:

@@ -21,7 +21,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger, globalLogBeginner
 from twisted.python.failure import Failure
 
-from .assembly import Assembly
+from .assembly import Assembly, give_back
 from .conf import Conf
 from .conf_kinds import ConfError
 from .core.storage import Change
@@ -151,6 +151,7 @@ class Worker:
         self.link.send({"type": "served", "version": version})
         if not self._loaded:
             self._loaded = True
+            give_back()
             self.link.send({"type": "loaded"})
 
     def _on_listen(self, message: Message) -> None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Callable, Generator, Iterable, Iterator, MutableMapping
 from itertools import chain, islice
-from time import thread_time
 from typing import TYPE_CHECKING, Any
 
 from .hosts import HostRule, RequestHost, Wildcard
 from .layers import Layers
-from .pattern import TIME_LIMIT, HeaderPattern, PathPattern, PatternError, TimeLeft
+from .pattern import HeaderPattern, PathPattern, PatternClock, PatternError
 from .prefixes import PrefixIndex
 
 if TYPE_CHECKING:
@@ -55,15 +54,16 @@ class HeaderRule:
         else:
             self._values = frozenset(value.lower().encode() for value in values)
 
-    def accepts(self, values: list[bytes], time_left: TimeLeft) -> bool:
-        """Whether one of the request's values of this header is accepted. A comma list is one value.
+    def accepts(self, request: Request) -> bool:
+        """Whether one of the values that the request has of this header is accepted. A comma list is one value.
 
         Raises:
             TimeoutError: it took too long to tell.
         """
-        pattern = self._pattern
-        if pattern is not None:
-            return any(pattern.found_in(value.lower(), time_left) for value in values)
+        values, pattern = request.values(self.name), self._pattern
+        if pattern is not None and values:
+            clock = request.clock
+            return any(pattern.found_in(value.lower(), clock) for value in values)
         return any(value.lower() in self._values for value in values)
 
 
@@ -123,7 +123,7 @@ class Candidate:
             return False
         for rule in self.headers:
             try:
-                if not rule.accepts(request.values(rule.name), request.time_left):
+                if not rule.accepts(request):
                     return False
             except TimeoutError:
                 request.given_up.append(f"the pattern of header {rule.name.decode()} of route {self.row['id']}")
@@ -169,7 +169,17 @@ class Request:
     """
 
     __slots__ = (
-        "_found", "_headers", "_prefixes", "_until", "_values", "given_up", "host", "method", "path", "scheme", "sni",
+        "_clock",
+        "_found",
+        "_headers",
+        "_prefixes",
+        "_values",
+        "given_up",
+        "host",
+        "method",
+        "path",
+        "scheme",
+        "sni",
     )  # fmt: skip
 
     def __init__(
@@ -191,22 +201,16 @@ class Request:
         self._values: dict[bytes, list[bytes]] = {}
         self._prefixes = prefixes
         self._found: dict[bytes, Any] = {}
-        self._until = 0.0
+        self._clock: PatternClock | None = None
         self.given_up: list[str] = []
 
-    def time_left(self) -> float:
-        """The seconds of CPU left for patterns that may take long; they count from the first that asks.
-
-        Raises:
-            TimeoutError: there are none.
-        """
-        now = thread_time()
-        if not self._until:
-            self._until = now + TIME_LIMIT
-        left = self._until - now
-        if left <= 0:
-            raise TimeoutError
-        return left
+    @property
+    def clock(self) -> PatternClock:
+        """For its patterns; made when the first is looked at."""
+        clock = self._clock
+        if clock is None:
+            clock = self._clock = PatternClock()
+        return clock
 
     def values(self, name: bytes) -> list[bytes]:
         """The values of a header."""
@@ -230,7 +234,7 @@ class Request:
             pass
         found = None
         try:
-            found = pattern.match(self.path, self.time_left)
+            found = pattern.match(self.path, self._clock or self.clock)
         except TimeoutError:
             self.given_up.append(f"the path pattern ~{pattern.value.decode()}")
         self._found[pattern.value] = found

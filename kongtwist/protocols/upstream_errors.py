@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from twisted.python.failure import Failure
+
 from ..core.error_lines import row_name, seconds_text, upstream_name
 
 if TYPE_CHECKING:
@@ -11,7 +13,13 @@ if TYPE_CHECKING:
     from ..core.compiled import CompiledRoute
     from .upstream_pool import Pool
 
-__all__ = ["no_answer", "no_peer", "not_resolved", "timed_out", "where"]
+__all__ = ["no_answer", "no_peer", "not_resolved", "reason_of", "timed_out", "where"]
+
+
+def reason_of(failure: Failure) -> str:
+    """Why there is no connection. Twisted wraps the failure of one that ended while it was made into another."""
+    inner = next((each for each in getattr(failure.value, "args", ()) if isinstance(each, Failure)), None)
+    return failure.getErrorMessage() if inner is None else reason_of(inner)
 
 
 def where(route: CompiledRoute, peer: Peer | None, pool: Pool | None) -> str:

@@ -28,13 +28,14 @@ from ..core.chain import BodyFilter, PluginFailed
 from ..core.error_lines import request_line
 from ..core.exchange import Answer, Exchange
 from ..core.headers import REASONS, apply_changes, host_name, upstream_head
+from .ending import run_steps
 from .events import EventStream, is_event_stream
 from .faults import ends_request
 from .framing import LAST_CHUNK
 from .request_buffer import RequestBuffer
 from .resolver import NameNotResolved
 from .upstream import ResponseHead, UpstreamConnection
-from .upstream_errors import no_answer, no_peer, not_resolved, timed_out, where
+from .upstream_errors import no_answer, no_peer, not_resolved, reason_of, timed_out, where
 from .upstream_pool import Attempt, Pool
 from .upstream_tls import BadServerName, facts_of
 
@@ -253,7 +254,7 @@ class UpstreamExchange:
         if not self._over:
             timeout = reason.check(error.TimeoutError, error.TCPTimedOutError, TimeoutError) is not None
             pool = None if attempt is None else attempt.factory.pool
-            self._failed(reason.getErrorMessage(), timeout=timeout, sent=False, pool=pool)
+            self._failed(reason_of(reason), timeout=timeout, sent=False, pool=pool)
 
     # -- the request body (BodySink) -----------------------------------------------------------------------------------
 
@@ -557,9 +558,6 @@ class UpstreamExchange:
         connection, attempt, lookup = self._connection, self._attempt, self._lookup
         self._leave()
         self._attempt = self._lookup = None
-        if lookup is not None:
-            lookup.cancel()
-        if attempt is not None:
-            attempt.cancel()
+        run_steps(*(each.cancel for each in (lookup, attempt) if each is not None))
         if connection is not None:
             connection.abort()

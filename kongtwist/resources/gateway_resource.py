@@ -82,6 +82,9 @@ class GatewayResource(Resource):
         """
         if not exchange.open:
             return
+        if exchange.closing:
+            exchange.abort()
+            return
         later = self.gateway.relay.reactor.callLater
         if exchange.behind:
             exchange.when_taken(self._in_turn)

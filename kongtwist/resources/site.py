@@ -201,6 +201,13 @@ class SiteExchange(Exchange):
         that it knows is private to Twisted, pinned by tests/live/test_embedding.py.)"""
         return bool(getattr(self.request.channel, "_waitingForTransport", False))
 
+    @property
+    def closing(self) -> bool:
+        """The Site has closed the connection, and under TLS still hears what the client sent before it knew. Nothing could
+        be answered, and a Site that waits for the end of a connection cuts it after a while, a stream's too."""
+        channel: Any = self.request.channel
+        return bool(getattr(getattr(channel, "transport", None), "disconnecting", False))
+
     def when_taken(self, go_on: Callable[[SiteExchange], None]) -> None:
         """Call ``go_on`` when the client has taken the answers before this one; if it goes instead, never."""
         self._go_on = go_on

@@ -27,7 +27,8 @@ KINDS = [kind for kind in os.environ.get("SOAK_KINDS", "").split(",") if kind]
 ROUND = 60.0
 """Seconds that a round of load lasts at most: after each, memory is looked at."""
 PATIENCE = float(os.environ.get("SOAK_PATIENCE") or 120)
-"""Seconds within which everything must have come to its end: the longest of the gateway's own time-outs is 30."""
+"""Seconds within which everything must have come to its end: the longest of the gateway's own time-outs is 60, for a client
+of the Admin API that does not take its answer."""
 GROWTH = 0.10
 """Share by which memory may have grown since the end of the first round: caches that fill, and what fragments."""
 HELD = 512 * 1024

@@ -27,6 +27,7 @@ LATER = {
     "twisted.conch": "nothing of the gateway",
     "twisted.web.client": "requests of the gateway's own",
     "yaml": "a declarative configuration",
+    "kongtwist.admin.openapi": "/openapi.json",
     "kongtwist.declaring": "a declarative configuration",
     "kongtwist.demo": "the demo",
     "kongtwist.storage.postgres": "database = postgres",

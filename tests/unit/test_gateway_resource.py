@@ -15,10 +15,13 @@ class Exchange:
     """A request of a Site's client, as far as its turn matters."""
 
     def __init__(self, behind: bool = False) -> None:
-        self.open, self.behind = True, behind
+        self.open, self.behind, self.closing = True, behind, False
         self.begun = False
         self.request = SimpleNamespace()
         self.go_on: Any = None
+
+    def abort(self) -> None:
+        self.open = False
 
     def when_taken(self, go_on: Any) -> None:
         self.go_on = go_on
@@ -75,3 +78,10 @@ class TurnTests(SynchronousTestCase):
         exchange.behind = False
         exchange.go_on(exchange)
         self.assertEqual(self.served, [exchange])
+
+    def test_closing(self) -> None:
+        """What comes on a connection that the Site has closed, which TLS lets through, is not served."""
+        exchange = Exchange()
+        exchange.closing = True
+        self.give(exchange)
+        self.assertEqual((self.served, exchange.open), ([], False))

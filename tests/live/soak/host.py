@@ -29,7 +29,7 @@ reactor: Any = installed
 
 def main(prefix: str, conf: str, certificate: str, key: str, *ports: str) -> None:
     """Serve until told to stop."""
-    globalLogBeginner.beginLoggingTo([ErrorLog(f"{prefix}/error.log", "info")], redirectStandardIO=False)
+    globalLogBeginner.beginLoggingTo([ErrorLog(f"{prefix}/error.log", "notice")], redirectStandardIO=False)
     gateway = Gateway(reactor, Conf({"prefix": prefix, **json.loads(conf)}))
     gateway.startService()
     reactor.addSystemEventTrigger("before", "shutdown", gateway.stopService)
@@ -37,7 +37,7 @@ def main(prefix: str, conf: str, certificate: str, key: str, *ports: str) -> Non
     root.putChild(b"", Data(b"own page", "text/plain"))
     root.putChild(b"api", GatewayResource(gateway))
     root.putChild(b"admin", gateway.admin_resource())
-    site: Any = Site(root, timeout=3)
+    site: Any = Site(root, timeout=6)
     site.displayTracebacks = False
     owner = GatewayFactory(gateway, otherwise=site)
     secure_owner = GatewayFactory(gateway, otherwise=site, secure=True)

@@ -17,15 +17,15 @@ from tests.live.support import PATIENCE, ROOT, GatewayProcess, LiveTestCase, Pro
 __all__ = ["CONF", "Seen", "Stage", "difference", "newcomers"]
 
 CONF: dict[str, object] = {
-    "nginx_http_client_header_timeout": "2s",
-    "nginx_http_client_body_timeout": "2s",
-    "nginx_http_send_timeout": "3s",
-    "nginx_http_keepalive_timeout": "3s",
+    "nginx_http_client_header_timeout": "8s",
+    "nginx_http_client_body_timeout": "8s",
+    "nginx_http_send_timeout": "6s",
+    "nginx_http_keepalive_timeout": "6s",
     "nginx_http_keepalive_requests": 200,
     "nginx_http_client_max_body_size": "20m",
     "upstream_keepalive_idle_timeout": 2,
 }
-"""Time-outs that make everything end within seconds."""
+"""Time-outs that make everything end within seconds, and leave the client that behaves its time on a busy machine."""
 TIMEOUTS: dict[str, Any] = {"connect_timeout": 1000, "read_timeout": 2500, "write_timeout": 2500, "retries": 2}
 
 LOOK = os.path.join(os.path.dirname(__file__), "look")

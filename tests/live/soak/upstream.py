@@ -4,7 +4,7 @@
 
 The second argument: ``{"plain": [ports], "tls": [ports], "rude": [ports], "hole": [ports], "certificate": paths}``.
 ``rude`` ports speak TLS and never answer a close_notify; a connection to a ``hole`` is never accepted, and soon never
-made. Words on the control socket: ``rest`` (say and read nothing more, close nothing, and reset new connections), ``leave``
+made. Words on the control socket: ``rest`` (say and read nothing more, close nothing, and refuse new connections), ``leave``
 (close everything and go on with what comes), ``report``.
 """
 
@@ -39,12 +39,11 @@ class Upstreams:
         self.taken = 0
         self.asked: Counter[str] = Counter()
         self._open: set[asyncio.Task[None]] = set()
-        self._holes: list[socket.socket] = []
+        self._holes: dict[int, socket.socket | None] = {}
 
     def hole(self, port: int) -> None:
         """Take a port without ever accepting."""
-        sock = socket.create_server(("127.0.0.1", port), backlog=0)
-        self._holes.append(sock)
+        self._holes[port] = socket.create_server(("127.0.0.1", port), backlog=0)
 
     async def listen(self, port: int, context: ssl.SSLContext | None, rude: bool) -> None:
         """Accept for ever."""
@@ -91,6 +90,10 @@ class Upstreams:
     async def rest(self) -> None:
         """Do nothing more; keep everything open."""
         self.working.clear()
+        for port, sock in self._holes.items():
+            if sock is not None:
+                sock.close()
+            self._holes[port] = None
 
     async def leave(self) -> dict[str, int]:
         """Close everything, and work from now on."""
@@ -98,6 +101,9 @@ class Upstreams:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        for port, sock in list(self._holes.items()):
+            if sock is None:
+                self.hole(port)
         self.working.set()
         return {"closed": len(left)}
 
