@@ -13,6 +13,7 @@ import asyncio
 import compileall
 import json
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -238,7 +239,9 @@ def main(words: list[str]) -> int:
         print("\nFailed:")
     for each in failed:
         print(f"  {each.test} {each.why}".rstrip())
-    print(f"\nAll of it took {time.monotonic() - began:.0f} s.\n{summary(run.outcomes)}")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"\nIt took {time.monotonic() - began:.0f} s, and {used.ru_utime + used.ru_stime:.0f} s of processor time.")
+    print(summary(run.outcomes))
     return 0 if not failed and any(each.outcome == "passed" for each in run.outcomes) else 1
 
 
