@@ -40,7 +40,7 @@ LONG = (
 UNIT_GROUPS = 4
 """Processes that share the modules outside of tests/live."""
 
-GRACE = 20.0
+GRACE = 45.0
 """Seconds that tests have to end their processes when they are cut off."""
 
 SLOWEST = 12

@@ -100,7 +100,7 @@ def main() -> None:
     wanted = set(sys.stdin.read().splitlines())
     suite = TestLoader().suiteFactory([case for case in cases(modules) if case.id() in wanted])
     with open(records, "w", encoding="utf-8") as Recorder.records:
-        TrialRunner(Recorder, stream=sys.stdout, workingDirectory=folder).run(suite)
+        TrialRunner(Recorder, stream=sys.stdout, workingDirectory=folder, realTimeErrors=True).run(suite)
 
 
 if __name__ == "__main__":
