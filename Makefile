@@ -16,7 +16,7 @@ run: $(VENV)/installed
 
 test: $(VENV)/installed-test
 	tests/peers.sh
-	$(BIN)/python -m twisted.trial $(TESTS)
+	$(BIN)/python -m tests.run $(TESTS)
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check .

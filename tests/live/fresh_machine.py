@@ -26,7 +26,10 @@ from pathlib import Path
 
 from tests.live.support import PATIENCE, ROOT, free_port
 
-__all__ = ["Machine", "Shell", "private_network", "seed"]
+__all__ = ["COMMAND_PATIENCE", "Machine", "Shell", "private_network", "seed"]
+
+COMMAND_PATIENCE = 10 * PATIENCE
+"""Seconds that a command may take: some install a package, or run a program that works for a while."""
 
 LEFT_OUT = shutil.ignore_patterns(
     ".git", ".ci", ".venv", ".*_cache", "build", "dist", "*.egg-info", "_trial_temp*", "node_modules", "__pycache__",
@@ -185,7 +188,7 @@ class Shell:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{text}\n".encode())
 
-    def run(self, command: str, patience: float = PATIENCE) -> tuple[int, str]:
+    def run(self, command: str, patience: float = COMMAND_PATIENCE) -> tuple[int, str]:
         """Run a command to its end; returns exit code and output. Raises AssertionError when it does not end."""
         mark = self._mark()
         self._type(f"{{\n{command}\n}} </dev/null; printf '\\n{mark} %d\\n' $?")

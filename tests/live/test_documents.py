@@ -23,7 +23,7 @@ from unittest import SkipTest
 from kongtwist.prefix import running_pid
 from tests.documents import PAGES, ROOT, Block, blocks, commands, status_of
 from tests.live.browser import Browser, chromium
-from tests.live.fresh_machine import Machine, Shell, other_ports, private_network
+from tests.live.fresh_machine import COMMAND_PATIENCE, Machine, Shell, other_ports, private_network
 from tests.live.postgres_server import PASSWORD, PostgresServer
 from tests.live.support import PATIENCE, LiveTestCase, request, wait_until
 
@@ -179,7 +179,7 @@ class Reader:
             self.case.assertTrue(shell.goes_on(group), f"{command}\n{output.read_text()}")
             return self._listens(ports)
 
-        wait_until(answers, command)
+        wait_until(answers, command, COMMAND_PATIENCE)
         self.open_terminal()
         if self.page != "README.md":  # which is read before there is something to activate
             self.enter(". .venv/bin/activate")

@@ -146,7 +146,9 @@ class TroubleshootingTests(LiveTestCase):
         """One on which nothing flows ends without a close frame (1006) after the Service's time-out."""
         gateway = self.gateway()
         route = gateway.route("/ws", f"http://127.0.0.1:{self.upstream('websocket')}")
-        gateway.admin("PATCH", f"/services/{route['service']['id']}", json={"read_timeout": 300, "write_timeout": 300})
+        gateway.admin(
+            "PATCH", f"/services/{route['service']['id']}", json={"read_timeout": 2000, "write_timeout": 2000}
+        )
         with connect(gateway.url("/ws", "ws"), proxy=None, ping_interval=None) as client:
             with self.assertRaises(ConnectionClosedError) as raised:
                 client.recv(PATIENCE)
