@@ -86,7 +86,8 @@ class AdminPlane:
         try:
             access = AccessLog(access_log, self._reactor, prefix=conf.prefix)
         except OSError as error:
-            raise ConfError(f"the access log of {name} cannot be opened: {error}") from error
+            declared = name.replace("_listen", "_access_log")
+            raise ConfError(f"{declared} cannot open {access_log}: {error.strerror}") from error
         self._logs.append((name, access))
 
         def log(request: Request) -> None:

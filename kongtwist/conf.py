@@ -71,7 +71,7 @@ class Conf(Properties):
         self.prefix = os.path.abspath(self.prefix)
 
     def path(self, name: str) -> str:
-        """A path written in the configuration, relative ones taken from prefix."""
+        """The path of something a node writes, relative ones taken from prefix."""
         return os.path.join(self.prefix, name)
 
     @property
@@ -119,6 +119,16 @@ def _contradictions(conf: Conf) -> Iterator[str]:
             other = taken.setdefault(listen.address, name)
             if other != name:
                 yield f"{name} and {other} name the same address: '{listen.address}'"
+    yield from _clashes(list(conf.listeners()))
+
+
+def _clashes(listeners: Sequence[tuple[str, Listen]]) -> Iterator[str]:
+    """Sentences about addresses that cannot be listened on together: one takes all addresses of the other's port."""
+    for at, (name, listen) in enumerate(listeners):
+        for other_name, other in listeners[at + 1 :]:
+            if listen.address != other.address and listen.clashes(other):
+                one, two = f"{name} '{listen.address}'", f"{other_name} '{other.address}'"
+                yield f"{one} and {two} name the same port; give one of them another port, or leave it out"
 
 
 def _open_doors(conf: Conf) -> Iterator[str]:

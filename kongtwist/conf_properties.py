@@ -57,7 +57,8 @@ class Node:
         STRING,
         "kongtwist-data",
         "Working directory: process id, logs, database, generated certificates. Made with mode 0700 when it is not"
-        " there. Relative paths start from where the gateway is started; those in other properties start from here.",
+        " there. Relative paths of what a node writes (logs, sqlite_path) start from here; those of files it is given"
+        " (declarative_config, certificates, keys, authorities), and this one, from the folder it is started in.",
     )
     log_level = Property(enum(*LEVELS), "notice", "Least severe messages that the error log shows.", live=True)
     proxy_access_log = Property(
@@ -72,8 +73,8 @@ class Node:
         ARRAY,
         "bundled",
         "Plugins that can be configured: 'bundled' for all that come with the gateway, names of bundled ones, names of"
-        " installed packages' plugins (entry points of the group kongtwist.plugins), dotted names package.module:Class;"
-        " off for none.",
+        " installed packages' plugins (entry points of the group kongtwist.plugins), dotted names package.module:Class,"
+        " looked for where Python looks (PYTHONPATH) and last in the folder where the gateway is started; off for none.",
     )
     node_id = Property(UUID, None, "The node's UUID; without it one is made at the first start and kept under prefix.")
     nginx_worker_processes = Property(
@@ -344,7 +345,11 @@ class Storage:
         STRING, "kongtwist.sqlite", "The SQLite file (our own name); made with mode 0600. It must be on a local disk."
     )
     declarative_config = Property(
-        STRING, None, "Declarative file (YAML or JSON) to load with database = off; read again at reload.", live=True
+        STRING,
+        None,
+        "Declarative file (YAML or JSON) to load with database = off; read again at reload. A relative path starts from"
+        " the folder the node is started in.",
+        live=True,
     )
     declarative_config_string = Property(
         STRING, None, "The same as text, in place of a file; for environment variables.", live=True

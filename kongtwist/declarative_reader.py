@@ -1,7 +1,7 @@
 """Reads and judges a declarative configuration in a process of its own: ``python -m kongtwist.declarative_reader``.
 
 Standard input is a line of JSON (what to do) and the body. Standard output is lines of JSON: lists of rows, and at the
-end a record: how it went.
+end a record: how it went; behind that of a refusal the answer.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .entities import Entity, EntityError, registry
+from .entities.size import is_heavy
 from .plugin_loader import load_plugins
 from .storage.declarative import Declared, declared
 from .storage.declarative_body import BadGiven, tree_in
@@ -24,7 +25,11 @@ __all__ = ["MEMORY", "Refusal", "Task", "judge"]
 MEMORY = 4 * 1024**3
 """Bytes of memory that the process may take; a text that needs more is answered 413."""
 
+SENTENCE = 10_000
+"""Characters of a refusal's sentence that are told beside the answer itself."""
+
 ROWS_A_LINE = 25
+"""Rows that the gateway takes in at a stretch; none behind a heavy one."""
 
 
 class Refusal(Exception):
@@ -97,14 +102,25 @@ def _main() -> None:
     try:
         rows, as_text = judge(task, registry(load_plugins(head["plugins"])))
     except Refusal as refusal:
-        _say({"refused": [refusal.status, refusal.body]})
+        _refuse(refusal.status, refusal.body)
         return
     except MemoryError:
-        _say({"refused": [413, {"message": f"the configuration needs more than {MEMORY >> 20} MiB of memory"}]})
+        _refuse(413, {"message": f"the configuration needs more than {MEMORY >> 20} MiB of memory"})
         return
-    for at in range(0, len(rows), ROWS_A_LINE):
-        _say(rows[at : at + ROWS_A_LINE])
+    line: list[Declared] = []
+    for declared_row in rows:
+        line.append(declared_row)
+        if len(line) == ROWS_A_LINE or is_heavy(declared_row.row):
+            _say(line)
+            line = []
+    _say(line)
     _say({"as_text": as_text})
+
+
+def _refuse(status: int, body: Mapping[str, Any]) -> None:
+    """Two lines: status and sentence, and the whole answer, which may be long and is passed on as it is."""
+    _say({"refused": status, "message": str(body.get("message", ""))[:SENTENCE]})
+    _say(body)
 
 
 def _say(what: Any) -> None:

@@ -26,12 +26,14 @@ from .core.turns import SharedTurns
 from .declarative_reader import Refusal, Task, judge
 from .entities import Entity
 from .entities.schema import Row
+from .node import default_spawn_environ
 from .storage.declarative import Declared, settled
 from .storage.declarative_dump import dumped
+from .storage.declarative_faults import lines_of
 from .storage.memory import MemoryStorage
 from .storage.slices import Slices, uncollected
 
-__all__ = ["LONG", "PATIENCE", "Declaring"]
+__all__ = ["LONG", "PATIENCE", "Declaring", "configured_text", "faults_of"]
 
 LONG = 64 * 1024
 """Bytes from which on a text is read by a process of its own: starting one takes as long as reading this much."""
@@ -51,7 +53,7 @@ class Declaring:
         reactor: the reactor.
         storage: takes the rows.
         registry: the entities.
-        plugins: names of the loaded plugins, from which another process makes the same registry.
+        plugins: the property ``plugins``, from which another process makes the same registry.
         now: epoch seconds.
         turns: reads short texts.
     """
@@ -98,22 +100,27 @@ class Declaring:
         finally:
             self._turn.release()
 
-    async def load_configured(self, conf: Conf) -> None:
+    async def load_configured(self, conf: Conf) -> bool:
         """Load what the properties ``declarative_config`` or ``declarative_config_string`` name, in its turn. Without
         either what was loaded before stays.
 
+        Returns:
+            whether one of them is set.
+
         Raises:
-            ConfError: the file cannot be read.
-            Refused, LoadFailed: as of `load`.
+            ConfError: the file cannot be read, or has faults: all of them, as ``kongtwist config parse`` shows them.
         """
-        if not conf.declarative_config and not conf.declarative_config_string:
-            return
+        if not _is_configured(conf):
+            return False
         await self._turn.acquire()
         try:
-            given = await self._in_pool(_configured, conf)
+            given = await self._in_pool(configured_text, conf)
             await self._load(Task(given, "", False, self._now()), unless_same=True, shown=False)
+        except (Refused, LoadFailed) as error:
+            raise ConfError(faults_of(conf, error)) from error
         finally:
             self._turn.release()
+        return True
 
     async def _load(self, task: Task, unless_same: bool, shown: bool = True) -> bytes | None:
         with uncollected():
@@ -167,7 +174,10 @@ class Declaring:
     async def _elsewhere(self, task: Task, wanted: _Wanted) -> bool:
         reading = self._reading = _Reading(task.encoded(self._plugins, sys.path), wanted)
         self._reactor.spawnProcess(
-            reading, sys.executable, [sys.executable, "-m", "kongtwist.declarative_reader"], env=None
+            reading,
+            sys.executable,
+            [sys.executable, "-P", "-m", "kongtwist.declarative_reader"],
+            env=default_spawn_environ(),
         )
         late = self._reactor.callLater(PATIENCE, reading.give_up)
         try:
@@ -206,6 +216,7 @@ class _Reading(ProcessProtocol):
         self._scanned = 0
         self._complaint = b""
         self._failed: Exception | None = None
+        self._refused: dict[str, Any] | None = None
         self._result: bool | None = None
 
     def connectionMade(self) -> None:
@@ -220,15 +231,19 @@ class _Reading(ProcessProtocol):
             line = bytes(self._buffer[:end])
             del self._buffer[: end + 1]
             self._scanned = 0
-            self._line(json.loads(line))
+            self._line(line)
         self._scanned = len(self._buffer)
 
-    def _line(self, said: Any) -> None:
+    def _line(self, line: bytes) -> None:
+        if self._refused is not None:  # the answer, which nobody here reads
+            self._failed = Refused(self._refused["refused"], line, self._refused["message"])
+            return
+        said = json.loads(line)
         if isinstance(said, list):
             for _ in self._wanted.take(Declared(*each) for each in said):
                 pass
         elif "refused" in said:
-            self._failed = Refused(*said["refused"])
+            self._refused = said
         else:
             self._result = said["as_text"]
 
@@ -259,7 +274,13 @@ class _Reading(ProcessProtocol):
             self.ended.callback(bool(self._result))
 
 
-def _configured(conf: Conf) -> bytes:
+def _is_configured(conf: Conf) -> bool:
+    """Whether a declarative configuration is named."""
+    return bool(conf.declarative_config or conf.declarative_config_string)
+
+
+def configured_text(conf: Conf) -> bytes:
+    """The text of the declarative configuration that is named. Raises ConfError."""
     if not conf.declarative_config:
         return (conf.declarative_config_string or "").encode("utf-8", "surrogateescape")
     try:
@@ -267,6 +288,13 @@ def _configured(conf: Conf) -> bytes:
             return file.read()
     except OSError as error:
         raise ConfError(f"declarative_config cannot be read: {error}") from error
+
+
+def faults_of(conf: Conf, error: Refused | LoadFailed | Refusal) -> str:
+    """What is wrong with the declarative configuration that is named, for people: a line for each fault."""
+    where = f"declarative_config {conf.declarative_config}" if conf.declarative_config else "declarative_config_string"
+    fields = None if isinstance(error, LoadFailed) else error.body.get("fields")
+    return f"{where}: Failed parsing:\n{lines_of(fields) if fields else error}"
 
 
 def _json(rows: Mapping[str, Mapping[str, Row]]) -> Iterable[bytes]:

@@ -96,13 +96,16 @@ class Running:
 
     Attributes:
         error_log: the log whose level may be changed; None where the log is an embedder's.
+        console: the node's lines are shown on standard output too, and its workers' with them.
         draining: whether a monitor was told, or the node itself found, that no more traffic should come.
+        leaving: connections are ended behind their answers, in workers that are started from now on, too.
     """
 
     def __init__(self, gateway: Gateway, reactor: Any) -> None:
         self._gateway, self._reactor = gateway, reactor
         self.error_log: ErrorLog | None = None
-        self.draining = False
+        self.console = False
+        self.draining = self.leaving = False
         self._resolver: Resolver | None = None
         self.log_level = LogLevel(reactor, gateway.conf.log_level, self._put_level)
         if gateway.workers is not None:
@@ -122,7 +125,7 @@ class Running:
             memory=lambda: {pid: size for pid in self._pids() if (size := resident_bytes(pid))},
             shared_memory=self._shared_memory,
             ready=self.unready,
-            drain=self._drain,
+            drain=self.drain,
             log_level=lambda: self.log_level.current,
             change_log_level=None if self.error_log is None else self.log_level.change,
             balancer=self._balancer,
@@ -162,7 +165,8 @@ class Running:
             return "no configuration available (empty configuration present)"
         return None
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
+        """Tell monitors that no more traffic should come; the node goes on as it does."""
         self.draining = True
         notice(_log, "draining: the node tells monitors that no more traffic should come")
 
@@ -231,3 +235,5 @@ class Running:
                     yield mark_message(snapshot.version, upstream, peer.name, False)
         if self.log_level.current != self._gateway.conf.log_level:
             yield {"type": "level", "level": self.log_level.current}
+        if self.leaving:
+            yield {"type": "leave"}

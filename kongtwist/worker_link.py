@@ -24,7 +24,7 @@ import json
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
@@ -32,13 +32,15 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .core.storage import Change
+from .entities.size import is_heavy
 
 __all__ = [
-    "BATCH", "MAX_MESSAGE", "Link", "Message", "MessageReader", "MessageTooLarge", "Packet", "changes_packets",
+    "BATCH", "MAX_MESSAGE", "Link", "Message", "MessageReader", "MessageTooLarge", "Packet", "Packets", "changes_packets",
     "dataset_messages", "encode",
 ]  # fmt: skip
 
 Message = dict[str, Any]
+T = TypeVar("T")
 
 BATCH = 200
 """Rows in one message of a dataset: small enough that encoding one stalls neither side."""
@@ -88,14 +90,21 @@ class MessageReader:
 def dataset_messages(version: int, dataset: Mapping[str, Mapping[str, Any]]) -> Iterator[Message]:
     """A whole dataset as messages of bounded size, made as they are sent."""
     for entity, rows in dataset.items():
-        batch: list[Any] = []
-        for row in rows.values():
-            batch.append(row)
-            if len(batch) == BATCH:
-                yield {"type": "rows", "entity": entity, "rows": batch}
-                batch = []
-        yield {"type": "rows", "entity": entity, "rows": batch}
+        for batch in _batches(rows.values(), lambda row: row):
+            yield {"type": "rows", "entity": entity, "rows": batch}
     yield {"type": "dataset", "version": version}
+
+
+def _batches(items: Iterable[T], row_of: Callable[[T], Any]) -> Iterator[list[T]]:
+    """Items in order, at most `BATCH` together, and none behind a heavy row: encoding one message stalls neither side. The
+    last batch may be empty."""
+    batch: list[T] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == BATCH or is_heavy(row_of(item)):
+            yield batch
+            batch = []
+    yield batch
 
 
 class Packet:
@@ -115,16 +124,46 @@ class Packet:
         return self._data
 
 
-def changes_packets(version: int, changes: Sequence[Change]) -> list[Packet]:
+class Packets:
+    """Packets in order for several workers, each made when the first of them comes to it."""
+
+    def __init__(self, packets: Iterator[Packet]) -> None:
+        self._rest = packets
+        self._made: list[Packet] = []
+
+    def __iter__(self) -> Iterator[Packet]:
+        at = 0
+        while at < len(self._made) or self._more():
+            yield self._made[at]
+            at += 1
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def _more(self) -> bool:
+        packet = next(self._rest, None)
+        if packet is not None:
+            self._made.append(packet)
+        return packet is not None
+
+
+def changes_packets(version: int, changes: Sequence[Change]) -> Packets:
     """Changes of one publication. The rows of before stay here: workers have them."""
-    told = [
-        (op, entity, new, None if new is not None or old is None else {"id": old["id"]})
-        for op, entity, new, old in changes
-    ]
-    parts = [told[at : at + BATCH] for at in range(0, len(told), BATCH)] or [[]]
-    messages: list[Message] = [{"type": "changes", "version": version, "changes": part, "more": True} for part in parts]
-    del messages[-1]["more"]
-    return list(map(Packet, messages))
+    return Packets(_packets(version, changes))
+
+
+def _packets(version: int, changes: Sequence[Change]) -> Iterator[Packet]:
+    before: list[Any] | None = None
+    for batch in _batches(changes, lambda change: change.new):
+        if before is not None and not batch:
+            break
+        if before is not None:
+            yield Packet({"type": "changes", "version": version, "changes": before, "more": True})
+        before = [
+            (op, entity, new, None if new is not None or old is None else {"id": old["id"]})
+            for op, entity, new, old in batch
+        ]
+    yield Packet({"type": "changes", "version": version, "changes": before})
 
 
 @implementer(IPushProducer)

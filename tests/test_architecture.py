@@ -59,6 +59,7 @@ PARTS = {
     "conf_unbuilt": "conf",
     "conf_document": "conf",
     "tls": "listeners",
+    "port_holders": "listeners",
     "prefix": "listeners",
     "signals": "listeners",
     "reactor": "listeners",
@@ -117,10 +118,12 @@ def functions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.Functi
 
 def within(node: ast.AST) -> Iterator[ast.AST]:
     """A node's descendants without those in functions defined in it."""
-    for child in ast.iter_child_nodes(node):
-        yield child
-        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            yield from within(child)
+    pending = [node]
+    while pending:
+        for child in ast.iter_child_nodes(pending.pop()):
+            yield child
+            if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                pending.append(child)
 
 
 class ArchitectureTests(SynchronousTestCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -26,14 +27,25 @@ class Busy(Exception):
 class Refused(Exception):
     """A configuration is not taken.
 
+    Args:
+        status: HTTP status.
+        body: the answer, as it is or as JSON: there may be a fault for each of very many rows.
+        message: the sentence in it.
+
     Attributes:
         status: HTTP status.
-        body: the answer.
+        answer: the body as it was given.
     """
 
-    def __init__(self, status: int, body: Mapping[str, Any]) -> None:
-        super().__init__(str(body.get("message", status)))
-        self.status, self.body = status, dict(body)
+    def __init__(self, status: int, body: Mapping[str, Any] | bytes, message: str = "") -> None:
+        super().__init__(message or (str(status) if isinstance(body, bytes) else str(body.get("message", status))))
+        self.status, self.answer = status, body
+
+    @property
+    def body(self) -> Mapping[str, Any]:
+        """The answer."""
+        found: Mapping[str, Any] = json.loads(self.answer) if isinstance(self.answer, bytes) else self.answer
+        return found
 
 
 class LoadFailed(Exception):
@@ -96,7 +108,7 @@ class Config(JSONResource):
             words = "Currently loading previous configuration"
             return Reply(429, {"message": words}, {"Retry-After": str(RETRY_AFTER)})
         except Refused as refused:
-            return Reply(refused.status, refused.body)
+            return Reply(refused.status, refused.answer)
         except LoadFailed as failed:
             return Reply(failed.status, {"message": str(failed)})
         if rows is None:

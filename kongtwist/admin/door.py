@@ -38,6 +38,9 @@ __all__ = ["AdminSite", "DoorLimits"]
 
 _log = Logger(namespace="kongtwist.admin")
 
+READ = 8192
+"""Bytes that are read of a connection in one turn: its shortest chunks take some milliseconds."""
+
 SMALL = 65536
 """Bytes of a body that is read to its end although nobody wants it, so that its connection may live on."""
 
@@ -239,6 +242,7 @@ class AdminChannel(HTTPChannel):
     _linger = False  #: stay for a moment after the answer: the client may still be sending
     _bears = False  #: the body is so small that it is read even if nobody wants it
     _over = False  #: nothing that comes is read any more
+    _lost = False  #: the connection is no more
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -246,11 +250,14 @@ class AdminChannel(HTTPChannel):
         limits = self.site.limits
         self.maxHeaders, self.totalHeadersSize, self.MAX_LENGTH = limits.fields, limits.head, limits.line
         super().connectionMade()  # sets the time of the first head
+        transport: Any = self.transport
+        (transport.transport if self.isSecure() else transport).bufferSize = READ
         if not self.site.admit(self):
             self.write(_closing_answer(503, "too many connections"))
             self.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._lost = True
         super().connectionLost(reason)
         self.site.forget(self)
 
@@ -390,6 +397,15 @@ class AdminChannel(HTTPChannel):
         if self._waitingForTransport and self.persistent:
             self._phase, self._fetched = Phase.FETCH, request
             self.setTimeout(PATIENCE * self.site.limits.send_timeout)
+            return
+        if self._dataBuffer and self.persistent and not self._over:
+            self.site.reactor.callLater(0, self._next, request)  # what was sent behind it, in a turn of its own
+        else:
+            self._next(request)
+
+    def _next(self, request: Request) -> None:
+        """A request is done with: go on to what comes behind it."""
+        if self._lost:
             return
         self._phase = Phase.IDLE
         self._savedTimeOut = self.site.limits.keepalive_timeout or self.site.limits.head_timeout

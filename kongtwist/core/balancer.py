@@ -10,7 +10,7 @@ connection, so each name gets its weight once and not, as in Kong, once per addr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from math import exp, gcd
 from random import Random
@@ -33,6 +33,13 @@ WHEEL_LIMIT = 65536
 DECAY = 10.0
 """Seconds in which a latency's share in the moving average falls to 1/e (Kong: latency balancer)."""
 
+STEP = 1000
+"""Targets that are looked at at a stretch when a balancer is made."""
+
+SHUFFLED = 5000
+"""Entries of a wheel that are shuffled at a stretch: some 3 ms."""
+
+_Pick = Callable[["Exchange | None", "AbstractSet[Peer]"], "Peer | None"]
 _NOBODY: frozenset[Peer] = frozenset()
 
 
@@ -127,20 +134,39 @@ class Balancer:
         previous: Balancer | None = None,
         random: Random | None = None,
     ) -> None:
+        for _ in self._made(upstream, targets, previous, random):
+            pass
+
+    @classmethod
+    def steps(
+        cls, upstream: Row, targets: Sequence[Row], previous: Balancer | None = None
+    ) -> Generator[None, None, Balancer]:
+        """Make one in steps: a few targets are one."""
+        made = cls.__new__(cls)
+        yield from made._made(upstream, targets, previous, None)
+        return made
+
+    def _made(
+        self, upstream: Row, targets: Sequence[Row], previous: Balancer | None, random: Random | None
+    ) -> Generator[None, None, None]:
         self.upstream = upstream
         self.targets = tuple(targets)
-        self.peers = self._peers(previous)
+        self.peers = yield from self._peers(previous)
         self.hash_input = HashInput.of(upstream)
         self._wheel: list[Peer] = []
         self._ring: Ring[Peer] | None = None
         self._position: int = previous._position if previous is not None else 0
-        self._pick = self._algorithm(random or Random(upstream["id"]), previous)
+        self._pick = yield from self._algorithm(random or Random(upstream["id"]), previous)
 
-    def _peers(self, previous: Balancer | None) -> tuple[Peer, ...]:
+    def _peers(self, previous: Balancer | None) -> Generator[None, None, tuple[Peer, ...]]:
         known = {peer.name: peer for peer in previous.peers} if previous is not None else {}
         header = self.upstream.get("host_header")
         peers = []
-        for row in sorted(self.targets, key=lambda row: (row.get("created_at") or 0, str(row["id"]))):
+        for number, row in enumerate(
+            sorted(self.targets, key=lambda row: (row.get("created_at") or 0, str(row["id"]))), 1
+        ):
+            if number % STEP == 0:
+                yield
             weight = row["weight"] if row.get("weight") is not None else 100
             peer = known.get(row["target"])
             if peer is None:
@@ -151,23 +177,25 @@ class Balancer:
             peers.append(peer)
         return tuple(peers)
 
-    def _algorithm(
-        self, random: Random, previous: Balancer | None
-    ) -> Callable[[Exchange | None, AbstractSet[Peer]], Peer | None]:
+    def _algorithm(self, random: Random, previous: Balancer | None) -> Generator[None, None, _Pick]:
         algorithm = self.upstream.get("algorithm") or "round-robin"
         if self.hash_input is not None:
             algorithm = "consistent-hashing"
         if algorithm == "consistent-hashing":
             weights = [(peer, f"{peer.host}:{peer.port}", peer.weight) for peer in self.peers]
             before = None if previous is None else previous._ring
-            self._ring = Ring(weights, self.upstream.get("slots") or 10000, before)
+            self._ring = yield from Ring.steps(weights, self.upstream.get("slots") or 10000, before)
             return self._by_hash
         if algorithm == "least-connections":
             return self._by_connections
         if algorithm == "latency":
             return self._by_latency
         self._wheel = _wheel(self.peers)
-        random.shuffle(self._wheel)
+        for last in range(len(self._wheel) - 1, 0, -1):  # as Random.shuffle
+            other = random.randrange(last + 1)
+            self._wheel[last], self._wheel[other] = self._wheel[other], self._wheel[last]
+            if last % SHUFFLED == 0:
+                yield
         return self._by_turn
 
     # -- choosing ------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import json
 import re
 from typing import Any
 
+from ..entities.json_text import parse_json
 from .query import parse_query, without_argument
 
 __all__ = ["RequestBody", "decode_body"]
@@ -90,8 +91,8 @@ def decode_body(content_type: bytes | None, raw: bytes) -> RequestBody | None:
         return _Form(raw)
     if kind == b"application/json":
         try:
-            value = json.loads(raw)
-        except (ValueError, RecursionError):
+            value = parse_json(raw)
+        except ValueError:
             return None
         return _Json(value) if isinstance(value, dict) else None
     if kind == b"multipart/form-data":

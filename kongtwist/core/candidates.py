@@ -7,14 +7,13 @@ kept in indexes by each attribute, and are ordered by `Candidate.order`, which i
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
-from itertools import chain
-from time import thread_time
+from collections.abc import Callable, Generator, Iterable, Iterator, MutableMapping
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from .hosts import HostRule, RequestHost, Wildcard
 from .layers import Layers
-from .pattern import TIME_LIMIT, HeaderPattern, PathPattern, PatternError, TimeLeft
+from .pattern import HeaderPattern, PathPattern, PatternClock, PatternError
 from .prefixes import PrefixIndex
 
 if TYPE_CHECKING:
@@ -30,7 +29,14 @@ PATHS = 0x10
 METHODS = 0x08
 SNIS = 0x04
 
+STEP = 1000
+"""Entries of an index that are worked on at a stretch: a millisecond or two."""
+
+PATTERNS_A_STEP = 20
+"""Regular expressions that are compiled at a stretch."""
+
 Lists = Layers[Any, "tuple[Candidate, ...]"]
+Moving = Generator[None, None, Lists]
 MappingType = Callable[[], MutableMapping[Any, Any]]
 
 
@@ -48,16 +54,35 @@ class HeaderRule:
         else:
             self._values = frozenset(value.lower().encode() for value in values)
 
-    def accepts(self, values: list[bytes], time_left: TimeLeft) -> bool:
-        """Whether one of the request's values of this header is accepted. A comma list is one value.
+    def accepts(self, request: Request) -> bool:
+        """Whether one of the values that the request has of this header is accepted. A comma list is one value.
 
         Raises:
             TimeoutError: it took too long to tell.
         """
-        pattern = self._pattern
-        if pattern is not None:
-            return any(pattern.found_in(value.lower(), time_left) for value in values)
+        values, pattern = request.values(self.name), self._pattern
+        if pattern is not None and values:
+            clock = request.clock
+            return any(pattern.found_in(value.lower(), clock) for value in values)
         return any(value.lower() in self._values for value in values)
+
+
+class _Attributes:
+    """What all candidates of a route row have in common."""
+
+    __slots__ = ("bits", "headers", "hosts", "methods", "snis")
+
+    def __init__(self, row: Row) -> None:
+        self.hosts = HostRule(row["hosts"]) if row.get("hosts") else None
+        self.headers = tuple(HeaderRule(name, values) for name, values in sorted((row.get("headers") or {}).items()))
+        self.methods = frozenset(method.encode() for method in row.get("methods") or ())
+        self.snis = frozenset(name.rstrip(".") for name in row.get("snis") or ())
+        self.bits = (
+            (HOSTS if self.hosts else 0)
+            | (HEADERS if self.headers else 0)
+            | (METHODS if self.methods else 0)
+            | (SNIS if self.snis else 0)
+        )
 
 
 class Candidate:
@@ -70,22 +95,13 @@ class Candidate:
 
     __slots__ = ("bits", "headers", "hosts", "methods", "order", "path", "path_key", "pattern", "row", "snis")
 
-    def __init__(self, row: Row, path: str | None, index: int) -> None:
+    def __init__(self, row: Row, path: str | None, index: int, common: _Attributes) -> None:
         self.row = row
         self.pattern = PathPattern(path) if path is not None and path.startswith("~") else None
         self.path = None if path is None else path.encode() if self.pattern is None else self.pattern.value
         self.path_key = None if path is None else path.encode()
-        self.hosts = HostRule(row["hosts"]) if row.get("hosts") else None
-        self.headers = tuple(HeaderRule(name, values) for name, values in sorted((row.get("headers") or {}).items()))
-        self.methods = frozenset(method.encode() for method in row.get("methods") or ())
-        self.snis = frozenset(name.rstrip(".") for name in row.get("snis") or ())
-        self.bits = (
-            (HOSTS if self.hosts else 0)
-            | (HEADERS if self.headers else 0)
-            | (PATHS if path is not None else 0)
-            | (METHODS if self.methods else 0)
-            | (SNIS if self.snis else 0)
-        )
+        self.hosts, self.headers, self.methods, self.snis = common.hosts, common.headers, common.methods, common.snis
+        self.bits = common.bits | (PATHS if path is not None else 0)
         self.order = self._order(row, index)
 
     def _order(self, row: Row, index: int) -> tuple[Any, ...]:
@@ -107,7 +123,7 @@ class Candidate:
             return False
         for rule in self.headers:
             try:
-                if not rule.accepts(request.values(rule.name), request.time_left):
+                if not rule.accepts(request):
                     return False
             except TimeoutError:
                 request.given_up.append(f"the pattern of header {rule.name.decode()} of route {self.row['id']}")
@@ -115,20 +131,34 @@ class Candidate:
         return not self.snis or request.scheme == b"http" or request.sni in self.snis
 
 
-def candidates_of(row: Row) -> tuple[list[Candidate], list[str]]:
-    """The candidates of a route row, and a sentence for each path that can never match (its pattern is broken)."""
-    found: list[Candidate] = []
-    faults: list[str] = []
+def candidates_of(row: Row, found: list[Candidate], faults: list[str]) -> Iterator[None]:
+    """Make the candidates of a route row, in steps.
+
+    Args:
+        row: the route.
+        found: takes them.
+        faults: takes a sentence for each pattern that can never match because it is broken.
+    """
+    try:
+        common = _Attributes(row)
+    except PatternError as error:
+        faults.append(_broken(row, error))
+        return
     paths: list[str | None] = list(row.get("paths") or [None])
     for index, path in enumerate(paths):
         try:
-            candidate = Candidate(row, path, index)
+            candidate = Candidate(row, path, index, common)
         except PatternError as error:
-            faults.append(f"route {row['id']} has a regular expression that cannot be used: {error}")
+            faults.append(_broken(row, error))
             continue
         if candidate.bits:
             found.append(candidate)
-    return found, faults
+        if index % (STEP if candidate.pattern is None else PATTERNS_A_STEP) == PATTERNS_A_STEP - 1:
+            yield
+
+
+def _broken(row: Row, error: Exception) -> str:
+    return f"route {row['id']} has a regular expression that cannot be used: {error}"
 
 
 class Request:
@@ -139,7 +169,17 @@ class Request:
     """
 
     __slots__ = (
-        "_found", "_headers", "_prefixes", "_until", "_values", "given_up", "host", "method", "path", "scheme", "sni",
+        "_clock",
+        "_found",
+        "_headers",
+        "_prefixes",
+        "_values",
+        "given_up",
+        "host",
+        "method",
+        "path",
+        "scheme",
+        "sni",
     )  # fmt: skip
 
     def __init__(
@@ -161,22 +201,16 @@ class Request:
         self._values: dict[bytes, list[bytes]] = {}
         self._prefixes = prefixes
         self._found: dict[bytes, Any] = {}
-        self._until = 0.0
+        self._clock: PatternClock | None = None
         self.given_up: list[str] = []
 
-    def time_left(self) -> float:
-        """The seconds of CPU left for patterns that may take long; they count from the first that asks.
-
-        Raises:
-            TimeoutError: there are none.
-        """
-        now = thread_time()
-        if not self._until:
-            self._until = now + TIME_LIMIT
-        left = self._until - now
-        if left <= 0:
-            raise TimeoutError
-        return left
+    @property
+    def clock(self) -> PatternClock:
+        """For its patterns; made when the first is looked at."""
+        clock = self._clock
+        if clock is None:
+            clock = self._clock = PatternClock()
+        return clock
 
     def values(self, name: bytes) -> list[bytes]:
         """The values of a header."""
@@ -200,7 +234,7 @@ class Request:
             pass
         found = None
         try:
-            found = pattern.match(self.path, self.time_left)
+            found = pattern.match(self.path, self._clock or self.clock)
         except TimeoutError:
             self.given_up.append(f"the path pattern ~{pattern.value.decode()}")
         self._found[pattern.value] = found
@@ -217,20 +251,24 @@ def _order(candidate: Candidate) -> tuple[Any, ...]:
     return candidate.order
 
 
-def _changed(lists: Lists, removed: Iterable[tuple[Any, Candidate]], added: Iterable[tuple[Any, Candidate]]) -> Lists:
-    """An index with entries taken out and put in; every list stays in order."""
-    out: dict[Any, list[Candidate]] = {}
-    new: dict[Any, list[Candidate]] = {}
-    for key, candidate in removed:
-        out.setdefault(key, []).append(candidate)
-    for key, candidate in added:
-        new.setdefault(key, []).append(candidate)
-    if not out and not new:
-        return lists
-    changed = {key: _replaced(lists.get(key, ()), out.get(key, ()), new.get(key, ())) for key in {**out, **new}}
-    return lists.changed(
-        {key: found for key, found in changed.items() if found}, [k for k in changed if not changed[k]]
-    )
+def _changed(lists: Lists, removed: Iterable[tuple[Any, Candidate]], added: Iterable[tuple[Any, Candidate]]) -> Moving:
+    """An index with entries taken out and put in, in steps; every list stays in order."""
+    moved: dict[Any, tuple[list[Candidate], list[Candidate]]] = {}
+    for which, entries in enumerate((removed, added)):
+        for number, (key, candidate) in enumerate(entries, 1):
+            moved.setdefault(key, ([], []))[which].append(candidate)
+            if number % STEP == 0:
+                yield
+    keys = iter(moved.items())
+    while part := list(islice(keys, STEP)):
+        changed = {key: _replaced(lists.get(key, ()), out, new) for key, (out, new) in part}
+        lists = lists.changed(
+            {key: found for key, found in changed.items() if found},
+            [key for key, found in changed.items() if not found],
+        )
+        if len(part) == STEP:
+            yield
+    return lists
 
 
 _FEW = 8
@@ -327,16 +365,15 @@ class Category:
         """Whether there is no candidate left."""
         return not (self.by_path or self.by_pattern or self.by_host or self.by_header or self.by_method or self.by_sni)
 
-    def changed(self, removed: list[Candidate], added: list[Candidate]) -> Category:
-        """A category without ``removed`` and with ``added``."""
-        make = self._make
-        other = Category(self.bits, make)
-        other.by_path = _changed(self.by_path, _by_path(removed), _by_path(added))
-        other.by_pattern = _changed(self.by_pattern, _by_pattern(removed), _by_pattern(added))
-        other.by_host = _changed(self.by_host, _by_host(removed), _by_host(added))
-        other.by_header = _changed(self.by_header, _by_header(removed), _by_header(added))
-        other.by_method = _changed(self.by_method, _by_method(removed), _by_method(added))
-        other.by_sni = _changed(self.by_sni, _by_sni(removed), _by_sni(added))
+    def changed(self, removed: list[Candidate], added: list[Candidate]) -> Generator[None, None, Category]:
+        """A category without ``removed`` and with ``added``, in steps."""
+        other = Category(self.bits, self._make)
+        other.by_path = yield from _changed(self.by_path, _by_path(removed), _by_path(added))
+        other.by_pattern = yield from _changed(self.by_pattern, _by_pattern(removed), _by_pattern(added))
+        other.by_host = yield from _changed(self.by_host, _by_host(removed), _by_host(added))
+        other.by_header = yield from _changed(self.by_header, _by_header(removed), _by_header(added))
+        other.by_method = yield from _changed(self.by_method, _by_method(removed), _by_method(added))
+        other.by_sni = yield from _changed(self.by_sni, _by_sni(removed), _by_sni(added))
         other.regexes = _replaced(self.regexes, filter(_is_regex, removed), filter(_is_regex, added))
         other.wildcards = _replaced(self.wildcards, filter(_has_wildcard, removed), filter(_has_wildcard, added))
         return other

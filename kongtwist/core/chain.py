@@ -16,10 +16,11 @@ plugin is not loaded or whose configuration cannot be compiled: letting its traf
 from __future__ import annotations
 
 import traceback
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any
 
+from ..entities.size import is_heavy
 from .exchange import Answer, Exchange, Row
 from .layers import Layers
 from .plugin import Plugin
@@ -54,7 +55,7 @@ def is_cancelled(error: BaseException) -> bool:
 def _failed(exchange: Exchange, name: str, phase: str, error: Exception) -> Answer:
     """Report what a plugin raised and give the answer for it."""
     text = "".join(traceback.format_exception(error))
-    exchange.gateway.report(f"plugin {name} failed in phase {phase}: {error!r}\n{text}")
+    exchange.report(f"plugin {name} failed in phase {phase}: {error!r}", detail=text)
     return Answer(500, None, None, _UNEXPECTED, "error")
 
 
@@ -67,7 +68,7 @@ class Refused(Plugin):
     def access(self, exchange: Exchange, conf: Any) -> Answer:
         if not conf["reported"]:
             conf["reported"] = True
-            exchange.gateway.report(conf["why"])
+            exchange.report(conf["why"])
         return Answer(500, None, None, _UNEXPECTED, "error")
 
 
@@ -394,10 +395,13 @@ class ChainBuilder:
         self._faulty: Layers[str, Compiled] = Layers()
         self._referring: Layers[str, Compiled] = Layers()
         self._chains: dict[_Scope, tuple[list[Any], Chain]] = {} if previous is None else previous._chains
-        self._fill([(None, row) for row in rows], previous)
+        for _ in self._fill([(None, row) for row in rows], previous):
+            pass
 
-    def changed(self, moves: Iterable[tuple[Row | None, Row | None]], secrets: Secrets | None) -> ChainBuilder:
-        """The builder after moves.
+    def steps(
+        self, moves: Iterable[tuple[Row | None, Row | None]], secrets: Secrets | None
+    ) -> Generator[None, None, ChainBuilder]:
+        """The builder after moves, made in steps: one ends behind each large configuration.
 
         Args:
             moves: rows before and after.
@@ -409,10 +413,12 @@ class ChainBuilder:
         if secrets is not self._secrets:
             moved = {row["id"] for move in anew for row in move if row is not None}
             anew += [(each.row, each.row) for key, each in self._referring.items() if key not in moved]
-        other._fill(anew, self)
+        yield from other._fill(anew, self)
         return other
 
-    def _fill(self, moves: Iterable[tuple[Row | None, Row | None]], known: ChainBuilder | None) -> None:
+    def _fill(
+        self, moves: Iterable[tuple[Row | None, Row | None]], known: ChainBuilder | None
+    ) -> Generator[None, None, None]:
         gone: list[Compiled] = []
         come: list[Compiled] = []
         for before, after in moves:
@@ -421,6 +427,8 @@ class ChainBuilder:
                 gone.append(old)
             if after is not None and after["enabled"] and not _HTTP_PROTOCOLS.isdisjoint(after["protocols"]):
                 come.append(self._ready(after, known))
+                if is_heavy(after["config"]):
+                    yield
         out = [each.row["id"] for each in gone]
         self._compiled = self._compiled.changed({each.row["id"]: each for each in come}, out)
         faulty = {each.row["id"]: each for each in come if each.faults}

@@ -12,6 +12,7 @@ import json
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .error_lines import request_line
 from .headers import check_field, check_lines, forwarded_lines
 from .lookups import named, variable
 from .query import join_query, parse_query, without_argument
@@ -302,6 +303,17 @@ class Exchange:
         """Remember who this is (``kong.client.authenticate``)."""
         self.consumer = consumer
         self.credential = credential
+
+    def report(self, what: str, remedy: str = "", detail: str = "") -> None:
+        """Write a line about this request into the error log.
+
+        Args:
+            what: what happened; client, request, route, service and request id are added.
+            remedy: what the operator can do about it.
+            detail: further lines: a traceback.
+        """
+        line = request_line(self, what, remedy)
+        self.gateway.report(f"{line}\n{detail}" if detail else line)
 
     @staticmethod
     def exit(status: int, body: Any = None, headers: list[tuple[bytes, bytes]] | None = None) -> Answer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Generic, TypeVar
 from urllib.parse import quote
 
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 __all__ = ["HashInput", "Ring", "xxhash32"]
 
 T = TypeVar("T")
+
+STEP = 20_000
+"""Entries that are put on a ring at a stretch: some 3 ms. One whose hash is not known yet counts as `HASH_COST`."""
+
+HASH_COST = 50
 
 ENTRIES = 160
 """Entries on the ring of a target of average weight."""
@@ -70,20 +75,45 @@ class Ring(Generic[T]):
     __slots__ = ("_hashes", "_members", "_places", "points")
 
     def __init__(self, members: Iterable[tuple[T, str, int]], slots: int, previous: Ring[T] | None = None) -> None:
+        for _ in self._made(members, slots, previous):
+            pass
+
+    @classmethod
+    def steps(
+        cls, members: Iterable[tuple[T, str, int]], slots: int, previous: Ring[T] | None = None
+    ) -> Generator[None, None, Ring[T]]:
+        """Make one in steps: a few members are one."""
+        made = cls.__new__(cls)
+        yield from made._made(members, slots, previous)
+        return made
+
+    def _made(
+        self, members: Iterable[tuple[T, str, int]], slots: int, previous: Ring[T] | None
+    ) -> Generator[None, None, None]:
         self.points = max(slots, 1000)
         weighted = [(member, name, weight) for member, name, weight in members if weight]
         total = sum(weight for _, _, weight in weighted)
         known = {} if previous is None else previous._hashes
         self._hashes: dict[str, list[int]] = {}
         entries: dict[int, T] = {}
+        done = 0
         for member, name, weight in weighted:
             count = max(1, weight * len(weighted) * ENTRIES // total)
             hashes = known.get(name, [])[:count]
-            hashes += [xxhash32(f"{name} {number}".encode()) for number in range(len(hashes), count)]
+            for number in range(len(hashes), count):
+                hashes.append(xxhash32(f"{name} {number}".encode()))
+                done += HASH_COST
+                if done >= STEP:
+                    done = 0
+                    yield
             self._hashes[name] = hashes
             for value in hashes:
                 # Of two entries on one point the first stays: it is the elder target's.
                 entries.setdefault(value % self.points, member)
+            done += len(hashes)
+            if done >= STEP:
+                done = 0
+                yield
         self._places = sorted(entries)
         self._members = [entries[place] for place in self._places]
 

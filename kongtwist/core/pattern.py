@@ -4,15 +4,17 @@ The standard library's ``re`` is five times faster than ``regex`` on a path, but
 a pattern means the same in both, and only on subjects so short that it cannot take many steps (core/pattern_work.py):
 ordinary patterns on ordinary paths. All else runs in ``regex``, which knows PCRE's further syntax and a time limit.
 
-The limit is for a request, not for a pattern: its patterns share `TIME_LIMIT`. A pattern that ran into the limit gets
-less at its next matches, and more again when it keeps within that, so that many such requests at once do not take all
-of the time of the others either. As in Kong, a match that is given up counts as none.
+The limit is for a request, not for a pattern: its patterns share `TIME_LIMIT`, of which what ordinary matches take is no
+part, or a table of thousands of patterns would use it up by itself. A pattern that ran into the limit gets less at its
+next matches, and more again when it keeps within that, so that many such requests at once do not take all of the time
+of the others either. As in Kong, a match that is given up counts as none.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from time import perf_counter, thread_time
 from types import MappingProxyType
 from typing import Any
 
@@ -26,13 +28,16 @@ __all__ = [
     "Captures",
     "HeaderPattern",
     "PathPattern",
+    "PatternClock",
     "PatternError",
-    "TimeLeft",
 ]
 
 TIME_LIMIT = 0.01
-"""Seconds of CPU that all patterns together may take of one request, as long as they are looked at one after the other
-(Kong 3.9 ends a match after 10,000 steps, "low milliseconds")."""
+"""Seconds of CPU that all patterns together may take of one request (Kong 3.9 ends each match after 10,000 steps,
+"low milliseconds")."""
+
+ORDINARY = 0.0001
+"""Seconds of CPU that a match may take beside that: ordinary ones do not count."""
 
 LEAST_TIME = 0.001
 """Seconds of CPU that a match may take of a pattern that keeps running into the limit: a hundred times what an
@@ -42,13 +47,10 @@ _SLOWER, _FASTER = 0.5, 1.05
 """What becomes of a pattern's time when it ran into the limit, and when it kept within it."""
 
 FREE_STEPS = 10_000
-"""Steps of ``re``, some 50 µs, that nobody counts."""
+"""Steps of ``re``, some 50 µs, that nobody counts. In a search a tenth: a request may have a header hundreds of times."""
 
 MOST_STEPS = 200_000
 """Steps of ``re``, some 1 ms, that count as part of a request's time; what may take more is left to ``regex``."""
-
-TimeLeft = Callable[[], float]
-"""Gives the seconds of CPU that a request has left for its patterns. Raises TimeoutError when there are none."""
 
 Captures = Mapping[str, "bytes | None"]
 """Groups of a matched path by number ("0" is the whole path) and by name; None for a group that took no part."""
@@ -62,6 +64,41 @@ _BEYOND = re.compile(
 )
 _LITERAL = re.compile(rb"[A-Za-z0-9/_\-]+(?![*?{+])")
 _POSTFIX = b"(?<uri_postfix>.*)"
+
+
+class PatternClock:
+    """How long the patterns of one request may still take.
+
+    Reading the CPU's clock costs as much as a small match. So nothing is read for the first match that may take long, which
+    has `TIME_LIMIT` for itself, and later only where more time has passed on the wall.
+    """
+
+    __slots__ = ("_began", "_count", "_cpu")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._began = self._cpu = 0.0
+
+    def left(self) -> float:
+        """The seconds of CPU for the next match.
+
+        Raises:
+            TimeoutError: there are none.
+        """
+        count = self._count
+        self._count = count + 1
+        if not count:
+            return TIME_LIMIT
+        now = perf_counter()
+        if count == 1:
+            self._began, self._cpu = now, thread_time()
+            return TIME_LIMIT
+        passed = now - self._began
+        if passed > TIME_LIMIT / 2:
+            passed = thread_time() - self._cpu - count * ORDINARY
+            if passed >= TIME_LIMIT:
+                raise TimeoutError
+        return TIME_LIMIT - passed
 
 
 class BoundedPattern:
@@ -84,7 +121,7 @@ class BoundedPattern:
         self._limit = TIME_LIMIT
         self._quick: Any = None  # of ``re``
         self._watched: Any = None  # of ``regex``; made when the first subject needs it, where there is a quick one
-        limits = (FREE_STEPS, MOST_STEPS)
+        limits = (FREE_STEPS // 10 if search else FREE_STEPS, MOST_STEPS)
         lengths = longest_within(pattern, limits, search=search) if _BEYOND.search(pattern) is None else []
         self._free, self._counted = lengths or (-1, -1)
         self.compiled: Any = _compiled(_NAMED.sub(b"(?P<", pattern + rest)) if self._counted > 0 else None
@@ -98,12 +135,12 @@ class BoundedPattern:
     def _call_of(self, compiled: Any) -> Any:
         return compiled.search if self._search else compiled.match
 
-    def find(self, subject: bytes, time_left: TimeLeft) -> Any:
+    def find(self, subject: bytes, clock: PatternClock) -> Any:
         """A match object, or None.
 
         Args:
             subject: what is looked at.
-            time_left: asked where the match may take long.
+            clock: the request's, asked where the match may take long.
 
         Raises:
             TimeoutError: the match took too long, or there is no time left for it.
@@ -111,12 +148,11 @@ class BoundedPattern:
         size = len(subject)
         if size <= self._free:
             return self._quick(subject)
-        left = time_left()
+        left = clock.left()
         if size <= self._counted:
             return self._quick(subject)
         if self._watched is None:
             self._watched = self._call_of(compile_bounded(self._text))
-            left = time_left()
         limit = self._limit
         try:
             found = self._watched(subject, timeout=min(left, limit))
@@ -159,11 +195,11 @@ class PathPattern(BoundedPattern):
         found = _LITERAL.match(self.value)
         self._literal = found[0] if found and b"|" not in self.value else b""
 
-    def match(self, path: bytes, time_left: TimeLeft) -> Any:
+    def match(self, path: bytes, clock: PatternClock) -> Any:
         """A match object, or None. Raises TimeoutError as `find`."""
         if not path.startswith(self._literal):
             return None
-        return self._quick(path) if len(path) <= self._free else self.find(path, time_left)
+        return self._quick(path) if len(path) <= self._free else self.find(path, clock)
 
     def rest(self, found: Any) -> bytes | None:
         """What follows the matched part; None if the pattern's alternatives left the last group out."""
@@ -198,6 +234,6 @@ class HeaderPattern(BoundedPattern):
         self.value = text
         super().__init__(text[2:].encode(), search=True)
 
-    def found_in(self, value: bytes, time_left: TimeLeft) -> bool:
+    def found_in(self, value: bytes, clock: PatternClock) -> bool:
         """Whether the pattern occurs in a lower-cased header value. Raises TimeoutError as `find`."""
-        return self.find(value, time_left) is not None
+        return self.find(value, clock) is not None

@@ -11,7 +11,7 @@ one after the other. Where the answer depends on nothing but method, host and pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from copy import copy
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -43,6 +43,9 @@ __all__ = ["CACHE_SIZE", "Match", "Router"]
 
 CACHE_SIZE = 5000
 """Requests whose match is remembered, as in Kong."""
+
+PREFIXES_A_STEP = 1000
+"""Paths that are entered in the index of prefixes, or taken out, at a stretch."""
 
 _CACHED_BYTES = 512
 """Bytes of the longest path and host together that are remembered, so that the memory of all is bounded."""
@@ -120,13 +123,27 @@ class Router:
             added: rows; one may take the place of the row of its id.
             routes: the compiled routes of all.
         """
+        steps = self.steps(removed, added, routes)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                found: Router = done.value
+                return found
+
+    def steps(
+        self, removed: Iterable[str], added: Iterable[Row], routes: Mapping[str, CompiledRoute]
+    ) -> Generator[None, None, Router]:
+        """As `changed`, in steps: a few rows with few attributes are one."""
         known: dict[str, tuple[Candidate, ...]] = {}
         faults: dict[str, list[str]] = {}
         old: dict[int, list[Candidate]] = {}
         new: dict[int, list[Candidate]] = {}
         gone = list(removed)
         for row in added:
-            found, broken = candidates_of(row)
+            found: list[Candidate] = []
+            broken: list[str] = []
+            yield from candidates_of(row, found, broken)
             if broken:
                 faults[row["id"]] = broken
             known[row["id"]] = tuple(found)
@@ -138,14 +155,17 @@ class Router:
         categories = self._by_bits.copy()
         for bits in old.keys() | new.keys():
             category = categories.get(bits) or Category(bits, self._make)
-            category = category.changed(old.get(bits, []), new.get(bits, []))
+            category = yield from category.changed(old.get(bits, []), new.get(bits, []))
             categories[bits] = category
             if category.empty:
                 del categories[bits]
         prefixes = self._prefixes
         out, into = _prefixes_of(old), _prefixes_of(new)
         if sorted(out) != sorted(into):
-            prefixes = prefixes.changed(out, into)
+            for at in range(0, max(len(out), len(into)), PREFIXES_A_STEP):
+                prefixes = prefixes.changed(out[at : at + PREFIXES_A_STEP], into[at : at + PREFIXES_A_STEP])
+                if at + PREFIXES_A_STEP < max(len(out), len(into)):
+                    yield
         repaired = [route_id for route_id in (*gone, *known) if route_id in self._faults]
         return type(self)(
             routes,
@@ -250,10 +270,10 @@ class Router:
         for what in given_up:
             count = self._reported[what] = self._reported.get(what, 0) + 1
             if count == 10 ** (len(str(count)) - 1):
-                exchange.gateway.report(
+                exchange.report(
                     f"{what} used up the {TIME_LIMIT * 1000:.0f} ms that patterns may take of a request and was taken not "
-                    f"to match (request {exchange.request_id.decode()}; so far {count} requests); write it so that a text can "
-                    "be matched in one way only"
+                    f"to match (so far {count} requests)",
+                    "write it so that a text can be matched in one way only",
                 )
 
     def _decide(self, request: Request) -> Match | None:

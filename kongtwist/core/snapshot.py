@@ -209,8 +209,8 @@ class Snapshot:
         if "certificates" in moves or "vaults" in moves:
             certificates = self._resolved(certificates, moves, tables, secrets)
         if "plugins" in moves or "vaults" in moves:
-            chains = chains.changed(moves.get("plugins", {}).values(), secrets)
-        balancers = _balanced(before.balancers, moves, tables)
+            chains = yield from chains.steps(moves.get("plugins", {}).values(), secrets)
+        balancers = yield from _balanced(before.balancers, moves, tables)
         router = before.router
         if not _ROUTED.isdisjoint(moves):
             routes = Routes(tables, chains, balancers, certificates, self._known)
@@ -219,14 +219,16 @@ class Snapshot:
             for at in range(0, len(dirty), SLICE):
                 if at:
                     yield
-                router = self._rerouted(router, dirty[at : at + SLICE], moves.get("routes", {}), tables, routes)
+                router = yield from self._rerouted(
+                    router, dirty[at : at + SLICE], moves.get("routes", {}), tables, routes
+                )
         self.router, self.balancers = router, balancers
         self.notes = before.notes.changed(moves)
         self._tables, self._chains, self._secrets, self._certificates = tables, chains, secrets, certificates
 
     def _rerouted(
         self, router: Router, dirty: Sequence[str], moved: Mapping[str, Any], tables: Tables, routes: Routes
-    ) -> Router:
+    ) -> Steps[Router]:
         removed: list[str] = []
         added: list[Row] = []
         for route_id in dirty:
@@ -237,7 +239,7 @@ class Snapshot:
                     removed.append(route_id)
             elif route_id in moved or route_id not in router:
                 added.append(row)
-        return router.changed(removed, added, routes) if removed or added else router
+        return (yield from router.steps(removed, added, routes)) if removed or added else router
 
     @staticmethod
     def _resolved(known: Resolved, moves: Moves, tables: Tables, secrets: Secrets) -> Resolved:
@@ -259,8 +261,8 @@ class Snapshot:
         return found
 
 
-def _balanced(known: dict[str, Balancer], moves: Moves, tables: Tables) -> dict[str, Balancer]:
-    """The balancers after moves of upstreams and targets."""
+def _balanced(known: dict[str, Balancer], moves: Moves, tables: Tables) -> Steps[dict[str, Balancer]]:
+    """The balancers after moves of upstreams and targets. Those with many targets, or heavy ones, take several steps."""
     touched = set(moves.get("upstreams", ()))
     for move in moves.get("targets", {}).values():
         touched.update(row["upstream"]["id"] for row in move if row is not None)
@@ -273,7 +275,7 @@ def _balanced(known: dict[str, Balancer], moves: Moves, tables: Tables) -> dict[
             balancers.pop(upstream_id, None)
         else:
             targets = tables.many("targets", "upstream", upstream_id)
-            balancers[upstream_id] = Balancer(upstream, targets, balancers.get(upstream_id))
+            balancers[upstream_id] = yield from Balancer.steps(upstream, targets, balancers.get(upstream_id))
     return balancers
 
 

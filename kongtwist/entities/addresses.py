@@ -52,7 +52,8 @@ def parse_address(text: str) -> Address:
 def _port(digits: str | None) -> int | None:
     if digits is None:
         return None
-    if len(digits.lstrip("0")) > 5 or int(digits) > 65535:
+    digits = digits.lstrip("0") or "0"  # Python reads no number of thousands of digits
+    if len(digits) > 5 or int(digits) > 65535:
         raise ValueError(BAD_PORT)
     return int(digits)
 

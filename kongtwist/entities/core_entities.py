@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import inf
 from typing import Any
 
 from . import typedefs as rule
@@ -10,6 +11,7 @@ from .checks import AtLeastOneOf, Conditional, ConditionalAtLeastOneOf
 from .entity import Entity, Shorthand, Subschema
 from .forms import lua_number
 from .lua_print import lua_text
+from .route_limits import compared, pairs_check
 from .schema import (
     Array,
     Boolean,
@@ -70,6 +72,8 @@ def _expand_url(value: str | None) -> Row:
     if digits := _PORT.search(host):
         host = host[: digits.start()]
         port = digits[1] if re.search(r"\s", digits[1]) else lua_number(digits[1])
+        if port == inf:
+            port = 1 << 53  # so many digits: a number, and out of range, to Lua
     if host.startswith("[") and host.endswith("]") and len(host) > 2:
         host = host[1:-1]  # the host of an IPv6 url is stored without brackets
     protocol = scheme or {80: "http", 443: "https"}.get(port if isinstance(port, int) else 0, "http")
@@ -163,7 +167,7 @@ def _address_records() -> Set:
         entity_checks=[AtLeastOneOf("ip", "port")],
     )
     del address.attrs["required"]  # an element is always there: /schemas does not say so
-    return Set(address, text="Addresses of TCP streams; null for HTTP.")
+    return Set(address, checks=(compared,), text="Addresses of TCP streams; null for HTTP.")
 
 
 def _headers(**attrs: Any) -> Map:
@@ -175,7 +179,8 @@ def _headers(**attrs: Any) -> Map:
     ]
     return Map(
         String(match_none=no_host, checks=(rule.header_name,)), Array(String()),
-        text="Header names and the values that match; ~*: a regular expression, with the time limit of those of paths.", **attrs,
+        checks=(compared,), text="Header names and the values that match; ~*: a regular expression, with the time limit of those of paths.",
+        **attrs,
     )  # fmt: skip
 
 
@@ -217,10 +222,10 @@ def _route_fields() -> dict[str, Field]:
         "response_buffering": Boolean(required=True, default=True, text="Kong's response buffering; bodies are streamed here."),
         "tags": rule.tags(),
         "service": Foreign("services", text="Where requests go; null: plugins answer."),
-        "snis": Set(String(checks=(rule.sni,)), text="TLS server names that match."),
+        "snis": Set(String(checks=(rule.sni,)), checks=(compared,), text="TLS server names that match."),
         "sources": _address_records(),
         "destinations": _address_records(),
-        "methods": Set(String(match="^%u+$"), text="Methods that match, upper case; null: all."),
+        "methods": Set(String(match="^%u+$"), checks=(compared,), text="Methods that match, upper case; null: all."),
         "hosts": Array(
             String(
                 match_all=[{"err": "invalid wildcard: must have at most one wildcard", "pattern": "^[^*]*%*?[^*]*$"}],
@@ -230,13 +235,14 @@ def _route_fields() -> dict[str, Field]:
                 },
                 checks=(rule.route_host,),
             ),
-            text="Hosts that match, a star first or last; null: all.",
+            checks=(compared,), text="Hosts that match, a star first or last; null: all.",
         ),
         "paths": Array(
             String(
                 match_any={"err": "should start with: / (fixed path) or ~/ (regex path)", "patterns": ["^/", "^~/"]},
                 match_none=rule.SEGMENTS, checks=(rule.router_path,),
             ),
+            checks=(compared,),
             text="Path prefixes that match, or ~ and a regular expression; null: all. A request's patterns share 10 ms of CPU.",
         ),
         "headers": _headers(),
@@ -328,7 +334,8 @@ ROUTES = Entity(
                 "then_err": "'snis' can only be set when 'protocols' is 'grpcs', 'https', 'tls' or 'tls_passthrough'",
             },
             "'snis' can only be set when 'protocols' is 'grpcs', 'https', 'tls' or 'tls_passthrough'",
-        )
+        ),
+        pairs_check,
     ],
 )
 

@@ -102,16 +102,12 @@ class Entity:
         Raises:
             EntityError: schema violation.
         """
-        return self._made(data, data, now, new_id)
-
-    def _made(self, data: Mapping[str, Any], sent: Mapping[str, Any], now: float, new_id: Callable[[], str]) -> Row:
-        """A row of ``data``, which is what was ``sent`` and what stays of a row that it takes the place of."""
         given, ttl = self._split_ttl(data)
         given = self._expand(given)
         row = self._filled(given)
         self._auto(row, now, new_id)
         self._validate(row)
-        return self._finish(row, ttl, self._begun("created_at", sent, now))
+        return self._finish(row, ttl, self._begun("created_at", now))
 
     def upsert(self, data: Mapping[str, Any], stored: Row | None, *, now: float, new_id: Callable[[], str]) -> Row:
         """A complete row in place of ``stored`` (PUT): what is not given has its default; the id stays."""
@@ -120,7 +116,7 @@ class Entity:
         kept = {"id": stored["id"]}
         if "created_at" in stored and "created_at" not in data:
             kept["created_at"] = stored["created_at"]
-        return self._made({**data, **kept}, data, now, new_id)
+        return self.insert({**data, **kept}, now=now, new_id=new_id)
 
     def update(self, stored: Row, patch: Mapping[str, Any], *, now: float) -> Row:
         """``stored`` with the members of ``patch`` (PATCH): records merged, lists and maps replaced, null clears.
@@ -139,7 +135,7 @@ class Entity:
         if ttl is None and "expires_at" in stored:
             row["expires_at"] = stored["expires_at"]
             return self.transform(row) if self.transform else row
-        return self._finish(row, ttl, self._begun("updated_at", given, now))
+        return self._finish(row, ttl, self._begun("updated_at", now))
 
     def _kept(self, name: str, value: Any) -> bool:
         """Whether a change leaves a field as it is: ids and times cannot be cleared."""
@@ -182,17 +178,14 @@ class Entity:
         ttl = given.pop("ttl")
         if ttl is None:
             return given, 0
-        if isinstance(ttl, bool) or not isinstance(ttl, int | float) or ttl != int(ttl) or not 0 <= ttl <= 100_000_000:
+        if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 0 <= ttl <= 100_000_000 or ttl != int(ttl):
             raise EntityError.invalid_options({"ttl": "must be an integer between 0 and 100000000"})
         return given, int(ttl)
 
-    def _begun(self, stamp: str, given: Mapping[str, Any], now: float) -> float:
-        """When a time to live begins: at the time that the row itself tells, in its unit (Kong 3.9, ``get_ttl_value``)."""
+    def _begun(self, stamp: str, now: float) -> float:
+        """When a time to live begins: now, in the unit in which the row itself tells it (Kong 3.9, ``get_ttl_value``)."""
         field = self.fields.get(stamp)
-        if field is None or not field.auto:
-            return now
-        own = given.get(stamp)
-        return _stamp(field, now) if own is None else float(own)
+        return now if field is None or not field.auto else _stamp(field, now)
 
     def _finish(self, row: Row, ttl: int | None, begun: float) -> Row:
         if ttl:

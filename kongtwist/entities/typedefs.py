@@ -69,7 +69,7 @@ def ip(value: str) -> str | None:
 def ip_or_cidr(value: str) -> str | None:
     """An address or a CIDR block."""
     try:
-        ip_network(value, strict=False)
+        ip_network("" if "%" in value else value, strict=False)
     except ValueError:
         return f"invalid ip or cidr range: '{value}'"
     return None

@@ -21,9 +21,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..core.counters import ACCEPTED, ACTIVE, HANDLED, READING, REQUESTS, WAITING, WRITING
+from ..core.error_lines import request_line, seconds_text
 from ..core.exchange import Answer
 from ..core.head import HeaderBlock, HeadError, check_request, parse_request_line
 from ..core.head_limits import check_beginning, check_size
+from .client_errors import log_refused, log_timeout
 from .ending import run_steps
 from .http1_body import BODY, CLOSED, HEAD, LINGER, TAKEN, WAIT, RequestBodies
 from .http1_exchange import HTTP1Exchange
@@ -300,6 +302,7 @@ class HTTP1Channel(RequestBodies):
         why = b"The plain HTTP request was sent to HTTPS port"
         request_id = relay.next_id()
         answer, size = relay.refusal(HeadError(400, None, why.decode(), why), request_id, None, None)
+        log_refused(relay.facilities, self.peer_ip, "client sent plain HTTP request to HTTPS port", b"", request_id)
         relay.access_log.log_refused(self.peer_ip, b"", 400, size, request_id)
         return answer
 
@@ -311,7 +314,7 @@ class HTTP1Channel(RequestBodies):
         accept, kind = _ACCEPT(lines), _CONTENT_TYPE(lines)
         request_id = relay.next_id()
         answer, size = relay.refusal(error, request_id, accept and accept[1], kind and kind[1])
-        _log.debug("{peer}: {why}", peer=self.peer_ip, why=str(error))
+        log_refused(relay.facilities, self.peer_ip, f"client sent a malformed request: {error}", line, request_id)
         relay.access_log.log_refused(self.peer_ip, line, error.status, size, request_id)
         self.send(answer)
         self._close(linger=True)
@@ -343,7 +346,7 @@ class HTTP1Channel(RequestBodies):
         try:
             self.tree.find(exchange).serve(exchange)
         except Exception:  # noqa: BLE001 - a fault of ours: the client gets an answer, the log the traceback
-            _log.failure("serving {method} {target} failed", method=exchange.method, target=exchange.target)
+            _log.failure("{line}", line=request_line(exchange, "serving failed"))
             if exchange.begun:
                 exchange.abort()
             else:
@@ -495,7 +498,7 @@ class HTTP1Channel(RequestBodies):
 
     def expire(self, now: float) -> None:
         """The deadline has passed."""
-        exchange = self.exchange
+        exchange, limits = self.exchange, self.relay.limits
         if self._state == CLOSED and not self._blocked:
             # Told to close, and not closed since: the peer takes nothing, or under TLS does not answer our close_notify
             # (RFC 8446 6.1 lets us go without).
@@ -504,10 +507,12 @@ class HTTP1Channel(RequestBodies):
             held = unsent(self.transport)
             if held < self._unsent:  # slow, but reading
                 self._unsent = held
-                self._within(self.relay.limits.send_timeout)
+                self._within(limits.send_timeout)
             else:
+                log_timeout(exchange, self.peer_ip, "while it was sent the answer", limits.send_timeout)
                 self.cut()
         elif exchange is not None and self._state == BODY:
+            log_timeout(exchange, self.peer_ip, "while its request body was read", limits.client_body_timeout)
             if exchange.begun:
                 exchange.abort()
                 return
@@ -518,8 +523,10 @@ class HTTP1Channel(RequestBodies):
             self.relay.send_answer(exchange, Answer(408, None, None, "Request timeout", "error"), upstream=True)
         elif exchange is None:
             if self._cell == READING:
-                line = self._partial.partition(b"\r\n")[0]
-                self.relay.access_log.log_refused(self.peer_ip, line, 408, 0, self.relay.next_id())
+                line, request_id = self._partial.partition(b"\r\n")[0], self.relay.next_id()
+                what = f"client timed out while its request head was read: {seconds_text(limits.head_timeout)}"
+                log_refused(self.relay.facilities, self.peer_ip, what, line, request_id)
+                self.relay.access_log.log_refused(self.peer_ip, line, 408, 0, request_id)
             self._close(linger=False)
 
     def drain(self) -> None:

@@ -27,6 +27,7 @@ from .ending import run_steps
 from .frames import encode_close
 from .sending import is_plain
 from .sides import Side, SocketSide, TransportSide
+from .stream_errors import StreamFault, broken, silent
 
 if TYPE_CHECKING:
     from .services import Relay
@@ -48,11 +49,12 @@ class RelayedStream(StreamRecord):
     Attributes:
         client, upstream: the two sides.
         why: how it ended, for the log.
+        fault: whose fault the end was; None where it was in order.
     """
 
     __slots__ = (
-        "_closing", "_dying", "_last", "_on_end", "_over", "_quiet_since", "_read_timeout", "_write_timeout", "client",
-        "deadline", "relay", "upstream", "wake", "why",
+        "_closing", "_dying", "_last", "_on_end", "_over", "_quiet_since", "_read_timeout", "_service", "_write_timeout",
+        "client", "deadline", "fault", "relay", "upstream", "wake", "why",
     )  # fmt: skip
 
     def __init__(self, relay: Relay, exchange: Exchange, on_end: Callable[[RelayedStream], None]) -> None:
@@ -60,6 +62,8 @@ class RelayedStream(StreamRecord):
         self.relay = relay
         self._read_timeout = relay.limits.read_timeout(exchange.route.read_timeout)
         self._write_timeout: float = exchange.route.write_timeout
+        self._service = exchange.route.service
+        self.fault: StreamFault | None = None
         self._on_end = on_end
         self._closing = self._over = False
         self._dying: OSError | None = None
@@ -139,6 +143,7 @@ class RelayedStream(StreamRecord):
             side.abort()
             self._finish("closed")
         else:
+            self.fault = broken(side is self.client, str(error))
             self._end(str(error) or "lost")
 
     def _ended_well(self, side: Side, error: BaseException | None) -> bool:
@@ -202,6 +207,7 @@ class RelayedStream(StreamRecord):
             self._last = state
             self._quiet_since = now
         elif now - self._quiet_since >= self._shortest():
+            self.fault = silent(bool(client.held), bool(upstream.held), self._shortest(), self._service)
             self._finish("timed out")
             return
         shortest = self._shortest()

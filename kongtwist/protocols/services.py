@@ -82,7 +82,8 @@ class Relay:
 
     Attributes:
         small_head: bytes of a request's head up to which no limit on heads is exceeded.
-        stopping: set when the gateway stops; connections are closed after the answer they are at.
+        stopping: set when the gateway stops, or leaves a load balancer; connections are closed after the answer they are
+            at.
         gone: notices peers that hang up while nothing is read from them.
         streams: open WebSockets and other streams that outlive their request.
         connections: open client connections (`protocols.http1_channel.HTTP1Channel`), for a graceful stop.
@@ -132,13 +133,18 @@ class Relay:
 
     # -- the life of the whole -----------------------------------------------------------------------------------------
 
+    def leave(self) -> None:
+        """Have client connections end behind the answer they are at, or the next one they get; streams go on."""
+        self.stopping = True
+
+    def close_idle(self) -> None:
+        """Close client connections on which no request is being served; the others close behind their answers."""
+        self.leave()
+        run_steps(*(channel.drain for channel in list(self.connections)))
+
     def drain(self) -> None:
         """Begin to stop: idle client connections are closed, busy ones after their answer, streams politely."""
-        self.stopping = True
-        run_steps(
-            *(channel.drain for channel in list(self.connections)),
-            partial(self.streams.close_all, GOING_AWAY, "the gateway is stopping"),
-        )
+        run_steps(self.close_idle, partial(self.streams.close_all, GOING_AWAY, "the gateway is stopping"))
 
     def close(self) -> None:
         """End at once: every connection on both sides is cut, the timer stops."""

@@ -22,7 +22,6 @@ from service_identity import CertificateError, VerificationError
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer
 from twisted.internet.protocol import Protocol
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from .upstream_pool import Pool
 
 __all__ = ["ResponseHead", "UpstreamConnection", "UpstreamUser"]
-
-_log = Logger(namespace="kongtwist.proxy")
 
 HEAD, LENGTH, CHUNKED, UNTIL_CLOSE, DETACHED, CLOSED = range(6)
 
@@ -103,9 +100,9 @@ class UpstreamUser(Interface):
         """The connection was lost, or what came is no HTTP, before the answer's end. ``unread``: not one byte came.
         Raises nothing."""
 
-    def fault(self, answering: bool = True) -> None:
-        """Our own code failed; ``answering``: while it handled what came, and the connection is cut. The client must not
-        wait on."""
+    def fault(self, failure: Failure | None = None, answering: bool = True) -> None:
+        """Our own code failed, with ``failure`` if that is to be logged; ``answering``: while it handled what came, and the
+        connection is cut. The client must not wait on."""
 
     def request_blocked(self) -> None:
         """The upstream reads slower than it is sent to."""
@@ -205,9 +202,9 @@ class UpstreamConnection(Protocol):
         except (HeadError, FramingError) as error:
             self._fail(str(error))
         except Exception:  # noqa: BLE001 - a fault of ours must not leave the client waiting for ever
-            _log.failure("relaying an answer failed")
+            failure = Failure()
             self.abort()
-            user.fault()
+            user.fault(failure)
         else:
             if self.user is not None and not self._paused:
                 self.expect(self.user.read_timeout)
@@ -233,8 +230,7 @@ class UpstreamConnection(Protocol):
             try:
                 user.answer_end([])
             except Exception:  # noqa: BLE001 - as in dataReceived
-                _log.failure("relaying an answer failed")
-                user.fault()
+                user.fault(Failure())
         else:
             user.broken(f"connection lost: {reason.getErrorMessage()}", unread=not self._read_any)
 

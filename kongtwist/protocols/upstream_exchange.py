@@ -25,14 +25,17 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..core.chain import BodyFilter, PluginFailed
+from ..core.error_lines import request_line
 from ..core.exchange import Answer, Exchange
 from ..core.headers import REASONS, apply_changes, host_name, upstream_head
+from .ending import run_steps
 from .events import EventStream, is_event_stream
 from .faults import ends_request
 from .framing import LAST_CHUNK
 from .request_buffer import RequestBuffer
 from .resolver import NameNotResolved
 from .upstream import ResponseHead, UpstreamConnection
+from .upstream_errors import no_answer, no_certificate, no_peer, not_resolved, reason_of, timed_out, where
 from .upstream_pool import Attempt, Pool
 from .upstream_tls import BadServerName, facts_of
 
@@ -140,6 +143,7 @@ class UpstreamExchange:
         if balancer is not None:
             peer = balancer.pick(self.exchange, self._tried or _NOBODY)
             if peer is None:
+                self._log_error(*no_peer(route, len(self._tried or ())))
                 self._refuse(503, "failure to get a peer from the ring-balancer")
                 return
             self.exchange.hold(peer)
@@ -147,7 +151,7 @@ class UpstreamExchange:
         try:
             address = self.relay.resolver.known(host)
         except NameNotResolved:
-            self._refuse(503, "name resolution failed")
+            self._not_resolved()
             return
         if address is None:
             lookup = self._lookup = self.relay.resolver.lookup(host)
@@ -164,7 +168,11 @@ class UpstreamExchange:
         self._lookup = None
         if not failure.check(CancelledError):  # cancelled: the client went, nobody is left to tell
             failure.trap(NameNotResolved)
-            self._refuse(503, "name resolution failed")
+            self._not_resolved()
+
+    def _not_resolved(self) -> None:
+        self._log_error(*not_resolved(self.route, self._peer))
+        self._refuse(503, "name resolution failed")
 
     def _connect(self, address: str, fresh: bool = False) -> None:
         route, peer = self.route, self._peer
@@ -180,11 +188,12 @@ class UpstreamExchange:
         try:
             self._attempt = pool.connect(self, route.connect_timeout)
         except SSL.Error as why:
-            _log.error("the client certificate for {address} is unusable: {why}", address=address, why=why)
-            self._failed("the client certificate is unusable", sent=False)
+            # Trying again would not make it any better.
+            self._log_error(*no_certificate(route, pool, why), pool)
+            self._bad_answer()
         except BadServerName as why:
-            _log.error("{host}: {why}", host=self._target(), why=why)
-            self._refuse(502, "An invalid response was received from the upstream server", upstream=True)
+            self._log_error(str(why), "", pool)
+            self._bad_answer()
 
     def _host_field(self) -> bytes:
         """The Host header of this try."""
@@ -242,11 +251,12 @@ class UpstreamExchange:
 
     @ends_request
     def connect_failed(self, reason: Failure) -> None:
-        self._attempt = None
+        attempt, self._attempt = self._attempt, None
         self._connection = None
         if not self._over:
             timeout = reason.check(error.TimeoutError, error.TCPTimedOutError, TimeoutError) is not None
-            self._failed(reason.getErrorMessage(), timeout=timeout, sent=False)
+            pool = None if attempt is None else attempt.factory.pool
+            self._failed(reason_of(reason), timeout=timeout, sent=False, pool=pool)
 
     # -- the request body (BodySink) -----------------------------------------------------------------------------------
 
@@ -459,8 +469,12 @@ class UpstreamExchange:
         if self._over:
             return
         self._heard = not unread
+        pool = None if connection is None else connection.pool
         if self._begun:
-            _log.error("{host} broke off its answer: {why}", host=self._target(), why=why)
+            what, remedy = f"the upstream broke off its answer: {why}", ""
+            if timeout:
+                what, remedy = timed_out(self.route, True, self.request_sent, self.read_timeout)
+            self._log_error(what, remedy, pool)
             self._drop()
             self.exchange.abort()
             return
@@ -469,42 +483,55 @@ class UpstreamExchange:
             self._hold_request()
             self._connect(connection.pool.address, fresh=True)
         else:
-            self._failed(why, timeout=timeout)
+            self._failed(why, timeout=timeout, pool=pool)
 
-    def fault(self, answering: bool = True) -> None:
+    def fault(self, failure: Failure | None = None, answering: bool = True) -> None:
         """Our own code failed; while it handled an answer, nobody knows what the client has of it."""
         if answering:
+            if failure is not None:
+                _log.failure("{line}", failure, line=request_line(self.exchange, "relaying the answer failed"))
             self._drop()
             self.exchange.abort()
         else:
-            self.relay.fault(self.exchange)
+            self.relay.fault(self.exchange, failure)
 
-    def _failed(self, why: str, *, timeout: bool = False, sent: bool = True) -> None:
+    def _failed(self, why: str, *, timeout: bool = False, sent: bool = True, pool: Pool | None = None) -> None:
         """A try failed: another one, or the end."""
         now = self.relay.monotonic()
         self.exchange.latencies = (self._started - self.exchange.started, now - self._started)
         self._connection = None
-        peer = self._peer
+        route, peer = self.route, self._peer
         if peer is not None:
             if self._tried is None:
                 self._tried = set()
             self._tried.add(peer)
             self.exchange.let_go()
+        if timeout:
+            what, remedy = timed_out(route, sent, self.request_sent, self.read_timeout)
+        else:
+            what, remedy = no_answer(route, peer, why, sent)
+        upstream = where(route, peer, pool)
         if self._tries > 0 and self._may_repeat(sent):
             self._tries -= 1
+            if peer is not None:  # with one target only, the last try tells as much
+                _log.warn("{line}", line=request_line(self.exchange, f"{what}, trying again", upstream=upstream))
             self._hold_request()
             self._choose()
             return
-        tries = self.route.retries - self._tries + 1
-        _log.error("no answer from {host} in {tries} tries: {why}", host=self._target(), tries=tries, why=why)
+        if route.retries > self._tries:
+            what = f"{what} ({route.retries - self._tries + 1} tries)"
+        _log.error("{line}", line=request_line(self.exchange, what, remedy, upstream=upstream))
         if timeout:
             self._refuse(504, "The upstream server is timing out", upstream=True)
         else:
-            self._refuse(502, "An invalid response was received from the upstream server", upstream=True)
+            self._bad_answer()
 
-    def _target(self) -> str:
-        """Where the last try went, for the log."""
-        return f"{self.route.host}:{self.route.port} (route {self.route.id})"
+    def _bad_answer(self) -> None:
+        self._refuse(502, "An invalid response was received from the upstream server", upstream=True)
+
+    def _log_error(self, what: str, remedy: str, pool: Pool | None = None) -> None:
+        upstream = where(self.route, self._peer, pool)
+        _log.error("{line}", line=request_line(self.exchange, what, remedy, upstream=upstream))
 
     def _may_repeat(self, sent: bool) -> bool:
         if self._heard or (sent and self.method in _NOT_REPEATED):
@@ -536,9 +563,6 @@ class UpstreamExchange:
         connection, attempt, lookup = self._connection, self._attempt, self._lookup
         self._leave()
         self._attempt = self._lookup = None
-        if lookup is not None:
-            lookup.cancel()
-        if attempt is not None:
-            attempt.cancel()
+        run_steps(*(each.cancel for each in (lookup, attempt) if each is not None))
         if connection is not None:
             connection.abort()

@@ -24,15 +24,15 @@ class _Connecting(ClientFactory):
     noisy = False
 
     def __init__(self, pool: Pool, user: UpstreamUser, seconds: float) -> None:
-        self._pool = pool
+        self.pool = pool
         self.user: UpstreamUser | None = user
         self._seconds = seconds
         self.connection: UpstreamConnection | None = None
 
     def buildProtocol(self, addr: Any) -> UpstreamConnection:
-        connection = self.connection = UpstreamConnection(self._pool, self.user)
-        self._pool.all[connection] = None
-        if self._pool.tls is not None:
+        connection = self.connection = UpstreamConnection(self.pool, self.user)
+        self.pool.all[connection] = None
+        if self.pool.tls is not None:
             connection.expect(self._seconds)
         return connection
 

@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from ..core.error_lines import error_line, request_line, too_large_line
 from ..core.exchange import Answer, Exchange
 from ..core.head import HeadError
 from ..protocols.http1 import HTTP1Factory
@@ -63,6 +64,9 @@ class GatewayResource(Resource):
         try:
             exchange = SiteExchange(relay, request, _mount(request))
         except HeadError as error:
+            peer, shown = request.getClientAddress(), relay.facilities.shown(request.uri).decode("latin-1")
+            what = f"client sent a malformed request: {error}"
+            _log.info("{line}", line=error_line(what, client=getattr(peer, "host", "unix:"), request=shown))
             request.setResponseCode(error.status)
             request.setHeader(b"content-type", b"text/plain; charset=utf-8")
             request.write((error.message or "Bad request").encode() + b"\n")
@@ -114,9 +118,12 @@ class GatewayResource(Resource):
         if getattr(request, "_encoder", None) is not None:
             request._encoder = None
             request.responseHeaders.removeHeader(b"content-encoding")
+            why = "the gateway is mounted under an EncodingResourceWrapper"
+            _log.error("{line}", line=request_line(exchange, why, "mount it outside of it"))
             text = "The gateway is mounted under an EncodingResourceWrapper, which would hold streams back; mount it outside"
             AnswerResource(relay, Answer(500, None, None, text, "error")).serve(exchange)
         elif limit and _body_size(request) > limit:
+            _log.error("{line}", line=too_large_line(exchange, limit))
             answer = Answer(413, None, None, "Payload too large", "error")
             relay.send_answer(exchange, answer, upstream=True)
         else:

@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
 from ..core.checks import check_protocol, is_forwarded, not_forwarded
+from ..core.error_lines import request_line
 from ..core.exchange import Answer, Exchange
 from ..protocols.resolver import is_address
 from ..protocols.upstream_exchange import UpstreamExchange
@@ -142,11 +143,12 @@ def waiting_for(relay: Relay, exchange: Exchange, outcome: Awaitable[Answer | No
         except Exception:  # noqa: BLE001 - a fault of ours: the client gets an answer, the log the traceback
             relay.fault(exchange)
 
+    def log(failure: Failure) -> None:
+        _log.failure("{line}", failure, line=request_line(exchange, "serving failed"))
+
     def failed(failure: Failure) -> None:
         if not failure.check(CancelledError):  # cancelled: the client is gone, its door knows
             exchange.answer_sink = None
             relay.fault(exchange, failure)
 
-    sink.chain = deferred.addCallbacks(decided, failed).addErrback(
-        lambda failure: _log.failure("serving {target} failed", failure=failure, target=exchange.target)
-    )
+    sink.chain = deferred.addCallbacks(decided, failed).addErrback(log)

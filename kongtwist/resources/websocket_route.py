@@ -2,32 +2,71 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
+from ..core.error_lines import request_line
 from ..core.exchange import Answer, Exchange
 from ..core.head import HeaderBlock, parse_request_block, parse_response_block
 from ..core.headers import apply_changes
 from ..protocols.relay import RelayedStream
 from ..protocols.sending import sender
+from ..protocols.upstream_errors import where
 from ..protocols.upstream_exchange import UpstreamExchange
-from ..protocols.websocket import BadUpgrade, StreamServerFactory, check_answer
-from .route import HTTPRoute
+from .route import HTTPRoute, waiting_for
 
 if TYPE_CHECKING:
     from ..core.compiled import CompiledRoute
     from ..protocols.services import Relay
     from ..protocols.upstream import ResponseHead, UpstreamConnection
+    from ..protocols.websocket import StreamServerFactory
 
-__all__ = ["WebSocketRoute"]
+__all__ = ["Handshakes", "WebSocketRoute"]
 
 _log = Logger(namespace="kongtwist.proxy")
 
 _NO_FIELDS = HeaderBlock(b"", ())
 """Stands for the header blocks of an open stream."""
+
+
+_MODULE = "kongtwist.protocols.websocket"
+
+
+class Handshakes:
+    """The server's side of a gateway's handshakes.
+
+    Autobahn, which does them, is five megabytes and a fifth of a second. So it is loaded when the first client asks for
+    a WebSocket, in a thread, while everything else goes on.
+
+    Args:
+        reactor: its threads load.
+
+    Attributes:
+        factory: answers handshakes; None until it is loaded.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self.factory: StreamServerFactory | None = None
+        module = sys.modules.get(_MODULE)
+        if module is not None and not getattr(module.__spec__, "_initializing", False):
+            self._make(module)
+
+    async def load(self) -> None:
+        """Load it."""
+        pool = self._reactor.getThreadPool()
+        module = await deferToThreadPool(self._reactor, pool, import_module, _MODULE)
+        if self.factory is None:
+            self._make(module)
+
+    def _make(self, module: Any) -> None:
+        self.factory = module.StreamServerFactory(self._reactor)
 
 
 class WebSocketRoute(HTTPRoute):
@@ -37,17 +76,17 @@ class WebSocketRoute(HTTPRoute):
     Args:
         relay: the gateway's facilities.
         route: the compiled route.
-        factory: answers handshakes; made when not given.
+        handshakes: the gateway's; made when not given.
     """
 
-    def __init__(self, relay: Relay, route: CompiledRoute, factory: StreamServerFactory | None = None) -> None:
+    def __init__(self, relay: Relay, route: CompiledRoute, handshakes: Handshakes | None = None) -> None:
         super().__init__(relay, route)
-        self.factory = factory or StreamServerFactory(relay.reactor)
+        self.handshakes = handshakes or Handshakes(relay.reactor)
 
     @classmethod
     def maker(cls, reactor: Any) -> Callable[[Relay, CompiledRoute], WebSocketRoute]:
-        """What makes these for a `RouteTree`, all with one factory."""
-        return partial(cls, factory=StreamServerFactory(reactor))
+        """What makes these for a `RouteTree`, all with the same `Handshakes`."""
+        return partial(cls, handshakes=Handshakes(reactor))
 
     def forward(self, exchange: Exchange) -> None:
         """Ask the upstream for a WebSocket, if this is a request that may ask (RFC 6455 4.1: GET, HTTP/1.1).
@@ -62,8 +101,12 @@ class WebSocketRoute(HTTPRoute):
                 self.relay.send_answer(exchange, answer)
             else:
                 super().forward(exchange)
-            return
+        elif self.handshakes.factory is None:
+            waiting_for(self.relay, exchange, self.handshakes.load(), self._ask)
+        else:
+            self._ask(exchange)
 
+    def _ask(self, exchange: Exchange) -> None:
         def upgraded(connection: UpstreamConnection, head: ResponseHead) -> None:
             try:
                 self._upgraded(asked, connection, head)
@@ -76,6 +119,8 @@ class WebSocketRoute(HTTPRoute):
 
     def _upgraded(self, asked: UpstreamExchange, connection: UpstreamConnection, head: ResponseHead) -> None:
         """The upstream agrees: check what it says, pass it on, splice."""
+        from ..protocols.websocket import BadUpgrade, check_answer  # loaded by now (`Handshakes`)
+
         relay, exchange = self.relay, asked.exchange
         exchange.answer_sink = None
         try:
@@ -96,7 +141,8 @@ class WebSocketRoute(HTTPRoute):
         if exchange.response_changes:
             lines = apply_changes(lines, exchange.response_changes)
         try:
-            answer = self.factory.answer(head.block, lines)
+            assert self.handshakes.factory is not None
+            answer = self.handshakes.factory.answer(head.block, lines)
         except BadUpgrade as error:
             self._refuse(exchange, connection, str(error))
             return
@@ -122,7 +168,12 @@ class WebSocketRoute(HTTPRoute):
                 ending.over(0, 0)
 
     def _refuse(self, exchange: Exchange, connection: UpstreamConnection, why: str) -> None:
-        _log.warn("upstream of {route} answered a WebSocket handshake wrongly: {why}", route=self.route.id, why=why)
+        line = request_line(
+            exchange,
+            f"the upstream answered a WebSocket handshake wrongly: {why}",
+            upstream=where(self.route, exchange.upstream_peer, connection.pool),
+        )
+        _log.error("{line}", line=line)
         connection.abort()
         message = "An invalid response was received from the upstream server"
         self.relay.send_answer(exchange, Answer(502, None, None, message, "error"), upstream=True)
@@ -142,8 +193,22 @@ class _Ending:
         self._response = exchange.response_fields.raw if exchange.response_fields is not None else b""
 
     def __call__(self, stream: RelayedStream) -> None:
-        _log.debug("WebSocket {id} ended: {why}", id=stream.id, why=stream.why)
+        self._log_end(stream)
         self.over(stream.bytes_in, stream.bytes_out)
+
+    def _log_end(self, stream: RelayedStream) -> None:
+        fault = stream.fault
+        if fault is None:
+            _log.debug("WebSocket {id} ended: {why}", id=stream.id, why=stream.why)
+            return
+        exchange = self._exchange
+        line = request_line(
+            exchange, fault.what, fault.remedy, upstream=where(exchange.route, exchange.upstream_peer, None)
+        )
+        if fault.by_client:
+            _log.info("{line}", line=line)
+        else:
+            _log.error("{line}", line=line)
 
     def over(self, bytes_in: int, bytes_out: int) -> None:
         """Give the exchange back what it had, and end it."""

@@ -17,6 +17,7 @@ from ..core.storage import Dataset
 from ..entities import Entity, EntityError
 from ..entities.paths import normalise
 from ..entities.schema import Row
+from ..entities.size import size_error
 from .declarative_text import read_tree
 
 __all__ = ["FORMATS", "Declared", "declared", "parse", "settled"]
@@ -246,7 +247,8 @@ def _with_defaults(row: Row, defaults: Mapping[str, Any]) -> Row:
 def _add_tags(row: Row, tags: list[str]) -> None:
     own = row.get("tags")
     if own is None or isinstance(own, list):
-        row["tags"] = [*(own or ()), *(each for each in tags if each not in (own or ()))]
+        there = {each for each in own or () if isinstance(each, str)}
+        row["tags"] = [*(own or ()), *(each for each in tags if each not in there)]
 
 
 def _nested(registry: Mapping[str, Entity], entity: Entity) -> dict[str, tuple[Entity, str]]:
@@ -278,6 +280,9 @@ def _build(file: _File, now: float) -> list[Declared]:
                 row = entity.insert(item.row, now=now, new_id=file.new_id)
             except EntityError as error:
                 _put(file.misfits, item.path, error.fields if error.fields is not None else error.message)
+                continue
+            if (wrong := size_error(row)) is not None:
+                _put(file.misfits, (*item.path, "@entity"), [wrong])
                 continue
             _claim(file, item, row, taken)
             own = tuple(name for name in filled if item.row.get(name) is None)

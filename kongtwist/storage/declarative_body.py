@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from email.parser import BytesParser
-from email.policy import HTTP
 from typing import Any
 from urllib.parse import parse_qsl
 
+from ..entities.json_text import parse_json
+from ..entities.multipart import parts
 from .declarative_text import read_tree, unreadable
 
 __all__ = ["FORM", "JSON", "MULTIPART", "YAML", "BadGiven", "tree_in"]
@@ -49,8 +48,8 @@ def tree_in(raw: bytes, content_type: str) -> tuple[dict[str, Any], bool]:
 
 def _in_json(raw: bytes) -> tuple[dict[str, Any], bool]:
     try:
-        found = json.loads(raw)
-    except (ValueError, RecursionError):
+        found = parse_json(raw)
+    except ValueError:
         raise BadGiven("Cannot parse JSON body") from None
     if not isinstance(found, dict):
         raise BadGiven("Cannot parse JSON body")
@@ -68,10 +67,7 @@ def _form_field(raw: bytes) -> str | None:
 
 
 def _multipart_field(raw: bytes, content_type: str) -> bytes | None:
-    head = b"Content-Type: " + content_type.encode("latin-1", "replace") + b"\r\n\r\n"
-    message = BytesParser(policy=HTTP).parsebytes(head + raw)
-    for part in message.iter_parts() if message.is_multipart() else ():
-        if part.get_param("name", header="content-disposition") == "config":
-            data = part.get_payload(decode=True)
-            return data if isinstance(data, bytes) and data else None
-    return None
+    try:
+        return next((part.data or None for part in parts(content_type, raw) if part.name == "config"), None)
+    except ValueError:
+        return None

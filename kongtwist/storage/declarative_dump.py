@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from heapq import merge
+from itertools import islice
 from typing import Any
 
 from ..core.storage import Dataset
@@ -14,6 +16,9 @@ from .declarative_text import plain_scalar
 from .ledger import is_living
 
 __all__ = ["dumped", "yaml_row"]
+
+RUN = 1000
+"""Ids that are put in order at a stretch."""
 
 HEAD = "_format_version: '3.0'\n_transform: false\n"
 
@@ -30,7 +35,7 @@ LONGEST_NAME = 1000
 
 
 def dumped(dataset: Dataset, registry: Mapping[str, Entity], now: float) -> Iterator[str]:
-    """The text, in pieces of a row each.
+    """The text, in pieces of a row each, or of nothing.
 
     Half a surrogate pair, which YAML cannot express, becomes U+FFFD.
 
@@ -41,11 +46,23 @@ def dumped(dataset: Dataset, registry: Mapping[str, Entity], now: float) -> Iter
     """
     yield HEAD
     for name, entity in registry.items():
-        rows = sorted((key, row) for key, row in dataset.get(name, {}).items() if is_living(row, now))
-        if rows:
-            yield f"{name}:\n"
-        for _, row in rows:
-            yield yaml_row(_shown(entity, row, now))
+        rows, title = dataset.get(name, {}), f"{name}:\n"
+        for key in _in_order(rows):
+            if key is None:
+                yield ""
+            elif is_living(rows[key], now):
+                yield title + yaml_row(_shown(entity, rows[key], now))
+                title = ""
+
+
+def _in_order(keys: Collection[str]) -> Iterator[str | None]:
+    """Keys in order; None now and then while that is found out."""
+    runs: list[list[str]] = []
+    rest = iter(keys)
+    while run := sorted(islice(rest, RUN)):
+        runs.append(run)
+        yield None
+    yield from merge(*runs)
 
 
 def _shown(entity: Entity, row: Row, now: float) -> Row:

@@ -65,7 +65,7 @@ def read_tree(text: str | bytes) -> dict[str, Any]:
         data = _from_yaml(text)
     except yaml.MarkedYAMLError as error:
         raise unreadable(_placed(error, text)) from error
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, OverflowError, yaml.YAMLError) as error:
         raise unreadable(" ".join(str(error).split())) from error
     except RecursionError:
         raise unreadable("nested too deeply") from None

@@ -12,7 +12,7 @@ import time
 from websockets.sync.client import connect
 
 from tests.live.ends_kit import RawUpstream, read_head
-from tests.live.support import PATIENCE, ROOT, EventStream, LiveTestCase, free_port, request, wait_until
+from tests.live.support import PATIENCE, ROOT, EventStream, LiveTestCase, Process, free_port, request, wait_until
 
 HOST = """
     import sys
@@ -331,3 +331,38 @@ class ExampleTests(LiveTestCase):
         self.assertTrue(next(stream))
         process.signal(15)
         self.assertEqual(process.wait(), 0)
+
+
+class ExampleRefusalTests(LiveTestCase):
+    """examples/embed.py as it stands."""
+
+    def example(self, *words: str) -> Process:
+        return self.start(
+            [sys.executable, str(ROOT / "examples" / "embed.py"), *words], "embed", env={"PYTHONPATH": str(ROOT)}
+        )
+
+    def refusal(self, *words: str) -> str:
+        """What it says when it cannot start: one line, exit code 1."""
+        process = self.example(*words)
+        self.assertEqual(process.wait(), 1)
+        (line,) = process.output().splitlines()
+        return line
+
+    def test_logs_and_refusals(self) -> None:
+        """What fails is in its log; a second one in the same directory or on the same port says so and ends."""
+        folder, port = os.path.join(self.folder(), "data"), free_port()
+        running = self.example(str(port), folder)
+        wait_until(lambda: f"http://localhost:{port}/" in running.output(), "the example")
+        made = request(port, "POST", "/admin/services", json={"name": "s", "url": f"http://127.0.0.1:{free_port()}"})
+        self.assertEqual(made.status, 201)
+        request(port, "POST", "/admin/services/s/routes", json={"name": "r", "paths": ["/x"]})
+        failed = request(port, "GET", "/api/x")
+        self.assertEqual(failed.status, 502)
+        wait_until(lambda: failed.headers["X-Kong-Request-Id"] in running.output(), "the line in its log")
+        self.assertRegex(
+            self.refusal(str(free_port()), folder), "^embed.py: the database .* is in use by another gateway; "
+        )
+        self.assertRegex(self.refusal(str(port), self.folder()), r"^embed.py: .*Address already in use")
+        self.assertRegex(self.refusal(str(free_port()), "/proc/none"), "^embed.py: sqlite_path cannot open /proc/none/")
+        running.signal(2)
+        self.assertEqual(running.wait(), 0)

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.exchange import Exchange
+from kongtwist.observability.console import Console, console_for
 from kongtwist.observability.logs import AccessLog, ErrorLog, LogFile, notice
 from kongtwist.observability.masking import SecretMask, escape
 
@@ -306,6 +307,18 @@ class ErrorLogTests(SynchronousTestCase):
         self.log.critical("six")
         self.assertEqual([line.rsplit(" ", 1)[1] for line in self.lines()], ["three", "four", "six"])
 
+    def test_twisted_of_itself(self) -> None:
+        """What Twisted tells of itself at level info is for who looks for faults in it; its warnings are not."""
+        self.errors.level = "info"
+        Logger(namespace="twisted.web.server.Site", observer=LogPublisher(self.errors)).info("Starting factory")
+        self.errors({"log_namespace": "log_legacy", "log_level": LogLevel.info, "log_text": "on 8001", "log_time": AT})
+        Logger(namespace="twisted.internet", observer=LogPublisher(self.errors)).warn("beware")
+        self.log.info("ours")
+        self.assertEqual([line.rsplit(" ", 1)[1] for line in self.lines()], ["beware", "ours"])
+        self.errors.level = "debug"
+        Logger(namespace="twisted.web.server.Site", observer=LogPublisher(self.errors)).info("Starting factory")
+        self.assertIn("[debug]", self.lines()[-1])
+
     def test_traceback_is_indented(self) -> None:
         """A failure's traceback follows its line, indented, so that each event starts a line of its own."""
         try:
@@ -328,6 +341,33 @@ class ErrorLogTests(SynchronousTestCase):
         self.log.error("{missing}")
         self.errors({"log_level": LogLevel.error, "log_time": AT})
         self.assertEqual(len([line for line in self.lines() if line.startswith("20")]), 2)
+
+    def test_console(self) -> None:
+        """For eyes: time, level, text; the error log's level and masking; colour and a short time on a terminal only."""
+        read, write = os.pipe()
+        self.addCleanup(os.close, read)
+        saved = os.dup(1)
+        os.dup2(write, 1)
+        try:
+            plain, coloured = Console(self.errors), Console(self.errors, terminal=True, colour=True)
+            self.assertIs(console_for(self.errors, {"TERM": "xterm"}) and True, True)
+        finally:
+            os.dup2(saved, 1)
+            os.close(saved)
+            os.close(write)
+        log = Logger(namespace="kongtwist.test", observer=LogPublisher(cast(Any, plain), cast(Any, coloured)))
+        log.info("not shown")
+        log.warn("look at /a?apikey=abc\nand here")
+        shown = os.read(read, 65536).decode()
+        self.assertRegex(
+            shown,
+            r"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[warn\] look at /a\?apikey=\*\*\*\n    and here\n"
+            r"\d\d:\d\d:\d\d \x1b\[33m\[warn\]\x1b\[0m look at /a\?apikey=\*\*\*\n    and here\n$",
+        )
+        log.error("nobody reads any more")
+        standard = ErrorLog("/dev/stderr")
+        self.addCleanup(standard.close)
+        self.assertIsNone(console_for(standard, {}))
 
     def test_usable_behind_a_filter(self) -> None:
         """It is an ordinary observer of twisted.logger."""

@@ -14,6 +14,8 @@ from kongtwist.entities.lua_print import lua_table, lua_text, pretty
 from kongtwist.entities.schema import Row
 from kongtwist.plugin_loader import load_plugins
 
+from .router_rows import compiled, route_row, service_row
+
 CONTRACT = Path(__file__).parent.parent / "contract"
 VECTORS: dict[str, Any] = json.loads((CONTRACT / "vectors_refusals.json").read_text())
 ID = "3b9c1a5e-0d6a-4c5e-9d9b-6f1d2a3b4c5d"
@@ -110,6 +112,13 @@ class AddressTests(SynchronousTestCase):
         )
         self.assertEqual(parse_address("h.").with_port(8000), "h.:8000")
         self.assertEqual(parse_address("::").with_port(8000), "[0000:0000:0000:0000:0000:0000:0000:0000]:8000")
+
+    def test_service_hosts(self) -> None:
+        """Leading zeros mean nothing: a resolver would take them for octal numbers, and go elsewhere."""
+        for text, host in (
+            ("010.000.0.1", "10.0.0.1"), ("10.0.0.1", "10.0.0.1"), ("1a.b2", "1a.b2"), ("[::1]", "::1"), ("1::1", "1::1"), ("9h", "9h"),
+        ):  # fmt: skip
+            self.assertEqual(compiled(route_row(), service_row(host=text)).host, host)
 
     def test_long_text(self) -> None:
         """A long text is refused at once, whatever it is made of."""

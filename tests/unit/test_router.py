@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.core import candidates, router
+from kongtwist.core import pattern, router
 from kongtwist.core.candidates import Candidate, Request
 from kongtwist.core.exchange import Row
 from kongtwist.core.pattern import TIME_LIMIT
@@ -258,20 +258,45 @@ class PatternTests(SynchronousTestCase):
         self.assertEqual(match and match.route.id, "plain")
         self.assertEqual(built._cache, {})
 
-    def test_patterns_of_a_request_share_its_time(self) -> None:
-        """However many routes there are: when the time is used up, no further pattern is looked at."""
-        clock = iter(range(1000))
-        self.patch(candidates, "thread_time", lambda: 100 + next(clock) * TIME_LIMIT / 4)
-        built = build(*(route_row(f"{number}", paths=[f"~/(?:a|aa)+{number}$"]) for number in range(50)))
-        asked = []
+    def taking(self, seconds: float, routes: int) -> list[float]:
+        """The limits of the matches of a request, each of which takes so long."""
+        now = [100.0]
+        self.patch(pattern, "thread_time", lambda: now[0])
+        self.patch(pattern, "perf_counter", lambda: now[0])
+        built = build(*(route_row(f"{number}", paths=[f"~/(?:a|aa)+{number}$"]) for number in range(routes)))
+        limits = []
+
+        def match(path: bytes, timeout: float) -> None:
+            limits.append(timeout)
+            now[0] += seconds
+
         for category in built._categories:
             for candidate in category.regexes:
                 assert candidate.pattern is not None
-                candidate.pattern._watched = lambda path, timeout: asked.append(timeout)
+                candidate.pattern._watched = match
         self.assertIsNone(built.match("GET", "h", "/aaa"))
-        self.assertEqual(len(asked), 4)
-        self.assertEqual(asked, sorted(asked, reverse=True))
-        self.assertLessEqual(asked[0], TIME_LIMIT)
+        return limits
+
+    def test_patterns_of_a_request_share_its_time(self) -> None:
+        """However many routes there are: when the time is used up, no further pattern is looked at."""
+        limits = self.taking(TIME_LIMIT / 4, 50)
+        self.assertLess(len(limits), 8)
+        self.assertEqual(limits[1:], sorted(limits[1:], reverse=True))
+        self.assertEqual(limits[0], TIME_LIMIT)
+
+    def test_ordinary_matches_do_not_count(self) -> None:
+        """A table of thousands of patterns does not use up a request's time by itself."""
+        limits = self.taking(pattern.ORDINARY * 0.9, 2000)
+        self.assertEqual(len(limits), 2000)
+        self.assertGreater(min(limits), TIME_LIMIT / 2.1)
+
+    def test_a_machine_that_is_busy_with_others(self) -> None:
+        """Time in which the process did not run does not count."""
+        wall = iter(range(1000))
+        self.patch(pattern, "perf_counter", lambda: float(next(wall)))
+        built = build(*(route_row(f"{number}", paths=[f"~/(?:a|aa)+{number}$"]) for number in range(50)))
+        match = built.match("GET", "h", "/aaa49")
+        self.assertEqual(match and match.route.id, "49")
 
     def test_a_header_pattern_that_runs_wild_is_stopped(self) -> None:
         built = build(route_row("wild", headers={"x": ["~*^(a|aa)+b"]}))

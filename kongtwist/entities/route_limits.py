@@ -1,0 +1,41 @@
+"""How much one route may compare requests with.
+
+A route is compared by each of its paths with each of its hosts, methods, headers and server names: the router keeps an entry
+for every pair. Kong keeps them too, without a limit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .checks import Custom
+from .schema import Row
+
+__all__ = ["COMPARED", "MOST_PAIRS", "compared", "pairs_check"]
+
+COMPARED = 10_000
+"""Members of one list that requests are compared with."""
+
+MOST_PAIRS = 100_000
+"""Pairs of a path and something else of one route."""
+
+
+def compared(value: Any) -> str | None:
+    """At most 10000 members: requests are compared with them."""
+    if len(value) > COMPARED:
+        return f"length must be at most {COMPARED}"
+    if isinstance(value, dict) and any(isinstance(each, list) and len(each) > COMPARED for each in value.values()):
+        return f"length of each list must be at most {COMPARED}"
+    return None
+
+
+def _pairs(row: Row) -> str | None:
+    """At most 100000 pairs of a path with a host, method, header or server name."""
+    others = sum(len(row.get(name) or ()) for name in ("hosts", "methods", "headers", "snis"))
+    if len(row.get("paths") or (None,)) * others <= MOST_PAIRS:
+        return None
+    return f"too many pairs: paths times hosts, methods, headers and snis are at most {MOST_PAIRS}; use several routes"
+
+
+pairs_check = Custom(("paths", "hosts", "methods", "headers", "snis"), _pairs, all_set=False)
+pairs_check.described = False  # Kong's /schemas does not have it
