@@ -43,6 +43,9 @@ UNIT_GROUPS = 4
 GRACE = 45.0
 """Seconds that tests have to end their processes when they are cut off."""
 
+MARK = "KONGTWIST_TEST_RUN"
+"""The environment variable by which a run's processes are known."""
+
 SLOWEST = 12
 """Tests whose durations are printed at the end."""
 
@@ -205,6 +208,18 @@ def summary(told: list[Outcome]) -> str:
     return ", ".join(f"{counts[name]} {name}" for name in (OUTCOMES[0], OUTCOMES[2], OUTCOMES[1]))
 
 
+def end_left(folder: Path) -> None:
+    """Kill the processes of a run that are left: those of tests that were cut off."""
+    mark = f"{MARK}={folder}".encode()
+    for each in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (each / "environ").read_bytes().split(b"\0"):
+                print(f"left: {(each / 'cmdline').read_bytes().replace(bytes(1), b' ').decode(errors='replace')}"[:200])
+                os.kill(int(each.name), signal.SIGKILL)
+        except OSError:
+            continue  # it ended, or is somebody else's
+
+
 def main(words: list[str]) -> int:
     """Run what the command line names; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.run", description="Run tests side by side.")
@@ -225,11 +240,13 @@ def main(words: list[str]) -> int:
     groups = grouped(tests)
     print(f"{len(tests)} tests in {len(groups)} processes, {options.jobs} at a time", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="kongtwist-tests-"))
+    os.environ[MARK] = str(folder)
     run = Run(groups, folder)
     try:
         left = None if options.seconds is None else options.seconds - (time.monotonic() - began)
         asyncio.run(run.all(max(1, options.jobs), left))
     finally:
+        end_left(folder)
         shutil.rmtree(folder, ignore_errors=True)
     print("\nThe slowest:")
     for each in sorted(run.outcomes, key=lambda each: -each.seconds)[:SLOWEST]:

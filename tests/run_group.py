@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from twisted.python.failure import Failure
 from twisted.trial.reporter import VerboseTextReporter
 from twisted.trial.runner import TestLoader, TrialRunner
 
@@ -76,6 +77,9 @@ class Recorder(VerboseTextReporter):
     def addError(self, test: Any, error: Any) -> None:
         super().addError(test, error)
         self._judge(test, "failed")
+        kind = error.type if isinstance(error, Failure) else error[0]
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self.stop()  # Trial would go on with the next test
 
     def addFailure(self, test: Any, fail: Any) -> None:
         super().addFailure(test, fail)
