@@ -104,8 +104,8 @@ class Special:
 
     async def insert(self, entity: Entity, data: Mapping[str, Any]) -> Row:
         """Create a row and what comes with it."""
+        await self._check(entity, data)
         if entity.name != "certificates":
-            self._check_plugin(entity, data)
             self._check_target(entity, data)
             return await self._stored(self.site.storage.insert(entity.name, data))
         return await self._together(lambda several: self.insert_in(several, entity, data), is_heavy(data))
@@ -123,7 +123,7 @@ class Special:
 
     async def update(self, entity: Entity, row: Row, data: Mapping[str, Any]) -> Row:
         """Change a row and what comes with it."""
-        self._check_plugin(entity, {**row, **data})
+        await self._check(entity, {**row, **data})
         if entity.name != "certificates" or "snis" not in data:
             return await self._stored(self.site.storage.update(entity.name, row["id"], data))
 
@@ -137,7 +137,7 @@ class Special:
 
     async def upsert(self, entity: Entity, key: Mapping[str, Any], data: Mapping[str, Any]) -> Row:
         """Replace or create a row and what comes with it."""
-        self._check_plugin(entity, data)
+        await self._check(entity, data)
         if entity.name != "certificates":
             return await self._stored(self.site.storage.upsert(entity.name, key, data))
 
@@ -218,6 +218,15 @@ class Special:
                 target_with_port(data["target"])
             except ValueError as wrong:
                 raise EntityError.schema_violation({"target": str(wrong)}) from None
+
+    async def _check(self, entity: Entity, data: Mapping[str, Any]) -> None:
+        """As `_check_plugin`, beside the reactor where a service has many routes."""
+        service = data.get("service")
+        key = service.get("id") if isinstance(service, dict) else None
+        if entity.name == "plugins" and isinstance(key, str) and self.site.storage.is_large("services", key):
+            await self.site.turns.aside(self._check_plugin, entity, data)
+        else:
+            self._check_plugin(entity, data)
 
     def _check_plugin(self, entity: Entity, data: Mapping[str, Any]) -> None:
         """A plugin's protocols must be some that its route, or a route of its service, takes."""

@@ -143,7 +143,8 @@ class CacheEntry(JSONResource):
             return None
         fields = entity.cache_key
         if len(fields) > 1 and len(parts) == 6 and not any(parts[len(fields) : 5]):
-            return self._by_fields(entity, dict(zip(fields, parts, strict=False)))
+            together: Row | None = storage.find_together(entity.name, [part or None for part in parts[: len(fields)]])
+            return together
         value, padding = ":".join(parts[:-5]), parts[-5:-1]
         if any(padding) or not value:
             return None
@@ -151,19 +152,6 @@ class CacheEntry(JSONResource):
         for field in entity.unique:
             found = found or storage.find(entity.name, field, value)
         return found
-
-    def _by_fields(self, entity: Entity, wanted: Mapping[str, str]) -> Row | None:
-        foreign = next((name for name in wanted if name in entity.foreign and wanted[name]), None)
-        if foreign is not None:
-            rows = self.site.storage.children(entity.name, foreign, wanted[foreign])
-        else:
-            rows = self.site.storage.load()[entity.name].values()
-        return next((row for row in rows if all(_text(row, name) == value for name, value in wanted.items())), None)
-
-
-def _text(row: Row, field: str) -> str:
-    value = row.get(field)
-    return str(value["id"]) if isinstance(value, dict) else str(value or "")
 
 
 # -- what is not here ----------------------------------------------------------------------------------------------------

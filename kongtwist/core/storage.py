@@ -81,6 +81,10 @@ class Storage(Protocol):
         """A row by a unique field."""
         ...
 
+    def find_together(self, entity: str, values: Sequence[str | None]) -> Row | None:
+        """A row by the fields that are unique together (the entity's cache key), of references the ids."""
+        ...
+
     def children(self, entity: str, field: str, parent_id: str) -> list[Row]:
         """Rows whose foreign key ``field`` refers to ``parent_id``, by id."""
         ...

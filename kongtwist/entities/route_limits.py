@@ -1,4 +1,4 @@
-"""How much one route may compare requests with.
+"""How much requests may be compared with.
 
 A route is compared by each of its paths with each of its hosts, methods, headers and server names: the router keeps an entry
 for every pair. Kong keeps them too, without a limit.
@@ -11,10 +11,13 @@ from typing import Any
 from .checks import Custom
 from .schema import Row
 
-__all__ = ["COMPARED", "MOST_PAIRS", "compared", "pairs_check"]
+__all__ = ["COMPARED", "MOST_PAIRS", "SEARCHED", "compared", "pairs_check", "searched"]
 
 COMPARED = 10_000
 """Members of one list that requests are compared with."""
+
+SEARCHED = 100
+"""Names that every request is searched for."""
 
 MOST_PAIRS = 100_000
 """Pairs of a path and something else of one route."""
@@ -27,6 +30,11 @@ def compared(value: Any) -> str | None:
     if isinstance(value, dict) and any(isinstance(each, list) and len(each) > COMPARED for each in value.values()):
         return f"length of each list must be at most {COMPARED}"
     return None
+
+
+def searched(value: Any) -> str | None:
+    """At most 100 names: every request is searched for each of them."""
+    return f"length must be at most {SEARCHED}" if len(value) > SEARCHED else None
 
 
 def _pairs(row: Row) -> str | None:

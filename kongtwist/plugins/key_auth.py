@@ -12,6 +12,7 @@ from ..core.identity import expired, identity_headers, use_anonymous
 from ..core.lookups import named
 from ..core.plugin import Plugin
 from ..entities.entity import Entity
+from ..entities.route_limits import searched
 from ..entities.schema import Array, Boolean, Foreign, String, Timestamp, Uuid
 from ..entities.typedefs import header_name, header_value, tags
 
@@ -105,7 +106,7 @@ class KeyAuth(Plugin):
     example = {"key_names": ["apikey"], "hide_credentials": True}
     config = {
         "key_names": Array(
-            String(checks=(header_name,)), required=True, default=["apikey"],
+            String(checks=(header_name,)), required=True, default=["apikey"], checks=(searched,),
             text="Names under which the key is looked for, in header, query and body.",
         ),
         "hide_credentials": Boolean(

@@ -171,6 +171,9 @@ class BaseStorage:
     def find(self, entity: str, field: str, value: Any) -> Row | None:
         return self._living(self._ledger.find(entity, field, value))
 
+    def find_together(self, entity: str, values: Sequence[str | None]) -> Row | None:
+        return self._living(self._ledger.find_together(entity, values))
+
     def children(self, entity: str, field: str, parent_id: str) -> list[Row]:
         found = self._ledger.children(entity, field, parent_id)
         return [row for row in found if self._living(row)] if self.registry[entity].ttl else found

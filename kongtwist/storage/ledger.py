@@ -268,6 +268,12 @@ class Ledger:
             return next((row for row in table.rows.values() if row.get(field) == value), None)
         return None if key is None else self.get(entity, key)
 
+    def find_together(self, entity: str, values: Sequence[str | None]) -> Row | None:
+        """The row whose fields that are unique together have these values, of references the ids."""
+        table = self._tables[entity]
+        key = table.composite.get(tuple(values))
+        return None if key is None else self.get(entity, key)
+
     def children(self, entity: str, field: str, parent: str) -> list[Row]:
         table = self._tables[entity]
         return [table.rows[key] for key in table.children[field].get(parent, ())]

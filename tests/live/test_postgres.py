@@ -89,6 +89,10 @@ class PostgresPageTests(PostgresTestCase, contract.PageContract):
     """Lists."""
 
 
+class PostgresLargeRowTests(PostgresTestCase, contract.LargeRowContract):
+    """Rows with many members or dependents."""
+
+
 class PostgresConcurrencyTests(PostgresTestCase, contract.ConcurrencyContract):
     """Writes that come together."""
 

@@ -45,6 +45,10 @@ class SQLitePageTests(SQLiteTestCase, contract.PageContract):
     """Lists."""
 
 
+class SQLiteLargeRowTests(SQLiteTestCase, contract.LargeRowContract):
+    """Rows with many members or dependents."""
+
+
 class SQLiteConcurrencyTests(SQLiteTestCase, contract.ConcurrencyContract):
     """Writes that come together."""
 

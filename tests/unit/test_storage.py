@@ -25,6 +25,10 @@ class MemoryPageTests(contract.PageContract):
     """Lists in memory."""
 
 
+class MemoryLargeRowTests(contract.LargeRowContract):
+    """Rows with many members or dependents."""
+
+
 class MemoryConcurrencyTests(contract.ConcurrencyContract):
     """Writes in memory that come together."""
 
