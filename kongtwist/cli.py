@@ -221,7 +221,7 @@ def _quit(options: argparse.Namespace) -> int:
     conf = _existing(options)
     pid = _pid(conf)
     time.sleep(max(options.wait, 0))
-    os.kill(pid, signal.SIGQUIT)
+    _signal(pid, signal.SIGQUIT, conf)
     if _ended(conf.prefix, options.timeout):
         print("kongtwist stopped (gracefully)")
     else:
@@ -244,7 +244,7 @@ def _reload(options: argparse.Namespace) -> int:
     pid = _running(conf.prefix)
     if pid is None:
         raise CommandError(f"kongtwist not running in {conf.prefix}")
-    before = last_outcome(conf.prefix)
+    before = _last_outcome(conf)
     if before is None:
         raise CommandError(f"the node in {conf.prefix} (process {pid}) is only starting; try again")
     if options.conf and os.path.realpath(options.conf) != os.path.realpath(before.source or ""):
@@ -253,7 +253,7 @@ def _reload(options: argparse.Namespace) -> int:
             f"the node in {conf.prefix} was started with {source}, which it reads again at a reload; "
             f"for another file: kongtwist restart -c {options.conf}"
         )
-    os.kill(pid, signal.SIGHUP)
+    _signal(pid, signal.SIGHUP, conf)
     outcome = _outcome(conf, pid, before.asked)
     if outcome.error:
         raise CommandError(
@@ -271,9 +271,9 @@ def _drain(options: argparse.Namespace) -> int:
     order = DrainOrder(options.delay, options.timeout, not options.keep_running)
     try:
         order_drain(conf.prefix, order)
-        os.kill(pid, signal.SIGWINCH)
     except OSError as error:
-        raise CommandError(f"cannot have process {pid} in {conf.prefix} drain: {error.strerror}") from error
+        raise CommandError(unusable(conf.prefix, error)) from error
+    _signal(pid, signal.SIGWINCH, conf)
     deadline = time.monotonic() + ORDER_PATIENCE
     while drain_ordered(conf.prefix):
         if _running(conf.prefix) != pid or time.monotonic() > deadline:
@@ -295,6 +295,25 @@ def _drain(options: argparse.Namespace) -> int:
     return 0
 
 
+def _last_outcome(conf: Conf) -> Outcome | None:
+    try:
+        return last_outcome(conf.prefix)
+    except OSError as error:
+        raise CommandError(unusable(conf.prefix, error)) from error
+
+
+def _signal(pid: int, number: signal.Signals, conf: Conf) -> None:
+    """Send a signal to the node."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        raise CommandError(f"kongtwist is not running in {conf.prefix}") from None
+    except PermissionError:
+        raise CommandError(
+            f"no permission to signal process {pid} in {conf.prefix}; run the command as the user of the node"
+        ) from None
+
+
 def _log_path(conf: Conf) -> str:
     return conf.path(conf.proxy_error_log)
 
@@ -302,7 +321,7 @@ def _log_path(conf: Conf) -> str:
 def _outcome(conf: Conf, pid: int, asked: int) -> Outcome:
     """Wait for the outcome of a reload that was asked for after ``asked`` others."""
     deadline = time.monotonic() + RELOAD_PATIENCE
-    while (outcome := last_outcome(conf.prefix)) is None or outcome.number <= asked:
+    while (outcome := _last_outcome(conf)) is None or outcome.number <= asked:
         if _running(conf.prefix) != pid:
             raise CommandError(f"the node ended while it reloaded; see {_log_path(conf)}")
         if time.monotonic() > deadline:
@@ -459,7 +478,9 @@ def _end(pid: int, number: signal.Signals, conf: Conf, patience: float) -> None:
     except ProcessLookupError:
         return
     except PermissionError:
-        raise CommandError(f"no permission to stop process {pid} in {conf.prefix}") from None
+        raise CommandError(
+            f"no permission to stop process {pid} in {conf.prefix}; run the command as the user of the node"
+        ) from None
 
 
 def _ended(prefix: str, patience: float) -> bool:

@@ -70,7 +70,8 @@ def makeService(options: Options) -> IService:
     except (ConfError, PluginLoadError) as error:
         raise SystemExit(f"kongtwist: {error}") from None
     twistd = getattr(options, "parent", None) or {}
-    if twistd.get("nodaemon") and not twistd.get("syslog") and twistd.get("logfile") in (None, "", "-"):
+    elsewhere = twistd.get("logger") or twistd.get("syslog") or twistd.get("logfile") not in (None, "", "-")
+    if twistd.get("nodaemon") and not elsewhere:
         node.show(console_for(node.error_log, os.environ))
     return node
 

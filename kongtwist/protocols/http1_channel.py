@@ -395,6 +395,8 @@ class HTTP1Channel(RequestBodies):
     def answered(self, keep: bool, body_complete: bool, until_close: bool) -> None:
         """The answer is complete."""
         self.exchange = None
+        # The last piece of a body may be what it was answered for: its end is read, and nothing of it is to come.
+        body_complete = body_complete or self._state == WAIT
         if not keep or self.relay.stopping:
             self._close(linger=not body_complete and not (until_close and not half_closes(self.transport)))
         elif body_complete:

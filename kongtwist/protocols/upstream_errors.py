@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..core.compiled import CompiledRoute
     from .upstream_pool import Pool
 
-__all__ = ["no_answer", "no_peer", "not_resolved", "reason_of", "timed_out", "where"]
+__all__ = ["no_answer", "no_certificate", "no_peer", "not_resolved", "reason_of", "timed_out", "where"]
 
 
 def reason_of(failure: Failure) -> str:
@@ -65,6 +65,18 @@ def no_answer(route: CompiledRoute, peer: Peer | None, why: str, connected: bool
     """
     what = f"no answer from the upstream: {why.rstrip('.')}"
     return what, "" if connected else f"see whether it listens there, or correct {_entity(route, peer)}"
+
+
+def no_certificate(route: CompiledRoute, pool: Pool, why: object) -> tuple[str, str]:
+    """What happened, and what to do: our own certificate for an upstream cannot be used.
+
+    Args:
+        route: of the request.
+        pool: of the connection that would have been made.
+        why: what OpenSSL or the certificate's reader says.
+    """
+    what = f"the client certificate for {pool.address} is unusable: {why}"
+    return what, f"correct the certificate that client_certificate of service {row_name(route.service)} names"
 
 
 def timed_out(route: CompiledRoute, connected: bool, sent: bool, read_timeout: float) -> tuple[str, str]:

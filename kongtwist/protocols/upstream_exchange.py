@@ -35,7 +35,7 @@ from .framing import LAST_CHUNK
 from .request_buffer import RequestBuffer
 from .resolver import NameNotResolved
 from .upstream import ResponseHead, UpstreamConnection
-from .upstream_errors import no_answer, no_peer, not_resolved, reason_of, timed_out, where
+from .upstream_errors import no_answer, no_certificate, no_peer, not_resolved, reason_of, timed_out, where
 from .upstream_pool import Attempt, Pool
 from .upstream_tls import BadServerName, facts_of
 
@@ -188,10 +188,12 @@ class UpstreamExchange:
         try:
             self._attempt = pool.connect(self, route.connect_timeout)
         except SSL.Error as why:
-            self._failed(f"the client certificate of the service is unusable: {why}", sent=False, pool=pool)
+            # Trying again would not make it any better.
+            self._log_error(*no_certificate(route, pool, why), pool)
+            self._bad_answer()
         except BadServerName as why:
             self._log_error(str(why), "", pool)
-            self._refuse(502, "An invalid response was received from the upstream server", upstream=True)
+            self._bad_answer()
 
     def _host_field(self) -> bytes:
         """The Host header of this try."""
@@ -522,7 +524,10 @@ class UpstreamExchange:
         if timeout:
             self._refuse(504, "The upstream server is timing out", upstream=True)
         else:
-            self._refuse(502, "An invalid response was received from the upstream server", upstream=True)
+            self._bad_answer()
+
+    def _bad_answer(self) -> None:
+        self._refuse(502, "An invalid response was received from the upstream server", upstream=True)
 
     def _log_error(self, what: str, remedy: str, pool: Pool | None = None) -> None:
         upstream = where(self.route, self._peer, pool)

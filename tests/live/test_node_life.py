@@ -308,3 +308,20 @@ class CommandTests(LiveTestCase):
         process.signal(signal.SIGTERM)
         self.assertEqual(process.wait(), 0)
         self.assertRegex(process.output(), r"(?m)^\S+ \S+ \[notice\] .* stopped$")
+
+    def test_foreground_says_what_happens(self) -> None:
+        """So does it on a terminal, in the form for eyes, unless its error log goes there anyway."""
+        self.conf.write_text(self.conf.read_text() + "nginx_daemon = off\nnginx_worker_processes = 2\n")
+        process = self.start(
+            [sys.executable, "-c", "from kongtwist.cli import main; main()", "start", "-c", str(self.conf)],
+            "foreground",
+            env={"PYTHONPATH": str(ROOT)},
+        )
+        wait_until(lambda: request(self.admin_port, "GET", "/status").status == 200, "the Admin API")
+        process.signal(signal.SIGTERM)
+        self.assertEqual(process.wait(), 0)
+        lines = process.output().splitlines()
+        for line in lines:
+            self.assertRegex(line, r"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[(notice|warn)\] ")
+        self.assertTrue(lines[-1].endswith("[notice] stopped"))
+        self.assertTrue(any("proxy listens on http://127.0.0.1:" in line for line in lines))

@@ -174,15 +174,16 @@ class LoaderTests(SynchronousTestCase):
         told so, at a request and at the start; what nobody knows has Kong's words."""
         enabled = load_plugins(["key-auth"])
         words = "plugin '{}' not enabled; add it to the 'plugins' configuration property"
-        for name in ("rate-limiting", "nope", 7):
+        names: tuple[object, ...] = ("rate-limiting", "nope", 7, ["cors"], {})
+        for name in names:
             self.assertEqual(enabled.absence(name), words.format(name))
         entity = registry(enabled)["plugins"]
-        for name, sentence in (
+        for asked, sentence in (
             ("rate-limiting", words.format("rate-limiting")),
             ("cors", f"plugin 'cors' is not available: kongtwist {VERSION} does not have this plugin of Kong's yet, and no"
              " installed package has it as an entry point of kongtwist.plugins"),
         ):  # fmt: skip
-            error = self.assertRaises(EntityError, entity.insert, {"name": name}, now=1, new_id=lambda: "id")
+            error = self.assertRaises(EntityError, entity.insert, {"name": asked}, now=1, new_id=lambda: "id")
             self.assertEqual(error.fields, {"name": sentence})
         refused = self.assertRaises(PluginLoadError, load_plugins, ["cors"])
         self.assertIn("does not have this plugin of Kong's yet", str(refused))

@@ -228,6 +228,18 @@ class BodyTests(SynchronousTestCase):
             client = with_plugin(Reading()).client()
             self.assertIn(b"HTTP/1.1 413 Request Entity Too Large\r\n", client.send(data))
 
+    def test_answered_for_the_last_piece(self) -> None:
+        """The piece that is too much holds the body's end: the connection is ready for the next request."""
+        for pieces in ((CHUNKED, b"b\r\nabcdefghijk\r\n0\r\n\r\n"), (CHUNKED, b"b\r\nabcdefghijk\r\n0\r\n\r\n" + GET)):
+            client = with_plugin(Reading()).client()
+            for piece in pieces:
+                client.send(piece)
+            if GET not in pieces[-1]:
+                self.assertIn(b"\r\nConnection: keep-alive\r\n", client.received)
+                client.send(GET)
+            self.assertEqual((client.received.count(b"HTTP/1.1 413 "), client.received.count(b"HTTP/1.1 200 ")), (1, 1))
+            self.assertIsNone(client.wire.end)
+
 
 class ContinueTests(SynchronousTestCase):
     EXPECT = b"Expect: 100-continue\r\n"

@@ -41,7 +41,7 @@ def _comparable(seen: Seen) -> dict[str, Any]:
     for relay in seen["relays"]:
         cells = relay["cells"]
         gauges = dict(zip(GAUGES, cells[3:9], strict=True))
-        relays.append({name: value for name, value in relay.items() if name != "cells"} | gauges)
+        relays.append({name: value for name, value in relay.items() if name not in ("cells", "deadlines")} | gauges)
     return {
         "relays": relays,
         "peers": seen["peers"],
@@ -71,6 +71,10 @@ def difference(before: Mapping[int, Seen], now: Mapping[int, Seen]) -> list[str]
                 if not keys:
                     continue
             told.append(f"process {pid}, {name}: {was} before, {is_} now")
+        # Of what was closed just before the first look some may have been watched still: fewer is no fault.
+        waiting = [sum(relay["deadlines"] for relay in seen[pid]["relays"]) for seen in (before, now)]
+        if waiting[1] > waiting[0]:
+            told.append(f"process {pid}, deadlines: {waiting[0]} before, {waiting[1]} now")
     return told
 
 

@@ -15,6 +15,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from math import inf
 from typing import Any
 
 OURS = frozenset((
@@ -101,7 +102,7 @@ def _relay(relay: Any) -> dict[str, Any]:
         "connections": len(relay.connections),
         "streams": len(relay.streams),
         "gone": len(relay.gone),
-        "deadlines": sum(len(bucket) for bucket in relay.deadlines._buckets.values()),
+        "deadlines": sum(item.deadline != inf for bucket in relay.deadlines._buckets.values() for item in bucket),
         "pooled": sum(len(pool.all) for pool in pools),
         "idle": sum(len(pool.idle) for pool in pools),
         "cells": list(relay.cells),
