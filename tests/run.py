@@ -30,10 +30,12 @@ __all__ = ["Group", "Outcome", "grouped", "main", "outcomes"]
 
 ROOT = Path(__file__).resolve().parents[1]
 
-LONG = (
-    "tests.live.test_soak",
-    "tests.live.test_documents",
-    "tests.live.test_ends",
+LONG = tuple(
+    f"tests.live.test_{name}"
+    for name in (
+        "soak", "documents", "check", "ends", "admin_security", "curl_admin", "clients", "admin_door", "deployment",
+        "embedding", "relay", "postgres_nodes",
+    )
 )  # fmt: skip
 """Modules that begin first, for they take longest. Only the order depends on this."""
 
@@ -155,7 +157,7 @@ class Run:
 
     async def _one(self, number: int, group: Group) -> None:
         """Run one group and tell how it went."""
-        records, trial = self._path(number, "records"), self._path(number, "trial")
+        records, trial = self._path(number, "records"), self._folder / str(number)
         with self._path(number, "output").open("wb") as output:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "tests.run_group", records, trial, *group.modules,
@@ -239,7 +241,7 @@ def main(words: list[str]) -> int:
         return 1
     groups = grouped(tests)
     print(f"{len(tests)} tests in {len(groups)} processes, {options.jobs} at a time", flush=True)
-    folder = Path(tempfile.mkdtemp(prefix="kongtwist-tests-"))
+    folder = Path(tempfile.mkdtemp(prefix="kt-"))  # short, for paths of Unix sockets below it
     os.environ[MARK] = str(folder)
     run = Run(groups, folder)
     try:

@@ -91,7 +91,7 @@ def draw(seed: str, number: int, doors: tuple[str, ...], kinds: tuple[str, ...] 
     made.steps = KINDS[kind](random)
     if made.door.startswith("site"):
         # A Site answers without end on one connection; what is pipelined here must not be minutes of work.
-        made.steps = [(step[0], step[1][:100_000], *step[2:]) if _floods(step) else step for step in made.steps]
+        made.steps = [(step[0], step[1][:20_000], *step[2:]) if _floods(step) else step for step in made.steps]
     return made
 
 
