@@ -18,7 +18,6 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
 from .admin.config import Busy, LoadFailed, Refused
 from .conf import Conf, ConfError
@@ -32,6 +31,7 @@ from .storage.declarative_dump import dumped
 from .storage.declarative_faults import lines_of
 from .storage.memory import MemoryStorage
 from .storage.slices import Slices, uncollected
+from .storage.thread import DaemonThreads
 
 __all__ = ["LONG", "PATIENCE", "Declaring", "configured_text", "faults_of"]
 
@@ -70,7 +70,7 @@ class Declaring:
         self._reactor, self._storage, self._registry, self._plugins = reactor, storage, registry, list(plugins)
         self._now, self._turns = now, turns
         self._turn = DeferredLock()
-        self._pool = ThreadPool(0, 1, "kongtwist-declarative")
+        self._pool = DaemonThreads(0, 1, "kongtwist-declarative")
         self._reading: _Reading | None = None
 
     async def load(

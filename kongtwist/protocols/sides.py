@@ -521,7 +521,7 @@ class TransportSide(Side):
         self.close()
 
     def close(self) -> None:
-        if not self.ended:
+        if not self.ended and not self.closed:
             self.ended = True
             self.stream.relay.gone.unwatch(self._fd, self)
             self._unregister()

@@ -366,3 +366,34 @@ class ExampleRefusalTests(LiveTestCase):
         self.assertRegex(self.refusal(str(free_port()), "/proc/none"), "^embed.py: sqlite_path cannot open /proc/none/")
         running.signal(2)
         self.assertEqual(running.wait(), 0)
+
+
+FAILING = """
+import sys
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.task import react
+from kongtwist.conf import Conf
+from kongtwist.gateway import Gateway
+
+async def main(reactor):
+    gateway = Gateway(reactor, Conf({"prefix": sys.argv[1], **dict(each.split("=") for each in sys.argv[2:])}))
+    gateway.startService()
+    await gateway.ready
+    raise SystemExit("cannot go on")
+
+react(lambda reactor: ensureDeferred(main(reactor)))
+"""
+"""A program that ends without stopping its gateway."""
+
+
+class FailingProgramTests(LiveTestCase):
+    def test_ends(self) -> None:
+        """No thread of the gateway keeps the process of a program that fails in the middle."""
+        text = os.path.join(self.folder(), "kong.yml")
+        with open(text, "w") as file:
+            file.write('_format_version: "3.0"\n')
+        for number, settings in enumerate((["database=off", f"declarative_config={text}"], ["database=sqlite"])):
+            words = [sys.executable, "-c", FAILING, self.folder(), *settings]
+            process = self.start(words, f"failing-{number}", env={"PYTHONPATH": str(ROOT)})
+            self.assertEqual(process.wait(), 1)
+            self.assertIn("cannot go on", process.output())

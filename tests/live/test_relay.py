@@ -123,6 +123,18 @@ class Relaying(_Mixin):
             self.assertEqual(s.ends, [s.stream])
             self.assertEqual(len(s.relay.streams), 0)
 
+    def test_resetBehindClose(self) -> None:
+        """A side that is reset behind its Close frame ends the stream in order, whichever side it is."""
+        for source, sink, mask in (("client", "upstream", MASK), ("upstream", "client", None)):
+            s = self.pair()
+            getattr(s, source).send(encode_close(1000, "", mask))
+            s.work()
+            getattr(s, source).reset()
+            s.work()
+            self.assertEqual(getattr(s, sink).read(), encode_close(1000, "", mask))
+            s.work()
+            self.assertEqual((getattr(s, sink).ended, s.ends, s.stream.fault), ("fin", [s.stream], None))
+
     def test_pausedClientIsNoticed(self) -> None:
         """A client that is not read (the upstream is slow) and goes away is noticed without a timer."""
         s = self.pair()
