@@ -29,6 +29,7 @@ from .candidates import (
     Request,
     candidates_of,
 )
+from .headers import encoded
 from .hosts import Wildcard
 from .layers import Layers
 from .pattern import TIME_LIMIT, Captures
@@ -58,7 +59,9 @@ class Match(NamedTuple):
     matched: bytes | None  #: the route's path that matched, a regex without its ``~``; None for a route without paths
     captures: Captures | None  #: groups of a regex path
     upstream_path: bytes  #: escaped, without query
-    prefix: bytes | None  #: what ``strip_path`` took off the path; None when the path is kept or no path matched
+    prefix: bytes | None
+    """What ``strip_path`` took off the path, as a header may carry it: control characters, which a client can write as
+    ``%0D%0A``, are ``%HH`` again. None when the path is kept or no path matched."""
 
 
 def _no_headers(name: bytes) -> list[bytes]:
@@ -308,7 +311,7 @@ class Router:
         elif candidate.path is not None:
             rest = path[len(candidate.path) :]
         strip = route.strip_path
-        prefix = path[: len(path) - len(rest)] if strip and rest is not None else None
+        prefix = encoded(path[: len(path) - len(rest)]) if strip and rest is not None else None
         upstream = escape(upstream_path(route.base_path, path, rest, strip=strip, v1=route.v1))
         return Match(route, candidate.path, captures, upstream, prefix)
 

@@ -82,6 +82,18 @@ class HeadTests(LiveTestCase):
         self.assertEqual((seen["x-consumer-username"], seen["x-consumer-custom-id"]), ("a%0D%0AX-Evil: 1", "b%0A\tc"))
         self.assertNotIn("x-evil", seen)
 
+    def test_a_stripped_path_splits_no_head(self) -> None:
+        """What a client writes as %0D%0A where a regex route strips it stays one value of X-Forwarded-Prefix."""
+        gateway = self.gateway(tls=True)
+        route = gateway.route("/echo", f"http://127.0.0.1:{self.upstream('echo')}")
+        gateway.admin("PATCH", f"/routes/{route['id']}", json={"paths": ["~/[^/]+"], "strip_path": True})
+        head = "GET /a%0D%0AX-Evil:%201%0d%0a%0d%0aGET/echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        for port, secure in ((gateway.proxy_port, False), (gateway.tls_port, True)):
+            answer = self.ask(port, secure, head)
+            self.assertTrue(answer.startswith("200 "), answer)
+            self.assertIn('"/a%0D%0AX-Evil: 1%0D%0A%0D%0AGET"', answer)
+            self.assertNotIn('"x-evil"', answer.lower())
+
     def test_trailers_stay_here(self) -> None:
         """An upstream that takes trailers for headers is told nothing by a client that only we may say."""
         gateway = self.gateway(tls=True)

@@ -381,6 +381,19 @@ class FindTests(SynchronousTestCase):
         with self.assertRaises(TypeError):
             match.captures["0"] = b""  # type: ignore[index]
 
+    def test_stripped_prefixes_hold_no_control_characters(self) -> None:
+        """A client can write line ends as escapes, and any path of a regex route; the prefix goes upstream in a header."""
+        built = build(route_row("re", paths=["~/re/[^/]+"]), route_row("plain", paths=["/p\r\nX-Evil: 1"]))
+        for path, prefix in (
+            (b"/re/a%0d%0aX-Evil:%201/x", b"/re/a%0D%0AX-Evil: 1"),
+            (b"/re/a%0AX-Evil:1/x", b"/re/a%0AX-Evil:1"),
+            (b"/re/a%01%7f%09/x", b"/re/a%01%7F\t"),
+            (b"/re/%E6%BC%A2/x", "/re/\u6f22".encode()),
+            (b"/p%0D%0AX-Evil:%201/x", b"/p%0D%0AX-Evil: 1"),
+        ):
+            match = built.find(exchange(path))
+            self.assertEqual((match and match.prefix, match and match.upstream_path), (prefix, b"/x"))
+
     def test_remembered_matches_are_bounded(self) -> None:
         self.patch(router, "CACHE_SIZE", 3)
         built = build(route_row(paths=["/"]))
