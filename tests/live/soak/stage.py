@@ -21,7 +21,7 @@ CONF: dict[str, object] = {
     "nginx_http_client_body_timeout": "15s",
     "nginx_http_send_timeout": "10s",
     "nginx_http_keepalive_timeout": "15s",
-    "nginx_http_keepalive_requests": 200,
+    "nginx_http_keepalive_requests": 50,
     "nginx_http_client_max_body_size": "20m",
     "upstream_keepalive_idle_timeout": 2,
 }
@@ -287,7 +287,7 @@ class Stage:
             left = difference(before, now)
             if not left or time.monotonic() > until:
                 return left, now
-            time.sleep(0.25)
+            time.sleep(1)  # a look takes the process longer than many a request
 
     def forget_peaks(self) -> None:
         """Begin to measure anew how much memory the processes take at most (proc(5): clear_refs)."""
