@@ -15,6 +15,7 @@ from kongtwist.storage.declarative import parse
 from kongtwist.storage.memory import MemoryStorage
 
 from . import storage_contract as contract
+from .storage_large_contract import LargeRowContract
 
 
 class MemoryWriteTests(contract.WriteContract):
@@ -25,7 +26,7 @@ class MemoryPageTests(contract.PageContract):
     """Lists in memory."""
 
 
-class MemoryLargeRowTests(contract.LargeRowContract):
+class MemoryLargeRowTests(LargeRowContract):
     """Rows with many members or dependents."""
 
 
