@@ -15,7 +15,7 @@ from kongtwist.storage.declarative import parse
 from kongtwist.storage.memory import MemoryStorage
 
 from . import storage_contract as contract
-from .storage_large_contract import LargeRowContract
+from . import storage_large_contract as large
 
 
 class MemoryWriteTests(contract.WriteContract):
@@ -26,7 +26,7 @@ class MemoryPageTests(contract.PageContract):
     """Lists in memory."""
 
 
-class MemoryLargeRowTests(LargeRowContract):
+class MemoryLargeRowTests(large.LargeRowContract):
     """Rows with many members or dependents."""
 
 
