@@ -398,7 +398,8 @@ class AdminChannel(HTTPChannel):
             self._phase, self._fetched = Phase.FETCH, request
             self.setTimeout(PATIENCE * self.site.limits.send_timeout)
             return
-        if self._dataBuffer and self.persistent and not self._over:
+        behind = self._dataBuffer or self._buffer  # the latter: it was answered before its sender had a turn
+        if behind and self.persistent and not self._over:
             self.site.reactor.callLater(0, self._next, request)  # what was sent behind it, in a turn of its own
         else:
             self._next(request)

@@ -20,7 +20,7 @@ from kongtwist.storage.postgres_migrations import PostgresMigrations
 from tests.live.postgres_server import PostgresServer, shared_server
 from tests.live.support import PATIENCE
 from tests.unit import storage_contract as contract
-from tests.unit import storage_large_contract as large
+from tests.unit import storage_large_rows as large_rows
 
 NEVER = 3600.0
 """Seconds between two polls where a test wants none."""
@@ -90,7 +90,7 @@ class PostgresPageTests(PostgresTestCase, contract.PageContract):
     """Lists."""
 
 
-class PostgresLargeRowTests(PostgresTestCase, large.LargeRowContract):
+class PostgresLargeRowTests(PostgresTestCase, large_rows.LargeRowContract):
     """Rows with many members or dependents."""
 
 

@@ -15,7 +15,7 @@ from kongtwist.entities import EntityError
 from kongtwist.storage.base import StorageError
 from kongtwist.storage.sqlite import SCHEMA_VERSION, SQLiteStorage
 from tests.unit import storage_contract as contract
-from tests.unit import storage_large_contract as large
+from tests.unit import storage_large_rows as large_rows
 
 
 class SQLiteTestCase(contract.StorageTestCase):
@@ -46,7 +46,7 @@ class SQLitePageTests(SQLiteTestCase, contract.PageContract):
     """Lists."""
 
 
-class SQLiteLargeRowTests(SQLiteTestCase, large.LargeRowContract):
+class SQLiteLargeRowTests(SQLiteTestCase, large_rows.LargeRowContract):
     """Rows with many members or dependents."""
 
 

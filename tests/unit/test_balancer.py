@@ -267,3 +267,37 @@ class HashTests(SynchronousTestCase):
         ring = Ring([("only", "o:1", 1)], 10)
         self.assertEqual({ring.find(b"%d" % number, lambda member: True) for number in range(100)}, {"only"})
         self.assertIsNone(ring.find(b"x", lambda member: False))
+
+
+class StepTests(SynchronousTestCase):
+    """Balancers of many or of very uneven targets are made a little at a time."""
+
+    def test_steps(self) -> None:
+        """What comes of it is the same, also from one before it; a few targets are one piece."""
+        many = {f"t{number}": number % 50 + 1 for number in range(3000)}
+        for row, weights, least in (
+            (upstream(), {"a": 65535, "b": 65534, "c": 1}, 5),
+            (upstream(algorithm="least-connections"), many, 3),
+            (upstream(algorithm="consistent-hashing", hash_on="ip", slots=65536), {f"t{n}": 1 for n in range(40)}, 10),
+            (upstream(), {"a": 1, "b": 2}, 0),
+        ):
+            balancer, pieces = self.made(Balancer.steps(row, targets(**weights)))
+            self.assertGreaterEqual(pieces, least)
+            if not least:
+                self.assertEqual(pieces, 0)
+            at_once = Balancer(row, targets(**weights))
+            self.assertEqual([peer.name for peer in balancer._wheel], [peer.name for peer in at_once._wheel])
+            self.assertEqual([peer.name for peer in balancer.peers], [peer.name for peer in at_once.peers])
+            if balancer._ring is not None and at_once._ring is not None:
+                self.assertEqual(balancer._ring._places, at_once._ring._places)
+            after, _ = self.made(Balancer.steps(row, targets(**weights), balancer))
+            self.assertEqual(after.peers, balancer.peers, "the same objects")
+
+    def made(self, steps: Any) -> tuple[Balancer, int]:
+        pieces = 0
+        while True:
+            try:
+                next(steps)
+                pieces += 1
+            except StopIteration as done:
+                return done.value, pieces

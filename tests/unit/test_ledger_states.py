@@ -125,6 +125,60 @@ class LedgerMachine(RuleBasedStateMachine):
             changes += more
         self.ledger.revert(changes)
 
+    @rule(data=st.data(), key=IDS, name=NAMES, tags=TAGS)
+    def draft(self, data: st.DataObject, key: str, name: str | None, tags: list[str]) -> None:
+        """What is tried on a draft is seen there as in a ledger of its own, and nowhere else."""
+        draft, copy = self.ledger.draft(), Ledger(REGISTRY)
+        for entity, model in (("services", self.services), ("routes", self.routes)):
+            copy.apply([Change("create", entity, row, None) for row in model.values()])
+        known = [*sorted(self.services), key]
+        for _ in range(3):
+            chosen = data.draw(st.sampled_from(known))
+            deletes: bool = data.draw(_YES_OR_NO)
+            row: Row = {"id": chosen, "name": name, "tags": tags}
+            seen = [self._tried(each, chosen, row, deletes) for each in (draft, copy)]
+            assert seen[0] == seen[1]
+            for each in known:
+                assert draft.get("services", each) == copy.get("services", each)
+                assert draft.children("routes", "service", each) == copy.children("routes", "service", each)
+            for each in "abcd":
+                assert draft.find("services", "name", each) == copy.find("services", "name", each)
+            assert dict(draft.dataset()["services"]) == dict(copy.dataset()["services"])
+
+    @staticmethod
+    def _tried(ledger: Ledger, key: str, row: Row, deletes: bool) -> list[Change] | str:
+        """A change, made; or why it is refused."""
+        present = ledger.get("services", key)
+        try:
+            if deletes:
+                changes = [] if present is None else ledger.plan_delete("services", present)
+            else:
+                changes = ledger.plan_write("services", row)
+        except EntityError as refused:
+            return refused.message
+        ledger.apply(changes)
+        ledger.revert(changes)
+        ledger.apply(changes)
+        return changes
+
+    @rule(data=st.data(), name=NAMES, tags=TAGS)
+    def applied_in_steps(self, data: st.DataObject, name: str | None, tags: list[str]) -> None:
+        """At every step what is found is there."""
+        if not self.services or any(row["name"] == name for row in self.services.values()):
+            return
+        key = data.draw(st.sampled_from(sorted(self.services)))
+        row: Row = {"id": key, "name": name, "tags": [*tags, *map(str, range(1200))]}
+        back = self.services[key]
+        for changes in ([Change("update", "services", row, back)], [Change("update", "services", back, row)]):
+            steps = 0
+            for _ in self.ledger.apply_steps(changes):
+                steps += 1
+                for tag in ("x", "7", "1100"):
+                    for found in self.ledger.page("services", 1000, None, None, ("or", [tag])).rows:
+                        assert self.ledger.get("services", found["id"]) == found
+                assert len(self.ledger.page("services", 1000, None, None, None).rows) == len(self.services)
+            assert steps > 2
+
     # -- what is read --------------------------------------------------------------------------------------------------
 
     @rule(

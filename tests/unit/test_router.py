@@ -145,6 +145,52 @@ class AgainstTheReference(SynchronousTestCase):
                 self.assertEqual(found, expected, each)
 
 
+class StepTests(SynchronousTestCase):
+    """Large routes are worked in a little at a time."""
+
+    def steps(self, before: Router, gone: list[str], rows: list[Row], *others: Row) -> tuple[Router, int]:
+        """The router after a change, and in how many pieces it was made."""
+        making = before.steps(gone, rows, {row["id"]: compiled(row, service_row()) for row in (*rows, *others)})
+        pieces = 1
+        while True:
+            try:
+                next(making)
+                pieces += 1
+            except StopIteration as done:
+                return done.value, pieces
+
+    def test_ordinary_routes_are_one_piece(self) -> None:
+        rows = [route_row(f"r{n}", paths=[f"/{n}", f"/{n}/x"], hosts=[f"h{n}.example"]) for n in range(100)]
+        made, pieces = self.steps(Router.build(), [], rows)
+        self.assertEqual((len(made), pieces), (100, 1))
+
+    def test_large_routes_are_many(self) -> None:
+        """Whatever of them is large; what comes of it is the same, and so is what is left when they go."""
+        for row in (
+            route_row("r", paths=[f"/p/{n}" for n in range(5000)]),
+            route_row("r", hosts=[f"h{n}.example" for n in range(5000)]),
+            route_row("r", paths=["/p/7"], methods=[f"M{n}" for n in range(5000)]),
+            route_row("r", paths=[f"/p/{n}" for n in range(50)], hosts=[f"h{n}.example" for n in range(100)]),
+            route_row("r", paths=[f"~/p/(?<a>{n})$" for n in range(400)]),
+        ):
+            other = route_row("other", paths=["/"])
+            made, pieces = self.steps(build(other), [], [row], other)
+            self.assertGreater(pieces, 5)
+            found = made.match("M7", "h7.example", "/p/7", {"x-7": "1"})
+            assert found is not None
+            self.assertEqual(found.route.id, "r")
+            left, _ = self.steps(made, ["r"], [], other)
+            found = left.match("M7", "h7.example", "/p/7", {"x-7": "1"})
+            assert found is not None
+            self.assertEqual(found.route.id, "other")
+
+    def test_what_paths_have_in_common_is_made_once(self) -> None:
+        """A route with many paths and many hosts holds its hosts once."""
+        made = build(route_row("r", paths=[f"/{n}" for n in range(30)], hosts=[f"h{n}.example" for n in range(30)]))
+        (candidates,) = made._candidates.values()
+        self.assertEqual(len({id(each.hosts) for each in candidates}), 1)
+
+
 class Counted(dict[Any, Any]):
     """A mapping that counts what is looked up in it."""
 

@@ -15,7 +15,7 @@ from kongtwist.storage.declarative import parse
 from kongtwist.storage.memory import MemoryStorage
 
 from . import storage_contract as contract
-from . import storage_large_contract as large
+from . import storage_large_rows as large_rows
 
 
 class MemoryWriteTests(contract.WriteContract):
@@ -26,7 +26,7 @@ class MemoryPageTests(contract.PageContract):
     """Lists in memory."""
 
 
-class MemoryLargeRowTests(large.LargeRowContract):
+class MemoryLargeRowTests(large_rows.LargeRowContract):
     """Rows with many members or dependents."""
 
 

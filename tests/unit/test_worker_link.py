@@ -73,6 +73,23 @@ class PacketTests(SynchronousTestCase):
         self.assertEqual([len(message["changes"]) for message in messages], [BATCH, BATCH, 1])
         self.assertEqual(len(changes_packets(7, [])), 1)
 
+    def test_heavy_rows_are_not_sent_with_others_behind_them(self) -> None:
+        """Encoding a message must not stall anybody; packets are made when somebody comes to them."""
+        heavy = {"id": "h", "tags": [str(number) for number in range(1000)]}
+        rows = [self.row, heavy, self.row, heavy, heavy]
+        packets = changes_packets(7, [Change("create", "routes", row, None) for row in rows])
+        first = next(iter(packets))
+        self.assertEqual(len(packets._made), 1)
+        messages = [message for packet in packets for message in MessageReader().feed(packet.data)]
+        self.assertEqual([len(message["changes"]) for message in messages], [2, 2, 1])
+        self.assertEqual([message.get("more", False) for message in messages], [True, True, False])
+        self.assertIs(next(iter(packets)), first)
+        batches = [
+            message.get("rows")
+            for message in dataset_messages(1, {"routes": {str(n): row for n, row in enumerate(rows)}})
+        ]
+        self.assertEqual([len(batch) for batch in batches if batch is not None], [2, 2, 1, 0])
+
     def test_encoded_once_for_all(self) -> None:
         (packet,) = changes_packets(7, [Change("create", "routes", self.row, None)])
         links = [Link(lambda message: None, lambda: None) for _ in range(3)]

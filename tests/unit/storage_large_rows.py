@@ -1,4 +1,4 @@
-"""What every storage back end does with rows that are large: long work beside the reactor, in slices."""
+"""What every writable back end does with rows that are large, or that many others depend on."""
 
 from __future__ import annotations
 

@@ -1,0 +1,115 @@
+"""Traffic goes on while the Admin API works on what is meant to cost much: one process serves both.
+
+Nothing is measured: requests are sent through the proxy until the Admin API has answered, and some must have been served
+before it did. Where the work holds the process none is, or one that was there already.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from tests.live.support import PATIENCE, Answer, GatewayProcess, LiveTestCase, request
+
+JSON = {"Content-Type": "application/json"}
+MULTIPART = {"Content-Type": "multipart/form-data; boundary=B"}
+ENOUGH = 3
+"""Requests that must have been served meanwhile."""
+
+
+class BesideTrafficTests(LiveTestCase):
+    """A gateway of one process."""
+
+    def served_while(self, gateway: GatewayProcess, ask: Callable[[], Answer]) -> tuple[Answer, int]:
+        """The Admin API's answer, and how many proxied requests began and ended before it came."""
+        answers: list[Answer] = []
+        asking = threading.Thread(target=lambda: answers.append(ask()))
+        self.assertEqual(request(gateway.proxy_port, "GET", "/plain").status, 200)
+        asking.start()
+        served = 0
+        while asking.is_alive():
+            answer = request(gateway.proxy_port, "GET", "/plain")
+            self.assertEqual(answer.status, 200)
+            served += not answers
+        asking.join(PATIENCE)
+        return answers[0], served
+
+    def proxying(self, **conf: object) -> GatewayProcess:
+        gateway = self.gateway(conf)
+        if conf.get("database") != "off":
+            gateway.create("/services", name="plain", url=f"http://127.0.0.1:{self.upstream('echo')}")
+            gateway.create("/services/plain/routes", paths=["/plain"])
+        return gateway
+
+    def test_large_rows(self) -> None:
+        """Made, changed, shown and deleted; taken or refused."""
+        gateway = self.proxying()
+        tags = [f"tag-{number}" for number in range(45_000)]
+        part = b'--B\r\nContent-Disposition: form-data; name="tags[]"\r\n\r\ntag-%d\r\n'
+        parts = b"".join(part % number for number in range(20_000)) + b"--B--\r\n"
+        cases: tuple[tuple[int, str, str, bytes, Any], ...] = (
+            (201, "POST", "/services", json.dumps({"name": "tags", "host": "h", "tags": tags}).encode(), JSON),
+            (200, "PATCH", "/services/tags", b'{"retries":1}', JSON),
+            (200, "PUT", "/services/tags", json.dumps({"host": "h", "tags": tags[::-1]}).encode(), JSON),
+            (204, "DELETE", "/services/tags", b"", {}),
+            (
+                201,
+                "POST",
+                "/routes",
+                json.dumps({"paths": [f"/p/{number}" for number in range(10_000)]}).encode(),
+                JSON,
+            ),
+            (400, "POST", "/schemas/services/validate", json.dumps({f"x{n}": n for n in range(45_000)}).encode(), JSON),
+        )
+        for status, method, path, body, fields in cases:
+            answer, served = self.served_while(
+                gateway,
+                lambda method=method, path=path, body=body, fields=fields: gateway.admin(  # type: ignore[misc]
+                    method, path, body=body, headers=fields
+                ),
+            )
+            self.assertEqual(answer.status, status, (method, path, answer))
+            self.assertGreaterEqual(served, ENOUGH, (method, path))
+        for status, body, fields in (
+            (400, json.dumps({"tags": tags + tags}).encode(), JSON),
+            (400, parts, MULTIPART),
+            (413, b'{"name":"' + b"x" * 3_000_000 + b'"}', JSON),
+        ):
+            answer = gateway.admin("POST", "/services", body=body, headers=fields)
+            self.assertEqual(answer.status, status, answer)
+            self.assertEqual(request(gateway.proxy_port, "GET", "/plain").status, 200)
+
+    def test_many_dependents(self) -> None:
+        """They go with what they depend on."""
+        gateway = self.proxying()
+        gateway.create("/upstreams", name="up")
+        gateway.create("/consumers", username="owner")
+        for _ in range(600):
+            gateway.create("/consumers/owner/key-auth")
+        answer, _ = self.served_while(gateway, lambda: gateway.admin("DELETE", "/consumers/owner"))
+        self.assertEqual(answer.status, 204)
+        self.assertEqual(gateway.admin("GET", "/key-auths").json["data"], [])
+
+    def test_declarative_configuration(self) -> None:
+        """Posted to a node without a database: a text of many rows, and one of large rows."""
+        gateway = self.proxying(database="off")
+        plain = {"name": "plain", "url": f"http://127.0.0.1:{self.upstream('echo')}", "routes": [{"paths": ["/plain"]}]}
+        first = {"_format_version": "3.0", "services": [plain]}
+        self.assertEqual(gateway.admin("POST", "/config", json=first).status, 201)
+        tags = [f"tag-{number}" for number in range(20_000)]
+        large = [plain, *({"name": f"s{n}", "host": "h", "tags": tags} for n in range(5))]
+        many = [plain, *({"name": f"s{n}", "host": "h"} for n in range(5000))]
+        for services in (large, many):
+            file = {"_format_version": "3.0", "services": services}
+            answer, served = self.served_while(gateway, lambda file=file: gateway.admin("POST", "/config", json=file))  # type: ignore[misc]
+            self.assertEqual(answer.status, 201)
+            self.assertGreaterEqual(served, ENOUGH)
+            self.assertEqual(len(answer.json["services"]), len(services))
+        faulty = {"_format_version": "3.0", "services": [plain, *({"x": n} for n in range(5000))]}
+        answer, served = self.served_while(
+            gateway, lambda: gateway.admin("POST", "/config?flatten_errors=1", json=faulty)
+        )
+        self.assertEqual((answer.status, len(answer.json["flattened_errors"])), (400, 5000))
+        self.assertGreaterEqual(served, ENOUGH)
