@@ -33,12 +33,12 @@ SHOWN = 60
 REFERENCES = ("transport", "protocol", "wrappedProtocol", "producer", "_producer", "user", "exchange", "stream")
 """Attributes that lead to another object."""
 TOLD = (
-    "_phase", "_linger", "_fetched", "_state", "_mode", "_cell", "_stopped",
-    "_blocked", "_paused", "_reading", "_pending", "_served", "_started", "_over",
-    "_closing", "_begun", "_ready", "_requests", "_tries", "dead", "ended", "closed", "open", "begun", "body_complete",
-    "method", "target", "why", "reused", "request_sent", "deadline", "wake", "peer_port", "connected", "disconnecting",
-    "disconnected", "_lostTLSConnection", "_aborted", "_handshakeDone", "_waitingForTransport", "_handlingRequest", "persistent",
-    "producerPaused", "dataBuffer", "_tempDataLen", "_appSendBuffer", "requests", "_dataBuffer", *REFERENCES,
+    "_phase", "_linger", "_fetched", "_state", "_mode", "_cell", "_stopped", "_blocked", "_paused", "_reading",
+    "_pending", "_served", "_started", "_over", "_closing", "_begun", "_ready", "_requests", "_tries", "dead",
+    "ended", "closed", "open", "begun", "body_complete", "method", "target", "why", "reused", "request_sent",
+    "deadline", "wake", "peer_port", "connected", "disconnecting", "disconnected", "_lostTLSConnection", "_aborted",
+    "_handshakeDone", "_waitingForTransport", "_handlingRequest", "persistent", "producerPaused", "dataBuffer",
+    "_tempDataLen", "_appSendBuffer", "requests", "_dataBuffer", *REFERENCES,
 )  # fmt: skip
 """Attributes that tell what state an object is in."""
 
