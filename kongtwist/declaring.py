@@ -8,6 +8,7 @@ into memory in slices, while everything else goes on.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -287,7 +288,10 @@ def configured_text(conf: Conf) -> bytes:
         with open(conf.declarative_config, "rb") as file:
             return file.read()
     except OSError as error:
-        raise ConfError(f"declarative_config cannot be read: {error}") from error
+        path = os.path.abspath(conf.declarative_config)
+        raise ConfError(
+            f"declarative_config cannot be read: {path}: {error.strerror}; correct the path, or let this user read the file"
+        ) from error
 
 
 def faults_of(conf: Conf, error: Refused | LoadFailed | Refusal) -> str:

@@ -31,6 +31,7 @@ from ..core.odd_heads import parse_status_line as parse_odd_status_line
 from .ending import run_steps
 from .framing import ChunkScanner, FramingError
 from .sending import sender
+from .upstream_errors import ENDED, LARGE, MALFORMED, end_text
 from .upstream_tls import check_name
 
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
 __all__ = ["ResponseHead", "UpstreamConnection", "UpstreamUser"]
 
 HEAD, LENGTH, CHUNKED, UNTIL_CLOSE, DETACHED, CLOSED = range(6)
+
+
+class _HeadTooLarge(HeadError):
+    """The head of an answer is larger than `Limits.proxy_buffer_size`."""
 
 
 class ResponseHead:
@@ -96,9 +101,9 @@ class UpstreamUser(Interface):
     def answer_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
         """The body is complete; the connection is back in its pool."""
 
-    def broken(self, why: str, *, timeout: bool = False, unread: bool = False) -> None:
-        """The connection was lost, or what came is no HTTP, before the answer's end. ``unread``: not one byte came.
-        Raises nothing."""
+    def broken(self, why: str, *, fault: str = ENDED, timeout: bool = False, unread: bool = False) -> None:
+        """The connection was lost, or what came is no HTTP, before the answer's end. ``fault``: which of these
+        (`upstream_errors`). ``unread``: not one byte came. Raises nothing."""
 
     def fault(self, failure: Failure | None = None, answering: bool = True) -> None:
         """Our own code failed, with ``failure`` if that is to be logged; ``answering``: while it handled what came, and the
@@ -200,7 +205,7 @@ class UpstreamConnection(Protocol):
             elif mode == UNTIL_CLOSE:
                 user.answer_chunk(data)
         except (HeadError, FramingError) as error:
-            self._fail(str(error))
+            self._fail(error)
         except Exception:  # noqa: BLE001 - a fault of ours must not leave the client waiting for ever
             failure = Failure()
             self.abort()
@@ -232,7 +237,7 @@ class UpstreamConnection(Protocol):
             except Exception:  # noqa: BLE001 - as in dataReceived
                 user.fault(Failure())
         else:
-            user.broken(f"connection lost: {reason.getErrorMessage()}", unread=not self._read_any)
+            user.broken(end_text(reason), unread=not self._read_any)
 
     def pauseProducing(self) -> None:
         if self.user is not None:
@@ -349,11 +354,11 @@ class UpstreamConnection(Protocol):
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, refused: ValueError) -> None:
         user, self.user = self.user, None
         self.abort()
         if user is not None:
-            user.broken(why)
+            user.broken(str(refused), fault=LARGE if isinstance(refused, _HeadTooLarge) else MALFORMED)
 
     def _head(self, data: bytes, user: UpstreamUser) -> None:
         head = self._last_head
@@ -412,7 +417,7 @@ class UpstreamConnection(Protocol):
         limit = relay.limits.proxy_buffer_size
         empty = find_end(data)
         if (len(data) if empty is None else empty.start()) > limit:
-            raise HeadError(502, None, "response head too large from the upstream")
+            raise _HeadTooLarge(502, None, f"the head is larger than {limit} bytes")
         if empty is None:
             check_beginning(data, len(self._buffer))
             return None, 0

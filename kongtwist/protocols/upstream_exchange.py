@@ -35,7 +35,18 @@ from .framing import LAST_CHUNK
 from .request_buffer import RequestBuffer
 from .resolver import NameNotResolved
 from .upstream import ResponseHead, UpstreamConnection
-from .upstream_errors import no_answer, no_certificate, no_peer, not_resolved, reason_of, timed_out, where
+from .upstream_errors import (
+    ENDED,
+    Reason,
+    broken_off,
+    connect_reason,
+    no_answer,
+    no_peer,
+    not_resolved,
+    own_certificate_reason,
+    timed_out,
+    where,
+)
 from .upstream_pool import Attempt, Pool
 from .upstream_tls import BadServerName, facts_of
 
@@ -187,9 +198,9 @@ class UpstreamExchange:
             return
         try:
             self._attempt = pool.connect(self, route.connect_timeout)
-        except SSL.Error as why:
+        except SSL.Error:
             # Trying again would not make it any better.
-            self._log_error(*no_certificate(route, pool, why), pool)
+            self._log_error(*no_answer(route, self._peer, own_certificate_reason(Failure())), pool)
             self._bad_answer()
         except BadServerName as why:
             self._log_error(str(why), "", pool)
@@ -256,7 +267,7 @@ class UpstreamExchange:
         if not self._over:
             timeout = reason.check(error.TimeoutError, error.TCPTimedOutError, TimeoutError) is not None
             pool = None if attempt is None else attempt.factory.pool
-            self._failed(reason_of(reason), timeout=timeout, sent=False, pool=pool)
+            self._failed(connect_reason(reason, pool), timeout=timeout, sent=False, pool=pool)
 
     # -- the request body (BodySink) -----------------------------------------------------------------------------------
 
@@ -463,7 +474,7 @@ class UpstreamExchange:
         self._drop()
 
     @ends_request
-    def broken(self, why: str, *, timeout: bool = False, unread: bool = False) -> None:
+    def broken(self, why: str, *, fault: str = ENDED, timeout: bool = False, unread: bool = False) -> None:
         """The connection is lost in the middle."""
         connection, self._connection = self._connection, None
         if self._over:
@@ -471,7 +482,7 @@ class UpstreamExchange:
         self._heard = not unread
         pool = None if connection is None else connection.pool
         if self._begun:
-            what, remedy = f"the upstream broke off its answer: {why}", ""
+            what, remedy = broken_off(Reason(why, fault)), ""
             if timeout:
                 what, remedy = timed_out(self.route, True, self.request_sent, self.read_timeout)
             self._log_error(what, remedy, pool)
@@ -483,7 +494,7 @@ class UpstreamExchange:
             self._hold_request()
             self._connect(connection.pool.address, fresh=True)
         else:
-            self._failed(why, timeout=timeout, pool=pool)
+            self._failed(Reason(why, fault), timeout=timeout, pool=pool)
 
     def fault(self, failure: Failure | None = None, answering: bool = True) -> None:
         """Our own code failed; while it handled an answer, nobody knows what the client has of it."""
@@ -495,7 +506,7 @@ class UpstreamExchange:
         else:
             self.relay.fault(self.exchange, failure)
 
-    def _failed(self, why: str, *, timeout: bool = False, sent: bool = True, pool: Pool | None = None) -> None:
+    def _failed(self, reason: Reason, *, timeout: bool = False, sent: bool = True, pool: Pool | None = None) -> None:
         """A try failed: another one, or the end."""
         now = self.relay.monotonic()
         self.exchange.latencies = (self._started - self.exchange.started, now - self._started)
@@ -509,7 +520,7 @@ class UpstreamExchange:
         if timeout:
             what, remedy = timed_out(route, sent, self.request_sent, self.read_timeout)
         else:
-            what, remedy = no_answer(route, peer, why, sent)
+            what, remedy = no_answer(route, peer, reason)
         upstream = where(route, peer, pool)
         if self._tries > 0 and self._may_repeat(sent):
             self._tries -= 1

@@ -112,7 +112,8 @@ class CheckTests(_Commands):
             ({"proxy_access_log": "/proc/none/access.log"}, "proxy_access_log cannot open /proc/none/access.log: "),
             ({"admin_access_log": "/proc/none/admin.log"}, "admin_access_log cannot open /proc/none/admin.log: "),
             ({"sqlite_path": "/proc/none/kong.sqlite"}, "sqlite_path cannot open /proc/none/kong.sqlite: "),
-            ({"database": "off", "declarative_config": "/none.yml"}, "declarative_config cannot be read: "),
+            ({"database": "off", "declarative_config": "/none.yml"}, "declarative_config cannot be read: /none.yml: No such file or"
+             " directory; correct the path"),
         ):  # fmt: skip
             self.write(**properties)
             self.refused(sentence)

@@ -90,9 +90,9 @@ class ErrorLogTests(LiveTestCase):
                 gateway.create(f"/services/s-{name}/routes", name=f"s-{name}", paths=[f"/{name}"])
             self.check(gateway, "/nowhere", 503, "error", "name resolution failed for no-such-host.invalid; see whether",
                        'upstream: "no-such-host.invalid:80"', more="&own-key=s3cret")  # fmt: skip
-            self.check(gateway, "/closed", 502, "error", "no answer from the upstream: Connection was refused", "(2 tries)",
+            self.check(gateway, "/closed", 502, "error", "no answer from the upstream: Connection refused", "(2 tries)",
                        f'upstream: "127.0.0.1:{closed}"')  # fmt: skip
-            self.check(gateway, "/quiet", 504, "error", "upstream timed out while its answer was waited for: nothing for 0.3 s",
+            self.check(gateway, "/quiet", 504, "error", "upstream timed out while waiting for its answer: nothing for 0.3 s",
                        "raise read_timeout of service s-quiet", f'upstream: "localhost:{quiet} (127.0.0.1)"')  # fmt: skip
 
     def test_targets(self) -> None:
@@ -140,7 +140,7 @@ class ErrorLogTests(LiveTestCase):
         os.kill(self.last_upstream.pid, 19)  # it stops: no byte, no end
         self.addCleanup(os.kill, self.last_upstream.pid, 18)
         line = self.line_of(gateway, stream.headers["X-Kong-Request-Id"])
-        self.assertIn("upstream timed out while its answer was waited for: nothing for 2 s", line)
+        self.assertIn("upstream timed out while waiting for its answer: nothing for 2 s", line)
 
     def test_slow_client(self) -> None:
         """A request body that does not come is told at level info."""

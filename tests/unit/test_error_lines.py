@@ -152,7 +152,7 @@ class WrittenTests(SynchronousTestCase):
         made.fail(error.TimeoutError())
         self.check(
             self.line(),
-            "upstream timed out while it was connected to: nothing for 2 s; if it needs longer, raise connect_",
+            "upstream timed out while connecting: nothing for 2 s; if it needs longer, raise connect_",
         )
 
     def test_timed_out_before_the_answer(self) -> None:
@@ -162,7 +162,7 @@ class WrittenTests(SynchronousTestCase):
         made.work(6)
         self.check(
             self.line(),
-            "upstream timed out while its answer was waited for: nothing for 5 s; if it needs longer, raise",
+            "upstream timed out while waiting for its answer: nothing for 5 s; if it needs longer, raise",
         )
 
     def test_timed_out_within_the_answer(self) -> None:
@@ -173,7 +173,7 @@ class WrittenTests(SynchronousTestCase):
         made.work(6)
         self.check(
             self.line(),
-            "upstream timed out while its answer was waited for: nothing for 5 s; if it needs longer, raise",
+            "upstream timed out while waiting for its answer: nothing for 5 s; if it needs longer, raise",
         )
 
     def test_broken_off(self) -> None:
@@ -181,13 +181,16 @@ class WrittenTests(SynchronousTestCase):
         made.answers[b"/x?apikey=s3cret"] = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"
         made.client().send(GET)
         made.upstreams[0].wire.lose()
-        self.check(self.line(), "the upstream broke off its answer: connection lost")
+        self.check(self.line(), "the upstream broke off its answer: it closed the connection")
 
     def test_no_http(self) -> None:
         made = self.gateway()
         made.answers[b"/x?apikey=s3cret"] = b"SSH-2.0-OpenSSH\r\n\r\n"
         made.client().send(GET)
-        self.check(self.line(), "no answer from the upstream: ")
+        self.check(
+            self.line(),
+            "no usable answer from the upstream: malformed status line; see whether it speaks HTTP there, or correct",
+        )
 
     def test_names(self) -> None:
         """A name that does not resolve, and what one resolved to that does not answer."""
