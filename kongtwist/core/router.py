@@ -269,15 +269,17 @@ class Router:
         return match
 
     def _report(self, given_up: list[str], exchange: Exchange) -> None:
-        """Say which patterns took too long: for the first time, the tenth, the hundredth, ..."""
-        for what in given_up:
-            count = self._reported[what] = self._reported.get(what, 0) + 1
-            if count == 10 ** (len(str(count)) - 1):
-                exchange.report(
-                    f"{what} used up the {TIME_LIMIT * 1000:.0f} ms that patterns may take of a request and was taken not "
-                    f"to match (so far {count} requests)",
-                    "write it so that a text can be matched in one way only",
-                )
+        """Say which pattern used up the time, with those behind it as a number: a request is one line at most. For the first
+        time, the tenth, the hundredth, ..."""
+        what, behind = given_up[0], len(given_up) - 1
+        count = self._reported[what] = self._reported.get(what, 0) + 1
+        if count == 10 ** (len(str(count)) - 1):
+            others = f", as were {behind} behind it, for which no time was left" if behind else ""
+            exchange.report(
+                f"{what} used up the {TIME_LIMIT * 1000:.0f} ms that patterns may take of a request and was taken not "
+                f"to match{others} (so far {count} requests)",
+                "write it so that a text can be matched in one way only",
+            )
 
     def _decide(self, request: Request) -> Match | None:
         categories = self._categories

@@ -29,7 +29,7 @@ from .client_errors import log_refused, log_timeout
 from .ending import run_steps
 from .http1_body import BODY, CLOSED, HEAD, LINGER, TAKEN, WAIT, RequestBodies
 from .http1_exchange import HTTP1Exchange
-from .sending import half_closes, is_ending, sender, unsent
+from .sending import end_writing, half_closes, is_ending, sender, unsent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -576,8 +576,7 @@ class HTTP1Channel(RequestBodies):
             self._linger_until = relay.monotonic() + relay.limits.lingering_time
             self._within(relay.limits.lingering_timeout)
             self._go_on(_HELD | _PAUSED | _PIPELINED)
-            if half_closes(transport):
-                transport.loseWriteConnection()
+            end_writing(transport)
             return
         self._state = CLOSED
         if not self._blocked:

@@ -41,6 +41,17 @@ class TLSTransport(BufferingTLSTransport):
         super().loseConnection()
         self._close_plain()
 
+    def end_writing(self) -> None:
+        """Send close_notify behind what was written, and read on (RFC 8446 6.1: it ends one direction)."""
+        self._aggregator.flush()
+        handle: Any = self.getHandle()
+        if handle is not None and self._handshakeDone and not self._appSendBuffer:
+            try:
+                handle.shutdown()
+            except SSL.Error:
+                return  # TLS has failed; whoever reads on is told
+            self._flushSendBIO()
+
     def unregisterProducer(self) -> None:
         """Close now if that was waited for."""
         super().unregisterProducer()

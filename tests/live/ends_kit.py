@@ -135,10 +135,12 @@ class SilentTLS:
         self._flush()
 
     def read(self) -> bytes:
-        """The next piece of plain text."""
+        """The next piece of plain text; nothing at close_notify."""
         while True:
             try:
                 return self._tls.read(65536)
+            except ssl.SSLZeroReturnError:
+                return b""
             except ssl.SSLWantReadError:
                 data = self.sock.recv(65536)
                 if not data:

@@ -349,6 +349,19 @@ class TLSEndTests(EndsTestCase):
                     sock.close()
         wait_until(lambda: self.sockets() <= before, f"{self.sockets() - before} sockets left")
 
+    def test_close_notify_before_lingering(self) -> None:
+        """Behind an answer that ends the connection early, a client is told at once that nothing follows, while what it
+        still sends is read: close_notify comes, and the connection stays for a while."""
+        _, gateway = self.own()
+        client = SilentTLS(gateway.tls_port)
+        self.addCleanup(client.sock.close)
+        client.send(b"GET /up/x HTTP/1.1\r\nno colon\r\n\r\n")
+        self.assertIn(b"400 Bad Request", client.read())
+        self.assertEqual(client.read(), b"")
+        client.sock.settimeout(0.5)
+        self.assertRaises(TimeoutError, client.sock.recv, 1)
+        client.sock.sendall(b"x" * 1000)
+
     def test_pooled_upstream(self) -> None:
         """An idle upstream connection whose time is over ends though the upstream never answers close_notify."""
         certificate, key = authority().sign("localhost").write(self.folder(), "upstream")

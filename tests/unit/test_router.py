@@ -294,6 +294,17 @@ class PatternTests(SynchronousTestCase):
         self.assertIn(f"{0:032d}", told[0])
         self.assertIn("so far 10 requests", told[1])
 
+    def test_a_request_is_one_line_however_many_patterns_were_given_up(self) -> None:
+        told: list[str] = []
+        built = build(*(route_row(f"r{number}", paths=[f"~/(a|aa)+b{number}$"]) for number in range(40)))
+        made = exchange(b"/" + b"a" * 60)
+        made.request_id = b"0" * 32
+        made.gateway = SimpleNamespace(report=told.append)  # type: ignore[assignment]
+        self.patch(pattern, "ORDINARY", 0.0)
+        self.assertIsNone(built.find(made))
+        self.assertEqual(len(told), 1)
+        self.assertRegex(told[0], r"pattern ~/\(a\|aa\)\+b\d+\$ used up .*, as were \d+ behind it")
+
     def test_what_was_decided_without_a_pattern_is_not_remembered(self) -> None:
         """A pattern that has no time at one request may have it at the next one."""
         built = build(route_row("wild", paths=["~/(a|aa)+b"]), route_row("plain", paths=["/"]))
