@@ -39,6 +39,9 @@ LONG = tuple(
 )  # fmt: skip
 """Modules that begin first, for they take longest. Only the order depends on this."""
 
+SPLIT = ("tests.live.test_soak",)
+"""Modules whose tests have a process each: they wait for minutes."""
+
 UNIT_GROUPS = 4
 """Processes that share the modules outside of tests/live."""
 
@@ -79,22 +82,26 @@ class Group:
 
 def grouped(tests: Iterable[tuple[str, str]]) -> list[Group]:
     """Divide tests, given as (module, test), into groups; those that take longest come first."""
-    modules: dict[str, list[str]] = {}
-    for module, test in tests:
-        modules.setdefault(module, []).append(test)
     groups: dict[str, Group] = {}
-    others = 0
-    for module, names in modules.items():
-        name = module
-        if not module.startswith("tests.live."):
-            name = f"unit tests {others % UNIT_GROUPS + 1}"
-            others += 1
+    others: dict[str, int] = {}
+    for module, test in tests:
+        if module in SPLIT:
+            name = test
+        elif module.startswith("tests.live."):
+            name = module
+        else:
+            name = f"unit tests {others.setdefault(module, len(others)) % UNIT_GROUPS + 1}"
         group = groups.setdefault(name, Group(name))
-        group.modules.append(module)
-        group.tests += names
+        if module not in group.modules:
+            group.modules.append(module)
+        group.tests.append(test)
     order = {name: number for number, name in enumerate(LONG)}
     unit, last = len(order), len(order) + 1
-    return sorted(groups.values(), key=lambda group: order.get(group.name, unit if len(group.modules) > 1 else last))
+
+    def place(group: Group) -> int:
+        return order.get(group.modules[0], last) if len(group.modules) == 1 else unit
+
+    return sorted(groups.values(), key=place)
 
 
 def outcomes(group: Group, records: str) -> list[Outcome]:

@@ -15,6 +15,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from enum import Enum
 from math import inf
 from typing import Any
 
@@ -63,7 +64,7 @@ def _brief(value: Any) -> str:
         )
     if isinstance(value, list | tuple | dict | set):
         return f"{type(value).__name__}[{len(value)}]"
-    if isinstance(value, int | float | bool | None):
+    if isinstance(value, int | float | bool | Enum | None):
         return repr(value)
     return f"<{type(value).__name__} {id(value):x}>"
 
