@@ -303,7 +303,7 @@ class AdminChannel(HTTPChannel):
         """What was waited for has not come."""
         if self._over or self._phase in (Phase.ANSWER, Phase.FETCH):
             self.abort()
-        elif self.idle:
+        elif self.idle and not self.requests:
             self.leave()
         else:
             self._end(_closing_answer(408, "the request did not come in time"))
