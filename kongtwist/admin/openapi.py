@@ -101,9 +101,12 @@ class OpenAPI(JSONResource):
 
     async def _get(self, call: Call) -> Reply:
         if self._made is None:
-            found = document(self.site.paths(), self.site.registry)
-            self._made = json.dumps(found, separators=(",", ":"), ensure_ascii=False).encode()
+            self._made = await call.turns.aside(self._make)
         return Reply(200, self._made)
+
+    def _make(self) -> bytes:
+        found = document(self.site.paths(), self.site.registry)
+        return json.dumps(found, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 @operations.register
