@@ -223,6 +223,9 @@ def odd_cases() -> Iterator[Case]:
         yield f"regex paths {count}", "POST", "/routes", _JSON, json.dumps({"paths": patterns}).encode()
     snis = {"key": "x", "cert": "x", "snis": [f"s{at}.example" for at in range(10_000)]}
     yield "certificate snis 10000", "POST", "/certificates", _JSON, json.dumps(snis).encode()
+    for path in ("", "status", "metrics", "endpoints", "openapi.json", "timers", "schemas/routes", "schemas/plugins/rate-limiting",
+                 "plugins/enabled", "debug/node/log-level", "cache/plugins:key-auth:::::", "config"):  # fmt: skip
+        yield f"get /{path}", "GET", f"/{path}", "", b""
     yield "tags filter", "GET", "/services?tags=" + ",".join(f"t{at}" for at in range(1500)), "", b""
     yield "offset", "GET", "/services?offset=" + "W" * 8000, "", b""
     yield "many arguments", "GET", "/services?" + "&".join("a" for _ in range(4000)), "", b""
