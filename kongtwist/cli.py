@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         usage="kongtwist COMMAND [OPTIONS]",
         description="A streaming API gateway, configured as Kong is. 'kongtwist COMMAND --help' explains a command.",
     )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser, prog="kongtwist")
 
     def command(name: str, text: str, *, conf: bool = True, prefix: bool = True) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
@@ -142,7 +142,7 @@ def _add_config(config: argparse.ArgumentParser) -> None:
         "parse": "check a file",
     }
     text = "; ".join(f"{name}: {what}" for name, what in actions.items())
-    config.add_argument("action", choices=[*actions, "db-import", "db-export"], metavar="ACTION", help=text)
+    config.add_argument("action", choices=[*actions, "db-import", "db-export"], metavar="|".join(actions), help=text)
     config.add_argument("file", nargs="?", metavar="FILE", help="the declarative file, YAML or JSON")
 
 
@@ -156,7 +156,7 @@ def _add_migrations(migrations: argparse.ArgumentParser) -> None:
         "status": "show them as JSON",
     }
     text = "; ".join(f"{name}: {what}" for name, what in actions.items())
-    migrations.add_argument("action", choices=list(actions), metavar="ACTION", help=text)
+    migrations.add_argument("action", choices=list(actions), metavar="|".join(actions), help=text)
     migrations.add_argument("-y", "--yes", action="store_true", help="answer yes to what would be asked")
     migrations.add_argument("-q", "--quiet", action="store_true", help="print nothing")
     migrations.add_argument(
@@ -241,7 +241,7 @@ def _restart(options: argparse.Namespace) -> int:
 
 def _reload(options: argparse.Namespace) -> int:
     conf = _load(options)
-    pid = _running(conf.prefix)
+    pid = _look(conf.prefix)
     if pid is None:
         raise CommandError(f"kongtwist not running in {conf.prefix}")
     before = _last_outcome(conf)
@@ -302,18 +302,6 @@ def _last_outcome(conf: Conf) -> Outcome | None:
         raise CommandError(unusable(conf.prefix, error)) from error
 
 
-def _signal(pid: int, number: signal.Signals, conf: Conf) -> None:
-    """Send a signal to the node."""
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        raise CommandError(f"kongtwist is not running in {conf.prefix}") from None
-    except PermissionError:
-        raise CommandError(
-            f"no permission to signal process {pid} in {conf.prefix}; run the command as the user of the node"
-        ) from None
-
-
 def _log_path(conf: Conf) -> str:
     return conf.path(conf.proxy_error_log)
 
@@ -363,7 +351,7 @@ def _faults(conf: Conf) -> list[str]:
 
 def _health(options: argparse.Namespace) -> int:
     conf = _existing(options)
-    if _running(conf.prefix) is None:
+    if _look(conf.prefix) is None:
         raise CommandError(f"kongtwist is not running at {conf.prefix}")
     print(f"kongtwist...running\n\nkongtwist is healthy at {conf.prefix}")
     return 0
@@ -426,14 +414,38 @@ def _existing(options: argparse.Namespace) -> Conf:
 
 
 def _running(prefix: str) -> int | None:
+    """The process of the node in a prefix that a node is to be started in."""
     try:
         return running_pid(prefix)
     except OSError as error:
         raise CommandError(unusable(prefix, error)) from error
 
 
+def _look(prefix: str) -> int | None:
+    """The process of the node in a prefix where one should run."""
+    try:
+        return running_pid(prefix)
+    except OSError as error:
+        raise CommandError(
+            f"cannot look into prefix {prefix}: {error.strerror}; name another one (-p, or the property prefix),"
+            " or run this command as the user who started the node"
+        ) from error
+
+
+def _signal(pid: int, number: signal.Signals, conf: Conf) -> None:
+    """Send a node a signal. Nothing happens where it has just ended."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+    except PermissionError:
+        raise CommandError(
+            f"process {pid} in {conf.prefix} is another user's; run this command as the user who started it"
+        ) from None
+
+
 def _pid(conf: Conf) -> int:
-    pid = _running(conf.prefix)
+    pid = _look(conf.prefix)
     if pid is None:
         raise CommandError(f"kongtwist is not running in {conf.prefix}")
     return pid
@@ -453,10 +465,14 @@ def _launch(conf: Conf, options: argparse.Namespace) -> None:
     ours, theirs = os.pipe()
     with os.fdopen(ours, "rb", buffering=0) as told:
         environ = {**os.environ, "KONGTWIST_READY_FD": str(theirs)}
-        process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environ, pass_fds=[theirs]
-        )
-        os.close(theirs)
+        try:
+            process = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environ, pass_fds=[theirs]
+            )
+        except OSError as error:
+            raise CommandError(f"cannot run {words[0]}: {error.strerror}; see that this user may run it") from error
+        finally:
+            os.close(theirs)
         _, complaint = process.communicate()
         if process.returncode:
             lines = [line.removeprefix("kongtwist: ") for line in complaint.strip().splitlines()]
@@ -470,17 +486,10 @@ def _launch(conf: Conf, options: argparse.Namespace) -> None:
 
 def _end(pid: int, number: signal.Signals, conf: Conf, patience: float) -> None:
     """Send a signal and wait for the node's end; one that outlives ``patience`` seconds is killed."""
-    try:
-        os.kill(pid, number)
-        if not _ended(conf.prefix, patience):
-            os.kill(pid, signal.SIGKILL)
-            _ended(conf.prefix, STOP_EXTRA)
-    except ProcessLookupError:
-        return
-    except PermissionError:
-        raise CommandError(
-            f"no permission to stop process {pid} in {conf.prefix}; run the command as the user of the node"
-        ) from None
+    _signal(pid, number, conf)
+    if not _ended(conf.prefix, patience):
+        _signal(pid, signal.SIGKILL, conf)
+        _ended(conf.prefix, STOP_EXTRA)
 
 
 def _ended(prefix: str, patience: float) -> bool:

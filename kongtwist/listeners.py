@@ -159,6 +159,8 @@ def _refusal(name: str, listen: Listen, error: OSError) -> str:
             why += ", ports below 1024 need it; use another port, or let this user (sysctl net.ipv4.ip_unprivileged_port_start)"
     elif error.errno == errno.EADDRNOTAVAIL:
         why = "this machine has no such address; use one it has, or 0.0.0.0 or [::] for all of them"
+    elif isinstance(error, socket.gaierror):
+        why = f"{error.strerror}; write an address of this machine instead of a name, or have the name resolved"
     else:
         why = error.strerror or str(error)
     return f"cannot listen on {listen.address} ({name}): {why}"

@@ -58,14 +58,21 @@ def _sentences(check: Callable[[], None]) -> tuple[str, ...]:
 
 
 def _check_prefix(conf: Conf) -> Iterator[str]:
-    try:
-        try_file(os.path.join(conf.prefix, PID_FILE))
-    except OSError as error:
+    if (error := _prefix_fault(conf)) is not None:
         yield unusable(conf.prefix, error)
 
 
+def _prefix_fault(conf: Conf) -> OSError | None:
+    try:
+        try_file(os.path.join(conf.prefix, PID_FILE))
+    except OSError as error:
+        return error
+    return None
+
+
 def _check_files(conf: Conf) -> Iterator[str]:
-    """Logs and the SQLite file."""
+    """Logs and the SQLite file. Those in a prefix that cannot be used are not told one by one."""
+    below = os.path.join(conf.prefix, "") if _prefix_fault(conf) is not None else None
     wanted = {"proxy_error_log": conf.proxy_error_log, "proxy_access_log": conf.proxy_access_log}
     if conf.admin_listen:
         wanted["admin_access_log"] = conf.admin_access_log
@@ -75,7 +82,7 @@ def _check_files(conf: Conf) -> Iterator[str]:
         wanted["sqlite_path"] = conf.sqlite_path
     for name, text in wanted.items():
         path = text.split()[0] if name.endswith("_log") and text.split() else text
-        if path == "off" or path in STANDARD_STREAMS:
+        if path == "off" or path in STANDARD_STREAMS or (below is not None and conf.path(path).startswith(below)):
             continue
         try:
             try_file(conf.path(path))

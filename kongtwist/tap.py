@@ -303,7 +303,7 @@ class NodeService(Service):
     # -- while it runs -----------------------------------------------------------------------------------------------
 
     def _say_hello(self) -> None:
-        notice(_log, "kongtwist {version}, which keeps Kong {kong}'s contract", version=VERSION, kong=KONG_VERSION)
+        notice(_log, "kongtwist {version}, compatible with Kong {kong}", version=VERSION, kong=KONG_VERSION)
         notice(_log, "configuration: {source}", source=self._conf.source or "defaults and environment, no file")
         notice(_log, "prefix: {prefix}", prefix=self._conf.prefix)
         for each in self._opened:
@@ -342,7 +342,8 @@ class NodeService(Service):
             return Outcome(error=str(error))
         self._conf = conf
         self.error_log.level = conf.log_level
-        notice(_log, "reloaded; changed: {names}", names=", ".join(changed) or "nothing")
+        what = f"changed: {', '.join(changed)}" if changed else "no property has changed"
+        notice(_log, "reloaded; {what}", what=what)
         if later:
             _log.warn("these take effect at the next start: {names}", names=", ".join(later))
         self._reopen_logs()

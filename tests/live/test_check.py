@@ -99,6 +99,7 @@ class CheckTests(_Commands):
             ({"proxy_listen": f"[::]:{port} ipv6only=off, 127.0.0.1:{port}"}, "name the same port"),
             ({"status_listen": f"127.0.0.1:{port} reuseport"}, "name the same address"),
             ({"proxy_listen": "192.0.2.77:8000"}, "cannot listen on 192.0.2.77:8000 (proxy_listen): this machine has no such address"),
+            ({"proxy_listen": f"no-such-host.invalid:{port}"}, "; write an address of this machine instead of a name"),
             ({"proxy_listen": f"unix:{in_the_way}"}, f"cannot listen on unix:{in_the_way} (proxy_listen): "),
             ({"proxy_listen": "unix:/no/such/folder/x.sock"}, "cannot listen on unix:/no/such/folder/x.sock (proxy_listen): "),
             ({"proxy_listen": f"127.0.0.1:{port} ssl", "ssl_cert": "/none.crt", "ssl_cert_key": "/none.key"},
@@ -117,6 +118,14 @@ class CheckTests(_Commands):
         ):  # fmt: skip
             self.write(**properties)
             self.refused(sentence)
+
+    def test_prefix_alone(self) -> None:
+        """A prefix that cannot be used is told once, not for each file in it."""
+        self.write(prefix="/proc/none", sqlite_path="/proc/other/kong.sqlite")
+        code, _, err = self.command("check", self.conf)
+        self.assertEqual(code, 1)
+        self.assertEqual(err.count("/proc/none"), 1, err)
+        self.assertIn("sqlite_path cannot open /proc/other/kong.sqlite", err)
 
     def test_declarative_faults(self) -> None:
         """All faults of a declarative file, a line each, as ``config parse`` has them."""

@@ -53,6 +53,44 @@ class CommandTests(SynchronousTestCase):
         code, _, err = self.run_command("stop", "--force")
         self.assertEqual((code, err.splitlines()[-1]), (1, "Error: unrecognized arguments: --force"))
 
+    def test_usage(self) -> None:
+        """A command's usage is what one types, its actions included."""
+        code, out, _ = self.run_command("stop", "--help")
+        self.assertEqual((code, out.split("[")[0]), (0, "usage: kongtwist stop "))
+        for name, actions in (
+            ("config", "init|db_import|db_export|parse"),
+            ("migrations", "bootstrap|up|finish|list|reset|status"),
+        ):
+            code, _, err = self.run_command(name)
+            self.assertEqual(code, 1)
+            self.assertIn(f"usage: kongtwist {name} ", err)
+            self.assertEqual(err.splitlines()[-1], f"Error: the following arguments are required: {actions}")
+
+    def test_another_user(self) -> None:
+        """Who may not look into a prefix, or not signal its node, is told to be who started it."""
+        prefix: str = self.mktemp()
+        owner = Prefix.claim(prefix)
+        self.addCleanup(owner.release)
+        conf = self.file("log_level = debug")
+        with patch("os.kill", side_effect=PermissionError):
+            for command in ("stop", "quit"):
+                code, _, err = self.run_command(command, "-p", prefix)
+                self.assertEqual(code, 1)
+                self.assertIn("is another user's; run this command as the user who started it", err)
+        with patch("kongtwist.cli.running_pid", side_effect=PermissionError(13, "Permission denied")):
+            for words in (["stop"], ["quit"], ["health"], ["drain"], ["reload", "-c", conf]):
+                code, _, err = self.run_command(*words, "-p", prefix)
+                self.assertEqual(code, 1)
+                self.assertIn(f"Error: cannot look into prefix {os.path.abspath(prefix)}: Permission denied; name", err)
+                self.assertIn("as the user who started the node", err)
+
+    def test_python_that_may_not_be_run(self) -> None:
+        """A sentence, no traceback."""
+        with patch("sys.executable", "/none/python"):
+            code, _, err = self.run_command("start", "-p", self.mktemp())
+        self.assertEqual(code, 1)
+        self.assertIn("Error: cannot run /none/python: No such file or directory; see that this user may run it", err)
+
     def test_version(self) -> None:
         """Our version and Kong's; with -a also what it runs on."""
         self.assertEqual(self.run_command("version"), (0, f"{VERSION} (Kong {KONG_VERSION})\n", ""))
