@@ -454,9 +454,10 @@ class TransportSide(Side):
         """Both directions are over."""
         if self.closed:
             return
+        ended, self.ended = self.ended, True
         self.closed = self.dead = True
         self.stream.relay.gone.unwatch(self._fd, self)
-        if self.ended:
+        if ended:
             self.stream.side_closed()
         elif reason.check(ConnectionDone):
             self.stream.read_all(self)

@@ -461,13 +461,15 @@ class UpstreamExchange:
 
     def pause_answer(self) -> None:
         """The client reads slower than the upstream sends."""
-        if self._connection is not None:
-            self._connection.pause()
+        connection = self._connection
+        if connection is not None and connection.user is self:  # with the last piece it is in its pool already
+            connection.pause()
 
     def resume_answer(self) -> None:
         """It has read what was held back."""
-        if self._connection is not None:
-            self._connection.resume()
+        connection = self._connection
+        if connection is not None and connection.user is self:
+            connection.resume()
 
     def client_gone(self, reason: str) -> None:
         """Nobody waits for the answer: the upstream is told at once."""

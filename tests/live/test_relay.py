@@ -112,6 +112,20 @@ class Relaying(_Mixin):
         self.assertEqual((len(received), s.client.ended), (sent, "fin"))
         self.assertEqual(bytes(received), BIG[:sent])
 
+    def test_resetBehindCloseFrame(self) -> None:
+        """Both ends know how it ended: the survivor gets a FIN, the end is told once, and nothing fails."""
+        for source, sink in (("client", "upstream"), ("upstream", "client")):
+            s = self.pair()
+            getattr(s, source).send(encode_close(1000, "", MASK) if source == "client" else encode_close(1000, ""))
+            s.work()
+            getattr(s, source).reset()
+            s.work()
+            getattr(s, sink).read()
+            self.assertEqual(getattr(s, sink).ended, "fin")
+            s.work()
+            self.assertEqual(s.ends, [s.stream])
+        self.assertEqual(self.flushLoggedErrors(), [])
+
     def test_resetPasses(self) -> None:
         """A side that is reset resets the other one, and the end is told once."""
         for source, sink in (("client", "upstream"), ("upstream", "client")):

@@ -304,3 +304,34 @@ def _unchunked(data: bytes) -> bytes:
     """An answer whose chunk boundaries do not matter: an incomplete size line may be held back, payload never is."""
     head, _, body = data.partition(b"\r\n\r\n")
     return head + body
+
+
+class LastPieceTests(SynchronousTestCase):
+    """A client that does not take the last piece of its answer."""
+
+    def test_pooled_connection_reads_on(self) -> None:
+        """The upstream's connection is in its pool by then: it serves the next request, and ends when its time is over."""
+        last = b"x" * 100_000
+        for head, more in (
+            (b"Content-Length: 100001\r\n\r\nx", last),
+            (b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n", b"186a0\r\n" + last + b"\r\n0\r\n\r\n"),
+        ):
+            gateway = Gateway()
+            gateway.automatic = False
+            slow = gateway.client()
+            slow.send(GET)
+            upstream = gateway.accept()
+            upstream.answer(b"HTTP/1.1 200 OK\r\n" + head)
+            slow.wire.stuck = True
+            upstream.answer(more)
+            self.assertTrue(upstream.wire.reading, head)
+            other = gateway.client()
+            other.send(GET)
+            upstream.parse()
+            self.assertEqual(len(upstream.requests), 2)
+            upstream.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            self.assertTrue(other.received.endswith(b"ok"))
+            slow.wire.unstick()
+            self.assertEqual(slow.received.count(last), 1)
+            gateway.work(61)
+            self.assertEqual(upstream.wire.end, "close")
