@@ -1,7 +1,7 @@
 # make run   set everything up and start the gateway with its demo
 # make test  set everything up and run all tests
 # make lint  formatting, ruff, types, news fragments
-# make docs  write docs/reference and the default configuration from the declarations
+# make docs  write docs/reference, docs/kong-differences.md and the default configuration from the declarations
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -12,11 +12,11 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 .PHONY: run test lint docs format clean
 
 run: $(VENV)/installed
-	$(BIN)/twistd --nodaemon --pidfile= kongtwist --demo
+	@$(BIN)/twistd --nodaemon --pidfile= kongtwist --demo
 
 test: $(VENV)/installed-test
 	tests/peers.sh
-	$(BIN)/python -m twisted.trial $(TESTS)
+	$(BIN)/python -m tests.run $(TESTS)
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
@@ -28,6 +28,8 @@ docs: $(VENV)/installed
 	$(BIN)/python -m kongtwist.reference_document docs/reference
 	$(BIN)/python -m kongtwist.conf_document > $(VENV)/kongtwist.conf
 	mv $(VENV)/kongtwist.conf conf/kongtwist.conf.default
+	$(BIN)/python -m tests.differences_document > $(VENV)/differences.md
+	mv $(VENV)/differences.md docs/kong-differences.md
 
 format: $(VENV)/installed-test
 	$(BIN)/ruff format .
@@ -41,13 +43,16 @@ TESTS ?= tests
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ...'; exit 1; }
+	@echo 'Making a Python environment in $(VENV).'
 	@$(PYTHON) -m venv $(VENV) || \
 	  { rm -rf $(VENV); echo 'the venv module is missing; on Debian: apt-get install python3-venv'; exit 1; }
 
 $(VENV)/installed: $(BIN)/python setup.cfg pyproject.toml
-	$(INSTALL) -e .
+	@echo 'Installing kongtwist and the packages it needs into $(VENV): a minute or two, this once.'
+	@$(INSTALL) -e .
 	@touch $@
 
 $(VENV)/installed-test: $(BIN)/python setup.cfg pyproject.toml
-	$(INSTALL) -e '.[test]'
+	@echo 'Installing kongtwist and the packages its tests need into $(VENV): some minutes, this once.'
+	@$(INSTALL) -e '.[test]'
 	@touch $@ $(VENV)/installed

@@ -14,11 +14,14 @@ from pathlib import Path
 
 from .measures import Pace
 
-__all__ = ["Row", "describe_machine", "markdown", "of_admin", "table"]
+__all__ = ["Row", "describe_machine", "markdown", "of_admin", "table", "verdict"]
 
 HEADINGS = ("work", "unit", "nginx", "large buffers", "kongtwist", "ratio", "aim")
 ADMIN_HEADINGS = ("work", "unit", "beside", "longest round", "kongtwist", "ratio", "aim")
 """Of rows about the Admin API, whose names begin so; they are compared with other things than nginx."""
+
+NOISE = 0.2
+"""The part of a ratio that other work on the machine changes."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,28 @@ class Row:
 
     def cells(self) -> tuple[str, ...]:
         nginx, ours, ratio = f"{self.nginx:.1f}", f"{self.kongtwist:.1f}", f"{self.ratio:.2f}"
-        return (self.name, self.unit, nginx, self.variant, ours, ratio, self.aim)
+        verdict = {None: "", True: "", False: ": missed"}[self.met]
+        return (self.name, self.unit, nginx, self.variant, ours, ratio, self.aim + verdict)
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the aim is reached; None without one.
+
+        Raises:
+            ValueError: the aim is none that can be judged.
+        """
+        if not self.aim:
+            return None
+        if self.aim == "the same":
+            return self.ratio <= 1 + NOISE
+        found = re.fullmatch(r"(at most|at least|under|no round over) ([\d.]+)(x| KB| ms)", self.aim)
+        if found is None:
+            raise ValueError(f"{self.name}: cannot judge the aim '{self.aim}'")
+        how, limit = found[1], float(found[2])
+        value = self.ratio if found[3] == "x" else self.kongtwist
+        if how == "no round over" and self.variant:
+            value = float(self.variant.removesuffix(" ms"))
+        return value >= limit if how == "at least" else value < limit if how == "under" else value <= limit
 
 
 def of_admin(row: Row) -> bool:
@@ -48,7 +72,7 @@ def table(rows: Sequence[Row], *, heading: bool = True) -> str:
     lines = [row.cells() for row in rows]
     if heading:
         lines.insert(0, ADMIN_HEADINGS if of_admin(rows[0]) else HEADINGS)
-    form = "{:<48}  {:<4}  {:>9}  {:>13}  {:>9}  {:>6}  {:<14}"
+    form = "{:<48}  {:<4}  {:>9}  {:>13}  {:>9}  {:>6}  {:<22}"
     return "\n".join(form.format(*line).rstrip() for line in lines)
 
 
@@ -70,10 +94,31 @@ def _figures(headings: Sequence[str], rows: Sequence[Row]) -> str:
     return "\n".join(lines + ["| " + " | ".join(row.cells()) + " |" for row in rows])
 
 
+def verdict(rows: Sequence[Row]) -> str:
+    """A paragraph about aims: which are missed, and by how much."""
+    aims = [row for row in rows if row.met is not None]
+    missed = [row for row in aims if row.met is False]
+    if not missed:
+        return f"All {len(aims)} aims are reached."
+    lines = "".join(f"- {row.name}: {_reached(row)}, the aim is {row.aim}\n" for row in missed)
+    return (
+        f"**{len(missed)} of {len(aims)} aims are missed**, and marked so in the last column. An aim is what a row should"
+        f" come to; it is not a promise.\n\n{lines}"
+    ).rstrip()
+
+
+def _reached(row: Row) -> str:
+    """What a row comes to, in the terms of its aim."""
+    if row.aim.endswith("x") or row.aim == "the same":
+        return f"{row.ratio:.2f}x"
+    return row.variant or f"{row.kongtwist:.1f} {row.unit}"
+
+
 def markdown(rows: Sequence[Row], pace: Pace, machine: str) -> str:
     """The whole page docs/benchmarks.md."""
     figures = _figures(HEADINGS, [row for row in rows if not of_admin(row)])
-    admin = _figures(ADMIN_HEADINGS, [row for row in rows if of_admin(row)])
+    if admin := [row for row in rows if of_admin(row)]:
+        figures += f"\n\nThe Admin API, beside other work of the same kind:\n\n{_figures(ADMIN_HEADINGS, admin)}"
     return f"""# Benchmarks
 
 CPU time of the proxy process per operation, beside nginx doing the same work in the same run. Written by
@@ -81,9 +126,7 @@ CPU time of the proxy process per operation, beside nginx doing the same work in
 
 {figures}
 
-The Admin API, beside other work of the same kind:
-
-{admin}
+{verdict(rows)}
 
 Taken on: {machine}.
 

@@ -16,13 +16,21 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
 from twisted.internet.task import react
+from twisted.logger import (
+    FilteringLogObserver,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogBeginner,
+    textFileLogObserver,
+)
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 from twisted.web.static import Data
 
-from kongtwist.conf import Conf
-from kongtwist.gateway import Gateway
+from kongtwist.conf import Conf, ConfError
+from kongtwist.gateway import Gateway, GatewayFailed
 from kongtwist.resources.gateway_resource import GatewayResource
 
 
@@ -35,13 +43,24 @@ def make_site(gateway: Gateway) -> Site:
     return Site(root)
 
 
+def show_warnings() -> None:
+    """Show what goes wrong, the gateway's error lines among it: like all of Twisted it logs with twisted.logger, and
+    nobody sees that before a program begins logging somewhere (twistd does it by itself)."""
+    shown = FilteringLogObserver(textFileLogObserver(sys.stderr), [LogLevelFilterPredicate(LogLevel.warn)])
+    globalLogBeginner.beginLoggingTo([shown], redirectStandardIO=False)
+
+
 async def main(reactor: Any, port: str = "8080", directory: str = "embed-data") -> None:
     """Start the gateway, then the site; stop the gateway with the program."""
-    gateway = Gateway(reactor, Conf({"prefix": directory, "proxy_access_log": "off"}))
-    gateway.startService()
-    reactor.addSystemEventTrigger("before", "shutdown", gateway.stopService)
-    await gateway.ready
-    await serverFromString(reactor, f"tcp:{port}:interface=127.0.0.1").listen(make_site(gateway))
+    show_warnings()
+    try:
+        gateway = Gateway(reactor, Conf({"prefix": directory, "proxy_access_log": "off"}), fatal=lambda _: None)
+        gateway.startService()
+        reactor.addSystemEventTrigger("before", "shutdown", gateway.stopService)
+        await gateway.ready
+        await serverFromString(reactor, f"tcp:{port}:interface=127.0.0.1").listen(make_site(gateway))
+    except (ConfError, GatewayFailed, CannotListenError) as error:
+        raise SystemExit(f"embed.py: {error}") from None
     print(f"http://localhost:{port}/", flush=True)
     await gateway.stopped
 

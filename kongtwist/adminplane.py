@@ -19,6 +19,7 @@ from .conf import Conf, ConfError
 from .entities import Entity
 from .listeners import DescriptorRoom, Opened, listen_on
 from .observability.logs import AccessLog
+from .protocols.tls_transport import TLSTransport
 from .tls import ServerContexts, contexts_for, reconfigure
 
 __all__ = ["AdminPlane"]
@@ -85,13 +86,15 @@ class AdminPlane:
         try:
             access = AccessLog(access_log, self._reactor, prefix=conf.prefix)
         except OSError as error:
-            raise ConfError(f"the access log of {name} cannot be opened: {error}") from error
+            declared = name.replace("_listen", "_access_log")
+            raise ConfError(f"{declared} cannot open {access_log}: {error.strerror}") from error
         self._logs.append((name, access))
 
         def log(request: Request) -> None:
             access.log_request(request, self._shown_path(request.uri))
 
         site = AdminSite(resource, self._reactor, self.gates[name], _limits(conf), log if access.enabled else None)
+        site.tls_protocol = TLSTransport
         self._sites.append((name, site))
         for each in opened:
             contexts = contexts_for(conf, name) if each.listen.ssl else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from .core.plugin import Plugin
 from .core.snapshot import Snapshot, Steps
 from .core.storage import Change, Dataset
 
-__all__ = ["FREEZE_AFTER", "FREEZE_AT_LAST", "FREEZE_ROWS", "Assembly", "Collector"]
+__all__ = ["FREEZE_AFTER", "FREEZE_AT_LAST", "FREEZE_ROWS", "Assembly", "Collector", "give_back"]
 
 FREEZE_AFTER = 2.0
 """Seconds of quiet after changes before the configuration is taken out of the garbage collector's sight: a full
@@ -202,6 +203,14 @@ class Assembly:
         if paused:
             self.collector.resume()
         return then
+
+
+def give_back() -> None:
+    """Give memory back to the system that was needed and is free now (``malloc_trim(3)`` of glibc): a start's leavings, or
+    those of a large configuration. It takes a millisecond or more, so it is for times without traffic."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _nothing() -> None:

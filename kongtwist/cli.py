@@ -1,4 +1,4 @@
-"""The command ``kongtwist``: start, stop, quit, restart, reload, check, health, config, migrations, version.
+"""The command ``kongtwist``: start, stop, quit, restart, reload, drain, check, health, config, migrations, version.
 
 Names, outputs and exit codes follow Kong 3.9's command ``kong``: 0 on success; anything else prints ``Error: ...`` to
 standard error and returns 1.
@@ -19,7 +19,8 @@ from typing import NoReturn
 
 from . import KONG_VERSION, VERSION
 from .conf import SEARCHED, Conf, ConfError, load
-from .prefix import running_pid
+from .outcomes import DrainOrder, Outcome, drain_ordered, forget_order, how_drained, last_outcome, order_drain
+from .prefix import already_running, running_pid, unusable
 
 __all__ = ["main"]
 
@@ -28,6 +29,13 @@ POLL = 0.05
 
 START_PATIENCE = 60
 """Seconds that ``start`` waits for a node to serve."""
+
+RELOAD_PATIENCE = 150
+"""Seconds that ``reload`` waits for the node to say how it went: reading a declarative file may take 60, and 60 more
+until all workers serve it."""
+
+ORDER_PATIENCE = 30
+"""Seconds that ``drain`` waits for the node to take its order."""
 
 STOP_EXTRA = 10
 """Seconds beyond ``nginx_main_worker_shutdown_timeout`` that ``stop`` waits for a node's end."""
@@ -104,7 +112,18 @@ def _parser() -> argparse.ArgumentParser:
     quit_ = command("quit", "Stop a running node, giving its requests more time.", conf=False)
     quit_.add_argument("-t", "--timeout", type=float, default=10, metavar="S", help="seconds until it is forced (10)")
     quit_.add_argument("-w", "--wait", type=float, default=0, metavar="S", help="seconds to wait before (0)")
-    command("reload", "Have a running node read its configuration again.")
+    command("reload", "Have a running node read its configuration again, and say how it went.")
+    drain = command("drain", _DRAIN)
+    drain.add_argument(
+        "-d", "--delay", type=span, default=5, metavar="S", help="seconds that new connections are still accepted (5)"
+    )
+    drain.add_argument(
+        "-t", "--timeout", type=span, default=60, metavar="S",
+        help="seconds behind that until what is still open is ended (60)",
+    )  # fmt: skip
+    drain.add_argument(
+        "--keep-running", action="store_true", help="only answer 503 at /status/ready, as Kong's command drain does"
+    )
     check = command("check", "Say whether a configuration file is valid.", conf=False, prefix=False)
     check.add_argument("file", nargs="?", help=f"the file (default: {' or '.join(SEARCHED)})")
     command("health", "Say whether a node runs.", conf=False)
@@ -155,6 +174,18 @@ def _add_timeouts(parser: argparse.ArgumentParser) -> None:
     )
 
 
+_DRAIN = (
+    "Take a running node out of rotation, and stop it. At once /status/ready answers 503 and each connection is closed"
+    " behind its answer; after --delay no new connections are accepted; requests, WebSockets and event streams go on until"
+    " they end by themselves or --timeout is over, when WebSockets are closed with 1001. Returns 0 when the node has stopped."
+)
+
+
+def span(text: str) -> float:
+    """A time given as an option, nought included. Raises ValueError."""
+    return 0.0 if float(text) == 0 else seconds(text)
+
+
 def seconds(text: str) -> float:
     """A time given as an option. Raises ValueError."""
     value = float(text)
@@ -168,8 +199,8 @@ def seconds(text: str) -> float:
 
 def _start(options: argparse.Namespace) -> int:
     conf = _load(options)
-    if _running(conf.prefix):
-        raise CommandError(f"kongtwist is already running in {conf.prefix}")
+    if pid := _running(conf.prefix):
+        raise CommandError(already_running(conf.prefix, pid))
     if options.run_migrations:
         from .cli_migrations import bring_up
 
@@ -190,7 +221,7 @@ def _quit(options: argparse.Namespace) -> int:
     conf = _existing(options)
     pid = _pid(conf)
     time.sleep(max(options.wait, 0))
-    os.kill(pid, signal.SIGQUIT)
+    _signal(pid, signal.SIGQUIT, conf)
     if _ended(conf.prefix, options.timeout):
         print("kongtwist stopped (gracefully)")
     else:
@@ -202,6 +233,8 @@ def _quit(options: argparse.Namespace) -> int:
 def _restart(options: argparse.Namespace) -> int:
     conf = _load(options)
     if pid := _running(conf.prefix):
+        if problems := _faults(conf):
+            raise CommandError("\n".join([*problems, "", "The node runs on as it was, it would not start again."]))
         _end(pid, signal.SIGTERM, conf, conf.nginx_main_worker_shutdown_timeout + STOP_EXTRA)
     return _start(options)
 
@@ -211,26 +244,121 @@ def _reload(options: argparse.Namespace) -> int:
     pid = _running(conf.prefix)
     if pid is None:
         raise CommandError(f"kongtwist not running in {conf.prefix}")
-    os.kill(pid, signal.SIGHUP)
+    before = _last_outcome(conf)
+    if before is None:
+        raise CommandError(f"the node in {conf.prefix} (process {pid}) is only starting; try again")
+    if options.conf and os.path.realpath(options.conf) != os.path.realpath(before.source or ""):
+        source = before.source or "no configuration file"
+        raise CommandError(
+            f"the node in {conf.prefix} was started with {source}, which it reads again at a reload; "
+            f"for another file: kongtwist restart -c {options.conf}"
+        )
+    _signal(pid, signal.SIGHUP, conf)
+    outcome = _outcome(conf, pid, before.asked)
+    if outcome.error:
+        raise CommandError(
+            f"{outcome.error}\n\nNothing was reloaded, the node goes on with its configuration as it was."
+        )
+    if outcome.later:
+        _say("warn", f"these take effect at the next start: {', '.join(outcome.later)}")
     print("kongtwist reloaded")
     return 0
+
+
+def _drain(options: argparse.Namespace) -> int:
+    conf = _existing(options)
+    pid = _pid(conf)
+    order = DrainOrder(options.delay, options.timeout, not options.keep_running)
+    try:
+        order_drain(conf.prefix, order)
+    except OSError as error:
+        raise CommandError(unusable(conf.prefix, error)) from error
+    _signal(pid, signal.SIGWINCH, conf)
+    deadline = time.monotonic() + ORDER_PATIENCE
+    while drain_ordered(conf.prefix):
+        if _running(conf.prefix) != pid or time.monotonic() > deadline:
+            forget_order(conf.prefix)
+            raise CommandError(f"the node in {conf.prefix} (process {pid}) does not react; see {_log_path(conf)}")
+        time.sleep(POLL)
+    if not order.stop:
+        print("kongtwist's status successfully changed to 'draining'")
+        return 0
+    print(f"draining: {order.delay:g} s for monitors to notice, then {order.timeout:g} s for what is open", flush=True)
+    if not _ended(conf.prefix, order.delay + order.timeout + conf.nginx_main_worker_shutdown_timeout + STOP_EXTRA):
+        raise CommandError(f"the node still runs (process {pid}); end it with 'kongtwist stop -p {conf.prefix}'")
+    drained = how_drained(conf.prefix)
+    if drained is None:
+        raise CommandError(f"the node was stopped, or ended, before it had drained; see {_log_path(conf)}")
+    if drained.connections:
+        print(f"Timeout, {drained.connections} connections ({drained.streams} streams) were still open and were ended")
+    print("kongtwist drained and stopped")
+    return 0
+
+
+def _last_outcome(conf: Conf) -> Outcome | None:
+    try:
+        return last_outcome(conf.prefix)
+    except OSError as error:
+        raise CommandError(unusable(conf.prefix, error)) from error
+
+
+def _signal(pid: int, number: signal.Signals, conf: Conf) -> None:
+    """Send a signal to the node."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        raise CommandError(f"kongtwist is not running in {conf.prefix}") from None
+    except PermissionError:
+        raise CommandError(
+            f"no permission to signal process {pid} in {conf.prefix}; run the command as the user of the node"
+        ) from None
+
+
+def _log_path(conf: Conf) -> str:
+    return conf.path(conf.proxy_error_log)
+
+
+def _outcome(conf: Conf, pid: int, asked: int) -> Outcome:
+    """Wait for the outcome of a reload that was asked for after ``asked`` others."""
+    deadline = time.monotonic() + RELOAD_PATIENCE
+    while (outcome := _last_outcome(conf)) is None or outcome.number <= asked:
+        if _running(conf.prefix) != pid:
+            raise CommandError(f"the node ended while it reloaded; see {_log_path(conf)}")
+        if time.monotonic() > deadline:
+            raise CommandError(f"the node has not reloaded within {RELOAD_PATIENCE} s; see {_log_path(conf)}")
+        time.sleep(POLL)
+    return outcome
+
+
+def _say(level: str, sentence: str) -> None:
+    """A line beside a command's answer, in the form of Kong's."""
+    print(f"{time.strftime('%Y/%m/%d %H:%M:%S')} [{level}] {sentence}", file=sys.stderr)
 
 
 def _check(options: argparse.Namespace) -> int:
     file = options.file or next((path for path in SEARCHED if os.path.exists(path)), SEARCHED[0])
     try:
         conf = load(file)
+        problems: Sequence[str] = _faults(conf)
     except ConfError as error:
         if not os.path.exists(file):
             raise
-        stamp = time.strftime("%Y/%m/%d %H:%M:%S")
-        for sentence in error.problems:
-            print(f"{stamp} [error] {sentence}", file=sys.stderr)
+        problems, conf = error.problems, None
+    for sentence in problems:
+        _say("error", sentence)
+    for sentence in conf.warnings if conf is not None else ():
+        _say("warn", sentence)
+    if problems:
         return 1
-    for sentence in conf.warnings:
-        print(f"{time.strftime('%Y/%m/%d %H:%M:%S')} [warn] {sentence}", file=sys.stderr)
     print(f"configuration at {file} is valid")
     return 0
+
+
+def _faults(conf: Conf) -> list[str]:
+    """What would stop a start by this configuration."""
+    from .preflight import faults  # what is behind it takes a while to import
+
+    return faults(conf)
 
 
 def _health(options: argparse.Namespace) -> int:
@@ -273,6 +401,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "quit": _quit,
     "restart": _restart,
     "reload": _reload,
+    "drain": _drain,
     "check": _check,
     "health": _health,
     "config": _config,
@@ -300,7 +429,7 @@ def _running(prefix: str) -> int | None:
     try:
         return running_pid(prefix)
     except OSError as error:
-        raise CommandError(f"cannot look into prefix {prefix}: {error.strerror}") from error
+        raise CommandError(unusable(prefix, error)) from error
 
 
 def _pid(conf: Conf) -> int:
@@ -313,10 +442,8 @@ def _pid(conf: Conf) -> int:
 def _launch(conf: Conf, options: argparse.Namespace) -> None:
     """Start twistd. It goes to the background once the node has opened its sockets; with nginx_daemon = off it takes
     this process over and stays."""
-    words = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
-    words += ["--pidfile=", "--logger", "kongtwist.tap.no_log"]
-    if not conf.nginx_daemon:
-        words.append("--nodaemon")
+    words = [sys.executable, "-P", "-c", "from twisted.scripts.twistd import run; run()"]
+    words += ["--pidfile=", *(["--logger", "kongtwist.tap.no_log"] if conf.nginx_daemon else ["--nodaemon"])]
     words += ["kongtwist", "--prefix", conf.prefix]
     if conf.source:
         words += ["--conf", os.path.abspath(conf.source)]
@@ -335,12 +462,10 @@ def _launch(conf: Conf, options: argparse.Namespace) -> None:
             lines = [line.removeprefix("kongtwist: ") for line in complaint.strip().splitlines()]
             raise CommandError("\n".join(lines) or "twistd could not start")
         if not select.select([told], [], [], START_PATIENCE)[0]:
-            raise CommandError(
-                f"the node has not come up within {START_PATIENCE} s; see {conf.path(conf.proxy_error_log)}"
-            )
+            raise CommandError(f"the node has not come up within {START_PATIENCE} s; see {_log_path(conf)}")
         word = told.read().decode()
     if word != "ready":
-        raise CommandError(word or f"the node ended while it started; see {conf.path(conf.proxy_error_log)}")
+        raise CommandError(word or f"the node ended while it started; see {_log_path(conf)}")
 
 
 def _end(pid: int, number: signal.Signals, conf: Conf, patience: float) -> None:
@@ -353,7 +478,9 @@ def _end(pid: int, number: signal.Signals, conf: Conf, patience: float) -> None:
     except ProcessLookupError:
         return
     except PermissionError:
-        raise CommandError(f"no permission to stop process {pid} in {conf.prefix}") from None
+        raise CommandError(
+            f"no permission to stop process {pid} in {conf.prefix}; run the command as the user of the node"
+        ) from None
 
 
 def _ended(prefix: str, patience: float) -> bool:

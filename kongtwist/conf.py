@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from .conf_admin import origin_of
+from .conf_former import is_former, is_idle, refusal, remedy
 from .conf_kinds import KNOWN, ConfError, Listen, Property, items
 from .conf_properties import Properties, properties
 from .entities.references import environment_secret, parse_reference
@@ -22,18 +23,20 @@ __all__ = ["SEARCHED", "Conf", "ConfError", "Listen", "differences", "load", "re
 SEARCHED = ("/etc/kongtwist/kongtwist.conf", "/etc/kong/kong.conf")
 """Where a configuration file is looked for when none is named; the first that is there is read, alone."""
 
-_DIRECTIVE = re.compile(
+DIRECTIVE = re.compile(
     r"nginx_(main|events|http|upstream|proxy|location|status|admin|stream|supstream|sproxy|wasm|wasm_[a-z]+)_([a-z0-9_]+)"
 )
 _DYNAMIC = re.compile(r"(vault|pluginserver)_[a-z0-9_]+_[a-z0-9_]+|cluster_telemetry_[a-z_]+")
 _PROTECTING = frozenset({
+    "access_by_lua", "access_by_lua_block", "access_by_lua_file",
     "allow", "auth_basic", "auth_basic_user_file", "auth_jwt", "auth_request", "deny", "include", "internal",
-    "limit_conn", "limit_except", "limit_rate", "limit_req", "proxy_ssl_verify", "satisfy", "ssl_client_certificate",
+    "limit_conn", "limit_except", "limit_rate", "limit_req",
+    "modsecurity", "modsecurity_rules", "modsecurity_rules_file", "proxy_ssl_verify", "satisfy", "ssl_client_certificate",
     "ssl_crl", "ssl_verify_client",
 })  # fmt: skip
 """nginx directives that keep somebody out: going on without them would open what was meant to be closed."""
 
-_SECRET = re.compile(r"_password$|_cert_key$|^proxy_server$|^declarative_config_string$|_token$")
+SECRET = re.compile(r"_password$|_cert_key$|^proxy_server$|^declarative_config_string$|_token$")
 """Names of properties whose values are never shown."""
 
 
@@ -68,22 +71,8 @@ class Conf(Properties):
         self.prefix = os.path.abspath(self.prefix)
 
     def path(self, name: str) -> str:
-        """A path written in the configuration, relative ones taken from prefix."""
+        """The path of something a node writes, relative ones taken from prefix."""
         return os.path.join(self.prefix, name)
-
-    def shown(self) -> dict[str, Any]:
-        """All properties as the Admin API's ``GET /`` shows them, under their other names too: plain JSON values, secrets
-        masked, references as they were written."""
-        found: dict[str, Any] = {}
-        for name, declaration in properties().items():
-            value = self.references.get(name, getattr(self, name))
-            if isinstance(value, list):
-                value = [each.text if isinstance(each, Listen) else each for each in value]
-            elif isinstance(value, tuple):
-                value = list(value)
-            shown = "******" if value and _SECRET.search(name) else value
-            found.update(dict.fromkeys((name, *declaration.aliases), shown))
-        return found
 
     @property
     def admin_gui_origin(self) -> list[str]:
@@ -130,6 +119,16 @@ def _contradictions(conf: Conf) -> Iterator[str]:
             other = taken.setdefault(listen.address, name)
             if other != name:
                 yield f"{name} and {other} name the same address: '{listen.address}'"
+    yield from _clashes(list(conf.listeners()))
+
+
+def _clashes(listeners: Sequence[tuple[str, Listen]]) -> Iterator[str]:
+    """Sentences about addresses that cannot be listened on together: one takes all addresses of the other's port."""
+    for at, (name, listen) in enumerate(listeners):
+        for other_name, other in listeners[at + 1 :]:
+            if listen.address != other.address and listen.clashes(other):
+                one, two = f"{name} '{listen.address}'", f"{other_name} '{other.address}'"
+                yield f"{one} and {two} name the same port; give one of them another port, or leave it out"
 
 
 def _open_doors(conf: Conf) -> Iterator[str]:
@@ -170,17 +169,14 @@ def load(
         raise ConfError(f"no file at: {conf_file}")
     from_file = _read_file(source) if source else {}
     names = _names()
-    problems = [
-        f"{source} line {line}: {_unknown(name, names)}"
-        for name, (_, line) in from_file.items()
-        if name not in names and not _is_dynamic(name)
-    ]
+    strangers, problems = _strangers(from_file, environ, names, source)
     from_environ = {
         name[5:].lower(): value.strip()
         for name, value in environ.items()
         if name.startswith("KONG_") and (name[5:].lower() in names or _is_dynamic(name[5:].lower()))
     }
-    layers: list[Mapping[str, str]] = [{name: text for name, (text, _) in from_file.items()}, from_environ]
+    known = {name: text for name, (text, _) in from_file.items() if name in names or _is_dynamic(name)}
+    layers: list[Mapping[str, str]] = [known, from_environ]
     texts: dict[str, str] = {}
     others: dict[str, str] = {}
     for layer in (*layers, overrides or {}):
@@ -193,7 +189,8 @@ def load(
         raise ConfError(*problems, *_remaining_problems(texts, source))
     conf = Conf(texts, source)
     conf.references, conf.vault_env_prefix = references, prefix
-    conf.warnings += _warnings(conf, others)
+    others = {name: text for name, text in others.items() if remedy(name, _targets(names)) is None}
+    conf.warnings += [*strangers, *_warnings(conf, others)]
     return conf
 
 
@@ -258,12 +255,43 @@ def _without_comment(line: str) -> str:
 
 
 def _is_dynamic(name: str) -> bool:
-    return bool(_DIRECTIVE.fullmatch(name) or _DYNAMIC.fullmatch(name))
+    return bool(DIRECTIVE.fullmatch(name) or _DYNAMIC.fullmatch(name))
 
 
-def _unknown(name: str, names: Mapping[str, object]) -> str:
-    near = get_close_matches(name.lower(), names, 1, 0.6)
-    return f"there is no property '{name}'" + (f"; did you mean '{near[0]}'?" if near else "")
+def _targets(names: Mapping[str, tuple[str, int]]) -> dict[str, str]:
+    """Names that set a property -> the property."""
+    return {name: target for name, (target, _) in names.items()}
+
+
+def _strangers(
+    from_file: Mapping[str, tuple[str, int]],
+    environ: Mapping[str, str],
+    names: Mapping[str, tuple[str, int]],
+    source: str | None,
+) -> tuple[list[str], list[str]]:
+    """(warnings, problems) about names that set no property, as Kong would read over them. A name that is almost one of a
+    property is a slip of the pen, and stops the start."""
+    found = [(name, text, f"{source} line {line}") for name, (text, line) in from_file.items() if name not in names]
+    found += [
+        (name, text.strip(), f"KONG_{name.upper()}")
+        for name, text in ((each[5:].lower(), text) for each, text in environ.items() if each.startswith("KONG_"))
+        if is_former(name) and name not in names
+    ]
+    warnings, problems, targets = [], [], _targets(names)
+    for name, text, where in found:
+        instead = remedy(name.lower(), targets)
+        if why := refusal(name.lower(), text):
+            problems.append(f"{where}: {why}")
+        elif instead is not None:
+            if not is_idle(name.lower(), text):
+                warnings.append(f"{where}: {name} has no effect; {instead}")
+        elif _is_dynamic(name):
+            continue
+        elif near := get_close_matches(name.lower(), names, 1, 0.85):
+            problems.append(f"{where}: there is no property '{name}'; did you mean '{near[0]}'?")
+        else:
+            warnings.append(f"{where}: there is no property '{name}'; it has no effect")
+    return warnings, problems
 
 
 # -- what is not built -----------------------------------------------------------------------------------------------
@@ -273,7 +301,7 @@ def _refused_directives(others: Mapping[str, str]) -> list[str]:
     return [
         f"{name} is not built yet, and going on without it could let in what it keeps out"
         for name, text in sorted(others.items())
-        if text and (match := _DIRECTIVE.fullmatch(name)) and match[2] in _PROTECTING
+        if text and (match := DIRECTIVE.fullmatch(name)) and match[2] in _PROTECTING
     ]
 
 
@@ -314,7 +342,7 @@ def _resolve_references(texts: dict[str, str], prefix: str, environ: Mapping[str
                 continue
             try:
                 parts[at] = _dereference(part, prefix, environ)
-                if not parts[at] and _SECRET.search(name):
+                if not parts[at] and SECRET.search(name):
                     raise ValueError("it is empty, and nothing would be secret")
             except ValueError as error:
                 problems.append(f"failed to dereference '{part}': {error} for config option '{name}'")

@@ -319,6 +319,27 @@ class Listen:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    def clashes(self, other: Listen) -> bool:
+        """Whether one of the two takes addresses of the other, so that they cannot both be listened on."""
+        if self.path or other.path:
+            return self.path == other.path != ""
+        return self.port == other.port != 0 and any(
+            one == two or (one.version == two.version and (one.is_unspecified or two.is_unspecified))
+            for one in self._taken()
+            for two in other._taken()
+        )
+
+    def _taken(self) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+        """The addresses it listens on, as far as that can be told without asking a resolver."""
+        host = "127.0.0.1" if self.host == "localhost" else self.host
+        try:
+            found = [ipaddress.ip_address(host)]
+        except ValueError:
+            return []
+        if found[0].version == 6 and found[0].is_unspecified and not self.ipv6only:
+            found.append(ipaddress.ip_address("0.0.0.0"))
+        return found
+
     @property
     def wide(self) -> bool:
         """Other machines can reach it."""

@@ -57,7 +57,8 @@ class Node:
         STRING,
         "kongtwist-data",
         "Working directory: process id, logs, database, generated certificates. Made with mode 0700 when it is not"
-        " there. Relative paths start from where the gateway is started; those in other properties start from here.",
+        " there. Relative paths of what a node writes (logs, sqlite_path) start from here; those of files it is given"
+        " (declarative_config, certificates, keys, authorities), and this one, from the folder it is started in.",
     )
     log_level = Property(enum(*LEVELS), "notice", "Least severe messages that the error log shows.", live=True)
     proxy_access_log = Property(
@@ -72,8 +73,8 @@ class Node:
         ARRAY,
         "bundled",
         "Plugins that can be configured: 'bundled' for all that come with the gateway, names of bundled ones, names of"
-        " installed packages' plugins (entry points of the group kongtwist.plugins), dotted names package.module:Class;"
-        " off for none.",
+        " installed packages' plugins (entry points of the group kongtwist.plugins), dotted names package.module:Class,"
+        " looked for where Python looks (PYTHONPATH) and last in the folder where the gateway is started; off for none.",
     )
     node_id = Property(UUID, None, "The node's UUID; without it one is made at the first start and kept under prefix.")
     nginx_worker_processes = Property(
@@ -249,8 +250,9 @@ class ClientLimits:
     client_body_buffer_size = Property(
         SIZE,
         "8k",
-        "Bytes of a request body that may be held in memory: what a retry can send again, and what plugins that want"
-        " the whole body may get. Bodies are never written to disk.",
+        "Bytes of a request body that may be held in memory: what a retry can send again, what plugins that want the"
+        " whole body may get, and chunked bodies up to which upstreams are told a length (a Route's"
+        " request_buffering). Bodies are never written to disk.",
         aliases=_directive("client_body_buffer_size", "http", "proxy", "location"),
     )
 
@@ -317,6 +319,12 @@ class Answers:
     headers_upstream = Property(
         enum_items("X-Kong-Request-Id"), "x-kong-request-id", "Request headers to add; off adds none."
     )
+    allow_debug_header = Property(
+        BOOLEAN,
+        "off",
+        "Tell clients that send the header Kong-Debug the id and name of their request's route and service, in the headers"
+        " Kong-Route-Id, Kong-Route-Name, Kong-Service-Id and Kong-Service-Name.",
+    )
     error_default_type = Property(
         enum(*ERROR_TYPES), "text/plain", "Form of the gateway's own errors for clients that ask for none."
     )
@@ -326,7 +334,7 @@ class Storage:
     """Storage."""
 
     database = Property(
-        enum("sqlite", "off", "postgres", "cassandra"),
+        enum("sqlite", "off", "postgres"),
         "sqlite",
         "Where configuration is kept: sqlite (a file of this node; our own addition), postgres (a database that several"
         " nodes share; 'kongtwist migrations bootstrap' makes its tables), or off (the declarative file only, and the"
@@ -337,7 +345,11 @@ class Storage:
         STRING, "kongtwist.sqlite", "The SQLite file (our own name); made with mode 0600. It must be on a local disk."
     )
     declarative_config = Property(
-        STRING, None, "Declarative file (YAML or JSON) to load with database = off; read again at reload.", live=True
+        STRING,
+        None,
+        "Declarative file (YAML or JSON) to load with database = off; read again at reload. A relative path starts from"
+        " the folder the node is started in.",
+        live=True,
     )
     declarative_config_string = Property(
         STRING, None, "The same as text, in place of a file; for environment variables.", live=True
@@ -348,7 +360,7 @@ class Routing:
     """Routing."""
 
     router_flavor = Property(
-        enum("traditional", "traditional_compatible", "expressions"),
+        enum("traditional"),
         "traditional",
         "How requests are matched to Routes.",
         refused={
@@ -362,7 +374,7 @@ class Refused:
     """Refused until built."""
 
     role = Property(
-        enum("traditional", "control_plane", "data_plane"),
+        enum("traditional"),
         "traditional",
         "Part of the node in hybrid mode.",
         refused={

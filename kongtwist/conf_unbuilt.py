@@ -35,7 +35,6 @@ class Unbuilt:
     error_template_json = _known(STRING, None, "file with the JSON form of errors")
     error_template_xml = _known(STRING, None, "file with the XML form of errors")
     error_template_plain = _known(STRING, None, "file with the plain form of errors")
-    allow_debug_header = _known(BOOLEAN, "off", "answer the Kong-Debug request header")
     request_debug = _known(BOOLEAN, "on", "timing of single requests on demand")
     request_debug_token = _known(STRING, None, "the secret that such a request must name")
     dedicated_config_processing = _known(BOOLEAN, "on", "a process of its own for configuration", "privileged_worker")
@@ -92,7 +91,7 @@ class Unbuilt:
     cluster_use_proxy = _known(BOOLEAN, "off", "reach the control plane through proxy_server")
     cluster_dp_labels = _known(ARRAY, None, "labels of a data plane")
     cluster_rpc = _known(BOOLEAN, "off", "calls between the planes")
-    cluster_rpc_sync = _known(BOOLEAN, "off", "send changes only")
+    cluster_rpc_sync = _known(BOOLEAN, "off", "send changes only", "cluster_incremental_sync")
     cluster_cjson = _known(BOOLEAN, "off", "choice of a JSON library")
 
     # -- PostgreSQL --
@@ -137,7 +136,9 @@ class Unbuilt:
     lua_max_resp_headers = _known(NUMBER.within(1, 1000), "100", "response headers that plugins see; here all")
     lua_max_uri_args = _known(NUMBER.within(1, 1000), "100", "query arguments that plugins see; here all")
     lua_max_post_args = _known(NUMBER.within(1, 1000), "100", "form arguments that plugins see; here all")
-    nginx_http_lua_regex_match_limit = _known(STRING, "100000", "steps of a regular expression")
+    nginx_http_lua_regex_match_limit = _known(
+        STRING, "100000", "steps of a regular expression; here 10 ms of CPU a request"
+    )
     nginx_http_lua_regex_cache_max_entries = _known(STRING, "8192", "regular expressions kept")
     untrusted_lua = _known(enum("on", "off", "sandbox"), "sandbox", "Lua in plugin configurations")
     untrusted_lua_sandbox_requires = _known(ARRAY, None, "modules it may load")

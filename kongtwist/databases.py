@@ -15,13 +15,11 @@ from .plugin_loader import load_plugins
 from .storage.base import BaseStorage
 from .storage.memory import MemoryStorage
 from .storage.migrations import Migrations
-from .storage.sqlite import SQLiteStorage
-from .storage.sqlite_migrations import SQLiteMigrations
 
 if TYPE_CHECKING:
     from .storage.postgres_connection import PostgresSettings
 
-__all__ = ["migrations_for", "postgres_settings", "storage_for"]
+__all__ = ["check_database", "migrations_for", "postgres_settings", "storage_for"]
 
 T = TypeVar("T")
 
@@ -47,19 +45,33 @@ def storage_for(conf: Conf, entities: Mapping[str, Entity], reactor: Any) -> Bas
         from .storage.postgres import PostgresStorage
 
         return PostgresStorage(settings, entities, reactor, time.time)
-    os.makedirs(conf.prefix, mode=0o700, exist_ok=True)
-    return SQLiteStorage(conf.path(conf.sqlite_path), entities, reactor, time.time)
+    from .storage.sqlite import SQLiteStorage
+
+    return SQLiteStorage(_sqlite_file(conf), entities, reactor, time.time)
 
 
-def postgres_settings(conf: Conf) -> PostgresSettings:
-    """The properties ``pg_*``. Raises ConfError."""
+def check_database(conf: Conf) -> None:
+    """Raise ConfError if `storage_for` would; nothing is made or opened."""
+    if conf.database == "postgres":
+        _postgres_driver()
+        if conf.pg_ssl and conf.pg_ssl_verify:
+            _authorities(conf)
+
+
+def _postgres_driver() -> type[PostgresSettings]:
     try:
         from .storage.postgres_connection import PostgresSettings
     except ImportError as error:
         raise ConfError(
-            f"database = postgres needs the driver psycopg: pip install 'kongtwist[postgres]' ({error})"
+            f"database = postgres needs the driver psycopg: pip install 'psycopg[binary]' ({error})"
         ) from error
-    return PostgresSettings(
+    return PostgresSettings
+
+
+def postgres_settings(conf: Conf) -> PostgresSettings:
+    """The properties ``pg_*``. Raises ConfError."""
+    made = _postgres_driver()
+    return made(
         host=conf.pg_host,
         port=conf.pg_port,
         database=conf.pg_database,
@@ -74,9 +86,9 @@ def postgres_settings(conf: Conf) -> PostgresSettings:
         semaphore_timeout=conf.pg_semaphore_timeout / 1000,
         poll=conf.db_update_frequency,
         changes_kept=conf.pg_changes_kept,
-        pool_size=_or(conf.pg_pool_size, PostgresSettings.pool_size),
-        backlog=_or(conf.pg_backlog, PostgresSettings.backlog),
-        keepalive=_or(conf.pg_keepalive_timeout, PostgresSettings.keepalive * 1000) / 1000,
+        pool_size=_or(conf.pg_pool_size, made.pool_size),
+        backlog=_or(conf.pg_backlog, made.backlog),
+        keepalive=_or(conf.pg_keepalive_timeout, made.keepalive * 1000) / 1000,
     )
 
 
@@ -86,25 +98,31 @@ def _or(given: T | None, otherwise: T) -> T:
 
 def _trusted(conf: Conf) -> str:
     """One file with all authorities of lua_ssl_trusted_certificate."""
-    files = [_system() if each == "system" else conf.path(each) for each in conf.lua_ssl_trusted_certificate]
-    texts = []
-    for file in files:
-        try:
-            with open(file, encoding="utf-8") as opened:
-                texts.append(opened.read())
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfError(f"lua_ssl_trusted_certificate cannot be read: {error}") from error
-        if "-----BEGIN CERTIFICATE-----" not in texts[-1]:
-            raise ConfError(f"lua_ssl_trusted_certificate has a file without certificates in PEM format: {file}")
-    if not files:
-        raise ConfError("lua_ssl_trusted_certificate must name authorities, as pg_ssl_verify is on")
-    if len(files) == 1:
-        return files[0]
+    authorities = _authorities(conf)
+    if len(authorities) == 1:
+        return next(iter(authorities))
     together = conf.path("postgres-authorities.pem")
     os.makedirs(conf.prefix, mode=0o700, exist_ok=True)
     with open(together, "w", encoding="utf-8") as opened:
-        opened.write("\n".join(texts))
+        opened.write("\n".join(authorities.values()))
     return together
+
+
+def _authorities(conf: Conf) -> dict[str, str]:
+    """The files of lua_ssl_trusted_certificate and what is in them. Raises ConfError."""
+    found = {}
+    for each in conf.lua_ssl_trusted_certificate:
+        file = _system() if each == "system" else os.path.abspath(each)
+        try:
+            with open(file, encoding="utf-8") as opened:
+                text = found[file] = opened.read()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfError(f"lua_ssl_trusted_certificate cannot be read: {error}") from error
+        if "-----BEGIN CERTIFICATE-----" not in text:
+            raise ConfError(f"lua_ssl_trusted_certificate has a file without certificates in PEM format: {file}")
+    if not found:
+        raise ConfError("lua_ssl_trusted_certificate must name authorities, as pg_ssl_verify is on")
+    return found
 
 
 def _system() -> str:
@@ -133,5 +151,16 @@ def migrations_for(conf: Conf, db_timeout: float, lock_timeout: float, waiting: 
         from .storage.postgres_migrations import PostgresMigrations
 
         return PostgresMigrations(settings, waiting, lock_timeout)
-    os.makedirs(conf.prefix, mode=0o700, exist_ok=True)
-    return SQLiteMigrations(conf.path(conf.sqlite_path), registry(load_plugins(conf.plugins)))
+    from .storage.sqlite_migrations import SQLiteMigrations
+
+    return SQLiteMigrations(_sqlite_file(conf), registry(load_plugins(conf.plugins)))
+
+
+def _sqlite_file(conf: Conf) -> str:
+    """The SQLite file's path; its folder is made."""
+    path = conf.path(conf.sqlite_path)
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ConfError(f"sqlite_path cannot open {path}: {error.strerror}") from error
+    return path

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Mapping
+from math import inf
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
@@ -24,7 +25,7 @@ from .listeners import DescriptorRoom, listen_on, raise_descriptor_limit
 from .observability.logs import AccessLog
 from .protocols.http1 import HTTP1Factory
 from .protocols.services import Relay
-from .resources.tree import RouteTree
+from .resources.tree import RouteTree, TellingTree
 from .resources.websocket_route import WebSocketRoute
 from .tls import ServerContexts, contexts_for, reconfigure
 
@@ -120,6 +121,7 @@ class DataPlane:
             hostname=socket.gethostname(),
             worker_pid=os.getpid(),
             body_limit=conf.client_body_buffer_size,
+            shown=self.access_log.shown,
             workspace_id=WORKSPACE_ID,
         )
         self.relay = Relay(
@@ -133,7 +135,8 @@ class DataPlane:
             error_default_type=conf.error_default_type,
         )
         self.streams: StreamRegistry = self.relay.streams
-        self.tree = RouteTree(self.relay, WebSocketRoute.maker(reactor))
+        tree = TellingTree if conf.allow_debug_header else RouteTree
+        self.tree = tree(self.relay, WebSocketRoute.maker(reactor))
         most = conf.nginx_http_max_connections
         connections = self.relay.connections
         self.room = DescriptorRoom(
@@ -189,14 +192,27 @@ class DataPlane:
         snapshot = self.tree.snapshot
         return None if snapshot is None else snapshot.certificate_for(sni)
 
+    def leave(self) -> None:
+        """Go on accepting, and have each connection end behind its answer: clients shall go elsewhere."""
+        self.relay.leave()
+
+    async def finish(self) -> None:
+        """Accept no more, close idle connections, and let requests and streams end by themselves; returns when they have."""
+        await self._stop_listening()
+        self.relay.close_idle()
+        await self._quiet(inf)
+
     async def stop(self, seconds: float) -> None:
         """Accept no more; end streams politely; let requests finish, for ``seconds`` at most; then cut."""
-        await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
-        self._ports.clear()
+        await self._stop_listening()
         self.relay.drain()
         await self._quiet(seconds)
         self.abort()
         self.access_log.close()
+
+    async def _stop_listening(self) -> None:
+        ports, self._ports = self._ports, []
+        await DeferredList([maybeDeferred(port.stopListening) for port in ports])
 
     async def _quiet(self, seconds: float) -> None:
         """Wait until no client is connected and no stream is open, ``seconds`` at most."""

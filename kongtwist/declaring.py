@@ -8,6 +8,7 @@ into memory in slices, while everything else goes on.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -18,7 +19,6 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
 from .admin.config import Busy, LoadFailed, Refused
 from .conf import Conf, ConfError
@@ -26,12 +26,15 @@ from .core.turns import SharedTurns
 from .declarative_reader import Refusal, Task, judge
 from .entities import Entity
 from .entities.schema import Row
+from .node import default_spawn_environ
 from .storage.declarative import Declared, settled
 from .storage.declarative_dump import dumped
+from .storage.declarative_faults import lines_of
 from .storage.memory import MemoryStorage
 from .storage.slices import Slices, uncollected
+from .storage.thread import DaemonThreads
 
-__all__ = ["LONG", "PATIENCE", "Declaring"]
+__all__ = ["LONG", "PATIENCE", "Declaring", "configured_text", "faults_of"]
 
 LONG = 64 * 1024
 """Bytes from which on a text is read by a process of its own: starting one takes as long as reading this much."""
@@ -51,7 +54,7 @@ class Declaring:
         reactor: the reactor.
         storage: takes the rows.
         registry: the entities.
-        plugins: names of the loaded plugins, from which another process makes the same registry.
+        plugins: the property ``plugins``, from which another process makes the same registry.
         now: epoch seconds.
         turns: reads short texts.
     """
@@ -68,7 +71,7 @@ class Declaring:
         self._reactor, self._storage, self._registry, self._plugins = reactor, storage, registry, list(plugins)
         self._now, self._turns = now, turns
         self._turn = DeferredLock()
-        self._pool = ThreadPool(0, 1, "kongtwist-declarative")
+        self._pool = DaemonThreads(0, 1, "kongtwist-declarative")
         self._reading: _Reading | None = None
 
     async def load(
@@ -98,22 +101,27 @@ class Declaring:
         finally:
             self._turn.release()
 
-    async def load_configured(self, conf: Conf) -> None:
+    async def load_configured(self, conf: Conf) -> bool:
         """Load what the properties ``declarative_config`` or ``declarative_config_string`` name, in its turn. Without
         either what was loaded before stays.
 
+        Returns:
+            whether one of them is set.
+
         Raises:
-            ConfError: the file cannot be read.
-            Refused, LoadFailed: as of `load`.
+            ConfError: the file cannot be read, or has faults: all of them, as ``kongtwist config parse`` shows them.
         """
-        if not conf.declarative_config and not conf.declarative_config_string:
-            return
+        if not _is_configured(conf):
+            return False
         await self._turn.acquire()
         try:
-            given = await self._in_pool(_configured, conf)
+            given = await self._in_pool(configured_text, conf)
             await self._load(Task(given, "", False, self._now()), unless_same=True, shown=False)
+        except (Refused, LoadFailed) as error:
+            raise ConfError(faults_of(conf, error)) from error
         finally:
             self._turn.release()
+        return True
 
     async def _load(self, task: Task, unless_same: bool, shown: bool = True) -> bytes | None:
         with uncollected():
@@ -167,7 +175,10 @@ class Declaring:
     async def _elsewhere(self, task: Task, wanted: _Wanted) -> bool:
         reading = self._reading = _Reading(task.encoded(self._plugins, sys.path), wanted)
         self._reactor.spawnProcess(
-            reading, sys.executable, [sys.executable, "-m", "kongtwist.declarative_reader"], env=None
+            reading,
+            sys.executable,
+            [sys.executable, "-P", "-m", "kongtwist.declarative_reader"],
+            env=default_spawn_environ(),
         )
         late = self._reactor.callLater(PATIENCE, reading.give_up)
         try:
@@ -264,14 +275,30 @@ class _Reading(ProcessProtocol):
             self.ended.callback(bool(self._result))
 
 
-def _configured(conf: Conf) -> bytes:
+def _is_configured(conf: Conf) -> bool:
+    """Whether a declarative configuration is named."""
+    return bool(conf.declarative_config or conf.declarative_config_string)
+
+
+def configured_text(conf: Conf) -> bytes:
+    """The text of the declarative configuration that is named. Raises ConfError."""
     if not conf.declarative_config:
         return (conf.declarative_config_string or "").encode("utf-8", "surrogateescape")
     try:
         with open(conf.declarative_config, "rb") as file:
             return file.read()
     except OSError as error:
-        raise ConfError(f"declarative_config cannot be read: {error}") from error
+        path = os.path.abspath(conf.declarative_config)
+        raise ConfError(
+            f"declarative_config cannot be read: {path}: {error.strerror}; correct the path, or let this user read the file"
+        ) from error
+
+
+def faults_of(conf: Conf, error: Refused | LoadFailed | Refusal) -> str:
+    """What is wrong with the declarative configuration that is named, for people: a line for each fault."""
+    where = f"declarative_config {conf.declarative_config}" if conf.declarative_config else "declarative_config_string"
+    fields = None if isinstance(error, LoadFailed) else error.body.get("fields")
+    return f"{where}: Failed parsing:\n{lines_of(fields) if fields else error}"
 
 
 def _json(rows: Mapping[str, Mapping[str, Row]]) -> Iterable[bytes]:

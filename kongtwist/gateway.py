@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from twisted.application.service import MultiService
@@ -17,16 +17,16 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 
-from .admin.config import LoadFailed, Refused
 from .admin.site import AdminResource, StatusResource
 from .adminplane import AdminPlane
-from .conf import Conf, ConfError
+from .advice import Advice
+from .assembly import give_back
+from .conf import Conf, ConfError, Listen
 from .core.counters import Counters
+from .core.notes import ROUTER_KINDS
 from .core.snapshot import Snapshot
 from .databases import storage_for
 from .dataplane import DataPlane, Faults
-from .declaring import Declaring
-from .demo import Demo
 from .entities import registry
 from .entities.vault_entity import ENV_VAULT, environment_vault
 from .listeners import DescriptorRoom, Opened, raise_descriptor_limit
@@ -40,14 +40,27 @@ from .resources.tree import RouteTree
 from .running import Running
 from .storage.base import BaseStorage, StorageError
 from .storage.memory import MemoryStorage
+from .tls import contexts_for
 from .turns import Turns
 
-__all__ = ["Gateway"]
+if TYPE_CHECKING:
+    from .declaring import Declaring
+    from .demo import Demo
+
+__all__ = ["Gateway", "GatewayFailed"]
 
 _log = Logger(namespace="kongtwist.gateway")
 
 EXPIRY_INTERVAL = 60.0
 """Seconds between two looks for rows whose time to live is over (a credential that is over is refused at once)."""
+
+
+RELOAD_WAIT = 60.0
+"""Seconds that a reload waits for all workers to serve what was read."""
+
+
+class GatewayFailed(Exception):
+    """The gateway cannot start. Its text is for the operator: what is wrong, where, and what to do."""
 
 
 class Gateway(MultiService):
@@ -62,7 +75,7 @@ class Gateway(MultiService):
         storage: a back end of the embedder's; by default the one the configuration names.
 
     Attributes:
-        ready: fires when the first snapshot serves.
+        ready: fires when the first snapshot serves; fails with `GatewayFailed` where the gateway cannot start.
         stopped: fires when the gateway has stopped.
         plane: the data path of this process; None in the parent of several workers.
 
@@ -91,8 +104,11 @@ class Gateway(MultiService):
         self.storage.turns = self._turns = Turns(reactor)
         self.declaring: Declaring | None = None
         if isinstance(self.storage, MemoryStorage):
-            self.declaring = Declaring(reactor, self.storage, self.registry, list(self.plugins), time.time, self._turns)
+            from .declaring import Declaring  # readers of YAML, for who has a use for them
+
+            self.declaring = Declaring(reactor, self.storage, self.registry, conf.plugins, time.time, self._turns)
         self._faults = Faults()
+        self._advice = Advice(reactor, silent=ROUTER_KINDS if "router_flavor" in conf.given else frozenset())
         self.counters: Counters
         self.plane: DataPlane | None = None
         self.workers: Workers | None = None
@@ -114,12 +130,15 @@ class Gateway(MultiService):
         self._starting: Deferred[None] | None = None
         self._expiring: Any = None
         self._expiry: Deferred[Any] | None = None
-        self._reloading: Deferred[Any] | None = None
 
     # -- making --------------------------------------------------------------------------------------------------------
 
     def _make_demo(self) -> Demo:
-        demo = Demo(self._reactor, self.registry, self._reached("proxy_listen"), self._reached("admin_listen"))
+        from .demo import Demo  # its servers are loaded only where they are wanted
+
+        proxy, admin = self._reached("proxy_listen"), self._reached("admin_listen")
+        kept = self.conf.path("demo_ports.json") if self._sockets else None
+        demo = Demo(self._reactor, self.registry, proxy, admin, kept)
         demo.setServiceParent(self)
         return demo
 
@@ -135,10 +154,15 @@ class Gateway(MultiService):
             self._reactor,
             counters,
             sockets_of(self._sockets, self.conf.nginx_worker_processes),
-            lambda: begin_message(self.conf, self.node_id, self._sockets),
+            lambda: begin_message(self.conf, self.node_id, self._sockets, self.node.console),
             lambda: self.snapshot,
             self._fatal,
         )
+
+    @property
+    def listening(self) -> list[tuple[str, Listen, int]]:
+        """Property, address and real port of each open listener."""
+        return [(each.name, each.listen, each.port) for each in self._sockets]
 
     @property
     def tree(self) -> RouteTree:
@@ -168,6 +192,7 @@ class Gateway(MultiService):
             self.plane.publish(snapshot)
         else:
             self._faults.tell(snapshot.faults)
+        self._advice.tell(snapshot.notes)
 
     # -- starting ------------------------------------------------------------------------------------------------------
 
@@ -182,14 +207,17 @@ class Gateway(MultiService):
         except CancelledError:
             raise
         except (StorageError, ConfError) as error:
-            self._fatal(str(error))
-        except (Refused, LoadFailed) as error:
-            self._fatal(f"declarative_config cannot be used: {error}")
+            self._fail(str(error))
         except Exception as error:  # noqa: BLE001 - whatever stops the start is told in one sentence
             _log.failure("the gateway cannot start")
-            self._fatal(f"the gateway cannot start: {type(error).__name__}: {error}")
+            self._fail(f"the gateway cannot start: {type(error).__name__}: {error}")
         else:
             self.ready.callback(None)
+
+    def _fail(self, sentence: str) -> None:
+        """Tell everybody who waits that it cannot start."""
+        self._fatal(sentence)
+        self.ready.errback(GatewayFailed(sentence))
 
     async def _open(self) -> None:
         self._listen_status()
@@ -198,6 +226,7 @@ class Gateway(MultiService):
             await self.declaring.load_configured(self.conf)
         self.publisher.begin(self._whole(self.storage.load()))
         self.storage.subscribe(self.publisher.changed)
+        give_back()
         if self.workers is not None:
             await self.workers.start()
         elif self.plane is not None:
@@ -250,27 +279,29 @@ class Gateway(MultiService):
         expiry = Deferred.fromCoroutine(self.storage.expire())
         self._expiry = expiry.addErrback(lambda failure: _log.failure("expired rows could not be deleted", failure))
 
-    def reload(self, conf: Conf) -> None:
-        """Follow a configuration that was read again: certificates at once, a declarative file when it is read."""
+    async def reload(self, conf: Conf) -> None:
+        """Follow a configuration that was read again: all of it, or nothing where something is wrong with it.
+
+        Returns when it is in effect, in all workers.
+
+        Raises:
+            ConfError: with all that is wrong; everything is as it was.
+        """
         self.doors.check(conf)
+        if any(each.name == "proxy_listen" and each.listen.ssl for each in self._sockets):
+            contexts_for(conf, "proxy_listen")
+        if self.declaring is not None and await self.declaring.load_configured(conf):
+            await self.publisher.published(RELOAD_WAIT)
+            notice(_log, "the declarative configuration was read again")
         if self.plane is not None:
             self.plane.reload(conf)
         self.doors.reload(conf)
-        if self.workers is not None:
-            self.workers.reload(conf)
         self.conf = conf
         self.node.log_level.reload(conf.log_level)
-        if self.declaring is not None:
-            reloading = Deferred.fromCoroutine(self._reload_declared(self.declaring))
-            self._reloading = reloading.addErrback(
-                lambda failure: _log.error(
-                    "the declarative configuration stays as it was: {why}", why=failure.getErrorMessage()
-                )
-            )
-
-    async def _reload_declared(self, declaring: Declaring) -> None:
-        await declaring.load_configured(self.conf)
-        notice(_log, "the declarative configuration was read again")
+        if self.workers is not None:
+            complaints = await self.workers.reload(conf)
+            if complaints:
+                raise ConfError(*complaints)
 
     def reopen_logs(self) -> None:
         """Open all log files anew."""
@@ -281,6 +312,23 @@ class Gateway(MultiService):
             self.workers.reopen_logs()
 
     # -- stopping ------------------------------------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Begin to drain: ``/status/ready`` answers 503, and each connection ends behind its answer; new ones are still
+        accepted, streams go on."""
+        self.node.drain()
+        self.node.leaving = True
+        if self.plane is not None:
+            self.plane.leave()
+        if self.workers is not None:
+            self.workers.leave()
+
+    def finish(self) -> Deferred[None]:
+        """Go on draining: accept no more, close idle connections. Fires when all requests and streams have ended by
+        themselves, however long that takes; `stopService` ends them."""
+        if self.workers is not None:
+            return self.workers.finish()
+        return Deferred.fromCoroutine(self._own_plane().finish())
 
     def stopService(self) -> Deferred[None]:
         """Stop gracefully, within ``nginx_main_worker_shutdown_timeout``."""
@@ -301,6 +349,7 @@ class Gateway(MultiService):
             await self.workers.stop()
         await self.doors.stop("status_listen", 0.0)  # monitors are told that the node drains as long as it does
         self.publisher.stop()
+        self._advice.stop()
         if self.declaring is not None:
             self.declaring.stop()
         await _done(super().stopService())
@@ -311,6 +360,7 @@ class Gateway(MultiService):
 
     def abort(self) -> None:
         """End at once what a graceful stop still waits for."""
+        self._advice.stop()
         self.doors.abort()
         if self.plane is not None:
             self.plane.abort()

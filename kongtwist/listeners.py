@@ -23,9 +23,10 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from .conf_kinds import ConfError, Listen
+from .port_holders import holder_of_path, holder_of_port
 from .tls import ServerContexts
 
-__all__ = ["DescriptorRoom", "Opened", "listen_on", "open_listeners", "raise_descriptor_limit"]
+__all__ = ["DescriptorRoom", "Opened", "check_listeners", "listen_on", "open_listeners", "raise_descriptor_limit"]
 
 BACKLOG = 16384
 """Connections that may wait where a listener does not say; the system cuts it down to net.core.somaxconn."""
@@ -106,7 +107,7 @@ def open_listeners(listeners: Iterable[tuple[str, Listen]], workers: int = 1) ->
             try:
                 opened.append(Opened(name, listen, _open(listen, count, 0o600 if name == "admin_listen" else 0o666)))
             except OSError as error:
-                raise ConfError(f"cannot listen on {listen.address} ({name}): {_reason(error, listen)}") from error
+                raise ConfError(_refusal(name, listen, error)) from error
     except ConfError:
         for each in opened:
             each.close()
@@ -114,21 +115,66 @@ def open_listeners(listeners: Iterable[tuple[str, Listen]], workers: int = 1) ->
     return opened
 
 
-def _reason(error: OSError, listen: Listen) -> str:
+def check_listeners(listeners: Iterable[tuple[str, Listen]]) -> list[str]:
+    """What `open_listeners` would refuse whoever listens now: addresses this machine has not, or may not listen on.
+
+    Args:
+        listeners: as for `open_listeners`.
+
+    Returns:
+        a sentence for each.
+    """
+    found = []
+    for name, listen in listeners:
+        try:
+            if listen.path:
+                _try_unix(listen.path)
+            else:
+                family, address = _resolved(listen)
+                _bound(listen, family, address, listen.reuseport, serve=False).close()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                found.append(_refusal(name, listen, error))
+    return found
+
+
+def _refusal(name: str, listen: Listen, error: OSError) -> str:
+    """Why an address cannot be listened on, and what to do about it.
+
+    Args:
+        name: of the property.
+        listen: the address.
+        error: what the system says.
+    """
     if error.errno == errno.EADDRINUSE:
-        return "the socket is in use" if listen.path else "the port is in use"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return "no permission" + (", ports below 1024 need it" if 0 < listen.port < 1024 else "")
-    if error.errno == errno.EADDRNOTAVAIL:
-        return "this machine has no such address"
-    return error.strerror or str(error)
+        holder = holder_of_path(listen.path) if listen.path else holder_of_port(listen.host, listen.port)
+        what, other = ("socket", "path") if listen.path else ("port", "port")
+        why = f"the {what} is in use" + (f" by {holder}" if holder is not None else "")
+        why += f"; stop what uses it, or give {name} another {other}"
+    elif error.errno == errno.EEXIST:
+        why = f"something that is no socket is there; remove it, or give {name} another path"
+    elif error.errno in (errno.EACCES, errno.EPERM):
+        why = "no permission"
+        if 0 < listen.port < 1024:
+            why += ", ports below 1024 need it; use another port, or let this user (sysctl net.ipv4.ip_unprivileged_port_start)"
+    elif error.errno == errno.EADDRNOTAVAIL:
+        why = "this machine has no such address; use one it has, or 0.0.0.0 or [::] for all of them"
+    else:
+        why = error.strerror or str(error)
+    return f"cannot listen on {listen.address} ({name}): {why}"
+
+
+def _resolved(listen: Listen) -> tuple[Any, Any]:
+    """Family and address to bind to. Raises OSError."""
+    family, _, _, _, address = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)[0]
+    return family, address
 
 
 def _open(listen: Listen, count: int, mode: int) -> list[socket.socket]:
     """Sockets that listen; ``mode`` is that of a unix socket's file."""
     if listen.path:
         return [_open_unix(listen, mode)]
-    family, _, _, _, address = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)[0]
+    family, address = _resolved(listen)
     if listen.reuseport and listen.port:
         # Two nodes with reuseport would share the port without a word: see first that nobody else listens there.
         _bound(listen, family, address, reuseport=False).close()
@@ -145,7 +191,7 @@ def _open(listen: Listen, count: int, mode: int) -> list[socket.socket]:
     return sockets
 
 
-def _bound(listen: Listen, family: int, address: Any, reuseport: bool) -> socket.socket:
+def _bound(listen: Listen, family: int, address: Any, reuseport: bool, serve: bool = True) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
@@ -160,7 +206,8 @@ def _bound(listen: Listen, family: int, address: Any, reuseport: bool) -> socket
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         _set_keepalive(sock, listen.so_keepalive)
         sock.bind(address)
-        sock.listen(listen.backlog or BACKLOG)
+        if serve:
+            sock.listen(listen.backlog or BACKLOG)
     except OSError:
         sock.close()
         raise
@@ -193,7 +240,11 @@ def _open_unix(listen: Listen, mode: int) -> socket.socket:
         try:
             sock.bind(listen.path)
         except OSError as error:
-            if error.errno != errno.EADDRINUSE or not _is_stale(listen.path):
+            if error.errno != errno.EADDRINUSE:
+                raise
+            if not stat.S_ISSOCK(os.stat(listen.path).st_mode):
+                raise OSError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
+            if not _is_stale(listen.path):
                 raise
             os.unlink(listen.path)
             sock.bind(listen.path)
@@ -206,10 +257,21 @@ def _open_unix(listen: Listen, mode: int) -> socket.socket:
     return sock
 
 
+def _try_unix(path: str) -> None:
+    """See whether a unix socket may be made there. Raises OSError."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+        return
+    except FileNotFoundError:
+        pass
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.bind(path)
+        os.unlink(path)
+
+
 def _is_stale(path: str) -> bool:
-    """Whether ``path`` is a socket that nobody listens on any more (its owner was killed)."""
-    if not stat.S_ISSOCK(os.stat(path).st_mode):
-        return False
+    """Whether nobody listens on the socket at ``path`` any more (its owner was killed)."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(path)

@@ -74,6 +74,7 @@ class _Worker(ProcessProtocol):
         self.listening = False
         self.link = Link(self._received, self._link_gone)
         self._unserved: list[tuple[int, Deferred[None]]] = []
+        self._reloads: list[Deferred[str | None]] = []
 
     def connectionMade(self) -> None:
         self.pid = self.transport.pid
@@ -86,6 +87,13 @@ class _Worker(ProcessProtocol):
         served: Deferred[None] = Deferred()
         self._unserved.append((version, served))
         return served
+
+    def reload(self, message: Message) -> Deferred[str | None]:
+        """Have it follow a configuration; fires with why it cannot, None when it does or is gone."""
+        done: Deferred[str | None] = Deferred()
+        self._reloads.append(done)
+        self.link.send(message)
+        return done
 
     def kill(self, signal: str) -> None:
         """Send a signal; nothing if it has just exited."""
@@ -104,6 +112,8 @@ class _Worker(ProcessProtocol):
             self._workers.on_listening(self)
         elif kind == "served":
             self._release(message["version"])
+        elif kind == "reloaded" and self._reloads:
+            self._reloads.pop(0).callback(message["error"])
 
     def _release(self, version: float) -> None:
         """Fire what waited for ``version`` or an earlier one."""
@@ -118,6 +128,9 @@ class _Worker(ProcessProtocol):
 
     def processEnded(self, reason: Failure) -> None:
         self._release(float("inf"))
+        reloads, self._reloads = self._reloads, []
+        for done in reloads:
+            done.callback(None)  # the one that takes its place begins with the new configuration
         self._workers.on_ended(self, reason)
 
 
@@ -172,17 +185,31 @@ class Workers:
             self._spawn(row)
         return listening
 
+    def leave(self) -> None:
+        """Have the workers' connections end behind their answers; they go on accepting."""
+        for worker in self._living.values():
+            worker.link.send({"type": "leave"})
+
+    def finish(self) -> Deferred[None]:
+        """Have the workers accept no more, and exit when all requests and streams have ended by themselves. The Deferred
+        fires when all have; `stop` shortens it."""
+        return self._end("finish")
+
     def stop(self) -> Deferred[None]:
         """Ask the workers to finish what they do and exit. The Deferred fires when all have."""
+        return self._end("stop")
+
+    def _end(self, how: str) -> Deferred[None]:
         self.stopping = True
         if not self._living:
             return succeed(None)
         ended: Deferred[None] = Deferred()
         self._all_ended.append(ended)
         for worker in self._living.values():
-            worker.link.send({"type": "stop"})
-        # The workers close theirs first, so that none of them sees its socket die under its hands.
-        self._closing = self._reactor.callLater(LISTENING_ON, self._stop_listening)
+            worker.link.send({"type": how})
+        if self._closing is None:
+            # The workers close theirs first, so that none of them sees its socket die under its hands.
+            self._closing = self._reactor.callLater(LISTENING_ON, self._stop_listening)
         return ended
 
     def _stop_listening(self) -> None:
@@ -200,10 +227,15 @@ class Workers:
         for worker in self._living.values():
             worker.kill("KILL")
 
-    def reload(self, conf: Conf) -> None:
-        """Have the workers follow a configuration that was read again, as far as it can change while they run."""
-        for worker in self._living.values():
-            worker.link.send({"type": "reload", **_conf_fields(conf)})
+    def reload(self, conf: Conf) -> Deferred[list[str]]:
+        """Have the workers follow a configuration that was read again, as far as it can change while they run.
+
+        Returns:
+            fires with a sentence for each worker that cannot and goes on as it was.
+        """
+        message = {"type": "reload", **_conf_fields(conf)}
+        asked = [(worker, worker.reload(message)) for worker in self._living.values()]
+        return Deferred.fromCoroutine(_complaints(asked))
 
     def reopen_logs(self) -> None:
         """Have the workers open their log files anew (after rotation)."""
@@ -258,7 +290,11 @@ class Workers:
                 fds[FIRST_SOCKET_FD + number] = fd
             self._living[row] = worker
             self._reactor.spawnProcess(
-                worker, sys.executable, [sys.executable, "-m", "kongtwist.worker"], env=self._environ, childFDs=fds
+                worker,
+                sys.executable,
+                [sys.executable, "-P", "-m", "kongtwist.worker"],
+                env=self._environ,
+                childFDs=fds,
             )
             factory = Factory.forProtocol(lambda: worker.link)
             factory.noisy = False
@@ -306,12 +342,14 @@ class Workers:
             self._spawn(worker.row)
 
 
-def begin_message(conf: Conf, node_id: str, opened: Sequence[Opened]) -> Message:
-    """The message that a worker begins with: the configuration as it was read here, and what it listens on."""
+def begin_message(conf: Conf, node_id: str, opened: Sequence[Opened], console: bool = False) -> Message:
+    """The message that a worker begins with: the configuration as it was read here, what it listens on, and whether it
+    shows its log's lines on standard output."""
     return {
         "type": "begin",
         **_conf_fields(conf),
         "node_id": node_id,
+        "console": console,
         "listeners": [conf.proxy_listen.index(each.listen) for each in opened if each.name == "proxy_listen"],
     }
 
@@ -331,6 +369,11 @@ def sockets_of(opened: Sequence[Opened], workers: int) -> list[list[int]]:
     """For each worker the descriptors it accepts on, in the order of ``begin_message``'s listeners."""
     proxies = [each for each in opened if each.name == "proxy_listen"]
     return [[each.socket_for(row).fileno() for each in proxies] for row in range(workers)]
+
+
+async def _complaints(asked: Sequence[tuple[_Worker, Deferred[str | None]]]) -> list[str]:
+    told = [(worker, await done) for worker, done in asked]
+    return [f"worker {worker.row} (pid {worker.pid}) goes on as it was: {why}" for worker, why in told if why]
 
 
 async def _all_of(waiting: Sequence[Deferred[None]]) -> None:

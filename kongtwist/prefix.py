@@ -11,7 +11,7 @@ import os
 
 from .conf_kinds import ConfError
 
-__all__ = ["PID_FILE", "Prefix", "running_pid"]
+__all__ = ["PID_FILE", "Prefix", "already_running", "running_pid", "try_file", "unusable"]
 
 PID_FILE = "kongtwist.pid"
 
@@ -39,9 +39,9 @@ class Prefix:
             os.makedirs(path, mode=0o700, exist_ok=True)
             fd = _open_locked(os.path.join(path, PID_FILE))
         except OSError as error:
-            raise ConfError(f"cannot use prefix {path}: {error.strerror}") from error
+            raise ConfError(unusable(path, error)) from error
         if fd is None:
-            raise ConfError(f"kongtwist is already running in {path}")
+            raise ConfError(already_running(path, running_pid(path)))
         prefix = cls(path, fd)
         prefix.write_pid()
         return prefix
@@ -61,6 +61,24 @@ class Prefix:
                 pass
             os.close(self._fd)
             self._fd = -1
+
+
+def already_running(path: str, pid: int | None) -> str:
+    """What a start is refused with where a node runs; the first line is Kong's."""
+    who = "another process" if pid is None else f"process {pid}"
+    return (
+        f"kongtwist is already running in {path}\n"
+        f"It is {who}. End it with 'kongtwist stop -p {path}', or give this node a prefix of its own (-p, or the"
+        " property prefix)."
+    )
+
+
+def unusable(path: str, error: OSError) -> str:
+    """What a start is refused with where the directory cannot be made or written."""
+    return (
+        f"cannot use prefix {path}: {error.strerror}; make a directory there that this user may write,"
+        " or name another one (-p, or the property prefix)"
+    )
 
 
 def _open_locked(path: str) -> int | None:
@@ -94,3 +112,30 @@ def running_pid(path: str) -> int | None:
     finally:
         os.close(fd)
     return None
+
+
+def try_file(path: str) -> None:
+    """See whether a file can be written, made together with its folders where it is not there; nothing of that is left.
+
+    Raises:
+        OSError: it cannot.
+    """
+    made: list[str] = []
+    folder = os.path.dirname(os.path.abspath(path))
+    try:
+        while not os.path.lexists(folder):
+            made.append(folder)
+            folder = os.path.dirname(folder)
+        os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
+        there = os.path.lexists(path)
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600))
+        if not there:
+            os.unlink(path)
+    finally:
+        for each in made:
+            try:
+                os.rmdir(each)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                break  # somebody else has put something there meanwhile

@@ -142,8 +142,8 @@ class Publisher:
         if self._pending:
             self._publish_soon()
 
-    async def published(self) -> bool:
-        """Wait until all changes known now are served by the node, at most `PUBLISH_WAIT`.
+    async def published(self, seconds: float = PUBLISH_WAIT) -> bool:
+        """Wait until all changes known now are served by the node, at most ``seconds``.
 
         Returns:
             whether they are; False when the wait ran out, the change then arrives a little later.
@@ -155,7 +155,7 @@ class Publisher:
             return True
         served: Deferred[None] = Deferred()
         waiting.append(served)
-        late = self._reactor.callLater(PUBLISH_WAIT, lambda: None if served.called else served.callback(None))
+        late = self._reactor.callLater(seconds, lambda: None if served.called else served.callback(None))
         try:
             await served
         finally:
@@ -164,9 +164,7 @@ class Publisher:
                 late.cancel()
         if in_time:
             return True
-        self._log.warn(
-            "A change is not served by all workers after {seconds} s; it arrives later.", seconds=PUBLISH_WAIT
-        )
+        self._log.warn("A change is not served by all workers after {seconds} s; it arrives later.", seconds=seconds)
         return False
 
     def stop(self) -> None:

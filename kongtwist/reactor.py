@@ -51,7 +51,7 @@ class LeanEPollReactor(EPollReactor):
                     self.doPoll(timeout if self.running else 0)
             except BaseException:  # noqa: BLE001 - as the stock reactor: logged, and the loop goes on
                 _log.failure("the main loop failed")
-        _log.info("Main loop terminated.")
+        _log.debug("Main loop terminated.")
 
     def doPoll(self, timeout: float | None) -> None:
         """Wait for events and serve them.

@@ -8,15 +8,19 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from .admin.node import NodeFacts, resident_bytes
+from .conf_shown import configuration
+from .dataplane import limits_of
 from .node import mark_message
 from .observability.logs import notice
+from .protocols.resolver import NameNotResolved, Resolver
 from .publisher import PUBLISH_WAIT
 from .worker_link import Message
 
@@ -27,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["LogLevel", "Running"]
 
 _log = Logger(namespace="kongtwist.admin")
+
+RESOLVE_WAIT = 5.0
+"""Seconds that the names of targets may take to be looked up for an answer about their health."""
 
 
 class LogLevel:
@@ -89,13 +96,17 @@ class Running:
 
     Attributes:
         error_log: the log whose level may be changed; None where the log is an embedder's.
+        console: the node's lines are shown on standard output too, and its workers' with them.
         draining: whether a monitor was told, or the node itself found, that no more traffic should come.
+        leaving: connections are ended behind their answers, in workers that are started from now on, too.
     """
 
     def __init__(self, gateway: Gateway, reactor: Any) -> None:
         self._gateway, self._reactor = gateway, reactor
         self.error_log: ErrorLog | None = None
-        self.draining = False
+        self.console = False
+        self.draining = self.leaving = False
+        self._resolver: Resolver | None = None
         self.log_level = LogLevel(reactor, gateway.conf.log_level, self._put_level)
         if gateway.workers is not None:
             gateway.workers.newcomers = self.newcomers
@@ -107,18 +118,19 @@ class Running:
             node_id=gateway.node_id,
             hostname=socket.gethostname(),
             plugins=gateway.plugins,
-            configuration=lambda: gateway.conf.shown(),
+            configuration=lambda: configuration(gateway.conf, gateway.plugins, gateway.listening),
             counters=gateway.counters.totals,
             pids=self._pids,
             master_pid=os.getpid(),
             memory=lambda: {pid: size for pid in self._pids() if (size := resident_bytes(pid))},
             shared_memory=self._shared_memory,
             ready=self.unready,
-            drain=self._drain,
+            drain=self.drain,
             log_level=lambda: self.log_level.current,
             change_log_level=None if self.error_log is None else self.log_level.change,
             balancer=self._balancer,
             mark=self.mark,
+            unresolved=self.unresolved,
             timers=lambda: len(self._reactor.getDelayedCalls()),
         )
 
@@ -153,7 +165,8 @@ class Running:
             return "no configuration available (empty configuration present)"
         return None
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
+        """Tell monitors that no more traffic should come; the node goes on as it does."""
         self.draining = True
         notice(_log, "draining: the node tells monitors that no more traffic should come")
 
@@ -170,6 +183,21 @@ class Running:
     def _balancer(self, upstream: str) -> Any:
         snapshot = self._gateway.publisher.snapshot
         return None if snapshot is None else snapshot.balancers.get(upstream)
+
+    async def unresolved(self, hosts: AbstractSet[str]) -> AbstractSet[str]:
+        """Which of these hosts have no address now, or none that could be found out within `RESOLVE_WAIT` seconds."""
+        if self._resolver is None:
+            self._resolver = Resolver(self._reactor, limits_of(self._gateway.conf), self._reactor.seconds)
+        lost: set[str] = set()
+        asked: dict[str, Deferred[str]] = {}
+        for host in hosts:
+            try:
+                if self._resolver.known(host) is None:
+                    asked[host] = self._resolver.lookup(host).addTimeout(RESOLVE_WAIT, self._reactor)
+            except NameNotResolved:
+                lost.add(host)
+        answers = await DeferredList(asked.values(), consumeErrors=True)
+        return lost | {host for host, (found, _) in zip(asked, answers, strict=True) if not found}
 
     async def mark(self, upstream: str, target: str, available: bool) -> bool:
         """Let a target be chosen or not, here and in all workers; they have `PUBLISH_WAIT` seconds to say that they do.
@@ -207,3 +235,5 @@ class Running:
                     yield mark_message(snapshot.version, upstream, peer.name, False)
         if self.log_level.current != self._gateway.conf.log_level:
             yield {"type": "level", "level": self.log_level.current}
+        if self.leaving:
+            yield {"type": "leave"}

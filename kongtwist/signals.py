@@ -1,7 +1,9 @@
 """What signals do to a node: graceful stop, forced stop, reload, opening logs anew.
 
 SIGTERM, SIGINT and SIGQUIT end the node gracefully; a second one of them ends it at once. SIGHUP reads the
-configuration again, SIGUSR1 opens the log files again (after rotation). All have handlers of ours, so that they also
+configuration again, SIGUSR1 opens the log files again (after rotation). SIGWINCH has the node look whether
+``kongtwist drain`` has left it an order (nginx's signal for letting workers finish; a terminal that is resized sends it,
+too, and leaves none). All have handlers of ours, so that they also
 work where the kernel gives a process no default ones (process id 1 of a container).
 """
 
@@ -32,6 +34,7 @@ class SignalDuties:
         force: ends the graceful stop at once.
         reload: reads the configuration again.
         reopen_logs: opens the log files again.
+        drain: looks for an order of ``kongtwist drain``.
     """
 
     def __init__(
@@ -42,18 +45,21 @@ class SignalDuties:
         force: Callable[[], None],
         reload: Callable[[], None],
         reopen_logs: Callable[[], None],
+        drain: Callable[[], None] | None = None,
     ) -> None:
         self._reactor = reactor
         self._stop = stop
         self._force = force
         self._others: dict[int, Callable[[], None]] = {signal.SIGHUP: reload, signal.SIGUSR1: reopen_logs}
+        self._quiet: dict[int, Callable[[], None]] = {} if drain is None else {signal.SIGWINCH: drain}
         self._stopping = False
         self._before: dict[int, Any] = {}
 
     def install(self) -> None:
-        """Take the signals over; call it when the reactor runs, as that installs its own handlers."""
-        for number in (*_STOPPING, *self._others):
-            self._before[number] = signal.signal(number, self._caught)
+        """Take the signals over: before the reactor runs, so that a start can be stopped, and once more when it runs, as
+        that installs its own handlers."""
+        for number in (*_STOPPING, *self._others, *self._quiet):
+            self._before.setdefault(number, signal.signal(number, self._caught))
             signal.siginterrupt(number, False)
 
     def uninstall(self) -> None:
@@ -68,6 +74,9 @@ class SignalDuties:
 
     def received(self, number: int) -> None:
         """Do what signal ``number`` asks for."""
+        if number in self._quiet:
+            self._quiet[number]()
+            return
         name = signal.Signals(number).name
         if number in self._others:
             notice(_log, "{signal} received", signal=name)

@@ -9,21 +9,26 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.logger import LogEvent, Logger, globalLogBeginner, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, Logger, globalLogBeginner, globalLogPublisher
 from twisted.python import usage
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from . import KONG_VERSION, VERSION
 from .conf import Conf, ConfError, differences, load, reloaded
+from .draining import Drain
 from .listeners import Opened, open_listeners, raise_descriptor_limit
+from .observability.console import Console, console_for
 from .observability.logs import ErrorLog, notice
+from .outcomes import Drained, Outcome, forget_outcomes, take_drain_order, write_drained, write_outcome
 from .plugin_loader import PluginLoadError
 from .prefix import Prefix
+from .service_manager import ServiceManager
 from .signals import SignalDuties
 from .tls import contexts_for
 
@@ -61,23 +66,39 @@ def makeService(options: Options) -> IService:
 
     try:
         conf_file = os.path.abspath(options["conf"]) if options["conf"] else None
-        return _make_node(reactor, conf_file, options["prefix"], bool(options["demo"]))
+        node = _make_node(reactor, conf_file, options["prefix"], bool(options["demo"]))
     except (ConfError, PluginLoadError) as error:
         raise SystemExit(f"kongtwist: {error}") from None
+    twistd = getattr(options, "parent", None) or {}
+    elsewhere = twistd.get("logger") or twistd.get("syslog") or twistd.get("logfile") not in (None, "", "-")
+    if twistd.get("nodaemon") and not elsewhere:
+        node.show(console_for(node.error_log, os.environ))
+    return node
 
 
-def no_log() -> Callable[[LogEvent], None]:
+def no_log() -> ILogObserver:
     """A log observer that keeps nothing, for ``twistd --logger``: the node's own log has everything."""
-    return lambda event: None
+    return _NoLog()
+
+
+@implementer(ILogObserver)
+class _NoLog:
+    def __call__(self, event: LogEvent) -> None:
+        """Keep nothing."""
 
 
 def _make_node(reactor: Any, conf_file: str | None, prefix_option: str | None, demo: bool) -> NodeService:
-    from .gateway import Gateway  # after the reactor is chosen: some libraries import the global one
+    # After the reactor is chosen: some libraries import the global one.
+    from .gateway import Gateway
+    from .preflight import startup_faults
 
     overrides = {"prefix": prefix_option} if prefix_option else {}
     conf = load(conf_file, overrides=overrides)
+    if problems := startup_faults(conf):
+        raise ConfError(*problems)
     raise_descriptor_limit(conf.nginx_main_worker_rlimit_nofile)
     prefix = Prefix.claim(conf.prefix)
+    forget_outcomes(conf.prefix)
     opened: list[Opened] = []
     try:
         opened = open_listeners(conf.listeners(), conf.nginx_worker_processes)
@@ -86,7 +107,8 @@ def _make_node(reactor: Any, conf_file: str | None, prefix_option: str | None, d
         node = NodeService(reactor, conf, prefix, opened, _error_log(conf), overrides)
         node.gateway = Gateway(reactor, conf, sockets=opened, demo=demo, fatal=node.fail)
         node.gateway.node.error_log = node.error_log
-        node.gateway.ready.addCallback(lambda _: node.tell_starter("ready"))
+        # That it cannot start is told to `NodeService.fail`.
+        node.gateway.ready.addCallbacks(lambda _: node.tell_starter("ready"), lambda _: None)
     except (ConfError, PluginLoadError):
         for each in opened:
             each.close()
@@ -157,23 +179,46 @@ class NodeService(Service):
         self.error_log = error_log
         self._overrides = overrides
         self._forced: Deferred[None] = Deferred()
-        self._failed = self._forcing = False
+        self._observer: ILogObserver | None = None
+        self._failed = self._forcing = self._ending = False
+        self._outcome = Outcome(source=conf.source)
+        self._reloads = False
         self._starter = int(os.environ.pop(READY_FD, "-1"))
+        self._manager = ServiceManager(os.environ)
         self._duties = SignalDuties(
-            reactor, stop=self._stop, force=self._force, reload=self.reload, reopen_logs=self._reopen_logs
-        )
+            reactor, stop=self._stop, force=self._force, reload=self.reload, reopen_logs=self._reopen_logs,
+            drain=self.drain,
+        )  # fmt: skip
+        self._drain: Drain | None = None
         self.setName("kongtwist")
 
     # -- life --------------------------------------------------------------------------------------------------------
+
+    def show(self, console: Console | None) -> None:
+        """Show what happens in the foreground on this console, in place of twistd's own log.
+
+        Args:
+            console: it; None where the error log goes to standard output already.
+        """
+        self.gateway.node.console = console is not None
+        self._observer = console or no_log()
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Called by twistd with the application; its log observer is the one twistd takes (twisted.application.app)."""
+        if self._observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._observer)
+        super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:
         """Called in the process that stays, with its first privileges."""
         self._prefix.write_pid()
 
     def startService(self) -> None:
-        """Start the gateway; signals are taken over when the reactor runs."""
+        """Start the gateway. A signal that comes before the reactor runs waits until it does."""
+        self._duties.install()
         super().startService()
         globalLogPublisher.addObserver(self.error_log)
+        self._tell()
         self._say_hello()
         self._reactor.callWhenRunning(self._duties.install)
         self.gateway.startService()
@@ -181,6 +226,9 @@ class NodeService(Service):
     def stopService(self) -> Deferred[None]:
         """Stop the gateway gracefully: within ``nginx_main_worker_shutdown_timeout``, or at once when forced."""
         super().stopService()
+        self._manager.tell_stopping()
+        if self._drain is not None:
+            self._drain.stop()
         workers = self.gateway.workers is not None
         # Those of workers the gateway shuts itself, by their numbers: these must not be anybody else's by then.
         self._held = [each for each in self._opened if workers and each.name == "proxy_listen"]
@@ -193,8 +241,8 @@ class NodeService(Service):
         first = DeferredList([stopped, self._forced], fireOnOneCallback=True)
         return first.addCallback(self._stopped)
 
-    def _complain(self, failure: Failure) -> None:
-        _log.failure("stopping failed", failure)
+    def _complain(self, failure: Failure, what: str = "stopping") -> None:
+        _log.failure("{what} failed", failure, what=what)
 
     def _stopped(self, result: tuple[object, int]) -> None:
         """The gateway has stopped (0), or has not even when forced to (1)."""
@@ -211,6 +259,10 @@ class NodeService(Service):
             os._exit(1)  # a thread that hangs would keep the process alive
 
     def _stop(self) -> None:
+        if self._ending:
+            self._force()
+            return
+        self._ending = True
         self._reactor.stop()  # runs stopService and waits for it
 
     def _force(self) -> None:
@@ -229,7 +281,11 @@ class NodeService(Service):
             self._reactor.callWhenRunning(self._stop_failed, sentence)
 
     def tell_starter(self, word: str) -> None:
-        """Tell ``kongtwist start``, if that is who waits, how the start went."""
+        """Tell ``kongtwist start``, or the service manager, if one of them waits, how the start went."""
+        if word == "ready":
+            self._manager.tell_ready()
+        else:
+            self._manager.tell_failed(word)
         starter, self._starter = self._starter, -1
         if starter >= 0:
             os.write(starter, word.encode())
@@ -259,21 +315,76 @@ class NodeService(Service):
             _log.warn("{sentence}", sentence=sentence)
 
     def reload(self) -> None:
-        """Read the configuration again, put into effect what can be, and say what needs a restart."""
+        """Read the configuration again, put into effect what can be, and say what needs a restart. One after the other."""
+        self._outcome = self._outcome._replace(asked=self._outcome.asked + 1)
+        self._tell()
+        if not self._reloads:
+            self._reloads = True
+            self._reloading = Deferred.fromCoroutine(self._reload_all()).addErrback(self._complain, "reloading")
+
+    async def _reload_all(self) -> None:
+        try:
+            while (number := self._outcome.asked) > self._outcome.number:
+                outcome = await self._reload()  # what is asked for from now on is another one
+                self._outcome = outcome._replace(asked=self._outcome.asked, number=number, source=self._conf.source)
+                self._tell()
+        finally:
+            self._reloads = False
+
+    async def _reload(self) -> Outcome:
         try:
             new = load(self._conf.source, overrides=self._overrides)
             changed, later = differences(self._conf, new)
             conf = reloaded(self._conf, new)
-            self.gateway.reload(conf)
+            await self.gateway.reload(conf)
         except ConfError as error:
             _log.error("reload refused, everything stays as it was: {error}", error=error)
-            return
+            return Outcome(error=str(error))
         self._conf = conf
         self.error_log.level = conf.log_level
         notice(_log, "reloaded; changed: {names}", names=", ".join(changed) or "nothing")
         if later:
             _log.warn("these take effect at the next start: {names}", names=", ".join(later))
         self._reopen_logs()
+        return Outcome(later=tuple(later))
+
+    def _tell(self) -> None:
+        """Tell ``kongtwist reload`` how it went."""
+        try:
+            write_outcome(self._prefix.path, self._outcome)
+        except OSError as error:
+            _log.error("cannot write into prefix {path}: {why}", path=self._prefix.path, why=error.strerror)
+
+    def drain(self) -> None:
+        """Go out of rotation, if ``kongtwist drain`` has left an order to."""
+        try:
+            order = take_drain_order(self._prefix.path)
+        except OSError as error:
+            _log.error("cannot read in prefix {path}: {why}", path=self._prefix.path, why=error.strerror)
+            return
+        if order is None or not self.running:
+            return
+        if not order.stop:
+            self.gateway.node.drain()
+            return
+        if self._drain is None:
+            self._drain = Drain(self._reactor, self.gateway, self._stop_listening, self._drained)
+        self._drain.begin(order)
+
+    def _stop_listening(self) -> None:
+        """Let go of the proxy's listening sockets, unless workers have copies (these the gateway shuts)."""
+        if self.gateway.workers is None:
+            for each in self._opened:
+                if each.name == "proxy_listen":
+                    each.close()
+            self._opened = [each for each in self._opened if each.name != "proxy_listen"]
+
+    def _drained(self, drained: Drained) -> None:
+        try:
+            write_drained(self._prefix.path, drained)
+        except OSError as error:
+            _log.error("cannot write into prefix {path}: {why}", path=self._prefix.path, why=error.strerror)
+        self._stop()
 
     def _reopen_logs(self) -> None:
         try:

@@ -25,7 +25,9 @@ from zope.interface import implementer
 
 from .conf_kinds import ConfError
 
-__all__ = ["KeyPair", "ServerContexts", "TLSRules", "contexts_for", "default_pairs", "read_pairs", "reconfigure"]
+__all__ = [
+    "KeyPair", "ServerContexts", "TLSRules", "check_tls", "contexts_for", "default_pairs", "read_pairs", "reconfigure",
+]  # fmt: skip
 
 ALPN = (b"http/1.1",)
 """Protocols offered (RFC 7301)."""
@@ -130,8 +132,12 @@ def _material(name: str, text: str) -> bytes:
         raise ConfError(f"{name} cannot read {_shown(text)}: {error.strerror}") from error
 
 
-def default_pairs(prefix: str) -> list[KeyPair]:
+def default_pairs(prefix: str, make: bool = True) -> list[KeyPair]:
     """The self-signed certificates under ``<prefix>/ssl``, made at the first call: one with ECDSA, one with RSA.
+
+    Args:
+        prefix: the node's working directory.
+        make: make those that are not there; else they are left out.
 
     Raises:
         ConfError: they cannot be written or read.
@@ -139,10 +145,13 @@ def default_pairs(prefix: str) -> list[KeyPair]:
     folder = os.path.join(prefix, "ssl")
     pairs = []
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        if make:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
         for name in ("ecdsa", "rsa"):
             base = os.path.join(folder, f"default-{name}")
             if not (os.path.exists(f"{base}.crt") and os.path.exists(f"{base}.key")):
+                if not make:
+                    continue
                 _write_self_signed(base, ec.generate_private_key(ec.SECP256R1()) if name == "ecdsa" else _rsa_key())
             pairs += read_pairs("ssl_cert", [f"{base}.crt"], [f"{base}.key"])
     except OSError as error:
@@ -219,10 +228,16 @@ def reconfigure(contexts: ServerContexts, conf: Any, listener: str) -> None:
     contexts.replace(*_configured(conf, listener))
 
 
-def _configured(conf: Any, listener: str) -> tuple[TLSRules, list[KeyPair]]:
+def check_tls(conf: Any, listener: str) -> None:
+    """Raise ConfError if `contexts_for` would; no certificates are made."""
+    rules, pairs = _configured(conf, listener, make=False)
+    ServerContexts(rules, pairs)
+
+
+def _configured(conf: Any, listener: str, make: bool = True) -> tuple[TLSRules, list[KeyPair]]:
     name = {"proxy_listen": "ssl_cert", "admin_listen": "admin_ssl_cert", "status_listen": "status_ssl_cert"}[listener]
     certificates, keys = getattr(conf, name), getattr(conf, f"{name}_key")
-    pairs = read_pairs(name, certificates, keys) if certificates else default_pairs(conf.prefix)
+    pairs = read_pairs(name, certificates, keys) if certificates else default_pairs(conf.prefix, make)
     rules = TLSRules.from_conf(conf)
     if listener == "admin_listen" and conf.admin_ssl_client_ca:
         rules = replace(rules, client_ca=authorities("admin_ssl_client_ca", conf.admin_ssl_client_ca))

@@ -21,12 +21,13 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger, globalLogBeginner
 from twisted.python.failure import Failure
 
-from .assembly import Assembly
+from .assembly import Assembly, give_back
 from .conf import Conf
 from .conf_kinds import ConfError
 from .core.storage import Change
 from .dataplane import DataPlane
 from .node import COUNTERS_FD, FIRST_SOCKET_FD, LINK_FD
+from .observability.console import console_for
 from .observability.counters import SharedCounters
 from .observability.logs import ErrorLog
 from .plugin_loader import PluginLoadError, load_plugins
@@ -52,7 +53,7 @@ class Worker:
         reactor: Any,
         exit: Callable[[int], None],
         make_plane: Callable[[Any, Conf, Message], tuple[DataPlane, dict[str, Any]]] | None = None,
-        start_logging: Callable[[Conf], ErrorLog] | None = None,
+        start_logging: Callable[[Conf, bool], ErrorLog] | None = None,
     ) -> None:
         self._reactor = reactor
         self._leave = exit
@@ -69,6 +70,7 @@ class Worker:
         self._loaded = False
         self._ending = False
         self._finishing: Deferred[None] | None = None
+        self._draining: Deferred[None] | None = None
         self._error_log: ErrorLog | None = None
         self.link = Link(self.received, self.end)
         self._duties: dict[str, Callable[[Message], None]] = {
@@ -81,6 +83,8 @@ class Worker:
             "level": self._on_level,
             "reload": self._on_reload,
             "reopen": self._on_reopen,
+            "leave": self._on_leave,
+            "finish": self._on_finish,
             "stop": lambda _: self.end(),
         }
 
@@ -123,7 +127,7 @@ class Worker:
     def _on_begin(self, message: Message) -> None:
         self._conf = Conf(message["given"], message["source"])
         self._listeners = message["listeners"]
-        self._error_log = self._start_logging(self._conf)
+        self._error_log = self._start_logging(self._conf, message["console"])
         self._plane, self._plugins = self._make_plane(self._reactor, self._conf, message)
         self._assembly = Assembly(self._reactor, self._plugins, self._plane.publish, self._out_of_step)
 
@@ -147,6 +151,7 @@ class Worker:
         self.link.send({"type": "served", "version": version})
         if not self._loaded:
             self._loaded = True
+            give_back()
             self.link.send({"type": "loaded"})
 
     def _on_listen(self, message: Message) -> None:
@@ -179,9 +184,19 @@ class Worker:
             self._plane.reload(conf)
         except ConfError as error:
             _log.error("reload refused, this worker goes on as it was: {error}", error=error)
+            self.link.send({"type": "reloaded", "error": str(error)})
             return
         self._error_log.level = conf.log_level
         self._conf = conf
+        self.link.send({"type": "reloaded", "error": None})
+
+    def _on_leave(self, message: Message) -> None:
+        assert self._plane is not None
+        self._plane.leave()
+
+    def _on_finish(self, message: Message) -> None:
+        assert self._plane is not None
+        self._draining = Deferred.fromCoroutine(self._plane.finish()).addCallback(lambda _: self.end())
 
     def _on_reopen(self, message: Message) -> None:
         assert self._plane is not None and self._error_log is not None
@@ -189,10 +204,11 @@ class Worker:
         self._error_log.reopen()
 
 
-def begin_logging(conf: Conf) -> ErrorLog:
-    """Send this process's log events to the node's error log."""
+def begin_logging(conf: Conf, console: bool) -> ErrorLog:
+    """Send this process's log events to the node's error log, and to its console if it has one."""
     log = ErrorLog(conf.proxy_error_log, conf.log_level, prefix=conf.prefix)
-    globalLogBeginner.beginLoggingTo([log], redirectStandardIO=False)
+    shown = console_for(log, os.environ) if console else None
+    globalLogBeginner.beginLoggingTo([log] if shown is None else [log, shown], redirectStandardIO=False)
     return log
 
 

@@ -8,6 +8,7 @@ lets requests finish. Bodies stay in memory: they carry private keys, which do n
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -20,6 +21,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
+from twisted.protocols.tls import BufferingTLSTransport
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request, datetimeToString
 from twisted.web.resource import Resource
@@ -46,6 +48,7 @@ PATIENCE = 10
 """How many times the time between two pieces a whole body, or the taking of an answer, may last."""
 
 _CLOSE = {"Connection": "close"}
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +202,13 @@ def _last_answer(status: int, kind: bytes, body: bytes) -> bytes:
     )
 
 
+def _ascii_target(line: bytes) -> bytes:
+    """A request line whose target has bytes beyond ASCII percent-encoded: nginx takes both for the same."""
+    method, space, rest = line.partition(b" ")
+    target, gap, version = rest.rpartition(b" ")
+    return method + space + _BEYOND_ASCII.sub(lambda found: b"%%%02X" % found[0][0], target) + gap + version
+
+
 def _origin_form(target: bytes) -> bytes:
     """A request target without scheme and authority (RFC 9112 3.2.2)."""
     if target.startswith(b"/"):
@@ -293,7 +303,7 @@ class AdminChannel(HTTPChannel):
         """What was waited for has not come."""
         if self._over or self._phase in (Phase.ANSWER, Phase.FETCH):
             self.abort()
-        elif self.idle:
+        elif self.idle and not self.requests:
             self.leave()
         else:
             self._end(_closing_answer(408, "the request did not come in time"))
@@ -318,7 +328,7 @@ class AdminChannel(HTTPChannel):
         if self._receivedHeaderSize + len(line) > self.totalHeadersSize:
             self._end(_closing_answer(431, "the request's head is too large"))
             return
-        super().lineReceived(line)
+        super().lineReceived(line if self.requests or line.isascii() else _ascii_target(line))
 
     def lineLengthExceeded(self, line: bytes) -> None:
         if self.requests:
@@ -460,6 +470,7 @@ class AdminSite(Site):
 
     displayTracebacks = False
     noisy = False
+    tls_protocol: Any = BufferingTLSTransport  #: what a listener with TLS puts between its sockets and our channels
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource as rlimits
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -30,6 +31,10 @@ from .web import Branch, Call, JSONResource, Reply
 __all__ = ["NodeFacts", "Ready", "Status", "fixed_paths"]
 
 
+async def _none_of(_hosts: AbstractSet[str]) -> AbstractSet[str]:
+    return frozenset()
+
+
 @dataclass
 class NodeFacts:
     """What the Admin API tells of the node it runs in.
@@ -50,6 +55,7 @@ class NodeFacts:
         change_log_level: changes it (level, seconds); None where the log is not the gateway's.
         balancer: the balancer of an upstream's id, or None.
         mark: whether a target may be chosen (upstream's id, target, yes or no); gives whether there is such a target.
+        unresolved: which of these hosts have no address now.
         timers: timers scheduled in the reactor.
     """
 
@@ -66,6 +72,7 @@ class NodeFacts:
     drain: Callable[[], None] = field(default=lambda: None)
     balancer: Callable[[str], Balancer | None] = field(default=lambda upstream: None)
     mark: Callable[[str, str, bool], Awaitable[bool]] | None = None
+    unresolved: Callable[[AbstractSet[str]], Awaitable[AbstractSet[str]]] = field(default=lambda hosts: _none_of(hosts))
     change_log_level: Callable[[str, float], None] | None = None
     log_level: Callable[[], str] = field(default=lambda: "notice")
     timers: Callable[[], int] = field(default=lambda: 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,9 +12,10 @@ from ..entities.json_schema import Schema
 from . import openapi_operations
 from .openapi_operations import operations
 from .openapi_parts import ANSWERS, Components, key_parameter
-from .web import Call, JSONResource, Reply
+from .openapi_path import OpenAPI
+from .web import JSONResource
 
-__all__ = ["OpenAPI", "document"]
+__all__ = ["document"]
 
 _PARAMETER = re.compile(r"\{([^}]*)\}")
 _TEXT = """\
@@ -88,25 +88,6 @@ def _parameter(name: str, registry: Mapping[str, Entity]) -> Schema:
         return key_parameter(name, registry[name])
     schema: Schema = {"type": "string", "minLength": 1}
     return {"name": name, "in": "path", "required": True, "description": _OTHERS[name], "schema": schema}
-
-
-class OpenAPI(JSONResource):
-    """``/openapi.json``."""
-
-    _made: bytes | None = None
-
-    @property
-    def methods(self) -> Mapping[str, Any]:
-        return {"GET": self._get}
-
-    async def _get(self, call: Call) -> Reply:
-        if self._made is None:
-            self._made = await call.turns.aside(self._make)
-        return Reply(200, self._made)
-
-    def _make(self) -> bytes:
-        found = document(self.site.paths(), self.site.registry)
-        return json.dumps(found, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 @operations.register

@@ -15,6 +15,7 @@ from urllib.parse import unquote_plus
 
 from ..entities import Entity
 from ..entities.forms import MAX_ARGUMENTS, TooManyArguments, decode_form
+from ..entities.json_text import check_nesting, parse_json
 from ..entities.multipart import parts
 from ..entities.schema import Row
 from ..entities.size import HEAVY_BYTES, HEAVY_VALUES, MAX_BYTES, MAX_VALUES, size_error
@@ -129,7 +130,7 @@ def _value(raw: bytes) -> Any:
         ValueError, RecursionError: it is no such text.
     """
     text = raw.decode("utf-8")
-    found = json.loads(text, parse_float=_finite, parse_constant=_finite)
+    found = parse_json(text, parse_float=_finite, parse_constant=_finite)
     if "\\ud" in text or "\\uD" in text:
         json.dumps(found, ensure_ascii=False).encode("utf-8")  # half a surrogate pair cannot be encoded
     return found
@@ -157,7 +158,9 @@ def _pairs(raw: bytes) -> list[tuple[str, str | None]]:
 def _typed(pairs: list[tuple[str, str | None]], entity: Entity | None, stored: Row | None) -> dict[str, Any]:
     if entity is None:
         return {name: True if value is None else value for name, value in pairs}
-    return decode_form(pairs, entity, stored=stored)
+    found = decode_form(pairs, entity, stored=stored)
+    check_nesting(found)
+    return found
 
 
 def _multipart(content_type: str, raw: bytes, entity: Entity | None, stored: Row | None) -> dict[str, Any]:

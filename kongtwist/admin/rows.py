@@ -9,13 +9,13 @@ from urllib.parse import quote
 
 from ..entities import Entity, EntityError
 from ..entities.schema import Row
+from ..entities.typedefs import tag as tag_error
 from .payload import BadBody, read_body
 from .web import Branch, Call, JSONResource, Reply, not_found, page_of
 
 __all__ = ["CollectionResource", "RowResource", "children_of"]
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z", re.IGNORECASE)
-_TAG = re.compile(r"[^,/]+\Z")
 
 READ_ONLY = 12
 """Number of the refusal to write without a database; it names the field that addressed the row."""
@@ -370,7 +370,7 @@ def wanted_tags(call: Call) -> tuple[str, list[str]] | None:
         raise EntityError.invalid_options({"tags": "cannot be null"})
     how, sign = ("or", "/") if "/" in text else ("and", ",")
     tags = text.split(sign)
-    if not all(_TAG.match(tag) for tag in tags):
+    if any(tag_error(tag) for tag in tags):
         raise EntityError.invalid_options({"tags": "invalid filter syntax"})
     if len(tags) > 5:
         raise EntityError.invalid_options({"tags": "cannot query more than 5 tags"})

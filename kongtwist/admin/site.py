@@ -14,7 +14,7 @@ from .config import Declarations
 from .gate import Gate
 from .masking import PathMask
 from .node import NodeFacts, Plugins, Root, fixed_paths
-from .openapi import OpenAPI
+from .openapi_path import OpenAPI
 from .rows import CollectionResource
 from .special import Special
 from .status import monitored

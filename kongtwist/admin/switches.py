@@ -71,7 +71,7 @@ def _seconds(given: Any) -> int | None:
         return None
     try:
         seconds = float(given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return math.ceil(seconds) if 0 <= seconds <= 10**9 else None
 

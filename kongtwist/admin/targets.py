@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +19,7 @@ from .web import Branch, Call, JSONResource, Reply, encoded, not_found, page_of
 
 __all__ = ["AllTargets", "Targets", "UpstreamHealth", "is_checked", "numbered"]
 
-OFF, HEALTHY, UNHEALTHY = "HEALTHCHECKS_OFF", "HEALTHY", "UNHEALTHY"
+OFF, HEALTHY, UNHEALTHY, DNS_ERROR = "HEALTHCHECKS_OFF", "HEALTHY", "UNHEALTHY", "DNS_ERROR"
 
 
 def row_number(offset: str | None) -> int:
@@ -195,38 +195,54 @@ class UpstreamHealth(Get):
         if call.query.get("balancer_health") == "1":
             if not is_checked(row):
                 return Reply(200, body)
-            told: bytes = await call.turns.aside(_of_all, row, list(peers.values()))
+            lost = await self._unresolved(peer.name for peer in peers.values())
+            told: bytes = await call.turns.aside(_of_all, row, list(peers.values()), lost)
             return Reply(200, b'%b,"data":%b}' % (encoded(body)[:-1], told))
         targets = self.site.storage.children("targets", "upstream", row["id"])
         targets.sort(key=lambda target: (target["created_at"], target["id"]), reverse=True)
         checked, entity = is_checked(row), self.site.registry["targets"]
+        begin = row_number(call.query.get("offset"))
+        page = targets[begin : begin + page_size(call)]
+        lost = await self._unresolved(target["target"] for target in page if target["weight"])
 
         def shown(target: Row) -> Row:
             found: Row = self.site.special.shown(entity, target)
-            return found | _of_one(target, peers.get(target["target"]), checked)
+            return found | _of_one(target, peers.get(target["target"]), checked, target["target"] in lost)
 
         path = f"/upstreams/{quote(self.key, safe='')}/health"
         return await numbered(targets, call, path, shown, {"node_id": self.site.facts.node_id})
 
+    async def _unresolved(self, targets: Iterable[str]) -> frozenset[str]:
+        """Those of the targets whose names have no address."""
+        hosts = {target: split_target(target)[0] for target in targets}
+        lost = await self.site.facts.unresolved(frozenset(hosts.values()))
+        return frozenset(target for target, host in hosts.items() if host in lost)
 
-def _of_one(target: Row, peer: Peer | None, checked: bool) -> Row:
-    """What is known of a target. One that an operator marked is shown as marked, checked or not."""
+
+def _of_one(target: Row, peer: Peer | None, checked: bool, lost: bool) -> Row:
+    """What is known of a target. One that an operator marked is shown as marked, checked or not; one whose name has no
+    address has nothing that could be healthy."""
+    host, port = split_target(target["target"])
+    if lost:
+        return {"health": DNS_ERROR, "data": _lost(host, port, target["weight"])}
     available = peer is None or peer.available
     health = OFF if not target["weight"] or (not checked and available) else HEALTHY if available else UNHEALTHY
-    host, port = split_target(target["target"])
     address = {"ip": host, "port": port, "weight": target["weight"], "health": health}
     return {"health": health, "data": _shares(host, port, target["weight"], available) | {"addresses": [address]}}
 
 
-def _of_all(upstream: Row, peers: list[Peer]) -> bytes:
+def _of_all(upstream: Row, peers: list[Peer], lost: frozenset[str]) -> bytes:
     """What is known of all targets together, as JSON."""
-    total = sum(peer.weight for peer in peers)
-    usable = sum(peer.weight for peer in peers if peer.available)
+    there = [peer for peer in peers if peer.name not in lost]
+    total = sum(peer.weight for peer in there)
+    usable = sum(peer.weight for peer in there if peer.available)
     healthy = bool(usable) and usable * 100 / total > upstream["healthchecks"]["threshold"]
     word = HEALTHY if healthy else UNHEALTHY
     hosts = b",".join(
         encoded(
-            _shares(peer.host, peer.port, peer.weight, peer.available)
+            _lost(peer.host, peer.port, peer.weight)
+            if peer.name in lost
+            else _shares(peer.host, peer.port, peer.weight, peer.available)
             | {"addresses": [{"ip": peer.host, "port": peer.port, "weight": peer.weight, "healthy": peer.available}]}
         )
         for peer in peers
@@ -234,6 +250,12 @@ def _of_all(upstream: Row, peers: list[Peer]) -> bytes:
     details = {"healthy": healthy, "weight": {"total": total, "available": usable, "unavailable": total - usable}}
     told = {"id": upstream["id"], "health": word, "balancer_health": word}
     return b'%b,"details":%b,"hosts":[%b]}}' % (encoded(told)[:-1], encoded(details)[:-1], hosts)
+
+
+def _lost(host: str, port: int, weight: int) -> Row:
+    """A target whose name has no address: it takes no part, whatever its weight."""
+    shares = {"total": 0, "available": 0, "unavailable": 0}
+    return {"host": host, "port": port, "dns": "name error", "nodeWeight": weight, "weight": shares, "addresses": []}
 
 
 def _shares(host: str, port: int, weight: int, available: bool) -> Row:

@@ -19,6 +19,7 @@ from zope.interface import implementer
 from .. import KONG_VERSION
 from ..core.turns import AtOnce, Breather, SharedTurns
 from ..entities import EntityError
+from ..entities.size import is_heavy
 from .masking import frames_of
 
 __all__ = [
@@ -72,6 +73,21 @@ def fields_of(request: Request, name: str) -> list[str]:
 def encoded(value: Any) -> bytes:
     """A value as JSON."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+
+
+async def _told(error: EntityError, turns: SharedTurns) -> Any:
+    """The body of a refusal; one with thousands of fields as bytes, made beside the reactor."""
+    body = error.body()
+    return await turns.aside(_in_members, body) if is_heavy(body) else body
+
+
+def _in_members(body: Mapping[str, Any]) -> bytes:
+    """As `encoded`, member by member: threads take turns between calls of the encoder, not inside one."""
+    members = []
+    for name, value in body.items():
+        text = _in_members(value) if isinstance(value, dict) and is_heavy(value) else encoded(value)
+        members.append(b"%b:%b" % (encoded(name), text))
+    return b"{%b}" % b",".join(members)
 
 
 async def page_of(
@@ -146,7 +162,7 @@ class Call:
 def _arguments(uri: bytes) -> dict[str, list[str]]:
     from ..core.query import parse_query
 
-    return parse_query(uri.partition(b"?")[2])
+    return parse_query(uri.partition(b"?")[2], "surrogateescape")  # so that what is no UTF-8 is seen, and refused
 
 
 class JSONResource(Resource):
@@ -194,7 +210,7 @@ class JSONResource(Resource):
         try:
             reply = await self._answer(call)
         except EntityError as error:
-            reply = Reply(error.status, error.body())
+            reply = Reply(error.status, await _told(error, call.turns))
         except CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - answered 500 and logged

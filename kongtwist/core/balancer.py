@@ -60,7 +60,7 @@ class Peer:
         host_header: the host a request to it names: the upstream's ``host_header``, else the target's host.
         weight: share of the traffic, 0 to 65535; 0 gets none.
         available: whether it may be chosen; health checks and operators set it.
-        active: requests running on it now.
+        active: requests and streams running on it now (`Exchange.hold`).
         latency: moving average of the seconds it took to begin an answer; None before the first.
     """
 
@@ -226,14 +226,6 @@ class Balancer:
         for peer in found:
             peer.available = available
         return bool(found)
-
-    def acquire(self, peer: Peer) -> None:
-        """A request begins on the peer."""
-        peer.active += 1
-
-    def release(self, peer: Peer) -> None:
-        """A request on the peer is over, whatever became of it."""
-        peer.active -= 1
 
     def _by_turn(self, exchange: Exchange | None, tried: AbstractSet[Peer]) -> Peer | None:
         wheel = self._wheel

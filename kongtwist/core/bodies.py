@@ -9,7 +9,8 @@ import json
 import re
 from typing import Any
 
-from .query import join_query, parse_query
+from ..entities.json_text import parse_json
+from .query import parse_query, without_argument
 
 __all__ = ["RequestBody", "decode_body"]
 
@@ -41,11 +42,11 @@ class _Json(RequestBody):
 
 class _Form(RequestBody):
     def __init__(self, raw: bytes) -> None:
-        self._values = parse_query(raw)
-        super().__init__(_flat(self._values))
+        self._raw = raw
+        super().__init__(_flat(parse_query(raw)))
 
     def without(self, name: str) -> bytes:
-        return join_query({key: values for key, values in self._values.items() if key != name})
+        return without_argument(self._raw, name)
 
 
 class _Multipart(RequestBody):
@@ -90,8 +91,8 @@ def decode_body(content_type: bytes | None, raw: bytes) -> RequestBody | None:
         return _Form(raw)
     if kind == b"application/json":
         try:
-            value = json.loads(raw)
-        except (ValueError, RecursionError):
+            value = parse_json(raw)
+        except ValueError:
             return None
         return _Json(value) if isinstance(value, dict) else None
     if kind == b"multipart/form-data":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .hosts import HostRule, RequestHost, Wildcard
 from .layers import Layers
-from .pattern import HeaderPattern, PathPattern, PatternError
+from .pattern import HeaderPattern, PathPattern, PatternClock, PatternError
 from .prefixes import PrefixIndex
 
 if TYPE_CHECKING:
@@ -54,10 +54,16 @@ class HeaderRule:
         else:
             self._values = frozenset(value.lower().encode() for value in values)
 
-    def accepts(self, values: list[bytes]) -> bool:
-        """Whether one of the request's values of this header is accepted. A comma list is one value."""
-        if self._pattern is not None:
-            return any(self._pattern.found_in(value.lower()) for value in values)
+    def accepts(self, request: Request) -> bool:
+        """Whether one of the values that the request has of this header is accepted. A comma list is one value.
+
+        Raises:
+            TimeoutError: it took too long to tell.
+        """
+        values, pattern = request.values(self.name), self._pattern
+        if pattern is not None and values:
+            clock = request.clock
+            return any(pattern.found_in(value.lower(), clock) for value in values)
         return any(value.lower() in self._values for value in values)
 
 
@@ -117,7 +123,7 @@ class Candidate:
             return False
         for rule in self.headers:
             try:
-                if not rule.accepts(request.values(rule.name)):
+                if not rule.accepts(request):
                     return False
             except TimeoutError:
                 request.given_up.append(f"the pattern of header {rule.name.decode()} of route {self.row['id']}")
@@ -152,7 +158,7 @@ def candidates_of(row: Row, found: list[Candidate], faults: list[str]) -> Iterat
 
 
 def _broken(row: Row, error: Exception) -> str:
-    return f"route {row['id']} has a regular expression that cannot be compiled: {error}"
+    return f"route {row['id']} has a regular expression that cannot be used: {error}"
 
 
 class Request:
@@ -162,7 +168,19 @@ class Request:
         given_up: patterns whose match took too long and counts as none.
     """
 
-    __slots__ = ("_found", "_headers", "_prefixes", "_values", "given_up", "host", "method", "path", "scheme", "sni")
+    __slots__ = (
+        "_clock",
+        "_found",
+        "_headers",
+        "_prefixes",
+        "_values",
+        "given_up",
+        "host",
+        "method",
+        "path",
+        "scheme",
+        "sni",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -183,7 +201,16 @@ class Request:
         self._values: dict[bytes, list[bytes]] = {}
         self._prefixes = prefixes
         self._found: dict[bytes, Any] = {}
+        self._clock: PatternClock | None = None
         self.given_up: list[str] = []
+
+    @property
+    def clock(self) -> PatternClock:
+        """For its patterns; made when the first is looked at."""
+        clock = self._clock
+        if clock is None:
+            clock = self._clock = PatternClock()
+        return clock
 
     def values(self, name: bytes) -> list[bytes]:
         """The values of a header."""
@@ -207,7 +234,7 @@ class Request:
             pass
         found = None
         try:
-            found = pattern.match(self.path)
+            found = pattern.match(self.path, self._clock or self.clock)
         except TimeoutError:
             self.given_up.append(f"the path pattern ~{pattern.value.decode()}")
         self._found[pattern.value] = found

@@ -55,7 +55,7 @@ def is_cancelled(error: BaseException) -> bool:
 def _failed(exchange: Exchange, name: str, phase: str, error: Exception) -> Answer:
     """Report what a plugin raised and give the answer for it."""
     text = "".join(traceback.format_exception(error))
-    exchange.gateway.report(f"plugin {name} failed in phase {phase}: {error!r}\n{text}")
+    exchange.report(f"plugin {name} failed in phase {phase}: {error!r}", detail=text)
     return Answer(500, None, None, _UNEXPECTED, "error")
 
 
@@ -68,7 +68,7 @@ class Refused(Plugin):
     def access(self, exchange: Exchange, conf: Any) -> Answer:
         if not conf["reported"]:
             conf["reported"] = True
-            exchange.gateway.report(conf["why"])
+            exchange.report(conf["why"])
         return Answer(500, None, None, _UNEXPECTED, "error")
 
 

@@ -11,9 +11,28 @@ if TYPE_CHECKING:
     from .compiled import CompiledRoute
     from .exchange import Exchange
 
-__all__ = ["check_protocol", "forwarded_scheme"]
+__all__ = ["UNBUILT_PROTOCOLS", "check_protocol", "forwarded_scheme", "is_forwarded", "not_forwarded"]
 
 _GRPC = frozenset(("grpc", "grpcs"))
+UNBUILT_PROTOCOLS = frozenset(("grpc", "grpcs", "tcp", "tls", "tls_passthrough", "udp"))
+"""Protocols that a service may have and that nothing is proxied by yet."""
+
+
+def is_forwarded(route: CompiledRoute) -> bool:
+    """Whether requests that plugins let pass go to a service."""
+    return route.service is not None and route.service["protocol"] not in UNBUILT_PROTOCOLS
+
+
+def not_forwarded(route: CompiledRoute, exchange: Exchange) -> Answer:
+    """The answer to a request that plugins let pass and that goes nowhere; a gRPC client gets it in its own form."""
+    if route.service is None:
+        return Answer(503, None, None, "no Service found with those values", "error")
+    message = f"services of protocol {route.service['protocol']} are not supported by this gateway yet"
+    if (exchange.block.first(b"content-type") or b"").startswith(b"application/grpc"):
+        # gRPC status 12: UNIMPLEMENTED; with HTTP 200, so that gRPC clients look at it.
+        fields = [(b"Content-Type", b"application/grpc"), (b"grpc-status", b"12"), (b"grpc-message", message.encode())]
+        return Answer(200, b"", fields, None, "error")
+    return Answer(503, None, None, message, "error")
 
 
 def forwarded_scheme(exchange: Exchange) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..entities.addresses import parse_address
 from .balancer import Balancer, host_field
 
 if TYPE_CHECKING:
@@ -17,6 +18,16 @@ HTTP_PROTOCOLS = frozenset(("http", "https", "grpc", "grpcs"))
 
 _TRANSPORTS = {"ws": b"http", "wss": b"https"}
 _SECURE = frozenset(("https", "wss", "grpcs", "tls"))
+
+
+def _host(text: str) -> str:
+    """A service's host without brackets. Leading zeros of an IPv4 address go: resolvers take them for octal numbers."""
+    if text[:1].isdigit() and ":" not in text:
+        try:
+            return parse_address(text).host
+        except ValueError:
+            return text
+    return text.strip("[]")
 
 
 class UpstreamTLS(NamedTuple):
@@ -82,7 +93,7 @@ class CompiledRoute:
         self.protocol = _TRANSPORTS.get(protocol, protocol.encode())
         self.websocket_only = protocol in _TRANSPORTS
         self.secure = protocol in _SECURE
-        self.host = service["host"].strip("[]")
+        self.host = _host(service["host"])
         self.port = service["port"]
         self.host_header = host_field(f"[{self.host}]" if ":" in self.host else self.host, self.port, self.secure)
         self.base_path = (service["path"] or "/").encode()

@@ -12,10 +12,13 @@ import json
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .headers import forwarded_lines
-from .query import join_query, parse_query
+from .error_lines import request_line
+from .headers import check_field, check_lines, forwarded_lines
+from .lookups import named, variable
+from .query import join_query, parse_query, without_argument
 
 if TYPE_CHECKING:
+    from .balancer import Peer
     from .facilities import Facilities
     from .head import HeaderBlock
     from .router import Match
@@ -36,6 +39,9 @@ class Answer:
         body: the body; for ``message`` answers ``None``, the body is then made from the Accept header.
         message: text for Kong's error templates (``kong.response.error``), or ``None``.
         source: ``exit`` (a plugin) or ``error`` (the gateway itself), as Kong's ``kong.response.get_source``.
+
+    Raises:
+        ValueError: CR, LF or NUL in a header.
     """
 
     __slots__ = ("body", "headers", "message", "source", "status")
@@ -51,6 +57,8 @@ class Answer:
         self.status = status
         self.body = body
         self.headers = headers or []
+        for name, value in self.headers:
+            check_field(name, value)
         self.message = message
         self.source = source
 
@@ -116,6 +124,7 @@ class Exchange:
         "target",
         "trusted",
         "upstream_body",
+        "upstream_peer",
         "upstream_query",
         "upstream_status",
         "wall_started",
@@ -150,7 +159,10 @@ class Exchange:
         dict[bytes, bytes | None] | None
     )  #: header changes towards the upstream; None value = remove. Changed by the methods below only: it may be shared
     upstream_query: bytes | None  #: changed query string (without "?"), or None
-    upstream_body: bytes | None  #: body a plugin puts in place of the client's (Content-Length follows it), or None
+    upstream_body: (
+        bytes | None
+    )  #: whole body that goes up in place of the client's (Content-Length follows it), or None
+    upstream_peer: Peer | None  #: the target this request counts on. Changed by `hold` and `let_go` only
     response_changes: list[tuple[str, Any, bytes]] | None  #: see `core.headers.apply_changes`
     response_fields: HeaderBlock | None  #: the upstream's header block, once it came
     status: int  #: status sent to the client; 0 before
@@ -158,6 +170,8 @@ class Exchange:
     answer_source: str  #: "service", "exit" or "error"
     body_sink: BodySink | None
     answer_sink: AnswerSink | None
+    begun: bool  #: something of the answer has been sent
+    open: bool  #: the client still waits for (the rest of) the answer
     _ctx: dict[str, Any] | None
     _query_args: dict[str, list[str]] | None
     bytes_in: int
@@ -167,7 +181,7 @@ class Exchange:
     def __init__(self) -> None:
         self.consumer = self.credential = self.authenticated_groups = None
         self.request_changes = self.upstream_query = self.response_changes = self.response_fields = None
-        self.plugin_confs = self.latencies = self.upstream_body = None
+        self.plugin_confs = self.latencies = self.upstream_body = self.upstream_peer = None
         self._query_args = self._ctx = self.body_sink = self.answer_sink = None
         self.status = self.upstream_status = self.bytes_in = self.bytes_out = 0
         self.answer_source = "service"
@@ -177,12 +191,13 @@ class Exchange:
     # -- what a plugin may read ------------------------------------------------------------------------------------
 
     def get_header(self, name: bytes) -> bytes | None:
-        """The first value of request header ``name`` (lower case), or None."""
-        return self.block.first(name)
+        """The first value of request header ``name`` (lower case; ``-`` and ``_`` are the same), or None."""
+        values = variable(self.block, name)
+        return values[0] if values else None
 
     def get_headers(self, name: bytes) -> list[bytes]:
-        """All values of request header ``name`` (lower case), in order."""
-        return self.block.all(name)
+        """All values of request header ``name`` (lower case; ``_`` finds ``-`` too), in order."""
+        return named(self.block, name)
 
     @property
     def raw_path(self) -> bytes:
@@ -217,7 +232,11 @@ class Exchange:
     # -- what a plugin may change ----------------------------------------------------------------------------------
 
     def set_upstream_header(self, name: bytes, value: bytes) -> None:
-        """Send header ``name`` with ``value`` to the upstream, in place of the client's (``kong.service.request``)."""
+        """Send header ``name`` with ``value`` to the upstream, in place of the client's (``kong.service.request``).
+
+        This method and those for the response raise ValueError for what no header can hold (CR, LF, NUL).
+        """
+        check_field(name, value)
         self._own_changes()[name] = value
 
     def clear_upstream_header(self, name: bytes) -> None:
@@ -236,6 +255,11 @@ class Exchange:
         self.upstream_query = join_query(args)
         self._query_args = None
 
+    def clear_query_arg(self, name: str) -> None:
+        """Take the arguments ``name`` out of the query string sent to the upstream (``kong.service.request``)."""
+        self.upstream_query = without_argument(self.raw_query, name)
+        self._query_args = None
+
     def set_upstream_body(self, body: bytes) -> None:
         """Send ``body`` to the upstream in place of the client's (``kong.service.request.set_raw_body``).
 
@@ -245,6 +269,7 @@ class Exchange:
 
     def set_response_header(self, name: bytes, value: bytes) -> None:
         """Send header ``name`` (spelled as given) with ``value`` to the client, in place of any other of that name."""
+        check_field(name, value)
         if self.response_changes is None:
             self.response_changes = []
         self.response_changes.append(("set", name, value))
@@ -256,12 +281,14 @@ class Exchange:
             names: the fields' names in lower case; none of those the gateway writes itself.
             lines: ``Name: value`` with CRLF, each.
         """
+        check_lines(names, lines)
         if self.response_changes is None:
             self.response_changes = []
         self.response_changes.append(("lines", names, lines))
 
     def add_response_header(self, name: bytes, value: bytes) -> None:
         """Send one more header ``name`` to the client."""
+        check_field(name, value)
         if self.response_changes is None:
             self.response_changes = []
         self.response_changes.append(("add", name, value))
@@ -277,6 +304,17 @@ class Exchange:
         self.consumer = consumer
         self.credential = credential
 
+    def report(self, what: str, remedy: str = "", detail: str = "") -> None:
+        """Write a line about this request into the error log.
+
+        Args:
+            what: what happened; client, request, route, service and request id are added.
+            remedy: what the operator can do about it.
+            detail: further lines: a traceback.
+        """
+        line = request_line(self, what, remedy)
+        self.gateway.report(f"{line}\n{detail}" if detail else line)
+
     @staticmethod
     def exit(status: int, body: Any = None, headers: list[tuple[bytes, bytes]] | None = None) -> Answer:
         """An answer with this body (``kong.response.exit``): bytes as they are, anything else but None as JSON."""
@@ -290,6 +328,21 @@ class Exchange:
     def error(status: int, message: str, headers: list[tuple[bytes, bytes]] | None = None) -> Answer:
         """An answer in the form the client accepts, with the request id (``kong.response.error``)."""
         return Answer(status, None, headers, message)
+
+    # -- the target it counts on -------------------------------------------------------------------------------------
+
+    def hold(self, peer: Peer) -> None:
+        """Count this request on ``peer`` from now on (`Peer.active`), and no longer on the one before."""
+        self.let_go()
+        peer.active += 1
+        self.upstream_peer = peer
+
+    def let_go(self) -> None:
+        """Count on no target any more. Whatever becomes of a request or a stream, the end of it calls this (`Relay.finished`);
+        who knows earlier that the target is done with it calls it too."""
+        peer, self.upstream_peer = self.upstream_peer, None
+        if peer is not None:
+            peer.active -= 1
 
     # -- the door's I/O verbs --------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from .counters import Counters
+from .error_lines import without_query
 
 __all__ = ["Facilities", "random_id"]
 
@@ -26,18 +27,21 @@ class Facilities:
     Args:
         counters: the node's counters and rate-limit windows.
         now: epoch seconds.
-        report: takes the text of a failure (with traceback) and logs it at error level; must not raise.
+        report: takes the text of a failure (with traceback) and logs it at error level; must not raise. For what
+            concerns a request `Exchange.report` says which.
         conf: the configuration, read-only; None where there is none (tests).
         node_id: the node's UUID.
         hostname: the machine's name.
         worker_pid: process id of this worker.
         body_limit: bytes of a request body that may be held in memory for plugins (``client_body_buffer_size``).
+        shown: a request target as it may stand in a log, credentials masked; without the whole query by default.
         new_id: a new UUID as text.
         workspace_id: id of the workspace that all rows are in; None where there is none (tests).
     """
 
     __slots__ = (
-        "body_limit", "conf", "counters", "hostname", "new_id", "node_id", "now", "report", "worker_pid", "workspace_id",
+        "body_limit", "conf", "counters", "hostname", "new_id", "node_id", "now", "report", "shown", "worker_pid",
+        "workspace_id",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +55,7 @@ class Facilities:
         hostname: str = "",
         worker_pid: int = 0,
         body_limit: int = 8192,
+        shown: Callable[[bytes], bytes] = without_query,
         new_id: Callable[[], str] = random_id,
         workspace_id: str | None = None,
     ) -> None:
@@ -62,5 +67,6 @@ class Facilities:
         self.hostname = hostname
         self.worker_pid = worker_pid
         self.body_limit = body_limit
+        self.shown = shown
         self.new_id = new_id
         self.workspace_id = workspace_id

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Generic, TypeVar
 from urllib.parse import quote
 
+from .lookups import variable
 from .uri import normalise
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ class HashInput:
         if kind == "ip":
             return exchange.client_ip.encode()
         if kind == "header":
-            values = exchange.get_headers(argument.lower().encode())
+            values = variable(exchange.block, argument.lower().encode())
             return b",".join(sorted(values)) if values else None
         if kind == "cookie":
             return self._of_cookie(exchange)

@@ -14,7 +14,7 @@ upstreams repeat themselves; where two heads differ, most of their lines do not,
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, KeysView, Sequence
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
@@ -63,7 +63,11 @@ _PLAIN_LINE = re.compile(rb"([A-Z_-]+) (/[^\x00-\x20\x7f%]*) HTTP/1\.([01])").fu
 _LINE = re.compile(rb"([A-Z_-]+) ([^\x00-\x20\x7f]+) HTTP/(\d)\.(\d)").fullmatch
 _LINE_START = re.compile(rb"[A-Z_-]*(?:[A-Z_-] (?:[^\x00-\x20\x7f]*(?: [^\x00-\x20\x7f]*\r?)?)?)?").fullmatch
 _ABSOLUTE = re.compile(rb"[hH][tT][tT][pP][sS]?://([^/?#]*)([^\x00-\x20\x7f]*)").fullmatch
-_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+;=\x80-\xff-]+)(?::\d*)?").fullmatch
+# What nginx takes (ngx_http_validate_host): no empty label but a last one, no dot alone, a port up to 65535.
+_HOST = re.compile(
+    rb"(?!.*\.\.|\.(?::|\Z))(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+;=\x80-\xff-]+)"
+    rb"(?::0*(?:\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])?)?"
+).fullmatch
 _STATUS_LINE = re.compile(rb"HTTP/1\.(\d) ([1-9]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?").fullmatch
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})|%00").search
 
@@ -80,7 +84,7 @@ def parse_request_line(line: bytes) -> tuple[bytes, bytes, int]:
         method, target (path and query, raw), minor version (1 for everything above 1.1).
 
     Raises:
-        HeadError: 400, 405 (TRACE) or 505.
+        HeadError: 400, 405 (TRACE and CONNECT: a gateway is no tunnel) or 505.
     """
     plain = _PLAIN_LINE(line)
     if plain is not None and b"/." not in line and plain[1] not in (b"TRACE", b"CONNECT"):
@@ -96,8 +100,8 @@ def parse_request_line(line: bytes) -> tuple[bytes, bytes, int]:
     if target[0] != 0x2F:
         target = _origin_form(target)
     check_path(target)
-    if method == b"TRACE":
-        raise HeadError(405, "Method not allowed", "TRACE")
+    if method in (b"TRACE", b"CONNECT"):
+        raise HeadError(405, "Method not allowed", method.decode())
     return method, target, 0 if minor == b"0" else 1
 
 
@@ -149,6 +153,7 @@ def parse_status_line(line: bytes) -> StatusLine:
 # -- header blocks ---------------------------------------------------------------------------------------------------
 
 _BLOCK = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)*").fullmatch
+_ODD_BLOCK = re.compile(rb"(?:[!-9;-~]+:[^\x00\r\n]*\r\n)*").fullmatch
 _DIGITS = re.compile(rb"\d{1,18}").fullmatch
 
 
@@ -168,7 +173,7 @@ class HeaderBlock:
         has_body: a request with this block has a body (RFC 9112 6.3).
         close, keep_alive: Connection has these options.
         connection: other fields that Connection names, in lower case.
-        upgrade_websocket: asks to become a WebSocket.
+        upgrade_websocket: asks to become a WebSocket; whether Connection says ``upgrade`` too makes no difference (Kong 3.9).
         expect_continue: waits for ``100 Continue``.
         te_trailers: TE has ``trailers``.
         relayed: says that the message came through another proxy (Via, X-Forwarded-For).
@@ -196,11 +201,11 @@ class HeaderBlock:
         self.end: bytes | None = None
         self.passed_on: tuple[object, bytes] | None = None
         if b"connection" in fields:
-            self.close, self.keep_alive, upgrade, self.connection = _options(b",".join(fields[b"connection"]))
-            self.upgrade_websocket = upgrade and b"websocket" in self.tokens(b"upgrade")
+            self.close, self.keep_alive, self.connection = _options(b",".join(fields[b"connection"]))
         else:
-            self.close = self.keep_alive = self.upgrade_websocket = False
+            self.close = self.keep_alive = False
             self.connection = _NOTHING
+        self.upgrade_websocket = b"upgrade" in fields and b"websocket" in self.tokens(b"upgrade")
 
     @classmethod
     def from_pairs(cls, pairs: Iterable[Pair]) -> HeaderBlock:
@@ -228,6 +233,11 @@ class HeaderBlock:
     def all(self, name: bytes) -> list[bytes]:
         """All values of the field ``name`` (lower case), in order; do not change the list."""
         return self._fields.get(name, _NO_VALUES)
+
+    @property
+    def names(self) -> KeysView[bytes]:
+        """The fields' names, lower case, each once."""
+        return self._fields.keys()
 
     def __contains__(self, name: bytes) -> bool:
         """Whether there is a field ``name`` (lower case)."""
@@ -298,10 +308,10 @@ def _members(value: bytes) -> list[bytes]:
 
 
 @lru_cache(maxsize=256)
-def _options(value: bytes) -> tuple[bool, bool, bool, frozenset[bytes]]:
-    """What Connection says: close, keep-alive, upgrade, and which fields are for this connection only."""
+def _options(value: bytes) -> tuple[bool, bool, frozenset[bytes]]:
+    """What Connection says: close, keep-alive, and which fields are for this connection only."""
     options = frozenset(_members(value))
-    return b"close" in options, b"keep-alive" in options, b"upgrade" in options, options - _CONNECTION_OPTIONS
+    return b"close" in options, b"keep-alive" in options, options - _CONNECTION_OPTIONS
 
 
 @lru_cache(maxsize=1024)
@@ -319,9 +329,13 @@ REQUEST_DROPPED = frozenset((
 
 RESPONSE_DROPPED = frozenset((
     b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"content-length", b"upgrade",
-    b"trailer", b"via",
+    b"trailer", b"via", b"x-pad", b"x-accel-expires", b"x-accel-redirect", b"x-accel-limit-rate",
+    b"x-accel-buffering", b"x-accel-charset",
 ))  # fmt: skip
-"""Response fields that are not passed on as they are: hop-by-hop, framing (the door's), or written anew."""
+"""Response fields that are not passed on as they are: hop-by-hop, framing (the door's), written anew, or meant for the
+proxy (nginx ``proxy_hide_header``; Kong passes Date and Server)."""
+
+_FRAMING = frozenset((b"transfer-encoding", b"content-length"))
 
 
 def _split(line: bytes) -> Pair:
@@ -334,6 +348,9 @@ def _line(line: bytes, dropped: frozenset[bytes]) -> Line:
     key = name.lower()
     value = rest.strip(b" \t")
     if key in dropped:
+        if dropped is REQUEST_DROPPED and key in _FRAMING:
+            # A tab, which nginx takes for a part of the value, makes it a bad one.
+            value = rest.strip(b" ")
         return key, [value], b""
     usual = len(rest) == len(value) + 1 and rest[0] == 0x20
     return key, [value], line if usual else b"%b: %b" % (name, value)
@@ -514,13 +531,17 @@ def check_request(minor: int, block: HeaderBlock) -> None:
 def parse_response_block(raw: bytes, lines: FieldLines | None = None) -> HeaderBlock:
     """Parse the header block of an upstream's response; the arguments are those of `parse_request_block`.
 
+    Names and values may be odd, as nginx lets them be (core/odd_heads.py); such lines are not remembered.
+
     Raises:
         HeadError: 502.
     """
     try:
         block = HeaderBlock(raw, (lines or FieldLines.of_responses()).read(raw))
     except (_Malformed, httptools.HttpParserError) as error:
-        raise _from_upstream(str(error)) from error
+        if _ODD_BLOCK(raw) is None:
+            raise _from_upstream(str(error)) from error
+        block = HeaderBlock(raw, [_line(line, RESPONSE_DROPPED) for line in raw.split(b"\r\n")[:-1]])
     _framing_rules(block, _from_upstream, 502)
     return block
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from .head import HeaderBlock
 
 __all__ = [
-    "REASONS", "PreparedChanges", "ResponseHeaders", "apply_changes", "forwarded_lines", "nginx_page", "path_lines", "reason_of", "spread",
-    "upstream_head", "with_charset",
+    "REASONS", "PreparedChanges", "ResponseHeaders", "apply_changes", "check_field", "check_lines", "encoded", "forwarded_lines",
+    "nginx_page", "path_lines", "reason_of", "spread", "upstream_head", "with_charset",
 ]  # fmt: skip
 
 Pair = tuple[bytes, bytes]
@@ -225,13 +225,15 @@ class PreparedChanges(dict[bytes, "bytes | None"]):
         lines: what is added.
 
     Raises:
-        ValueError: fields are among them that cannot be prepared.
+        ValueError: fields are among them that cannot be prepared, or sent.
     """
 
     __slots__ = ("lines", "names")
 
     def __init__(self, changes: Mapping[bytes, bytes | None]) -> None:
         super().__init__(changes)
+        for name, value in changes.items():
+            check_field(name, value or b"")
         additions = _additions((*changes, *changes.values()))
         if additions is None:
             raise ValueError("these fields depend on the request")
@@ -271,6 +273,36 @@ def spelled(name: bytes) -> bytes:
 def clean(value: bytes) -> bytes:
     """A field value without the bytes that would end it (RFC 9110 5.5)."""
     return value.translate(None, b"\r\n\0")
+
+
+_BREAKING = re.compile(rb"[\r\n\x00]").search
+_CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+def check_field(name: bytes, value: bytes) -> None:
+    """Refuse a field that would be more than one, or none.
+
+    Raises:
+        ValueError: there are bytes in it that end a line. The value, which may be a secret, is not told.
+    """
+    if _BREAKING(name + value) is not None:
+        raise ValueError(f"header {name!r} cannot be sent: CR, LF or NUL in its name or value")
+
+
+def check_lines(names: frozenset[bytes], lines: bytes) -> None:
+    """`check_field` for complete lines, one for each name.
+
+    Raises:
+        ValueError: they are more, or less, than that.
+    """
+    count = len(names)
+    if lines.count(b"\n") != count or lines.count(b"\r") != count:
+        raise ValueError(f"headers {sorted(names)} cannot be sent: CR or LF in a name or value")
+
+
+def encoded(value: bytes) -> bytes:
+    """A value with control characters as ``%HH``, as Kong (lua-nginx-module) sends what it does not choose itself."""
+    return _CONTROLS.sub(lambda found: b"%%%02X" % found[0][0], value)
 
 
 def spread(changes: Iterable[tuple[str, Any, bytes]]) -> list[tuple[str, bytes, bytes]]:
@@ -331,8 +363,6 @@ def _plan(whats: tuple[str, ...], names: tuple[bytes, ...]) -> tuple[frozenset[b
         return None
     return keys, [name + b": " for name in names]
 
-
-_BREAKING = re.compile(rb"[\r\n\x00]").search
 
 _WRITTEN_BACK = frozenset((
     b"server", b"via", b"x-kong-upstream-latency", b"x-kong-proxy-latency", b"x-kong-upstream-status",

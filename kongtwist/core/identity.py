@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .exchange import Answer, Exchange, Row
+from .headers import encoded
 
 __all__ = ["anonymous_consumer", "expired", "identity_headers", "use_anonymous"]
 
@@ -24,7 +25,8 @@ def identity_headers(consumer: Row, credential_name: str | None) -> dict[bytes, 
 
 
 def _text(value: str | None) -> bytes | None:
-    return None if value is None else value.encode()
+    """As it is sent: a name may hold anything, a header no control characters."""
+    return None if value is None else encoded(value.encode("utf-8", "surrogatepass"))
 
 
 def anonymous_consumer(exchange: Exchange, name: str) -> Row | None:

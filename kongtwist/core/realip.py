@@ -81,6 +81,6 @@ def _address(text: bytes) -> str | None:
     elif value.count(":") == 1:
         value = value.partition(":")[0]
     try:
-        return str(ip_address(value))
+        return None if "%" in value else str(ip_address(value))  # a zone (RFC 4007 11) could be any text
     except ValueError:
         return None

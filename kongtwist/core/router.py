@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
 from copy import copy
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from . import lookups
 from .candidates import (
     HEADERS,
     HOSTS,
@@ -28,9 +29,10 @@ from .candidates import (
     Request,
     candidates_of,
 )
+from .headers import encoded
 from .hosts import Wildcard
 from .layers import Layers
-from .pattern import Captures
+from .pattern import TIME_LIMIT, Captures
 from .prefixes import PrefixIndex
 from .uri import escape, normalise, path_of, upstream_path
 
@@ -57,7 +59,9 @@ class Match(NamedTuple):
     matched: bytes | None  #: the route's path that matched, a regex without its ``~``; None for a route without paths
     captures: Captures | None  #: groups of a regex path
     upstream_path: bytes  #: escaped, without query
-    prefix: bytes | None  #: what ``strip_path`` took off the path; None when the path is kept or no path matched
+    prefix: bytes | None
+    """What ``strip_path`` took off the path, as a header may carry it: control characters, which a client can write as
+    ``%0D%0A``, are ``%HH`` again. None when the path is kept or no path matched."""
 
 
 def _no_headers(name: bytes) -> list[bytes]:
@@ -100,7 +104,7 @@ class Router:
         self._remembers = not bits & (HEADERS | SNIS) and not wildcard_ports
         self._path_only = self._remembers and not self._uses_host and not self._uses_method
         self._cache: dict[Any, Match] = {}
-        self._reported: set[str] = set()
+        self._reported: dict[str, int] = {}  # patterns that took too long, and on how many requests
 
     @classmethod
     def build(cls, routes: Iterable[CompiledRoute] = (), mapping: MappingType = dict) -> Router:
@@ -205,17 +209,16 @@ class Router:
             match = self._cache.get(path)
             if match is not None:
                 return match
-            match = self._search(b"", b"", path, _no_headers, b"", None, exchange)
-            return self._remember(path, len(path), match)
+            return self._search(b"", b"", path, _no_headers, b"", None, exchange, path, len(path))
         host = (exchange.block.first(b"host") or b"") if self._uses_host else b""
         if self._remembers:
             key = (exchange.method, host, path)
             match = self._cache.get(key)
             if match is not None:
                 return match
-            match = self._search(exchange.method, host, path, _no_headers, exchange.scheme, None, exchange)
-            return self._remember(key, len(path) + len(host), match)
-        headers = exchange.block.all
+            size = len(path) + len(host)
+            return self._search(exchange.method, host, path, _no_headers, exchange.scheme, None, exchange, key, size)
+        headers = partial(lookups.named, exchange.block)
         return self._search(exchange.method, host, path, headers, exchange.scheme, exchange.sni, exchange)
 
     def match(
@@ -233,16 +236,11 @@ class Router:
             texts = [value] if isinstance(value, str) else value
             values[name.lower().encode()] = [text.encode() for text in texts]
         raw = path.encode() if isinstance(path, str) else path
-        return self._search(
-            method.encode(), host.encode(), raw, lambda name: values.get(name, []), scheme.encode(), sni
-        )
 
-    def _remember(self, key: Any, size: int, match: Match | None) -> Match | None:
-        if match is not None and size <= _CACHED_BYTES:
-            if len(self._cache) >= CACHE_SIZE:
-                self._cache.clear()
-            self._cache[key] = match
-        return match
+        def named(name: bytes) -> list[bytes]:
+            return values.get(name) or values.get(name.replace(b"_", b"-"), [])
+
+        return self._search(method.encode(), host.encode(), raw, named, scheme.encode(), sni)
 
     def _search(
         self,
@@ -253,17 +251,35 @@ class Router:
         scheme: bytes,
         sni: str | None,
         exchange: Exchange | None = None,
+        key: Any = None,
+        size: int = _CACHED_BYTES + 1,
     ) -> Match | None:
+        """Decide, and remember the match of ``size`` bytes under ``key``."""
         if path[:1] != b"/":
             path = path_of(path)
         request = Request(method, host, normalise(path), headers, scheme, sni, self._prefixes)
         match = self._decide(request)
-        if request.given_up and exchange is not None:
-            for what in request.given_up:
-                if what not in self._reported:
-                    self._reported.add(what)
-                    exchange.gateway.report(f"{what} took too long on a request and was taken not to match")
+        if request.given_up:
+            if exchange is not None:
+                self._report(request.given_up, exchange)
+        elif match is not None and size <= _CACHED_BYTES:
+            if len(self._cache) >= CACHE_SIZE:
+                self._cache.clear()
+            self._cache[key] = match
         return match
+
+    def _report(self, given_up: list[str], exchange: Exchange) -> None:
+        """Say which pattern used up the time, with those behind it as a number: a request is one line at most. For the first
+        time, the tenth, the hundredth, ..."""
+        what, behind = given_up[0], len(given_up) - 1
+        count = self._reported[what] = self._reported.get(what, 0) + 1
+        if count == 10 ** (len(str(count)) - 1):
+            others = f", as were {behind} behind it, for which no time was left" if behind else ""
+            exchange.report(
+                f"{what} used up the {TIME_LIMIT * 1000:.0f} ms that patterns may take of a request and was taken not "
+                f"to match{others} (so far {count} requests)",
+                "write it so that a text can be matched in one way only",
+            )
 
     def _decide(self, request: Request) -> Match | None:
         categories = self._categories
@@ -297,7 +313,7 @@ class Router:
         elif candidate.path is not None:
             rest = path[len(candidate.path) :]
         strip = route.strip_path
-        prefix = path[: len(path) - len(rest)] if strip and rest is not None else None
+        prefix = encoded(path[: len(path) - len(rest)]) if strip and rest is not None else None
         upstream = escape(upstream_path(route.base_path, path, rest, strip=strip, v1=route.v1))
         return Match(route, candidate.path, captures, upstream, prefix)
 

@@ -17,6 +17,7 @@ from .balancer import Balancer
 from .chain import Chain, ChainBuilder
 from .compiled import CompiledRoute, UpstreamTLS
 from .compiling import Resolved, Routes, certificate_of, is_served
+from .notes import Notes
 from .router import Router
 from .secrets import Secrets, Unusable
 from .tables import Moves, Tables, differences
@@ -64,11 +65,12 @@ class Snapshot:
         router: finds the route of a request.
         balancers: by upstream id.
         global_chain: plugins of a request without a route.
+        notes: what operators should know of it.
     """
 
     __slots__ = (
-        "_certificates", "_chains", "_known", "_plugins", "_secrets", "_tables", "balancers", "global_chain", "router",
-        "version",
+        "_certificates", "_chains", "_known", "_plugins", "_secrets", "_tables", "balancers", "global_chain", "notes",
+        "router", "version",
     )  # fmt: skip
 
     def __init__(self, plugins: Mapping[str, Plugin], version: int = 0) -> None:
@@ -81,6 +83,7 @@ class Snapshot:
         self.version = version
         self.balancers: dict[str, Balancer] = {}
         self.router = Router.build()
+        self.notes = Notes()
         self._tables = Tables({})
         stored = [entity for plugin in plugins.values() for entity in plugin.entities]
         for entity, field in (*_LOOKED_UP, *((each.name, name) for each in stored for name in each.unique)):
@@ -220,6 +223,7 @@ class Snapshot:
                     router, dirty[at : at + SLICE], moves.get("routes", {}), tables, routes
                 )
         self.router, self.balancers = router, balancers
+        self.notes = before.notes.changed(moves)
         self._tables, self._chains, self._secrets, self._certificates = tables, chains, secrets, certificates
 
     def _rerouted(

@@ -86,6 +86,18 @@ def _id(row: Row | None) -> str | None:
     return row["id"] if row is not None else None
 
 
+def _each(records: list[StreamRecord], end: Callable[[StreamRecord], None]) -> None:
+    """End all of ``records``; what ending one of them raises is raised when all have had their turn."""
+    failed: Exception | None = None
+    for record in records:
+        try:
+            end(record)
+        except Exception as error:  # noqa: BLE001 - raised below
+            failed = failed or error
+    if failed is not None:
+        raise failed
+
+
 class StreamRegistry:
     """All open streams of one gateway in one process.
 
@@ -141,14 +153,12 @@ class StreamRegistry:
             how many were told to end.
         """
         chosen = [record for record in self._records if which is None or which(record)]
-        for record in chosen:
-            record.close(code, reason)
+        _each(chosen, lambda record: record.close(code, reason))
         return len(chosen)
 
     def cut_all(self) -> None:
         """End all streams at once."""
-        for record in list(self._records):
-            record.cut()
+        _each(list(self._records), lambda record: record.cut())
 
     def when_empty(self, call: Callable[[], None]) -> None:
         """Call ``call`` once, when the last stream is over; at once when none is open."""

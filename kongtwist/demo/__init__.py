@@ -1,6 +1,6 @@
 """What ``--demo`` adds: two small upstreams, a page that shows them live, and routes to them through the gateway.
 
-The upstreams listen on free loopback ports and are ordinary servers that know nothing of the gateway (they are also
+The upstreams listen on loopback ports (ports.py) and are ordinary servers that know nothing of the gateway (they are also
 `examples/`). The routes are an overlay over the stored configuration: they are never stored, all lie under ``/demo``
 and carry the tag ``kongtwist-demo``.
 """
@@ -22,6 +22,7 @@ from twisted.web.resource import NoResource, Resource
 from twisted.web.server import Site
 
 from .chat import chat_factory
+from .ports import KeptPorts
 from .ticker import ticker_factory
 
 __all__ = ["TAG", "Demo", "DemoPages", "demo_overlay"]
@@ -113,6 +114,7 @@ class Demo(MultiService):
         entities: the configuration's entities by name.
         proxy: host and port at which the gateway is reached, for the lines printed at the start.
         admin: the Admin API's, likewise.
+        kept: file in which ports are kept from one start to the next; None: nowhere.
     """
 
     def __init__(
@@ -121,12 +123,14 @@ class Demo(MultiService):
         entities: Mapping[str, _Entity],
         proxy: str = "localhost:8000",
         admin: str = "localhost:8001",
+        kept: str | None = None,
     ) -> None:
         super().__init__()
         self._reactor: Any = reactor
         self._entities = entities
         self._proxy = proxy
         self._admin = admin
+        self._kept = KeptPorts(kept)
         self._ports: list[IListeningPort] = []
         self.urls: dict[str, str] = {}  #: path to the address of the upstream behind it
 
@@ -136,21 +140,25 @@ class Demo(MultiService):
         Raises:
             CannotListenError: there is no free port.
         """
-        chat, ticker = (self._listen(factory(self._reactor)) for factory in (chat_factory, ticker_factory))
+        chat = self._listen("chat", chat_factory(self._reactor))
+        ticker = self._listen("ticker", ticker_factory(self._reactor))
         pages = DemoPages()
-        page = self._listen(Site(pages, reactor=self._reactor))
+        page = self._listen("page", Site(pages, reactor=self._reactor))
+        self._kept.save()
         self.urls = {"/demo": f"http://{page}", "/demo/chat": f"ws://{chat}", "/demo/ticker": f"http://{ticker}"}
         pages.tell_about({"admin": self._admin, "urls": self.urls})
         super().startService()
 
-    def _listen(self, factory: Any) -> str:
+    def _listen(self, name: str, factory: Any) -> str:
         factory.noisy = False
         if isinstance(factory, Site):
             # The gateway's access log has these requests.
             factory.log = lambda request: None  # type: ignore[method-assign]
-        port = self._reactor.listenTCP(0, factory, interface="127.0.0.1")
+        port = self._kept.listen(name, lambda number: self._reactor.listenTCP(number, factory, interface="127.0.0.1"))
         self._ports.append(port)
-        return f"127.0.0.1:{port.getHost().port}"
+        number = port.getHost().port
+        self._kept.keep(name, number)
+        return f"127.0.0.1:{number}"
 
     def stopService(self) -> Deferred[Any]:
         """Close the ports; the ticker ends its streams with its port."""
@@ -163,10 +171,11 @@ class Demo(MultiService):
         return demo_overlay(self.urls, self._entities, round(self._reactor.seconds()))
 
     def lines(self) -> list[str]:
-        """What to print at the start: where to look."""
+        """What to print at the start: where to look, how to go on, how to stop."""
+        service = f"curl -X PUT http://{self._admin}/services/mine --data url={self.urls['/demo/ticker']}"
+        route = f"curl -X PUT http://{self._admin}/services/mine/routes/mine --data paths=/mine"
         return [
-            f"demo page    http://{self._proxy}/demo/",
-            f"  chat       ws://{self._proxy}/demo/chat  ->  {self.urls['/demo/chat']}",
-            f"  ticker     http://{self._proxy}/demo/ticker  ->  {self.urls['/demo/ticker']}",
-            f"Admin API    http://{self._admin}/",
+            f"open this page:             http://{self._proxy}/demo/",
+            f"add a route and follow it:  {service} && {route} && curl -N http://{self._proxy}/mine",
+            "stop:                       Ctrl-C",
         ]

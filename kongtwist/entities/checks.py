@@ -46,6 +46,10 @@ class EntityCheck:
     described = True
     with_faulty = False
 
+    def applies(self, faulty: Mapping[str, Any]) -> bool:
+        """Whether it runs beside these errors of single fields."""
+        return self.with_faulty or not any(_get(faulty, name) is not None for name in self.sources())
+
     def sources(self) -> Sequence[str]:
         """The fields it looks at, dotted."""
         raise NotImplementedError
@@ -165,12 +169,16 @@ class Conditional(EntityCheck):
     def seen(self) -> Sequence[str]:
         return (self.if_field, self.then_field)
 
+    def applies(self, faulty: Mapping[str, Any]) -> bool:
+        """Errors of single elements are looked at with the elements, by ``if_match``."""
+        return not isinstance(_get(faulty, self.if_field), str)
+
     def run(self, row: Row, errors: dict[str, Any], words: str) -> None:
         value = _get(row, self.if_field)
         if value is None or self.if_match.error(value) is not None:
             return
-        # A field that is wrong in itself fails its conditional rules too.
-        wrong = _get(errors, self.then_field) or self.then_match.error(_get(row, self.then_field))
+        # Its conditional rules stand in place of its own of the same name; one that is wrong by the others fails here too.
+        wrong = self.then_match.error(_get(row, self.then_field)) or _get(errors, self.then_field)
         if wrong is not None:
             _put(errors, self.then_field, wrong)
             complain(errors, self.then_err or f"failed conditional validation given value of field '{self.if_field}'")
@@ -188,7 +196,6 @@ class ConditionalAtLeastOneOf(EntityCheck):
     """
 
     described = False
-    with_faulty = True
 
     def __init__(self, if_field: str, *cases: tuple[Field, Sequence[str], str]) -> None:
         self.if_field, self.cases = if_field, cases
@@ -262,7 +269,7 @@ def run_checks(
     for check in checks:
         if any(_refers(row, fields, name) for name in check.seen()):
             continue
-        if check.with_faulty or not any(_get(faulty, name) is not None for name in check.sources()):
+        if check.applies(faulty):
             check.run(row, errors, words)
 
 

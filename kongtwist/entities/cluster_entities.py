@@ -14,10 +14,6 @@ _CORE = [
 ]  # fmt: skip
 
 
-def _address(value: str) -> str | None:
-    return None if rule._ip(value) else "not an ip address"
-
-
 def _record(text: str) -> Record:
     return Record({}, required=True, text=text)
 
@@ -69,7 +65,7 @@ CLUSTERING_DATA_PLANES = Entity(
         "id": Uuid(required=True),
         "last_seen": Integer(auto=True, timestamp=True, text="Epoch seconds of its last message."),
         "updated_at": Timestamp(),
-        "ip": String(required=True, checks=(_address,), text="Its address."),
+        "ip": String(required=True, checks=(rule.ip,), text="Its address."),
         "config_hash": String(len_eq=32, text="Hash of its configuration; null: unknown."),
         "hostname": String(required=True, checks=(rule.host,), text="Name of its machine."),
         "version": String(text="Its version; null: unknown.", **_VERSION),

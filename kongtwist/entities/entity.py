@@ -7,6 +7,7 @@ from typing import Any
 
 from .checks import EntityCheck, run_checks
 from .errors import EntityError, ErrorTree
+from .lua_print import lua_text
 from .schema import Field, Foreign, Record, Row, field_errors, fill
 
 __all__ = ["Config", "Entity", "Shorthand", "Subschema"]
@@ -177,7 +178,7 @@ class Entity:
         ttl = given.pop("ttl")
         if ttl is None:
             return given, 0
-        if isinstance(ttl, bool) or not isinstance(ttl, int | float) or ttl != int(ttl) or not 0 <= ttl <= 100_000_000:
+        if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 0 <= ttl <= 100_000_000 or ttl != int(ttl):
             raise EntityError.invalid_options({"ttl": "must be an integer between 0 and 100000000"})
         return given, int(ttl)
 
@@ -196,11 +197,9 @@ class Entity:
         errors: dict[str, ErrorTree] = {}
         data = _expanded(self.shorthands, data, errors)
         config = self._config_of((stored or {}) | data)
-        if config is not None and config.shorthands and isinstance(data.get("config"), dict):
-            inner: dict[str, ErrorTree] = {}
-            data = data | {"config": _expanded(config.shorthands, data["config"], inner)}
-            if inner:
-                errors["config"] = inner
+        if not errors and config is not None and config.shorthands and isinstance(data.get("config"), dict):
+            # Kong names the members of a configuration that are shorthands as if they stood at the top.
+            data = data | {"config": _expanded(config.shorthands, data["config"], errors)}
         if errors:
             raise EntityError.schema_violation(errors)
         return data
@@ -250,12 +249,15 @@ class Entity:
         fields: Mapping[str, Field] = self.fields
         if self.subschema is not None and self.subschema_key is not None:
             key = self.subschema_key
-            own = self.fields[key].error(row.get(key))
-            if own is not None and (row.get(key) is None or "expected a" in str(own)):
+            given = row.get(key)
+            own = self.fields[key].error(given)
+            if given is None:  # Kong looks no further then
+                raise EntityError.schema_violation({key: own})
+            if str(own).startswith("expected a") and not isinstance(given, str):
                 errors = field_errors(self.fields, row)
             else:
                 try:
-                    chosen = self.subschema(row.get(key))
+                    chosen = self.subschema(given)
                 except ValueError as unknown:
                     raise EntityError.schema_violation({key: str(unknown)}) from None
                 fields = self.fields | chosen.fields
@@ -308,32 +310,34 @@ def _expanded(shorthands: Mapping[str, Shorthand], data: Row, errors: dict[str, 
         if value is None and shorthand.shown is not None:
             continue
         error = shorthand.field.error(value) if value is not None else None
+        if error is None and shorthand.shown is not None:
+            error = _contradiction(found, name, value, shorthand)
         if error is not None:
             errors[name] = error
             continue
         for target, each in shorthand.sets(value).items():
             if shorthand.shown is None:
                 found[target] = each
-            else:
-                _set_alias(found, name, value, target, each, errors)
+            elif isinstance(found.get(target) or {}, dict):  # what is wrong in itself is said to be so later
+                inner = found.get(target) or {}
+                found[target] = inner | {key: new for key, new in each.items() if inner.get(key) is None}
     return found
 
 
-def _set_alias(found: Row, name: str, value: Any, target: str, each: Any, errors: dict[str, ErrorTree]) -> None:
-    """A deprecated alias gives way to the real field, and must not contradict it."""
-    inner = found.get(target)
-    if inner and not isinstance(inner, dict):
-        return  # wrong in itself, and said to be so
-    inner = dict(inner or {})
-    for key, wanted in each.items():
-        given = inner.get(key)
-        if given is not None and given != wanted:
-            errors["@entity"] = [
-                "both deprecated and new field are used but their values mismatch: "
-                f"{name} = {value} vs {target}.{key} = {given}"
-            ]
-        inner[key] = wanted if given is None else given
-    found[target] = inner
+def _contradiction(data: Row, name: str, value: Any, shorthand: Shorthand) -> str | None:
+    """What is wrong with a deprecated alias beside the field it stands for: both must say the same."""
+    for target, each in shorthand.sets(value).items():
+        inner = data.get(target)
+        for key, wanted in each.items():
+            given = inner.get(key) if isinstance(inner, dict) else None
+            if given in (None, False):  # the real field stands, as in Kong
+                continue
+            if given != wanted or isinstance(given, bool) != isinstance(wanted, bool):
+                return (
+                    "both deprecated and new field are used but their values mismatch: "
+                    f"{name} = {lua_text(wanted)} vs {target}.{key} = {lua_text(given)}"
+                )
+    return None
 
 
 def _merge(fields: Mapping[str, Field], stored: Row, patch: Row) -> Row:

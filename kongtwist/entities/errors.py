@@ -111,9 +111,7 @@ class EntityError(Exception):
     @classmethod
     def invalid_unique(cls, field: str, error: ErrorTree) -> EntityError:
         """10: a key in the path that the field would not take."""
-        return cls(
-            10, f"invalid unique {field}", 400, error if isinstance(error, str) else pretty(error), {field: error}
-        )
+        return cls(10, f"invalid unique {field}", 400, error if isinstance(error, str) else pretty(error))
 
     @classmethod
     def invalid_options(cls, options: Mapping[str, str]) -> EntityError:

@@ -10,14 +10,14 @@ from .entity import Config, Entity
 from .schema import Array, Boolean, Field, Foreign, Integer, Map, Number, Record, Row
 from .size import MAX_DEPTH
 
-__all__ = ["MAX_ARGUMENTS", "TooManyArguments", "decode_form"]
+__all__ = ["MAX_ARGUMENTS", "TooManyArguments", "decode_form", "lua_number"]
 
 MAX_ARGUMENTS = 1000
 """Arguments in one form or query string (Kong 3.9, ``max_post_args``), and parts of a multipart body."""
 
 _PIECE = re.compile(r"([^.\[\]]+)|\[([^\[\]]*)\]")
 _NOTHING: Any = object()
-_LUA_NUMBER = re.compile(r"\s*([-+]?)(?:0[xX]([0-9A-Fa-f]+)|((?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?))\s*\Z")
+_LUA_NUMBER = re.compile(r"\s*([-+]?)(?:0[xX]([0-9A-Fa-f]+)|((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?))\s*\Z")
 
 
 class TooManyArguments(ValueError):
@@ -151,7 +151,7 @@ def _typed(value: Any, field: Field | None) -> Any:
     if not isinstance(value, str) or isinstance(field, Foreign):
         return value
     if isinstance(field, Number):
-        return _number(value)
+        return lua_number(value)
     if isinstance(field, Boolean) and value in ("true", "false"):
         return value == "true"
     return value
@@ -168,8 +168,8 @@ def _items(value: Any, field: Array) -> Any:
     return [_typed(each, field.elements) for each in items]
 
 
-def _number(text: str) -> Any:
-    """As Lua's tonumber; what is no number stays text, for the error message."""
+def lua_number(text: str) -> Any:
+    """A number as Lua's ``tonumber`` reads it; what is none stays text, for the error message."""
     found = _LUA_NUMBER.match(text)
     if found is None:
         return text

@@ -36,7 +36,7 @@ class Use(Enum):
 
 UUID_PATTERN = "^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}$"
 _CHAR = "(?:[A-Za-z0-9._~:@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})"
-_LABELS = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?"
+_LABELS = r"[A-Za-z0-9_-]*[A-Za-z0-9_](?:\.[A-Za-z0-9_-]*[A-Za-z0-9_])*\.?"
 _IPV6 = r"\[?[0-9A-Fa-f.:]*:[0-9A-Fa-f.:]*\]?"
 _PEM = "-----BEGIN"
 REFERENCE = r"^\{vault://[\s\S]*\}$"
@@ -50,7 +50,9 @@ _ENDS = {r"\A": "^", r"\Z": "$", ".": r"[\s\S]"} | {
 _PATTERNS: dict[Check, tuple[str, bool]] = {
     rule.path: (f"^(?:{_CHAR}|/)*$", True),
     rule.header_name: ("^[A-Za-z0-9_-]+$", True),
-    rule.cookie_name: (r"^[^\x00-\x20\x7f()<>@,;:\\\"/?={}\[\]]+$", True),
+    rule.token: (r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", True),
+    rule.header_value: (r"^[^\x00-\x08\x0a-\x1f\x7f]*$", True),
+    rule.cookie_name: (r"^[!#-'*+.0-9A-Z^-z|~-]+$", True),
     rule.utf8_name: (r"^[^\x00-,/:-@\[-\^`{-}\x7f]*$", True),
     rule.tag: (r"^[^\x00-\x1f,/\x7f]+$", True),
     rule.sni: (f"^{_LABELS}$", False),

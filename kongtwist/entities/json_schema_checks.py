@@ -93,6 +93,8 @@ def _values(field: Field) -> str:
     inner = schema.get("items", schema)
     if "enum" in inner:
         return " or ".join(str(each) for each in inner["enum"] if each is not None)
+    if "not" in inner:
+        return "any but " + ", ".join(str(each) for each in inner["not"]["enum"])
     if "pattern" in schema:
         return str(schema["pattern"]).strip("^$")
     return "must be empty" if schema.get("maxItems") == 0 else "is required"

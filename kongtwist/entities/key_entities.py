@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from . import typedefs as rule
 from .checks import AtLeastOneOf, Custom, MutuallyExclusive
 from .entity import Entity
 from .errors import ErrorTree
+from .json_text import parse_json
 from .pem import MAX_RSA, fits_together, public_der, read_private, read_public
 from .references import is_reference
 from .schema import Foreign, Record, Row, String, Uuid
@@ -126,8 +126,8 @@ def jwk_error(text: str, kid: str | None) -> str | None:
     from cryptography.exceptions import UnsupportedAlgorithm
 
     try:
-        jwk = json.loads(text) if len(text) <= MAX_JWK else None
-    except (ValueError, RecursionError):
+        jwk = parse_json(text) if len(text) <= MAX_JWK else None
+    except ValueError:
         jwk = None
     if not isinstance(jwk, dict):
         return "could not json decode jwk string"

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 
-__all__ = ["lua_pattern"]
+import regex
+
+__all__ = ["lua_pattern", "occurs"]
+
+_LINEAR: dict[str, Callable[[str], bool]] = {"^[^*]*%*?[^*]*$": lambda value: value.count("*") < 2}
+"""Patterns of Kong's schemas that take the square of a value's length, said in a way that does not."""
+
+_SHORT = 512
+"""Characters of a value on which no pattern of a schema takes long."""
+
+_TIME_LIMIT = 0.01
+"""Seconds of CPU one pattern may take on a longer value."""
 
 _CLASSES = {
     "a": "A-Za-z", "c": r"\x00-\x1f\x7f", "d": "0-9", "l": "a-z", "p": r"!-/:-@\[-`{-~", "s": r" \t-\r",
@@ -30,6 +42,25 @@ def lua_pattern(pattern: str) -> re.Pattern[str]:
             found.append(_REPEATS[pattern[at]])
             at += 1
     return re.compile("".join(found), re.DOTALL)
+
+
+def occurs(pattern: str, value: str, *, unsure: bool) -> bool:
+    """Whether a Lua pattern is found in a value.
+
+    Args:
+        pattern: of a schema.
+        value: a user's; it may be long, and made so that the pattern takes the square of its length.
+        unsure: the result when that takes too long.
+    """
+    if pattern in _LINEAR:
+        return _LINEAR[pattern](value)
+    found = lua_pattern(pattern)
+    if len(value) <= _SHORT:
+        return found.search(value) is not None
+    try:
+        return regex.search(found.pattern, value, regex.DOTALL, timeout=_TIME_LIMIT) is not None
+    except TimeoutError:
+        return unsure
 
 
 def _single(pattern: str, at: int) -> tuple[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import typedefs as rule
@@ -10,7 +10,18 @@ from .core_entities import PROTOCOLS, Field_eq_null
 from .entity import Config, Entity, Subschema
 from .schema import Any_, Boolean, Field, Foreign, Set, String, Timestamp, Uuid
 
-__all__ = ["config_of", "plugins_entity"]
+__all__ = ["KONGS_PLUGINS", "config_of", "not_enabled", "plugins_entity"]
+
+KONGS_PLUGINS = frozenset({
+    "acl", "acme", "ai-prompt-decorator", "ai-prompt-guard", "ai-prompt-template", "ai-proxy", "ai-request-transformer",
+    "ai-response-transformer", "aws-lambda", "azure-functions", "basic-auth", "bot-detection", "correlation-id", "cors",
+    "datadog", "file-log", "grpc-gateway", "grpc-web", "hmac-auth", "http-log", "ip-restriction", "jwt", "key-auth",
+    "ldap-auth", "loggly", "oauth2", "opentelemetry", "post-function", "pre-function", "prometheus", "proxy-cache",
+    "rate-limiting", "redirect", "request-size-limiting", "request-termination", "request-transformer",
+    "response-ratelimiting", "response-transformer", "session", "standard-webhooks", "statsd", "syslog", "tcp-log",
+    "udp-log", "zipkin",
+})  # fmt: skip
+"""The plugins that Kong 3.9 comes with (``kong/constants.lua``), whether they are built here or not."""
 
 
 _PROTOCOLS_TEXT = "Protocols of requests it runs for."
@@ -43,18 +54,25 @@ def _example(plugins: Mapping[str, Any]) -> dict[str, Any]:
     return {} if name is None else {"name": name, "config": dict(plugins[name].example)}
 
 
+def not_enabled(name: Any) -> str:
+    """Kong's words for a plugin that is not among those of the property ``plugins``."""
+    return f"plugin '{name}' not enabled; add it to the 'plugins' configuration property"
+
+
 def plugins_entity(plugins: Mapping[str, Any]) -> Entity:
     """The entity for these plugins.
 
     Args:
-        plugins: by name; objects with the attributes of `kongtwist.core.plugin.Plugin`.
+        plugins: by name; objects with the attributes of `kongtwist.core.plugin.Plugin`. If it has a method ``absence``,
+            that says of a name that is not in it why (`kongtwist.plugin_loader.LoadedPlugins`).
     """
     schemas = {name: _subschema(plugin) for name, plugin in plugins.items()}
+    absence: Callable[[Any], str] = getattr(plugins, "absence", not_enabled)
 
     def subschema(name: Any) -> Subschema:
         found = schemas.get(name) if isinstance(name, str) else None
         if found is None:
-            raise ValueError(f"plugin '{name}' not enabled; add it to the 'plugins' configuration property")
+            raise ValueError(absence(name))
         return found
 
     return Entity(

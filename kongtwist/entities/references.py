@@ -6,11 +6,12 @@ looked up where the field is used (`kongtwist.core.vault`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+from .json_text import parse_json
 
 __all__ = ["Reference", "SecretMissing", "environment_secret", "is_reference", "parse_reference"]
 
@@ -45,7 +46,7 @@ def parse_reference(text: str) -> Reference:
     name, _, member = parts.path.removeprefix("/").partition("/")
     if not name:
         raise ValueError("names no secret")
-    if parts.fragment and not parts.fragment.isdigit():
+    if parts.fragment and (not parts.fragment.isascii() or not parts.fragment.isdigit() or len(parts.fragment) > 18):
         raise ValueError(f"has a version that is no number: '{parts.fragment}'")
     return Reference(
         unquote(parts.netloc),
@@ -79,8 +80,8 @@ def environment_secret(reference: Reference, config: Mapping[str, Any], environ:
     if reference.member is None:
         return value
     try:
-        found = json.loads(value)
-    except (ValueError, RecursionError):
+        found = parse_json(value)
+    except ValueError:
         found = None
     member = found.get(reference.member) if isinstance(found, dict) else None
     if isinstance(member, bool) or not isinstance(member, str | int | float):

@@ -19,8 +19,9 @@ from copy import deepcopy
 from typing import Any
 
 from .errors import ErrorTree
-from .lua_pattern import lua_pattern
+from .lua_pattern import occurs
 from .references import is_reference
+from .regexes import fault
 
 __all__ = [
     "Any_", "Array", "Boolean", "Check", "Field", "Foreign", "Integer", "Map", "Number", "Record", "Row", "Set", "String",
@@ -172,23 +173,19 @@ def _exclusive(value: Sequence[Any], subsets: Sequence[Sequence[str]], _field: F
 
 
 def _match_any(value: str, rule: Mapping[str, Any], _field: Field) -> str | None:
-    return None if any(lua_pattern(each).search(value) for each in rule["patterns"]) else rule["err"]
+    return None if any(occurs(each, value, unsure=False) for each in rule["patterns"]) else rule["err"]
 
 
 def _match_all(value: str, rules: Sequence[Mapping[str, str]], _field: Field) -> str | None:
-    return next((each["err"] for each in rules if not lua_pattern(each["pattern"]).search(value)), None)
+    return next((each["err"] for each in rules if not occurs(each["pattern"], value, unsure=False)), None)
 
 
 def _match_none(value: str, rules: Sequence[Mapping[str, str]], _field: Field) -> str | None:
-    return next((each["err"] for each in rules if lua_pattern(each["pattern"]).search(value)), None)
+    return next((each["err"] for each in rules if occurs(each["pattern"], value, unsure=True)), None)
 
 
 def _is_regex(value: str, _on: Any, _field: Field) -> str | None:
-    try:
-        re.compile(value)
-    except re.error:
-        return f"not a valid regex: {value}"
-    return None
+    return None if fault(value) is None else f"not a valid regex: {value}"
 
 
 _RULES: dict[str, Callable[[Any, Any, Field], str | None]] = {
@@ -203,9 +200,9 @@ _RULES: dict[str, Callable[[Any, Any, Field], str | None]] = {
     "len_min": _length_rule("at least ", lambda size, bound: size < bound),
     "len_max": _length_rule("at most ", lambda size, bound: size > bound),
     "starts_with": lambda v, a, f: None if v.startswith(a) else f"should start with: {a}",
-    "not_match": lambda v, a, f: f"invalid value: {v}" if lua_pattern(a).search(v) else None,
+    "not_match": lambda v, a, f: f"invalid value: {v}" if occurs(a, v, unsure=True) else None,
     "match_none": _match_none,
-    "match": lambda v, a, f: None if lua_pattern(a).search(v) else f"invalid value: {v}",
+    "match": lambda v, a, f: None if occurs(a, v, unsure=False) else f"invalid value: {v}",
     "match_all": _match_all,
     "match_any": _match_any,
     "contains": lambda v, a, f: None if a in v else f"expected to contain: {a}",

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_address, ip_network
-from typing import Any
 
-import regex
-
+from .addresses import BAD_PORT, Address, parse_address
 from .paths import normalise
 from .pem import public_der, read_chain, read_private
+from .regexes import fault
 from .schema import Array, Check, Field, Foreign, Set, String, Timestamp
 
 __all__ = [
-    "SEGMENTS", "certificate_list", "cookie_name", "header_name", "host", "host_with_optional_port", "ip_or_cidr", "path",
-    "router_path", "sni", "stamps", "tags", "utf8_name", "wildcard_host",
+    "SEGMENTS", "certificate_list", "cookie_name", "header_name", "header_value", "host", "host_with_optional_port", "ip_or_cidr",
+    "path", "router_path", "sni", "stamps", "tags", "token", "utf8_name", "wildcard_host",
 ]  # fmt: skip
 
-_LABELS = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?\Z")
-_DOTTED = re.compile(r"[0-9.]+\Z")
 _HEADER = re.compile(r"[A-Za-z0-9_-]+\Z")
-_COOKIE = re.compile(r"[^\x00-\x20\x7f()<>@,;:\\\"/?={}\[\]]+\Z")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+_NOT_IN_A_HEADER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+_COOKIE = re.compile(r"[!#-'*+.0-9A-Z^-z|~-]+\Z")
 _NAME = re.compile(r"[A-Za-z0-9._~\u0080-\U0010ffff-]*\Z")
 _TAG = re.compile(r"[\x20-\x2b\x2d-\x2e\x30-\x7e\u0080-\ud7ff\ue000-\U0010ffff]+\Z")
 _NO_UTF8 = re.compile(r"[\ud800-\udfff]")
@@ -31,65 +30,46 @@ SEGMENTS = [{"err": "must not have empty segments", "pattern": "//"}]
 """``match_none`` of paths."""
 
 
-def _ip(value: str) -> bool:
+def _address(value: str) -> Address | str:
+    """What a text says, or what is wrong with it."""
     try:
-        ip_address(value.strip("[]") if value.startswith("[") else value)
-    except ValueError:
-        return False
-    return True
-
-
-def split_port(value: str) -> tuple[str, str | None]:
-    """(host, port as text or None) of ``host``, ``host:port``, ``[v6]`` and ``[v6]:port``."""
-    if value.startswith("["):
-        name, bracket, rest = value.partition("]")
-        if bracket and (not rest or rest.startswith(":")):
-            return name + bracket, rest[1:] if rest else None
-        return value, None
-    if value.count(":") == 1:
-        name, _, port = value.partition(":")
-        return name, port
-    return value, None
-
-
-def hostname_error(value: str) -> str | None:
-    """What is wrong with a host name or address without a port."""
-    if value.startswith("[") or value.count(":") > 1:
-        return None if _ip(value) else f"invalid ipv6 address: {value}"
-    if _DOTTED.match(value) and value.count(".") == 3:
-        return None if _ip(value) else f"invalid ipv4 address: {value}"
-    return None if _LABELS.match(value) else f"invalid hostname: {value}"
+        return parse_address(value)
+    except ValueError as error:
+        return str(error)
 
 
 def host(value: str) -> str | None:
     """A name or address without a port."""
-    name, port = split_port(value)
-    if port is not None and port.isdigit() and hostname_error(name) is None:
-        return "must not have a port"
-    return None if hostname_error(value) is None else f"invalid value: {value}"
+    found = _address(value)
+    if isinstance(found, str):
+        return "must not have a port" if found == BAD_PORT else f"invalid value: {value}"
+    return None if found.port is None else "must not have a port"
 
 
 def host_with_optional_port(value: str) -> str | None:
     """A name or address, with a port or not."""
-    name, port = split_port(value)
-    if port is not None:
-        if not port.isdigit():
-            return f"invalid hostname: {value}"
-        if int(port) > 65535:
-            return "invalid port number"
-    return hostname_error(name)
+    found = _address(value)
+    return found if isinstance(found, str) else None
 
 
 def route_host(value: str) -> str | None:
     """A route's host: a star stands for a label."""
-    wrong = host_with_optional_port(value.replace("*", "abc"))
-    return wrong.replace("abc", "*") if wrong and "*" in value else wrong
+    return host_with_optional_port(value.replace("*", "abc"))
+
+
+def ip(value: str) -> str | None:
+    """An IPv4 or IPv6 address."""
+    try:
+        ip_address(value.strip("[]") if value.startswith("[") else value)
+    except ValueError:
+        return f"not an ip address: {value}"
+    return None
 
 
 def ip_or_cidr(value: str) -> str | None:
     """An address or a CIDR block."""
     try:
-        ip_network(value, strict=False)
+        ip_network("" if "%" in value else value, strict=False)
     except ValueError:
         return f"invalid ip or cidr range: '{value}'"
     return None
@@ -110,29 +90,12 @@ def path(value: str) -> str | None:
 def router_path(value: str) -> str | None:
     """A route's path: a normalised prefix, or ``~`` and a regular expression."""
     if value.startswith("~"):
-        try:
-            regex.compile(value[1:], regex.VERSION1)
-        except regex.error as error:
-            return f"invalid regex: '{value[1:]}' (PCRE returned: {_pcre_words(error)})"
-        return None
+        wrong = fault(value[1:])
+        return None if wrong is None else f"invalid regex: '{value[1:]}' (PCRE returned: {wrong})"
     if wrong := _percent(value):
         return wrong
     normal = normalise(value.encode("utf-8", "surrogatepass")).decode("utf-8", "replace")
     return None if normal == value else f"non-normalized path, consider use '{normal}' instead"
-
-
-_PCRE_WORDS = {
-    "unterminated character set": "missing terminating ] for character class",
-    "missing )": "missing closing parenthesis",
-    "nothing to repeat": "quantifier does not follow a repeatable item",
-}
-
-
-def _pcre_words(error: Any) -> str:
-    """A fault in PCRE2's words. Its offset counts from the anchor ``^`` it is compiled with."""
-    message = str(error.msg)
-    offset = len(error.pattern or "") + 1 if "missing" in message or "unterminated" in message else (error.pos or 0) + 1
-    return f"pcre2_compile() failed: {_PCRE_WORDS.get(message, message)} (pattern offset: {offset})"
 
 
 def header_name(value: str) -> str | None:
@@ -140,6 +103,21 @@ def header_name(value: str) -> str | None:
     if _HEADER.match(value):
         return None
     return f"bad header name '{value}', allowed characters are A-Z, a-z, 0-9, '_', and '-'"
+
+
+def token(value: str) -> str | None:
+    """A header's name, any that RFC 9110 5.1 allows."""
+    if _TOKEN.match(value):
+        return None
+    return f"bad header name '{value}', allowed characters are letters, digits and !#$%&'*+-.^_`|~"
+
+
+def header_value(value: str) -> str | None:
+    """Text that is sent in a header: no control characters."""
+    found = _NOT_IN_A_HEADER.search(value)
+    if found is None:
+        return None
+    return f"invalid character U+{ord(found[0]):04X} at position {found.start() + 1}: it cannot be sent in a header"
 
 
 def cookie_name(value: str) -> str | None:
@@ -152,12 +130,19 @@ def cookie_name(value: str) -> str | None:
     )
 
 
+def utf8_error(value: str) -> str | None:
+    """Where a text is no UTF-8: a half of a surrogate pair is what is left of bytes that were none."""
+    wrong = _NO_UTF8.search(value)
+    if wrong is None:
+        return None
+    position = len(value[: wrong.start()].encode("utf-8", "surrogatepass")) + 1
+    return f"invalid utf-8 character sequence detected at position {position}"
+
+
 def utf8_name(value: str) -> str | None:
     """An entity's name: ASCII letters, digits and a few marks, or anything beyond ASCII."""
-    wrong = _NO_UTF8.search(value)
-    if wrong is not None:  # half a surrogate pair: what is left of bytes that were no UTF-8
-        position = len(value[: wrong.start()].encode()) + 1
-        return f"invalid utf-8 character sequence detected at position {position}"
+    if wrong := utf8_error(value):
+        return wrong
     if _NAME.match(value):
         return None
     return f"invalid value '{value}': the only accepted ascii characters are alphanumerics or ., -, _, and ~"
@@ -165,6 +150,8 @@ def utf8_name(value: str) -> str | None:
 
 def tag(value: str) -> str | None:
     """A label: printable ASCII without comma and slash, or UTF-8."""
+    if wrong := utf8_error(value):
+        return wrong
     if _TAG.match(value):
         return None
     return f"invalid tag '{value}': expected printable ascii (except `,` and `/`) or valid utf-8 sequences"
@@ -172,23 +159,24 @@ def tag(value: str) -> str | None:
 
 def sni(value: str) -> str | None:
     """A server name: no address, no port."""
-    name, port = split_port(value)
-    if _ip(name):
+    found = _address(value)
+    if isinstance(found, str):
+        return "must not have a port" if found == BAD_PORT else f"invalid value: {value}"
+    if found.kind != "name":
         return "must not be an IP"
-    if port is not None and _LABELS.match(name):
-        return "must not have a port"
-    return None if _LABELS.match(value) else f"invalid value: {value}"
+    return None if found.port is None else "must not have a port"
 
 
 def wildcard_host(value: str) -> str | None:
     """A server name with at most one star, first or last."""
-    if "*" not in value:
+    star = value.find("*")
+    if star < 0:
         return sni(value)
+    if star not in (0, len(value) - 1):
+        return "wildcard must be leftmost or rightmost character"
     if value.count("*") > 1:
         return "only one wildcard must be specified"
-    if value[0] != "*" and value[-1] != "*":
-        return "wildcard must be leftmost or rightmost character"
-    return None if value == "*" else sni(value.replace("*", "a"))
+    return sni(value.replace("*", "wildcard"))
 
 
 def _first_sentence(error: Exception) -> str:

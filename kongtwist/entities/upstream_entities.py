@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address
 from typing import Any
 
 from . import typedefs as rule
+from .addresses import parse_address
 from .checks import Conditional, Distinct
 from .entity import Entity, Shorthand
 from .schema import Array, Boolean, Field, Foreign, Integer, Map, Number, Record, Row, String, Timestamp, Uuid
@@ -17,12 +17,15 @@ _HASHES = ["none", "consumer", "ip", "header", "cookie", "path", "query_arg", "u
 
 def _upstream_name(value: str) -> str | None:
     """A host name, not an address, without a port."""
-    name, port = rule.split_port(value)
-    if rule._ip(value) or rule._ip(name):
+    try:
+        found = parse_address(value)
+    except ValueError:
+        if rule.utf8_error(value):
+            return "Invalid name; must be a valid hostname"
+        return f"Invalid name ('{value}'); must be a valid hostname"
+    if found.kind != "name":
         return f"Invalid name ('{value}'); no ip addresses allowed"
-    if port is not None and rule.hostname_error(name) is None:
-        return f"Invalid name ('{value}'); no port allowed"
-    return f"Invalid name ('{value}'); must be a valid hostname" if rule.hostname_error(value) else None
+    return None if found.port is None else f"Invalid name ('{value}'); no port allowed"
 
 
 def _count(text: str) -> Integer:
@@ -77,7 +80,8 @@ def _healthchecks() -> Record:
         "concurrency": Integer(default=10, between=[1, 2147483648], text="Targets probed at once."),
         "http_path": String(default="/", starts_with="/", match_none=rule.SEGMENTS, checks=(rule.path,), text="Path a probe asks for."),
         "headers": Map(
-            String(checks=(rule.header_name,)), Array(String()), required=False, text="Headers a probe sends; null: none."
+            String(checks=(rule.header_name,)), Array(String(checks=(rule.header_value,))), required=False,
+            text="Headers a probe sends; null: none.",
         ),
     }, text="Probes sent to targets."))  # fmt: skip
     passive = _defaulted(Record({
@@ -179,22 +183,30 @@ UPSTREAMS = Entity(
 )  # fmt: skip
 
 
+_BAD_TARGET = "not a valid hostname or ip address"
+
+
 def target_with_port(value: str) -> str:
-    """A target as it is stored: with its port, 8000 by default, IPv6 written out in brackets."""
-    bare = value.count(":") > 1 and not value.startswith("[")
-    name, port = (value, None) if bare else rule.split_port(value)
-    if ":" in name:
-        name = f"[{IPv6Address(name.strip('[]')).exploded}]"
-    return f"{name}:{port or 8000}"
+    """A target as it is stored: with its port, 8000 by default, IPv6 written out in brackets.
+
+    Raises:
+        ValueError: not a name or an address; the message is Kong's.
+    """
+    try:
+        return parse_address(value).with_port(8000)
+    except ValueError:
+        raise ValueError(f"Invalid target; {_BAD_TARGET}") from None
 
 
 def _target(value: str) -> str | None:
     """A host name or address, with a port or not."""
-    return (
-        f"Invalid target ('{value}'); not a valid hostname or ip address"
-        if rule.host_with_optional_port(value)
-        else None
-    )
+    try:
+        parse_address(value)
+    except ValueError:
+        return (
+            f"Invalid target; {_BAD_TARGET}" if rule.utf8_error(value) else f"Invalid target ('{value}'); {_BAD_TARGET}"
+        )
+    return None
 
 
 TARGETS = Entity(

@@ -22,7 +22,7 @@ from .masking import SecretMask, escape, escape_text
 if TYPE_CHECKING:
     from ..core.exchange import Exchange
 
-__all__ = ["LEVELS", "AccessLog", "ErrorLog", "LogFile", "notice"]
+__all__ = ["LEVELS", "STANDARD_STREAMS", "AccessLog", "ErrorLog", "LogFile", "notice"]
 
 LEVELS = ("debug", "info", "notice", "warn", "error", "crit", "alert", "emerg")
 """Kong's levels of ``log_level``, from the least to the most severe (Kong 3.9, kong.conf)."""
@@ -36,11 +36,15 @@ FLUSH_AFTER = 1.0
 BACKLOG = 1024 * 1024
 """Bytes kept while a log's destination takes nothing (a full pipe); lines beyond it are lost, and counted."""
 
+SHOWN = 1024
+"""Bytes of a refused request's first line that are written; what is hidden in it is found before it is cut."""
+
 REMEMBERED = 2048
 """Targets and header values kept in the form they are written in."""
 
 _MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
-_STANDARD = {"/dev/stdout": 1, "/dev/stderr": 2}
+STANDARD_STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
+"""Destinations that are no files, and their descriptors."""
 
 
 class LogFile:
@@ -57,13 +61,13 @@ class LogFile:
 
     def __init__(self, destination: str, prefix: str = ".") -> None:
         path = destination.split()[0]
-        self.path = path if path in _STANDARD else os.path.join(prefix, path)
+        self.path = path if path in STANDARD_STREAMS else os.path.join(prefix, path)
         self._fd = self._open()
 
     def _open(self) -> int:
-        if self.path in _STANDARD:
+        if self.path in STANDARD_STREAMS:
             # Not opened by name: under systemd the standard streams are sockets, which open(2) refuses.
-            return os.dup(_STANDARD[self.path])
+            return os.dup(STANDARD_STREAMS[self.path])
         os.makedirs(os.path.dirname(self.path) or ".", mode=0o700, exist_ok=True)
         return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
@@ -138,6 +142,10 @@ class AccessLog:
         if self._mask.hide(names):
             self._values.clear()
 
+    def shown(self, target: bytes) -> bytes:
+        """A request target as it stands in the log: credentials masked, escaped."""
+        return escape(self._mask.target(target))
+
     def log(self, exchange: Exchange) -> None:
         """Write the line of a request that is over. A client that left before the head of the answer has 499."""
         if not self.enabled:
@@ -172,7 +180,7 @@ class AccessLog:
             request_id: 32 hex digits, as in the answer.
         """
         if self.enabled:
-            line = escape(self._mask.target(start_line))
+            line = escape(self._mask.line(start_line)[:SHOWN])
             values = (peer.encode(), self._now(), line, status, sent, request_id)
             self._append(b'%b - - [%b] "%b" %d %d "-" "-" kong_request_id: "%b"\n' % values)
 
@@ -320,6 +328,12 @@ _OF_TWISTED = {
 }  # fmt: skip
 
 
+def _is_twisted(event: LogEvent) -> bool:
+    """Whether Twisted itself tells it, not a program on Twisted."""
+    namespace = str(event.get("log_namespace"))
+    return namespace.startswith("twisted.") or namespace == "log_legacy"
+
+
 def notice(log: Logger, format: str, **values: Any) -> None:
     """Log at Kong's level ``notice``, which Twisted lacks: what an operator sees in the ordinary course of things."""
     log.info(format, kong_level="notice", **values)
@@ -330,7 +344,8 @@ class ErrorLog:
     """Writes Twisted's log events as nginx and Kong write their error log.
 
     One event is one line, ``2026/01/31 12:00:00 [error] 4242#0: [namespace] text``; lines that belong to it, a
-    traceback's among them, follow indented. An event may name its level with ``kong_level`` (see `notice`).
+    traceback's among them, follow indented. An event may name its level with ``kong_level`` (see `notice`). What Twisted
+    tells of itself at level info counts as debug.
 
     Args:
         destination: as ``proxy_error_log``: a path or ``/dev/stderr``.
@@ -363,8 +378,8 @@ class ErrorLog:
         return self._file.path
 
     def __call__(self, event: LogEvent) -> None:
-        level = event.get("kong_level") or _OF_TWISTED.get(event.get("log_level"), "info")
-        if _SEVERITY.get(level, 0) < self._threshold:
+        level = self.level_of(event)
+        if level is None:
             return
         data = self.format(event, level).encode("utf-8", "backslashreplace")
         try:
@@ -373,15 +388,25 @@ class ErrorLog:
             # There is no place left to complain to; the gateway's traffic must not suffer from it.
             return
 
+    def level_of(self, event: LogEvent) -> str | None:
+        """Kong's name of an event's level; None when it is below the level that is written."""
+        level = event.get("kong_level") or _OF_TWISTED.get(event.get("log_level"), "info")
+        if level == "info" and _is_twisted(event):
+            level = "debug"  # "Site starting on 8001", "reactor class: ...": for who looks for faults in Twisted
+        return None if _SEVERITY.get(level, 0) < self._threshold else level
+
+    def text_of(self, event: LogEvent) -> str:
+        """An event's text without credentials and control characters, several lines where it has some."""
+        text = eventAsText(event, includeTraceback=True, includeTimestamp=False, includeSystem=False)
+        return escape_text(self._mask.text(text.strip("\n").replace("\r\n", "\n"))) or "(no text)"
+
     def format(self, event: LogEvent, level: str) -> str:
         """The event's line and those that belong to it, the last line feed included."""
-        text = eventAsText(event, includeTraceback=True, includeTimestamp=False, includeSystem=False)
-        text = escape_text(self._mask.text(text.strip("\n").replace("\r\n", "\n"))) or "(no text)"
         stamp = time.strftime("%Y/%m/%d %H:%M:%S", time.localtime(event.get("log_time")))
         namespace = event.get("log_namespace") or "-"
         if namespace == "log_legacy":  # twisted.python.log: its "system" tells more
             namespace = event.get("log_system") or "-"
-        lines = text.split("\n")
+        lines = self.text_of(event).split("\n")
         head = f"{stamp} [{level}] {os.getpid()}#0: [{escape_text(str(namespace))}] {lines[0]}"
         return "\n    ".join([head, *lines[1:]]) + "\n"
 

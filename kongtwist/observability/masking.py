@@ -26,8 +26,11 @@ SECRET_NAMES = frozenset(
 
 _UNSAFE = re.compile(rb'[\x00-\x1f"\\\x7f-\xff]')
 _UNSAFE_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
-_USERINFO = re.compile(rb"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#@]*@")
-_TEXT_USERINFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s?#@'\"]*:[^/\s?#@'\"]*@", re.IGNORECASE)
+_USERINFO = re.compile(rb"(://)[^/?#&\s]*@")
+_TEXT_USERINFO = re.compile(r"(://)[^/\s?#'\"]*@")
+_AUTHORITY_END = re.compile(rb"[/?#\s]")
+_FIELD = re.compile(rb"\s*([^\s:=?/]{1,64})[ \t]*:(?!//)")
+_FIELDS = frozenset(("cookie", "set-cookie", "proxy-authorization"))
 _TEXT_HEADER = re.compile(
     r"(?i)\b((?:proxy-)?authorization|set-cookie|cookie|x-api-key|apikey)(['\"]?\s*:\s*|['\"],\s*)[^\r\n]+"
 )
@@ -45,6 +48,24 @@ def escape_text(text: str) -> str:
     if _UNSAFE_TEXT.search(text) is None:
         return text
     return _UNSAFE_TEXT.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def _without_userinfo(line: bytes) -> bytes:
+    """A line without what may be userinfo: all from where an authority may begin to the last ``@``, or to the end of a
+    line that ends in an authority."""
+    end = line.rfind(b"@")
+    scheme = line.find(b"://")
+    if end < 0:
+        unfinished = scheme >= 0 and _AUTHORITY_END.search(line, scheme + 3) is None
+        return line[: scheme + 3] + MASK if unfinished else line
+    if 0 <= scheme < end:
+        start = scheme + 3
+    else:
+        words = line.split(None, 1)
+        start = len(line) - len(words[-1])
+        if len(words) < 2 or words[1].startswith(b"/") or start > end:
+            return line
+    return line[:start] + MASK + line[end:]
 
 
 class SecretMask:
@@ -77,13 +98,31 @@ class SecretMask:
         return True
 
     def target(self, target: bytes) -> bytes:
-        """A request target or URL with credentials in its query string and userinfo replaced by `MASK`."""
+        """A request target or URL with credentials in its query string, and userinfo of URLs, replaced by `MASK`."""
         if b"@" in target:
             target = _USERINFO.sub(rb"\1" + MASK + b"@", target)
         if b"?" not in target or self._suspect.search(target) is None:
             return target
         path, _, query = target.partition(b"?")
         return path + b"?" + b"".join(map(self._argument, re.split(rb"([&;])", query)))
+
+    def line(self, line: bytes) -> bytes:
+        """The first line of something that was refused, without credentials.
+
+        It may be anything: a target with userinfo (spaces and slashes in it, or no end), a header or a form of a request
+        before. So more is hidden than of a good target.
+        """
+        field = _FIELD.match(line)
+        if field is not None:
+            name = field[1].decode("latin-1").lower()
+            if name in self._names or name in _FIELDS:
+                return line[: field.end()] + b" " + MASK
+        return b"".join(map(self._word, re.split(rb"(\s+)", _without_userinfo(line))))
+
+    def _word(self, word: bytes) -> bytes:
+        if b"?" in word:
+            return self.target(word)
+        return b"".join(map(self._argument, re.split(rb"([&;])", word))) if b"=" in word else word
 
     def _argument(self, piece: bytes) -> bytes:
         name, equals, value = piece.partition(b"=")

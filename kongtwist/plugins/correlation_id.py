@@ -7,6 +7,7 @@ from itertools import count
 from ..core.exchange import Exchange, Row
 from ..core.plugin import Plugin
 from ..entities.schema import Boolean, String
+from ..entities.typedefs import token
 
 __all__ = ["CorrelationId"]
 
@@ -30,7 +31,7 @@ class CorrelationId(Plugin):
     priority = 100001
     example = {"header_name": "X-Request-ID", "echo_downstream": True}
     config = {
-        "header_name": String(default="Kong-Request-ID", text="Header the id travels in."),
+        "header_name": String(default="Kong-Request-ID", checks=(token,), text="Header the id travels in."),
         "generator": String(
             required=True, default="uuid#counter", one_of=["uuid", "uuid#counter", "tracker"],
             text="What an id is: a UUID; the worker's UUID and a number; or address, ports, process and time.",

@@ -9,11 +9,12 @@ from ..core.bodies import RequestBody, decode_body
 from ..core.exchange import Answer, BodyTooLarge, Exchange, Row
 from ..core.headers import PreparedChanges
 from ..core.identity import expired, identity_headers, use_anonymous
+from ..core.lookups import named
 from ..core.plugin import Plugin
 from ..entities.entity import Entity
 from ..entities.route_limits import searched
 from ..entities.schema import Array, Boolean, Foreign, String, Timestamp, Uuid
-from ..entities.typedefs import header_name, tags
+from ..entities.typedefs import header_name, header_value, tags
 
 __all__ = ["CREDENTIALS", "KeyAuth"]
 
@@ -123,7 +124,7 @@ class KeyAuth(Plugin):
         "run_on_preflight": Boolean(
             required=True, default=True, text="Ask OPTIONS requests for a key too; false: let them pass."
         ),
-        "realm": String(required=False, text="Realm in WWW-Authenticate of the 401; null: none."),
+        "realm": String(required=False, checks=(header_value,), text="Realm in WWW-Authenticate of the 401; null: none."),
     }  # fmt: skip
     entities = (CREDENTIALS,)
 
@@ -136,7 +137,7 @@ class KeyAuth(Plugin):
         if conf.anonymous is not None and exchange.credential is not None:
             return None  # another authentication plugin knows the client already
         if conf.first is not None:
-            values = exchange.block.all(conf.first)
+            values = named(exchange.block, conf.first)
             if len(values) == 1 and conf.rows is exchange.snapshot.rows:
                 admitted = conf.by_header.get(values[0])
                 if admitted is not None and not expired(admitted.credential, exchange.wall_started):
@@ -203,7 +204,7 @@ class KeyAuth(Plugin):
             if consumer is None:  # deleted this instant
                 return self._refuse(exchange, conf, _UNAUTHORIZED)
             admitted = conf.by_key[key] = Admitted(consumer, credential)
-        if conf.first is not None and (values := exchange.block.all(conf.first)) and values[0]:
+        if conf.first is not None and (values := named(exchange.block, conf.first)) and values[0]:
             conf.by_header[values[0]] = admitted  # a header with a value decides, so this is where the key was found
         if expired(admitted.credential, exchange.wall_started):
             return self._refuse(exchange, conf, _UNAUTHORIZED)
@@ -219,10 +220,8 @@ class KeyAuth(Plugin):
 
 def _hide(exchange: Exchange, name: str, header: bytes, body: RequestBody | None) -> None:
     """Take the key out of everything that goes to the upstream."""
-    exchange.clear_upstream_header(header)
-    if exchange.raw_query:
-        args = exchange.query_args()
-        if name in args:
-            exchange.set_query_args({key: values for key, values in args.items() if key != name})
+    exchange.clear_upstream_header(header if header in exchange.block else header.replace(b"_", b"-"))
+    if exchange.raw_query and name in exchange.query_args():
+        exchange.clear_query_arg(name)
     if body is not None and name in body.args:
         exchange.set_upstream_body(body.without(name))

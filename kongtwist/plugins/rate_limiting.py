@@ -221,7 +221,7 @@ class RateLimiting(Plugin):
         except Exception as error:
             if not conf.fault_tolerant:
                 raise
-            exchange.gateway.report(f"rate-limiting let a request pass uncounted: {error!r}")
+            exchange.report(f"rate-limiting let a request pass uncounted: {error!r}")
             return None
         full = None
         for period, count in zip(conf.periods, used):  # noqa: B905 - both are one per period, and this is per request

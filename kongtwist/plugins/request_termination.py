@@ -12,7 +12,7 @@ from ..core.plugin import Plugin
 from ..core.uri import split_host
 from ..entities.entity import Config
 from ..entities.schema import Boolean, Integer, String
-from ..entities.typedefs import header_name
+from ..entities.typedefs import header_name, header_value
 
 __all__ = ["RequestTermination"]
 
@@ -49,7 +49,7 @@ class RequestTermination(Plugin):
         {
             "status_code": Integer(required=True, default=503, between=[100, 599], text="HTTP status of the answer."),
             "message": String(text="Message of the answer (JSON); null: the status's own, if it has one."),
-            "content_type": String(text="Content-Type of body; null: none."),
+            "content_type": String(checks=(header_value,), text="Content-Type of body; null: none."),
             "body": String(text="The answer's whole body; null: a message."),
             "echo": Boolean(required=True, default=False, text="Answer with what was understood of the request."),
             "trigger": String(
@@ -79,7 +79,7 @@ class RequestTermination(Plugin):
 
 def _has(exchange: Exchange, name: str) -> bool:
     """Whether the request has a header or a query argument of this name."""
-    return exchange.get_header(name.lower().encode()) is not None or name in exchange.query_args()
+    return bool(exchange.get_headers(name.lower().encode())) or name in exchange.query_args()
 
 
 async def _echo_with_body(exchange: Exchange, status: int, message: str | None) -> Answer:

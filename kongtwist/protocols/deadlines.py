@@ -16,8 +16,11 @@ from math import inf
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 __all__ = ["Deadlines", "Expiring"]
+
+_log = Logger(namespace="kongtwist.proxy")
 
 _FINE = 10
 """Buckets in a second of deadlines that are near."""
@@ -124,7 +127,10 @@ class Deadlines:
                             self._put(item, item.deadline)
                     else:
                         item.deadline = inf
-                        item.expire(now)
+                        try:
+                            item.expire(now)
+                        except Exception:  # noqa: BLE001 - one that fails must not keep the others from their end
+                            _log.failure("the end of the time of {item!r} failed", item=item)
                 del self._buckets[heappop(self._times)[1]]
         finally:  # whatever expiring one raised, the others are still watched
             if self._times and self._times[0][0] < self._timer_at:

@@ -2,6 +2,11 @@
 
 One scanner serves a body in either direction. It can hand out payload, or, when the other side is sent chunks as well,
 the bytes with their framing as they are, so that a relayed chunk costs a look at its size line and nothing else.
+
+Upstreams are taken as nginx takes them (`ngx_http_parse_chunked`): lines may end with LF alone, anything may stand
+between a size and the end of its line, trailers may be nonsense. What is passed on with its framing is put right where
+it is not as RFC 9112 has it, so whoever reads it behind us reads what we read. Clients get away with blanks behind a
+size: their chunks are always framed anew.
 """
 
 from __future__ import annotations
@@ -23,8 +28,17 @@ FORBIDDEN_TRAILERS = frozenset((
 ))  # fmt: skip
 """Fields that must not come behind a body (RFC 9110 6.5.1); dropped."""
 
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(;[\t\x20-\x7e\x80-\xff]*)?\r\n").match
-_SIZE_START = re.compile(rb"[0-9A-Fa-f]{0,15}(?:(?<=[0-9A-Fa-f])(?:;[\t\x20-\x7e\x80-\xff]*)?\r?)?").fullmatch
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+_QUOTED = rb'"[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]*+"'
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;%b(?:=(?:%b|%b))?)*\r\n" % (_TOKEN, _TOKEN, _QUOTED)).match
+_ODD_SIZE = rb"(?=[0-9A-Fa-f])0*+([0-9A-Fa-f]{0,15}+)"
+_CLIENT_REST = rb"[\t ]*+(?:;[\t\x20-\x7e\x80-\xff]*+)?"
+_UPSTREAM_REST = rb"(?:[\t ;][^\r\n]*+)?"
+_CLIENT_LINE = re.compile(_ODD_SIZE + _CLIENT_REST + rb"\r\n").match
+_CLIENT_START = re.compile(rb"(?:" + _ODD_SIZE + _CLIENT_REST + rb"\r?)?").fullmatch
+_UPSTREAM_LINE = re.compile(_ODD_SIZE + _UPSTREAM_REST + rb"\r?\n").match
+_UPSTREAM_START = re.compile(rb"(?:" + _ODD_SIZE + _UPSTREAM_REST + rb"\r?)?").fullmatch
+_EMPTY_LINE = re.compile(rb"\n\r?\n").search
 
 _SIZE, _DATA, _END, _TRAILER, _DONE = range(5)
 
@@ -45,6 +59,7 @@ class ChunkScanner:
 
     Args:
         limit: bytes of a size line with its extensions, and of the trailer section.
+        upstream: the body comes from an upstream.
 
     Attributes:
         done: the body and its trailers are complete.
@@ -52,10 +67,11 @@ class ChunkScanner:
         trailers: (name, value) pairs, forbidden ones left out.
     """
 
-    __slots__ = ("_carry", "_left", "_limit", "_state", "done", "rest", "trailers")
+    __slots__ = ("_carry", "_left", "_limit", "_state", "_upstream", "done", "rest", "trailers")
 
-    def __init__(self, limit: int = 8192) -> None:
+    def __init__(self, limit: int = 8192, upstream: bool = False) -> None:
         self._limit = limit
+        self._upstream = upstream
         self._state = _SIZE
         self._left = 0
         self._carry = b""
@@ -87,6 +103,8 @@ class ChunkScanner:
             self._carry = b""
         at, size, state = 0, len(data), self._state
         passed = 0 if state == _TRAILER else size  # where what may be passed on ends
+        mended: list[bytes] = []  # what may be passed on up to `taken`, where that is not as it came
+        taken = 0
         while at < size:
             if state == _DATA:
                 end = at + self._left
@@ -100,25 +118,36 @@ class ChunkScanner:
                 at, state = end, _END
             elif state == _END:
                 if data[at : at + 2] != b"\r\n":
-                    if data[at:] != b"\r":
+                    if data[at:] == b"\r":
+                        self._carry, passed = b"\r", at
+                        break
+                    if not self._upstream or data[at] != 10:
                         raise FramingError("no CRLF after a chunk")
-                    self._carry, passed = b"\r", at
-                    break
-                at, state = at + 2, _SIZE
+                    mended += (data[taken:at], b"\r\n")
+                    taken = at = at + 1
+                else:
+                    at += 2
+                state = _SIZE
             elif state == _SIZE:
+                odd = None
                 match = _SIZE_LINE(data, at)
                 if match is None:
-                    self._partial(data[at:])
-                    passed = at
-                    break
+                    match = odd = (_UPSTREAM_LINE if self._upstream else _CLIENT_LINE)(data, at)
+                    if match is None:
+                        self._partial(data[at:])
+                        passed = at
+                        break
                 if match.end() - at > self._limit:
                     raise FramingError("chunk extensions too large")
-                self._left = int(match[1], 16)
+                self._left = int(match[1] or b"0", 16)
                 if self._left == 0:
                     passed, at, state = at, match.end(), _TRAILER
                     if at == size:
                         break
                 else:
+                    if odd is not None:
+                        mended += (data[taken:at], b"%b\r\n" % odd[1])
+                        taken = match.end()
                     at, state = match.end(), _DATA
             else:
                 if not self._trail(data[at:]):
@@ -129,11 +158,13 @@ class ChunkScanner:
         self._state = state
         if payload is not None:
             return b""
+        if mended:
+            return b"".join((*mended, data[taken:passed]))
         return data if passed == len(data) else data[:passed]
 
     def _partial(self, line: bytes) -> None:
         """Keep a size line that is not complete, if it may become one."""
-        if len(line) > self._limit or _SIZE_START(line) is None:
+        if len(line) > self._limit or (_UPSTREAM_START if self._upstream else _CLIENT_START)(line) is None:
             raise FramingError("malformed chunk size")
         self._carry = line
 
@@ -141,6 +172,8 @@ class ChunkScanner:
         """Read the trailer section; whether it is complete."""
         if data[:2] == b"\r\n":
             end = 0
+        elif self._upstream:
+            return self._trail_of_upstream(data)
         else:
             found = data.find(b"\r\n\r\n")
             if found < 0:
@@ -155,10 +188,31 @@ class ChunkScanner:
         if end:
             if end > self._limit or not is_block(data[:end]):
                 raise FramingError("malformed trailer")
-            for line in data[: end - 2].split(b"\r\n"):
-                name, _, value = line.partition(b":")
-                if name.lower() not in FORBIDDEN_TRAILERS:
-                    self.trailers.append((name, value.strip(b" \t")))
+            self._take_trailers(data[: end - 2].split(b"\r\n"))
         self.rest = data[end + 2 :]
         self.done = True
         return True
+
+    def _trail_of_upstream(self, data: bytes) -> bool:
+        """The same where lines may end with LF alone, and be nonsense."""
+        start, end = 0, 1
+        if data[:1] != b"\n":
+            empty = _EMPTY_LINE(data)
+            start, end = (len(data), 0) if empty is None else empty.span()
+            if start > self._limit:
+                raise FramingError("trailers too large")
+            if not end:
+                self._carry = data
+                return False
+            self._take_trailers([line.rstrip(b"\r") for line in data[:start].split(b"\n")])
+        self.rest = data[end:]
+        self.done = True
+        return True
+
+    def _take_trailers(self, lines: list[bytes]) -> None:
+        """Remember the trailers that may be passed on. Of an upstream's, those that are nonsense are left out: nginx does
+        not look at them."""
+        for line in lines:
+            name, _, value = line.partition(b":")
+            if name.lower() not in FORBIDDEN_TRAILERS and is_block(line + b"\r\n"):
+                self.trailers.append((name, value.strip(b" \t")))

@@ -17,8 +17,11 @@ import socket
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReactorFDSet
+from twisted.logger import Logger
 
 __all__ = ["GoneWatch", "Watched", "descriptor_of", "notice_vanished"]
+
+_log = Logger(namespace="kongtwist.proxy")
 
 _KEEPALIVE_IDLE = 60
 """Seconds of silence after which the kernel asks whether the peer is still there."""
@@ -59,7 +62,8 @@ class GoneWatch:
         return len(self._watched)
 
     def watch(self, fd: int, item: Watched, half_closed: bool = False) -> None:
-        """Tell ``item`` when the peer of socket ``fd`` hangs up. `unwatch` before reading on and before closing.
+        """Tell ``item`` when the peer of socket ``fd`` hangs up. `unwatch` before reading on, and at the end of the
+        connection, before or after the socket is closed.
 
         Where the system has no epoll, nothing is watched: the peer's end is then seen when reading goes on.
 
@@ -73,20 +77,25 @@ class GoneWatch:
         if self._epoll is None:
             self._epoll = select.epoll()
         flags = 0 if half_closed else select.EPOLLRDHUP  # EPOLLHUP and EPOLLERR are always told
-        if fd in self._watched:
-            self._epoll.modify(fd, flags)
-        else:
+        try:
             self._epoll.register(fd, flags)
-            if not self._watched:
-                self._reactor.addReader(self)  # type: ignore[arg-type] # a reader by its methods
+        except FileExistsError:
+            self._epoll.modify(fd, flags)
+        if not self._watched:
+            self._reactor.addReader(self)  # type: ignore[arg-type] # a reader by its methods
         self._watched[fd] = item
 
-    def unwatch(self, fd: int) -> None:
-        """Watch ``fd`` no longer; no harm if it is not watched."""
-        if self._watched.pop(fd, None) is not None:
+    def unwatch(self, fd: int, item: Watched) -> None:
+        """Watch ``fd`` no longer for ``item``; no harm if it is not watched, or is another connection's by now."""
+        if self._watched.get(fd) is not item:
+            return
+        del self._watched[fd]
+        try:
             self._epoll.unregister(fd)
-            if not self._watched:
-                self._reactor.removeReader(self)  # type: ignore[arg-type]
+        except OSError:
+            pass  # closed already: a reactor closes the descriptor before it tells of the end; the kernel forgot it then
+        if not self._watched:
+            self._reactor.removeReader(self)  # type: ignore[arg-type]
 
     def close(self) -> None:
         """Forget everything."""
@@ -108,8 +117,11 @@ class GoneWatch:
         for fd, event in self._epoll.poll(0):
             item = self._watched.get(fd)
             if item is not None:  # what was told before may have ended this one
-                self.unwatch(fd)
-                item.peer_gone(bool(event & (select.EPOLLHUP | select.EPOLLERR)))
+                self.unwatch(fd, item)
+                try:
+                    item.peer_gone(bool(event & (select.EPOLLHUP | select.EPOLLERR)))
+                except Exception:  # noqa: BLE001 - the others must be told, and this reader must stay one
+                    _log.failure("telling {item!r} that its peer is gone failed", item=item)
 
     def logPrefix(self) -> str:
         """For the reactor's log context."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 
+from ..core.error_lines import error_line, request_line, too_large_line
 from ..core.exchange import Answer
 from ..core.head import HeaderBlock
 from .framing import ChunkScanner, FramingError
@@ -83,6 +84,7 @@ class RequestBodies(Protocol):
             self._body(rest)
 
     def _too_large(self, exchange: HTTP1Exchange) -> None:
+        _log.error("{line}", line=too_large_line(exchange, self.relay.limits.client_max_body_size))
         if exchange.begun:
             exchange.abort()
             return
@@ -120,10 +122,12 @@ class RequestBodies(Protocol):
 
     def _bad_body(self, error: FramingError) -> None:
         exchange = self.exchange
-        _log.debug("{peer}: {why}", peer=self.peer_ip, why=str(error))
+        what = f"client sent a malformed request body: {error}"
         if exchange is None:
+            _log.info("{line}", line=error_line(what, client=self.peer_ip))
             self._close(linger=True)
             return
+        _log.info("{line}", line=request_line(exchange, what))
         self._linger_until = 0.0  # its end will not be found: the connection ends behind the answer
         if exchange.begun:
             exchange.abort()

@@ -11,23 +11,29 @@ if it is there already, waits until the answer is complete, and reading stops wh
 from __future__ import annotations
 
 import re
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..core.counters import ACCEPTED, ACTIVE, HANDLED, READING, REQUESTS, WAITING, WRITING
+from ..core.error_lines import request_line, seconds_text
 from ..core.exchange import Answer
 from ..core.head import HeaderBlock, HeadError, check_request, parse_request_line
 from ..core.head_limits import check_beginning, check_size
+from .client_errors import log_refused, log_timeout
+from .ending import run_steps
 from .http1_body import BODY, CLOSED, HEAD, LINGER, TAKEN, WAIT, RequestBodies
 from .http1_exchange import HTTP1Exchange
-from .sending import half_closes, sender, unsent
+from .sending import end_writing, half_closes, is_ending, sender, unsent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .http1 import Tree
     from .services import Relay
 
@@ -37,6 +43,9 @@ _log = Logger(namespace="kongtwist.proxy")
 
 _HELD, _PAUSED, _PIPELINED = 1, 2, 4
 """Reasons to read no more: nobody takes the body yet, the upstream reads slowly, too much is pipelined."""
+
+_TURN = 32
+"""Pipelined requests answered at once before the other connections have their turn."""
 
 _ACCEPT = re.compile(rb"(?:^|\n)accept:[ \t]*([^\r\n]*)", re.IGNORECASE).search
 _CONTENT_TYPE = re.compile(rb"(?:^|\n)content-type:[ \t]*([^\r\n]*)", re.IGNORECASE).search
@@ -64,7 +73,10 @@ class HTTP1Channel(RequestBodies):
     _served = 0
     _looping = False
     _blocked = False
+    _at = 0
+    _turn: IDelayedCall | None = None
     _after_head: bytes | None = None
+    _after_at = 0
     _whole: bytes | None = None
     _line = b""
     _parsed: tuple[bytes, bytes, int] = (b"", b"", 1)
@@ -117,17 +129,18 @@ class HTTP1Channel(RequestBodies):
         state = self._state
         if state == HEAD:
             if self._partial:
+                if self._turn is not None or self._blocked:
+                    self._pipeline(data)
+                    return
                 data = self._partial + data
                 self._partial = b""
-            elif data == self._whole:  # the request before, once more
+            elif data == self._whole and not self._blocked:  # the request before, once more
                 self._looping = True
                 try:
-                    self._serve(b"")
+                    self._serve(data, len(data))
                 finally:
                     self._looping = False
-                if self._state != HEAD or not self._partial:
-                    return
-                data, self._partial = self._partial, b""
+                return
             self._requests(data)
         elif state == BODY:
             self._body(data)
@@ -138,18 +151,25 @@ class HTTP1Channel(RequestBodies):
 
     def connectionLost(self, reason: Failure = None) -> None:  # type: ignore[assignment]
         relay = self.relay
-        relay.deadlines.drop(self)
-        relay.gone.unwatch(self._fd)
-        relay.connections.discard(self)
-        if self._state != TAKEN:
-            relay.cells[ACTIVE] -= 1
-            relay.cells[self._cell] -= 1
+        counted = self._state != TAKEN
         self._state = CLOSED
         self._partial = b""
         self.send = _send_nothing
+        self.transport = None
         exchange, self.exchange = self.exchange, None
+        steps: list[Callable[[], object]] = [
+            partial(relay.deadlines.drop, self),
+            partial(relay.gone.unwatch, self._fd, self),
+            partial(relay.connections.discard, self),
+        ]
+        if counted:
+            steps.append(self.released)
+        if self._turn is not None:
+            steps.append(self._turn.cancel)
+            self._turn = None
         if exchange is not None:
-            exchange.gone(reason.getErrorMessage())
+            steps.append(partial(exchange.gone, reason.getErrorMessage()))
+        run_steps(*steps)
 
     def pauseProducing(self) -> None:
         """The client reads slower than it is sent to."""
@@ -162,6 +182,9 @@ class HTTP1Channel(RequestBodies):
 
     def resumeProducing(self) -> None:
         """It has read what was held back."""
+        if self.secure and is_ending(self.transport):
+            self.cut()  # TLS has ended on a transport that does not tell (an embedder's): nothing reaches the client
+            return
         self._blocked = False
         self.deadline = inf
         exchange = self.exchange
@@ -172,6 +195,8 @@ class HTTP1Channel(RequestBodies):
                 self._within(self.relay.limits.client_body_timeout)
         elif self._state == HEAD:
             self._within(self.relay.limits.keepalive_timeout)
+            if self._partial and self._turn is None:
+                self._take_turn()
         else:
             self._within(self.relay.limits.lingering_timeout)
 
@@ -187,39 +212,63 @@ class HTTP1Channel(RequestBodies):
 
     # -- heads ---------------------------------------------------------------------------------------------------------
 
-    def _requests(self, data: bytes) -> None:
-        """Serve requests from ``data`` until one takes its time."""
+    def _requests(self, data: bytes, at: int = 0) -> None:
+        """Serve requests from ``data``, from ``at`` on, until one takes its time."""
         self._looping = True
+        served = 0
         try:
-            while data:
-                if data[0] == 13:
+            while at < len(data):
+                if data[at] == 13:
                     # RFC 9112 2.2: empty lines before a request are skipped.
-                    while data[:2] == b"\r\n":
-                        data = data[2:]
-                    if data in (b"", b"\r"):
-                        self._partial = data
-                        return
-                end = data.find(b"\r\n\r\n")
+                    while data.startswith(b"\r\n", at):
+                        at += 2
+                    if len(data) - at < 2 and data[at:] in (b"", b"\r"):
+                        self._partial = data[at:]
+                        break
+                if served == _TURN or self._blocked:
+                    self._wait_turn(data, at)
+                    return
+                end = data.find(b"\r\n\r\n", at)
                 try:
                     if end < 0:
-                        self._incomplete(data)
-                        return
-                    line_end = data.find(b"\r\n")
-                    line, raw = data[:line_end], data[line_end + 2 : end + 2]
+                        self._incomplete(data[at:] if at else data)
+                        break
+                    line_end = data.find(b"\r\n", at)
+                    line, raw = data[at:line_end], data[line_end + 2 : end + 2]
                     if raw != self._raw or line != self._line:
                         self._whole = None
                         self._head(line, raw)
-                        if end + 4 == len(data):
+                        if not at and end + 4 == len(data):
                             self._whole = data
                 except HeadError as error:
-                    self._refuse(error, data)
+                    self._refuse(error, data[at:])
                     return
-                self._serve(data[end + 4 :])
+                served += 1
+                self._serve(data, end + 4)
                 if self._state != HEAD:
                     return
-                data, self._partial = self._partial, b""
+                data, at = self._partial, self._at
+                self._partial, self._at = b"", 0
         finally:
             self._looping = False
+        if self._stopped:
+            self._go_on(_PIPELINED)  # what was held is used up
+
+    def _wait_turn(self, data: bytes, at: int) -> None:
+        """Keep requests that are here: until the client has read its answers (as nginx does), or, where many were
+        answered at once, until the reactor has served the other connections."""
+        self._partial, self._at = data, at
+        self._stop(_PIPELINED)
+        if not self._blocked:
+            self._turn = self.relay.reactor.callLater(0, self._take_turn)
+
+    def _take_turn(self) -> None:
+        """Go on with the requests that are here."""
+        self._turn = None
+        if self._state == HEAD and not self._blocked:
+            data, at = self._partial, self._at
+            self._partial, self._at = b"", 0
+            self._requests(data, at)
 
     def _head(self, line: bytes, raw: bytes) -> None:
         """Parse a head; what the one before it had too is not parsed again."""
@@ -253,6 +302,7 @@ class HTTP1Channel(RequestBodies):
         why = b"The plain HTTP request was sent to HTTPS port"
         request_id = relay.next_id()
         answer, size = relay.refusal(HeadError(400, None, why.decode(), why), request_id, None, None)
+        log_refused(relay.facilities, self.peer_ip, "client sent plain HTTP request to HTTPS port", b"", request_id)
         relay.access_log.log_refused(self.peer_ip, b"", 400, size, request_id)
         return answer
 
@@ -264,15 +314,15 @@ class HTTP1Channel(RequestBodies):
         accept, kind = _ACCEPT(lines), _CONTENT_TYPE(lines)
         request_id = relay.next_id()
         answer, size = relay.refusal(error, request_id, accept and accept[1], kind and kind[1])
-        _log.debug("{peer}: {why}", peer=self.peer_ip, why=str(error))
-        relay.access_log.log_refused(self.peer_ip, line[:1024], error.status, size, request_id)
+        log_refused(relay.facilities, self.peer_ip, f"client sent a malformed request: {error}", line, request_id)
+        relay.access_log.log_refused(self.peer_ip, line, error.status, size, request_id)
         self.send(answer)
         self._close(linger=True)
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
-    def _serve(self, rest: bytes) -> None:
-        """Serve the request whose head was parsed last; ``rest`` came behind the head."""
+    def _serve(self, data: bytes, at: int) -> None:
+        """Serve the request whose head was parsed last; it ended at ``at`` in ``data``."""
         relay = self.relay
         block = self._block
         method, target, minor = self._parsed
@@ -285,17 +335,18 @@ class HTTP1Channel(RequestBodies):
         self._cell = WRITING
         self.deadline = inf
         if block.has_body:
-            self._expect_body(exchange, block, rest)
+            self._expect_body(exchange, block, data[at:])
             if self.exchange is not exchange:
                 return
         else:
             self._state = WAIT
-            self._partial = rest
-        self._after_head = rest
+            if at < len(data):
+                self._partial, self._at = data, at
+        self._after_head, self._after_at = data, at
         try:
             self.tree.find(exchange).serve(exchange)
         except Exception:  # noqa: BLE001 - a fault of ours: the client gets an answer, the log the traceback
-            _log.failure("serving {method} {target} failed", method=exchange.method, target=exchange.target)
+            _log.failure("{line}", line=request_line(exchange, "serving failed"))
             if exchange.begun:
                 exchange.abort()
             else:
@@ -305,7 +356,8 @@ class HTTP1Channel(RequestBodies):
 
     def _pipeline(self, data: bytes) -> None:
         """Keep what came while an answer is pending."""
-        self._partial += data
+        self._partial = self._partial[self._at :] + data
+        self._at = 0
         if len(self._partial) > self.relay.limits.pipeline_buffer:
             self._stop(_PIPELINED)
 
@@ -343,13 +395,16 @@ class HTTP1Channel(RequestBodies):
     def answered(self, keep: bool, body_complete: bool, until_close: bool) -> None:
         """The answer is complete."""
         self.exchange = None
+        # The last piece of a body may be what it was answered for: its end is read, and nothing of it is to come.
+        body_complete = body_complete or self._state == WAIT
         if not keep or self.relay.stopping:
             self._close(linger=not body_complete and not (until_close and not half_closes(self.transport)))
         elif body_complete:
             self._idle()
             if self._partial and not self._looping:
-                data, self._partial = self._partial, b""
-                self._requests(data)
+                data, at = self._partial, self._at
+                self._partial, self._at = b"", 0
+                self._requests(data, at)
         else:
             self._discarded = 0
             limits = self.relay.limits
@@ -372,7 +427,10 @@ class HTTP1Channel(RequestBodies):
             if when < self.wake:
                 relay.deadlines.set(self, when)
         if self._stopped:
-            self._go_on(_HELD | _PAUSED | _PIPELINED)
+            # Reading goes on when half of what may be held is used up, not at every request of many.
+            held = len(self._partial) - self._at
+            room = held <= self.relay.limits.pipeline_buffer // 2
+            self._go_on(_HELD | _PAUSED | _PIPELINED if room else _HELD | _PAUSED)
 
     def hold_body(self) -> None:
         """Nobody takes the body yet, and enough of it is here."""
@@ -405,7 +463,7 @@ class HTTP1Channel(RequestBodies):
             return
         self._stopped &= ~why
         if not self._stopped:
-            self.relay.gone.unwatch(self._fd)
+            self.relay.gone.unwatch(self._fd, self)
         if not self._stopped and self._state not in (TAKEN, CLOSED) and self.transport is not None:
             if self._state == BODY and self.exchange is not None:
                 self._within(self.relay.limits.client_body_timeout)
@@ -414,15 +472,15 @@ class HTTP1Channel(RequestBodies):
     def detach(self, exchange: HTTP1Exchange) -> tuple[Any, bytes]:
         """Give the transport away. See `HTTP1Exchange.take_transport`."""
         transport: Any = self.transport
-        early = self._after_head if self._after_head is not None else self._partial
+        early = self._partial[self._at :] if self._after_head is None else self._after_head[self._after_at :]
         self.exchange = None
-        self._partial = b""
+        self._partial, self._at = b"", 0
         self._state = TAKEN
         self._looping = False
         transport.unregisterProducer()
         if self._stopped:
             self._stopped = 0
-            self.relay.gone.unwatch(self._fd)
+            self.relay.gone.unwatch(self._fd, self)
             transport.resumeProducing()
         self.relay.deadlines.drop(self)
         self.relay.connections.discard(self)
@@ -433,7 +491,7 @@ class HTTP1Channel(RequestBodies):
         return transport, early
 
     def released(self) -> None:
-        """A transport that was given away has ended."""
+        """The connection has ended, here or with whom its transport was given to: it is counted no more."""
         cells = self.relay.cells
         cells[ACTIVE] -= 1
         cells[self._cell] -= 1
@@ -442,15 +500,21 @@ class HTTP1Channel(RequestBodies):
 
     def expire(self, now: float) -> None:
         """The deadline has passed."""
-        exchange = self.exchange
-        if self._blocked:
+        exchange, limits = self.exchange, self.relay.limits
+        if self._state == CLOSED and not self._blocked:
+            # Told to close, and not closed since: the peer takes nothing, or under TLS does not answer our close_notify
+            # (RFC 8446 6.1 lets us go without).
+            self.cut()
+        elif self._blocked:
             held = unsent(self.transport)
             if held < self._unsent:  # slow, but reading
                 self._unsent = held
-                self._within(self.relay.limits.send_timeout)
+                self._within(limits.send_timeout)
             else:
+                log_timeout(exchange, self.peer_ip, "while it was sent the answer", limits.send_timeout)
                 self.cut()
         elif exchange is not None and self._state == BODY:
+            log_timeout(exchange, self.peer_ip, "while its request body was read", limits.client_body_timeout)
             if exchange.begun:
                 exchange.abort()
                 return
@@ -461,13 +525,22 @@ class HTTP1Channel(RequestBodies):
             self.relay.send_answer(exchange, Answer(408, None, None, "Request timeout", "error"), upstream=True)
         elif exchange is None:
             if self._cell == READING:
-                line = self._partial.partition(b"\r\n")[0][:1024]
-                self.relay.access_log.log_refused(self.peer_ip, line, 408, 0, self.relay.next_id())
+                line, request_id = self._partial.partition(b"\r\n")[0], self.relay.next_id()
+                what = f"client timed out while its request head was read: {seconds_text(limits.head_timeout)}"
+                log_refused(self.relay.facilities, self.peer_ip, what, line, request_id)
+                self.relay.access_log.log_refused(self.peer_ip, line, 408, 0, request_id)
             self._close(linger=False)
 
     def drain(self) -> None:
         """The gateway stops: close unless a request is being served."""
         if self.exchange is None and self._state == HEAD:
+            self._close(linger=False)
+
+    def tls_ended(self) -> None:
+        """The client has ended TLS (`tls_transport`): nothing more comes from it, and nothing more reaches it."""
+        if self.exchange is not None:
+            self.cut()
+        elif self._state not in (TAKEN, CLOSED):
             self._close(linger=False)
 
     def peer_gone(self, reset: bool) -> None:
@@ -476,8 +549,8 @@ class HTTP1Channel(RequestBodies):
 
     def cut(self) -> None:
         """End now, whatever is going on."""
+        self.relay.gone.unwatch(self._fd, self)
         if self.transport is not None:
-            self.relay.gone.unwatch(self._fd)
             self.transport.abortConnection()  # type: ignore[attr-defined]
 
     def cut_short(self, reset: bool) -> None:
@@ -496,19 +569,19 @@ class HTTP1Channel(RequestBodies):
         has read it.
         """
         transport: Any = self.transport
-        self._partial = b""
+        self._partial, self._at = b"", 0
         if linger and self._state != LINGER:
             relay = self.relay
             self._state = LINGER
             self._linger_until = relay.monotonic() + relay.limits.lingering_time
             self._within(relay.limits.lingering_timeout)
             self._go_on(_HELD | _PAUSED | _PIPELINED)
-            if half_closes(transport):
-                transport.loseWriteConnection()
+            end_writing(transport)
             return
         self._state = CLOSED
         if not self._blocked:
-            self._within(self.relay.limits.lingering_time)  # for a client that does not take what is still to be sent
+            # For a client that takes nothing of what is still to be sent, or does not end TLS on its side.
+            self._within(self.relay.limits.lingering_timeout)
         transport.unregisterProducer()
         transport.loseConnection()
 

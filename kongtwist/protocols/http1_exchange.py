@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 
 from ..core.exchange import BodySink, BodyTooLarge, Exchange
 from ..core.headers import forwarded_lines
+from .ending import run_steps
 from .framing import LAST_CHUNK, last_chunk
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..core.head import HeaderBlock
     from .http1_channel import HTTP1Channel
 
@@ -64,7 +67,7 @@ class HTTP1Exchange(Exchange):
         # As Exchange.__init__, without a call (a test compares them).
         self.consumer = self.credential = self.authenticated_groups = None
         self.request_changes = self.upstream_query = self.response_changes = self.response_fields = None
-        self.plugin_confs = self.latencies = self.upstream_body = None
+        self.plugin_confs = self.latencies = self.upstream_body = self.upstream_peer = None
         self._query_args = self._ctx = self.body_sink = self.answer_sink = None
         self.status = self.upstream_status = self.bytes_in = self.bytes_out = 0
         self.answer_source = "service"
@@ -194,10 +197,10 @@ class HTTP1Exchange(Exchange):
             # Where the end of the connection is the end of the body, only a reset tells that it is not complete.
             reset = self._mode in (NOT_BEGUN, UNTIL_CLOSE) or not self.minor
             sink, self.answer_sink = self.answer_sink, None
-            self._finished()
-            self.channel.cut_short(reset)
+            steps: list[Callable[[], object]] = [self._finished, partial(self.channel.cut_short, reset)]
             if sink is not None:  # it was not the producer of the answer who cut it
-                sink.client_gone("the answer was cut")
+                steps.append(partial(sink.client_gone, "the answer was cut"))
+            run_steps(*steps)
 
     def interim(self, status: int, reason: bytes, headers: bytes) -> None:
         if self.open and self.minor and self._mode == NOT_BEGUN:
@@ -223,15 +226,16 @@ class HTTP1Exchange(Exchange):
             self.status = 499
         sink, self.answer_sink = self.answer_sink, None
         self.body_sink = None
-        if sink is not None:
-            sink.client_gone(reason)
         reader, self._reader = self._reader, None
+        steps: list[Callable[[], object]] = []
+        if sink is not None:
+            steps.append(partial(sink.client_gone, reason))
         if reader is not None:
-            reader.cancel()
-        self.channel.relay.finished(self)
+            steps.append(reader.cancel)
+        run_steps(*steps, partial(self.channel.relay.finished, self))
 
     @property
-    def begun(self) -> bool:
+    def begun(self) -> bool:  # type: ignore[override]
         """Whether anything of the answer has been sent."""
         return self._mode != NOT_BEGUN
 

@@ -7,7 +7,7 @@ Ends. A FIN passes as FIN, once everything before it has passed (half-close); wh
 close_notify ends both directions) it ends both. A reset passes as a reset, unless a Close frame went before it: then
 both ends know how it ended, and the survivor gets a FIN. A side that cannot be written any more is still read: what it
 said before it went away arrives, and what the other side goes on sending is thrown away, unread bytes in a socket being
-what turns a close into a reset.
+what turns a close into a reset. That lasts until its end is read, and for `Limits.lingering_timeout` at most.
 
 Silence. No timer runs for a stream and no clock is read for a chunk. `Deadlines` looks at each stream eight times per
 time-out and compares counters.
@@ -17,14 +17,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 from ..core.exchange import Exchange
 from ..core.streams import StreamRecord
+from .ending import run_steps
 from .frames import encode_close
 from .sending import is_plain
 from .sides import Side, SocketSide, TransportSide
+from .stream_errors import StreamFault, broken, silent
 
 if TYPE_CHECKING:
     from .services import Relay
@@ -46,11 +49,12 @@ class RelayedStream(StreamRecord):
     Attributes:
         client, upstream: the two sides.
         why: how it ended, for the log.
+        fault: whose fault the end was; None where it was in order.
     """
 
     __slots__ = (
-        "_closing", "_last", "_on_end", "_over", "_quiet_since", "_read_timeout", "_write_timeout", "client",
-        "deadline", "relay", "upstream", "wake", "why",
+        "_closing", "_dying", "_last", "_on_end", "_over", "_quiet_since", "_read_timeout", "_service", "_write_timeout",
+        "client", "deadline", "fault", "relay", "upstream", "wake", "why",
     )  # fmt: skip
 
     def __init__(self, relay: Relay, exchange: Exchange, on_end: Callable[[RelayedStream], None]) -> None:
@@ -58,8 +62,11 @@ class RelayedStream(StreamRecord):
         self.relay = relay
         self._read_timeout = relay.limits.read_timeout(exchange.route.read_timeout)
         self._write_timeout: float = exchange.route.write_timeout
+        self._service = exchange.route.service
+        self.fault: StreamFault | None = None
         self._on_end = on_end
         self._closing = self._over = False
+        self._dying: OSError | None = None
         self._quiet_since = relay.monotonic()
         self._last = (0, 0, 0, 0)
         self.deadline = self.wake = inf
@@ -116,7 +123,9 @@ class RelayedStream(StreamRecord):
         """A side has sent its last byte (its FIN has come)."""
         side.ended = True
         peer = side.peer
-        if self._closing:
+        if self._dying is not None and side.dead and not self._over and not self._ended_well(side, self._dying):
+            self.lost(side, self._dying)
+        elif self._closing:
             self.close_progressed()
         elif side.half_closes and peer.half_closes:
             peer.end_writing()
@@ -130,11 +139,24 @@ class RelayedStream(StreamRecord):
             side.abort()
             return
         side.dead = True
-        if self._closing or side.tracker.closed:
+        if self._closing or self._ended_well(side, error):
             side.abort()
             self._finish("closed")
         else:
+            self.fault = broken(side is self.client, str(error))
             self._end(str(error) or "lost")
+
+    def _ended_well(self, side: Side, error: BaseException | None) -> bool:
+        """Whether both ends know how it ended: by a Close frame, or by a FIN that came before ``side`` was broken."""
+        return side.tracker.closed or isinstance(error, BrokenPipeError)
+
+    def dying(self, side: Side, error: OSError) -> None:
+        """A side takes nothing any more. The stream ends when its last words are read, and soon in any case: what the
+        other side goes on sending is thrown away, which must not look like life."""
+        if self._dying is None:
+            self._dying = error
+            if not self._closing:
+                self._look_again(self.relay.limits.lingering_timeout)
 
     def check_over(self) -> None:
         """End the stream if both sides have sent all they will."""
@@ -144,7 +166,7 @@ class RelayedStream(StreamRecord):
     def blocked(self, side: Side) -> None:
         """A side takes no more bytes for now: from now on its own time-out is watched, too."""
         wait = (self.relay.limits.send_timeout if side is self.client else self._write_timeout) / _LOOKS
-        if self.relay.monotonic() + wait < self.deadline and not self._closing:
+        if self.relay.monotonic() + wait < self.deadline and not self._closing and self._dying is None:
             self._look_again(wait)
 
     def side_closed(self) -> None:
@@ -176,8 +198,8 @@ class RelayedStream(StreamRecord):
 
     def expire(self, now: float) -> None:
         """Look whether anything has moved since the last look."""
-        if self._closing or self._over:
-            self._end(self.why)
+        if self._closing or self._over or self._dying is not None:
+            self._end(self.why or str(self._dying))
             return
         client, upstream = self.client, self.upstream
         state = (client.received, upstream.received, client.held, upstream.held)
@@ -185,6 +207,7 @@ class RelayedStream(StreamRecord):
             self._last = state
             self._quiet_since = now
         elif now - self._quiet_since >= self._shortest():
+            self.fault = silent(bool(client.held), bool(upstream.held), self._shortest(), self._service)
             self._finish("timed out")
             return
         shortest = self._shortest()
@@ -206,27 +229,24 @@ class RelayedStream(StreamRecord):
         self._over = True
         self.why = self.why or why
         self._look_again(self.relay.limits.lingering_timeout)
-        client, upstream = self.client, self.upstream
-        client.close()
-        upstream.close()
+        run_steps(self.client.close, self.upstream.close)
 
     def _end(self, why: str) -> None:
         """Both sides are reset."""
         self._over = True
         self.why = self.why or why
-        client, upstream = self.client, self.upstream
-        client.abort()
-        upstream.abort()
-        self.side_closed()
+        run_steps(self.client.abort, self.upstream.abort, self.side_closed)
 
     def _release(self) -> None:
         """Nothing is open any more: tell, once."""
-        self.relay.deadlines.drop(self)
-        self.relay.streams.remove(self)
         on_end, self._on_end = self._on_end, _nothing
-        on_end(self)
-        self.client.release()
-        self.upstream.release()
+        run_steps(
+            partial(self.relay.deadlines.drop, self),
+            partial(self.relay.streams.remove, self),
+            partial(on_end, self),
+            self.client.release,
+            self.upstream.release,
+        )
 
 
 def _nothing(stream: RelayedStream) -> None:

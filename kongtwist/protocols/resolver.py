@@ -107,6 +107,11 @@ class Resolver:
         self._start(name, entry)
 
     def _start(self, name: str, entry: _Entry) -> None:
+        try:
+            name.encode("idna")
+        except UnicodeError:  # a label is empty or longer than 63 bytes: the reactor's resolver would never answer
+            self._found(name, entry, ())
+            return
         self._reactor.nameResolver.resolveHostName(_Receiver(lambda found: self._found(name, entry, found)), name)
 
     def _evict(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from twisted.internet import tcp, unix
 
-__all__ = ["half_closes", "is_plain", "sender", "switch_protocol", "unsent"]
+__all__ = ["end_writing", "half_closes", "is_ending", "is_plain", "sender", "switch_protocol", "unsent"]
 
 _PLAIN = frozenset((tcp.Server, tcp.Client, unix.Server, unix.Client))
 
@@ -28,6 +28,16 @@ def is_plain(transport: Any) -> bool:
 def half_closes(transport: Any) -> bool:
     """Whether ``loseWriteConnection`` sends a FIN and nothing worse: TLS delegates it, and loses its close_notify."""
     return hasattr(type(transport), "loseWriteConnection") and not getattr(transport, "TLS", False)
+
+
+def end_writing(transport: Any) -> None:
+    """Tell the peer that nothing follows what was written, and read on: by a FIN, or by close_notify where our own TLS
+    transport is. Other transports cannot. A registered producer would keep it back."""
+    transport.unregisterProducer()
+    if half_closes(transport):
+        transport.loseWriteConnection()
+    elif hasattr(type(transport), "end_writing"):
+        transport.end_writing()
 
 
 def sender(transport: Any) -> Callable[[bytes], None]:
@@ -62,6 +72,14 @@ def unsent(transport: Any) -> int:
         transport = lower
     held: int = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
     return held
+
+
+def is_ending(transport: Any) -> bool:
+    """Whether the lowest transport closes as soon as it has sent what it holds, whatever is written above it: it was
+    told to, or the peer has ended TLS."""
+    while (lower := getattr(transport, "transport", None)) is not None:
+        transport = lower
+    return bool(getattr(transport, "disconnecting", False))
 
 
 def switch_protocol(transport: Any, protocol: Any) -> None:

@@ -6,9 +6,11 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
+from functools import partial
 from typing import Any, Protocol
 
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ..core.chain import PluginFailed
 from ..core.errors import error_body
@@ -16,11 +18,12 @@ from ..core.exchange import Answer, Exchange
 from ..core.facilities import Facilities
 from ..core.head import BlockCache, HeadError
 from ..core.head_limits import largest_unchecked
-from ..core.headers import REASONS, TOKEN, ResponseHeaders, apply_changes, nginx_page, reason_of, with_charset
+from ..core.headers import REASONS, TOKEN, ResponseHeaders, apply_changes, clean, nginx_page, reason_of, with_charset
 from ..core.limits import Limits
 from ..core.realip import RealIP
 from ..core.streams import GOING_AWAY, StreamRegistry
 from .deadlines import Deadlines
+from .ending import run_steps
 from .gone import GoneWatch
 from .resolver import Resolver
 from .splicing import Pipe
@@ -79,7 +82,8 @@ class Relay:
 
     Attributes:
         small_head: bytes of a request's head up to which no limit on heads is exceeded.
-        stopping: set when the gateway stops; connections are closed after the answer they are at.
+        stopping: set when the gateway stops, or leaves a load balancer; connections are closed after the answer they are
+            at.
         gone: notices peers that hang up while nothing is read from them.
         streams: open WebSockets and other streams that outlive their request.
         connections: open client connections (`protocols.http1_channel.HTTP1Channel`), for a graceful stop.
@@ -129,25 +133,31 @@ class Relay:
 
     # -- the life of the whole -----------------------------------------------------------------------------------------
 
+    def leave(self) -> None:
+        """Have client connections end behind the answer they are at, or the next one they get; streams go on."""
+        self.stopping = True
+
+    def close_idle(self) -> None:
+        """Close client connections on which no request is being served; the others close behind their answers."""
+        self.leave()
+        run_steps(*(channel.drain for channel in list(self.connections)))
+
     def drain(self) -> None:
         """Begin to stop: idle client connections are closed, busy ones after their answer, streams politely."""
-        self.stopping = True
-        for channel in list(self.connections):
-            channel.drain()
-        self.streams.close_all(GOING_AWAY, "the gateway is stopping")
+        run_steps(self.close_idle, partial(self.streams.close_all, GOING_AWAY, "the gateway is stopping"))
 
     def close(self) -> None:
         """End at once: every connection on both sides is cut, the timer stops."""
         self.stopping = True
-        for channel in list(self.connections):
-            channel.cut()
-        self.streams.cut_all()
-        self.pools.close()
-        self.gone.close()
-        if self._pipe is not None:
-            self._pipe.close()
-            self._pipe = None
-        self.deadlines.stop()
+        pipe, self._pipe, self._can_splice = self._pipe, None, False
+        run_steps(
+            *(channel.cut for channel in list(self.connections)),
+            *(record.cut for record in self.streams),
+            self.pools.close,
+            self.gone.close,
+            *((pipe.close,) if pipe is not None else ()),
+            self.deadlines.stop,
+        )
 
     @property
     def pipe(self) -> Pipe | None:
@@ -162,14 +172,35 @@ class Relay:
     # -- the end of a request ------------------------------------------------------------------------------------------
 
     def finished(self, exchange: Exchange) -> None:
-        """A request is over, whatever became of it: log phase, access log. Called once by its door."""
+        """A request is over, whatever became of it: its target is let go, log phase, access log. Called once by its door."""
+        if exchange.upstream_peer is not None:
+            exchange.let_go()
         route = exchange.route
         snapshot = exchange.snapshot
         chain = route.chain if route is not None else (snapshot.global_chain if snapshot is not None else None)
-        if chain is not None and not chain.empty:
-            chain.run_log(exchange)
-        if self.access_log.enabled:
-            self.access_log.log(exchange)
+        try:
+            if chain is not None and not chain.empty:
+                chain.run_log(exchange)
+            if self.access_log.enabled:
+                self.access_log.log(exchange)
+        except Exception:  # noqa: BLE001 - its connection must go on, or end, as if it had been logged
+            _log.failure("logging {method} {target} failed", method=exchange.method, target=exchange.raw_path)
+
+    def fault(self, exchange: Exchange, failure: Failure | None = None) -> None:
+        """Our own code failed on a request: log it, stop who produces its answer, answer 500, or cut what has begun.
+
+        Args:
+            exchange: the request.
+            failure: what was raised; by default the exception being handled.
+        """
+        _log.failure("serving {method} {target} failed", failure, method=exchange.method, target=exchange.target)
+        sink, exchange.answer_sink = exchange.answer_sink, None
+        if sink is not None:
+            sink.client_gone("the gateway failed")
+        if exchange.begun:
+            exchange.abort()
+        elif exchange.open:
+            self.send_answer(exchange, Answer(500, None, None, "An unexpected error occurred", "error"))
 
     # -- answers made here ---------------------------------------------------------------------------------------------
 
@@ -234,7 +265,8 @@ class Relay:
         if kind is not None:  # empty for gRPC clients, as from Kong
             parts += (b"Content-Type: ", kind, b"\r\n")
         for name, value in answer.headers:
-            parts.append(b"%b: %b\r\n" % (name, with_charset(value) if name.lower() == b"content-type" else value))
+            value = clean(with_charset(value) if name.lower() == b"content-type" else value)
+            parts.append(b"%b: %b\r\n" % (clean(name), value))
         parts.append(self.headers.of_own(exchange, self.monotonic()))
         return b"".join(parts), body
 

@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from .frames import FrameTracker
 from .gone import descriptor_of, notice_vanished
-from .sending import switch_protocol, unsent
+from .sending import is_ending, switch_protocol, unsent
 
 if TYPE_CHECKING:
     from .relay import RelayedStream
@@ -246,7 +246,7 @@ class SocketSide(Side):
         self.received += size
         tracker.skip(size)
         if rest is None:
-            peer.broken()
+            peer.broken(ConnectionResetError("gone"))
         elif rest and not peer.put(rest):
             self.pause()
         return True
@@ -260,8 +260,8 @@ class SocketSide(Side):
             sent = self._send(pending)
         except BlockingIOError:
             return
-        except OSError:
-            self.broken()
+        except OSError as error:
+            self.broken(error)
             return
         if sent < len(pending):
             self._pending = pending[sent:]
@@ -292,8 +292,8 @@ class SocketSide(Side):
             sent = self._send(data)
         except BlockingIOError:
             sent = 0
-        except OSError:
-            self.broken()
+        except OSError as error:
+            self.broken(error)
             return True
         if sent == len(data):
             return True
@@ -315,7 +315,7 @@ class SocketSide(Side):
 
     def resume(self) -> None:
         if not self._reading and not self.ended:
-            self.stream.relay.gone.unwatch(self._fd)
+            self.stream.relay.gone.unwatch(self._fd, self)
             self._reading = True
             self.reactor.addReader(self)
 
@@ -354,7 +354,7 @@ class SocketSide(Side):
         else:
             self.peer.resume()
 
-    def broken(self) -> None:
+    def broken(self, error: OSError) -> None:
         """The peer's host does not take bytes any more. What it has sent before is still to be read."""
         self.dead = True
         if self._pending is not None:
@@ -363,22 +363,25 @@ class SocketSide(Side):
         if self._state == _CLOSING:
             self._close_socket()
         elif self.ended:
-            self.stream.lost(self, ConnectionResetError("gone"))
+            self.stream.lost(self, error)
         else:
+            self.stream.dying(self, error)
             self.peer.resume()
 
     def _shut_down(self) -> None:
         self._state = _ENDED
         try:
             self._socket.shutdown(socket.SHUT_WR)
-        except OSError:
+        except OSError as error:
             self.dead = True
+            if not self.ended:
+                self.stream.dying(self, error)
         if self.ended:
             self.stream.check_over()
 
     def _stop_reading(self) -> None:
         self.ended = True
-        self.stream.relay.gone.unwatch(self._fd)
+        self.stream.relay.gone.unwatch(self._fd, self)
         if self._reading:
             self._reading = False
             self.reactor.removeReader(self)
@@ -387,7 +390,7 @@ class SocketSide(Side):
 
     def _close_socket(self) -> None:
         self.closed = self.dead = True
-        self.stream.relay.gone.unwatch(self._fd)
+        self.stream.relay.gone.unwatch(self._fd, self)
         if self._pending is not None:
             self._pending = None
             self.reactor.removeWriter(self)
@@ -452,11 +455,10 @@ class TransportSide(Side):
         if self.closed:
             return
         self.closed = self.dead = True
-        self.stream.relay.gone.unwatch(self._fd)
+        self.stream.relay.gone.unwatch(self._fd, self)
         if self.ended:
             self.stream.side_closed()
         elif reason.check(ConnectionDone):
-            self.ended = True
             self.stream.read_all(self)
         else:
             self.stream.lost(self, reason.value)
@@ -469,11 +471,21 @@ class TransportSide(Side):
 
     def resumeProducing(self) -> None:
         """The transport takes bytes again."""
+        if is_ending(self.transport):  # TLS has ended on a transport that does not tell (an embedder's)
+            self.tls_ended()
+            return
         self._blocked = False
         self.peer.resume()
 
     def stopProducing(self) -> None:
         """The connection is lost; `connectionLost` tells."""
+
+    def tls_ended(self) -> None:
+        """The peer has ended TLS, which ends both directions (`tls_transport`)."""
+        self._unregister()
+        if not self.ended:
+            self.dead = True
+            self.stream.read_all(self)
 
     def peer_gone(self, reset: bool) -> None:
         """`GoneWatch`: hung up while nobody read. Without half-closes either kind ends the stream."""
@@ -502,25 +514,30 @@ class TransportSide(Side):
     def resume(self) -> None:
         if self._paused and self._started and not self.ended:
             self._paused = False
-            self.stream.relay.gone.unwatch(self._fd)
+            self.stream.relay.gone.unwatch(self._fd, self)
             self.transport.resumeProducing()
 
     def end_writing(self) -> None:
         self.close()
 
     def close(self) -> None:
-        if not self.ended:
+        if not self.ended and not self.closed:
             self.ended = True
-            self.stream.relay.gone.unwatch(self._fd)
-            if self._started:
-                self.transport.unregisterProducer()
+            self.stream.relay.gone.unwatch(self._fd, self)
+            self._unregister()
             self.transport.resumeProducing()  # or the end of the connection would not be seen
             self.transport.loseConnection()
+
+    def _unregister(self) -> None:
+        """A transport with a producer does not close behind what it holds."""
+        if self._started:
+            self._started = False
+            self.transport.unregisterProducer()
 
     def abort(self) -> None:
         if not self.closed:
             self.closed = self.ended = self.dead = True
-            self.stream.relay.gone.unwatch(self._fd)
+            self.stream.relay.gone.unwatch(self._fd, self)
             self.transport.abortConnection()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
-from twisted.protocols.tls import BufferingTLSTransport
+from .tls_transport import TLSTransport
 
 __all__ = ["RefusesPlainHTTP", "TLSFront"]
 
@@ -17,7 +17,7 @@ class RefusesPlainHTTP(Protocol):
         """The whole answer, in plain HTTP."""
 
 
-class TLSFront(BufferingTLSTransport):
+class TLSFront(TLSTransport):
     """TLS that looks at a connection's first byte: a TLS record begins with 22 or, from ancient clients, a length with
     the high bit set (RFC 8446 5.1); a letter begins an HTTP request, which is answered as by nginx instead of with an
     alert no HTTP client can read."""

@@ -13,6 +13,7 @@ on such a transport.
 
 from __future__ import annotations
 
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
@@ -21,13 +22,16 @@ from service_identity import CertificateError, VerificationError
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer
 from twisted.internet.protocol import Protocol
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..core.head import HeaderBlock, HeadError, parse_status_line
+from ..core.odd_heads import check_beginning, find_end, mended_lines
+from ..core.odd_heads import parse_status_line as parse_odd_status_line
+from .ending import run_steps
 from .framing import ChunkScanner, FramingError
 from .sending import sender
+from .upstream_errors import ENDED, LARGE, MALFORMED, end_text
 from .upstream_tls import check_name
 
 if TYPE_CHECKING:
@@ -35,9 +39,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ResponseHead", "UpstreamConnection", "UpstreamUser"]
 
-_log = Logger(namespace="kongtwist.proxy")
-
 HEAD, LENGTH, CHUNKED, UNTIL_CLOSE, DETACHED, CLOSED = range(6)
+
+
+class _HeadTooLarge(HeadError):
+    """The head of an answer is larger than `Limits.proxy_buffer_size`."""
 
 
 class ResponseHead:
@@ -74,7 +80,7 @@ class UpstreamUser(Interface):
         """The connection is there; send the request."""
 
     def connect_failed(self, reason: Failure) -> None:
-        """There will be no connection (refused, timed out, TLS failed)."""
+        """There will be no connection (refused, timed out, TLS failed). Raises nothing."""
 
     def interim(self, head: ResponseHead) -> None:
         """An informational head that is no 100."""
@@ -95,11 +101,13 @@ class UpstreamUser(Interface):
     def answer_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
         """The body is complete; the connection is back in its pool."""
 
-    def broken(self, why: str, *, timeout: bool = False, unread: bool = False) -> None:
-        """The connection was lost, or what came is no HTTP, before the answer's end. ``unread``: not one byte came."""
+    def broken(self, why: str, *, fault: str = ENDED, timeout: bool = False, unread: bool = False) -> None:
+        """The connection was lost, or what came is no HTTP, before the answer's end. ``fault``: which of these
+        (`upstream_errors`). ``unread``: not one byte came. Raises nothing."""
 
-    def fault(self) -> None:
-        """Our own code failed while it handled what came; the connection is cut. The client must not wait on."""
+    def fault(self, failure: Failure | None = None, answering: bool = True) -> None:
+        """Our own code failed, with ``failure`` if that is to be logged; ``answering``: while it handled what came, and the
+        connection is cut. The client must not wait on."""
 
     def request_blocked(self) -> None:
         """The upstream reads slower than it is sent to."""
@@ -157,7 +165,7 @@ class UpstreamConnection(Protocol):
         assert self.pool.tls is not None
         try:
             check_name(transport.getHandle(), self.pool.tls)
-        except (CertificateError, VerificationError) as error:
+        except (CertificateError, VerificationError, ValueError) as error:  # ValueError: the name is none
             user, self.user = self.user, None
             self.abort()
             if user is not None:
@@ -174,7 +182,10 @@ class UpstreamConnection(Protocol):
         if self.user is None:  # it went while we connected
             self._rest()
         else:
-            self.user.connected(self)
+            try:
+                self.user.connected(self)
+            except Exception:  # noqa: BLE001 - as in dataReceived
+                self.user.fault(answering=False)
 
     def dataReceived(self, data: bytes) -> None:
         user = self.user
@@ -194,29 +205,39 @@ class UpstreamConnection(Protocol):
             elif mode == UNTIL_CLOSE:
                 user.answer_chunk(data)
         except (HeadError, FramingError) as error:
-            self._fail(str(error))
+            self._fail(error)
         except Exception:  # noqa: BLE001 - a fault of ours must not leave the client waiting for ever
-            _log.failure("relaying an answer failed")
+            failure = Failure()
             self.abort()
-            user.fault()
+            user.fault(failure)
         else:
             if self.user is not None and not self._paused:
                 self.expect(self.user.read_timeout)
 
     def connectionLost(self, reason: Failure = None) -> None:  # type: ignore[assignment]
-        self.pool.relay.deadlines.drop(self)
-        self.pool.lost(self)
         user, self.user = self.user, None
         mode, self._mode = self._mode, CLOSED
         self.send = None
+        self.transport = None
+        run_steps(
+            partial(self.pool.relay.deadlines.drop, self),
+            partial(self.pool.lost, self),
+            partial(self._tell_lost, user, mode, reason),
+        )
+
+    def _tell_lost(self, user: UpstreamUser | None, mode: int, reason: Failure) -> None:
+        """Tell whose request was on it."""
         if user is None:
             return
         if not self._ready:
             user.connect_failed(reason)
         elif mode == UNTIL_CLOSE and reason.check(ConnectionDone):
-            user.answer_end([])
+            try:
+                user.answer_end([])
+            except Exception:  # noqa: BLE001 - as in dataReceived
+                user.fault(Failure())
         else:
-            user.broken(f"connection lost: {reason.getErrorMessage()}", unread=not self._read_any)
+            user.broken(end_text(reason), unread=not self._read_any)
 
     def pauseProducing(self) -> None:
         if self.user is not None:
@@ -233,7 +254,10 @@ class UpstreamConnection(Protocol):
         """The deadline has passed: an idle connection's time is over, or the upstream does not answer."""
         user = self.user
         if user is None:
-            self.close()
+            if self._mode == CLOSED:
+                self.abort()  # told to close before: it takes nothing, or under TLS does not answer our close_notify
+            else:
+                self.close()
         elif not self._ready:
             self.user = None
             self.abort()
@@ -312,21 +336,29 @@ class UpstreamConnection(Protocol):
             self.transport.abortConnection()  # type: ignore[attr-defined]
 
     def close(self) -> None:
-        """Close an idle connection."""
+        """Close a connection that nobody uses, in bounded time."""
         self._mode = CLOSED
         self.pool.idle.pop(self, None)
         transport: Any = self.transport
         if transport is not None:
+            self.expect(self.pool.relay.limits.lingering_timeout)
             transport.unregisterProducer()
             transport.loseConnection()
 
+    def tls_ended(self) -> None:
+        """The upstream has ended TLS (`tls_transport`): the connection closes, which `connectionLost` tells."""
+        if self.user is None:
+            self.close()
+        elif self._ready:
+            self.transport.unregisterProducer()  # type: ignore[union-attr]
+
     # -- reading -------------------------------------------------------------------------------------------------------
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, refused: ValueError) -> None:
         user, self.user = self.user, None
         self.abort()
         if user is not None:
-            user.broken(why)
+            user.broken(str(refused), fault=LARGE if isinstance(refused, _HeadTooLarge) else MALFORMED)
 
     def _head(self, data: bytes, user: UpstreamUser) -> None:
         head = self._last_head
@@ -334,19 +366,20 @@ class UpstreamConnection(Protocol):
         if head is not None and data.startswith(last):
             rest = data[len(last) :]
         else:
-            relay = self.pool.relay
             end = data.find(b"\r\n\r\n")
-            if end < 0 or end > relay.limits.proxy_buffer_size:
-                if len(data) > relay.limits.proxy_buffer_size:
-                    raise HeadError(502, None, "response head too large from the upstream")
-                if not b"HTTP/1.".startswith(data[:7]):
-                    raise HeadError(502, None, "no HTTP/1 from the upstream")
-                self._buffer = data
-                return
-            line, _, lines = data[: end + 2].partition(b"\r\n")
-            head = ResponseHead(*parse_status_line(line), relay.blocks.response(lines))
-            self._last_raw, self._last_head = data[: end + 4], head
-            rest = data[end + 4 :]
+            size = end + 4
+            try:
+                if end < 0 or end > self.pool.relay.limits.proxy_buffer_size:
+                    raise HeadError(502, None, "no end")
+                line, _, lines = data[: end + 2].partition(b"\r\n")
+                head = ResponseHead(*parse_status_line(line), self.pool.relay.blocks.response(lines))
+            except HeadError:
+                head, size = self._odd_head(data)
+                if head is None:
+                    self._buffer = data
+                    return
+            self._last_raw, self._last_head = data[:size], head
+            rest = data[size:]
         self._buffer = b""
         if head.status < 200:
             self._informational(head, rest, user)
@@ -371,6 +404,26 @@ class UpstreamConnection(Protocol):
             self._mode = UNTIL_CLOSE
             user.answered(head, None, rest, False)
 
+    def _odd_head(self, data: bytes) -> tuple[ResponseHead | None, int]:
+        """A head that is not complete yet, or not as it should be: core/odd_heads.py.
+
+        Returns:
+            the head, and how many bytes of ``data`` it is; None while it is not complete.
+
+        Raises:
+            HeadError: it is none, or will never be one.
+        """
+        relay = self.pool.relay
+        limit = relay.limits.proxy_buffer_size
+        empty = find_end(data)
+        if (len(data) if empty is None else empty.start()) > limit:
+            raise _HeadTooLarge(502, None, f"the head is larger than {limit} bytes")
+        if empty is None:
+            check_beginning(data, len(self._buffer))
+            return None, 0
+        line, _, lines = data[: empty.start()].partition(b"\n")
+        return ResponseHead(*parse_odd_status_line(line), relay.blocks.response(mended_lines(lines))), empty.end()
+
     def _informational(self, head: ResponseHead, rest: bytes, user: UpstreamUser) -> None:
         if head.status == 101:
             self._buffer = rest
@@ -386,9 +439,9 @@ class UpstreamConnection(Protocol):
             self._head(rest, user)
 
     def _begin_chunks(self, head: ResponseHead, rest: bytes, user: UpstreamUser) -> None:
-        if head.minor == 0:
-            raise HeadError(502, None, "Transfer-Encoding in HTTP/1.0 from the upstream")
-        scanner = ChunkScanner(self.pool.relay.limits.trailer_size)
+        if head.minor == 0:  # RFC 9112 6.1: its framing is not to be trusted any further than this
+            self._keep = False
+        scanner = ChunkScanner(self.pool.relay.limits.trailer_size, upstream=True)
         self._raw = user.takes_raw_chunks()
         first = _scan(scanner, rest, self._raw) if rest else b""
         if scanner.done and not scanner.trailers:

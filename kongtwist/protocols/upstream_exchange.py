@@ -4,9 +4,12 @@ An `UpstreamExchange` picks a target, gets a connection, sends head and body, an
 (any door's `Exchange`). It owns what outlives one connection: which targets failed, what of the body is kept for
 another try, and how many tries are left.
 
-When a try may be repeated (Kong 3.9: nginx ``proxy_next_upstream error timeout``): nothing of the answer has reached
-the client; the body, if any, is kept whole; and the method is idempotent or nothing was sent. A pooled connection that
-turns out dead before its first byte does not count as a try.
+When a try may be repeated (Kong 3.9: nginx ``proxy_next_upstream error timeout``): not one byte of an answer has come,
+good or bad; the body, if any, is kept whole; and the method is idempotent or nothing was sent. A pooled connection that
+turns out dead before its first byte does not count as a try. docs/upstreams.md is the whole list.
+
+The target a request counts on is the exchange's (`Exchange.hold`): the end of the exchange lets it go, so no way out of
+here can forget it.
 """
 
 from __future__ import annotations
@@ -22,13 +25,30 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..core.chain import BodyFilter, PluginFailed
+from ..core.error_lines import request_line
 from ..core.exchange import Answer, Exchange
 from ..core.headers import REASONS, apply_changes, host_name, upstream_head
+from .ending import run_steps
 from .events import EventStream, is_event_stream
+from .faults import ends_request
+from .framing import LAST_CHUNK
+from .request_buffer import RequestBuffer
 from .resolver import NameNotResolved
 from .upstream import ResponseHead, UpstreamConnection
+from .upstream_errors import (
+    ENDED,
+    Reason,
+    broken_off,
+    connect_reason,
+    no_answer,
+    no_peer,
+    not_resolved,
+    own_certificate_reason,
+    timed_out,
+    where,
+)
 from .upstream_pool import Attempt, Pool
-from .upstream_tls import facts_of
+from .upstream_tls import BadServerName, facts_of
 
 if TYPE_CHECKING:
     from ..core.balancer import Peer
@@ -58,9 +78,9 @@ class UpstreamExchange:
     """
 
     __slots__ = (
-        "_attempt", "_begun", "_body", "_connection", "_events", "_fed", "_filters", "_head", "_kept", "_kept_size",
-        "_lookup", "_over", "_paused_request", "_peer", "_raw", "_started", "_tried", "_tries", "_upgraded", "exchange",
-        "method", "read_timeout", "relay", "request_sent", "route",
+        "_attempt", "_begun", "_body", "_connection", "_events", "_fed", "_filters", "_head", "_heard", "_kept",
+        "_kept_size", "_lookup", "_over", "_paused_request", "_raw", "_source", "_started", "_tried", "_tries", "_upgraded",
+        "exchange", "method", "read_timeout", "relay", "request_sent", "route",
     )  # fmt: skip
 
     def __init__(self, relay: Relay, exchange: Exchange, upgraded: Upgraded | None = None) -> None:
@@ -73,19 +93,24 @@ class UpstreamExchange:
         self.request_sent = False
         self._upgraded = upgraded
         self._tries = route.retries
-        self._begun = self._over = self._fed = self._paused_request = self._raw = False
+        self._begun = self._over = self._fed = self._paused_request = self._raw = self._heard = False
         self._body = exchange.block.has_body and exchange.upstream_body is None
         self._connection: UpstreamConnection | None = None
         self._attempt: Attempt | None = None
         self._lookup: Deferred[str] | None = None
         self._events: EventStream | None = None
-        self._peer: Peer | None = None
         self._tried: set[Peer] | None = None
         self._filters: list[BodyFilter] | None = None
         self._head = b""
         self._kept: list[bytes] | None = [] if self._body else None
         self._kept_size = 0
+        self._source: RequestBuffer | None = None
         self._started = 0.0
+
+    @property
+    def _peer(self) -> Peer | None:
+        """The target of this try, if a balancer chose it."""
+        return self.exchange.upstream_peer
 
     # -- getting a connection ------------------------------------------------------------------------------------------
 
@@ -98,10 +123,28 @@ class UpstreamExchange:
         self.exchange.answer_sink = self
         monotonic = self.relay.monotonic
         self._started = monotonic()
-        if pool is not None and pool.idle:
-            self.connected(pool.idle.popitem()[0])
-        else:
-            self._choose()
+        try:
+            if self._body and self.exchange.block.chunked and self.route.request_buffering:
+                limit = self.relay.limits.client_body_buffer_size
+                self._source = RequestBuffer(self.exchange, limit, self._buffered)
+                self._source.start()
+            elif pool is not None and pool.idle:
+                self.connected(pool.idle.popitem()[0])
+            else:
+                self._choose()
+        except Exception:  # noqa: BLE001 - a fault of ours must not leave the client waiting for ever
+            self.relay.fault(self.exchange)
+
+    @ends_request
+    def _buffered(self) -> None:
+        """The body is short, or too long to wait for its end."""
+        buffer = self._source
+        if self._over or buffer is None:
+            return
+        self._started = self.relay.monotonic()
+        if buffer.whole:
+            self._body, self._kept, self._source = False, None, None
+        self._choose()
 
     def _choose(self) -> None:
         """Pick a target and find its address."""
@@ -111,20 +154,20 @@ class UpstreamExchange:
         if balancer is not None:
             peer = balancer.pick(self.exchange, self._tried or _NOBODY)
             if peer is None:
+                self._log_error(*no_peer(route, len(self._tried or ())))
                 self._refuse(503, "failure to get a peer from the ring-balancer")
                 return
-            self._release()
-            balancer.acquire(peer)
-            self._peer = peer
+            self.exchange.hold(peer)
             host = peer.host
         try:
             address = self.relay.resolver.known(host)
         except NameNotResolved:
-            self._refuse(503, "name resolution failed")
+            self._not_resolved()
             return
         if address is None:
             lookup = self._lookup = self.relay.resolver.lookup(host)
-            lookup.addCallbacks(self._resolved, self._unresolved)  # type: ignore[unused-awaitable]
+            answered = lookup.addCallbacks(self._resolved, self._unresolved)
+            answered.addErrback(lambda why: self.relay.fault(self.exchange, why))  # type: ignore[unused-awaitable]
         else:
             self._connect(address)
 
@@ -136,7 +179,11 @@ class UpstreamExchange:
         self._lookup = None
         if not failure.check(CancelledError):  # cancelled: the client went, nobody is left to tell
             failure.trap(NameNotResolved)
-            self._refuse(503, "name resolution failed")
+            self._not_resolved()
+
+    def _not_resolved(self) -> None:
+        self._log_error(*not_resolved(self.route, self._peer))
+        self._refuse(503, "name resolution failed")
 
     def _connect(self, address: str, fresh: bool = False) -> None:
         route, peer = self.route, self._peer
@@ -151,9 +198,13 @@ class UpstreamExchange:
             return
         try:
             self._attempt = pool.connect(self, route.connect_timeout)
-        except SSL.Error as why:
-            _log.error("the client certificate for {address} is unusable: {why}", address=address, why=why)
-            self._failed("the client certificate is unusable", sent=False)
+        except SSL.Error:
+            # Trying again would not make it any better.
+            self._log_error(*no_answer(route, self._peer, own_certificate_reason(Failure())), pool)
+            self._bad_answer()
+        except BadServerName as why:
+            self._log_error(str(why), "", pool)
+            self._bad_answer()
 
     def _host_field(self) -> bytes:
         """The Host header of this try."""
@@ -172,7 +223,7 @@ class UpstreamExchange:
         self._connection = connection
         exchange, route, relay = self.exchange, self.route, self.relay
         match = exchange.match
-        plain = self._peer is None and not route.preserve_host
+        plain = exchange.upstream_peer is None and not route.preserve_host
         host = route.host_header if plain else self._host_field()
         upgrade = self._upgraded is not None
         head = upstream_head(exchange, match.upstream_path, match.prefix, host, relay.send_request_id, upgrade)
@@ -188,8 +239,11 @@ class UpstreamExchange:
         self._head = head
         if not self._fed:
             self._fed = True
-            exchange.continue_request()
-            exchange.receive_body(self)
+            if self._source is None:
+                exchange.continue_request()
+                exchange.receive_body(self)
+            else:
+                self._source.receive_body(self)
         elif self._kept:
             self._send(b"".join(self._kept))
         if self._head and self._connection is connection:
@@ -206,12 +260,14 @@ class UpstreamExchange:
             head, self._head = self._head, b""
             connection.send(head + data if head else data)
 
+    @ends_request
     def connect_failed(self, reason: Failure) -> None:
-        self._attempt = None
+        attempt, self._attempt = self._attempt, None
         self._connection = None
         if not self._over:
             timeout = reason.check(error.TimeoutError, error.TCPTimedOutError, TimeoutError) is not None
-            self._failed(reason.getErrorMessage(), timeout=timeout, sent=False)
+            pool = None if attempt is None else attempt.factory.pool
+            self._failed(connect_reason(reason, pool), timeout=timeout, sent=False, pool=pool)
 
     # -- the request body (BodySink) -----------------------------------------------------------------------------------
 
@@ -224,14 +280,14 @@ class UpstreamExchange:
         self._send(framed)
 
     def body_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
-        """The request is whole."""
+        """The request is whole. Its trailers go no further, as with nginx: an upstream that takes them for headers would
+        believe a client who it is, where it comes from and what it may do."""
         if self._over:
             return
         self.request_sent = True
         if self.exchange.block.chunked:
-            last = b"0\r\n%b\r\n" % b"".join([b"%b: %b\r\n" % pair for pair in trailers])
-            self._keep(last)
-            self._send(last)
+            self._keep(LAST_CHUNK)
+            self._send(LAST_CHUNK)
         elif self._head:
             self._send(b"")
         if self._connection is not None:
@@ -276,21 +332,17 @@ class UpstreamExchange:
         self._upgraded(connection, head)
         return True
 
-    def take_peer(self) -> Peer | None:
-        """The target, if it was chosen by a balancer, for as long as a stream to it lasts. Who takes it lets it go."""
-        peer, self._peer = self._peer, None
-        return peer
-
     def _settle(self, head: ResponseHead) -> None:
-        """Note what the answer's head tells, and let the target go."""
+        """Note what the answer's head tells."""
         exchange, started = self.exchange, self._started
         exchange.upstream_status = head.status
         exchange.response_fields = head.block
         monotonic = self.relay.monotonic
         now = monotonic()
         exchange.latencies = (started - exchange.started, now - started)
-        if self._peer is not None:
-            self._peer.observe(now - started, now)
+        peer = exchange.upstream_peer
+        if peer is not None:
+            peer.observe(now - started, now)
 
     def answered(self, head: ResponseHead, length: int | None, first: bytes, last: bool) -> None:
         """Send the head on, and what came with it."""
@@ -421,13 +473,19 @@ class UpstreamExchange:
         """Nobody waits for the answer: the upstream is told at once."""
         self._drop()
 
-    def broken(self, why: str, *, timeout: bool = False, unread: bool = False) -> None:
+    @ends_request
+    def broken(self, why: str, *, fault: str = ENDED, timeout: bool = False, unread: bool = False) -> None:
         """The connection is lost in the middle."""
         connection, self._connection = self._connection, None
         if self._over:
             return
+        self._heard = not unread
+        pool = None if connection is None else connection.pool
         if self._begun:
-            _log.error("{host} broke off its answer: {why}", host=self._target(), why=why)
+            what, remedy = broken_off(Reason(why, fault)), ""
+            if timeout:
+                what, remedy = timed_out(self.route, True, self.request_sent, self.read_timeout)
+            self._log_error(what, remedy, pool)
             self._drop()
             self.exchange.abort()
             return
@@ -436,42 +494,60 @@ class UpstreamExchange:
             self._hold_request()
             self._connect(connection.pool.address, fresh=True)
         else:
-            self._failed(why, timeout=timeout)
+            self._failed(Reason(why, fault), timeout=timeout, pool=pool)
 
-    def fault(self) -> None:
-        """Our own code failed: nobody knows what the client has of the answer."""
-        self._drop()
-        self.exchange.abort()
+    def fault(self, failure: Failure | None = None, answering: bool = True) -> None:
+        """Our own code failed; while it handled an answer, nobody knows what the client has of it."""
+        if answering:
+            if failure is not None:
+                _log.failure("{line}", failure, line=request_line(self.exchange, "relaying the answer failed"))
+            self._drop()
+            self.exchange.abort()
+        else:
+            self.relay.fault(self.exchange, failure)
 
-    def _failed(self, why: str, *, timeout: bool = False, sent: bool = True) -> None:
+    def _failed(self, reason: Reason, *, timeout: bool = False, sent: bool = True, pool: Pool | None = None) -> None:
         """A try failed: another one, or the end."""
         now = self.relay.monotonic()
         self.exchange.latencies = (self._started - self.exchange.started, now - self._started)
         self._connection = None
-        peer = self._peer
+        route, peer = self.route, self._peer
         if peer is not None:
             if self._tried is None:
                 self._tried = set()
             self._tried.add(peer)
-            self._release()
+            self.exchange.let_go()
+        if timeout:
+            what, remedy = timed_out(route, sent, self.request_sent, self.read_timeout)
+        else:
+            what, remedy = no_answer(route, peer, reason)
+        upstream = where(route, peer, pool)
         if self._tries > 0 and self._may_repeat(sent):
             self._tries -= 1
+            if peer is not None:  # with one target only, the last try tells as much
+                _log.warn("{line}", line=request_line(self.exchange, f"{what}, trying again", upstream=upstream))
             self._hold_request()
             self._choose()
             return
-        tries = self.route.retries - self._tries + 1
-        _log.error("no answer from {host} in {tries} tries: {why}", host=self._target(), tries=tries, why=why)
+        if route.retries > self._tries:
+            what = f"{what} ({route.retries - self._tries + 1} tries)"
+        _log.error("{line}", line=request_line(self.exchange, what, remedy, upstream=upstream))
         if timeout:
             self._refuse(504, "The upstream server is timing out", upstream=True)
         else:
-            self._refuse(502, "An invalid response was received from the upstream server", upstream=True)
+            self._bad_answer()
 
-    def _target(self) -> str:
-        """Where the last try went, for the log."""
-        return f"{self.route.host}:{self.route.port} (route {self.route.id})"
+    def _bad_answer(self) -> None:
+        self._refuse(502, "An invalid response was received from the upstream server", upstream=True)
+
+    def _log_error(self, what: str, remedy: str, pool: Pool | None = None) -> None:
+        upstream = where(self.route, self._peer, pool)
+        _log.error("{line}", line=request_line(self.exchange, what, remedy, upstream=upstream))
 
     def _may_repeat(self, sent: bool) -> bool:
-        return (not sent or self.method not in _NOT_REPEATED) and (not self._body or self._kept is not None)
+        if self._heard or (sent and self.method in _NOT_REPEATED):
+            return False
+        return not self._body or self._kept is not None
 
     def _hold_request(self) -> None:
         """Until there is a connection again, the client need not send more."""
@@ -484,18 +560,11 @@ class UpstreamExchange:
         self._drop()
         self.relay.send_answer(self.exchange, Answer(status, None, None, message, "error"), upstream=upstream)
 
-    def _release(self) -> None:
-        peer, self._peer = self._peer, None
-        if peer is not None:
-            peer.active -= 1
-
     def _leave(self) -> None:
         """The answer is here and the connection is somebody else's by now."""
         self._over = True
         self._connection = None
         self.exchange.answer_sink = None
-        if self._peer is not None:
-            self._release()
         events, self._events = self._events, None
         if events is not None:
             events.over()
@@ -505,9 +574,6 @@ class UpstreamExchange:
         connection, attempt, lookup = self._connection, self._attempt, self._lookup
         self._leave()
         self._attempt = self._lookup = None
-        if lookup is not None:
-            lookup.cancel()
-        if attempt is not None:
-            attempt.cancel()
+        run_steps(*(each.cancel for each in (lookup, attempt) if each is not None))
         if connection is not None:
             connection.abort()

@@ -6,9 +6,9 @@ from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from twisted.internet.protocol import ClientFactory
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
+from .tls_transport import TLSClientFactory
 from .upstream import UpstreamConnection, UpstreamUser
 from .upstream_tls import ClientConnections, TLSFacts
 
@@ -24,15 +24,15 @@ class _Connecting(ClientFactory):
     noisy = False
 
     def __init__(self, pool: Pool, user: UpstreamUser, seconds: float) -> None:
-        self._pool = pool
+        self.pool = pool
         self.user: UpstreamUser | None = user
         self._seconds = seconds
         self.connection: UpstreamConnection | None = None
 
     def buildProtocol(self, addr: Any) -> UpstreamConnection:
-        connection = self.connection = UpstreamConnection(self._pool, self.user)
-        self._pool.all[connection] = None
-        if self._pool.tls is not None:
+        connection = self.connection = UpstreamConnection(self.pool, self.user)
+        self.pool.all[connection] = None
+        if self.pool.tls is not None:
             connection.expect(self._seconds)
         return connection
 
@@ -96,7 +96,7 @@ class Pool:
         if self.tls is not None:
             if self._creator is None:
                 self._creator = ClientConnections(self.tls)
-            wrapped = TLSMemoryBIOFactory(self._creator, True, factory)
+            wrapped = TLSClientFactory(self._creator, True, factory, self.relay.reactor)
         return Attempt(self.relay.reactor.connectTCP(self.address, self.port, wrapped, seconds), factory)
 
     def lost(self, connection: UpstreamConnection) -> None:

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from ..core.compiled import UpstreamTLS
     from ..core.exchange import Row
 
-__all__ = ["ClientConnections", "TLSDefaults", "TLSFacts", "check_name", "facts_of"]
+__all__ = ["BadServerName", "ClientConnections", "TLSDefaults", "TLSFacts", "check_name", "facts_of"]
+
+_LONGEST_NAME = 255
+"""Bytes of a server name (RFC 6066 3; OpenSSL takes no more)."""
+
+
+class BadServerName(ValueError):
+    """What a client's Host says (``preserve_host``) cannot be asked for as a server name."""
 
 
 class TLSDefaults(NamedTuple):
@@ -60,6 +67,9 @@ def _context(facts: TLSFacts) -> SSL.Context:
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_alpn_protos([b"http/1.1"])
+    # Many servers end TCP without close_notify. As nginx: that ends what has no other end; what has one is still seen to be
+    # cut, and a reset is still a reset.
+    context.set_options(SSL.OP_IGNORE_UNEXPECTED_EOF)
     if facts.certificate:
         leaf, *chain = _certificates(facts.certificate)
         context.use_certificate(leaf)
@@ -96,16 +106,19 @@ class ClientConnections:
 
     Raises:
         OpenSSL.SSL.Error: our certificate or key is unusable.
+        BadServerName: the name is too long.
     """
 
     def __init__(self, facts: TLSFacts) -> None:
         name = facts.name
+        if len(name) > _LONGEST_NAME:
+            raise BadServerName(f"a server name of {len(name)} bytes cannot be asked for in TLS")
         try:
             self._context = _context(facts)
         except crypto.Error as error:
             raise SSL.Error("no certificate and key in PEM form") from error
-        # RFC 6066 3: no literal addresses as server names.
-        self._server_name = None if is_address(name) else name.encode("ascii" if name.isascii() else "idna")
+        # RFC 6066 3: no literal addresses as server names. Any other name is asked for as it is (nginx), its bytes unjudged.
+        self._server_name = None if is_address(name) else name.encode("latin-1")
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
         """A connection that asks for our name. See `IOpenSSLClientConnectionCreator`."""

@@ -3,9 +3,13 @@
 The client's key, subprotocols and extensions go to the upstream as they are, in an ordinary request of the relay
 (protocols/upstream_exchange.py); the two ends negotiate with each other. What the gateway must do is hold the upstream
 to the rules (`check_answer`), because it vouches for the answer towards the client, and then open its own server side
-of the connection: `StreamServerFactory` makes an Autobahn server protocol that is shown the client's handshake and
-answers it with what the upstream said. From then on frames are relayed as bytes (protocols/relay.py); the Autobahn
-object, some ten kilobytes, never has the transport and is gone as soon as it is open.
+of the connection: `StreamServerFactory` makes an Autobahn server protocol that is shown a handshake and answers it with
+what the upstream said. From then on frames are relayed as bytes (protocols/relay.py); the Autobahn object, some ten
+kilobytes, never has the transport and is gone as soon as it is open.
+
+The handshake that Autobahn is shown is always the same one, which it cannot refuse. The client's own may have a key of
+another length or alphabet, subprotocols offered twice, an odd Host or Origin: that is for the upstream to judge, which
+has agreed (Kong 3.9 looks at none of it).
 """
 
 from __future__ import annotations
@@ -20,16 +24,19 @@ from twisted.internet.interfaces import ITransport
 from zope.interface import implementer
 
 if TYPE_CHECKING:
-    from ..core.exchange import Exchange
     from ..core.head import HeaderBlock
 
 __all__ = ["BadUpgrade", "StreamServerFactory", "accept_of", "check_answer"]
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """RFC 6455 1.3."""
-_WRITTEN_BY_AUTOBAHN = frozenset((
-    b"upgrade", b"connection", b"sec-websocket-accept", b"sec-websocket-protocol",
-))  # fmt: skip
+_OF_THE_HANDSHAKE = frozenset((b"upgrade", b"connection", b"sec-websocket-accept", b"sec-websocket-protocol"))
+"""Fields of a 101 that `StreamServerFactory.answer` writes."""
+_SHOWN = (
+    b"GET / HTTP/1.1\r\nHost: gateway\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+"""The handshake that Autobahn is shown (the key is the example of RFC 6455 1.3)."""
 
 
 class BadUpgrade(Exception):
@@ -56,9 +63,11 @@ def check_answer(request: HeaderBlock, answer: HeaderBlock) -> bytes | None:
     """
     if not answer.upgrade_websocket:
         raise BadUpgrade("a 101 that is no upgrade to websocket")
-    key = request.first(b"sec-websocket-key") or b""
-    if answer.all(b"sec-websocket-accept") != [accept_of(key)]:
-        raise BadUpgrade("Sec-WebSocket-Accept does not fit the key")
+    keys = [key for key in request.all(b"sec-websocket-key") if key]
+    if keys:  # without one there is nothing to hold the answer against: the upstream and the client agree somehow
+        accepts = answer.all(b"sec-websocket-accept")
+        if len(accepts) != 1 or accepts[0] not in map(accept_of, (*keys, b", ".join(keys))):
+            raise BadUpgrade("Sec-WebSocket-Accept does not fit the key")
     protocols = answer.all(b"sec-websocket-protocol")
     if protocols and (len(protocols) > 1 or protocols[0] not in _offered_protocols(request)):
         raise BadUpgrade("a subprotocol that was not offered")
@@ -91,6 +100,12 @@ class _Recorder:
         self.written: list[bytes] = []
         self.closed = False
 
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Nothing here is ever full."""
+
+    def unregisterProducer(self) -> None:
+        """Nothing here is ever full."""
+
     def write(self, data: bytes) -> None:
         """Keep ``data``."""
         self.written.append(data)
@@ -121,16 +136,13 @@ class StreamServerProtocol(WebSocketServerProtocol):
 
     opened = False
 
-    def __init__(self, protocol: str | None, headers: dict[str, list[str]]) -> None:
+    def __init__(self, headers: dict[str, list[str]]) -> None:
         super().__init__()
-        self._subprotocol = protocol
         self._headers = headers
 
     def onConnect(self, request: Any) -> Any:
-        """Agree to what the upstream has agreed to."""
-        # Extensions are between the client and the upstream: Autobahn shall not negotiate, only write the answer down.
-        self.websocket_extensions: list[Any] = []
-        return self._subprotocol, self._headers
+        """Agree; the subprotocol is among what the upstream said."""
+        return None, self._headers
 
     def onOpen(self) -> None:
         """The handshake is done, and this with it."""
@@ -156,13 +168,13 @@ class StreamServerFactory(WebSocketServerFactory):
         self.server = None
         self.setProtocolOptions(openHandshakeTimeout=0, allowNullOrigin=True, webStatus=False)
 
-    def answer(self, exchange: Exchange, subprotocol: bytes | None, lines: bytes) -> bytes:
+    def answer(self, upstream: HeaderBlock, lines: bytes) -> bytes:
         """The answer to a client's handshake.
 
         Args:
-            exchange: the client's request; its answer was checked (`check_answer`).
-            subprotocol: what was agreed on, or None.
-            lines: header lines of the answer, each with its CRLF; those a handshake consists of are left out.
+            upstream: the upstream's block, which was checked (`check_answer`).
+            lines: header lines for the client, each with its CRLF; those a handshake consists of are left out and taken
+                from ``upstream``.
 
         Returns:
             the whole head of the 101.
@@ -173,25 +185,30 @@ class StreamServerFactory(WebSocketServerFactory):
         headers: dict[str, list[str]] = {}
         for line in lines.split(b"\r\n"):
             name, colon, value = line.partition(b":")
-            if colon and name.lower() not in _WRITTEN_BY_AUTOBAHN:
+            if colon and name.lower() not in _OF_THE_HANDSHAKE:
                 headers.setdefault(name.decode("latin-1"), []).append(value.strip(b" \t").decode("latin-1"))
-        protocol = StreamServerProtocol(subprotocol.decode("latin-1") if subprotocol else None, headers)
+        written = self._answered(StreamServerProtocol(headers))
+        status, *theirs = written.split(b"\r\n")
+        said = upstream.first(b"upgrade") or b""
+        ours = [status, b"Connection: upgrade", b"Upgrade: " + (said if said.lower() == b"websocket" else b"websocket")]
+        for name, spelled in ((b"sec-websocket-accept", b"Accept"), (b"sec-websocket-protocol", b"Protocol")):
+            ours += [b"Sec-WebSocket-%b: %b" % (spelled, value) for value in upstream.all(name)]
+        return b"\r\n".join(
+            ours + [line for line in theirs if line.partition(b":")[0].lower() not in _OF_THE_HANDSHAKE]
+        )
+
+    def _answered(self, protocol: StreamServerProtocol) -> bytes:
+        """What Autobahn answers."""
         protocol.factory = self
         recorder = _Recorder()
-        protocol.makeConnection(recorder)
-        protocol.dataReceived(_handshake(exchange, subprotocol))
-        self.countConnections -= 1
+        try:
+            protocol.makeConnection(recorder)
+            protocol.dataReceived(_SHOWN)
+        except Exception as error:  # a fault of Autobahn's is no reason to leave the client without an answer
+            raise BadUpgrade(f"the handshake failed: {error!r}") from error
+        finally:
+            self.countConnections -= 1
         if not protocol.opened or recorder.closed:
             raise BadUpgrade(f"handshake refused: {protocol.wasNotCleanReason}")
         protocol.transport = None
         return b"".join(recorder.written)
-
-
-def _handshake(exchange: Exchange, subprotocol: bytes | None) -> bytes:
-    """The client's handshake as far as the answer depends on it; both ends have agreed on the rest."""
-    return b"".join((
-        b"GET / HTTP/1.1\r\nHost: gateway\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ", exchange.block.first(b"sec-websocket-key") or b"", b"\r\n",
-        b"Sec-WebSocket-Protocol: " + subprotocol + b"\r\n" if subprotocol else b"",
-        b"\r\n",
-    ))  # fmt: skip

@@ -10,13 +10,14 @@ from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from ..core.error_lines import error_line, request_line, too_large_line
 from ..core.exchange import Answer, Exchange
 from ..core.head import HeadError
 from ..protocols.http1 import HTTP1Factory
 from ..protocols.http1_exchange import HTTP1Exchange
 from ..protocols.sending import switch_protocol
 from .route import AnswerResource, RouteResource
-from .site import SiteExchange
+from .site import CloseInTime, SiteExchange, finish_in_time
 from .tree import RouteTree
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["GatewayFactory", "GatewayResource"]
 
 _log = Logger(namespace="kongtwist.site")
+
+_TURN = 32
+"""Requests answered in one turn of the reactor before other connections have theirs."""
 
 
 class Serving(Protocol):
@@ -52,6 +56,7 @@ class GatewayResource(Resource):
     def __init__(self, gateway: Serving) -> None:
         super().__init__()
         self.gateway = gateway
+        self._served = 0
 
     def render(self, request: Request) -> int:
         """Serve any method."""
@@ -59,27 +64,44 @@ class GatewayResource(Resource):
         try:
             exchange = SiteExchange(relay, request, _mount(request))
         except HeadError as error:
+            peer, shown = request.getClientAddress(), relay.facilities.shown(request.uri).decode("latin-1")
+            what = f"client sent a malformed request: {error}"
+            _log.info("{line}", line=error_line(what, client=getattr(peer, "host", "unix:"), request=shown))
             request.setResponseCode(error.status)
             request.setHeader(b"content-type", b"text/plain; charset=utf-8")
             request.write((error.message or "Bad request").encode() + b"\n")
-            request.finish()
+            finish_in_time(relay, request)
             return NOT_DONE_YET
-        limit = relay.limits.client_max_body_size
-        if getattr(request, "_encoder", None) is not None:
-            request._encoder = None
-            request.responseHeaders.removeHeader(b"content-encoding")
-            text = "The gateway is mounted under an EncodingResourceWrapper, which would hold streams back; mount it outside"
-            AnswerResource(relay, Answer(500, None, None, text, "error")).serve(exchange)
-        elif limit and _body_size(request) > limit:
-            answer = Answer(413, None, None, "Payload too large", "error")
-            relay.send_answer(exchange, answer, upstream=True)
-        else:
-            self._serve(exchange)
+        self._in_turn(exchange)
         return NOT_DONE_YET
+
+    def _in_turn(self, exchange: SiteExchange) -> None:
+        """Serve a request when its client has taken the answers before it, and others have had their turn.
+
+        A Site gives us pipelined requests one after the other as fast as we answer, and as many as it has.
+        """
+        if not exchange.open:
+            return
+        if exchange.closing:
+            exchange.abort()
+            return
+        later = self.gateway.relay.reactor.callLater
+        if exchange.behind:
+            exchange.when_taken(self._in_turn)
+        elif self._served >= _TURN:
+            later(0, self._in_turn, exchange)
+        else:
+            if not self._served:
+                later(0, self._begin_turn)
+            self._served += 1
+            self._serve(exchange)
+
+    def _begin_turn(self) -> None:
+        self._served = 0
 
     def _serve(self, exchange: SiteExchange) -> None:
         try:
-            self.gateway.tree.find(exchange).serve(exchange)
+            self._judge(exchange)
         except Exception:  # noqa: BLE001 - a fault of ours: the client gets an answer, the log the traceback
             _log.failure("serving {method} {target} failed", method=exchange.method, target=exchange.target)
             if exchange.begun:
@@ -87,6 +109,25 @@ class GatewayResource(Resource):
             else:
                 answer = Answer(500, None, None, "An unexpected error occurred", "error")
                 self.gateway.relay.send_answer(exchange, answer)
+
+    def _judge(self, exchange: SiteExchange) -> None:
+        """Refuse what a mount cannot serve; the rest is the routes' business."""
+        relay: Relay = self.gateway.relay
+        request: Any = exchange.request
+        limit = relay.limits.client_max_body_size
+        if getattr(request, "_encoder", None) is not None:
+            request._encoder = None
+            request.responseHeaders.removeHeader(b"content-encoding")
+            why = "the gateway is mounted under an EncodingResourceWrapper"
+            _log.error("{line}", line=request_line(exchange, why, "mount it outside of it"))
+            text = "The gateway is mounted under an EncodingResourceWrapper, which would hold streams back; mount it outside"
+            AnswerResource(relay, Answer(500, None, None, text, "error")).serve(exchange)
+        elif limit and _body_size(request) > limit:
+            _log.error("{line}", line=too_large_line(exchange, limit))
+            answer = Answer(413, None, None, "Payload too large", "error")
+            relay.send_answer(exchange, answer, upstream=True)
+        else:
+            self.gateway.tree.find(exchange).serve(exchange)
 
 
 def _body_size(request: Request) -> int:
@@ -126,7 +167,7 @@ class _Otherwise(RouteResource):
             exchange.target,
             exchange.minor,
             lines,
-            b"Upgrade, " if block.upgrade_websocket else b"",
+            b"Upgrade, " if block.upgrade_websocket and b"upgrade" in block.tokens(b"connection") else b"",
         )
         transport, early = exchange.take_transport()
         protocol: Any = self._site.buildProtocol(transport.getPeer())
@@ -134,6 +175,7 @@ class _Otherwise(RouteResource):
         # From here on it is the site's connection and the site's request, for its own log and counters.
         assert isinstance(exchange, HTTP1Exchange)
         exchange.channel.released()
+        CloseInTime(self.relay, transport)
         protocol.makeConnection(transport)
         protocol.dataReceived(head + early)
 

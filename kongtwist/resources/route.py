@@ -10,7 +10,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
-from ..core.checks import check_protocol
+from ..core.checks import check_protocol, is_forwarded, not_forwarded
+from ..core.error_lines import request_line
 from ..core.exchange import Answer, Exchange
 from ..protocols.resolver import is_address
 from ..protocols.upstream_exchange import UpstreamExchange
@@ -62,6 +63,7 @@ class HTTPRoute(RouteResource):
         self.pool: Pool | None = None
         if route.balancer is None and route.tls is None and route.service is not None and is_address(route.host):
             self.pool = relay.pools.get(route.host, route.port, None)
+        self._forwarded = is_forwarded(route)
         self._checked = route.websocket_only or route.protocols != _UNCHECKED
 
     def serve(self, exchange: Exchange) -> None:
@@ -81,18 +83,17 @@ class HTTPRoute(RouteResource):
                 else:
                     waiting_for(self.relay, exchange, outcome, self._passed)
                 return
-        if route.service is not None:
+        if self._forwarded:
             self.forward(exchange)
         else:
             self._passed(exchange)
 
     def _passed(self, exchange: Exchange) -> None:
         """The plugins let the request pass."""
-        if self.route.service is None:
-            answer = Answer(503, None, None, "no Service found with those values", "error")
-            self.relay.send_answer(exchange, answer)
-        else:
+        if self._forwarded:
             self.forward(exchange)
+        else:
+            self.relay.send_answer(exchange, not_forwarded(self.route, exchange))
 
     def forward(self, exchange: Exchange) -> None:
         """Relay the request to the service."""
@@ -134,16 +135,20 @@ def waiting_for(relay: Relay, exchange: Exchange, outcome: Awaitable[Answer | No
     def decided(answer: Answer | None) -> None:
         if exchange.answer_sink is sink:
             exchange.answer_sink = None
-        if answer is not None:
-            relay.send_answer(exchange, answer)
-        else:
-            go_on(exchange)
+        try:
+            if answer is not None:
+                relay.send_answer(exchange, answer)
+            else:
+                go_on(exchange)
+        except Exception:  # noqa: BLE001 - a fault of ours: the client gets an answer, the log the traceback
+            relay.fault(exchange)
+
+    def log(failure: Failure) -> None:
+        _log.failure("{line}", failure, line=request_line(exchange, "serving failed"))
 
     def failed(failure: Failure) -> None:
         if not failure.check(CancelledError):  # cancelled: the client is gone, its door knows
-            _log.failure("serving {target} failed", failure=failure, target=exchange.target)
-            relay.send_answer(exchange, Answer(500, None, None, "An unexpected error occurred", "error"))
+            exchange.answer_sink = None
+            relay.fault(exchange, failure)
 
-    sink.chain = deferred.addCallbacks(decided, failed).addErrback(
-        lambda failure: _log.failure("serving {target} failed", failure=failure, target=exchange.target)
-    )
+    sink.chain = deferred.addCallbacks(decided, failed).addErrback(log)

@@ -8,7 +8,10 @@ gateway own the port: `resources.gateway_resource.GatewayFactory`.
 
 from __future__ import annotations
 
+from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IPushProducer
@@ -19,12 +22,16 @@ from zope.interface import implementer
 from ..core.counters import REQUESTS
 from ..core.exchange import BodySink, BodyTooLarge, Exchange
 from ..core.head import check_request, parse_request_block, parse_request_line
+from ..protocols.ending import run_steps
 from ..protocols.gone import descriptor_of
+from ..protocols.sending import is_ending, unsent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..protocols.services import Relay
 
-__all__ = ["SiteExchange", "can_take_transport"]
+__all__ = ["CloseInTime", "SiteExchange", "can_take_transport", "finish_in_time"]
 
 _log = Logger(namespace="kongtwist.site")
 
@@ -56,14 +63,18 @@ class SiteExchange(Exchange):
     __slots__ = (
         "_feeding",
         "_finishing",
+        "_go_on",
         "_left",
         "_producing",
         "_streaming",
+        "_unsent",
         "_watched",
         "begun",
+        "deadline",
         "open",
         "relay",
         "request",
+        "wake",
     )
 
     def __init__(self, relay: Relay, request: Request, mount: bytes) -> None:
@@ -71,7 +82,7 @@ class SiteExchange(Exchange):
         self.relay, self.request, self.mount = relay, request, mount
         relay.cells[REQUESTS] += 1
         target = request.uri[len(mount) :]
-        if target[:1] != b"/":
+        if mount and target[:1] != b"/":
             target = b"/" + target
         version = b"HTTP/1.0" if request.clientproto == b"HTTP/1.0" else b"HTTP/1.1"
         self.method, self.target, self.minor = parse_request_line(b"%b %b %b" % (request.method, target, version))
@@ -91,8 +102,11 @@ class SiteExchange(Exchange):
         self.open = True
         self.begun = False
         self._watched = -1
+        self._unsent: float = inf
+        self.deadline = self.wake = inf
         self._left: int | None = None
         self._feeding = self._producing = self._streaming = False
+        self._go_on: Callable[[SiteExchange], None] | None = None
         self._finishing = request.notifyFinish().addErrback(self._gone)
 
     # -- the answer ----------------------------------------------------------------------------------------------------
@@ -109,15 +123,23 @@ class SiteExchange(Exchange):
         for line in headers.split(b"\r\n"):
             if line:
                 name, _, value = line.partition(b":")
-                request.responseHeaders.addRawHeader(name, value.strip())
+                try:
+                    request.responseHeaders.addRawHeader(name, value.strip())
+                except ValueError:  # a name that is no token (core/odd_heads.py): twisted.web sends none
+                    continue
         self._left = None
         if length is not None:
             request.responseHeaders.setRawHeaders(b"content-length", [b"%d" % length])
-            self._left = None if self.method == b"HEAD" else length
-        request.registerProducer(self, True)
-        self._streaming = True
+            self._left = None if self.method == b"HEAD" or status in (204, 304) else length
+        self._stream()
         if length != 0 or self.method == b"HEAD":
             request.write(b"")  # the head leaves now; an event stream's first event may be hours away
+
+    def _stream(self) -> None:
+        """Be told when the client reads slower than it is written to."""
+        if not self._streaming:
+            self._streaming = True
+            self.request.registerProducer(self, True)
 
     def write(self, data: bytes) -> None:
         if self.open and data:
@@ -133,16 +155,19 @@ class SiteExchange(Exchange):
             self.abort()  # less than was promised
             return
         self._end()
-        self.request.finish()
+        finish_in_time(self.relay, self.request)
 
     def abort(self) -> None:
         if not self.open:
             return
-        self._end()
+        run_steps(self._end, self._cut)
+
+    def _cut(self) -> None:
+        """Reset the client's connection, or its stream of HTTP/2."""
         channel: Any = self.request.channel
         if hasattr(channel, "abortConnection"):  # a stream of HTTP/2
             channel.abortConnection()
-        else:
+        elif channel is not None and channel.transport is not None:
             channel.transport.abortConnection()
 
     def _end(self) -> None:
@@ -159,29 +184,57 @@ class SiteExchange(Exchange):
         if not self.open:
             return
         self.open = False
-        self._unwatch()
         if not self.begun:
             self.status = 499
         sink, self.answer_sink = self.answer_sink, None
-        self.body_sink = None
+        self.body_sink = self._go_on = None
+        steps: list[Callable[[], object]] = [self._unwatch]
         if sink is not None:
-            sink.client_gone("the client closed the connection")
-        self.relay.finished(self)
+            steps.append(partial(sink.client_gone, "the client closed the connection"))
+        run_steps(*steps, partial(self.relay.finished, self))
 
     # -- backpressure (IPushProducer, called by the Site's channel) ----------------------------------------------------
 
+    @property
+    def behind(self) -> bool:
+        """The client has not taken the answers before this one. (A Site goes on with pipelined requests all the same;
+        that it knows is private to Twisted, pinned by tests/live/test_embedding.py.)"""
+        return bool(getattr(self.request.channel, "_waitingForTransport", False))
+
+    @property
+    def closing(self) -> bool:
+        """The Site has closed the connection, and under TLS still hears what the client sent before it knew. Nothing could
+        be answered, and a Site that waits for the end of a connection cuts it after a while, a stream's too."""
+        channel: Any = self.request.channel
+        return bool(getattr(getattr(channel, "transport", None), "disconnecting", False))
+
+    def when_taken(self, go_on: Callable[[SiteExchange], None]) -> None:
+        """Call ``go_on`` when the client has taken the answers before this one; if it goes instead, never."""
+        self._go_on = go_on
+        self._stream()
+        self.pauseProducing()
+
     def pauseProducing(self) -> None:
         """The client reads slower than it is fed. Its channel reads nothing from it either, meanwhile."""
+        relay = self.relay
         self._watched = descriptor_of(self.request.transport)
         if self._watched >= 0:
-            self.relay.gone.watch(self._watched, self)
+            relay.gone.watch(self._watched, self)
+        self._unsent = inf
+        relay.deadlines.set(self, relay.monotonic() + relay.limits.send_timeout)
         if self.answer_sink is not None:
             self.answer_sink.pause_answer()
 
     def resumeProducing(self) -> None:
         """It caught up."""
         self._unwatch()
-        if self.answer_sink is not None:
+        if is_ending(self.request.transport):
+            self._cut()  # its TLS has ended: nothing reaches it any more
+            return
+        go_on, self._go_on = self._go_on, None
+        if go_on is not None:
+            go_on(self)
+        elif self.answer_sink is not None:
             self.answer_sink.resume_answer()
 
     def stopProducing(self) -> None:
@@ -190,13 +243,22 @@ class SiteExchange(Exchange):
     def peer_gone(self, reset: bool) -> None:
         """`GoneWatch`: the client hung up while nothing was read from it."""
         self._watched = -1
-        channel: Any = self.request.channel
-        channel.transport.abortConnection()
+        self._cut()
+
+    def expire(self, now: float) -> None:
+        """The client has had its time to read what is sent to it; a Site gives it as long as it likes."""
+        held = unsent(self.request.transport)
+        if held < self._unsent:
+            self._unsent = held
+            self.relay.deadlines.set(self, now + self.relay.limits.send_timeout)
+        else:
+            self._cut()
 
     def _unwatch(self) -> None:
-        if self._watched >= 0:
-            self.relay.gone.unwatch(self._watched)
-            self._watched = -1
+        self.relay.deadlines.drop(self)
+        watched, self._watched = self._watched, -1
+        if watched >= 0:
+            self.relay.gone.unwatch(watched, self)
 
     # -- the request body ----------------------------------------------------------------------------------------------
 
@@ -255,6 +317,9 @@ class SiteExchange(Exchange):
         transport = channel.transport
         self.open = False
         channel.setTimeout(None)
+        if self._streaming:
+            self._streaming = False
+            self.request.unregisterProducer()
         transport.unregisterProducer()
         transport.resumeProducing()
         early = b"".join(channel._dataBuffer)  # private to Twisted, pinned by tests/live/test_embedding.py
@@ -268,6 +333,50 @@ class SiteExchange(Exchange):
     def released(self) -> None:
         """The transport that was taken has ended."""
         self.relay.finished(self)
+
+
+def finish_in_time(relay: Relay, request: Request) -> None:
+    """Finish an answer; if it is the last one on its connection, bound the connection's end."""
+    channel: Any = request.channel
+    request.finish()
+    transport = getattr(channel, "transport", None)
+    if transport is not None and getattr(transport, "disconnecting", False):
+        CloseInTime(relay, transport)
+
+
+class CloseInTime:
+    """Bounds the end of a connection that a Site closes, now or some time.
+
+    A Site has no time-out for it: a client that takes nothing of the answer keeps the connection open. So does one that
+    sent more than its request over TLS: the Site has stopped reading then, and waits for a close_notify it cannot see.
+
+    Args:
+        relay: the gateway's facilities.
+        transport: the connection's.
+    """
+
+    __slots__ = ("_closing", "_relay", "_transport", "_unsent", "deadline", "wake")
+
+    def __init__(self, relay: Relay, transport: Any) -> None:
+        self._relay = relay
+        self._transport = ref(transport)
+        self._closing = bool(transport.disconnecting)
+        self._unsent: float = inf
+        self.deadline = self.wake = inf
+        relay.deadlines.set(self, relay.monotonic() + relay.limits.lingering_timeout)
+
+    def expire(self, now: float) -> None:
+        """Cut the connection if it was closing at the last look, unless the client is reading."""
+        transport = self._transport()
+        if transport is None or not transport.connected:
+            return
+        closing, held = bool(transport.disconnecting), unsent(transport)
+        if closing and self._closing and (not held or held >= self._unsent):
+            transport.abortConnection()
+            return
+        self._closing, self._unsent = closing, held if closing else inf
+        limits = self._relay.limits
+        self._relay.deadlines.set(self, now + (limits.send_timeout if closing else limits.lingering_time))
 
 
 def _pairs(request: Request) -> list[tuple[bytes, bytes]]:

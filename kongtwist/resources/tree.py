@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..core.snapshot import Snapshot
     from ..protocols.services import Relay
 
-__all__ = ["RouteTree"]
+__all__ = ["RouteTree", "TellingTree"]
 
 KEPT_RESOURCES = 64
 """So many resources are kept before those of routes that are gone or changed are looked for."""
@@ -105,6 +105,31 @@ class RouteTree:
         if resource is None:
             resource = self._http[route] = HTTPRoute(self.relay, route)
         return resource
+
+
+class TellingTree(RouteTree):
+    """Tells clients that send ``Kong-Debug`` where their request went (property ``allow_debug_header``; Kong 3.9,
+    ``kong/router/utils.lua``)."""
+
+    def find(self, exchange: Exchange) -> RouteResource:
+        resource = super().find(exchange)
+        _tell(exchange)
+        return resource
+
+    def route(self, exchange: Exchange) -> RouteResource:
+        resource = super().route(exchange)
+        _tell(exchange)
+        return resource
+
+
+def _tell(exchange: Exchange) -> None:
+    route = exchange.route
+    if route is None or exchange.get_header(b"kong-debug") is None:
+        return
+    for kind, row in ((b"Route", route.row), (b"Service", route.service or {})):
+        for name, field in ((b"Id", "id"), (b"Name", "name")):
+            if row.get(field):
+                exchange.set_response_header(b"Kong-%b-%b" % (kind, name), str(row[field]).encode())
 
 
 class _Rewriting(RouteResource):

@@ -2,33 +2,71 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
+from ..core.error_lines import request_line
 from ..core.exchange import Answer, Exchange
 from ..core.head import HeaderBlock, parse_request_block, parse_response_block
 from ..core.headers import apply_changes
 from ..protocols.relay import RelayedStream
 from ..protocols.sending import sender
+from ..protocols.upstream_errors import where
 from ..protocols.upstream_exchange import UpstreamExchange
-from ..protocols.websocket import BadUpgrade, StreamServerFactory, check_answer
-from .route import HTTPRoute
+from .route import HTTPRoute, waiting_for
 
 if TYPE_CHECKING:
-    from ..core.balancer import Peer
     from ..core.compiled import CompiledRoute
     from ..protocols.services import Relay
     from ..protocols.upstream import ResponseHead, UpstreamConnection
+    from ..protocols.websocket import StreamServerFactory
 
-__all__ = ["WebSocketRoute"]
+__all__ = ["Handshakes", "WebSocketRoute"]
 
 _log = Logger(namespace="kongtwist.proxy")
 
 _NO_FIELDS = HeaderBlock(b"", ())
 """Stands for the header blocks of an open stream."""
+
+
+_MODULE = "kongtwist.protocols.websocket"
+
+
+class Handshakes:
+    """The server's side of a gateway's handshakes.
+
+    Autobahn, which does them, is five megabytes and a fifth of a second. So it is loaded when the first client asks for
+    a WebSocket, in a thread, while everything else goes on.
+
+    Args:
+        reactor: its threads load.
+
+    Attributes:
+        factory: answers handshakes; None until it is loaded.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self.factory: StreamServerFactory | None = None
+        module = sys.modules.get(_MODULE)
+        if module is not None and not getattr(module.__spec__, "_initializing", False):
+            self._make(module)
+
+    async def load(self) -> None:
+        """Load it."""
+        pool = self._reactor.getThreadPool()
+        module = await deferToThreadPool(self._reactor, pool, import_module, _MODULE)
+        if self.factory is None:
+            self._make(module)
+
+    def _make(self, module: Any) -> None:
+        self.factory = module.StreamServerFactory(self._reactor)
 
 
 class WebSocketRoute(HTTPRoute):
@@ -38,17 +76,17 @@ class WebSocketRoute(HTTPRoute):
     Args:
         relay: the gateway's facilities.
         route: the compiled route.
-        factory: answers handshakes; made when not given.
+        handshakes: the gateway's; made when not given.
     """
 
-    def __init__(self, relay: Relay, route: CompiledRoute, factory: StreamServerFactory | None = None) -> None:
+    def __init__(self, relay: Relay, route: CompiledRoute, handshakes: Handshakes | None = None) -> None:
         super().__init__(relay, route)
-        self.factory = factory or StreamServerFactory(relay.reactor)
+        self.handshakes = handshakes or Handshakes(relay.reactor)
 
     @classmethod
     def maker(cls, reactor: Any) -> Callable[[Relay, CompiledRoute], WebSocketRoute]:
-        """What makes these for a `RouteTree`, all with one factory."""
-        return partial(cls, factory=StreamServerFactory(reactor))
+        """What makes these for a `RouteTree`, all with the same `Handshakes`."""
+        return partial(cls, handshakes=Handshakes(reactor))
 
     def forward(self, exchange: Exchange) -> None:
         """Ask the upstream for a WebSocket, if this is a request that may ask (RFC 6455 4.1: GET, HTTP/1.1).
@@ -63,23 +101,32 @@ class WebSocketRoute(HTTPRoute):
                 self.relay.send_answer(exchange, answer)
             else:
                 super().forward(exchange)
-            return
+        elif self.handshakes.factory is None:
+            waiting_for(self.relay, exchange, self.handshakes.load(), self._ask)
+        else:
+            self._ask(exchange)
 
+    def _ask(self, exchange: Exchange) -> None:
         def upgraded(connection: UpstreamConnection, head: ResponseHead) -> None:
-            self._upgraded(asked, connection, head)
+            try:
+                self._upgraded(asked, connection, head)
+            except Exception:  # noqa: BLE001 - nothing has been sent yet: the client gets an answer
+                connection.abort()
+                self.relay.fault(exchange)
 
         asked = UpstreamExchange(self.relay, exchange, upgraded)
         asked.start(self.pool)
 
     def _upgraded(self, asked: UpstreamExchange, connection: UpstreamConnection, head: ResponseHead) -> None:
         """The upstream agrees: check what it says, pass it on, splice."""
+        from ..protocols.websocket import BadUpgrade, check_answer  # loaded by now (`Handshakes`)
+
         relay, exchange = self.relay, asked.exchange
         exchange.answer_sink = None
-        peer = asked.take_peer()
         try:
-            subprotocol = check_answer(exchange.block, head.block)
+            check_answer(exchange.block, head.block)
         except BadUpgrade as error:
-            self._refuse(exchange, connection, peer, str(error))
+            self._refuse(exchange, connection, str(error))
             return
         exchange.status = 101
         chain = self.route.chain
@@ -87,7 +134,6 @@ class WebSocketRoute(HTTPRoute):
             failed = chain.run_header_filter(exchange)
             if failed is not None:
                 connection.abort()
-                _let_go(peer)
                 relay.send_answer(exchange, failed, filtered=True)
                 return
             exchange.status = 101  # both ends have agreed on it
@@ -95,21 +141,40 @@ class WebSocketRoute(HTTPRoute):
         if exchange.response_changes:
             lines = apply_changes(lines, exchange.response_changes)
         try:
-            answer = self.factory.answer(exchange, subprotocol, lines)
+            assert self.handshakes.factory is not None
+            answer = self.handshakes.factory.answer(head.block, lines)
         except BadUpgrade as error:
-            self._refuse(exchange, connection, peer, str(error))
+            self._refuse(exchange, connection, str(error))
             return
+        self._splice(exchange, connection, answer)
+
+    def _splice(self, exchange: Exchange, connection: UpstreamConnection, answer: bytes) -> None:
+        """Send the client its answer and let the two connections run into one another."""
+        ending = _Ending(exchange)
+        stream = RelayedStream(self.relay, exchange, ending)
         upstream, from_upstream = connection.detach()
         client, from_client = exchange.take_transport()
-        stream = RelayedStream(relay, exchange, _Ending(exchange, peer))
         exchange.block = exchange.response_fields = _NO_FIELDS
-        sender(client)(answer)
-        stream.splice(client, from_client, upstream, from_upstream)
+        try:
+            sender(client)(answer)
+            stream.splice(client, from_client, upstream, from_upstream)
+        except Exception:  # noqa: BLE001 - nobody else has either connection any more
+            _log.failure("relaying WebSocket {id} failed", id=stream.id)
+            if hasattr(stream, "upstream"):  # it has both sides, and ends them
+                stream.cut()
+            else:
+                client.abortConnection()
+                upstream.abortConnection()
+                ending.over(0, 0)
 
-    def _refuse(self, exchange: Exchange, connection: UpstreamConnection, peer: Peer | None, why: str) -> None:
-        _log.warn("upstream of {route} answered a WebSocket handshake wrongly: {why}", route=self.route.id, why=why)
+    def _refuse(self, exchange: Exchange, connection: UpstreamConnection, why: str) -> None:
+        line = request_line(
+            exchange,
+            f"the upstream answered a WebSocket handshake wrongly: {why}",
+            upstream=where(self.route, exchange.upstream_peer, connection.pool),
+        )
+        _log.error("{line}", line=line)
         connection.abort()
-        _let_go(peer)
         message = "An invalid response was received from the upstream server"
         self.relay.send_answer(exchange, Answer(502, None, None, message, "error"), upstream=True)
 
@@ -120,25 +185,37 @@ class _Ending:
     Until then the header blocks are kept as their bytes: parsed they would be most of what an idle stream holds.
     """
 
-    __slots__ = ("_exchange", "_peer", "_request", "_response")
+    __slots__ = ("_exchange", "_request", "_response")
 
-    def __init__(self, exchange: Exchange, peer: Peer | None) -> None:
+    def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        self._peer = peer
         self._request = exchange.block.raw
         self._response = exchange.response_fields.raw if exchange.response_fields is not None else b""
 
     def __call__(self, stream: RelayedStream) -> None:
+        self._log_end(stream)
+        self.over(stream.bytes_in, stream.bytes_out)
+
+    def _log_end(self, stream: RelayedStream) -> None:
+        fault = stream.fault
+        if fault is None:
+            _log.debug("WebSocket {id} ended: {why}", id=stream.id, why=stream.why)
+            return
         exchange = self._exchange
-        exchange.block = parse_request_block(self._request)
-        exchange.response_fields = parse_response_block(self._response)
-        exchange.bytes_in = stream.bytes_in
-        exchange.bytes_out = stream.bytes_out
-        _log.debug("WebSocket {id} ended: {why}", id=stream.id, why=stream.why)
-        _let_go(self._peer)
-        exchange.released()
+        line = request_line(
+            exchange, fault.what, fault.remedy, upstream=where(exchange.route, exchange.upstream_peer, None)
+        )
+        if fault.by_client:
+            _log.info("{line}", line=line)
+        else:
+            _log.error("{line}", line=line)
 
-
-def _let_go(peer: Peer | None) -> None:
-    if peer is not None:
-        peer.active -= 1
+    def over(self, bytes_in: int, bytes_out: int) -> None:
+        """Give the exchange back what it had, and end it."""
+        exchange = self._exchange
+        try:
+            exchange.block = parse_request_block(self._request)
+            exchange.response_fields = parse_response_block(self._response)
+            exchange.bytes_in, exchange.bytes_out = bytes_in, bytes_out
+        finally:
+            exchange.released()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 from urllib.parse import parse_qsl
 
+from ..entities.json_text import parse_json
 from ..entities.multipart import parts
 from .declarative_text import read_tree, unreadable
 
@@ -48,8 +48,8 @@ def tree_in(raw: bytes, content_type: str) -> tuple[dict[str, Any], bool]:
 
 def _in_json(raw: bytes) -> tuple[dict[str, Any], bool]:
     try:
-        found = json.loads(raw)
-    except (ValueError, RecursionError):
+        found = parse_json(raw)
+    except ValueError:
         raise BadGiven("Cannot parse JSON body") from None
     if not isinstance(found, dict):
         raise BadGiven("Cannot parse JSON body")

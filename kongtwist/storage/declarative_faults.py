@@ -8,7 +8,7 @@ from typing import Any
 
 from ..entities import Entity, EntityError
 
-__all__ = ["flattened", "lines"]
+__all__ = ["flattened", "lines", "lines_of"]
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", re.IGNORECASE)
 
@@ -133,7 +133,11 @@ def _told(faults: Any, place: str) -> Iterator[dict[str, str]]:
 
 def lines(error: EntityError) -> str:
     """All faults, one a line under the place they are at, as Kong's command line shows them."""
-    fields = error.fields
+    return lines_of(error.fields)
+
+
+def lines_of(fields: Any) -> str:
+    """As `lines`, of the ``fields`` of an answer."""
     if isinstance(fields, dict) and set(fields) == {"error"} and isinstance(fields["error"], str):
         return fields["error"]
     return "\n".join(_lines(fields, "", ""))

@@ -27,6 +27,9 @@ LEAST_VALUES = 100_000
 """Values that a file may come to by its aliases (``*name``), however short it is; a longer file may come to as many as it
 has bytes. Without a bound a few lines of aliases of aliases would fill all memory."""
 
+MOST_DIGITS = 1000
+"""Digits of the longest integer; a longer one stays text."""
+
 _WORDS: dict[str, bool | None] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"), True),
@@ -65,7 +68,7 @@ def read_tree(text: str | bytes) -> dict[str, Any]:
         data = _from_yaml(text)
     except yaml.MarkedYAMLError as error:
         raise unreadable(_placed(error, text)) from error
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, OverflowError, yaml.YAMLError) as error:
         raise unreadable(" ".join(str(error).split())) from error
     except RecursionError:
         raise unreadable("nested too deeply") from None
@@ -101,12 +104,15 @@ def plain_scalar(value: str) -> Any:
         if _FLOAT.match(value):
             return float(value)
     except ValueError:
-        return value  # more digits than Python reads
+        return value  # more digits than are read
     return float(value.replace(".", "")) if _SPECIAL.match(value) else value
 
 
 def _integer(value: str) -> int:
+    """Raises ValueError for one that could be read, but not written: the bound on digits in ``int`` is for decimal ones alone."""
     digits = value.lstrip("+-")
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"more than {MOST_DIGITS} digits")
     if digits[:2] in ("0b", "0o", "0x") or len(digits) == 1 or digits[0] != "0":
         return int(value, 0)
     return int(value, 8)

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..core.storage import Change, Dataset, Page
 from ..entities import Entity, EntityError
+from ..entities.json_text import parse_json
 from ..entities.schema import Array, Field, Foreign, Row, String
 
 __all__ = ["Ledger", "is_living", "offset_of"]
@@ -474,8 +475,8 @@ def _offset_id(offset: str) -> str:
     except (BadBase64, ValueError):
         raise EntityError.invalid_offset(offset, "bad base64 encoding") from None
     try:
-        (key,) = json.loads(text)
-    except (ValueError, TypeError, RecursionError):
+        (key,) = parse_json(text)
+    except (ValueError, TypeError):
         raise EntityError.invalid_offset(offset, "bad json encoding") from None
     if not isinstance(key, str) or len(key) != 36:
         raise EntityError.invalid_offset(offset, "bad json encoding")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from threading import Thread
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -20,23 +19,13 @@ from twisted.python.threadpool import ThreadPool
 
 from .base import StorageError
 from .postgres_connection import Connection, Lost, PostgresSettings
+from .thread import DaemonThreads
 
 __all__ = ["PostgresPool"]
 
 _log = Logger()
 
 T = TypeVar("T")
-
-
-class _DaemonThread(Thread):
-    """Does not keep the process: it may hang in a name look-up that nothing can end."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **{**options, "daemon": True})
-
-
-class _Threads(ThreadPool):
-    threadFactory = _DaemonThread
 
 
 class _Place:
@@ -67,7 +56,7 @@ class PostgresPool:
     ) -> None:
         self._settings, self._reactor, self._connect = settings, reactor, connect
         self.size = min(settings.pool_size, settings.max_concurrent_queries or settings.pool_size)
-        self._threads = threads or _Threads(0, self.size, "kongtwist-postgres")
+        self._threads = threads or DaemonThreads(0, self.size, "kongtwist-postgres")
         self._idle: list[tuple[float, Connection]] = []
         self._turns: deque[Deferred[None]] = deque()
         self._ended: list[Deferred[None]] = []

@@ -64,7 +64,7 @@ class SQLiteStorage(BaseStorage):
             rows = await self._thread.do(self._open)
         except (sqlite3.Error, OSError, ValueError) as error:
             await self._let_go()
-            raise StorageError(f"cannot open the database {self.path}: {error}") from error
+            raise StorageError(_not_opened(self.path, error)) from error
         except (StorageError, CancelledError):
             await self._let_go()
             raise
@@ -99,7 +99,7 @@ class SQLiteStorage(BaseStorage):
         try:
             self._open()
         except (sqlite3.Error, OSError, ValueError) as error:
-            raise StorageError(f"cannot open the database {self.path}: {error}") from error
+            raise StorageError(_not_opened(self.path, error)) from error
         finally:
             self._close()
 
@@ -221,3 +221,7 @@ def _write_one(connection: sqlite3.Connection, change: Change) -> None:
             "ON CONFLICT (id) DO UPDATE SET document = excluded.document",
             (change.new["id"], document),
         )
+
+
+def _not_opened(path: str, error: Exception) -> str:
+    return f"cannot open the database {path}: {error}; restore it from a backup, or name another file (sqlite_path)"

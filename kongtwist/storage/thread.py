@@ -14,11 +14,24 @@ from typing import Any, ParamSpec, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
 
-__all__ = ["WorkThread"]
+__all__ = ["DaemonThreads", "WorkThread"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class _DaemonThread(Thread):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{**options, "daemon": True})
+
+
+class DaemonThreads(ThreadPool):
+    """A pool whose threads do not keep the process: one may hang in a name look-up that nothing can end, and a program
+    that has a gateway in it may end without stopping it."""
+
+    threadFactory = _DaemonThread
 
 
 class WorkThread:

@@ -53,6 +53,7 @@ class Browser:
         )
         self._last_id = 0
         self.complaints: list[str] = []  #: uncaught exceptions and console errors of the page
+        self.printed: list[str] = []  #: what the page has printed to the console, a line each
         try:
             self._socket = connect(self._page_address(), max_size=None, proxy=None)
         except BaseException:
@@ -95,6 +96,10 @@ class Browser:
         if message.get("method") == "Runtime.exceptionThrown":
             details = parameters["exceptionDetails"]
             self.complaints.append(details.get("exception", {}).get("description") or details["text"])
+        elif message.get("method") == "Runtime.consoleAPICalled":
+            self.printed.append(
+                " ".join(str(each.get("value", each.get("description"))) for each in parameters["args"])
+            )
         elif message.get("method") == "Log.entryAdded" and parameters["entry"]["level"] == "error":
             self.complaints.append(f"{parameters['entry']['text']} {parameters['entry'].get('url', '')}")
 
@@ -109,6 +114,12 @@ class Browser:
         if "exceptionDetails" in outcome:
             raise AssertionError(outcome["exceptionDetails"].get("exception", {}).get("description", script))
         return outcome["result"].get("value")
+
+    def type(self, text: str) -> None:
+        """Type something into the console, as one does by hand: what is assigned becomes a variable of the page."""
+        outcome = self.command("Runtime.evaluate", expression=text, replMode=True)
+        if "exceptionDetails" in outcome:
+            raise AssertionError(outcome["exceptionDetails"].get("exception", {}).get("description", text))
 
     def wait(self, condition: str) -> Any:
         """Wait until a JavaScript expression is true in the page; returns its value."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from typing import Any, cast
 
 from twisted.internet import tcp
@@ -153,13 +154,14 @@ class Spliced:
 
     def pump(self, source: Peer, data: bytes) -> int:
         """Send ``data`` from ``source`` until nothing more is taken on the way; gives how much was."""
-        sent = 0
-        while sent < len(data):
+        sent = refused = 0
+        while sent < len(data) and refused < 20:
             taken = source.send(data[sent:])
             self.work()
-            if not taken:
-                break
             sent += taken
+            refused = 0 if taken else refused + 1
+            if refused:
+                time.sleep(0.005)  # on a busy machine the kernel passes on later what it has taken
         return sent
 
     def close(self) -> None:

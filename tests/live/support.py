@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
@@ -38,16 +39,26 @@ PATIENCE = 60.0
 T = TypeVar("T")
 
 
+_claims: deque[socket.socket] = deque()
+"""Names of the ports that were given last: no process of any test run is given one that another is about to take."""
+
+
 def free_port() -> int:
     """A TCP port that nobody listens on now, outside the range that outgoing connections take theirs from."""
     for _ in range(1000):
         port = 10_000 + int.from_bytes(os.urandom(2)) % 20_000
+        claim = socket.socket(socket.AF_UNIX)
         with socket.socket() as probe:
             try:
+                claim.bind(f"\0kongtwist-test-port-{port}")  # a name without a file, gone with this process (unix(7))
                 probe.bind(("0.0.0.0", port))
             except OSError:
+                claim.close()
                 continue
-            return port
+        _claims.append(claim)
+        if len(_claims) > 100:  # somebody listens there by now, or never will
+            _claims.popleft().close()
+        return port
     raise AssertionError("no free port")
 
 
@@ -439,8 +450,8 @@ class LiveTestCase(SynchronousTestCase):
 
         wait_until(listening, f"{process.name} on port {port}")
 
-    def nginx(self, server: str) -> int:
-        """Start nginx with one server that has these directives; returns its port."""
+    def nginx(self, server: str, http: str = "") -> int:
+        """Start nginx with one server that has these directives, and ``http`` beside it; returns its port."""
         path = shutil.which("nginx") or "/usr/sbin/nginx"
         folder, port = self.folder(), free_port()
         temporary = " ".join(
@@ -448,7 +459,7 @@ class LiveTestCase(SynchronousTestCase):
         )
         text = (
             f"daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log; events {{}}\n"
-            f"http {{ access_log off; {temporary} server {{ listen 127.0.0.1:{port}; {server} }} }}\n"
+            f"http {{ access_log off; {temporary} {http} server {{ listen 127.0.0.1:{port}; {server} }} }}\n"
         )
         Path(folder, "nginx.conf").write_text(text, encoding="utf-8")
         process = self.start([path, "-p", folder, "-c", f"{folder}/nginx.conf", "-e", f"{folder}/error.log"], "nginx")

@@ -358,6 +358,21 @@ class TimeTests(DoorCase):
         _, status = self.first(gateway, head("GET", "/services/x"))
         self.assertEqual(status, 404)
 
+    def test_silence_behind_a_request(self) -> None:
+        """What was sent in one piece with a whole request, and is not, is waited for no longer than anything else."""
+        gateway = self.gateway(self.SHORT)
+        begun = b"GET /status HTTP/1.1\r\nHost: x\r\n"
+        for method, target in (
+            ("GET", "/services"),
+            ("GET", "/nothing"),
+            ("GET", "/status?" + "&" * 1000),
+            ("DELETE", "/"),
+        ):
+            client, _ = self.first(gateway, head(method, target) + begun)
+            self.assertEqual(client.answer()[0], 408, target[:20])
+            client.socket.shutdown(socket.SHUT_WR)
+            self.assertTrue(client.ended(), target[:20])
+
     def test_dripping_head(self) -> None:
         """A head that comes byte by byte does not live on its bytes: it ends although something always comes."""
         gateway = self.gateway(self.SHORT)

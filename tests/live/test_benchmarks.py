@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from unittest import SkipTest
 
-from tests.live.support import ROOT, LiveTestCase
+from tests.live.support import PATIENCE, ROOT, LiveTestCase
 
 
 class BenchmarkTests(LiveTestCase):
@@ -23,7 +23,7 @@ class BenchmarkTests(LiveTestCase):
         rows = ["heads that differ", "WebSocket 16 KB", "SSE event", "idle WebSocket pair", "Admin create beside"]
         words = [sys.executable, "-m", "benchmarks", "--quick", "--write", "page.md", "--only", *rows]
         process = self.start(words, "benchmarks", env={"PYTHONPATH": str(ROOT), "TMPDIR": folder}, folder=folder)
-        self.assertEqual(process.wait(240), 0, process.output())
+        self.assertEqual(process.wait(20 * PATIENCE), 0, process.output())
         page = Path(folder, "page.md").read_text(encoding="utf-8")
         figures = [
             line.split(" | ") for line in page.splitlines() if any(row in line for row in rows) and "us |" in line

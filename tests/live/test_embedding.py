@@ -11,7 +11,8 @@ import time
 
 from websockets.sync.client import connect
 
-from tests.live.support import PATIENCE, ROOT, EventStream, LiveTestCase, free_port, request, wait_until
+from tests.live.ends_kit import RawUpstream, read_head
+from tests.live.support import PATIENCE, ROOT, EventStream, LiveTestCase, Process, free_port, request, wait_until
 
 HOST = """
     import sys
@@ -196,20 +197,82 @@ class EmbeddingTests(LiveTestCase):
 
         wait_until(told, "the upstream being told")
 
+    def test_pipelined_answers(self) -> None:
+        """Many requests at once are answered in order. Answers that the client does not take are not made in advance: a
+        Site itself would go on with what is pipelined."""
+        body = b"x" * 30_000
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: 30000\r\n\r\n" + body
+
+        def serve(sock: socket.socket) -> None:
+            while read_head(sock):
+                sock.sendall(answer)
+
+        upstream = RawUpstream(serve)
+        self.addCleanup(upstream.close)
+        self.route("admin1", "/up", f"http://127.0.0.1:{upstream.port}")
+
+        def most() -> int:
+            with open(f"/proc/{self.host.pid}/status", encoding="ascii") as file:
+                return next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
+
+        many, before = 1500, most()
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            client.settimeout(PATIENCE)
+            client.connect(("127.0.0.1", self.site))
+            client.sendall(b"GET /api/up HTTP/1.1\r\nHost: x\r\n\r\n" * many)
+            for _ in range(30):  # while nothing is read
+                time.sleep(0.1)
+                self.assertEqual(request(self.site, "GET", "/").body, b"own page")
+            with client.makefile("rb") as answers:
+                for number in range(many):
+                    self.assertEqual(answers.readline(), b"HTTP/1.1 200 OK\r\n", number)
+                    while answers.readline() != b"\r\n":
+                        pass
+                    self.assertEqual(answers.read(30_000), body)
+        self.assertLess(most() - before, 15_000, "kilobytes more than before")
+
+    def test_turns(self) -> None:
+        """Requests that need no upstream are answered in order, too, however many come at once; a WebSocket may be the
+        last of them."""
+        self.route("admin1", "/ws", f"http://127.0.0.1:{self.upstream('websocket')}")
+        many = 300
+        with socket.create_connection(("127.0.0.1", self.site), PATIENCE) as client:
+            client.sendall(
+                b"".join(b"GET /api/%d HTTP/1.1\r\nHost: x\r\n\r\n" % n for n in range(many))
+                + b"GET /api/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\x81\x82\0\0\0\0hi"
+            )
+            with client.makefile("rb") as answers:
+                for number in range(many):
+                    self.assertEqual(answers.readline(), b"HTTP/1.1 404 Not Found\r\n", number)
+                    head = b""
+                    while not head.endswith(b"\r\n\r\n"):
+                        head += answers.readline()
+                    length = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
+                    answers.read(int(length.partition(b":")[2]))
+                self.assertEqual(answers.readline()[:12], b"HTTP/1.1 101")
+                while answers.readline() != b"\r\n":
+                    pass
+                self.assertEqual(answers.read(4), b"\x81\x02hi")
+
     def test_heads_are_judged_alike(self) -> None:
         """What our own port refuses is refused in a Site, too, and never reaches an upstream."""
         self.route("admin1", "/x", f"http://127.0.0.1:{self.upstream('echo')}")
-        for head in (
-            b"GET /api/../../api/x HTTP/1.1\r\nHost: x\r\n",
-            b"GET /api/x/%zz HTTP/1.1\r\nHost: x\r\n",
-            b"GET /api/x HTTP/1.1\r\nHost: x\r\nHost: y\r\n",
-            b"GET /api/x HTTP/1.1\r\nX: y\r\n",
-            b"g@t /api/x HTTP/1.1\r\nHost: x\r\n",
+        for head, status in (
+            (b"CONNECT /api/x HTTP/1.1\r\nHost: x\r\n", b"405"),
+            (b"TRACE /api/x HTTP/1.1\r\nHost: x\r\n", b"405"),
+            *((b"GET /api/x HTTP/1.1\r\nHost: %b\r\n" % host, b"400") for host in (b"..", b"a..b", b"a:99999", b"a,b")),
+            (b"GET /api/../../api/x HTTP/1.1\r\nHost: x\r\n", b"400"),
+            (b"GET /api/x/%zz HTTP/1.1\r\nHost: x\r\n", b"400"),
+            (b"GET /api/x HTTP/1.1\r\nHost: x\r\nHost: y\r\n", b"400"),
+            (b"GET /api/x HTTP/1.1\r\nX: y\r\n", b"400"),
+            (b"g@t /api/x HTTP/1.1\r\nHost: x\r\n", b"400"),
         ):
             with socket.create_connection(("127.0.0.1", self.site), PATIENCE) as client:
                 client.sendall(head + b"Connection: close\r\n\r\n")
                 client.settimeout(PATIENCE)
-                self.assertEqual(client.recv(65536)[:12], b"HTTP/1.1 400", head)
+                self.assertEqual(client.recv(65536)[:12], b"HTTP/1.1 " + status, head)
 
     def test_no_type_is_made_up(self) -> None:
         """An answer without Content-Type stays without one."""
@@ -268,3 +331,69 @@ class ExampleTests(LiveTestCase):
         self.assertTrue(next(stream))
         process.signal(15)
         self.assertEqual(process.wait(), 0)
+
+
+class ExampleRefusalTests(LiveTestCase):
+    """examples/embed.py as it stands."""
+
+    def example(self, *words: str) -> Process:
+        return self.start(
+            [sys.executable, str(ROOT / "examples" / "embed.py"), *words], "embed", env={"PYTHONPATH": str(ROOT)}
+        )
+
+    def refusal(self, *words: str) -> str:
+        """What it says when it cannot start: one line, exit code 1."""
+        process = self.example(*words)
+        self.assertEqual(process.wait(), 1)
+        (line,) = process.output().splitlines()
+        return line
+
+    def test_logs_and_refusals(self) -> None:
+        """What fails is in its log; a second one in the same directory or on the same port says so and ends."""
+        folder, port = os.path.join(self.folder(), "data"), free_port()
+        running = self.example(str(port), folder)
+        wait_until(lambda: f"http://localhost:{port}/" in running.output(), "the example")
+        made = request(port, "POST", "/admin/services", json={"name": "s", "url": f"http://127.0.0.1:{free_port()}"})
+        self.assertEqual(made.status, 201)
+        request(port, "POST", "/admin/services/s/routes", json={"name": "r", "paths": ["/x"]})
+        failed = request(port, "GET", "/api/x")
+        self.assertEqual(failed.status, 502)
+        wait_until(lambda: failed.headers["X-Kong-Request-Id"] in running.output(), "the line in its log")
+        self.assertRegex(
+            self.refusal(str(free_port()), folder), "^embed.py: the database .* is in use by another gateway; "
+        )
+        self.assertRegex(self.refusal(str(port), self.folder()), r"^embed.py: .*Address already in use")
+        self.assertRegex(self.refusal(str(free_port()), "/proc/none"), "^embed.py: sqlite_path cannot open /proc/none/")
+        running.signal(2)
+        self.assertEqual(running.wait(), 0)
+
+
+FAILING = """
+import sys
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.task import react
+from kongtwist.conf import Conf
+from kongtwist.gateway import Gateway
+
+async def main(reactor):
+    gateway = Gateway(reactor, Conf({"prefix": sys.argv[1], **dict(each.split("=") for each in sys.argv[2:])}))
+    gateway.startService()
+    await gateway.ready
+    raise SystemExit("cannot go on")
+
+react(lambda reactor: ensureDeferred(main(reactor)))
+"""
+"""A program that ends without stopping its gateway."""
+
+
+class FailingProgramTests(LiveTestCase):
+    def test_ends(self) -> None:
+        """No thread of the gateway keeps the process of a program that fails in the middle."""
+        text = os.path.join(self.folder(), "kong.yml")
+        with open(text, "w") as file:
+            file.write('_format_version: "3.0"\n')
+        for number, settings in enumerate((["database=off", f"declarative_config={text}"], ["database=sqlite"])):
+            words = [sys.executable, "-c", FAILING, self.folder(), *settings]
+            process = self.start(words, f"failing-{number}", env={"PYTHONPATH": str(ROOT)})
+            self.assertEqual(process.wait(), 1)
+            self.assertIn("cannot go on", process.output())

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
+from functools import partial
 
 from websockets.sync.client import connect
 
-from tests.live.support import PATIENCE, ROOT, EventStream, LiveTestCase, free_port, wait_until
+from tests.documents import blocks, commands
+from tests.live.support import PATIENCE, ROOT, EventStream, LiveTestCase, Process, free_port, wait_until
 
-COMMANDS = """\
-curl -i -X POST http://localhost:8001/services --data name=websocket-service --data url=ws://127.0.0.1:9100
-curl -i -X POST http://localhost:8001/services/websocket-service/routes --data name=websocket-route \
---data protocols=http,https --data paths=/ws
-curl -i -X POST http://localhost:8001/services --data name=sse-service --data url=http://127.0.0.1:9200
-curl -i -X POST http://localhost:8001/services/sse-service/routes --data name=events-route --data paths=/events
-curl -i -X PATCH http://localhost:8001/services/websocket-service --data read_timeout=3600000 \
---data write_timeout=3600000
-curl -i http://localhost:8001/status
-"""
-"""The commands of the README; only the ports differ in the test."""
+COMMANDS = [
+    command
+    for block in blocks("README.md")
+    if block.language == "sh"
+    for command in commands(block)
+    if command.startswith("curl -i ")
+]
+"""Those of the README; only the ports differ in the test."""
 
 
 class FirstMinutesTests(LiveTestCase):
@@ -49,10 +49,7 @@ class FirstMinutesTests(LiveTestCase):
         ports = {
             "8001": gateway.admin_port, "9100": self.example("chat"), "9200": self.example("ticker"),
         }  # fmt: skip
-        commands = COMMANDS
-        for port, real in ports.items():
-            commands = commands.replace(f":{port}", f":{real}")
-        answers = [self.curl(command) for command in commands.strip().splitlines()]
+        answers = [self.curl(re.sub(r":(\d{4})\b", lambda port: f":{ports[port[1]]}", command)) for command in COMMANDS]
         self.assertEqual([status for status, _ in answers], [201, 201, 201, 201, 200, 200])
         patched = json.loads(answers[4][1])
         self.assertEqual((patched["read_timeout"], patched["write_timeout"]), (3_600_000, 3_600_000))
@@ -72,6 +69,51 @@ class FirstMinutesTests(LiveTestCase):
             self.assertEqual(status["server"]["connections_writing"], 2)
             self.assertEqual(status["connections"]["active"], 2)
 
+    def test_demo_says_what_to_do(self) -> None:
+        """The last three lines of a start with the demo: the page is there, the commands work as they stand, twice, and
+        what they stored works after a restart."""
+        gateway = self.gateway({"log_level": "notice"}, demo=True)
+        assert gateway.process is not None
+        process = gateway.process
+        wait_until(lambda: "Ctrl-C" in process.output(), "the last line")
+        look, add = process.output().splitlines()[-3:-1]
+        self.assertEqual(self.curl(f"curl -i {look.split()[-1]}")[0], 200)
+        *puts, follow = add.partition("curl")[2].split(" && curl")
+        self.assertIn("/mine", follow)
+        for _ in range(2):
+            self.assertEqual([self.curl(f"curl -i {each.removeprefix('curl')}")[0] for each in puts], [200, 200])
+        self.assertEqual(gateway.stop(), 0)
+        gateway.start()
+        events = EventStream(gateway.proxy_port, "/mine")
+        self.addCleanup(events.close)
+        self.assertEqual(next(events)["event"], "snapshot")
+
+    def test_output_is_for_eyes(self) -> None:
+        """One short line each: time, level, text; nothing below log_level, nothing about Twisted's factories."""
+        for level, workers in (("notice", 1), ("info", 2)):
+            gateway = self.gateway({"log_level": level, "nginx_worker_processes": workers}, demo=True)
+            gateway.route("/gone", f"http://127.0.0.1:{free_port()}")
+            self.assertEqual(gateway.get("/gone?apikey=s3cret").status, 502)
+            assert gateway.process is not None
+            process = gateway.process
+            wait_until(partial(_says, process, "no answer from the upstream"), "a worker's line")
+            self.assertEqual(gateway.stop(), 0)
+            levels = "notice|warn|error" if level == "notice" else "info|notice|warn|error"
+            for line in process.output().splitlines():
+                self.assertRegex(line, rf"^\d{{4}}/\d\d/\d\d \d\d:\d\d:\d\d \[({levels})\] ")
+            for noise in ("starting on", "Factory", "#", "twistd", "reactor", "Shut Down", "s3cret"):
+                self.assertNotIn(noise, process.output())
+            self.assertTrue(process.output().splitlines()[-1].endswith("[notice] stopped"))
+
+    def test_output_once(self) -> None:
+        """Where the error log goes to a standard stream nothing is said twice."""
+        gateway = self.gateway({"proxy_error_log": "/dev/stdout", "log_level": "notice"})
+        self.assertEqual(gateway.stop(), 0)
+        assert gateway.process is not None
+        lines = [line for line in gateway.process.output().splitlines() if line.endswith("stopped")]
+        self.assertEqual(len(lines), 1)
+        self.assertRegex(lines[0], r"\[notice\] \d+#0: \[kongtwist\.node\] stopped$")
+
     def test_status_counts(self) -> None:
         """``/status`` counts the proxy's connections and requests, in both forms, and comes back to nothing."""
         gateway = self.gateway()
@@ -90,3 +132,7 @@ class FirstMinutesTests(LiveTestCase):
         self.assertEqual(status["server"]["connections_accepted"] - before["connections_accepted"], 4)
         for name in ("active", "reading", "writing", "waiting", "accepted", "handled"):
             self.assertEqual(status["connections"][name], status["server"][f"connections_{name}"], name)
+
+
+def _says(process: Process, text: str) -> bool:
+    return text in process.output()

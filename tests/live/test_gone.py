@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 
@@ -93,8 +94,8 @@ class GoneWatchTests(SynchronousTestCase):
         ours, peer = self.pair()
         item, other = Item(), Item()
         self.gone.watch(ours.fileno(), item)
-        self.gone.unwatch(ours.fileno())
-        self.gone.unwatch(ours.fileno())
+        self.gone.unwatch(ours.fileno(), item)
+        self.gone.unwatch(ours.fileno(), item)
         self.gone.watch(ours.fileno(), item, half_closed=True)
         self.gone.watch(ours.fileno(), other)
         peer.shutdown(socket.SHUT_WR)
@@ -114,14 +115,65 @@ class GoneWatchTests(SynchronousTestCase):
 
             def peer_gone(self, reset: bool) -> None:
                 told.append(self.number)
-                for ours, _ in (first, second):
-                    watch.unwatch(ours.fileno())
+                for (ours, _), item in zip((first, second), items, strict=True):
+                    watch.unwatch(ours.fileno(), item)
 
-        for number, (ours, peer) in enumerate((first, second)):
-            self.gone.watch(ours.fileno(), Ending(number))
+        items = [Ending(0), Ending(1)]
+        for (ours, peer), item in zip((first, second), items, strict=True):
+            self.gone.watch(ours.fileno(), item)
             peer.close()
         self.work()
         self.assertEqual(len(told), 1)
+
+    def test_closed_before(self) -> None:
+        """A reactor closes a socket before it tells of the end: unwatching it then is no fault, and the others are still
+        told. Its number may be another connection's by then, which stays watched."""
+        (ours, _), (other, peer) = self.pair(), self.pair()
+        item, waiting = Item(), Item()
+        fd = ours.fileno()
+        self.gone.watch(fd, item)
+        self.gone.watch(other.fileno(), waiting)
+        ours.close()
+        self.gone.unwatch(fd, item)
+        self.assertEqual(len(self.gone), 1)
+        self.gone.unwatch(other.fileno(), item)
+        peer.close()
+        self.work()
+        self.assertEqual((item.told, waiting.told), ([], [False]))
+
+    def test_number_given_anew(self) -> None:
+        """A socket that was closed unwatched: the next one of its number is watched as any other."""
+        ours, _ = self.pair()
+        stale, item = Item(), Item()
+        fd = ours.fileno()
+        self.gone.watch(fd, stale)
+        other, peer = self.pair()
+        os.dup2(other.fileno(), fd)
+        self.gone.watch(fd, item)
+        peer.close()
+        other.close()
+        self.work()
+        self.assertEqual((stale.told, item.told), ([], [False]))
+
+    def test_one_that_fails(self) -> None:
+        """An item that raises is logged; the others are told, now and later."""
+        first, second, third = self.pair(), self.pair(), self.pair()
+
+        class Failing(Item):
+            def peer_gone(self, reset: bool) -> None:
+                raise RuntimeError("a fault")
+
+        later, last = Item(), Item()
+        self.gone.watch(first[0].fileno(), Failing())
+        self.gone.watch(second[0].fileno(), later)
+        self.gone.watch(third[0].fileno(), last)
+        first[1].close()
+        second[1].close()
+        self.work()
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        third[1].close()
+        self.work()
+        self.assertEqual((later.told, last.told), ([False], [False]))
 
     def test_vanishedHosts(self) -> None:
         """The kernel asks silent peers whether they are there, and gives up on bytes nobody acknowledges."""

@@ -61,6 +61,17 @@ def read_head(connection: socket.socket) -> bytes:
     return data
 
 
+def read_until(connection: socket.socket, end: bytes) -> bytes:
+    """Read until ``end`` has come; returns all that came."""
+    data = b""
+    while end not in data:
+        piece = connection.recv(65536)
+        if not piece:
+            raise AssertionError(f"ended: {data!r}")
+        data += piece
+    return data
+
+
 def read_all(connection: socket.socket) -> tuple[bytes, str]:
     """Read to the end: the bytes, and whether it was a FIN or a reset."""
     data = b""
@@ -256,10 +267,12 @@ class EndTests(HTTP1TestCase):
             b"close": b"\r\nabc",
         }
 
+        arrived = threading.Semaphore(0)
+
         def serve(connection: socket.socket) -> None:
             kind = read_head(connection).split()[1][1:]
             connection.sendall(b"HTTP/1.1 200 OK\r\n" + heads[kind])
-            time.sleep(0.3)
+            arrived.acquire(timeout=PATIENCE)
             if kind == b"close":
                 reset(connection)
 
@@ -267,13 +280,16 @@ class EndTests(HTTP1TestCase):
         for kind in heads:
             client = self.connect(gateway)
             client.sendall(b"GET /u/%b HTTP/1.1\r\nHost: x\r\n\r\n" % kind)
-            data, _ = read_all(client)
-            self.assertIn(b"abc", data)
+            data = read_until(client, b"abc")
+            arrived.release()
+            data += read_all(client)[0]
             if kind != b"length":
                 self.assertNotIn(b"0\r\n\r\n", data)
             client = self.connect(gateway)
             client.sendall(b"GET /u/%b HTTP/1.0\r\nHost: x\r\n\r\n" % kind)
-            data, end = read_all(client)
+            read_until(client, b"abc")
+            arrived.release()
+            _, end = read_all(client)
             self.assertEqual(end, "reset", kind)
 
     def test_stale_connections(self) -> None:
@@ -292,17 +308,18 @@ class EndTests(HTTP1TestCase):
 
     def test_client_leaves(self) -> None:
         """499 in the log, and the upstream sees the end at once, though it has sent nothing yet."""
-        seen = threading.Event()
+        asked, seen = threading.Event(), threading.Event()
 
         def serve(connection: socket.socket) -> None:
             read_head(connection)
+            asked.set()
             read_all(connection)
             seen.set()
 
         gateway, _ = self.behind(serve, proxy_access_log="logs/access.log")
         client = self.connect(gateway)
         client.sendall(b"GET /u/gone HTTP/1.1\r\nHost: x\r\n\r\n")
-        time.sleep(0.3)
+        self.assertTrue(asked.wait(PATIENCE))
         client.close()
         self.assertTrue(seen.wait(PATIENCE))
         wait_until(lambda: '"GET /u/gone HTTP/1.1" 499 ' in gateway.log("access.log"), "the line in the log")

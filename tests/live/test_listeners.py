@@ -35,6 +35,10 @@ def echoes(where: Any, family: int = socket.AF_INET) -> bytes:
         return client.recv(100)
 
 
+OURSELVES = f"process {os.getpid()} ({Path('/proc/self/comm').read_text().strip()})"
+"""Who uses what these tests listen on."""
+
+
 class OpenTests(SynchronousTestCase):
     """`open_listeners`."""
 
@@ -76,14 +80,16 @@ class OpenTests(SynchronousTestCase):
                 (taken,) = self.open(f"127.0.0.1:0{first}")
                 self.assertEqual(
                     self.refusal(f"127.0.0.1:{taken.port}{second}"),
-                    f"cannot listen on 127.0.0.1:{taken.port} (proxy_listen): the port is in use",
+                    f"cannot listen on 127.0.0.1:{taken.port} (proxy_listen): the port is in use by {OURSELVES}; stop"
+                    " what uses it, or give proxy_listen another port",
                 )
 
     def test_no_such_address(self) -> None:
         """An address of another machine is refused in words."""
         self.assertEqual(
             self.refusal("203.0.113.7:8000"),
-            "cannot listen on 203.0.113.7:8000 (proxy_listen): this machine has no such address",
+            "cannot listen on 203.0.113.7:8000 (proxy_listen): this machine has no such address; use one it has, or 0.0.0.0"
+            " or [::] for all of them",
         )
 
     def test_all_or_none(self) -> None:
@@ -125,7 +131,9 @@ class OpenTests(SynchronousTestCase):
         (opened,) = self.open(f"unix:{path}")
         self.assertEqual(os.stat(path).st_mode & 0o777, 0o666)
         self.assertEqual(
-            self.refusal(f"unix:{path}"), f"cannot listen on unix:{path} (proxy_listen): the socket is in use"
+            self.refusal(f"unix:{path}"),
+            f"cannot listen on unix:{path} (proxy_listen): the socket is in use by {OURSELVES}; stop what uses it, or give"
+            " proxy_listen another path",
         )
         opened.close()
         self.assertFalse(os.path.exists(path))
@@ -138,7 +146,10 @@ class OpenTests(SynchronousTestCase):
             dead.listen()
         self.open(f"unix:{path}")
         Path(file).write_text("precious")
-        self.assertRegex(self.refusal(f"unix:{file}"), "the socket is in use$")
+        self.assertRegex(
+            self.refusal(f"unix:{file}"),
+            r"something that is no socket is there; remove it, or give proxy_listen another path$",
+        )
         self.assertEqual(Path(file).read_text(), "precious")
 
 

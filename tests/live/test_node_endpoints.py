@@ -117,6 +117,29 @@ class TargetHealthTests(LiveTestCase):
         self.assertEqual((whole["balancer_health"], whole["details"]["weight"]["unavailable"]), ("UNHEALTHY", 20))
         self.assertEqual([each["nodeWeight"] for each in whole["details"]["hosts"]], [10, 10, 10])
 
+    def test_names_without_an_address(self) -> None:
+        """A target whose name does not resolve has no share of the weight, checked or not; names that do are as ever."""
+        gateway = self.gateway()
+        checks = {"passive": {"unhealthy": {"tcp_failures": 1}}}
+        gateway.create("/upstreams", name="up")
+        gateway.create("/upstreams", name="checked", healthchecks=checks)
+        lost = ("no-such-target.invalid:80", f"{'x' * 64}.example:80")
+        for upstream, word in (("up", "HEALTHCHECKS_OFF"), ("checked", "HEALTHY")):
+            for target in ("localhost:1", "127.0.0.1:1", "[::1]:1", *lost):
+                gateway.create(f"/upstreams/{upstream}/targets", target=target)
+            gateway.create(f"/upstreams/{upstream}/targets", target="unused.invalid:80", weight=0)
+            shown = {row["target"]: row for row in gateway.admin("GET", f"/upstreams/{upstream}/health").json["data"]}
+            self.assertEqual(len(shown), 6)
+            for target in lost:
+                self.assertEqual(shown[target]["health"], "DNS_ERROR")
+                self.assertEqual(shown[target]["data"]["addresses"], [])
+                self.assertEqual(shown[target]["data"]["weight"], {"total": 0, "available": 0, "unavailable": 0})
+            self.assertEqual([shown[each]["health"] for each in ("localhost:1", "127.0.0.1:1")], [word, word])
+            self.assertEqual(shown["unused.invalid:80"]["health"], "HEALTHCHECKS_OFF")
+        whole = gateway.admin("GET", "/upstreams/checked/health?balancer_health=1").json["data"]
+        self.assertEqual(whole["details"]["weight"], {"total": 300, "available": 300, "unavailable": 0})
+        self.assertEqual([len(host["addresses"]) for host in whole["details"]["hosts"]].count(0), 3)
+
     def test_lists(self) -> None:
         """Targets are listed newest first, in pages; ``all`` lists them by id."""
         gateway = self.gateway()

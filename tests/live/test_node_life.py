@@ -39,7 +39,12 @@ class StartTests(LiveTestCase):
                 "known to Kong and without effect here yet: mem_cache_size",
             ):
                 self.assertIn(expected, text)
-        self.assertIn("reactor class: kongtwist.reactor.LeanEPollReactor", gateway.process.output())
+
+    def test_reactor(self) -> None:
+        """The leaner reactor is in use; that and other things Twisted tells of itself are for log_level = debug."""
+        gateway = self.gateway({"log_level": "debug"})
+        assert gateway.process is not None
+        self.assertIn("[debug] reactor class: kongtwist.reactor.LeanEPollReactor", gateway.process.output())
 
     def test_tls_listener(self) -> None:
         """An ssl address speaks TLS with the self-made certificate."""
@@ -55,9 +60,10 @@ class StartTests(LiveTestCase):
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             for name in ("proxy_listen", "admin_listen"):
-                self.assertEqual(
+                self.assertRegex(
                     self.refusal({name: f"127.0.0.1:{port} reuseport"}),
-                    f"kongtwist: cannot listen on 127.0.0.1:{port} ({name}): the port is in use\n",
+                    rf"^kongtwist: cannot listen on 127\.0\.0\.1:{port} \({name}\): the port is in use by process {os.getpid()}"
+                    rf" \(.+\); stop what uses it, or give {name} another port\n$",
                 )
 
     def test_second_node_on_the_same_ports(self) -> None:
@@ -73,7 +79,11 @@ class StartTests(LiveTestCase):
         second.prefix = gateway.prefix
         process = second.launch()
         self.assertEqual(process.wait(), 1)
-        self.assertEqual(process.output(), f"kongtwist: kongtwist is already running in {gateway.prefix}\n")
+        self.assertEqual(
+            process.output(),
+            f"kongtwist: kongtwist is already running in {gateway.prefix}\nIt is process {gateway.pid}. End it with"
+            f" 'kongtwist stop -p {gateway.prefix}', or give this node a prefix of its own (-p, or the property prefix).\n",
+        )
         self.assertEqual(gateway.admin("GET", "/status").status, 200)
 
     def test_refused_configurations(self) -> None:
@@ -274,7 +284,8 @@ class CommandTests(LiveTestCase):
         with socket.create_server(("127.0.0.1", self.admin_port)):
             code, output = self.command("start", "-c", str(self.conf))
         sentence = f"cannot listen on 127.0.0.1:{self.admin_port} (admin_listen): the port is in use"
-        self.assertEqual((code, output.splitlines()[0]), (1, f"Error: {sentence}"))
+        self.assertEqual(code, 1)
+        self.assertTrue(output.startswith(f"Error: {sentence} by process {os.getpid()} ("), output)
         self.assertFalse(os.path.exists(os.path.join(self.prefix, "kongtwist.pid")))
 
     def test_failure_after_the_start(self) -> None:
@@ -297,3 +308,20 @@ class CommandTests(LiveTestCase):
         process.signal(signal.SIGTERM)
         self.assertEqual(process.wait(), 0)
         self.assertRegex(process.output(), r"(?m)^\S+ \S+ \[notice\] .* stopped$")
+
+    def test_foreground_says_what_happens(self) -> None:
+        """So does it on a terminal, in the form for eyes, unless its error log goes there anyway."""
+        self.conf.write_text(self.conf.read_text() + "nginx_daemon = off\nnginx_worker_processes = 2\n")
+        process = self.start(
+            [sys.executable, "-c", "from kongtwist.cli import main; main()", "start", "-c", str(self.conf)],
+            "foreground",
+            env={"PYTHONPATH": str(ROOT)},
+        )
+        wait_until(lambda: request(self.admin_port, "GET", "/status").status == 200, "the Admin API")
+        process.signal(signal.SIGTERM)
+        self.assertEqual(process.wait(), 0)
+        lines = process.output().splitlines()
+        for line in lines:
+            self.assertRegex(line, r"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[(notice|warn)\] ")
+        self.assertTrue(lines[-1].endswith("[notice] stopped"))
+        self.assertTrue(any("proxy listens on http://127.0.0.1:" in line for line in lines))

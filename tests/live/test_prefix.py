@@ -50,7 +50,9 @@ class PrefixTests(SynchronousTestCase):
         process = self.owner()
         self.assertEqual(running_pid(self.path), process.pid)
         error = self.assertRaises(ConfError, Prefix.claim, self.path)
-        self.assertEqual(str(error), f"kongtwist is already running in {self.path}")
+        first, second = str(error).splitlines()
+        self.assertEqual(first, f"kongtwist is already running in {self.path}")
+        self.assertIn(f"kongtwist stop -p {self.path}", second)
 
     def test_killed_owner(self) -> None:
         """What a killed node leaves is no running node."""

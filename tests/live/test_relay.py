@@ -123,6 +123,18 @@ class Relaying(_Mixin):
             self.assertEqual(s.ends, [s.stream])
             self.assertEqual(len(s.relay.streams), 0)
 
+    def test_resetBehindClose(self) -> None:
+        """A side that is reset behind its Close frame ends the stream in order, whichever side it is."""
+        for source, sink, mask in (("client", "upstream", MASK), ("upstream", "client", None)):
+            s = self.pair()
+            getattr(s, source).send(encode_close(1000, "", mask))
+            s.work()
+            getattr(s, source).reset()
+            s.work()
+            self.assertEqual(getattr(s, sink).read(), encode_close(1000, "", mask))
+            s.work()
+            self.assertEqual((getattr(s, sink).ended, s.ends, s.stream.fault), ("fin", [s.stream], None))
+
     def test_pausedClientIsNoticed(self) -> None:
         """A client that is not read (the upstream is slow) and goes away is noticed without a timer."""
         s = self.pair()
@@ -320,6 +332,31 @@ class SocketSideTests(Relaying, SplicedTestCase):
         s.client.reset()
         s.work()
         s.upstream.read()
+        self.assertEqual(s.ends, [s.stream])
+
+    def test_resetNoticedByAWrite(self) -> None:
+        """A side whose reset is first noticed by a write is lost, not half-closed: the other side hears of it at once,
+        however much it goes on sending."""
+        for dead, alive in (("client", "upstream"), ("upstream", "client")):
+            s = self.pair()
+            getattr(s, dead).reset()
+            getattr(s, alive).send(frame(2, b"x" * 100))
+            getattr(s.stream, alive).doRead()  # before the reactor looks at the side that was reset
+            s.work()
+            getattr(s, alive).read()
+            self.assertEqual((s.ends, getattr(s, alive).ended), ([s.stream], "reset"), dead)
+
+    def test_deadSideIsNotReadForEver(self) -> None:
+        """A side that was broken behind its Close frame: what the other side sends is thrown away, but not for long."""
+        s = self.pair(limits=Limits(lingering_timeout=5.0))
+        s.client.send(frame(1, b"unread", mask=MASK))
+        s.work()
+        s.upstream.send(encode_close(1000, "done"))
+        s.upstream.sock.close()  # with unread bytes: the kernel resets
+        for _ in range(20):
+            if not s.ends:
+                s.client.send(frame(1, b"on and on", mask=MASK))
+            s.advance(0.5)
         self.assertEqual(s.ends, [s.stream])
 
     def test_brokenWriteDoesNotLoseWhatWasRead(self) -> None:

@@ -291,6 +291,7 @@ class Gateway:
         plugins: Mapping[str, Plugin] | None = None,
         plugin_rows: list[Row] | None = None,
         limits: Limits | None = None,
+        tree: type[RouteTree] = RouteTree,
         **relay: Any,
     ) -> None:
         self.reactor = MemoryReactorClock()
@@ -305,7 +306,7 @@ class Gateway:
         )
         numbers = count(1)
         self.relay.next_id = lambda: b"%032x" % next(numbers)
-        self.tree = RouteTree(self.relay)
+        self.tree = tree(self.relay)
         self.services = services or {"s": {"host": "127.0.0.1", "port": 18100, "retries": 0}}
         self.routes = routes or {"r": {"service": "s", "paths": ["/st"]}}
         self.plugin_rows = plugin_rows or []

@@ -11,6 +11,7 @@ from unittest.mock import patch
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist import KONG_VERSION, VERSION, cli
+from kongtwist.outcomes import Outcome, write_outcome
 from kongtwist.prefix import Prefix
 
 HINT = "\n\n  Run with --v (verbose) or --vv (debug) for more details\n"
@@ -63,12 +64,24 @@ class CommandTests(SynchronousTestCase):
         self.assertTrue(all(re.search(r": .*[0-9]", line) for line in out.splitlines()))
 
     def test_check_good(self) -> None:
-        """A good file is valid; what has no effect is said."""
+        """A good file is valid; what has no effect is said. What a start needs beside it is tried in a live test."""
+        self.patch(cli, "_faults", lambda conf: [])
         path = self.file("log_level = debug\nkic = on\n")
         code, out, err = self.run_command("check", path)
         self.assertEqual((code, out), (0, f"configuration at {path} is valid\n"))
         self.assertRegex(
             err, r"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[warn\] known to Kong and without effect here yet: kic\n$"
+        )
+
+    def test_check_refused(self) -> None:
+        """What a start would refuse beside the file."""
+        self.patch(
+            cli, "_faults", lambda conf: ["plugin nope: not there", "declarative_config: Failed parsing:\nin 'x': y"]
+        )
+        code, out, err = self.run_command("check", self.file("log_level = debug"))
+        self.assertEqual((code, out), (1, ""))
+        self.assertRegex(
+            err, r"^\S+ \S+ \[error\] plugin nope: not there\n\S+ \S+ \[error\] declarative_config: .*\nin 'x': y\n$"
         )
 
     def test_check_bad(self) -> None:
@@ -79,7 +92,7 @@ class CommandTests(SynchronousTestCase):
         self.assertRegex(
             err,
             rf"^{stamp}log_level has an invalid value: 'loud' \(debug, .*\)\n"
-            rf"{stamp}database has an invalid value: 'zz' \(sqlite, off, postgres, cassandra\)\n$",
+            rf"{stamp}database has an invalid value: 'zz' \(sqlite, off, postgres\)\n$",
         )
 
     def test_check_missing(self) -> None:
@@ -123,4 +136,23 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual((code, out), (0, f"kongtwist...running\n\nkongtwist is healthy at {prefix.path}\n"))
         conf = self.file("log_level = info")
         code, _, err = self.run_command("start", "-c", conf, "-p", prefix.path)
-        self.assertEqual((code, err), (1, f"Error: kongtwist is already running in {prefix.path}{HINT}"))
+        self.assertEqual((code, err.splitlines()[0]), (1, f"Error: kongtwist is already running in {prefix.path}"))
+        self.assertIn(f"It is process {os.getpid()}. End it with 'kongtwist stop -p {prefix.path}'", err)
+        self.assertTrue(err.endswith(HINT))
+
+    def test_not_allowed(self) -> None:
+        """A node of another user's: a sentence, no traceback."""
+        prefix = Prefix.claim(os.path.abspath(self.mktemp()))
+        self.addCleanup(prefix.release)
+        write_outcome(prefix.path, Outcome())
+
+        def refuse(pid: int, number: int) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+        self.patch(os, "kill", refuse)
+        for command in ("quit", "reload", "drain"):
+            code, _, err = self.run_command(command, "-p", prefix.path)
+            sentence = (
+                f"Error: no permission to signal process {os.getpid()} in {prefix.path}; run the command as the user"
+            )
+            self.assertEqual((code, err.startswith(sentence)), (1, True), err)

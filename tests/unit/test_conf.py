@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,8 +12,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.conf import Conf, ConfError, differences, load, reloaded
 from kongtwist.conf_document import document
+from kongtwist.conf_former import _FORMER, remedy
 from kongtwist.conf_kinds import KNOWN
 from kongtwist.conf_properties import properties
+from kongtwist.conf_shown import configuration
+from kongtwist.conf_shown import shown as shown_conf
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -139,8 +143,91 @@ class NameTests(ConfCase):
         )
 
     def test_unknown_name_far_from_all(self) -> None:
-        """Where nothing is near nothing is suggested."""
-        self.assertRegex(self.refusal("zzzzzzqqqq = 1"), r"there is no property 'zzzzzzqqqq'$")
+        """A name of somebody's own (Kong reads over it, too) is told, with its place."""
+        conf = self.read("\nrate_limiting_redis_host = redis\nzzzzzzqqqq = 1")
+        self.assertEqual([warning.rpartition(" line ")[2] for warning in conf.warnings], [
+            "2: there is no property 'rate_limiting_redis_host'; it has no effect",
+            "3: there is no property 'zzzzzzqqqq'; it has no effect",
+        ])  # fmt: skip
+
+    def test_former_names(self) -> None:
+        """Each name that a Kong from 0.9 on had is read, and told with what to do instead; values that mean nothing are not."""
+        rows = json.loads((ROOT / "tests/contract/former_properties.json").read_text())["properties"]
+        self.assertGreater(len(rows), 50)
+        for name, _, _ in rows:
+            value = "off" if name in ("server_tokens", "latency_tokens", "lua_code_cache") else "7"
+            (warning,) = self.read(f"{name} = {value}").warnings
+            self.assertRegex(warning, rf" line 1: {name} has no effect; [a-zA-Z].{{9,}}$")
+            self.assertEqual(self.read(f"{name} =").warnings, [])
+        self.assertEqual(self.read("ssl = off\nadmin_http2 = off\nserver_tokens = on").warnings, [])
+
+    def test_names_of_nginx(self) -> None:
+        """Bare directives, and those whose block is missing, lead to the property."""
+        for name, wanted in (
+            ("worker_processes", "write nginx_worker_processes"), ("nginx_worker_connections", "write nginx_events_worker_connections"),
+            ("client_max_body_size", "write nginx_http_client_max_body_size"), ("proxy_buffers", "write nginx_proxy_proxy_buffers"),
+            ("nginx_proxy_buffer_size", "write nginx_proxy_proxy_buffer_size"), ("error_log", "write proxy_error_log"),
+            ("keepalive_timeout", "write nginx_http_keepalive_timeout"), ("proxy_read_timeout", "set read_timeout of each service"),
+            ("KONG_ADMIN_LISTEN", "write admin_listen"), ("kong_custom_plugins", "name the plugins in plugins, after bundled"),
+            ("cassandra_new_thing", "Cassandra is not supported; use database = postgres, sqlite or off"),
+        ):  # fmt: skip
+            (warning,) = self.read(f"{name} = 16").warnings
+            self.assertTrue(warning.endswith(f" line 1: {name} has no effect; {wanted}"), warning)
+
+    def test_what_a_remedy_names(self) -> None:
+        """Is a property that there is."""
+        names = [name for each in properties().values() for name in (each.name, *each.aliases)]
+        texts = [remedy(name, dict(zip(names, names, strict=True))) for name in (*_FORMER, "worker_processes")]
+        for text in texts:
+            for name in re.findall(r"(?:write|^set) ([a-z_]+)(?= =|$| or)", text or ""):
+                self.assertIn(name, {*names, "connect_timeout", "write_timeout", "read_timeout"}, text)
+
+    def test_former_names_that_guard(self) -> None:
+        """What would be open without them stops the start, with what to do instead; turned off they are nothing."""
+        for text in (
+            "enforce_rbac = on",
+            "enforce_rbac = both",
+            "keyring_enabled = on",
+            "fips = on",
+            "kong_enforce_rbac = on",
+        ):
+            self.assertRegex(self.refusal(text), rf" line 1: {text.split()[0]} cannot be '(on|both)': ")
+        self.assertRegex(
+            self.refusal("", {"KONG_ENFORCE_RBAC": "on"}), "^KONG_ENFORCE_RBAC: enforce_rbac cannot be 'on'"
+        )
+        self.assertEqual(self.read("enforce_rbac = off\nfips = off").warnings, [])
+        for directive in ("access_by_lua_block", "access_by_lua_file", "modsecurity"):
+            self.assertRegex(self.refusal(f"nginx_proxy_{directive} = x"), "could let in what it keeps out")
+
+    def test_former_names_in_the_environment(self) -> None:
+        """They are told as well; what is no name of Kong's is let be."""
+        conf = self.read(
+            environ={"KONG_CUSTOM_PLUGINS": "mine", "KONG_ADMIN_GUI_PORT": "tcp://1", "KONG_WORKER_PROCESSES": "2"}
+        )
+        self.assertEqual(
+            conf.warnings,
+            ["KONG_CUSTOM_PLUGINS: custom_plugins has no effect; name the plugins in plugins, after bundled"],
+        )
+
+    def test_a_real_file(self) -> None:
+        """What people write together: none of it stops the start, and each line that does nothing is named."""
+        conf = self.read(
+            "worker_processes = auto\nworker_connections = 1024\nupstream_keepalive_timeout = 60s\naccess_log = /dev/stdout\n"
+            "client_body_buffer_size = 8k\nlarge_client_header_buffers = 2 1k\nprometheus_metrics = on\nvitals = off\n"
+            "nginx_http_upstream_keepalive = 320\nadmin_gui_session_conf = {}\nmy_plugin_dry_run = off\nnginx_http_gzip = on\n"
+        )
+        self.assertEqual(len(conf.warnings), 10)
+        self.assertEqual(conf.client_body_buffer_size, 8192)
+        self.assertIn("known to Kong and without effect here yet: nginx_http_gzip", conf.warnings)
+
+    def test_values_that_are_refused_are_not_offered(self) -> None:
+        """The list of choices holds what can be chosen."""
+        self.assertRegex(self.refusal("database = zz"), r"\(sqlite, off, postgres\)")
+        self.assertRegex(
+            self.refusal("database = cassandra"), "Cassandra is not supported; use postgres, sqlite or off"
+        )
+        self.assertRegex(self.refusal("router_flavor = zz"), r"\(traditional\)")
+        self.assertRegex(self.refusal("role = zz"), r"\(traditional\)")
 
     def test_unknown_name_in_environment(self) -> None:
         """Variables that Kubernetes and others set are let be."""
@@ -149,7 +236,7 @@ class NameTests(ConfCase):
 
     def test_all_problems_at_once(self) -> None:
         """One run names everything that is wrong."""
-        error = self.assertRaises(ConfError, self.read, "log_level = loud\ndatabase = zz\nnope_nope_x = 1")
+        error = self.assertRaises(ConfError, self.read, "log_level = loud\ndatabase = zz\nproxy_listten = off")
         self.assertEqual(len(error.problems), 3)
         self.assertIn(
             "log_level has an invalid value: 'loud' (debug, info, notice, warn, error, crit, alert, emerg)",
@@ -329,15 +416,15 @@ class ReferenceTests(ConfCase):
         text = "sqlite_path = {vault://env/sql-path}\nlog_level = {vault://env/level}\npg_password = {vault://env/password}"
         conf = self.read(text, environ)
         for each in (conf, reloaded(conf, self.read(text, environ))):
-            shown = each.shown()
+            shown = shown_conf(each)
             self.assertEqual((each.log_level, shown["log_level"]), ("warn", "{vault://env/level}"))
             self.assertEqual((each.sqlite_path, shown["sqlite_path"]), ("x.db", "{vault://env/sql-path}"))
             self.assertEqual((each.pg_password, shown["pg_password"]), ("geheim", "******"))
 
     def test_other_names_are_shown(self) -> None:
         """Kong shows a property under each of its names."""
-        shown = self.read("nginx_worker_processes = 3").shown()
-        self.assertEqual((shown["nginx_worker_processes"], shown["nginx_main_worker_processes"]), (3, 3))
+        shown = shown_conf(self.read("nginx_worker_processes = 3"))
+        self.assertEqual((shown["nginx_worker_processes"], shown["nginx_main_worker_processes"]), ("3", "3"))
 
     def test_references_that_fail(self) -> None:
         """They are named with their property."""
@@ -357,10 +444,71 @@ class ShownTests(ConfCase):
 
     def test_secrets_are_masked(self) -> None:
         """Passwords, keys and the declarative text are not shown; all values are plain JSON."""
-        shown = self.read("pg_password = geheim\ndatabase = off\ndeclarative_config_string = {}").shown()
+        shown = shown_conf(self.read("pg_password = geheim\ndatabase = off\ndeclarative_config_string = {}"))
         self.assertEqual((shown["pg_password"], shown["declarative_config_string"]), ("******", "******"))
         self.assertNotIn("geheim", json.dumps(shown))
         self.assertEqual(shown["admin_listen"], ["127.0.0.1:8001 reuseport backlog=16384"])
+
+    def test_key_by_key(self) -> None:
+        """Every key that a recorded Kong 3.9.3 shows, with a value of the same type; what is left out is not there."""
+        (recorded,) = [
+            case["response"]["body"]["configuration"]
+            for case in json.loads((ROOT / "tests/contract/observed_admin/00-info.json").read_text())
+            if case["name"] == "root"
+        ]
+        conf = self.read(
+            "proxy_listen = 127.0.0.1:18020 http2 reuseport backlog=16384, 127.0.0.1:18453 http2 ssl reuseport backlog=16384\n"
+            "admin_listen = 127.0.0.1:18021\nssl_cert = a, b\nssl_cert_key = c, d\n"
+        )
+        ours = json.loads(json.dumps(configuration(conf, recorded["loaded_plugins"])))
+        absent = recorded.keys() - ours.keys()
+        unset = {
+            "host_ports", "lua_package_cpath", "nginx_http_ssl_dhparam", "pg_ro_ssl", "pg_ro_ssl_verify", "ssl_ciphers",
+            "ssl_dhparam",
+        }  # fmt: skip
+        inner = re.compile(
+            r"\w+_(default|default_ecdsa|sock|combined|tag)|(nginx|kong)_\w*(conf|env|secrets)|socket_path|nginx_(stream|http)_\w+"
+        )
+        self.assertEqual({name for name in absent - unset if not inner.fullmatch(name)}, set())
+        self.assertLess(len(absent), 60)
+        types = {name: (type(recorded[name]), type(ours[name])) for name in recorded.keys() & ours.keys()}
+        self.assertEqual(
+            {name for name, (theirs, own) in types.items() if theirs is not own and {theirs, own} != {int, float}},
+            {
+                "cluster_listeners",
+                "nginx_stream_directives",
+                "dns_resolver",
+            },  # nothing listens, nothing is streamed, nothing was set
+        )
+        for name in (
+            "proxy_listeners", "admin_listeners", "status_listeners", "admin_gui_listeners", "stream_listeners", "loaded_plugins",
+            "proxy_ssl_enabled", "admin_ssl_enabled", "status_ssl_enabled", "admin_gui_ssl_enabled", "stream_proxy_ssl_enabled",
+            "enabled_headers", "enabled_headers_upstream", "loaded_vaults", "pluginservers", "proxy_listen", "admin_listen",
+            "status_listen", "stream_listen", "headers", "trusted_ips", "nginx_daemon", "client_body_buffer_size", "ssl_cert_key",
+        ):  # fmt: skip
+            self.assertEqual(ours[name], recorded[name], name)
+
+    def test_listeners(self) -> None:
+        """Each flag by its name in Kong, the address with all flags but http2, and the port that really listens."""
+        conf = self.read(
+            "proxy_listen = [::1]:0 ssl http2 deferred ipv6only=off so_keepalive=1:2:3, unix:/tmp/x.sock\nadmin_listen = off"
+        )
+        (first, second) = conf.proxy_listen
+        found = configuration(conf, (), [("proxy_listen", first, 4711), ("proxy_listen", second, 0)])
+        one, two = found["proxy_listeners"]
+        host = "[0000:0000:0000:0000:0000:0000:0000:0001]"
+        self.assertEqual((one["ip"], one["port"]), (host, 4711))
+        self.assertEqual(one["listener"], f"{host}:4711 ssl deferred ipv6only=off so_keepalive=1:2:3")
+        self.assertEqual(
+            [name for name, value in one.items() if value is True],
+            ["ssl", "http2", "deferred", "ipv6only=off", "so_keepalive=1:2:3"],
+        )
+        self.assertNotIn("so_keepalive=%w*:%w*:%d*", one)
+        self.assertIs(one["backlog=%d+"], False)
+        self.assertEqual(two["listener"], "unix:/tmp/x.sock")
+        self.assertEqual(
+            (found["admin_listeners"], found["admin_listen"], found["proxy_ssl_enabled"]), ({}, ["off"], True)
+        )
 
     def test_differences(self) -> None:
         """Changes are told apart by whether they take effect at once."""

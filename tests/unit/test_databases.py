@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.conf import Conf, ConfError
+from kongtwist.conf_shown import shown as shown_conf
 from kongtwist.databases import migrations_for, postgres_settings, storage_for
 from kongtwist.storage.postgres_connection import PostgresSettings, reason
 
@@ -107,7 +108,7 @@ class PostgresTests(DatabaseCase):
     def test_password(self) -> None:
         """Nothing that is shown or said has it."""
         conf = self.conf(pg_password="geheim")
-        self.assertEqual(conf.shown()["pg_password"], "******")
+        self.assertEqual(shown_conf(conf)["pg_password"], "******")
         settings = postgres_settings(conf)
         self.assertNotIn("geheim", f"{settings} {settings!r} {settings.where}")
 

@@ -7,6 +7,7 @@ import random
 import re
 from typing import Any, cast
 
+from twisted.internet.error import CannotListenError
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
@@ -14,6 +15,7 @@ from twisted.web.test.requesthelper import DummyRequest
 
 from kongtwist.demo import Demo, DemoPages, demo_overlay
 from kongtwist.demo.chat import HOST, ChatMember, ChatRoom
+from kongtwist.demo.ports import USUAL, KeptPorts
 from kongtwist.demo.ticker import KEPT, Market, TickerResource
 
 
@@ -220,12 +222,53 @@ class DemoTests(SynchronousTestCase):
         self.assertTrue(all(row["id"] == key for rows in overlay.values() for key, row in rows.items()))
 
     def test_upstreams_on_loopback(self) -> None:
-        """The upstreams listen on loopback ports only, three of them, and say where."""
+        """The upstreams listen on loopback ports only, three of them, the same at every start, and say where to look."""
         reactor = MemoryReactorClock()
-        demo = Demo(cast(Any, reactor), self.entities, proxy="localhost:8000")
+        demo = Demo(cast(Any, reactor), self.entities, proxy="localhost:8000", admin="localhost:8001")
         demo.startService()
-        self.assertEqual([(port, interface) for port, _, _, interface in reactor.tcpServers], [(0, "127.0.0.1")] * 3)
-        self.assertIn("http://localhost:8000/demo/", "\n".join(demo.lines()))
+        self.assertEqual(
+            sorted((port, interface) for port, _, _, interface in reactor.tcpServers),
+            [(port, "127.0.0.1") for port in sorted(USUAL.values())],
+        )
+        look, add, stop = demo.lines()
+        self.assertIn("http://localhost:8000/demo/", look)
+        self.assertIn(f"http://localhost:8001/services/mine --data url=http://127.0.0.1:{USUAL['ticker']} &&", add)
+        self.assertIn("Ctrl-C", stop)
+
+    def test_ports_are_kept(self) -> None:
+        """Where the usual port is taken another one is used, and at the next start, too; what cannot be read is no fault."""
+        path = self.mktemp()
+        taken = {USUAL["chat"]}
+
+        def listen(port: int) -> int:
+            if port in taken:
+                raise CannotListenError("127.0.0.1", port, OSError("in use"))
+            return port or 40001
+
+        def start() -> dict[str, int]:
+            kept = KeptPorts(path)
+            used = {name: kept.listen(name, listen) for name in USUAL}
+            for name, port in used.items():
+                kept.keep(name, port)
+            kept.save()
+            return used
+
+        usual: dict[str, int] = dict(USUAL)
+        self.assertEqual(start(), usual | {"chat": 40001})
+        taken.clear()
+        self.assertEqual(start(), usual | {"chat": 40001})
+        taken.add(40001)
+        self.assertEqual(start(), usual)
+        taken.clear()
+        self.assertEqual(start(), usual)
+        for text in ("", "[]", '{"chat": "x", "page": 0, "other": 1}'):
+            with open(path, "w") as file:
+                file.write(text)
+            self.assertEqual(start(), usual)
+        KeptPorts(None).save()
+        unwritable = KeptPorts("/proc/none/ports")
+        unwritable.keep("chat", 40001)
+        unwritable.save()
 
     def page(self, path: bytes, **headers: bytes) -> Any:
         request: Any = DummyRequest([])

@@ -19,10 +19,22 @@ DOCUMENT = (Path(__file__).parent.parent.parent / "docs" / "plugins.md").read_te
 class PluginGuideTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.plugin_code, self.test_code = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
+        self.load(self.plugin_code)
+
+    def load(self, code: str) -> None:
+        """Make it the module that the test imports."""
         self.module: Any = types.ModuleType("opening_hours")
-        sys.modules["opening_hours"] = self.module
-        self.addCleanup(sys.modules.pop, "opening_hours")
-        exec(compile(self.plugin_code, "docs/plugins.md: plugin", "exec"), vars(self.module))
+        self.patch(sys, "modules", {**sys.modules, "opening_hours": self.module})
+        exec(compile(code, "docs/plugins.md: plugin", "exec"), vars(self.module))
+
+    def outcome(self) -> unittest.TestResult:
+        """What the test shown finds."""
+        test: Any = types.ModuleType("test_opening_hours")
+        exec(compile(self.test_code, "docs/plugins.md: test", "exec"), vars(test))
+        result = unittest.TestResult()
+        unittest.defaultTestLoader.loadTestsFromTestCase(test.OpeningHoursTests).run(result)
+        self.assertEqual(result.testsRun, 1)
+        return result
 
     def test_twenty_lines(self) -> None:
         """The plugin shown fits in about twenty lines, and so does its test."""
@@ -31,21 +43,15 @@ class PluginGuideTests(SynchronousTestCase):
 
     def test_the_test_passes(self) -> None:
         """The test shown runs, and finds nothing wrong with the plugin shown."""
-        exec(compile(self.test_code, "docs/plugins.md: test", "exec"), vars(self.module))
-        suite = unittest.defaultTestLoader.loadTestsFromTestCase(self.module.OpeningHoursTests)
-        result = unittest.TestResult()
-        suite.run(result)
-        self.assertEqual(result.testsRun, 1)
+        result = self.outcome()
         self.assertEqual(result.errors + result.failures, [])
 
     def test_the_test_can_fail(self) -> None:
         """The same test on a plugin that lets everybody pass fails."""
         broken = self.plugin_code.replace('conf["opens"] * 3600', "0")
         self.assertNotEqual(broken, self.plugin_code)
-        exec(compile(broken + self.test_code, "docs/plugins.md: broken", "exec"), vars(self.module))
-        result = unittest.TestResult()
-        unittest.defaultTestLoader.loadTestsFromTestCase(self.module.OpeningHoursTests).run(result)
-        self.assertFalse(result.wasSuccessful())
+        self.load(broken)
+        self.assertFalse(self.outcome().wasSuccessful())
 
     def test_it_loads(self) -> None:
         """The value of ``plugins`` shown works."""

@@ -288,12 +288,16 @@ class AnythingTests(SynchronousTestCase):
             self.assertEqual(json.loads(json.dumps(row, allow_nan=False)), row)
             entity.update(row, {}, now=NOW)
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+    @settings(
+        max_examples=150, deadline=None, suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow]
+    )
     @given(st.data())
     def test_insert(self, data: st.DataObject) -> None:
         self.attempt(data, update=False)
 
-    @settings(max_examples=75, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+    @settings(
+        max_examples=75, deadline=None, suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow]
+    )
     @given(st.data())
     def test_update(self, data: st.DataObject) -> None:
         self.attempt(data, update=True)

@@ -24,6 +24,17 @@ from kongtwist.core.head import (
 from kongtwist.core.head_limits import check_beginning, check_size, largest_unchecked
 from kongtwist.core.limits import Limits
 
+GOOD_HOSTS = (
+    b"a", b"A.com", b"a.com.", b"a.com.:80", b".a", b"a_b.c", b"xn--a", b"caf\xc3\xa9", b"a:", b"a:0", b"a:65535", b"a:00080",
+    b"127.0.0.1:8000", b"[::1]", b"[::1]:80", b"[::ffff:1.2.3.4]:", b"*.a", b"a-.b",
+)  # fmt: skip
+BAD_HOSTS = (
+    b"..", b"a..b", b"a..", b"..a", b"a..:80", b".", b".:80", b":80", b":", b"a:x", b"a:80:90", b"a:8 0", b"a:+80", b"a:65536",
+    b"a:99999", b"a:1" + b"0" * 5000, b"[::1", b"::1", b"[]", b"[::1]x", b"[::1]:x", b"[a..b]", b"[::1..2]", b"a]", b"a b",
+    b"a\tb", b"a@b", b"a,b", b"<x>", b'a"b', b"a\\b", b"a\x01b", b"a\x7fb", b"a\x00b", b"",
+)  # fmt: skip
+"""What nginx 1.25 refuses, and what newer ones do (``ngx_http_validate_host``), beside what two parsers may read in two ways."""
+
 
 class RequestLineTests(SynchronousTestCase):
     def test_accepted(self) -> None:
@@ -45,6 +56,8 @@ class RequestLineTests(SynchronousTestCase):
             (b"GET / HTTP/1.1 ", 400), (b" GET / HTTP/1.1", 400), (b"GET /a\tb HTTP/1.1", 400), (b"GET /\x7f HTTP/1.1", 400),
             (b"GET / http/1.1", 400), (b"GET / HTTP/0.9", 400), (b"GET / HTTP/1.10", 400), (b"GET / HTTP/2.0", 505),
             (b"GET * HTTP/1.1", 400), (b"CONNECT a:1 HTTP/1.1", 400), (b"GET a HTTP/1.1", 400), (b"TRACE / HTTP/1.1", 405),
+            (b"TRACE http://a/b HTTP/1.0", 405), (b"CONNECT / HTTP/1.1", 405), (b"CONNECT /u/x?y HTTP/1.0", 405),
+            (b"CONNECT http://a:80/ HTTP/1.1", 405), (b"CONNECT [::1]:80 HTTP/1.1", 400), (b"connect / HTTP/1.1", 400),
             (b"GET ftp://a/ HTTP/1.1", 400), (b"GET http:///x HTTP/1.1", 400), (b"GET http://u@a/ HTTP/1.1", 400),
             (b"GET /%zz HTTP/1.1", 400), (b"GET /%0 HTTP/1.1", 400), (b"GET /%00 HTTP/1.1", 400),
             (b"GET /.. HTTP/1.1", 400), (b"GET /a/../../b HTTP/1.1", 400), (b"GET /%2e%2E/ HTTP/1.1", 400),
@@ -52,6 +65,14 @@ class RequestLineTests(SynchronousTestCase):
         ):  # fmt: skip
             error = self.assertRaises(HeadError, parse_request_line, line)
             self.assertEqual(error.status, status, line)
+
+    def test_host_of_an_absolute_target(self) -> None:
+        """It is judged as the Host field is."""
+        for host in GOOD_HOSTS:
+            self.assertEqual(parse_request_line(b"GET http://%b/x HTTP/1.1" % host), (b"GET", b"/x", 1), host)
+        for host in BAD_HOSTS:
+            error = self.assertRaises(HeadError, parse_request_line, b"GET http://%b/x HTTP/1.1" % host)
+            self.assertEqual(error.status, 400, host)
 
     def test_beginnings(self) -> None:
         """Every beginning of a good line may still become one; no beginning of rubbish may."""
@@ -88,8 +109,11 @@ class RequestBlockTests(SynchronousTestCase):
         for fields, asked in (
             (b"Connection: Upgrade\r\nUpgrade: WebSocket\r\n", True),
             (b"Connection: keep-alive, upgrade\r\nUpgrade: h2c, websocket\r\n", True),
-            (b"Upgrade: websocket\r\n", False),
+            (b"Upgrade: websocket\r\n", True),  # as Kong, whatever Connection says
+            (b"Connection: keep-alive\r\nUpgrade: WEBSOCKET\r\n", True),
             (b"Connection: upgrade\r\nUpgrade: h2c\r\n", False),
+            (b"Connection: upgrade\r\nUpgrade: websockets\r\n", False),
+            (b"Connection: upgrade, websocket\r\n", False),
         ):
             self.assertIs(parse_request_block(fields).upgrade_websocket, asked, fields)
 
@@ -108,9 +132,19 @@ class RequestBlockTests(SynchronousTestCase):
             (b"Transfer-Encoding: gzip\r\n", 501), (b"Transfer-Encoding: gzip, chunked\r\n", 501),
             (b"Transfer-Encoding: chunked, chunked\r\n", 501), (b"Transfer-Encoding: chunkedx\r\n", 501),
             (b"Transfer-Encoding: identity\r\n", 501), (b"Transfer-Encoding:\r\n", 501),
+            (b"Transfer-Encoding:\tchunked\r\n", 501), (b"Transfer-Encoding: chunked \t\r\n", 400),
+            (b"Content-Length:\t3\r\n", 400), (b"Content-Length: 3\t\r\n", 400),
         ):  # fmt: skip
             error = self.assertRaises(HeadError, parse_request_block, raw)
             self.assertEqual(error.status, status, raw)
+
+    def test_hosts(self) -> None:
+        """What nginx refuses is refused; what it takes otherwise is no worse for a dot at the end or an underscore."""
+        for host in GOOD_HOSTS:
+            self.assertEqual(parse_request_block(b"Host: %b\r\n" % host).host, host)
+        for host in (*BAD_HOSTS, b"a/b", b"a?b", b"a#b"):
+            error = self.assertRaises(HeadError, parse_request_block, b"Host: %b\r\n" % host)
+            self.assertEqual(error.status, 400, host)
 
     def test_versions(self) -> None:
         check_request(0, parse_request_block(b""))

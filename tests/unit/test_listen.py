@@ -48,6 +48,31 @@ class ParseListenTests(SynchronousTestCase):
             self.assertRegex(str(error), r"^must be of form: \[off\] \| <ip>:<port> \[ssl\] .*: '")
 
 
+class ClashTests(SynchronousTestCase):
+    """Addresses that cannot be listened on together."""
+
+    def test_clashes(self) -> None:
+        for one, two, clash in (
+            ("127.0.0.1:80", "127.0.0.1:80", True),
+            ("127.0.0.1:80", "0.0.0.0:80", True),
+            ("127.0.0.1:80", "localhost:80 ssl", True),
+            ("0.0.0.0:80", "localhost:80", True),
+            ("[::]:80", "[::1]:80", True),
+            ("[::]:80 ipv6only=off", "127.0.0.1:80", True),
+            ("unix:/a", "unix:/a", True),
+            ("[::]:80", "0.0.0.0:80", False),
+            ("[::]:80", "127.0.0.1:80", False),
+            ("127.0.0.1:80", "127.0.0.2:80", False),
+            ("127.0.0.1:80", "0.0.0.0:81", False),
+            ("127.0.0.1:0", "0.0.0.0:0", False),
+            ("127.0.0.1:80", "name.test:80", False),
+            ("unix:/a", "unix:/b", False),
+            ("unix:/a", "127.0.0.1:80", False),
+        ):
+            first, second = parse_listen(one), parse_listen(two)
+            self.assertEqual((first.clashes(second), second.clashes(first)), (clash, clash), (one, two))
+
+
 class ListenersTests(SynchronousTestCase):
     """A whole value."""
 

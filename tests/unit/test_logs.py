@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.exchange import Exchange
+from kongtwist.observability.console import Console, console_for
 from kongtwist.observability.logs import AccessLog, ErrorLog, LogFile, notice
 from kongtwist.observability.masking import SecretMask, escape
 
@@ -54,6 +55,9 @@ class MaskingTests(SynchronousTestCase):
             b"/a?x=1;token=s3cret": b"/a?x=1;token=***",
             b"/a?apikey=s3=cret": b"/a?apikey=***",
             b"http://user:s3cret@host/a": b"http://***@host/a",
+            b"http://us@er:s3@cret@host/a@b": b"http://***@host/a@b",
+            b"/proxy/http://user:s3cret@host/a": b"/proxy/http://***@host/a",
+            b"/a?to=http://s3cret@host/&x=a@b": b"/a?to=http://***@host/&x=a@b",
             b"/a?apikeys=1": b"/a?apikeys=1",
             b"/apikey=s3cret": b"/apikey=s3cret",
             b"/a?apikey=": b"/a?apikey=",
@@ -67,11 +71,55 @@ class MaskingTests(SynchronousTestCase):
         mask.hide(["My-Key"])
         self.assertEqual(mask.target(b"/?my-key=1&my-keys=2"), b"/?my-key=***&my-keys=2")
 
+    def test_refused_lines(self) -> None:
+        """Whatever the first line is, and wherever it ends, credentials in it are hidden."""
+        mask = SecretMask(["my-key"])
+        for shown, hidden in {
+            b"GET http://user:s3cret@host/ HTTP/1.1": b"GET http://***@host/ HTTP/1.1",
+            b"GET http://us er:s3/c?r#e@t@host/ HTTP/1.1": b"GET http://***@host/ HTTP/1.1",
+            b"GET user:s3cret@host/ HTTP/1.1": b"GET ***@host/ HTTP/1.1",
+            b"CONNECT user:s3cret@host:80 HTTP/1.1": b"CONNECT ***@host:80 HTTP/1.1",
+            b"http://user:s3cret@host/": b"http://***@host/",
+            b"GET http://user:s3cr": b"GET http://***",
+            b"GET ftp://s3cret@host/a?apikey=s3cret&x=1 HTTP/1.1": b"GET ftp://***@host/a?apikey=***&x=1 HTTP/1.1",
+            b"GET /\x00?x=1&apikey=s3cret HTTP/1.1": b"GET /\x00?x=1&apikey=*** HTTP/1.1",
+            b"GET /?apike%79=s3c": b"GET /?apike%79=***",
+            b"GET /?my-key=s3cret  HTTP/9": b"GET /?my-key=***  HTTP/9",
+            b"GET /a?mail=a@b HTTP/9.9": b"GET /a?mail=a@b HTTP/9.9",
+            b"GET http://host/a HTTP/9.9": b"GET http://host/a HTTP/9.9",
+            b"password=s3cret&x=1": b"password=***&x=1",
+            b"x=1;token=s3cret": b"x=1;token=***",
+            b"Authorization: Basic s3cret": b"Authorization: ***",
+            b"cookie : s3cret": b"cookie : ***",
+            b"my-key:s3cret": b"my-key: ***",
+            b"Host: a": b"Host: a",
+            b"": b"",
+            b"@": b"@",
+        }.items():
+            self.assertEqual(mask.line(shown), hidden, shown)
+
+    def test_no_line_takes_long(self) -> None:
+        """The square of a line's length would be minutes."""
+        mask = SecretMask()
+        for line in (
+            b"GET" + b" " * 200_000,
+            b"a-" * 100_000,
+            b"://" * 70_000,
+            b"@" * 200_000,
+            b"a:" * 100_000,
+            b"=&" * 50_000,
+        ):
+            mask.line(line + b"@")
+            mask.line(b"GET /" + line)
+            mask.text(line.decode())
+
     def test_text(self) -> None:
         """Messages lose credentials of URLs, of DSNs and of quoted headers."""
         self.assertEqual(
-            SecretMask().text("GET /a?apikey=abc&x=1 to postgres://kong:pw@db/kong\nAuthorization: Bearer abc"),
-            "GET /a?apikey=***&x=1 to postgres://***@db/kong\nAuthorization: ***",
+            SecretMask().text(
+                "GET /a?apikey=abc&x=1 to postgres://kong:p@w@db/kong, https://token@h\nAuthorization: Bearer abc"
+            ),
+            "GET /a?apikey=***&x=1 to postgres://***@db/kong, https://***@h\nAuthorization: ***",
         )
 
     def test_escape(self) -> None:
@@ -119,6 +167,17 @@ class AccessLogTests(SynchronousTestCase):
         self.assertEqual(self.written().count(b"\n"), 2)
         self.assertIn(rb'"x\x22\x0A192.0.2.8 - -"', self.written())
         self.assertIn(rb'"GET /\x0D\x0Ax?apikey=***" 400 20', self.written())
+
+    def test_refused_lines_are_cut_behind_the_mask(self) -> None:
+        """A password is no less one because its end is beyond what is shown."""
+        self.log.log_refused(
+            "192.0.2.9", b"GET http://user:" + b"s3cret" * 500 + b"@host/ HTTP/1.1", 400, 20, REQUEST_ID
+        )
+        self.log.log_refused("192.0.2.9", b"GET /" + b"a" * 5000, 414, 20, REQUEST_ID)
+        self.log.flush()
+        self.assertNotIn(b"s3cret", self.written())
+        self.assertIn(b'"GET http://***@host/ HTTP/1.1" 400', self.written())
+        self.assertIn(b"a" * 1019 + b'" 414', self.written())
 
     def test_written_after_a_second(self) -> None:
         """Lines wait at most a second, and no timer runs while there are none."""
@@ -248,6 +307,18 @@ class ErrorLogTests(SynchronousTestCase):
         self.log.critical("six")
         self.assertEqual([line.rsplit(" ", 1)[1] for line in self.lines()], ["three", "four", "six"])
 
+    def test_twisted_of_itself(self) -> None:
+        """What Twisted tells of itself at level info is for who looks for faults in it; its warnings are not."""
+        self.errors.level = "info"
+        Logger(namespace="twisted.web.server.Site", observer=LogPublisher(self.errors)).info("Starting factory")
+        self.errors({"log_namespace": "log_legacy", "log_level": LogLevel.info, "log_text": "on 8001", "log_time": AT})
+        Logger(namespace="twisted.internet", observer=LogPublisher(self.errors)).warn("beware")
+        self.log.info("ours")
+        self.assertEqual([line.rsplit(" ", 1)[1] for line in self.lines()], ["beware", "ours"])
+        self.errors.level = "debug"
+        Logger(namespace="twisted.web.server.Site", observer=LogPublisher(self.errors)).info("Starting factory")
+        self.assertIn("[debug]", self.lines()[-1])
+
     def test_traceback_is_indented(self) -> None:
         """A failure's traceback follows its line, indented, so that each event starts a line of its own."""
         try:
@@ -270,6 +341,33 @@ class ErrorLogTests(SynchronousTestCase):
         self.log.error("{missing}")
         self.errors({"log_level": LogLevel.error, "log_time": AT})
         self.assertEqual(len([line for line in self.lines() if line.startswith("20")]), 2)
+
+    def test_console(self) -> None:
+        """For eyes: time, level, text; the error log's level and masking; colour and a short time on a terminal only."""
+        read, write = os.pipe()
+        self.addCleanup(os.close, read)
+        saved = os.dup(1)
+        os.dup2(write, 1)
+        try:
+            plain, coloured = Console(self.errors), Console(self.errors, terminal=True, colour=True)
+            self.assertIs(console_for(self.errors, {"TERM": "xterm"}) and True, True)
+        finally:
+            os.dup2(saved, 1)
+            os.close(saved)
+            os.close(write)
+        log = Logger(namespace="kongtwist.test", observer=LogPublisher(cast(Any, plain), cast(Any, coloured)))
+        log.info("not shown")
+        log.warn("look at /a?apikey=abc\nand here")
+        shown = os.read(read, 65536).decode()
+        self.assertRegex(
+            shown,
+            r"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[warn\] look at /a\?apikey=\*\*\*\n    and here\n"
+            r"\d\d:\d\d:\d\d \x1b\[33m\[warn\]\x1b\[0m look at /a\?apikey=\*\*\*\n    and here\n$",
+        )
+        log.error("nobody reads any more")
+        standard = ErrorLog("/dev/stderr")
+        self.addCleanup(standard.close)
+        self.assertIsNone(console_for(standard, {}))
 
     def test_usable_behind_a_filter(self) -> None:
         """It is an ordinary observer of twisted.logger."""

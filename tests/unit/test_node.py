@@ -96,7 +96,7 @@ class WorkersTests(SynchronousTestCase):
     def test_each_gets_what_it_needs(self) -> None:
         """Its sockets, the pair, the counters, then configuration and rows, and its own row number."""
         for row, process in enumerate(self.reactor.spawned):
-            self.assertEqual(process.arguments[1:], ["-m", "kongtwist.worker"])
+            self.assertEqual(process.arguments[1:], ["-P", "-m", "kongtwist.worker"])
             self.assertEqual(process.env, {"X": "y"})
             self.assertEqual(process.fds[COUNTERS_FD], self.counters.fileno())
             self.assertIn(LINK_FD, process.fds)
@@ -250,14 +250,47 @@ class WorkersTests(SynchronousTestCase):
         self.successResultOf(stopped)
         self.successResultOf(self.workers.stop())
 
+    def test_reload(self) -> None:
+        """It is over when all have said how it went; one that dies meanwhile begins with the new configuration anyway."""
+        self.serve()
+        one, two = self.reactor.spawned
+        reloaded = self.workers.reload(Conf())
+        one.says("reloaded", error="ssl_cert cannot read '/none'")
+        self.assertNoResult(reloaded)
+        two.says("reloaded", error=None)
+        (complaint,) = self.successResultOf(reloaded)
+        self.assertRegex(complaint, r"^worker 0 \(pid \d+\) goes on as it was: ssl_cert cannot read '/none'$")
+        reloaded = self.workers.reload(Conf())
+        one.says("reloaded", error=None)
+        two.dies()
+        self.assertEqual(self.successResultOf(reloaded), [])
+
+    def test_drain(self) -> None:
+        """Told to leave all go on; told to finish they end when they like, and none is replaced; a stop shortens it."""
+        self.serve()
+        self.workers.leave()
+        self.assertEqual([process.kinds() for process in self.reactor.spawned], [["leave"], ["leave"]])
+        finished = self.workers.finish()
+        one, two = self.reactor.spawned
+        self.assertEqual((one.kinds(), two.kinds()), (["finish"], ["finish"]))
+        one.dies()
+        self.assertNoResult(finished)
+        stopped = self.workers.stop()
+        self.assertEqual(two.kinds(), ["stop"])
+        two.dies()
+        self.successResultOf(finished)
+        self.successResultOf(stopped)
+        self.assertEqual(len(self.reactor.spawned), 2)
+
     def test_kill_and_reopen(self) -> None:
         """The second signal ends them; rotation and reload reach them."""
         self.serve()
-        self.workers.reload(Conf({"log_level": "debug", "prefix": "somewhere"}))
+        reloaded = self.workers.reload(Conf({"log_level": "debug", "prefix": "somewhere"}))
         for process in self.reactor.spawned:
             (message,) = process.told()
             self.assertEqual((message["type"], message["given"]["log_level"]), ("reload", "debug"))
             self.assertTrue(os.path.isabs(message["given"]["prefix"]))
+        self.assertNoResult(reloaded)
         self.workers.reopen_logs()
         self.assertEqual([process.kinds() for process in self.reactor.spawned], [["reopen"], ["reopen"]])
         self.workers.kill()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from textwrap import dedent
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from kongtwist import VERSION
+from kongtwist.entities import EntityError, registry
 from kongtwist.plugin_loader import PluginLoadError, load_plugins
 
 ORDER = ["correlation-id", "key-auth", "ip-restriction", "rate-limiting", "request-termination"]
@@ -68,6 +71,40 @@ class LoaderTests(SynchronousTestCase):
         found = load_plugins(["bundled", "somewhere.mine:Mine"])
         self.assertEqual(sorted(found), sorted([*ORDER, "mine"]))
         self.assertEqual(type(found["mine"]).__module__, "somewhere.mine")
+
+    def in_current_folder(self, name: str, mode: int = 0o755) -> None:
+        """Make the test's directory the current one, and take it off the path."""
+        before = os.getcwd()
+        self.addCleanup(os.chdir, before)
+        os.chdir(self.directory)
+        os.chmod(self.directory, mode)
+        path = sys.path.copy()
+        self.addCleanup(sys.path.__setitem__, slice(None), path)
+        sys.path.remove(self.directory)
+        self.write(f"{name}.py", GOOD.format(priority=5, other="x"))
+
+    def test_current_folder(self) -> None:
+        """A module in the current folder is found however the node was started, and hides nothing that is installed."""
+        self.in_current_folder("found_here")
+        self.write("yaml.py", "raise RuntimeError('the wrong module')")
+        loaded = load_plugins(["found_here:Mine"])
+        self.assertEqual(list(loaded), ["mine"])
+        self.assertEqual(sys.path[-1], self.directory)
+        self.assertIn("put it into " + self.directory, self.sentence("not_here:Mine"))
+        self.write("asks_for_more.py", "import not_there_either")
+        self.assertNotIn("put it into", self.sentence("asks_for_more:Mine"))
+
+    def test_current_folder_of_everybody(self) -> None:
+        """Where every user may write, nothing is taken from: another user could leave a module there."""
+        self.in_current_folder("left_there", 0o777)
+        self.assertIn(f"{self.directory} is not searched", self.sentence("left_there:Mine"))
+        self.assertNotIn(self.directory, sys.path)
+
+    def test_current_folder_is_gone(self) -> None:
+        """Removed folders are no reason for a traceback."""
+        self.in_current_folder("gone")
+        shutil.rmtree(self.directory)
+        self.assertIn("cannot be searched: No such file or directory", self.sentence("gone:Mine"))
 
     def test_entry_point(self) -> None:
         """An installed package's plugin, by the name it gave it."""
@@ -131,3 +168,26 @@ class LoaderTests(SynchronousTestCase):
         """,
         )
         self.assertIn("plugin angry: RuntimeError: no licence", self.sentence("angry:Angry"))
+
+    def test_why_there_is_none(self) -> None:
+        """One that is there and not enabled has Kong's words, whose advice helps; one of Kong's that is not built here is
+        told so, at a request and at the start; what nobody knows has Kong's words."""
+        enabled = load_plugins(["key-auth"])
+        words = "plugin '{}' not enabled; add it to the 'plugins' configuration property"
+        names: tuple[object, ...] = ("rate-limiting", "nope", 7, ["cors"], {})
+        for name in names:
+            self.assertEqual(enabled.absence(name), words.format(name))
+        entity = registry(enabled)["plugins"]
+        for asked, sentence in (
+            ("rate-limiting", words.format("rate-limiting")),
+            ("cors", f"plugin 'cors' is not available: kongtwist {VERSION} does not have this plugin of Kong's yet, and no"
+             " installed package has it as an entry point of kongtwist.plugins"),
+        ):  # fmt: skip
+            error = self.assertRaises(EntityError, entity.insert, {"name": asked}, now=1, new_id=lambda: "id")
+            self.assertEqual(error.fields, {"name": sentence})
+        refused = self.assertRaises(PluginLoadError, load_plugins, ["cors"])
+        self.assertIn("does not have this plugin of Kong's yet", str(refused))
+        self.assertTrue(str(refused).endswith("take it out of the property plugins"))
+        self.write("distributed-1.dist-info/METADATA", "Name: distributed\nVersion: 1\n")
+        self.write("distributed-1.dist-info/entry_points.txt", "[kongtwist.plugins]\ncors = distributed:Mine\n")
+        self.assertEqual(enabled.absence("cors"), words.format("cors"))

@@ -62,6 +62,27 @@ class KeyAuthTests(SynchronousTestCase):
             assert outcome.answer is not None
             self.assertEqual(outcome.answer.message, message)
 
+    def test_names_with_underscores(self) -> None:
+        """``_`` in a configured name finds ``-`` in a header's, and not the other way round; what was found is hidden."""
+        harness = self.harness(key_names=["api_key"], hide_credentials=True)
+        for name, hidden in (
+            ("api-key", "api-key"),
+            ("API-Key", "api-key"),
+            ("api_key", "api_key"),
+            ("Api_Key", "api_key"),
+        ):
+            outcome = harness.send("GET", "/", {name: "secret"})
+            self.assertIsNone(outcome.answer, name)
+            self.assertIn(hidden, outcome.removed_headers)
+        both = harness.send("GET", "/", {"api_key": "secret", "api-key": "wrong"})
+        self.assertIsNone(both.answer, "the name as it is comes first")
+        dashed = self.harness(key_names=["api-key"])
+        self.assertIsNotNone(dashed.send("GET", "/", {"api_key": "secret"}).answer)
+        self.assertIsNone(dashed.send("GET", "/", {"api-key": "secret"}).answer)
+        plain = self.harness(key_names=["api_key"])  # who was found before is remembered by the header's value
+        for _ in range(2):
+            self.assertIsNone(plain.send("GET", "/", {"api-key": "secret"}).answer)
+
     def test_body_too_large(self) -> None:
         """What cannot be held is not looked into; the key may still be in a header."""
         harness = self.harness(key_in_body=True)
@@ -296,6 +317,12 @@ class CorrelationIdTests(SynchronousTestCase):
         harness.plugin.header_filter(early, harness.conf)
         self.assertEqual(early.response_changes, [("set", b"X-Trace", b"mine")])
 
+    def test_names_with_underscores(self) -> None:
+        """``-`` and ``_`` are the same on both sides."""
+        for configured, sent in (("X-Trace", "x_trace"), ("X_Trace", "x-trace"), ("x_a-b", "x-a_b")):
+            outcome = PluginHarness(CorrelationId, header_name=configured).send("GET", "/", {sent: "mine"})
+            self.assertEqual(outcome.upstream_headers, {}, (configured, sent))
+
     def test_silent(self) -> None:
         """Without echo the client is told nothing."""
         harness = PluginHarness(CorrelationId)
@@ -309,6 +336,13 @@ class RequestTerminationTests(SynchronousTestCase):
         self.assertIsNone(harness.send("GET", "/?stop=1").answer)
         self.assertIsNotNone(harness.send("GET", "/?X-Stop").answer)
         self.assertIsNotNone(harness.send("GET", "/", {"x-stop": ""}).answer)
+
+    def test_trigger_with_underscores(self) -> None:
+        """``_`` in the trigger finds ``-`` in a header's name, and not the other way round."""
+        self.assertIsNotNone(
+            PluginHarness(RequestTermination, trigger="x_stop").send("GET", "/", {"x-stop": "1"}).answer
+        )
+        self.assertIsNone(PluginHarness(RequestTermination, trigger="x-stop").send("GET", "/", {"x_stop": "1"}).answer)
 
     def test_echo_of_a_large_body(self) -> None:
         """What does not fit in memory is not shown."""

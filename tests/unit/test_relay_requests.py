@@ -18,6 +18,11 @@ GET = b"GET /st/x HTTP/1.1\r\nHost: x\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
+def streaming(**options: Any) -> Gateway:
+    """A gateway whose route has ``request_buffering: false``."""
+    return Gateway(routes={"r": {"service": "s", "paths": ["/st"], "request_buffering": False}}, **options)
+
+
 def post(length: int, fields: bytes = b"") -> bytes:
     return b"POST /st/x HTTP/1.1\r\nHost: x\r\n%bContent-Length: %d\r\n\r\n" % (fields, length)
 
@@ -100,10 +105,23 @@ class BodyTests(SynchronousTestCase):
         self.assertIn(b"200 OK", client.received)
 
     def test_chunks_are_framed_anew(self) -> None:
-        """Extensions, which are the client's and our affair only, go no further; trailers do."""
+        """Extensions, which are the client's and our affair only, go no further, nor do trailers."""
+        trailers = b"X-T: 1\r\nHost: evil\r\nX-Consumer-Username: admin\r\nX-Real-IP: 6.6.6.6\r\napikey: k\r\n"
+        gateway = streaming()
+        gateway.client().send(CHUNKED + b"3;x=y\r\nabc\r\n02\r\nde\r\n0\r\n" + trailers + b"\r\n")
+        self.assertTrue(gateway.upstreams[0].wire.sent.endswith(b"\r\n\r\n5\r\nabcde\r\n0\r\n\r\n"))
+
+    def test_trailers_of_a_body_that_is_kept(self) -> None:
+        """Nor are they sent with the next try, nor where the client says that it takes trailers itself."""
         gateway = Gateway()
-        gateway.client().send(CHUNKED + b"3;x=y\r\nabc\r\n02\r\nde\r\n0\r\nX-T: 1\r\nHost: evil\r\n\r\n")
-        self.assertTrue(gateway.upstreams[0].wire.sent.endswith(b"\r\n\r\n5\r\nabcde\r\n0\r\nX-T: 1\r\n\r\n"))
+        data = CHUNKED.replace(b"\r\n\r\n", b"\r\nTE: trailers\r\n\r\n") + b"3\r\nabc\r\n0\r\nX-T: 1\r\n\r\n"
+        for cut in (len(data), data.index(b"abc"), data.index(b"X-T")):
+            client = gateway.client()
+            client.send(data[:cut])
+            client.send(data[cut:])
+            self.assertIn(b"200 OK", client.received)
+        for upstream in gateway.upstreams:
+            self.assertNotIn(b"X-T", upstream.wire.sent)
 
     def test_every_split_of_a_chunked_body(self) -> None:
         data = CHUNKED + b"3;x=y\r\nabc\r\n02\r\nde\r\n0\r\nX-T: 1\r\n\r\n" + GET
@@ -152,7 +170,7 @@ class BodyTests(SynchronousTestCase):
         self.assertEqual(gateway.log.lines, [(408, "/st/x")])
 
     def test_malformed_later(self) -> None:
-        gateway = Gateway()
+        gateway = streaming()
         client = gateway.client()
         client.send(CHUNKED + b"3\r\nabc\r\n")
         client.send(b"zz\r\n" + GET)
@@ -167,14 +185,14 @@ class BodyTests(SynchronousTestCase):
             (b"zz\r\n", Limits()),
             (b"3\r\ndef\r\n", Limits(client_max_body_size=5)),
         ):
-            gateway = Gateway(limits=limits)
+            gateway = streaming(limits=limits)
             client = gateway.client()
             client.send(CHUNKED + b"3\r\nabc\r\n")
             upstream = gateway.upstreams[0]
             upstream.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab")
             client.send(data)
             self.assertEqual((client.wire.end, upstream.wire.end), ("close", "abort"))
-        gateway = Gateway()
+        gateway = streaming()
         client = gateway.client()
         client.send(CHUNKED + b"3\r\nabc\r\n")
         gateway.upstreams[0].answer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab")
@@ -209,6 +227,18 @@ class BodyTests(SynchronousTestCase):
         for data in (post(11), CHUNKED + b"b\r\nabcdefghijk\r\n"):
             client = with_plugin(Reading()).client()
             self.assertIn(b"HTTP/1.1 413 Request Entity Too Large\r\n", client.send(data))
+
+    def test_answered_for_the_last_piece(self) -> None:
+        """The piece that is too much holds the body's end: the connection is ready for the next request."""
+        for pieces in ((CHUNKED, b"b\r\nabcdefghijk\r\n0\r\n\r\n"), (CHUNKED, b"b\r\nabcdefghijk\r\n0\r\n\r\n" + GET)):
+            client = with_plugin(Reading()).client()
+            for piece in pieces:
+                client.send(piece)
+            if GET not in pieces[-1]:
+                self.assertIn(b"\r\nConnection: keep-alive\r\n", client.received)
+                client.send(GET)
+            self.assertEqual((client.received.count(b"HTTP/1.1 413 "), client.received.count(b"HTTP/1.1 200 ")), (1, 1))
+            self.assertIsNone(client.wire.end)
 
 
 class ContinueTests(SynchronousTestCase):

@@ -268,6 +268,14 @@ class NameTests(SynchronousTestCase):
         clients[0].send(GET)
         self.assertEqual(self.asked, [])
 
+    def test_labels_that_no_name_can_have(self) -> None:
+        """The reactor's resolver is not asked about them: it would never answer."""
+        for host in ("x" * 64 + ".test", "a..b"):
+            made = gateway(host=host)
+            made.reactor.installNameResolver(self)  # type: ignore[arg-type]
+            self.assertIn(b"HTTP/1.1 503 Service Temporarily Unavailable", made.client().send(GET))
+            self.assertEqual(self.asked, [])
+
     def test_addresses_in_turn(self) -> None:
         self.made.automatic = False
         client = self.made.client()

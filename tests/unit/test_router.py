@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.core import router
+from kongtwist.core import pattern, router
 from kongtwist.core.candidates import Candidate, Request
 from kongtwist.core.exchange import Row
+from kongtwist.core.pattern import TIME_LIMIT
 from kongtwist.core.router import Match, Router
 from kongtwist.core.uri import escape, path_of
 
@@ -255,7 +256,7 @@ class CostTests(SynchronousTestCase):
             for candidate in category.regexes:
                 wanted = candidate.pattern
                 assert wanted is not None
-                wanted._match = lambda *args, name=wanted.value, **kw: tried.append(name)
+                wanted._watched = lambda *args, name=wanted.value, **kw: tried.append(name)
         built.match("GET", "a.com", "/r7/aa")
         self.assertEqual(tried, [b"/r7/(a+)+$"])
 
@@ -279,15 +280,80 @@ class PatternTests(SynchronousTestCase):
         match = built.match("GET", "h", "/" + "a" * 60)
         self.assertEqual(match and match.route.id, "plain")
 
-    def test_patterns_given_up_are_told_once(self) -> None:
+    def test_patterns_given_up_are_told_seldom(self) -> None:
+        """The first time, the tenth, the hundredth: a flood of such requests does not fill the log."""
         built = build(route_row("wild", paths=["~/(a|aa)+b"]))
         told: list[str] = []
-        for number in range(2):
+        for number in range(25):
             made = exchange(b"/" + b"a" * (60 + number))
+            made.request_id = b"%032d" % number
             made.gateway = SimpleNamespace(report=told.append)  # type: ignore[assignment]
             self.assertIsNone(built.find(made))
-        self.assertEqual(len(told), 1)
+        self.assertEqual(len(told), 2)
         self.assertIn("~/(a|aa)+b", told[0])
+        self.assertIn(f"{0:032d}", told[0])
+        self.assertIn("so far 10 requests", told[1])
+
+    def test_a_request_is_one_line_however_many_patterns_were_given_up(self) -> None:
+        told: list[str] = []
+        built = build(*(route_row(f"r{number}", paths=[f"~/(a|aa)+b{number}$"]) for number in range(40)))
+        made = exchange(b"/" + b"a" * 60)
+        made.request_id = b"0" * 32
+        made.gateway = SimpleNamespace(report=told.append)  # type: ignore[assignment]
+        self.patch(pattern, "ORDINARY", 0.0)
+        self.assertIsNone(built.find(made))
+        self.assertEqual(len(told), 1)
+        self.assertRegex(told[0], r"pattern ~/\(a\|aa\)\+b\d+\$ used up .*, as were \d+ behind it")
+
+    def test_what_was_decided_without_a_pattern_is_not_remembered(self) -> None:
+        """A pattern that has no time at one request may have it at the next one."""
+        built = build(route_row("wild", paths=["~/(a|aa)+b"]), route_row("plain", paths=["/"]))
+        made = exchange(b"/" + b"a" * 60)
+        made.request_id = b"0" * 32
+        made.gateway = SimpleNamespace(report=lambda text: None)  # type: ignore[assignment]
+        match = built.find(made)
+        self.assertEqual(match and match.route.id, "plain")
+        self.assertEqual(built._cache, {})
+
+    def taking(self, seconds: float, routes: int) -> list[float]:
+        """The limits of the matches of a request, each of which takes so long."""
+        now = [100.0]
+        self.patch(pattern, "thread_time", lambda: now[0])
+        self.patch(pattern, "perf_counter", lambda: now[0])
+        built = build(*(route_row(f"{number}", paths=[f"~/(?:a|aa)+{number}$"]) for number in range(routes)))
+        limits = []
+
+        def match(path: bytes, timeout: float) -> None:
+            limits.append(timeout)
+            now[0] += seconds
+
+        for category in built._categories:
+            for candidate in category.regexes:
+                assert candidate.pattern is not None
+                candidate.pattern._watched = match
+        self.assertIsNone(built.match("GET", "h", "/aaa"))
+        return limits
+
+    def test_patterns_of_a_request_share_its_time(self) -> None:
+        """However many routes there are: when the time is used up, no further pattern is looked at."""
+        limits = self.taking(TIME_LIMIT / 4, 50)
+        self.assertLess(len(limits), 8)
+        self.assertEqual(limits[1:], sorted(limits[1:], reverse=True))
+        self.assertEqual(limits[0], TIME_LIMIT)
+
+    def test_ordinary_matches_do_not_count(self) -> None:
+        """A table of thousands of patterns does not use up a request's time by itself."""
+        limits = self.taking(pattern.ORDINARY * 0.9, 2000)
+        self.assertEqual(len(limits), 2000)
+        self.assertGreater(min(limits), TIME_LIMIT / 2.1)
+
+    def test_a_machine_that_is_busy_with_others(self) -> None:
+        """Time in which the process did not run does not count."""
+        wall = iter(range(1000))
+        self.patch(pattern, "perf_counter", lambda: float(next(wall)))
+        built = build(*(route_row(f"{number}", paths=[f"~/(?:a|aa)+{number}$"]) for number in range(50)))
+        match = built.match("GET", "h", "/aaa49")
+        self.assertEqual(match and match.route.id, "49")
 
     def test_a_header_pattern_that_runs_wild_is_stopped(self) -> None:
         built = build(route_row("wild", headers={"x": ["~*^(a|aa)+b"]}))
@@ -371,6 +437,19 @@ class FindTests(SynchronousTestCase):
             match.prefix = b"/"  # type: ignore[misc]
         with self.assertRaises(TypeError):
             match.captures["0"] = b""  # type: ignore[index]
+
+    def test_stripped_prefixes_hold_no_control_characters(self) -> None:
+        """A client can write line ends as escapes, and any path of a regex route; the prefix goes upstream in a header."""
+        built = build(route_row("re", paths=["~/re/[^/]+"]), route_row("plain", paths=["/p\r\nX-Evil: 1"]))
+        for path, prefix in (
+            (b"/re/a%0d%0aX-Evil:%201/x", b"/re/a%0D%0AX-Evil: 1"),
+            (b"/re/a%0AX-Evil:1/x", b"/re/a%0AX-Evil:1"),
+            (b"/re/a%01%7f%09/x", b"/re/a%01%7F\t"),
+            (b"/re/%E6%BC%A2/x", "/re/\u6f22".encode()),
+            (b"/p%0D%0AX-Evil:%201/x", b"/p%0D%0AX-Evil: 1"),
+        ):
+            match = built.find(exchange(path))
+            self.assertEqual((match and match.prefix, match and match.upstream_path), (prefix, b"/x"))
 
     def test_remembered_matches_are_bounded(self) -> None:
         self.patch(router, "CACHE_SIZE", 3)

@@ -6,8 +6,10 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+from twisted.logger import LogEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from kongtwist import signals
 from kongtwist.signals import SignalDuties
 
 
@@ -33,6 +35,7 @@ class SignalTests(SynchronousTestCase):
             force=lambda: self.done.append("force"),
             reload=lambda: self.done.append("reload"),
             reopen_logs=lambda: self.done.append("reopen"),
+            drain=lambda: self.done.append("drain"),
         )
 
     def test_first_stops_second_forces(self) -> None:
@@ -49,6 +52,13 @@ class SignalTests(SynchronousTestCase):
             self.duties.received(number)
         self.assertEqual(self.done, ["reload", "reopen", "reload", "stop"])
 
+    def test_window_change(self) -> None:
+        """A terminal that is resized sends it, too: whether it means anything is for the callee to see, no line is said."""
+        events: list[LogEvent] = []
+        self.patch(signals._log, "observer", events.append)
+        self.duties.received(signal.SIGWINCH)
+        self.assertEqual((self.done, events), (["drain"], []))
+
     def test_installed_and_given_back(self) -> None:
         """A caught signal is handed to the reactor; handlers of before come back."""
         before = signal.getsignal(signal.SIGUSR1)
@@ -59,5 +69,17 @@ class SignalTests(SynchronousTestCase):
         for function, arguments in self.reactor.calls:
             function(*arguments)
         self.assertEqual(self.done, ["reopen"])
+        self.duties.uninstall()
+        self.assertEqual(signal.getsignal(signal.SIGUSR1), before)
+
+    def test_installed_again(self) -> None:
+        """The reactor puts its own handlers over ours when it starts; those of before ours come back all the same."""
+        before = signal.getsignal(signal.SIGUSR1)
+        self.addCleanup(signal.signal, signal.SIGUSR1, before)
+        self.duties.install()
+        signal.signal(signal.SIGUSR1, lambda number, frame: None)
+        self.duties.install()
+        signal.raise_signal(signal.SIGUSR1)
+        self.assertEqual(len(self.reactor.calls), 1)
         self.duties.uninstall()
         self.assertEqual(signal.getsignal(signal.SIGUSR1), before)

@@ -228,7 +228,7 @@ class ApplyTests(SynchronousTestCase):
         assert balancer is not None
         peer = balancer.pick(None)
         assert peer is not None
-        balancer.acquire(peer)
+        peer.active += 1
         changed = self.snapshot.apply([create("targets", target_row("b:80"))]).routes["r2"].balancer
         assert changed is not None
         self.assertEqual([(each.host, each.active) for each in changed.peers], [("a", 1), ("b", 0)])

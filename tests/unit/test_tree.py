@@ -12,7 +12,7 @@ from kongtwist.core.plugin import Plugin
 from kongtwist.core.storage import Change
 from kongtwist.protocols.services import request_ids
 from kongtwist.resources.route import AnswerResource, HTTPRoute
-from kongtwist.resources.tree import RouteTree
+from kongtwist.resources.tree import RouteTree, TellingTree
 
 from .relay_kit import Gateway, plugin_row
 from .router_rows import exchange
@@ -31,6 +31,19 @@ class Rewriting(Plugin):
         self.outcome = outcome
 
     def rewrite(self, exchange: Exchange, conf: Any) -> Any:
+        return self.outcome
+
+
+class Accessing(Plugin):
+    """Decides in the access phase, now or later."""
+
+    name = "accessing"
+    priority = 10
+
+    def __init__(self, outcome: Any) -> None:
+        self.outcome = outcome
+
+    def access(self, exchange: Exchange, conf: Any) -> Any:
         return self.outcome
 
 
@@ -139,6 +152,74 @@ class RouteTests(SynchronousTestCase):
     def test_no_service(self) -> None:
         gateway = Gateway(routes={"r": {"service": None, "paths": ["/st"]}})
         self.assertIn(b"no Service found with those values", gateway.client().send(GET))
+
+    def test_where_a_request_went(self) -> None:
+        """Told to clients that ask, where the node is configured to: with every answer that has a route."""
+
+        def told(received: bytes) -> dict[bytes, bytes]:
+            fields = (line.split(b": ", 1) for line in received.split(b"\r\n\r\n")[0].split(b"\r\n")[1:])
+            return {name: value for name, value in fields if name.startswith((b"Kong-Route", b"Kong-Service"))}
+
+        asking = GET[:-2] + b"Kong-Debug: 1\r\n\r\n"
+        silent = Gateway(routes={"r": {"service": "s", "paths": ["/st"], "name": "shop"}})
+        self.assertEqual(told(silent.client().send(asking)), {})
+        phases: tuple[Deferred[Answer | None] | None, ...] = (None, Deferred())
+        for rewriting in phases:
+            gateway = Gateway(
+                routes={"r": {"service": "s", "paths": ["/st"], "name": "shop"}, "t": {"service": None, "paths": ["/no"], "name": None}},
+                plugins={"rewriting": Rewriting(rewriting)}, plugin_rows=[plugin_row("rewriting")], tree=TellingTree,
+            )  # fmt: skip
+            client = gateway.client()
+            client.send(asking)
+            if rewriting is not None:
+                rewriting.callback(None)
+                gateway.work()
+            self.assertIn(b"HTTP/1.1 200 OK", client.received)
+            all_of_it = {
+                b"Kong-Route-Id": b"r",
+                b"Kong-Route-Name": b"shop",
+                b"Kong-Service-Id": b"s",
+                b"Kong-Service-Name": b"s",
+            }
+            self.assertEqual(told(client.received), all_of_it)
+        self.assertEqual(told(gateway.client().send(asking.replace(b"/st", b"/no"))), {b"Kong-Route-Id": b"t"})
+        self.assertEqual(told(gateway.client().send(asking.replace(b"/st", b"/zz"))), {})
+        self.assertEqual(told(gateway.client().send(GET)), {})
+
+    def test_services_nothing_is_proxied_to(self) -> None:
+        """They are refused after plugins had their say, WebSockets too, and no upstream is asked."""
+
+        def service(protocol: str) -> dict[str, dict[str, Any]]:
+            return {"s": {"host": "127.0.0.1", "port": 18100, "protocol": protocol}}
+
+        upgrade = GET[:-2] + b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+        for protocol in ("grpc", "grpcs", "tcp", "tls", "tls_passthrough", "udp"):
+            gateway = Gateway(services=service(protocol))
+            for request in (GET, upgrade, GET.replace(b"GET", b"POST")):
+                received = gateway.client().send(request)
+                self.assertIn(b"HTTP/1.1 503 Service Temporarily Unavailable", received)
+                self.assertIn(
+                    b"services of protocol %b are not supported by this gateway yet" % protocol.encode(), received
+                )
+            received = gateway.client().send(GET[:-2] + b"Content-Type: application/grpc+proto\r\n\r\n")
+            self.assertIn(b"HTTP/1.1 200 OK", received)
+            self.assertIn(b"\r\ngrpc-status: 12\r\n", received)
+            self.assertIn(b"\r\nContent-Type: application/grpc\r\n", received)
+            self.assertTrue(received.endswith(b"\r\n\r\n"))
+            self.assertEqual(gateway.connects(), 0)
+
+        def behind(outcome: Any) -> Gateway:
+            rows = [plugin_row("accessing")]
+            return Gateway(services=service("grpc"), plugins={"accessing": Accessing(outcome)}, plugin_rows=rows)
+
+        self.assertIn(b"mine", behind(Answer(200, b"mine")).client().send(GET))
+        waiting: Deferred[Answer | None] = Deferred()
+        later = behind(waiting)
+        client = later.client()
+        client.send(GET)
+        waiting.callback(None)
+        later.work()
+        self.assertIn(b"services of protocol grpc", client.received)
 
     def test_protocols(self) -> None:
         gateway = Gateway(routes={"r": {"paths": ["/st"], "protocols": ["https"]}})

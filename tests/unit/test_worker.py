@@ -29,6 +29,14 @@ class FakePlane:
         self.reopened = 0
         self.stopping: list[float] = []
         self.quiet: Deferred[None] = Deferred()
+        self.left = 0
+        self.finished: Deferred[None] = Deferred()
+
+    def leave(self) -> None:
+        self.left += 1
+
+    async def finish(self) -> None:
+        await self.finished
 
     def publish(self, snapshot: Snapshot) -> None:
         self.snapshots.append(snapshot)
@@ -66,7 +74,7 @@ class WorkerTests(SynchronousTestCase):
             self.clock,
             self.exits.append,
             lambda reactor, conf, message: (cast(DataPlane, self.plane), {}),
-            lambda conf: cast(ErrorLog, self.log),
+            lambda conf, console: cast(ErrorLog, self.log),
         )
         self.transport = StringTransport()
         self.worker.link.makeConnection(self.transport)
@@ -80,7 +88,7 @@ class WorkerTests(SynchronousTestCase):
 
     def begin(self) -> None:
         given = {"nginx_main_worker_shutdown_timeout": "7s"}
-        said = self.tell("begin", given=given, source=None, node_id="n", listeners=[], row=0, workers=2)
+        said = self.tell("begin", given=given, source=None, node_id="n", console=False, listeners=[], row=0, workers=2)
         self.assertEqual(said, [])
 
     def load(self) -> list[Message]:
@@ -176,11 +184,25 @@ class WorkerTests(SynchronousTestCase):
     def test_reload(self) -> None:
         """Log level and data path follow; a configuration that cannot be used changes nothing."""
         self.load()
-        self.tell("reload", given={"log_level": "debug"}, source=None)
+        said = self.tell("reload", given={"log_level": "debug"}, source=None)
+        self.assertEqual(said, [{"type": "reloaded", "error": None}])
         self.assertEqual((self.log.level, len(self.plane.confs)), ("debug", 1))
         broken = {"log_level": "error", "ssl_cert": "/nowhere", "ssl_cert_key": "/nowhere"}
-        self.tell("reload", given=broken, source=None)
+        said = self.tell("reload", given=broken, source=None)
+        self.assertEqual(said, [{"type": "reloaded", "error": "ssl_cert: no such file"}])
         self.assertEqual((self.log.level, len(self.plane.confs), self.exits), ("debug", 1, []))
+
+    def test_drain(self) -> None:
+        """Connections end behind their answers, then nothing new is accepted, and it ends when all is over."""
+        self.load()
+        self.tell("leave")
+        self.assertEqual(self.plane.left, 1)
+        self.tell("finish")
+        self.assertEqual(self.exits, [])
+        self.plane.finished.callback(None)
+        self.assertEqual((self.plane.stopping, self.exits), ([7.0], []))
+        self.plane.quiet.callback(None)
+        self.assertEqual(self.exits, [0])
 
     def test_log_level(self) -> None:
         """It holds until another one is set."""

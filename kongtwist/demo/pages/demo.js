@@ -270,7 +270,7 @@ byId("wiring-rows").replaceChildren(
   }),
 );
 byId("wiring-commands").textContent = [
-  `curl -X POST http://${about.admin}/services --data name=events --data url=${about.urls["/demo/ticker"]}`,
-  `curl -X POST http://${about.admin}/services/events/routes --data paths=/events`,
+  `curl -X PUT http://${about.admin}/services/events --data url=${about.urls["/demo/ticker"]}`,
+  `curl -X PUT http://${about.admin}/services/events/routes/events --data paths=/events`,
   `curl -N http://${location.host}/events`,
 ].join("\n");

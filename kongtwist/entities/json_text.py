@@ -1,0 +1,55 @@
+"""JSON texts that somebody else wrote: read only as far as they can be worked on and written again.
+
+``json`` reads what is nested as deeply as the stack allows just then; the next one who compares, copies or writes it
+stands deeper in the stack, or is not written in C, and fails. So there is a bound well below.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+__all__ = ["NESTING", "check_nesting", "parse_json"]
+
+NESTING = 400
+"""Arrays and objects inside one another, at most (Kong's cjson: 1000)."""
+
+
+def parse_json(text: str | bytes, **hooks: Any) -> Any:
+    """What a text stands for.
+
+    Args:
+        text: JSON; UTF-8 when bytes.
+        hooks: as `json.loads` takes them.
+
+    Raises:
+        ValueError: it is none, a number in it has more digits than Python reads, or it is nested too deeply.
+    """
+    try:
+        found = json.loads(text, **hooks)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    brackets = text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
+    if brackets > NESTING:
+        check_nesting(found)
+    return found
+
+
+def check_nesting(value: Any) -> None:
+    """Refuse a tree of lists and dictionaries that is deeper than `NESTING`.
+
+    Raises:
+        ValueError: it is.
+    """
+    level = [value]
+    for _ in range(NESTING):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, list | dict)
+            for inner in (each if isinstance(each, list) else each.values())
+            if isinstance(inner, list | dict)
+        ]
+        if not level:
+            return
+    raise ValueError("nested too deeply")

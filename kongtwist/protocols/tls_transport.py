@@ -1,0 +1,85 @@
+"""TLS over a plain transport, as Twisted has it, with ends that do not wait for ever.
+
+When we close, Twisted sends close_notify and waits for the peer's, which may never come. RFC 8446 6.1 lets us go
+without it, and so does nginx: the plain connection closes behind what it still has to send.
+
+When the peer sends close_notify, Twisted answers it and closes behind what is still to be sent, and its user hears
+nothing of that before the end. Where the peer takes nothing, or a producer was paused, that end never comes: reading
+has stopped, and so has writing. So the user is told when TLS ends, and gives up what it is doing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+from OpenSSL import SSL
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
+
+from .sending import unsent
+
+__all__ = ["TLSClientFactory", "TLSTransport", "TLSUser"]
+
+
+@runtime_checkable
+class TLSUser(Protocol):
+    """A protocol above TLS that wants to know of its end."""
+
+    def tls_ended(self) -> None:
+        """The peer sent close_notify, or TLS failed: nothing more comes, what is written is thrown away, and the
+        connection closes behind what the plain transport still holds. The user unregisters its producer, or that is
+        never sent; and it bounds the time (`abortConnection`). `connectionLost` is still called."""
+
+
+class TLSTransport(BufferingTLSTransport):
+    """A TLS transport that closes without waiting for the peer, and tells a `TLSUser` when the peer ends TLS. Under
+    any other protocol the connection then ends at once if it would have to wait for the peer."""
+
+    _told = False
+
+    def loseConnection(self) -> None:
+        """Close behind what was written, and behind a registered producer."""
+        super().loseConnection()
+        self._close_plain()
+
+    def end_writing(self) -> None:
+        """Send close_notify behind what was written, and read on (RFC 8446 6.1: it ends one direction)."""
+        self._aggregator.flush()
+        handle: Any = self.getHandle()
+        if handle is not None and self._handshakeDone and not self._appSendBuffer:
+            try:
+                handle.shutdown()
+            except SSL.Error:
+                return  # TLS has failed; whoever reads on is told
+            self._flushSendBIO()
+
+    def unregisterProducer(self) -> None:
+        """Close now if that was waited for."""
+        super().unregisterProducer()
+        self._close_plain()
+
+    def _close_plain(self) -> None:
+        """Close the plain connection if our close_notify is sent (private names of Twisted, pinned by tests)."""
+        if self.disconnecting and not self._aborted:
+            handle: Any = self.getHandle()
+            plain: Any = self.transport
+            if handle is not None and plain is not None and handle.get_shutdown() & SSL.SENT_SHUTDOWN:
+                plain.loseConnection()
+
+    def dataReceived(self, bytes: bytes) -> None:  # Twisted's name of the parameter
+        super().dataReceived(bytes)
+        plain: Any = self.transport
+        if plain is not None and plain.disconnecting and not self._told:
+            self._told = True
+            if self.disconnecting:
+                return  # our own doing
+            user: Any = self.wrappedProtocol
+            if isinstance(user, TLSUser):
+                user.tls_ended()
+            elif unsent(plain) or plain.producer is not None:
+                self.abortConnection()
+
+
+class TLSClientFactory(TLSMemoryBIOFactory):
+    """Puts a `TLSTransport` on connections that we make."""
+
+    protocol = TLSTransport
