@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from ..entities import Entity, EntityError
 from ..entities.schema import Row
+from ..entities.size import is_heavy
 from ..entities.typedefs import tag as tag_error
 from .payload import BadBody, read_body
 from .web import Branch, Call, JSONResource, Reply, not_found, page_of
@@ -333,7 +334,7 @@ class ParentResource(_EntityResource):
             several.update(self.child.name, child["id"], {self.field: {"id": created["id"]}})
             return created
 
-        return await self.done(200, await self.site.storage.together(work))
+        return await self.done(200, await self.site.storage.together(work, is_heavy(data)))
 
     async def _delete(self, call: Call) -> Reply:
         return not_found() if self._rows()[1] is None else Reply(405, {"message": "Method not allowed"})

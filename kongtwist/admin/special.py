@@ -153,8 +153,11 @@ class Special:
             self._set_snis(several, row["id"], names or [])  # without any it keeps none
             return row
 
-        heavy = is_heavy(data) or (is_uuid(key["id"]) and self.site.storage.is_large(entity.name, key["id"]))
-        return await self._together(work, heavy)
+        present = (
+            self.site.storage.get(entity.name, key["id"]) if is_uuid(key["id"]) else self.certificate_of_sni(key["id"])
+        )
+        large = present is not None and self.site.storage.is_large(entity.name, present["id"])
+        return await self._together(work, large or is_heavy(data))
 
     async def delete(self, entity: Entity, row: Row) -> None:
         """Delete a row and what comes with it."""

@@ -11,7 +11,7 @@ from .checks import AtLeastOneOf, Conditional, ConditionalAtLeastOneOf
 from .entity import Entity, Shorthand, Subschema
 from .forms import lua_number
 from .lua_print import lua_text
-from .route_limits import compared, pairs_check
+from .route_limits import compared, pairs_check, searched
 from .schema import (
     Array,
     Boolean,
@@ -178,8 +178,8 @@ def _headers(**attrs: Any) -> Map:
         }
     ]
     return Map(
-        String(match_none=no_host, checks=(rule.header_name,)), Array(String()),
-        checks=(compared,), text="Header names and the values that match; ~*: a regular expression, with the time limit of those of paths.",
+        String(match_none=no_host, checks=(rule.header_name,)), Array(String(), checks=(compared,)),
+        checks=(searched,), text="Header names and the values that match; ~*: a regular expression, with the time limit of those of paths.",
         **attrs,
     )  # fmt: skip
 

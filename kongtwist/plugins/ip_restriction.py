@@ -13,7 +13,7 @@ from ..entities.route_limits import compared
 from ..entities.schema import Array, Number, String
 from ..entities.typedefs import ip_or_cidr
 
-__all__ = ["IpRestriction"]
+__all__ = ["IpRestriction", "Networks"]
 
 _IPV4 = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})(?:/([0-9]{1,2}))?\Z")
 """Octets with leading noughts, which `ipaddress` refuses, are refused before."""
@@ -22,16 +22,22 @@ _IPV4 = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})(?:/(
 class Networks:
     """Addresses and ranges. Finding one that an address is in takes a look-up for each length of prefix that there is."""
 
-    __slots__ = ("_prefixes", "count")
+    __slots__ = ("_exact", "_prefixes", "count")
 
     def __init__(self, ranges: Sequence[str] | None) -> None:
         self.count = len(ranges or ())
+        # An IPv4 address has one form only (RFC 6943 3.1.1): it need not be taken apart to be found.
+        self._exact = frozenset(each for each in ranges or () if "/" not in each and ":" not in each)
         self._prefixes: dict[tuple[int, int], set[int]] = {}
         for each in ranges or ():
+            if each in self._exact:
+                continue
             version, length, prefix = _quick(each) or _parsed(each)
             self._prefixes.setdefault((version, length), set()).add(prefix)
 
     def __contains__(self, address: IPv4Address | IPv6Address) -> bool:
+        if str(address) in self._exact:
+            return True
         value, bits, version = int(address), address.max_prefixlen, address.version
         return any(
             value >> (bits - length) in prefixes for (its, length), prefixes in self._prefixes.items() if its == version

@@ -34,6 +34,9 @@ PLANNING_ASIDE = 0.1
 FEW = 50
 """Rows that depend on one, from which on its deletion is planned beside the reactor."""
 
+MANY = 5000
+"""Rows that may be looked at one by one in the reactor: about a millisecond."""
+
 T = TypeVar("T")
 Plan = Callable[[Ledger], tuple[Any, list[Change]]]
 
@@ -249,6 +252,8 @@ class BaseStorage:
 
     def is_large(self, entity: str, key: str) -> bool:
         """Whether changing or deleting a row takes long: it has many members, or many rows depend on it."""
+        if entity == "ca_certificates":  # all services are looked at for one
+            return len(self._ledger.dataset()["services"]) > MANY
         return is_heavy(self._ledger.get(entity, key)) or self._ledger.dependents(entity, key) > FEW
 
     @staticmethod

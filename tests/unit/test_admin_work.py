@@ -297,13 +297,12 @@ class SizeTests(SynchronousTestCase):
             self.assertIsNone(errors(routes, body), name)
             body[name].append(member(COMPARED))
             self.assertEqual(errors(routes, body), {name: words})
-        headers = {f"x-{at}": ["1"] for at in range(COMPARED)}
+        headers = {f"x-{at}": ["1"] for at in range(SEARCHED)}
         self.assertIsNone(errors(routes, {"headers": headers}))
-        self.assertEqual(errors(routes, {"headers": headers | {"y": ["1"]}}), {"headers": words})
+        few = f"length must be at most {SEARCHED}"
+        self.assertEqual(errors(routes, {"headers": headers | {"y": ["1"]}}), {"headers": few})
         values = {"x": [str(at) for at in range(COMPARED + 1)]}
-        self.assertEqual(
-            errors(routes, {"headers": values}), {"headers": f"length of each list must be at most {COMPARED}"}
-        )
+        self.assertEqual(errors(routes, {"headers": values}), {"headers": words})
         paths = [f"/{at}" for at in range(1000)]
         hosts = [f"h{at}.example" for at in range(MOST_PAIRS // 1000)]
         self.assertIsNone(errors(routes, {"paths": paths, "hosts": hosts}))

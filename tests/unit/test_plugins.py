@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from ipaddress import ip_network
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.plugins.correlation_id import CorrelationId
-from kongtwist.plugins.ip_restriction import IpRestriction
+from kongtwist.plugins.ip_restriction import IpRestriction, Networks
 from kongtwist.plugins.key_auth import KeyAuth
 from kongtwist.plugins.rate_limiting import RateLimiting
 from kongtwist.plugins.request_termination import RequestTermination
@@ -289,6 +292,20 @@ class IpRestrictionTests(SynchronousTestCase):
             ("10.1.2.3", {"allow": ["10.0.0.0/8"], "deny": ["10.1.2.3"]}, False),
         ):  # fmt: skip
             self.assertEqual(self.passes(ip, **config), expected, (ip, config))
+
+    @settings(deadline=None)
+    @given(
+        st.lists(st.one_of(st.ip_addresses(), st.tuples(st.ip_addresses(v=4), st.integers(0, 32)))),
+        st.lists(st.ip_addresses(), min_size=1, max_size=5),
+    )
+    def test_addresses_are_found_as_one_by_one(self, listed: list[Any], asked: list[Any]) -> None:
+        """However many there are, in a look-up for each length of prefix; those listed are found themselves."""
+        ranges = [f"{each[0]}/{each[1]}" if isinstance(each, tuple) else str(each) for each in listed]
+        known = Networks(ranges)
+        for address in (*asked, *(each[0] if isinstance(each, tuple) else each for each in listed)):
+            expected = any(address in ip_network(each, strict=False) for each in ranges)
+            self.assertEqual(address in known, expected, (ranges, address))
+        self.assertLessEqual(len(known._prefixes), 33 + 1)
 
     def test_status_and_message(self) -> None:
         """Both can be chosen."""
