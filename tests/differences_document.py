@@ -63,7 +63,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "Configuration": (
         "`database` is `sqlite` by default, a file of the node. Kong's default is `postgres`.",
         "`prefix` is `./kongtwist-data` by default, mode 0700.",
-        "A name that Kong does not know stops the start, and the nearest name that there is is suggested.",
+        "A property's name that is misspelt stops the start, and the right one is suggested. Kong says nothing. A name that"
+        " resembles none is a warning.",
         "`nginx_*` directives beyond those in [kongtwist.conf.default](../conf/kongtwist.conf.default) have no effect; one"
         " that keeps somebody out, such as `nginx_proxy_allow`, stops the start.",
         "`pg_ssl = on` never goes on without TLS. Kong does, where the server has none.",

@@ -30,6 +30,7 @@ from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import LoopingCall, react
 from zope.interface import implementer
@@ -221,7 +222,10 @@ def chat_factory(reactor: Any) -> ChatFactory:
 
 def main(reactor: Any, port: str = "9100") -> Deferred[None]:
     """Serve until interrupted."""
-    reactor.listenTCP(int(port), chat_factory(reactor), interface="127.0.0.1")
+    try:
+        reactor.listenTCP(int(port), chat_factory(reactor), interface="127.0.0.1")
+    except CannotListenError as error:
+        raise SystemExit(f"chat.py: {error} Name another port: python examples/chat.py PORT") from None
     print(f"chat room at ws://127.0.0.1:{port}", flush=True)
     return Deferred()
 

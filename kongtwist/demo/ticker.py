@@ -26,6 +26,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import LoopingCall, react
 from twisted.web.http import Request
@@ -263,7 +264,10 @@ def ticker_factory(reactor: Any) -> TickerSite:
 
 def main(reactor: Any, port: str = "9200") -> Deferred[None]:
     """Serve until interrupted."""
-    reactor.listenTCP(int(port), ticker_factory(reactor), interface="127.0.0.1")
+    try:
+        reactor.listenTCP(int(port), ticker_factory(reactor), interface="127.0.0.1")
+    except CannotListenError as error:
+        raise SystemExit(f"ticker.py: {error} Name another port: python examples/ticker.py PORT") from None
     print(f"market ticker at http://127.0.0.1:{port}", flush=True)
     return Deferred()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from functools import partial
@@ -68,6 +69,16 @@ class FirstMinutesTests(LiveTestCase):
             # Both streams are being written, and nothing else is open.
             self.assertEqual(status["server"]["connections_writing"], 2)
             self.assertEqual(status["connections"]["active"], 2)
+
+    def test_examples_without_their_port(self) -> None:
+        """A port that somebody has: a sentence that says what to type, no traceback."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            for name in ("chat", "ticker"):
+                words = [sys.executable, str(ROOT / "examples" / f"{name}.py"), str(taken.getsockname()[1])]
+                done = subprocess.run(words, check=False, capture_output=True, timeout=PATIENCE, text=True)
+                self.assertEqual(done.returncode, 1)
+                self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
+                self.assertIn(f"Name another port: python examples/{name}.py PORT", done.stderr)
 
     def test_demo_says_what_to_do(self) -> None:
         """The last three lines of a start with the demo: the page is there, the commands work as they stand, twice, and

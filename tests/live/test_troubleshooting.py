@@ -20,6 +20,7 @@ HEADINGS = re.findall(r"^### (.+)$", page_text("docs/troubleshooting.md"), re.MU
 
 ELSEWHERE = {
     "kongtwist is already running in ...": "tests/live/test_node_life.py",
+    "cannot look into prefix ...": "tests/unit/test_cli.py",
     "no permission, ports below 1024 need it": "root may listen there",
     "... has no tables yet; run 'kongtwist migrations bootstrap'": "tests/live/test_postgres.py",
     "database = postgres needs the driver psycopg: ...": "the driver is there; tests/unit/test_databases.py",
