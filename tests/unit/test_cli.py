@@ -190,7 +190,5 @@ class CommandTests(SynchronousTestCase):
         self.patch(os, "kill", refuse)
         for command in ("quit", "reload", "drain"):
             code, _, err = self.run_command(command, "-p", prefix.path)
-            sentence = (
-                f"Error: no permission to signal process {os.getpid()} in {prefix.path}; run the command as the user"
-            )
+            sentence = f"Error: process {os.getpid()} in {prefix.path} is another user's; run this command as the user"
             self.assertEqual((code, err.startswith(sentence)), (1, True), err)

@@ -64,6 +64,8 @@ def difference(before: Mapping[int, Seen], now: Mapping[int, Seen]) -> list[str]
         for name in old:
             if old[name] == new[name]:
                 continue
+            if name == "below" and all(old[each] == new[each] for each in ("sockets", "readers", "writers")):
+                continue  # objects of Twisted's whose sockets are closed: described if something else is left
             was, is_ = old[name], new[name]
             if isinstance(was, dict):
                 keys = [key for key in (*was, *(set(is_) - set(was))) if was.get(key, 0) != is_.get(key, 0)]
