@@ -441,7 +441,7 @@ class SecretsTests(LiveTestCase):
         gateway.create(f"/services/{service['id']}/routes", paths=["/tls"])
         self.assertEqual(gateway.get("/tls").status, 502)
         self.assertIn("there is no environment variable NONE; it cannot be empty", gateway.log())
-        self.assertRegex(gateway.log(), r"\[error\] .* the client certificate for 127.0.0.1 is unusable")
+        self.assertRegex(gateway.log(), r"\[error\] .* the client certificate cannot be used")
         self.assertNotIn("Traceback", gateway.log())
 
     def test_prefix_in_the_configuration(self) -> None:
