@@ -120,7 +120,9 @@ class JsonRules(NamedTuple):
 def _typed(step: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Names and values of a step; ``json_types`` belong to them by their place."""
     kinds: list[str | None] = [*step["json_types"], *[None] * len(step["json"])]
-    found = [(name, _value(value, kind)) for (name, value), kind in zip(map(split_pair, step["json"]), kinds, strict=False)]
+    found = [
+        (name, _value(value, kind)) for (name, value), kind in zip(map(split_pair, step["json"]), kinds, strict=False)
+    ]
     return [(name, value) for name, value in found if name and value is not ABSENT]
 
 
@@ -274,7 +276,9 @@ class ResponseTransformer(Plugin):
             return body
 
         def too_large() -> Answer:
-            exchange.report(f"plugin {self.name}: the answer's body is longer than {LARGEST} bytes and cannot be transformed")
+            exchange.report(
+                f"plugin {self.name}: the answer's body is longer than {LARGEST} bytes and cannot be transformed"
+            )
             return Answer.error(502, "An invalid response was received from the upstream server")
 
         return WholeBody(LARGEST, transform, too_large)

@@ -11,6 +11,10 @@ Arguments = dict[bytes, list[bytes | None]]
 """Decoded arguments of a query or a form, name to values in order; None is an argument without ``=``."""
 
 
+_COMPONENT = "!'()*"
+"""What `encodeURIComponent` (ECMA-262 19.2.6.5) leaves as it is, beside letters, digits and ``-._~``."""
+
+
 def parse_query(query: bytes, errors: str = "replace") -> dict[str, list[str]]:
     """Decode a query string without its ``?``: name to values in order. ``a`` and ``a=`` both give ``""``.
 
@@ -41,9 +45,8 @@ def parse_arguments(query: bytes) -> Arguments:
 
 
 def _argument(name: bytes, value: bytes | None) -> str:
-    # As `encodeURIComponent` (ECMA-262 19.2.6.5).
-    key = quote(name, safe="!'()*")
-    return key if value is None else f"{key}={quote(value, safe="!'()*")}"
+    key = quote(name, safe=_COMPONENT)
+    return key if value is None else f"{key}={quote(value, safe=_COMPONENT)}"
 
 
 def join_arguments(arguments: Arguments, ordered: bool = False) -> bytes:
