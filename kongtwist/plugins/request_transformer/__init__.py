@@ -6,6 +6,7 @@ Order of work: path, method, headers, body, query; in each of them remove, renam
 from __future__ import annotations
 
 from collections.abc import Awaitable
+
 from ...core.chain.plugin import Plugin
 from ...core.exchange import BodyTooLarge, Exchange, Row
 from ...core.http.pairs import split_pair, template_in
