@@ -4,93 +4,28 @@
     record = LogRecords(host).record(exchange)     # the same as a dictionary
 
 The parts of route, service and consumer are made once per row. Whoever wants more in the record says so while the request
-lasts: `set_log_value` (``kong.log.set_serialize_value``). Times are milliseconds, sizes bytes.
+lasts: `Exchange.set_log_value` (``kong.log.set_serialize_value``). Times are milliseconds, sizes bytes.
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from .http.headers import host_name
 from .http.query import parse_arguments
 
 if TYPE_CHECKING:
-    from .exchange import Exchange, Row
+    from .exchange import Exchange
+    from .log_values import LogValue
+    from .rows import Row
 
-__all__ = ["LogRecords", "LogValue", "TLSFacts", "Try", "set_log_value"]
+__all__ = ["LogRecords"]
 
 _ROWS = 4096
 """Rows whose part of the record is remembered."""
 
 _REDACTED = ("authorization", "proxy-authorization")
-
-
-class TLSFacts(NamedTuple):
-    """What is logged of a client's TLS connection."""
-
-    version: str  #: ``TLSv1.3``
-    cipher: str
-    client_verify: str = "NONE"  #: nginx's ``$ssl_client_verify``: NONE, SUCCESS or FAILED:reason
-
-
-class Try:
-    """One attempt to reach the upstream.
-
-    Attributes:
-        started: epoch seconds when a target was looked for.
-        latency: seconds it took to choose it.
-        ip: its address.
-        port: its port.
-        code: HTTP status the failure stands for (502, 504); None while it has not failed.
-    """
-
-    __slots__ = ("code", "ip", "latency", "port", "started")
-
-    def __init__(self, started: float, latency: float, ip: str, port: int) -> None:
-        self.started, self.latency, self.ip, self.port = started, latency, ip, port
-        self.code: int | None = None
-
-    def shown(self) -> dict[str, Any]:
-        """As it is logged."""
-        told: dict[str, Any] = {
-            "balancer_start": int(self.started * 1000),
-            "balancer_start_ns": int(self.started * 1_000_000_000),
-            "balancer_latency": int(self.latency * 1000),
-            "balancer_latency_ns": int(self.latency * 1_000_000_000),
-            "ip": self.ip,
-            "port": self.port,
-        }
-        if self.code is not None:
-            told["state"], told["code"] = "failed", self.code
-        return told
-
-
-class LogValue(NamedTuple):
-    """A change to a record."""
-
-    path: tuple[str, ...]
-    value: Any
-    mode: str  #: ``set``; ``add``: if it is not there; ``replace``: if it is
-
-
-def set_log_value(exchange: Exchange, key: str, value: Any, mode: str = "set") -> None:
-    """Put a value into the record of this request (``kong.log.set_serialize_value``).
-
-    Args:
-        exchange: the request.
-        key: where; dots lead into members of members, which are made where they lack.
-        value: what JSON can say; None takes the member out.
-        mode: ``set``, ``add`` or ``replace``.
-
-    Raises:
-        ValueError: another mode.
-    """
-    if mode not in ("set", "add", "replace"):
-        raise ValueError("mode must be 'set', 'add' or 'replace'")
-    if exchange.log_values is None:
-        exchange.log_values = []
-    exchange.log_values.append(LogValue(tuple(key.split(".")), value, mode))
 
 
 class LogRecords:

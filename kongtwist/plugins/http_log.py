@@ -7,10 +7,11 @@ nothing, and what waits is bounded (config.queue). Configurations that send to t
 from __future__ import annotations
 
 from base64 import b64encode
+from hashlib import sha256
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..core.chain.host import Host, QueueSettings
+from ..core.chain.host import QueueSettings, Scope
 from ..core.chain.plugin import Plugin
 from ..core.exchange import Exchange, Row
 from ..core.log_record import LogRecords
@@ -56,8 +57,8 @@ class Endpoint:
     """Where records go: a configuration, ready for requests.
 
     Attributes:
-        key: equal for configurations that share a queue.
-        shown: the address without user and password.
+        key: equal for configurations that share a queue; shows no credentials.
+        url: the address without user, password and query.
         settings: of the queue.
         sentences: what is to be said of deprecated fields.
 
@@ -73,34 +74,33 @@ class Endpoint:
         name = f"[{self.host}]" if ":" in self.host else self.host
         # As in Kong, a query does not go with it.
         self.url = f"{parts.scheme}://{name}:{self.port}{parts.path or '/'}"
-        self.shown = self.url
         self.method: str = conf["method"] or "POST"
         timeout, keepalive = conf["timeout"], conf["keepalive"]
         self.timeout = (10000 if timeout is None else timeout) / 1000.0
         self.keepalive = (60000 if keepalive is None else keepalive) / 1000.0
         content_type: str = conf["content_type"] or "application/json"
-        self.headers: dict[str, str] = {"Content-Type": content_type}
+        headers = {"Content-Type": content_type}
         if userinfo:
-            self.headers["Authorization"] = "Basic " + b64encode(userinfo.encode()).decode()
-        for header, value in (conf["headers"] or {}).items():
-            self.headers.setdefault(header, value)
+            headers["Authorization"] = "Basic " + b64encode(userinfo.encode()).decode()
+        self.headers = [(n.encode(), v.encode()) for n, v in {**(conf["headers"] or {}), **headers}.items()]
         rules, self.sentences = batch_rules(conf)
         self.settings = QueueSettings(**rules)
         self.alone = self.settings.max_batch_size == 1
         same = ("http_endpoint", "method", "content_type", "timeout", "keepalive", "retry_count")
-        self.key = tuple(conf[field] for field in same)
+        secret = sha256(":".join(str(conf[field]) for field in same).encode("utf-8", "surrogatepass")).hexdigest()
+        self.key = f"http-log:{self.url}:{secret[:16]}"
 
 
 class Sender:
     """An `Endpoint` with its queue."""
 
-    def __init__(self, endpoint: Endpoint, row: Row, host: Host) -> None:
+    def __init__(self, endpoint: Endpoint, row: Row, host: Scope) -> None:
         self.endpoint = endpoint
         self.records = LogRecords(host.workspace_id)
         self._host = host
         for sentence in endpoint.sentences:
             host.report(f"plugin http-log ({row['id']}): {sentence}")
-        self.queue = host.queue(("http-log", *endpoint.key), endpoint.settings, self.send)
+        self.queue = host.queue(endpoint.key, endpoint.settings, self.send)
 
     async def send(self, entries: list[bytes]) -> None:
         """Send a batch: one record, or a list of them where more than one may come.
@@ -185,7 +185,7 @@ class HttpLog(Plugin):
     def compile(self, conf: Row, plugin: Row) -> Endpoint:
         return Endpoint(conf)
 
-    def open(self, conf: Endpoint, row: Row, host: Host) -> Sender:
+    def open(self, conf: Endpoint, row: Row, host: Scope) -> Sender:
         return Sender(conf, row, host)
 
     def log(self, exchange: Exchange, conf: Sender) -> None:
