@@ -125,7 +125,7 @@ class MultipartTests(SynchronousTestCase):
     FILE = b'--B\r\nContent-Disposition: form-data; name="f"; filename="x.bin"\r\nContent-Type: image/png\r\n\r\n\x00--\r\n\xff\r\n'
     END = b"--B--\r\n"
 
-    def parts(self, raw: bytes | None) -> list[tuple[str | None, bytes]]:
+    def parts(self, raw: bytes | None) -> list[tuple[str, bytes]]:
         assert raw is not None
         message = BytesParser().parsebytes(b"Content-Type: " + self.KIND + b"\r\n\r\n" + raw)
         self.assertEqual(message.defects, [])

@@ -68,7 +68,8 @@ class JsonTests(SynchronousTestCase):
 
     def test_truth(self) -> None:
         """Null, nought and the empty string are there; false is not."""
-        self.assertEqual([is_truthy(each) for each in (None, 0, "", [], False, ABSENT)], [True] * 4 + [False] * 2)
+        values: tuple[Any, ...] = (None, 0, "", [], False, ABSENT)
+        self.assertEqual([is_truthy(each) for each in values], [True] * 4 + [False] * 2)
 
     def test_appended(self) -> None:
         """Texts and lists grow; numbers, booleans, null and nothing make room for a list."""
