@@ -246,3 +246,14 @@ class NameTests(SynchronousTestCase):
         rows = re.findall(r"^\| `([^`]+)` \| .+? \| (.+?) \|$", table, re.MULTILINE)
         rooms = {name.removesuffix("/").removesuffix(".py"): allowed_rooms(rule) for name, rule in rows}
         self.assertEqual(rooms, {name: set(allowed) for name, allowed in test_architecture.MAY_IMPORT.items()})
+
+    def test_ways(self) -> None:
+        """Each function on a way through the program is where docs/architecture.md says."""
+        text = page_text("docs/architecture.md")
+        steps = re.findall(r"`([\w/]+\.py):([\w.]+)`", text)
+        self.assertGreater(len(steps), 30)
+        for path, name in steps:
+            tree = test_architecture.sources().get(f"kongtwist/{path}")
+            self.assertIsNotNone(tree, path)
+            assert tree is not None
+            self.assertIn(name, {function for function, _ in test_architecture.functions(tree)}, path)
