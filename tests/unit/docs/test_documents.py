@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import re
+import unittest
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
@@ -203,6 +204,15 @@ class NameTests(SynchronousTestCase):
             self.assertIn(found[1], targets, page)
         for page, found in self.each(r"python -m ([\w.]+).*"):
             self.assertIsNotNone(find_spec(found[1]), f"{page}: {found[0]}")
+
+    def test_tests(self) -> None:
+        """Tests that are named can be run."""
+        loader, named = unittest.TestLoader(), 0
+        for page, found in self.each(r".*?(tests\.[\w.]+)"):
+            named += 1
+            self.assertTrue(loader.loadTestsFromName(found[1]).countTestCases() or find_spec(found[1]), page)
+            self.assertEqual(loader.errors, [], page)
+        self.assertGreater(named, 2)
 
     def test_all_commands(self) -> None:
         """The README's table has every command there is."""
