@@ -10,7 +10,7 @@ from uuid import uuid4
 from ..entities import Entity, EntityError
 from ..entities.schema import Row
 from ..entities.size import is_heavy
-from ..entities.upstreams_targets import target_with_port
+from ..entities.targets import target_with_port
 from .endpoints.runtime import FilterChains, route_filters
 from .endpoints.target_health import Targets, UpstreamHealth
 from .json_resource import Branch, Call, Reply

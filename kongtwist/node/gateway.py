@@ -17,7 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 
-from ..admin.api import AdminResource, StatusResource
+from ..admin.admin_resource import AdminResource, StatusResource
 from ..config.load import Conf, ConfError, Listen
 from ..core.counters import Counters
 from ..core.snapshot.notes import ROUTER_KINDS

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ... import KONG_VERSION, VERSION
+from ..facts import NodeFacts
 from ..get_only import Get, Segment
 from ..json_resource import Branch, Call, JSONResource, Reply
 from ..payload import BadBody, read_body
 from ..row_resources import RowResource
 from .target_health import AllTargets, Targets, UpstreamHealth
-
-if TYPE_CHECKING:
-    from .node import NodeFacts
 
 __all__ = ["Metrics", "Ready", "Status", "metrics_text", "monitored"]
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from ...core.balancing.balancer import Peer, split_target
 from ...entities import EntityError
 from ...entities.schema import Row
-from ...entities.upstreams_targets import target_with_port
+from ...entities.targets import target_with_port
 from ..get_only import Get
 from ..json_resource import Branch, Call, JSONResource, Reply, encoded, not_found, page_of
 from ..row_resources import CollectionResource, RowResource, page_size

@@ -12,8 +12,9 @@ from typing import Any
 from ...entities import Entity
 from ...entities.json_schema import Schema, Use
 from ..endpoints import declarative_config as config
-from ..endpoints import node, status
+from ..endpoints import node_information as node
 from ..endpoints import runtime as switches
+from ..endpoints import status
 from ..endpoints import target_health as targets
 from ..json_resource import JSONResource
 from ..row_resources import CollectionResource, ParentResource, RowResource

@@ -13,8 +13,9 @@ from ..entities import Entity
 from .access.gate import Gate
 from .access.path_mask import PathMask
 from .endpoints.declarative_config import Declarations
-from .endpoints.node import NodeFacts, Plugins, Root, fixed_paths
+from .endpoints.node_information import Plugins, Root, fixed_paths
 from .endpoints.status import monitored
+from .facts import NodeFacts
 from .json_resource import JSONResource, Refused, Verdict, walk
 from .openapi.path import OpenAPI
 from .overrides import Special
@@ -110,7 +111,7 @@ class AdminResource(_Gated):
         super().__init__()
         api: Any = _Api(storage, registry, facts, gate, added_headers, turns)
         api.published, api.now, api.declarations = published, now, declarations
-        below = {"openapi.json": OpenAPI(api), **fixed_paths(api)}
+        below = {"openapi.json": OpenAPI(api, self._document), **fixed_paths(api)}
         for entity in registry.values():
             if entity.stored and entity.name != "targets":
                 made = Plugins if entity.name == "plugins" else CollectionResource
@@ -121,6 +122,12 @@ class AdminResource(_Gated):
     def paths(self) -> Iterator[tuple[str, JSONResource]]:
         """Every path as a template, with its resource."""
         return walk("", self._root)
+
+    def _document(self) -> Mapping[str, Any]:
+        """What ``/openapi.json`` shows. Few ask for it, so what makes it is loaded then."""
+        from .openapi.document import document
+
+        return document(self.paths(), self._api.registry)
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         return self._root.getChild(path, request)
