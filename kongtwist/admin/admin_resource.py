@@ -1,4 +1,4 @@
-"""The Admin API as a Resource and as a Site, and the Status API."""
+"""The Admin API and the Status API as resources."""
 
 from __future__ import annotations
 
@@ -8,137 +8,95 @@ from typing import Any
 from twisted.web.http import Request
 from twisted.web.resource import Resource
 
-from ..core.long_work import AtOnce, LongWork
+from ..core.long_work import LongWork
+from ..core.storage_contract import Storage
 from ..entities import Entity
 from .access.gate import Gate
-from .access.path_mask import PathMask
-from .endpoints.declarative_config import Declarations
-from .endpoints.node_information import Plugins, Root, fixed_paths
+from .admin_api import DEFAULT_HEADERS, AdminAPI
+from .declarations import Declarations
+from .endpoints.node_information import Root, fixed_paths
 from .endpoints.status import monitored
+from .entity_rows import EntityRows
 from .facts import NodeFacts
-from .json_resource import JSONResource, Refused, Verdict, walk
+from .get_only import Segment
+from .json_resource import JSONResource, RefusedResource, walk
 from .openapi.path import OpenAPI
-from .overrides import Special
+from .overrides import rows_class
 from .row_resources import CollectionResource
 
 __all__ = ["AdminResource", "StatusResource"]
 
-DEFAULT_HEADERS = ("server_tokens", "latency_tokens")
 
-
-class _Api:
-    """What the resources of one API share."""
-
-    def __init__(
-        self,
-        storage: Any,
-        registry: Mapping[str, Entity],
-        facts: NodeFacts,
-        gate: Gate,
-        added_headers: Collection[str],
-        turns: LongWork | None = None,
-    ) -> None:
-        self.turns: LongWork = turns or AtOnce()
-        self.storage, self.registry, self.facts, self.gate = storage, registry, facts, gate
-        self.added_headers = frozenset(name.lower() for name in added_headers)
-        if "server_tokens" in self.added_headers:
-            self.added_headers |= {"server"}
-        if "latency_tokens" in self.added_headers:
-            self.added_headers |= {"x-kong-admin-latency"}
-        self.shown_path = PathMask(registry)
-        self.special = Special(self)
-
-    def configuration_hash(self) -> str:
-        """Of a node without a database."""
-        found: str = self.storage.configuration_hash()
-        return found
-
-    def verdict(self, request: Request) -> Verdict:
-        """What the gate says of a request; it is asked once (by the door already, if it is ours)."""
-        verdict = getattr(request, "verdict", None)
-        if verdict is None:
-            verdict = self.gate.verdict(request, request.method.decode("latin-1"))
-            request.verdict = verdict  # type: ignore[attr-defined]
-        found: Verdict = verdict
-        return found
-
-
-class _Gated(Resource):
-    """The root of an API: nothing below is reached by a request that the gate refuses."""
-
-    _api: Any
-    _root: JSONResource
+class _Gated(JSONResource):
+    """The root of an API: no request that the gate refuses gets below it."""
 
     def getChildWithDefault(self, path: bytes, request: Request) -> Resource:
-        if self._api.verdict(request).refusal is not None:
-            return Refused(self._api)
+        if self.api.verdict(request).refusal is not None:
+            return RefusedResource(self.api)
         found: Resource = super().getChildWithDefault(path, request)
         return found
 
     def render(self, request: Request) -> int:
-        refused = self._api.verdict(request).refusal is not None
-        return (Refused(self._api) if refused else self._root).render(request)
+        refused = self.api.verdict(request).refusal is not None
+        return RefusedResource(self.api).render(request) if refused else super().render(request)
 
 
-class AdminResource(_Gated):
+class AdminResource(_Gated, Root):
     """The Admin API.
 
     Args:
-        storage: where the entities are (core/storage_contract.py).
+        storage: keeps the rows.
         registry: the entities.
-        facts: what is told of the node.
-        gate: who may talk to it.
+        facts: what is known of the node.
+        gate: decides who may use the API.
         added_headers: the property ``headers``: which fields answers have.
-        published: waits until what was written serves.
+        published: waits until what was written serves traffic.
         now: epoch seconds.
         declarations: loads and shows the declarative configuration; None with a database.
-        turns: how long work is done; None: at once.
+        long_work: does long work beside the traffic; None: at once.
     """
 
     def __init__(
         self,
-        storage: Any,
+        storage: Storage,
         registry: Mapping[str, Entity],
         facts: NodeFacts,
         *,
         gate: Gate,
         added_headers: Collection[str] = DEFAULT_HEADERS,
-        published: Callable[[], Awaitable[Any]],
+        published: Callable[[], Awaitable[object]],
         now: Callable[[], float],
         declarations: Declarations | None = None,
-        turns: LongWork | None = None,
+        long_work: LongWork | None = None,
     ) -> None:
-        super().__init__()
-        api: Any = _Api(storage, registry, facts, gate, added_headers, turns)
-        api.published, api.now, api.declarations = published, now, declarations
-        below = {"openapi.json": OpenAPI(api, self._document), **fixed_paths(api)}
-        for entity in registry.values():
-            if entity.stored and entity.name != "targets":
-                made = Plugins if entity.name == "plugins" else CollectionResource
-                below[entity.admin_name] = made(api, entity)
-        self._api, self._root = api, Root(api, below)
-        api.paths = self.paths
+        api = AdminAPI(
+            storage, registry, facts, gate, now=now, added_headers=added_headers, published=published,
+            declarations=declarations, long_work=long_work,
+        )  # fmt: skip
+        rows = _rows_of(api)
+        below = {"openapi.json": OpenAPI(api, self._document), **fixed_paths(api, rows, self.paths)}
+        for each in rows.values():
+            if each.top_level:
+                below[each.entity.admin_name] = CollectionResource(each)
+        super().__init__(api, below)
 
     def paths(self) -> Iterator[tuple[str, JSONResource]]:
         """Every path as a template, with its resource."""
-        return walk("", self._root)
+        return walk("", self)
 
     def _document(self) -> Mapping[str, Any]:
         """What ``/openapi.json`` shows. Few ask for it, so what makes it is loaded then."""
         from .openapi.document import document
 
-        return document(self.paths(), self._api.registry)
-
-    def getChild(self, path: bytes, request: Request) -> Resource:
-        return self._root.getChild(path, request)
+        return document(self.paths(), self.api.registry)
 
 
-class StatusResource(_Gated):
-    """The Status API (``status_listen``): what monitors may see."""
+class StatusResource(_Gated, Segment):
+    """The Status API (``status_listen``): what monitors may see. Arguments as of `AdminResource`."""
 
     def __init__(
         self,
-        storage: Any,
+        storage: Storage,
         registry: Mapping[str, Entity],
         facts: NodeFacts,
         *,
@@ -146,10 +104,14 @@ class StatusResource(_Gated):
         added_headers: Collection[str] = DEFAULT_HEADERS,
         now: Callable[[], float],
     ) -> None:
-        super().__init__()
-        api: Any = _Api(storage, registry, facts, gate, added_headers)
-        api.now = now
-        self._api, self._root = api, monitored(api)
+        api = AdminAPI(storage, registry, facts, gate, now=now, added_headers=added_headers)
+        super().__init__(api, monitored(api, _rows_of(api)))
 
-    def getChild(self, path: bytes, request: Request) -> Resource:
-        return self._root.getChild(path, request)
+
+def _rows_of(api: AdminAPI) -> Mapping[str, EntityRows]:
+    """The rows of every entity that is stored."""
+    rows: dict[str, EntityRows] = {}
+    for name, entity in api.registry.items():
+        if entity.stored:
+            rows[name] = rows_class(name)(api, entity, rows)
+    return rows

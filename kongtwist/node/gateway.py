@@ -268,7 +268,7 @@ class Gateway(MultiService):
             published=self.publisher.published,
             now=time.time,
             declarations=self.declarative_loader,
-            turns=self._long_work,
+            long_work=self._long_work,
         )
 
     # -- while it runs -------------------------------------------------------------------------------------------------

@@ -6,7 +6,9 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..json_resource import Call, JSONResource, Reply
+from ..admin_api import AdminAPI
+from ..json_resource import Call, JSONResource, Methods
+from ..replies import Reply
 
 __all__ = ["OpenAPI"]
 
@@ -15,23 +17,23 @@ class OpenAPI(JSONResource):
     """``/openapi.json``.
 
     Args:
-        site: the Admin API.
+        api: the Admin API.
         make: makes the document.
     """
 
     _made: bytes | None = None
 
-    def __init__(self, site: Any, make: Callable[[], Mapping[str, Any]]) -> None:
-        super().__init__(site)
+    def __init__(self, api: AdminAPI, make: Callable[[], Mapping[str, Any]]) -> None:
+        super().__init__(api)
         self._make = make
 
     @property
-    def methods(self) -> Mapping[str, Any]:
+    def methods(self) -> Methods:
         return {"GET": self._get}
 
     async def _get(self, call: Call) -> Reply:
         if self._made is None:
-            self._made = await call.turns.aside(self._text)
+            self._made = await call.long_work.aside(self._text)
         return Reply(200, self._made)
 
     def _text(self) -> bytes:
