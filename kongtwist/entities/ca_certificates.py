@@ -21,7 +21,7 @@ CA_CERTIFICATES = Entity(
         "tags": rule.tags(),
     },
     checks=[Custom(("cert",), rule.ca_error)],
-    transform=lambda row: row | {"cert_digest": rule.digest(row["cert"])},
+    transform=lambda row, given: row | {"cert_digest": rule.digest(row["cert"])},
     text="A certificate authority that may vouch for upstreams or clients.",
     example={"cert": _CERTIFICATE},
 )

@@ -48,7 +48,7 @@ TARGETS = Entity(
     },
     endpoint_key="target",
     cache_key=("upstream", "target"),
-    transform=lambda row: row | {"target": target_with_port(row["target"])},
+    transform=lambda row, given: row | {"target": target_with_port(row["target"])},
     text="An address that takes a share of an upstream's requests.",
     example={"target": "10.0.0.7:8080", "weight": 100, "upstream": {"name": "orders.internal"}},
 )
