@@ -7,18 +7,28 @@ testing kit) makes one of these; the data path only reads it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from ..counters import Counters
 from ..error_lines import without_query
 
-__all__ = ["Facilities", "random_id"]
+__all__ = ["Facilities", "Tally", "random_id"]
 
 
 def random_id() -> str:
     """A random UUID (RFC 9562 version 4) as text."""
     return str(uuid4())
+
+
+class Tally(NamedTuple):
+    """An addition to a counter of all nodes."""
+
+    key: str
+    window: int
+    amount: float
+    expires: float
+    """Epoch seconds after which the counter is of no use."""
 
 
 class Facilities:
