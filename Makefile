@@ -25,8 +25,8 @@ lint: $(VENV)/installed-test
 	$(BIN)/towncrier build --draft --version next > $(VENV)/news.md
 
 docs: $(VENV)/installed
-	$(BIN)/python -m kongtwist.reference_document docs/reference
-	$(BIN)/python -m kongtwist.conf_document > $(VENV)/kongtwist.conf
+	$(BIN)/python -m kongtwist.commands.reference_pages docs/reference
+	$(BIN)/python -m kongtwist.config.default_file > $(VENV)/kongtwist.conf
 	mv $(VENV)/kongtwist.conf conf/kongtwist.conf.default
 	$(BIN)/python -m tests.differences_document > $(VENV)/differences.md
 	mv $(VENV)/differences.md docs/kong-differences.md

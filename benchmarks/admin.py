@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from kongtwist.conf import Conf
-from kongtwist.core.storage import Change
+from kongtwist.config.load import Conf
+from kongtwist.core.storage_contract import Change
 from kongtwist.entities import registry
-from kongtwist.plugin_loader import load_plugins
-from kongtwist.storage.sqlite import SQLiteStorage
+from kongtwist.node.plugin_loader import load_plugins
+from kongtwist.storage.sqlite.sqlite_storage import SQLiteStorage
 
 from .measures import Pace
 from .report import Row

@@ -78,12 +78,12 @@ def main() -> None:
     """Measure and print."""
     from twisted.internet.main import installReactor
 
-    from kongtwist.reactor import LeanEPollReactor
+    from kongtwist.net.reactor import LeanEPollReactor
 
     reactor = LeanEPollReactor()
     installReactor(reactor)
-    from kongtwist.conf import load
-    from kongtwist.gateway import Gateway
+    from kongtwist.config.load import load
+    from kongtwist.node.gateway import Gateway
 
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     with tempfile.TemporaryDirectory() as folder:

@@ -19,7 +19,7 @@ from uuid import UUID
 
 from kongtwist.entities import Entity, registry
 from kongtwist.entities.schema import Array, Boolean, Field, Map, Number, Record
-from kongtwist.plugin_loader import load_plugins
+from kongtwist.node.plugin_loader import load_plugins
 
 from .servers import Server, Stage
 

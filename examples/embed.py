@@ -29,9 +29,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 from twisted.web.static import Data
 
-from kongtwist.conf import Conf, ConfError
-from kongtwist.gateway import Gateway, GatewayFailed
-from kongtwist.resources.gateway_resource import GatewayResource
+from kongtwist.api import Conf, ConfError, Gateway, GatewayFailed, GatewayResource
 
 
 def make_site(gateway: Gateway) -> Site:

@@ -20,17 +20,17 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from . import KONG_VERSION, VERSION
-from .conf import Conf, ConfError, differences, load, reloaded
-from .draining import Drain
-from .listeners import Opened, open_listeners, raise_descriptor_limit
-from .observability.console import Console, console_for
+from .config.load import Conf, ConfError, differences, load, reloaded
+from .net.listeners import Opened, open_listeners, raise_descriptor_limit
+from .net.server_tls import contexts_for
+from .node.graceful_shutdown import Drain
+from .node.outcomes import Drained, Outcome, forget_outcomes, take_drain_order, write_drained, write_outcome
+from .node.plugin_loader import PluginLoadError
+from .node.prefix import Prefix
+from .node.service_manager import ServiceManager
+from .node.signals import SignalDuties
+from .observability.foreground import Console, console_for
 from .observability.logs import ErrorLog, notice
-from .outcomes import Drained, Outcome, forget_outcomes, take_drain_order, write_drained, write_outcome
-from .plugin_loader import PluginLoadError
-from .prefix import Prefix
-from .service_manager import ServiceManager
-from .signals import SignalDuties
-from .tls import contexts_for
 
 __all__ = ["READY_FD", "NodeService", "Options", "makeService", "no_log"]
 
@@ -89,8 +89,8 @@ class _NoLog:
 
 def _make_node(reactor: Any, conf_file: str | None, prefix_option: str | None, demo: bool) -> NodeService:
     # After the reactor is chosen: some libraries import the global one.
-    from .gateway import Gateway
-    from .preflight import startup_faults
+    from .node.gateway import Gateway
+    from .node.start_checks import startup_faults
 
     overrides = {"prefix": prefix_option} if prefix_option else {}
     conf = load(conf_file, overrides=overrides)
@@ -129,7 +129,7 @@ def _install_reactor() -> None:
     if "twisted.internet.reactor" in sys.modules:
         return
     try:
-        from .reactor import install
+        from .net.reactor import install
     except ImportError:  # no epoll here
         return
     install()

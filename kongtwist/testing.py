@@ -17,13 +17,13 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
+from .core.chain.host import Facilities
+from .core.chain.plugin import Plugin
 from .core.exchange import Answer, BodyTooLarge, Exchange, Row
-from .core.facilities import Facilities
-from .core.head import HeaderBlock
-from .core.headers import spread
-from .core.plugin import Plugin
+from .core.http.head import HeaderBlock
+from .core.http.headers import spread
 from .entities import registry
-from .observability.counters import LocalCounters
+from .observability.shared_counters import LocalCounters
 
 __all__ = ["NOW", "Outcome", "PluginHarness", "StoredRows", "finished"]
 

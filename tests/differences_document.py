@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from kongtwist import KONG_VERSION
-from kongtwist.conf_kinds import KNOWN
-from kongtwist.conf_properties import properties
-from kongtwist.plugin_loader import load_plugins
+from kongtwist.config.kinds import KNOWN
+from kongtwist.config.properties import properties
+from kongtwist.node.plugin_loader import load_plugins
 
 __all__ = ["document"]
 

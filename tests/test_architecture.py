@@ -13,7 +13,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.conf_properties import properties
+from kongtwist.config.properties import properties
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,46 +27,51 @@ EXEMPT: dict[tuple[str, str], str] = {
     ("properties", "ssl_cert_key"): "read by the name of its certificate's property",
     ("properties", "admin_ssl_cert_key"): "read by the name of its certificate's property",
     ("properties", "status_ssl_cert_key"): "read by the name of its certificate's property",
-    ("unit tests", "tests/unit/test_counters.py:subprocess"): "memory shared by two processes: no socket, no waiting",
+    (
+        "unit tests",
+        "tests/unit/core/test_counters.py:subprocess",
+    ): "memory shared by two processes: no socket, no waiting",
 }
 """(rule, ``path`` or ``path:name``) -> why this may be so."""
 
 PURE = ("entities", "core", "plugins")
+"""Rooms that do no I/O: what decides."""
 IMPURE = ("twisted", "autobahn", "grpc", "kafka", "treq", "socket", "asyncio", "threading", "subprocess", "selectors")
-"""What `PURE` packages never import: they do no I/O."""
+"""What `PURE` rooms never import."""
+
+_CORE = frozenset({"entities", "core/http", "core", "core/balancing", "core/routing", "core/chain", "core/snapshot"})
+_SERVING = _CORE | {"net", "upstream", "http1", "streams"}
+_NODE = _SERVING | {"config", "storage", "observability", "clients", "plugins", "proxy", "admin", "demo"}
 
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "entities": frozenset(),
-    "core": frozenset({"entities"}),
-    "plugins": frozenset({"core", "entities"}),
-    "protocols": frozenset({"core", "entities"}),
-    "storage": frozenset({"core", "entities"}),
-    "admin": frozenset({"core", "entities"}),
-    "observability": frozenset({"core", "entities"}),
-    "resources": frozenset({"core", "entities", "protocols"}),
-    "conf": frozenset({"entities"}),
-    "listeners": frozenset({"conf", "observability"}),
+    "config": frozenset({"entities"}),
+    "core/http": frozenset({"entities"}),
+    "core": frozenset({"entities", "core/http"}),
+    "core/balancing": frozenset({"entities", "core/http", "core"}),
+    "core/routing": frozenset({"entities", "core/http", "core"}),
+    "core/chain": frozenset({"entities", "core/http", "core"}),
+    "core/snapshot": _CORE,
+    "plugins": frozenset({"entities", "core/http", "core", "core/routing", "core/chain"}),
+    "observability": _CORE,
+    "net": _CORE | {"config"},
+    "storage": _CORE | {"config", "net"},
+    "upstream": _CORE | {"net"},
+    "clients": _CORE | {"net"},
+    "http1": _CORE | {"net"},
+    "streams": _CORE | {"net"},
+    "proxy": _SERVING,
+    "admin": _CORE,
+    "demo": frozenset(),
+    "node": _NODE,
+    "commands": _NODE | {"node"},
+    "tap": _NODE | {"node"},
+    "testing": _CORE | {"plugins", "observability"},
+    "api": _CORE | {"config", "node", "proxy", "testing"},
 }
-"""Part -> parts of ours it may import; a part may always import itself and the package's constants."""
+"""Room -> rooms it may import from; its own, and the package's constants, always. A folder of `core` is a room of its own."""
 
-PARTS = {
-    "conf_admin": "conf",
-    "conf_former": "conf",
-    "conf_shown": "conf",
-    "conf_kinds": "conf",
-    "conf_properties": "conf",
-    "conf_postgres": "conf",
-    "conf_unbuilt": "conf",
-    "conf_document": "conf",
-    "tls": "listeners",
-    "port_holders": "listeners",
-    "prefix": "listeners",
-    "signals": "listeners",
-    "reactor": "listeners",
-}
-"""Top-level modules that belong to a part of another name. Those in neither table are composition: no rule."""
-
-REACTOR_USERS = ("kongtwist/tap.py", "kongtwist/worker.py", "kongtwist/cli.py")
+REACTOR_USERS = ("kongtwist/tap.py", "kongtwist/node/worker.py", "kongtwist/commands/main.py")
 """The only modules of the package that may touch the global reactor."""
 
 
@@ -85,10 +90,31 @@ def package() -> Iterator[tuple[str, ast.Module]]:
     return ((path, tree) for path, tree in sources().items() if path.startswith("kongtwist/"))
 
 
-def part_of(path: str) -> str:
-    """The part of the package a module belongs to: its sub-package, or its own name."""
-    first = path.removeprefix("kongtwist/").partition("/")[0].removesuffix(".py")
-    return PARTS.get(first, first)
+def room_of(path: str) -> str:
+    """The room a module of the package stands in: its folder, of `core` the folder below, or its own name."""
+    first, *rest = path.removeprefix("kongtwist/").removesuffix("/__init__.py").removesuffix(".py").split("/")
+    return (
+        f"core/{rest[0]}"
+        if first == "core" and (len(rest) > 1 or f"core/{rest[0] if rest else None}" in MAY_IMPORT)
+        else first
+    )
+
+
+@cache
+def modules() -> dict[str, str]:
+    """Dotted name -> path, of all modules of the package."""
+    return {path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path, _ in package()}
+
+
+def imported_modules(path: str, tree: ast.Module) -> set[str]:
+    """Dotted names of the package's modules that a module imports, for types alone too."""
+    known = modules()
+    return {
+        found
+        for name in imports(path, tree)
+        for found in (name if name in known else name.rpartition(".")[0],)
+        if found in known and found != "kongtwist"
+    }
 
 
 def imports(path: str, tree: ast.Module) -> Iterator[str]:
@@ -156,27 +182,42 @@ class ArchitectureTests(SynchronousTestCase):
                     found[f"{path}:{name}"] = f"{lines} lines"
         self.check("function length", found)
 
+    def test_rooms(self) -> None:
+        """Every file has a room, and every room is there."""
+        rooms = {room_of(path) for path, _ in package()} - {"__init__", "kongtwist"}
+        self.assertEqual(rooms ^ set(MAY_IMPORT), set())
+
     def test_import_rules(self) -> None:
-        """Parts import only what the table allows."""
+        """Rooms import only what the table allows."""
         found = {}
         for path, tree in package():
-            allowed = MAY_IMPORT.get(part_of(path))
-            if allowed is None:
-                continue
-            for name in imports(path, tree):
-                if name.startswith("kongtwist."):
-                    second = name.split(".")[1]
-                    part = PARTS.get(second, second)
-                    if part not in allowed | {part_of(path), "KONG_VERSION", "VERSION"}:
-                        found[f"{path}:{name}"] = "may not be imported here"
+            for name in imported_modules(path, tree):
+                room = room_of(modules()[name])
+                if room not in {*MAY_IMPORT.get(room_of(path), ()), room_of(path)}:
+                    found[f"{path}:{name}"] = "may not be imported here"
         self.check("imports", found)
+
+    def test_no_circles(self) -> None:
+        """No two modules need one another, for types neither."""
+        needs = {path: {modules()[name] for name in imported_modules(path, tree)} - {path} for path, tree in package()}
+        found = {path: _circle(path, needs) for path in needs}
+        self.check("circles", {path: " -> ".join(circle) for path, circle in found.items() if circle})
+
+    def test_names(self) -> None:
+        """No two modules have one name: a reader would mix them up. A folder's main module may be named as the folder."""
+        places: dict[str, list[str]] = {}
+        for dotted in modules():
+            folder, _, name = dotted.rpartition(".")
+            if folder.rpartition(".")[2] != name:
+                places.setdefault(name, []).append(dotted)
+        self.check("names", {name: f"{found}" for name, found in places.items() if len(found) > 1})
 
     def test_purity(self) -> None:
         """What decides does no I/O."""
         found = {
             f"{path}:{name}": "does I/O"
             for path, tree in package()
-            if part_of(path) in PURE
+            if room_of(path).partition("/")[0] in PURE
             for name in imports(path, tree)
             if name.split(".")[0] in IMPURE
         }
@@ -229,16 +270,11 @@ class ArchitectureTests(SynchronousTestCase):
 
     def test_properties_have_effect(self) -> None:
         """A property of kong.conf that is declared as built is read by something."""
-        declarations = (
-            "conf_admin.py",
-            "conf_former.py",
-            "conf_properties.py",
-            "conf_postgres.py",
-            "conf_unbuilt.py",
-            "conf_document.py",
-            "conf_kinds.py",
-        )
-        texts = [path.read_text() for path in (ROOT / "kongtwist").rglob("*.py") if path.name not in declarations]
+        config = ROOT / "kongtwist" / "config"
+        declared = ("admin", "former", "unbuilt", "postgres")
+        declarations = {config / f"{each}_properties.py" for each in declared}
+        declarations |= {config / f"{each}.py" for each in ("properties", "kinds", "default_file")}
+        texts = [path.read_text() for path in (ROOT / "kongtwist").rglob("*.py") if path not in declarations]
         words = set(re.findall(r"[a-z_0-9]+", "\n".join(texts)))
         self.check(
             "properties",
@@ -294,3 +330,20 @@ def _swallows(node: ast.Try) -> bool:
         if (handler.type is None or names & {"Exception", "BaseException"}) and not raises:
             return True
     return False
+
+
+def _circle(start: str, needs: dict[str, set[str]]) -> list[str]:
+    """A shortest way along imports from a module back to itself; empty where there is none."""
+    before: dict[str, str] = {}
+    pending = [start]
+    for path in pending:
+        for each in sorted(needs[path]):
+            if each == start:
+                way = [each, path]
+                while way[-1] != start:
+                    way.append(before[way[-1]])
+                return way[::-1]
+            if each not in before:
+                before[each] = path
+                pending.append(each)
+    return []

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kongtwist.reactor import LeanEPollReactor
+from kongtwist.net.reactor import LeanEPollReactor
 
 _do_poll: Any = LeanEPollReactor.doPoll
 _noted = {"longest": 0.0, "last": 0.0, "late": 0.0, "due": 0.0}

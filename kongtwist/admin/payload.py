@@ -19,7 +19,7 @@ from ..entities.json_text import check_nesting, parse_json
 from ..entities.multipart import parts
 from ..entities.schema import Row
 from ..entities.size import HEAVY_BYTES, HEAVY_VALUES, MAX_BYTES, MAX_VALUES, size_error
-from .web import Call, Reply
+from .json_resource import Call, Reply
 
 __all__ = ["BadBody", "read_body"]
 

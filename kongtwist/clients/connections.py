@@ -20,8 +20,8 @@ from twisted.internet.protocol import Protocol as StreamProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..protocols.resolver import NameNotResolved
-from ..protocols.tls_transport import TLSClientFactory
+from ..net.resolver import NameNotResolved
+from ..net.tls_transport import TLSClientFactory
 from .tls import Contexts, TLSSettings, Trust, check_name
 from .waiting import Ended, within
 

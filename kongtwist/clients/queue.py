@@ -1,6 +1,6 @@
 """Kong's queue: entries collected into batches, sent with retries, and lost in the end rather than kept without bound.
 
-What is decided stands in core/queue_state.py; here is what waits. A queue is shared by all who take it by the same key,
+What is decided stands in queue_state.py; here is what waits. A queue is shared by all who take it by the same key,
 as the rows of one plugin do that send to the same place, and outlives a change of a row: entries that wait are then sent
 by the newest holder's `send`. It ends when it is empty and nobody holds it.
 
@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
-from ..core.queue_state import Line, QueueSettings, QueueState
+from .queue_state import Line, QueueSettings, QueueState
 from .waiting import Ended, within
 
 __all__ = ["Queue", "QueueCounts", "Queues", "Send"]

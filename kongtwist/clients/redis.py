@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..protocols.sending import sender
+from ..net.sending import sender
 from .connections import ConnectFailed, Connector, Link, why
 from .tls import TLSSettings
 

@@ -13,16 +13,16 @@ from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .error_lines import request_line
-from .headers import check_field, check_lines, forwarded_lines
-from .lookups import named, variable
-from .query import join_query, parse_query, without_argument
+from .http.headers import check_field, check_lines, forwarded_lines
+from .http.lookups import named, variable
+from .http.query import join_query, parse_query, without_argument
 
 if TYPE_CHECKING:
-    from .balancer import Peer
-    from .facilities import Facilities
-    from .head import HeaderBlock
-    from .router import Match
-    from .snapshot import CompiledRoute, Snapshot
+    from .balancing.balancer import Peer
+    from .chain.host import Facilities
+    from .http.head import HeaderBlock
+    from .routing.router import Match
+    from .snapshot.snapshot import CompiledRoute, Snapshot
 
 __all__ = ["Answer", "AnswerSink", "BodySink", "BodyTooLarge", "Exchange", "Row"]
 
@@ -145,7 +145,7 @@ class Exchange:
     started: float  #: monotonic seconds at the end of the head
     wall_started: float  #: epoch seconds at the end of the head
     request_id: bytes  #: 32 hex digits
-    gateway: Facilities  #: what plugins may use of the gateway (core/facilities.py)
+    gateway: Facilities  #: what plugins may use of the gateway (core/chain/host.py)
     snapshot: Snapshot
     route: CompiledRoute  #: None (unseen by plugins of a route) where no route matched
     match: Match
@@ -154,7 +154,7 @@ class Exchange:
     authenticated_groups: list[str] | None
     plugin_confs: (
         dict[str, Any] | None
-    )  #: what each plugin runs with (core/chain.py: Compiled), where it depends on the consumer
+    )  #: what each plugin runs with (core/chain/chain.py: Compiled), where it depends on the consumer
     request_changes: (
         dict[bytes, bytes | None] | None
     )  #: header changes towards the upstream; None value = remove. Changed by the methods below only: it may be shared
@@ -163,7 +163,7 @@ class Exchange:
         bytes | None
     )  #: whole body that goes up in place of the client's (Content-Length follows it), or None
     upstream_peer: Peer | None  #: the target this request counts on. Changed by `hold` and `let_go` only
-    response_changes: list[tuple[str, Any, bytes]] | None  #: see `core.headers.apply_changes`
+    response_changes: list[tuple[str, Any, bytes]] | None  #: see `core.http.headers.apply_changes`
     response_fields: HeaderBlock | None  #: the upstream's header block, once it came
     status: int  #: status sent to the client; 0 before
     upstream_status: int  #: status the upstream sent; 0 when it was not asked
@@ -396,7 +396,7 @@ class Exchange:
         """Pass on an informational answer (103) where the door can; else nothing."""
 
     def forwarded(self) -> bytes:
-        """Lines telling the upstream where the request came from (core/headers.py: `forwarded_lines`)."""
+        """Lines telling the upstream where the request came from (core/http/headers.py: `forwarded_lines`)."""
         return forwarded_lines(self)
 
     def receive_body(self, sink: BodySink) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .certificate_entities import CA_CERTIFICATES, CERTIFICATES, SNIS
-from .cluster_entities import CLUSTERING_DATA_PLANES, PARAMETERS, WORKSPACES
-from .core_entities import CONSUMERS, ROUTES, SERVICES, TAGS
+from .certificates import CA_CERTIFICATES, CERTIFICATES, SNIS
+from .cluster_rows import CLUSTERING_DATA_PLANES, PARAMETERS, WORKSPACES
 from .entity import Entity
 from .errors import EntityError
-from .filter_entities import FILTER_CHAINS
-from .key_entities import KEY_SETS, KEYS
-from .plugin_entity import plugins_entity
-from .upstream_entities import TARGETS, UPSTREAMS
-from .vault_entity import VAULTS
+from .filter_chains import FILTER_CHAINS
+from .keys import KEY_SETS, KEYS
+from .plugin_rows import plugins_entity
+from .services_routes_consumers import CONSUMERS, ROUTES, SERVICES, TAGS
+from .upstreams_targets import TARGETS, UPSTREAMS
+from .vaults import VAULTS
 
 __all__ = ["Entity", "EntityError", "registry"]
 
@@ -23,7 +23,7 @@ def registry(plugins: Mapping[str, Any]) -> dict[str, Entity]:
     """All entities of a gateway with these plugins, parents before children.
 
     Args:
-        plugins: by name; what `kongtwist.core.plugin.Plugin` declares about itself.
+        plugins: by name; what `kongtwist.core.chain.plugin.Plugin` declares about itself.
     """
     core = (
         CERTIFICATES,

@@ -14,10 +14,10 @@ from functools import singledispatch
 from typing import Any
 
 from . import typedefs as rule
-from .core_entities import Field_eq_null
 from .entity import Config
 from .lua_pattern import lua_pattern
 from .schema import Any_, Array, Boolean, Check, Field, Foreign, Integer, Map, Number, Record, Set, String, fill
+from .services_routes_consumers import Field_eq_null
 
 __all__ = ["EMPTY", "REFERENCE", "Schema", "Use", "field_schema", "needed", "object_schema", "rule_text"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import count
 
+from ..core.chain.plugin import Plugin
 from ..core.exchange import Exchange, Row
-from ..core.plugin import Plugin
 from ..entities.schema import Boolean, String
 from ..entities.typedefs import token
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
+from ..core.chain.plugin import Plugin
 from ..core.exchange import Answer, Exchange, Row
-from ..core.plugin import Plugin
 from ..entities.checks import AtLeastOneOf
 from ..entities.route_limits import compared
 from ..entities.schema import Array, Number, String

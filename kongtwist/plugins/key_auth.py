@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
-from ..core.bodies import RequestBody, decode_body
+from ..core.chain.credentials import expired, identity_headers, use_anonymous
+from ..core.chain.plugin import Plugin
 from ..core.exchange import Answer, BodyTooLarge, Exchange, Row
-from ..core.headers import PreparedChanges
-from ..core.identity import expired, identity_headers, use_anonymous
-from ..core.lookups import named
-from ..core.plugin import Plugin
+from ..core.http.bodies import RequestBody, decode_body
+from ..core.http.headers import PreparedChanges
+from ..core.http.lookups import named
 from ..entities.entity import Entity
 from ..entities.route_limits import searched
 from ..entities.schema import Array, Boolean, Foreign, String, Timestamp, Uuid

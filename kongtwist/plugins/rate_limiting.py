@@ -11,10 +11,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from ..core.chain.plugin import Plugin
 from ..core.counters import Frame
 from ..core.exchange import Answer, Exchange, Row
-from ..core.plugin import Plugin
-from ..core.uri import normalise
+from ..core.http.uri import normalise
 from ..entities.checks import AtLeastOneOf, Conditional
 from ..entities.entity import Config as ConfigRecord
 from ..entities.entity import Shorthand

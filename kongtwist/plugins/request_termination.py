@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
-from ..core.bodies import decode_body
+from ..core.chain.plugin import Plugin
 from ..core.exchange import Answer, BodyTooLarge, Exchange, Row
-from ..core.pattern import Captures
-from ..core.plugin import Plugin
-from ..core.uri import split_host
+from ..core.http.bodies import decode_body
+from ..core.http.uri import split_host
+from ..core.routing.patterns import Captures
 from ..entities.entity import Config
 from ..entities.schema import Boolean, Integer, String
 from ..entities.typedefs import header_name, header_value

@@ -1,1 +1,1 @@
-"""Where configuration is kept: one contract (core/storage.py), memory for declarative files, SQLite otherwise."""
+"""Where configuration is kept: one contract (core/storage_contract.py), memory for declarative files, SQLite otherwise."""

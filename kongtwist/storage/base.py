@@ -11,12 +11,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..core.storage import Change, Dataset, Page
-from ..core.turns import AtOnce, SharedTurns, stepped
+from ..core.long_work import AtOnce, SharedTurns, stepped
+from ..core.storage_contract import Change, Dataset, Page
 from ..entities import Entity, EntityError
 from ..entities.schema import Row, fill
 from ..entities.size import is_heavy, size_error
-from .ledger import Ledger, is_living, offset_of
+from .row_store import Ledger, is_living, offset_of
 
 __all__ = ["BaseStorage", "Behind", "Several", "StorageError", "difference", "whole"]
 

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from hashlib import md5
 from typing import Any
 
-from ..core.storage import Change, Dataset
-from ..core.turns import AtOnce, Breather, stepped
+from ..core.long_work import AtOnce, Breather, stepped
+from ..core.storage_contract import Change, Dataset
 from ..entities import EntityError
 from ..entities.schema import Row
 from ..entities.size import is_heavy
+from ..net.slices import Slices
 from .base import BaseStorage
-from .ledger import Ledger
-from .slices import Slices
+from .row_store import Ledger
 
 __all__ = ["MemoryStorage"]
 

@@ -17,7 +17,7 @@ from unittest import SkipTest
 
 import yaml
 
-from kongtwist.storage.postgres_migrations import PostgresMigrations
+from kongtwist.storage.postgres.postgres_migrations import PostgresMigrations
 from tests.live.deck_file import everything
 from tests.live.postgres_server import shared_server
 from tests.live.support import PATIENCE, GatewayProcess, LiveTestCase

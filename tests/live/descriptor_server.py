@@ -13,14 +13,14 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogBeginne
 from twisted.protocols.wire import Echo
 from zope.interface import implementer
 
-from kongtwist.conf_kinds import parse_listen
-from kongtwist.listeners import DescriptorRoom, listen_on, open_listeners, raise_descriptor_limit
+from kongtwist.config.kinds import parse_listen
+from kongtwist.net.listeners import DescriptorRoom, listen_on, open_listeners, raise_descriptor_limit
 
 
 @implementer(ILogObserver)
 def show(event: LogEvent) -> None:
     """Print what an operator would see of the listeners."""
-    if event.get("log_namespace") == "kongtwist.listeners":
+    if event.get("log_namespace") == "kongtwist.net.listeners":
         print(event["log_level"].name, formatEvent(event), flush=True)
 
 

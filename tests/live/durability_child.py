@@ -11,7 +11,7 @@ from twisted.internet import task
 from twisted.internet.defer import Deferred, gatherResults
 
 from kongtwist.entities import registry
-from kongtwist.storage.sqlite import SQLiteStorage
+from kongtwist.storage.sqlite.sqlite_storage import SQLiteStorage
 
 
 async def write_for_ever(path: str, reactor: Any) -> None:

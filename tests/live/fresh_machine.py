@@ -131,7 +131,7 @@ class Machine:
         copy = self.folder / name
         shutil.copytree(ROOT, copy, symlinks=True, ignore=LEFT_OUT)
         if self._ports:
-            named = (copy / "kongtwist" / "conf_properties.py", copy / "examples" / "embed.py")
+            named = (copy / "kongtwist" / "config/properties.py", copy / "examples" / "embed.py")
             for path in (*named, *(copy / "kongtwist" / "demo").glob("*.py")):
                 path.write_text(self.translated(path.read_text(encoding="utf-8")), encoding="utf-8")
         return copy
@@ -144,7 +144,8 @@ class Machine:
         (site / "gateway.pth").write_text(f"{source}\n", encoding="utf-8")
         command = folder / "bin" / "kongtwist"
         command.write_text(
-            f"#!{folder}/bin/python\nimport sys\nfrom kongtwist.cli import main\nsys.exit(main())\n", encoding="utf-8"
+            f"#!{folder}/bin/python\nimport sys\nfrom kongtwist.commands.main import main\nsys.exit(main())\n",
+            encoding="utf-8",
         )
         command.chmod(0o755)
 

@@ -23,7 +23,7 @@ from unittest import SkipTest
 
 import psycopg
 
-from kongtwist.storage.postgres_connection import PostgresSettings
+from kongtwist.storage.postgres.sql_connections import PostgresSettings
 from tests.live.support import PATIENCE, free_port, wait_until
 
 __all__ = ["PASSWORD", "PostgresServer", "shared_server"]

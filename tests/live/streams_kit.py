@@ -18,14 +18,14 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from kongtwist.core.chain.host import Facilities
 from kongtwist.core.exchange import Exchange
-from kongtwist.core.facilities import Facilities
 from kongtwist.core.limits import Limits
-from kongtwist.observability.counters import LocalCounters
-from kongtwist.protocols.deadlines import Deadlines
-from kongtwist.protocols.relay import RelayedStream
-from kongtwist.protocols.services import Relay
-from kongtwist.reactor import LeanEPollReactor
+from kongtwist.net.deadlines import Deadlines
+from kongtwist.net.reactor import LeanEPollReactor
+from kongtwist.observability.shared_counters import LocalCounters
+from kongtwist.proxy.context import Relay
+from kongtwist.streams.splice import RelayedStream
 
 __all__ = ["ForeignServer", "Peer", "Spliced", "SplicedTestCase"]
 

@@ -9,12 +9,11 @@ import re
 import signal
 import socket
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from tests.live.support import PATIENCE, GatewayProcess, LiveTestCase, request, wait_until
+from tests.places import CONTRACT
 
-CONTRACT = Path(__file__).resolve().parent.parent / "contract"
 JSON = {"Content-Type": "application/json"}
 
 

@@ -11,13 +11,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Set as AbstractSet
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from tests.live.support import Answer, GatewayProcess, LiveTestCase, free_port, request, wait_until
+from tests.places import CONTRACT
 
-CONTRACT = Path(__file__).resolve().parent.parent / "contract"
 FILES = sorted((CONTRACT / "observed_admin").glob("*.json"))
 
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z|[0-9a-f]{40}\Z|[0-9A-Za-z]{32}\Z")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+
+from tests.places import CONTRACT
 
 from .support import LiveTestCase
 
-CASES = json.loads((Path(__file__).resolve().parent.parent / "contract" / "admin_refusals.json").read_text())["cases"]
+CASES = json.loads((CONTRACT / "admin_refusals.json").read_text())["cases"]
 
 
 class RefusalTests(LiveTestCase):

@@ -238,7 +238,7 @@ class TokenTests(LiveTestCase):
         self.assertEqual(request(status, "GET", "/status").status, 200)
         file = os.path.join(gateway.folder, "kong.conf")
         for words in (["health", "-p", gateway.prefix], ["reload", "-c", file, "-p", gateway.prefix]):
-            script = f"import sys; from kongtwist.cli import main; sys.exit(main({words!r}))"
+            script = f"import sys; from kongtwist.commands.main import main; sys.exit(main({words!r}))"
             env = {"A_TOKEN": OLD, "PYTHONPATH": str(ROOT)}
             command = self.start([sys.executable, "-c", script], words[0], env=env)
             self.assertEqual(command.wait(), 0, command.output())

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from tests.live.support import LiveTestCase
+from tests.places import CONTRACT
 
-CONTRACT = Path(__file__).resolve().parent.parent / "contract"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 

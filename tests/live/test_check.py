@@ -54,7 +54,7 @@ class _Commands(LiveTestCase):
     def command(self, *words: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
         """Exit code, output and error output of a command."""
         done = subprocess.run(
-            [sys.executable, "-c", "import sys; from kongtwist.cli import main; sys.exit(main())", *words],
+            [sys.executable, "-c", "import sys; from kongtwist.commands.main import main; sys.exit(main())", *words],
             cwd=self.conf_folder,
             env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
             capture_output=True,
@@ -225,7 +225,8 @@ class ReloadTests(_Commands):
         """One that is read by a process of its own, which finds the same plugins; its path is relative to where the node
         was started."""
         self.file(
-            "mine.py", "from kongtwist.core.plugin import Plugin\nclass Mine(Plugin):\n    name, priority = 'mine', 7\n"
+            "mine.py",
+            "from kongtwist.core.chain.plugin import Plugin\nclass Mine(Plugin):\n    name, priority = 'mine', 7\n",
         )
         services = "".join(
             f"- {{name: s{at}, host: h, routes: [{{name: r{at}, paths: [/r{at}/]}}]}}\n" for at in range(2000)

@@ -18,7 +18,7 @@ KINDS = ("services", "routes", "plugins", "consumers", "key-auths", "upstreams",
 class ConfigCommandTests(NodesTestCase):
     def run_config(self, gateway: GatewayProcess, *words: str) -> tuple[int, str, str]:
         """``kongtwist config`` with the gateway's configuration: exit code, output, complaints."""
-        program = "import sys; from kongtwist.cli import main; sys.exit(main())"
+        program = "import sys; from kongtwist.commands.main import main; sys.exit(main())"
         conf = os.path.join(gateway.folder, "kong.conf")
         done = subprocess.run(
             [sys.executable, "-c", program, "config", *words, "-c", conf, "-p", gateway.prefix],

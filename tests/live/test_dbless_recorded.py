@@ -8,17 +8,16 @@ and does not differ any more fails, so that the list can only shrink.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from kongtwist.entities import registry
-from kongtwist.plugin_loader import load_plugins
+from kongtwist.node.plugin_loader import load_plugins
 from tests.live.support import GatewayProcess, LiveTestCase, request
 from tests.live.test_admin_recorded import Comparison
+from tests.places import CONTRACT
 
-CONTRACT = Path(__file__).resolve().parent.parent / "contract"
 FILES = [CONTRACT / "observed_dbless" / name for name in ("00-read-and-405.json", "01-config-endpoint.json")]
 
 

@@ -10,14 +10,14 @@ long as these rows are, for decK compares them by itself.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
-from kongtwist.storage.postgres_migrations import PostgresMigrations
+from kongtwist.storage.postgres.postgres_migrations import PostgresMigrations
 from tests.live.postgres_server import shared_server
 from tests.live.support import Answer, GatewayProcess, LiveTestCase
+from tests.places import CONTRACT
 
-RECORDED = json.loads((Path(__file__).resolve().parent.parent / "contract" / "deck_traffic.json").read_text())
+RECORDED = json.loads((CONTRACT / "deck_traffic.json").read_text())
 TIMES = ("created_at", "updated_at")
 COMING = frozenset(("/acls", "/basic-auths", "/hmac-auths", "/jwts", "/oauth2"))
 """Credentials of plugins that were not built when this was recorded: listing them is a 404, or an empty list."""

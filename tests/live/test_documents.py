@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from unittest import SkipTest
 
-from kongtwist.prefix import running_pid
+from kongtwist.node.prefix import running_pid
 from tests.documents import PAGES, ROOT, Block, blocks, commands, status_of
 from tests.live.browser import Browser, chromium
 from tests.live.fresh_machine import COMMAND_PATIENCE, Machine, Shell, other_ports, private_network

@@ -33,7 +33,7 @@ class DrainTests(LiveTestCase):
 
     def drain(self, gateway: GatewayProcess, *words: str) -> subprocess.Popen[str]:
         """Start the command."""
-        program = "import sys; from kongtwist.cli import main; sys.exit(main())"
+        program = "import sys; from kongtwist.commands.main import main; sys.exit(main())"
         process = subprocess.Popen(
             [sys.executable, "-c", program, "drain", "-p", gateway.prefix, *words],
             env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
-from pathlib import Path
 from typing import Any
 
 from twisted.internet import error, protocol, reactor
@@ -14,9 +13,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from kongtwist.entities import registry
-from kongtwist.storage.sqlite import SQLiteStorage
+from kongtwist.storage.sqlite.sqlite_storage import SQLiteStorage
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 ENOUGH = 200
 """Acknowledged writes after which a child is killed."""
 

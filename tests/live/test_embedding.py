@@ -22,9 +22,9 @@ HOST = """
     from twisted.web.static import Data
     from autobahn.twisted.resource import WebSocketResource
     from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
-    from kongtwist.conf import Conf
-    from kongtwist.gateway import Gateway
-    from kongtwist.resources.gateway_resource import GatewayFactory, GatewayResource
+    from kongtwist.api import Conf
+    from kongtwist.api import Gateway
+    from kongtwist.api import GatewayFactory, GatewayResource
 
     class Echo(WebSocketServerProtocol):
         def onMessage(self, payload, is_binary):
@@ -372,8 +372,8 @@ FAILING = """
 import sys
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import react
-from kongtwist.conf import Conf
-from kongtwist.gateway import Gateway
+from kongtwist.api import Conf
+from kongtwist.api import Gateway
 
 async def main(reactor):
     gateway = Gateway(reactor, Conf({"prefix": sys.argv[1], **dict(each.split("=") for each in sys.argv[2:])}))

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from kongtwist.entities import registry
-from kongtwist.plugin_loader import load_plugins
+from kongtwist.node.plugin_loader import load_plugins
 from tests.live.support import GatewayProcess, LiveTestCase, request
+from tests.places import CONTRACT
 
-CONTRACT = Path(__file__).resolve().parent.parent / "contract"
 ENDPOINTS: list[dict[str, Any]] = json.loads((CONTRACT / "endpoints.json").read_text())["endpoints"]
 LISTED: list[str] = next(
     case["response"]["body"]["data"]

@@ -12,8 +12,8 @@ import textwrap
 import time
 from collections.abc import Callable, Mapping
 
-from kongtwist.protocols.websocket import accept_of
-from tests.unit.test_frames import frame
+from kongtwist.streams.websocket_handshake import accept_of
+from tests.unit.streams.test_frames import frame
 
 from .ends_kit import RawUpstream, SilentTLS, any_tls, read_head, reset
 from .pki import authority
@@ -40,9 +40,9 @@ EMBEDDED = """
     from twisted.internet import endpoints, reactor, ssl
     from twisted.web.resource import Resource
     from twisted.web.server import Site
-    from kongtwist.conf import Conf
-    from kongtwist.gateway import Gateway
-    from kongtwist.resources.gateway_resource import GatewayFactory, GatewayResource
+    from kongtwist.api import Conf
+    from kongtwist.api import Gateway
+    from kongtwist.api import GatewayFactory, GatewayResource
 
     prefix, site_port, site_tls, own_port, own_tls, key, certificate = sys.argv[1:]
     gateway = Gateway(reactor, Conf({"prefix": prefix, "proxy_access_log": "off", "nginx_http_send_timeout": "2s"}))

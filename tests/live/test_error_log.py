@@ -18,9 +18,9 @@ HOST = """
     from twisted.logger import globalLogBeginner, textFileLogObserver
     from twisted.web.resource import Resource
     from twisted.web.server import Site
-    from kongtwist.conf import Conf
-    from kongtwist.gateway import Gateway
-    from kongtwist.resources.gateway_resource import GatewayFactory, GatewayResource
+    from kongtwist.api import Conf
+    from kongtwist.api import Gateway
+    from kongtwist.api import GatewayFactory, GatewayResource
 
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)])
     gateway = Gateway(reactor, Conf({"prefix": sys.argv[1] + "/data", "proxy_access_log": "off"}))

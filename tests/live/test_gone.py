@@ -8,8 +8,8 @@ import struct
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.protocols.gone import GoneWatch, notice_vanished
-from kongtwist.reactor import LeanEPollReactor
+from kongtwist.net.hangups import GoneWatch, notice_vanished
+from kongtwist.net.reactor import LeanEPollReactor
 
 
 class Item:

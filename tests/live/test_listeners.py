@@ -18,10 +18,10 @@ from twisted.internet.threads import deferToThread
 from twisted.protocols.wire import Echo
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from kongtwist.conf_kinds import ConfError, parse_listen
-from kongtwist.listeners import DescriptorRoom, Opened, listen_on, open_listeners
+from kongtwist.config.kinds import ConfError, parse_listen
+from kongtwist.net.listeners import DescriptorRoom, Opened, listen_on, open_listeners
+from tests.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 30.0
 """Seconds that anything may take."""
 

@@ -12,13 +12,13 @@ from contextlib import closing
 from pathlib import Path
 
 from kongtwist.storage.base import StorageError
-from kongtwist.storage.postgres_connection import Connection
-from kongtwist.storage.postgres_migrations import MIGRATIONS, Migration, PostgresMigrations
+from kongtwist.storage.postgres.postgres_migrations import MIGRATIONS, Migration, PostgresMigrations
+from kongtwist.storage.postgres.sql_connections import Connection
 from tests.live.postgres_server import PASSWORD, PostgresServer, shared_server
 from tests.live.support import PATIENCE, ROOT, LiveTestCase, free_port, wait_until
 
 HINT = "\n\n  Run with --v (verbose) or --vv (debug) for more details\n"
-COMMAND = [sys.executable, "-c", "import sys; from kongtwist.cli import main; sys.exit(main())"]
+COMMAND = [sys.executable, "-c", "import sys; from kongtwist.commands.main import main; sys.exit(main())"]
 
 
 class CommandCase(LiveTestCase):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kongtwist import VERSION
-from kongtwist.tls import default_pairs
+from kongtwist.net.server_tls import default_pairs
 
 from .support import PATIENCE, EventStream, GatewayProcess, LiveTestCase, request, wait_until
 

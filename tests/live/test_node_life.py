@@ -44,7 +44,7 @@ class StartTests(LiveTestCase):
         """The leaner reactor is in use; that and other things Twisted tells of itself are for log_level = debug."""
         gateway = self.gateway({"log_level": "debug"})
         assert gateway.process is not None
-        self.assertIn("[debug] reactor class: kongtwist.reactor.LeanEPollReactor", gateway.process.output())
+        self.assertIn("[debug] reactor class: kongtwist.net.reactor.LeanEPollReactor", gateway.process.output())
 
     def test_tls_listener(self) -> None:
         """An ssl address speaks TLS with the self-made certificate."""
@@ -244,7 +244,7 @@ class CommandTests(LiveTestCase):
     def command(self, *words: str) -> tuple[int, str]:
         """Exit code and output of a command."""
         done = subprocess.run(
-            [sys.executable, "-c", "import sys; from kongtwist.cli import main; sys.exit(main())", *words],
+            [sys.executable, "-c", "import sys; from kongtwist.commands.main import main; sys.exit(main())", *words],
             cwd=self.conf_folder,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,
@@ -299,7 +299,7 @@ class CommandTests(LiveTestCase):
         """With nginx_daemon = off the command becomes the node, as containers want it."""
         self.conf.write_text(self.conf.read_text() + "nginx_daemon = off\nproxy_error_log = /dev/stderr\n")
         process = self.start(
-            [sys.executable, "-c", "from kongtwist.cli import main; main()", "start", "-c", str(self.conf)],
+            [sys.executable, "-c", "from kongtwist.commands.main import main; main()", "start", "-c", str(self.conf)],
             "foreground",
             env={"PYTHONPATH": str(ROOT)},
         )
@@ -313,7 +313,7 @@ class CommandTests(LiveTestCase):
         """So does it on a terminal, in the form for eyes, unless its error log goes there anyway."""
         self.conf.write_text(self.conf.read_text() + "nginx_daemon = off\nnginx_worker_processes = 2\n")
         process = self.start(
-            [sys.executable, "-c", "from kongtwist.cli import main; main()", "start", "-c", str(self.conf)],
+            [sys.executable, "-c", "from kongtwist.commands.main import main; main()", "start", "-c", str(self.conf)],
             "foreground",
             env={"PYTHONPATH": str(ROOT)},
         )

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from kongtwist.entities import Entity, registry
-from kongtwist.plugin_loader import load_plugins
+from kongtwist.node.plugin_loader import load_plugins
 
 from .pki import authority
 from .support import ROOT, GatewayProcess, LiveTestCase

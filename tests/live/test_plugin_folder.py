@@ -12,7 +12,7 @@ from tests.live.support import PATIENCE, ROOT, LiveTestCase, free_port, request,
 
 PLUGIN = """\
 from kongtwist.core.exchange import Answer
-from kongtwist.core.plugin import Plugin
+from kongtwist.api import Plugin
 
 class Mine(Plugin):
     name = "mine"
@@ -25,7 +25,7 @@ class Mine(Plugin):
 
 COMMANDS = {
     "twistd": (["-c", "from twisted.scripts.twistd import run; run()"], ["-n", "--pidfile=", "kongtwist"]),
-    "kongtwist": (["-c", "import sys; from kongtwist.cli import main; sys.exit(main())"], ["start"]),
+    "kongtwist": (["-c", "import sys; from kongtwist.commands.main import main; sys.exit(main())"], ["start"]),
 }
 """As the installed commands are: ``-P`` for those of a folder of programs, which is not the current one."""
 
@@ -39,7 +39,7 @@ class PluginFolderTests(LiveTestCase):
         Path(folder, "mine_here.py").write_text(PLUGIN, encoding="utf-8")
         for name in ("yaml.py", "json.py", "cryptography.py"):
             Path(folder, name).write_text("raise RuntimeError('not the module that is meant')", encoding="utf-8")
-        # Long enough to be read by a process of its own (declaring.py).
+        # Long enough to be read by a process of its own (node/declarative_loader.py).
         routes = [{"name": f"r{n}", "paths": [f"/{'x' * 100}/{n}"], "plugins": [{"name": "mine"}]} for n in range(800)]
         Path(folder, "kong.yml").write_text(
             json.dumps({"_format_version": "3.0", "services": [{"name": "s", "host": "127.0.0.1", "routes": routes}]}),

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
-from tests.unit.test_plugin_contract import plugin_headers, without_ids
+from tests.places import CONTRACT
+from tests.unit.core.chain.test_plugin_contract import plugin_headers, without_ids
 
 from .support import GatewayProcess, LiveTestCase, request
-
-CONTRACT = Path(__file__).parent.parent / "contract"
 
 
 class _Recorded:

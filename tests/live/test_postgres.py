@@ -11,16 +11,16 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from kongtwist.core.storage import Change
+from kongtwist.core.storage_contract import Change
 from kongtwist.entities import EntityError
 from kongtwist.storage.base import StorageError
-from kongtwist.storage.postgres import PostgresStorage
-from kongtwist.storage.postgres_connection import Connection
-from kongtwist.storage.postgres_migrations import PostgresMigrations
+from kongtwist.storage.postgres.postgres_migrations import PostgresMigrations
+from kongtwist.storage.postgres.postgres_storage import PostgresStorage
+from kongtwist.storage.postgres.sql_connections import Connection
 from tests.live.postgres_server import PostgresServer, shared_server
 from tests.live.support import PATIENCE
-from tests.unit import storage_contract as contract
-from tests.unit import storage_large_rows as large_rows
+from tests.unit.storage import storage_contract as contract
+from tests.unit.storage import storage_large_rows as large_rows
 
 NEVER = 3600.0
 """Seconds between two polls where a test wants none."""

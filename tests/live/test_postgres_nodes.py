@@ -13,8 +13,8 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from kongtwist.storage.postgres_connection import Connection
-from kongtwist.storage.postgres_migrations import PostgresMigrations
+from kongtwist.storage.postgres.postgres_migrations import PostgresMigrations
+from kongtwist.storage.postgres.sql_connections import Connection
 from tests.live import test_admin_recorded
 from tests.live.pki import authority
 from tests.live.postgres_server import PASSWORD, PostgresServer, shared_server
@@ -117,7 +117,12 @@ class SharingTests(NodesTestCase):
         folder = self.folder()
         text = "_format_version: '3.0'\nservices:\n- {name: imported, host: h, routes: [{name: r, paths: [/r]}]}\n"
         Path(folder, "in.yml").write_text(text)
-        words = [sys.executable, "-c", "import sys; from kongtwist.cli import main; sys.exit(main())", "config"]
+        words = [
+            sys.executable,
+            "-c",
+            "import sys; from kongtwist.commands.main import main; sys.exit(main())",
+            "config",
+        ]
         for action, file in (("db_import", "in.yml"), ("db_export", "out.yml")):
             given = [*words, action, os.path.join(folder, file), "-c", os.path.join(gateway.folder, "kong.conf")]
             env = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.conf_kinds import ConfError
-from kongtwist.prefix import PID_FILE, Prefix, running_pid
-
-ROOT = Path(__file__).resolve().parents[2]
+from kongtwist.config.kinds import ConfError
+from kongtwist.node.prefix import PID_FILE, Prefix, running_pid
+from tests.places import ROOT
 
 
 class PrefixTests(SynchronousTestCase):
@@ -23,9 +22,7 @@ class PrefixTests(SynchronousTestCase):
 
     def owner(self) -> subprocess.Popen[str]:
         """Another process that owns the prefix."""
-        program = (
-            f"from kongtwist.prefix import Prefix; p = Prefix.claim({self.path!r}); print('ready', flush=True); input()"
-        )
+        program = f"from kongtwist.node.prefix import Prefix; p = Prefix.claim({self.path!r}); print('ready', flush=True); input()"
         process = subprocess.Popen(
             [sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )

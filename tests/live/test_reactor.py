@@ -12,7 +12,7 @@ from twisted.internet.main import CONNECTION_DONE
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.reactor import LeanEPollReactor
+from kongtwist.net.reactor import LeanEPollReactor
 
 from .support import ROOT
 
@@ -102,7 +102,7 @@ class LeanReactorTests(SynchronousTestCase):
 
     def test_installed_only_where_there_is_none(self) -> None:
         code = (
-            "from kongtwist.reactor import install; print(install());"
+            "from kongtwist.net.reactor import install; print(install());"
             "from twisted.internet import reactor; print(type(reactor).__name__, install())"
         )
         env = {**os.environ, "PYTHONPATH": str(ROOT)}

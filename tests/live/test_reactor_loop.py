@@ -8,7 +8,7 @@ import threading
 from twisted.internet.epollreactor import EPollReactor
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.reactor import LeanEPollReactor
+from kongtwist.net.reactor import LeanEPollReactor
 
 
 def play(reactor: EPollReactor) -> list[str]:

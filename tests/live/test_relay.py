@@ -9,11 +9,11 @@ from twisted.internet import tcp
 from twisted.internet.epollreactor import EPollReactor
 
 from kongtwist.core.limits import Limits
-from kongtwist.protocols.frames import encode_close
-from kongtwist.protocols.relay import RelayedStream
-from kongtwist.protocols.services import Relay
-from kongtwist.protocols.sides import Side, SocketSide, TransportSide
-from tests.unit.test_frames import frame
+from kongtwist.proxy.context import Relay
+from kongtwist.streams.splice import RelayedStream
+from kongtwist.streams.stream_ends import Side, SocketSide, TransportSide
+from kongtwist.streams.websocket_frames import encode_close
+from tests.unit.streams.test_frames import frame
 
 from .streams_kit import ForeignServer, Spliced, SplicedTestCase
 

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 
-from kongtwist.core.storage import Change
+from kongtwist.core.storage_contract import Change
 from kongtwist.entities import EntityError
 from kongtwist.storage.base import StorageError
-from kongtwist.storage.sqlite import SCHEMA_VERSION, SQLiteStorage
-from tests.unit import storage_contract as contract
-from tests.unit import storage_large_rows as large_rows
+from kongtwist.storage.sqlite.sqlite_storage import SCHEMA_VERSION, SQLiteStorage
+from tests.unit.storage import storage_contract as contract
+from tests.unit.storage import storage_large_rows as large_rows
 
 
 class SQLiteTestCase(contract.StorageTestCase):

@@ -27,10 +27,10 @@ LATER = {
     "twisted.conch": "nothing of the gateway",
     "twisted.web.client": "requests of the gateway's own",
     "yaml": "a declarative configuration",
-    "kongtwist.admin.openapi": "/openapi.json",
-    "kongtwist.declaring": "a declarative configuration",
+    "kongtwist.admin.openapi.document": "/openapi.json",
+    "kongtwist.node.declarative_loader": "a declarative configuration",
     "kongtwist.demo": "the demo",
-    "kongtwist.storage.postgres": "database = postgres",
+    "kongtwist.storage.postgres.postgres_storage": "database = postgres",
 }
 """Module, with all below it -> what it is loaded for."""
 
@@ -42,7 +42,7 @@ class ImportTests(LiveTestCase):
         """All modules that the node's processes have loaded so far, as far as they are of `LATER`."""
         assert gateway.process is not None
         names = re.findall(r"^import time: +\d+ \| +\d+ \| *(\S+)$", gateway.process.output(), re.MULTILINE)
-        self.assertIn("kongtwist.protocols.upstream", names)
+        self.assertIn("kongtwist.upstream.connection", names)
         parts = {".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 2)}
         return parts & set(LATER)
 

@@ -10,8 +10,8 @@ from tests.live.support import GatewayProcess, LiveTestCase
 PLUGIN = """\
 import os, signal
 
-from kongtwist.core.plugin import Plugin
-from kongtwist.gateway import Gateway
+from kongtwist.api import Plugin
+from kongtwist.api import Gateway
 
 class Early(Plugin):
     name = "early"

@@ -21,10 +21,10 @@ from twisted.internet.threads import deferToThread
 from twisted.protocols.wire import Echo
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from kongtwist.conf import Conf
-from kongtwist.conf_kinds import ConfError, parse_listen
-from kongtwist.listeners import DescriptorRoom, listen_on, open_listeners
-from kongtwist.tls import ServerContexts, TLSRules, contexts_for, default_pairs, read_pairs, reconfigure
+from kongtwist.config.kinds import ConfError, parse_listen
+from kongtwist.config.load import Conf
+from kongtwist.net.listeners import DescriptorRoom, listen_on, open_listeners
+from kongtwist.net.server_tls import ServerContexts, TLSRules, contexts_for, default_pairs, read_pairs, reconfigure
 
 PATIENCE = 30.0
 """Seconds that anything may take."""

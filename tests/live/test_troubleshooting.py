@@ -20,10 +20,10 @@ HEADINGS = re.findall(r"^### (.+)$", page_text("docs/troubleshooting.md"), re.MU
 
 ELSEWHERE = {
     "kongtwist is already running in ...": "tests/live/test_node_life.py",
-    "cannot look into prefix ...": "tests/unit/test_cli.py",
+    "cannot look into prefix ...": "tests/unit/commands/test_cli.py",
     "no permission, ports below 1024 need it": "root may listen there",
     "... has no tables yet; run 'kongtwist migrations bootstrap'": "tests/live/test_postgres.py",
-    "database = postgres needs the driver psycopg: ...": "the driver is there; tests/unit/test_databases.py",
+    "database = postgres needs the driver psycopg: ...": "the driver is there; tests/unit/node/test_databases.py",
     "accepting pauses on ...: nearly all descriptors are in use (limit ...)": "tests/live/test_listeners.py",
 }
 """Messages that are provoked somewhere else, or cannot be here."""
@@ -159,7 +159,7 @@ class TroubleshootingTests(LiveTestCase):
         """``kongtwist start`` says the same as twistd."""
         folder = self.folder()
         Path(folder, "kong.conf").write_text("plugins = bundled,nowhere\n", encoding="utf-8")
-        code = "import sys; from kongtwist.cli import main; sys.exit(main())"
+        code = "import sys; from kongtwist.commands.main import main; sys.exit(main())"
         done = subprocess.run(
             [sys.executable, "-c", code, "start", "--conf", "kong.conf", "--prefix", "data"],
             cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=PATIENCE, check=False,

@@ -13,8 +13,8 @@ import textwrap
 import time
 from pathlib import Path
 
-from kongtwist.protocols.websocket import accept_of
-from tests.unit.test_docs_upstreams import rows
+from kongtwist.streams.websocket_handshake import accept_of
+from tests.unit.docs.test_docs_upstreams import rows
 from tests.upstream_cases import CASES, NOT_REPEATED, REPEATED, TRIES, Case, told
 
 from .raw_upstream import RawUpstream, ask

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.sync.server import Server, ServerConnection, serve
 
-from kongtwist.protocols.websocket import accept_of
+from kongtwist.streams.websocket_handshake import accept_of
 
 from .support import PATIENCE, GatewayProcess, LiveTestCase, request, wait_until
 from .test_tls import certificate

@@ -53,7 +53,7 @@ class WheelTests(LiveTestCase):
             [name for name in names if not re.match(r"kongtwist[/-]|twisted/plugins/kongtwist_plugin", name)], []
         )
         entry_points = next(Path(place).glob("*.dist-info/entry_points.txt")).read_text()
-        self.assertIn("kongtwist = kongtwist.cli:main", entry_points)
+        self.assertIn("kongtwist = kongtwist.commands.main:main", entry_points)
         self._runs_from(place)
 
     def _runs_from(self, place: str) -> None:

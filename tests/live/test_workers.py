@@ -12,7 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from kongtwist.entities import registry
-from kongtwist.plugin_loader import load_plugins
+from kongtwist.node.plugin_loader import load_plugins
 
 from .support import PATIENCE, ROOT, Answer, GatewayProcess, LiveTestCase, free_port, request, wait_until
 

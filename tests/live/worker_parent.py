@@ -17,14 +17,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 from twisted.protocols.basic import LineOnlyReceiver
 
-from kongtwist import publisher as publishing
-from kongtwist.conf import Conf
-from kongtwist.core.storage import Change
-from kongtwist.listeners import open_listeners
-from kongtwist.node import Workers, begin_message, sockets_of
-from kongtwist.observability.counters import SharedCounters
-from kongtwist.plugin_loader import load_plugins
-from kongtwist.publisher import Publisher
+from kongtwist.config.load import Conf
+from kongtwist.core.storage_contract import Change
+from kongtwist.net.listeners import open_listeners
+from kongtwist.node import publisher as publishing
+from kongtwist.node.plugin_loader import load_plugins
+from kongtwist.node.publisher import Publisher
+from kongtwist.node.worker_supervisor import Workers, begin_message, sockets_of
+from kongtwist.observability.shared_counters import SharedCounters
 
 reactor: Any = installed
 

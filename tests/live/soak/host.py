@@ -19,10 +19,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 from twisted.web.static import Data
 
-from kongtwist.conf import Conf
-from kongtwist.gateway import Gateway
+from kongtwist.api import Conf, Gateway, GatewayFactory, GatewayResource
 from kongtwist.observability.logs import ErrorLog
-from kongtwist.resources.gateway_resource import GatewayFactory, GatewayResource
 
 reactor: Any = installed
 

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from kongtwist.clients.queue import Queue, QueueCounts, Queues
-from kongtwist.core.queue_state import QueueSettings
+from kongtwist.clients.queue_state import QueueSettings
 from tests.unit.clients.log_lines import LogLines
 
 BEGIN = "[http-log plugin 5d3c (audit)] queue target: "

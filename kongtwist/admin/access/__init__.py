@@ -1,0 +1,1 @@
+"""Who may use the Admin API, and what its logs must not hold."""

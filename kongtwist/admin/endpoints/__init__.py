@@ -1,0 +1,1 @@
+"""Endpoints of the Admin API that are not rows of an entity."""

@@ -1,0 +1,221 @@
+"""What monitors ask: ``/status``, ``/status/ready``, ``/status/dns`` and ``/metrics`` (Kong 3.9; Prometheus text 0.0.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ... import KONG_VERSION, VERSION
+from ..get_only import Get, Segment
+from ..json_resource import Branch, Call, JSONResource, Reply
+from ..payload import BadBody, read_body
+from ..row_resources import RowResource
+from .target_health import AllTargets, Targets, UpstreamHealth
+
+if TYPE_CHECKING:
+    from .node import NodeFacts
+
+__all__ = ["Metrics", "Ready", "Status", "metrics_text", "monitored"]
+
+UNITS = {"b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+MAX_SCALE = 20
+"""Digits behind the point that ``scale`` may ask for."""
+
+STATES = ("accepted", "active", "handled", "reading", "waiting", "writing")
+STREAMS = ("sse", "websocket")
+
+
+class Status(Get):
+    """``/status``."""
+
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        return {"dns": lambda _: StatusDNS(self.site)}
+
+    async def get(self, call: Call) -> Reply:
+        facts: NodeFacts = self.site.facts
+        given, scale = call.query.get("unit", "m"), call.query.get("scale", "2")
+        unit = given.lower()
+        if unit not in UNITS:
+            return Reply(400, {"message": f"invalid unit '{given}' (expected 'k/K', 'm/M', or 'g/G')"})
+        if not (scale.isascii() and scale.isdigit()):
+            return Reply(400, {"message": f"invalid scale '{scale}' (expected a non-negative integer)"})
+        digits = min(int(scale[:3]), MAX_SCALE)
+        counts = dict(facts.counters())
+        memory = [
+            {"pid": pid, "http_allocated_gc": _amount(size, unit, digits)} for pid, size in facts.memory().items()
+        ]
+        shared = {
+            name: {"allocated_slabs": _amount(used, unit, digits), "capacity": _amount(most, unit, digits)}
+            for name, (used, most) in facts.shared_memory().items()
+        }
+        body: dict[str, Any] = {
+            "server": {f"connections_{name}": counts[name] for name in STATES} | {"total_requests": counts["requests"]},
+            "connections": {name: counts[name] for name in (*STATES, "requests")},
+            "streams": {kind: counts[kind] for kind in STREAMS},
+            "memory": {"workers_lua_vms": memory, "lua_shared_dicts": shared},
+        }
+        if self.site.storage.writable:
+            body["database"] = {"reachable": self.site.storage.reachable()}
+        else:
+            body["configuration_hash"] = self.site.configuration_hash()
+        return Reply(200, body)
+
+
+def _amount(size: int, unit: str, digits: int) -> Any:
+    if unit == "b":
+        return size
+    return f"{size / UNITS[unit]:.{digits}f} {unit.upper()}iB"
+
+
+class StatusDNS(Get):
+    """``/status/dns``: figures of a resolver that is not ours."""
+
+    async def get(self, call: Call) -> Reply:
+        return Reply(501, {"message": "not implemented with the legacy DNS client"})
+
+
+class MonitorStatus(Status):
+    """``/status`` of the Status API, which alone has ``/status/ready``."""
+
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        return {**super().branches, "ready": lambda _: Ready(self.site)}
+
+
+class Ready(JSONResource):
+    """``/status/ready``: whether traffic should come. A POST with ``status=draining`` says that none should any more."""
+
+    @property
+    def methods(self) -> Mapping[str, Any]:
+        return {"GET": self._get, "POST": self._post}
+
+    async def _get(self, call: Call) -> Reply:
+        reason = self.site.facts.ready()
+        return Reply(200, {"message": "ready"}) if reason is None else Reply(503, {"message": reason})
+
+    async def _post(self, call: Call) -> Reply:
+        try:
+            body = await read_body(call)
+        except BadBody as bad:
+            return bad.reply
+        status = body.get("status") or call.query.get("status")
+        if status != "draining":
+            return Reply(400, {"message": "status must be 'draining'"})
+        self.site.facts.drain()
+        return Reply(204)
+
+
+class Metrics(Get):
+    """``/metrics``: the figures that need no plugin."""
+
+    async def get(self, call: Call) -> Reply:
+        facts: NodeFacts = self.site.facts
+        reachable = self.site.storage.reachable() if self.site.storage.writable else None
+        text = metrics_text(facts, reachable)
+        return Reply(200, text.encode(), content_type="text/plain; charset=UTF-8")
+
+
+Samples = Iterable[tuple[Mapping[str, str], float]]
+
+
+def metrics_text(facts: NodeFacts, reachable: bool | None) -> str:
+    """The node's figures in Prometheus's text format, named as the prometheus plugin of Kong names them.
+
+    Args:
+        facts: the figures.
+        reachable: whether the database answers; None without one.
+    """
+    node, counts = {"node_id": facts.node_id}, facts.counters()
+    shared = facts.shared_memory()
+    http = {"kong_subsystem": "http"}
+    states = {name: counts[name] for name in STATES} | {"total": counts["requests"]}
+    families: list[tuple[str, str, Samples]] = []
+    if reachable is not None:
+        families.append(("kong_datastore_reachable", "Whether the database answers: 1, or 0", [({}, int(reachable))]))
+    families += [
+        (f"kong_memory_lua_shared_dict_{name}", text, [
+            (node | {"shared_dict": each} | http, amounts[at]) for each, amounts in sorted(shared.items())
+        ])
+        for at, name, text in ((0, "bytes", "Memory in use that workers share"),
+                               (1, "total_bytes", "Most memory that workers may share"))
+    ]  # fmt: skip
+    families += [
+        ("kong_memory_workers_lua_vms_bytes", "Resident memory of a worker process", [
+            (node | {"pid": str(pid)} | http, size) for pid, size in facts.memory().items()
+        ]),
+        ("kong_nginx_connections_total", "Client connections by state", [
+            (node | {"subsystem": "http", "state": state}, count) for state, count in sorted(states.items())
+        ]),
+        ("kong_nginx_requests_total", "Requests received", [(node | {"subsystem": "http"}, counts["requests"])]),
+        ("kong_nginx_timers", "Timers of the node's first process", [
+            ({"state": "pending"}, facts.timers()), ({"state": "running"}, 0),
+        ]),
+        ("kong_node_info", "What runs here", [(node | {"version": KONG_VERSION}, 1)]),
+        ("kongtwist_info", "What runs here, by its own version", [(node | {"version": VERSION}, 1)]),
+        ("kongtwist_open_streams", "Open streams by kind", [
+            (node | {"kind": kind}, counts[kind]) for kind in STREAMS
+        ]),
+    ]  # fmt: skip
+    return "".join(_family(*each) for each in families)
+
+
+def _family(name: str, text: str, samples: Samples) -> str:
+    """All are gauges: Kong's are too, although some of them only grow."""
+    lines = [f"# HELP {name} {text}", f"# TYPE {name} gauge"]
+    for labels, value in samples:
+        shown = ",".join(f'{label}="{_escaped(each)}"' for label, each in labels.items())
+        lines.append(f"{name}{{{shown}}} {value}" if shown else f"{name} {value}")
+    return "\n".join(lines) + "\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+# -- the Status API --------------------------------------------------------------------------------------------------------
+
+
+def monitored(site: Any) -> JSONResource:
+    """The root of the Status API: what monitors may see, and nothing that could change anything but readiness."""
+    below: dict[str, JSONResource] = {"status": MonitorStatus(site), "metrics": Metrics(site)}
+    if not site.storage.writable:
+        below["upstreams"] = _Upstreams(site, {})
+    return Segment(site, below)
+
+
+class _Upstreams(Segment):
+    """``/upstreams`` of a node without a database: health and targets, to be read."""
+
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        return {"{upstreams}": lambda key: Segment(self.site, {
+            "health": UpstreamHealth(self.site, key),
+            "targets": _ReadTargets(self.site, self.site.registry["targets"], self._parent(key)),
+        })}  # fmt: skip
+
+    def _parent(self, key: str) -> tuple[Any, str, str]:
+        return self.site.registry["upstreams"], key, "upstream"
+
+
+class _ReadTargets(Targets):
+    @property
+    def methods(self) -> Mapping[str, Any]:
+        return {"GET": self._list}
+
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        return {
+            "all": lambda _: AllTargets(self.site, self.entity, self.parent),
+            "{targets}": lambda key: _ReadTarget(self.site, self.entity, key, self.parent),
+        }
+
+
+class _ReadTarget(RowResource):
+    @property
+    def methods(self) -> Mapping[str, Any]:
+        return {"GET": self._get}
+
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        return {}

@@ -1,0 +1,34 @@
+"""Paths that only answer GET."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .json_resource import Branch, Call, JSONResource, Reply
+
+__all__ = ["Get", "Segment"]
+
+
+class Get(JSONResource):
+    """A path that only answers GET."""
+
+    @property
+    def methods(self) -> Mapping[str, Any]:
+        return {"GET": self.get}
+
+    async def get(self, call: Call) -> Reply:
+        """The answer."""
+        raise NotImplementedError
+
+
+class Segment(JSONResource):
+    """A path segment that only has others below it."""
+
+    def __init__(self, site: Any, children: Mapping[str, JSONResource]) -> None:
+        super().__init__(site)
+        self._below = dict(children)
+
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        return {name: lambda segment: self._below[segment] for name in self._below}

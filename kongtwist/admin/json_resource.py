@@ -1,0 +1,339 @@
+"""What every Admin API answer has in common: JSON, errors, methods, CORS, latency, HEAD and OPTIONS (Kong 3.9)."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import Request
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
+
+from .. import KONG_VERSION
+from ..core.long_work import AtOnce, Breather, SharedTurns
+from ..entities import EntityError
+from ..entities.size import is_heavy
+from .access.path_mask import frames_of
+
+__all__ = [
+    "PAGE", "Branch", "Call", "JSONResource", "Missing", "Refused", "Reply", "Verdict", "encoded", "fields_of", "not_found", "page_of",
+    "walk",
+]  # fmt: skip
+
+_log = Logger(namespace="kongtwist.admin")
+
+JSON = "application/json; charset=utf-8"
+
+PAGE = 16 * 1024 * 1024
+"""Bytes of rows after which a page of a list ends, however many it was asked for; the next page goes on there."""
+
+PIECE = 64 * 1024
+"""Bytes of an answer that are handed to its connection at a time."""
+
+
+Branch = Callable[[str], "JSONResource"]
+"""Makes the resource below a path from the text of one more segment."""
+
+
+class Reply:
+    """An answer.
+
+    Args:
+        status: HTTP status.
+        body: JSON value; bytes go out as they are; None: no body.
+        headers: further headers.
+        content_type: of a bytes body.
+    """
+
+    __slots__ = ("body", "content_type", "headers", "status")
+
+    def __init__(
+        self, status: int, body: Any = None, headers: Mapping[str, str] | None = None, content_type: str = JSON
+    ) -> None:
+        self.status, self.body, self.headers, self.content_type = status, body, dict(headers or {}), content_type
+
+
+def not_found() -> Reply:
+    """What Kong answers where there is nothing."""
+    return Reply(404, {"message": "Not found"})
+
+
+def fields_of(request: Request, name: str) -> list[str]:
+    """A request's fields of a name; bytes that are no ASCII stay what they are (RFC 9110 5.5)."""
+    return [value.decode("latin-1") for value in request.requestHeaders.getRawHeaders(name.encode(), [])]
+
+
+def encoded(value: Any) -> bytes:
+    """A value as JSON."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+
+
+async def _told(error: EntityError, turns: SharedTurns) -> Any:
+    """The body of a refusal; one with thousands of fields as bytes, made beside the reactor."""
+    body = error.body()
+    return await turns.aside(_in_members, body) if is_heavy(body) else body
+
+
+def _in_members(body: Mapping[str, Any]) -> bytes:
+    """As `encoded`, member by member: threads take turns between calls of the encoder, not inside one."""
+    members = []
+    for name, value in body.items():
+        text = _in_members(value) if isinstance(value, dict) and is_heavy(value) else encoded(value)
+        members.append(b"%b:%b" % (encoded(name), text))
+    return b"{%b}" % b",".join(members)
+
+
+async def page_of(
+    rows: Sequence[Any], shown: Callable[[Any], Any], rest: Callable[[int], Mapping[str, Any]], breather: Breather
+) -> bytes:
+    """A page of a list as JSON, row by row; it ends early when it has grown to `PAGE`.
+
+    Args:
+        rows: those that were asked for.
+        shown: a row as the answer shows it.
+        rest: the members beside ``data`` of a page that has so many of the rows.
+        breather: lets others have their turns in between.
+    """
+    pieces: list[bytes] = []
+    size = 0
+    for row in rows:
+        if size > PAGE:
+            break
+        pieces.append(encoded(shown(row)))
+        size += len(pieces[-1])
+        await breather.breathe()
+    return b'{"data":[%b],%b' % (b",".join(pieces), encoded(rest(len(pieces)))[1:])
+
+
+class Verdict:
+    """What the gate says of a request.
+
+    Args:
+        origin: the value of Access-Control-Allow-Origin; None: the field is left out.
+        refusal: the answer of one that may not pass.
+    """
+
+    __slots__ = ("origin", "refusal")
+
+    def __init__(self, origin: str | None = "*", refusal: Reply | None = None) -> None:
+        self.origin, self.refusal = origin, refusal
+
+
+class Call:
+    """A request on its way through a resource.
+
+    Attributes:
+        request: twisted.web's.
+        method: upper case.
+        query: decoded query arguments, the first value of each.
+        turns: how long work is done.
+    """
+
+    __slots__ = ("_values", "method", "query", "request", "turns")
+
+    def __init__(self, request: Request, turns: SharedTurns | None = None) -> None:
+        self.request = request
+        self.turns: SharedTurns = turns or AtOnce()
+        self.method = request.method.decode("latin-1")
+        self._values = _arguments(request.uri)
+        self.query = {name: values[0] for name, values in self._values.items()}
+
+    def header(self, name: str) -> str | None:
+        """The last field of this name."""
+        found = self.headers(name)
+        return found[-1] if found else None
+
+    def headers(self, name: str) -> list[str]:
+        """All fields of this name."""
+        return fields_of(self.request, name)
+
+    def all(self, name: str) -> list[str]:
+        """All values of a query argument."""
+        return self._values.get(name, [])
+
+
+def _arguments(uri: bytes) -> dict[str, list[str]]:
+    from ..core.http.query import parse_query
+
+    return parse_query(uri.partition(b"?")[2], "surrogateescape")  # so that what is no UTF-8 is seen, and refused
+
+
+class JSONResource(Resource):
+    """A resource whose methods are coroutines that give a `Reply`.
+
+    Subclasses fill `methods`; HEAD and OPTIONS come by themselves. What is below is declared in `branches`, from which both
+    the requests' way and the lists of all paths (``/endpoints``, ``/openapi.json``) are made.
+    """
+
+    def __init__(self, site: Any) -> None:
+        super().__init__()
+        self.site = site
+
+    @property
+    def methods(self) -> Mapping[str, Callable[[Call], Awaitable[Reply]]]:
+        """Method name -> coroutine function."""
+        return {}
+
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        """Paths below: a segment, or ``{what}`` for any other one -> makes the resource from the segment's text."""
+        return {}
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        if not path:
+            return self  # a trailing slash means nothing
+        segment, branches = path.decode("utf-8", "surrogateescape"), self.branches
+        branch = branches.get(segment) or next((each for name, each in branches.items() if name.startswith("{")), None)
+        return Missing(self.site) if branch is None else branch(segment)
+
+    def render(self, request: Request) -> int:
+        self._answering = self._spawn(self._render(request))
+        return NOT_DONE_YET
+
+    @staticmethod
+    def _spawn(answering: Coroutine[Any, Any, None]) -> Deferred[None]:
+        """Let an answer take its time; what goes wrong with it is logged."""
+        return Deferred.fromCoroutine(answering).addErrback(_unexpected)
+
+    async def _render(self, request: Request) -> None:
+        began = time.monotonic()
+        call = Call(request, self.site.turns)
+        gone = request.notifyFinish()
+        gone = gone.addErrback(lambda _: None)  # a client that hangs up is no fault
+        try:
+            reply = await self._answer(call)
+        except EntityError as error:
+            reply = Reply(error.status, await _told(error, call.turns))
+        except CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - answered 500 and logged
+            path = self.site.shown_path(request.path).decode("latin-1")
+            _log.error("{method} {path} failed: {frames}", method=call.method, path=path, frames=frames_of(error))
+            reply = Reply(500, {"message": "An unexpected error occurred"})
+        if not request._disconnected and not request.finished:
+            self._send(call, reply, began)
+
+    async def _answer(self, call: Call) -> Reply:
+        methods = self.methods
+        if call.method == "OPTIONS":
+            return self._options(call, methods)
+        found = methods.get("GET" if call.method == "HEAD" else call.method)
+        if found is None:
+            return Reply(405, {"message": "Method not allowed"}) if methods else not_found()
+        return await found(call)
+
+    @staticmethod
+    def _options(call: Call, methods: Mapping[str, Any]) -> Reply:
+        if not methods:
+            return not_found()
+        allowed = ", ".join(sorted({*methods, "OPTIONS", *(["HEAD"] if "GET" in methods else [])}))
+        return Reply(204, None, {
+            "Allow": allowed,
+            "Access-Control-Allow-Methods": allowed,
+            "Access-Control-Allow-Headers": call.header("access-control-request-headers") or "Content-Type",
+        })  # fmt: skip
+
+    def _send(self, call: Call, reply: Reply, began: float) -> None:
+        request = call.request
+        request.setResponseCode(reply.status)
+        headers = request.responseHeaders
+        headers.removeHeader(b"content-type")
+        headers.removeHeader(b"server")
+        if "server" in self.site.added_headers:
+            headers.setRawHeaders(b"server", [f"kong/{KONG_VERSION}".encode()])
+        if "x-kong-admin-latency" in self.site.added_headers:
+            headers.setRawHeaders(b"x-kong-admin-latency", [b"%d" % ((time.monotonic() - began) * 1000)])
+        origin = self.site.verdict(request).origin
+        if origin is not None:
+            headers.setRawHeaders(b"access-control-allow-origin", [origin.encode("latin-1", "replace")])
+        headers.setRawHeaders(b"access-control-allow-credentials", [b"true"])
+        for name, value in reply.headers.items():
+            headers.setRawHeaders(name, [value])
+        body = reply.body
+        if body is not None and not isinstance(body, bytes):
+            body = encoded(body)
+        if body is not None:
+            headers.setRawHeaders(b"content-type", [reply.content_type.encode()])
+            headers.setRawHeaders(b"content-length", [b"%d" % len(body)])
+            if call.method != "HEAD" and len(body) > PIECE:
+                request.registerProducer(sending := _Pieces(request, body), True)
+                sending.resumeProducing()
+                return
+            if call.method != "HEAD":
+                request.write(body)
+        request.finish()
+
+
+@implementer(IPushProducer)
+class _Pieces:
+    """Sends a long body no faster than its client takes it, and finishes the answer."""
+
+    def __init__(self, request: Request, body: bytes) -> None:
+        self._request, self._body = request, memoryview(body)
+        self._at = 0
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """The connection has room."""
+        self._paused = False
+        while not self._paused and self._at < len(self._body):
+            begin, self._at = self._at, self._at + PIECE
+            self._request.write(bytes(self._body[begin : self._at]))
+        if not self._paused and not self._request.finished:
+            self._request.unregisterProducer()
+            self._request.finish()
+
+    def pauseProducing(self) -> None:
+        """It has none for now."""
+        self._paused = True
+
+    def stopProducing(self) -> None:
+        """The client is gone."""
+        self._paused = True
+        self._body = memoryview(b"")
+
+
+def _unexpected(failure: Failure) -> None:
+    if not failure.check(CancelledError):
+        _log.failure("an Admin API answer could not be sent", failure=failure)
+
+
+class Missing(JSONResource):
+    """404 for everything below."""
+
+    async def _answer(self, call: Call) -> Reply:
+        return not_found()
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        return self
+
+
+class Refused(JSONResource):
+    """What a request gets that the gate, or the door with its limits, refuses."""
+
+    async def _answer(self, call: Call) -> Reply:
+        refusal: Reply = self.site.verdict(call.request).refusal
+        return refusal
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        return self
+
+
+def walk(path: str, resource: JSONResource) -> Iterator[tuple[str, JSONResource]]:
+    """All resources of an API that answer something, with their paths as templates.
+
+    Args:
+        path: where ``resource`` is, without a slash at the end.
+        resource: where to begin.
+    """
+    if resource.methods:
+        yield path or "/", resource
+    for segment, branch in resource.branches.items():
+        yield from walk(f"{path}/{segment}", branch(segment))

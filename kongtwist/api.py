@@ -1,0 +1,104 @@
+"""The stable names: what plugins, embedding programs and tests of plugins import. Everything else may move.
+
+Names of the gateway itself are loaded when they are first asked for, so that a plugin does not load a server.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from . import KONG_VERSION, VERSION
+from .core.chain.credentials import anonymous_consumer, expired, identity_headers, use_anonymous
+from .core.chain.plugin import Plugin
+from .core.exchange import Answer, BodyTooLarge, Exchange, Row
+from .core.http.bodies import decode_body
+from .entities.checks import AtLeastOneOf, Conditional
+from .entities.entity import Config, Entity
+from .entities.schema import (
+    Any_,
+    Array,
+    Boolean,
+    Field,
+    Foreign,
+    Integer,
+    Map,
+    Number,
+    Record,
+    Set,
+    String,
+    Timestamp,
+    Uuid,
+)
+from .entities.typedefs import header_name, header_value
+
+if TYPE_CHECKING:
+    from .config.load import Conf, ConfError
+    from .node.gateway import Gateway, GatewayFailed
+    from .node.plugin_loader import PluginLoadError
+    from .proxy.mount import GatewayFactory, GatewayResource
+    from .testing import Outcome, PluginHarness
+
+__all__ = [
+    "KONG_VERSION",
+    "VERSION",
+    "Answer",
+    "Any_",
+    "Array",
+    "AtLeastOneOf",
+    "BodyTooLarge",
+    "Boolean",
+    "Conditional",
+    "Conf",
+    "ConfError",
+    "Config",
+    "Entity",
+    "Exchange",
+    "Field",
+    "Foreign",
+    "Gateway",
+    "GatewayFactory",
+    "GatewayFailed",
+    "GatewayResource",
+    "Integer",
+    "Map",
+    "Number",
+    "Outcome",
+    "Plugin",
+    "PluginHarness",
+    "PluginLoadError",
+    "Record",
+    "Row",
+    "Set",
+    "String",
+    "Timestamp",
+    "Uuid",
+    "anonymous_consumer",
+    "decode_body",
+    "expired",
+    "header_name",
+    "header_value",
+    "identity_headers",
+    "use_anonymous",
+]
+
+_LATER = {
+    "Conf": "config.load",
+    "ConfError": "config.load",
+    "Gateway": "node.gateway",
+    "GatewayFactory": "proxy.mount",
+    "GatewayFailed": "node.gateway",
+    "GatewayResource": "proxy.mount",
+    "Outcome": "testing",
+    "PluginHarness": "testing",
+    "PluginLoadError": "node.plugin_loader",
+}
+"""Name -> the module it is loaded from when it is first asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    module = _LATER.get(name)
+    if module is None:
+        raise AttributeError(f"kongtwist.api has no {name}")
+    found = globals()[name] = getattr(import_module(f"{__package__}.{module}"), name)
+    return found

@@ -1,0 +1,1 @@
+"""The command ``kongtwist``, and the pages written from declarations."""

@@ -1,0 +1,446 @@
+"""Every property of kong.conf, declared once: kind, default, meaning, and whether it has an effect here.
+
+From it come reading (config/load.py), the documented ``conf/kongtwist.conf.default`` (config/default_file.py) and the warnings about
+what is not built yet (config/unbuilt_properties.py). Names are Kong 3.9's; our own additions say so in their text. Each class is a
+section of the documentation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .admin_properties import AdminDoor
+from .kinds import (
+    ARRAY,
+    BOOLEAN,
+    CONNECTIONS,
+    CPU_COUNT,
+    DURATION,
+    INTEGER,
+    LISTENERS,
+    NGX_BOOLEAN,
+    NUMBER,
+    PAIR,
+    RLIMIT,
+    SIZE,
+    STREAM_LISTENERS,
+    STRING,
+    UUID,
+    Property,
+    enum,
+    enum_items,
+    networks,
+)
+from .postgres_properties import Postgres
+from .unbuilt_properties import Unbuilt
+
+__all__ = ["SECTIONS", "Properties", "declared", "properties"]
+
+LEVELS = ("debug", "info", "notice", "warn", "error", "crit", "alert", "emerg")
+RESPONSE_HEADERS = (
+    "server_tokens", "latency_tokens", "Server", "Via", "X-Kong-Proxy-Latency", "X-Kong-Response-Latency",
+    "X-Kong-Admin-Latency", "X-Kong-Upstream-Latency", "X-Kong-Upstream-Status", "X-Kong-Request-Id",
+)  # fmt: skip
+ERROR_TYPES = ("application/json", "application/xml", "text/html", "text/plain")
+PROTOCOLS_TLS = "list of SSLv3, TLSv1, TLSv1.1, TLSv1.2, TLSv1.3, separated by blanks"
+
+
+def _directive(name: str, *blocks: str) -> tuple[str, ...]:
+    """The names of an nginx directive in these blocks, weakest first."""
+    return tuple(f"nginx_{block}_{name}" for block in blocks)
+
+
+class Node:
+    """Node."""
+
+    prefix = Property(
+        STRING,
+        "kongtwist-data",
+        "Working directory: process id, logs, database, generated certificates. Made with mode 0700 when it is not"
+        " there. Relative paths of what a node writes (logs, sqlite_path) start from here; those of files it is given"
+        " (declarative_config, certificates, keys, authorities), and this one, from the folder it is started in.",
+    )
+    log_level = Property(enum(*LEVELS), "notice", "Least severe messages that the error log shows.", live=True)
+    proxy_access_log = Property(
+        STRING, "logs/access.log", "Access log of proxied requests: a file, /dev/stdout, or off."
+    )
+    proxy_error_log = Property(STRING, "logs/error.log", "The node's error log: a file or /dev/stderr.")
+    admin_access_log = Property(
+        STRING, "logs/admin_access.log", "Access log of the Admin API: a file, /dev/stdout, or off."
+    )
+    status_access_log = Property(STRING, "off", "Access log of the Status API: a file, /dev/stdout, or off.")
+    plugins = Property(
+        ARRAY,
+        "bundled",
+        "Plugins that can be configured: 'bundled' for all that come with the gateway, names of bundled ones, names of"
+        " installed packages' plugins (entry points of the group kongtwist.plugins), dotted names package.module:Class,"
+        " looked for where Python looks (PYTHONPATH) and last in the folder where the gateway is started; off for none.",
+    )
+    node_id = Property(UUID, None, "The node's UUID; without it one is made at the first start and kept under prefix.")
+    nginx_worker_processes = Property(
+        CPU_COUNT,
+        "1",
+        "Processes that serve traffic, on the same ports; auto is one per CPU. With 1 everything is one process.",
+        aliases=("nginx_main_worker_processes",),
+    )
+    nginx_daemon = Property(
+        NGX_BOOLEAN,
+        "on",
+        "Whether 'kongtwist start' goes to the background. twistd has its own option for this (-n).",
+        aliases=("nginx_main_daemon",),
+    )
+    nginx_main_worker_rlimit_nofile = Property(
+        RLIMIT, "auto", "Files and sockets a process may have open; auto raises it to the most the system allows."
+    )
+    nginx_main_worker_shutdown_timeout = Property(
+        DURATION,
+        "10s",
+        "Time that a graceful stop gives to open requests before it ends them; WebSockets are told at once (1001)."
+        " A second signal ends the wait.",
+        live=True,
+    )
+
+
+class Listeners:
+    """Listeners."""
+
+    proxy_listen = Property(
+        LISTENERS,
+        "0.0.0.0:8000 reuseport backlog=16384",
+        "Addresses for proxied traffic: <ip>:<port> or unix:<path> with flags, separated by commas, or off. Flags: ssl,"
+        " reuseport, backlog=N, ipv6only=on|off, deferred, so_keepalive=on|off|idle:interval:count; bind and http2 are"
+        " taken and have no effect yet. For TLS add for example '0.0.0.0:8443 ssl'.",
+    )
+    admin_listen = Property(
+        LISTENERS,
+        "127.0.0.1:8001 reuseport backlog=16384",
+        "Addresses of the Admin API, written as for proxy_listen. Whoever reaches it controls the gateway: keep it on"
+        " the loopback address, or see docs/security.md. Sockets unix:<path> are the owner's alone (mode 0600).",
+    )
+    status_listen = Property(
+        LISTENERS, "off", "Addresses of the Status API (read-only health and metrics), written as for proxy_listen."
+    )
+    admin_gui_listen = Property(
+        LISTENERS, "off", "Addresses of the browser console, written as for proxy_listen; read, and not served yet."
+    )
+    trusted_ips = Property(
+        networks,
+        "",
+        "Addresses and CIDR blocks of peers whose X-Forwarded-* headers and client address are believed; unix: for"
+        " those on unix sockets. Nobody by default.",
+    )
+    real_ip_header = Property(
+        STRING,
+        "X-Real-IP",
+        "Header that a trusted peer names the client in.",
+        aliases=("nginx_proxy_real_ip_header",),
+    )
+    real_ip_recursive = Property(
+        NGX_BOOLEAN,
+        "off",
+        "Take the last address in that header which is not trusted itself, rather than the last one.",
+        aliases=("nginx_proxy_real_ip_recursive",),
+    )
+
+
+class Tls:
+    """TLS."""
+
+    ssl_cert = Property(
+        ARRAY,
+        "",
+        "Files with the certificate chains (PEM) that 'ssl' addresses of proxy_listen show when no SNI entity fits; one"
+        " for each kind of key. Without it one is made under prefix/ssl at the first start.",
+        live=True,
+    )
+    ssl_cert_key = Property(ARRAY, "", "Files with the keys of ssl_cert, in the same order.", live=True)
+    admin_ssl_cert = Property(ARRAY, "", "As ssl_cert, for admin_listen.", live=True)
+    admin_ssl_cert_key = Property(ARRAY, "", "Keys of admin_ssl_cert.", live=True)
+    status_ssl_cert = Property(ARRAY, "", "As ssl_cert, for status_listen.", live=True)
+    status_ssl_cert_key = Property(ARRAY, "", "Keys of status_ssl_cert.", live=True)
+    ssl_cipher_suite = Property(
+        enum("modern", "intermediate", "old", "fips", "custom"),
+        "intermediate",
+        "Ciphers and TLS versions for clients, after Mozilla's recommendations of these names; modern is TLS 1.3 alone,"
+        " custom takes ssl_ciphers.",
+    )
+    ssl_ciphers = Property(STRING, None, "OpenSSL cipher list of TLS 1.2 and older, for ssl_cipher_suite = custom.")
+    ssl_protocols = Property(
+        STRING,
+        "TLSv1.2 TLSv1.3",
+        f"TLS versions that clients may use: a {PROTOCOLS_TLS}.",
+        aliases=_directive("ssl_protocols", "http", "proxy"),
+    )
+    ssl_prefer_server_ciphers = Property(
+        NGX_BOOLEAN,
+        "on",
+        "The server's order of ciphers decides.",
+        aliases=_directive("ssl_prefer_server_ciphers", "http", "proxy"),
+    )
+    ssl_session_tickets = Property(
+        NGX_BOOLEAN,
+        "on",
+        "TLS sessions may be resumed by tickets.",
+        aliases=_directive("ssl_session_tickets", "http", "proxy"),
+    )
+    ssl_session_timeout = Property(
+        DURATION,
+        "1d",
+        "Time a TLS session may be resumed.",
+        aliases=_directive("ssl_session_timeout", "http", "proxy"),
+    )
+
+
+class ClientLimits:
+    """Limits of client connections."""
+
+    nginx_http_max_connections = Property(
+        CONNECTIONS,
+        "0",
+        "Client connections a process holds at once (our own name); further ones wait in the backlog. 0 or auto: as"
+        " many as descriptors allow.",
+        aliases=("nginx_events_worker_connections",),
+    )
+    nginx_http_client_header_timeout = Property(
+        DURATION, "60s", "Time a client has for a request's head.", aliases=_directive("client_header_timeout", "proxy")
+    )
+    nginx_http_client_body_timeout = Property(
+        DURATION,
+        "60s",
+        "Time between two pieces of a request's body.",
+        aliases=_directive("client_body_timeout", "proxy", "location"),
+    )
+    nginx_http_send_timeout = Property(
+        DURATION,
+        "60s",
+        "Time without progress after which a client that does not read is cut off.",
+        aliases=_directive("send_timeout", "proxy", "location"),
+    )
+    nginx_http_keepalive_timeout = Property(
+        DURATION,
+        "75s",
+        "Time an idle client connection is kept; 0 closes after every answer.",
+        aliases=_directive("keepalive_timeout", "proxy", "location"),
+    )
+    nginx_http_keepalive_requests = Property(
+        INTEGER.within(1),
+        "10000",
+        "Requests on one client connection before it is closed.",
+        aliases=_directive("keepalive_requests", "proxy", "location"),
+    )
+    nginx_http_large_client_header_buffers = Property(
+        PAIR,
+        "4 8k",
+        "Number and size of buffers for a request's head: the size limits the request line and each header line, the"
+        " product the whole head.",
+        aliases=_directive("large_client_header_buffers", "proxy"),
+    )
+    nginx_http_max_headers = Property(
+        INTEGER.within(1, 100000),
+        "1000",
+        "Header lines a request may have.",
+        aliases=_directive("max_headers", "proxy"),
+    )
+    nginx_http_client_max_body_size = Property(
+        SIZE,
+        "0",
+        "Largest request body; larger ones are answered 413. 0: no limit.",
+        aliases=_directive("client_max_body_size", "proxy", "location"),
+    )
+    client_body_buffer_size = Property(
+        SIZE,
+        "8k",
+        "Bytes of a request body that may be held in memory: what a retry can send again, what plugins that want the"
+        " whole body may get, and chunked bodies up to which upstreams are told a length (a Route's"
+        " request_buffering). Bodies are never written to disk.",
+        aliases=_directive("client_body_buffer_size", "http", "proxy", "location"),
+    )
+
+
+class Upstreams:
+    """Upstream connections."""
+
+    upstream_keepalive_pool_size = Property(
+        INTEGER.within(0), "512", "Idle connections a process keeps per upstream address; 0 keeps none."
+    )
+    upstream_keepalive_max_requests = Property(
+        INTEGER.within(0), "10000", "Requests on one upstream connection before it is closed; 0: no limit."
+    )
+    upstream_keepalive_idle_timeout = Property(
+        NUMBER.within(0), "60", "Seconds an idle upstream connection is kept; 0: no limit."
+    )
+    nginx_proxy_proxy_read_timeout = Property(
+        DURATION,
+        None,
+        "Longest silence of an upstream for Services that leave read_timeout at its default (60000 ms). No value: the"
+        " Service's own always counts.",
+        aliases=_directive("proxy_read_timeout", "location"),
+    )
+    nginx_proxy_proxy_buffer_size = Property(
+        SIZE,
+        "32k",
+        "Largest head of an upstream's answer; larger ones are answered 502.",
+        aliases=_directive("proxy_buffer_size", "http", "location"),
+    )
+    nginx_proxy_proxy_buffers = Property(
+        PAIR,
+        "8 8k",
+        "Number and size of buffers: their product is what a stream may hold in each direction before its sender is"
+        " made to wait.",
+        aliases=_directive("proxy_buffers", "http", "location"),
+    )
+    dns_stale_ttl = Property(
+        NUMBER.within(0),
+        "3600",
+        "Seconds an address is used on while it cannot be looked up again.",
+        aliases=("resolver_stale_ttl",),
+    )
+    dns_cache_size = Property(INTEGER.within(10), "10000", "Names remembered.", aliases=("resolver_lru_cache_size",))
+    dns_error_ttl = Property(
+        NUMBER.within(0), "1", "Seconds a failed look-up is remembered.", aliases=("resolver_error_ttl",)
+    )
+    dns_valid_ttl = Property(
+        NUMBER.within(0),
+        None,
+        "Seconds an address is used before it is looked up again. No value: 30.",
+        aliases=("resolver_valid_ttl",),
+    )
+
+
+class Answers:
+    """Answers."""
+
+    headers = Property(
+        enum_items(*RESPONSE_HEADERS),
+        "server_tokens, latency_tokens, x-kong-request-id",
+        "Response headers to add; server_tokens stands for Server and Via, latency_tokens for the latency headers. off"
+        " adds none.",
+    )
+    headers_upstream = Property(
+        enum_items("X-Kong-Request-Id"), "x-kong-request-id", "Request headers to add; off adds none."
+    )
+    allow_debug_header = Property(
+        BOOLEAN,
+        "off",
+        "Tell clients that send the header Kong-Debug the id and name of their request's route and service, in the headers"
+        " Kong-Route-Id, Kong-Route-Name, Kong-Service-Id and Kong-Service-Name.",
+    )
+    error_default_type = Property(
+        enum(*ERROR_TYPES), "text/plain", "Form of the gateway's own errors for clients that ask for none."
+    )
+
+
+class Storage:
+    """Storage."""
+
+    database = Property(
+        enum("sqlite", "off", "postgres"),
+        "sqlite",
+        "Where configuration is kept: sqlite (a file of this node; our own addition), postgres (a database that several"
+        " nodes share; 'kongtwist migrations bootstrap' makes its tables), or off (the declarative file only, and the"
+        " Admin API is read-only but for /config).",
+        refused={"cassandra": "Cassandra is not supported; use postgres, sqlite or off"},
+    )
+    sqlite_path = Property(
+        STRING, "kongtwist.sqlite", "The SQLite file (our own name); made with mode 0600. It must be on a local disk."
+    )
+    declarative_config = Property(
+        STRING,
+        None,
+        "Declarative file (YAML or JSON) to load with database = off; read again at reload. A relative path starts from"
+        " the folder the node is started in.",
+        live=True,
+    )
+    declarative_config_string = Property(
+        STRING, None, "The same as text, in place of a file; for environment variables.", live=True
+    )
+
+
+class Routing:
+    """Routing."""
+
+    router_flavor = Property(
+        enum("traditional"),
+        "traditional",
+        "How requests are matched to Routes.",
+        refused={
+            "traditional_compatible": "the router here is Kong's traditional one; use traditional",
+            "expressions": "expressions are not built yet; use traditional",
+        },
+    )
+
+
+class Refused:
+    """Refused until built."""
+
+    role = Property(
+        enum("traditional"),
+        "traditional",
+        "Part of the node in hybrid mode.",
+        refused={
+            "control_plane": "hybrid mode is not built yet, so no data plane would get its configuration",
+            "data_plane": "hybrid mode is not built yet, so no configuration would arrive",
+        },
+    )
+    stream_listen = Property(
+        STREAM_LISTENERS,
+        "off",
+        "Addresses for TCP, TLS and UDP streams.",
+        refused={"*": "stream proxying is not built yet, so nobody would listen there"},
+    )
+    client_ssl = Property(
+        BOOLEAN,
+        "off",
+        "Certificate shown to all upstreams.",
+        refused={
+            "on": "client certificates for all upstreams are not built yet, so they would get none",
+            "true": "client certificates for all upstreams are not built yet, so they would get none",
+        },
+    )
+    wasm = Property(
+        BOOLEAN,
+        "off",
+        "Wasm filters.",
+        refused={
+            "on": "Wasm filters are not built yet, so traffic would pass unfiltered",
+            "true": "Wasm filters are not built yet, so traffic would pass unfiltered",
+        },
+    )
+    pluginserver_names = Property(
+        ARRAY,
+        "",
+        "External plugin servers.",
+        refused={"*": "external plugin servers are not built yet, so their plugins would be missing"},
+    )
+
+
+SECTIONS: tuple[type, ...] = (
+    Node,
+    Listeners,
+    Tls,
+    AdminDoor,
+    ClientLimits,
+    Upstreams,
+    Answers,
+    Storage,
+    Postgres,
+    Routing,
+    Refused,
+)
+"""Sections of the documentation, in order; a section's title is its docstring."""
+
+
+class Properties(
+    Node, Listeners, Tls, AdminDoor, ClientLimits, Upstreams, Answers, Storage, Postgres, Routing, Refused, Unbuilt
+):
+    """All properties. Attributes are declarations here, typed values on an instance (`conf.Conf`)."""
+
+
+def declared(section: type) -> dict[str, Property[Any]]:
+    """The properties that a section declares, in order."""
+    return {name: value for name, value in vars(section).items() if isinstance(value, Property)}
+
+
+def properties() -> dict[str, Property[Any]]:
+    """All properties by name, in the order of the documentation."""
+    return {name: each for section in (*SECTIONS, Unbuilt) for name, each in declared(section).items()}

@@ -1,0 +1,1 @@
+"""Plugins: their phases, their order, and what they are given."""

@@ -1,0 +1,1 @@
+"""One configuration made ready to serve."""

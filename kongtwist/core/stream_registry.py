@@ -1,0 +1,168 @@
+"""Streams that are open now: what each is, whose it is, what went through it, and how to end it politely.
+
+A WebSocket or an event stream may last for days. Its `StreamRecord` is how the rest of the gateway reaches it: a stop
+ends all streams, a change of configuration may end those of one credential. A record is the stream itself
+(streams/splice.py, streams/server_sent_events.py), so keeping it costs no further object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from .counters import EVENT_STREAMS, WEBSOCKETS
+
+if TYPE_CHECKING:
+    from .counters import Cells
+    from .exchange import Exchange, Row
+
+__all__ = ["GOING_AWAY", "StreamRecord", "StreamRegistry"]
+
+GOING_AWAY = 1001
+"""WebSocket close code of a server that goes down (RFC 6455 7.4.1)."""
+
+_GAUGES = {"websocket": WEBSOCKETS, "sse": EVENT_STREAMS}
+
+
+class StreamRecord:
+    """One open stream.
+
+    Attributes:
+        id: the id of the request that began it, 32 hex digits.
+        kind: ``websocket`` or ``sse``.
+        route_id, service_id, consumer_id, credential_id: ids of the entities it belongs to, or None.
+        client_ip: the client's address.
+        started: epoch seconds.
+    """
+
+    __slots__ = ("client_ip", "consumer_id", "credential_id", "id", "kind", "route_id", "service_id", "started")
+
+    def __init__(self, kind: str, exchange: Exchange) -> None:
+        route = exchange.route
+        self.kind = kind
+        self.id = exchange.request_id
+        self.started = exchange.wall_started
+        self.client_ip = exchange.client_ip
+        self.route_id: str | None = route.row["id"] if route is not None else None
+        self.service_id: str | None = _id(route.service) if route is not None else None
+        self.consumer_id = _id(exchange.consumer)
+        self.credential_id = _id(exchange.credential)
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes that came from the client since the stream began."""
+        raise NotImplementedError
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes that came from the upstream since the stream began."""
+        raise NotImplementedError
+
+    @property
+    def messages_in(self) -> int:
+        """Messages from the client; nought where nobody counts them (SSE)."""
+        raise NotImplementedError
+
+    @property
+    def messages_out(self) -> int:
+        """Messages from the upstream; nought where nobody counts them (SSE)."""
+        raise NotImplementedError
+
+    def close(self, code: int, reason: str) -> None:
+        """End the stream where its protocol lets it end, and tell both sides why; cut it when that takes too long.
+
+        Args:
+            code: WebSocket close code; other kinds have no use for it.
+            reason: for the peers, where their protocol has a place for it.
+        """
+        raise NotImplementedError
+
+    def cut(self) -> None:
+        """End the stream at once."""
+        raise NotImplementedError
+
+
+def _id(row: Row | None) -> str | None:
+    return row["id"] if row is not None else None
+
+
+def _each(records: list[StreamRecord], end: Callable[[StreamRecord], None]) -> None:
+    """End all of ``records``; what ending one of them raises is raised when all have had their turn."""
+    failed: Exception | None = None
+    for record in records:
+        try:
+            end(record)
+        except Exception as error:  # noqa: BLE001 - raised below
+            failed = failed or error
+    if failed is not None:
+        raise failed
+
+
+class StreamRegistry:
+    """All open streams of one gateway in one process.
+
+    Args:
+        cells: this process's row of counters, which shows how many of each kind are open; None: nobody counts.
+    """
+
+    __slots__ = ("_cells", "_records", "_when_empty")
+
+    def __init__(self, cells: Cells | None = None) -> None:
+        self._cells = cells
+        self._records: dict[StreamRecord, None] = {}
+        self._when_empty: list[Callable[[], None]] = []
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[StreamRecord]:
+        """The open streams, oldest first; they may end while one looks at them."""
+        return iter(list(self._records))
+
+    def add(self, record: StreamRecord) -> None:
+        """A stream has begun."""
+        if record not in self._records:
+            self._count(record, 1)
+        self._records[record] = None
+
+    def remove(self, record: StreamRecord) -> None:
+        """A stream is over; no harm if it was over before."""
+        if self._records.pop(record, self) is not None:
+            return
+        self._count(record, -1)
+        if not self._records:
+            waiting, self._when_empty = self._when_empty, []
+            for call in waiting:
+                call()
+
+    def _count(self, record: StreamRecord, step: int) -> None:
+        if self._cells is not None:
+            self._cells[_GAUGES[record.kind]] += step
+
+    def close_all(
+        self, code: int = GOING_AWAY, reason: str = "", which: Callable[[StreamRecord], bool] | None = None
+    ) -> int:
+        """End streams politely.
+
+        Args:
+            code: see `StreamRecord.close`.
+            reason: see `StreamRecord.close`.
+            which: chooses them; None for all.
+
+        Returns:
+            how many were told to end.
+        """
+        chosen = [record for record in self._records if which is None or which(record)]
+        _each(chosen, lambda record: record.close(code, reason))
+        return len(chosen)
+
+    def cut_all(self) -> None:
+        """End all streams at once."""
+        _each(list(self._records), lambda record: record.cut())
+
+    def when_empty(self, call: Callable[[], None]) -> None:
+        """Call ``call`` once, when the last stream is over; at once when none is open."""
+        if self._records:
+            self._when_empty.append(call)
+        else:
+            call()

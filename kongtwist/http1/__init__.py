@@ -1,0 +1,1 @@
+"""HTTP/1.1 with clients, on our own listeners."""

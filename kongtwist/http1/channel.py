@@ -1,0 +1,597 @@
+"""A client's connection: finds requests in the bytes that come, one at a time, and guards the connection's limits.
+
+The channel owns reading (heads, body framing, pipelined requests, what is discarded after an early answer), the
+deadline and the end of the connection. What is sent is the exchange's business; the channel passes it to the transport
+and slows the answer down when the client does not read it.
+
+A request is served as soon as its head is complete. Its body is handed to the exchange as it comes. The next request,
+if it is there already, waits until the answer is complete, and reading stops when too much waits.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IDelayedCall, IPushProducer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ..core.counters import ACCEPTED, ACTIVE, HANDLED, READING, REQUESTS, WAITING, WRITING
+from ..core.error_lines import request_line, seconds_text
+from ..core.exchange import Answer
+from ..core.http.head import HeaderBlock, HeadError, check_request, parse_request_line
+from ..core.http.head_limits import check_beginning, check_size
+from ..net.run_steps import run_steps
+from ..net.sending import end_writing, half_closes, is_ending, sender, unsent
+from .client_errors import log_refused, log_timeout
+from .http1_exchange import HTTP1Exchange
+from .request_body import BODY, CLOSED, HEAD, LINGER, TAKEN, WAIT, RequestBodies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..proxy.context import Relay
+    from .factory import Tree
+
+__all__ = ["HTTP1Channel"]
+
+_log = Logger(namespace="kongtwist.proxy")
+
+_HELD, _PAUSED, _PIPELINED = 1, 2, 4
+"""Reasons to read no more: nobody takes the body yet, the upstream reads slowly, too much is pipelined."""
+
+_TURN = 32
+"""Pipelined requests answered at once before the other connections have their turn."""
+
+_ACCEPT = re.compile(rb"(?:^|\n)accept:[ \t]*([^\r\n]*)", re.IGNORECASE).search
+_CONTENT_TYPE = re.compile(rb"(?:^|\n)content-type:[ \t]*([^\r\n]*)", re.IGNORECASE).search
+
+
+@implementer(IPushProducer)
+class HTTP1Channel(RequestBodies):
+    """One client connection.
+
+    Attributes:
+        exchange: the request being served, or None.
+        forwarded, forwarded_for, forwarded_minor: lines `HTTP1Exchange.forwarded` made last, and for what.
+    """
+
+    peer_ip = "unix:"
+    peer_port = 0
+    local_port = 0
+    trusted = False
+    forwarded = b""
+    forwarded_for: HeaderBlock | bytes | None = None
+    forwarded_minor = -1
+    send: Any = None
+    _cell = WAITING
+    _stopped = 0
+    _served = 0
+    _looping = False
+    _blocked = False
+    _at = 0
+    _turn: IDelayedCall | None = None
+    _after_head: bytes | None = None
+    _after_at = 0
+    _whole: bytes | None = None
+    _line = b""
+    _parsed: tuple[bytes, bytes, int] = (b"", b"", 1)
+    _raw: bytes | None = None
+    _block: HeaderBlock
+    _unsent: float = 0
+    _fd = -1
+    _client: tuple[HeaderBlock | None, str] = (None, "")
+
+    def __init__(self, tree: Tree, relay: Relay, secure: bool) -> None:
+        self.tree = tree
+        self.relay = relay
+        self.secure = secure
+        self.scheme = b"https" if secure else b"http"
+        # Looked at for every request: what an object has itself is found faster than its class's.
+        self.exchange = None
+        self.deadline = self.wake = self._linger_until = inf
+        self._state = HEAD
+        self._partial = b""
+        self._stopped = self._served = 0
+        self._blocked = False
+        self._after_head = self._whole = None
+
+    # -- the transport's calls -----------------------------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        relay = self.relay
+        peer = transport.getPeer()
+        if hasattr(peer, "host"):
+            self.peer_ip, self.peer_port = peer.host, peer.port
+            self.local_port = transport.getHost().port
+            transport.setTcpNoDelay(True)
+            transport.setTcpKeepAlive(True)
+        if hasattr(transport, "fileno"):
+            self._fd = transport.fileno()
+        self.trusted = relay.real_ip.trusts(self.peer_ip)
+        transport.bufferSize = relay.limits.high_water
+        self.send = sender(transport)
+        transport.registerProducer(self, True)
+        relay.connections.add(self)
+        cells = relay.cells
+        cells[ACCEPTED] += 1
+        cells[HANDLED] += 1
+        cells[ACTIVE] += 1
+        cells[WAITING] += 1
+        relay.deadlines.set(self, relay.monotonic() + relay.limits.head_timeout)
+
+    def dataReceived(self, data: bytes) -> None:
+        state = self._state
+        if state == HEAD:
+            if self._partial:
+                if self._turn is not None or self._blocked:
+                    self._pipeline(data)
+                    return
+                data = self._partial + data
+                self._partial = b""
+            elif data == self._whole and not self._blocked:  # the request before, once more
+                self._looping = True
+                try:
+                    self._serve(data, len(data))
+                finally:
+                    self._looping = False
+                return
+            self._requests(data)
+        elif state == BODY:
+            self._body(data)
+        elif state == WAIT:
+            self._pipeline(data)
+        elif state == LINGER:
+            self._linger()
+
+    def connectionLost(self, reason: Failure = None) -> None:  # type: ignore[assignment]
+        relay = self.relay
+        counted = self._state != TAKEN
+        self._state = CLOSED
+        self._partial = b""
+        self.send = _send_nothing
+        self.transport = None
+        exchange, self.exchange = self.exchange, None
+        steps: list[Callable[[], object]] = [
+            partial(relay.deadlines.drop, self),
+            partial(relay.gone.unwatch, self._fd, self),
+            partial(relay.connections.discard, self),
+        ]
+        if counted:
+            steps.append(self.released)
+        if self._turn is not None:
+            steps.append(self._turn.cancel)
+            self._turn = None
+        if exchange is not None:
+            steps.append(partial(exchange.gone, reason.getErrorMessage()))
+        run_steps(*steps)
+
+    def pauseProducing(self) -> None:
+        """The client reads slower than it is sent to."""
+        self._blocked = True
+        self._unsent = inf
+        self._within(self.relay.limits.send_timeout)
+        exchange = self.exchange
+        if exchange is not None and exchange.answer_sink is not None:
+            exchange.answer_sink.pause_answer()
+
+    def resumeProducing(self) -> None:
+        """It has read what was held back."""
+        if self.secure and is_ending(self.transport):
+            self.cut()  # TLS has ended on a transport that does not tell (an embedder's): nothing reaches the client
+            return
+        self._blocked = False
+        self.deadline = inf
+        exchange = self.exchange
+        if exchange is not None:
+            if exchange.answer_sink is not None:
+                exchange.answer_sink.resume_answer()
+            if self._state == BODY and not self._stopped:
+                self._within(self.relay.limits.client_body_timeout)
+        elif self._state == HEAD:
+            self._within(self.relay.limits.keepalive_timeout)
+            if self._partial and self._turn is None:
+                self._take_turn()
+        else:
+            self._within(self.relay.limits.lingering_timeout)
+
+    def stopProducing(self) -> None:
+        """The connection is lost; `connectionLost` tells."""
+
+    def _count(self, cell: int) -> None:
+        """The connection is in another of the states that are counted."""
+        cells = self.relay.cells
+        cells[self._cell] -= 1
+        cells[cell] += 1
+        self._cell = cell
+
+    # -- heads ---------------------------------------------------------------------------------------------------------
+
+    def _requests(self, data: bytes, at: int = 0) -> None:
+        """Serve requests from ``data``, from ``at`` on, until one takes its time."""
+        self._looping = True
+        served = 0
+        try:
+            while at < len(data):
+                if data[at] == 13:
+                    # RFC 9112 2.2: empty lines before a request are skipped.
+                    while data.startswith(b"\r\n", at):
+                        at += 2
+                    if len(data) - at < 2 and data[at:] in (b"", b"\r"):
+                        self._partial = data[at:]
+                        break
+                if served == _TURN or self._blocked:
+                    self._wait_turn(data, at)
+                    return
+                end = data.find(b"\r\n\r\n", at)
+                try:
+                    if end < 0:
+                        self._incomplete(data[at:] if at else data)
+                        break
+                    line_end = data.find(b"\r\n", at)
+                    line, raw = data[at:line_end], data[line_end + 2 : end + 2]
+                    if raw != self._raw or line != self._line:
+                        self._whole = None
+                        self._head(line, raw)
+                        if not at and end + 4 == len(data):
+                            self._whole = data
+                except HeadError as error:
+                    self._refuse(error, data[at:])
+                    return
+                served += 1
+                self._serve(data, end + 4)
+                if self._state != HEAD:
+                    return
+                data, at = self._partial, self._at
+                self._partial, self._at = b"", 0
+        finally:
+            self._looping = False
+        if self._stopped:
+            self._go_on(_PIPELINED)  # what was held is used up
+
+    def _wait_turn(self, data: bytes, at: int) -> None:
+        """Keep requests that are here: until the client has read its answers (as nginx does), or, where many were
+        answered at once, until the reactor has served the other connections."""
+        self._partial, self._at = data, at
+        self._stop(_PIPELINED)
+        if not self._blocked:
+            self._turn = self.relay.reactor.callLater(0, self._take_turn)
+
+    def _take_turn(self) -> None:
+        """Go on with the requests that are here."""
+        self._turn = None
+        if self._state == HEAD and not self._blocked:
+            data, at = self._partial, self._at
+            self._partial, self._at = b"", 0
+            self._requests(data, at)
+
+    def _head(self, line: bytes, raw: bytes) -> None:
+        """Parse a head; what the one before it had too is not parsed again."""
+        relay = self.relay
+        if len(line) + len(raw) > relay.small_head:
+            check_size(line, raw, relay.limits)
+        if line != self._line:
+            self._line = b""
+            self._parsed = parse_request_line(line)
+            self._line = line
+        if raw != self._raw:
+            self._raw = None
+            self._block = relay.blocks.request(raw)
+        if self._block.host is None or not self._parsed[2]:
+            self._raw = None
+            check_request(self._parsed[2], self._block)
+        self._raw = raw
+
+    def _incomplete(self, data: bytes) -> None:
+        """Keep the beginning of a head, if it may still become a good one."""
+        check_beginning(data, self.relay.limits)
+        self._partial = data
+        if self._cell != READING:
+            self._count(READING)
+            self._within(self.relay.limits.head_timeout)
+
+    def plain_to_tls(self) -> bytes:
+        """The answer to plain HTTP on a TLS listener (`tls_front.TLSFront`)."""
+        relay = self.relay
+        relay.cells[REQUESTS] += 1
+        why = b"The plain HTTP request was sent to HTTPS port"
+        request_id = relay.next_id()
+        answer, size = relay.refusal(HeadError(400, None, why.decode(), why), request_id, None, None)
+        log_refused(relay.facilities, self.peer_ip, "client sent plain HTTP request to HTTPS port", b"", request_id)
+        relay.access_log.log_refused(self.peer_ip, b"", 400, size, request_id)
+        return answer
+
+    def _refuse(self, error: HeadError, data: bytes) -> None:
+        """Answer a head that is none, and close."""
+        relay = self.relay
+        relay.cells[REQUESTS] += 1
+        line, _, lines = data.partition(b"\r\n")
+        accept, kind = _ACCEPT(lines), _CONTENT_TYPE(lines)
+        request_id = relay.next_id()
+        answer, size = relay.refusal(error, request_id, accept and accept[1], kind and kind[1])
+        log_refused(relay.facilities, self.peer_ip, f"client sent a malformed request: {error}", line, request_id)
+        relay.access_log.log_refused(self.peer_ip, line, error.status, size, request_id)
+        self.send(answer)
+        self._close(linger=True)
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def _serve(self, data: bytes, at: int) -> None:
+        """Serve the request whose head was parsed last; it ended at ``at`` in ``data``."""
+        relay = self.relay
+        block = self._block
+        method, target, minor = self._parsed
+        exchange = self.exchange = HTTP1Exchange(self, method, target, minor, block)
+        self._served += 1
+        cells = relay.cells
+        cells[REQUESTS] += 1
+        cells[self._cell] -= 1
+        cells[WRITING] += 1
+        self._cell = WRITING
+        self.deadline = inf
+        if block.has_body:
+            self._expect_body(exchange, block, data[at:])
+            if self.exchange is not exchange:
+                return
+        else:
+            self._state = WAIT
+            if at < len(data):
+                self._partial, self._at = data, at
+        self._after_head, self._after_at = data, at
+        try:
+            self.tree.find(exchange).serve(exchange)
+        except Exception:  # noqa: BLE001 - a fault of ours: the client gets an answer, the log the traceback
+            _log.failure("{line}", line=request_line(exchange, "serving failed"))
+            if exchange.begun:
+                exchange.abort()
+            else:
+                relay.send_answer(exchange, Answer(500, None, None, "An unexpected error occurred", "error"))
+        finally:
+            self._after_head = None
+
+    def _pipeline(self, data: bytes) -> None:
+        """Keep what came while an answer is pending."""
+        self._partial = self._partial[self._at :] + data
+        self._at = 0
+        if len(self._partial) > self.relay.limits.pipeline_buffer:
+            self._stop(_PIPELINED)
+
+    # -- the exchange's calls ------------------------------------------------------------------------------------------
+
+    def client_ip(self, block: HeaderBlock) -> str:
+        """The client's address, as ``block`` tells it when the peer is trusted."""
+        if not self.trusted:
+            return self.peer_ip
+        if self._client[0] is not block:
+            self._client = (block, self.relay.real_ip.client_of(self.peer_ip, block))
+        return self._client[1]
+
+    @property
+    def sni(self) -> str | None:
+        """The server name the client asked for in its TLS handshake."""
+        if not self.secure or self.transport is None:
+            return None
+        handle: Any = self.transport.getHandle()  # type: ignore[attr-defined]
+        name = handle.get_servername() if hasattr(handle, "get_servername") else None
+        return name.decode("ascii", "replace") if name else None
+
+    def keeps_alive(self, exchange: HTTP1Exchange) -> bool:
+        """Whether the connection stays open behind the answer of ``exchange``."""
+        block, relay = exchange.block, self.relay
+        limits = relay.limits
+        if block.close or not (exchange.minor or block.keep_alive):
+            return False
+        if self._served >= limits.keepalive_requests or not limits.keepalive_timeout or relay.stopping:
+            return False
+        if exchange.body_complete:
+            return True
+        return not exchange.awaits_continue and self._left <= limits.drain_size and self._linger_until != 0.0
+
+    def answered(self, keep: bool, body_complete: bool, until_close: bool) -> None:
+        """The answer is complete."""
+        self.exchange = None
+        # The last piece of a body may be what it was answered for: its end is read, and nothing of it is to come.
+        body_complete = body_complete or self._state == WAIT
+        if not keep or self.relay.stopping:
+            self._close(linger=not body_complete and not (until_close and not half_closes(self.transport)))
+        elif body_complete:
+            self._idle()
+            if self._partial and not self._looping:
+                data, at = self._partial, self._at
+                self._partial, self._at = b"", 0
+                self._requests(data, at)
+        else:
+            self._discarded = 0
+            limits = self.relay.limits
+            self._linger_until = self.relay.monotonic() + limits.lingering_time
+            self._within(limits.lingering_timeout)
+            self._go_on(_HELD | _PAUSED)
+
+    def _idle(self) -> None:
+        """Wait for the next request."""
+        self._state = HEAD
+        self._linger_until = inf
+        relay = self.relay
+        cells = relay.cells
+        cells[self._cell] -= 1
+        cells[WAITING] += 1
+        self._cell = WAITING
+        if not self._blocked:
+            monotonic = relay.monotonic
+            self.deadline = when = monotonic() + relay.limits.keepalive_timeout
+            if when < self.wake:
+                relay.deadlines.set(self, when)
+        if self._stopped:
+            # Reading goes on when half of what may be held is used up, not at every request of many.
+            held = len(self._partial) - self._at
+            room = held <= self.relay.limits.pipeline_buffer // 2
+            self._go_on(_HELD | _PAUSED | _PIPELINED if room else _HELD | _PAUSED)
+
+    def hold_body(self) -> None:
+        """Nobody takes the body yet, and enough of it is here."""
+        self._stop(_HELD)
+
+    def release_body(self) -> None:
+        """Somebody takes it now."""
+        self._go_on(_HELD)
+
+    def pause_body(self) -> None:
+        """The upstream reads slower than the client sends."""
+        if self._state == BODY:
+            self._stop(_PAUSED)
+
+    def resume_body(self) -> None:
+        """It has caught up."""
+        self._go_on(_PAUSED)
+
+    def _stop(self, why: int) -> None:
+        if not self._stopped and self.transport is not None:
+            self.transport.pauseProducing()  # type: ignore[attr-defined]
+            if self._fd >= 0:
+                self.relay.gone.watch(self._fd, self)
+            if not self._blocked:
+                self.deadline = inf
+        self._stopped |= why
+
+    def _go_on(self, why: int) -> None:
+        if not self._stopped & why:
+            return
+        self._stopped &= ~why
+        if not self._stopped:
+            self.relay.gone.unwatch(self._fd, self)
+        if not self._stopped and self._state not in (TAKEN, CLOSED) and self.transport is not None:
+            if self._state == BODY and self.exchange is not None:
+                self._within(self.relay.limits.client_body_timeout)
+            self.transport.resumeProducing()  # type: ignore[attr-defined]
+
+    def detach(self, exchange: HTTP1Exchange) -> tuple[Any, bytes]:
+        """Give the transport away. See `HTTP1Exchange.take_transport`."""
+        transport: Any = self.transport
+        early = self._partial[self._at :] if self._after_head is None else self._after_head[self._after_at :]
+        self.exchange = None
+        self._partial, self._at = b"", 0
+        self._state = TAKEN
+        self._looping = False
+        transport.unregisterProducer()
+        if self._stopped:
+            self._stopped = 0
+            self.relay.gone.unwatch(self._fd, self)
+            transport.resumeProducing()
+        self.relay.deadlines.drop(self)
+        self.relay.connections.discard(self)
+        self.send = _send_nothing
+        # What was remembered for the next request would stay as long as the stream: kilobytes, by the thousand.
+        for name in ("_block", "_raw", "_line", "_whole", "_parsed", "_client", "forwarded", "forwarded_for"):
+            self.__dict__.pop(name, None)
+        return transport, early
+
+    def released(self) -> None:
+        """The connection has ended, here or with whom its transport was given to: it is counted no more."""
+        cells = self.relay.cells
+        cells[ACTIVE] -= 1
+        cells[self._cell] -= 1
+
+    # -- ends ----------------------------------------------------------------------------------------------------------
+
+    def expire(self, now: float) -> None:
+        """The deadline has passed."""
+        exchange, limits = self.exchange, self.relay.limits
+        if self._state == CLOSED and not self._blocked:
+            # Told to close, and not closed since: the peer takes nothing, or under TLS does not answer our close_notify
+            # (RFC 8446 6.1 lets us go without).
+            self.cut()
+        elif self._blocked:
+            held = unsent(self.transport)
+            if held < self._unsent:  # slow, but reading
+                self._unsent = held
+                self._within(limits.send_timeout)
+            else:
+                log_timeout(exchange, self.peer_ip, "while it was sent the answer", limits.send_timeout)
+                self.cut()
+        elif exchange is not None and self._state == BODY:
+            log_timeout(exchange, self.peer_ip, "while its request body was read", limits.client_body_timeout)
+            if exchange.begun:
+                exchange.abort()
+                return
+            sink, exchange.answer_sink = exchange.answer_sink, None
+            if sink is not None:
+                sink.client_gone("body timed out")
+            self._linger_until = 0.0
+            self.relay.send_answer(exchange, Answer(408, None, None, "Request timeout", "error"), upstream=True)
+        elif exchange is None:
+            if self._cell == READING:
+                line, request_id = self._partial.partition(b"\r\n")[0], self.relay.next_id()
+                what = f"client timed out while its request head was read: {seconds_text(limits.head_timeout)}"
+                log_refused(self.relay.facilities, self.peer_ip, what, line, request_id)
+                self.relay.access_log.log_refused(self.peer_ip, line, 408, 0, request_id)
+            self._close(linger=False)
+
+    def drain(self) -> None:
+        """The gateway stops: close unless a request is being served."""
+        if self.exchange is None and self._state == HEAD:
+            self._close(linger=False)
+
+    def tls_ended(self) -> None:
+        """The client has ended TLS (`tls_transport`): nothing more comes from it, and nothing more reaches it."""
+        if self.exchange is not None:
+            self.cut()
+        elif self._state not in (TAKEN, CLOSED):
+            self._close(linger=False)
+
+    def peer_gone(self, reset: bool) -> None:
+        """The client hung up while nothing was read from it (`GoneWatch`)."""
+        self.cut()
+
+    def cut(self) -> None:
+        """End now, whatever is going on."""
+        self.relay.gone.unwatch(self._fd, self)
+        if self.transport is not None:
+            self.transport.abortConnection()  # type: ignore[attr-defined]
+
+    def cut_short(self, reset: bool) -> None:
+        """The answer cannot be completed: end so that the client notices."""
+        self.exchange = None
+        if reset:
+            self._state = CLOSED
+            self.cut()
+        else:
+            self._close(linger=False)
+
+    def _close(self, linger: bool) -> None:
+        """No more requests. With ``linger`` what the client still sends is read and thrown away for a while.
+
+        Closing a socket with unread bytes resets the connection, and a reset throws away the answer before the client
+        has read it.
+        """
+        transport: Any = self.transport
+        self._partial, self._at = b"", 0
+        if linger and self._state != LINGER:
+            relay = self.relay
+            self._state = LINGER
+            self._linger_until = relay.monotonic() + relay.limits.lingering_time
+            self._within(relay.limits.lingering_timeout)
+            self._go_on(_HELD | _PAUSED | _PIPELINED)
+            end_writing(transport)
+            return
+        self._state = CLOSED
+        if not self._blocked:
+            # For a client that takes nothing of what is still to be sent, or does not end TLS on its side.
+            self._within(self.relay.limits.lingering_timeout)
+        transport.unregisterProducer()
+        transport.loseConnection()
+
+    def _linger(self) -> None:
+        limits = self.relay.limits
+        if self.relay.monotonic() > self._linger_until:
+            self._close(linger=False)
+        else:
+            self._within(limits.lingering_timeout)
+
+
+def _send_nothing(data: bytes) -> None:
+    """Sends on a connection that is gone."""

@@ -1,0 +1,336 @@
+"""The client's half of a stream on our own listeners: one request, and its answer as it goes out."""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+
+from ..core.exchange import BodySink, BodyTooLarge, Exchange
+from ..core.http.chunks import LAST_CHUNK, last_chunk
+from ..core.http.headers import forwarded_lines
+from ..net.run_steps import run_steps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..core.http.head import HeaderBlock
+    from .channel import HTTP1Channel
+
+__all__ = ["HTTP1Exchange"]
+
+_KEEP = b"Connection: keep-alive\r\n\r\n"
+_CLOSE = b"Connection: close\r\n\r\n"
+_CHUNKED = b"Transfer-Encoding: chunked\r\n"
+
+NOT_BEGUN, WITH_LENGTH, CHUNKED, UNTIL_CLOSE, BODYLESS = range(5)
+
+
+@lru_cache(maxsize=1024)
+def _status_line(status: int, reason: bytes) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n" % (status, reason)
+
+
+@lru_cache(maxsize=1024)
+def _length_lines(length: int, keep: bool) -> bytes:
+    """The end of a head."""
+    return b"Content-Length: %d\r\n%b" % (length, _KEEP if keep else _CLOSE)
+
+
+class HTTP1Exchange(Exchange):
+    """See `Exchange`. Facts of the connection are read from its channel.
+
+    Attributes:
+        channel: the connection's channel.
+        open: the client still waits for (the rest of) the answer.
+        body_complete: the whole request is here.
+    """
+
+    __slots__ = (
+        "_continued", "_keep", "_left", "_mode", "_pending", "_pending_size", "_reader", "_reader_limit", "_trailers",
+        "body_complete", "channel", "open",
+    )  # fmt: skip
+
+    def __init__(self, channel: HTTP1Channel, method: bytes, target: bytes, minor: int, block: HeaderBlock) -> None:
+        relay = channel.relay
+        monotonic, wall, next_id = relay.monotonic, relay.wall, relay.next_id
+        self.channel = channel
+        self.method = method
+        self.target = target
+        self.minor = minor
+        self.block = block
+        self.gateway = relay.facilities
+        self.started = monotonic()
+        self.wall_started = wall()
+        self.request_id = next_id()
+        # As Exchange.__init__, without a call (a test compares them).
+        self.consumer = self.credential = self.authenticated_groups = None
+        self.request_changes = self.upstream_query = self.response_changes = self.response_fields = None
+        self.plugin_confs = self.latencies = self.upstream_body = self.upstream_peer = None
+        self._query_args = self._ctx = self.body_sink = self.answer_sink = None
+        self.status = self.upstream_status = self.bytes_in = self.bytes_out = 0
+        self.answer_source = "service"
+        self.mount = b""
+        self.route = self.match = self.snapshot = None  # type: ignore[assignment]
+        self.open = True
+        self.body_complete = True
+        self._mode = NOT_BEGUN
+        self._keep = self._continued = False
+        self._left = 0
+        self._pending: list[bytes] | None = None
+        self._reader: Deferred[bytes] | None = None
+
+    # -- facts of the connection ---------------------------------------------------------------------------------------
+
+    scheme = property(lambda self: self.channel.scheme)
+    peer_ip = property(lambda self: self.channel.peer_ip)
+    peer_port = property(lambda self: self.channel.peer_port)
+    local_port = property(lambda self: self.channel.local_port)
+    trusted = property(lambda self: self.channel.trusted)
+    sni = property(lambda self: self.channel.sni)
+
+    @property
+    def client_ip(self) -> str:  # type: ignore[override]
+        """The client behind trusted peers."""
+        return self.channel.client_ip(self.block)
+
+    def forwarded(self) -> bytes:
+        """See `Exchange.forwarded`; the connection remembers them for its next request."""
+        channel = self.channel
+        block = self.block
+        # Of a request that comes from its client itself, nothing but Host and version matters.
+        what = block if block.relayed or channel.trusted else block.host
+        if channel.forwarded_for == what and channel.forwarded_minor == self.minor:
+            return channel.forwarded
+        channel.forwarded = lines = forwarded_lines(self)
+        channel.forwarded_for, channel.forwarded_minor = what, self.minor
+        return lines
+
+    # -- the answer ----------------------------------------------------------------------------------------------------
+
+    def start(self, status: int, reason: bytes, headers: bytes, length: int | None) -> None:
+        self.begin(status, reason, headers, length, b"")
+
+    def begin(
+        self, status: int, reason: bytes, headers: bytes, length: int | None, first: bytes, raw: bool = False
+    ) -> None:
+        if not self.open:
+            return
+        head = self._head(status, reason, headers, length)
+        if first:
+            self.bytes_out += len(first)
+            self._left -= len(first)
+            if self._mode == CHUNKED and not raw:
+                first = b"%x\r\n%b\r\n" % (len(first), first)
+            head += first
+        self.channel.send(head)
+
+    def answer(
+        self, status: int, reason: bytes, headers: bytes, length: int | None, body: bytes, raw: bool = False
+    ) -> None:
+        if not self.open:
+            return
+        channel = self.channel
+        head = self._head(status, reason, headers, length)
+        self.bytes_out = len(body)
+        mode = self._mode
+        if mode == CHUNKED:
+            if body and not raw:
+                body = b"%x\r\n%b\r\n" % (len(body), body)
+            body += LAST_CHUNK
+        channel.send(head + body if body else head)
+        self.open = False
+        self.body_sink = self._pending = None
+        channel.relay.finished(self)
+        channel.answered(self._keep, self.body_complete, mode == UNTIL_CLOSE)
+
+    def _head(self, status: int, reason: bytes, headers: bytes, length: int | None) -> bytes:
+        """The head's bytes; decides about framing and what becomes of the connection."""
+        self.status = status
+        self._keep = keep = self.channel.keeps_alive(self)
+        if length is not None:
+            self._mode = WITH_LENGTH if self.method != b"HEAD" else BODYLESS
+            self._left = length
+            return _status_line(status, reason) + headers + _length_lines(length, keep)
+        framing = b""
+        if status in (204, 304) or self.method == b"HEAD":
+            self._mode = BODYLESS
+        elif self.minor:
+            framing = _CHUNKED
+            self._mode = CHUNKED
+        else:
+            keep = False
+            self._mode = UNTIL_CLOSE
+        self._keep = keep
+        return b"".join((_status_line(status, reason), headers, framing, _KEEP if keep else _CLOSE))
+
+    def write(self, data: bytes) -> None:
+        if self.open and data:
+            self.bytes_out += len(data)
+            if self._mode == CHUNKED:
+                data = b"%x\r\n%b\r\n" % (len(data), data)
+            else:
+                self._left -= len(data)
+            self.channel.send(data)
+
+    def takes_raw_chunks(self) -> bool:
+        return self.minor > 0 and self.method != b"HEAD"
+
+    def write_raw(self, data: bytes) -> None:
+        if self.open and data:
+            self.bytes_out += len(data)
+            self.channel.send(data)
+
+    def finish(self, trailers: list[tuple[bytes, bytes]] | None = None) -> None:
+        if not self.open:
+            return
+        if self._mode == WITH_LENGTH and self._left:
+            self.abort()  # less (or more) than was promised
+            return
+        if self._mode == CHUNKED:
+            self.channel.send(last_chunk(trailers))
+        self._end(self._keep)
+
+    def abort(self) -> None:
+        if self.open:
+            # Where the end of the connection is the end of the body, only a reset tells that it is not complete.
+            reset = self._mode in (NOT_BEGUN, UNTIL_CLOSE) or not self.minor
+            sink, self.answer_sink = self.answer_sink, None
+            steps: list[Callable[[], object]] = [self._finished, partial(self.channel.cut_short, reset)]
+            if sink is not None:  # it was not the producer of the answer who cut it
+                steps.append(partial(sink.client_gone, "the answer was cut"))
+            run_steps(*steps)
+
+    def interim(self, status: int, reason: bytes, headers: bytes) -> None:
+        if self.open and self.minor and self._mode == NOT_BEGUN:
+            self.channel.send(b"%b%b\r\n" % (_status_line(status, reason), headers))
+
+    def _end(self, keep: bool) -> None:
+        """The answer is complete."""
+        self._finished()
+        self.channel.answered(keep, self.body_complete, self._mode == UNTIL_CLOSE)
+
+    def _finished(self) -> None:
+        self.open = False
+        self.body_sink = None
+        self._pending = None
+        self.channel.relay.finished(self)
+
+    def gone(self, reason: str) -> None:
+        """The client went away in the middle."""
+        if not self.open:
+            return
+        self.open = False
+        if self._mode == NOT_BEGUN:
+            self.status = 499
+        sink, self.answer_sink = self.answer_sink, None
+        self.body_sink = None
+        reader, self._reader = self._reader, None
+        steps: list[Callable[[], object]] = []
+        if sink is not None:
+            steps.append(partial(sink.client_gone, reason))
+        if reader is not None:
+            steps.append(reader.cancel)
+        run_steps(*steps, partial(self.channel.relay.finished, self))
+
+    @property
+    def begun(self) -> bool:  # type: ignore[override]
+        """Whether anything of the answer has been sent."""
+        return self._mode != NOT_BEGUN
+
+    # -- the request body ----------------------------------------------------------------------------------------------
+
+    def expect_body(self) -> None:
+        """A body follows the head."""
+        self.body_complete = False
+        self._pending = []
+        self._pending_size = 0
+        self._trailers: list[tuple[bytes, bytes]] = []
+
+    def body_received(self, data: bytes) -> None:
+        """A piece of the body came."""
+        size = len(data)
+        self.bytes_in += size
+        sink = self.body_sink
+        if sink is not None:
+            sink.body_chunk(data)
+        elif self._pending is not None:
+            self._pending.append(data)
+            self._pending_size += size
+            if self._reader is not None:
+                if self._pending_size > self._reader_limit:
+                    reader, self._reader = self._reader, None
+                    reader.errback(BodyTooLarge())
+            elif self._pending_size > self.channel.relay.limits.client_body_buffer_size:
+                self.channel.hold_body()
+
+    def body_ended(self, trailers: list[tuple[bytes, bytes]]) -> None:
+        """The body is complete."""
+        self.body_complete = True
+        if self.body_sink is not None:
+            self.body_sink.body_end(trailers)
+            return
+        self._trailers = trailers
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.callback(b"".join(self._pending or ()))
+
+    def receive_body(self, sink: BodySink) -> None:
+        pending, self._pending = self._pending, None
+        if pending is None or not self.open:
+            return
+        self.body_sink = sink
+        for piece in pending:
+            sink.body_chunk(piece)
+        if self.body_complete:
+            sink.body_end(self._trailers)
+        else:
+            self.channel.release_body()
+
+    def read_body(self, limit: int) -> Deferred[bytes]:
+        if not self.block.has_body:
+            return succeed(b"")
+        if self.body_complete:
+            body = b"".join(self._pending or ())
+            return succeed(body) if len(body) <= limit else fail(BodyTooLarge())
+        if (self.block.content_length or 0) > limit or self._pending_size > limit:
+            return fail(BodyTooLarge())
+        self._reader = Deferred()
+        self._reader_limit = limit
+        self.continue_request()
+        self.channel.release_body()
+        return self._reader
+
+    def continue_request(self) -> None:
+        if self.block.expect_continue and self.minor and not self._continued and self._mode == NOT_BEGUN and self.open:
+            self._continued = True
+            self.channel.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    @property
+    def awaits_continue(self) -> bool:
+        """The client may hold its body back until it is asked for it."""
+        return self.block.expect_continue and not self._continued and not self.bytes_in
+
+    def pause_request(self) -> None:
+        if self.open:
+            self.channel.pause_body()
+
+    def resume_request(self) -> None:
+        if self.open:
+            self.channel.resume_body()
+
+    # -- another protocol ----------------------------------------------------------------------------------------------
+
+    def take_transport(self) -> tuple[Any, bytes]:
+        """See `Exchange.take_transport`. Whoever takes it calls `released` when the connection has ended.
+
+        Bytes of a request body can only be handed over from within ``serve``, before any of it was read.
+        """
+        self.open = False
+        return self.channel.detach(self)
+
+    def released(self) -> None:
+        """The transport that was taken has ended: log phase, counters."""
+        self.channel.relay.finished(self)
+        self.channel.released()

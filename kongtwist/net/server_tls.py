@@ -1,0 +1,391 @@
+"""TLS towards clients: certificates from files, from SNI entities, and one made here when there is none.
+
+A listener's `ServerContexts` hands out OpenSSL contexts. The default certificate comes from the configuration or from
+``<prefix>/ssl``; the server name in the client's first message (RFC 6066 3) picks another by asking the snapshot.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime
+import ipaddress
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from OpenSSL import SSL, crypto
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from ..config.kinds import ConfError
+
+__all__ = [
+    "KeyPair", "ServerContexts", "TLSRules", "check_tls", "contexts_for", "default_pairs", "read_pairs", "reconfigure",
+]  # fmt: skip
+
+ALPN = (b"http/1.1",)
+"""Protocols offered (RFC 7301)."""
+
+CACHED = 10000
+"""Contexts kept for SNI certificates."""
+
+_INTERMEDIATE = (
+    "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384"
+    ":ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:DHE-RSA-AES128-GCM-SHA256:DHE-RSA-AES256-GCM-SHA384"
+)
+_SUITES = {
+    # Mozilla's server-side TLS recommendations 5.7
+    "modern": _INTERMEDIATE,
+    "intermediate": _INTERMEDIATE,
+    "old": _INTERMEDIATE
+    + ":DHE-RSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-SHA256:ECDHE-RSA-AES128-SHA256:ECDHE-ECDSA-AES128-SHA"
+    ":ECDHE-RSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA384:ECDHE-RSA-AES256-SHA384:ECDHE-ECDSA-AES256-SHA"
+    ":ECDHE-RSA-AES256-SHA:DHE-RSA-AES128-SHA256:DHE-RSA-AES256-SHA256:AES128-GCM-SHA256:AES256-GCM-SHA384"
+    ":AES128-SHA256:AES256-SHA256:AES128-SHA:AES256-SHA:DES-CBC3-SHA:@SECLEVEL=0",
+    "fips": "ECDHE+AESGCM:DHE+AESGCM:!aNULL:!SSLv2:!SSLv3",
+}
+_SUITE_PROTOCOLS = {"modern": ["TLSv1.3"], "old": ["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"]}
+_FORBID = {
+    "SSLv3": SSL.OP_NO_SSLv3,
+    "TLSv1": SSL.OP_NO_TLSv1,
+    "TLSv1.1": SSL.OP_NO_TLSv1_1,
+    "TLSv1.2": SSL.OP_NO_TLSv1_2,
+    "TLSv1.3": SSL.OP_NO_TLSv1_3,
+}
+
+_log = Logger(namespace="kongtwist.tls")
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """A certificate chain, its own certificate first, and its private key."""
+
+    chain: tuple[x509.Certificate, ...]
+    key: Any
+
+    @classmethod
+    def from_pem(cls, certificates: bytes, key: bytes) -> KeyPair:
+        """Read a chain and a key. Raises ValueError with the rest of a sentence when they are no pair."""
+        try:
+            chain = tuple(x509.load_pem_x509_certificates(certificates))
+        except ValueError:
+            raise ValueError("holds no certificate in PEM form") from None
+        try:
+            # OpenSSL's test of an RSA key's primes takes up to seconds and would hold every connection; that the key is the
+            # certificate's is told below.
+            private = serialization.load_pem_private_key(key, None, unsafe_skip_rsa_key_validation=True)
+        except (ValueError, TypeError):
+            raise ValueError("has a key that is not in PEM form without password") from None
+        if _public(private.public_key()) != _public(chain[0].public_key()):
+            raise ValueError("and its key do not belong together")
+        return cls(chain, private)
+
+
+def _public(key: Any) -> bytes:
+    der: bytes = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return der
+
+
+# -- certificates from the configuration -------------------------------------------------------------------------------
+
+
+def read_pairs(name: str, certificates: Sequence[str], keys: Sequence[str]) -> list[KeyPair]:
+    """The pairs of a property such as ``ssl_cert``: file names, PEM text, or PEM text in base64.
+
+    Raises:
+        ConfError: one cannot be read.
+    """
+    pairs = []
+    for certificate, key in zip(certificates, keys, strict=True):
+        try:
+            pairs.append(KeyPair.from_pem(_material(name, certificate), _material(f"{name}_key", key)))
+        except ValueError as error:
+            raise ConfError(f"{name} {_shown(certificate)} {error}") from error
+    return pairs
+
+
+def _shown(text: str) -> str:
+    return f"'{text}'" if len(text) < 200 and "-----" not in text else "given as text"
+
+
+def _material(name: str, text: str) -> bytes:
+    if "-----BEGIN" in text:
+        return text.encode()
+    try:
+        with open(text, "rb") as file:
+            return file.read()
+    except OSError as error:
+        try:
+            decoded = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            decoded = b""
+        if b"-----BEGIN" in decoded:
+            return decoded
+        raise ConfError(f"{name} cannot read {_shown(text)}: {error.strerror}") from error
+
+
+def default_pairs(prefix: str, make: bool = True) -> list[KeyPair]:
+    """The self-signed certificates under ``<prefix>/ssl``, made at the first call: one with ECDSA, one with RSA.
+
+    Args:
+        prefix: the node's working directory.
+        make: make those that are not there; else they are left out.
+
+    Raises:
+        ConfError: they cannot be written or read.
+    """
+    folder = os.path.join(prefix, "ssl")
+    pairs = []
+    try:
+        if make:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+        for name in ("ecdsa", "rsa"):
+            base = os.path.join(folder, f"default-{name}")
+            if not (os.path.exists(f"{base}.crt") and os.path.exists(f"{base}.key")):
+                if not make:
+                    continue
+                _write_self_signed(base, ec.generate_private_key(ec.SECP256R1()) if name == "ecdsa" else _rsa_key())
+            pairs += read_pairs("ssl_cert", [f"{base}.crt"], [f"{base}.key"])
+    except OSError as error:
+        raise ConfError(f"cannot make the default certificate in {folder}: {error.strerror}") from error
+    return pairs
+
+
+def _rsa_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, 2048)
+
+
+def _write_self_signed(base: str, key: Any) -> None:
+    """Write ``base.key`` (0600) and ``base.crt``: for localhost, for ten years."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    addresses = [ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1")]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=3650))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.DNSName("localhost"), *(x509.IPAddress(each) for each in addresses)]),
+            critical=False,
+        )
+        .sign(key, hashes.SHA256())
+    )
+    encoding = serialization.Encoding.PEM
+    secret = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    for path, content in ((f"{base}.key", secret), (f"{base}.crt", certificate.public_bytes(encoding))):
+        fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+        os.replace(f"{path}.new", path)
+
+
+def contexts_for(
+    conf: Any, listener: str, certificate_for: Callable[[str | None], Row | None] | None = None
+) -> ServerContexts:
+    """The contexts of the TLS addresses of a listener property.
+
+    Args:
+        conf: the configuration (`conf.Conf`).
+        listener: ``proxy_listen``, ``admin_listen`` or ``status_listen``.
+        certificate_for: as for `ServerContexts`; for proxy_listen.
+
+    Raises:
+        ConfError: certificates or ciphers cannot be used.
+    """
+    rules, pairs = _configured(conf, listener)
+    return ServerContexts(rules, pairs, certificate_for)
+
+
+def authorities(name: str, files: Sequence[str]) -> tuple[x509.Certificate, ...]:
+    """The certificates of a property such as ``admin_ssl_client_ca``: file names, PEM text, or PEM text in base64.
+
+    Raises:
+        ConfError: one cannot be read.
+    """
+    found: list[x509.Certificate] = []
+    for text in files:
+        try:
+            found += x509.load_pem_x509_certificates(_material(name, text))
+        except ValueError as error:
+            raise ConfError(f"{name} {_shown(text)} holds no certificate in PEM form") from error
+    return tuple(found)
+
+
+def reconfigure(contexts: ServerContexts, conf: Any, listener: str) -> None:
+    """Have ``contexts`` follow a configuration that was read again. Raises ConfError and changes nothing."""
+    contexts.replace(*_configured(conf, listener))
+
+
+def check_tls(conf: Any, listener: str) -> None:
+    """Raise ConfError if `contexts_for` would; no certificates are made."""
+    rules, pairs = _configured(conf, listener, make=False)
+    ServerContexts(rules, pairs)
+
+
+def _configured(conf: Any, listener: str, make: bool = True) -> tuple[TLSRules, list[KeyPair]]:
+    name = {"proxy_listen": "ssl_cert", "admin_listen": "admin_ssl_cert", "status_listen": "status_ssl_cert"}[listener]
+    certificates, keys = getattr(conf, name), getattr(conf, f"{name}_key")
+    pairs = read_pairs(name, certificates, keys) if certificates else default_pairs(conf.prefix, make)
+    rules = TLSRules.from_conf(conf)
+    if listener == "admin_listen" and conf.admin_ssl_client_ca:
+        rules = replace(rules, client_ca=authorities("admin_ssl_client_ca", conf.admin_ssl_client_ca))
+    return rules, pairs
+
+
+# -- contexts --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TLSRules:
+    """What holds for all TLS connections of a node."""
+
+    suite: str = "intermediate"  #: as ``ssl_cipher_suite``
+    ciphers: str = ""  #: OpenSSL list for the suite ``custom``
+    protocols: tuple[str, ...] = ("TLSv1.2", "TLSv1.3")
+    prefer_server_ciphers: bool = True
+    tickets: bool = True
+    session_timeout: float = 86400  #: seconds
+    client_ca: tuple[x509.Certificate, ...] = ()  #: authorities, one of which must have signed the client's certificate
+
+    @classmethod
+    def from_conf(cls, conf: Any) -> TLSRules:
+        """The rules that a configuration sets.
+
+        Raises:
+            ConfError: OpenSSL knows none of the ciphers.
+        """
+        rules = cls(
+            conf.ssl_cipher_suite,
+            conf.ssl_ciphers or "",
+            tuple(conf.ssl_protocols.split()),
+            conf.ssl_prefer_server_ciphers,
+            conf.ssl_session_tickets,
+            conf.ssl_session_timeout,
+        )
+        try:
+            rules.context(())
+        except SSL.Error as error:
+            raise ConfError(f"ssl_ciphers has no cipher that OpenSSL knows: '{rules.ciphers}'") from error
+        return rules
+
+    def context(self, pairs: Sequence[KeyPair]) -> SSL.Context:
+        """A context that shows these certificates. Raises SSL.Error when OpenSSL cannot use them."""
+        context = SSL.Context(SSL.TLS_METHOD)
+        protocols = _SUITE_PROTOCOLS.get(self.suite, self.protocols)
+        options = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_SSLv2
+        for name, forbid in _FORBID.items():
+            if name not in protocols:
+                options |= forbid
+        if self.prefer_server_ciphers:
+            options |= SSL.OP_CIPHER_SERVER_PREFERENCE
+        if not self.tickets:
+            options |= SSL.OP_NO_TICKET
+        context.set_options(options)
+        # OpenSSL's defaults leave old versions out whatever the options say; what is not wanted is forbidden above.
+        context.set_min_proto_version(0)
+        context.set_cipher_list(_SUITES.get(self.suite, self.ciphers).encode())
+        context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # an idle connection keeps no 34 KB of buffers
+        context.set_session_id(b"kongtwist")
+        context.set_timeout(int(self.session_timeout))
+        context.set_alpn_select_callback(_select_alpn)
+        for pair in pairs:
+            context.use_certificate(pair.chain[0])
+            context.use_privatekey(pair.key)
+            for extra in pair.chain[1:]:
+                context.add_extra_chain_cert(extra)
+        if self.client_ca:
+            self._ask_for_certificates(context)
+        return context
+
+    def _ask_for_certificates(self, context: SSL.Context) -> None:
+        """Refuse clients in the handshake that show no certificate of ``client_ca`` for TLS clients (RFC 5280 4.2.1.12)."""
+        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, None)
+        store = context.get_cert_store()
+        assert store is not None
+        store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)  # an intermediate authority may be trusted by itself
+        for authority in self.client_ca:
+            store.add_cert(crypto.X509.from_cryptography(authority))
+            context.add_client_ca(authority)
+
+
+def _select_alpn(connection: SSL.Connection, offered: list[bytes]) -> Any:
+    """The first of ours that the client offers; none in common goes on without ALPN, as nginx does."""
+    return next((each for each in ALPN if each in offered), SSL.NO_OVERLAPPING_PROTOCOLS)
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class ServerContexts:
+    """Hands out the TLS contexts of one listener.
+
+    Args:
+        rules: what holds for all connections.
+        pairs: the default certificates, at most one for each kind of key.
+        certificate_for: server name (None when the client named none) -> the certificate's row, or None for the
+            default; asked at every handshake, so that a change holds from the next one on.
+    """
+
+    def __init__(
+        self,
+        rules: TLSRules,
+        pairs: Sequence[KeyPair],
+        certificate_for: Callable[[str | None], Row | None] | None = None,
+    ) -> None:
+        self._rules = rules
+        self._certificate_for = certificate_for
+        self._cached: dict[str, tuple[Row, SSL.Context]] = {}
+        self.replace(rules, pairs)
+
+    def replace(self, rules: TLSRules, pairs: Sequence[KeyPair]) -> None:
+        """Use other rules and default certificates from now on (reload)."""
+        self._rules = rules
+        self._cached.clear()
+        self._default = rules.context(pairs)
+        if self._certificate_for is not None:
+            self._default.set_tlsext_servername_callback(self._choose)
+
+    def serverConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
+        """A connection that starts with the default certificate (IOpenSSLServerConnectionCreator)."""
+        return SSL.Connection(self._default, None)
+
+    def _choose(self, connection: SSL.Connection) -> None:
+        """OpenSSL's callback for the server name."""
+        try:
+            name = connection.get_servername()
+            context = self._context_for(name.decode("ascii", "replace") if name else None)
+            if context is not None:
+                connection.set_context(context)
+        except Exception:  # noqa: BLE001 - OpenSSL's caller would lose it
+            _log.failure("choosing a certificate failed; the default one is shown")
+
+    def _context_for(self, name: str | None) -> SSL.Context | None:
+        row = self._certificate_for(name) if self._certificate_for is not None else None
+        if row is None:
+            return None
+        known = self._cached.get(row["id"])
+        if known is not None and known[0] is row:
+            return known[1]
+        context = self._rules.context(_row_pairs(row))
+        if len(self._cached) >= CACHED:
+            del self._cached[next(iter(self._cached))]
+        self._cached[row["id"]] = (row, context)
+        return context
+
+
+def _row_pairs(row: Row) -> list[KeyPair]:
+    """The pairs of a Certificate entity: ``cert`` and ``key``, and where set ``cert_alt`` and ``key_alt``."""
+    pairs = [KeyPair.from_pem(row["cert"].encode(), row["key"].encode())]
+    if row.get("cert_alt") and row.get("key_alt"):
+        pairs.append(KeyPair.from_pem(row["cert_alt"].encode(), row["key_alt"].encode()))
+    return pairs

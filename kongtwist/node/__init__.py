@@ -1,0 +1,1 @@
+"""One running node: the gateway and its parts, changes on their way into snapshots, workers, start and end."""

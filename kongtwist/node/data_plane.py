@@ -1,0 +1,241 @@
+"""The data path of one process: listeners, route tree, relay, logs. The gateway has one, and so has each worker."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterable, Mapping
+from math import inf
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.logger import Logger
+
+from .. import WORKSPACE_ID
+from ..config.load import Conf, ConfError
+from ..core.chain.host import Facilities
+from ..core.counters import Counters
+from ..core.http.headers import ResponseHeaders
+from ..core.http.real_ip import RealIP
+from ..core.limits import KONG_READ_TIMEOUT, Limits
+from ..core.snapshot.snapshot import Snapshot
+from ..core.stream_registry import StreamRegistry
+from ..http1.factory import HTTP1Factory
+from ..net.listeners import DescriptorRoom, listen_on, raise_descriptor_limit
+from ..net.server_tls import ServerContexts, contexts_for, reconfigure
+from ..observability.logs import AccessLog
+from ..proxy.context import Relay
+from ..proxy.tree import RouteTree, TellingTree
+from ..proxy.websocket_route import WebSocketRoute
+
+__all__ = ["DataPlane", "Faults", "ListenerSocket", "limits_of"]
+
+_log = Logger(namespace="kongtwist.proxy")
+
+
+class ListenerSocket(Protocol):
+    """What is needed of an opened listener (listeners.Opened)."""
+
+    name: str
+    listen: Any
+
+    def socket_for(self, worker: int) -> socket.socket: ...
+
+
+def limits_of(conf: Conf) -> Limits:
+    """The bounds of the data path as configured."""
+    header_buffers, header_buffer_size = conf.nginx_http_large_client_header_buffers
+    count, size = conf.nginx_proxy_proxy_buffers
+    return Limits(
+        head_timeout=conf.nginx_http_client_header_timeout,
+        keepalive_timeout=conf.nginx_http_keepalive_timeout,
+        keepalive_requests=conf.nginx_http_keepalive_requests,
+        header_buffers=header_buffers,
+        header_buffer_size=header_buffer_size,
+        max_headers=conf.nginx_http_max_headers,
+        client_max_body_size=conf.nginx_http_client_max_body_size,
+        client_body_buffer_size=conf.client_body_buffer_size,
+        client_body_timeout=conf.nginx_http_client_body_timeout,
+        send_timeout=conf.nginx_http_send_timeout,
+        default_read_timeout=conf.nginx_proxy_proxy_read_timeout or KONG_READ_TIMEOUT,
+        proxy_buffer_size=conf.nginx_proxy_proxy_buffer_size,
+        high_water=count * size,
+        upstream_keepalive_pool_size=conf.upstream_keepalive_pool_size,
+        upstream_keepalive_max_requests=conf.upstream_keepalive_max_requests,
+        upstream_keepalive_idle_timeout=conf.upstream_keepalive_idle_timeout,
+        dns_positive_ttl=30.0 if conf.dns_valid_ttl is None else conf.dns_valid_ttl,
+        dns_error_ttl=conf.dns_error_ttl,
+        dns_stale_ttl=conf.dns_stale_ttl,
+        dns_cache_size=conf.dns_cache_size,
+    )
+
+
+class Faults:
+    """What is wrong with a configuration, told in the log: once, and again when it was right in between."""
+
+    def __init__(self) -> None:
+        self._told: frozenset[str] = frozenset()
+
+    def tell(self, sentences: Iterable[str]) -> None:
+        """Log what was not wrong before."""
+        found = list(sentences)
+        for sentence in found:
+            if sentence not in self._told:
+                _log.error("{sentence}", sentence=sentence)
+        self._told = frozenset(found)
+
+
+class DataPlane:
+    """Serves traffic by the newest snapshot.
+
+    Args:
+        reactor: listens, connects, tells the time.
+        conf: the configuration.
+        counters: this process's view of the node's counters.
+        node_id: the node's UUID.
+
+    Attributes:
+        tree: finds routes; also for a `GatewayResource`.
+        relay: facilities of the data path.
+        streams: open WebSockets and event streams.
+    """
+
+    def __init__(self, reactor: Any, conf: Conf, counters: Counters, node_id: str) -> None:
+        self._reactor = reactor
+        self._conf = conf
+        self._counters = counters
+        self._faults = Faults()
+        self._plugin_rows: Mapping[str, Any] | None = None
+        try:
+            self.access_log = AccessLog(conf.proxy_access_log, reactor, prefix=conf.prefix)
+        except OSError as error:
+            why = f"proxy_access_log cannot open {conf.proxy_access_log}: {error.strerror}"
+            raise ConfError(why) from error
+        self.facilities = Facilities(
+            counters=counters,
+            now=time.time,
+            report=_report,
+            conf=conf,
+            node_id=node_id,
+            hostname=socket.gethostname(),
+            worker_pid=os.getpid(),
+            body_limit=conf.client_body_buffer_size,
+            shown=self.access_log.shown,
+            workspace_id=WORKSPACE_ID,
+        )
+        self.relay = Relay(
+            reactor,
+            self.facilities,
+            limits=limits_of(conf),
+            access_log=self.access_log,
+            headers=ResponseHeaders(conf.headers),
+            send_request_id=bool(conf.headers_upstream) and "off" not in conf.headers_upstream,
+            real_ip=RealIP([str(each) for each in conf.trusted_ips], conf.real_ip_header, conf.real_ip_recursive),
+            error_default_type=conf.error_default_type,
+        )
+        self.streams: StreamRegistry = self.relay.streams
+        tree = TellingTree if conf.allow_debug_header else RouteTree
+        self.tree = tree(self.relay, WebSocketRoute.maker(reactor))
+        most = conf.nginx_http_max_connections
+        connections = self.relay.connections
+        self.room = DescriptorRoom(
+            raise_descriptor_limit(conf.nginx_main_worker_rlimit_nofile),
+            self.relay.limits.accept_pause,
+            (lambda: len(connections) < most) if most else None,
+        )
+        self._ports: list[Any] = []
+        self._contexts: list[tuple[str, ServerContexts]] = []
+
+    # -- configuration ---------------------------------------------------------------------------------------------
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Serve by ``snapshot`` from now on; tell the log of what it could not compile."""
+        self._faults.tell(snapshot.faults)
+        rows = snapshot.rows["plugins"]
+        if rows is not self._plugin_rows:
+            self._plugin_rows = rows
+            self.access_log.hide(_key_names(rows))
+        self.tree.publish(snapshot)
+
+    def reload(self, conf: Conf) -> None:
+        """Follow a configuration that was read again. Raises ConfError and changes nothing."""
+        for name, contexts in self._contexts:
+            reconfigure(contexts, conf, name)
+        self._conf = conf
+
+    def reopen_logs(self) -> None:
+        """Open the access log anew (after rotation)."""
+        try:
+            self.access_log.reopen()
+        except OSError as error:
+            _log.error("cannot reopen the access log: {why}", why=error.strerror)
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def listen(self, opened: Iterable[ListenerSocket], worker: int = 0) -> None:
+        """Accept connections on the proxy listeners among ``opened``."""
+        for each in opened:
+            if each.name == "proxy_listen":
+                self.listen_on(each.socket_for(worker), bool(each.listen.ssl))
+
+    def listen_on(self, sock: socket.socket, secure: bool) -> None:
+        """Accept connections on one listening socket; a duplicate of it is used."""
+        contexts = None
+        if secure:
+            contexts = contexts_for(self._conf, "proxy_listen", self._certificate_for)
+            self._contexts.append(("proxy_listen", contexts))
+        factory = HTTP1Factory(self.tree, self.relay, secure)
+        self._ports.append(listen_on(self._reactor, sock, factory, self.room, contexts=contexts))
+
+    def _certificate_for(self, sni: str | None) -> Any:
+        snapshot = self.tree.snapshot
+        return None if snapshot is None else snapshot.certificate_for(sni)
+
+    def leave(self) -> None:
+        """Go on accepting, and have each connection end behind its answer: clients shall go elsewhere."""
+        self.relay.leave()
+
+    async def finish(self) -> None:
+        """Accept no more, close idle connections, and let requests and streams end by themselves; returns when they have."""
+        await self._stop_listening()
+        self.relay.close_idle()
+        await self._quiet(inf)
+
+    async def stop(self, seconds: float) -> None:
+        """Accept no more; end streams politely; let requests finish, for ``seconds`` at most; then cut."""
+        await self._stop_listening()
+        self.relay.drain()
+        await self._quiet(seconds)
+        self.abort()
+        self.access_log.close()
+
+    async def _stop_listening(self) -> None:
+        ports, self._ports = self._ports, []
+        await DeferredList([maybeDeferred(port.stopListening) for port in ports])
+
+    async def _quiet(self, seconds: float) -> None:
+        """Wait until no client is connected and no stream is open, ``seconds`` at most."""
+        late = self._reactor.seconds() + seconds
+        while (self.relay.connections or len(self.streams)) and self._reactor.seconds() < late:
+            pause: Deferred[None] = Deferred()
+            self._reactor.callLater(0.02, pause.callback, None)
+            await pause
+
+    def abort(self) -> None:
+        """Cut everything at once."""
+        self.streams.cut_all()
+        self.relay.close()
+        self.room.close()
+
+
+def _report(text: str) -> None:
+    _log.error("{text}", text=text)
+
+
+def _key_names(plugins: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Query arguments that carry credentials, as the configuration names them."""
+    names: set[str] = set()
+    for row in plugins.values():
+        names.update(row["config"].get("key_names") or ())
+    return names

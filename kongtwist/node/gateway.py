@@ -1,0 +1,391 @@
+"""A gateway: configuration, storage, publishing, the data path and the Admin API put together.
+
+`Gateway` is a Twisted service without globals; a program may have several. Under ``twistd kongtwist`` the node's service
+(tap.py) hands it open sockets; embedded, it listens nowhere and its `RouteTree` serves a `GatewayResource`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.web.resource import Resource
+
+from ..admin.api import AdminResource, StatusResource
+from ..config.load import Conf, ConfError, Listen
+from ..core.counters import Counters
+from ..core.snapshot.notes import ROUTER_KINDS
+from ..core.snapshot.snapshot import Snapshot
+from ..entities import registry
+from ..entities.vaults import ENV_VAULT, environment_vault
+from ..net.listeners import DescriptorRoom, Opened, raise_descriptor_limit
+from ..net.server_tls import contexts_for
+from ..observability.logs import notice
+from ..observability.shared_counters import LocalCounters, SharedCounters
+from ..proxy.context import Relay
+from ..proxy.tree import RouteTree
+from ..storage.base import BaseStorage, StorageError
+from ..storage.memory import MemoryStorage
+from .admin_plane import AdminPlane
+from .background_work import Turns
+from .configuration_advice import Advice
+from .data_plane import DataPlane, Faults
+from .databases import storage_for
+from .plugin_loader import load_plugins
+from .publisher import Publisher, overlaid
+from .snapshot_builder import give_back
+from .state import Running
+from .worker_supervisor import Workers, begin_message, sockets_of
+
+if TYPE_CHECKING:
+    from ..demo import Demo
+    from .declarative_loader import Declaring
+
+__all__ = ["Gateway", "GatewayFailed"]
+
+_log = Logger(namespace="kongtwist.gateway")
+
+EXPIRY_INTERVAL = 60.0
+"""Seconds between two looks for rows whose time to live is over (a credential that is over is refused at once)."""
+
+
+RELOAD_WAIT = 60.0
+"""Seconds that a reload waits for all workers to serve what was read."""
+
+
+class GatewayFailed(Exception):
+    """The gateway cannot start. Its text is for the operator: what is wrong, where, and what to do."""
+
+
+class Gateway(MultiService):
+    """One gateway.
+
+    Args:
+        reactor: the reactor.
+        conf: the configuration.
+        sockets: open listeners to serve; none when embedded.
+        demo: add the demo's upstreams and routes, which are never stored.
+        fatal: told, with a sentence, when the gateway cannot start or go on.
+        storage: a back end of the embedder's; by default the one the configuration names.
+
+    Attributes:
+        ready: fires when the first snapshot serves; fails with `GatewayFailed` where the gateway cannot start.
+        stopped: fires when the gateway has stopped.
+        plane: the data path of this process; None in the parent of several workers.
+
+    Raises:
+        ConfError: something configured cannot be used.
+        PluginLoadError: a plugin cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        conf: Conf,
+        *,
+        sockets: Sequence[Opened] = (),
+        demo: bool = False,
+        fatal: Callable[[str], None] | None = None,
+        storage: BaseStorage | None = None,
+    ) -> None:
+        super().__init__()
+        self._reactor, self.conf, self._sockets = reactor, conf, list(sockets)
+        self._fatal = fatal or (lambda sentence: _log.critical("{sentence}", sentence=sentence))
+        self.plugins = load_plugins(conf.plugins)
+        self.registry = registry(self.plugins)
+        self.node_id = conf.node_id or _kept_node_id(conf.prefix if self._sockets else None)
+        self.storage = storage or storage_for(conf, self.registry, reactor)
+        self.storage.turns = self._turns = Turns(reactor)
+        self.declaring: Declaring | None = None
+        if isinstance(self.storage, MemoryStorage):
+            from .declarative_loader import Declaring  # readers of YAML, for who has a use for them
+
+            self.declaring = Declaring(reactor, self.storage, self.registry, conf.plugins, time.time, self._turns)
+        self._faults = Faults()
+        self._advice = Advice(reactor, silent=ROUTER_KINDS if "router_flavor" in conf.given else frozenset())
+        self.counters: Counters
+        self.plane: DataPlane | None = None
+        self.workers: Workers | None = None
+        if self._sockets and conf.nginx_worker_processes > 1:
+            self.counters = SharedCounters.create(conf.nginx_worker_processes)
+            self.workers = self._make_workers(self.counters)
+        else:
+            self.counters = LocalCounters()
+            self.plane = DataPlane(reactor, conf, self.counters, self.node_id)
+        self.publisher = Publisher(reactor, self.plugins, self._serve)
+        if self.workers is not None:
+            self.publisher.followers.append(self.workers)
+        self.demo = self._make_demo() if demo else None
+        self.ready: Deferred[None] = Deferred()
+        self.stopped: Deferred[None] = Deferred()
+        self.node = Running(self, reactor)
+        self._room = DescriptorRoom(raise_descriptor_limit()) if self.plane is None else self.plane.room
+        self.doors = AdminPlane(reactor, conf, self._sockets, self.registry)
+        self._starting: Deferred[None] | None = None
+        self._expiring: Any = None
+        self._expiry: Deferred[Any] | None = None
+
+    # -- making --------------------------------------------------------------------------------------------------------
+
+    def _make_demo(self) -> Demo:
+        from ..demo import Demo  # its servers are loaded only where they are wanted
+
+        proxy, admin = self._reached("proxy_listen"), self._reached("admin_listen")
+        kept = self.conf.path("demo_ports.json") if self._sockets else None
+        demo = Demo(self._reactor, self.registry, proxy, admin, kept)
+        demo.setServiceParent(self)
+        return demo
+
+    def _reached(self, name: str) -> str:
+        """Host and port at which a browser on this machine reaches a listener."""
+        for each in self._sockets:
+            if each.name == name and not each.listen.ssl and each.port:
+                return f"localhost:{each.port}"
+        return "localhost"
+
+    def _make_workers(self, counters: SharedCounters) -> Workers:
+        return Workers(
+            self._reactor,
+            counters,
+            sockets_of(self._sockets, self.conf.nginx_worker_processes),
+            lambda: begin_message(self.conf, self.node_id, self._sockets, self.node.console),
+            lambda: self.snapshot,
+            self._fatal,
+        )
+
+    @property
+    def listening(self) -> list[tuple[str, Listen, int]]:
+        """Property, address and real port of each open listener."""
+        return [(each.name, each.listen, each.port) for each in self._sockets]
+
+    @property
+    def tree(self) -> RouteTree:
+        """The routes, for a `GatewayResource`; a gateway with several workers has none."""
+        return self._own_plane().tree
+
+    @property
+    def relay(self) -> Relay:
+        """The data path's facilities, for a `GatewayResource`."""
+        return self._own_plane().relay
+
+    def _own_plane(self) -> DataPlane:
+        if self.plane is None:
+            raise RuntimeError(
+                "this gateway serves by worker processes and cannot be mounted; set nginx_worker_processes = 1"
+            )
+        return self.plane
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The snapshot that serves; only after `ready`."""
+        assert self.publisher.snapshot is not None
+        return self.publisher.snapshot
+
+    def _serve(self, snapshot: Snapshot) -> None:
+        if self.plane is not None:
+            self.plane.publish(snapshot)
+        else:
+            self._faults.tell(snapshot.faults)
+        self._advice.tell(snapshot.notes)
+
+    # -- starting ------------------------------------------------------------------------------------------------------
+
+    def startService(self) -> None:
+        """Open storage, build the first snapshot, then accept connections."""
+        super().startService()
+        self._starting = Deferred.fromCoroutine(self._start())
+
+    async def _start(self) -> None:
+        try:
+            await self._open()
+        except CancelledError:
+            raise
+        except (StorageError, ConfError) as error:
+            self._fail(str(error))
+        except Exception as error:  # noqa: BLE001 - whatever stops the start is told in one sentence
+            _log.failure("the gateway cannot start")
+            self._fail(f"the gateway cannot start: {type(error).__name__}: {error}")
+        else:
+            self.ready.callback(None)
+
+    def _fail(self, sentence: str) -> None:
+        """Tell everybody who waits that it cannot start."""
+        self._fatal(sentence)
+        self.ready.errback(GatewayFailed(sentence))
+
+    async def _open(self) -> None:
+        self._listen_status()
+        await self.storage.open()
+        if self.declaring is not None:
+            await self.declaring.load_configured(self.conf)
+        self.publisher.begin(self._whole(self.storage.load()))
+        self.storage.subscribe(self.publisher.changed)
+        give_back()
+        if self.workers is not None:
+            await self.workers.start()
+        elif self.plane is not None:
+            self.plane.listen(self._sockets)
+        self._listen_admin()
+        self._expire_later()
+        for line in self.demo.lines() if self.demo is not None else ():
+            notice(_log, "{line}", line=line)
+
+    def _whole(self, dataset: Any) -> Any:
+        """Stored rows, and beside them those that never are: the demo's, and ``vault_env_prefix`` as a vault."""
+        if self.conf.vault_env_prefix:
+            dataset = overlaid(dataset, {"vaults": {ENV_VAULT: environment_vault(self.conf.vault_env_prefix)}})
+        return dataset if self.demo is None else overlaid(dataset, self.demo.overlay())
+
+    def _listen_status(self) -> None:
+        """Answer monitors, from the first moment on: that the node is not ready is for them to know."""
+        conf, gate = self.conf, self.doors.gates["status_listen"]
+        facts = self.node.facts()
+        status = StatusResource(
+            self.storage, self.registry, facts, gate=gate, added_headers=conf.headers, now=time.time
+        )
+        self.doors.listen("status_listen", status, conf.status_access_log, self._room)
+
+    def _listen_admin(self) -> None:
+        self.doors.listen("admin_listen", self.admin_resource(), self.conf.admin_access_log, self._room)
+        self.doors.warn()
+
+    def admin_resource(self) -> Resource:
+        """The Admin API, for an embedder to mount behind his own protection as well."""
+        return AdminResource(
+            self.storage,
+            self.registry,
+            self.node.facts(),
+            gate=self.doors.gates["admin_listen"],
+            added_headers=self.conf.headers,
+            published=self.publisher.published,
+            now=time.time,
+            declarations=self.declaring,
+            turns=self._turns,
+        )
+
+    # -- while it runs -------------------------------------------------------------------------------------------------
+
+    def _expire_later(self) -> None:
+        self._expiring = self._reactor.callLater(EXPIRY_INTERVAL, self._expire)
+
+    def _expire(self) -> None:
+        self._expire_later()
+        expiry = Deferred.fromCoroutine(self.storage.expire())
+        self._expiry = expiry.addErrback(lambda failure: _log.failure("expired rows could not be deleted", failure))
+
+    async def reload(self, conf: Conf) -> None:
+        """Follow a configuration that was read again: all of it, or nothing where something is wrong with it.
+
+        Returns when it is in effect, in all workers.
+
+        Raises:
+            ConfError: with all that is wrong; everything is as it was.
+        """
+        self.doors.check(conf)
+        if any(each.name == "proxy_listen" and each.listen.ssl for each in self._sockets):
+            contexts_for(conf, "proxy_listen")
+        if self.declaring is not None and await self.declaring.load_configured(conf):
+            await self.publisher.published(RELOAD_WAIT)
+            notice(_log, "the declarative configuration was read again")
+        if self.plane is not None:
+            self.plane.reload(conf)
+        self.doors.reload(conf)
+        self.conf = conf
+        self.node.log_level.reload(conf.log_level)
+        if self.workers is not None:
+            complaints = await self.workers.reload(conf)
+            if complaints:
+                raise ConfError(*complaints)
+
+    def reopen_logs(self) -> None:
+        """Open all log files anew."""
+        self.doors.reopen_logs()
+        if self.plane is not None:
+            self.plane.reopen_logs()
+        if self.workers is not None:
+            self.workers.reopen_logs()
+
+    # -- stopping ------------------------------------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Begin to drain: ``/status/ready`` answers 503, and each connection ends behind its answer; new ones are still
+        accepted, streams go on."""
+        self.node.drain()
+        self.node.leaving = True
+        if self.plane is not None:
+            self.plane.leave()
+        if self.workers is not None:
+            self.workers.leave()
+
+    def finish(self) -> Deferred[None]:
+        """Go on draining: accept no more, close idle connections. Fires when all requests and streams have ended by
+        themselves, however long that takes; `stopService` ends them."""
+        if self.workers is not None:
+            return self.workers.finish()
+        return Deferred.fromCoroutine(self._own_plane().finish())
+
+    def stopService(self) -> Deferred[None]:
+        """Stop gracefully, within ``nginx_main_worker_shutdown_timeout``."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        if self._starting is not None and not self._starting.called:
+            self._starting.cancel()
+        if self._expiring is not None and self._expiring.active():
+            self._expiring.cancel()
+        self.node.stop()
+        late = self.conf.nginx_main_worker_shutdown_timeout
+        closing = Deferred.fromCoroutine(self.doors.stop("admin_listen", late))
+        if self.plane is not None:
+            await self.plane.stop(late)
+        await closing
+        if self.workers is not None:
+            await self.workers.stop()
+        await self.doors.stop("status_listen", 0.0)  # monitors are told that the node drains as long as it does
+        self.publisher.stop()
+        self._advice.stop()
+        if self.declaring is not None:
+            self.declaring.stop()
+        await _done(super().stopService())
+        await self.storage.close()
+        self._turns.stop()
+        if not self.stopped.called:
+            self.stopped.callback(None)
+
+    def abort(self) -> None:
+        """End at once what a graceful stop still waits for."""
+        self._advice.stop()
+        self.doors.abort()
+        if self.plane is not None:
+            self.plane.abort()
+        if self.workers is not None:
+            self.workers.kill()
+
+
+async def _done(result: Any) -> None:
+    if isinstance(result, Deferred):
+        await result
+
+
+def _kept_node_id(prefix: str | None) -> str:
+    """The node's UUID: kept in ``<prefix>/node_id``; a new one without a prefix."""
+    if prefix is None:
+        return str(uuid4())
+    path = os.path.join(prefix, "node_id")
+    try:
+        with open(path, encoding="ascii") as file:
+            return str(UUID(file.read().strip()))
+    except (OSError, ValueError):
+        made = str(uuid4())
+    try:
+        with open(path, "w", encoding="ascii") as file:
+            file.write(made + "\n")
+    except OSError as error:
+        raise ConfError(f"prefix cannot be written: {error}") from error
+    return made

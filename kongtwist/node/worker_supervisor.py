@@ -1,0 +1,386 @@
+"""The parent's side of a node with several workers: start them, tell them of changes, replace those that die.
+
+The parent binds the sockets, runs Admin API, storage and counters, and serves no proxy traffic itself. Each worker is a
+process of its own (spawned, never forked: threads and database handles do not survive a fork) that inherits one end
+of a pair of sockets, the counters' memory and its listening sockets. The parent keeps those sockets open too, so that
+connections made while a worker is dead wait for its successor instead of being refused.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import Factory, ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..config.load import Conf
+from ..core.storage_contract import Change
+from ..net.listeners import Opened
+from ..observability.shared_counters import SharedCounters
+from .worker_link import Link, Message, Packet, changes_packets, dataset_messages
+
+__all__ = [
+    "CRASHES", "CRASH_SPAN", "FIRST_SOCKET_FD", "LINK_FD", "Workers", "begin_message", "default_spawn_environ",
+    "mark_message", "sockets_of",
+]  # fmt: skip
+
+LINK_FD = 3
+"""File descriptor of the pair in a worker."""
+COUNTERS_FD = 4
+"""File descriptor of the counters' memory in a worker."""
+FIRST_SOCKET_FD = 5
+"""File descriptor of a worker's first listening socket; the others follow."""
+
+CRASHES = 5
+CRASH_SPAN = 10.0
+"""So many workers dead within so many seconds: starting more would only burn the machine, the node gives up."""
+
+
+LISTENING_ON = 0.1
+"""Seconds from the word to stop until the parent's own copies of the listening sockets are shut."""
+
+_log = Logger(namespace="kongtwist.node")
+
+
+class Served(Protocol):
+    """The publisher's newest snapshot, as far as workers are told of it."""
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def rows(self) -> Mapping[str, Mapping[str, Any]]: ...
+
+
+class _Worker(ProcessProtocol):
+    """One living worker process."""
+
+    transport: Any
+
+    def __init__(self, workers: Workers, row: int) -> None:
+        self._workers = workers
+        self.row = row
+        self.pid = 0
+        self.follows = False
+        """Whether it has been told to accept connections: from then on changes are waited for."""
+        self.listening = False
+        self.link = Link(self._received, self._link_gone)
+        self._unserved: list[tuple[int, Deferred[None]]] = []
+        self._reloads: list[Deferred[str | None]] = []
+
+    def connectionMade(self) -> None:
+        self.pid = self.transport.pid
+
+    def tell(self, messages: Iterable[Message | Packet], version: int) -> Deferred[None]:
+        """Send changes; the Deferred fires when they are served here, or when the worker is gone."""
+        self.link.send_all(messages)
+        if not self.follows:
+            return succeed(None)
+        served: Deferred[None] = Deferred()
+        self._unserved.append((version, served))
+        return served
+
+    def reload(self, message: Message) -> Deferred[str | None]:
+        """Have it follow a configuration; fires with why it cannot, None when it does or is gone."""
+        done: Deferred[str | None] = Deferred()
+        self._reloads.append(done)
+        self.link.send(message)
+        return done
+
+    def kill(self, signal: str) -> None:
+        """Send a signal; nothing if it has just exited."""
+        try:
+            self.transport.signalProcess(signal)
+        except ProcessExitedAlready:
+            pass
+
+    def _received(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "loaded":
+            self.follows = True
+            self.link.send({"type": "listen"})
+        elif kind == "listening":
+            self.listening = True
+            self._workers.on_listening(self)
+        elif kind == "served":
+            self._release(message["version"])
+        elif kind == "reloaded" and self._reloads:
+            self._reloads.pop(0).callback(message["error"])
+
+    def _release(self, version: float) -> None:
+        """Fire what waited for ``version`` or an earlier one."""
+        while self._unserved and self._unserved[0][0] <= version:
+            self._unserved.pop(0)[1].callback(None)
+
+    def _link_gone(self) -> None:
+        """The pair ends when the process does; one that closed it and lives on is of no use."""
+        self._release(float("inf"))
+        if self.pid and not self._workers.stopping:
+            self.kill("KILL")
+
+    def processEnded(self, reason: Failure) -> None:
+        self._release(float("inf"))
+        reloads, self._reloads = self._reloads, []
+        for done in reloads:
+            done.callback(None)  # the one that takes its place begins with the new configuration
+        self._workers.on_ended(self, reason)
+
+
+class Workers:
+    """The node's worker processes; a follower of the publisher.
+
+    Args:
+        reactor: starts processes, adopts the pairs, tells the time (IReactorProcess, IReactorSocket, IReactorTime).
+        counters: the node's counters, with a row for each worker.
+        sockets: for each worker the descriptors of its listening sockets; they stay open here.
+        begin: the configuration as a message; the workers' own listeners are added to it.
+        served: the publisher's newest snapshot.
+        gave_up: told, with a sentence, that the workers die as fast as they are started.
+        environ: environment of the workers; None for `default_spawn_environ`.
+
+    Attributes:
+        newcomers: what a worker that is started must be told beside configuration and dataset.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        counters: SharedCounters,
+        sockets: Sequence[Sequence[int]],
+        begin: Callable[[], Message],
+        served: Callable[[], Served],
+        gave_up: Callable[[str], None],
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self._reactor = reactor
+        self._counters = counters
+        self._sockets = sockets
+        self._begin = begin
+        self._served = served
+        self._gave_up = gave_up
+        self._environ = dict(environ if environ is not None else default_spawn_environ())
+        self._living: dict[int, _Worker] = {}
+        self._deaths: list[float] = []
+        self._all_listen: list[Deferred[None]] = []
+        self._all_ended: list[Deferred[None]] = []
+        self._closing: IDelayedCall | None = None
+        self.stopping = False
+        self.newcomers: Callable[[], Iterable[Message]] = lambda: ()
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def start(self) -> Deferred[None]:
+        """Start all workers. The Deferred fires when all of them accept connections."""
+        listening: Deferred[None] = Deferred()
+        self._all_listen.append(listening)
+        for row in range(len(self._sockets)):
+            self._spawn(row)
+        return listening
+
+    def leave(self) -> None:
+        """Have the workers' connections end behind their answers; they go on accepting."""
+        for worker in self._living.values():
+            worker.link.send({"type": "leave"})
+
+    def finish(self) -> Deferred[None]:
+        """Have the workers accept no more, and exit when all requests and streams have ended by themselves. The Deferred
+        fires when all have; `stop` shortens it."""
+        return self._end("finish")
+
+    def stop(self) -> Deferred[None]:
+        """Ask the workers to finish what they do and exit. The Deferred fires when all have."""
+        return self._end("stop")
+
+    def _end(self, how: str) -> Deferred[None]:
+        self.stopping = True
+        if not self._living:
+            return succeed(None)
+        ended: Deferred[None] = Deferred()
+        self._all_ended.append(ended)
+        for worker in self._living.values():
+            worker.link.send({"type": how})
+        if self._closing is None:
+            # The workers close theirs first, so that none of them sees its socket die under its hands.
+            self._closing = self._reactor.callLater(LISTENING_ON, self._stop_listening)
+        return ended
+
+    def _stop_listening(self) -> None:
+        """Refuse new connections: without this they would wait in the backlog of sockets nobody accepts on any more."""
+        for fd in {fd for fds in self._sockets for fd in fds}:
+            with socket.socket(fileno=os.dup(fd)) as listening:
+                try:
+                    listening.shutdown(socket.SHUT_RDWR)
+                except OSError as error:
+                    _log.info("a listening socket was closed already: {why}", why=error.strerror)
+
+    def kill(self) -> None:
+        """End the workers at once, whatever they do."""
+        self.stopping = True
+        for worker in self._living.values():
+            worker.kill("KILL")
+
+    def reload(self, conf: Conf) -> Deferred[list[str]]:
+        """Have the workers follow a configuration that was read again, as far as it can change while they run.
+
+        Returns:
+            fires with a sentence for each worker that cannot and goes on as it was.
+        """
+        message = {"type": "reload", **_conf_fields(conf)}
+        asked = [(worker, worker.reload(message)) for worker in self._living.values()]
+        return Deferred.fromCoroutine(_complaints(asked))
+
+    def reopen_logs(self) -> None:
+        """Have the workers open their log files anew (after rotation)."""
+        for worker in self._living.values():
+            worker.link.send({"type": "reopen"})
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the living workers, by row."""
+        return [worker.pid for _, worker in sorted(self._living.items())]
+
+    # -- configuration -----------------------------------------------------------------------------------------------
+
+    def send(self, version: int, changes: Sequence[Change]) -> Deferred[None]:
+        """Tell all workers of changes; fires when all that accept connections serve them (see publisher.Follower)."""
+        packets = changes_packets(version, changes)
+        waiting = [worker.tell(packets, version) for worker in self._living.values()]
+        return Deferred.fromCoroutine(_all_of(waiting))
+
+    def replace(self) -> Deferred[None]:
+        """Send the publisher's snapshot as a wholly new dataset; fires as `send`."""
+        served = self._served()
+        waiting = []
+        for worker in self._living.values():
+            waiting.append(worker.tell(dataset_messages(served.version, served.rows), served.version))
+        return Deferred.fromCoroutine(_all_of(waiting))
+
+    def mark(self, upstream: str, target: str, available: bool) -> Deferred[None]:
+        """Have all workers choose a target, or not; fires as `send`."""
+        message = mark_message(self._served().version, upstream, target, available)
+        waiting = [worker.tell((message,), message["version"]) for worker in self._living.values()]
+        return Deferred.fromCoroutine(_all_of(waiting))
+
+    def set_log_level(self, level: str) -> None:
+        """Have all workers log from this level on."""
+        for worker in self._living.values():
+            worker.link.send({"type": "level", "level": level})
+
+    @property
+    def complete(self) -> bool:
+        """Whether every worker accepts connections."""
+        return len(self._living) == len(self._sockets) and all(each.listening for each in self._living.values())
+
+    # -- processes ---------------------------------------------------------------------------------------------------
+
+    def _spawn(self, row: int) -> None:
+        worker = _Worker(self, row)
+        ours, theirs = socket.socketpair()
+        try:
+            fds = {0: 0, 1: 1, 2: 2, LINK_FD: theirs.fileno(), COUNTERS_FD: self._counters.fileno()}
+            for number, fd in enumerate(self._sockets[row]):
+                fds[FIRST_SOCKET_FD + number] = fd
+            self._living[row] = worker
+            self._reactor.spawnProcess(
+                worker,
+                sys.executable,
+                [sys.executable, "-P", "-m", "kongtwist.node.worker"],
+                env=self._environ,
+                childFDs=fds,
+            )
+            factory = Factory.forProtocol(lambda: worker.link)
+            factory.noisy = False
+            self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, factory)
+        finally:
+            theirs.close()
+            ours.close()  # the reactor has its own duplicate
+        served = self._served()
+        worker.link.send(self._begin() | {"row": row, "workers": len(self._sockets)})
+        worker.link.send_all(dataset_messages(served.version, served.rows))
+        worker.link.send_all(list(self.newcomers()))
+
+    def on_listening(self, worker: _Worker) -> None:
+        """A worker accepts connections."""
+        _log.info("worker {row} (pid {pid}) serves", row=worker.row, pid=worker.pid)
+        if self.complete:
+            listening, self._all_listen = self._all_listen, []
+            for each in listening:
+                each.callback(None)
+
+    def on_ended(self, worker: _Worker, reason: Failure) -> None:
+        """A worker process is no more: correct its counters, and replace it unless the node stops."""
+        self._living.pop(worker.row, None)
+        self._counters.bury(worker.row)
+        if self.stopping:
+            if not self._living:
+                if self._closing is not None and self._closing.active():
+                    self._closing.cancel()
+                ended, self._all_ended = self._all_ended, []
+                for each in ended:
+                    each.callback(None)
+            return
+        _log.error(
+            "worker {row} (pid {pid}) ended: {reason}; starting another",
+            row=worker.row, pid=worker.pid, reason=reason.getErrorMessage(),
+        )  # fmt: skip
+        now = self._reactor.seconds()
+        self._deaths = [each for each in self._deaths if each > now - CRASH_SPAN] + [now]
+        if len(self._deaths) >= CRASHES:
+            self.stopping = True
+            self._gave_up(
+                f"{CRASHES} workers ended within {CRASH_SPAN:g} s, the last one because: {reason.getErrorMessage()}"
+            )
+        else:
+            self._spawn(worker.row)
+
+
+def begin_message(conf: Conf, node_id: str, opened: Sequence[Opened], console: bool = False) -> Message:
+    """The message that a worker begins with: the configuration as it was read here, what it listens on, and whether it
+    shows its log's lines on standard output."""
+    return {
+        "type": "begin",
+        **_conf_fields(conf),
+        "node_id": node_id,
+        "console": console,
+        "listeners": [conf.proxy_listen.index(each.listen) for each in opened if each.name == "proxy_listen"],
+    }
+
+
+def mark_message(version: int, upstream: str, target: str, available: bool) -> Message:
+    """Whether a target of an upstream may be chosen; ``version`` is that of the snapshot it is in."""
+    return {"type": "mark", "version": version, "upstream": upstream, "target": target, "available": available}
+
+
+def _conf_fields(conf: Conf) -> Message:
+    """A configuration for a message. It is read in one place: a worker started later must not serve by a file that was
+    edited meanwhile, nor look for a relative prefix in another directory."""
+    return {"given": conf.given | {"prefix": conf.prefix}, "source": conf.source}
+
+
+def sockets_of(opened: Sequence[Opened], workers: int) -> list[list[int]]:
+    """For each worker the descriptors it accepts on, in the order of ``begin_message``'s listeners."""
+    proxies = [each for each in opened if each.name == "proxy_listen"]
+    return [[each.socket_for(row).fileno() for each in proxies] for row in range(workers)]
+
+
+async def _complaints(asked: Sequence[tuple[_Worker, Deferred[str | None]]]) -> list[str]:
+    told = [(worker, await done) for worker, done in asked]
+    return [f"worker {worker.row} (pid {worker.pid}) goes on as it was: {why}" for worker, why in told if why]
+
+
+async def _all_of(waiting: Sequence[Deferred[None]]) -> None:
+    await DeferredList(waiting)
+
+
+def default_spawn_environ() -> dict[str, str]:
+    """This process's environment, made so that a worker finds the same modules wherever its directory is."""
+    paths = [os.path.abspath(path) for path in sys.path if not path.endswith(".zip")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}

@@ -1,1 +1,0 @@
-"""What goes over the wire: HTTP/1.1 on both sides, WebSocket, byte relays, names."""

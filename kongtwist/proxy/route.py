@@ -1,0 +1,154 @@
+"""Routes as Resources. Their one verb is `serve`; all doors use it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+
+from ..core.error_lines import request_line
+from ..core.exchange import Answer, Exchange
+from ..core.routing.protocol_checks import check_protocol, is_forwarded, not_forwarded
+from ..net.resolver import is_address
+from .forwarding import UpstreamExchange
+
+if TYPE_CHECKING:
+    from ..core.snapshot.compiled_route import CompiledRoute
+    from ..upstream.pool import Pool
+    from .context import Relay
+
+__all__ = ["AnswerResource", "HTTPRoute", "RouteResource", "waiting_for"]
+
+_log = Logger(namespace="kongtwist.proxy")
+
+GoOn = Callable[[Exchange], None]
+_UNCHECKED = frozenset(("http", "https"))
+
+
+class RouteResource(Resource):
+    """What a request is given to once it is known where it belongs."""
+
+    isLeaf = True
+
+    def __init__(self, relay: Relay) -> None:
+        super().__init__()
+        self.relay = relay
+
+    def serve(self, exchange: Exchange) -> None:
+        """Serve one request: now or later, its answer is sent through ``exchange``."""
+        raise NotImplementedError
+
+
+class AnswerResource(RouteResource):
+    """The same answer to everything: no route (404), no configuration (503)."""
+
+    def __init__(self, relay: Relay, answer: Answer) -> None:
+        super().__init__(relay)
+        self.answer = answer
+
+    def serve(self, exchange: Exchange) -> None:
+        self.relay.send_answer(exchange, self.answer)
+
+
+class HTTPRoute(RouteResource):
+    """A Kong route with an HTTP service. One object per compiled route, kept while that is the same object."""
+
+    def __init__(self, relay: Relay, route: CompiledRoute) -> None:
+        super().__init__(relay)
+        self.route = route
+        self.pool: Pool | None = None
+        if route.balancer is None and route.tls is None and route.service is not None and is_address(route.host):
+            self.pool = relay.pools.get(route.host, route.port, None)
+        self._forwarded = is_forwarded(route)
+        self._checked = route.websocket_only or route.protocols != _UNCHECKED
+
+    def serve(self, exchange: Exchange) -> None:
+        """Protocol checks, plugins, then the upstream."""
+        route = self.route
+        if self._checked:
+            refusal = check_protocol(route, exchange)
+            if refusal is not None:
+                self.relay.send_answer(exchange, refusal)
+                return
+        chain = route.chain
+        if not chain.empty:
+            outcome = chain.run_access(exchange)
+            if outcome is not None:
+                if isinstance(outcome, Answer):
+                    self.relay.send_answer(exchange, outcome)
+                else:
+                    waiting_for(self.relay, exchange, outcome, self._passed)
+                return
+        if self._forwarded:
+            self.forward(exchange)
+        else:
+            self._passed(exchange)
+
+    def _passed(self, exchange: Exchange) -> None:
+        """The plugins let the request pass."""
+        if self._forwarded:
+            self.forward(exchange)
+        else:
+            self.relay.send_answer(exchange, not_forwarded(self.route, exchange))
+
+    def forward(self, exchange: Exchange) -> None:
+        """Relay the request to the service."""
+        UpstreamExchange(self.relay, exchange).start(self.pool)
+
+
+class _Waiting:
+    """Stands in for the producer of an answer while plugins wait; the client going away ends their wait."""
+
+    __slots__ = ("_deferred", "chain")
+
+    def __init__(self, deferred: Deferred[Answer | None]) -> None:
+        self._deferred = deferred
+        self.chain: Deferred[None] | None = None
+
+    def pause_answer(self) -> None:
+        """There is no answer yet."""
+
+    def resume_answer(self) -> None:
+        """There is no answer yet."""
+
+    def client_gone(self, reason: str) -> None:
+        """Nobody waits any more."""
+        self._deferred.cancel()
+
+
+def waiting_for(relay: Relay, exchange: Exchange, outcome: Awaitable[Answer | None], go_on: GoOn) -> None:
+    """Go on when plugins have waited.
+
+    Args:
+        relay: sends their answer.
+        exchange: the request.
+        outcome: an answer, or None to go on.
+        go_on: called with ``exchange`` to go on.
+    """
+    deferred: Deferred[Answer | None] = ensureDeferred(outcome)  # type: ignore[arg-type]
+    sink = exchange.answer_sink = _Waiting(deferred)
+
+    def decided(answer: Answer | None) -> None:
+        if exchange.answer_sink is sink:
+            exchange.answer_sink = None
+        try:
+            if answer is not None:
+                relay.send_answer(exchange, answer)
+            else:
+                go_on(exchange)
+        except Exception:  # noqa: BLE001 - a fault of ours: the client gets an answer, the log the traceback
+            relay.fault(exchange)
+
+    def log(failure: Failure) -> None:
+        _log.failure("{line}", failure, line=request_line(exchange, "serving failed"))
+
+    def failed(failure: Failure) -> None:
+        if not failure.check(CancelledError):  # cancelled: the client is gone, its door knows
+            exchange.answer_sink = None
+            relay.fault(exchange, failure)
+
+    sink.chain = deferred.addCallbacks(decided, failed).addErrback(log)

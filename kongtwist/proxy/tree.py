@@ -1,0 +1,144 @@
+"""The tree of routes that every door asks: a snapshot's routes, each with its one Resource.
+
+Kong's routes do not form a path tree (hosts, headers, methods and regular expressions decide too), so children are not
+found segment by segment: the snapshot's router finds the route, the tree keeps the Resource that serves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..core.exchange import Answer, Exchange
+from .route import AnswerResource, HTTPRoute, RouteResource, waiting_for
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from ..core.snapshot.compiled_route import CompiledRoute
+    from ..core.snapshot.snapshot import Snapshot
+    from .context import Relay
+
+__all__ = ["RouteTree", "TellingTree"]
+
+KEPT_RESOURCES = 64
+"""So many resources are kept before those of routes that are gone or changed are looked for."""
+
+RouteMaker = Callable[["Relay", "CompiledRoute"], RouteResource]
+
+
+class RouteTree:
+    """Finds the Resource of a request in the configuration of the moment.
+
+    Args:
+        relay: facilities for the resources.
+        websocket: makes the Resource of a route for requests that ask for a WebSocket; without it they are served as
+            ordinary requests, the upgrade taken out.
+    """
+
+    def __init__(self, relay: Relay, websocket: RouteMaker | None = None) -> None:
+        self.relay = relay
+        self.snapshot: Snapshot | None = None
+        self._http: dict[CompiledRoute, RouteResource] = {}
+        self._websocket: dict[CompiledRoute, RouteResource] = {}
+        self._most = KEPT_RESOURCES
+        self._make_websocket = websocket
+        self._no_route = AnswerResource(relay, Answer(404, None, None, "no Route matched with those values", "error"))
+        self._not_ready = AnswerResource(
+            relay, Answer(503, None, None, "The gateway has no configuration yet", "error")
+        )
+
+    def is_no_route(self, resource: RouteResource) -> bool:
+        """Whether a Resource that `find` gave stands for a request no route matches."""
+        return resource is self._no_route
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Serve by ``snapshot`` from now on. Requests being served go on with the one they began with."""
+        self.snapshot = snapshot
+        both = (self._http, self._websocket)
+        if sum(map(len, both)) > self._most:
+            # Resources of routes that are gone or changed; looked for when there are twice as many as were needed.
+            for resources in both:
+                for route in [route for route in resources if not snapshot.is_newest(route)]:
+                    del resources[route]
+            self._most = 2 * sum(map(len, both)) + KEPT_RESOURCES
+
+    def find(self, exchange: Exchange) -> RouteResource:
+        """The Resource that serves ``exchange``; its ``snapshot``, ``match`` and ``route`` are set."""
+        snapshot = self.snapshot
+        if snapshot is None:
+            return self._not_ready
+        exchange.snapshot = snapshot
+        if not snapshot.global_chain.empty:
+            outcome = snapshot.global_chain.run_rewrite(exchange)
+            if outcome is not None:
+                if isinstance(outcome, Answer):
+                    return AnswerResource(self.relay, outcome)
+                return _Rewriting(self, outcome)
+        match = snapshot.router.find(exchange)
+        if match is None:
+            return self._no_route
+        exchange.match = match
+        exchange.route = route = match.route
+        if not exchange.block.upgrade_websocket:
+            resource = self._http.get(route)
+            if resource is not None:
+                return resource
+        return self._resource(exchange, route)
+
+    def route(self, exchange: Exchange) -> RouteResource:
+        """The Resource by the routes alone, the rewrite phase being over."""
+        match = exchange.snapshot.router.find(exchange)
+        if match is None:
+            return self._no_route
+        exchange.match = match
+        exchange.route = match.route
+        return self._resource(exchange, match.route)
+
+    def _resource(self, exchange: Exchange, route: CompiledRoute) -> RouteResource:
+        if exchange.block.upgrade_websocket and self._make_websocket is not None:
+            resource = self._websocket.get(route)
+            if resource is None:
+                resource = self._websocket[route] = self._make_websocket(self.relay, route)
+            return resource
+        resource = self._http.get(route)
+        if resource is None:
+            resource = self._http[route] = HTTPRoute(self.relay, route)
+        return resource
+
+
+class TellingTree(RouteTree):
+    """Tells clients that send ``Kong-Debug`` where their request went (property ``allow_debug_header``; Kong 3.9,
+    ``kong/router/utils.lua``)."""
+
+    def find(self, exchange: Exchange) -> RouteResource:
+        resource = super().find(exchange)
+        _tell(exchange)
+        return resource
+
+    def route(self, exchange: Exchange) -> RouteResource:
+        resource = super().route(exchange)
+        _tell(exchange)
+        return resource
+
+
+def _tell(exchange: Exchange) -> None:
+    route = exchange.route
+    if route is None or exchange.get_header(b"kong-debug") is None:
+        return
+    for kind, row in ((b"Route", route.row), (b"Service", route.service or {})):
+        for name, field in ((b"Id", "id"), (b"Name", "name")):
+            if row.get(field):
+                exchange.set_response_header(b"Kong-%b-%b" % (kind, name), str(row[field]).encode())
+
+
+class _Rewriting(RouteResource):
+    """A request whose rewrite phase waits."""
+
+    def __init__(self, tree: RouteTree, outcome: Awaitable[Answer | None]) -> None:
+        super().__init__(tree.relay)
+        self._tree = tree
+        self._outcome = outcome
+
+    def serve(self, exchange: Exchange) -> None:
+        waiting_for(self.relay, exchange, self._outcome, lambda each: self._tree.route(each).serve(each))

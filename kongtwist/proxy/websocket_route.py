@@ -1,0 +1,221 @@
+"""A Kong route for requests that ask for a WebSocket."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+
+from ..core.error_lines import request_line
+from ..core.exchange import Answer, Exchange
+from ..core.http.head import HeaderBlock, parse_request_block, parse_response_block
+from ..core.http.headers import apply_changes
+from ..net.sending import sender
+from ..streams.splice import RelayedStream
+from ..upstream.upstream_errors import where
+from .forwarding import UpstreamExchange
+from .route import HTTPRoute, waiting_for
+
+if TYPE_CHECKING:
+    from ..core.snapshot.compiled_route import CompiledRoute
+    from ..streams.websocket_handshake import StreamServerFactory
+    from ..upstream.connection import ResponseHead, UpstreamConnection
+    from .context import Relay
+
+__all__ = ["Handshakes", "WebSocketRoute"]
+
+_log = Logger(namespace="kongtwist.proxy")
+
+_NO_FIELDS = HeaderBlock(b"", ())
+"""Stands for the header blocks of an open stream."""
+
+
+_MODULE = "kongtwist.streams.websocket_handshake"
+
+
+class Handshakes:
+    """The server's side of a gateway's handshakes.
+
+    Autobahn, which does them, is five megabytes and a fifth of a second. So it is loaded when the first client asks for
+    a WebSocket, in a thread, while everything else goes on.
+
+    Args:
+        reactor: its threads load.
+
+    Attributes:
+        factory: answers handshakes; None until it is loaded.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self.factory: StreamServerFactory | None = None
+        module = sys.modules.get(_MODULE)
+        if module is not None and not getattr(module.__spec__, "_initializing", False):
+            self._make(module)
+
+    async def load(self) -> None:
+        """Load it."""
+        pool = self._reactor.getThreadPool()
+        module = await deferToThreadPool(self._reactor, pool, import_module, _MODULE)
+        if self.factory is None:
+            self._make(module)
+
+    def _make(self, module: Any) -> None:
+        self.factory = module.StreamServerFactory(self._reactor)
+
+
+class WebSocketRoute(HTTPRoute):
+    """Checks and plugins as for any request; then the handshake goes to the upstream, and if it agrees, the two
+    connections are spliced.
+
+    Args:
+        relay: the gateway's facilities.
+        route: the compiled route.
+        handshakes: the gateway's; made when not given.
+    """
+
+    def __init__(self, relay: Relay, route: CompiledRoute, handshakes: Handshakes | None = None) -> None:
+        super().__init__(relay, route)
+        self.handshakes = handshakes or Handshakes(relay.reactor)
+
+    @classmethod
+    def maker(cls, reactor: Any) -> Callable[[Relay, CompiledRoute], WebSocketRoute]:
+        """What makes these for a `RouteTree`, all with the same `Handshakes`."""
+        return partial(cls, handshakes=Handshakes(reactor))
+
+    def forward(self, exchange: Exchange) -> None:
+        """Ask the upstream for a WebSocket, if this is a request that may ask (RFC 6455 4.1: GET, HTTP/1.1).
+
+        With a body (or with another method) an upgrade would leave the two ends of the gateway in disagreement about
+        where the request ends; it is taken out then, and the request relayed as an ordinary one.
+        """
+        if exchange.method != b"GET" or not exchange.minor or exchange.block.has_body:
+            if self.route.websocket_only:
+                headers = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+                answer = Answer(426, None, headers, "Please use the WebSocket protocol", "error")
+                self.relay.send_answer(exchange, answer)
+            else:
+                super().forward(exchange)
+        elif self.handshakes.factory is None:
+            waiting_for(self.relay, exchange, self.handshakes.load(), self._ask)
+        else:
+            self._ask(exchange)
+
+    def _ask(self, exchange: Exchange) -> None:
+        def upgraded(connection: UpstreamConnection, head: ResponseHead) -> None:
+            try:
+                self._upgraded(asked, connection, head)
+            except Exception:  # noqa: BLE001 - nothing has been sent yet: the client gets an answer
+                connection.abort()
+                self.relay.fault(exchange)
+
+        asked = UpstreamExchange(self.relay, exchange, upgraded)
+        asked.start(self.pool)
+
+    def _upgraded(self, asked: UpstreamExchange, connection: UpstreamConnection, head: ResponseHead) -> None:
+        """The upstream agrees: check what it says, pass it on, splice."""
+        from ..streams.websocket_handshake import BadUpgrade, check_answer  # loaded by now (`Handshakes`)
+
+        relay, exchange = self.relay, asked.exchange
+        exchange.answer_sink = None
+        try:
+            check_answer(exchange.block, head.block)
+        except BadUpgrade as error:
+            self._refuse(exchange, connection, str(error))
+            return
+        exchange.status = 101
+        chain = self.route.chain
+        if not chain.empty:
+            failed = chain.run_header_filter(exchange)
+            if failed is not None:
+                connection.abort()
+                relay.send_answer(exchange, failed, filtered=True)
+                return
+            exchange.status = 101  # both ends have agreed on it
+        lines = relay.headers.of_proxied(exchange, head.block)
+        if exchange.response_changes:
+            lines = apply_changes(lines, exchange.response_changes)
+        try:
+            assert self.handshakes.factory is not None
+            answer = self.handshakes.factory.answer(head.block, lines)
+        except BadUpgrade as error:
+            self._refuse(exchange, connection, str(error))
+            return
+        self._splice(exchange, connection, answer)
+
+    def _splice(self, exchange: Exchange, connection: UpstreamConnection, answer: bytes) -> None:
+        """Send the client its answer and let the two connections run into one another."""
+        ending = _Ending(exchange)
+        stream = RelayedStream(self.relay, exchange, ending)
+        upstream, from_upstream = connection.detach()
+        client, from_client = exchange.take_transport()
+        exchange.block = exchange.response_fields = _NO_FIELDS
+        try:
+            sender(client)(answer)
+            stream.splice(client, from_client, upstream, from_upstream)
+        except Exception:  # noqa: BLE001 - nobody else has either connection any more
+            _log.failure("relaying WebSocket {id} failed", id=stream.id)
+            if hasattr(stream, "upstream"):  # it has both sides, and ends them
+                stream.cut()
+            else:
+                client.abortConnection()
+                upstream.abortConnection()
+                ending.over(0, 0)
+
+    def _refuse(self, exchange: Exchange, connection: UpstreamConnection, why: str) -> None:
+        line = request_line(
+            exchange,
+            f"the upstream answered a WebSocket handshake wrongly: {why}",
+            upstream=where(self.route, exchange.upstream_peer, connection.pool),
+        )
+        _log.error("{line}", line=line)
+        connection.abort()
+        message = "An invalid response was received from the upstream server"
+        self.relay.send_answer(exchange, Answer(502, None, None, message, "error"), upstream=True)
+
+
+class _Ending:
+    """What is done when a stream is over: its log line, its counters, its target.
+
+    Until then the header blocks are kept as their bytes: parsed they would be most of what an idle stream holds.
+    """
+
+    __slots__ = ("_exchange", "_request", "_response")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._request = exchange.block.raw
+        self._response = exchange.response_fields.raw if exchange.response_fields is not None else b""
+
+    def __call__(self, stream: RelayedStream) -> None:
+        self._log_end(stream)
+        self.over(stream.bytes_in, stream.bytes_out)
+
+    def _log_end(self, stream: RelayedStream) -> None:
+        fault = stream.fault
+        if fault is None:
+            _log.debug("WebSocket {id} ended: {why}", id=stream.id, why=stream.why)
+            return
+        exchange = self._exchange
+        line = request_line(
+            exchange, fault.what, fault.remedy, upstream=where(exchange.route, exchange.upstream_peer, None)
+        )
+        if fault.by_client:
+            _log.info("{line}", line=line)
+        else:
+            _log.error("{line}", line=line)
+
+    def over(self, bytes_in: int, bytes_out: int) -> None:
+        """Give the exchange back what it had, and end it."""
+        exchange = self._exchange
+        try:
+            exchange.block = parse_request_block(self._request)
+            exchange.response_fields = parse_response_block(self._response)
+            exchange.bytes_in, exchange.bytes_out = bytes_in, bytes_out
+        finally:
+            exchange.released()

@@ -1,1 +1,0 @@
-"""Routes as Resources: the tree our listeners ask and the one a twisted.web Site mounts."""

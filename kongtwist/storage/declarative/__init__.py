@@ -1,0 +1,1 @@
+"""Declarative configuration: texts to rows and rows to texts."""

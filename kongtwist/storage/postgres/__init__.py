@@ -1,0 +1,1 @@
+"""PostgreSQL, one configuration for many nodes."""

@@ -1,0 +1,227 @@
+"""SQLite: the embedded default. Every acknowledged write has reached the disk.
+
+Write-ahead log with ``synchronous=FULL``: a commit returns after its fsync, so neither kill -9 nor a power cut loses an
+acknowledged row (sqlite.org/wal.html). One thread of our own does all work on the file; writes that wait for it are
+committed together. A lock beside the file keeps a second gateway out.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+from urllib.parse import quote
+
+from twisted.internet.defer import CancelledError
+
+from ...core.storage_contract import Change
+from ...entities import Entity
+from ...entities.schema import Row
+from ...net.work_thread import WorkThread
+from ..base import BaseStorage, StorageError, whole
+
+__all__ = ["SCHEMA_VERSION", "SQLiteStorage"]
+
+SCHEMA_VERSION = 1
+"""Version of the tables' shape, kept in ``PRAGMA user_version``; a file of a newer one is refused."""
+
+
+class SQLiteStorage(BaseStorage):
+    """Rows in memory and in a SQLite file.
+
+    Args:
+        path: the file; made with mode 0600 where missing.
+        registry: the entities; each has a table of its name.
+        reactor: for the thread.
+        now: epoch seconds.
+
+    Attributes:
+        read_only: open the file only to read it, beside a gateway that may be using it; to be set before `open`.
+    """
+
+    kind = "sqlite"
+    read_only = False
+
+    def __init__(
+        self, path: str, registry: Mapping[str, Entity], reactor: Any, now: Callable[[], float], **options: Any
+    ) -> None:
+        super().__init__(registry, now, **options)
+        self.path = os.path.abspath(path)
+        self._thread = WorkThread(reactor, "kongtwist-sqlite")
+        self._opened = False
+        self._connection: sqlite3.Connection | None = None
+        self._lock = -1
+        self._failed = ""
+
+    async def open(self) -> None:
+        """Raises StorageError: the file is locked, unreadable, damaged, or of a newer version."""
+        self._opened = True
+        try:
+            rows = await self._thread.do(self._open)
+        except (sqlite3.Error, OSError, ValueError) as error:
+            await self._let_go()
+            raise StorageError(_not_opened(self.path, error)) from error
+        except (StorageError, CancelledError):
+            await self._let_go()
+            raise
+        for name, found in rows.items():
+            self._ledger.apply([Change("create", name, row, None) for row in found])
+
+    async def close(self) -> None:
+        await super().close()
+        if self._opened:
+            await self._let_go()
+
+    async def _let_go(self) -> None:
+        self._opened = False
+        try:
+            await self._thread.do(self._close)
+        finally:
+            self._thread.stop()
+
+    def reachable(self) -> bool:
+        return super().reachable() and not self._failed
+
+    async def _commit(self, changes: Sequence[Change]) -> None:
+        try:
+            await self._thread.do(self._write, changes)
+        except (sqlite3.Error, OSError) as error:
+            self._failed = f"the database {self.path} cannot be written: {error}"
+            raise StorageError(self._failed) from error
+        self._failed = ""
+
+    def prepare(self) -> None:
+        """Make or migrate the file and let go of it. Blocks. Raises as `open`."""
+        try:
+            self._open()
+        except (sqlite3.Error, OSError, ValueError) as error:
+            raise StorageError(_not_opened(self.path, error)) from error
+        finally:
+            self._close()
+
+    def erase(self) -> None:
+        """Delete the file. Blocks. Raises StorageError: a gateway uses it, or it cannot be deleted."""
+        try:
+            self._take_lock()
+            for end in ("", "-wal", "-shm"):
+                with suppress(FileNotFoundError):
+                    os.unlink(self.path + end)
+        except OSError as error:
+            raise StorageError(f"cannot delete the database {self.path}: {error}") from error
+        finally:
+            self._close()
+
+    # -- in the thread -----------------------------------------------------------------------------------------------------
+
+    def _open(self) -> dict[str, list[Row]]:
+        if self.read_only:
+            if not os.path.exists(self.path):
+                raise StorageError(f"there is no database {self.path}")
+            address = f"file:{quote(self.path)}?mode=ro"
+            self._connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
+            self._connection.execute("PRAGMA busy_timeout = 5000")
+            return self._rows(self._connection)
+        directory = os.path.dirname(self.path)
+        self._take_lock()
+        new = not os.path.exists(self.path)
+        if new:
+            os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        self._connection = connection
+        connection.execute("PRAGMA busy_timeout = 5000")
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise StorageError(
+                f"the database {self.path} is on a file system without write-ahead logs; use a local disk"
+            )
+        connection.execute("PRAGMA synchronous = FULL")
+        self._migrate(connection)
+        if new:
+            handle = os.open(directory, os.O_RDONLY)
+            os.fsync(handle)  # the file's name must survive too
+            os.close(handle)
+        return self._rows(connection)
+
+    def _rows(self, connection: sqlite3.Connection) -> dict[str, list[Row]]:
+        """All rows, as they were at one moment."""
+        connection.execute("BEGIN")
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        found = {
+            name: [whole(entity, json.loads(text)) for (text,) in connection.execute(f'SELECT document FROM "{name}"')]
+            for name, entity in self.registry.items()
+            if entity.stored and name in tables
+        }
+        connection.execute("COMMIT")
+        return found
+
+    def _take_lock(self) -> None:
+        self._lock = os.open(self.path + ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StorageError(
+                f"the database {self.path} is in use by another gateway; stop it, or give this one another sqlite_path"
+            ) from None
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise StorageError(
+                f"the database {self.path} was written by a newer kongtwist (schema {version}, this one knows "
+                f"{SCHEMA_VERSION}); start that one"
+            )
+        connection.execute("BEGIN IMMEDIATE")
+        for name, entity in self.registry.items():
+            if entity.stored:
+                connection.execute(
+                    f'CREATE TABLE IF NOT EXISTS "{name}" (id TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID'
+                )
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+
+    def _write(self, changes: Sequence[Change]) -> None:
+        connection = self._connection
+        assert connection is not None
+        if len(changes) == 1:
+            _write_one(connection, changes[0])  # a statement by itself is a transaction
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for change in changes:
+                _write_one(connection, change)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        lock, self._lock = self._lock, -1
+        try:
+            if connection is not None:
+                connection.close()  # moves the log into the file: ours is the only connection
+        finally:
+            if lock >= 0:
+                os.close(lock)
+
+
+def _write_one(connection: sqlite3.Connection, change: Change) -> None:
+    if change.new is None:
+        assert change.old is not None
+        connection.execute(f'DELETE FROM "{change.entity}" WHERE id = ?', (change.old["id"],))
+    else:
+        document = json.dumps(change.new, separators=(",", ":"))  # ASCII: half a surrogate pair survives
+        connection.execute(
+            f'INSERT INTO "{change.entity}" (id, document) VALUES (?, ?) '
+            "ON CONFLICT (id) DO UPDATE SET document = excluded.document",
+            (change.new["id"], document),
+        )
+
+
+def _not_opened(path: str, error: Exception) -> str:
+    return f"cannot open the database {path}: {error}; restore it from a backup, or name another file (sqlite_path)"

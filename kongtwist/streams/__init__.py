@@ -1,0 +1,1 @@
+"""Streams once they are open: WebSocket, Server-Sent Events, and two sockets spliced together."""

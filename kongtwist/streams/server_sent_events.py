@@ -1,0 +1,117 @@
+"""Server-Sent Events being relayed, as entries of the register of streams.
+
+Events pass like any answer of unknown length: at once, unchanged, with backpressure (proxy/forwarding.py).
+What makes them streams is that they last: the register shows them, and a stop or a change of configuration ends them.
+That must not happen inside an event, or the client would get half of one (WHATWG HTML 9.2.6: events end with an empty
+line), so the piece that was passed on last is kept, and looked at when the stream is to end. Nothing is scanned before.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Protocol
+
+from ..core.stream_registry import StreamRecord
+
+if TYPE_CHECKING:
+    from ..core.exchange import Exchange
+    from ..core.http.head import HeaderBlock
+    from ..proxy.context import Relay
+
+__all__ = ["EventStream", "is_event_stream"]
+
+_EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+_CHUNKED_EVENT_ENDS = tuple(end + b"\r\n" for end in _EVENT_ENDS)
+
+_LONGEST_END = 6
+
+
+class Answering(Protocol):
+    """What relays the answer (proxy/forwarding.py)."""
+
+    relay: Relay
+    exchange: Exchange
+
+    def may_end_answer(self) -> bool:
+        """Whether the framing of the answer allows an end here."""
+
+    def end_answer(self) -> None:
+        """End the answer here as if the upstream had: complete for the client, cut for the upstream."""
+
+    def fault(self) -> None:
+        """Cut both."""
+
+
+def is_event_stream(block: HeaderBlock) -> bool:
+    """Whether an answer with these headers is an event stream."""
+    kind = block.first(b"content-type")
+    return kind is not None and kind[:17].lower() == b"text/event-stream"
+
+
+class EventStream(StreamRecord):
+    """One event stream.
+
+    Args:
+        answering: relays it.
+        raw: pieces come with the framing of their chunks.
+    """
+
+    __slots__ = ("_answering", "_closing", "_ends", "_last", "deadline", "wake")
+
+    def __init__(self, answering: Answering, raw: bool) -> None:
+        super().__init__("sse", answering.exchange)
+        self._answering = answering
+        self._closing = False
+        self._ends = _CHUNKED_EVENT_ENDS if raw else _EVENT_ENDS
+        self._last = b""
+        self.deadline = self.wake = inf
+        answering.relay.streams.add(self)
+
+    @property
+    def bytes_in(self) -> int:
+        return self._answering.exchange.bytes_in
+
+    @property
+    def bytes_out(self) -> int:
+        return self._answering.exchange.bytes_out
+
+    @property
+    def messages_in(self) -> int:
+        return 0
+
+    @property
+    def messages_out(self) -> int:
+        return 0
+
+    def passed(self, data: bytes) -> None:
+        """A piece was passed on."""
+        self._last = data if len(data) >= _LONGEST_END else (self._last + data)[-_LONGEST_END:]
+        if self._closing and self._at_end():
+            self._answering.end_answer()
+
+    def close(self, code: int, reason: str) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        if self._at_end():
+            self._answering.end_answer()
+        else:
+            relay = self._answering.relay
+            relay.deadlines.set(self, relay.monotonic() + relay.limits.lingering_timeout)
+
+    def _at_end(self) -> bool:
+        """Whether the client has only whole events, in whole chunks."""
+        return not self._last or (self._last.endswith(self._ends) and self._answering.may_end_answer())
+
+    def cut(self) -> None:
+        self._answering.fault()
+
+    def expire(self, now: float) -> None:
+        """The event under way took too long to end."""
+        self.cut()
+
+    def over(self) -> None:
+        """The answer has ended, whatever ended it."""
+        relay = self._answering.relay
+        relay.deadlines.drop(self)
+        relay.streams.remove(self)

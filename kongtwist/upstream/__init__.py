@@ -1,0 +1,1 @@
+"""Connections to upstreams: pools, one connection, TLS to them."""

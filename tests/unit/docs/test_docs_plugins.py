@@ -1,0 +1,65 @@
+"""docs/plugins.md: what it shows is run."""
+
+from __future__ import annotations
+
+import re
+import sys
+import types
+import unittest
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kongtwist.node.plugin_loader import load_plugins
+from tests.places import ROOT
+
+DOCUMENT = (ROOT / "docs" / "plugins.md").read_text()
+
+
+class PluginGuideTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.plugin_code, self.test_code = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
+        self.load(self.plugin_code)
+
+    def load(self, code: str) -> None:
+        """Make it the module that the test imports."""
+        self.module: Any = types.ModuleType("opening_hours")
+        self.patch(sys, "modules", {**sys.modules, "opening_hours": self.module})
+        exec(compile(code, "docs/plugins.md: plugin", "exec"), vars(self.module))
+
+    def outcome(self) -> unittest.TestResult:
+        """What the test shown finds."""
+        test: Any = types.ModuleType("test_opening_hours")
+        exec(compile(self.test_code, "docs/plugins.md: test", "exec"), vars(test))
+        result = unittest.TestResult()
+        unittest.defaultTestLoader.loadTestsFromTestCase(test.OpeningHoursTests).run(result)
+        self.assertEqual(result.testsRun, 1)
+        return result
+
+    def test_twenty_lines(self) -> None:
+        """The plugin shown fits in about twenty lines, and so does its test."""
+        self.assertLessEqual(len(self.plugin_code.splitlines()), 24)
+        self.assertLessEqual(len(self.test_code.splitlines()), 20)
+
+    def test_the_test_passes(self) -> None:
+        """The test shown runs, and finds nothing wrong with the plugin shown."""
+        result = self.outcome()
+        self.assertEqual(result.errors + result.failures, [])
+
+    def test_the_test_can_fail(self) -> None:
+        """The same test on a plugin that lets everybody pass fails."""
+        broken = self.plugin_code.replace('conf["opens"] * 3600', "0")
+        self.assertNotEqual(broken, self.plugin_code)
+        self.load(broken)
+        self.assertFalse(self.outcome().wasSuccessful())
+
+    def test_it_loads(self) -> None:
+        """The value of ``plugins`` shown works."""
+        (names,) = re.findall(r"^plugins = (bundled,\S+:\S+)$", DOCUMENT, re.MULTILINE)
+        self.assertIn("opening-hours", load_plugins(names.split(",")))
+
+    def test_table_of_bundled_plugins(self) -> None:
+        """Name and priority of each bundled plugin, in the order they run."""
+        rows = re.findall(r"^\| `([a-z-]+)` \| (-?\d+) \|", DOCUMENT, re.MULTILINE)
+        loaded = [(name, str(plugin.priority)) for name, plugin in load_plugins(["bundled"]).items()]
+        self.assertEqual(rows, loaded)
