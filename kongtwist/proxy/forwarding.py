@@ -51,6 +51,7 @@ from ..upstream.upstream_errors import (
 from .finish import ends_request
 from .forwarding_states import AT_ONCE, AWAITED, BEGUN, HELD, OVER, PASSING, SENT, UNASKED
 from .request_buffer import RequestBuffer
+from .tries import note_failure, note_try
 
 if TYPE_CHECKING:
     from ..core.balancing.balancer import Peer
@@ -92,7 +93,7 @@ class UpstreamExchange:
         self.exchange = exchange
         route = exchange.route
         self.route = route
-        self.method = exchange.method
+        self.method = exchange.upstream_method or exchange.method
         self.read_timeout = context.limits.read_timeout(route.read_timeout)
         self._upgraded = upgraded
         self._tries = route.retries
@@ -216,7 +217,9 @@ class UpstreamExchange:
 
     def _host_field(self) -> bytes:
         """The Host header of this try."""
-        route = self.route
+        route, changes = self.route, self.exchange.request_changes
+        if changes is not None and (changed := changes.get(b"host")):
+            return changed
         if route.preserve_host and self.exchange.block.host is not None:
             return self.exchange.block.host
         if self._peer is not None:
@@ -231,6 +234,8 @@ class UpstreamExchange:
         self._connection = connection
         exchange, route, context = self.exchange, self.route, self.context
         match = exchange.match
+        if route.chain.logs:
+            note_try(exchange, connection.pool, context.wall)
         plain = exchange.upstream_peer is None and not route.preserve_host
         host = route.host_header if plain else self._host_field()
         upgrade = self._upgraded is not None
@@ -377,6 +382,11 @@ class UpstreamExchange:
             self._filters = chain.body_filters(exchange)
         if exchange.response_changes:
             lines = apply_changes(lines, exchange.response_changes, head.block)
+        if self.method != exchange.method and b"HEAD" in (self.method, exchange.method):
+            # One of the two sides has no body: the client gets none, and nothing of it is promised to who asked for one.
+            self._drop()
+            exchange.answer(status, reason, lines, length if exchange.method == b"HEAD" else 0, b"")
+            return
         if not last and is_event_stream(head.block):
             self._events = EventStream(self, raw)
         if self._filters is not None and self.method != b"HEAD":
@@ -532,6 +542,8 @@ class UpstreamExchange:
         self.exchange.latencies = (self._started - self.exchange.started, now - self._started)
         self._connection = None
         route, peer = self.route, self._peer
+        if route.chain.logs:
+            note_failure(self.exchange, pool, timeout, self.context.wall)
         if peer is not None:
             if self._tried is None:
                 self._tried = set()

@@ -66,14 +66,17 @@ class OwnAnswers:
         if chain is None and exchange.snapshot is not None:
             chain = exchange.snapshot.global_chain
         filters = None
+        lines, body = self._made(exchange, answer, upstream)
         if chain is not None and not chain.empty:
+            exchange.own_lines = lines
             if not filtered:
                 failed = chain.run_header_filter(exchange)
                 if failed is not None:
                     answer = failed
                     exchange.status = failed.status
+                    lines, body = self._made(exchange, answer, upstream)
             filters = chain.body_filters(exchange)
-        lines, body = self.compose(exchange, answer, upstream)
+        lines += self._headers.of_own(exchange, self._monotonic())
         if exchange.response_changes:
             lines = apply_changes(lines, exchange.response_changes)
         if filters:
@@ -90,6 +93,11 @@ class OwnAnswers:
 
     def compose(self, exchange: Exchange, answer: Answer, upstream: bool = False) -> tuple[bytes, bytes]:
         """Header lines (without framing) and body of an answer made here."""
+        lines, body = self._made(exchange, answer, upstream)
+        return lines + self._headers.of_own(exchange, self._monotonic()), body
+
+    def _made(self, exchange: Exchange, answer: Answer, upstream: bool) -> tuple[bytes, bytes]:
+        """The same without the lines that the gateway adds to every answer."""
         body = answer.body
         kind: bytes | None = None
         if answer.message is not None:
@@ -104,7 +112,6 @@ class OwnAnswers:
         for name, value in answer.headers:
             value = clean(with_charset(value) if name.lower() == b"content-type" else value)
             parts.append(b"%b: %b\r\n" % (clean(name), value))
-        parts.append(self._headers.of_own(exchange, self._monotonic()))
         return b"".join(parts), body
 
     def refusal(

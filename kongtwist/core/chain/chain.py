@@ -180,7 +180,7 @@ def _has(plugin: Plugin, phase: str) -> bool:
 class Chain:
     """The plugins of one route, compiled. ``empty`` is the one attribute a request without plugins looks at."""
 
-    __slots__ = ("_access", "_body", "_dynamic", "_header", "_log", "_rewrite", "empty", "steps")
+    __slots__ = ("_access", "_body", "_dynamic", "_header", "_log", "_rewrite", "empty", "logs", "steps")
 
     def __init__(self, steps: Sequence[Step] = (), rewrite: Sequence[Compiled] = ()) -> None:
         self.steps = tuple(steps)
@@ -192,6 +192,7 @@ class Chain:
         self._header = _calls(defaults, "header_filter")
         self._body = _calls(defaults, "body_filter")
         self._log = _calls(defaults, "log")
+        self.logs = dynamic or bool(self._log)
         self._rewrite = _calls(rewrite, "rewrite")
 
     def run_rewrite(self, exchange: Exchange) -> Answer | Awaitable[Answer | None] | None:
