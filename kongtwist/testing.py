@@ -103,7 +103,7 @@ class Outcome:
         """Request headers set for the upstream, by name in lower case; several of a name are joined by ", "."""
         changes = self.exchange.request_changes or {}
         return {
-            name.decode(): value.decode().replace("\n", ", ") for name, value in changes.items() if value is not None
+            name.decode(): value.decode().replace("\0", ", ") for name, value in changes.items() if value is not None
         }
 
     @property

@@ -132,7 +132,7 @@ class Exchange:
     returned_filters: dict[str, Any] | None  #: what header filters gave for the body, by plugin (core/chain/chain.py)
     request_changes: (
         dict[bytes, bytes | None] | None
-    )  #: header changes towards the upstream; None value = remove, several values of a field are divided by LF, which none
+    )  #: header changes towards the upstream; None value = remove, several values of a field are divided by NUL, which none
     #: can hold. Changed by the methods below only: it may be shared
     upstream_method: bytes | None  #: method of the request to the upstream in place of the client's, or None
     upstream_query: bytes | None  #: changed query string (without "?"), or None
@@ -234,7 +234,7 @@ class Exchange:
             if changed is None:
                 fields.pop(name, None)
             else:
-                fields[name] = tuple(changed.split(b"\n"))
+                fields[name] = tuple(changed.split(b"\0"))
         return fields
 
     def answer_fields(self) -> dict[bytes, tuple[bytes, ...]]:
@@ -274,7 +274,7 @@ class Exchange:
         """
         for value in values:
             check_field(name, value)
-        self._own_changes()[name] = b"\n".join(values)
+        self._own_changes()[name] = b"\0".join(values)
 
     def clear_upstream_header(self, name: bytes) -> None:
         """Do not send header ``name`` to the upstream."""

@@ -224,7 +224,9 @@ def _apply(record: dict[str, Any], changes: list[LogValue] | None) -> None:
                     f"The key '{'.'.join(path)}' could not be used as a serialize value. Subkey '{name}' is not a table."
                     f" It's {node[name]}"
                 )
-            node = node[name] = dict(node[name])  # rows' members are shared
+            inner = dict(node[name])  # rows' members are shared
+            node[name] = inner
+            node = inner
         if node is None:
             continue
         last = path[-1]

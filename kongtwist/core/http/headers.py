@@ -258,9 +258,9 @@ def _change_request(head: bytes, changes: Mapping[bytes, bytes | None]) -> bytes
 
 
 def _lines_of(name: bytes, value: bytes) -> bytes:
-    """A field's line; of several values, which LF divides, a line for each."""
-    if b"\n" in value:
-        return b"".join([b"%b: %b\r\n" % (spelled(name), clean(each)) for each in value.split(b"\n")])
+    """A field's line; of several values, which NUL divides, a line for each."""
+    if b"\0" in value:
+        return b"".join([b"%b: %b\r\n" % (spelled(name), clean(each)) for each in value.split(b"\0")])
     return b"%b: %b\r\n" % (spelled(name), clean(value))
 
 
