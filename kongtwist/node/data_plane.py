@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from .. import WORKSPACE_ID
 from ..config.load import Conf, ConfError
-from ..core.chain.host import Facilities
+from ..core.chain.host import Host
 from ..core.counters import Counters
 from ..core.http.headers import ResponseHeaders
 from ..core.http.real_ip import RealIP
@@ -24,7 +24,7 @@ from ..core.stream_registry import StreamRegistry
 from ..http1.factory import HTTP1Factory
 from ..net.listeners import DescriptorRoom, listen_on, raise_descriptor_limit
 from ..net.server_tls import ServerContexts, contexts_for, reconfigure
-from ..observability.logs import AccessLog
+from ..observability.access_log import AccessLog
 from ..proxy.context import ProxyContext
 from ..proxy.tree import RouteTree, TellingTree
 from ..proxy.websocket_route import WebSocketRoute
@@ -112,7 +112,7 @@ class DataPlane:
         except OSError as error:
             why = f"proxy_access_log cannot open {conf.proxy_access_log}: {error.strerror}"
             raise ConfError(why) from error
-        self.facilities = Facilities(
+        self.facilities = Host(
             counters=counters,
             now=time.time,
             report=_report,
