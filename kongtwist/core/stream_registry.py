@@ -14,7 +14,8 @@ from .counters import EVENT_STREAMS, WEBSOCKETS
 
 if TYPE_CHECKING:
     from .counters import Cells
-    from .exchange import Exchange, Row
+    from .exchange import Exchange
+    from .rows import Row
 
 __all__ = ["GOING_AWAY", "StreamRecord", "StreamRegistry"]
 

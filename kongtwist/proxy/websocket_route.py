@@ -22,7 +22,7 @@ from .forwarding import UpstreamExchange
 from .route import HTTPRoute, waiting_for
 
 if TYPE_CHECKING:
-    from ..core.snapshot.compiled_route import CompiledRoute
+    from ..core.views import RouteView
     from ..streams.websocket_handshake import StreamServerFactory
     from ..upstream.connection import ResponseHead, UpstreamConnection
     from .context import ProxyContext
@@ -79,12 +79,12 @@ class WebSocketRoute(HTTPRoute):
         handshakes: the gateway's; made when not given.
     """
 
-    def __init__(self, context: ProxyContext, route: CompiledRoute, handshakes: Handshakes | None = None) -> None:
+    def __init__(self, context: ProxyContext, route: RouteView, handshakes: Handshakes | None = None) -> None:
         super().__init__(context, route)
         self.handshakes = handshakes or Handshakes(context.reactor)
 
     @classmethod
-    def maker(cls, reactor: Any) -> Callable[[ProxyContext, CompiledRoute], WebSocketRoute]:
+    def maker(cls, reactor: Any) -> Callable[[ProxyContext, RouteView], WebSocketRoute]:
         """What makes these for a `RouteTree`, all with the same `Handshakes`."""
         return partial(cls, handshakes=Handshakes(reactor))
 

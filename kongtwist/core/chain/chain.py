@@ -21,8 +21,9 @@ from copy import copy
 from typing import Any
 
 from ...entities.size import is_heavy
-from ..exchange import Answer, Exchange, Row
+from ..exchange import Answer, Exchange
 from ..layers import Layers
+from ..rows import Row
 from .plugin import Plugin
 from .secrets import Secrets, Unusable
 

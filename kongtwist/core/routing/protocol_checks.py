@@ -9,7 +9,7 @@ from ..http.headers import host_name
 
 if TYPE_CHECKING:
     from ..exchange import Exchange
-    from ..snapshot.compiled_route import CompiledRoute
+    from ..views import RouteView
 
 __all__ = ["UNBUILT_PROTOCOLS", "check_protocol", "forwarded_scheme", "is_forwarded", "not_forwarded"]
 
@@ -18,12 +18,12 @@ UNBUILT_PROTOCOLS = frozenset(("grpc", "grpcs", "tcp", "tls", "tls_passthrough",
 """Protocols that a service may have and that nothing is proxied by yet."""
 
 
-def is_forwarded(route: CompiledRoute) -> bool:
+def is_forwarded(route: RouteView) -> bool:
     """Whether requests that plugins let pass go to a service."""
     return route.service is not None and route.service["protocol"] not in UNBUILT_PROTOCOLS
 
 
-def not_forwarded(route: CompiledRoute, exchange: Exchange) -> Answer:
+def not_forwarded(route: RouteView, exchange: Exchange) -> Answer:
     """The answer to a request that plugins let pass and that goes nowhere; a gRPC client gets it in its own form."""
     if route.service is None:
         return Answer(503, None, None, "no Service found with those values", "error")
@@ -44,7 +44,7 @@ def forwarded_scheme(exchange: Exchange) -> bytes:
     return exchange.scheme
 
 
-def check_protocol(route: CompiledRoute, exchange: Exchange, http2: bool = False) -> Answer | None:
+def check_protocol(route: RouteView, exchange: Exchange, http2: bool = False) -> Answer | None:
     """The answer to a request whose protocol the route does not take, or None.
 
     Args:
@@ -63,7 +63,7 @@ def check_protocol(route: CompiledRoute, exchange: Exchange, http2: bool = False
     return None
 
 
-def _to_https(route: CompiledRoute, exchange: Exchange) -> Answer:
+def _to_https(route: RouteView, exchange: Exchange) -> Answer:
     status = route.https_redirect_status_code
     if status == 426:
         # RFC 9110 15.5.22: 426 names the protocols to change to.
@@ -76,7 +76,7 @@ def _to_https(route: CompiledRoute, exchange: Exchange) -> Answer:
     return Answer(status, None, [(b"Location", location)], None, "error")
 
 
-def _check_grpc(route: CompiledRoute, exchange: Exchange, http2: bool) -> Answer | None:
+def _check_grpc(route: RouteView, exchange: Exchange, http2: bool) -> Answer | None:
     content_type = exchange.block.first(b"content-type") or b""
     if not content_type.startswith(b"application/grpc"):
         return Answer(415, None, None, "Non-gRPC request matched gRPC route", "error")

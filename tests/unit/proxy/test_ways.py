@@ -82,6 +82,7 @@ class WayTests(SynchronousTestCase):
     def test_websocket(self) -> None:
         """The handshake, its connection included; afterwards bytes pass the two ends and the frame tracker only."""
         gateway = WebSocketGateway()
+        gateway.open()
         gateway.answers[b"/x"] = YES + b"\r\n"
         client = gateway.client()
 
