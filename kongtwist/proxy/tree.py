@@ -43,10 +43,8 @@ class RouteTree:
         self._websocket: dict[RouteView, RouteResource] = {}
         self._most = KEPT_RESOURCES
         self._make_websocket = websocket
-        self._no_route = AnswerResource(context, Answer(404, None, None, "no Route matched with those values", "error"))
-        self._not_ready = AnswerResource(
-            context, Answer(503, None, None, "The gateway has no configuration yet", "error")
-        )
+        self._no_route = AnswerResource(context, Answer.error(404, "no Route matched with those values"))
+        self._not_ready = AnswerResource(context, Answer.error(503, "The gateway has no configuration yet"))
 
     def is_no_route(self, resource: RouteResource) -> bool:
         """Whether a Resource that `find` gave stands for a request no route matches."""

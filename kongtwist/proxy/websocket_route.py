@@ -97,7 +97,7 @@ class WebSocketRoute(HTTPRoute):
         if exchange.method != b"GET" or not exchange.minor or exchange.block.has_body:
             if self.route.websocket_only:
                 headers = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
-                answer = Answer(426, None, headers, "Please use the WebSocket protocol", "error")
+                answer = Answer.error(426, "Please use the WebSocket protocol", headers)
                 self.context.send_answer(exchange, answer)
             else:
                 super().forward(exchange)
@@ -176,7 +176,7 @@ class WebSocketRoute(HTTPRoute):
         _log.error("{line}", line=line)
         connection.abort()
         message = "An invalid response was received from the upstream server"
-        self.context.send_answer(exchange, Answer(502, None, None, message, "error"), upstream=True)
+        self.context.send_answer(exchange, Answer.error(502, message), upstream=True)
 
 
 class _Ending:

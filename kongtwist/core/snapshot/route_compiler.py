@@ -10,7 +10,7 @@ from .compiled_route import HTTP_PROTOCOLS, CompiledRoute
 
 if TYPE_CHECKING:
     from ..balancing.balancer import Balancer
-    from ..chain.chain import ChainBuilder
+    from ..chain.builder import ChainBuilder
     from ..rows import Row
     from .tables import Tables
 

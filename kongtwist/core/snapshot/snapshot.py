@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ...entities.references import is_reference
 from ..balancing.balancer import Balancer
-from ..chain.chain import Chain, ChainBuilder
+from ..chain.builder import ChainBuilder
+from ..chain.chain import Chain
 from ..chain.secrets import Secrets, Unusable
 from ..routing.router import Router
 from ..views import RouteView, UpstreamTLS
