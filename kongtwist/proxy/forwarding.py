@@ -591,7 +591,7 @@ class UpstreamExchange:
     def _refuse(self, status: int, message: str, upstream: bool = False) -> None:
         """Answer with an error of our own."""
         self._drop()
-        self.context.send_answer(self.exchange, Answer(status, None, None, message, "error"), upstream=upstream)
+        self.context.send_answer(self.exchange, Answer.error(status, message), upstream=upstream)
 
     def _leave(self) -> None:
         """The answer is here and the connection is somebody else's by now."""

@@ -179,7 +179,7 @@ class RecordTests(SynchronousTestCase):
         records = LogRecords(None)
         first = records.text(exchange)
         self.assertIs(records._row(exchange.route.row), records._row(exchange.route.row))
-        exchange.route.row = {**exchange.route.row, "name": "renamed"}
+        exchange.route.row = {**exchange.route.row, "name": "renamed"}  # type: ignore[misc]
         self.assertIn(b'"name":"renamed"', records.text(exchange))
         self.assertNotEqual(first, records.text(exchange))
         for number in range(5000):

@@ -179,6 +179,7 @@ class ResponseTransformerTests(SynchronousTestCase):
     def test_headers(self) -> None:
         """Each step reads the fields as they came; ``_`` stands for ``-``."""
         fields = {"H1": "v1", "h-2": "v2"}
+        config: dict[str, Any]
         for config, expected in (
             ({"rename": {"headers": ["h1:n1"]}, "add": {"headers": ["h1:x"]}}, {"n1": "v1", "h-2": "v2"}),
             ({"remove": {"headers": ["h1"]}, "replace": {"headers": ["h1:x"]}}, {"h1": "x", "h-2": "v2"}),
