@@ -24,6 +24,8 @@ class Wire(StringTransport):
         protocol: what we have at its end.
     """
 
+    producer: Any
+
     def __init__(self, protocol: Any) -> None:
         super().__init__()
         self.writes: list[bytes] = []
