@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from ..core.chain.host import Facilities
+    from ..core.chain.host import Host
     from ..core.counters import Cells
     from ..core.exchange import Answer, Exchange
     from ..core.http.head import BlockCache, HeadError
@@ -45,7 +45,7 @@ class HTTP1Context(Protocol):
     def reactor(self) -> Any: ...
 
     @property
-    def facilities(self) -> Facilities: ...
+    def facilities(self) -> Host: ...
 
     @property
     def limits(self) -> Limits: ...

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from ..core.chain.host import Facilities
+from ..core.chain.host import Host
 from ..core.http.head import BlockCache
 from ..core.http.head_limits import largest_unchecked
 from ..core.http.headers import ResponseHeaders
@@ -65,7 +65,7 @@ class ProxyContext:
     def __init__(
         self,
         reactor: Any,
-        facilities: Facilities,
+        facilities: Host,
         *,
         limits: Limits | None = None,
         access_log: AccessLogging | None = None,
