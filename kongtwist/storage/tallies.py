@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..core.chain.host import HostError, Tally
+from ..entities import EntityError
 
 __all__ = ["MARGIN", "MAX_KEYS", "SLICE", "MemoryTallies", "Place", "Tallies", "stored_key"]
 
@@ -213,6 +214,9 @@ class Tallies:
         except CancelledError:
             self._refuse(batch, HostError("the gateway is stopping"))
             raise
+        except EntityError as failed:  # a worker whose parent is gone
+            self._refuse(batch, HostError(failed.message))
+            return
         except Exception as failed:  # noqa: BLE001 - nobody may be left without an answer
             if not isinstance(failed, HostError):
                 _log.failure("tallies could not be counted")
