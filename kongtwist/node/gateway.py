@@ -28,7 +28,7 @@ from ..net.listeners import DescriptorRoom, Opened, raise_descriptor_limit
 from ..net.server_tls import contexts_for
 from ..observability.error_log import notice
 from ..observability.shared_counters import LocalCounters, SharedCounters
-from ..proxy.context import Relay
+from ..proxy.context import ProxyContext
 from ..proxy.tree import RouteTree
 from ..storage.base import BaseStorage, StorageError
 from ..storage.memory import MemoryStorage
@@ -172,9 +172,9 @@ class Gateway(MultiService):
         return self._own_plane().tree
 
     @property
-    def relay(self) -> Relay:
+    def context(self) -> ProxyContext:
         """The data path's facilities, for a `GatewayResource`."""
-        return self._own_plane().relay
+        return self._own_plane().context
 
     def _own_plane(self) -> DataPlane:
         if self.plane is None:
