@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.admin.api import AdminResource
+from kongtwist.admin.admin_resource import AdminResource
 from kongtwist.admin.json_resource import Missing
 from kongtwist.commands.main import main
 from kongtwist.config.load import Conf, load
