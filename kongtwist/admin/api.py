@@ -8,7 +8,7 @@ from typing import Any
 from twisted.web.http import Request
 from twisted.web.resource import Resource
 
-from ..core.long_work import AtOnce, SharedTurns
+from ..core.long_work import AtOnce, LongWork
 from ..entities import Entity
 from .access.gate import Gate
 from .access.path_mask import PathMask
@@ -35,9 +35,9 @@ class _Api:
         facts: NodeFacts,
         gate: Gate,
         added_headers: Collection[str],
-        turns: SharedTurns | None = None,
+        turns: LongWork | None = None,
     ) -> None:
-        self.turns: SharedTurns = turns or AtOnce()
+        self.turns: LongWork = turns or AtOnce()
         self.storage, self.registry, self.facts, self.gate = storage, registry, facts, gate
         self.added_headers = frozenset(name.lower() for name in added_headers)
         if "server_tokens" in self.added_headers:
@@ -105,7 +105,7 @@ class AdminResource(_Gated):
         published: Callable[[], Awaitable[Any]],
         now: Callable[[], float],
         declarations: Declarations | None = None,
-        turns: SharedTurns | None = None,
+        turns: LongWork | None = None,
     ) -> None:
         super().__init__()
         api: Any = _Api(storage, registry, facts, gate, added_headers, turns)

@@ -17,7 +17,7 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from .. import KONG_VERSION
-from ..core.long_work import AtOnce, Breather, SharedTurns
+from ..core.long_work import AtOnce, Breather, LongWork
 from ..entities import EntityError
 from ..entities.size import is_heavy
 from .access.path_mask import frames_of
@@ -75,7 +75,7 @@ def encoded(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
 
 
-async def _told(error: EntityError, turns: SharedTurns) -> Any:
+async def _told(error: EntityError, turns: LongWork) -> Any:
     """The body of a refusal; one with thousands of fields as bytes, made beside the reactor."""
     body = error.body()
     return await turns.aside(_in_members, body) if is_heavy(body) else body
@@ -138,9 +138,9 @@ class Call:
 
     __slots__ = ("_values", "method", "query", "request", "turns")
 
-    def __init__(self, request: Request, turns: SharedTurns | None = None) -> None:
+    def __init__(self, request: Request, turns: LongWork | None = None) -> None:
         self.request = request
-        self.turns: SharedTurns = turns or AtOnce()
+        self.turns: LongWork = turns or AtOnce()
         self.method = request.method.decode("latin-1")
         self._values = _arguments(request.uri)
         self.query = {name: values[0] for name, values in self._values.items()}

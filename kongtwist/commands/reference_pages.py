@@ -57,8 +57,9 @@ def _path(entity: Entity) -> str:
 
 
 def _purpose(plugin: Plugin) -> str:
-    """What a plugin does: the first sentence of its module, without its name."""
-    text = (sys.modules[type(plugin).__module__].__doc__ or "").partition("\n")[0]
+    """What a plugin does: the first sentence of its module or folder, without its name."""
+    module = ".".join(type(plugin).__module__.split(".")[:3])
+    text = (sys.modules[module].__doc__ or "").partition("\n")[0]
     does = text.partition(": ")[2].split(". ")[0].rstrip(".")
     return f"{does[:1].upper()}{does[1:]}."
 

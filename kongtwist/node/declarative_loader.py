@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from ..admin.endpoints.declarative_config import Busy, LoadFailed, Refused
 from ..config.load import Conf, ConfError
-from ..core.long_work import SharedTurns
+from ..core.long_work import LongWork
 from ..entities import Entity
 from ..entities.schema import Row
 from ..net.slices import Slices, uncollected
@@ -34,7 +34,7 @@ from ..storage.memory import MemoryStorage
 from .declarative_reader import Refusal, Task, judge
 from .worker_supervisor import default_spawn_environ
 
-__all__ = ["LONG", "PATIENCE", "Declaring", "configured_text", "faults_of"]
+__all__ = ["LONG", "PATIENCE", "DeclarativeLoader", "configured_text", "faults_of"]
 
 LONG = 64 * 1024
 """Bytes from which on a text is read by a process of its own: starting one takes as long as reading this much."""
@@ -44,10 +44,10 @@ T = TypeVar("T")
 PATIENCE = 60.0
 """Seconds that reading may take."""
 
-_log = Logger(namespace="kongtwist.declaring")
+_log = Logger(namespace="kongtwist.declarative")
 
 
-class Declaring:
+class DeclarativeLoader:
     """Loads declarative configurations into a storage, one at a time.
 
     Args:
@@ -56,7 +56,7 @@ class Declaring:
         registry: the entities.
         plugins: the property ``plugins``, from which another process makes the same registry.
         now: epoch seconds.
-        turns: reads short texts.
+        long_work: reads short texts.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class Declaring:
         registry: Mapping[str, Entity],
         plugins: Sequence[str],
         now: Callable[[], float],
-        turns: SharedTurns,
+        long_work: LongWork,
     ) -> None:
         self._reactor, self._storage, self._registry, self._plugins = reactor, storage, registry, list(plugins)
-        self._now, self._turns = now, turns
+        self._now, self._long_work = now, long_work
         self._turn = DeferredLock()
         self._pool = DaemonThreads(0, 1, "kongtwist-declarative")
         self._reading: _Reading | None = None
@@ -160,7 +160,7 @@ class Declaring:
 
     async def _in_thread(self, task: Task, wanted: _Wanted) -> bool:
         try:
-            rows, as_text = await self._turns.aside(judge, task, self._registry)
+            rows, as_text = await self._long_work.aside(judge, task, self._registry)
         except Refusal as refusal:
             raise Refused(refusal.status, refusal.body) from None
         await Slices(self._reactor).all(wanted.take(rows))

@@ -45,7 +45,7 @@ _log = Logger(namespace="kongtwist.proxy")
 
 
 class AccessLogging(Protocol):
-    """An access log (observability/logs.py)."""
+    """An access log (observability/access_log.py)."""
 
     enabled: bool
 

@@ -57,7 +57,7 @@ class LoadFailed(Exception):
 
 
 class Declarations(Protocol):
-    """Loads and shows the configuration; `kongtwist.node.declarative_loader.Declaring`."""
+    """Loads and shows the configuration; `kongtwist.node.declarative_loader.DeclarativeLoader`."""
 
     async def load(self, given: bytes, content_type: str, *, flatten: bool, unless_same: bool) -> bytes | None:
         """Put a configuration in place; the rows as JSON, or None where nothing changed and ``unless_same``.

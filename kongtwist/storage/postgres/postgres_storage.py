@@ -22,9 +22,9 @@ from twisted.python.failure import Failure
 
 from ...core.storage_contract import Change, Dataset
 from ...entities import Entity, EntityError
-from ..base import BaseStorage, Behind, StorageError, difference
+from ..base import BaseStorage, Outdated, StorageError, difference
 from ..migrations import unfit
-from ..row_store import Ledger
+from ..row_store import RowStore
 from .notifications import BackOff, Listening
 from .postgres_migrations import state_of
 from .sql_connections import Connection, Lost, PostgresSettings, Refused
@@ -116,7 +116,7 @@ class PostgresStorage(BaseStorage):
             raise
         self._position = loaded.position
         for name, rows in dataset.items():
-            self._ledger.apply([Change("create", name, row, None) for row in rows.values()])
+            self._store.apply([Change("create", name, row, None) for row in rows.values()])
         self._opened = True
         self._poll_later()
         if self._listening is None:
@@ -143,7 +143,7 @@ class PostgresStorage(BaseStorage):
 
     # -- writing -----------------------------------------------------------------------------------------------------------
 
-    async def write(self, plan: Callable[[Ledger], tuple[T, list[Change]]], heavy: bool = False) -> T:
+    async def write(self, plan: Callable[[RowStore], tuple[T, list[Change]]], heavy: bool = False) -> T:
         if self._away:
             raise EntityError.unavailable(self._away)
         return await super().write(plan, heavy)
@@ -207,7 +207,7 @@ class PostgresStorage(BaseStorage):
             if self._tries > MOST_TRIES:
                 self._tries = 0
                 raise StorageError("other nodes write without a pause; try again")
-            raise Behind
+            raise Outdated
         self._tries = 0
         self._position = reached
         self._failed = ""
@@ -254,7 +254,7 @@ class PostgresStorage(BaseStorage):
             kind = self.registry.get(entity)
             if kind is None or not kind.stored:
                 continue
-            old = latest[entity, key] if (entity, key) in latest else self._ledger.get(entity, key)
+            old = latest[entity, key] if (entity, key) in latest else self._store.get(entity, key)
             if row is not None or old is not None:
                 latest[entity, key] = row
                 op = "delete" if row is None else "create" if old is None else "update"
@@ -262,7 +262,7 @@ class PostgresStorage(BaseStorage):
         return found
 
     async def _read_everything(self) -> None:
-        present: Dataset = self._ledger.dataset()  # changed by nobody until this has been brought in
+        present: Dataset = self._store.dataset()  # changed by nobody until this has been brought in
         try:
             loaded = await self._load()
         except Lost as lost:
@@ -407,7 +407,7 @@ class PostgresStorage(BaseStorage):
         _log.info(sentence, kong_level="notice", **values)
 
 
-def _nothing(ledger: Ledger) -> tuple[None, list[Change]]:
+def _nothing(store: RowStore) -> tuple[None, list[Change]]:
     """A plan without changes: has the newest state confirmed, or brought in."""
     return None, []
 

@@ -69,7 +69,7 @@ class SQLiteStorage(BaseStorage):
             await self._let_go()
             raise
         for name, found in rows.items():
-            self._ledger.apply([Change("create", name, row, None) for row in found])
+            self._store.apply([Change("create", name, row, None) for row in found])
 
     async def close(self) -> None:
         await super().close()
