@@ -132,6 +132,7 @@ SESSIONS = Entity(
     cache_key=("session_id",),
     ttl=True,
     plugin="session",
+    exported=False,
     text="A session that the plugin session keeps in the database. Deleting it logs the client out.",
     example={"session_id": "hM4nVq0sYJ8w", "expires": 1767225600, "ttl": 3600},
 )
