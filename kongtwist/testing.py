@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
-from .core.chain.host import Facilities
+from .core.chain.host import Host
 from .core.chain.plugin import Plugin
 from .core.exchange import Answer, BodyTooLarge, Exchange, Row
 from .core.http.head import HeaderBlock
@@ -165,7 +165,7 @@ class PluginHarness:
         self.plugin = kind()
         self.counters = LocalCounters()
         self.rows = StoredRows()
-        self.facilities = Facilities(
+        self.facilities = Host(
             counters=self.counters, now=lambda: self.now, report=self.reports.append, node_id="node-id",
             hostname="host", worker_pid=1, new_id=lambda: _ID,
         )  # fmt: skip

@@ -9,10 +9,9 @@ request goes well: a line is put together from the exchange when it is needed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .exchange import Exchange, Row
+from .rows import Row
 
 __all__ = [
     "error_line", "request_line", "row_name", "seconds_text", "too_large_line", "upstream_name", "without_query",
@@ -37,11 +36,11 @@ def error_line(what: str, remedy: str = "", /, **facts: str) -> str:
     return ", ".join(parts)
 
 
-def request_line(exchange: Exchange, what: str, remedy: str = "", *, upstream: str = "") -> str:
+def request_line(exchange: object, what: str, remedy: str = "", *, upstream: str = "") -> str:
     """A line about a request. Never raises, whatever an exchange lacks.
 
     Args:
-        exchange: the request.
+        exchange: the request: a `kongtwist.core.exchange.Exchange`.
         what: what happened.
         remedy: what to do about it, if there is something to do.
         upstream: where it went (see `upstream_name`).
@@ -62,7 +61,7 @@ def request_line(exchange: Exchange, what: str, remedy: str = "", *, upstream: s
     )
 
 
-def too_large_line(exchange: Exchange, limit: int) -> str:
+def too_large_line(exchange: object, limit: int) -> str:
     """A line about a request whose body is larger than ``limit`` bytes."""
     what = f"client intended to send too large body: more than {limit} bytes"
     return request_line(exchange, what, "nginx_http_client_max_body_size sets the limit")

@@ -12,58 +12,21 @@ import json
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .answers import Answer, StreamedAnswer
 from .error_lines import request_line
 from .http.headers import check_field, check_lines, forwarded_lines
 from .http.lookups import named, variable
 from .http.query import join_query, parse_query, without_argument
+from .rows import Row
 
 if TYPE_CHECKING:
     from .balancing.balancer import Peer
-    from .chain.host import Facilities
+    from .chain.host import Host
     from .http.head import HeaderBlock
     from .routing.router import Match
     from .snapshot.snapshot import CompiledRoute, Snapshot
 
-__all__ = ["Answer", "AnswerSink", "BodySink", "BodyTooLarge", "Exchange", "Row"]
-
-Row = dict[str, Any]
-"""An entity as stored and as the Admin API shows it."""
-
-
-class Answer:
-    """A complete answer made here instead of by the upstream (``kong.response.exit`` and ``error``).
-
-    Args:
-        status: HTTP status code.
-        headers: (name, value) pairs to add.
-        body: the body; for ``message`` answers ``None``, the body is then made from the Accept header.
-        message: text for Kong's error templates (``kong.response.error``), or ``None``.
-        source: ``exit`` (a plugin) or ``error`` (the gateway itself), as Kong's ``kong.response.get_source``.
-
-    Raises:
-        ValueError: CR, LF or NUL in a header.
-    """
-
-    __slots__ = ("body", "headers", "message", "source", "status")
-
-    def __init__(
-        self,
-        status: int,
-        body: bytes | None = None,
-        headers: list[tuple[bytes, bytes]] | None = None,
-        message: str | None = None,
-        source: str = "exit",
-    ) -> None:
-        self.status = status
-        self.body = body
-        self.headers = headers or []
-        for name, value in self.headers:
-            check_field(name, value)
-        self.message = message
-        self.source = source
-
-    def __repr__(self) -> str:
-        return f"<Answer {self.status} {self.message or self.body!r}>"
+__all__ = ["Answer", "AnswerSink", "BodySink", "BodyTooLarge", "Exchange", "Row", "StreamedAnswer"]
 
 
 class BodySink(Protocol):
@@ -89,6 +52,7 @@ class Exchange:
 
     __slots__ = (
         "_ctx",
+        "_own",
         "_query_args",
         "answer_sink",
         "answer_source",
@@ -101,6 +65,7 @@ class Exchange:
         "consumer",
         "credential",
         "gateway",
+        "held",
         "latencies",
         "local_port",
         "match",
@@ -115,6 +80,7 @@ class Exchange:
         "request_id",
         "response_changes",
         "response_fields",
+        "returned_filters",
         "route",
         "scheme",
         "snapshot",
@@ -145,7 +111,7 @@ class Exchange:
     started: float  #: monotonic seconds at the end of the head
     wall_started: float  #: epoch seconds at the end of the head
     request_id: bytes  #: 32 hex digits
-    gateway: Facilities  #: what plugins may use of the gateway (core/chain/host.py)
+    gateway: Host  #: what plugins may use of the gateway (core/chain/host.py)
     snapshot: Snapshot
     route: CompiledRoute  #: None (unseen by plugins of a route) where no route matched
     match: Match
@@ -155,6 +121,8 @@ class Exchange:
     plugin_confs: (
         dict[str, Any] | None
     )  #: what each plugin runs with (core/chain/chain.py: Compiled), where it depends on the consumer
+    held: list[Any] | None  #: configurations this request counts on (core/chain/lifetimes.py)
+    returned_filters: dict[str, Any] | None  #: what header filters gave for the body, by plugin (core/chain/chain.py)
     request_changes: (
         dict[bytes, bytes | None] | None
     )  #: header changes towards the upstream; None value = remove. Changed by the methods below only: it may be shared
@@ -173,6 +141,7 @@ class Exchange:
     begun: bool  #: something of the answer has been sent
     open: bool  #: the client still waits for (the rest of) the answer
     _ctx: dict[str, Any] | None
+    _own: dict[str, dict[str, Any]] | None
     _query_args: dict[str, list[str]] | None
     bytes_in: int
     bytes_out: int
@@ -181,8 +150,8 @@ class Exchange:
     def __init__(self) -> None:
         self.consumer = self.credential = self.authenticated_groups = None
         self.request_changes = self.upstream_query = self.response_changes = self.response_fields = None
-        self.plugin_confs = self.latencies = self.upstream_body = self.upstream_peer = None
-        self._query_args = self._ctx = self.body_sink = self.answer_sink = None
+        self.plugin_confs = self.latencies = self.upstream_body = self.upstream_peer = self._own = None
+        self._query_args = self._ctx = self.held = self.returned_filters = self.body_sink = self.answer_sink = None
         self.status = self.upstream_status = self.bytes_in = self.bytes_out = 0
         self.answer_source = "service"
         self.mount = b""
@@ -228,6 +197,17 @@ class Exchange:
     @ctx.setter
     def ctx(self, shared: dict[str, Any]) -> None:
         self._ctx = shared
+
+    def own(self, plugin: str) -> dict[str, Any]:
+        """``kong.ctx.plugin``: what the phases of one plugin leave for each other in this request; made when first asked for.
+
+        Args:
+            plugin: the plugin's name.
+        """
+        own = self._own
+        if own is None:
+            own = self._own = {}
+        return own.setdefault(plugin, {})
 
     # -- what a plugin may change ----------------------------------------------------------------------------------
 

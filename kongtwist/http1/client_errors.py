@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from ..core.error_lines import error_line, request_line, seconds_text
 
 if TYPE_CHECKING:
-    from ..core.chain.host import Facilities
+    from ..core.chain.host import Host
     from ..core.exchange import Exchange
 
 __all__ = ["log_refused", "log_timeout"]
@@ -31,7 +31,7 @@ def log_timeout(exchange: Exchange | None, client: str, doing: str, seconds: flo
     _log.info("{line}", line=error_line(what, client=client) if exchange is None else request_line(exchange, what))
 
 
-def log_refused(facilities: Facilities, client: str, what: str, start_line: bytes, request_id: bytes) -> None:
+def log_refused(facilities: Host, client: str, what: str, start_line: bytes, request_id: bytes) -> None:
     """There is no request: its head is not there, or is none.
 
     Args:

@@ -67,8 +67,8 @@ class HTTP1Exchange(Exchange):
         # As Exchange.__init__, without a call (a test compares them).
         self.consumer = self.credential = self.authenticated_groups = None
         self.request_changes = self.upstream_query = self.response_changes = self.response_fields = None
-        self.plugin_confs = self.latencies = self.upstream_body = self.upstream_peer = None
-        self._query_args = self._ctx = self.body_sink = self.answer_sink = None
+        self.plugin_confs = self.latencies = self.upstream_body = self.upstream_peer = self._own = None
+        self._query_args = self._ctx = self.held = self.returned_filters = self.body_sink = self.answer_sink = None
         self.status = self.upstream_status = self.bytes_in = self.bytes_out = 0
         self.answer_source = "service"
         self.mount = b""

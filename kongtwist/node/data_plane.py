@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from .. import WORKSPACE_ID
 from ..config.load import Conf, ConfError
-from ..core.chain.host import Facilities
+from ..core.chain.host import Host
 from ..core.counters import Counters
 from ..core.http.headers import ResponseHeaders
 from ..core.http.real_ip import RealIP
@@ -112,7 +112,7 @@ class DataPlane:
         except OSError as error:
             why = f"proxy_access_log cannot open {conf.proxy_access_log}: {error.strerror}"
             raise ConfError(why) from error
-        self.facilities = Facilities(
+        self.facilities = Host(
             counters=counters,
             now=time.time,
             report=_report,

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..core.chain.chain import PluginFailed
-from ..core.chain.host import Facilities
+from ..core.chain.host import Host
 from ..core.exchange import Answer, Exchange
 from ..core.http.error_bodies import error_body
 from ..core.http.head import BlockCache, HeadError
@@ -101,7 +101,7 @@ class Relay:
     def __init__(
         self,
         reactor: Any,
-        facilities: Facilities,
+        facilities: Host,
         *,
         limits: Limits | None = None,
         access_log: AccessLogging | None = None,

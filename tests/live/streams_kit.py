@@ -18,7 +18,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.core.chain.host import Facilities
+from kongtwist.core.chain.host import Host
 from kongtwist.core.exchange import Exchange
 from kongtwist.core.limits import Limits
 from kongtwist.net.deadlines import Deadlines
@@ -105,7 +105,7 @@ class Spliced:
     ) -> None:
         self.reactor = reactor
         self.clock = Clock()
-        facilities = Facilities(counters=LocalCounters(), now=self.clock.seconds, report=print)
+        facilities = Host(counters=LocalCounters(), now=self.clock.seconds, report=print)
         self.relay = Relay(reactor, facilities, limits=limits, monotonic=self.clock.seconds)
         self.relay.deadlines = Deadlines(cast(IReactorTime, self.clock), self.clock.seconds)
         self.client, ours = self._connect(kinds[0])

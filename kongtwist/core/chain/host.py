@@ -1,19 +1,34 @@
-"""What plugins and the chain may use of the gateway around them: ``exchange.gateway``.
+"""What plugins are given of the gateway around them: `Host`, and the settings and errors that go with it.
 
-Plain values and functions, so that a plugin under test needs no gateway. The composition (node/gateway.py, the worker, the
-testing kit) makes one of these; the data path only reads it.
+``exchange.gateway`` is the host of the whole process. A configuration that is opened gets a `Scope`: the same, but whatever
+was asked of it (timers, queues, clients, connections, coroutines) is released when the configuration closes.
+
+Facts are plain values and functions, so that a plugin under test needs no gateway. What does I/O is described here and made
+elsewhere (clients/, node/); the testing kit has stand-ins. Where a process does not offer a thing, asking for it raises
+`NotOffered`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol, TypeVar, cast
 from uuid import uuid4
 
 from ..counters import Counters
 from ..error_lines import without_query
+from ..rows import Row
 
-__all__ = ["Facilities", "random_id"]
+if TYPE_CHECKING:
+    from .stream_watch import StreamInfo
+
+__all__ = [
+    "ConnectFailed", "Connection", "ConnectionLost", "HTTPAnswer", "HTTPClient", "Host", "HostError", "Metrics", "NotOffered",
+    "Queue", "QueueSettings", "RedisClient", "RedisError", "RedisSettings", "RedisUnavailable", "Rows", "Scope", "SharedCells",
+    "Streams", "TLSSettings", "Tallies", "Tally", "Timer", "random_id",
+]  # fmt: skip
+
+T = TypeVar("T")
 
 
 def random_id() -> str:
@@ -21,8 +36,279 @@ def random_id() -> str:
     return str(uuid4())
 
 
-class Facilities:
-    """Facilities of one gateway in one process.
+# -- errors ----------------------------------------------------------------------------------------------------------------
+
+
+class HostError(Exception):
+    """What a plugin asked of the gateway cannot be had. The text is for a log."""
+
+
+class NotOffered(HostError):
+    """This process does not offer it."""
+
+
+class RedisError(HostError):
+    """A Redis server answered with an error.
+
+    Args:
+        where: the server.
+        text: what is wrong.
+        code: the first word of the server's answer, such as ``WRONGTYPE``; "" where there is none.
+    """
+
+    def __init__(self, where: str, text: str, code: str = "") -> None:
+        super().__init__(f"redis {where}: {text}")
+        self.text = text
+        self.code = code
+
+
+class RedisUnavailable(RedisError):
+    """There is no answer: the server is away, too slow or refuses to let us in, or too many calls wait. What was asked may
+    have been done all the same."""
+
+
+class ConnectFailed(HostError):
+    """There is no connection.
+
+    Args:
+        where: ``host:port``.
+        reason: why, in a few words.
+    """
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"cannot connect to {where}: {reason}")
+        self.reason = reason
+
+
+class ConnectionLost(HostError):
+    """The connection ended, or was cut because the peer took too long; the text says which."""
+
+
+# -- settings --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TLSSettings:
+    """How TLS is spoken to one server."""
+
+    verify: bool = False  #: demand a certificate of a trusted authority for the server's name (Kong's ``ssl_verify``)
+    server_name: str = ""  #: asked for (SNI) and, with ``verify``, demanded; "": the host that is connected to
+    authorities: tuple[str, ...] = ()  #: PEM; none: those the gateway trusts (``lua_ssl_trusted_certificate``)
+
+
+@dataclass(frozen=True, slots=True)
+class RedisSettings:
+    """One Redis server, as plugins configure it (Kong 3.9.3, ``config.redis``). Equal settings share a client."""
+
+    host: str
+    port: int = 6379
+    timeout: int = 2000  #: milliseconds for a call, connecting included
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)  #: none or empty: no AUTH
+    database: int = 0
+    ssl: bool = False
+    ssl_verify: bool = False
+    server_name: str | None = None  #: asked for in TLS, and verified; else the host
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSettings:
+    """A queue's bounds and pace (Kong 3.9.3, ``config.queue``)."""
+
+    max_batch_size: int = 1  #: entries sent together
+    max_coalescing_delay: float = 1  #: seconds the first entry of a batch waits for others
+    max_entries: int = 10_000  #: when full the oldest goes
+    max_bytes: int | None = None  #: of all entries that have a length; None: no bound
+    max_retry_time: float = 60  #: seconds after the first try in which a batch is tried again
+    initial_retry_delay: float = 0.01  #: seconds before the second try; doubled for each further one
+    max_retry_delay: float = 60  #: seconds between two tries at the most
+    concurrency_limit: int = 1  #: batches sent at a time: 1, or -1 for no limit
+
+
+class Tally(NamedTuple):
+    """What is to be added to one counter of the cluster."""
+
+    key: str
+    window: int  #: number of the window the key is counted in
+    amount: float
+    expires: float  #: epoch seconds after which the counter may be forgotten
+
+
+# -- services --------------------------------------------------------------------------------------------------------------
+
+
+class Rows(Protocol):
+    """The configuration's rows: the newest, unlike ``exchange.snapshot``. Writes follow the entity's rules, as the Admin
+    API's do, and are durable and served by this process when they are answered. They raise `EntityError`."""
+
+    def get(self, entity: str, key: str) -> Row | None:
+        """A row by id."""
+        ...
+
+    def by(self, entity: str, name: str, value: Any) -> Row | None:
+        """A row by a unique field."""
+        ...
+
+    def insert(self, entity: str, values: Mapping[str, Any]) -> Awaitable[Row]:
+        """Create a row. ``ttl`` among the values: seconds it lives, where the entity has such."""
+        ...
+
+    def update(self, entity: str, key: str, values: Mapping[str, Any]) -> Awaitable[Row]:
+        """Change fields of the row with this id."""
+        ...
+
+    def upsert(self, entity: str, key: str, values: Mapping[str, Any]) -> Awaitable[Row]:
+        """Create the row with this id, or replace it."""
+        ...
+
+    def delete(self, entity: str, key: str) -> Awaitable[None]:
+        """Delete the row with this id, and what depends on it; no error where there is none."""
+        ...
+
+
+class Tallies(Protocol):
+    """Counters that all nodes of a cluster share: in the database; in the node's memory without one. Raise HostError."""
+
+    def add(self, tallies: Sequence[Tally]) -> Awaitable[list[float]]:
+        """Add; the counters' values after it, in order. Calls of one turn are joined."""
+        ...
+
+    def read(self, keys: Sequence[tuple[str, int]]) -> Awaitable[list[float]]:
+        """Values of counters by (key, window), in order; 0 for one nobody has added to."""
+        ...
+
+
+class HTTPAnswer(NamedTuple):
+    """What a server answered."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+class HTTPClient(Protocol):
+    """Requests to servers other than upstreams."""
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        body: bytes = b"",
+        timeout: float = 10.0,
+        keepalive: float = 60.0,
+        ssl_verify: bool = True,
+    ) -> Awaitable[HTTPAnswer]:
+        """Ask, and read the whole answer, which is bounded.
+
+        Args:
+            method: as on the wire.
+            url: ``http`` or ``https``.
+            headers: sent as given; Host and Content-Length are added.
+            body: the whole body.
+            timeout: seconds until the answer's end.
+            keepalive: seconds an idle connection is kept for the next request.
+            ssl_verify: demand a certificate of a trusted authority.
+
+        Raises:
+            HostError: there is no answer, or it is too large.
+        """
+        ...
+
+
+class RedisClient(Protocol):
+    """A connection to a Redis server that comes back by itself."""
+
+    def command(self, *words: bytes | str | int | float) -> Awaitable[Any]:
+        """Do a command. Raises RedisError, RedisUnavailable."""
+        ...
+
+    def script(
+        self, script: bytes, keys: Sequence[bytes | str] = (), args: Sequence[bytes | str | int | float] = ()
+    ) -> Awaitable[Any]:
+        """Run a Lua script, by its digest where the server knows it. Raises RedisError, RedisUnavailable."""
+        ...
+
+
+class Connection(Protocol):
+    """A TCP connection. Its methods raise ConnectionLost."""
+
+    def write(self, data: bytes) -> Awaitable[None]:
+        """Send; finished when the socket takes more."""
+        ...
+
+    def read(self) -> Awaitable[bytes]:
+        """What has come; b"" at the peer's end."""
+        ...
+
+    def close(self) -> Awaitable[None]:
+        """End it when what was written is sent."""
+        ...
+
+
+class Queue(Protocol):
+    """Entries on their way to somewhere, in batches (Kong 3.9.3, ``kong/tools/queue.lua``)."""
+
+    def add(self, entry: Any) -> None:
+        """Put an entry in; never waits. A full queue drops the oldest, and says so in the log."""
+        ...
+
+
+class Timer(Protocol):
+    """Something that is going to be called."""
+
+    def cancel(self) -> None:
+        """Do not call it any more; no harm if it is over."""
+        ...
+
+
+class SharedCells(Protocol):
+    """Integers of one name. This worker writes its own; others see the sum over all workers of the node."""
+
+    def __getitem__(self, index: int, /) -> int:
+        """This worker's own."""
+        ...
+
+    def __setitem__(self, index: int, value: int, /) -> None: ...
+
+    def total(self, index: int) -> int:
+        """The sum over all workers."""
+        ...
+
+
+class Metrics(Protocol):
+    """Figures shown as Prometheus text on ``/metrics``. Sets of labels are bounded: beyond that nothing is counted."""
+
+    def count(self, name: str, amount: float = 1, labels: Mapping[str, str] = ...) -> None:
+        """Add to a counter."""
+        ...
+
+    def gauge(self, name: str, value: float, labels: Mapping[str, str] = ...) -> None:
+        """Set a gauge."""
+        ...
+
+
+class Streams(Protocol):
+    """The streams open in this process."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[StreamInfo]: ...
+
+
+class _Missing:
+    """Stands where a process offers nothing."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise NotOffered(f"this process does not offer host.{self._name} to plugins")
+
+
+class Host:
+    """The gateway, as plugins see it.
 
     Args:
         counters: the node's counters and rate-limit windows.
@@ -37,12 +323,16 @@ class Facilities:
         shown: a request target as it may stand in a log, credentials masked; without the whole query by default.
         new_id: a new UUID as text.
         workspace_id: id of the workspace that all rows are in; None where there is none (tests).
+
+    Attributes:
+        rows, tallies, http, metrics, streams: see `Rows`, `Tallies`, `HTTPClient`, `Metrics`, `Streams`.
     """
 
-    __slots__ = (
-        "body_limit", "conf", "counters", "hostname", "new_id", "node_id", "now", "report", "shown", "worker_pid",
-        "workspace_id",
-    )  # fmt: skip
+    rows: Rows = cast(Any, _Missing("rows"))
+    tallies: Tallies = cast(Any, _Missing("tallies"))
+    http: HTTPClient = cast(Any, _Missing("http"))
+    metrics: Metrics = cast(Any, _Missing("metrics"))
+    streams: Streams = cast(Any, _Missing("streams"))
 
     def __init__(
         self,
@@ -70,3 +360,52 @@ class Facilities:
         self.shown = shown
         self.new_id = new_id
         self.workspace_id = workspace_id
+
+    def redis(self, settings: RedisSettings) -> RedisClient:
+        """The client for a server; hosts with equal settings share one."""
+        raise NotOffered("this process does not offer host.redis to plugins")
+
+    def connect(self, host: str, port: int, *, tls: TLSSettings | None = None, timeout: float) -> Awaitable[Connection]:
+        """Connect, within ``timeout`` seconds, TLS handshake included. Raises ConnectFailed."""
+        raise NotOffered("this process does not offer host.connect to plugins")
+
+    def threads(self, call: Callable[..., T], *args: Any) -> Awaitable[T]:
+        """Run a call that blocks in one of the gateway's own threads; its result. Raises HostError when too many wait."""
+        raise NotOffered("this process does not offer host.threads to plugins")
+
+    def queue(self, key: str, settings: QueueSettings, send: Callable[[list[Any]], Awaitable[object]]) -> Queue:
+        """The queue of this key. It outlives a changed row if the new one asks for the same key; the newest ``send`` is used.
+
+        Args:
+            key: who shares it: the row's id, or what it sends to.
+            settings: its bounds; the newest count.
+            send: sends a batch; what it raises makes it be sent again.
+        """
+        raise NotOffered("this process does not offer host.queue to plugins")
+
+    def every(self, seconds: float, call: Callable[[], object]) -> Timer:
+        """Call again and again. What it raises is logged; an awaitable it gives is waited for before the next call."""
+        raise NotOffered("this process does not offer host.every to plugins")
+
+    def later(self, seconds: float, call: Callable[[], object]) -> Timer:
+        """Call once. What it raises is logged."""
+        raise NotOffered("this process does not offer host.later to plugins")
+
+    def spawn(self, name: str, coroutine: Coroutine[Any, Any, object]) -> None:
+        """Run a coroutine beside the requests. Its failure is logged with ``name``; it is cancelled when the scope closes."""
+        coroutine.close()
+        raise NotOffered("this process does not offer host.spawn to plugins")
+
+    def cells(self, name: str, count: int) -> SharedCells:
+        """``count`` integers shared by the workers of the node. Raises HostError when there is no room for more."""
+        raise NotOffered("this process does not offer host.cells to plugins")
+
+
+class Scope(Host):
+    """What one opened configuration is given. Released when that is closed."""
+
+    async def release(self) -> None:
+        """Cancel, close and give back whatever was asked through this scope. Called once, after `Plugin.close`."""
+
+
+Facilities = Host

@@ -1,8 +1,11 @@
 """The base class of plugins and the phases they may take part in.
 
-A plugin is one class in one module: its name, priority, configuration fields and one method per phase. The class is
-instantiated once per process; configuration comes with each call, compiled once per configured plugin by
-`Plugin.compile`. Phases follow Kong's names and order (Kong 3.9, plugin development guide).
+A plugin is one class: its name, priority, configuration fields and one method per phase. The class is instantiated once per
+process; configuration comes with each call, compiled once per configured plugin. Phases follow Kong's names and order (Kong
+3.9, plugin development guide).
+
+The life of a configuration: `Plugin.compile` in every process, `Plugin.open` in those that serve traffic, phases, and when the
+row is gone or changed and the last request or stream that began with it is over, `Plugin.close`.
 """
 
 from __future__ import annotations
@@ -10,14 +13,29 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from .phases import (
+    PHASES,
+    AdminCall,
+    AdminEndpoint,
+    BodyFilter,
+    CertificateChoice,
+    ClientHello,
+    ProxyEndpoint,
+    WholeBody,
+)
+from .stream_watch import StreamInfo, StreamWatch
+
 if TYPE_CHECKING:
     from ...entities.schema import Field, Record
-    from ..exchange import Answer, Exchange, Row
+    from ..answers import Answer, StreamedAnswer
+    from ..exchange import Exchange
+    from ..rows import Row
+    from .host import Scope
 
-__all__ = ["PHASES", "Plugin"]
-
-PHASES = ("certificate", "rewrite", "access", "header_filter", "body_filter", "log")
-"""Phases of a request in the order they run. ``certificate`` and ``rewrite`` see global plugins only."""
+__all__ = [
+    "PHASES", "AdminCall", "AdminEndpoint", "BodyFilter", "CertificateChoice", "ClientHello", "Plugin", "ProxyEndpoint",
+    "StreamInfo", "StreamWatch", "WholeBody",
+]  # fmt: skip
 
 
 class Plugin:
@@ -35,9 +53,14 @@ class Plugin:
     config_checks: ClassVar[tuple[Any, ...]] = ()  #: entity checks over the whole configuration
     example: ClassVar[Mapping[str, Any]] = {}  #: a valid configuration, for the documentation
     entities: ClassVar[tuple[Any, ...]] = ()  #: entities the plugin brings (credentials...)
+    endpoints: ClassVar[tuple[AdminEndpoint, ...]] = ()  #: paths it adds to the Admin API
+    proxy_endpoints: ClassVar[tuple[ProxyEndpoint, ...]] = ()  #: paths it answers itself on the proxy listeners
+
+    # -- the life of a configuration -------------------------------------------------------------------------------
 
     def compile(self, conf: Row, plugin: Row) -> Any:
-        """Turn a stored configuration into what the phases get as ``conf``. Called when configuration changes.
+        """Turn a stored configuration into what the phases get as ``conf``. Called when configuration changes, in every
+        process that reads it; does nothing but compute. What it raises refuses the row: its requests are answered 500.
 
         Args:
             conf: the plugin's ``config`` record, validated, defaults filled in.
@@ -45,16 +68,58 @@ class Plugin:
         """
         return conf
 
-    def rewrite(self, exchange: Exchange, conf: Any) -> Answer | Awaitable[Answer | None] | None:
-        """Before routing; global plugins only."""
+    def open(self, conf: Any, plugin: Row, host: Scope) -> Any:
+        """Begin what the configuration needs while it is served: timers, queues, clients. Does not wait. Called once, in
+        processes that serve traffic, before the first request. What it raises refuses the row, as with `compile`.
+
+        Args:
+            conf: what `compile` gave.
+            plugin: the whole plugin entity.
+            host: the gateway; what is asked of it is released after `close`.
+
+        Returns:
+            what the phases, and `close`, get as ``conf``.
+        """
+        return conf
+
+    def close(self, conf: Any) -> Awaitable[None] | None:
+        """End what `open` began. Called once: the row is gone, changed or compiled anew, or the gateway stops, and the last
+        request and stream that began with this configuration is over. What it raises is logged. At a stop, who waits
+        longer than ``nginx_main_worker_shutdown_timeout`` is cancelled.
+        """
+        return None
+
+    # -- the phases of a request -----------------------------------------------------------------------------------
+
+    def certificate(self, hello: ClientHello, conf: Any) -> CertificateChoice | None:
+        """A client begins TLS; global configurations only. None leaves the choice to others: the next plugin, then SNIs.
+        What it raises ends the handshake."""
         raise NotImplementedError
 
-    def access(self, exchange: Exchange, conf: Any) -> Answer | Awaitable[Answer | None] | None:
+    def rewrite(
+        self, exchange: Exchange, conf: Any
+    ) -> Answer | StreamedAnswer | Awaitable[Answer | StreamedAnswer | None] | None:
+        """Before routing; global configurations only."""
+        raise NotImplementedError
+
+    def access(
+        self, exchange: Exchange, conf: Any
+    ) -> Answer | StreamedAnswer | Awaitable[Answer | StreamedAnswer | None] | None:
         """Before the upstream is asked. An `Answer` ends the request; None goes on."""
         raise NotImplementedError
 
-    def header_filter(self, exchange: Exchange, conf: Any) -> None:
-        """The answer's head is known and not yet sent: ``exchange.status`` and the response headers may change."""
+    def request_body_filter(self, exchange: Exchange, conf: Any) -> BodyFilter | None:
+        """The request goes up and has a body: a filter for its chunks, or None. Called once per request, before the first
+        chunk. A body that a plugin has set (`Exchange.set_upstream_body`) is not filtered."""
+        raise NotImplementedError
+
+    def header_filter(self, exchange: Exchange, conf: Any) -> Answer | BodyFilter | WholeBody | None:
+        """The answer's head is known and not yet sent: ``exchange.status`` and the response headers may change.
+
+        Returns:
+            None; an `Answer` that replaces the answer (the header filters behind see it); or what is to be done with the
+            body, which also makes its length unknown.
+        """
         raise NotImplementedError
 
     def body_filter(self, exchange: Exchange, conf: Any, chunk: bytes, last: bool) -> bytes:
@@ -62,5 +127,10 @@ class Plugin:
         raise NotImplementedError
 
     def log(self, exchange: Exchange, conf: Any) -> None:
-        """After the answer, always, also after an error or a disconnect. Must not wait."""
+        """After the answer, always, also after an error or a disconnect. Must not wait: records go into a queue."""
+        raise NotImplementedError
+
+    def on_open(self, stream: StreamInfo, conf: Any) -> StreamWatch | None:
+        """A stream has begun: a WebSocket after its handshake, an event stream after its head. What is returned is told of
+        its end; what is raised ends the stream."""
         raise NotImplementedError

@@ -17,7 +17,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
-from kongtwist.core.chain.host import Facilities
+from kongtwist.core.chain.host import Host
 from kongtwist.core.chain.plugin import Plugin
 from kongtwist.core.exchange import Exchange, Row
 from kongtwist.core.limits import Limits
@@ -297,9 +297,7 @@ class Gateway:
         self.reactor = MemoryReactorClock()
         self.counters = LocalCounters()
         self.reports: list[str] = []
-        facilities = Facilities(
-            counters=self.counters, now=lambda: NOW + self.reactor.seconds(), report=self.reports.append
-        )
+        facilities = Host(counters=self.counters, now=lambda: NOW + self.reactor.seconds(), report=self.reports.append)
         self.log = Log()
         self.relay = Relay(
             self.reactor, facilities, limits=limits, access_log=self.log, monotonic=self.reactor.seconds, **relay

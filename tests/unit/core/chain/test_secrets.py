@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.core.chain.host import Facilities
+from kongtwist.core.chain.host import Host
 from kongtwist.core.chain.plugin import Plugin
 from kongtwist.core.chain.secrets import Secrets, Unusable
 from kongtwist.core.exchange import Answer, Exchange, Row
@@ -189,7 +189,7 @@ class SnapshotTests(SynchronousTestCase):
         asked = exchange(b"/")
         reported: list[str] = []
         nothing: Any = None
-        asked.gateway = Facilities(counters=nothing, now=float, report=reported.append)
+        asked.gateway = Host(counters=nothing, now=float, report=reported.append)
         answer = snapshot.routes["r"].chain.run_access(asked)
         assert isinstance(answer, Answer)
         self.assertEqual((answer.status, len(reported)), (500, 1))

@@ -1,0 +1,82 @@
+"""Streams as plugins see them: WebSockets and event streams, from their beginning to their end."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+__all__ = ["StreamInfo", "StreamWatch"]
+
+
+class StreamInfo(Protocol):
+    """An open stream. `core.stream_registry.StreamRecord` is one."""
+
+    @property
+    def id(self) -> bytes:
+        """The id of the request that began it, 32 hex digits."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """``websocket`` or ``sse``."""
+        ...
+
+    @property
+    def route_id(self) -> str | None: ...
+
+    @property
+    def service_id(self) -> str | None: ...
+
+    @property
+    def consumer_id(self) -> str | None: ...
+
+    @property
+    def credential_id(self) -> str | None: ...
+
+    @property
+    def client_ip(self) -> str:
+        """The client's address."""
+        ...
+
+    @property
+    def started(self) -> float:
+        """Epoch seconds."""
+        ...
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes that came from the client since the stream began."""
+        ...
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes that came from the upstream since the stream began."""
+        ...
+
+    @property
+    def messages_in(self) -> int:
+        """Messages from the client; 0 where nobody counts them (SSE)."""
+        ...
+
+    @property
+    def messages_out(self) -> int:
+        """Messages from the upstream; 0 where nobody counts them (SSE)."""
+        ...
+
+    def close(self, code: int, reason: str) -> None:
+        """End it where its protocol lets it end, and tell both sides why (RFC 6455 7.4); cut it when that takes too long."""
+        ...
+
+    def cut(self) -> None:
+        """End it at once."""
+        ...
+
+
+class StreamWatch:
+    """A plugin's eye on one stream. Subclasses override what they need; nothing here may wait."""
+
+    def on_close(self, why: str) -> None:
+        """The stream is over, whatever ended it. Called once, before the request's log phase.
+
+        Args:
+            why: a word or two for a log, such as ``client closed`` or ``upstream gone``.
+        """
