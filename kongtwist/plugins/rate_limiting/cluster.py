@@ -7,11 +7,10 @@ through than fit. One that does not fit is taken back. A window that was full is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from ...core.chain.host import Tally
+from ...core.chain.host import Host, Tally
 from ...core.counters import Frame
-from ...core.exchange import Row
+from ...core.rows import Row
 from .windows import key_prefix
 
 __all__ = ["ClusterCounts"]
@@ -28,7 +27,7 @@ class ClusterCounts:
         host: its ``tallies`` are the counters.
     """
 
-    def __init__(self, plugin: Row, host: Any) -> None:
+    def __init__(self, plugin: Row, host: Host) -> None:
         self._prefix = key_prefix(plugin)
         self._host = host
         self._tallies = host.tallies

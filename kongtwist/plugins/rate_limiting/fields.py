@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...core.exchange import Row
+from ...core.rows import Row
 from ...entities.checks import AtLeastOneOf, Conditional
 from ...entities.entity import Config as ConfigRecord
 from ...entities.entity import Shorthand

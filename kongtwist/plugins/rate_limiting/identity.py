@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ...core.exchange import Exchange, Row
+from ...core.exchange import Exchange
 from ...core.http.uri import normalise
+from ...core.rows import Row
 
 __all__ = ["Identify", "identifier"]
 

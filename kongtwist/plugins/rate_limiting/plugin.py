@@ -7,12 +7,13 @@ nodes (cluster.py), ``redis`` in a Redis server (redis.py).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from typing import Any
 
 from ...core.chain.chain import is_cancelled
+from ...core.chain.host import Host
 from ...core.chain.plugin import Plugin
 from ...core.counters import Frame
-from ...core.exchange import Answer, Exchange, Row
+from ...core.exchange import Answer, Exchange
+from ...core.rows import Row
 from .._once import Seldom
 from .cluster import ClusterCounts
 from .fields import CONFIG, CONFIG_CHECKS
@@ -51,7 +52,7 @@ class RateLimiting(Plugin):
             raise ValueError(f"rate-limiting: there is no policy {conf['policy']}")
         return Elsewhere(conf, plugin)
 
-    def open(self, conf: Limits, row: Row, host: Any) -> Limits:
+    def open(self, conf: Limits, row: Row, host: Host) -> Limits:
         if isinstance(conf, Elsewhere):
             conf.seldom = Seldom(host.report, host.now)
             conf.counts = _counts(conf, row, host)
@@ -106,7 +107,7 @@ class RateLimiting(Plugin):
         return None
 
 
-def _counts(conf: Elsewhere, row: Row, host: Any) -> Counts:
+def _counts(conf: Elsewhere, row: Row, host: Host) -> Counts:
     """Who counts for a configuration in a process that serves."""
     if conf.policy == "cluster":
         return ClusterCounts(row, host)

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Any
 
 from ...core.chain.chain import is_cancelled
-from ...core.chain.host import RedisSettings
+from ...core.chain.host import Host, RedisSettings
 from ...core.counters import Frame
-from ...core.exchange import Row
+from ...core.rows import Row
 from .._once import Seldom
 from .windows import PERIODS, key_prefix
 
@@ -67,7 +66,7 @@ class RedisCounts:
         host: gives the server's client.
     """
 
-    def __init__(self, plugin: Row, redis: Row, host: Any) -> None:
+    def __init__(self, plugin: Row, redis: Row, host: Host) -> None:
         self._prefix = key_prefix(plugin)
         self._client = host.redis(_settings(redis))
         self._frames: Sequence[Frame] = ()
@@ -117,13 +116,12 @@ class SyncedCounts(RedisCounts):
         seconds: between two times.
     """
 
-    def __init__(self, plugin: Row, redis: Row, host: Any, seconds: float) -> None:
+    def __init__(self, plugin: Row, redis: Row, host: Host, seconds: float) -> None:
         super().__init__(plugin, redis, host)
-        self._host = host
+        self._now = host.now
         self._windows: dict[str, _Window] = {}
-        self._running = False
         self._tell = Seldom(host.report, host.now)
-        host.every(seconds, self._tick)
+        host.every(seconds, self.hand_over)
 
     def known(self, who: str, frames: Sequence[Frame], now: float) -> list[int] | None:
         """See `Counts.known`: where the server has told of all windows lately."""
@@ -169,18 +167,13 @@ class SyncedCounts(RedisCounts):
 
     # -- handing over ----------------------------------------------------------------------------------------------------
 
-    def _tick(self) -> None:
-        if self._windows and not self._running:
-            self._host.spawn("rate-limiting: hand counts over to Redis", self.hand_over())
-
     async def hand_over(self) -> None:
         """Tell the server what was counted here, and learn what all have counted; forget what did not change here.
 
         Where that fails the numbers are thrown away, as in Kong: they may have arrived.
         """
-        self._running = True
         try:
-            now = self._host.now()
+            now = self._now()
             changed = {key: each for key, each in self._windows.items() if each.added and each.expires > now}
             self._windows = dict(changed)
             rest = iter(changed.items())
@@ -191,8 +184,6 @@ class SyncedCounts(RedisCounts):
                 raise
             self._windows = {}
             self._tell(f"rate-limiting: counts could not be handed over to Redis: {error}")
-        finally:
-            self._running = False
 
     async def _hand_over(self, batch: Sequence[tuple[str, _Window]]) -> None:
         words: list[int] = []

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from ...core.counters import Frame
-from ...core.exchange import Exchange, Row
+from ...core.exchange import Exchange
+from ...core.rows import Row
 from .identity import Identify, identifier
 
 __all__ = ["PERIODS", "Counts", "Limits", "Period", "key_prefix", "tell"]

@@ -16,7 +16,7 @@ from os import urandom
 from struct import Struct
 from typing import Any, NamedTuple
 
-from ...core.exchange import Row
+from ...core.rows import Row
 from .cookies import expired_line, joined, split
 from .sealing import ID_SIZE, Sealer, base64url, unbase64url
 

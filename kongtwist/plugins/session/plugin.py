@@ -11,10 +11,12 @@ from typing import Any
 
 from ...core.chain.chain import is_cancelled
 from ...core.chain.credentials import identity_headers
+from ...core.chain.host import Host
 from ...core.chain.plugin import Plugin
-from ...core.exchange import Answer, BodyTooLarge, Exchange, Row
+from ...core.exchange import Answer, BodyTooLarge, Exchange
 from ...core.http.bodies import decode_body
 from ...core.http.headers import encoded
+from ...core.rows import Row
 from .._once import Seldom
 from .cookies import read_cookies
 from .fields import CONFIG, SESSIONS
@@ -54,11 +56,11 @@ class Config:
         self.logout_methods = frozenset(each.encode() for each in conf["logout_methods"] or ())
         self.logout_argument: str | None = conf["logout_query_arg"]
         self.logout_field: str | None = conf["logout_post_arg"] if conf["read_body_for_logout"] else None
-        self.host: Any = None
+        self.host: Host | None = None
         self.rows: SessionRows | None = None
         self.tell: Seldom | None = None
 
-    def serving(self, host: Any) -> Config:
+    def serving(self, host: Host) -> Config:
         """The same in a process that serves."""
         self.host = host
         self.rows = SessionRows(host.rows) if self.settings.stored else None
@@ -84,7 +86,7 @@ class Session(Plugin):
     def compile(self, conf: Row, plugin: Row) -> Config:
         return Config(conf)
 
-    def open(self, conf: Config, row: Row, host: Any) -> Config:
+    def open(self, conf: Config, row: Row, host: Host) -> Config:
         return conf.serving(host)
 
     def access(self, exchange: Exchange, conf: Config) -> Answer | Awaitable[Answer | None] | None:
@@ -204,7 +206,7 @@ class Session(Plugin):
             return session
         for word, name in conf.response_headers:
             _tell(exchange.set_response_header, name, session.word(word))
-        if session.writes and conf.rows is not None:
+        if session.writes and conf.rows is not None and conf.host is not None:
             # The answer does not wait for the database, as in Kong; in this process the session is known from now on.
             conf.rows.announce(session.writes)
             conf.host.spawn("session: write a session", _written(exchange, conf, session))

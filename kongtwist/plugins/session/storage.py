@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import ceil
-from typing import Any
 
 from ...core.chain.credentials import expired
-from ...core.exchange import Row
+from ...core.chain.host import Rows
+from ...core.rows import Row
 from .life import Write
 
 __all__ = ["SessionRows"]
@@ -24,7 +24,7 @@ class SessionRows:
 
     __slots__ = ("_rows", "_waiting")
 
-    def __init__(self, rows: Any) -> None:
+    def __init__(self, rows: Rows) -> None:
         self._rows = rows
         # What is being written counts from the start: the client may come back before the database has answered.
         self._waiting: dict[str, str] = {}
