@@ -23,6 +23,19 @@ from .windows import Counts, Limits, tell
 __all__ = ["RateLimiting"]
 
 
+class _NotOpen:
+    """Stands for the counters of a configuration that was not opened: its requests are not let pass uncounted."""
+
+    def known(self, who: str, frames: Sequence[Frame], now: float) -> list[int] | None:
+        raise RuntimeError("rate-limiting: requests cannot be counted in this process")
+
+    async def take(self, who: str, frames: Sequence[Frame], now: float) -> list[int]:
+        raise RuntimeError("rate-limiting: requests cannot be counted in this process")
+
+    async def close(self) -> None:
+        """Nothing was opened."""
+
+
 class Elsewhere(Limits):
     """A configuration whose requests are counted elsewhere than on this node."""
 
@@ -34,6 +47,7 @@ class Elsewhere(Limits):
         self.redis: Row = conf["redis"]
         self.sync_rate: float = conf["sync_rate"]
         self.seldom: Seldom | None = None
+        self.counts = _NotOpen()
 
 
 class RateLimiting(Plugin):
