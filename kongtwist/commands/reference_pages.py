@@ -10,8 +10,7 @@ from typing import Any
 
 from ..core.chain.plugin import PHASES, Plugin
 from ..entities import Entity, registry
-from ..entities.json_schema import Use, field_schema, needed, rule_text
-from ..entities.json_schema_checks import check_text
+from ..entities.json_schema import Use, check_text, field_schema, needed, rule_text
 from ..entities.json_schema_entities import configurations
 from ..entities.plugin_rows import config_of
 from ..entities.schema import Array, Field, Foreign, Integer, Map, Number, Record, String

@@ -318,7 +318,7 @@ class Exchange:
         self.upstream_peer = peer
 
     def let_go(self) -> None:
-        """Count on no target any more. Whatever becomes of a request or a stream, the end of it calls this (`Relay.finished`);
+        """Count on no target any more. Whatever becomes of a request or a stream, the end of it calls this (`ProxyContext.finished`);
         who knows earlier that the target is done with it calls it too."""
         peer, self.upstream_peer = self.upstream_peer, None
         if peer is not None:

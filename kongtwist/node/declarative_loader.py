@@ -20,7 +20,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..admin.endpoints.declarative_config import Busy, LoadFailed, Refused
+from ..admin.declarations import Busy, DeclarationRefused, LoadFailed
 from ..config.load import Conf, ConfError
 from ..core.long_work import LongWork
 from ..entities import Entity
@@ -90,7 +90,7 @@ class DeclarativeLoader:
 
         Raises:
             Busy: another one is being loaded.
-            Refused: it is not taken; carries the answer.
+            DeclarationRefused: it is not taken; carries the answer.
             LoadFailed: it could not be read to its end.
         """
         if self._turn.locked:
@@ -117,7 +117,7 @@ class DeclarativeLoader:
         try:
             given = await self._in_pool(configured_text, conf)
             await self._load(Task(given, "", False, self._now()), unless_same=True, shown=False)
-        except (Refused, LoadFailed) as error:
+        except (DeclarationRefused, LoadFailed) as error:
             raise ConfError(faults_of(conf, error)) from error
         finally:
             self._turn.release()
@@ -162,7 +162,7 @@ class DeclarativeLoader:
         try:
             rows, as_text = await self._long_work.aside(judge, task, self._registry)
         except Refusal as refusal:
-            raise Refused(refusal.status, refusal.body) from None
+            raise DeclarationRefused(refusal.status, refusal.body) from None
         await Slices(self._reactor).all(wanted.take(rows))
         return as_text
 
@@ -237,7 +237,7 @@ class _Reading(ProcessProtocol):
 
     def _line(self, line: bytes) -> None:
         if self._refused is not None:  # the answer, which nobody here reads
-            self._failed = Refused(self._refused["refused"], line, self._refused["message"])
+            self._failed = DeclarationRefused(self._refused["refused"], line, self._refused["message"])
             return
         said = json.loads(line)
         if isinstance(said, list):
@@ -294,7 +294,7 @@ def configured_text(conf: Conf) -> bytes:
         ) from error
 
 
-def faults_of(conf: Conf, error: Refused | LoadFailed | Refusal) -> str:
+def faults_of(conf: Conf, error: DeclarationRefused | LoadFailed | Refusal) -> str:
     """What is wrong with the declarative configuration that is named, for people: a line for each fault."""
     where = f"declarative_config {conf.declarative_config}" if conf.declarative_config else "declarative_config_string"
     fields = None if isinstance(error, LoadFailed) else error.body.get("fields")

@@ -17,7 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 
-from ..admin.api import AdminResource, StatusResource
+from ..admin.admin_resource import AdminResource, StatusResource
 from ..config.load import Conf, ConfError, Listen
 from ..core.counters import Counters
 from ..core.snapshot.notes import ROUTER_KINDS
@@ -28,7 +28,7 @@ from ..net.listeners import DescriptorRoom, Opened, raise_descriptor_limit
 from ..net.server_tls import contexts_for
 from ..observability.error_log import notice
 from ..observability.shared_counters import LocalCounters, SharedCounters
-from ..proxy.context import Relay
+from ..proxy.context import ProxyContext
 from ..proxy.tree import RouteTree
 from ..storage.base import BaseStorage, StorageError
 from ..storage.memory import MemoryStorage
@@ -172,9 +172,9 @@ class Gateway(MultiService):
         return self._own_plane().tree
 
     @property
-    def relay(self) -> Relay:
+    def context(self) -> ProxyContext:
         """The data path's facilities, for a `GatewayResource`."""
-        return self._own_plane().relay
+        return self._own_plane().context
 
     def _own_plane(self) -> DataPlane:
         if self.plane is None:
@@ -268,7 +268,7 @@ class Gateway(MultiService):
             published=self.publisher.published,
             now=time.time,
             declarations=self.declarative_loader,
-            turns=self._long_work,
+            long_work=self._long_work,
         )
 
     # -- while it runs -------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from ..admin.endpoints.node import NodeFacts, resident_bytes
+from ..admin.facts import NodeFacts, resident_bytes
 from ..config.shown import configuration
 from ..net.resolver import NameNotResolved, Resolver
 from ..observability.error_log import notice

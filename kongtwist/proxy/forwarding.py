@@ -29,7 +29,6 @@ from ..core.error_lines import request_line
 from ..core.exchange import Answer, Exchange
 from ..core.http.chunks import LAST_CHUNK
 from ..core.http.headers import REASONS, apply_changes, host_name, upstream_head
-from ..net.ends_request import ends_request
 from ..net.resolver import NameNotResolved
 from ..net.run_steps import run_steps
 from ..streams.server_sent_events import EventStream, is_event_stream
@@ -38,6 +37,7 @@ from ..upstream.connection import ResponseHead, UpstreamConnection
 from ..upstream.pool import Attempt, Pool
 from ..upstream.upstream_errors import (
     ENDED,
+    Destination,
     Reason,
     broken_off,
     connect_reason,
@@ -48,11 +48,12 @@ from ..upstream.upstream_errors import (
     timed_out,
     where,
 )
+from .finish import ends_request
 from .request_buffer import RequestBuffer
 
 if TYPE_CHECKING:
     from ..core.balancing.balancer import Peer
-    from .context import Relay
+    from .context import ProxyContext
 
 __all__ = ["Upgraded", "UpstreamExchange"]
 
@@ -71,25 +72,48 @@ class UpstreamExchange:
     """Relays one exchange to its route's service.
 
     Args:
-        relay: the gateway's facilities.
+        context: the gateway's facilities.
         exchange: the client's half; ``route`` and ``match`` are set, access plugins have run.
         upgraded: given to ask for a WebSocket and to take the connection over when the upstream agrees. Another answer
             than 101 is relayed as usual.
     """
 
     __slots__ = (
-        "_attempt", "_begun", "_body", "_connection", "_events", "_fed", "_filters", "_head", "_heard", "_kept",
-        "_kept_size", "_lookup", "_over", "_paused_request", "_raw", "_source", "_started", "_tried", "_tries", "_upgraded",
-        "exchange", "method", "read_timeout", "relay", "request_sent", "route",
+        "_attempt",
+        "_begun",
+        "_body",
+        "_connection",
+        "_events",
+        "_fed",
+        "_filters",
+        "_head",
+        "_heard",
+        "_kept",
+        "_kept_size",
+        "_lookup",
+        "_over",
+        "_paused_request",
+        "_raw",
+        "_source",
+        "_started",
+        "_tried",
+        "_tries",
+        "_upgraded",
+        "context",
+        "exchange",
+        "method",
+        "read_timeout",
+        "request_sent",
+        "route",
     )  # fmt: skip
 
-    def __init__(self, relay: Relay, exchange: Exchange, upgraded: Upgraded | None = None) -> None:
-        self.relay = relay
+    def __init__(self, context: ProxyContext, exchange: Exchange, upgraded: Upgraded | None = None) -> None:
+        self.context = context
         self.exchange = exchange
         route = exchange.route
         self.route = route
         self.method = exchange.method
-        self.read_timeout = relay.limits.read_timeout(route.read_timeout)
+        self.read_timeout = context.limits.read_timeout(route.read_timeout)
         self.request_sent = False
         self._upgraded = upgraded
         self._tries = route.retries
@@ -121,11 +145,11 @@ class UpstreamExchange:
             pool: the pool to use, where the route has only one target that needs no choice and no lookup.
         """
         self.exchange.answer_sink = self
-        monotonic = self.relay.monotonic
+        monotonic = self.context.monotonic
         self._started = monotonic()
         try:
             if self._body and self.exchange.block.chunked and self.route.request_buffering:
-                limit = self.relay.limits.client_body_buffer_size
+                limit = self.context.limits.client_body_buffer_size
                 self._source = RequestBuffer(self.exchange, limit, self._buffered)
                 self._source.start()
             elif pool is not None and pool.idle:
@@ -133,7 +157,7 @@ class UpstreamExchange:
             else:
                 self._choose()
         except Exception:  # noqa: BLE001 - a fault of ours must not leave the client waiting for ever
-            self.relay.fault(self.exchange)
+            self.context.fault(self.exchange)
 
     @ends_request
     def _buffered(self) -> None:
@@ -141,7 +165,7 @@ class UpstreamExchange:
         buffer = self._source
         if self._over or buffer is None:
             return
-        self._started = self.relay.monotonic()
+        self._started = self.context.monotonic()
         if buffer.whole:
             self._body, self._kept, self._source = False, None, None
         self._choose()
@@ -160,14 +184,14 @@ class UpstreamExchange:
             self.exchange.hold(peer)
             host = peer.host
         try:
-            address = self.relay.resolver.known(host)
+            address = self.context.resolver.known(host)
         except NameNotResolved:
             self._not_resolved()
             return
         if address is None:
-            lookup = self._lookup = self.relay.resolver.lookup(host)
+            lookup = self._lookup = self.context.resolver.lookup(host)
             answered = lookup.addCallbacks(self._resolved, self._unresolved)
-            answered.addErrback(lambda why: self.relay.fault(self.exchange, why))  # type: ignore[unused-awaitable]
+            answered.addErrback(lambda why: self.context.fault(self.exchange, why))  # type: ignore[unused-awaitable]
         else:
             self._connect(address)
 
@@ -190,8 +214,8 @@ class UpstreamExchange:
         tls = None
         if route.tls is not None:
             name = host_name(self._host_field()).decode("latin-1").strip("[]")
-            tls = facts_of(route.tls, name, self.relay.tls_defaults)
-        pool = self.relay.pools.get(address, route.port if peer is None else peer.port, tls)
+            tls = facts_of(route.tls, name, self.context.tls_defaults)
+        pool = self.context.pools.get(address, route.port if peer is None else peer.port, tls)
         connection = None if fresh else pool.take()
         if connection is not None:
             self.connected(connection)
@@ -221,17 +245,17 @@ class UpstreamExchange:
         """Send the request."""
         self._attempt = None
         self._connection = connection
-        exchange, route, relay = self.exchange, self.route, self.relay
+        exchange, route, context = self.exchange, self.route, self.context
         match = exchange.match
         plain = exchange.upstream_peer is None and not route.preserve_host
         host = route.host_header if plain else self._host_field()
         upgrade = self._upgraded is not None
-        head = upstream_head(exchange, match.upstream_path, match.prefix, host, relay.send_request_id, upgrade)
+        head = upstream_head(exchange, match.upstream_path, match.prefix, host, context.send_request_id, upgrade)
         if not self._body:
             self.request_sent = True
             if exchange.upstream_body is not None:
                 head += exchange.upstream_body
-            monotonic, send = relay.monotonic, connection.send
+            monotonic, send = context.monotonic, connection.send
             connection.begin(self, monotonic() + self.read_timeout)
             send(head)
             return
@@ -296,7 +320,7 @@ class UpstreamExchange:
     def _keep(self, data: bytes) -> None:
         if self._kept is not None:
             self._kept_size += len(data)
-            if self._kept_size > self.relay.limits.client_body_buffer_size:
+            if self._kept_size > self.context.limits.client_body_buffer_size:
                 self._kept = None
             else:
                 self._kept.append(data)
@@ -337,7 +361,7 @@ class UpstreamExchange:
         exchange, started = self.exchange, self._started
         exchange.upstream_status = head.status
         exchange.response_fields = head.block
-        monotonic = self.relay.monotonic
+        monotonic = self.context.monotonic
         now = monotonic()
         exchange.latencies = (started - exchange.started, now - started)
         peer = exchange.upstream_peer
@@ -346,21 +370,21 @@ class UpstreamExchange:
 
     def answered(self, head: ResponseHead, length: int | None, first: bytes, last: bool) -> None:
         """Send the head on, and what came with it."""
-        exchange, relay = self.exchange, self.relay
+        exchange, context = self.exchange, self.context
         self._settle(head)
         if last:
             self._leave()
         exchange.status = status = head.status
-        lines = relay.headers.of_proxied(exchange, head.block)
+        lines = context.headers.of_proxied(exchange, head.block)
         if not head.dated:  # RFC 9110 6.6.1
-            lines = b"Date: %b\r\n%b" % (relay.date(), lines)
+            lines = b"Date: %b\r\n%b" % (context.date(), lines)
         reason = head.reason
         chain = self.route.chain
         if not chain.empty:
             failed = chain.run_header_filter(exchange)
             if failed is not None:
                 self._drop()
-                relay.send_answer(exchange, failed, filtered=True)
+                context.send_answer(exchange, failed, filtered=True)
                 return
             if exchange.status != status:
                 status = exchange.status
@@ -506,11 +530,13 @@ class UpstreamExchange:
             self._drop()
             self.exchange.abort()
         else:
-            self.relay.fault(self.exchange, failure)
+            self.context.fault(self.exchange, failure)
 
-    def _failed(self, reason: Reason, *, timeout: bool = False, sent: bool = True, pool: Pool | None = None) -> None:
+    def _failed(
+        self, reason: Reason, *, timeout: bool = False, sent: bool = True, pool: Destination | None = None
+    ) -> None:
         """A try failed: another one, or the end."""
-        now = self.relay.monotonic()
+        now = self.context.monotonic()
         self.exchange.latencies = (self._started - self.exchange.started, now - self._started)
         self._connection = None
         route, peer = self.route, self._peer
@@ -542,7 +568,7 @@ class UpstreamExchange:
     def _bad_answer(self) -> None:
         self._refuse(502, "An invalid response was received from the upstream server", upstream=True)
 
-    def _log_error(self, what: str, remedy: str, pool: Pool | None = None) -> None:
+    def _log_error(self, what: str, remedy: str, pool: Destination | None = None) -> None:
         upstream = where(self.route, self._peer, pool)
         _log.error("{line}", line=request_line(self.exchange, what, remedy, upstream=upstream))
 
@@ -560,7 +586,7 @@ class UpstreamExchange:
     def _refuse(self, status: int, message: str, upstream: bool = False) -> None:
         """Answer with an error of our own."""
         self._drop()
-        self.relay.send_answer(self.exchange, Answer(status, None, None, message, "error"), upstream=upstream)
+        self.context.send_answer(self.exchange, Answer(status, None, None, message, "error"), upstream=upstream)
 
     def _leave(self) -> None:
         """The answer is here and the connection is somebody else's by now."""

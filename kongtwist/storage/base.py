@@ -11,12 +11,14 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..core.chain.host import Tally
 from ..core.long_work import AtOnce, LongWork, stepped
 from ..core.storage_contract import Change, Dataset, Page
 from ..entities import Entity, EntityError
 from ..entities.schema import Row, fill
 from ..entities.size import is_heavy, size_error
 from .row_store import RowStore, is_living, offset_of
+from .tallies import MemoryTallies, Place
 
 __all__ = ["BaseStorage", "Outdated", "StorageError", "Transaction", "difference", "whole"]
 
@@ -109,6 +111,8 @@ class BaseStorage:
 
     kind = "off"
     writable = True
+    tally_timeout = 5.0
+    """Seconds that `tally` may take."""
     shared = False
     """Others may write to the same rows: a refusal too has to be confirmed, by a `_commit` of no changes."""
 
@@ -118,6 +122,7 @@ class BaseStorage:
         self.registry = registry
         self._now, self._new_id = now, new_id
         self._store = RowStore(registry)
+        self._tallies = MemoryTallies()
         self._subscribers: list[Callable[[Sequence[Change]], None]] = []
         self.long_work: LongWork = AtOnce()
         self._waiting: list[_Write] = []
@@ -159,6 +164,27 @@ class BaseStorage:
     async def refresh(self) -> bool:
         """Nobody else writes: there is nothing to bring in."""
         return False
+
+    # -- tallies ---------------------------------------------------------------------------------------------------------
+
+    async def tally(self, added: Sequence[Tally], wanted: Sequence[Place]) -> tuple[list[float], list[float]]:
+        """Add to counters of all nodes, then read others.
+
+        Args:
+            added: no two of one place, in order of their places.
+            wanted: key and window of each that is read.
+
+        Returns:
+            the values behind the additions, and those read; nought for what is not there or is over.
+
+        Raises:
+            EntityError: they cannot be told; what was added is not known.
+        """
+        return self._tallies.exchange(added, wanted, self._now())
+
+    async def expire_tallies(self) -> int:
+        """Delete tallies that are over; how many. Raises EntityError."""
+        return self._tallies.expire(self._now())
 
     # -- reading ---------------------------------------------------------------------------------------------------------
 

@@ -35,9 +35,14 @@ from .client_tls import check_name
 from .upstream_errors import ENDED, LARGE, MALFORMED, end_text
 
 if TYPE_CHECKING:
-    from .pool import Pool
+    from collections.abc import Callable
 
-__all__ = ["ResponseHead", "UpstreamConnection", "UpstreamUser"]
+    from ..core.http.head import BlockCache
+    from ..core.limits import Limits
+    from ..net.deadlines import Deadlines
+    from .client_tls import TLSFacts
+
+__all__ = ["ConnectionPool", "ResponseHead", "UpstreamConnection", "UpstreamContext", "UpstreamUser"]
 
 HEAD, LENGTH, CHUNKED, UNTIL_CLOSE, DETACHED, CLOSED = range(6)
 
@@ -116,6 +121,45 @@ class UpstreamUser(Interface):
         """It has read what was held back."""
 
 
+class UpstreamContext(Interface):
+    """What connections to upstreams need of the gateway around them (`proxy.context.ProxyContext` is one)."""
+
+    @property
+    def reactor(self) -> Any: ...
+
+    @property
+    def limits(self) -> Limits: ...
+
+    @property
+    def blocks(self) -> BlockCache: ...
+
+    @property
+    def deadlines(self) -> Deadlines: ...
+
+    @property
+    def monotonic(self) -> Callable[[], float]: ...
+
+    @property
+    def stopping(self) -> bool: ...
+
+
+class ConnectionPool(Interface):
+    """What a connection needs of its pool (`pool.Pool`)."""
+
+    address: str
+    size: int
+    max_requests: float
+    idle_timeout: float
+    idle: dict[UpstreamConnection, None]
+    tls: TLSFacts | None
+
+    @property
+    def context(self) -> UpstreamContext: ...
+
+    def lost(self, connection: UpstreamConnection) -> None:
+        """``connection`` is closed, or somebody else's."""
+
+
 @implementer(IPushProducer, IHandshakeListener)
 class UpstreamConnection(Protocol):
     """One connection to an upstream.
@@ -129,7 +173,7 @@ class UpstreamConnection(Protocol):
     wake = inf
     deadline = inf
 
-    def __init__(self, pool: Pool, user: UpstreamUser | None) -> None:
+    def __init__(self, pool: ConnectionPool, user: UpstreamUser | None) -> None:
         self.pool = pool
         self.user = user
         self.reused = False
@@ -155,7 +199,7 @@ class UpstreamConnection(Protocol):
             transport.setTcpKeepAlive(True)
         except AttributeError:  # a unix socket has no Nagle
             pass
-        transport.bufferSize = self.pool.relay.limits.high_water
+        transport.bufferSize = self.pool.context.limits.high_water
         if self.pool.tls is None:
             self._usable()
         # else: handshakeCompleted
@@ -178,7 +222,7 @@ class UpstreamConnection(Protocol):
         self._ready = True
         self.send = sender(transport)
         transport.registerProducer(self, True)
-        self.pool.relay.deadlines.set(self, inf)
+        self.pool.context.deadlines.set(self, inf)
         if self.user is None:  # it went while we connected
             self._rest()
         else:
@@ -220,7 +264,7 @@ class UpstreamConnection(Protocol):
         self.send = None
         self.transport = None
         run_steps(
-            partial(self.pool.relay.deadlines.drop, self),
+            partial(self.pool.context.deadlines.drop, self),
             partial(self.pool.lost, self),
             partial(self._tell_lost, user, mode, reason),
         )
@@ -283,14 +327,14 @@ class UpstreamConnection(Protocol):
         self._interims = 0
         self.deadline = when
         if when < self.wake:
-            self.pool.relay.deadlines.set(self, when)
+            self.pool.context.deadlines.set(self, when)
 
     def expect(self, seconds: float) -> None:
         """Let the connection expire after ``seconds`` without a byte from the upstream."""
-        relay = self.pool.relay
-        self.deadline = when = relay.monotonic() + seconds
+        context = self.pool.context
+        self.deadline = when = context.monotonic() + seconds
         if when < self.wake:
-            relay.deadlines.set(self, when)
+            context.deadlines.set(self, when)
 
     def pause(self) -> None:
         """Read no more for now."""
@@ -322,7 +366,7 @@ class UpstreamConnection(Protocol):
         self.user = None
         self._mode = DETACHED
         transport.unregisterProducer()
-        self.pool.relay.deadlines.drop(self)
+        self.pool.context.deadlines.drop(self)
         self.pool.lost(self)
         self.send = None
         return transport, early
@@ -341,7 +385,7 @@ class UpstreamConnection(Protocol):
         self.pool.idle.pop(self, None)
         transport: Any = self.transport
         if transport is not None:
-            self.expect(self.pool.relay.limits.lingering_timeout)
+            self.expect(self.pool.context.limits.lingering_timeout)
             transport.unregisterProducer()
             transport.loseConnection()
 
@@ -369,10 +413,10 @@ class UpstreamConnection(Protocol):
             end = data.find(b"\r\n\r\n")
             size = end + 4
             try:
-                if end < 0 or end > self.pool.relay.limits.proxy_buffer_size:
+                if end < 0 or end > self.pool.context.limits.proxy_buffer_size:
                     raise HeadError(502, None, "no end")
                 line, _, lines = data[: end + 2].partition(b"\r\n")
-                head = ResponseHead(*parse_status_line(line), self.pool.relay.blocks.response(lines))
+                head = ResponseHead(*parse_status_line(line), self.pool.context.blocks.response(lines))
             except HeadError:
                 head, size = self._odd_head(data)
                 if head is None:
@@ -413,8 +457,8 @@ class UpstreamConnection(Protocol):
         Raises:
             HeadError: it is none, or will never be one.
         """
-        relay = self.pool.relay
-        limit = relay.limits.proxy_buffer_size
+        context = self.pool.context
+        limit = context.limits.proxy_buffer_size
         empty = find_end(data)
         if (len(data) if empty is None else empty.start()) > limit:
             raise _HeadTooLarge(502, None, f"the head is larger than {limit} bytes")
@@ -422,7 +466,7 @@ class UpstreamConnection(Protocol):
             check_beginning(data, len(self._buffer))
             return None, 0
         line, _, lines = data[: empty.start()].partition(b"\n")
-        return ResponseHead(*parse_odd_status_line(line), relay.blocks.response(mended_lines(lines))), empty.end()
+        return ResponseHead(*parse_odd_status_line(line), context.blocks.response(mended_lines(lines))), empty.end()
 
     def _informational(self, head: ResponseHead, rest: bytes, user: UpstreamUser) -> None:
         if head.status == 101:
@@ -431,7 +475,7 @@ class UpstreamConnection(Protocol):
                 raise HeadError(502, None, "unasked 101 from the upstream")
             return
         self._interims += 1
-        if self._interims > self.pool.relay.limits.max_interim:
+        if self._interims > self.pool.context.limits.max_interim:
             raise HeadError(502, None, "too many informational heads from the upstream")
         if head.status != 100:
             user.interim(head)
@@ -441,7 +485,7 @@ class UpstreamConnection(Protocol):
     def _begin_chunks(self, head: ResponseHead, rest: bytes, user: UpstreamUser) -> None:
         if head.minor == 0:  # RFC 9112 6.1: its framing is not to be trusted any further than this
             self._keep = False
-        scanner = ChunkScanner(self.pool.relay.limits.trailer_size, upstream=True)
+        scanner = ChunkScanner(self.pool.context.limits.trailer_size, upstream=True)
         self._raw = user.takes_raw_chunks()
         first = _scan(scanner, rest, self._raw) if rest else b""
         if scanner.done and not scanner.trailers:
@@ -499,16 +543,16 @@ class UpstreamConnection(Protocol):
     def _rest(self) -> None:
         """Nobody's for now."""
         pool = self.pool
-        relay = pool.relay
+        context = pool.context
         idle = pool.idle
-        if self._requests >= pool.max_requests or len(idle) >= pool.size or relay.stopping:
+        if self._requests >= pool.max_requests or len(idle) >= pool.size or context.stopping:
             self.close()
             return
         idle[self] = None
-        monotonic = relay.monotonic
+        monotonic = context.monotonic
         self.deadline = when = monotonic() + pool.idle_timeout
         if when < self.wake:
-            relay.deadlines.set(self, when)
+            context.deadlines.set(self, when)
 
 
 def _scan(scanner: ChunkScanner, data: bytes, raw: bool) -> bytes:

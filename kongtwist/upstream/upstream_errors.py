@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from OpenSSL import SSL
 from service_identity import CertificateError, VerificationError
@@ -15,11 +15,28 @@ from ..core.error_lines import row_name, seconds_text, upstream_name
 if TYPE_CHECKING:
     from ..core.balancing.balancer import Peer
     from ..core.snapshot.compiled_route import CompiledRoute
-    from .pool import Pool
+    from .client_tls import TLSFacts
 
 __all__ = [
-    "ENDED", "LARGE", "MALFORMED", "NAME", "OURS", "TLS", "UNREACHABLE", "UNTRUSTED", "Reason", "broken_off", "connect_reason",
-    "end_text", "no_answer", "no_peer", "not_resolved", "own_certificate_reason", "timed_out", "where",
+    "ENDED",
+    "LARGE",
+    "MALFORMED",
+    "NAME",
+    "OURS",
+    "TLS",
+    "UNREACHABLE",
+    "UNTRUSTED",
+    "Destination",
+    "Reason",
+    "broken_off",
+    "connect_reason",
+    "end_text",
+    "no_answer",
+    "no_peer",
+    "not_resolved",
+    "own_certificate_reason",
+    "timed_out",
+    "where",
 ]  # fmt: skip
 
 UNREACHABLE = "unreachable"
@@ -40,6 +57,16 @@ LARGE = "large"
 """The head of the answer is larger than it may be."""
 
 
+class Destination(Protocol):
+    """Where a connection was to go (`pool.Pool`)."""
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def tls(self) -> TLSFacts | None: ...
+
+
 class Reason(NamedTuple):
     """Why an upstream did not answer.
 
@@ -52,7 +79,7 @@ class Reason(NamedTuple):
     fault: str
 
 
-def connect_reason(failure: Failure, pool: Pool | None) -> Reason:
+def connect_reason(failure: Failure, pool: Destination | None) -> Reason:
     """Why there is no connection. Twisted wraps the failure of one that ended while it was made into another.
 
     Args:
@@ -102,7 +129,7 @@ def _openssl_text(fault: SSL.Error) -> str:
     return ", ".join(text for text in texts if text) or "it closed the connection"
 
 
-def where(route: CompiledRoute, peer: Peer | None, pool: Pool | None) -> str:
+def where(route: CompiledRoute, peer: Peer | None, pool: Destination | None) -> str:
     """Where a try went.
 
     Args:

@@ -20,16 +20,19 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ...core.chain.host import Tally
 from ...core.storage_contract import Change, Dataset
 from ...entities import Entity, EntityError
 from ..base import BaseStorage, Outdated, StorageError, difference
 from ..migrations import unfit
 from ..row_store import RowStore
+from ..tallies import SLICE, Place
 from .notifications import BackOff, Listening
 from .postgres_migrations import state_of
 from .sql_connections import Connection, Lost, PostgresSettings, Refused
 from .sql_pool import PostgresPool
 from .sql_rows import Gap, Loaded, News, Position, channel_of, commit, follow, load, newest, trim, understood
+from .sql_tallies import exchange, expire
 
 __all__ = ["PostgresStorage"]
 
@@ -79,6 +82,7 @@ class PostgresStorage(BaseStorage):
     ) -> None:
         super().__init__(registry, now, **options)
         self.settings = settings
+        self.tally_timeout = settings.timeout
         self.pool = PostgresPool(settings, reactor)
         self._reactor = reactor
         self._position = Position(0, "")
@@ -279,6 +283,30 @@ class PostgresStorage(BaseStorage):
         self._position = position
         if changes:
             self._tell(changes)
+
+    # -- tallies ---------------------------------------------------------------------------------------------------------
+
+    async def tally(self, added: Sequence[Tally], wanted: Sequence[Place]) -> tuple[list[float], list[float]]:
+        now = self._now()
+        return await self._count(lambda connection: exchange(connection, added, wanted, now))
+
+    async def expire_tallies(self) -> int:
+        deleted, now = 0, self._now()
+        while (some := await self._count(lambda connection: expire(connection, now))) == SLICE:
+            deleted += some
+        return deleted + some
+
+    async def _count(self, work: Callable[[Connection], T]) -> T:
+        """Do something with tallies; refused at once while the database is away. Raises EntityError."""
+        if self._away or self._closed:
+            raise EntityError.unavailable(self._away or "the gateway is stopping")
+        try:
+            return await self.pool.run(work)
+        except Lost as lost:
+            self._lose(str(lost))
+            raise EntityError.unavailable(str(lost)) from lost
+        except StorageError as refused:
+            raise EntityError.unavailable(str(refused)) from refused
 
     # -- following other nodes -----------------------------------------------------------------------------------------------
 
