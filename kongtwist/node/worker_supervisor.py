@@ -112,6 +112,8 @@ class _Worker(ProcessProtocol):
             self._workers.on_listening(self)
         elif kind == "served":
             self._release(message["version"])
+        elif kind == "ask":
+            self._workers.answer(message, self.link.send)
         elif kind == "reloaded" and self._reloads:
             self._reloads.pop(0).callback(message["error"])
 
@@ -148,6 +150,7 @@ class Workers:
 
     Attributes:
         first_messages: what a worker that is started must be told beside configuration and dataset.
+        answer: does what a worker's plugin asks for, and sends what came of it (rows_access.Answers.answer).
     """
 
     def __init__(
@@ -174,6 +177,7 @@ class Workers:
         self._closing: IDelayedCall | None = None
         self.stopping = False
         self.first_messages: Callable[[], Iterable[Message]] = lambda: ()
+        self.answer: Callable[[Message, Callable[[Message], None]], None] = lambda question, send: None
 
     # -- life ------------------------------------------------------------------------------------------------------
 
