@@ -20,12 +20,13 @@ from twisted.internet.protocol import Protocol as StreamProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..core.chain.host import ConnectFailed, ConnectionLost, TLSSettings
 from ..net.resolver import NameNotResolved
 from ..net.tls_transport import TLSClientFactory
-from .tls import Contexts, TLSSettings, Trust, check_name
+from .tls import Contexts, Trust, check_name
 from .waiting import Ended, within
 
-__all__ = ["ConnectFailed", "Connection", "ConnectionLost", "Connector", "Link", "Resolver", "why"]
+__all__ = ["Connection", "Connector", "Link", "Resolver", "why"]
 
 L = TypeVar("L", bound="Link")
 
@@ -43,23 +44,6 @@ class Resolver(Protocol):
 
     def lookup(self, name: str) -> Deferred[str]:
         """Look it up. Fails with NameNotResolved."""
-
-
-class ConnectFailed(Exception):
-    """There is no connection.
-
-    Args:
-        where: ``host:port``.
-        reason: why, in a few words.
-    """
-
-    def __init__(self, where: str, reason: str) -> None:
-        super().__init__(f"cannot connect to {where}: {reason}")
-        self.reason = reason
-
-
-class ConnectionLost(Exception):
-    """The connection ended, or was cut because the peer took too long; the text says which."""
 
 
 def why(reason: Failure) -> str:

@@ -23,11 +23,11 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..core.chain.host import ConnectFailed, RedisError, RedisSettings, RedisUnavailable, TLSSettings
 from ..net.sending import sender
-from .connections import ConnectFailed, Connector, Link, why
-from .tls import TLSSettings
+from .connections import Connector, Link, why
 
-__all__ = ["RedisClient", "RedisError", "RedisLimits", "RedisSettings", "RedisUnavailable", "Redises", "Reply"]
+__all__ = ["RedisClient", "RedisLimits", "Redises", "Reply"]
 
 _log = Logger(namespace="kongtwist.redis")
 
@@ -38,40 +38,6 @@ Reply = Any
 
 _LOG_EVERY = 60.0
 """Seconds between two lines about a server that is away."""
-
-
-class RedisError(Exception):
-    """The server answered with an error.
-
-    Args:
-        where: the server.
-        text: what is wrong.
-        code: the first word of the server's answer, such as ``WRONGTYPE``; "" where there is none.
-    """
-
-    def __init__(self, where: str, text: str, code: str = "") -> None:
-        super().__init__(f"redis {where}: {text}")
-        self.text = text
-        self.code = code
-
-
-class RedisUnavailable(RedisError):
-    """There is no answer: the server is away, too slow, refuses to let us in, or too many calls wait. What was asked may
-    have been done all the same."""
-
-
-class RedisSettings(NamedTuple):
-    """One server, as plugins configure it (Kong 3.9.3, ``config.redis``)."""
-
-    host: str
-    port: int = 6379
-    timeout: int = 2000  #: milliseconds for a call
-    username: str | None = None
-    password: str | None = None  #: none or empty: no AUTH
-    database: int = 0
-    ssl: bool = False
-    ssl_verify: bool = False
-    server_name: str | None = None  #: asked for in TLS, and verified; else the host
 
 
 class RedisLimits(NamedTuple):
