@@ -9,10 +9,10 @@ from .addresses import BAD_PORT, Address, parse_address
 from .paths import normalise
 from .pem import public_der, read_chain, read_private
 from .regexes import fault
-from .schema import Array, Check, Field, Foreign, Set, String, Timestamp
+from .schema import Check, Field, Foreign, Set, String, Timestamp
 
 __all__ = [
-    "SEGMENTS", "certificate_list", "cookie_name", "header_name", "header_value", "host", "host_with_optional_port", "ip_or_cidr",
+    "SEGMENTS", "cookie_name", "header_name", "header_value", "host", "host_with_optional_port", "ip_or_cidr",
     "path", "router_path", "sni", "stamps", "tags", "token", "utf8_name", "wildcard_host",
 ]  # fmt: skip
 
@@ -228,11 +228,6 @@ def stamps() -> dict[str, Field]:
 def tags() -> Set:
     """Labels for filtering."""
     return Set(String(required=True, checks=(tag,)), text="Labels to filter lists by; null: none.")
-
-
-def certificate_list(**attrs: object) -> Array:
-    """Ids of CA certificates."""
-    return Array(String(uuid=True), **attrs)
 
 
 def reference(entity: str, **attrs: object) -> Foreign:
