@@ -7,7 +7,7 @@ from typing import Any
 
 from kongtwist.core.chain.host import RedisSettings, RedisUnavailable, Scope, Tally
 from kongtwist.core.rows import Row
-from kongtwist.plugins.rate_limiting import redis as scripts
+from kongtwist.plugins.rate_limiting import redis_counts as scripts
 from kongtwist.testing import PluginHarness, finished
 
 

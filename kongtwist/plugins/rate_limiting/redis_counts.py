@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from ...core.chain.chain import is_cancelled
+from ...core.chain.failures import is_cancelled
 from ...core.chain.host import Host, RedisSettings
 from ...core.counters import Frame
 from ...core.rows import Row

@@ -17,8 +17,8 @@ from struct import Struct
 from typing import Any, NamedTuple
 
 from ...core.rows import Row
-from .cookies import expired_line, joined, split
 from .sealing import ID_SIZE, Sealer, base64url, unbase64url
+from .session_cookies import expired_line, joined, split
 
 __all__ = ["ClientSession", "Settings", "Write"]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
-from ...core.chain.chain import is_cancelled
 from ...core.chain.credentials import identity_headers
+from ...core.chain.failures import is_cancelled
 from ...core.chain.host import Host
 from ...core.chain.plugin import Plugin
 from ...core.exchange import Answer, BodyTooLarge, Exchange
@@ -18,10 +18,10 @@ from ...core.http.bodies import decode_body
 from ...core.http.headers import encoded
 from ...core.rows import Row
 from .._once import Seldom
-from .cookies import read_cookies
-from .fields import CONFIG, SESSIONS
-from .life import ClientSession, Settings
-from .storage import SessionRows
+from .client_session import ClientSession, Settings
+from .session_cookies import read_cookies
+from .session_fields import CONFIG, SESSIONS
+from .session_rows import SessionRows
 
 __all__ = ["Session"]
 

@@ -8,7 +8,7 @@ from math import ceil
 from ...core.chain.credentials import expired
 from ...core.chain.host import Rows
 from ...core.rows import Row
-from .life import Write
+from .client_session import Write
 
 __all__ = ["SessionRows"]
 

@@ -1,23 +1,23 @@
 """rate-limiting: so many requests per second, minute, hour, day, month and year. Kong 3.9 `rate-limiting`.
 
 Policy ``local`` counts per node, over all its workers (how exactly: core/counters.py), ``cluster`` in the database for all
-nodes (cluster.py), ``redis`` in a Redis server (redis.py).
+nodes (cluster_counts.py), ``redis`` in a Redis server (redis_counts.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
 
-from ...core.chain.chain import is_cancelled
+from ...core.chain.failures import is_cancelled
 from ...core.chain.host import Host
 from ...core.chain.plugin import Plugin
 from ...core.counters import Frame
 from ...core.exchange import Answer, Exchange
 from ...core.rows import Row
 from .._once import Seldom
-from .cluster import ClusterCounts
-from .fields import CONFIG, CONFIG_CHECKS
-from .redis import RedisCounts, SyncedCounts
+from .cluster_counts import ClusterCounts
+from .limiting_fields import CONFIG, CONFIG_CHECKS
+from .redis_counts import RedisCounts, SyncedCounts
 from .windows import Counts, Limits, tell
 
 __all__ = ["RateLimiting"]
