@@ -179,14 +179,14 @@ class ResponseTransformerTests(SynchronousTestCase):
     def test_headers(self) -> None:
         """Each step reads the fields as they came; ``_`` stands for ``-``."""
         fields = {"H1": "v1", "h-2": "v2"}
-        config: dict[str, Any]
-        for config, expected in (
+        cases: tuple[tuple[dict[str, Any], dict[str, str]], ...] = (
             ({"rename": {"headers": ["h1:n1"]}, "add": {"headers": ["h1:x"]}}, {"n1": "v1", "h-2": "v2"}),
             ({"remove": {"headers": ["h1"]}, "replace": {"headers": ["h1:x"]}}, {"h1": "x", "h-2": "v2"}),
             ({"remove": {"headers": ["H_2"]}}, {"h1": "v1"}),
             ({"append": {"headers": ["h1:a", "h1:b", "n:c"]}}, {"h1": "v1,a,b", "h-2": "v2", "n": "c"}),
             ({"add": {"headers": ["h1:", "x:"]}, "append": {"headers": ["y:"]}}, {"h1": "v1", "h-2": "v2"}),
-        ):
+        )
+        for config, expected in cases:
             sent = self.sent("", fields, **config)
             told = {name.decode(): b",".join(values).decode() for name, values in sent.fields.items()}
             self.assertEqual(told, expected, config)
