@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from .checks import EntityCheck, run_checks
@@ -10,9 +10,14 @@ from .errors import EntityError, ErrorTree
 from .lua_print import lua_text
 from .schema import Field, Foreign, Record, Row, field_errors, fill
 
-__all__ = ["Config", "Entity", "Shorthand", "Subschema"]
+__all__ = ["Config", "Entity", "Shorthand", "Subschema", "Transform"]
 
 UPDATING = "when updating, "
+
+Transform = Callable[[Row, Collection[str]], Row]
+"""The last change to a row before it is stored: gets the complete row and the names of the fields that this write gives with a
+value, and gives the row. What gives another result when it is done twice (a hash) looks at given fields only: a PATCH of
+another field, or a declarative file with ``_transform: false``, must leave the stored value as it is."""
 
 
 class Shorthand:
@@ -49,7 +54,7 @@ class Entity:
         cache_key: fields that must be unique together; None parts count.
         admin_name: collection path when it is not ``name``; ``nested_name``: the same below a parent.
         ttl: rows may expire (``ttl`` in the body, seconds).
-        transform: last change to a row before it is stored.
+        transform: last change to a row before it is stored; see `Transform`.
         variants: the subschemas there are, by the value that chooses them.
         text: what a row is.
         example: what a client may send to create one, for the documentation.
@@ -71,7 +76,7 @@ class Entity:
         admin_name: str | None = None,
         nested_name: str | None = None,
         ttl: bool = False,
-        transform: Callable[[Row], Row] | None = None,
+        transform: Transform | None = None,
         variants: Mapping[str, Subschema] | None = None,
         text: str = "",
         example: Mapping[str, Any] | None = None,
@@ -91,13 +96,16 @@ class Entity:
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
-    def insert(self, data: Mapping[str, Any], *, now: float, new_id: Callable[[], str]) -> Row:
+    def insert(
+        self, data: Mapping[str, Any], *, now: float, new_id: Callable[[], str], transformed: bool = False
+    ) -> Row:
         """A complete row from what a client sent.
 
         Args:
             data: the body.
             now: epoch seconds.
             new_id: makes a UUID.
+            transformed: whether values are given as they are stored (``_transform: false`` of a declarative file).
 
         Raises:
             EntityError: schema violation.
@@ -107,7 +115,9 @@ class Entity:
         row = self._filled(given)
         self._auto(row, now, new_id)
         self._validate(row)
-        return self._finish(row, ttl, self._begun("created_at", now))
+        if ttl:
+            row["expires_at"] = self._begun("created_at", now) + ttl
+        return self._transformed(row, {} if transformed else given)
 
     def upsert(self, data: Mapping[str, Any], stored: Row | None, *, now: float, new_id: Callable[[], str]) -> Row:
         """A complete row in place of ``stored`` (PUT): what is not given has its default; the id stays."""
@@ -132,10 +142,11 @@ class Entity:
         if "updated_at" in self.fields and "updated_at" not in given:
             row["updated_at"] = _stamp(self.fields["updated_at"], now)
         self._validate(row, UPDATING)
-        if ttl is None and "expires_at" in stored:
+        if ttl:
+            row["expires_at"] = self._begun("updated_at", now) + ttl
+        elif ttl is None and "expires_at" in stored:
             row["expires_at"] = stored["expires_at"]
-            return self.transform(row) if self.transform else row
-        return self._finish(row, ttl, self._begun("updated_at", now))
+        return self._transformed(row, given)
 
     def _kept(self, name: str, value: Any) -> bool:
         """Whether a change leaves a field as it is: ids and times cannot be cleared."""
@@ -187,10 +198,10 @@ class Entity:
         field = self.fields.get(stamp)
         return now if field is None or not field.auto else _stamp(field, now)
 
-    def _finish(self, row: Row, ttl: int | None, begun: float) -> Row:
-        if ttl:
-            row["expires_at"] = begun + ttl
-        return self.transform(row) if self.transform else row
+    def _transformed(self, row: Row, given: Row) -> Row:
+        if self.transform is None:
+            return row
+        return self.transform(row, frozenset(name for name, value in given.items() if value is not None))
 
     def _expand(self, data: Row, stored: Row | None = None) -> Row:
         """Shorthands replaced by what they set."""

@@ -20,7 +20,7 @@ from ..entities import Entity
 from ..net.listeners import DescriptorRoom, Opened, listen_on
 from ..net.server_tls import ServerContexts, contexts_for, reconfigure
 from ..net.tls_transport import TLSTransport
-from ..observability.logs import AccessLog
+from ..observability.access_log import AccessLog
 
 __all__ = ["AdminPlane"]
 

@@ -24,7 +24,7 @@ from ..core.stream_registry import StreamRegistry
 from ..http1.factory import HTTP1Factory
 from ..net.listeners import DescriptorRoom, listen_on, raise_descriptor_limit
 from ..net.server_tls import ServerContexts, contexts_for, reconfigure
-from ..observability.logs import AccessLog
+from ..observability.access_log import AccessLog
 from ..proxy.context import ProxyContext
 from ..proxy.tree import RouteTree, TellingTree
 from ..proxy.websocket_route import WebSocketRoute

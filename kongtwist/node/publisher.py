@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from ..core.chain.plugin import Plugin
 from ..core.snapshot.snapshot import Snapshot
 from ..core.storage_contract import Change, Dataset
-from .snapshot_builder import Assembly, Collector
+from .snapshot_builder import Collector, SnapshotBuilder
 
 __all__ = ["PUBLISH_WAIT", "Follower", "Publisher", "overlaid"]
 
@@ -59,7 +59,7 @@ class Publisher:
 
     def __init__(self, reactor: IReactorTime, plugins: Mapping[str, Plugin], serve: Callable[[Snapshot], None]) -> None:
         self._reactor = reactor
-        self._assembly = Assembly(reactor, plugins, serve, self._failed)
+        self._builder = SnapshotBuilder(reactor, plugins, serve, self._failed)
         self._pending: list[Change] = []
         self._waiting: list[Deferred[None]] = []  # who waits for what is pending
         self._making: list[Deferred[None]] | None = None  # who waits for the snapshot that is being made
@@ -72,16 +72,16 @@ class Publisher:
     @property
     def snapshot(self) -> Snapshot | None:
         """The newest snapshot; None before `begin`."""
-        return self._assembly.snapshot
+        return self._builder.snapshot
 
     @property
     def collector(self) -> Collector:
         """The process's garbage collection, for others who make many objects."""
-        return self._assembly.collector
+        return self._builder.collector
 
     def begin(self, dataset: Dataset) -> None:
         """Build the first snapshot and serve it."""
-        self._assembly.begin(dataset)
+        self._builder.begin(dataset)
 
     def replace(self, dataset: Dataset) -> None:
         """Serve a wholly new dataset (a declarative file read again), reusing what did not change."""
@@ -89,7 +89,7 @@ class Publisher:
         waiting, self._waiting = self._waiting, []
         self._making = [*(self._making or ()), *waiting]
         told = self._making
-        self._assembly.replace(dataset, lambda: self._made(told, [each.replace() for each in self.followers]))
+        self._builder.replace(dataset, lambda: self._made(told, [each.replace() for each in self.followers]))
 
     def changed(self, changes: Sequence[Change]) -> None:
         """Storage's callback: these changes are durable."""
@@ -97,7 +97,7 @@ class Publisher:
         self._publish_soon()
 
     def _publish_soon(self) -> None:
-        if self._scheduled is None and not self._assembly.busy:
+        if self._scheduled is None and not self._builder.busy:
             self._scheduled = self._reactor.callLater(0, self._publish)
 
     def _publish(self) -> None:
@@ -108,7 +108,7 @@ class Publisher:
             self._made(waiting, [])
             return
         self._making = waiting
-        self._assembly.apply(changes, lambda: self._made(waiting, self._told(changes)))
+        self._builder.apply(changes, lambda: self._made(waiting, self._told(changes)))
 
     def _told(self, changes: Sequence[Change]) -> list[Awaitable[Any]]:
         version = self.snapshot.version if self.snapshot is not None else 0
@@ -172,7 +172,7 @@ class Publisher:
         if self._scheduled is not None and self._scheduled.active():
             self._scheduled.cancel()
         self._scheduled = None
-        self._assembly.stop()
+        self._builder.stop()
         waiting, self._waiting = self._waiting + (self._making or []) + (self._round or []), []
         for each in waiting:
             if not each.called:

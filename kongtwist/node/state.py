@@ -9,26 +9,30 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from ..admin.endpoints.node import NodeFacts, resident_bytes
+from ..admin.facts import NodeFacts, resident_bytes
 from ..config.shown import configuration
 from ..net.resolver import NameNotResolved, Resolver
-from ..observability.logs import notice
+from ..observability.error_log import notice
 from .data_plane import limits_of
 from .publisher import PUBLISH_WAIT
 from .worker_link import Message
 from .worker_supervisor import mark_message
 
 if TYPE_CHECKING:
-    from ..observability.logs import ErrorLog
-    from .gateway import Gateway
+    from ..config.load import Conf, Listen
+    from ..core.snapshot.snapshot import Snapshot
+    from ..observability.error_log import ErrorLog
+    from ..storage.base import BaseStorage
+    from .publisher import Publisher
+    from .worker_supervisor import Workers
 
-__all__ = ["LogLevel", "Running"]
+__all__ = ["LogLevel", "NodeState"]
 
 _log = Logger(namespace="kongtwist.admin")
 
@@ -54,7 +58,7 @@ class LogLevel:
         """Log from ``level`` on.
 
         Args:
-            level: one of `observability.logs.LEVELS`.
+            level: one of `observability.error_log.LEVELS`.
             seconds: until the configured level holds again; 0: until the node stops or is reloaded.
         """
         self._forget()
@@ -87,7 +91,26 @@ class LogLevel:
             self._back = None
 
 
-class Running:
+class GatewayParts(Protocol):
+    """What the state of a node rests on; a `gateway.Gateway` has it."""
+
+    conf: Conf
+    node_id: str
+    plugins: Any
+    counters: Any
+    storage: BaseStorage
+    publisher: Publisher
+    workers: Workers | None
+    ready: Deferred[None]
+
+    @property
+    def listening(self) -> list[tuple[str, Listen, int]]: ...
+
+    @property
+    def snapshot(self) -> Snapshot: ...
+
+
+class NodeState:
     """A running gateway as its Admin and Status APIs see it.
 
     Args:
@@ -101,7 +124,7 @@ class Running:
         leaving: connections are ended behind their answers, in workers that are started from now on, too.
     """
 
-    def __init__(self, gateway: Gateway, reactor: Any) -> None:
+    def __init__(self, gateway: GatewayParts, reactor: Any) -> None:
         self._gateway, self._reactor = gateway, reactor
         self.error_log: ErrorLog | None = None
         self.console = False
@@ -109,7 +132,7 @@ class Running:
         self._resolver: Resolver | None = None
         self.log_level = LogLevel(reactor, gateway.conf.log_level, self._put_level)
         if gateway.workers is not None:
-            gateway.workers.newcomers = self.newcomers
+            gateway.workers.first_messages = self.first_messages
 
     def facts(self) -> NodeFacts:
         """What the APIs are told."""
@@ -226,7 +249,7 @@ class Running:
         self._telling = told.addBoth(served)
         await done
 
-    def newcomers(self) -> Iterator[Message]:
+    def first_messages(self) -> Iterator[Message]:
         """What a worker that is started must be told: who may not be chosen, and how much is logged."""
         snapshot = self._gateway.snapshot
         for upstream, balancer in snapshot.balancers.items():

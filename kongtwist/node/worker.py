@@ -24,12 +24,12 @@ from twisted.python.failure import Failure
 from ..config.kinds import ConfError
 from ..config.load import Conf
 from ..core.storage_contract import Change
+from ..observability.error_log import ErrorLog
 from ..observability.foreground import console_for
-from ..observability.logs import ErrorLog
 from ..observability.shared_counters import SharedCounters
 from .data_plane import DataPlane
 from .plugin_loader import PluginLoadError, load_plugins
-from .snapshot_builder import Assembly, give_back
+from .snapshot_builder import SnapshotBuilder, give_back
 from .worker_link import Link, Message
 from .worker_supervisor import COUNTERS_FD, FIRST_SOCKET_FD, LINK_FD
 
@@ -66,7 +66,7 @@ class Worker:
         self._listeners: list[int] = []
         self._rows: dict[str, dict[str, Any]] = {}
         self._changes: list[Change] = []
-        self._assembly: Assembly | None = None
+        self._builder: SnapshotBuilder | None = None
         self._loaded = False
         self._ending = False
         self._finishing: Deferred[None] | None = None
@@ -129,23 +129,23 @@ class Worker:
         self._listeners = message["listeners"]
         self._error_log = self._start_logging(self._conf, message["console"])
         self._plane, self._plugins = self._make_plane(self._reactor, self._conf, message)
-        self._assembly = Assembly(self._reactor, self._plugins, self._plane.publish, self._out_of_step)
+        self._builder = SnapshotBuilder(self._reactor, self._plugins, self._plane.publish, self._out_of_step)
 
     def _on_rows(self, message: Message) -> None:
         self._rows.setdefault(message["entity"], {}).update((row["id"], row) for row in message["rows"])
 
     def _on_dataset(self, message: Message) -> None:
-        assert self._assembly is not None
+        assert self._builder is not None
         rows, self._rows = self._rows, {}
-        self._assembly.replace(rows, lambda: self._on_served(message["version"]))
+        self._builder.replace(rows, lambda: self._on_served(message["version"]))
 
     def _on_changes(self, message: Message) -> None:
-        assert self._assembly is not None
+        assert self._builder is not None
         self._changes += [Change(*change) for change in message["changes"]]
         if message.get("more"):
             return
         changes, self._changes = self._changes, []
-        self._assembly.apply(changes, lambda: self._on_served(message["version"]))
+        self._builder.apply(changes, lambda: self._on_served(message["version"]))
 
     def _on_served(self, version: int) -> None:
         self.link.send({"type": "served", "version": version})
@@ -163,11 +163,11 @@ class Worker:
         self.link.send({"type": "listening"})
 
     def _on_mark(self, message: Message) -> None:
-        assert self._assembly is not None
-        self._assembly.apply((), lambda: self._mark(message))  # behind the changes that may have brought the target
+        assert self._builder is not None
+        self._builder.apply((), lambda: self._mark(message))  # behind the changes that may have brought the target
 
     def _mark(self, message: Message) -> None:
-        snapshot = None if self._assembly is None else self._assembly.snapshot
+        snapshot = None if self._builder is None else self._builder.snapshot
         balancer = None if snapshot is None else snapshot.balancers.get(message["upstream"])
         if balancer is not None:
             balancer.mark(message["target"], message["available"])

@@ -147,7 +147,7 @@ class Workers:
         environ: environment of the workers; None for `default_spawn_environ`.
 
     Attributes:
-        newcomers: what a worker that is started must be told beside configuration and dataset.
+        first_messages: what a worker that is started must be told beside configuration and dataset.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class Workers:
         self._all_ended: list[Deferred[None]] = []
         self._closing: IDelayedCall | None = None
         self.stopping = False
-        self.newcomers: Callable[[], Iterable[Message]] = lambda: ()
+        self.first_messages: Callable[[], Iterable[Message]] = lambda: ()
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -305,7 +305,7 @@ class Workers:
         served = self._served()
         worker.link.send(self._begin() | {"row": row, "workers": len(self._sockets)})
         worker.link.send_all(dataset_messages(served.version, served.rows))
-        worker.link.send_all(list(self.newcomers()))
+        worker.link.send_all(list(self.first_messages()))
 
     def on_listening(self, worker: _Worker) -> None:
         """A worker accepts connections."""
@@ -318,7 +318,7 @@ class Workers:
     def on_ended(self, worker: _Worker, reason: Failure) -> None:
         """A worker process is no more: correct its counters, and replace it unless the node stops."""
         self._living.pop(worker.row, None)
-        self._counters.bury(worker.row)
+        self._counters.retire(worker.row)
         if self.stopping:
             if not self._living:
                 if self._closing is not None and self._closing.active():

@@ -3,7 +3,7 @@
 `LocalCounters` serves a gateway that is one process. `SharedCounters` lives in a memfd that the parent makes and every
 worker maps: a row of cells and a table of windows per worker. Each row is written by its owner only and read by all, so
 there is no lock; aligned 8-byte stores are not torn on the machines we run on. Behind the workers' rows lies one more
-row, the graveyard: when a worker dies the parent adds its totals there and sets its gauges to nought.
+row, for workers that are gone: when a worker dies the parent adds its totals there and sets its gauges to nought.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class SharedCounters:
     Args:
         fd: the memfd; owned by this object from now on.
         workers: number of workers.
-        row: this process's row, from 0; ``workers`` is the parent's own (the graveyard).
+        row: this process's row, from 0; ``workers`` is the parent's own (that of workers that are gone).
         sets: sets in each table of windows.
     """
 
@@ -240,16 +240,16 @@ class SharedCounters:
         """The node's figures by name, over all workers."""
         return {name: max(0, sum(row[index] for row in self._rows)) for index, name in enumerate(CELL_NAMES)}
 
-    def bury(self, row: int) -> None:
-        """A worker died: keep its totals in the graveyard, drop its gauges. Only by the parent, before a new one
+    def retire(self, row: int) -> None:
+        """A worker died: add its totals to the last row, drop its gauges. Only by the parent, before a new one
         starts.
 
         The worker's windows stay: its successor takes them over, so a crash opens no rate limit.
         """
         dead = self._rows[row]
-        grave = self._rows[self._workers]
+        gone = self._rows[self._workers]
         for cell in (ACCEPTED, HANDLED, REQUESTS):
-            grave[cell] += dead[cell]
+            gone[cell] += dead[cell]
             dead[cell] = 0
         for cell in GAUGES:
             dead[cell] = 0

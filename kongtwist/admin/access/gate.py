@@ -7,7 +7,7 @@ from collections.abc import Callable
 from twisted.logger import Logger
 from twisted.web.http import Request
 
-from ..json_resource import Reply, Verdict, fields_of
+from ..replies import Reply, Verdict, fields_of
 from .browser_guard import Approach, Guard
 from .tokens import RefusalReport, Tokens, given_tokens
 

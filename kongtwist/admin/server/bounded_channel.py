@@ -32,7 +32,7 @@ from zope.interface import implementer
 from ...core.http.headers import nginx_page, reason_of
 from ..access.gate import Gate
 from ..access.path_mask import frames_of
-from ..json_resource import Reply, Verdict
+from ..replies import Reply, Verdict
 
 __all__ = ["AdminSite", "DoorLimits"]
 

@@ -360,4 +360,4 @@ class Scope(Host):
         """Cancel, close and give back whatever was asked through this scope. Called once, after `Plugin.close`."""
 
 
-Facilities = Host
+Host = Host

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.entities import Entity, EntityError, registry
 from kongtwist.entities.schema import Array, Field, Map, Record, Row
-from kongtwist.entities.upstreams_targets import target_with_port
+from kongtwist.entities.targets import target_with_port
 from kongtwist.node.plugin_loader import load_plugins
 from tests.places import CONTRACT
 

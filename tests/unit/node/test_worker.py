@@ -15,7 +15,7 @@ from kongtwist.core.snapshot.snapshot import SLICE, Snapshot
 from kongtwist.node.data_plane import DataPlane
 from kongtwist.node.worker import Worker
 from kongtwist.node.worker_link import Message, MessageReader, encode
-from kongtwist.observability.logs import ErrorLog
+from kongtwist.observability.error_log import ErrorLog
 
 CONSUMER = {"id": "c1", "username": "bob", "custom_id": None}
 

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.storage_contract import Change
 from kongtwist.entities import registry
-from kongtwist.storage.row_store import Ledger
+from kongtwist.storage.row_store import RowStore
 
 ENTITIES = registry({})
 TAGS = ["a", "b", "c", "rare"]
@@ -40,7 +40,7 @@ class CostTests(SynchronousTestCase):
     COUNT = 3000
 
     def setUp(self) -> None:
-        self.ledger = Ledger(ENTITIES)
+        self.store = RowStore(ENTITIES)
         pattern, route = service(0), ENTITIES["routes"].insert({"paths": ["/"]}, now=1.0, new_id=lambda: key(0))
         changes = []
         for number in range(self.COUNT):
@@ -49,8 +49,8 @@ class CostTests(SynchronousTestCase):
             changes.append(Change("create", "services", row, None))
             child = route | {"id": key(number), "service": {"id": key(0 if number % 2 else 1)}}
             changes.append(Change("create", "routes", child, None))
-        self.ledger.apply(changes)
-        for table in self.ledger._tables.values():
+        self.store.apply(changes)
+        for table in self.store._tables.values():
             table.rows = Counted(table.rows)
 
     def pages(self, entity: str, **how: Any) -> list[int]:
@@ -58,7 +58,7 @@ class CostTests(SynchronousTestCase):
         found, offset, ids = [], None, []
         while True:
             Counted.looked = 0
-            page = self.ledger.page(entity, 100, offset, how.get("parent"), how.get("tags"))
+            page = self.store.page(entity, 100, offset, how.get("parent"), how.get("tags"))
             found.append(Counted.looked)
             ids += [row["id"] for row in page.rows]
             offset = page.offset
@@ -83,14 +83,14 @@ class CostTests(SynchronousTestCase):
 
     def test_a_write_looks_at_no_other_rows(self) -> None:
         Counted.looked = 0
-        (change,) = self.ledger.plan_write("services", service(self.COUNT))
-        self.ledger.apply([change])
-        self.ledger.apply(self.ledger.plan_delete("services", service(self.COUNT)))
+        (change,) = self.store.plan_write("services", service(self.COUNT))
+        self.store.apply([change])
+        self.store.apply(self.store.plan_delete("services", service(self.COUNT)))
         self.assertLess(Counted.looked, 5)
 
     def test_expiry_looks_at_rows_that_expire_only(self) -> None:
         Counted.looked = 0
-        self.assertEqual(self.ledger.expired(9e9), [])
+        self.assertEqual(self.store.expired(9e9), [])
         self.assertLess(Counted.looked, 1)
 
 
@@ -102,23 +102,23 @@ class TagTests(SynchronousTestCase):
     @given(st.lists(rows, min_size=1, max_size=4), st.lists(st.sampled_from(TAGS), min_size=1, max_size=3))
     def test_pages_of_tags_are_as_filtered(self, stages: list[dict[int, list[str]]], wanted: list[str]) -> None:
         """After any changes, for both ways of combining, from every place."""
-        ledger = Ledger(ENTITIES)
+        store = RowStore(ENTITIES)
         present: dict[str, Any] = {}
         for stage in stages:
             wished = {key(number): service(number, tags) for number, tags in stage.items()}
             changes = [Change("delete", "services", None, row) for at, row in present.items() if at not in wished]
             for at, row in wished.items():
                 changes.append(Change("update" if at in present else "create", "services", row, present.get(at)))
-            ledger.apply(changes)
-            ledger.revert(changes)
-            ledger.apply(changes)
+            store.apply(changes)
+            store.revert(changes)
+            store.apply(changes)
             present = wished
         for how, each in (("and", all), ("or", any)):
             expected = [at for at in sorted(present) if each(tag in (present[at]["tags"] or ()) for tag in wanted)]
             for size in (1, 2, 10):
                 found, offset = [], None
                 while True:
-                    page = ledger.page("services", size, offset, None, (how, wanted))
+                    page = store.page("services", size, offset, None, (how, wanted))
                     self.assertLessEqual(len(page.rows), size)
                     found += [row["id"] for row in page.rows]
                     if (offset := page.offset) is None:

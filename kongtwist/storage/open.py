@@ -10,14 +10,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..config.load import Conf, ConfError
-from ..entities import Entity, registry
-from ..storage.base import BaseStorage
-from ..storage.memory import MemoryStorage
-from ..storage.migrations import Migrations
-from .plugin_loader import load_plugins
+from ..entities import Entity
+from .base import BaseStorage
+from .memory import MemoryStorage
+from .migrations import Migrations
 
 if TYPE_CHECKING:
-    from ..storage.postgres.sql_connections import PostgresSettings
+    from .postgres.sql_connections import PostgresSettings
 
 __all__ = ["check_database", "migrations_for", "postgres_settings", "storage_for"]
 
@@ -42,10 +41,10 @@ def storage_for(conf: Conf, entities: Mapping[str, Entity], reactor: Any) -> Bas
         return MemoryStorage(entities, time.time)
     if conf.database == "postgres":
         settings = postgres_settings(conf)
-        from ..storage.postgres.postgres_storage import PostgresStorage
+        from .postgres.postgres_storage import PostgresStorage
 
         return PostgresStorage(settings, entities, reactor, time.time)
-    from ..storage.sqlite.sqlite_storage import SQLiteStorage
+    from .sqlite.sqlite_storage import SQLiteStorage
 
     return SQLiteStorage(_sqlite_file(conf), entities, reactor, time.time)
 
@@ -60,7 +59,7 @@ def check_database(conf: Conf) -> None:
 
 def _postgres_driver() -> type[PostgresSettings]:
     try:
-        from ..storage.postgres.sql_connections import PostgresSettings
+        from .postgres.sql_connections import PostgresSettings
     except ImportError as error:
         raise ConfError(
             f"database = postgres needs the driver psycopg: pip install 'psycopg[binary]' ({error})"
@@ -132,11 +131,18 @@ def _system() -> str:
     raise ConfError("lua_ssl_trusted_certificate: this machine's authorities are not found; name a file with them")
 
 
-def migrations_for(conf: Conf, db_timeout: float, lock_timeout: float, waiting: Callable[[str], None]) -> Migrations:
+def migrations_for(
+    conf: Conf,
+    entities: Callable[[], Mapping[str, Entity]],
+    db_timeout: float,
+    lock_timeout: float,
+    waiting: Callable[[str], None],
+) -> Migrations:
     """The migrations of the database that ``database`` names.
 
     Args:
         conf: the configuration.
+        entities: gives all entities, those of plugins too; called only where tables depend on them.
         db_timeout: seconds for a connection and for a statement.
         lock_timeout: seconds to wait for another command that is at it.
         waiting: told when there is one.
@@ -148,12 +154,12 @@ def migrations_for(conf: Conf, db_timeout: float, lock_timeout: float, waiting: 
         raise ConfError("database = off has no tables: there is nothing to migrate")
     if conf.database == "postgres":
         settings = replace(postgres_settings(conf), timeout=db_timeout)
-        from ..storage.postgres.postgres_migrations import PostgresMigrations
+        from .postgres.postgres_migrations import PostgresMigrations
 
         return PostgresMigrations(settings, waiting, lock_timeout)
-    from ..storage.sqlite.sqlite_migrations import SQLiteMigrations
+    from .sqlite.sqlite_migrations import SQLiteMigrations
 
-    return SQLiteMigrations(_sqlite_file(conf), registry(load_plugins(conf.plugins)))
+    return SQLiteMigrations(_sqlite_file(conf), entities())
 
 
 def _sqlite_file(conf: Conf) -> str:

@@ -8,8 +8,8 @@ from typing import Any, cast
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.admin.endpoints.node import NodeFacts
 from kongtwist.admin.endpoints.status import metrics_text
+from kongtwist.admin.facts import NodeFacts
 from kongtwist.core.counters import CELL_NAMES
 from kongtwist.node.state import LogLevel
 

@@ -1,4 +1,4 @@
-"""The ledger against a model of it, whatever is done in whatever order: pages, unique values, references, cascades, undoing."""
+"""The store against a model of it, whatever is done in whatever order: pages, unique values, references, cascades, undoing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kongtwist.core.storage_contract import Change
 from kongtwist.entities import EntityError, registry
 from kongtwist.entities.schema import Row
-from kongtwist.storage.row_store import Ledger
+from kongtwist.storage.row_store import RowStore
 
 REGISTRY = registry({})
 NAMES = st.sampled_from(["a", "b", "c", "d", None])
@@ -21,14 +21,14 @@ _YES_OR_NO: st.SearchStrategy[Any] = st.booleans()
 IDS = st.uuids(version=4).map(str)
 
 
-class LedgerMachine(RuleBasedStateMachine):
+class RowStoreMachine(RuleBasedStateMachine):
     """Services and routes; walks through lists that are in the middle while rows come and go."""
 
     walks: Bundle[dict[str, Any]] = Bundle("walks")
 
     def __init__(self) -> None:
         super().__init__()
-        self.ledger = Ledger(REGISTRY)
+        self.store = RowStore(REGISTRY)
         self.services: dict[str, Row] = {}
         self.routes: dict[str, Row] = {}
         self.open: list[dict[str, Any]] = []
@@ -38,11 +38,11 @@ class LedgerMachine(RuleBasedStateMachine):
     def write(self, entity: str, row: Row, model: dict[str, Row]) -> bool:
         """Plan and apply; whether it was taken."""
         try:
-            changes = self.ledger.plan_write(entity, row)
+            changes = self.store.plan_write(entity, row)
         except EntityError as refused:
             assert refused.code in (4, 5), refused.message
             return False
-        self.ledger.apply(changes)
+        self.store.apply(changes)
         for walk in self.open:
             if walk["entity"] == entity and row["id"] not in model:
                 walk["came"].add(row["id"])
@@ -91,7 +91,7 @@ class LedgerMachine(RuleBasedStateMachine):
         key = data.draw(st.sampled_from(sorted(self.services)))
         used = any(row["service"]["id"] == key for row in self.routes.values())
         try:
-            self.ledger.apply(self.ledger.plan_delete("services", self.services[key]))
+            self.store.apply(self.store.plan_delete("services", self.services[key]))
         except EntityError as refused:
             assert used and refused.code == 4
             return
@@ -104,7 +104,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if not self.routes:
             return
         key = data.draw(st.sampled_from(sorted(self.routes)))
-        self.ledger.apply(self.ledger.plan_delete("routes", self.routes.pop(key)))
+        self.store.apply(self.store.plan_delete("routes", self.routes.pop(key)))
         self.gone("routes", key)
 
     @rule(data=st.data(), key=IDS, name=NAMES)
@@ -112,23 +112,23 @@ class LedgerMachine(RuleBasedStateMachine):
         """Changes that could not be made durable are undone without a trace."""
         row = {"id": key, "name": name, "tags": ["x"]}
         try:
-            changes = self.ledger.plan_write("services", row)
+            changes = self.store.plan_write("services", row)
         except EntityError:
             return
-        self.ledger.apply(changes)
+        self.store.apply(changes)
         again: bool = data.draw(_YES_OR_NO)
         if self.services and again:
             other = self.services[data.draw(st.sampled_from(sorted(self.services)))]
             changed: Row = {**other, "tags": ["z"]}
             more = [Change("update", "services", changed, other)]
-            self.ledger.apply(more)
+            self.store.apply(more)
             changes += more
-        self.ledger.revert(changes)
+        self.store.revert(changes)
 
     @rule(data=st.data(), key=IDS, name=NAMES, tags=TAGS)
     def draft(self, data: st.DataObject, key: str, name: str | None, tags: list[str]) -> None:
-        """What is tried on a draft is seen there as in a ledger of its own, and nowhere else."""
-        draft, copy = self.ledger.draft(), Ledger(REGISTRY)
+        """What is tried on a draft is seen there as in a store of its own, and nowhere else."""
+        draft, copy = self.store.draft(), RowStore(REGISTRY)
         for entity, model in (("services", self.services), ("routes", self.routes)):
             copy.apply([Change("create", entity, row, None) for row in model.values()])
         known = [*sorted(self.services), key]
@@ -146,19 +146,19 @@ class LedgerMachine(RuleBasedStateMachine):
             assert dict(draft.dataset()["services"]) == dict(copy.dataset()["services"])
 
     @staticmethod
-    def _tried(ledger: Ledger, key: str, row: Row, deletes: bool) -> list[Change] | str:
+    def _tried(store: RowStore, key: str, row: Row, deletes: bool) -> list[Change] | str:
         """A change, made; or why it is refused."""
-        present = ledger.get("services", key)
+        present = store.get("services", key)
         try:
             if deletes:
-                changes = [] if present is None else ledger.plan_delete("services", present)
+                changes = [] if present is None else store.plan_delete("services", present)
             else:
-                changes = ledger.plan_write("services", row)
+                changes = store.plan_write("services", row)
         except EntityError as refused:
             return refused.message
-        ledger.apply(changes)
-        ledger.revert(changes)
-        ledger.apply(changes)
+        store.apply(changes)
+        store.revert(changes)
+        store.apply(changes)
         return changes
 
     @rule(data=st.data(), name=NAMES, tags=TAGS)
@@ -171,12 +171,12 @@ class LedgerMachine(RuleBasedStateMachine):
         back = self.services[key]
         for changes in ([Change("update", "services", row, back)], [Change("update", "services", back, row)]):
             steps = 0
-            for _ in self.ledger.apply_steps(changes):
+            for _ in self.store.apply_steps(changes):
                 steps += 1
                 for tag in ("x", "7", "1100"):
-                    for found in self.ledger.page("services", 1000, None, None, ("or", [tag])).rows:
-                        assert self.ledger.get("services", found["id"]) == found
-                assert len(self.ledger.page("services", 1000, None, None, None).rows) == len(self.services)
+                    for found in self.store.page("services", 1000, None, None, ("or", [tag])).rows:
+                        assert self.store.get("services", found["id"]) == found
+                assert len(self.store.page("services", 1000, None, None, None).rows) == len(self.services)
             assert steps > 2
 
     # -- what is read --------------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """It reads its next page. At the end it has seen once what was there all the time."""
         if walk["over"]:
             return
-        page = self.ledger.page(walk["entity"], walk["size"], walk["offset"], None, walk["tags"])
+        page = self.store.page(walk["entity"], walk["size"], walk["offset"], None, walk["tags"])
         assert len(page.rows) <= walk["size"]
         walk["seen"] += [row["id"] for row in page.rows]
         assert walk["seen"] == sorted(set(walk["seen"])), "in order, and never twice"
@@ -220,26 +220,26 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def agrees(self) -> None:
         """Every way to look gives what the model has."""
-        assert dict(self.ledger.dataset()["services"]) == self.services
-        assert dict(self.ledger.dataset()["routes"]) == self.routes
-        assert [row["id"] for row in self.ledger.page("services", 1000, None, None, None).rows] == sorted(self.services)
+        assert dict(self.store.dataset()["services"]) == self.services
+        assert dict(self.store.dataset()["routes"]) == self.routes
+        assert [row["id"] for row in self.store.page("services", 1000, None, None, None).rows] == sorted(self.services)
         tagged = sorted(row["id"] for row in self.services.values() if "x" in row["tags"] or "y" in row["tags"])
-        page = self.ledger.page("services", 1000, None, None, ("or", ["x", "y"]))
+        page = self.store.page("services", 1000, None, None, ("or", ["x", "y"]))
         assert [row["id"] for row in page.rows] == tagged
         both = sorted(row["id"] for row in self.services.values() if {"x", "y"} <= set(row["tags"]))
-        page = self.ledger.page("services", 1000, None, None, ("and", ["x", "y"]))
+        page = self.store.page("services", 1000, None, None, ("and", ["x", "y"]))
         assert [row["id"] for row in page.rows] == both
         for name in "abcd":
-            found = self.ledger.find("services", "name", name)
+            found = self.store.find("services", "name", name)
             assert found == next((row for row in self.services.values() if row["name"] == name), None)
         for key in self.services:
-            children = [row["id"] for row in self.ledger.children("routes", "service", key)]
+            children = [row["id"] for row in self.store.children("routes", "service", key)]
             assert children == sorted(row["id"] for row in self.routes.values() if row["service"]["id"] == key)
 
 
-class LedgerStateTests(SynchronousTestCase):
+class RowStoreStateTests(SynchronousTestCase):
     def test_any_order(self) -> None:
-        """Hypothesis looks for an order of writes and reads in which ledger and model part."""
-        case = LedgerMachine.TestCase
+        """Hypothesis looks for an order of writes and reads in which store and model part."""
+        case = RowStoreMachine.TestCase
         case.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, database=None)
         case("runTest").debug()

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.long_work import AtOnce, stepped
-from kongtwist.node.background_work import SWITCH, Turns
+from kongtwist.node.background_work import SWITCH, BackgroundWork
 
 from ..net.test_work_thread import Calls
 
@@ -18,7 +18,7 @@ from ..net.test_work_thread import Calls
 class TurnsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.calls = Calls()
-        self.turns = Turns(cast(Any, self.calls))
+        self.turns = BackgroundWork(cast(Any, self.calls))
         self.addCleanup(self.turns.stop)
 
     def test_threads_give_way_while_there_is_work(self) -> None:
@@ -46,7 +46,7 @@ class TurnsTests(SynchronousTestCase):
     def test_two_gateways(self) -> None:
         """The interval is the process's: it comes back when both are done."""
         before = sys.getswitchinterval()
-        other = Turns(cast(Any, self.calls))
+        other = BackgroundWork(cast(Any, self.calls))
         self.addCleanup(other.stop)
         work = [self.turns.aside(int), other.aside(int)]
         self.turns.stop()

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.config.load import Conf, ConfError
 from kongtwist.config.shown import shown as shown_conf
-from kongtwist.node.databases import migrations_for, postgres_settings, storage_for
+from kongtwist.storage.open import migrations_for, postgres_settings, storage_for
 from kongtwist.storage.postgres.sql_connections import PostgresSettings, reason
 
 PEM = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n"
@@ -45,11 +45,12 @@ class BackEndTests(DatabaseCase):
     def test_migrations(self) -> None:
         """What can be migrated, and what cannot."""
         told: list[str] = []
-        self.assertIn("kongtwist.sqlite", migrations_for(self.conf(database="sqlite"), 1, 1, told.append).where)
+        self.assertIn("kongtwist.sqlite", migrations_for(self.conf(database="sqlite"), dict, 1, 1, told.append).where)
         self.assertEqual(
-            migrations_for(self.conf(pg_database="d"), 1, 1, told.append).where, "the database d at 127.0.0.1:5432"
+            migrations_for(self.conf(pg_database="d"), dict, 1, 1, told.append).where,
+            "the database d at 127.0.0.1:5432",
         )
-        self.assertRaises(ConfError, migrations_for, self.conf(database="off"), 1, 1, told.append)
+        self.assertRaises(ConfError, migrations_for, self.conf(database="off"), dict, 1, 1, told.append)
 
 
 class PostgresTests(DatabaseCase):

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.snapshot.snapshot import SLICE, Snapshot
 from kongtwist.core.storage_contract import Change
-from kongtwist.node.snapshot_builder import FREEZE_AFTER, FREEZE_AT_LAST, FREEZE_ROWS, Assembly, Collector
+from kongtwist.node.snapshot_builder import FREEZE_AFTER, FREEZE_AT_LAST, FREEZE_ROWS, Collector, SnapshotBuilder
 
 from ..core.routing.router_rows import exchange, route_row, service_row
 
@@ -42,7 +42,7 @@ def routes(count: int, first: int = 0) -> list[Change]:
     return [Change("create", "routes", row, None) for row in rows]
 
 
-class Turns(Clock):
+class BackgroundWork(Clock):
     """Counts how often a turn of the reactor is waited for. `advance` goes through all that follow one another."""
 
     asked = 0
@@ -52,16 +52,16 @@ class Turns(Clock):
         return super().callLater(delay, callable, *args, **kw)
 
 
-class AssemblyTests(SynchronousTestCase):
+class SnapshotBuilderTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.clock = Turns()
+        self.clock = BackgroundWork()
         self.served: list[Snapshot] = []
         self.failures: list[Failure] = []
         self.told: list[str] = []
-        self.assembly = Assembly(self.clock, {}, self.served.append, self.failures.append)
+        self.builder = SnapshotBuilder(self.clock, {}, self.served.append, self.failures.append)
         self.gc = FakeGC()
-        self.assembly.collector = Collector(self.clock, self.gc)
-        self.assembly.begin({"services": {"s": service_row()}})
+        self.builder.collector = Collector(self.clock, self.gc)
+        self.builder.begin({"services": {"s": service_row()}})
 
     def then(self, name: str) -> Any:
         return lambda: self.told.append(name)
@@ -69,18 +69,18 @@ class AssemblyTests(SynchronousTestCase):
     def turns(self) -> int:
         """Reactor turns that were asked for since the last call, until nothing is left to do."""
         self.clock.advance(0)
-        self.assertFalse(self.assembly.busy)
+        self.assertFalse(self.builder.busy)
         count, self.clock.asked = self.clock.asked, 0
         return count
 
     def test_a_few_changes_are_worked_in_at_once(self) -> None:
-        self.assembly.apply(routes(SLICE), self.then("a"))
-        self.assertEqual((self.told, len(self.served), self.assembly.busy), (["a"], 2, False))
+        self.builder.apply(routes(SLICE), self.then("a"))
+        self.assertEqual((self.told, len(self.served), self.builder.busy), (["a"], 2, False))
 
     def test_many_changes_get_a_slice_of_each_turn(self) -> None:
         """Nothing of them serves before all do, and what comes meanwhile waits its turn."""
-        self.assembly.apply(routes(5 * SLICE), self.then("many"))
-        self.assembly.apply(routes(1, 5 * SLICE), self.then("one"))
+        self.builder.apply(routes(5 * SLICE), self.then("many"))
+        self.builder.apply(routes(1, 5 * SLICE), self.then("one"))
         self.assertEqual((self.told, len(self.served)), ([], 1))
         self.assertFalse(self.gc.enabled)
         self.assertEqual(self.turns(), 4)
@@ -92,40 +92,40 @@ class AssemblyTests(SynchronousTestCase):
         self.assertEqual(self.gc.frozen, 2)
 
     def test_a_service_whose_many_routes_come_and_go_is_one_change_in_many_slices(self) -> None:
-        self.assembly.apply(routes(3 * SLICE), self.then("routes"))
+        self.builder.apply(routes(3 * SLICE), self.then("routes"))
         self.turns()
         enabled, disabled = service_row(), service_row(enabled=False)
-        self.assembly.apply([Change("update", "services", disabled, enabled)], self.then("off"))
+        self.builder.apply([Change("update", "services", disabled, enabled)], self.then("off"))
         self.assertEqual(self.turns(), 2)
         self.assertIsNone(self.served[-1].router.find(exchange(b"/1")))
         self.assertEqual(len(self.served[-1].router), 0)
-        self.assembly.apply([Change("update", "services", enabled, disabled)], self.then("on"))
+        self.builder.apply([Change("update", "services", enabled, disabled)], self.then("on"))
         self.turns()
         self.assertIsNotNone(self.served[-1].router.find(exchange(b"/1")))
         self.assertEqual(self.told, ["routes", "off", "on"])
 
     def test_a_new_dataset_is_compared_and_worked_in_by_slices(self) -> None:
         rows = {change.new["id"]: change.new for change in routes(50 * SLICE) if change.new}
-        self.assembly.replace({"services": {"s": service_row()}, "routes": rows}, self.then("all"))
+        self.builder.replace({"services": {"s": service_row()}, "routes": rows}, self.then("all"))
         self.assertGreater(self.turns(), 49)
-        self.assembly.replace({"services": {"s": service_row()}, "routes": rows}, self.then("same"))
+        self.builder.replace({"services": {"s": service_row()}, "routes": rows}, self.then("same"))
         self.assertLess(self.turns(), 6)
         self.assertEqual((self.told, len(self.served)), (["all", "same"], 3))
 
     def test_what_cannot_be_made_is_told_and_the_next_is_made_from_what_was_right(self) -> None:
         broken = [Change("create", "routes", {"id": "x"}, None)]
-        self.assembly.apply(broken, self.then("broken"))
-        self.assembly.apply([*routes(SLICE), *broken], self.then("late"))
+        self.builder.apply(broken, self.then("broken"))
+        self.builder.apply([*routes(SLICE), *broken], self.then("late"))
         self.turns()
-        self.assembly.apply(routes(1), self.then("right"))
+        self.builder.apply(routes(1), self.then("right"))
         self.assertEqual((len(self.failures), self.told), (2, ["right"]))
         self.assertEqual(list(self.served[-1].rows["routes"]), ["r0"])
         self.assertTrue(self.gc.enabled)
 
     def test_stopping_leaves_no_timer_and_a_working_collector(self) -> None:
-        self.assembly.apply(routes(5 * SLICE), self.then("many"))
-        self.assembly.apply(routes(1), self.then("one"))
-        self.assembly.stop()
+        self.builder.apply(routes(5 * SLICE), self.then("many"))
+        self.builder.apply(routes(1), self.then("one"))
+        self.builder.stop()
         self.assertEqual((self.clock.getDelayedCalls(), self.told, self.gc.enabled), ([], [], True))
 
 
