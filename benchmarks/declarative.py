@@ -59,7 +59,7 @@ async def _measure(reactor: Any, gateway: Any, rows: int) -> None:
     watch = _Watch(reactor)
     for name, given in (("new", text), ("the same again", text), ("one route differs", changed)):
         watch.longest, began = 0.0, time.monotonic()
-        await gateway.declaring.load(given, "text/yaml")
+        await gateway.declarative_loader.load(given, "text/yaml")
         await gateway.publisher.published()
         seconds, memory = time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         await _later(reactor, 0.2)

@@ -29,8 +29,8 @@ from .node.plugin_loader import PluginLoadError
 from .node.prefix import Prefix
 from .node.service_manager import ServiceManager
 from .node.signals import SignalDuties
+from .observability.error_log import ErrorLog, notice
 from .observability.foreground import Console, console_for
-from .observability.logs import ErrorLog, notice
 
 __all__ = ["READY_FD", "NodeService", "Options", "makeService", "no_log"]
 
@@ -106,7 +106,7 @@ def _make_node(reactor: Any, conf_file: str | None, prefix_option: str | None, d
             contexts_for(conf, name)  # certificates that cannot be used are to be told of here
         node = NodeService(reactor, conf, prefix, opened, _error_log(conf), overrides)
         node.gateway = Gateway(reactor, conf, sockets=opened, demo=demo, fatal=node.fail)
-        node.gateway.node.error_log = node.error_log
+        node.gateway.state.error_log = node.error_log
         # That it cannot start is told to `NodeService.fail`.
         node.gateway.ready.addCallbacks(lambda _: node.tell_starter("ready"), lambda _: None)
     except (ConfError, PluginLoadError):
@@ -200,7 +200,7 @@ class NodeService(Service):
         Args:
             console: it; None where the error log goes to standard output already.
         """
-        self.gateway.node.console = console is not None
+        self.gateway.state.console = console is not None
         self._observer = console or no_log()
 
     def setServiceParent(self, parent: Any) -> None:
@@ -366,7 +366,7 @@ class NodeService(Service):
         if order is None or not self.running:
             return
         if not order.stop:
-            self.gateway.node.drain()
+            self.gateway.state.drain()
             return
         if self._drain is None:
             self._drain = Drain(self._reactor, self.gateway, self._stop_listening, self._drained)

@@ -38,7 +38,12 @@ LANGUAGES = frozenset({"sh", "js", "python", "yaml", "ini", "json", "text"})
 
 PAGES = tuple(
     str(path.relative_to(ROOT))
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples" / "README.md")
+    for path in (
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+        ROOT / "examples" / "README.md",
+    )
 )
 """Paths of the documents, from the root; the reference is made from declarations and has tests of its own."""
 

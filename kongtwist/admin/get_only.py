@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from .json_resource import Branch, Call, JSONResource, Reply
+from .admin_api import AdminAPI
+from .json_resource import Branch, Call, JSONResource, Methods
+from .replies import Reply
 
 __all__ = ["Get", "Segment"]
 
@@ -14,7 +15,7 @@ class Get(JSONResource):
     """A path that only answers GET."""
 
     @property
-    def methods(self) -> Mapping[str, Any]:
+    def methods(self) -> Methods:
         return {"GET": self.get}
 
     async def get(self, call: Call) -> Reply:
@@ -25,8 +26,8 @@ class Get(JSONResource):
 class Segment(JSONResource):
     """A path segment that only has others below it."""
 
-    def __init__(self, site: Any, children: Mapping[str, JSONResource]) -> None:
-        super().__init__(site)
+    def __init__(self, api: AdminAPI, children: Mapping[str, JSONResource]) -> None:
+        super().__init__(api)
         self._below = dict(children)
 
     @property

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -17,113 +16,25 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from .. import KONG_VERSION
-from ..core.long_work import AtOnce, Breather, SharedTurns
+from ..core.http.query import parse_query
+from ..core.long_work import AtOnce, LongWork
 from ..entities import EntityError
-from ..entities.size import is_heavy
 from .access.path_mask import frames_of
+from .admin_api import AdminAPI
+from .replies import Reply, encoded, fields_of, not_found, refusal_of
 
-__all__ = [
-    "PAGE", "Branch", "Call", "JSONResource", "Missing", "Refused", "Reply", "Verdict", "encoded", "fields_of", "not_found", "page_of",
-    "walk",
-]  # fmt: skip
+__all__ = ["Branch", "Call", "JSONResource", "Methods", "Missing", "RefusedResource", "walk"]
 
 _log = Logger(namespace="kongtwist.admin")
-
-JSON = "application/json; charset=utf-8"
-
-PAGE = 16 * 1024 * 1024
-"""Bytes of rows after which a page of a list ends, however many it was asked for; the next page goes on there."""
 
 PIECE = 64 * 1024
 """Bytes of an answer that are handed to its connection at a time."""
 
+Methods = Mapping[str, Callable[["Call"], Awaitable[Reply]]]
+"""Method name -> coroutine function."""
 
 Branch = Callable[[str], "JSONResource"]
 """Makes the resource below a path from the text of one more segment."""
-
-
-class Reply:
-    """An answer.
-
-    Args:
-        status: HTTP status.
-        body: JSON value; bytes go out as they are; None: no body.
-        headers: further headers.
-        content_type: of a bytes body.
-    """
-
-    __slots__ = ("body", "content_type", "headers", "status")
-
-    def __init__(
-        self, status: int, body: Any = None, headers: Mapping[str, str] | None = None, content_type: str = JSON
-    ) -> None:
-        self.status, self.body, self.headers, self.content_type = status, body, dict(headers or {}), content_type
-
-
-def not_found() -> Reply:
-    """What Kong answers where there is nothing."""
-    return Reply(404, {"message": "Not found"})
-
-
-def fields_of(request: Request, name: str) -> list[str]:
-    """A request's fields of a name; bytes that are no ASCII stay what they are (RFC 9110 5.5)."""
-    return [value.decode("latin-1") for value in request.requestHeaders.getRawHeaders(name.encode(), [])]
-
-
-def encoded(value: Any) -> bytes:
-    """A value as JSON."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
-
-
-async def _told(error: EntityError, turns: SharedTurns) -> Any:
-    """The body of a refusal; one with thousands of fields as bytes, made beside the reactor."""
-    body = error.body()
-    return await turns.aside(_in_members, body) if is_heavy(body) else body
-
-
-def _in_members(body: Mapping[str, Any]) -> bytes:
-    """As `encoded`, member by member: threads take turns between calls of the encoder, not inside one."""
-    members = []
-    for name, value in body.items():
-        text = _in_members(value) if isinstance(value, dict) and is_heavy(value) else encoded(value)
-        members.append(b"%b:%b" % (encoded(name), text))
-    return b"{%b}" % b",".join(members)
-
-
-async def page_of(
-    rows: Sequence[Any], shown: Callable[[Any], Any], rest: Callable[[int], Mapping[str, Any]], breather: Breather
-) -> bytes:
-    """A page of a list as JSON, row by row; it ends early when it has grown to `PAGE`.
-
-    Args:
-        rows: those that were asked for.
-        shown: a row as the answer shows it.
-        rest: the members beside ``data`` of a page that has so many of the rows.
-        breather: lets others have their turns in between.
-    """
-    pieces: list[bytes] = []
-    size = 0
-    for row in rows:
-        if size > PAGE:
-            break
-        pieces.append(encoded(shown(row)))
-        size += len(pieces[-1])
-        await breather.breathe()
-    return b'{"data":[%b],%b' % (b",".join(pieces), encoded(rest(len(pieces)))[1:])
-
-
-class Verdict:
-    """What the gate says of a request.
-
-    Args:
-        origin: the value of Access-Control-Allow-Origin; None: the field is left out.
-        refusal: the answer of one that may not pass.
-    """
-
-    __slots__ = ("origin", "refusal")
-
-    def __init__(self, origin: str | None = "*", refusal: Reply | None = None) -> None:
-        self.origin, self.refusal = origin, refusal
 
 
 class Call:
@@ -133,16 +44,17 @@ class Call:
         request: twisted.web's.
         method: upper case.
         query: decoded query arguments, the first value of each.
-        turns: how long work is done.
+        long_work: does long work beside the traffic.
     """
 
-    __slots__ = ("_values", "method", "query", "request", "turns")
+    __slots__ = ("_values", "long_work", "method", "query", "request")
 
-    def __init__(self, request: Request, turns: SharedTurns | None = None) -> None:
+    def __init__(self, request: Request, long_work: LongWork | None = None) -> None:
         self.request = request
-        self.turns: SharedTurns = turns or AtOnce()
+        self.long_work: LongWork = long_work or AtOnce()
         self.method = request.method.decode("latin-1")
-        self._values = _arguments(request.uri)
+        # What is no UTF-8 stays to be seen, and refused.
+        self._values = parse_query(request.uri.partition(b"?")[2], "surrogateescape")
         self.query = {name: values[0] for name, values in self._values.items()}
 
     def header(self, name: str) -> str | None:
@@ -159,12 +71,6 @@ class Call:
         return self._values.get(name, [])
 
 
-def _arguments(uri: bytes) -> dict[str, list[str]]:
-    from ..core.http.query import parse_query
-
-    return parse_query(uri.partition(b"?")[2], "surrogateescape")  # so that what is no UTF-8 is seen, and refused
-
-
 class JSONResource(Resource):
     """A resource whose methods are coroutines that give a `Reply`.
 
@@ -172,12 +78,12 @@ class JSONResource(Resource):
     the requests' way and the lists of all paths (``/endpoints``, ``/openapi.json``) are made.
     """
 
-    def __init__(self, site: Any) -> None:
+    def __init__(self, api: AdminAPI) -> None:
         super().__init__()
-        self.site = site
+        self.api = api
 
     @property
-    def methods(self) -> Mapping[str, Callable[[Call], Awaitable[Reply]]]:
+    def methods(self) -> Methods:
         """Method name -> coroutine function."""
         return {}
 
@@ -191,7 +97,7 @@ class JSONResource(Resource):
             return self  # a trailing slash means nothing
         segment, branches = path.decode("utf-8", "surrogateescape"), self.branches
         branch = branches.get(segment) or next((each for name, each in branches.items() if name.startswith("{")), None)
-        return Missing(self.site) if branch is None else branch(segment)
+        return Missing(self.api) if branch is None else branch(segment)
 
     def render(self, request: Request) -> int:
         self._answering = self._spawn(self._render(request))
@@ -204,17 +110,17 @@ class JSONResource(Resource):
 
     async def _render(self, request: Request) -> None:
         began = time.monotonic()
-        call = Call(request, self.site.turns)
+        call = Call(request, self.api.long_work)
         gone = request.notifyFinish()
         gone = gone.addErrback(lambda _: None)  # a client that hangs up is no fault
         try:
             reply = await self._answer(call)
         except EntityError as error:
-            reply = Reply(error.status, await _told(error, call.turns))
+            reply = await refusal_of(error, call.long_work)
         except CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - answered 500 and logged
-            path = self.site.shown_path(request.path).decode("latin-1")
+            path = self.api.masked_path(request.path).decode("latin-1")
             _log.error("{method} {path} failed: {frames}", method=call.method, path=path, frames=frames_of(error))
             reply = Reply(500, {"message": "An unexpected error occurred"})
         if not request._disconnected and not request.finished:
@@ -246,11 +152,11 @@ class JSONResource(Resource):
         headers = request.responseHeaders
         headers.removeHeader(b"content-type")
         headers.removeHeader(b"server")
-        if "server" in self.site.added_headers:
+        if self.api.shows_server:
             headers.setRawHeaders(b"server", [f"kong/{KONG_VERSION}".encode()])
-        if "x-kong-admin-latency" in self.site.added_headers:
+        if self.api.shows_latency:
             headers.setRawHeaders(b"x-kong-admin-latency", [b"%d" % ((time.monotonic() - began) * 1000)])
-        origin = self.site.verdict(request).origin
+        origin = self.api.verdict(request).origin
         if origin is not None:
             headers.setRawHeaders(b"access-control-allow-origin", [origin.encode("latin-1", "replace")])
         headers.setRawHeaders(b"access-control-allow-credentials", [b"true"])
@@ -315,12 +221,11 @@ class Missing(JSONResource):
         return self
 
 
-class Refused(JSONResource):
-    """What a request gets that the gate, or the door with its limits, refuses."""
+class RefusedResource(JSONResource):
+    """The answer to a request that the gate, or the listener with its limits, refuses."""
 
     async def _answer(self, call: Call) -> Reply:
-        refusal: Reply = self.site.verdict(call.request).refusal
-        return refusal
+        return self.api.verdict(call.request).refusal or not_found()
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         return self

@@ -1,7 +1,7 @@
 """Request bodies of the Admin API: JSON, forms and multipart, decoded to one tree (Kong 3.9, ``kong/api/arguments.lua``).
 
 What is read becomes a row, so it has the limits of one (entities/size.py). A body that takes long is decoded beside the
-reactor; how long is told from its bytes, before anything is made of them.
+reactor; how long it takes is estimated from its bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from ..entities.json_text import check_nesting, parse_json
 from ..entities.multipart import parts
 from ..entities.schema import Row
 from ..entities.size import HEAVY_BYTES, HEAVY_VALUES, MAX_BYTES, MAX_VALUES, size_error
-from .json_resource import Call, Reply
+from .json_resource import Call
+from .replies import Reply
 
 __all__ = ["BadBody", "read_body"]
 
@@ -65,8 +66,7 @@ async def read_body(call: Call, entity: Entity | None = None, stored: Row | None
         raise BadBody(Reply(413, {"message": f"Payload too large: a row has at most {MAX_BYTES} bytes"}))
     if _is_quick(raw, kind):
         return decoded(kind, raw, entity, stored)
-    found: dict[str, Any] = await call.turns.aside(decoded, kind, raw, entity, stored)
-    return found
+    return await call.long_work.aside(decoded, kind, raw, entity, stored)
 
 
 def _is_quick(raw: bytes, kind: str) -> bool:

@@ -15,16 +15,16 @@ from twisted.python.failure import Failure
 from ..config.load import Conf, ConfError
 from ..core.storage_contract import Change, Dataset
 from ..entities import Entity, EntityError, registry
-from ..node.databases import storage_for
 from ..node.plugin_loader import PluginLoadError, load_plugins
 from ..storage.base import BaseStorage, StorageError
 from ..storage.declarative.dataset import Declared, declared, settled
 from ..storage.declarative.dump import dumped
 from ..storage.declarative.fault_lists import lines
 from ..storage.declarative.text import read_tree
-from ..storage.row_store import Ledger
+from ..storage.open import storage_for
+from ..storage.row_store import RowStore
 from ..storage.sqlite.sqlite_storage import SQLiteStorage
-from .main import CommandError
+from .command_error import CommandError
 
 __all__ = ["DEFAULT_FILE", "EXAMPLE", "import_plan", "run"]
 
@@ -118,7 +118,7 @@ def _import(conf: Conf, path: str | None) -> int:
     return 0
 
 
-def import_plan(rows: Sequence[Declared], now: float) -> Callable[[Ledger], tuple[int, list[Change]]]:
+def import_plan(rows: Sequence[Declared], now: float) -> Callable[[RowStore], tuple[int, list[Change]]]:
     """A write that puts a file's rows into a database: rows that are there by their id are replaced, others are created.
 
     Args:
@@ -129,21 +129,21 @@ def import_plan(rows: Sequence[Declared], now: float) -> Callable[[Ledger], tupl
         what `BaseStorage.write` takes; its result is how many rows changed. All are written, or none.
     """
 
-    def plan(ledger: Ledger) -> tuple[int, list[Change]]:
+    def plan(store: RowStore) -> tuple[int, list[Change]]:
         done: list[Change] = []
         try:
-            for name, row in settled(ledger.dataset(), rows, now):
-                if ledger.get(name, row["id"]) is row:
+            for name, row in settled(store.dataset(), rows, now):
+                if store.get(name, row["id"]) is row:
                     continue  # nothing about it changes
                 try:
-                    changes = ledger.plan_write(name, row)
+                    changes = store.plan_write(name, row)
                 except EntityError as error:
                     error.message = f"in '{name}' {_called(row)}: {error.message}"
                     raise
-                ledger.apply(changes)  # so that later rows may refer to it
+                store.apply(changes)  # so that later rows may refer to it
                 done.extend(changes)
         finally:
-            ledger.revert(done)
+            store.revert(done)
         return len(done), done
 
     return plan

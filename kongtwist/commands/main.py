@@ -21,6 +21,7 @@ from .. import KONG_VERSION, VERSION
 from ..config.load import SEARCHED, Conf, ConfError, load
 from ..node.outcomes import DrainOrder, Outcome, drain_ordered, forget_order, how_drained, last_outcome, order_drain
 from ..node.prefix import already_running, running_pid, unusable
+from .command_error import CommandError
 
 __all__ = ["main"]
 
@@ -39,10 +40,6 @@ ORDER_PATIENCE = 30
 
 STOP_EXTRA = 10
 """Seconds beyond ``nginx_main_worker_shutdown_timeout`` that ``stop`` waits for a node's end."""
-
-
-class CommandError(Exception):
-    """The command cannot be done; the text is the sentence after ``Error:``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable
 
 from ..config.load import Conf
-from ..node.databases import migrations_for
-from ..node.plugin_loader import PluginLoadError
+from ..entities import registry
+from ..node.plugin_loader import PluginLoadError, load_plugins
 from ..storage.base import StorageError
 from ..storage.migrations import Migrations, MigrationState, unfit
-from .main import CommandError
+from ..storage.open import migrations_for
+from .command_error import CommandError
 
 __all__ = ["bring_up", "run"]
 
@@ -27,7 +28,9 @@ def run(conf: Conf, options: argparse.Namespace) -> int:
         if not options.quiet:
             print(line, flush=True)
 
-    migrations = migrations_for(conf, options.db_timeout, options.lock_timeout, say)
+    migrations = migrations_for(
+        conf, lambda: registry(load_plugins(conf.plugins)), options.db_timeout, options.lock_timeout, say
+    )
     try:
         return _COMMANDS[options.action](migrations, options, say)
     except (StorageError, PluginLoadError) as error:
@@ -36,7 +39,7 @@ def run(conf: Conf, options: argparse.Namespace) -> int:
 
 def bring_up(conf: Conf, db_timeout: float, lock_timeout: float) -> None:
     """Make the tables or migrate them, before a start with ``--run-migrations``. Raises CommandError."""
-    migrations = migrations_for(conf, db_timeout, lock_timeout, print)
+    migrations = migrations_for(conf, lambda: registry(load_plugins(conf.plugins)), db_timeout, lock_timeout, print)
     try:
         done = migrations.bootstrap() if migrations.state().needs_bootstrap else migrations.up()
     except StorageError as error:

@@ -10,8 +10,7 @@ from typing import Any
 
 from ..core.chain.plugin import PHASES, Plugin
 from ..entities import Entity, registry
-from ..entities.json_schema import Use, field_schema, needed, rule_text
-from ..entities.json_schema_checks import check_text
+from ..entities.json_schema import Use, check_text, field_schema, needed, rule_text
 from ..entities.json_schema_entities import configurations
 from ..entities.plugin_rows import config_of
 from ..entities.schema import Array, Field, Foreign, Integer, Map, Number, Record, String
@@ -57,8 +56,9 @@ def _path(entity: Entity) -> str:
 
 
 def _purpose(plugin: Plugin) -> str:
-    """What a plugin does: the first sentence of its module, without its name."""
-    text = (sys.modules[type(plugin).__module__].__doc__ or "").partition("\n")[0]
+    """What a plugin does: the first sentence of its module or folder, without its name."""
+    module = ".".join(type(plugin).__module__.split(".")[:3])
+    text = (sys.modules[module].__doc__ or "").partition("\n")[0]
     does = text.partition(": ")[2].split(". ")[0].rstrip(".")
     return f"{does[:1].upper()}{does[1:]}."
 

@@ -1,7 +1,7 @@
 """How long work shares a process with the traffic it serves: in slices, or beside the reactor.
 
 The parts that have such work (the Admin API, storage) are given one of these. `AtOnce` is for where there is no traffic:
-tools and tests; `kongtwist.node.background_work.Turns` for a gateway.
+tools and tests; `kongtwist.node.background_work.BackgroundWork` for a gateway.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["AtOnce", "Breather", "SharedTurns", "stepped"]
+__all__ = ["AtOnce", "Breather", "LongWork", "stepped"]
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ class Breather(Protocol):
         ...
 
 
-class SharedTurns(Protocol):
+class LongWork(Protocol):
     """Ways to do long work."""
 
     def aside(self, work: Callable[..., T], *args: Any) -> Awaitable[T]:

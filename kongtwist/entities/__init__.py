@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .certificates import CA_CERTIFICATES, CERTIFICATES, SNIS
+from .ca_certificates import CA_CERTIFICATES
+from .certificates import CERTIFICATES
 from .cluster_rows import CLUSTERING_DATA_PLANES, PARAMETERS, WORKSPACES
+from .consumers import CONSUMERS
 from .entity import Entity
 from .errors import EntityError
 from .filter_chains import FILTER_CHAINS
 from .keys import KEY_SETS, KEYS
 from .plugin_rows import plugins_entity
-from .services_routes_consumers import CONSUMERS, ROUTES, SERVICES, TAGS
-from .upstreams_targets import TARGETS, UPSTREAMS
+from .routes import ROUTES
+from .services import SERVICES
+from .snis import SNIS
+from .tags import TAGS
+from .targets import TARGETS
+from .upstreams import UPSTREAMS
 from .vaults import VAULTS
 
 __all__ = ["Entity", "EntityError", "registry"]

@@ -1,4 +1,4 @@
-"""Certificates, the server names they are for, and CA certificates (Kong 3.9)."""
+"""Certificates with their keys (Kong 3.9)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from . import typedefs as rule
 from .checks import AllOrNone, Custom
 from .entity import Entity
 from .references import is_reference
-from .schema import Array, Foreign, Row, String, Uuid
+from .schema import Array, Row, String, Uuid
 
-__all__ = ["CA_CERTIFICATES", "CERTIFICATES", "SNIS"]
+__all__ = ["CERTIFICATES"]
 
 
 _CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB...\n-----END CERTIFICATE-----\n"
@@ -68,34 +68,3 @@ CERTIFICATES = Entity(
     text="A certificate with its key: shown to clients for some server names, or to upstreams.",
     example={"cert": _CERTIFICATE, "key": _KEY, "snis": ["shop.example.com"]},
 )  # fmt: skip
-
-SNIS = Entity(
-    "snis",
-    {
-        "id": Uuid(),
-        "name": String(
-            required=True, unique=True, unique_across_ws=True, checks=(rule.wildcard_host,), text="TLS server name."
-        ),
-        **rule.stamps(),
-        "tags": rule.tags(),
-        "certificate": Foreign("certificates", required=True, text="The certificate shown for it."),
-    },
-    endpoint_key="name",
-    text="A TLS server name and the certificate that is shown for it.",
-    example={"name": "shop.example.com", "certificate": {"id": "7fca84d6-7d37-4a74-a7b0-93e576089a41"}},
-)
-
-CA_CERTIFICATES = Entity(
-    "ca_certificates",
-    {
-        "id": Uuid(),
-        **rule.stamps(),
-        "cert": String(required=True, checks=(rule.certificate,), text="One CA certificate, PEM."),
-        "cert_digest": String(unique=True, text="SHA-256 of the certificate, hex; computed."),
-        "tags": rule.tags(),
-    },
-    checks=[Custom(("cert",), rule.ca_error)],
-    transform=lambda row: row | {"cert_digest": rule.digest(row["cert"])},
-    text="A certificate authority that may vouch for upstreams or clients.",
-    example={"cert": _CERTIFICATE},
-)

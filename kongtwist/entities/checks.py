@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from .entity_check import EntityCheck, Row, complain, is_empty, put_error, run_checks, value_at
 from .errors import ErrorTree
-from .references import is_reference
-from .schema import Field, Record, Row, is_empty
+from .schema import Field
 
 __all__ = [
     "AllOrNone", "AtLeastOneOf", "Conditional", "ConditionalAtLeastOneOf", "Custom", "Distinct", "EntityCheck", "ExactlyOneOf",
@@ -15,61 +15,8 @@ __all__ = [
 ]  # fmt: skip
 
 
-def _get(row: Any, path: str) -> Any:
-    for name in path.split("."):
-        row = row.get(name) if isinstance(row, Mapping) else None
-    return row
-
-
-def _put(errors: dict[str, Any], path: str, error: ErrorTree) -> None:
-    *parents, last = path.split(".")
-    for name in parents:
-        inner = errors.setdefault(name, {})
-        if not isinstance(inner, dict):
-            return
-        errors = inner
-    errors[last] = error
-
-
 def _quoted(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
-
-
-class EntityCheck:
-    """A rule over several fields.
-
-    Attributes:
-        described: whether ``/schemas`` shows it.
-        with_faulty: whether it runs although one of its fields is wrong in itself.
-    """
-
-    described = True
-    with_faulty = False
-
-    def applies(self, faulty: Mapping[str, Any]) -> bool:
-        """Whether it runs beside these errors of single fields."""
-        return self.with_faulty or not any(_get(faulty, name) is not None for name in self.sources())
-
-    def sources(self) -> Sequence[str]:
-        """The fields it looks at, dotted."""
-        raise NotImplementedError
-
-    def seen(self) -> Sequence[str]:
-        """All fields that decide about its outcome, dotted."""
-        return self.sources()
-
-    def run(self, row: Row, errors: dict[str, Any], words: str) -> None:
-        """Add what is wrong to ``errors``. ``words`` come before a message when updating."""
-        raise NotImplementedError
-
-    def describe(self) -> Row:
-        """The rule as ``/schemas`` shows it."""
-        raise NotImplementedError
-
-
-def complain(errors: dict[str, Any], message: str) -> None:
-    """Add a message about the whole entity."""
-    errors.setdefault("@entity", []).append(message)
 
 
 class _Listed(EntityCheck):
@@ -95,7 +42,7 @@ class AtLeastOneOf(_Listed):
     with_faulty = True
 
     def run(self, row: Row, errors: dict[str, Any], words: str) -> None:
-        if all(is_empty(_get(row, field)) for field in self.fields):
+        if all(is_empty(value_at(row, field)) for field in self.fields):
             complain(errors, f"{words}at least one of these fields must be non-empty: {_quoted(self.told)}")
 
 
@@ -105,7 +52,7 @@ class ExactlyOneOf(_Listed):
     name = "only_one_of"
 
     def run(self, row: Row, errors: dict[str, Any], words: str) -> None:
-        if sum(not is_empty(_get(row, field)) for field in self.fields) != 1:
+        if sum(not is_empty(value_at(row, field)) for field in self.fields) != 1:
             complain(errors, f"{words}exactly one of these fields must be non-empty: {_quoted(self.told)}")
 
 
@@ -115,7 +62,7 @@ class MutuallyExclusive(_Listed):
     name = "mutually_exclusive"
 
     def run(self, row: Row, errors: dict[str, Any], words: str) -> None:
-        if sum(not is_empty(_get(row, field)) for field in self.fields) > 1:
+        if sum(not is_empty(value_at(row, field)) for field in self.fields) > 1:
             complain(errors, f"{words}only one or none of these fields must be set: {_quoted(self.told)}")
 
 
@@ -125,7 +72,7 @@ class AllOrNone(_Listed):
     name = "mutually_required"
 
     def run(self, row: Row, errors: dict[str, Any], words: str) -> None:
-        if 0 < sum(not is_empty(_get(row, field)) for field in self.fields) < len(self.fields):
+        if 0 < sum(not is_empty(value_at(row, field)) for field in self.fields) < len(self.fields):
             complain(errors, f"{words}all or none of these fields must be set: {_quoted(self.fields)}")
 
 
@@ -135,7 +82,7 @@ class Distinct(_Listed):
     name = "distinct"
 
     def run(self, row: Row, errors: dict[str, Any], words: str) -> None:
-        values = [value for field in self.fields if not is_empty(value := _get(row, field))]
+        values = [value for field in self.fields if not is_empty(value := value_at(row, field))]
         if any(value in values[:at] for at, value in enumerate(values)):
             complain(errors, f"{words}values of these fields must be distinct: {_quoted(self.fields)}")
 
@@ -171,16 +118,16 @@ class Conditional(EntityCheck):
 
     def applies(self, faulty: Mapping[str, Any]) -> bool:
         """Errors of single elements are looked at with the elements, by ``if_match``."""
-        return not isinstance(_get(faulty, self.if_field), str)
+        return not isinstance(value_at(faulty, self.if_field), str)
 
     def run(self, row: Row, errors: dict[str, Any], words: str) -> None:
-        value = _get(row, self.if_field)
+        value = value_at(row, self.if_field)
         if value is None or self.if_match.error(value) is not None:
             return
         # Its conditional rules stand in place of its own of the same name; one that is wrong by the others fails here too.
-        wrong = self.then_match.error(_get(row, self.then_field)) or _get(errors, self.then_field)
+        wrong = self.then_match.error(value_at(row, self.then_field)) or value_at(errors, self.then_field)
         if wrong is not None:
-            _put(errors, self.then_field, wrong)
+            put_error(errors, self.then_field, wrong)
             complain(errors, self.then_err or f"failed conditional validation given value of field '{self.if_field}'")
 
     def describe(self) -> Row:
@@ -207,10 +154,10 @@ class ConditionalAtLeastOneOf(EntityCheck):
         return (self.if_field, *(name for _, names, _ in self.cases for name in names))
 
     def run(self, row: Row, errors: dict[str, Any], words: str) -> None:
-        value = _get(row, self.if_field)
+        value = value_at(row, self.if_field)
         for match, fields, message in self.cases:
             if value is not None and match.error(value) is None:
-                if all(is_empty(_get(row, field)) for field in fields):
+                if all(is_empty(value_at(row, field)) for field in fields):
                     complain(errors, message % _quoted(fields) if "%s" in message else message)
                 return
 
@@ -234,7 +181,7 @@ class Custom(EntityCheck):
         return self._sources
 
     def run(self, row: Row, errors: dict[str, Any], words: str) -> None:
-        if self._all_set and any(is_empty(_get(row, field)) for field in self._sources):
+        if self._all_set and any(is_empty(value_at(row, field)) for field in self._sources):
             return
         wrong = self.rule(row)
         if isinstance(wrong, str):
@@ -244,39 +191,3 @@ class Custom(EntityCheck):
 
     def describe(self) -> Row:
         return {"custom_entity_check": {"field_sources": list(self._sources)}}
-
-
-def run_checks(
-    checks: Sequence[EntityCheck],
-    row: Row,
-    errors: dict[str, Any],
-    fields: Mapping[str, Field],
-    words: str = "",
-) -> None:
-    """Run entity checks over a row whose fields were validated; add to ``errors``.
-
-    A check that looks at a field that holds a reference to a secret is left out: what the reference stands for is not known
-    yet (Kong 3.9, ``run_entity_check``).
-
-    Args:
-        checks: the rules.
-        row: the row.
-        errors: by field.
-        fields: the row's fields, which say where a reference may be.
-        words: what comes before a message when updating.
-    """
-    faulty = dict(errors)
-    for check in checks:
-        if any(_refers(row, fields, name) for name in check.seen()):
-            continue
-        if check.applies(faulty):
-            check.run(row, errors, words)
-
-
-def _refers(row: Any, fields: Mapping[str, Field], path: str) -> bool:
-    """Whether a field may hold a reference, and does."""
-    first, _, rest = path.partition(".")
-    field, value = fields.get(first), _get(row, first)
-    if rest:
-        return isinstance(field, Record) and isinstance(value, dict) and _refers(value, field.fields, rest)
-    return field is not None and field.referenceable and is_reference(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from .checks import EntityCheck, run_checks
@@ -10,9 +10,14 @@ from .errors import EntityError, ErrorTree
 from .lua_print import lua_text
 from .schema import Field, Foreign, Record, Row, field_errors, fill
 
-__all__ = ["Config", "Entity", "Shorthand", "Subschema"]
+__all__ = ["Config", "Entity", "Shorthand", "Subschema", "Transform"]
 
 UPDATING = "when updating, "
+
+Transform = Callable[[Row, Collection[str]], Row]
+"""The last change to a row before it is stored: gets the complete row and the names of the fields that this write gives with a
+value, and gives the row. What gives another result when it is done twice (a hash) looks at given fields only: a PATCH of
+another field, or a declarative file with ``_transform: false``, must leave the stored value as it is."""
 
 
 class Shorthand:
@@ -49,12 +54,13 @@ class Entity:
         cache_key: fields that must be unique together; None parts count.
         admin_name: collection path when it is not ``name``; ``nested_name``: the same below a parent.
         ttl: rows may expire (``ttl`` in the body, seconds).
-        transform: last change to a row before it is stored.
+        transform: last change to a row before it is stored; see `Transform`.
         variants: the subschemas there are, by the value that chooses them.
         text: what a row is.
         example: what a client may send to create one, for the documentation.
         stored: False for entities that are views of others (tags).
         plugin: the plugin that brings it.
+        exported: whether ``config db_export`` writes its rows; not those that live shortly, such as sessions.
     """
 
     def __init__(
@@ -71,12 +77,13 @@ class Entity:
         admin_name: str | None = None,
         nested_name: str | None = None,
         ttl: bool = False,
-        transform: Callable[[Row], Row] | None = None,
+        transform: Transform | None = None,
         variants: Mapping[str, Subschema] | None = None,
         text: str = "",
         example: Mapping[str, Any] | None = None,
         stored: bool = True,
         plugin: str | None = None,
+        exported: bool = True,
     ) -> None:
         self.name, self.fields, self.endpoint_key = name, dict(fields), endpoint_key
         self.checks, self.shorthands = tuple(checks), dict(shorthands or {})
@@ -86,18 +93,22 @@ class Entity:
         self.admin_name = admin_name or name
         self.nested_name = nested_name or self.admin_name
         self.ttl, self.transform, self.stored, self.plugin = ttl, transform, stored, plugin
+        self.exported = exported
         self.foreign = {name: field for name, field in self.fields.items() if isinstance(field, Foreign)}
         self.unique = tuple(name for name, field in self.fields.items() if field.unique)
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
-    def insert(self, data: Mapping[str, Any], *, now: float, new_id: Callable[[], str]) -> Row:
+    def insert(
+        self, data: Mapping[str, Any], *, now: float, new_id: Callable[[], str], transformed: bool = False
+    ) -> Row:
         """A complete row from what a client sent.
 
         Args:
             data: the body.
             now: epoch seconds.
             new_id: makes a UUID.
+            transformed: whether values are given as they are stored (``_transform: false`` of a declarative file).
 
         Raises:
             EntityError: schema violation.
@@ -107,7 +118,9 @@ class Entity:
         row = self._filled(given)
         self._auto(row, now, new_id)
         self._validate(row)
-        return self._finish(row, ttl, self._begun("created_at", now))
+        if ttl:
+            row["expires_at"] = self._begun("created_at", now) + ttl
+        return self._transformed(row, {} if transformed else given)
 
     def upsert(self, data: Mapping[str, Any], stored: Row | None, *, now: float, new_id: Callable[[], str]) -> Row:
         """A complete row in place of ``stored`` (PUT): what is not given has its default; the id stays."""
@@ -132,10 +145,11 @@ class Entity:
         if "updated_at" in self.fields and "updated_at" not in given:
             row["updated_at"] = _stamp(self.fields["updated_at"], now)
         self._validate(row, UPDATING)
-        if ttl is None and "expires_at" in stored:
+        if ttl:
+            row["expires_at"] = self._begun("updated_at", now) + ttl
+        elif ttl is None and "expires_at" in stored:
             row["expires_at"] = stored["expires_at"]
-            return self.transform(row) if self.transform else row
-        return self._finish(row, ttl, self._begun("updated_at", now))
+        return self._transformed(row, given)
 
     def _kept(self, name: str, value: Any) -> bool:
         """Whether a change leaves a field as it is: ids and times cannot be cleared."""
@@ -183,14 +197,14 @@ class Entity:
         return given, int(ttl)
 
     def _begun(self, stamp: str, now: float) -> float:
-        """When a time to live begins: now, in the unit in which the row itself tells it (Kong 3.9, ``get_ttl_value``)."""
+        """When a time to live begins: now, with the precision of the row's own time stamp (Kong 3.9, ``get_ttl_value``)."""
         field = self.fields.get(stamp)
         return now if field is None or not field.auto else _stamp(field, now)
 
-    def _finish(self, row: Row, ttl: int | None, begun: float) -> Row:
-        if ttl:
-            row["expires_at"] = begun + ttl
-        return self.transform(row) if self.transform else row
+    def _transformed(self, row: Row, given: Row) -> Row:
+        if self.transform is None:
+            return row
+        return self.transform(row, frozenset(name for name, value in given.items() if value is not None))
 
     def _expand(self, data: Row, stored: Row | None = None) -> Row:
         """Shorthands replaced by what they set."""

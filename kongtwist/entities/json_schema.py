@@ -7,21 +7,47 @@ the line end that Python's ``$`` lets follow.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import Enum
 from functools import singledispatch
+from itertools import combinations
 from typing import Any
 
-from . import typedefs as rule
+from .checks import (
+    AllOrNone,
+    AtLeastOneOf,
+    Conditional,
+    ConditionalAtLeastOneOf,
+    Distinct,
+    EntityCheck,
+    ExactlyOneOf,
+    MutuallyExclusive,
+)
 from .entity import Config
-from .lua_pattern import lua_pattern
-from .schema import Any_, Array, Boolean, Check, Field, Foreign, Integer, Map, Number, Record, Set, String, fill
-from .services_routes_consumers import Field_eq_null
+from .json_schema_patterns import PATTERNS, REFERENCE, UUID_PATTERN, patterns_of
+from .schema import (
+    Any_,
+    Array,
+    Boolean,
+    Field,
+    Foreign,
+    Integer,
+    Map,
+    Null,
+    Number,
+    Record,
+    Set,
+    String,
+    fill,
+    is_empty,
+)  # fmt: skip
 
-__all__ = ["EMPTY", "REFERENCE", "Schema", "Use", "field_schema", "needed", "object_schema", "rule_text"]
+__all__ = [
+    "EMPTY", "Schema", "Use", "check_schemas", "check_text", "chosen", "field_schema", "needed", "object_schema", "rule_text",
+]  # fmt: skip
 
 Schema = dict[str, Any]
+Fields = Mapping[str, Field]
 EMPTY: list[Any] = [None, "", [], {}]
 """What counts as not set in rules over several fields."""
 
@@ -34,40 +60,6 @@ class Use(Enum):
     ANSWER = "answer"  #: a stored value as it is shown
 
 
-UUID_PATTERN = "^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}$"
-_CHAR = "(?:[A-Za-z0-9._~:@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})"
-_LABELS = r"[A-Za-z0-9_-]*[A-Za-z0-9_](?:\.[A-Za-z0-9_-]*[A-Za-z0-9_])*\.?"
-_IPV6 = r"\[?[0-9A-Fa-f.:]*:[0-9A-Fa-f.:]*\]?"
-_PEM = "-----BEGIN"
-REFERENCE = r"^\{vault://[\s\S]*\}$"
-"""What a reference to a secret looks like (`kongtwist.entities.references`)."""
-
-_TOKEN = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|.", re.DOTALL)
-_ENDS = {r"\A": "^", r"\Z": "$", ".": r"[\s\S]"} | {
-    f"\\{each}": f"\\x{ord(each):02x}" for each in " !\"#%&',-:;<=>@_`~"
-}
-
-_PATTERNS: dict[Check, tuple[str, bool]] = {
-    rule.path: (f"^(?:{_CHAR}|/)*$", True),
-    rule.header_name: ("^[A-Za-z0-9_-]+$", True),
-    rule.token: (r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", True),
-    rule.header_value: (r"^[^\x00-\x08\x0a-\x1f\x7f]*$", True),
-    rule.cookie_name: (r"^[!#-'*+.0-9A-Z^-z|~-]+$", True),
-    rule.utf8_name: (r"^[^\x00-,/:-@\[-\^`{-}\x7f]*$", True),
-    rule.tag: (r"^[^\x00-\x1f,/\x7f]+$", True),
-    rule.sni: (f"^{_LABELS}$", False),
-    rule.host: (f"^(?:{_LABELS}|{_IPV6})$", False),
-    rule.host_with_optional_port: (rf"^(?:{_LABELS}(?::[0-9]+)?|\[?[0-9A-Fa-f.:]*:[0-9A-Fa-f.:]*\]?(?::[0-9]+)?)$", False),
-    rule.ip_or_cidr: ("^[0-9A-Fa-f.:]+(?:/[0-9]+)?$", False),
-    rule.certificate: (_PEM, False),
-    rule.key: (_PEM, False),
-}  # fmt: skip
-"""Rules on text: (what the text must match, whether that is all of the rule)."""
-
-_PLAIN_PATH = f"^/(?:{_CHAR}+(?:/{_CHAR}+)*/?)?$"
-"""`rule.path` that begins with a slash and has no empty segments."""
-
-
 def rule_text(check: Any) -> str:
     """A check in words: the first sentence of its documentation; empty for one that has none."""
     return (getattr(check, "__doc__", None) or "").strip().partition("\n")[0].rstrip(".").replace("``", "'")
@@ -75,7 +67,7 @@ def rule_text(check: Any) -> str:
 
 def field_schema(field: Field, use: Use) -> Schema:
     """The JSON Schema of a field's values."""
-    if isinstance(field, Field_eq_null) or field.attrs.get("eq", ...) is None:
+    if isinstance(field, Null) or field.attrs.get("eq", ...) is None:
         return {"description": field.text, "type": "null"} if field.text else {"type": "null"}
     found: Schema = {}
     if field.text:
@@ -87,7 +79,7 @@ def field_schema(field: Field, use: Use) -> Schema:
         found["const"] = field.attrs["eq"]
     if "ne" in field.attrs:
         found["not"] = {"const": field.attrs["ne"]}
-    rules = [text for check in field.checks if not _PATTERNS.get(check, ("", False))[1] and (text := rule_text(check))]
+    rules = [text for check in field.checks if not PATTERNS.get(check, ("", False))[1] and (text := rule_text(check))]
     if field.attrs.get("is_regex"):
         rules.append("A regular expression")
     if "mutually_exclusive_subsets" in field.attrs:
@@ -147,7 +139,7 @@ def _(field: String, use: Use) -> Schema:
         found["maxLength"] = most
     if attrs.get("not_one_of"):
         found["not"] = {"enum": list(attrs["not_one_of"])}
-    patterns, never = _patterns(field)
+    patterns, never = patterns_of(field)
     if field.referenceable and patterns:
         patterns = [f"{REFERENCE}|{'|'.join(patterns)}"] if len(patterns) == 1 else []
     if len(patterns) == 1:
@@ -157,32 +149,6 @@ def _(field: String, use: Use) -> Schema:
     if never:
         found["not"] = {"anyOf": [*({"pattern": each} for each in never), *([found["not"]] if "not" in found else [])]}
     return found
-
-
-def _patterns(field: String) -> tuple[list[str], list[str]]:
-    """What a text must match, and must not."""
-    attrs = field.attrs
-    if rule.path in field.checks and attrs.get("starts_with") == "/" and attrs.get("match_none") == rule.SEGMENTS:
-        return [_PLAIN_PATH], []
-    always = [_PATTERNS[check][0] for check in field.checks if check in _PATTERNS]
-    if "starts_with" in attrs:
-        always.append(f"^{attrs['starts_with']}")
-    if "match" in attrs:
-        always.append(_ecma(attrs["match"]))
-    always.extend(_ecma(each["pattern"]) for each in attrs.get("match_all", ()))
-    if "match_any" in attrs:
-        always.append("|".join(_ecma(each) for each in attrs["match_any"]["patterns"]))
-    never = [_ecma(each["pattern"]) for each in attrs.get("match_none", ())]
-    if "not_match" in attrs:
-        never.append(_ecma(attrs["not_match"]))
-    return always, never
-
-
-def _ecma(pattern: str) -> str:
-    """A Lua pattern for ECMA 262, which writes ends of text, any character and some escapes otherwise than Python."""
-    return "".join(
-        _ENDS.get(each, each) if each[0] != "[" else each for each in _TOKEN.findall(lua_pattern(pattern).pattern)
-    )
 
 
 @_typed.register
@@ -247,8 +213,6 @@ def _(field: Map, use: Use) -> Schema:
 
 @_typed.register
 def _(field: Record, use: Use) -> Schema:
-    from .json_schema_checks import check_schemas
-
     fields: dict[str, Field] = dict(field.fields)
     aliases = {}
     if isinstance(field, Config):
@@ -312,3 +276,189 @@ def _(field: Foreign, use: Use) -> Schema:
 @_typed.register
 def _(field: Any_, use: Use) -> Schema:
     return {}
+
+
+# -- rules over several fields ---------------------------------------------------------------------------------------------
+
+
+def check_schemas(
+    checks: Iterable[EntityCheck],
+    fields: Fields,
+    *,
+    setters: Mapping[str, Collection[str]] | None = None,
+    given: Collection[str] = (),
+) -> Schema:
+    """``allOf`` and ``x-rules`` of checks over complete values.
+
+    Args:
+        checks: the rules.
+        fields: the fields they look at.
+        setters: members that set fields -> those fields; where one is given the rules over its fields are not judged.
+        given: fields that may come from elsewhere; rules over them are not judged.
+    """
+    parts: list[Schema] = []
+    texts: list[str] = []
+    for check in checks:
+        seen = {name.partition(".")[0] for name in check.seen()}
+        schema = None if seen & set(given) else _schema(check, fields)
+        if schema is not None and (references := _references(check, fields)):
+            schema = {"anyOf": [*references, schema]}
+        by = sorted(name for name, sets in (setters or {}).items() if seen & set(sets))
+        if schema is None or set(by) & set(fields):
+            texts.append(check_text(check))
+        elif by:
+            parts.append({"anyOf": [*({"required": [name]} for name in by), schema]})
+        else:
+            parts.append(schema)
+    found: Schema = {}
+    if parts:
+        found["allOf"] = parts
+    if any(texts):
+        found["x-rules"] = [text for text in texts if text]
+    return found
+
+
+def _references(check: EntityCheck, fields: Fields) -> list[Schema]:
+    """One of the fields that a check looks at holds a reference to a secret: then it is not judged."""
+    return [
+        {"properties": {name: {"type": "string", "pattern": REFERENCE}}, "required": [name]}
+        for name in check.seen()
+        if name in fields and fields[name].referenceable
+    ]
+
+
+def check_text(check: EntityCheck) -> str:
+    """A rule over several fields in words."""
+    for kind, words in _WORDS.items():
+        if isinstance(check, kind):
+            return words(check)
+    return rule_text(getattr(check, "rule", None))
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names)
+
+
+def _condition_text(check: Conditional) -> str:
+    return f"{check.if_field} = {_values(check.if_match)}: {check.then_field} {_values(check.then_match)}"
+
+
+def _values(field: Field) -> str:
+    schema = field_schema(field, Use.WRITE)
+    if schema.get("type") == "null":
+        return "must be null"
+    inner = schema.get("items", schema)
+    if "enum" in inner:
+        return " or ".join(str(each) for each in inner["enum"] if each is not None)
+    if "not" in inner:
+        return "any but " + ", ".join(str(each) for each in inner["not"]["enum"])
+    if "pattern" in schema:
+        return str(schema["pattern"]).strip("^$")
+    return "must be empty" if schema.get("maxItems") == 0 else "is required"
+
+
+def _choice_text(check: ConditionalAtLeastOneOf) -> str:
+    return "; ".join(f"{_contained(match)}: at least one of {_named(names)}" for match, names, _ in check.cases)
+
+
+def _contained(field: Field) -> str:
+    return str(field.attrs["contains"]) if "contains" in field.attrs else _values(field)
+
+
+_WORDS: dict[type, Callable[[Any], str]] = {
+    AtLeastOneOf: lambda check: f"At least one of {_named(check.fields)}",
+    ExactlyOneOf: lambda check: f"Exactly one of {_named(check.fields)}",
+    MutuallyExclusive: lambda check: f"At most one of {_named(check.fields)}",
+    AllOrNone: lambda check: f"All or none of {_named(check.fields)}",
+    Distinct: lambda check: f"Different values for {_named(check.fields)}",
+    Conditional: _condition_text,
+    ConditionalAtLeastOneOf: _choice_text,
+}
+
+
+def _schema(check: EntityCheck, fields: Fields) -> Schema | None:
+    """The rule as a schema; None when it cannot be said."""
+    if isinstance(check, AtLeastOneOf):
+        return {"anyOf": [_set(name, fields) for name in check.fields]}
+    if isinstance(check, ExactlyOneOf):
+        return {"oneOf": [_set(name, fields) for name in check.fields]}
+    if isinstance(check, MutuallyExclusive):
+        return _never(combinations(check.fields, 2), fields)
+    if isinstance(check, AllOrNone):
+        every = [_set(name, fields) for name in check.fields]
+        return {"anyOf": [{"allOf": every}, {"allOf": [{"not": each} for each in every]}]}
+    if isinstance(check, Conditional):
+        return _conditional(check, fields)
+    if isinstance(check, ConditionalAtLeastOneOf):
+        return _choice(check, fields)
+    return None
+
+
+def _never(pairs: Iterable[tuple[str, str]], fields: Fields) -> Schema:
+    return {"allOf": [{"not": {"allOf": [_set(name, fields) for name in pair]}} for pair in pairs]}
+
+
+def _at(path: str, schema: Schema, required: bool) -> Schema:
+    """A schema of a member, by its dotted name."""
+    name, _, rest = path.partition(".")
+    found: Schema = {"properties": {name: _at(rest, schema, required) if rest else schema}}
+    return found | {"required": [name]} if required else found
+
+
+def _default(path: str, fields: Fields) -> Any:
+    """What a field is when it is not given."""
+    name, _, rest = path.partition(".")
+    value = fill({name: fields[name]}, {})[name] if name in fields else None
+    for each in rest.split(".") if rest else ():
+        value = value.get(each) if isinstance(value, dict) else None
+    return value
+
+
+def _set(path: str, fields: Fields) -> Schema:
+    """The member is not empty."""
+    return _at(path, {"not": {"enum": EMPTY}}, is_empty(_default(path, fields)))
+
+
+def _sayable(match: Field) -> bool:
+    return not match.checks and "is_regex" not in match.attrs
+
+
+def _when(path: str, match: Field, fields: Fields) -> Schema:
+    """The member, given or by default, meets the rule; null never does."""
+    schema = field_schema(match, Use.WRITE)
+    schema = {"allOf": [schema, {"not": {"type": "null"}}]} if may_be_null(match, Use.WRITE) else schema
+    default = _default(path, fields)
+    return _at(path, schema, default is None or match.error(default) is not None)
+
+
+def _conditional(check: Conditional, fields: Fields) -> Schema | None:
+    if not _sayable(check.if_match) or not _sayable(check.then_match):
+        return None
+    then = _at(
+        check.then_field,
+        field_schema(check.then_match, Use.WRITE),
+        check.then_match.error(_default(check.then_field, fields)) is not None,
+    )
+    return {"if": _when(check.if_field, check.if_match, fields), "then": then}
+
+
+def _choice(check: ConditionalAtLeastOneOf, fields: Fields) -> Schema | None:
+    found: Schema | None = None
+    for match, names, _ in reversed(check.cases):
+        if not _sayable(match):
+            return None
+        part: Schema = {
+            "if": _when(check.if_field, match, fields),
+            "then": {"anyOf": [_set(name, fields) for name in names]},
+        }
+        found = part if found is None else part | {"else": found}
+    return found
+
+
+def chosen(key: str, values: Sequence[str], fields: Fields) -> Schema:
+    """The member ``key``, which chooses a subschema, has one of these values (a set: any of them)."""
+    field = fields[key]
+    wanted: Schema = {"contains": {"enum": list(values)}} if isinstance(field, Set) else {"enum": list(values)}
+    default = field.default
+    taken = default if isinstance(default, list) else [default]
+    return _at(key, wanted, not any(each in values for each in taken))

@@ -6,8 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from .entity import Config, Entity, Subschema
-from .json_schema import Schema, Use, field_schema, needed, object_schema
-from .json_schema_checks import check_schemas, chosen
+from .json_schema import Schema, Use, check_schemas, chosen, field_schema, needed, object_schema
 from .schema import Field, Integer
 
 __all__ = ["configurations", "entity_schema"]

@@ -7,8 +7,8 @@ from typing import Any
 
 from . import typedefs as rule
 from .entity import Config, Entity, Subschema
-from .schema import Any_, Boolean, Field, Foreign, Set, String, Timestamp, Uuid
-from .services_routes_consumers import PROTOCOLS, Field_eq_null
+from .protocols import PROTOCOLS
+from .schema import Any_, Boolean, Field, Foreign, Null, Set, String, Timestamp, Uuid
 
 __all__ = ["KONGS_PLUGINS", "config_of", "not_enabled", "plugins_entity"]
 
@@ -38,7 +38,7 @@ def _subschema(plugin: Any) -> Subschema:
     fields: dict[str, Field] = {"config": config}
     for scope in ("route", "service", "consumer"):
         if scope not in plugin.scopes:
-            fields[scope] = Field_eq_null(text=f"Always null: this plugin is never for one {scope}.")
+            fields[scope] = Null(text=f"Always null: this plugin is never for one {scope}.")
     fields["protocols"] = Set(
         String(one_of=list(getattr(plugin, "protocols_allowed", None) or plugin.protocols)),
         required=True,
@@ -64,7 +64,7 @@ def plugins_entity(plugins: Mapping[str, Any]) -> Entity:
 
     Args:
         plugins: by name; objects with the attributes of `kongtwist.core.chain.plugin.Plugin`. If it has a method ``absence``,
-            that says of a name that is not in it why (`kongtwist.node.plugin_loader.LoadedPlugins`).
+            that says why a name is not in it (`kongtwist.node.plugin_loader.LoadedPlugins`).
     """
     schemas = {name: _subschema(plugin) for name, plugin in plugins.items()}
     absence: Callable[[Any], str] = getattr(plugins, "absence", not_enabled)
@@ -113,7 +113,7 @@ def describe_plugin(plugin: Any) -> dict[str, Any]:
         shown["shorthand_fields"] = [{name: each.field.describe()} for name, each in config.shorthands.items()]
     fields: list[dict[str, Any]] = []
     for name, field in schema.fields.items():
-        if isinstance(field, Field_eq_null):
+        if isinstance(field, Null):
             fields.append({name: {"type": "foreign", "reference": f"{name}s", "eq": None}})
         elif name == "protocols":
             fields.append({name: field.describe()})

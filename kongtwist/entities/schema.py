@@ -18,28 +18,23 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
+from .entity_check import Row, is_empty, run_checks
 from .errors import ErrorTree
 from .lua_pattern import occurs
 from .references import is_reference
 from .regexes import fault
 
 __all__ = [
-    "Any_", "Array", "Boolean", "Check", "Field", "Foreign", "Integer", "Map", "Number", "Record", "Row", "Set", "String",
-    "Timestamp", "Uuid", "fill", "is_empty",
+    "Any_", "Array", "Boolean", "Check", "Field", "Foreign", "Integer", "Map", "Null", "Number", "Record", "Row", "Set",
+    "String", "Timestamp", "Uuid", "field_errors", "fill", "is_empty",
 ]  # fmt: skip
 
-Row = dict[str, Any]
 Check = Callable[[Any], ErrorTree]
 """A rule of its own on a value: what is wrong, or None."""
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z", re.IGNORECASE)
 REQUIRED = "required field missing"
 _UNSET: Any = object()
-
-
-def is_empty(value: Any) -> bool:
-    """What "non-empty" means in entity checks."""
-    return value is None or value == "" or value == [] or value == {}
 
 
 class Field:
@@ -119,6 +114,10 @@ class Field:
     def inner_error(self, value: Any) -> ErrorTree:
         """What is wrong inside a container."""
         return None
+
+    def refers(self, value: Any, path: str = "") -> bool:
+        """Whether the value is a reference to a secret, and may be. ``path``: names of members below it, dotted."""
+        return not path and self.referenceable and is_reference(value)
 
     # -- documentation -----------------------------------------------------------------------------------------------
 
@@ -225,7 +224,7 @@ class String(Field):
 
 
 class Number(Field):
-    """A number with or without a fraction. What a double cannot hold (JSON's ``1e400``) is none."""
+    """A number with or without a fraction. What a double cannot hold (JSON's ``1e400``) is refused."""
 
     kind = "number"
 
@@ -381,11 +380,16 @@ class Record(Field):
         return fill(self.fields, value) if isinstance(value, dict) else value
 
     def inner_error(self, value: Any) -> ErrorTree:
-        from .checks import run_checks
-
         errors = field_errors(self.fields, value)
         run_checks(self.entity_checks, value, errors, self.fields)
         return errors or None
+
+    def refers(self, value: Any, path: str = "") -> bool:
+        if not path:
+            return super().refers(value)
+        name, _, rest = path.partition(".")
+        field = self.fields.get(name)
+        return field is not None and isinstance(value, dict) and field.refers(value.get(name), rest)
 
     def describe(self) -> Row:
         shown = super().describe() | {"fields": [{name: each.describe()} for name, each in self.fields.items()]}
@@ -426,6 +430,16 @@ class Foreign(Field):
         if not isinstance(value["id"], str):
             return {"id": "expected a string"}
         return None if _UUID.match(value["id"]) else {"id": "expected a valid UUID"}
+
+
+class Null(Field):
+    """Nothing but null."""
+
+    def fits(self, value: Any) -> bool:
+        return False
+
+    def error(self, value: Any) -> ErrorTree:
+        return None if value is None else "value must be null"
 
 
 class Any_(Field):

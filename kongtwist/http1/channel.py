@@ -16,12 +16,11 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..core.counters import ACCEPTED, ACTIVE, HANDLED, READING, REQUESTS, WAITING, WRITING
-from ..core.error_lines import request_line, seconds_text
+from ..core.error_lines import seconds_text
 from ..core.exchange import Answer
 from ..core.http.head import HeaderBlock, HeadError, check_request, parse_request_line
 from ..core.http.head_limits import check_beginning, check_size
@@ -34,12 +33,9 @@ from .request_body import BODY, CLOSED, HEAD, LINGER, TAKEN, WAIT, RequestBodies
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..proxy.context import Relay
-    from .factory import Tree
+    from .http1_context import HTTP1Context, Tree
 
 __all__ = ["HTTP1Channel"]
-
-_log = Logger(namespace="kongtwist.proxy")
 
 _HELD, _PAUSED, _PIPELINED = 1, 2, 4
 """Reasons to read no more: nobody takes the body yet, the upstream reads slowly, too much is pipelined."""
@@ -86,9 +82,9 @@ class HTTP1Channel(RequestBodies):
     _fd = -1
     _client: tuple[HeaderBlock | None, str] = (None, "")
 
-    def __init__(self, tree: Tree, relay: Relay, secure: bool) -> None:
+    def __init__(self, tree: Tree, context: HTTP1Context, secure: bool) -> None:
         self.tree = tree
-        self.relay = relay
+        self.context = context
         self.secure = secure
         self.scheme = b"https" if secure else b"http"
         # Looked at for every request: what an object has itself is found faster than its class's.
@@ -104,7 +100,7 @@ class HTTP1Channel(RequestBodies):
 
     def connectionMade(self) -> None:
         transport: Any = self.transport
-        relay = self.relay
+        context = self.context
         peer = transport.getPeer()
         if hasattr(peer, "host"):
             self.peer_ip, self.peer_port = peer.host, peer.port
@@ -113,17 +109,17 @@ class HTTP1Channel(RequestBodies):
             transport.setTcpKeepAlive(True)
         if hasattr(transport, "fileno"):
             self._fd = transport.fileno()
-        self.trusted = relay.real_ip.trusts(self.peer_ip)
-        transport.bufferSize = relay.limits.high_water
+        self.trusted = context.real_ip.trusts(self.peer_ip)
+        transport.bufferSize = context.limits.high_water
         self.send = sender(transport)
         transport.registerProducer(self, True)
-        relay.connections.add(self)
-        cells = relay.cells
+        context.connections.add(self)
+        cells = context.cells
         cells[ACCEPTED] += 1
         cells[HANDLED] += 1
         cells[ACTIVE] += 1
         cells[WAITING] += 1
-        relay.deadlines.set(self, relay.monotonic() + relay.limits.head_timeout)
+        context.deadlines.set(self, context.monotonic() + context.limits.head_timeout)
 
     def dataReceived(self, data: bytes) -> None:
         state = self._state
@@ -150,7 +146,7 @@ class HTTP1Channel(RequestBodies):
             self._linger()
 
     def connectionLost(self, reason: Failure = None) -> None:  # type: ignore[assignment]
-        relay = self.relay
+        context = self.context
         counted = self._state != TAKEN
         self._state = CLOSED
         self._partial = b""
@@ -158,9 +154,9 @@ class HTTP1Channel(RequestBodies):
         self.transport = None
         exchange, self.exchange = self.exchange, None
         steps: list[Callable[[], object]] = [
-            partial(relay.deadlines.drop, self),
-            partial(relay.gone.unwatch, self._fd, self),
-            partial(relay.connections.discard, self),
+            partial(context.deadlines.drop, self),
+            partial(context.hangups.unwatch, self._fd, self),
+            partial(context.connections.discard, self),
         ]
         if counted:
             steps.append(self.released)
@@ -175,7 +171,7 @@ class HTTP1Channel(RequestBodies):
         """The client reads slower than it is sent to."""
         self._blocked = True
         self._unsent = inf
-        self._within(self.relay.limits.send_timeout)
+        self._within(self.context.limits.send_timeout)
         exchange = self.exchange
         if exchange is not None and exchange.answer_sink is not None:
             exchange.answer_sink.pause_answer()
@@ -192,20 +188,20 @@ class HTTP1Channel(RequestBodies):
             if exchange.answer_sink is not None:
                 exchange.answer_sink.resume_answer()
             if self._state == BODY and not self._stopped:
-                self._within(self.relay.limits.client_body_timeout)
+                self._within(self.context.limits.client_body_timeout)
         elif self._state == HEAD:
-            self._within(self.relay.limits.keepalive_timeout)
+            self._within(self.context.limits.keepalive_timeout)
             if self._partial and self._turn is None:
                 self._take_turn()
         else:
-            self._within(self.relay.limits.lingering_timeout)
+            self._within(self.context.limits.lingering_timeout)
 
     def stopProducing(self) -> None:
         """The connection is lost; `connectionLost` tells."""
 
     def _count(self, cell: int) -> None:
         """The connection is in another of the states that are counted."""
-        cells = self.relay.cells
+        cells = self.context.cells
         cells[self._cell] -= 1
         cells[cell] += 1
         self._cell = cell
@@ -260,7 +256,7 @@ class HTTP1Channel(RequestBodies):
         self._partial, self._at = data, at
         self._stop(_PIPELINED)
         if not self._blocked:
-            self._turn = self.relay.reactor.callLater(0, self._take_turn)
+            self._turn = self.context.reactor.callLater(0, self._take_turn)
 
     def _take_turn(self) -> None:
         """Go on with the requests that are here."""
@@ -272,16 +268,16 @@ class HTTP1Channel(RequestBodies):
 
     def _head(self, line: bytes, raw: bytes) -> None:
         """Parse a head; what the one before it had too is not parsed again."""
-        relay = self.relay
-        if len(line) + len(raw) > relay.small_head:
-            check_size(line, raw, relay.limits)
+        context = self.context
+        if len(line) + len(raw) > context.small_head:
+            check_size(line, raw, context.limits)
         if line != self._line:
             self._line = b""
             self._parsed = parse_request_line(line)
             self._line = line
         if raw != self._raw:
             self._raw = None
-            self._block = relay.blocks.request(raw)
+            self._block = context.blocks.request(raw)
         if self._block.host is None or not self._parsed[2]:
             self._raw = None
             check_request(self._parsed[2], self._block)
@@ -289,33 +285,33 @@ class HTTP1Channel(RequestBodies):
 
     def _incomplete(self, data: bytes) -> None:
         """Keep the beginning of a head, if it may still become a good one."""
-        check_beginning(data, self.relay.limits)
+        check_beginning(data, self.context.limits)
         self._partial = data
         if self._cell != READING:
             self._count(READING)
-            self._within(self.relay.limits.head_timeout)
+            self._within(self.context.limits.head_timeout)
 
     def plain_to_tls(self) -> bytes:
         """The answer to plain HTTP on a TLS listener (`tls_front.TLSFront`)."""
-        relay = self.relay
-        relay.cells[REQUESTS] += 1
+        context = self.context
+        context.cells[REQUESTS] += 1
         why = b"The plain HTTP request was sent to HTTPS port"
-        request_id = relay.next_id()
-        answer, size = relay.refusal(HeadError(400, None, why.decode(), why), request_id, None, None)
-        log_refused(relay.facilities, self.peer_ip, "client sent plain HTTP request to HTTPS port", b"", request_id)
-        relay.access_log.log_refused(self.peer_ip, b"", 400, size, request_id)
+        request_id = context.next_id()
+        answer, size = context.refusal(HeadError(400, None, why.decode(), why), request_id, None, None)
+        log_refused(context.facilities, self.peer_ip, "client sent plain HTTP request to HTTPS port", b"", request_id)
+        context.access_log.log_refused(self.peer_ip, b"", 400, size, request_id)
         return answer
 
     def _refuse(self, error: HeadError, data: bytes) -> None:
         """Answer a head that is none, and close."""
-        relay = self.relay
-        relay.cells[REQUESTS] += 1
+        context = self.context
+        context.cells[REQUESTS] += 1
         line, _, lines = data.partition(b"\r\n")
         accept, kind = _ACCEPT(lines), _CONTENT_TYPE(lines)
-        request_id = relay.next_id()
-        answer, size = relay.refusal(error, request_id, accept and accept[1], kind and kind[1])
-        log_refused(relay.facilities, self.peer_ip, f"client sent a malformed request: {error}", line, request_id)
-        relay.access_log.log_refused(self.peer_ip, line, error.status, size, request_id)
+        request_id = context.next_id()
+        answer, size = context.refusal(error, request_id, accept and accept[1], kind and kind[1])
+        log_refused(context.facilities, self.peer_ip, f"client sent a malformed request: {error}", line, request_id)
+        context.access_log.log_refused(self.peer_ip, line, error.status, size, request_id)
         self.send(answer)
         self._close(linger=True)
 
@@ -323,12 +319,12 @@ class HTTP1Channel(RequestBodies):
 
     def _serve(self, data: bytes, at: int) -> None:
         """Serve the request whose head was parsed last; it ended at ``at`` in ``data``."""
-        relay = self.relay
+        context = self.context
         block = self._block
         method, target, minor = self._parsed
         exchange = self.exchange = HTTP1Exchange(self, method, target, minor, block)
         self._served += 1
-        cells = relay.cells
+        cells = context.cells
         cells[REQUESTS] += 1
         cells[self._cell] -= 1
         cells[WRITING] += 1
@@ -345,12 +341,8 @@ class HTTP1Channel(RequestBodies):
         self._after_head, self._after_at = data, at
         try:
             self.tree.find(exchange).serve(exchange)
-        except Exception:  # noqa: BLE001 - a fault of ours: the client gets an answer, the log the traceback
-            _log.failure("{line}", line=request_line(exchange, "serving failed"))
-            if exchange.begun:
-                exchange.abort()
-            else:
-                relay.send_answer(exchange, Answer(500, None, None, "An unexpected error occurred", "error"))
+        except Exception:  # noqa: BLE001 - logged and answered there
+            context.fault(exchange)
         finally:
             self._after_head = None
 
@@ -358,7 +350,7 @@ class HTTP1Channel(RequestBodies):
         """Keep what came while an answer is pending."""
         self._partial = self._partial[self._at :] + data
         self._at = 0
-        if len(self._partial) > self.relay.limits.pipeline_buffer:
+        if len(self._partial) > self.context.limits.pipeline_buffer:
             self._stop(_PIPELINED)
 
     # -- the exchange's calls ------------------------------------------------------------------------------------------
@@ -368,7 +360,7 @@ class HTTP1Channel(RequestBodies):
         if not self.trusted:
             return self.peer_ip
         if self._client[0] is not block:
-            self._client = (block, self.relay.real_ip.client_of(self.peer_ip, block))
+            self._client = (block, self.context.real_ip.client_of(self.peer_ip, block))
         return self._client[1]
 
     @property
@@ -382,11 +374,11 @@ class HTTP1Channel(RequestBodies):
 
     def keeps_alive(self, exchange: HTTP1Exchange) -> bool:
         """Whether the connection stays open behind the answer of ``exchange``."""
-        block, relay = exchange.block, self.relay
-        limits = relay.limits
+        block, context = exchange.block, self.context
+        limits = context.limits
         if block.close or not (exchange.minor or block.keep_alive):
             return False
-        if self._served >= limits.keepalive_requests or not limits.keepalive_timeout or relay.stopping:
+        if self._served >= limits.keepalive_requests or not limits.keepalive_timeout or context.stopping:
             return False
         if exchange.body_complete:
             return True
@@ -397,7 +389,7 @@ class HTTP1Channel(RequestBodies):
         self.exchange = None
         # The last piece of a body may be what it was answered for: its end is read, and nothing of it is to come.
         body_complete = body_complete or self._state == WAIT
-        if not keep or self.relay.stopping:
+        if not keep or self.context.stopping:
             self._close(linger=not body_complete and not (until_close and not half_closes(self.transport)))
         elif body_complete:
             self._idle()
@@ -407,8 +399,8 @@ class HTTP1Channel(RequestBodies):
                 self._requests(data, at)
         else:
             self._discarded = 0
-            limits = self.relay.limits
-            self._linger_until = self.relay.monotonic() + limits.lingering_time
+            limits = self.context.limits
+            self._linger_until = self.context.monotonic() + limits.lingering_time
             self._within(limits.lingering_timeout)
             self._go_on(_HELD | _PAUSED)
 
@@ -416,20 +408,20 @@ class HTTP1Channel(RequestBodies):
         """Wait for the next request."""
         self._state = HEAD
         self._linger_until = inf
-        relay = self.relay
-        cells = relay.cells
+        context = self.context
+        cells = context.cells
         cells[self._cell] -= 1
         cells[WAITING] += 1
         self._cell = WAITING
         if not self._blocked:
-            monotonic = relay.monotonic
-            self.deadline = when = monotonic() + relay.limits.keepalive_timeout
+            monotonic = context.monotonic
+            self.deadline = when = monotonic() + context.limits.keepalive_timeout
             if when < self.wake:
-                relay.deadlines.set(self, when)
+                context.deadlines.set(self, when)
         if self._stopped:
             # Reading goes on when half of what may be held is used up, not at every request of many.
             held = len(self._partial) - self._at
-            room = held <= self.relay.limits.pipeline_buffer // 2
+            room = held <= self.context.limits.pipeline_buffer // 2
             self._go_on(_HELD | _PAUSED | _PIPELINED if room else _HELD | _PAUSED)
 
     def hold_body(self) -> None:
@@ -453,7 +445,7 @@ class HTTP1Channel(RequestBodies):
         if not self._stopped and self.transport is not None:
             self.transport.pauseProducing()  # type: ignore[attr-defined]
             if self._fd >= 0:
-                self.relay.gone.watch(self._fd, self)
+                self.context.hangups.watch(self._fd, self)
             if not self._blocked:
                 self.deadline = inf
         self._stopped |= why
@@ -463,10 +455,10 @@ class HTTP1Channel(RequestBodies):
             return
         self._stopped &= ~why
         if not self._stopped:
-            self.relay.gone.unwatch(self._fd, self)
+            self.context.hangups.unwatch(self._fd, self)
         if not self._stopped and self._state not in (TAKEN, CLOSED) and self.transport is not None:
             if self._state == BODY and self.exchange is not None:
-                self._within(self.relay.limits.client_body_timeout)
+                self._within(self.context.limits.client_body_timeout)
             self.transport.resumeProducing()  # type: ignore[attr-defined]
 
     def detach(self, exchange: HTTP1Exchange) -> tuple[Any, bytes]:
@@ -480,10 +472,10 @@ class HTTP1Channel(RequestBodies):
         transport.unregisterProducer()
         if self._stopped:
             self._stopped = 0
-            self.relay.gone.unwatch(self._fd, self)
+            self.context.hangups.unwatch(self._fd, self)
             transport.resumeProducing()
-        self.relay.deadlines.drop(self)
-        self.relay.connections.discard(self)
+        self.context.deadlines.drop(self)
+        self.context.connections.discard(self)
         self.send = _send_nothing
         # What was remembered for the next request would stay as long as the stream: kilobytes, by the thousand.
         for name in ("_block", "_raw", "_line", "_whole", "_parsed", "_client", "forwarded", "forwarded_for"):
@@ -492,7 +484,7 @@ class HTTP1Channel(RequestBodies):
 
     def released(self) -> None:
         """The connection has ended, here or with whom its transport was given to: it is counted no more."""
-        cells = self.relay.cells
+        cells = self.context.cells
         cells[ACTIVE] -= 1
         cells[self._cell] -= 1
 
@@ -500,7 +492,7 @@ class HTTP1Channel(RequestBodies):
 
     def expire(self, now: float) -> None:
         """The deadline has passed."""
-        exchange, limits = self.exchange, self.relay.limits
+        exchange, limits = self.exchange, self.context.limits
         if self._state == CLOSED and not self._blocked:
             # Told to close, and not closed since: the peer takes nothing, or under TLS does not answer our close_notify
             # (RFC 8446 6.1 lets us go without).
@@ -522,13 +514,13 @@ class HTTP1Channel(RequestBodies):
             if sink is not None:
                 sink.client_gone("body timed out")
             self._linger_until = 0.0
-            self.relay.send_answer(exchange, Answer(408, None, None, "Request timeout", "error"), upstream=True)
+            self.context.send_answer(exchange, Answer.error(408, "Request timeout"), upstream=True)
         elif exchange is None:
             if self._cell == READING:
-                line, request_id = self._partial.partition(b"\r\n")[0], self.relay.next_id()
+                line, request_id = self._partial.partition(b"\r\n")[0], self.context.next_id()
                 what = f"client timed out while its request head was read: {seconds_text(limits.head_timeout)}"
-                log_refused(self.relay.facilities, self.peer_ip, what, line, request_id)
-                self.relay.access_log.log_refused(self.peer_ip, line, 408, 0, request_id)
+                log_refused(self.context.facilities, self.peer_ip, what, line, request_id)
+                self.context.access_log.log_refused(self.peer_ip, line, 408, 0, request_id)
             self._close(linger=False)
 
     def drain(self) -> None:
@@ -544,12 +536,12 @@ class HTTP1Channel(RequestBodies):
             self._close(linger=False)
 
     def peer_gone(self, reset: bool) -> None:
-        """The client hung up while nothing was read from it (`GoneWatch`)."""
+        """The client hung up while nothing was read from it (`HangUpWatch`)."""
         self.cut()
 
     def cut(self) -> None:
         """End now, whatever is going on."""
-        self.relay.gone.unwatch(self._fd, self)
+        self.context.hangups.unwatch(self._fd, self)
         if self.transport is not None:
             self.transport.abortConnection()  # type: ignore[attr-defined]
 
@@ -571,23 +563,23 @@ class HTTP1Channel(RequestBodies):
         transport: Any = self.transport
         self._partial, self._at = b"", 0
         if linger and self._state != LINGER:
-            relay = self.relay
+            context = self.context
             self._state = LINGER
-            self._linger_until = relay.monotonic() + relay.limits.lingering_time
-            self._within(relay.limits.lingering_timeout)
+            self._linger_until = context.monotonic() + context.limits.lingering_time
+            self._within(context.limits.lingering_timeout)
             self._go_on(_HELD | _PAUSED | _PIPELINED)
             end_writing(transport)
             return
         self._state = CLOSED
         if not self._blocked:
             # For a client that takes nothing of what is still to be sent, or does not end TLS on its side.
-            self._within(self.relay.limits.lingering_timeout)
+            self._within(self.context.limits.lingering_timeout)
         transport.unregisterProducer()
         transport.loseConnection()
 
     def _linger(self) -> None:
-        limits = self.relay.limits
-        if self.relay.monotonic() > self._linger_until:
+        limits = self.context.limits
+        if self.context.monotonic() > self._linger_until:
             self._close(linger=False)
         else:
             self._within(limits.lingering_timeout)

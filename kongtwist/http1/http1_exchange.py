@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred, fail, succeed
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..core.http.head import HeaderBlock
-    from .channel import HTTP1Channel
+    from .http1_context import HTTP1Context
 
-__all__ = ["HTTP1Exchange"]
+__all__ = ["ClientConnection", "HTTP1Exchange"]
 
 _KEEP = b"Connection: keep-alive\r\n\r\n"
 _CLOSE = b"Connection: close\r\n\r\n"
@@ -38,6 +38,71 @@ def _length_lines(length: int, keep: bool) -> bytes:
     return b"Content-Length: %d\r\n%b" % (length, _KEEP if keep else _CLOSE)
 
 
+class ClientConnection(Protocol):
+    """What an exchange needs of its connection (`channel.HTTP1Channel`).
+
+    Attributes:
+        send: sends bytes at once.
+        forwarded, forwarded_for, forwarded_minor: lines `HTTP1Exchange.forwarded` made last, and for what.
+    """
+
+    send: Any
+    forwarded: bytes
+    forwarded_for: HeaderBlock | bytes | None
+    forwarded_minor: int
+
+    @property
+    def context(self) -> HTTP1Context: ...
+
+    @property
+    def scheme(self) -> bytes: ...
+
+    @property
+    def peer_ip(self) -> str: ...
+
+    @property
+    def peer_port(self) -> int: ...
+
+    @property
+    def local_port(self) -> int: ...
+
+    @property
+    def trusted(self) -> bool: ...
+
+    @property
+    def sni(self) -> str | None: ...
+
+    def client_ip(self, block: HeaderBlock) -> str:
+        """The client behind trusted peers."""
+
+    def keeps_alive(self, exchange: HTTP1Exchange) -> bool:
+        """Whether the connection stays open behind the answer of ``exchange``."""
+
+    def answered(self, keep: bool, body_complete: bool, until_close: bool) -> None:
+        """The answer is complete."""
+
+    def cut_short(self, reset: bool) -> None:
+        """The answer cannot be completed: end so that the client notices."""
+
+    def hold_body(self) -> None:
+        """Nobody takes the body yet, and enough of it is here."""
+
+    def release_body(self) -> None:
+        """Somebody takes it now."""
+
+    def pause_body(self) -> None:
+        """The upstream reads slower than the client sends."""
+
+    def resume_body(self) -> None:
+        """It has caught up."""
+
+    def detach(self, exchange: HTTP1Exchange) -> tuple[Any, bytes]:
+        """Give the transport away, and what was read behind the head."""
+
+    def released(self) -> None:
+        """The connection has ended with whom its transport was given to."""
+
+
 class HTTP1Exchange(Exchange):
     """See `Exchange`. Facts of the connection are read from its channel.
 
@@ -52,27 +117,19 @@ class HTTP1Exchange(Exchange):
         "body_complete", "channel", "open",
     )  # fmt: skip
 
-    def __init__(self, channel: HTTP1Channel, method: bytes, target: bytes, minor: int, block: HeaderBlock) -> None:
-        relay = channel.relay
-        monotonic, wall, next_id = relay.monotonic, relay.wall, relay.next_id
+    def __init__(self, channel: ClientConnection, method: bytes, target: bytes, minor: int, block: HeaderBlock) -> None:
+        Exchange.__init__(self)
+        context = channel.context
+        monotonic, wall, next_id = context.monotonic, context.wall, context.next_id
         self.channel = channel
         self.method = method
         self.target = target
         self.minor = minor
         self.block = block
-        self.gateway = relay.facilities
+        self.gateway = context.facilities
         self.started = monotonic()
         self.wall_started = wall()
         self.request_id = next_id()
-        # As Exchange.__init__, without a call (a test compares them).
-        self.consumer = self.credential = self.authenticated_groups = None
-        self.request_changes = self.upstream_query = self.response_changes = self.response_fields = None
-        self.plugin_confs = self.latencies = self.upstream_body = self.upstream_peer = self._own = None
-        self._query_args = self._ctx = self.held = self.returned_filters = self.body_sink = self.answer_sink = None
-        self.status = self.upstream_status = self.bytes_in = self.bytes_out = 0
-        self.answer_source = "service"
-        self.mount = b""
-        self.route = self.match = self.snapshot = None  # type: ignore[assignment]
         self.open = True
         self.body_complete = True
         self._mode = NOT_BEGUN
@@ -142,7 +199,7 @@ class HTTP1Exchange(Exchange):
         channel.send(head + body if body else head)
         self.open = False
         self.body_sink = self._pending = None
-        channel.relay.finished(self)
+        channel.context.finished(self)
         channel.answered(self._keep, self.body_complete, mode == UNTIL_CLOSE)
 
     def _head(self, status: int, reason: bytes, headers: bytes, length: int | None) -> bytes:
@@ -215,7 +272,7 @@ class HTTP1Exchange(Exchange):
         self.open = False
         self.body_sink = None
         self._pending = None
-        self.channel.relay.finished(self)
+        self.channel.context.finished(self)
 
     def gone(self, reason: str) -> None:
         """The client went away in the middle."""
@@ -232,7 +289,7 @@ class HTTP1Exchange(Exchange):
             steps.append(partial(sink.client_gone, reason))
         if reader is not None:
             steps.append(reader.cancel)
-        run_steps(*steps, partial(self.channel.relay.finished, self))
+        run_steps(*steps, partial(self.channel.context.finished, self))
 
     @property
     def begun(self) -> bool:  # type: ignore[override]
@@ -262,7 +319,7 @@ class HTTP1Exchange(Exchange):
                 if self._pending_size > self._reader_limit:
                     reader, self._reader = self._reader, None
                     reader.errback(BodyTooLarge())
-            elif self._pending_size > self.channel.relay.limits.client_body_buffer_size:
+            elif self._pending_size > self.channel.context.limits.client_body_buffer_size:
                 self.channel.hold_body()
 
     def body_ended(self, trailers: list[tuple[bytes, bytes]]) -> None:
@@ -332,5 +389,5 @@ class HTTP1Exchange(Exchange):
 
     def released(self) -> None:
         """The transport that was taken has ended: log phase, counters."""
-        self.channel.relay.finished(self)
+        self.channel.context.finished(self)
         self.channel.released()

@@ -14,7 +14,7 @@ from ..core.http.chunks import ChunkScanner, FramingError
 from ..core.http.head import HeaderBlock
 
 if TYPE_CHECKING:
-    from ..proxy.context import Relay
+    from .http1_context import HTTP1Context
     from .http1_exchange import HTTP1Exchange
 
 __all__ = ["BODY", "CLOSED", "HEAD", "LINGER", "TAKEN", "WAIT", "RequestBodies"]
@@ -34,7 +34,7 @@ class RequestBodies(Protocol):
         deadline, wake: see `deadlines.Expiring`.
     """
 
-    relay: Relay
+    context: HTTP1Context
     peer_ip: str
     exchange: HTTP1Exchange | None = None
     deadline = inf
@@ -64,12 +64,12 @@ class RequestBodies(Protocol):
 
     def _within(self, seconds: float) -> None:
         """Let the connection expire after ``seconds``."""
-        self.deadline = when = self.relay.monotonic() + seconds
+        self.deadline = when = self.context.monotonic() + seconds
         if when < self.wake:
-            self.relay.deadlines.set(self, when)
+            self.context.deadlines.set(self, when)
 
     def _expect_body(self, exchange: HTTP1Exchange, block: HeaderBlock, rest: bytes) -> None:
-        limits = self.relay.limits
+        limits = self.context.limits
         exchange.expect_body()
         self._state = BODY
         if block.chunked:
@@ -84,14 +84,14 @@ class RequestBodies(Protocol):
             self._body(rest)
 
     def _too_large(self, exchange: HTTP1Exchange) -> None:
-        _log.error("{line}", line=too_large_line(exchange, self.relay.limits.client_max_body_size))
+        _log.error("{line}", line=too_large_line(exchange, self.context.limits.client_max_body_size))
         if exchange.begun:
             exchange.abort()
             return
         if exchange.answer_sink is not None:
             exchange.answer_sink.client_gone("body too large")
-        answer = Answer(413, None, None, "Payload too large", "error")
-        self.relay.send_answer(exchange, answer, upstream=True)
+        answer = Answer.error(413, "Payload too large")
+        self.context.send_answer(exchange, answer, upstream=True)
 
     def _body(self, data: bytes) -> None:
         """Go on with a request body."""
@@ -116,7 +116,7 @@ class RequestBodies(Protocol):
             elif piece:
                 self._body_piece(piece)
             elif self.exchange is not None:
-                self._within(self.relay.limits.client_body_timeout)
+                self._within(self.context.limits.client_body_timeout)
         except FramingError as error:
             self._bad_body(error)
 
@@ -135,11 +135,11 @@ class RequestBodies(Protocol):
         sink, exchange.answer_sink = exchange.answer_sink, None
         if sink is not None:
             sink.client_gone("malformed body")
-        self.relay.send_answer(exchange, Answer(400, None, None, "Bad request", "error"), upstream=True)
+        self.context.send_answer(exchange, Answer.error(400, "Bad request"), upstream=True)
 
     def _body_piece(self, data: bytes) -> None:
         exchange = self.exchange
-        limits = self.relay.limits
+        limits = self.context.limits
         if exchange is None:
             self._discard(len(data))
             return
@@ -160,7 +160,7 @@ class RequestBodies(Protocol):
         self.deadline = inf
         self._partial = rest
         if data:
-            limit = self.relay.limits.client_max_body_size
+            limit = self.context.limits.client_max_body_size
             if limit and exchange.bytes_in + len(data) > limit:
                 exchange.body_complete = True
                 self._too_large(exchange)
@@ -172,8 +172,8 @@ class RequestBodies(Protocol):
     def _discard(self, size: int) -> None:
         """Throw away a piece of a body whose request was answered early."""
         self._discarded += size
-        limits = self.relay.limits
-        now = self.relay.monotonic()
+        limits = self.context.limits
+        now = self.context.monotonic()
         if self._discarded > limits.drain_size or now > self._linger_until:
             self._close(linger=True)
         else:

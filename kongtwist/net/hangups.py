@@ -1,7 +1,7 @@
 """Noticing that a peer is gone while nothing is read from it.
 
 A connection that is paused (its other side reads too slowly) is in nobody's hands: Twisted takes it out of its poll
-set, so a FIN or a reset stays unseen until reading goes on, perhaps never. `GoneWatch` keeps such sockets in an epoll
+set, so a FIN or a reset stays unseen until reading goes on, perhaps never. `HangUpWatch` keeps such sockets in an epoll
 set of its own that asks for one thing: has the peer hung up? The set is itself a descriptor that becomes readable, so
 any reactor watches it as one reader. There is no timer, no sweep and no cost while nothing happens, and the news
 arrives at once. (Reading ``TCP_INFO`` of every paused socket twenty times a second would see the same, later and for
@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.logger import Logger
 
-__all__ = ["GoneWatch", "Watched", "descriptor_of", "notice_vanished"]
+__all__ = ["HangUpWatch", "Watched", "descriptor_of", "notice_vanished"]
 
 _log = Logger(namespace="kongtwist.proxy")
 
@@ -37,14 +37,14 @@ class Watched(Protocol):
     """A connection nobody reads from at the moment."""
 
     def peer_gone(self, reset: bool) -> None:
-        """The peer has hung up. Called at most once per `GoneWatch.watch`, which is over by then.
+        """The peer has hung up. Called at most once per `HangUpWatch.watch`, which is over by then.
 
         Args:
             reset: it takes nothing any more either (a reset, or closed both ways); False: it only sends no more.
         """
 
 
-class GoneWatch:
+class HangUpWatch:
     """Watches paused connections.
 
     Args:

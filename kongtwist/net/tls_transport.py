@@ -13,11 +13,16 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 from OpenSSL import SSL
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 
 from .sending import unsent
 
 __all__ = ["TLSClientFactory", "TLSTransport", "TLSUser"]
+
+_log = Logger(namespace="kongtwist.proxy")
 
 
 @runtime_checkable
@@ -64,6 +69,18 @@ class TLSTransport(BufferingTLSTransport):
             plain: Any = self.transport
             if handle is not None and plain is not None and handle.get_shutdown() & SSL.SENT_SHUTDOWN:
                 plain.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The plain connection is gone. What the protocol above raises for the last bytes does not keep it from being
+        told of the end (in Twisted it does: the connection's objects and timers then stay for ever)."""
+        try:
+            super().connectionLost(reason)
+        except Exception:
+            if self._lostTLSConnection:
+                raise  # it was told
+            _log.failure("a protocol failed at the last bytes of its TLS connection")
+            self._lostTLSConnection = True
+            super().connectionLost(reason)
 
     def dataReceived(self, bytes: bytes) -> None:  # Twisted's name of the parameter
         super().dataReceived(bytes)

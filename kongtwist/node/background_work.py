@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from ..net.slices import Slices
 from ..net.work_thread import WorkThread
 
-__all__ = ["SWITCH", "Turns"]
+__all__ = ["SWITCH", "BackgroundWork"]
 
 SWITCH = 0.0005
 """Seconds after which a thread gives the interpreter to another that waits for it (``sys.setswitchinterval``)."""
@@ -24,8 +24,8 @@ SWITCH = 0.0005
 T = TypeVar("T")
 
 
-class Turns:
-    """Slices, and a thread (`kongtwist.core.long_work.SharedTurns`).
+class BackgroundWork:
+    """Slices, and a thread (`kongtwist.core.long_work.LongWork`).
 
     Args:
         reactor: for turns and results.
@@ -53,14 +53,14 @@ class Turns:
 
     @classmethod
     def _begin(cls) -> None:
-        if not Turns._computing:
-            Turns._interval = sys.getswitchinterval()
-            sys.setswitchinterval(min(SWITCH, Turns._interval))
-        Turns._computing += 1
+        if not BackgroundWork._computing:
+            BackgroundWork._interval = sys.getswitchinterval()
+            sys.setswitchinterval(min(SWITCH, BackgroundWork._interval))
+        BackgroundWork._computing += 1
 
     @classmethod
     def _end(cls, result: Any) -> Any:
-        Turns._computing -= 1
-        if not Turns._computing:
-            sys.setswitchinterval(Turns._interval)
+        BackgroundWork._computing -= 1
+        if not BackgroundWork._computing:
+            sys.setswitchinterval(BackgroundWork._interval)
         return result

@@ -1,4 +1,4 @@
-"""The data path of one process: listeners, route tree, relay, logs. The gateway has one, and so has each worker."""
+"""The data path of one process: listeners, route tree, context, logs. The gateway has one, and so has each worker."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ from ..core.stream_registry import StreamRegistry
 from ..http1.factory import HTTP1Factory
 from ..net.listeners import DescriptorRoom, listen_on, raise_descriptor_limit
 from ..net.server_tls import ServerContexts, contexts_for, reconfigure
-from ..observability.logs import AccessLog
-from ..proxy.context import Relay
+from ..observability.access_log import AccessLog
+from ..proxy.context import ProxyContext
 from ..proxy.tree import RouteTree, TellingTree
 from ..proxy.websocket_route import WebSocketRoute
+from .plugin_services import PluginServices
 
 __all__ = ["DataPlane", "Faults", "ListenerSocket", "limits_of"]
 
@@ -94,14 +95,15 @@ class DataPlane:
         conf: the configuration.
         counters: this process's view of the node's counters.
         node_id: the node's UUID.
+        services: what plugins are given of the node.
 
     Attributes:
         tree: finds routes; also for a `GatewayResource`.
-        relay: facilities of the data path.
+        context: facilities of the data path.
         streams: open WebSockets and event streams.
     """
 
-    def __init__(self, reactor: Any, conf: Conf, counters: Counters, node_id: str) -> None:
+    def __init__(self, reactor: Any, conf: Conf, counters: Counters, node_id: str, services: PluginServices) -> None:
         self._reactor = reactor
         self._conf = conf
         self._counters = counters
@@ -124,7 +126,9 @@ class DataPlane:
             shown=self.access_log.shown,
             workspace_id=WORKSPACE_ID,
         )
-        self.relay = Relay(
+        self.facilities.rows, self.facilities.tallies = services.rows, services.tallies
+        self.facilities.metrics = services.metrics
+        self.context = ProxyContext(
             reactor,
             self.facilities,
             limits=limits_of(conf),
@@ -134,14 +138,14 @@ class DataPlane:
             real_ip=RealIP([str(each) for each in conf.trusted_ips], conf.real_ip_header, conf.real_ip_recursive),
             error_default_type=conf.error_default_type,
         )
-        self.streams: StreamRegistry = self.relay.streams
+        self.streams: StreamRegistry = self.context.streams
         tree = TellingTree if conf.allow_debug_header else RouteTree
-        self.tree = tree(self.relay, WebSocketRoute.maker(reactor))
+        self.tree = tree(self.context, WebSocketRoute.maker(reactor))
         most = conf.nginx_http_max_connections
-        connections = self.relay.connections
+        connections = self.context.connections
         self.room = DescriptorRoom(
             raise_descriptor_limit(conf.nginx_main_worker_rlimit_nofile),
-            self.relay.limits.accept_pause,
+            self.context.limits.accept_pause,
             (lambda: len(connections) < most) if most else None,
         )
         self._ports: list[Any] = []
@@ -185,7 +189,7 @@ class DataPlane:
         if secure:
             contexts = contexts_for(self._conf, "proxy_listen", self._certificate_for)
             self._contexts.append(("proxy_listen", contexts))
-        factory = HTTP1Factory(self.tree, self.relay, secure)
+        factory = HTTP1Factory(self.tree, self.context, secure)
         self._ports.append(listen_on(self._reactor, sock, factory, self.room, contexts=contexts))
 
     def _certificate_for(self, sni: str | None) -> Any:
@@ -194,18 +198,18 @@ class DataPlane:
 
     def leave(self) -> None:
         """Go on accepting, and have each connection end behind its answer: clients shall go elsewhere."""
-        self.relay.leave()
+        self.context.leave()
 
     async def finish(self) -> None:
         """Accept no more, close idle connections, and let requests and streams end by themselves; returns when they have."""
         await self._stop_listening()
-        self.relay.close_idle()
+        self.context.close_idle()
         await self._quiet(inf)
 
     async def stop(self, seconds: float) -> None:
         """Accept no more; end streams politely; let requests finish, for ``seconds`` at most; then cut."""
         await self._stop_listening()
-        self.relay.drain()
+        self.context.drain()
         await self._quiet(seconds)
         self.abort()
         self.access_log.close()
@@ -217,7 +221,7 @@ class DataPlane:
     async def _quiet(self, seconds: float) -> None:
         """Wait until no client is connected and no stream is open, ``seconds`` at most."""
         late = self._reactor.seconds() + seconds
-        while (self.relay.connections or len(self.streams)) and self._reactor.seconds() < late:
+        while (self.context.connections or len(self.streams)) and self._reactor.seconds() < late:
             pause: Deferred[None] = Deferred()
             self._reactor.callLater(0.02, pause.callback, None)
             await pause
@@ -225,7 +229,7 @@ class DataPlane:
     def abort(self) -> None:
         """Cut everything at once."""
         self.streams.cut_all()
-        self.relay.close()
+        self.context.close()
         self.room.close()
 
 

@@ -20,9 +20,9 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..admin.endpoints.declarative_config import Busy, LoadFailed, Refused
+from ..admin.declarations import Busy, DeclarationRefused, LoadFailed
 from ..config.load import Conf, ConfError
-from ..core.long_work import SharedTurns
+from ..core.long_work import LongWork
 from ..entities import Entity
 from ..entities.schema import Row
 from ..net.slices import Slices, uncollected
@@ -34,7 +34,7 @@ from ..storage.memory import MemoryStorage
 from .declarative_reader import Refusal, Task, judge
 from .worker_supervisor import default_spawn_environ
 
-__all__ = ["LONG", "PATIENCE", "Declaring", "configured_text", "faults_of"]
+__all__ = ["LONG", "PATIENCE", "DeclarativeLoader", "configured_text", "faults_of"]
 
 LONG = 64 * 1024
 """Bytes from which on a text is read by a process of its own: starting one takes as long as reading this much."""
@@ -44,10 +44,10 @@ T = TypeVar("T")
 PATIENCE = 60.0
 """Seconds that reading may take."""
 
-_log = Logger(namespace="kongtwist.declaring")
+_log = Logger(namespace="kongtwist.declarative")
 
 
-class Declaring:
+class DeclarativeLoader:
     """Loads declarative configurations into a storage, one at a time.
 
     Args:
@@ -56,7 +56,7 @@ class Declaring:
         registry: the entities.
         plugins: the property ``plugins``, from which another process makes the same registry.
         now: epoch seconds.
-        turns: reads short texts.
+        long_work: reads short texts.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class Declaring:
         registry: Mapping[str, Entity],
         plugins: Sequence[str],
         now: Callable[[], float],
-        turns: SharedTurns,
+        long_work: LongWork,
     ) -> None:
         self._reactor, self._storage, self._registry, self._plugins = reactor, storage, registry, list(plugins)
-        self._now, self._turns = now, turns
+        self._now, self._long_work = now, long_work
         self._turn = DeferredLock()
         self._pool = DaemonThreads(0, 1, "kongtwist-declarative")
         self._reading: _Reading | None = None
@@ -90,7 +90,7 @@ class Declaring:
 
         Raises:
             Busy: another one is being loaded.
-            Refused: it is not taken; carries the answer.
+            DeclarationRefused: it is not taken; carries the answer.
             LoadFailed: it could not be read to its end.
         """
         if self._turn.locked:
@@ -117,7 +117,7 @@ class Declaring:
         try:
             given = await self._in_pool(configured_text, conf)
             await self._load(Task(given, "", False, self._now()), unless_same=True, shown=False)
-        except (Refused, LoadFailed) as error:
+        except (DeclarationRefused, LoadFailed) as error:
             raise ConfError(faults_of(conf, error)) from error
         finally:
             self._turn.release()
@@ -160,9 +160,9 @@ class Declaring:
 
     async def _in_thread(self, task: Task, wanted: _Wanted) -> bool:
         try:
-            rows, as_text = await self._turns.aside(judge, task, self._registry)
+            rows, as_text = await self._long_work.aside(judge, task, self._registry)
         except Refusal as refusal:
-            raise Refused(refusal.status, refusal.body) from None
+            raise DeclarationRefused(refusal.status, refusal.body) from None
         await Slices(self._reactor).all(wanted.take(rows))
         return as_text
 
@@ -237,7 +237,7 @@ class _Reading(ProcessProtocol):
 
     def _line(self, line: bytes) -> None:
         if self._refused is not None:  # the answer, which nobody here reads
-            self._failed = Refused(self._refused["refused"], line, self._refused["message"])
+            self._failed = DeclarationRefused(self._refused["refused"], line, self._refused["message"])
             return
         said = json.loads(line)
         if isinstance(said, list):
@@ -294,7 +294,7 @@ def configured_text(conf: Conf) -> bytes:
         ) from error
 
 
-def faults_of(conf: Conf, error: Refused | LoadFailed | Refusal) -> str:
+def faults_of(conf: Conf, error: DeclarationRefused | LoadFailed | Refusal) -> str:
     """What is wrong with the declarative configuration that is named, for people: a line for each fault."""
     where = f"declarative_config {conf.declarative_config}" if conf.declarative_config else "declarative_config_string"
     fields = None if isinstance(error, LoadFailed) else error.body.get("fields")

@@ -17,7 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 
-from ..admin.api import AdminResource, StatusResource
+from ..admin.admin_resource import AdminResource, StatusResource
 from ..config.load import Conf, ConfError, Listen
 from ..core.counters import Counters
 from ..core.snapshot.notes import ROUTER_KINDS
@@ -26,26 +26,29 @@ from ..entities import registry
 from ..entities.vaults import ENV_VAULT, environment_vault
 from ..net.listeners import DescriptorRoom, Opened, raise_descriptor_limit
 from ..net.server_tls import contexts_for
-from ..observability.logs import notice
+from ..observability.error_log import notice
 from ..observability.shared_counters import LocalCounters, SharedCounters
-from ..proxy.context import Relay
+from ..proxy.context import ProxyContext
 from ..proxy.tree import RouteTree
 from ..storage.base import BaseStorage, StorageError
 from ..storage.memory import MemoryStorage
+from ..storage.open import storage_for
+from ..storage.tallies import Tallies
 from .admin_plane import AdminPlane
-from .background_work import Turns
+from .background_work import BackgroundWork
 from .configuration_advice import Advice
 from .data_plane import DataPlane, Faults
-from .databases import storage_for
 from .plugin_loader import load_plugins
+from .plugin_services import PluginServices, own_services
 from .publisher import Publisher, overlaid
+from .rows_access import Answers
 from .snapshot_builder import give_back
-from .state import Running
+from .state import NodeState
 from .worker_supervisor import Workers, begin_message, sockets_of
 
 if TYPE_CHECKING:
     from ..demo import Demo
-    from .declarative_loader import Declaring
+    from .declarative_loader import DeclarativeLoader
 
 __all__ = ["Gateway", "GatewayFailed"]
 
@@ -78,6 +81,7 @@ class Gateway(MultiService):
         ready: fires when the first snapshot serves; fails with `GatewayFailed` where the gateway cannot start.
         stopped: fires when the gateway has stopped.
         plane: the data path of this process; None in the parent of several workers.
+        plugin_services: what plugins are given of the node, in its only process.
 
     Raises:
         ConfError: something configured cannot be used.
@@ -101,14 +105,20 @@ class Gateway(MultiService):
         self.registry = registry(self.plugins)
         self.node_id = conf.node_id or _kept_node_id(conf.prefix if self._sockets else None)
         self.storage = storage or storage_for(conf, self.registry, reactor)
-        self.storage.turns = self._turns = Turns(reactor)
-        self.declaring: Declaring | None = None
+        self.storage.long_work = self._long_work = BackgroundWork(reactor)
+        self.declarative_loader: DeclarativeLoader | None = None
         if isinstance(self.storage, MemoryStorage):
-            from .declarative_loader import Declaring  # readers of YAML, for who has a use for them
+            from .declarative_loader import DeclarativeLoader  # readers of YAML, for who has a use for them
 
-            self.declaring = Declaring(reactor, self.storage, self.registry, conf.plugins, time.time, self._turns)
+            self.declarative_loader = DeclarativeLoader(
+                reactor, self.storage, self.registry, conf.plugins, time.time, self._long_work
+            )
         self._faults = Faults()
         self._advice = Advice(reactor, silent=ROUTER_KINDS if "router_flavor" in conf.given else frozenset())
+        self.publisher = Publisher(reactor, self.plugins, self._serve)
+        self._tallies = Tallies(reactor, self.storage.tally, self.storage.tally_timeout)
+        self._answers = Answers(self.storage, self.publisher.sent, self._tallies)
+        self.plugin_services: PluginServices | None = None
         self.counters: Counters
         self.plane: DataPlane | None = None
         self.workers: Workers | None = None
@@ -117,16 +127,16 @@ class Gateway(MultiService):
             self.workers = self._make_workers(self.counters)
         else:
             self.counters = LocalCounters()
-            self.plane = DataPlane(reactor, conf, self.counters, self.node_id)
-        self.publisher = Publisher(reactor, self.plugins, self._serve)
+            self.plane = DataPlane(reactor, conf, self.counters, self.node_id, self._own_services(self.counters))
         if self.workers is not None:
+            self.workers.answer = self._answers.answer
             self.publisher.followers.append(self.workers)
         self.demo = self._make_demo() if demo else None
         self.ready: Deferred[None] = Deferred()
         self.stopped: Deferred[None] = Deferred()
-        self.node = Running(self, reactor)
+        self.state = NodeState(self, reactor)
         self._room = DescriptorRoom(raise_descriptor_limit()) if self.plane is None else self.plane.room
-        self.doors = AdminPlane(reactor, conf, self._sockets, self.registry)
+        self.admin_plane = AdminPlane(reactor, conf, self._sockets, self.registry)
         self._starting: Deferred[None] | None = None
         self._expiring: Any = None
         self._expiry: Deferred[Any] | None = None
@@ -154,10 +164,14 @@ class Gateway(MultiService):
             self._reactor,
             counters,
             sockets_of(self._sockets, self.conf.nginx_worker_processes),
-            lambda: begin_message(self.conf, self.node_id, self._sockets, self.node.console),
+            lambda: begin_message(self.conf, self.node_id, self._sockets, self.state.console),
             lambda: self.snapshot,
             self._fatal,
         )
+
+    def _own_services(self, counters: LocalCounters) -> PluginServices:
+        self.plugin_services = own_services(self._answers, lambda: self.publisher.snapshot, self._tallies, counters)
+        return self.plugin_services
 
     @property
     def listening(self) -> list[tuple[str, Listen, int]]:
@@ -170,9 +184,9 @@ class Gateway(MultiService):
         return self._own_plane().tree
 
     @property
-    def relay(self) -> Relay:
+    def context(self) -> ProxyContext:
         """The data path's facilities, for a `GatewayResource`."""
-        return self._own_plane().relay
+        return self._own_plane().context
 
     def _own_plane(self) -> DataPlane:
         if self.plane is None:
@@ -222,8 +236,8 @@ class Gateway(MultiService):
     async def _open(self) -> None:
         self._listen_status()
         await self.storage.open()
-        if self.declaring is not None:
-            await self.declaring.load_configured(self.conf)
+        if self.declarative_loader is not None:
+            await self.declarative_loader.load_configured(self.conf)
         self.publisher.begin(self._whole(self.storage.load()))
         self.storage.subscribe(self.publisher.changed)
         give_back()
@@ -244,29 +258,29 @@ class Gateway(MultiService):
 
     def _listen_status(self) -> None:
         """Answer monitors, from the first moment on: that the node is not ready is for them to know."""
-        conf, gate = self.conf, self.doors.gates["status_listen"]
-        facts = self.node.facts()
+        conf, gate = self.conf, self.admin_plane.gates["status_listen"]
+        facts = self.state.facts()
         status = StatusResource(
             self.storage, self.registry, facts, gate=gate, added_headers=conf.headers, now=time.time
         )
-        self.doors.listen("status_listen", status, conf.status_access_log, self._room)
+        self.admin_plane.listen("status_listen", status, conf.status_access_log, self._room)
 
     def _listen_admin(self) -> None:
-        self.doors.listen("admin_listen", self.admin_resource(), self.conf.admin_access_log, self._room)
-        self.doors.warn()
+        self.admin_plane.listen("admin_listen", self.admin_resource(), self.conf.admin_access_log, self._room)
+        self.admin_plane.warn()
 
     def admin_resource(self) -> Resource:
         """The Admin API, for an embedder to mount behind his own protection as well."""
         return AdminResource(
             self.storage,
             self.registry,
-            self.node.facts(),
-            gate=self.doors.gates["admin_listen"],
+            self.state.facts(),
+            gate=self.admin_plane.gates["admin_listen"],
             added_headers=self.conf.headers,
             published=self.publisher.published,
             now=time.time,
-            declarations=self.declaring,
-            turns=self._turns,
+            declarations=self.declarative_loader,
+            long_work=self._long_work,
         )
 
     # -- while it runs -------------------------------------------------------------------------------------------------
@@ -276,8 +290,12 @@ class Gateway(MultiService):
 
     def _expire(self) -> None:
         self._expire_later()
-        expiry = Deferred.fromCoroutine(self.storage.expire())
+        expiry = Deferred.fromCoroutine(self._expired())
         self._expiry = expiry.addErrback(lambda failure: _log.failure("expired rows could not be deleted", failure))
+
+    async def _expired(self) -> None:
+        await self.storage.expire()
+        await self.storage.expire_tallies()
 
     async def reload(self, conf: Conf) -> None:
         """Follow a configuration that was read again: all of it, or nothing where something is wrong with it.
@@ -287,17 +305,17 @@ class Gateway(MultiService):
         Raises:
             ConfError: with all that is wrong; everything is as it was.
         """
-        self.doors.check(conf)
+        self.admin_plane.check(conf)
         if any(each.name == "proxy_listen" and each.listen.ssl for each in self._sockets):
             contexts_for(conf, "proxy_listen")
-        if self.declaring is not None and await self.declaring.load_configured(conf):
+        if self.declarative_loader is not None and await self.declarative_loader.load_configured(conf):
             await self.publisher.published(RELOAD_WAIT)
             notice(_log, "the declarative configuration was read again")
         if self.plane is not None:
             self.plane.reload(conf)
-        self.doors.reload(conf)
+        self.admin_plane.reload(conf)
         self.conf = conf
-        self.node.log_level.reload(conf.log_level)
+        self.state.log_level.reload(conf.log_level)
         if self.workers is not None:
             complaints = await self.workers.reload(conf)
             if complaints:
@@ -305,7 +323,7 @@ class Gateway(MultiService):
 
     def reopen_logs(self) -> None:
         """Open all log files anew."""
-        self.doors.reopen_logs()
+        self.admin_plane.reopen_logs()
         if self.plane is not None:
             self.plane.reopen_logs()
         if self.workers is not None:
@@ -316,8 +334,8 @@ class Gateway(MultiService):
     def leave(self) -> None:
         """Begin to drain: ``/status/ready`` answers 503, and each connection ends behind its answer; new ones are still
         accepted, streams go on."""
-        self.node.drain()
-        self.node.leaving = True
+        self.state.drain()
+        self.state.leaving = True
         if self.plane is not None:
             self.plane.leave()
         if self.workers is not None:
@@ -339,29 +357,30 @@ class Gateway(MultiService):
             self._starting.cancel()
         if self._expiring is not None and self._expiring.active():
             self._expiring.cancel()
-        self.node.stop()
+        self.state.stop()
         late = self.conf.nginx_main_worker_shutdown_timeout
-        closing = Deferred.fromCoroutine(self.doors.stop("admin_listen", late))
+        closing = Deferred.fromCoroutine(self.admin_plane.stop("admin_listen", late))
         if self.plane is not None:
             await self.plane.stop(late)
         await closing
         if self.workers is not None:
             await self.workers.stop()
-        await self.doors.stop("status_listen", 0.0)  # monitors are told that the node drains as long as it does
+        await self.admin_plane.stop("status_listen", 0.0)  # monitors are told that the node drains as long as it does
         self.publisher.stop()
         self._advice.stop()
-        if self.declaring is not None:
-            self.declaring.stop()
+        if self.declarative_loader is not None:
+            self.declarative_loader.stop()
         await _done(super().stopService())
+        self._tallies.close()
         await self.storage.close()
-        self._turns.stop()
+        self._long_work.stop()
         if not self.stopped.called:
             self.stopped.callback(None)
 
     def abort(self) -> None:
         """End at once what a graceful stop still waits for."""
         self._advice.stop()
-        self.doors.abort()
+        self.admin_plane.abort()
         if self.plane is not None:
             self.plane.abort()
         if self.workers is not None:

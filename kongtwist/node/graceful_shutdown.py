@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..observability.logs import notice
+from ..observability.error_log import notice
 from .outcomes import Drained, DrainOrder
 
 __all__ = ["Drain", "Draining"]

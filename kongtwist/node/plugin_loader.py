@@ -1,6 +1,7 @@
 """Find and load the plugins named in the property ``plugins``.
 
-``bundled`` stands for every module of the package `kongtwist.plugins`: there is no list to keep. Any other name is a
+``bundled`` stands for every module and every folder of the package `kongtwist.plugins`: there is no list to keep. A folder's
+``__init__.py`` names its plugin's class, which may be defined in any module of the folder. Any other name is a
 bundled plugin's, an installed package's entry point (group ``kongtwist.plugins``), or a dotted name
 ``package.module:Class``, which is looked for where Python looks and last in the current folder. All are loaded at once
 at the start; one that cannot be loaded stops it with a sentence that names it.
@@ -92,7 +93,7 @@ def load_plugins(names: Iterable[str], package: str = BUNDLED_PACKAGE) -> Loaded
 
 
 def _bundled(package: str) -> dict[str, type[Plugin]]:
-    """The plugin classes of a package's modules, by plugin name."""
+    """The plugin classes of a package's modules and folders, by plugin name."""
     kinds: dict[str, type[Plugin]] = {}
     priorities: dict[int, str] = {}
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
@@ -110,11 +111,11 @@ def _bundled(package: str) -> dict[str, type[Plugin]]:
 
 def _plugins_of(dotted: str) -> Iterator[type[Plugin]]:
     module = _imported(dotted, dotted.rpartition(".")[2])
-    kinds = [
+    kinds = dict.fromkeys(
         each
         for each in vars(module).values()
-        if isinstance(each, type) and issubclass(each, Plugin) and each.__module__ == dotted
-    ]
+        if isinstance(each, type) and issubclass(each, Plugin) and f"{each.__module__}.".startswith(f"{dotted}.")
+    )
     if not kinds:
         raise PluginLoadError(f"plugin {dotted.rpartition('.')[2]}: module {dotted} has no subclass of Plugin")
     for kind in kinds:

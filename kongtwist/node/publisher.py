@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from ..core.chain.plugin import Plugin
 from ..core.snapshot.snapshot import Snapshot
 from ..core.storage_contract import Change, Dataset
-from .snapshot_builder import Assembly, Collector
+from .snapshot_builder import Collector, SnapshotBuilder
 
 __all__ = ["PUBLISH_WAIT", "Follower", "Publisher", "overlaid"]
 
@@ -59,7 +59,7 @@ class Publisher:
 
     def __init__(self, reactor: IReactorTime, plugins: Mapping[str, Plugin], serve: Callable[[Snapshot], None]) -> None:
         self._reactor = reactor
-        self._assembly = Assembly(reactor, plugins, serve, self._failed)
+        self._builder = SnapshotBuilder(reactor, plugins, serve, self._failed)
         self._pending: list[Change] = []
         self._waiting: list[Deferred[None]] = []  # who waits for what is pending
         self._making: list[Deferred[None]] | None = None  # who waits for the snapshot that is being made
@@ -68,58 +68,66 @@ class Publisher:
         self._scheduled: IDelayedCall | None = None
         self._log = Logger(namespace="kongtwist.publisher")
         self.followers: list[Follower] = []
+        self._told_number = self._making_number = self._sent_number = (
+            0  # calls of `changed`; up to which changes are being made, are sent
+        )
+        self._unsent: list[tuple[int, Deferred[None]]] = []  # who waits for that
 
     @property
     def snapshot(self) -> Snapshot | None:
         """The newest snapshot; None before `begin`."""
-        return self._assembly.snapshot
+        return self._builder.snapshot
 
     @property
     def collector(self) -> Collector:
         """The process's garbage collection, for others who make many objects."""
-        return self._assembly.collector
+        return self._builder.collector
 
     def begin(self, dataset: Dataset) -> None:
         """Build the first snapshot and serve it."""
-        self._assembly.begin(dataset)
+        self._builder.begin(dataset)
 
     def replace(self, dataset: Dataset) -> None:
         """Serve a wholly new dataset (a declarative file read again), reusing what did not change."""
         self._pending.clear()
+        number = self._making_number = self._told_number
         waiting, self._waiting = self._waiting, []
         self._making = [*(self._making or ()), *waiting]
         told = self._making
-        self._assembly.replace(dataset, lambda: self._made(told, [each.replace() for each in self.followers]))
+        self._builder.replace(dataset, lambda: self._made(told, [each.replace() for each in self.followers], number))
 
     def changed(self, changes: Sequence[Change]) -> None:
         """Storage's callback: these changes are durable."""
         self._pending.extend(changes)
+        self._told_number += 1
         self._publish_soon()
 
     def _publish_soon(self) -> None:
-        if self._scheduled is None and not self._assembly.busy:
+        if self._scheduled is None and not self._builder.busy:
             self._scheduled = self._reactor.callLater(0, self._publish)
 
     def _publish(self) -> None:
         self._scheduled = None
         changes, self._pending = self._pending, []
+        number = self._making_number = self._told_number
         waiting, self._waiting = self._waiting, []
         if self.snapshot is None:
-            self._made(waiting, [])
+            self._made(waiting, [], number)
             return
         self._making = waiting
-        self._assembly.apply(changes, lambda: self._made(waiting, self._told(changes)))
+        self._builder.apply(changes, lambda: self._made(waiting, self._told(changes), number))
 
     def _told(self, changes: Sequence[Change]) -> list[Awaitable[Any]]:
         version = self.snapshot.version if self.snapshot is not None else 0
         return [follower.send(version, changes) for follower in self.followers]
 
-    def _made(self, waiting: list[Deferred[None]], told: Sequence[Awaitable[Any]]) -> None:
+    def _made(self, waiting: list[Deferred[None]], told: Sequence[Awaitable[Any]], number: int) -> None:
         """A snapshot serves here: let those go who wait for it when all followers serve what they were told."""
         if self._making is waiting:
             self._making = None
         if self._pending:
             self._publish_soon()
+        self._release_unsent(number)
         if not told:
             for each in waiting:
                 if not each.called:
@@ -141,6 +149,22 @@ class Publisher:
         self._log.failure("a change could not be served", failure)
         if self._pending:
             self._publish_soon()
+        self._release_unsent(self._making_number)
+
+    def _release_unsent(self, number: int) -> None:
+        self._sent_number = max(self._sent_number, number)
+        while self._unsent and self._unsent[0][0] <= number:
+            self._unsent.pop(0)[1].callback(None)
+
+    async def sent(self) -> None:
+        """Wait until all changes known now are served here, and on their way to all followers."""
+        if self._sent_number < self._told_number:
+            sent: Deferred[None] = Deferred(lambda each: self._forget_unsent(each))
+            self._unsent.append((self._told_number, sent))
+            await sent
+
+    def _forget_unsent(self, sent: Deferred[None]) -> None:
+        self._unsent = [each for each in self._unsent if each[1] is not sent]
 
     async def published(self, seconds: float = PUBLISH_WAIT) -> bool:
         """Wait until all changes known now are served by the node, at most ``seconds``.
@@ -172,11 +196,12 @@ class Publisher:
         if self._scheduled is not None and self._scheduled.active():
             self._scheduled.cancel()
         self._scheduled = None
-        self._assembly.stop()
+        self._builder.stop()
         waiting, self._waiting = self._waiting + (self._making or []) + (self._round or []), []
         for each in waiting:
             if not each.called:
                 each.callback(None)
+        self._release_unsent(self._told_number)
 
 
 async def _awaited(told: Awaitable[Any]) -> None:

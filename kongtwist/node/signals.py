@@ -16,7 +16,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from ..observability.logs import notice
+from ..observability.error_log import notice
 
 __all__ = ["SignalDuties"]
 

@@ -16,7 +16,7 @@ from ..core.chain.plugin import Plugin
 from ..core.snapshot.snapshot import Snapshot, Steps
 from ..core.storage_contract import Change, Dataset
 
-__all__ = ["FREEZE_AFTER", "FREEZE_AT_LAST", "FREEZE_ROWS", "Assembly", "Collector", "give_back"]
+__all__ = ["FREEZE_AFTER", "FREEZE_AT_LAST", "FREEZE_ROWS", "Collector", "SnapshotBuilder", "give_back"]
 
 FREEZE_AFTER = 2.0
 """Seconds of quiet after changes before the configuration is taken out of the garbage collector's sight: a full
@@ -28,7 +28,7 @@ FREEZE_AT_LAST = 30.0
 FREEZE_ROWS = 1000
 """Rows changed that make it worth while: what is young then, a connection's objects for one, is never looked at again."""
 
-_log = Logger(namespace="kongtwist.assembly")
+_log = Logger(namespace="kongtwist.snapshot_builder")
 
 
 class Collector:
@@ -87,7 +87,7 @@ class Collector:
         self._gc.freeze()
 
 
-class Assembly:
+class SnapshotBuilder:
     """Makes one snapshot after the other. A few changes are worked in at once; what is more gets a slice of each turn.
 
     Args:

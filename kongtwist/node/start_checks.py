@@ -15,8 +15,8 @@ from ..config.load import Conf, ConfError
 from ..entities import Entity, registry
 from ..net.listeners import check_listeners
 from ..net.server_tls import check_tls
-from ..observability.logs import STANDARD_STREAMS
-from .databases import check_database
+from ..observability.log_file import STANDARD_STREAMS
+from ..storage.open import check_database
 from .plugin_loader import PluginLoadError, load_plugins
 from .prefix import PID_FILE, try_file, unusable
 

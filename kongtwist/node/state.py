@@ -9,26 +9,32 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from ..admin.endpoints.node import NodeFacts, resident_bytes
+from ..admin.facts import NodeFacts, resident_bytes
 from ..config.shown import configuration
 from ..net.resolver import NameNotResolved, Resolver
-from ..observability.logs import notice
+from ..observability.error_log import notice
+from ..observability.plugin_metrics import NodeMetrics
 from .data_plane import limits_of
 from .publisher import PUBLISH_WAIT
 from .worker_link import Message
 from .worker_supervisor import mark_message
 
 if TYPE_CHECKING:
-    from ..observability.logs import ErrorLog
-    from .gateway import Gateway
+    from ..config.load import Conf, Listen
+    from ..core.snapshot.snapshot import Snapshot
+    from ..observability.error_log import ErrorLog
+    from ..storage.base import BaseStorage
+    from .plugin_services import PluginServices
+    from .publisher import Publisher
+    from .worker_supervisor import Workers
 
-__all__ = ["LogLevel", "Running"]
+__all__ = ["LogLevel", "NodeState"]
 
 _log = Logger(namespace="kongtwist.admin")
 
@@ -54,7 +60,7 @@ class LogLevel:
         """Log from ``level`` on.
 
         Args:
-            level: one of `observability.logs.LEVELS`.
+            level: one of `observability.error_log.LEVELS`.
             seconds: until the configured level holds again; 0: until the node stops or is reloaded.
         """
         self._forget()
@@ -87,7 +93,27 @@ class LogLevel:
             self._back = None
 
 
-class Running:
+class GatewayParts(Protocol):
+    """What the state of a node rests on; a `gateway.Gateway` has it."""
+
+    conf: Conf
+    node_id: str
+    plugins: Any
+    counters: Any
+    storage: BaseStorage
+    publisher: Publisher
+    workers: Workers | None
+    plugin_services: PluginServices | None
+    ready: Deferred[None]
+
+    @property
+    def listening(self) -> list[tuple[str, Listen, int]]: ...
+
+    @property
+    def snapshot(self) -> Snapshot: ...
+
+
+class NodeState:
     """A running gateway as its Admin and Status APIs see it.
 
     Args:
@@ -101,15 +127,16 @@ class Running:
         leaving: connections are ended behind their answers, in workers that are started from now on, too.
     """
 
-    def __init__(self, gateway: Gateway, reactor: Any) -> None:
+    def __init__(self, gateway: GatewayParts, reactor: Any) -> None:
         self._gateway, self._reactor = gateway, reactor
         self.error_log: ErrorLog | None = None
         self.console = False
         self.draining = self.leaving = False
         self._resolver: Resolver | None = None
+        self._metrics = NodeMetrics()
         self.log_level = LogLevel(reactor, gateway.conf.log_level, self._put_level)
         if gateway.workers is not None:
-            gateway.workers.newcomers = self.newcomers
+            gateway.workers.first_messages = self.first_messages
 
     def facts(self) -> NodeFacts:
         """What the APIs are told."""
@@ -131,8 +158,19 @@ class Running:
             balancer=self._balancer,
             mark=self.mark,
             unresolved=self.unresolved,
+            plugin_metrics=self.plugin_metrics,
             timers=lambda: len(self._reactor.getDelayedCalls()),
         )
+
+    async def plugin_metrics(self) -> str:
+        """The figures of plugins in all workers; they have `PUBLISH_WAIT` seconds to tell what is new."""
+        workers, services = self._gateway.workers, self._gateway.plugin_services
+        if workers is not None:
+            await self._at_most(workers.collect_metrics())
+            return workers.metrics.text()
+        if services is not None:
+            self._metrics.absorb(0, services.metrics.take())
+        return self._metrics.text()
 
     def _pids(self) -> list[int]:
         workers = self._gateway.workers
@@ -226,7 +264,7 @@ class Running:
         self._telling = told.addBoth(served)
         await done
 
-    def newcomers(self) -> Iterator[Message]:
+    def first_messages(self) -> Iterator[Message]:
         """What a worker that is started must be told: who may not be chosen, and how much is logged."""
         snapshot = self._gateway.snapshot
         for upstream, balancer in snapshot.balancers.items():

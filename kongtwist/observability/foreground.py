@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from twisted.logger import ILogObserver, LogEvent
 from zope.interface import implementer
 
-from .logs import STANDARD_STREAMS, ErrorLog, LogFile
+from .error_log import ErrorLog
+from .log_file import STANDARD_STREAMS, LogFile
 
 __all__ = ["Console", "console_for"]
 

@@ -21,7 +21,7 @@ from .site_exchange import CloseInTime, SiteExchange, finish_in_time
 from .tree import RouteTree
 
 if TYPE_CHECKING:
-    from .context import Relay
+    from .context import ProxyContext
 
 __all__ = ["GatewayFactory", "GatewayResource"]
 
@@ -38,7 +38,7 @@ class Serving(Protocol):
     def tree(self) -> RouteTree: ...
 
     @property
-    def relay(self) -> Relay: ...
+    def context(self) -> ProxyContext: ...
 
 
 class GatewayResource(Resource):
@@ -60,17 +60,17 @@ class GatewayResource(Resource):
 
     def render(self, request: Request) -> int:
         """Serve any method."""
-        relay = self.gateway.relay
+        context = self.gateway.context
         try:
-            exchange = SiteExchange(relay, request, _mount(request))
+            exchange = SiteExchange(context, request, _mount(request))
         except HeadError as error:
-            peer, shown = request.getClientAddress(), relay.facilities.shown(request.uri).decode("latin-1")
+            peer, shown = request.getClientAddress(), context.facilities.shown(request.uri).decode("latin-1")
             what = f"client sent a malformed request: {error}"
             _log.info("{line}", line=error_line(what, client=getattr(peer, "host", "unix:"), request=shown))
             request.setResponseCode(error.status)
             request.setHeader(b"content-type", b"text/plain; charset=utf-8")
             request.write((error.message or "Bad request").encode() + b"\n")
-            finish_in_time(relay, request)
+            finish_in_time(context, request)
             return NOT_DONE_YET
         self._in_turn(exchange)
         return NOT_DONE_YET
@@ -85,7 +85,7 @@ class GatewayResource(Resource):
         if exchange.closing:
             exchange.abort()
             return
-        later = self.gateway.relay.reactor.callLater
+        later = self.gateway.context.reactor.callLater
         if exchange.behind:
             exchange.when_taken(self._in_turn)
         elif self._served >= _TURN:
@@ -102,30 +102,25 @@ class GatewayResource(Resource):
     def _serve(self, exchange: SiteExchange) -> None:
         try:
             self._judge(exchange)
-        except Exception:  # noqa: BLE001 - a fault of ours: the client gets an answer, the log the traceback
-            _log.failure("serving {method} {target} failed", method=exchange.method, target=exchange.target)
-            if exchange.begun:
-                exchange.abort()
-            else:
-                answer = Answer(500, None, None, "An unexpected error occurred", "error")
-                self.gateway.relay.send_answer(exchange, answer)
+        except Exception:  # noqa: BLE001 - logged and answered there
+            self.gateway.context.fault(exchange)
 
     def _judge(self, exchange: SiteExchange) -> None:
         """Refuse what a mount cannot serve; the rest is the routes' business."""
-        relay: Relay = self.gateway.relay
+        context: ProxyContext = self.gateway.context
         request: Any = exchange.request
-        limit = relay.limits.client_max_body_size
+        limit = context.limits.client_max_body_size
         if getattr(request, "_encoder", None) is not None:
             request._encoder = None
             request.responseHeaders.removeHeader(b"content-encoding")
             why = "the gateway is mounted under an EncodingResourceWrapper"
             _log.error("{line}", line=request_line(exchange, why, "mount it outside of it"))
             text = "The gateway is mounted under an EncodingResourceWrapper, which would hold streams back; mount it outside"
-            AnswerResource(relay, Answer(500, None, None, text, "error")).serve(exchange)
+            AnswerResource(context, Answer.error(500, text)).serve(exchange)
         elif limit and _body_size(request) > limit:
             _log.error("{line}", line=too_large_line(exchange, limit))
-            answer = Answer(413, None, None, "Payload too large", "error")
-            relay.send_answer(exchange, answer, upstream=True)
+            answer = Answer.error(413, "Payload too large")
+            context.send_answer(exchange, answer, upstream=True)
         else:
             self.gateway.tree.find(exchange).serve(exchange)
 
@@ -153,8 +148,8 @@ def _mount(request: Request) -> bytes:
 class _Otherwise(RouteResource):
     """Hands a connection whose request no route matches to another site's protocol."""
 
-    def __init__(self, relay: Relay, site: ServerFactory) -> None:
-        super().__init__(relay)
+    def __init__(self, context: ProxyContext, site: ServerFactory) -> None:
+        super().__init__(context)
         self._site = site
 
     def serve(self, exchange: Exchange) -> None:
@@ -175,7 +170,7 @@ class _Otherwise(RouteResource):
         # From here on it is the site's connection and the site's request, for its own log and counters.
         assert isinstance(exchange, HTTP1Exchange)
         exchange.channel.released()
-        CloseInTime(self.relay, transport)
+        CloseInTime(self.context, transport)
         protocol.makeConnection(transport)
         protocol.dataReceived(head + early)
 
@@ -185,7 +180,7 @@ class _TreeThenSite:
 
     def __init__(self, tree: RouteTree, site: ServerFactory) -> None:
         self._tree = tree
-        self._otherwise = _Otherwise(tree.relay, site)
+        self._otherwise = _Otherwise(tree.context, site)
 
     def find(self, exchange: Exchange) -> RouteResource:
         found = self._tree.find(exchange)
@@ -206,7 +201,7 @@ class GatewayFactory(HTTP1Factory):
 
     def __init__(self, gateway: Serving, otherwise: ServerFactory | None = None, secure: bool = False) -> None:
         tree: Any = gateway.tree if otherwise is None else _TreeThenSite(gateway.tree, otherwise)
-        super().__init__(tree, gateway.relay, secure)
+        super().__init__(tree, gateway.context, secure)
         self._site = otherwise
 
     def doStart(self) -> None:

@@ -17,9 +17,9 @@ from ..net.resolver import is_address
 from .forwarding import UpstreamExchange
 
 if TYPE_CHECKING:
-    from ..core.snapshot.compiled_route import CompiledRoute
+    from ..core.views import RouteView
     from ..upstream.pool import Pool
-    from .context import Relay
+    from .context import ProxyContext
 
 __all__ = ["AnswerResource", "HTTPRoute", "RouteResource", "waiting_for"]
 
@@ -34,9 +34,9 @@ class RouteResource(Resource):
 
     isLeaf = True
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, context: ProxyContext) -> None:
         super().__init__()
-        self.relay = relay
+        self.context = context
 
     def serve(self, exchange: Exchange) -> None:
         """Serve one request: now or later, its answer is sent through ``exchange``."""
@@ -46,23 +46,23 @@ class RouteResource(Resource):
 class AnswerResource(RouteResource):
     """The same answer to everything: no route (404), no configuration (503)."""
 
-    def __init__(self, relay: Relay, answer: Answer) -> None:
-        super().__init__(relay)
+    def __init__(self, context: ProxyContext, answer: Answer) -> None:
+        super().__init__(context)
         self.answer = answer
 
     def serve(self, exchange: Exchange) -> None:
-        self.relay.send_answer(exchange, self.answer)
+        self.context.send_answer(exchange, self.answer)
 
 
 class HTTPRoute(RouteResource):
     """A Kong route with an HTTP service. One object per compiled route, kept while that is the same object."""
 
-    def __init__(self, relay: Relay, route: CompiledRoute) -> None:
-        super().__init__(relay)
+    def __init__(self, context: ProxyContext, route: RouteView) -> None:
+        super().__init__(context)
         self.route = route
         self.pool: Pool | None = None
         if route.balancer is None and route.tls is None and route.service is not None and is_address(route.host):
-            self.pool = relay.pools.get(route.host, route.port, None)
+            self.pool = context.pools.get(route.host, route.port, None)
         self._forwarded = is_forwarded(route)
         self._checked = route.websocket_only or route.protocols != _UNCHECKED
 
@@ -72,16 +72,16 @@ class HTTPRoute(RouteResource):
         if self._checked:
             refusal = check_protocol(route, exchange)
             if refusal is not None:
-                self.relay.send_answer(exchange, refusal)
+                self.context.send_answer(exchange, refusal)
                 return
         chain = route.chain
         if not chain.empty:
             outcome = chain.run_access(exchange)
             if outcome is not None:
                 if isinstance(outcome, Answer):
-                    self.relay.send_answer(exchange, outcome)
+                    self.context.send_answer(exchange, outcome)
                 else:
-                    waiting_for(self.relay, exchange, outcome, self._passed)
+                    waiting_for(self.context, exchange, outcome, self._passed)
                 return
         if self._forwarded:
             self.forward(exchange)
@@ -93,11 +93,11 @@ class HTTPRoute(RouteResource):
         if self._forwarded:
             self.forward(exchange)
         else:
-            self.relay.send_answer(exchange, not_forwarded(self.route, exchange))
+            self.context.send_answer(exchange, not_forwarded(self.route, exchange))
 
     def forward(self, exchange: Exchange) -> None:
-        """Relay the request to the service."""
-        UpstreamExchange(self.relay, exchange).start(self.pool)
+        """ProxyContext the request to the service."""
+        UpstreamExchange(self.context, exchange).start(self.pool)
 
 
 class _Waiting:
@@ -120,11 +120,11 @@ class _Waiting:
         self._deferred.cancel()
 
 
-def waiting_for(relay: Relay, exchange: Exchange, outcome: Awaitable[Answer | None], go_on: GoOn) -> None:
+def waiting_for(context: ProxyContext, exchange: Exchange, outcome: Awaitable[Answer | None], go_on: GoOn) -> None:
     """Go on when plugins have waited.
 
     Args:
-        relay: sends their answer.
+        context: sends their answer.
         exchange: the request.
         outcome: an answer, or None to go on.
         go_on: called with ``exchange`` to go on.
@@ -137,11 +137,11 @@ def waiting_for(relay: Relay, exchange: Exchange, outcome: Awaitable[Answer | No
             exchange.answer_sink = None
         try:
             if answer is not None:
-                relay.send_answer(exchange, answer)
+                context.send_answer(exchange, answer)
             else:
                 go_on(exchange)
         except Exception:  # noqa: BLE001 - a fault of ours: the client gets an answer, the log the traceback
-            relay.fault(exchange)
+            context.fault(exchange)
 
     def log(failure: Failure) -> None:
         _log.failure("{line}", failure, line=request_line(exchange, "serving failed"))
@@ -149,6 +149,6 @@ def waiting_for(relay: Relay, exchange: Exchange, outcome: Awaitable[Answer | No
     def failed(failure: Failure) -> None:
         if not failure.check(CancelledError):  # cancelled: the client is gone, its door knows
             exchange.answer_sink = None
-            relay.fault(exchange, failure)
+            context.fault(exchange, failure)
 
     sink.chain = deferred.addCallbacks(decided, failed).addErrback(log)

@@ -29,7 +29,7 @@ from ..net.sending import is_ending, unsent
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .context import Relay
+    from .context import ProxyContext
 
 __all__ = ["CloseInTime", "SiteExchange", "can_take_transport", "finish_in_time"]
 
@@ -52,7 +52,7 @@ class SiteExchange(Exchange):
     """See `Exchange`.
 
     Args:
-        relay: the gateway's facilities.
+        context: the gateway's facilities.
         request: twisted.web's request, its body complete.
         mount: the path the gateway hangs under; empty at a Site's root.
 
@@ -70,17 +70,17 @@ class SiteExchange(Exchange):
         "_unsent",
         "_watched",
         "begun",
+        "context",
         "deadline",
         "open",
-        "relay",
         "request",
         "wake",
     )
 
-    def __init__(self, relay: Relay, request: Request, mount: bytes) -> None:
+    def __init__(self, context: ProxyContext, request: Request, mount: bytes) -> None:
         super().__init__()
-        self.relay, self.request, self.mount = relay, request, mount
-        relay.cells[REQUESTS] += 1
+        self.context, self.request, self.mount = context, request, mount
+        context.cells[REQUESTS] += 1
         target = request.uri[len(mount) :]
         if mount and target[:1] != b"/":
             target = b"/" + target
@@ -94,11 +94,11 @@ class SiteExchange(Exchange):
         self.peer_ip, self.peer_port = getattr(peer, "host", "unix:"), getattr(peer, "port", 0)
         self.local_port = getattr(here, "port", 0)
         self.sni = None
-        self.trusted = relay.real_ip.trusts(self.peer_ip)
-        self.client_ip = relay.real_ip.client_of(self.peer_ip, self.block) if self.trusted else self.peer_ip
-        self.gateway = relay.facilities
-        self.started, self.wall_started = relay.monotonic(), relay.wall()
-        self.request_id = relay.next_id()
+        self.trusted = context.real_ip.trusts(self.peer_ip)
+        self.client_ip = context.real_ip.client_of(self.peer_ip, self.block) if self.trusted else self.peer_ip
+        self.gateway = context.facilities
+        self.started, self.wall_started = context.monotonic(), context.wall()
+        self.request_id = context.next_id()
         self.open = True
         self.begun = False
         self._watched = -1
@@ -155,7 +155,7 @@ class SiteExchange(Exchange):
             self.abort()  # less than was promised
             return
         self._end()
-        finish_in_time(self.relay, self.request)
+        finish_in_time(self.context, self.request)
 
     def abort(self) -> None:
         if not self.open:
@@ -177,7 +177,7 @@ class SiteExchange(Exchange):
         if self._streaming:
             self._streaming = False
             self.request.unregisterProducer()
-        self.relay.finished(self)
+        self.context.finished(self)
 
     def _gone(self, failure: Any) -> None:
         """The client hung up."""
@@ -191,7 +191,7 @@ class SiteExchange(Exchange):
         steps: list[Callable[[], object]] = [self._unwatch]
         if sink is not None:
             steps.append(partial(sink.client_gone, "the client closed the connection"))
-        run_steps(*steps, partial(self.relay.finished, self))
+        run_steps(*steps, partial(self.context.finished, self))
 
     # -- backpressure (IPushProducer, called by the Site's channel) ----------------------------------------------------
 
@@ -216,12 +216,12 @@ class SiteExchange(Exchange):
 
     def pauseProducing(self) -> None:
         """The client reads slower than it is fed. Its channel reads nothing from it either, meanwhile."""
-        relay = self.relay
+        context = self.context
         self._watched = descriptor_of(self.request.transport)
         if self._watched >= 0:
-            relay.gone.watch(self._watched, self)
+            context.hangups.watch(self._watched, self)
         self._unsent = inf
-        relay.deadlines.set(self, relay.monotonic() + relay.limits.send_timeout)
+        context.deadlines.set(self, context.monotonic() + context.limits.send_timeout)
         if self.answer_sink is not None:
             self.answer_sink.pause_answer()
 
@@ -241,7 +241,7 @@ class SiteExchange(Exchange):
         """The connection is lost; `_gone` is told too."""
 
     def peer_gone(self, reset: bool) -> None:
-        """`GoneWatch`: the client hung up while nothing was read from it."""
+        """`HangUpWatch`: the client hung up while nothing was read from it."""
         self._watched = -1
         self._cut()
 
@@ -250,15 +250,15 @@ class SiteExchange(Exchange):
         held = unsent(self.request.transport)
         if held < self._unsent:
             self._unsent = held
-            self.relay.deadlines.set(self, now + self.relay.limits.send_timeout)
+            self.context.deadlines.set(self, now + self.context.limits.send_timeout)
         else:
             self._cut()
 
     def _unwatch(self) -> None:
-        self.relay.deadlines.drop(self)
+        self.context.deadlines.drop(self)
         watched, self._watched = self._watched, -1
         if watched >= 0:
-            self.relay.gone.unwatch(watched, self)
+            self.context.hangups.unwatch(watched, self)
 
     # -- the request body ----------------------------------------------------------------------------------------------
 
@@ -332,16 +332,16 @@ class SiteExchange(Exchange):
 
     def released(self) -> None:
         """The transport that was taken has ended."""
-        self.relay.finished(self)
+        self.context.finished(self)
 
 
-def finish_in_time(relay: Relay, request: Request) -> None:
+def finish_in_time(context: ProxyContext, request: Request) -> None:
     """Finish an answer; if it is the last one on its connection, bound the connection's end."""
     channel: Any = request.channel
     request.finish()
     transport = getattr(channel, "transport", None)
     if transport is not None and getattr(transport, "disconnecting", False):
-        CloseInTime(relay, transport)
+        CloseInTime(context, transport)
 
 
 class CloseInTime:
@@ -351,19 +351,19 @@ class CloseInTime:
     sent more than its request over TLS: the Site has stopped reading then, and waits for a close_notify it cannot see.
 
     Args:
-        relay: the gateway's facilities.
+        context: the gateway's facilities.
         transport: the connection's.
     """
 
     __slots__ = ("_closing", "_relay", "_transport", "_unsent", "deadline", "wake")
 
-    def __init__(self, relay: Relay, transport: Any) -> None:
-        self._relay = relay
+    def __init__(self, context: ProxyContext, transport: Any) -> None:
+        self._relay = context
         self._transport = ref(transport)
         self._closing = bool(transport.disconnecting)
         self._unsent: float = inf
         self.deadline = self.wake = inf
-        relay.deadlines.set(self, relay.monotonic() + relay.limits.lingering_timeout)
+        context.deadlines.set(self, context.monotonic() + context.limits.lingering_timeout)
 
     def expire(self, now: float) -> None:
         """Cut the connection if it was closing at the last look, unless the client is reading."""

@@ -15,38 +15,36 @@ from .route import AnswerResource, HTTPRoute, RouteResource, waiting_for
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from ..core.snapshot.compiled_route import CompiledRoute
     from ..core.snapshot.snapshot import Snapshot
-    from .context import Relay
+    from ..core.views import RouteView
+    from .context import ProxyContext
 
 __all__ = ["RouteTree", "TellingTree"]
 
 KEPT_RESOURCES = 64
 """So many resources are kept before those of routes that are gone or changed are looked for."""
 
-RouteMaker = Callable[["Relay", "CompiledRoute"], RouteResource]
+RouteMaker = Callable[["ProxyContext", "RouteView"], RouteResource]
 
 
 class RouteTree:
     """Finds the Resource of a request in the configuration of the moment.
 
     Args:
-        relay: facilities for the resources.
+        context: facilities for the resources.
         websocket: makes the Resource of a route for requests that ask for a WebSocket; without it they are served as
             ordinary requests, the upgrade taken out.
     """
 
-    def __init__(self, relay: Relay, websocket: RouteMaker | None = None) -> None:
-        self.relay = relay
+    def __init__(self, context: ProxyContext, websocket: RouteMaker | None = None) -> None:
+        self.context = context
         self.snapshot: Snapshot | None = None
-        self._http: dict[CompiledRoute, RouteResource] = {}
-        self._websocket: dict[CompiledRoute, RouteResource] = {}
+        self._http: dict[RouteView, RouteResource] = {}
+        self._websocket: dict[RouteView, RouteResource] = {}
         self._most = KEPT_RESOURCES
         self._make_websocket = websocket
-        self._no_route = AnswerResource(relay, Answer(404, None, None, "no Route matched with those values", "error"))
-        self._not_ready = AnswerResource(
-            relay, Answer(503, None, None, "The gateway has no configuration yet", "error")
-        )
+        self._no_route = AnswerResource(context, Answer.error(404, "no Route matched with those values"))
+        self._not_ready = AnswerResource(context, Answer.error(503, "The gateway has no configuration yet"))
 
     def is_no_route(self, resource: RouteResource) -> bool:
         """Whether a Resource that `find` gave stands for a request no route matches."""
@@ -73,7 +71,7 @@ class RouteTree:
             outcome = snapshot.global_chain.run_rewrite(exchange)
             if outcome is not None:
                 if isinstance(outcome, Answer):
-                    return AnswerResource(self.relay, outcome)
+                    return AnswerResource(self.context, outcome)
                 return _Rewriting(self, outcome)
         match = snapshot.router.find(exchange)
         if match is None:
@@ -95,15 +93,15 @@ class RouteTree:
         exchange.route = match.route
         return self._resource(exchange, match.route)
 
-    def _resource(self, exchange: Exchange, route: CompiledRoute) -> RouteResource:
+    def _resource(self, exchange: Exchange, route: RouteView) -> RouteResource:
         if exchange.block.upgrade_websocket and self._make_websocket is not None:
             resource = self._websocket.get(route)
             if resource is None:
-                resource = self._websocket[route] = self._make_websocket(self.relay, route)
+                resource = self._websocket[route] = self._make_websocket(self.context, route)
             return resource
         resource = self._http.get(route)
         if resource is None:
-            resource = self._http[route] = HTTPRoute(self.relay, route)
+            resource = self._http[route] = HTTPRoute(self.context, route)
         return resource
 
 
@@ -136,9 +134,9 @@ class _Rewriting(RouteResource):
     """A request whose rewrite phase waits."""
 
     def __init__(self, tree: RouteTree, outcome: Awaitable[Answer | None]) -> None:
-        super().__init__(tree.relay)
+        super().__init__(tree.context)
         self._tree = tree
         self._outcome = outcome
 
     def serve(self, exchange: Exchange) -> None:
-        waiting_for(self.relay, exchange, self._outcome, lambda each: self._tree.route(each).serve(each))
+        waiting_for(self.context, exchange, self._outcome, lambda each: self._tree.route(each).serve(each))

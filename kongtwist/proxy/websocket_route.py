@@ -22,10 +22,10 @@ from .forwarding import UpstreamExchange
 from .route import HTTPRoute, waiting_for
 
 if TYPE_CHECKING:
-    from ..core.snapshot.compiled_route import CompiledRoute
+    from ..core.views import RouteView
     from ..streams.websocket_handshake import StreamServerFactory
     from ..upstream.connection import ResponseHead, UpstreamConnection
-    from .context import Relay
+    from .context import ProxyContext
 
 __all__ = ["Handshakes", "WebSocketRoute"]
 
@@ -74,17 +74,17 @@ class WebSocketRoute(HTTPRoute):
     connections are spliced.
 
     Args:
-        relay: the gateway's facilities.
+        context: the gateway's facilities.
         route: the compiled route.
         handshakes: the gateway's; made when not given.
     """
 
-    def __init__(self, relay: Relay, route: CompiledRoute, handshakes: Handshakes | None = None) -> None:
-        super().__init__(relay, route)
-        self.handshakes = handshakes or Handshakes(relay.reactor)
+    def __init__(self, context: ProxyContext, route: RouteView, handshakes: Handshakes | None = None) -> None:
+        super().__init__(context, route)
+        self.handshakes = handshakes or Handshakes(context.reactor)
 
     @classmethod
-    def maker(cls, reactor: Any) -> Callable[[Relay, CompiledRoute], WebSocketRoute]:
+    def maker(cls, reactor: Any) -> Callable[[ProxyContext, RouteView], WebSocketRoute]:
         """What makes these for a `RouteTree`, all with the same `Handshakes`."""
         return partial(cls, handshakes=Handshakes(reactor))
 
@@ -97,12 +97,12 @@ class WebSocketRoute(HTTPRoute):
         if exchange.method != b"GET" or not exchange.minor or exchange.block.has_body:
             if self.route.websocket_only:
                 headers = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
-                answer = Answer(426, None, headers, "Please use the WebSocket protocol", "error")
-                self.relay.send_answer(exchange, answer)
+                answer = Answer.error(426, "Please use the WebSocket protocol", headers)
+                self.context.send_answer(exchange, answer)
             else:
                 super().forward(exchange)
         elif self.handshakes.factory is None:
-            waiting_for(self.relay, exchange, self.handshakes.load(), self._ask)
+            waiting_for(self.context, exchange, self.handshakes.load(), self._ask)
         else:
             self._ask(exchange)
 
@@ -112,16 +112,16 @@ class WebSocketRoute(HTTPRoute):
                 self._upgraded(asked, connection, head)
             except Exception:  # noqa: BLE001 - nothing has been sent yet: the client gets an answer
                 connection.abort()
-                self.relay.fault(exchange)
+                self.context.fault(exchange)
 
-        asked = UpstreamExchange(self.relay, exchange, upgraded)
+        asked = UpstreamExchange(self.context, exchange, upgraded)
         asked.start(self.pool)
 
     def _upgraded(self, asked: UpstreamExchange, connection: UpstreamConnection, head: ResponseHead) -> None:
         """The upstream agrees: check what it says, pass it on, splice."""
         from ..streams.websocket_handshake import BadUpgrade, check_answer  # loaded by now (`Handshakes`)
 
-        relay, exchange = self.relay, asked.exchange
+        context, exchange = self.context, asked.exchange
         exchange.answer_sink = None
         try:
             check_answer(exchange.block, head.block)
@@ -134,10 +134,10 @@ class WebSocketRoute(HTTPRoute):
             failed = chain.run_header_filter(exchange)
             if failed is not None:
                 connection.abort()
-                relay.send_answer(exchange, failed, filtered=True)
+                context.send_answer(exchange, failed, filtered=True)
                 return
             exchange.status = 101  # both ends have agreed on it
-        lines = relay.headers.of_proxied(exchange, head.block)
+        lines = context.headers.of_proxied(exchange, head.block)
         if exchange.response_changes:
             lines = apply_changes(lines, exchange.response_changes)
         try:
@@ -151,7 +151,7 @@ class WebSocketRoute(HTTPRoute):
     def _splice(self, exchange: Exchange, connection: UpstreamConnection, answer: bytes) -> None:
         """Send the client its answer and let the two connections run into one another."""
         ending = _Ending(exchange)
-        stream = RelayedStream(self.relay, exchange, ending)
+        stream = RelayedStream(self.context, exchange, ending)
         upstream, from_upstream = connection.detach()
         client, from_client = exchange.take_transport()
         exchange.block = exchange.response_fields = _NO_FIELDS
@@ -176,7 +176,7 @@ class WebSocketRoute(HTTPRoute):
         _log.error("{line}", line=line)
         connection.abort()
         message = "An invalid response was received from the upstream server"
-        self.relay.send_answer(exchange, Answer(502, None, None, message, "error"), upstream=True)
+        self.context.send_answer(exchange, Answer.error(502, message), upstream=True)
 
 
 class _Ending:

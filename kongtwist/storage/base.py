@@ -11,14 +11,16 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..core.long_work import AtOnce, SharedTurns, stepped
+from ..core.chain.host import Tally
+from ..core.long_work import AtOnce, LongWork, stepped
 from ..core.storage_contract import Change, Dataset, Page
 from ..entities import Entity, EntityError
 from ..entities.schema import Row, fill
 from ..entities.size import is_heavy, size_error
-from .row_store import Ledger, is_living, offset_of
+from .row_store import RowStore, is_living, offset_of
+from .tallies import MemoryTallies, Place
 
-__all__ = ["BaseStorage", "Behind", "Several", "StorageError", "difference", "whole"]
+__all__ = ["BaseStorage", "Outdated", "StorageError", "Transaction", "difference", "whole"]
 
 _log = Logger()
 
@@ -38,7 +40,7 @@ MANY = 5000
 """Rows that may be looked at one by one in the reactor: about a millisecond."""
 
 T = TypeVar("T")
-Plan = Callable[[Ledger], tuple[Any, list[Change]]]
+Plan = Callable[[RowStore], tuple[Any, list[Change]]]
 
 
 class _Write(NamedTuple):
@@ -54,7 +56,7 @@ class StorageError(Exception):
     """Storage cannot be opened or written; the argument is a sentence for the operator."""
 
 
-class Behind(Exception):
+class Outdated(Exception):
     """Somebody else wrote to the same rows meanwhile: what was planned rests on an old state."""
 
 
@@ -104,11 +106,13 @@ class BaseStorage:
         new_id: makes UUIDs.
 
     Attributes:
-        turns: how long work is done; to be set before the first write.
+        long_work: how long work is done; to be set before the first write.
     """
 
     kind = "off"
     writable = True
+    tally_timeout = 5.0
+    """Seconds that `tally` may take."""
     shared = False
     """Others may write to the same rows: a refusal too has to be confirmed, by a `_commit` of no changes."""
 
@@ -117,9 +121,10 @@ class BaseStorage:
     ) -> None:
         self.registry = registry
         self._now, self._new_id = now, new_id
-        self._ledger = Ledger(registry)
+        self._store = RowStore(registry)
+        self._tallies = MemoryTallies()
         self._subscribers: list[Callable[[Sequence[Change]], None]] = []
-        self.turns: SharedTurns = AtOnce()
+        self.long_work: LongWork = AtOnce()
         self._waiting: list[_Write] = []
         self._committing: Deferred[None] | None = None
         self._idle: list[Deferred[None]] = []
@@ -132,7 +137,7 @@ class BaseStorage:
 
         Raises:
             StorageError: they are not, or nobody knows.
-            Behind: others wrote meanwhile; the changes are undone, `_catch_up` is called, and all is planned again.
+            Outdated: others wrote meanwhile; the changes are undone, `_catch_up` is called, and all is planned again.
         """
 
     async def _catch_up(self) -> None:
@@ -160,25 +165,46 @@ class BaseStorage:
         """Nobody else writes: there is nothing to bring in."""
         return False
 
+    # -- tallies ---------------------------------------------------------------------------------------------------------
+
+    async def tally(self, added: Sequence[Tally], wanted: Sequence[Place]) -> tuple[list[float], list[float]]:
+        """Add to counters of all nodes, then read others.
+
+        Args:
+            added: no two of one place, in order of their places.
+            wanted: key and window of each that is read.
+
+        Returns:
+            the values behind the additions, and those read; nought for what is not there or is over.
+
+        Raises:
+            HostError: they cannot be told; what was added is not known.
+        """
+        return self._tallies.exchange(added, wanted, self._now())
+
+    async def expire_tallies(self) -> int:
+        """Delete tallies that are over; how many. Raises HostError."""
+        return self._tallies.expire(self._now())
+
     # -- reading ---------------------------------------------------------------------------------------------------------
 
     def load(self) -> Dataset:
-        return self._ledger.dataset()
+        return self._store.dataset()
 
     def subscribe(self, callback: Callable[[Sequence[Change]], None]) -> None:
         self._subscribers.append(callback)
 
     def get(self, entity: str, key: str) -> Row | None:
-        return self._living(self._ledger.get(entity, key))
+        return self._living(self._store.get(entity, key))
 
     def find(self, entity: str, field: str, value: Any) -> Row | None:
-        return self._living(self._ledger.find(entity, field, value))
+        return self._living(self._store.find(entity, field, value))
 
     def find_together(self, entity: str, values: Sequence[str | None]) -> Row | None:
-        return self._living(self._ledger.find_together(entity, values))
+        return self._living(self._store.find_together(entity, values))
 
     def children(self, entity: str, field: str, parent_id: str) -> list[Row]:
-        found = self._ledger.children(entity, field, parent_id)
+        found = self._store.children(entity, field, parent_id)
         return [row for row in found if self._living(row)] if self.registry[entity].ttl else found
 
     def page(
@@ -190,14 +216,14 @@ class BaseStorage:
         parent: tuple[str, str] | None = None,
         tags: tuple[str, Sequence[str]] | None = None,
     ) -> Page:
-        return self._ledger.page(entity, size, offset, parent, tags, self._now())
+        return self._store.page(entity, size, offset, parent, tags, self._now())
 
     def offset(self, row: Row) -> str:
         return offset_of(row["id"])
 
     def tagged(self, tag: str | None = None) -> Iterator[Row]:
         """The tags in use, or one of them: one row for each row that has it. Rows may come and go meanwhile."""
-        return self._ledger.tagged(tag, self._now())
+        return self._store.tagged(tag, self._now())
 
     def tags(self) -> list[Row]:
         """All tags in use, one row per tagged row."""
@@ -209,60 +235,60 @@ class BaseStorage:
     # -- writing ---------------------------------------------------------------------------------------------------------
 
     async def insert(self, entity: str, data: Mapping[str, Any]) -> Row:
-        return await self.write(lambda ledger: self.plan_insert(ledger, entity, data), is_heavy(data))
+        return await self.write(lambda store: self.plan_insert(store, entity, data), is_heavy(data))
 
-    def plan_insert(self, ledger: Ledger, entity: str, data: Mapping[str, Any]) -> tuple[Row, list[Change]]:
+    def plan_insert(self, store: RowStore, entity: str, data: Mapping[str, Any]) -> tuple[Row, list[Change]]:
         """What an insert comes to."""
         kind = self.registry[entity]
-        row = _lasting(kind, kind.insert(ledger.resolve(kind, data), now=self._now(), new_id=self._new_id))
-        if ledger.get(entity, row["id"]) is not None:
+        row = _lasting(kind, kind.insert(store.resolve(kind, data), now=self._now(), new_id=self._new_id))
+        if store.get(entity, row["id"]) is not None:
             raise EntityError.primary_key_violation({"id": row["id"]})
-        return row, ledger.plan_write(entity, row)
+        return row, store.plan_write(entity, row)
 
     async def update(self, entity: str, key: str, patch: Mapping[str, Any]) -> Row:
-        heavy = is_heavy(patch) or is_heavy(self._ledger.get(entity, key))
-        return await self.write(lambda ledger: self.plan_update(ledger, entity, key, patch), heavy)
+        heavy = is_heavy(patch) or is_heavy(self._store.get(entity, key))
+        return await self.write(lambda store: self.plan_update(store, entity, key, patch), heavy)
 
-    def plan_update(self, ledger: Ledger, entity: str, key: str, patch: Mapping[str, Any]) -> tuple[Row, list[Change]]:
+    def plan_update(self, store: RowStore, entity: str, key: str, patch: Mapping[str, Any]) -> tuple[Row, list[Change]]:
         """What an update comes to."""
         kind = self.registry[entity]
-        stored = ledger.get(entity, key)
+        stored = store.get(entity, key)
         if stored is None:
             raise EntityError.not_found({"id": key})
         given = {name: value for name, value in patch.items() if name != "id"}  # the path's id stands
-        row = _lasting(kind, kind.update(stored, ledger.resolve(kind, given), now=self._now()))
-        return row, ledger.plan_write(entity, row)
+        row = _lasting(kind, kind.update(stored, store.resolve(kind, given), now=self._now()))
+        return row, store.plan_write(entity, row)
 
     async def upsert(self, entity: str, key: Mapping[str, Any], data: Mapping[str, Any]) -> Row:
-        return await self.write(lambda ledger: self.plan_upsert(ledger, entity, key, data), is_heavy(data))
+        return await self.write(lambda store: self.plan_upsert(store, entity, key, data), is_heavy(data))
 
     def plan_upsert(
-        self, ledger: Ledger, entity: str, key: Mapping[str, Any], data: Mapping[str, Any]
+        self, store: RowStore, entity: str, key: Mapping[str, Any], data: Mapping[str, Any]
     ) -> tuple[Row, list[Change]]:
         """What an upsert comes to."""
         kind = self.registry[entity]
         ((field, value),) = key.items()
-        stored = ledger.get(entity, value) if field == "id" else ledger.find(entity, field, value)
-        given = {**ledger.resolve(kind, data), field: value}
+        stored = store.get(entity, value) if field == "id" else store.find(entity, field, value)
+        given = {**store.resolve(kind, data), field: value}
         row = _lasting(kind, kind.upsert(given, stored, now=self._now(), new_id=self._new_id))
-        return row, ledger.plan_write(entity, row)
+        return row, store.plan_write(entity, row)
 
     async def delete(self, entity: str, key: str) -> Row | None:
-        return await self.write(lambda ledger: self.plan_delete(ledger, entity, key), self.is_large(entity, key))
+        return await self.write(lambda store: self.plan_delete(store, entity, key), self.is_large(entity, key))
 
     def is_large(self, entity: str, key: str) -> bool:
         """Whether changing or deleting a row takes long: it has many members, or many rows depend on it."""
         if entity == "ca_certificates":  # all services are looked at for one
-            return len(self._ledger.dataset()["services"]) > MANY
-        return is_heavy(self._ledger.get(entity, key)) or self._ledger.dependents(entity, key) > FEW
+            return len(self._store.dataset()["services"]) > MANY
+        return is_heavy(self._store.get(entity, key)) or self._store.dependents(entity, key) > FEW
 
     @staticmethod
-    def plan_delete(ledger: Ledger, entity: str, key: str) -> tuple[Row | None, list[Change]]:
+    def plan_delete(store: RowStore, entity: str, key: str) -> tuple[Row | None, list[Change]]:
         """What a deletion comes to."""
-        row = ledger.get(entity, key)
-        return row, [] if row is None else ledger.plan_delete(entity, row)
+        row = store.get(entity, key)
+        return row, [] if row is None else store.plan_delete(entity, row)
 
-    async def together(self, work: Callable[[Several], T], heavy: bool = False) -> T:
+    async def together(self, work: Callable[[Transaction], T], heavy: bool = False) -> T:
         """Several writes as one: all are made durable, or none is.
 
         Args:
@@ -270,28 +296,28 @@ class BaseStorage:
             heavy: it takes long, and only uses what it is given: it may be run in another thread.
         """
 
-        def plan(ledger: Ledger) -> tuple[T, list[Change]]:
-            several = Several(self, ledger)
+        def plan(store: RowStore) -> tuple[T, list[Change]]:
+            transaction = Transaction(self, store)
             try:
-                return work(several), several.changes
+                return work(transaction), transaction.changes
             finally:
-                ledger.revert(several.changes)
+                store.revert(transaction.changes)
 
         return await self.write(plan, heavy)
 
     async def expire(self) -> int:
         """Delete rows whose time to live is over; how many."""
         now = self._now()
-        over = len(self._ledger.expired(now))
+        over = len(self._store.expired(now))
         if not over:
             return 0
 
-        def plan(ledger: Ledger) -> tuple[int, list[Change]]:
+        def plan(store: RowStore) -> tuple[int, list[Change]]:
             changes: list[Change] = []
-            for entity, key in ledger.expired(now):
-                row = ledger.get(entity, key)
+            for entity, key in store.expired(now):
+                row = store.get(entity, key)
                 if row is not None:
-                    changes.extend(ledger.plan_delete(entity, row))
+                    changes.extend(store.plan_delete(entity, row))
             return len(changes), changes
 
         return await self.write(plan, over > FEW)
@@ -299,15 +325,15 @@ class BaseStorage:
     async def replace(self, dataset: Dataset) -> None:
         """Put a whole new configuration in place of the present one, at once or not at all."""
 
-        await self.write(lambda ledger: (None, difference(self.registry, ledger.dataset(), dataset)), True)
+        await self.write(lambda store: (None, difference(self.registry, store.dataset(), dataset)), True)
 
-    async def write(self, plan: Callable[[Ledger], tuple[T, list[Change]]], heavy: bool = False) -> T:
+    async def write(self, plan: Callable[[RowStore], tuple[T, list[Change]]], heavy: bool = False) -> T:
         """Run a plan on the newest state and make what it changes durable.
 
         Plans that come while a commit is under way are committed together after it.
 
         Args:
-            plan: gets a draft of the ledger, gives its result and the changes; what it tries there it undoes.
+            plan: gets a draft of the store, gives its result and the changes; what it tries there it undoes.
             heavy: it takes long, and only uses what it is given: it may be run in another thread.
         """
         if self._closed:
@@ -353,7 +379,7 @@ class BaseStorage:
             failed = await self._failure_of(changes) if changes or self.shared else None
             if failed is None:
                 break
-            if isinstance(failed, Behind):
+            if isinstance(failed, Outdated):
                 failed = await self._follow()
             if failed is not None:
                 answers, changes = [Failure(failed) for _ in batch], []
@@ -367,11 +393,11 @@ class BaseStorage:
     async def _planned(self, batch: list[_Write]) -> tuple[list[Any], list[Change]]:
         """Answers to the first writes of a batch, at least one, and what they change."""
         if not any(write.heavy for write in batch):
-            return self._plan(batch, self._ledger.draft(), PLANNING)
-        return await self.turns.aside(self._plan, batch, self._ledger.draft(), PLANNING_ASIDE)
+            return self._plan(batch, self._store.draft(), PLANNING)
+        return await self.long_work.aside(self._plan, batch, self._store.draft(), PLANNING_ASIDE)
 
     @staticmethod
-    def _plan(batch: list[_Write], draft: Ledger, seconds: float) -> tuple[list[Any], list[Change]]:
+    def _plan(batch: list[_Write], draft: RowStore, seconds: float) -> tuple[list[Any], list[Change]]:
         """Work out what writes mean, each on the state that those before it make. Nothing of that is seen by anybody: what is
         read until the commit is over must be durable."""
         until = thread_time() + seconds
@@ -396,9 +422,9 @@ class BaseStorage:
     async def _apply(self, changes: Sequence[Change]) -> None:
         """Bring changes that are durable into memory."""
         if len(changes) <= FEW and not any(is_heavy(change.new) or is_heavy(change.old) for change in changes):
-            self._ledger.apply(changes)
+            self._store.apply(changes)
         else:
-            await stepped(self._ledger.apply_steps(changes), self.turns.slices())
+            await stepped(self._store.apply_steps(changes), self.long_work.slices())
 
     async def _failure_of(self, changes: Sequence[Change]) -> Exception | None:
         """Make changes durable; why they are not."""
@@ -406,8 +432,8 @@ class BaseStorage:
             await self._commit(changes)
         except CancelledError:
             raise
-        except Behind as behind:
-            return behind
+        except Outdated as outdated:
+            return outdated
         except StorageError as failed:
             return EntityError.unavailable(str(failed))
         except Exception as failed:  # noqa: BLE001 - no writer may be left without an answer
@@ -423,40 +449,40 @@ class BaseStorage:
                 _log.failure("a subscriber failed on {count} changes", count=len(changes))
 
 
-class Several:
+class Transaction:
     """Writes that are planned one on top of the other, for `BaseStorage.together`.
 
     Args:
         storage: whose plans.
-        ledger: the newest rows; it has what was planned here until the end of the planning.
+        store: the newest rows; it has what was planned here until the end of the planning.
 
     Attributes:
         changes: what they come to so far.
     """
 
-    def __init__(self, storage: BaseStorage, ledger: Ledger) -> None:
-        self._storage, self._ledger = storage, ledger
+    def __init__(self, storage: BaseStorage, store: RowStore) -> None:
+        self._storage, self._store = storage, store
         self.changes: list[Change] = []
-        self.find, self.children = ledger.find, ledger.children
+        self.find, self.children = store.find, store.children
 
     def insert(self, entity: str, data: Mapping[str, Any]) -> Row:
         """As `BaseStorage.insert`."""
-        return self._take(self._storage.plan_insert(self._ledger, entity, data))
+        return self._take(self._storage.plan_insert(self._store, entity, data))
 
     def update(self, entity: str, key: str, patch: Mapping[str, Any]) -> Row:
         """As `BaseStorage.update`."""
-        return self._take(self._storage.plan_update(self._ledger, entity, key, patch))
+        return self._take(self._storage.plan_update(self._store, entity, key, patch))
 
     def upsert(self, entity: str, key: Mapping[str, Any], data: Mapping[str, Any]) -> Row:
         """As `BaseStorage.upsert`."""
-        return self._take(self._storage.plan_upsert(self._ledger, entity, key, data))
+        return self._take(self._storage.plan_upsert(self._store, entity, key, data))
 
     def delete(self, entity: str, key: str) -> Row | None:
         """As `BaseStorage.delete`."""
-        return self._take(self._storage.plan_delete(self._ledger, entity, key))
+        return self._take(self._storage.plan_delete(self._store, entity, key))
 
     def _take(self, planned: tuple[T, list[Change]]) -> T:
         result, changes = planned
-        self._ledger.apply(changes)
+        self._store.apply(changes)
         self.changes += changes
         return result

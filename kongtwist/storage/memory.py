@@ -14,12 +14,12 @@ from ..entities.schema import Row
 from ..entities.size import is_heavy
 from ..net.slices import Slices
 from .base import BaseStorage
-from .row_store import Ledger
+from .row_store import RowStore
 
 __all__ = ["MemoryStorage"]
 
 FEW = 200
-"""Changes that are made in place; for more of them a new ledger is made in slices, and swapped in at once."""
+"""Changes that are made in place; for more of them a new store is made in slices, and swapped in at once."""
 
 _NOT_HASHED = ("created_at", "updated_at", "expires_at")
 
@@ -37,7 +37,7 @@ class MemoryStorage(BaseStorage):
         for name in self.registry:
             for row in dataset.get(name, {}).values():
                 change = Change("create", name, row, None)
-                self._ledger.apply([change])
+                self._store.apply([change])
                 self._digest += _effect(change)
 
     def configuration_hash(self) -> str:
@@ -68,17 +68,17 @@ class MemoryStorage(BaseStorage):
             if not changes:
                 return False
             digest = await self._digest_after(changes, breather)
-            ledger = None
+            store = None
             if len(changes) > FEW or any(is_heavy(change.new) or is_heavy(change.old) for change in changes):
-                ledger = await self._ledger_of(dataset, changes, breather)
+                store = await self._store_of(dataset, changes, breather)
             if state != self._states or self._committing is not None:
                 continue  # a row expired meanwhile, or is about to
             if self._closed:
                 raise EntityError.unavailable("the gateway is stopping")
-            if ledger is None:
-                self._ledger.apply(changes)
+            if store is None:
+                self._store.apply(changes)
             else:
-                self._ledger = ledger
+                self._store = store
             self._digest = digest
             self._states += 1
             self._tell(changes)
@@ -103,16 +103,16 @@ class MemoryStorage(BaseStorage):
                     await breather.breathe()
         return changes
 
-    async def _ledger_of(self, dataset: Dataset, changes: list[Change], breather: Breather) -> Ledger:
-        """A ledger of rows, those that are there already as they are."""
-        ledger = Ledger(self.registry)
+    async def _store_of(self, dataset: Dataset, changes: list[Change], breather: Breather) -> RowStore:
+        """A store of rows, those that are there already as they are."""
+        store = RowStore(self.registry)
         present = self.load()
         changed = {(change.entity, change.new["id"]) for change in changes if change.new is not None}
         for name, rows in dataset.items():
             for key, row in rows.items():
                 kept = row if (name, key) in changed else present[name].get(key, row)
-                await stepped(ledger.apply_steps([Change("create", name, kept, None)]), breather)
-        return ledger
+                await stepped(store.apply_steps([Change("create", name, kept, None)]), breather)
+        return store
 
     async def _digest_after(self, changes: Sequence[Change], breather: Breather) -> int:
         digest = self._digest
@@ -123,32 +123,32 @@ class MemoryStorage(BaseStorage):
 
     async def _apply(self, changes: Sequence[Change]) -> None:
         await super()._apply(changes)
-        self._digest = await self._digest_after(changes, self.turns.slices())
+        self._digest = await self._digest_after(changes, self.long_work.slices())
         self._states += 1
 
     # -- refusing: what does not fit the schema first, as Kong does ----------------------------------------------------
 
-    def plan_insert(self, ledger: Ledger, entity: str, data: Mapping[str, Any]) -> tuple[Row, list[Change]]:
+    def plan_insert(self, store: RowStore, entity: str, data: Mapping[str, Any]) -> tuple[Row, list[Change]]:
         kind = self.registry[entity]
-        kind.insert(ledger.resolve(kind, data), now=self._now(), new_id=self._new_id)
+        kind.insert(store.resolve(kind, data), now=self._now(), new_id=self._new_id)
         raise EntityError.unsupported("create", entity)
 
-    def plan_update(self, ledger: Ledger, entity: str, key: str, patch: Mapping[str, Any]) -> tuple[Row, list[Change]]:
-        kind, stored = self.registry[entity], ledger.get(entity, key)
+    def plan_update(self, store: RowStore, entity: str, key: str, patch: Mapping[str, Any]) -> tuple[Row, list[Change]]:
+        kind, stored = self.registry[entity], store.get(entity, key)
         if stored is None:
             raise EntityError.not_found({"id": key})
-        kind.update(stored, ledger.resolve(kind, patch), now=self._now())
+        kind.update(stored, store.resolve(kind, patch), now=self._now())
         raise EntityError.unsupported("update", entity)
 
     def plan_upsert(
-        self, ledger: Ledger, entity: str, key: Mapping[str, Any], data: Mapping[str, Any]
+        self, store: RowStore, entity: str, key: Mapping[str, Any], data: Mapping[str, Any]
     ) -> tuple[Row, list[Change]]:
         kind = self.registry[entity]
-        kind.insert({**ledger.resolve(kind, data), **key}, now=self._now(), new_id=self._new_id)
+        kind.insert({**store.resolve(kind, data), **key}, now=self._now(), new_id=self._new_id)
         raise EntityError.unsupported("create or update", entity)
 
     @staticmethod
-    def plan_delete(ledger: Ledger, entity: str, key: str) -> tuple[Row | None, list[Change]]:
+    def plan_delete(store: RowStore, entity: str, key: str) -> tuple[Row | None, list[Change]]:
         raise EntityError.unsupported("remove", entity)
 
 

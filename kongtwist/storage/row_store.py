@@ -19,7 +19,7 @@ from ..entities import Entity, EntityError
 from ..entities.json_text import parse_json
 from ..entities.schema import Array, Field, Foreign, Row, String
 
-__all__ = ["Ledger", "is_living", "offset_of"]
+__all__ = ["RowStore", "is_living", "offset_of"]
 
 ALWAYS = float("-inf")
 """A time at which every row lives."""
@@ -229,7 +229,7 @@ class _DraftTables(dict[str, _Table]):
         return [(name, self[name]) for name in self._base]
 
 
-class Ledger:
+class RowStore:
     """Rows of all entities.
 
     Args:
@@ -244,10 +244,10 @@ class Ledger:
             for field, foreign in entity.foreign.items():
                 self._referring.setdefault(foreign.reference, []).append((entity, field))
 
-    def draft(self) -> Ledger:
-        """These rows, to try changes on: they are seen in the draft alone. The ledger must not change meanwhile; it may be
+    def draft(self) -> RowStore:
+        """These rows, to try changes on: they are seen in the draft alone. The store must not change meanwhile; it may be
         read, and the draft be worked on in another thread."""
-        made = Ledger.__new__(Ledger)
+        made = RowStore.__new__(RowStore)
         made.registry, made._referring = self.registry, self._referring
         made._tables = _DraftTables(self._tables)
         return made

@@ -16,7 +16,7 @@ from ..core.stream_registry import StreamRecord
 if TYPE_CHECKING:
     from ..core.exchange import Exchange
     from ..core.http.head import HeaderBlock
-    from ..proxy.context import Relay
+    from .stream_context import StreamContext
 
 __all__ = ["EventStream", "is_event_stream"]
 
@@ -29,8 +29,11 @@ _LONGEST_END = 6
 class Answering(Protocol):
     """What relays the answer (proxy/forwarding.py)."""
 
-    relay: Relay
-    exchange: Exchange
+    @property
+    def context(self) -> StreamContext: ...
+
+    @property
+    def exchange(self) -> Exchange: ...
 
     def may_end_answer(self) -> bool:
         """Whether the framing of the answer allows an end here."""
@@ -65,7 +68,7 @@ class EventStream(StreamRecord):
         self._ends = _CHUNKED_EVENT_ENDS if raw else _EVENT_ENDS
         self._last = b""
         self.deadline = self.wake = inf
-        answering.relay.streams.add(self)
+        answering.context.streams.add(self)
 
     @property
     def bytes_in(self) -> int:
@@ -96,8 +99,8 @@ class EventStream(StreamRecord):
         if self._at_end():
             self._answering.end_answer()
         else:
-            relay = self._answering.relay
-            relay.deadlines.set(self, relay.monotonic() + relay.limits.lingering_timeout)
+            context = self._answering.context
+            context.deadlines.set(self, context.monotonic() + context.limits.lingering_timeout)
 
     def _at_end(self) -> bool:
         """Whether the client has only whole events, in whole chunks."""
@@ -112,6 +115,6 @@ class EventStream(StreamRecord):
 
     def over(self) -> None:
         """The answer has ended, whatever ended it."""
-        relay = self._answering.relay
-        relay.deadlines.drop(self)
-        relay.streams.remove(self)
+        context = self._answering.context
+        context.deadlines.drop(self)
+        context.streams.remove(self)

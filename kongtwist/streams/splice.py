@@ -1,12 +1,13 @@
 """Two connections spliced together: bytes go from socket to socket by the shortest way.
 
-A `RelayedStream` has two sides (streams/stream_ends.py); each reads its own connection and writes what it read to the
-other. This module says what becomes of both when one of them ends, falls silent or is told to.
+A `RelayedStream` has two ends (streams/socket_end.py, streams/transport_end.py); each reads its own connection and
+writes what it read to the other. This module says what becomes of both when one of them ends, falls silent or is told
+to.
 
-Ends. A FIN passes as FIN, once everything before it has passed (half-close); where a side cannot be half-closed (TLS:
+Ends. A FIN passes as FIN, once everything before it has passed (half-close); where an end cannot be half-closed (TLS:
 close_notify ends both directions) it ends both. A reset passes as a reset, unless a Close frame went before it: then
-both ends know how it ended, and the survivor gets a FIN. A side that cannot be written any more is still read: what it
-said before it went away arrives, and what the other side goes on sending is thrown away, unread bytes in a socket being
+both ends know how it ended, and the survivor gets a FIN. An end that cannot be written any more is still read: what it
+said before it went away arrives, and what the other end goes on sending is thrown away, unread bytes in a socket being
 what turns a close into a reset. That lasts until its end is read, and for `Limits.lingering_timeout` at most.
 
 Silence. No timer runs for a stream and no clock is read for a chunk. `Deadlines` looks at each stream eight times per
@@ -25,12 +26,14 @@ from ..core.exchange import Exchange
 from ..core.stream_registry import StreamRecord
 from ..net.run_steps import run_steps
 from ..net.sending import is_plain
-from .stream_ends import Side, SocketSide, TransportSide
+from .socket_end import SocketEnd
+from .stream_end import StreamEnd
 from .stream_errors import StreamFault, broken, silent
+from .transport_end import TransportEnd
 from .websocket_frames import encode_close
 
 if TYPE_CHECKING:
-    from ..proxy.context import Relay
+    from .stream_context import StreamContext
 
 __all__ = ["RelayedStream"]
 
@@ -42,37 +45,37 @@ class RelayedStream(StreamRecord):
     """A WebSocket being relayed.
 
     Args:
-        relay: the gateway's facilities.
+        context: the gateway's facilities.
         exchange: the request that began it; its route's time-outs hold.
         on_end: called once with this when both connections are closed.
 
     Attributes:
-        client, upstream: the two sides.
+        client, upstream: the two ends.
         why: how it ended, for the log.
         fault: whose fault the end was; None where it was in order.
     """
 
     __slots__ = (
         "_closing", "_dying", "_last", "_on_end", "_over", "_quiet_since", "_read_timeout", "_service", "_write_timeout",
-        "client", "deadline", "fault", "relay", "upstream", "wake", "why",
+        "client", "context", "deadline", "fault", "upstream", "wake", "why",
     )  # fmt: skip
 
-    def __init__(self, relay: Relay, exchange: Exchange, on_end: Callable[[RelayedStream], None]) -> None:
+    def __init__(self, context: StreamContext, exchange: Exchange, on_end: Callable[[RelayedStream], None]) -> None:
         super().__init__("websocket", exchange)
-        self.relay = relay
-        self._read_timeout = relay.limits.read_timeout(exchange.route.read_timeout)
+        self.context = context
+        self._read_timeout = context.limits.read_timeout(exchange.route.read_timeout)
         self._write_timeout: float = exchange.route.write_timeout
         self._service = exchange.route.service
         self.fault: StreamFault | None = None
         self._on_end = on_end
         self._closing = self._over = False
         self._dying: OSError | None = None
-        self._quiet_since = relay.monotonic()
+        self._quiet_since = context.monotonic()
         self._last = (0, 0, 0, 0)
         self.deadline = self.wake = inf
         self.why = ""
-        self.client: Side
-        self.upstream: Side
+        self.client: StreamEnd
+        self.upstream: StreamEnd
 
     # -- the record ----------------------------------------------------------------------------------------------------
 
@@ -103,74 +106,74 @@ class RelayedStream(StreamRecord):
             upstream: the upstream's transport.
             from_upstream: bytes of the upstream that are here already.
         """
-        ours, theirs = _side(self, client), _side(self, upstream)
+        ours, theirs = _end_of(self, client), _end_of(self, upstream)
         self.client, self.upstream = ours, theirs
         ours.peer, theirs.peer = theirs, ours
-        self.relay.streams.add(self)
+        self.context.streams.add(self)
         self._look_again(self._shortest() / _LOOKS)
-        for side, data in ((ours, from_client), (theirs, from_upstream)):
+        for end, data in ((ours, from_client), (theirs, from_upstream)):
             if data:
-                side.received += len(data)
-                side.tracker.feed(data)
-                side.peer.put(data)
-        for side in (ours, theirs):
+                end.received += len(data)
+                end.tracker.feed(data)
+                end.peer.put(data)
+        for end in (ours, theirs):
             if not self._over:
-                side.start()
+                end.start()
 
-    # -- news from the sides -------------------------------------------------------------------------------------------
+    # -- news from the ends -------------------------------------------------------------------------------------------
 
-    def read_all(self, side: Side) -> None:
-        """A side has sent its last byte (its FIN has come)."""
-        side.ended = True
-        peer = side.peer
-        if self._dying is not None and side.dead and not self._over and not self._ended_well(side, self._dying):
-            self.lost(side, self._dying)
+    def read_all(self, end: StreamEnd) -> None:
+        """An end has sent its last byte (its FIN has come)."""
+        end.ended = True
+        peer = end.peer
+        if self._dying is not None and end.dead and not self._over and not self._ended_well(end, self._dying):
+            self.lost(end, self._dying)
         elif self._closing:
             self.close_progressed()
-        elif side.half_closes and peer.half_closes:
+        elif end.half_closes and peer.half_closes:
             peer.end_writing()
             self.check_over()
         else:
             self._finish("closed")
 
-    def lost(self, side: Side, error: BaseException | None) -> None:
-        """A side was reset, or broke some other way; nothing more comes from it and it takes nothing."""
+    def lost(self, end: StreamEnd, error: BaseException | None) -> None:
+        """An end was reset, or broke some other way; nothing more comes from it and it takes nothing."""
         if self._over:
-            side.abort()
+            end.abort()
             return
-        side.dead = True
-        if self._closing or self._ended_well(side, error):
-            side.abort()
+        end.dead = True
+        if self._closing or self._ended_well(end, error):
+            end.abort()
             self._finish("closed")
         else:
-            self.fault = broken(side is self.client, str(error))
+            self.fault = broken(end is self.client, str(error))
             self._end(str(error) or "lost")
 
-    def _ended_well(self, side: Side, error: BaseException | None) -> bool:
-        """Whether both ends know how it ended: by a Close frame, or by a FIN that came before ``side`` was broken."""
-        return side.tracker.closed or isinstance(error, BrokenPipeError)
+    def _ended_well(self, end: StreamEnd, error: BaseException | None) -> bool:
+        """Whether both ends know how it ended: by a Close frame, or by a FIN that came before ``end`` was broken."""
+        return end.tracker.closed or isinstance(error, BrokenPipeError)
 
-    def dying(self, side: Side, error: OSError) -> None:
-        """A side takes nothing any more. The stream ends when its last words are read, and soon in any case: what the
-        other side goes on sending is thrown away, which must not look like life."""
+    def dying(self, end: StreamEnd, error: OSError) -> None:
+        """An end takes nothing any more. The stream ends when its last words are read, and soon in any case: what the
+        other end goes on sending is thrown away, which must not look like life."""
         if self._dying is None:
             self._dying = error
             if not self._closing:
-                self._look_again(self.relay.limits.lingering_timeout)
+                self._look_again(self.context.limits.lingering_timeout)
 
     def check_over(self) -> None:
-        """End the stream if both sides have sent all they will."""
+        """End the stream if both ends have sent all they will."""
         if self.client.ended and self.upstream.ended and not self._over:
             self._finish("closed")
 
-    def blocked(self, side: Side) -> None:
-        """A side takes no more bytes for now: from now on its own time-out is watched, too."""
-        wait = (self.relay.limits.send_timeout if side is self.client else self._write_timeout) / _LOOKS
-        if self.relay.monotonic() + wait < self.deadline and not self._closing and self._dying is None:
+    def blocked(self, end: StreamEnd) -> None:
+        """An end takes no more bytes for now: from now on its own time-out is watched, too."""
+        wait = (self.context.limits.send_timeout if end is self.client else self._write_timeout) / _LOOKS
+        if self.context.monotonic() + wait < self.deadline and not self._closing and self._dying is None:
             self._look_again(wait)
 
-    def side_closed(self) -> None:
-        """The connection of a side is closed."""
+    def end_closed(self) -> None:
+        """The connection of an end is closed."""
         if self.client.closed and self.upstream.closed and self._on_end is not _nothing:
             self._release()
 
@@ -184,11 +187,11 @@ class RelayedStream(StreamRecord):
         self.upstream.divert(encode_close(code, reason))
         self.client.divert(encode_close(code, reason, os.urandom(4)))
         if not self._over:
-            self._look_again(self.relay.limits.lingering_timeout)
+            self._look_again(self.context.limits.lingering_timeout)
             self.close_progressed()
 
     def close_progressed(self) -> None:
-        """Closing: once both sides have answered our Close frame, or sent their own before, the connections close."""
+        """Closing: once both ends have answered our Close frame, or sent their own before, the connections close."""
         client, upstream = self.client, self.upstream
         if (client.tracker.closed or client.ended) and (upstream.tracker.closed or upstream.ended):
             self._finish("closed")
@@ -216,33 +219,33 @@ class RelayedStream(StreamRecord):
     def _shortest(self) -> float:
         """Seconds of silence that are too long in the state the stream is in (nginx: an upgraded connection)."""
         if self.client.held:
-            return self.relay.limits.send_timeout
+            return self.context.limits.send_timeout
         return self._write_timeout if self.upstream.held else self._read_timeout
 
     def _look_again(self, seconds: float) -> None:
-        self.relay.deadlines.set(self, self.relay.monotonic() + seconds)
+        self.context.deadlines.set(self, self.context.monotonic() + seconds)
 
     def _finish(self, why: str) -> None:
-        """Both sides close, each behind what is held for it; bounded in time."""
+        """Both ends close, each behind what is held for it; bounded in time."""
         if self._over:
             return
         self._over = True
         self.why = self.why or why
-        self._look_again(self.relay.limits.lingering_timeout)
+        self._look_again(self.context.limits.lingering_timeout)
         run_steps(self.client.close, self.upstream.close)
 
     def _end(self, why: str) -> None:
-        """Both sides are reset."""
+        """Both ends are reset."""
         self._over = True
         self.why = self.why or why
-        run_steps(self.client.abort, self.upstream.abort, self.side_closed)
+        run_steps(self.client.abort, self.upstream.abort, self.end_closed)
 
     def _release(self) -> None:
         """Nothing is open any more: tell, once."""
         on_end, self._on_end = self._on_end, _nothing
         run_steps(
-            partial(self.relay.deadlines.drop, self),
-            partial(self.relay.streams.remove, self),
+            partial(self.context.deadlines.drop, self),
+            partial(self.context.streams.remove, self),
             partial(on_end, self),
             self.client.release,
             self.upstream.release,
@@ -253,5 +256,5 @@ def _nothing(stream: RelayedStream) -> None:
     """The end has been told."""
 
 
-def _side(stream: RelayedStream, transport: Any) -> Side:
-    return SocketSide(stream, transport) if is_plain(transport) else TransportSide(stream, transport)
+def _end_of(stream: RelayedStream, transport: Any) -> StreamEnd:
+    return SocketEnd(stream, transport) if is_plain(transport) else TransportEnd(stream, transport)

@@ -1,6 +1,6 @@
 """The WebSocket handshake of a gateway: the upstream's answer, checked, and given to the client by Autobahn.
 
-The client's key, subprotocols and extensions go to the upstream as they are, in an ordinary request of the relay
+The client's key, subprotocols and extensions go to the upstream as they are, in an ordinary request of the context
 (proxy/forwarding.py); the two ends negotiate with each other. What the gateway must do is hold the upstream
 to the rules (`check_answer`), because it vouches for the answer towards the client, and then open its own server side
 of the connection: `StreamServerFactory` makes an Autobahn server protocol that is shown a handshake and answers it with

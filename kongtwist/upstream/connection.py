@@ -35,9 +35,14 @@ from .client_tls import check_name
 from .upstream_errors import ENDED, LARGE, MALFORMED, end_text
 
 if TYPE_CHECKING:
-    from .pool import Pool
+    from collections.abc import Callable
 
-__all__ = ["ResponseHead", "UpstreamConnection", "UpstreamUser"]
+    from ..core.http.head import BlockCache
+    from ..core.limits import Limits
+    from ..net.deadlines import Deadlines
+    from .client_tls import TLSFacts
+
+__all__ = ["ConnectionPool", "ResponseHead", "UpstreamConnection", "UpstreamContext", "UpstreamUser"]
 
 HEAD, LENGTH, CHUNKED, UNTIL_CLOSE, DETACHED, CLOSED = range(6)
 
@@ -74,7 +79,6 @@ class UpstreamUser(Interface):
 
     method: bytes  #: of the request; HEAD has no body in its answer
     read_timeout: float  #: seconds between two pieces of the answer
-    request_sent: bool  #: the request is sent whole
 
     def connected(self, connection: UpstreamConnection) -> None:
         """The connection is there; send the request."""
@@ -89,14 +93,14 @@ class UpstreamUser(Interface):
         """101 came. True: it was asked for, and the connection is detached by now."""
 
     def takes_raw_chunks(self) -> bool:
-        """Whether the chunked body about to come is wanted with its framing. Asked once, before `answered`."""
+        """Whether the chunked body about to come is wanted with its framing. Asked before `answered`."""
 
-    def answered(self, head: ResponseHead, length: int | None, first: bytes, last: bool) -> None:
+    def answered(self, head: ResponseHead, length: int | None, first: bytes, last: bool, raw: bool = False) -> None:
         """The final head, and what came of the body with it; ``length`` None when unknown or none. With ``last`` the
-        answer is complete and the connection is back in its pool."""
+        answer is complete and the connection is back in its pool. ``raw``: the body comes with the framing of its chunks."""
 
     def answer_chunk(self, data: bytes) -> None:
-        """A piece of the body (framed, if `takes_raw_chunks`)."""
+        """A piece of the body (framed, if `answered` said so)."""
 
     def answer_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
         """The body is complete; the connection is back in its pool."""
@@ -116,6 +120,45 @@ class UpstreamUser(Interface):
         """It has read what was held back."""
 
 
+class UpstreamContext(Interface):
+    """What connections to upstreams need of the gateway around them (`proxy.context.ProxyContext` is one)."""
+
+    @property
+    def reactor(self) -> Any: ...
+
+    @property
+    def limits(self) -> Limits: ...
+
+    @property
+    def blocks(self) -> BlockCache: ...
+
+    @property
+    def deadlines(self) -> Deadlines: ...
+
+    @property
+    def monotonic(self) -> Callable[[], float]: ...
+
+    @property
+    def stopping(self) -> bool: ...
+
+
+class ConnectionPool(Interface):
+    """What a connection needs of its pool (`pool.Pool`)."""
+
+    address: str
+    size: int
+    max_requests: float
+    idle_timeout: float
+    idle: dict[UpstreamConnection, None]
+    tls: TLSFacts | None
+
+    @property
+    def context(self) -> UpstreamContext: ...
+
+    def lost(self, connection: UpstreamConnection) -> None:
+        """``connection`` is closed, or somebody else's."""
+
+
 @implementer(IPushProducer, IHandshakeListener)
 class UpstreamConnection(Protocol):
     """One connection to an upstream.
@@ -129,7 +172,7 @@ class UpstreamConnection(Protocol):
     wake = inf
     deadline = inf
 
-    def __init__(self, pool: Pool, user: UpstreamUser | None) -> None:
+    def __init__(self, pool: ConnectionPool, user: UpstreamUser | None) -> None:
         self.pool = pool
         self.user = user
         self.reused = False
@@ -142,7 +185,7 @@ class UpstreamConnection(Protocol):
         self._read_any = False
         self._interims = 0
         self._scanner: ChunkScanner | None = None
-        self._keep = self._raw = self._paused = False
+        self._keep = self._raw = self._paused = self._sent = False
         self._last_raw = b""
         self._last_head: ResponseHead | None = None
 
@@ -155,7 +198,7 @@ class UpstreamConnection(Protocol):
             transport.setTcpKeepAlive(True)
         except AttributeError:  # a unix socket has no Nagle
             pass
-        transport.bufferSize = self.pool.relay.limits.high_water
+        transport.bufferSize = self.pool.context.limits.high_water
         if self.pool.tls is None:
             self._usable()
         # else: handshakeCompleted
@@ -178,7 +221,7 @@ class UpstreamConnection(Protocol):
         self._ready = True
         self.send = sender(transport)
         transport.registerProducer(self, True)
-        self.pool.relay.deadlines.set(self, inf)
+        self.pool.context.deadlines.set(self, inf)
         if self.user is None:  # it went while we connected
             self._rest()
         else:
@@ -220,7 +263,7 @@ class UpstreamConnection(Protocol):
         self.send = None
         self.transport = None
         run_steps(
-            partial(self.pool.relay.deadlines.drop, self),
+            partial(self.pool.context.deadlines.drop, self),
             partial(self.pool.lost, self),
             partial(self._tell_lost, user, mode, reason),
         )
@@ -269,13 +312,15 @@ class UpstreamConnection(Protocol):
 
     # -- the user's calls ----------------------------------------------------------------------------------------------
 
-    def begin(self, user: UpstreamUser, when: float) -> None:
+    def begin(self, user: UpstreamUser, when: float, whole: bool = True) -> None:
         """A request is about to be sent for ``user``.
 
         Args:
             user: who is told what comes.
             when: monotonic seconds by which something must have come; ``inf`` if the request is not sent whole yet.
+            whole: it is sent whole at once; else `sent_whole` is called when it has been.
         """
+        self._sent = whole
         self.user = user
         self.reused = self._requests > 0
         self._requests += 1
@@ -283,14 +328,19 @@ class UpstreamConnection(Protocol):
         self._interims = 0
         self.deadline = when
         if when < self.wake:
-            self.pool.relay.deadlines.set(self, when)
+            self.pool.context.deadlines.set(self, when)
+
+    def sent_whole(self, seconds: float) -> None:
+        """The last of the request has been sent; the answer is expected within ``seconds``."""
+        self._sent = True
+        self.expect(seconds)
 
     def expect(self, seconds: float) -> None:
         """Let the connection expire after ``seconds`` without a byte from the upstream."""
-        relay = self.pool.relay
-        self.deadline = when = relay.monotonic() + seconds
+        context = self.pool.context
+        self.deadline = when = context.monotonic() + seconds
         if when < self.wake:
-            relay.deadlines.set(self, when)
+            context.deadlines.set(self, when)
 
     def pause(self) -> None:
         """Read no more for now."""
@@ -306,9 +356,9 @@ class UpstreamConnection(Protocol):
             self.expect(self.user.read_timeout)
 
     @property
-    def between_chunks(self) -> bool:
-        """Whether the last piece of a chunked body ended with a whole chunk."""
-        return self._scanner is not None and self._scanner.between_chunks
+    def may_end_here(self) -> bool:
+        """Whether who passes the body on may end it behind the last piece: that has no framing, or ended with a chunk."""
+        return self._scanner is None or not self._raw or self._scanner.between_chunks
 
     def detach(self) -> tuple[Any, bytes]:
         """Give the transport away after a 101.
@@ -322,7 +372,7 @@ class UpstreamConnection(Protocol):
         self.user = None
         self._mode = DETACHED
         transport.unregisterProducer()
-        self.pool.relay.deadlines.drop(self)
+        self.pool.context.deadlines.drop(self)
         self.pool.lost(self)
         self.send = None
         return transport, early
@@ -341,7 +391,7 @@ class UpstreamConnection(Protocol):
         self.pool.idle.pop(self, None)
         transport: Any = self.transport
         if transport is not None:
-            self.expect(self.pool.relay.limits.lingering_timeout)
+            self.expect(self.pool.context.limits.lingering_timeout)
             transport.unregisterProducer()
             transport.loseConnection()
 
@@ -369,10 +419,10 @@ class UpstreamConnection(Protocol):
             end = data.find(b"\r\n\r\n")
             size = end + 4
             try:
-                if end < 0 or end > self.pool.relay.limits.proxy_buffer_size:
+                if end < 0 or end > self.pool.context.limits.proxy_buffer_size:
                     raise HeadError(502, None, "no end")
                 line, _, lines = data[: end + 2].partition(b"\r\n")
-                head = ResponseHead(*parse_status_line(line), self.pool.relay.blocks.response(lines))
+                head = ResponseHead(*parse_status_line(line), self.pool.context.blocks.response(lines))
             except HeadError:
                 head, size = self._odd_head(data)
                 if head is None:
@@ -384,7 +434,7 @@ class UpstreamConnection(Protocol):
         if head.status < 200:
             self._informational(head, rest, user)
             return
-        self._keep = user.request_sent and head.keep
+        self._keep = self._sent and head.keep
         length = head.length
         if head.bodyless or user.method == b"HEAD":
             self._done(user, rest)
@@ -413,8 +463,8 @@ class UpstreamConnection(Protocol):
         Raises:
             HeadError: it is none, or will never be one.
         """
-        relay = self.pool.relay
-        limit = relay.limits.proxy_buffer_size
+        context = self.pool.context
+        limit = context.limits.proxy_buffer_size
         empty = find_end(data)
         if (len(data) if empty is None else empty.start()) > limit:
             raise _HeadTooLarge(502, None, f"the head is larger than {limit} bytes")
@@ -422,7 +472,7 @@ class UpstreamConnection(Protocol):
             check_beginning(data, len(self._buffer))
             return None, 0
         line, _, lines = data[: empty.start()].partition(b"\n")
-        return ResponseHead(*parse_odd_status_line(line), relay.blocks.response(mended_lines(lines))), empty.end()
+        return ResponseHead(*parse_odd_status_line(line), context.blocks.response(mended_lines(lines))), empty.end()
 
     def _informational(self, head: ResponseHead, rest: bytes, user: UpstreamUser) -> None:
         if head.status == 101:
@@ -431,7 +481,7 @@ class UpstreamConnection(Protocol):
                 raise HeadError(502, None, "unasked 101 from the upstream")
             return
         self._interims += 1
-        if self._interims > self.pool.relay.limits.max_interim:
+        if self._interims > self.pool.context.limits.max_interim:
             raise HeadError(502, None, "too many informational heads from the upstream")
         if head.status != 100:
             user.interim(head)
@@ -441,16 +491,16 @@ class UpstreamConnection(Protocol):
     def _begin_chunks(self, head: ResponseHead, rest: bytes, user: UpstreamUser) -> None:
         if head.minor == 0:  # RFC 9112 6.1: its framing is not to be trusted any further than this
             self._keep = False
-        scanner = ChunkScanner(self.pool.relay.limits.trailer_size, upstream=True)
-        self._raw = user.takes_raw_chunks()
-        first = _scan(scanner, rest, self._raw) if rest else b""
+        scanner = ChunkScanner(self.pool.context.limits.trailer_size, upstream=True)
+        self._raw = raw = user.takes_raw_chunks()
+        first = _scan(scanner, rest, raw) if rest else b""
         if scanner.done and not scanner.trailers:
             self._done(user, scanner.rest)
-            user.answered(head, None, first, True)
+            user.answered(head, None, first, True, raw)
             return
         self._scanner = scanner
         self._mode = CHUNKED
-        user.answered(head, None, first, False)
+        user.answered(head, None, first, False, raw)
         if scanner.done and self.user is user:
             self._done(user, scanner.rest)
             user.answer_end(scanner.trailers)
@@ -499,16 +549,16 @@ class UpstreamConnection(Protocol):
     def _rest(self) -> None:
         """Nobody's for now."""
         pool = self.pool
-        relay = pool.relay
+        context = pool.context
         idle = pool.idle
-        if self._requests >= pool.max_requests or len(idle) >= pool.size or relay.stopping:
+        if self._requests >= pool.max_requests or len(idle) >= pool.size or context.stopping:
             self.close()
             return
         idle[self] = None
-        monotonic = relay.monotonic
+        monotonic = context.monotonic
         self.deadline = when = monotonic() + pool.idle_timeout
         if when < self.wake:
-            relay.deadlines.set(self, when)
+            context.deadlines.set(self, when)
 
 
 def _scan(scanner: ChunkScanner, data: bytes, raw: bool) -> bytes:

@@ -13,7 +13,7 @@ from .client_tls import ClientConnections, TLSFacts
 from .connection import UpstreamConnection, UpstreamUser
 
 if TYPE_CHECKING:
-    from ..proxy.context import Relay
+    from .connection import UpstreamContext
 
 __all__ = ["Attempt", "Pool", "UpstreamPools"]
 
@@ -66,17 +66,17 @@ class Pool:
         all: every open connection.
     """
 
-    __slots__ = ("_creator", "address", "all", "idle", "idle_timeout", "max_requests", "port", "relay", "size", "tls")
+    __slots__ = ("_creator", "address", "all", "context", "idle", "idle_timeout", "max_requests", "port", "size", "tls")
 
-    def __init__(self, relay: Relay, address: str, port: int, tls: TLSFacts | None) -> None:
-        self.relay = relay
+    def __init__(self, context: UpstreamContext, address: str, port: int, tls: TLSFacts | None) -> None:
+        self.context = context
         self.address = address
         self.port = port
         self.tls = tls
         self.idle: dict[UpstreamConnection, None] = {}
         self.all: dict[UpstreamConnection, None] = {}
         self._creator: ClientConnections | None = None
-        limits = relay.limits
+        limits = context.limits
         self.size = limits.upstream_keepalive_pool_size
         self.max_requests: float = limits.upstream_keepalive_max_requests or inf
         self.idle_timeout = limits.upstream_keepalive_idle_timeout or inf
@@ -96,8 +96,8 @@ class Pool:
         if self.tls is not None:
             if self._creator is None:
                 self._creator = ClientConnections(self.tls)
-            wrapped = TLSClientFactory(self._creator, True, factory, self.relay.reactor)
-        return Attempt(self.relay.reactor.connectTCP(self.address, self.port, wrapped, seconds), factory)
+            wrapped = TLSClientFactory(self._creator, True, factory, self.context.reactor)
+        return Attempt(self.context.reactor.connectTCP(self.address, self.port, wrapped, seconds), factory)
 
     def lost(self, connection: UpstreamConnection) -> None:
         """A connection is no more ours."""
@@ -108,8 +108,8 @@ class Pool:
 class UpstreamPools:
     """All pools of one gateway."""
 
-    def __init__(self, relay: Relay) -> None:
-        self._relay = relay
+    def __init__(self, context: UpstreamContext) -> None:
+        self._relay = context
         self._pools: dict[tuple[str, int, TLSFacts | None], Pool] = {}
 
     def get(self, address: str, port: int, tls: TLSFacts | None) -> Pool:

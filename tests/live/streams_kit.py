@@ -24,7 +24,7 @@ from kongtwist.core.limits import Limits
 from kongtwist.net.deadlines import Deadlines
 from kongtwist.net.reactor import LeanEPollReactor
 from kongtwist.observability.shared_counters import LocalCounters
-from kongtwist.proxy.context import Relay
+from kongtwist.proxy.context import ProxyContext
 from kongtwist.streams.splice import RelayedStream
 
 __all__ = ["ForeignServer", "Peer", "Spliced", "SplicedTestCase"]
@@ -106,8 +106,8 @@ class Spliced:
         self.reactor = reactor
         self.clock = Clock()
         facilities = Host(counters=LocalCounters(), now=self.clock.seconds, report=print)
-        self.relay = Relay(reactor, facilities, limits=limits, monotonic=self.clock.seconds)
-        self.relay.deadlines = Deadlines(cast(IReactorTime, self.clock), self.clock.seconds)
+        self.context = ProxyContext(reactor, facilities, limits=limits, monotonic=self.clock.seconds)
+        self.context.deadlines = Deadlines(cast(IReactorTime, self.clock), self.clock.seconds)
         self.client, ours = self._connect(kinds[0])
         self.upstream, theirs = self._connect(kinds[1])
         self.ends: list[RelayedStream] = []
@@ -116,7 +116,7 @@ class Spliced:
         exchange.client_ip = "127.0.0.1"
         exchange.wall_started = 0.0
         exchange.route = cast(Any, _Route(read_timeout, write_timeout))
-        self.stream = RelayedStream(self.relay, exchange, self.ends.append)
+        self.stream = RelayedStream(self.context, exchange, self.ends.append)
         if answer:
             ours.write(answer)
         self.stream.splice(ours, early[0], theirs, early[1])
@@ -168,7 +168,7 @@ class Spliced:
         """Leave nothing open."""
         for peer in (self.client, self.upstream):
             peer.sock.close()
-        self.relay.close()
+        self.context.close()
         self.work()
 
 

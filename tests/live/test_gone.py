@@ -1,4 +1,4 @@
-"""`GoneWatch`: a peer that hangs up while nothing is read is noticed, unread bytes or not, without a timer."""
+"""`HangUpWatch`: a peer that hangs up while nothing is read is noticed, unread bytes or not, without a timer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import struct
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.net.hangups import GoneWatch, notice_vanished
+from kongtwist.net.hangups import HangUpWatch, notice_vanished
 from kongtwist.net.reactor import LeanEPollReactor
 
 
@@ -22,12 +22,12 @@ class Item:
         self.told.append(reset)
 
 
-class GoneWatchTests(SynchronousTestCase):
+class HangUpWatchTests(SynchronousTestCase):
     """On real sockets."""
 
     def setUp(self) -> None:
         self.reactor = LeanEPollReactor()
-        self.gone = GoneWatch(self.reactor)
+        self.gone = HangUpWatch(self.reactor)
         self.addCleanup(self._close)
 
     def _close(self) -> None:

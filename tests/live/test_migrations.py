@@ -18,6 +18,8 @@ from tests.live.postgres_server import PASSWORD, PostgresServer, shared_server
 from tests.live.support import PATIENCE, ROOT, LiveTestCase, free_port, wait_until
 
 HINT = "\n\n  Run with --v (verbose) or --vv (debug) for more details\n"
+NAMES = [each.name for each in MIGRATIONS]
+ALL = ", ".join(NAMES)
 COMMAND = [sys.executable, "-c", "import sys; from kongtwist.commands.main import main; sys.exit(main())"]
 
 
@@ -68,14 +70,14 @@ class SQLiteTests(CommandCase):
                 (code, told), (1, f"Error: {self.where} has no tables yet; run 'kongtwist migrations bootstrap'")
             )
         self.assertEqual(self.migrations("reset", "--yes"), (1, "Database not bootstrapped, nothing to reset\n"))
-        self.assertEqual(self.migrations("bootstrap"), (0, f"Bootstrapped {self.where}: 000_base\n"))
+        self.assertEqual(self.migrations("bootstrap"), (0, f"Bootstrapped {self.where}: {ALL}\n"))
         self.assertEqual(self.migrations("bootstrap"), (0, "Database already bootstrapped\n"))
         self.assertEqual(self.migrations("up"), (0, "Database is already up-to-date\n"))
-        self.assertEqual(self.migrations("up", "-f"), (0, f"Migrated {self.where}: 000_base\n"))
+        self.assertEqual(self.migrations("up", "-f"), (0, f"Migrated {self.where}: {ALL}\n"))
         self.assertEqual(self.migrations("finish"), (0, "No pending migrations to finish\n"))
-        self.assertEqual(self.migrations("list"), (0, "Executed migrations:\n    core: 000_base\n"))
+        self.assertEqual(self.migrations("list"), (0, f"Executed migrations:\n    core: {ALL}\n"))
         code, told = self.migrations("status")
-        executed = [{"namespace": "kongtwist.storage", "subsystem": "core", "migrations": ["000_base"]}]
+        executed = [{"namespace": "kongtwist.storage", "subsystem": "core", "migrations": NAMES}]
         self.assertEqual((code, json.loads(told)), (0, {"executed_migrations": executed, "needs_bootstrap": False}))
         self.assertEqual(self.migrations("list", "--quiet"), (0, ""))
         self.assertEqual(self.migrations("reset", "-y"), (0, f"Dropped everything in {self.where}\n"))
@@ -142,12 +144,12 @@ class PostgresTests(CommandCase):
     def test_life(self) -> None:
         """From nothing to tables and back; the rows of other programs are let be."""
         self.assertEqual(self.migrations("list")[0], 3)
-        self.assertEqual(self.migrations("bootstrap"), (0, f"Bootstrapped {self.where}: 000_base\n"))
+        self.assertEqual(self.migrations("bootstrap"), (0, f"Bootstrapped {self.where}: {ALL}\n"))
         self.assertEqual(self.migrations("bootstrap"), (0, "Database already bootstrapped\n"))
         with closing(Connection(self.database.settings(schema=self.schema))) as connection:
             connection.execute("CREATE TABLE routes (id text)")
             connection.execute("INSERT INTO kongtwist_rows VALUES ('services', 'x', '{}')")
-            self.assertEqual(self.migrations("up", "--force"), (0, f"Migrated {self.where}: 000_base\n"))
+            self.assertEqual(self.migrations("up", "--force"), (0, f"Migrated {self.where}: {ALL}\n"))
             self.assertEqual(connection.execute("SELECT count(*) FROM kongtwist_rows"), [(1,)])
             self.assertEqual(self.migrations("bootstrap", "--force")[0], 0)
             self.assertEqual(connection.execute("SELECT count(*) FROM kongtwist_rows"), [(0,)])
@@ -164,25 +166,41 @@ class PostgresTests(CommandCase):
         """New steps are begun by up and finished by finish; nodes of both versions run in between."""
         self.migrations("bootstrap")
         later = self.steps(
-            Migration("001_more", "ALTER TABLE kongtwist_rows ADD COLUMN IF NOT EXISTS more text", "SELECT 1"),
-            Migration("002_most", "SELECT 1"),
+            Migration("801_more", "ALTER TABLE kongtwist_rows ADD COLUMN IF NOT EXISTS more text", "SELECT 1"),
+            Migration("802_most", "SELECT 1"),
         )
-        self.assertEqual(later.state().new, ["001_more", "002_most"])
-        self.assertEqual(later.up(), ["001_more", "002_most"])
+        self.assertEqual(later.state().new, ["801_more", "802_most"])
+        self.assertEqual(later.up(), ["801_more", "802_most"])
         state = later.state()
-        self.assertEqual((state.executed, state.pending, state.new), (["000_base", "002_most"], ["001_more"], []))
-        self.assertEqual(later.up(force=True), ["000_base", "001_more", "002_most"])
+        self.assertEqual((state.executed, state.pending, state.new), ([*NAMES, "802_most"], ["801_more"], []))
+        self.assertEqual(later.up(force=True), [*NAMES, "801_more", "802_most"])
         self.assertEqual(later.state(), state)
-        self.assertEqual(later.finish(), ["001_more"])
-        self.assertEqual((later.state().executed, later.finish()), (["000_base", "001_more", "002_most"], []))
+        self.assertEqual(later.finish(), ["801_more"])
+        self.assertEqual((later.state().executed, later.finish()), ([*NAMES, "801_more", "802_most"], []))
         for command in ("bootstrap", "up", "finish"):
             code, told = self.migrations(command)
             self.assertEqual(code, 1)
-            self.assertIn("was migrated by a newer kongtwist (it has 001_more, 002_most)", told)
+            self.assertIn("was migrated by a newer kongtwist (it has 801_more, 802_most)", told)
         self.assertIn(
-            "Migrations of a newer kongtwist: upgrade this one\n    core: 001_more, 002_most",
+            "Migrations of a newer kongtwist: upgrade this one\n    core: 801_more, 802_most",
             self.migrations("list")[1],
         )
+
+    def test_upgrade_of_the_first_tables(self) -> None:
+        """What was made before there were tallies: a new node says what to do, and up does it beside nodes that run."""
+        self.migrations("bootstrap")
+        with closing(Connection(self.database.settings(schema=self.schema))) as connection:
+            connection.execute("DROP TABLE kongtwist_tallies")
+            connection.execute("DELETE FROM kongtwist_migrations WHERE name = '001_tallies'")
+            connection.execute("INSERT INTO kongtwist_rows VALUES ('services', 'x', '{}')")
+            code, _, told = self.run_command("start")
+            self.assertEqual(code, 1)
+            self.assertIn("needs the migrations 001_tallies; run 'kongtwist migrations up'", told)
+            self.assertEqual(self.migrations("list")[0], 5)
+            self.assertEqual(self.migrations("up"), (0, f"Migrated {self.where}: 001_tallies\n"))
+            self.assertEqual(self.migrations("list"), (0, f"Executed migrations:\n    core: {ALL}\n"))
+            self.assertEqual(connection.execute("SELECT count(*) FROM kongtwist_tallies"), [(0,)])
+            self.assertEqual(connection.execute("SELECT count(*) FROM kongtwist_rows"), [(1,)])
 
     def test_states(self) -> None:
         """What list and up say of steps that wait."""
@@ -191,22 +209,22 @@ class PostgresTests(CommandCase):
             connection.execute("UPDATE kongtwist_migrations SET finished = false")
             self.assertEqual(
                 self.migrations("list"),
-                (4, "Pending migrations: run 'kongtwist migrations finish'\n    core: 000_base\n"),
+                (4, f"Pending migrations: run 'kongtwist migrations finish'\n    core: {ALL}\n"),
             )
             self.assertEqual(
                 self.migrations("up"), (1, "Error: there are pending migrations; run 'kongtwist migrations finish'")
             )
-            self.assertEqual(self.migrations("finish"), (0, f"Finished on {self.where}: 000_base\n"))
+            self.assertEqual(self.migrations("finish"), (0, f"Finished on {self.where}: {ALL}\n"))
             self.assertEqual(self.migrations("list")[0], 0)
-            connection.execute("UPDATE kongtwist_migrations SET name = '-1_before'")
+            connection.execute("UPDATE kongtwist_migrations SET name = '-1_before' WHERE name = '000_base'")
         self.assertEqual(self.migrations("list")[0], 5)
 
     def test_a_step_that_fails(self) -> None:
         """Nothing of the command is done."""
         self.migrations("bootstrap")
-        later = self.steps(Migration("001_fine", "CREATE TABLE extra ()"), Migration("002_bad", "SELECT 1/0"))
+        later = self.steps(Migration("801_fine", "CREATE TABLE extra ()"), Migration("802_bad", "SELECT 1/0"))
         self.assertRaises(StorageError, later.up)
-        self.assertEqual(later.state().new, ["001_fine", "002_bad"])
+        self.assertEqual(later.state().new, ["801_fine", "802_bad"])
         with closing(Connection(self.database.settings(schema=self.schema))) as connection:
             self.assertEqual(connection.execute("SELECT to_regclass('extra')"), [(None,)])
 
@@ -216,7 +234,7 @@ class PostgresTests(CommandCase):
             found = list(crowd.map(lambda _: self.migrations("bootstrap"), range(4)))
         self.assertEqual([code for code, _ in found], [0] * 4)
         last = sorted(told.splitlines()[-1] for _, told in found)
-        self.assertEqual(last, [f"Bootstrapped {self.where}: 000_base", *["Database already bootstrapped"] * 3])
+        self.assertEqual(last, [f"Bootstrapped {self.where}: {ALL}", *["Database already bootstrapped"] * 3])
 
     def test_lock(self) -> None:
         """A command waits for another one, and not for ever."""
@@ -269,6 +287,6 @@ class PostgresTests(CommandCase):
         )
         try:
             code, told, _ = self.run_command("start", "--run-migrations")
-            self.assertEqual((code, told), (0, f"migrated {self.where}: 000_base\nkongtwist started\n"))
+            self.assertEqual((code, told), (0, f"migrated {self.where}: {ALL}\nkongtwist started\n"))
         finally:
             subprocess.run([*COMMAND, "stop", "-p", self.prefix], check=True, env=self.environ, capture_output=True)

@@ -11,16 +11,19 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from kongtwist.core.chain.host import Tally
 from kongtwist.core.storage_contract import Change
 from kongtwist.entities import EntityError
 from kongtwist.storage.base import StorageError
 from kongtwist.storage.postgres.postgres_migrations import PostgresMigrations
 from kongtwist.storage.postgres.postgres_storage import PostgresStorage
 from kongtwist.storage.postgres.sql_connections import Connection
+from kongtwist.storage.tallies import Tallies
 from tests.live.postgres_server import PostgresServer, shared_server
 from tests.live.support import PATIENCE
 from tests.unit.storage import storage_contract as contract
 from tests.unit.storage import storage_large_rows as large_rows
+from tests.unit.storage import storage_tallies as tallies
 
 NEVER = 3600.0
 """Seconds between two polls where a test wants none."""
@@ -96,6 +99,33 @@ class PostgresLargeRowTests(PostgresTestCase, large_rows.LargeRowContract):
 
 class PostgresConcurrencyTests(PostgresTestCase, contract.ConcurrencyContract):
     """Writes that come together."""
+
+
+class PostgresTallyTests(PostgresTestCase, tallies.TallyContract):
+    """Counters of all nodes."""
+
+    storage: PostgresStorage
+
+    async def test_nodes(self) -> None:
+        """Nodes that count the same tallies at once, in whatever order, lose nothing and do not lock one another out."""
+        nodes = [self.storage, await self.node(), await self.node()]
+        expires = contract.NOW + 60
+        counting = self.begin(
+            *(
+                node.tally([Tally(str(key), 1, 1, expires) for key in range(50)][:: 1 if turn % 2 else -1], [])
+                for turn in range(20)
+                for node in nodes
+            )
+        )
+        await gatherResults(counting)
+        _, values = await nodes[0].tally([], [(str(key), 1) for key in range(50)])
+        self.assertEqual(values, [60.0] * 50)
+
+    async def test_rows_wait_for_the_disk(self) -> None:
+        """Only what counts does not: the setting does not outlive its statement."""
+        await self.storage.tally([Tally("a", 1, 1, contract.NOW + 60)], [])
+        shown = await self.storage.pool.run(lambda connection: connection.execute("SHOW synchronous_commit"))
+        self.assertEqual(shown, [("on",)])
 
 
 class PostgresDurabilityTests(PostgresTestCase, contract.DurabilityContract):
@@ -414,6 +444,23 @@ class FreezeTests(PostgresTestCase):
         final = await self.storage.update("services", row["id"], {"name": "e"})
         await self.until(lambda: other.get("services", row["id"]) == final, "the next change")
         self.assertEqual(len(self.storage.load()["services"]), 1)
+
+    async def test_tallies(self) -> None:
+        """Refused in time while the server stands still, at once while it is away; counted again when it is back."""
+        joined = Tallies(reactor, self.storage.tally, self.storage.tally_timeout)
+        self.addCleanup(joined.close)
+        one = [Tally("a", 1, 1, contract.NOW + 60)]
+        self.assertEqual(await joined.add(one), [1.0])
+        self.database.freeze()
+        self.assertEqual((await self.refusal(joined.add(one))).status, 503)
+        self.assertFalse(self.storage.reachable())
+        at_once = joined.add(one)
+        await deferLater(reactor, 0, lambda: None)
+        self.assertTrue(at_once.called)
+        self.assertEqual((await self.refusal(at_once)).status, 503)
+        self.database.thaw()
+        await self.until(self.storage.reachable, "the database")
+        self.assertIn(await joined.add(one), ([2.0], [3.0]))  # the one in the ice may have been counted
 
     async def test_closing(self) -> None:
         """A node on a server that stands still comes to its end."""

@@ -9,9 +9,11 @@ from twisted.internet import tcp
 from twisted.internet.epollreactor import EPollReactor
 
 from kongtwist.core.limits import Limits
-from kongtwist.proxy.context import Relay
+from kongtwist.proxy.context import ProxyContext
+from kongtwist.streams.socket_end import SocketEnd
 from kongtwist.streams.splice import RelayedStream
-from kongtwist.streams.stream_ends import Side, SocketSide, TransportSide
+from kongtwist.streams.stream_end import StreamEnd
+from kongtwist.streams.transport_end import TransportEnd
 from kongtwist.streams.websocket_frames import encode_close
 from tests.unit.streams.test_frames import frame
 
@@ -135,7 +137,7 @@ class Relaying(_Mixin):
             getattr(s, sink).read()
             self.assertEqual(getattr(s, sink).ended, "reset")
             self.assertEqual(s.ends, [s.stream])
-            self.assertEqual(len(s.relay.streams), 0)
+            self.assertEqual(len(s.context.streams), 0)
 
     def test_resetBehindClose(self) -> None:
         """A side that is reset behind its Close frame ends the stream in order, whichever side it is."""
@@ -153,14 +155,14 @@ class Relaying(_Mixin):
         """A client that is not read (the upstream is slow) and goes away is noticed without a timer."""
         s = self.pair()
         s.pump(s.client, BIG)
-        self.assertEqual(len(s.relay.gone), 1)
+        self.assertEqual(len(s.context.hangups), 1)
         s.client.reset()
         s.work()
         while s.upstream.ended is None:
             s.upstream.read()
             s.work()
         self.assertEqual(s.upstream.ended, "reset")
-        self.assertEqual((s.ends, len(s.relay.gone)), ([s.stream], 0))
+        self.assertEqual((s.ends, len(s.context.hangups)), ([s.stream], 0))
 
     def test_closeOfBothEnds(self) -> None:
         """When both have sent their FIN the stream is over and nothing of it is left in the reactor."""
@@ -174,7 +176,7 @@ class Relaying(_Mixin):
         s.client.read()
         self.assertEqual(s.client.ended, "fin")
         self.assertEqual(s.ends, [s.stream])
-        mine = [each for each in s.reactor.getReaders() + s.reactor.getWriters() if isinstance(each, SocketSide)]
+        mine = [each for each in s.reactor.getReaders() + s.reactor.getWriters() if isinstance(each, SocketEnd)]
         self.assertEqual(mine, [])
         self.assertEqual(s.clock.getDelayedCalls() and s.stream.wake, float("inf"))
 
@@ -190,7 +192,7 @@ class Relaying(_Mixin):
         gone = [id(s.stream), id(s.stream.client), id(s.stream.upstream)]
         s.ends.clear()
         del s.stream
-        left = [each for each in gc.get_objects() if isinstance(each, Side | RelayedStream) and id(each) in gone]
+        left = [each for each in gc.get_objects() if isinstance(each, StreamEnd | RelayedStream) and id(each) in gone]
         self.assertEqual(left, [])
 
     def test_reactorStops(self) -> None:
@@ -252,17 +254,15 @@ class Relaying(_Mixin):
         self.assertEqual(s.upstream.ended, "reset")
 
     def test_closeAll(self) -> None:
-        """The register ends all its streams and tells when the last one is over."""
+        """The register ends all its streams."""
         s = self.pair()
-        told: list[int] = []
-        self.assertEqual(s.relay.streams.close_all(1001, "stopping"), 1)
-        s.relay.streams.when_empty(lambda: told.append(1))
+        self.assertEqual(s.context.streams.close_all(1001, "stopping"), 1)
         s.work()
         self.assertEqual(s.client.read(), encode_close(1001, "stopping"))
-        self.assertEqual(told, [])
-        s.relay.streams.cut_all()
+        self.assertEqual(len(s.context.streams), 1)
+        s.context.streams.cut_all()
         s.work()
-        self.assertEqual(told, [1])
+        self.assertEqual(len(s.context.streams), 0)
 
     # -- silence -----------------------------------------------------------------------------------------------------
 
@@ -305,14 +305,14 @@ class Relaying(_Mixin):
         self.assertEqual(s.ends, [])
 
 
-class SocketSideTests(Relaying, SplicedTestCase):
+class SocketEndTests(Relaying, SplicedTestCase):
     """Bare sockets under the lean reactor."""
 
     def test_kind(self) -> None:
         """Bare TCP transports are not kept; their sockets are."""
         s = self.pair()
-        self.assertIsInstance(s.stream.client, SocketSide)
-        self.assertIsInstance(s.stream.upstream, SocketSide)
+        self.assertIsInstance(s.stream.client, SocketEnd)
+        self.assertIsInstance(s.stream.upstream, SocketEnd)
 
     def test_heldIsOneRead(self) -> None:
         """What is held for a slow reader never exceeds the high-water mark."""
@@ -342,7 +342,7 @@ class SocketSideTests(Relaying, SplicedTestCase):
         s = self.pair()
         s.client.finish()
         s.work()
-        self.assertEqual(len(s.relay.gone), 1)
+        self.assertEqual(len(s.context.hangups), 1)
         s.client.reset()
         s.work()
         s.upstream.read()
@@ -430,15 +430,15 @@ class SocketSideTests(Relaying, SplicedTestCase):
         self.assertLessEqual(s.stream.upstream.held, 524_288)
 
 
-class WithoutSpliceTests(SocketSideTests):
+class WithoutSpliceTests(SocketEndTests):
     """The same where the system cannot move bytes unseen."""
 
     def pair(self, **options: Any) -> Spliced:
-        self.patch(Relay, "pipe", None)
+        self.patch(ProxyContext, "pipe", None)
         return super().pair(**options)
 
 
-class StockReactorTests(SocketSideTests):
+class StockReactorTests(SocketEndTests):
     """The same under Twisted's own reactor, as in somebody else's process."""
 
     reactor_class = EPollReactor
@@ -452,8 +452,8 @@ class MixedTests(Relaying, SplicedTestCase):
     def test_kind(self) -> None:
         """The transport stays and is written to as usual."""
         s = self.pair()
-        self.assertIsInstance(s.stream.client, TransportSide)
-        self.assertIsInstance(s.stream.upstream, SocketSide)
+        self.assertIsInstance(s.stream.client, TransportEnd)
+        self.assertIsInstance(s.stream.upstream, SocketEnd)
 
 
 class MixedOtherWayTests(Relaying, SplicedTestCase):
@@ -462,7 +462,7 @@ class MixedOtherWayTests(Relaying, SplicedTestCase):
     kinds = (tcp.Server, ForeignServer)
 
 
-class TransportSideTests(Relaying, SplicedTestCase):
+class TransportEndTests(Relaying, SplicedTestCase):
     """Both sides."""
 
     kinds = (ForeignServer, ForeignServer)
@@ -474,8 +474,8 @@ class RecordTests(SplicedTestCase):
     def test_record(self) -> None:
         """Kind, id and owner, and which streams a condition chooses."""
         s = self.splice()
-        record = next(iter(s.relay.streams))
+        record = next(iter(s.context.streams))
         self.assertIsInstance(record, RelayedStream)
         self.assertEqual((record.kind, record.id, record.route_id), ("websocket", b"0" * 32, "r"))
-        self.assertEqual(s.relay.streams.close_all(which=lambda each: each.route_id == "other"), 0)
-        self.assertEqual(s.relay.streams.close_all(which=lambda each: each.route_id == "r"), 1)
+        self.assertEqual(s.context.streams.close_all(which=lambda each: each.route_id == "other"), 0)
+        self.assertEqual(s.context.streams.close_all(which=lambda each: each.route_id == "r"), 1)

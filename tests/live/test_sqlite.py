@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 
+from kongtwist.core.chain.host import Tally
 from kongtwist.core.storage_contract import Change
 from kongtwist.entities import EntityError
 from kongtwist.storage.base import StorageError
 from kongtwist.storage.sqlite.sqlite_storage import SCHEMA_VERSION, SQLiteStorage
 from tests.unit.storage import storage_contract as contract
 from tests.unit.storage import storage_large_rows as large_rows
+from tests.unit.storage import storage_tallies as tallies
 
 
 class SQLiteTestCase(contract.StorageTestCase):
@@ -52,6 +54,37 @@ class SQLiteLargeRowTests(SQLiteTestCase, large_rows.LargeRowContract):
 
 class SQLiteConcurrencyTests(SQLiteTestCase, contract.ConcurrencyContract):
     """Writes that come together."""
+
+
+class SQLiteTallyTests(SQLiteTestCase, tallies.TallyContract):
+    """Counters."""
+
+    async def test_after_a_restart(self) -> None:
+        """They are there, and the file is whole."""
+        await self.storage.tally([Tally("a", 1, 3, contract.NOW + 60)], [])
+        storage = await self.reopened()
+        self.assertEqual(await storage.tally([Tally("a", 1, 1, contract.NOW + 60)], []), ([4.0], []))
+        self.assertEqual(os.listdir(os.path.dirname(self.path)).count("rows.sqlite-wal"), 1)
+        await storage.close()
+        self.assertNotIn("rows.sqlite-wal", os.listdir(os.path.dirname(self.path)))
+
+    async def test_older_file(self) -> None:
+        """A file of the version before gets what it lacks when it is opened, and keeps its rows."""
+        row = await self.storage.insert("services", {"name": "a", "host": "h"})
+        await self.storage.close()
+        with sqlite3.connect(self.path) as connection:
+            connection.execute("DROP TABLE kongtwist_tallies")
+            connection.execute("PRAGMA user_version = 1")
+        connection.close()
+        storage = await self.reopened()
+        self.assertEqual(storage.get("services", row["id"]), row)
+        self.assertEqual(await storage.tally([Tally("a", 1, 1, contract.NOW + 60)], []), ([1.0], []))
+
+    async def test_closed(self) -> None:
+        """Refused, as writes are."""
+        await self.storage.close()
+        error = await self.refusal(self.storage.tally([Tally("a", 1, 1, contract.NOW + 60)], []))
+        self.assertEqual((error.status, error.code), (503, 8))
 
 
 class SQLiteDurabilityTests(SQLiteTestCase, contract.DurabilityContract):
@@ -120,7 +153,10 @@ class FileTests(SQLiteTestCase):
             connection.close()
             storage = self.another()
             if version > SCHEMA_VERSION:
-                self.assertIn("written by a newer kongtwist (schema 2, this one knows 1)", await self.refused(storage))
+                self.assertIn(
+                    f"written by a newer kongtwist (schema {SCHEMA_VERSION + 1}, this one knows {SCHEMA_VERSION})",
+                    await self.refused(storage),
+                )
             else:
                 await storage.open()
                 await storage.close()

@@ -23,7 +23,7 @@ ELSEWHERE = {
     "cannot look into prefix ...": "tests/unit/commands/test_cli.py",
     "no permission, ports below 1024 need it": "root may listen there",
     "... has no tables yet; run 'kongtwist migrations bootstrap'": "tests/live/test_postgres.py",
-    "database = postgres needs the driver psycopg: ...": "the driver is there; tests/unit/node/test_databases.py",
+    "database = postgres needs the driver psycopg: ...": "the driver is there; tests/unit/storage/test_open.py",
     "accepting pauses on ...: nearly all descriptors are in use (limit ...)": "tests/live/test_listeners.py",
 }
 """Messages that are provoked somewhere else, or cannot be here."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ... import KONG_VERSION, VERSION
+from ..admin_api import AdminAPI
+from ..entity_rows import EntityRows, Parent
+from ..facts import NodeFacts
 from ..get_only import Get, Segment
-from ..json_resource import Branch, Call, JSONResource, Reply
+from ..json_resource import Branch, Call, JSONResource, Methods
 from ..payload import BadBody, read_body
-from ..row_resources import RowResource
-from .target_health import AllTargets, Targets, UpstreamHealth
-
-if TYPE_CHECKING:
-    from .node import NodeFacts
+from ..replies import Reply
+from ..row_resources import CollectionResource, RowResource
+from .target_health import AllTargets, UpstreamHealth
 
 __all__ = ["Metrics", "Ready", "Status", "metrics_text", "monitored"]
 
@@ -30,10 +31,10 @@ class Status(Get):
 
     @property
     def branches(self) -> Mapping[str, Branch]:
-        return {"dns": lambda _: StatusDNS(self.site)}
+        return {"dns": lambda _: StatusDNS(self.api)}
 
     async def get(self, call: Call) -> Reply:
-        facts: NodeFacts = self.site.facts
+        facts = self.api.facts
         given, scale = call.query.get("unit", "m"), call.query.get("scale", "2")
         unit = given.lower()
         if unit not in UNITS:
@@ -55,10 +56,10 @@ class Status(Get):
             "streams": {kind: counts[kind] for kind in STREAMS},
             "memory": {"workers_lua_vms": memory, "lua_shared_dicts": shared},
         }
-        if self.site.storage.writable:
-            body["database"] = {"reachable": self.site.storage.reachable()}
+        if self.api.storage.writable:
+            body["database"] = {"reachable": self.api.storage.reachable()}
         else:
-            body["configuration_hash"] = self.site.configuration_hash()
+            body["configuration_hash"] = self.api.configuration_hash()
         return Reply(200, body)
 
 
@@ -69,7 +70,7 @@ def _amount(size: int, unit: str, digits: int) -> Any:
 
 
 class StatusDNS(Get):
-    """``/status/dns``: figures of a resolver that is not ours."""
+    """``/status/dns``: figures that the resolver does not keep."""
 
     async def get(self, call: Call) -> Reply:
         return Reply(501, {"message": "not implemented with the legacy DNS client"})
@@ -80,18 +81,18 @@ class MonitorStatus(Status):
 
     @property
     def branches(self) -> Mapping[str, Branch]:
-        return {**super().branches, "ready": lambda _: Ready(self.site)}
+        return {**super().branches, "ready": lambda _: Ready(self.api)}
 
 
 class Ready(JSONResource):
-    """``/status/ready``: whether traffic should come. A POST with ``status=draining`` says that none should any more."""
+    """``/status/ready``: whether traffic should come. A POST with ``status=draining`` says that it should stop."""
 
     @property
-    def methods(self) -> Mapping[str, Any]:
+    def methods(self) -> Methods:
         return {"GET": self._get, "POST": self._post}
 
     async def _get(self, call: Call) -> Reply:
-        reason = self.site.facts.ready()
+        reason = self.api.facts.ready()
         return Reply(200, {"message": "ready"}) if reason is None else Reply(503, {"message": reason})
 
     async def _post(self, call: Call) -> Reply:
@@ -102,17 +103,17 @@ class Ready(JSONResource):
         status = body.get("status") or call.query.get("status")
         if status != "draining":
             return Reply(400, {"message": "status must be 'draining'"})
-        self.site.facts.drain()
+        self.api.facts.drain()
         return Reply(204)
 
 
 class Metrics(Get):
-    """``/metrics``: the figures that need no plugin."""
+    """``/metrics``: the node's figures, then those of plugins."""
 
     async def get(self, call: Call) -> Reply:
-        facts: NodeFacts = self.site.facts
-        reachable = self.site.storage.reachable() if self.site.storage.writable else None
-        text = metrics_text(facts, reachable)
+        facts = self.api.facts
+        reachable = self.api.storage.reachable() if self.api.storage.writable else None
+        text = metrics_text(facts, reachable) + await facts.plugin_metrics()
         return Reply(200, text.encode(), content_type="text/plain; charset=UTF-8")
 
 
@@ -161,7 +162,7 @@ def metrics_text(facts: NodeFacts, reachable: bool | None) -> str:
 
 
 def _family(name: str, text: str, samples: Samples) -> str:
-    """All are gauges: Kong's are too, although some of them only grow."""
+    """Kong shows all of these as gauges, although some only grow."""
     lines = [f"# HELP {name} {text}", f"# TYPE {name} gauge"]
     for labels, value in samples:
         shown = ",".join(f'{label}="{_escaped(each)}"' for label, each in labels.items())
@@ -176,44 +177,50 @@ def _escaped(text: str) -> str:
 # -- the Status API --------------------------------------------------------------------------------------------------------
 
 
-def monitored(site: Any) -> JSONResource:
-    """The root of the Status API: what monitors may see, and nothing that could change anything but readiness."""
-    below: dict[str, JSONResource] = {"status": MonitorStatus(site), "metrics": Metrics(site)}
-    if not site.storage.writable:
-        below["upstreams"] = _Upstreams(site, {})
-    return Segment(site, below)
+def monitored(api: AdminAPI, rows: Mapping[str, EntityRows]) -> dict[str, JSONResource]:
+    """The first path segments of the Status API: nothing there could change anything but readiness.
+
+    Args:
+        api: the Status API.
+        rows: the rows of every entity that is stored.
+    """
+    below: dict[str, JSONResource] = {"status": MonitorStatus(api), "metrics": Metrics(api)}
+    if not api.storage.writable:
+        below["upstreams"] = _Upstreams(rows["upstreams"])
+    return below
 
 
-class _Upstreams(Segment):
+class _Upstreams(JSONResource):
     """``/upstreams`` of a node without a database: health and targets, to be read."""
+
+    def __init__(self, upstreams: EntityRows) -> None:
+        super().__init__(upstreams.api)
+        self._rows = upstreams
 
     @property
     def branches(self) -> Mapping[str, Branch]:
-        return {"{upstreams}": lambda key: Segment(self.site, {
-            "health": UpstreamHealth(self.site, key),
-            "targets": _ReadTargets(self.site, self.site.registry["targets"], self._parent(key)),
+        return {"{upstreams}": lambda key: Segment(self.api, {
+            "health": UpstreamHealth(self._rows, key),
+            "targets": _ReadTargets(self._rows.every["targets"], Parent(self._rows, key, "upstream")),
         })}  # fmt: skip
 
-    def _parent(self, key: str) -> tuple[Any, str, str]:
-        return self.site.registry["upstreams"], key, "upstream"
 
-
-class _ReadTargets(Targets):
+class _ReadTargets(CollectionResource):
     @property
-    def methods(self) -> Mapping[str, Any]:
+    def methods(self) -> Methods:
         return {"GET": self._list}
 
     @property
     def branches(self) -> Mapping[str, Branch]:
         return {
-            "all": lambda _: AllTargets(self.site, self.entity, self.parent),
-            "{targets}": lambda key: _ReadTarget(self.site, self.entity, key, self.parent),
+            "all": lambda _: AllTargets(self.rows, self.parent),
+            "{targets}": lambda key: _ReadTarget(self.rows, key, self.parent),
         }
 
 
 class _ReadTarget(RowResource):
     @property
-    def methods(self) -> Mapping[str, Any]:
+    def methods(self) -> Methods:
         return {"GET": self._get}
 
     @property

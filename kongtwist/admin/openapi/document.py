@@ -10,6 +10,7 @@ from ... import VERSION
 from ...entities import Entity
 from ...entities.json_schema import Schema
 from ..json_resource import JSONResource
+from ..overrides import rows_class
 from . import operations as openapi_operations
 from .operations import operations
 from .parts import ANSWERS, Components, key_parameter
@@ -85,7 +86,7 @@ def _operation_id(method: str, path: str) -> str:
 
 def _parameter(name: str, registry: Mapping[str, Entity]) -> Schema:
     if name in registry and registry[name].stored:
-        return key_parameter(name, registry[name])
+        return key_parameter(name, registry[name], rows_class(name).key_text)
     schema: Schema = {"type": "string", "minLength": 1}
     return {"name": name, "in": "path", "required": True, "description": _OTHERS[name], "schema": schema}
 

@@ -12,9 +12,11 @@ from typing import Any
 from ...entities import Entity
 from ...entities.json_schema import Schema, Use
 from ..endpoints import declarative_config as config
-from ..endpoints import node, status
+from ..endpoints import node_information as node
 from ..endpoints import runtime as switches
+from ..endpoints import status
 from ..endpoints import target_health as targets
+from ..entity_rows import Parent
 from ..json_resource import JSONResource
 from ..row_resources import CollectionResource, ParentResource, RowResource
 from .parts import ANSWERS, ERROR, FORM, JSON, MULTIPART, Components, ref
@@ -99,8 +101,8 @@ def _one(entity: Entity) -> str:
     return entity.name.removesuffix("s").replace("_", " ")
 
 
-def _of(parent: tuple[Entity, str, str] | None) -> str:
-    return "" if parent is None else f" of a {_one(parent[0])}"
+def _of(parent: Parent | None) -> str:
+    return "" if parent is None else f" of a {_one(parent.rows.entity)}"
 
 
 @operations.register
@@ -108,10 +110,11 @@ def _(resource: CollectionResource, components: Components) -> Operations:
     entity, parent = resource.entity, resource.parent
     nested = () if parent is None else ("NotFound",)
     more = [TAGS] if parent is None else []
-    if entity.name == "consumers" and parent is None:
-        more.append(argument("custom_id", "Only the consumer with this custom_id.", {"type": "string", "minLength": 1}))
+    if parent is None:
+        arguments = resource.rows.list_arguments.items()
+        more += [argument(name, text, {"type": "string", "minLength": 1}) for name, text in arguments]
     names = entity.name.replace("_", " ")
-    given = () if parent is None else (parent[2],)
+    given = () if parent is None else (parent.field,)
     return {
         "get": operation(
             f"List {names}{_of(parent)}", {200: components.page(entity, "A page of rows.")}, *nested,
@@ -128,10 +131,10 @@ def _(resource: CollectionResource, components: Components) -> Operations:
 def _(resource: RowResource, components: Components) -> Operations:
     entity, parent = resource.entity, resource.parent
     one = _one(entity) + _of(parent)
-    given = [] if parent is None else [parent[2]]
+    given = [] if parent is None else [parent.field]
     if entity.endpoint_key is not None:
         given.append(entity.endpoint_key)
-    put = Use.MERGE if entity.name == "targets" else Use.WRITE
+    put = Use.WRITE if resource.rows.put_creates else Use.MERGE
     return {
         "get": operation(f"Get a {one}", {200: components.answer(entity, "The row.")}, "NotFound"),
         "put": operation(
@@ -152,7 +155,7 @@ def _(resource: RowResource, components: Components) -> Operations:
 @operations.register
 def _(resource: ParentResource, components: Components) -> Operations:
     entity = resource.entity
-    of = f"the {resource.field.replace('_', ' ')} of a {_one(resource.child)}"
+    of = f"the {resource.field.replace('_', ' ')} of a {_one(resource.child.entity)}"
     return {
         "get": operation(f"Get {of}", {200: components.answer(entity, "The row.")}, "NotFound"),
         "put": operation(

@@ -280,12 +280,12 @@ def _not_null(schema: Schema) -> Schema:
     return found
 
 
-def key_parameter(name: str, entity: Entity) -> Schema:
-    """The path's segment that addresses a row."""
+def key_parameter(name: str, entity: Entity, key_text: str | None) -> Schema:
+    """The path's segment that addresses a row. ``key_text``: what it is, where it is neither id nor endpoint key."""
     key = entity.endpoint_key
     schema: Schema
-    if entity.name == "certificates":
-        text, schema = "Id of the certificate, or a server name it is for.", {"type": "string", "minLength": 1}
+    if key_text is not None:
+        text, schema = key_text, {"type": "string", "minLength": 1}
     elif key is None:
         text, schema = "Id of the row.", field_schema(Uuid(auto=False, required=True), Use.WRITE)
     else:

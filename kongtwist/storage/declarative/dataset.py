@@ -38,8 +38,8 @@ _META: dict[str, tuple[type, str]] = {
     "parameters": (list, "expected an array"),
 }
 """Members of the file that are no rows, and what they must be. ``_info`` and ``_workspace`` are decK's, ``parameters`` is
-what Kong's export says of the cluster it comes from. Every transformation of our rows gives the same when done twice, so
-``_transform: false`` (done already) changes nothing."""
+what Kong's export says of the cluster it comes from. ``_transform: false`` says that values are given as they are stored: a
+hash is not hashed again."""
 
 _ROW_META = ("_comment", "_ignore")
 _PLAIN_PATH = re.compile(r"[a-zA-Z0-9._~/%-]*\Z")
@@ -149,7 +149,7 @@ def declared(
         for item in file.items["routes"]:
             if isinstance(paths := item.row.get("paths"), list):
                 item.row["paths"] = [_migrated(each) for each in paths]
-    return _build(file, now)
+    return _build(file, now, transformed=tree.get("_transform") is False)
 
 
 def settled(present: Dataset, rows: Iterable[Declared], now: float) -> Iterable[tuple[str, Row]]:
@@ -264,8 +264,8 @@ def _nested(registry: Mapping[str, Entity], entity: Entity) -> dict[str, tuple[E
 # -- building ----------------------------------------------------------------------------------------------------------
 
 
-def _build(file: _File, now: float) -> list[Declared]:
-    """Give ids, resolve references, hold every row against its schema."""
+def _build(file: _File, now: float, *, transformed: bool) -> list[Declared]:
+    """Give ids, resolve references, hold every row against its schema. ``transformed``: as `Entity.insert`."""
     order = _parents_first(file.registry)
     for entity in order:
         for item in file.items[entity.name]:
@@ -277,7 +277,7 @@ def _build(file: _File, now: float) -> list[Declared]:
         for item in file.items[entity.name]:
             _resolve(file, item)
             try:
-                row = entity.insert(item.row, now=now, new_id=file.new_id)
+                row = entity.insert(item.row, now=now, new_id=file.new_id, transformed=transformed)
             except EntityError as error:
                 _put(file.misfits, item.path, error.fields if error.fields is not None else error.message)
                 continue

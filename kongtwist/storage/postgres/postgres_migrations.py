@@ -49,6 +49,19 @@ MIGRATIONS: tuple[Migration, ...] = (
         );
         """,
     ),
+    Migration(
+        "001_tallies",
+        """
+        CREATE TABLE IF NOT EXISTS kongtwist_tallies (
+            key text COLLATE "C" NOT NULL,
+            "window" bigint NOT NULL,
+            value double precision NOT NULL,
+            expires double precision NOT NULL,
+            PRIMARY KEY (key, "window")
+        ) WITH (fillfactor = 70);
+        CREATE INDEX IF NOT EXISTS kongtwist_tallies_expires ON kongtwist_tallies (expires);
+        """,
+    ),
 )
 """All steps, in order. Once released a step is never changed."""
 
@@ -59,7 +72,7 @@ CREATE TABLE IF NOT EXISTS kongtwist_migrations (
     executed_at timestamptz NOT NULL DEFAULT now()
 )
 """
-_TABLES = ("kongtwist_rows", "kongtwist_changes", "kongtwist_state", "kongtwist_migrations")
+_TABLES = ("kongtwist_rows", "kongtwist_changes", "kongtwist_state", "kongtwist_tallies", "kongtwist_migrations")
 _LOCK: LiteralString = "hashtextextended('kongtwist migrations ' || coalesce(current_schema(), ''), 0)"
 
 

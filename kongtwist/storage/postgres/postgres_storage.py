@@ -20,16 +20,19 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ...core.chain.host import HostError, Tally
 from ...core.storage_contract import Change, Dataset
 from ...entities import Entity, EntityError
-from ..base import BaseStorage, Behind, StorageError, difference
+from ..base import BaseStorage, Outdated, StorageError, difference
 from ..migrations import unfit
-from ..row_store import Ledger
+from ..row_store import RowStore
+from ..tallies import SLICE, Place
 from .notifications import BackOff, Listening
 from .postgres_migrations import state_of
 from .sql_connections import Connection, Lost, PostgresSettings, Refused
 from .sql_pool import PostgresPool
 from .sql_rows import Gap, Loaded, News, Position, channel_of, commit, follow, load, newest, trim, understood
+from .sql_tallies import exchange, expire
 
 __all__ = ["PostgresStorage"]
 
@@ -79,6 +82,7 @@ class PostgresStorage(BaseStorage):
     ) -> None:
         super().__init__(registry, now, **options)
         self.settings = settings
+        self.tally_timeout = settings.timeout
         self.pool = PostgresPool(settings, reactor)
         self._reactor = reactor
         self._position = Position(0, "")
@@ -116,7 +120,7 @@ class PostgresStorage(BaseStorage):
             raise
         self._position = loaded.position
         for name, rows in dataset.items():
-            self._ledger.apply([Change("create", name, row, None) for row in rows.values()])
+            self._store.apply([Change("create", name, row, None) for row in rows.values()])
         self._opened = True
         self._poll_later()
         if self._listening is None:
@@ -143,7 +147,7 @@ class PostgresStorage(BaseStorage):
 
     # -- writing -----------------------------------------------------------------------------------------------------------
 
-    async def write(self, plan: Callable[[Ledger], tuple[T, list[Change]]], heavy: bool = False) -> T:
+    async def write(self, plan: Callable[[RowStore], tuple[T, list[Change]]], heavy: bool = False) -> T:
         if self._away:
             raise EntityError.unavailable(self._away)
         return await super().write(plan, heavy)
@@ -207,7 +211,7 @@ class PostgresStorage(BaseStorage):
             if self._tries > MOST_TRIES:
                 self._tries = 0
                 raise StorageError("other nodes write without a pause; try again")
-            raise Behind
+            raise Outdated
         self._tries = 0
         self._position = reached
         self._failed = ""
@@ -254,7 +258,7 @@ class PostgresStorage(BaseStorage):
             kind = self.registry.get(entity)
             if kind is None or not kind.stored:
                 continue
-            old = latest[entity, key] if (entity, key) in latest else self._ledger.get(entity, key)
+            old = latest[entity, key] if (entity, key) in latest else self._store.get(entity, key)
             if row is not None or old is not None:
                 latest[entity, key] = row
                 op = "delete" if row is None else "create" if old is None else "update"
@@ -262,7 +266,7 @@ class PostgresStorage(BaseStorage):
         return found
 
     async def _read_everything(self) -> None:
-        present: Dataset = self._ledger.dataset()  # changed by nobody until this has been brought in
+        present: Dataset = self._store.dataset()  # changed by nobody until this has been brought in
         try:
             loaded = await self._load()
         except Lost as lost:
@@ -279,6 +283,32 @@ class PostgresStorage(BaseStorage):
         self._position = position
         if changes:
             self._tell(changes)
+
+    # -- tallies ---------------------------------------------------------------------------------------------------------
+
+    async def tally(self, added: Sequence[Tally], wanted: Sequence[Place]) -> tuple[list[float], list[float]]:
+        now = self._now()
+        return await self._count(lambda connection: exchange(connection, added, wanted, now))
+
+    async def expire_tallies(self) -> int:
+        if self._away:
+            return 0  # they can wait
+        deleted, now = 0, self._now()
+        while (some := await self._count(lambda connection: expire(connection, now))) == SLICE:
+            deleted += some
+        return deleted + some
+
+    async def _count(self, work: Callable[[Connection], T]) -> T:
+        """Do something with tallies; refused at once while the database is away. Raises HostError."""
+        if self._away or self._closed:
+            raise HostError(self._away or "the gateway is stopping")
+        try:
+            return await self.pool.run(work)
+        except Lost as lost:
+            self._lose(str(lost))
+            raise HostError(str(lost)) from lost
+        except StorageError as refused:
+            raise HostError(str(refused)) from refused
 
     # -- following other nodes -----------------------------------------------------------------------------------------------
 
@@ -407,7 +437,7 @@ class PostgresStorage(BaseStorage):
         _log.info(sentence, kong_level="notice", **values)
 
 
-def _nothing(ledger: Ledger) -> tuple[None, list[Change]]:
+def _nothing(store: RowStore) -> tuple[None, list[Change]]:
     """A plan without changes: has the newest state confirmed, or brought in."""
     return None, []
 

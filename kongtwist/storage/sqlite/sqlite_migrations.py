@@ -15,7 +15,7 @@ from .sqlite_storage import SCHEMA_VERSION, SQLiteStorage
 
 __all__ = ["SQLiteMigrations"]
 
-STEPS = ("000_base",)
+STEPS = ("000_base", "001_tallies")
 """One for each version of the schema."""
 
 assert len(STEPS) == SCHEMA_VERSION

@@ -13,20 +13,25 @@ import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from twisted.internet.defer import CancelledError
 
+from ...core.chain.host import HostError, Tally
 from ...core.storage_contract import Change
 from ...entities import Entity
 from ...entities.schema import Row
 from ...net.work_thread import WorkThread
 from ..base import BaseStorage, StorageError, whole
+from ..tallies import SLICE, Place
+from .sqlite_tallies import TALLIES, TALLIES_BY_TIME, exchange, expire
 
 __all__ = ["SCHEMA_VERSION", "SQLiteStorage"]
 
-SCHEMA_VERSION = 1
+T = TypeVar("T")
+
+SCHEMA_VERSION = 2
 """Version of the tables' shape, kept in ``PRAGMA user_version``; a file of a newer one is refused."""
 
 
@@ -54,6 +59,7 @@ class SQLiteStorage(BaseStorage):
         self._thread = WorkThread(reactor, "kongtwist-sqlite")
         self._opened = False
         self._connection: sqlite3.Connection | None = None
+        self._counting: sqlite3.Connection | None = None
         self._lock = -1
         self._failed = ""
 
@@ -69,7 +75,7 @@ class SQLiteStorage(BaseStorage):
             await self._let_go()
             raise
         for name, found in rows.items():
-            self._ledger.apply([Change("create", name, row, None) for row in found])
+            self._store.apply([Change("create", name, row, None) for row in found])
 
     async def close(self) -> None:
         await super().close()
@@ -93,6 +99,22 @@ class SQLiteStorage(BaseStorage):
             self._failed = f"the database {self.path} cannot be written: {error}"
             raise StorageError(self._failed) from error
         self._failed = ""
+
+    async def tally(self, added: Sequence[Tally], wanted: Sequence[Place]) -> tuple[list[float], list[float]]:
+        return await self._count(lambda connection: exchange(connection, added, wanted, self._now()))
+
+    async def expire_tallies(self) -> int:
+        deleted = 0
+        while (some := await self._count(lambda connection: expire(connection, self._now()))) == SLICE:
+            deleted += some
+        return deleted + some
+
+    async def _count(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do something with tallies in the thread. Raises HostError."""
+        try:
+            return await self._thread.do(self._counted, work)
+        except (sqlite3.Error, OSError) as error:
+            raise HostError(f"the database {self.path} cannot count: {error}") from error
 
     def prepare(self) -> None:
         """Make or migrate the file and let go of it. Blocks. Raises as `open`."""
@@ -180,8 +202,18 @@ class SQLiteStorage(BaseStorage):
                 connection.execute(
                     f'CREATE TABLE IF NOT EXISTS "{name}" (id TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID'
                 )
+        connection.execute(TALLIES)
+        connection.execute(TALLIES_BY_TIME)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
+
+    def _counted(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        if self._connection is None or self.read_only:
+            raise sqlite3.ProgrammingError("it is not open")
+        if self._counting is None:
+            self._counting = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+            self._counting.execute("PRAGMA synchronous = NORMAL")  # what counts does not wait for the disk
+        return work(self._counting)
 
     def _write(self, changes: Sequence[Change]) -> None:
         connection = self._connection
@@ -201,8 +233,11 @@ class SQLiteStorage(BaseStorage):
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None
+        counting, self._counting = self._counting, None
         lock, self._lock = self._lock, -1
         try:
+            if counting is not None:
+                counting.close()
             if connection is not None:
                 connection.close()  # moves the log into the file: ours is the only connection
         finally:

@@ -20,7 +20,7 @@ from twisted.web.server import Site
 from twisted.web.static import Data
 
 from kongtwist.api import Conf, Gateway, GatewayFactory, GatewayResource
-from kongtwist.observability.logs import ErrorLog
+from kongtwist.observability.error_log import ErrorLog
 
 reactor: Any = installed
 

@@ -9,8 +9,8 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.admin.json_resource import _told, encoded
 from kongtwist.admin.openapi.path import OpenAPI
+from kongtwist.admin.replies import encoded, refusal_of
 from kongtwist.core.long_work import AtOnce
 from kongtwist.entities import EntityError
 
@@ -32,9 +32,9 @@ class Noting(AtOnce):
 
 class LongAnswerTests(SynchronousTestCase):
     def told(self, error: EntityError) -> tuple[bytes, int]:
-        turns = Noting()
-        body = self.successResultOf(Deferred.fromCoroutine(_told(error, turns)))
-        return body if isinstance(body, bytes) else encoded(body), turns.asked
+        work = Noting()
+        body = self.successResultOf(Deferred.fromCoroutine(refusal_of(error, work))).body
+        return body if isinstance(body, bytes) else encoded(body), work.asked
 
     def test_refusals(self) -> None:
         for fields, asked in (
@@ -49,9 +49,9 @@ class LongAnswerTests(SynchronousTestCase):
             self.assertEqual((text, times), (encoded(error.body()), asked))
 
     def test_the_openapi_document_is_made_once(self) -> None:
-        resource, turns = cast(OpenAPI, resolve(admin(), "/openapi.json")), Noting()
-        call = cast(Any, type("Call", (), {"turns": turns}))
+        resource, work = cast(OpenAPI, resolve(admin(), "/openapi.json")), Noting()
+        call = cast(Any, type("Call", (), {"long_work": work}))
         for _ in range(2):
             reply = self.successResultOf(Deferred.fromCoroutine(resource._get(call)))
             self.assertEqual(json.loads(reply.body)["openapi"], "3.1.0")
-        self.assertEqual(turns.asked, 1)
+        self.assertEqual(work.asked, 1)

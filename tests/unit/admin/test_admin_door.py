@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.admin import json_resource as web
 from kongtwist.admin.access.browser_guard import Guard
 from kongtwist.admin.access.gate import Gate
 from kongtwist.admin.access.tokens import Tokens
+from kongtwist.admin.admin_api import AdminAPI
 from kongtwist.admin.get_only import Get
-from kongtwist.admin.json_resource import PAGE, PIECE, Call, Reply, page_of
-from kongtwist.admin.server.bounded_channel import PATIENCE, READ, AdminSite, DoorLimits
+from kongtwist.admin.json_resource import PIECE, Call
+from kongtwist.admin.paging import PAGE, page_of
+from kongtwist.admin.replies import Reply
+from kongtwist.admin.server.bounded_channel import PATIENCE, READ, AdminSite, ConnectionLimits
 from kongtwist.core.long_work import AtOnce
 
 
@@ -24,30 +26,19 @@ class Answer(Get):
     """Answers with as many bytes as it has."""
 
     body: Any = b"1"
-
-    async def get(self, call: Call) -> Reply:
-        self.site.asked += 1
-        return Reply(200, self.body)
-
-
-class Api:
-    """What resources ask of their API."""
-
-    added_headers: frozenset[str] = frozenset()
-    turns = AtOnce()
     asked = 0
 
-    def verdict(self, request: Any) -> web.Verdict:
-        found: web.Verdict = request.verdict
-        return found
+    async def get(self, call: Call) -> Reply:
+        self.asked += 1
+        return Reply(200, self.body)
 
 
 class DoorCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.clock, self.api = Clock(), Api()
-        self.resource = Answer(self.api)
+        self.clock, unused = Clock(), cast(Any, None)
         gate = Gate(Guard(False), Tokens(), self.clock.seconds)
-        self.site = AdminSite(self.resource, self.clock, gate, DoorLimits(send_timeout=1.0))
+        self.resource = Answer(AdminAPI(unused, {}, unused, gate, now=self.clock.seconds, added_headers=()))
+        self.site = AdminSite(self.resource, self.clock, gate, ConnectionLimits(send_timeout=1.0))
         self.channel: Any = self.site.buildProtocol(None)
         self.transport = StringTransportWithDisconnection()
         self.transport.protocol = self.channel
@@ -78,15 +69,15 @@ class TurnTests(DoorCase):
 
         def noted(delay: float, call: Any, *args: Any) -> Any:
             if not delay:
-                turns.append(self.api.asked)
+                turns.append(self.resource.asked)
             return later(delay, call, *args)
 
         self.patch(self.clock, "callLater", noted)
         self.ask(300)
-        self.assertEqual((self.api.asked, self.answers()), (1, 1))
+        self.assertEqual((self.resource.asked, self.answers()), (1, 1))
         self.clock.advance(0)  # goes through all turns that follow one another
         self.assertEqual(turns, list(range(1, 300)))
-        self.assertEqual((self.api.asked, self.answers()), (300, 300))
+        self.assertEqual((self.resource.asked, self.answers()), (300, 300))
         self.ask()
         self.assertEqual((self.answers(), len(turns)), (301, 299))
 
@@ -94,7 +85,7 @@ class TurnTests(DoorCase):
         self.ask(5)
         self.transport.loseConnection()
         self.clock.advance(0)
-        self.assertEqual(self.api.asked, 1)
+        self.assertEqual(self.resource.asked, 1)
 
     def test_the_last_of_several(self) -> None:
         """Nothing behind a request that closes is answered."""

@@ -12,7 +12,7 @@ from twisted.web.test.requesthelper import DummyRequest
 from kongtwist.admin.access.browser_guard import Guard
 from kongtwist.admin.access.gate import Gate
 from kongtwist.admin.access.tokens import Tokens
-from kongtwist.admin.api import AdminResource
+from kongtwist.admin.admin_resource import AdminResource
 from kongtwist.entities import registry
 from kongtwist.node.plugin_loader import load_plugins
 from kongtwist.storage.memory import MemoryStorage

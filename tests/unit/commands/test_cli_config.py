@@ -17,7 +17,7 @@ from kongtwist.commands.config_command import EXAMPLE, import_plan
 from kongtwist.entities import EntityError, registry
 from kongtwist.node.plugin_loader import load_plugins
 from kongtwist.storage.declarative.dataset import declared
-from kongtwist.storage.row_store import Ledger
+from kongtwist.storage.row_store import RowStore
 from tests.places import CONTRACT
 
 RECORDED = CONTRACT / "observed_cli"
@@ -111,17 +111,17 @@ class ImportTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.entities = registry(load_plugins(["bundled"]))
-        self.ledger = Ledger(self.entities)
+        self.store = RowStore(self.entities)
 
     def imported(self, now: int = NOW, **file: Any) -> int:
         """How many rows an import changes; they are changed then."""
         rows = declared({"_format_version": "3.0", **file}, self.entities, now=now)
-        count, changes = import_plan(rows, now)(self.ledger)
-        self.ledger.apply(changes)
+        count, changes = import_plan(rows, now)(self.store)
+        self.store.apply(changes)
         return count
 
     def rows(self) -> str:
-        return json.dumps({name: dict(rows) for name, rows in self.ledger.dataset().items()}, sort_keys=True)
+        return json.dumps({name: dict(rows) for name, rows in self.store.dataset().items()}, sort_keys=True)
 
     def test_rows_are_replaced_or_created(self) -> None:
         """Rows that are not in the file stay; times are kept; an equal file changes nothing."""
@@ -133,7 +133,7 @@ class ImportTests(SynchronousTestCase):
         self.assertEqual(self.imported(NOW + 5, services=services), 0)
         services[0]["host"] = "other"
         self.assertEqual(self.imported(NOW + 9, services=services[:1], consumers=[{"username": "u"}]), 2)
-        found = {row["name"]: row for row in self.ledger.dataset()["services"].values()}
+        found = {row["name"]: row for row in self.store.dataset()["services"].values()}
         self.assertEqual([(row["host"], row["created_at"], row["updated_at"]) for row in (found["a"], found["b"])],
                          [("other", NOW, NOW + 9), ("h", NOW, NOW)])  # fmt: skip
 

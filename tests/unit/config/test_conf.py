@@ -125,7 +125,7 @@ class NameTests(ConfCase):
             self.assertIn(name, names)
             if names[name].name == name and names[name].default != default:
                 differing.add(name)
-        # why: decisions 12 and 13 of docs/architecture.md for the first four lines, the rest as their texts say
+        # why: decisions 12 and 13 of docs/decisions.md for the first four lines, the rest as their texts say
         self.assertEqual(
             differing - {name for name in differing if (ours[name].default or None) is None},
             {

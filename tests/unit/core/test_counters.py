@@ -130,7 +130,7 @@ class SharedCountersTests(SynchronousTestCase):
             worker.cells[REQUESTS] += 10
             worker.cells[ACTIVE] += 2
             worker.cells[WRITING] += 1
-        self.parent.bury(0)
+        self.parent.retire(0)
         totals = self.parent.totals()
         self.assertEqual((totals["requests"], totals["active"], totals["writing"]), (20, 2, 1))
         self.assertEqual([self.workers[0].cells[cell] for cell in range(16)], [0] * 16)
@@ -146,7 +146,7 @@ class SharedCountersTests(SynchronousTestCase):
         """A crash opens no limit."""
         for _ in range(3):
             self.workers[0].windows.take("k", [MINUTE], 1)
-        self.parent.bury(0)
+        self.parent.retire(0)
         successor = SharedCounters.attach(os.dup(self.parent.fileno()), 2, 0, sets=8)
         self.addCleanup(successor.close)
         self.assertEqual(successor.windows.take("k", [MINUTE], 1), [3])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import contextlib
 import io
 import json
 import re
+import unittest
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
@@ -15,7 +17,7 @@ from typing import Any, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.admin.api import AdminResource
+from kongtwist.admin.admin_resource import AdminResource
 from kongtwist.admin.json_resource import Missing
 from kongtwist.commands.main import main
 from kongtwist.config.load import Conf, load
@@ -79,6 +81,16 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
+def allowed_rooms(rule: str) -> set[str]:
+    """The rooms that a line of the table of docs/architecture.md names."""
+    if rule.startswith("everything but "):
+        return set(test_architecture.MAY_IMPORT) - set(rule.removeprefix("everything but ").split(", "))
+    named = set(rule.split(", ")) - {"nothing"}
+    if "core/*" in named:
+        named |= {room for room in test_architecture.MAY_IMPORT if room.partition("/")[0] == "core"}
+    return named - {"core/*"}
+
+
 def all_blocks(language: str) -> Iterator[Block]:
     """Blocks of all documents."""
     return (block for page in PAGES for block in blocks(page) if block.language == language)
@@ -139,6 +151,19 @@ class FormTests(SynchronousTestCase):
             self.assertIsInstance(conf, Conf)
             self.assertEqual(conf.warnings, [], block.where)
 
+    def test_imports(self) -> None:
+        """Programs and plugins that are shown import the stable names, from kongtwist.api."""
+        programs = [(block.where, block.text) for block in all_blocks("python")]
+        programs += [(path.name, path.read_text(encoding="utf-8")) for path in (ROOT / "examples").rglob("*.py")]
+        found = {
+            (where, name)
+            for where, text in programs
+            for name in test_architecture.imports(where, ast.parse(text))
+            if name.partition(".")[0] == "kongtwist"
+        }
+        self.assertGreater(len(found), 5)
+        self.assertEqual([each for each in found if not each[1].startswith("kongtwist.api.")], [])
+
     def test_json(self) -> None:
         """Blocks of JSON are some."""
         for block in all_blocks("json"):
@@ -194,6 +219,15 @@ class NameTests(SynchronousTestCase):
         for page, found in self.each(r"python -m ([\w.]+).*"):
             self.assertIsNotNone(find_spec(found[1]), f"{page}: {found[0]}")
 
+    def test_tests(self) -> None:
+        """Tests that are named can be run."""
+        loader, named = unittest.TestLoader(), 0
+        for page, found in self.each(r".*?(tests\.[\w.]+)"):
+            named += 1
+            self.assertTrue(loader.loadTestsFromName(found[1]).countTestCases() or find_spec(found[1]), page)
+            self.assertEqual(loader.errors, [], page)
+        self.assertGreater(named, 2)
+
     def test_all_commands(self) -> None:
         """The README's table has every command there is."""
         there = re.findall(r"^    ([a-z]+)\b", help_of(), re.MULTILINE)
@@ -231,19 +265,19 @@ class NameTests(SynchronousTestCase):
         self.assertGreater(asked, 20)
 
     def test_layout(self) -> None:
-        """The table of docs/architecture.md has every package and module, and the import rules that are checked."""
+        """The table of docs/architecture.md has every room, and what it may import."""
         table = page_text("docs/architecture.md").partition("may import of ours |")[2].partition("\n\n")[0]
-        rows = re.findall(r"^\| (.+?) \| .+? \| (.+?) \|$", table, re.MULTILINE)
-        rules: dict[str, str] = {}
-        for names, rule in rows:
-            for name in re.findall(r"`([^`]+)`", names):
-                found = [path.name for path in (ROOT / "kongtwist").glob(name.rstrip("/"))]
-                self.assertTrue(found, name)
-                for each in found:
-                    rules.setdefault(each.removesuffix(".py"), rule)
-        there = {path.name.removesuffix(".py") for path in (ROOT / "kongtwist").iterdir() if path.suffix in ("", ".py")}
-        self.assertEqual(set(rules), there - {"__init__", "__pycache__"})
-        for name, rule in rules.items():
-            allowed = test_architecture.MAY_IMPORT.get(test_architecture.PARTS.get(name, name))
-            words = {"everything": None, "nothing": frozenset[str]()}.get(rule, frozenset(rule.split(", ")))
-            self.assertEqual(words, allowed, name)
+        rows = re.findall(r"^\| `([^`]+)` \| .+? \| (.+?) \|$", table, re.MULTILINE)
+        rooms = {name.removesuffix("/").removesuffix(".py"): allowed_rooms(rule) for name, rule in rows}
+        self.assertEqual(rooms, {name: set(allowed) for name, allowed in test_architecture.MAY_IMPORT.items()})
+
+    def test_ways(self) -> None:
+        """Each function on a way through the program is where docs/architecture.md says."""
+        text = page_text("docs/architecture.md")
+        steps = re.findall(r"`([\w/]+\.py):([\w.]+)`", text)
+        self.assertGreater(len(steps), 30)
+        for path, name in steps:
+            tree = test_architecture.sources().get(f"kongtwist/{path}")
+            self.assertIsNotNone(tree, path)
+            assert tree is not None
+            self.assertIn(name, {function for function, _ in test_architecture.functions(tree)}, path)

@@ -20,7 +20,7 @@ MISSING = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
 
 def counted(gateway: Gateway) -> list[int]:
     """What is counted of connections."""
-    return [gateway.relay.cells[cell] for cell in (ACTIVE, READING, WAITING, WRITING)]
+    return [gateway.context.cells[cell] for cell in (ACTIVE, READING, WAITING, WRITING)]
 
 
 class StepsTests(SynchronousTestCase):
@@ -54,7 +54,7 @@ class LostConnectionTests(SynchronousTestCase):
         def fail(*_: object) -> None:
             raise RuntimeError("a fault")
 
-        owner: object = gateway.relay
+        owner: object = gateway.context
         *path, name = break_it.split(".")
         for each in path:
             owner = getattr(owner, each)
@@ -65,12 +65,12 @@ class LostConnectionTests(SynchronousTestCase):
         self.flushLoggedErrors(RuntimeError)
         self.assertEqual(upstream.wire.end, "abort", break_it)
         self.assertEqual(counted(gateway), [0, 0, 0, 0], break_it)
-        self.assertEqual(len(gateway.relay.connections), 0, break_it)
+        self.assertEqual(len(gateway.context.connections), 0, break_it)
         return gateway
 
     def test_watch(self) -> None:
         """The upstream is told, the counters go back, the connection is forgotten, the request is logged."""
-        self.assertEqual(self.lost("gone.unwatch").log.lines, [(200, "/st")])
+        self.assertEqual(self.lost("hangups.unwatch").log.lines, [(200, "/st")])
 
     def test_deadline(self) -> None:
         """The same where another step fails."""
@@ -122,7 +122,7 @@ class LostConnectionTests(SynchronousTestCase):
             for _ in range(40):
                 gateway.work(0.5)
             self.assertEqual(upstream.wire.end, "abort", answer)
-            self.assertEqual([len(pool.all) for pool in gateway.relay.pools._pools.values()], [0], answer)
+            self.assertEqual([len(pool.all) for pool in gateway.context.pools._pools.values()], [0], answer)
 
 
 class PipelineTests(SynchronousTestCase):

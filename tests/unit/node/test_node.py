@@ -116,9 +116,9 @@ class WorkersTests(SynchronousTestCase):
         self.assertEqual(changes["changes"], [["create", "routes", {"id": "q"}, None]])
         self.assertEqual(listen, {"type": "listen"})
 
-    def test_newcomers_are_told(self) -> None:
+    def test_new_workers_are_told(self) -> None:
         """What was set while the node runs holds in a worker that is started later, and after its rows."""
-        self.workers.newcomers = lambda: [{"type": "level", "level": "debug"}]
+        self.workers.first_messages = lambda: [{"type": "level", "level": "debug"}]
         self.serve()
         self.reactor.spawned[0].dies()
         self.assertEqual(self.reactor.spawned[-1].kinds(), ["begin", "rows", "dataset", "level"])

@@ -72,6 +72,35 @@ class LoaderTests(SynchronousTestCase):
         self.assertEqual(sorted(found), sorted([*ORDER, "mine"]))
         self.assertEqual(type(found["mine"]).__module__, "somewhere.mine")
 
+    def write_folder(self, folder: str) -> None:
+        """A plugin in a folder of its own: its class is defined in one module, and rests on another."""
+        self.write(f"{folder}/__init__.py", "from .access import Mine\nfrom .access import Mine as again")
+        self.write(f"{folder}/access.py", "from .words import NAME\n" + dedent(GOOD.format(priority=5, other="inner")))
+        self.write(f"{folder}/words.py", "NAME = 'mine'")
+
+    def test_bundled_folder(self) -> None:
+        """A folder is one plugin: what its ``__init__.py`` names, and nothing else of it."""
+        self.write("somefolders/__init__.py")
+        self.write("somefolders/single.py", GOOD.format(priority=7, other="x").replace('"mine"', '"single"'))
+        self.write_folder("somefolders/mine")
+        self.assertEqual(list(load_plugins(["bundled"], "somefolders")), ["single", "mine", "x"])
+        self.assertEqual(list(load_plugins(["mine"], "somefolders")), ["mine"])
+
+    def test_folder_without_a_plugin(self) -> None:
+        """Its ``__init__.py`` names none: the start stops."""
+        self.write("emptyfolders/__init__.py")
+        self.write("emptyfolders/mine/__init__.py")
+        self.write("emptyfolders/mine/access.py", GOOD.format(priority=5, other="x"))
+        self.assertIn("has no subclass of Plugin", self.sentence("bundled", package="emptyfolders"))
+
+    def test_folder_from_elsewhere(self) -> None:
+        """An installed package may be laid out in the same way."""
+        self.write_folder("elsewhere")
+        self.assertEqual(list(load_plugins(["elsewhere:Mine"])), ["mine"])
+        self.write("elsewhere-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: elsewhere\nVersion: 1\n")
+        self.write("elsewhere-1.dist-info/entry_points.txt", "[kongtwist.plugins]\nmine = elsewhere:Mine\n")
+        self.assertEqual(list(load_plugins(["mine"])), ["mine"])
+
     def in_current_folder(self, name: str, mode: int = 0o755) -> None:
         """Make the test's directory the current one, and take it off the path."""
         before = os.getcwd()

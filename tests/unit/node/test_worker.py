@@ -15,7 +15,7 @@ from kongtwist.core.snapshot.snapshot import SLICE, Snapshot
 from kongtwist.node.data_plane import DataPlane
 from kongtwist.node.worker import Worker
 from kongtwist.node.worker_link import Message, MessageReader, encode
-from kongtwist.observability.logs import ErrorLog
+from kongtwist.observability.error_log import ErrorLog
 
 CONSUMER = {"id": "c1", "username": "bob", "custom_id": None}
 
@@ -70,10 +70,11 @@ class WorkerTests(SynchronousTestCase):
         self.exits: list[int] = []
         self.plane = FakePlane()
         self.log = FakeLog()
+        self.services = cast(Any, None)
         self.worker = Worker(
             self.clock,
             self.exits.append,
-            lambda reactor, conf, message: (cast(DataPlane, self.plane), {}),
+            lambda worker, conf, message: (cast(DataPlane, self.plane), {}, self.services),
             lambda conf, console: cast(ErrorLog, self.log),
         )
         self.transport = StringTransport()

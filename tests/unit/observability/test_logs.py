@@ -14,8 +14,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.exchange import Exchange
+from kongtwist.observability.access_log import AccessLog
+from kongtwist.observability.error_log import ErrorLog, notice
 from kongtwist.observability.foreground import Console, console_for
-from kongtwist.observability.logs import AccessLog, ErrorLog, LogFile, notice
+from kongtwist.observability.log_file import LogFile
 from kongtwist.observability.masking import SecretMask, escape
 
 REQUEST_ID = b"0123456789abcdef0123456789abcdef"

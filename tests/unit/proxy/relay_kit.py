@@ -24,7 +24,7 @@ from kongtwist.core.limits import Limits
 from kongtwist.core.snapshot.snapshot import Snapshot
 from kongtwist.http1.factory import HTTP1Factory
 from kongtwist.observability.shared_counters import LocalCounters
-from kongtwist.proxy.context import Relay
+from kongtwist.proxy.context import ProxyContext
 from kongtwist.proxy.tree import RouteTree
 
 from ..core.routing.router_rows import route_row, service_row
@@ -292,25 +292,25 @@ class Gateway:
         plugin_rows: list[Row] | None = None,
         limits: Limits | None = None,
         tree: type[RouteTree] = RouteTree,
-        **relay: Any,
+        **context: Any,
     ) -> None:
         self.reactor = MemoryReactorClock()
         self.counters = LocalCounters()
         self.reports: list[str] = []
         facilities = Host(counters=self.counters, now=lambda: NOW + self.reactor.seconds(), report=self.reports.append)
         self.log = Log()
-        self.relay = Relay(
-            self.reactor, facilities, limits=limits, access_log=self.log, monotonic=self.reactor.seconds, **relay
+        self.context = ProxyContext(
+            self.reactor, facilities, limits=limits, access_log=self.log, monotonic=self.reactor.seconds, **context
         )
         numbers = count(1)
-        self.relay.next_id = lambda: b"%032x" % next(numbers)
-        self.tree = tree(self.relay)
+        self.context.next_id = lambda: b"%032x" % next(numbers)
+        self.tree = tree(self.context)
         self.services = services or {"s": {"host": "127.0.0.1", "port": 18100, "retries": 0}}
         self.routes = routes or {"r": {"service": "s", "paths": ["/st"]}}
         self.plugin_rows = plugin_rows or []
         self.plugins = plugins or {}
         self.publish()
-        self.factory = HTTP1Factory(self.tree, self.relay)
+        self.factory = HTTP1Factory(self.tree, self.context)
         self.answers: dict[bytes, bytes | Answering] = {}
         self.automatic = True
         self.cut = 0

@@ -65,7 +65,7 @@ class ActiveTests(SynchronousTestCase):
         for _ in range(3):
             gateway.work()
         self.assertEqual([peer.active for peer in gateway.peers], [0] * len(gateway.peers))
-        self.assertEqual(len(gateway.relay.streams), 0)
+        self.assertEqual(len(gateway.context.streams), 0)
         for client in clients:
             self.assertTrue(client.wire.end is not None or client.received, "the client waits for ever")
             if status is not None:
@@ -114,7 +114,7 @@ class ActiveTests(SynchronousTestCase):
         for outcome in ("none", "gone", "fault", "odd"):
             gateway = Balanced(targets=("a.test",))
             lookup: Deferred[str] = Deferred()
-            self.patch(gateway.relay.resolver, "lookup", lambda name, lookup=lookup: lookup)
+            self.patch(gateway.context.resolver, "lookup", lambda name, lookup=lookup: lookup)
             client = gateway.client()
             client.send(GET)
             self.assertEqual(gateway.active, 1)
@@ -125,7 +125,7 @@ class ActiveTests(SynchronousTestCase):
             elif outcome == "odd":
                 lookup.errback(Failure(ZeroDivisionError()))
             else:
-                self.patch(gateway.relay.pools, "get", fail)
+                self.patch(gateway.context.pools, "get", fail)
                 lookup.callback("127.0.0.1")
             self.check(gateway, client)
             self.flushLoggedErrors(ZeroDivisionError)
@@ -192,7 +192,7 @@ class ActiveTests(SynchronousTestCase):
                 if plugin.waiting is not None:
                     plugin.waiting.callback(None)
                 self.check(gateway, client, status=b"500")
-            self.assertEqual(len(gateway.relay.pools.get("127.0.0.1", 80, None).idle), 0)
+            self.assertEqual(len(gateway.context.pools.get("127.0.0.1", 80, None).idle), 0)
 
     def test_faults_of_later_tries(self) -> None:
         """The first try was good and failed; the second one meets a fault of ours."""
@@ -269,10 +269,10 @@ class ActiveTests(SynchronousTestCase):
                 elif then.startswith("client"):
                     client.wire.lose(clean=then == "client")
                 elif then == "stop":
-                    gateway.relay.drain()
+                    gateway.context.drain()
                     upstream.wire.lose()
                 else:
-                    gateway.relay.close()
+                    gateway.context.close()
                 self.check(gateway, client)
 
     def test_plugins_that_fail(self) -> None:
@@ -333,15 +333,15 @@ class ActiveTests(SynchronousTestCase):
             client, upstream = self.begin(gateway, UPGRADE)
             upstream.answer(AGREED)
             self.assertEqual((client.received[9:12], gateway.active), (b"101", 1))
-            (stream,) = gateway.relay.streams
+            (stream,) = gateway.context.streams
             peer, _, how = then.partition(" ")
             if peer in ("client", "upstream"):
                 (client if peer == "client" else upstream).wire.lose(clean=how != "reset")
             elif then == "drain":
-                gateway.relay.drain()
+                gateway.context.drain()
                 gateway.work(61)
             elif then == "close":
-                gateway.relay.close()
+                gateway.context.close()
             elif then == "cut":
                 stream.cut()
             elif then == "polite":
@@ -482,7 +482,7 @@ class ActiveTests(SynchronousTestCase):
                 upstream.answer(AGREED)
                 self.assertEqual((client.wire.sent[9:12], gateway.active), (b"101", 1))
                 if then == "drain":
-                    gateway.relay.drain()
+                    gateway.context.drain()
                     gateway.work(61)
                 else:
                     (client if then == "client" else upstream).wire.lose()

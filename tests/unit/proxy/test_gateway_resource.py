@@ -35,8 +35,8 @@ class TurnTests(SynchronousTestCase):
         self.served: list[Any] = []
         route = SimpleNamespace(serve=self.served.append)
         reactor = SimpleNamespace(callLater=lambda seconds, *call: self.calls.append(call))
-        relay = SimpleNamespace(reactor=reactor, limits=Limits())
-        gateway: Any = SimpleNamespace(relay=relay, tree=SimpleNamespace(find=lambda exchange: route))
+        context = SimpleNamespace(reactor=reactor, limits=Limits())
+        gateway: Any = SimpleNamespace(context=context, tree=SimpleNamespace(find=lambda exchange: route))
         self.resource = GatewayResource(gateway)
 
     def turn(self) -> None:

@@ -89,7 +89,7 @@ class AnswerTests(SynchronousTestCase):
     def test_fault_of_ours(self) -> None:
         """The client is cut, not left waiting."""
         gateway = Gateway()
-        gateway.relay.headers = None  # type: ignore[assignment]
+        gateway.context.headers = None  # type: ignore[assignment]
         client = gateway.client()
         client.send(GET)
         self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)

@@ -395,7 +395,7 @@ class ConnectionTests(SynchronousTestCase):
         gateway.automatic = False
         idle, busy = gateway.client(), gateway.client()
         busy.send(GET)
-        gateway.relay.drain()
+        gateway.context.drain()
         self.assertEqual((idle.wire.end, busy.wire.end), ("close", None))
         gateway.automatic = True
         gateway.work()

@@ -89,7 +89,7 @@ class TreeTests(SynchronousTestCase):
         gateway = Gateway()
         plain = gateway.tree.find(exchange(b"/st", headers=UPGRADE))
         self.assertIs(type(plain), HTTPRoute)  # nobody serves WebSockets: an ordinary request
-        tree = RouteTree(gateway.relay, Special)
+        tree = RouteTree(gateway.context, Special)
         assert gateway.tree.snapshot is not None
         tree.publish(gateway.tree.snapshot)
         special = tree.find(exchange(b"/st", headers=UPGRADE))

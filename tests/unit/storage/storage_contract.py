@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 from kongtwist.core.storage_contract import Change
 from kongtwist.entities import EntityError, registry
 from kongtwist.node.plugin_loader import load_plugins
-from kongtwist.storage.base import BaseStorage, Several, StorageError
+from kongtwist.storage.base import BaseStorage, StorageError, Transaction
 from kongtwist.storage.declarative.dump import dumped
 
 NOW = 1700000000.0
@@ -232,12 +232,12 @@ class WriteContract(StorageTestCase):
     async def test_together(self) -> None:
         """Several writes see each other while they are planned; all become durable and are told at once, in order."""
 
-        def work(several: Several) -> str:
-            row = several.insert("services", {"name": "a", "host": "h"})
-            self.assertEqual(several.find("services", "name", "a"), row)
-            several.insert("routes", {"paths": ["/r"], "service": {"id": row["id"]}})
-            several.update("services", row["id"], {"port": 81})
-            several.delete("services", gone["id"])
+        def work(transaction: Transaction) -> str:
+            row = transaction.insert("services", {"name": "a", "host": "h"})
+            self.assertEqual(transaction.find("services", "name", "a"), row)
+            transaction.insert("routes", {"paths": ["/r"], "service": {"id": row["id"]}})
+            transaction.update("services", row["id"], {"port": 81})
+            transaction.delete("services", gone["id"])
             return str(row["id"])
 
         gone = await self.storage.insert("services", {"name": "b", "host": "h"})
@@ -253,10 +253,12 @@ class WriteContract(StorageTestCase):
         await self.storage.insert("services", {"name": "taken", "host": "h"})
         before = {name: dict(rows) for name, rows in self.storage.load().items() if rows}
 
-        def work(several: Several) -> None:
-            several.insert("services", {"name": "first", "host": "h"})
-            several.update("services", several.insert("services", {"name": "second", "host": "h"})["id"], {"port": 81})
-            several.insert("services", {"name": "taken", "host": "h"})
+        def work(transaction: Transaction) -> None:
+            transaction.insert("services", {"name": "first", "host": "h"})
+            transaction.update(
+                "services", transaction.insert("services", {"name": "second", "host": "h"})["id"], {"port": 81}
+            )
+            transaction.insert("services", {"name": "taken", "host": "h"})
 
         error = await self.refusal(self.storage.together(work))
         self.assertEqual((error.status, error.code), (409, 5))
@@ -459,7 +461,7 @@ class ConcurrencyContract(StorageTestCase):
     async def test_a_failing_plan(self) -> None:
         """A bug in one write is that writer's error alone."""
 
-        def broken(ledger: Any) -> Any:
+        def broken(store: Any) -> Any:
             raise ZeroDivisionError
 
         writes = self.begin(

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from twisted.internet.defer import Deferred
 
-from kongtwist.storage.base import Several
+from kongtwist.storage.base import Transaction
 
 from .storage_contract import StorageTestCase
 
@@ -65,7 +65,7 @@ class LargeRowContract(StorageTestCase):
 
     def work_later(self) -> Later:
         """Have long work done when the test says so."""
-        self.later = self.storage.turns = Later()
+        self.later = self.storage.long_work = Later()
         return self.later
 
     async def test_plans_beside_the_reactor(self) -> None:
@@ -139,9 +139,9 @@ class LargeRowContract(StorageTestCase):
     async def test_together(self) -> None:
         later = self.work_later()
 
-        def work(several: Several) -> str:
-            made = several.insert("services", {"name": "a", "host": "h"})
-            several.insert("routes", {"paths": ["/"], "service": {"name": "a"}})
+        def work(transaction: Transaction) -> str:
+            made = transaction.insert("services", {"name": "a", "host": "h"})
+            transaction.insert("routes", {"paths": ["/"], "service": {"name": "a"}})
             return str(made["id"])
 
         (working,) = self.begin(self.storage.together(work, heavy=True))

@@ -394,9 +394,9 @@ class FaultTests(DeclarativeTestCase):
         for name in ("services", "routes"):
             entity = self.entities[name]
 
-            def insert(data: Any, *, now: float, new_id: Any, entity: Any = entity, real: Any = entity.insert) -> Any:
+            def insert(data: Any, *, entity: Any = entity, real: Any = entity.insert, **options: Any) -> Any:
                 seen[entity.name] += 1
-                return real(data, now=now, new_id=new_id)
+                return real(data, **options)
 
             self.patch(entity, "insert", insert)
         self.parse({"services": [{"name": f"s{at}", "host": "h", "routes": [{"paths": ["/"]}]} for at in range(50)]})

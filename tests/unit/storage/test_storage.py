@@ -16,6 +16,7 @@ from kongtwist.storage.memory import MemoryStorage
 
 from . import storage_contract as contract
 from . import storage_large_rows as large_rows
+from . import storage_tallies as tallies
 
 
 class MemoryWriteTests(contract.WriteContract):
@@ -32,6 +33,10 @@ class MemoryLargeRowTests(large_rows.LargeRowContract):
 
 class MemoryConcurrencyTests(contract.ConcurrencyContract):
     """Writes in memory that come together."""
+
+
+class MemoryTallyTests(tallies.TallyContract):
+    """Counters in memory."""
 
 
 class SlowStorage(BaseStorage):

@@ -36,21 +36,21 @@ class EventStreamTests(SynchronousTestCase):
     def test_registered(self) -> None:
         """It is in the register from its head on, with its owner, until its end; other answers are not."""
         gateway, client, upstream = self.open()
-        (record,) = gateway.relay.streams
+        (record,) = gateway.context.streams
         self.assertEqual((record.kind, record.route_id, record.service_id), ("sse", "r", "s"))
         upstream.answer(chunk(b"data: 1\n\n"))
         self.assertEqual(record.bytes_out, len(chunk(b"data: 1\n\n")))
         upstream.answer(LAST_CHUNK)
-        self.assertEqual(len(gateway.relay.streams), 0)
+        self.assertEqual(len(gateway.context.streams), 0)
         self.assertIn(b"data: 1\n\n", client.received)
         plain = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
-        self.assertEqual(len(self.open(head=plain)[0].relay.streams), 0)
+        self.assertEqual(len(self.open(head=plain)[0].context.streams), 0)
 
     def test_clientGone(self) -> None:
         """A client that leaves takes its record along."""
         gateway, client, upstream = self.open()
         client.wire.lose()
-        self.assertEqual(len(gateway.relay.streams), 0)
+        self.assertEqual(len(gateway.context.streams), 0)
         self.assertEqual(upstream.wire.end, "abort")
 
     def test_closedBetweenEvents(self) -> None:
@@ -58,21 +58,21 @@ class EventStreamTests(SynchronousTestCase):
         for ending in (b"\n\n", b"\r\n\r\n", b"\r\r"):
             gateway, client, upstream = self.open()
             upstream.answer(chunk(b"data: 1" + ending))
-            self.assertEqual(gateway.relay.streams.close_all(), 1)
+            self.assertEqual(gateway.context.streams.close_all(), 1)
             self.assertTrue(client.received.endswith(chunk(b"data: 1" + ending) + LAST_CHUNK))
-            self.assertEqual((upstream.wire.end, len(gateway.relay.streams)), ("abort", 0))
+            self.assertEqual((upstream.wire.end, len(gateway.context.streams)), ("abort", 0))
 
     def test_closedBeforeTheFirstEvent(self) -> None:
         """A stream that has not said anything ends at once."""
         gateway, client, _ = self.open()
-        gateway.relay.streams.close_all()
+        gateway.context.streams.close_all()
         self.assertTrue(client.received.endswith(b"\r\n\r\n" + LAST_CHUNK))
 
     def test_closedInsideAnEvent(self) -> None:
         """An event under way is finished first, whether it comes in several chunks or one chunk in pieces."""
         gateway, client, upstream = self.open()
         upstream.answer(chunk(b"data: begun"))
-        gateway.relay.streams.close_all()
+        gateway.context.streams.close_all()
         self.assertFalse(client.received.endswith(LAST_CHUNK))
         piece = chunk(b" and ended\n\n")
         upstream.answer(piece[:-2])
@@ -83,11 +83,11 @@ class EventStreamTests(SynchronousTestCase):
     def test_payloadThatLooksLikeAnEnd(self) -> None:
         """An empty line and a CRLF inside a chunk are no end of a chunk."""
         gateway, client, upstream = self.open()
-        gateway.relay.streams.close_all(which=lambda record: False)
+        gateway.context.streams.close_all(which=lambda record: False)
         whole = chunk(b"data: 1\n\n\r\ndata: 2\n\n")
         cut = whole.index(b"\r\ndata: 2") + 2
         upstream.answer(whole[:cut])
-        gateway.relay.streams.close_all()
+        gateway.context.streams.close_all()
         self.assertFalse(client.received.endswith(LAST_CHUNK))
         upstream.answer(whole[cut:])
         self.assertTrue(client.received.endswith(whole + LAST_CHUNK))
@@ -96,19 +96,19 @@ class EventStreamTests(SynchronousTestCase):
         """An event that does not end in time is cut, and does not look complete."""
         gateway, client, upstream = self.open(limits=Limits(lingering_timeout=5.0))
         upstream.answer(chunk(b"data: begun"))
-        gateway.relay.streams.close_all()
+        gateway.context.streams.close_all()
         gateway.work(4)
         self.assertFalse(client.closed)
         gateway.work(2)
         self.assertTrue(client.closed)
         self.assertFalse(client.received.endswith(LAST_CHUNK))
-        self.assertEqual(len(gateway.relay.streams), 0)
+        self.assertEqual(len(gateway.context.streams), 0)
 
     def test_oldClient(self) -> None:
         """HTTP/1.0 gets events without framing; the end of the connection is the end."""
         gateway, client, upstream = self.open(HTTP10)
         upstream.answer(chunk(b"data: 1\n\n"))
-        gateway.relay.streams.close_all()
+        gateway.context.streams.close_all()
         gateway.work()
         self.assertTrue(client.received.endswith(b"\r\n\r\ndata: 1\n\n"))
         self.assertEqual(client.wire.end, "close")
@@ -117,8 +117,8 @@ class EventStreamTests(SynchronousTestCase):
         """A gateway that stops ends its event streams, and the connections behind them."""
         gateway, client, upstream = self.open()
         upstream.answer(chunk(b"data: 1\n\n"))
-        gateway.relay.drain()
+        gateway.context.drain()
         gateway.work()
         self.assertTrue(client.received.endswith(LAST_CHUNK))
         self.assertTrue(client.closed)
-        self.assertEqual(len(gateway.relay.connections), 0)
+        self.assertEqual(len(gateway.context.connections), 0)

@@ -65,7 +65,7 @@ class WebSocketGateway(Gateway):
         super().__init__(**options)
         snapshot = self.tree.snapshot
         assert snapshot is not None
-        self.tree = self.factory.tree = RouteTree(self.relay, WebSocketRoute.maker(self.reactor))
+        self.tree = self.factory.tree = RouteTree(self.context, WebSocketRoute.maker(self.reactor))
         self.tree.publish(snapshot)
 
     def open(self, answer: bytes = YES + b"\r\n", request: bytes = GET) -> tuple[Client, Upstream]:
@@ -198,7 +198,7 @@ class HandshakeTests(SynchronousTestCase):
             client, upstream = gateway.open(answer, OFFER)
             self.assertEqual(client.received[:12], b"HTTP/1.1 502", answer)
             self.assertEqual(upstream.wire.end, "abort")
-            self.assertEqual(len(gateway.relay.streams), 0)
+            self.assertEqual(len(gateway.context.streams), 0)
             client.send(b"GET /nothing HTTP/1.1\r\nHost: h\r\n\r\n")
             self.assertIn(b"HTTP/1.1 404", client.received)
 
@@ -251,7 +251,7 @@ class HandshakeTests(SynchronousTestCase):
             self.flushLoggedErrors(ZeroDivisionError)
             self.assertEqual(client.received[:12], b"HTTP/1.1 502", step)
             self.assertIn(b"An invalid response was received from the upstream server", client.received)
-            self.assertEqual((upstream.wire.end, len(gateway.relay.streams)), ("abort", 0))
+            self.assertEqual((upstream.wire.end, len(gateway.context.streams)), ("abort", 0))
 
     def test_refusals(self) -> None:
         """Another answer than 101 is the client's answer, body and all, and the connection stays usable."""
@@ -335,7 +335,7 @@ class HandshakeTests(SynchronousTestCase):
         gateway = WebSocketGateway(**options)
         client, upstream = gateway.open(request=GET.replace(b"\r\n\r\n", b"\r\nX-Name: fail\r\n\r\n"))
         self.assertEqual(client.received[:12], b"HTTP/1.1 500")
-        self.assertEqual((upstream.wire.end, len(gateway.relay.streams)), ("abort", 0))
+        self.assertEqual((upstream.wire.end, len(gateway.context.streams)), ("abort", 0))
 
     def test_clientGoesWhileAsking(self) -> None:
         """A client that leaves before the upstream has answered takes the upstream's connection along."""
@@ -363,14 +363,14 @@ class StreamTests(SynchronousTestCase):
         receive(upstream, frame(10, b"ping"))
         self.assertTrue(client.received.endswith(frame(10, b"ping")))
         self.assertTrue(upstream.wire.sent.endswith(early + frame(9, b"ping", mask=MASK)))
-        (record,) = gateway.relay.streams
+        (record,) = gateway.context.streams
         self.assertEqual((record.messages_in, record.messages_out), (1, 1))
 
     def test_counters(self) -> None:
         """An open stream is an active connection being written to, one request; afterwards it is nothing."""
         gateway = WebSocketGateway()
         client, _ = gateway.open()
-        cells = gateway.relay.cells
+        cells = gateway.context.cells
         self.assertEqual((cells[ACTIVE], cells[WRITING], cells[REQUESTS]), (1, 1, 1))
         self.assertEqual(gateway.log.lines, [])
         client.wire.lose()
@@ -399,13 +399,13 @@ class StreamTests(SynchronousTestCase):
         upstream.wire.lose(clean=False)
         gateway.work()
         self.assertEqual(client.wire.end, "abort")
-        self.assertEqual(len(gateway.relay.streams), 0)
+        self.assertEqual(len(gateway.context.streams), 0)
 
     def test_stop(self) -> None:
         """A gateway that stops says 1001 to both ends, waits for their answers, and closes."""
         gateway = WebSocketGateway()
         client, upstream = gateway.open()
-        gateway.relay.drain()
+        gateway.context.drain()
         close = client.received.rpartition(b"\r\n\r\n")[2]
         self.assertEqual(close, encode_close(1001, "the gateway is stopping"))
         receive(client, encode_close(1001, "", MASK))
@@ -413,13 +413,13 @@ class StreamTests(SynchronousTestCase):
         receive(upstream, encode_close(1001))
         gateway.work()
         self.assertEqual((client.wire.end, upstream.wire.end), ("close", "close"))
-        self.assertEqual(len(gateway.relay.streams), 0)
+        self.assertEqual(len(gateway.context.streams), 0)
 
     def test_cutWithTheGateway(self) -> None:
         """What does not end in time is cut."""
         gateway = WebSocketGateway()
         client, upstream = gateway.open()
-        gateway.relay.close()
+        gateway.context.close()
         gateway.work()
         self.assertEqual((client.wire.end, upstream.wire.end), ("abort", "abort"))
 

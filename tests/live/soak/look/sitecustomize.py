@@ -21,7 +21,7 @@ from typing import Any
 
 OURS = frozenset((
     "HTTP1Channel", "HTTP1Exchange", "SiteExchange", "UpstreamConnection", "UpstreamExchange", "RelayedStream",
-    "EventStream", "SocketSide", "TransportSide", "AdminChannel", "AdminRequest", "_Connecting", "_Waiting", "_Ending",
+    "EventStream", "SocketEnd", "TransportEnd", "AdminChannel", "AdminRequest", "_Connecting", "_Waiting", "_Ending",
 ))  # fmt: skip
 """Classes of the gateway of which an open connection, request or stream has one."""
 BELOW = frozenset((
@@ -103,7 +103,7 @@ def _relay(relay: Any) -> dict[str, Any]:
     return {
         "connections": len(relay.connections),
         "streams": len(relay.streams),
-        "gone": len(relay.gone),
+        "gone": len(relay.hangups),
         "deadlines": sum(item.deadline != inf for bucket in relay.deadlines._buckets.values() for item in bucket),
         "pooled": sum(len(pool.all) for pool in pools),
         "idle": sum(len(pool.idle) for pool in pools),
@@ -128,7 +128,7 @@ def look() -> dict[str, Any]:
     gc.collect()
     everything = gc.get_objects()
     ours, below = _of(everything, OURS), _of(everything, BELOW)
-    relays = _of(everything, frozenset(("Relay",)))
+    relays = _of(everything, frozenset(("ProxyContext",)))
     peers = _of(everything, frozenset(("Peer",)))
     total = len(everything)
     del everything

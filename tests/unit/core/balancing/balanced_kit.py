@@ -90,7 +90,7 @@ class Balanced(Gateway):
             },
             "plugins": {"p": plugin_row("awkward", service={"id": "s"})} if plugin is not None else {},
         }
-        self.tree = self.factory.tree = RouteTree(self.relay, WebSocketRoute.maker(self.reactor))
+        self.tree = self.factory.tree = RouteTree(self.context, WebSocketRoute.maker(self.reactor))
         self.plugins = {} if plugin is None else {"awkward": plugin}
         self.tree.publish(Snapshot.build(rows, self.plugins))
 

@@ -1,0 +1,159 @@
+"""Answers made here instead of by an upstream: a plugin's, a route's, an error, and refusals of heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from email.utils import formatdate
+
+from ..core.chain.chain import BodyFilter, PluginFailed
+from ..core.exchange import Answer, Exchange, StreamedAnswer
+from ..core.http.error_bodies import error_body
+from ..core.http.head import HeadError
+from ..core.http.headers import (
+    REASONS,
+    TOKEN,
+    ResponseHeaders,
+    apply_changes,
+    clean,
+    nginx_page,
+    reason_of,
+    with_charset,
+)
+from .streamed_answer import AnswerStream, Later, discard
+
+__all__ = ["OwnAnswers"]
+
+
+class OwnAnswers:
+    """Composes and sends them.
+
+    Args:
+        headers: the property ``headers``.
+        default_type: type of error bodies without Accept and Content-Type (``error_default_type``).
+        wall: epoch seconds.
+        monotonic: seconds.
+        later: ``reactor.callLater``.
+    """
+
+    def __init__(
+        self,
+        headers: ResponseHeaders,
+        default_type: str,
+        wall: Callable[[], float],
+        monotonic: Callable[[], float],
+        later: Later,
+    ) -> None:
+        self._headers = headers
+        self._default_type = default_type.encode()
+        self._wall = wall
+        self._monotonic = monotonic
+        self._later = later
+        self._date = b""
+        self._date_second = -1
+
+    def date(self) -> bytes:
+        """The value of Date, made once per second (RFC 9110 5.6.7)."""
+        second = int(self._wall())
+        if second != self._date_second:
+            self._date_second = second
+            self._date = formatdate(second, usegmt=True).encode()
+        return self._date
+
+    def send(self, exchange: Exchange, answer: Answer, *, filtered: bool = False, upstream: bool = False) -> None:
+        """Send an answer made here: a plugin's, a route's or an error. Nothing may have been sent yet.
+
+        Args:
+            exchange: the request.
+            answer: what to send.
+            filtered: the header filters have run already (one of them failed).
+            upstream: the error is about the upstream; its form then also follows the request's Content-Type.
+        """
+        exchange.answer_source = answer.source
+        exchange.status = answer.status
+        chain = exchange.route.chain if exchange.route is not None else None
+        if chain is None and exchange.snapshot is not None:
+            chain = exchange.snapshot.global_chain
+        filters = None
+        if chain is not None and not chain.empty:
+            if not filtered:
+                failed = chain.run_header_filter(exchange)
+                if failed is not None:
+                    if isinstance(answer, StreamedAnswer):
+                        discard(answer)
+                    answer = failed
+                    exchange.answer_source, exchange.status = failed.source, failed.status
+            filters = chain.body_filters(exchange)
+        lines, body = self.compose(exchange, answer, upstream)
+        if exchange.response_changes:
+            lines = apply_changes(lines, exchange.response_changes)
+        if isinstance(answer, StreamedAnswer):
+            self._stream(exchange, answer, lines, filters)
+            return
+        if filters:
+            try:
+                for run in filters:
+                    body = run(body, True)
+            except PluginFailed:
+                exchange.abort()
+                return
+        status = exchange.status
+        bodyless = exchange.method == b"HEAD" or status in (204, 304)
+        length = None if status in (204, 304) else len(body)
+        exchange.answer(status, reason_of(status), lines, length, b"" if bodyless else body)
+
+    def _stream(
+        self, exchange: Exchange, answer: StreamedAnswer, lines: bytes, filters: list[BodyFilter] | None
+    ) -> None:
+        """Send the head, and the body as it is made."""
+        status = exchange.status
+        length = None if filters or status in (204, 304) else answer.length
+        if exchange.method == b"HEAD" or status in (204, 304):
+            discard(answer)
+            exchange.answer(status, reason_of(status), lines, length, b"")
+            return
+        if not exchange.open:  # the client went while a plugin thought
+            discard(answer)
+            return
+        stream = exchange.answer_sink = AnswerStream(exchange, answer, filters, self._later)
+        exchange.start(status, reason_of(status), lines, length)
+        stream.start()
+
+    def compose(self, exchange: Exchange, answer: Answer, upstream: bool = False) -> tuple[bytes, bytes]:
+        """Header lines (without framing) and body of an answer made here."""
+        body = answer.body
+        kind: bytes | None = None
+        if answer.message is not None:
+            first = exchange.block.first
+            fallback = (first(b"content-type") or self._default_type) if upstream else None
+            kind, body = error_body(answer.status, answer.message, exchange.request_id, first(b"accept"), fallback)
+        elif body is None:
+            kind, body = b"text/html; charset=UTF-8", nginx_page(answer.status)
+        parts = [b"Date: ", self.date(), b"\r\n"]
+        if kind is not None:  # empty for gRPC clients, as from Kong
+            parts += (b"Content-Type: ", kind, b"\r\n")
+        for name, value in answer.headers:
+            value = clean(with_charset(value) if name.lower() == b"content-type" else value)
+            parts.append(b"%b: %b\r\n" % (clean(name), value))
+        parts.append(self._headers.of_own(exchange, self._monotonic()))
+        return b"".join(parts), body
+
+    def refusal(
+        self, error: HeadError, request_id: bytes, accept: bytes | None, kind: bytes | None
+    ) -> tuple[bytes, int]:
+        """The whole answer to a head that was refused (the connection is closed behind it), and its body's size."""
+        if error.message is None:
+            content_type, body = b"text/html; charset=UTF-8", nginx_page(error.status, error.page)
+        else:
+            content_type, body = error_body(error.status, error.message, request_id, accept, kind or self._default_type)
+        own = self._headers
+        lines = [
+            b"HTTP/1.1 %d %b\r\nDate: %b\r\nContent-Type: %b\r\nConnection: close\r\nContent-Length: %d\r\n"
+            % (error.status, REASONS.get(error.status, b""), self.date(), content_type, len(body))
+        ]
+        if own.response_latency:
+            lines.append(b"X-Kong-Response-Latency: 0\r\n")
+        if own.server:
+            lines.append(b"Server: %b\r\n" % TOKEN)
+        if own.request_id:
+            lines.append(b"X-Kong-Request-Id: %b\r\n" % request_id)
+        return b"".join((*lines, b"\r\n", body)), len(body)

@@ -1,0 +1,321 @@
+"""An end of a relayed stream that is a bare socket.
+
+Reading one end and writing the other is one `recv` and one `send`, in one call from the reactor. Twisted's transports
+take no part in it: a `SocketEnd` takes the socket out of the transport (and lets the transport and its protocol go,
+which is most of what an idle pair would hold in memory) and registers itself as reader. That is right for bare TCP and
+unix sockets only; for any other transport see streams/transport_end.py. One stream may have an end of each kind.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import TYPE_CHECKING, Any
+
+from twisted.python.failure import Failure
+
+from ..net.hangups import notice_vanished
+from .stream_end import StreamEnd
+
+if TYPE_CHECKING:
+    from .stream_end import Spliced
+
+__all__ = ["SocketEnd"]
+
+_READ = 65536
+"""Bytes asked for in a read. Where so much of a frame is still to come, it is moved unseen."""
+_MOVE = 524288
+"""Bytes moved unseen at a time."""
+_RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER of a socket whose close is a reset."""
+_OPEN, _ENDING, _ENDED, _CLOSING = range(4)
+"""Of a socket: written to; a FIN follows what is held; the FIN is sent; it closes behind what is held."""
+
+
+class SocketEnd(StreamEnd):
+    """A bare socket as a reader and writer of the reactor.
+
+    Args:
+        stream: whose end this is.
+        transport: a connected bare transport (`is_plain`); unusable afterwards.
+    """
+
+    __slots__ = (
+        "_fd",
+        "_pending",
+        "_reading",
+        "_recv",
+        "_send",
+        "_size",
+        "_socket",
+        "_state",
+        "reactor",
+    )
+
+    half_closes = True
+
+    def __init__(self, stream: Spliced, transport: Any) -> None:
+        super().__init__(stream)
+        self.reactor: Any = transport.reactor
+        unsent = _unsent(transport)
+        sock = self._socket = _take_socket(transport)
+        notice_vanished(sock)
+        self._fd: int = sock.fileno()
+        self._recv = sock.recv
+        self._send = sock.send
+        self._size = min(_READ, max(stream.context.limits.high_water, 4096))
+        self._reading = False
+        self._state = _OPEN
+        self._pending: memoryview | None = None
+        if unsent:
+            self._pending = memoryview(unsent)
+            self.reactor.addWriter(self)
+
+    @property
+    def held(self) -> int:
+        return len(self._pending) if self._pending is not None else 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether bytes may be written to the socket behind our back."""
+        return self._pending is None and self._state == _OPEN and not self.dead
+
+    # -- the reactor's calls -------------------------------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        """The socket's descriptor; -1 when closed."""
+        return self._fd
+
+    def logPrefix(self) -> str:
+        """For the reactor's log context."""
+        return "stream"
+
+    def doRead(self) -> None:
+        """Read once, and let the peer have it."""
+        if self.tracker.left >= _READ and self._splice():
+            return
+        try:
+            data = self._recv(self._size)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.stream.lost(self, error)
+            return
+        if not data:
+            self._stop_reading()
+            self.stream.read_all(self)
+            return
+        self.received += len(data)
+        if self.diverted is not None:
+            self._divert(data)
+            return
+        self.tracker.feed(data)
+        if not self.peer.put(data):
+            self.pause()
+        elif self.tracker.left >= _READ and not self.closed:
+            self._splice()
+
+    def _splice(self) -> bool:
+        """Move payload of the large frame under way to the peer's socket; False where that cannot be done.
+
+        Nobody looks at payload, so the kernel need not show it to us: that is half the work.
+        """
+        if self.diverted is not None or self.stream.context.limits.high_water < _READ:
+            return False
+        peer, tracker = self.peer, self.tracker
+        pipe = self.stream.context.pipe
+        if pipe is None or not isinstance(peer, SocketEnd) or not peer.idle:
+            return False
+        try:
+            size, rest = pipe.move(self._fd, peer._fd, min(tracker.left, _MOVE))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False  # whatever it is, an ordinary read will say so
+        if not size:
+            self._stop_reading()
+            self.stream.read_all(self)
+            return True
+        self.received += size
+        tracker.skip(size)
+        if rest is None:
+            peer.broken(ConnectionResetError("gone"))
+        elif rest and not peer.put(rest):
+            self.pause()
+        return True
+
+    def doWrite(self) -> None:
+        """Send what is held."""
+        pending = self._pending
+        if pending is None:  # closed by what was read in the same event
+            return
+        try:
+            sent = self._send(pending)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.broken(error)
+            return
+        if sent < len(pending):
+            self._pending = pending[sent:]
+            return
+        self._pending = None
+        self.reactor.removeWriter(self)
+        self._drained()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor found the socket hung up without anything to read, or lets everything go."""
+        if not self.closed:
+            self.stream.lost(self, reason.value)
+
+    def peer_gone(self, reset: bool) -> None:
+        """`HangUpWatch`: reset while nobody read."""
+        self.stream.lost(self, ConnectionResetError("reset while paused"))
+
+    # -- the stream's and the peer's calls -----------------------------------------------------------------------------
+
+    def put(self, data: bytes | memoryview) -> bool:
+        if self._pending is not None:
+            # Only what came with a handshake, or a Close frame of ours: who sends otherwise has paused.
+            self._pending = memoryview(b"".join((self._pending, data)))
+            return False
+        if self.dead or self._state != _OPEN:
+            return True
+        try:
+            sent = self._send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.broken(error)
+            return True
+        if sent == len(data):
+            return True
+        self._pending = memoryview(bytes(data[sent:]))
+        self.reactor.addWriter(self)
+        self.stream.blocked(self)
+        return False
+
+    def start(self) -> None:
+        self.resume()
+
+    def pause(self) -> None:
+        if self._reading:
+            self._reading = False
+            self.reactor.removeReader(self)
+            if self is self.stream.client:
+                # The upstream's end can wait: what it sent before is read first anyway.
+                self.stream.context.hangups.watch(self._fd, self, half_closed=True)
+
+    def resume(self) -> None:
+        if not self._reading and not self.ended:
+            self.stream.context.hangups.unwatch(self._fd, self)
+            self._reading = True
+            self.reactor.addReader(self)
+
+    def end_writing(self) -> None:
+        if self._state == _OPEN:
+            self._state = _ENDING
+            if self._pending is None:
+                self._shut_down()
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        self._stop_reading()
+        if self._pending is None or self.dead:
+            self._close_socket()
+        else:
+            self._state = _CLOSING
+
+    def abort(self) -> None:
+        if self.closed:
+            return
+        self.dead = True
+        self._stop_reading()
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        except OSError:
+            pass  # it is reset already
+        self._close_socket()
+
+    def _drained(self) -> None:
+        """Nothing is held any more."""
+        if self._state == _CLOSING:
+            self._close_socket()
+        elif self._state == _ENDING:
+            self._shut_down()
+        else:
+            self.peer.resume()
+
+    def broken(self, error: OSError) -> None:
+        """The peer's host does not take bytes any more. What it has sent before is still to be read."""
+        self.dead = True
+        if self._pending is not None:
+            self._pending = None
+            self.reactor.removeWriter(self)
+        if self._state == _CLOSING:
+            self._close_socket()
+        elif self.ended:
+            self.stream.lost(self, error)
+        else:
+            self.stream.dying(self, error)
+            self.peer.resume()
+
+    def _shut_down(self) -> None:
+        self._state = _ENDED
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self.dead = True
+            if not self.ended:
+                self.stream.dying(self, error)
+        if self.ended:
+            self.stream.check_over()
+
+    def _stop_reading(self) -> None:
+        self.ended = True
+        self.stream.context.hangups.unwatch(self._fd, self)
+        if self._reading:
+            self._reading = False
+            self.reactor.removeReader(self)
+        if self is self.stream.client and not self.dead:
+            self.stream.context.hangups.watch(self._fd, self, half_closed=True)
+
+    def _close_socket(self) -> None:
+        self.closed = self.dead = True
+        self.stream.context.hangups.unwatch(self._fd, self)
+        if self._pending is not None:
+            self._pending = None
+            self.reactor.removeWriter(self)
+        self._fd = -1
+        self._socket.close()
+        self.stream.end_closed()
+
+
+def _unsent(transport: Any) -> bytes:
+    """Bytes a bare transport has been given and not sent."""
+    return b"".join((memoryview(transport.dataBuffer)[transport.offset :], *transport._tempDataBuffer))
+
+
+def _take_socket(transport: Any) -> socket.socket:
+    """The socket of a bare transport, which is as if closed afterwards."""
+    transport.stopReading()
+    transport.stopWriting()
+    sock: socket.socket = transport.socket
+    transport.connected, transport.disconnected = 0, 1
+    transport.dataBuffer, transport._tempDataBuffer, transport._tempDataLen = b"", [], 0
+    protocol, transport.protocol = transport.protocol, None
+    if protocol is not None:
+        protocol.transport = None
+    connector = getattr(transport, "connector", None)
+    if connector is not None:
+        connector.transport = transport.connector = None
+    # As tcp.Connection.connectionLost: nothing left that could touch a descriptor which is another's by then.
+    del transport.socket
+    transport.fileno = _no_descriptor
+    return sock
+
+
+def _no_descriptor() -> int:
+    """The descriptor of a transport without one."""
+    return -1

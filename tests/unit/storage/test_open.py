@@ -1,0 +1,120 @@
+"""Which back end a configuration names, and how the properties of PostgreSQL are understood."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from kongtwist.config.load import Conf, ConfError
+from kongtwist.config.shown import shown as shown_conf
+from kongtwist.storage.open import migrations_for, postgres_settings, storage_for
+from kongtwist.storage.postgres.sql_connections import PostgresSettings, reason
+
+PEM = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n"
+
+
+class DatabaseCase(SynchronousTestCase):
+    """Configurations in a folder of the test's own."""
+
+    def setUp(self) -> None:
+        self.prefix = os.path.abspath(self.mktemp())
+
+    def conf(self, **given: str) -> Conf:
+        """A configuration with these properties."""
+        return Conf({"prefix": self.prefix, "database": "postgres", **given})
+
+    def file(self, text: str) -> str:
+        """A file with this text."""
+        path: str = os.path.abspath(self.mktemp())
+        Path(path).write_text(text)
+        return path
+
+
+class BackEndTests(DatabaseCase):
+    """``database``."""
+
+    def test_each(self) -> None:
+        reactor: Any = Clock()
+        for name in ("off", "sqlite", "postgres"):
+            self.assertEqual(storage_for(self.conf(database=name), {}, reactor).kind, name)
+
+    def test_migrations(self) -> None:
+        """What can be migrated, and what cannot."""
+        told: list[str] = []
+        self.assertIn("kongtwist.sqlite", migrations_for(self.conf(database="sqlite"), dict, 1, 1, told.append).where)
+        self.assertEqual(
+            migrations_for(self.conf(pg_database="d"), dict, 1, 1, told.append).where,
+            "the database d at 127.0.0.1:5432",
+        )
+        self.assertRaises(ConfError, migrations_for, self.conf(database="off"), dict, 1, 1, told.append)
+
+
+class PostgresTests(DatabaseCase):
+    """``pg_*``."""
+
+    def test_defaults(self) -> None:
+        """Nothing set: Kong's values, and our own where Kong has none."""
+        self.assertEqual(postgres_settings(self.conf()), PostgresSettings())
+
+    def test_units(self) -> None:
+        """Milliseconds become seconds; numbers that are there replace those that are not."""
+        settings = postgres_settings(
+            self.conf(
+                pg_host="h", pg_port="1", pg_database="d", pg_user="u", pg_password="p", pg_schema="s", pg_timeout="1500",
+                pg_pool_size="9", pg_max_concurrent_queries="3", pg_semaphore_timeout="250", pg_backlog="0",
+                pg_keepalive_timeout="500", db_update_frequency="0.5", pg_changes_kept="7",
+            )
+        )  # fmt: skip
+        expected = PostgresSettings(
+            host="h", port=1, database="d", user="u", password="p", schema="s", timeout=1.5, pool_size=9,
+            max_concurrent_queries=3, semaphore_timeout=0.25, backlog=0, keepalive=0.5, poll=0.5, changes_kept=7,
+        )  # fmt: skip
+        self.assertEqual(settings, expected)
+
+    def test_tls(self) -> None:
+        """Never less than was asked for."""
+        file = self.file(PEM)
+        for given, mode in (
+            ({}, "disable"),
+            ({"pg_ssl_verify": "on"}, "disable"),
+            ({"pg_ssl": "on"}, "require"),
+            ({"pg_ssl": "on", "pg_ssl_verify": "on", "lua_ssl_trusted_certificate": file}, "verify-full"),
+        ):
+            parameters = postgres_settings(self.conf(**given)).parameters()
+            self.assertEqual(parameters["sslmode"], mode)
+            self.assertEqual(parameters.get("sslrootcert"), file if mode == "verify-full" else None)
+
+    def test_several_authorities(self) -> None:
+        """They are put together in one file, each time anew."""
+        one, two = self.file(PEM), self.file(PEM.replace("MA", "MB"))
+        for files in (f"{one},{two}", f"{two},{one}"):
+            conf = self.conf(pg_ssl="on", pg_ssl_verify="on", lua_ssl_trusted_certificate=files)
+            trusted = postgres_settings(conf).trusted
+            assert trusted is not None
+            self.assertEqual(
+                Path(trusted).read_text().split(), "".join(Path(f).read_text() for f in files.split(",")).split()
+            )
+
+    def test_unusable_authorities(self) -> None:
+        """A sentence that names the property."""
+        for file, sentence in (("/none", "cannot be read"), (self.file("x"), "without certificates")):
+            conf = self.conf(pg_ssl="on", pg_ssl_verify="on", lua_ssl_trusted_certificate=file)
+            with self.assertRaisesRegex(ConfError, f"lua_ssl_trusted_certificate .*{sentence}"):
+                postgres_settings(conf)
+
+    def test_password(self) -> None:
+        """Nothing that is shown or said has it."""
+        conf = self.conf(pg_password="geheim")
+        self.assertEqual(shown_conf(conf)["pg_password"], "******")
+        settings = postgres_settings(conf)
+        self.assertNotIn("geheim", f"{settings} {settings!r} {settings.where}")
+
+    def test_reasons(self) -> None:
+        """One line of a driver's many."""
+        text = "connection failed: connection to server failed: Connection refused\n\tIs the server running?\n"
+        self.assertEqual(reason(OSError(text)), "connection to server failed: Connection refused")
+        self.assertEqual(reason(TimeoutError()), "TimeoutError")
