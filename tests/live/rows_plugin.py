@@ -11,7 +11,7 @@ import os
 import time
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, DeferredList
 
 from kongtwist.api import Plugin
 from kongtwist.core.answers import Answer
@@ -48,6 +48,8 @@ class RowsPlugin(Plugin):
     async def _done(self, host: Any, what: str, arguments: list[Any]) -> Any:
         if what in ("get", "by"):
             return getattr(host.rows, what)(*arguments)
+        if what in ("insert", "update", "upsert", "delete"):
+            return await getattr(host.rows, what)(*arguments)
         if what == "add":
             return await host.tallies.add([Tally(key, 1, amount, time.time() + 60) for key, amount in arguments])
         if what == "read":
@@ -55,8 +57,11 @@ class RowsPlugin(Plugin):
         if what == "many":
             entity, start, count = arguments
             inserts = [host.rows.insert(entity, {"username": f"{start}{number}"}) for number in range(count)]
-            done = await gatherResults([Deferred.fromCoroutine(each) for each in inserts])
-            return [row["id"] for row in done]
+            done = await DeferredList([Deferred.fromCoroutine(each) for each in inserts], consumeErrors=True)
+            for stored, row in done:
+                if not stored:
+                    raise row.value
+            return [row["id"] for _, row in done]
         if what == "count":
             return host.metrics.count("rows_plugin_total", 1, {"kind": "a"})
         cells = host.cells("rows-plugin", 1)
