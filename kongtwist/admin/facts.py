@@ -25,7 +25,7 @@ async def _none_of(_hosts: AbstractSet[str]) -> AbstractSet[str]:
 
 @dataclass
 class NodeFacts:
-    """What the Admin API tells of the node it runs in.
+    """Facts about the node that the Admin API shows, and switches that it offers.
 
     Attributes:
         node_id: the node's UUID.
@@ -38,7 +38,7 @@ class NodeFacts:
         memory: resident bytes by process id.
         ready: why no traffic should come, in a few words; None when it may.
         shared_memory: memory that workers share: name -> (bytes in use, bytes at most).
-        drain: have `ready` say from now on that no traffic should come.
+        drain: makes `ready` say that no traffic should come.
         log_level: the error log's level now.
         change_log_level: changes it (level, seconds); None where the log is not the gateway's.
         balancer: the balancer of an upstream's id, or None.

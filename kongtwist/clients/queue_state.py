@@ -1,0 +1,168 @@
+"""What Kong's queue decides (Kong 3.9.3, kong/tools/queue.lua): what is taken in, what is thrown out, when a batch is due.
+
+No time passes here: time comes in as a number.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, NamedTuple
+
+from ..core.chain.host import QueueSettings
+
+__all__ = ["Line", "QueueState", "pause", "size_of"]
+
+WARN_AT = 0.8
+"""Part of ``max_entries`` from which on a warning is written, once."""
+SHORTEST_WAIT = 0.05
+"""Seconds: a rest of the coalescing delay below this is not waited for; the whole delay while the gateway stops."""
+_LINES_EVERY = 1.0
+"""Seconds between two lines about entries that were dropped for their bytes. (Kong writes one for each entry.)"""
+
+
+class Line(NamedTuple):
+    """A line for the log."""
+
+    level: str  #: ``debug``, ``info``, ``warn``, ``error``
+    text: str
+
+
+def pause(settings: QueueSettings, tries: int) -> float:
+    """Seconds to wait after ``tries`` failed tries (1 or more)."""
+    return min(settings.max_retry_delay, 2.0 ** min(tries - 1, 1000) * settings.initial_retry_delay)
+
+
+def size_of(entry: Any) -> int | None:
+    """Bytes of an entry; None where it is neither bytes nor text."""
+    if isinstance(entry, bytes):
+        return len(entry)
+    return len(entry.encode("utf-8", "surrogatepass")) if isinstance(entry, str) else None
+
+
+class QueueState:
+    """Entries that wait.
+
+    Args:
+        settings: bounds; may be replaced.
+
+    Attributes:
+        bytes: of the entries that wait, as far as known.
+        dropped: entries thrown out, or not taken in, for want of room.
+    """
+
+    def __init__(self, settings: QueueSettings) -> None:
+        self.settings = settings
+        self.bytes = 0
+        self.dropped = 0
+        self._entries: deque[tuple[Any, int]] = deque()
+        self._began: float | None = None  # the batch that is being collected
+        self._warned = False
+        self._full = False  # and that was said
+        self._dropping = False
+        self._unsaid = 0  # entries dropped for their bytes, in no line yet
+        self._quiet_until = 0.0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    # -- in ------------------------------------------------------------------------------------------------------------
+
+    def add(self, entry: Any, now: float) -> list[Line]:
+        """Take an entry in, and throw out the oldest where there is no room.
+
+        Args:
+            entry: anything; its bytes count where they are known (`size_of`).
+            now: seconds.
+
+        Returns:
+            What is to be logged.
+        """
+        settings, lines = self.settings, list[Line]()
+        if len(self._entries) < settings.max_entries * WARN_AT:
+            self._warned = False
+        elif not self._warned:
+            self._warned = True
+            lines.append(Line("warn", f"queue at {WARN_AT * 100:g}% capacity"))
+        size = 0
+        if settings.max_bytes is not None:
+            known = size_of(entry)
+            if known is None:
+                text = "queuing non-string entry to a queue that has queue.max_bytes set"
+                lines.append(Line("error", f"{text}, capacity monitoring will not be correct"))
+            elif known > settings.max_bytes:
+                self.dropped += 1
+                text = f"string to be queued is longer ({known} bytes) than the queue's max_bytes"
+                lines.append(Line("error", f"{text} ({settings.max_bytes} bytes)"))
+                return lines
+            size = known or 0
+        self._make_room(size, now, lines)
+        if not self._entries and self._began is None:
+            self._began = now
+        self._entries.append((entry, size))
+        self.bytes += size
+        return lines
+
+    def _make_room(self, size: int, now: float, lines: list[Line]) -> None:
+        settings = self.settings
+        while len(self._entries) >= settings.max_entries:
+            self._drop()
+            if not self._full:
+                self._full = True
+                lines.append(Line("error", "queue full, dropping old entries until processing is successful again"))
+        if settings.max_bytes is None:
+            return
+        while self._entries and self.bytes + size > settings.max_bytes:
+            self._drop()
+            self._unsaid += 1
+        if self._unsaid and now >= self._quiet_until:
+            lines.append(Line("error", f"byte capacity exceeded, {self._unsaid} queue entries were dropped"))
+            self._unsaid, self._quiet_until = 0, now + _LINES_EVERY
+
+    def _drop(self) -> None:
+        self.bytes -= self._entries.popleft()[1]
+        self.dropped += 1
+        self._dropping = True
+
+    # -- out -----------------------------------------------------------------------------------------------------------
+
+    def due(self, now: float, stopping: bool = False) -> float | None:
+        """When the next batch is to be sent.
+
+        Args:
+            now: seconds.
+            stopping: the gateway stops, and waits for nothing that it need not wait for.
+
+        Returns:
+            Seconds from now, 0 for at once; None while nothing waits.
+        """
+        if not self._entries:
+            return None
+        if self._began is None:
+            self._began = now
+        settings = self.settings
+        delay = min(settings.max_coalescing_delay, SHORTEST_WAIT) if stopping else settings.max_coalescing_delay
+        rest = self._began + delay - now
+        if len(self._entries) >= settings.max_batch_size or (rest < SHORTEST_WAIT and not stopping):
+            return 0.0
+        return max(rest, 0.0)
+
+    def take(self) -> tuple[list[Any], list[Line]]:
+        """The next batch, which waits here no longer, and what is to be logged."""
+        batch = list[Any]()
+        while self._entries and len(batch) < self.settings.max_batch_size:
+            entry, size = self._entries.popleft()
+            self.bytes -= size
+            batch.append(entry)
+        self._began = None
+        if not self._dropping:
+            return batch, []
+        self._dropping = self._full = False
+        return batch, [Line("info", "queue resumed processing")]
+
+    def clear(self) -> int:
+        """Throw out everything; how many entries that were."""
+        count = len(self._entries)
+        self._entries.clear()
+        self.bytes = 0
+        self._began = None
+        return count

@@ -1,0 +1,99 @@
+"""TLS towards what plugins talk to: what is demanded of a server's certificate, and which name it is asked for."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from OpenSSL import SSL, crypto
+from service_identity.pyopenssl import verify_hostname, verify_ip_address
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from zope.interface import implementer
+
+from ..core.chain.host import TLSSettings
+from ..net.resolver import is_address
+
+__all__ = ["Contexts", "Trust", "check_name"]
+
+_MOST_CONTEXTS = 256
+"""Contexts that are kept; a context holds the authorities it trusts, and is slow to make."""
+_PEM_END = "-----END CERTIFICATE-----"
+
+
+class Trust(NamedTuple):
+    """Whom the gateway trusts (``lua_ssl_trusted_certificate``, ``lua_ssl_verify_depth``)."""
+
+    authorities: tuple[str, ...] = ()  #: PEM texts; none: the system's store
+    verify_depth: int = 1  #: certificates between a server's and one that is trusted
+
+
+class Contexts:
+    """OpenSSL contexts, one for all connections that demand the same.
+
+    Args:
+        trust: whom to trust where settings do not say.
+    """
+
+    def __init__(self, trust: Trust) -> None:
+        self._trust = trust
+        self._made: dict[tuple[bool, tuple[str, ...]], SSL.Context] = {}
+
+    def creator(self, settings: TLSSettings, host: str) -> ConnectionCreator:
+        """Makes the TLS half of connections to ``host``.
+
+        Raises:
+            OpenSSL.crypto.Error: the authorities are not in PEM form.
+        """
+        authorities = (settings.authorities or self._trust.authorities) if settings.verify else ()
+        key = (settings.verify, authorities)
+        context = self._made.get(key)
+        if context is None:
+            if len(self._made) >= _MOST_CONTEXTS:
+                del self._made[next(iter(self._made))]
+            context = self._made[key] = _context(settings.verify, authorities, self._trust.verify_depth)
+        return ConnectionCreator(context, settings.server_name or host)
+
+
+def _context(verify: bool, authorities: tuple[str, ...], depth: int) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    context.set_options(SSL.OP_IGNORE_UNEXPECTED_EOF)  # many servers end TCP without close_notify
+    if not verify:
+        context.set_verify(SSL.VERIFY_NONE, lambda *_: True)
+        return context
+    context.set_verify(SSL.VERIFY_PEER, lambda connection, certificate, number, depth, good: bool(good))
+    context.set_verify_depth(depth)
+    store = context.get_cert_store()
+    if not authorities or store is None:
+        context.set_default_verify_paths()
+        return context
+    for pem in authorities:
+        for part in pem.split(_PEM_END):
+            if part.strip():
+                store.add_cert(crypto.load_certificate(crypto.FILETYPE_PEM, (part + _PEM_END).encode()))
+    return context
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class ConnectionCreator:
+    """Makes connections that ask for one name."""
+
+    def __init__(self, context: SSL.Context, name: str) -> None:
+        self._context = context
+        # RFC 6066 3: no literal addresses as server names.
+        self._server_name = None if is_address(name) else name.encode("idna")
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
+        """A connection that asks for our name. See `IOpenSSLClientConnectionCreator`."""
+        connection = SSL.Connection(self._context, None)
+        if self._server_name is not None:
+            connection.set_tlsext_host_name(self._server_name)
+        return connection
+
+
+def check_name(connection: SSL.Connection, name: str) -> None:
+    """After a handshake whose chain OpenSSL has verified: is the certificate one of ``name``?
+
+    Raises:
+        service_identity.VerificationError, service_identity.CertificateError: it is not.
+    """
+    (verify_ip_address if is_address(name) else verify_hostname)(connection, name)

@@ -1,0 +1,74 @@
+"""Waiting with a time limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+
+__all__ = ["Ended", "within"]
+
+T = TypeVar("T")
+
+
+async def within(
+    reactor: IReactorTime, seconds: float, work: Coroutine[Any, Any, T] | Deferred[T], late: Callable[[], Exception]
+) -> T:
+    """What ``work`` gives, if it does so in time; else it is cancelled.
+
+    Args:
+        reactor: makes the timer, which is gone when this returns.
+        seconds: how long the work may take.
+        work: what is waited for.
+        late: makes the exception that is raised when the time is over.
+    """
+    running = work if isinstance(work, Deferred) else Deferred.fromCoroutine(work)
+    over = False
+
+    def expire() -> None:
+        nonlocal over
+        over = True
+        running.cancel()
+
+    timer = reactor.callLater(seconds, expire)
+    try:
+        return await running
+    except CancelledError:
+        if over:
+            raise late() from None
+        raise
+    finally:
+        if timer.active():
+            timer.cancel()
+
+
+class Ended:
+    """Something that ends once, and any number who wait for that."""
+
+    __slots__ = ("_waiting", "over")
+
+    def __init__(self) -> None:
+        self.over = False
+        self._waiting: list[Deferred[None]] = []
+
+    def wait(self) -> Deferred[None]:
+        """Fires when it has ended; at once if it has. Cancelling concerns nobody else."""
+        waiter: Deferred[None] = Deferred(self._forget)
+        if self.over:
+            waiter.callback(None)
+        else:
+            self._waiting.append(waiter)
+        return waiter
+
+    def end(self) -> None:
+        """It has ended."""
+        self.over = True
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(None)
+
+    def _forget(self, waiter: Deferred[None]) -> None:
+        if waiter in self._waiting:
+            self._waiting.remove(waiter)

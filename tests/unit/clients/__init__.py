@@ -1,0 +1,1 @@
+"""What plugins are given for I/O, without sockets or real time."""
