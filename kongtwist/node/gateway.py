@@ -120,7 +120,8 @@ class Gateway(MultiService):
         else:
             self.counters = LocalCounters()
             self.plane = DataPlane(reactor, conf, self.counters, self.node_id)
-        self.publisher = Publisher(reactor, self.plugins, self._serve)
+        lifetimes = None if self.plane is None else self.plane.lifetimes
+        self.publisher = Publisher(reactor, self.plugins, self._serve, lifetimes)
         if self.workers is not None:
             self.publisher.followers.append(self.workers)
         self.demo = self._make_demo() if demo else None

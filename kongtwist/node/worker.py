@@ -129,7 +129,9 @@ class Worker:
         self._listeners = message["listeners"]
         self._error_log = self._start_logging(self._conf, message["console"])
         self._plane, self._plugins = self._make_plane(self._reactor, self._conf, message)
-        self._builder = SnapshotBuilder(self._reactor, self._plugins, self._plane.publish, self._out_of_step)
+        self._builder = SnapshotBuilder(
+            self._reactor, self._plugins, self._plane.publish, self._out_of_step, self._plane.lifetimes
+        )
 
     def _on_rows(self, message: Message) -> None:
         self._rows.setdefault(message["entity"], {}).update((row["id"], row) for row in message["rows"])
