@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from kongtwist.clients.connections import Connector
-from kongtwist.clients.http import HTTPClient, HTTPFailed, HTTPLimits
+from kongtwist.clients.http_client import HTTPClient, HTTPFailed, HTTPLimits
 from kongtwist.clients.tls import Trust
 from kongtwist.core.limits import Limits
 from kongtwist.net.resolver import Resolver
