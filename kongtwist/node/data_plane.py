@@ -42,6 +42,10 @@ __all__ = ["DataPlane", "Faults", "ListenerSocket", "limits_of"]
 _log = Logger(namespace="kongtwist.proxy")
 
 
+LAST_WORDS = 5.0
+"""Seconds that plugins have at a stop, though requests and streams have used up its time."""
+
+
 class ListenerSocket(Protocol):
     """What is needed of an opened listener (listeners.Opened)."""
 
@@ -230,14 +234,17 @@ class DataPlane:
         await self._quiet(inf)
 
     async def stop(self, seconds: float) -> None:
-        """Accept no more; end streams politely; let requests finish, for ``seconds`` at most; then cut."""
+        """Accept no more; end streams politely; let requests finish, for ``seconds`` at most; then cut. What is left of the
+        time, and `LAST_WORDS` at least, is for what plugins still have to send and to write."""
+        late = self._reactor.seconds() + seconds
         await self._stop_listening()
         self.context.drain()
         await self._quiet(seconds)
         self.abort()
-        self.clients.stop(seconds)
-        await self._close_configurations(seconds)
-        await self.clients.close(seconds)
+        late = max(late, self._reactor.seconds() + min(seconds, LAST_WORDS))
+        self.clients.stop(late - self._reactor.seconds())
+        await self._close_configurations(late - self._reactor.seconds())
+        await self.clients.close(max(late - self._reactor.seconds(), 0.0))
         self.access_log.close()
 
     def _scope_for(self, row: Row) -> Scope:

@@ -9,16 +9,52 @@ from __future__ import annotations
 import json
 import os
 import time
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 
-from kongtwist.api import Plugin
+from kongtwist.api import Plugin, String
 from kongtwist.core.answers import Answer
-from kongtwist.core.chain.host import HostError, Tally
+from kongtwist.core.chain.host import HostError, QueueSettings, Tally
 from kongtwist.entities import EntityError
 
-__all__ = ["RowsPlugin"]
+__all__ = ["LifePlugin", "RowsPlugin"]
+
+
+class LifePlugin(Plugin):
+    """Named in ``plugins`` as ``tests.live.rows_plugin:LifePlugin``: notes in a file what becomes of its configurations.
+
+    Requests are sent in batches through a queue of the host; a configuration that closes stores a Consumer.
+    """
+
+    name = "life-plugin"
+    priority = 7776
+    config = {"file": String(required=True), "mark": String(default="")}
+
+    def open(self, conf: Any, row: Any, host: Any) -> Any:
+        """Begin a queue and a timer."""
+
+        def note(*words: object) -> None:
+            with open(conf["file"], "a", encoding="utf-8") as file:
+                file.write(json.dumps([os.getpid(), conf["mark"], *words]) + "\n")
+
+        async def send(batch: list[Any]) -> None:
+            note("sent", batch)
+
+        settings = QueueSettings(max_batch_size=1000, max_coalescing_delay=3600)
+        note("opened")
+        host.every(0.01, lambda: None)
+        return SimpleNamespace(note=note, host=host, mark=conf["mark"], queue=host.queue(row["id"], settings, send))
+
+    async def close(self, conf: Any) -> None:
+        """Store a row, over the link where this is a worker."""
+        row = await conf.host.rows.insert("consumers", {"username": f"closed-{conf.mark}-{os.getpid()}"})
+        conf.note("closed", row["username"])
+
+    def log(self, exchange: Any, conf: Any) -> None:
+        """Have the request sent."""
+        conf.queue.add(exchange.target.decode())
 
 
 class RowsPlugin(Plugin):

@@ -254,6 +254,52 @@ class TwoWorkersTests(RowsTestCase):
             wait_until(lambda: not os.path.exists(f"/proc/{pid}"), "the end of a worker")  # noqa: B023 - called at once
 
 
+class LifeTests(RowsTestCase):
+    """Configurations of plugins in processes that serve, and what is left to do at a stop."""
+
+    def notes(self, path: str) -> list[list[Any]]:
+        """What the plugin has noted."""
+        with open(path, encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
+
+    def test_change_and_stop(self) -> None:
+        """Each serving process opens what it serves by, and closes it once: when its row changes, and at the stop, when what
+        waits in queues is sent and what is written then is stored."""
+        for workers in (1, 2):
+            path = os.path.join(self.folder(), "notes")
+            gateway = self.gateway(
+                {
+                    "plugins": "bundled,tests.live.rows_plugin:LifePlugin", "nginx_worker_processes": workers,
+                    "nginx_main_worker_shutdown_timeout": "20s",
+                }
+            )  # fmt: skip
+            route = gateway.route("/live", f"http://127.0.0.1:{self.upstream('echo')}")
+            made = gateway.create(
+                f"/routes/{route['id']}/plugins", name="life-plugin", config={"file": path, "mark": "a"}
+            )
+            wait_until(lambda: len(self.notes(path)) == workers, "all to open it")  # noqa: B023 - called at once
+            for number in range(10):
+                self.assertEqual(gateway.get(f"/live/a{number}").status, 200)
+            changed = gateway.admin("PATCH", f"/plugins/{made['id']}", json={"config": {"mark": "b"}})
+            self.assertEqual(changed.status, 200)
+            closed = lambda: [each for each in self.notes(path) if each[2] == "closed"]  # noqa: E731, B023
+            wait_until(lambda: len(closed()) == workers, "all to close it")  # noqa: B023 - called at once
+            for number in range(10):
+                self.assertEqual(gateway.get(f"/live/b{number}").status, 200)
+            self.assertEqual(gateway.stop(), 0)
+            notes = self.notes(path)
+            pids = {pid for pid, *_ in notes}
+            self.assertEqual(len(pids), workers)
+            for what in ("opened", "closed"):
+                found = sorted((pid, mark) for pid, mark, kind, *_ in notes if kind == what)
+                self.assertEqual(found, sorted((pid, mark) for pid in pids for mark in "ab"))
+            sent = sorted(target for _, _, kind, *rest in notes if kind == "sent" for target in rest[0])
+            self.assertEqual(sent, sorted(f"/live/{mark}{number}" for mark in "ab" for number in range(10)))
+            gateway.start()
+            names = {row["username"] for row in gateway.admin("GET", "/consumers").json["data"]}
+            self.assertEqual(names, {f"closed-{mark}-{pid}" for pid in pids for mark in "ab"})
+
+
 class TwoNodesTests(RowsTestCase):
     """Nodes on one PostgreSQL database."""
 
