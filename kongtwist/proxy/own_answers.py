@@ -84,7 +84,10 @@ class OwnAnswers:
             chain = exchange.snapshot.global_chain
         filters: AnswerFiltersView | None = None
         if chain is not None and not chain.empty:
-            replaced = None if filtered else chain.run_header_filter(exchange)
+            replaced = None
+            if not filtered:
+                exchange.returned_filters = None
+                replaced = chain.run_header_filter(exchange)
             if replaced is not None:
                 _discard(answer)
                 answer = replaced
