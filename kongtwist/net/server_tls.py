@@ -14,7 +14,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from weakref import ref
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -368,10 +367,7 @@ class ServerContexts:
 
     def serverConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
         """A connection that starts with the default certificate (IOpenSSLServerConnectionCreator)."""
-        connection = SSL.Connection(self._default, None)
-        if self._choice is not None:
-            connection.set_app_data(ref(tlsProtocol))
-        return connection
+        return SSL.Connection(self._default, None)
 
     def _choose(self, connection: SSL.Connection) -> None:
         """OpenSSL's callback for the server name."""
@@ -420,9 +416,8 @@ class ServerContexts:
 
 
 def _hello(connection: SSL.Connection, name: str | None) -> ClientHello:
-    """What is known of who begins TLS. The connection's transport is known only when its first bytes have come."""
-    protocol = connection.get_app_data()()
-    transport = getattr(protocol, "transport", None)
+    """What is known of who begins TLS. Twisted notes the protocol, which has a transport by now, with the connection."""
+    transport = getattr(connection.get_app_data(), "transport", None)
     if transport is None:
         return ClientHello(name)
     peer, here = transport.getPeer(), transport.getHost()

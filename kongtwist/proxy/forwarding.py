@@ -55,10 +55,9 @@ class UpstreamExchange(Tries):
     """
 
     __slots__ = (
-        "_chunked", "_events", "_filtered", "_head", "_kept_size", "_source", "_through", "_upgraded", "_watches", "_write",
+        "_chunked", "_events", "_head", "_kept_size", "_source", "_through", "_upgraded", "_watches", "_write",
     )  # fmt: skip
 
-    _filtered: FilteredAnswer | None  #: passes the answer through plugins
     _through: FiltersView | None  #: what the request's body passes through
     _watches: WatchesView | None  #: plugins that watch the event stream
     _chunked: bool  #: the body goes up in chunks

@@ -86,7 +86,10 @@ class OwnAnswers:
         lines, body = self._made(exchange, answer, upstream)
         if chain is not None and not chain.empty:
             exchange.own_lines = lines
-            replaced = None if filtered else chain.run_header_filter(exchange)
+            replaced = None
+            if not filtered:
+                exchange.returned_filters = None
+                replaced = chain.run_header_filter(exchange)
             if replaced is not None:
                 _discard(answer)
                 answer = replaced

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from ..upstream.connection import UpstreamConnection, UpstreamUser
     from ..upstream.pool import Attempt
     from .context import ProxyContext
+    from .filtered_answer import FilteredAnswer
 
 __all__ = ["Tries"]
 
@@ -71,7 +72,7 @@ class Tries:
     """
 
     __slots__ = (
-        "_answer", "_attempt", "_connection", "_kept", "_lookup", "_request", "_started", "_tried", "_tries", "context",
+        "_answer", "_attempt", "_connection", "_filtered", "_kept", "_lookup", "_request", "_started", "_tried", "_tries", "context",
         "exchange", "method", "read_timeout", "route",
     )  # fmt: skip
 
@@ -85,6 +86,7 @@ class Tries:
     _attempt: Attempt | None  #: a connection being made
     _connection: UpstreamConnection | None
     _lookup: Deferred[str] | None
+    _filtered: FilteredAnswer | None  #: passes an answer through plugins
     _kept: list[bytes] | None  #: what went up of the body, for another try; None: too much, or there is none
     _started: float  #: monotonic seconds
     _tried: set[Peer] | None  #: targets that failed
@@ -261,7 +263,9 @@ class Tries:
     def _refuse(self, status: int, message: str, upstream: bool = False) -> None:
         """Answer with an error of our own."""
         self._drop()
-        self.context.send_answer(self.exchange, Answer.error(status, message), upstream=upstream)
+        held = self._filtered is not None  # an answer has been before, which plugins looked at
+        answer = Answer.error(status, message)
+        self.context.send_answer(self.exchange, answer, upstream=upstream, filtered=held, as_is=held)
 
     def _log_error(self, what: str, remedy: str, pool: Destination | None = None) -> None:
         upstream = where(self.route, self._peer, pool)

@@ -152,7 +152,7 @@ class Ground(Plugin):
 
     def header_liar(self, exchange: Exchange, conf: Any) -> BodyFilter:
         """Says that it keeps the length."""
-        return BodyFilter(lambda chunk, last: chunk + (b"!" if last else b""), keeps_length=True)
+        return BodyFilter(lambda chunk, last: chunk[1:], keeps_length=True)
 
     def header_whole(self, exchange: Exchange, conf: Any) -> WholeBody:
         """Tells how long the body was, and changes the head."""
