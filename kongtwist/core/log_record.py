@@ -124,8 +124,7 @@ def _entities(exchange: Exchange) -> list[tuple[str, Row]]:
     return [(name, row) for name, row in zip(_ENTITIES, (*found, exchange.consumer), strict=True) if row is not None]
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
 def _text(value: bytes) -> str:

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kongtwist.core.chain.phases import BodyFilter, WholeBody
 from kongtwist.core.exchange import Answer
 from kongtwist.entities.errors import EntityError
+from kongtwist.node.plugin_loader import load_plugins
 from kongtwist.plugins.request_size_limiting import RequestSizeLimiting
 from kongtwist.plugins.request_transformer import RequestTransformer
 from kongtwist.plugins.response_transformer import LARGEST, ResponseTransformer, is_json
@@ -239,3 +240,16 @@ class RequestSizeLimitingTests(SynchronousTestCase):
         """A negative size, which Kong takes, refuses everything; null is the default."""
         self.assertIsNotNone(self.answer(allowed_payload_size=-1))
         self.assertIsNone(self.answer(b"x", allowed_payload_size=None))
+
+
+class OrderTests(SynchronousTestCase):
+    def test_priorities(self) -> None:
+        """Bundled plugins run in Kong's order."""
+        kongs = (
+            ("correlation-id", 100001), ("key-auth", 1250), ("ip-restriction", 990), ("request-size-limiting", 951),
+            ("rate-limiting", 910), ("request-transformer", 801), ("response-transformer", 800), ("http-log", 12),
+            ("request-termination", 2),
+        )  # fmt: skip
+        names = {name for name, _ in kongs}
+        loaded = [(name, plugin.priority) for name, plugin in load_plugins(["bundled"]).items() if name in names]
+        self.assertEqual(loaded, list(kongs))
