@@ -15,6 +15,10 @@ from ..core.chain.plugin import Plugin
 __all__ = ["NodeFacts", "resident_bytes"]
 
 
+async def _nothing() -> str:
+    return ""
+
+
 async def _none_of(_hosts: AbstractSet[str]) -> AbstractSet[str]:
     return frozenset()
 
@@ -41,6 +45,7 @@ class NodeFacts:
         mark: whether a target may be chosen (upstream's id, target, yes or no); gives whether there is such a target.
         unresolved: which of these hosts have no address now.
         timers: timers scheduled in the reactor.
+        plugin_metrics: figures that plugins give, as Prometheus text.
     """
 
     node_id: str
@@ -60,6 +65,7 @@ class NodeFacts:
     change_log_level: Callable[[str, float], None] | None = None
     log_level: Callable[[], str] = field(default=lambda: "notice")
     timers: Callable[[], int] = field(default=lambda: 0)
+    plugin_metrics: Callable[[], Awaitable[str]] = field(default=lambda: _nothing())
 
 
 def resident_bytes(pid: int) -> int:

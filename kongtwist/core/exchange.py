@@ -20,11 +20,10 @@ from .http.query import join_query, parse_query, without_argument
 from .rows import Row
 
 if TYPE_CHECKING:
-    from .balancing.balancer import Peer
-    from .chain.host import Host
+    from .gateway_facts import GatewayFacts
     from .http.head import HeaderBlock
-    from .routing.router import Match
-    from .snapshot.snapshot import CompiledRoute, Snapshot
+    from .peer import Peer
+    from .views import Match, RouteView, SnapshotView
 
 __all__ = ["Answer", "AnswerSink", "BodySink", "BodyTooLarge", "Exchange", "Row", "StreamedAnswer"]
 
@@ -111,9 +110,9 @@ class Exchange:
     started: float  #: monotonic seconds at the end of the head
     wall_started: float  #: epoch seconds at the end of the head
     request_id: bytes  #: 32 hex digits
-    gateway: Host  #: what plugins may use of the gateway (core/chain/host.py)
-    snapshot: Snapshot
-    route: CompiledRoute  #: None (unseen by plugins of a route) where no route matched
+    gateway: GatewayFacts  #: what the gateway tells of itself
+    snapshot: SnapshotView
+    route: RouteView  #: None (unseen by plugins of a route) where no route matched
     match: Match
     consumer: Row | None
     credential: Row | None

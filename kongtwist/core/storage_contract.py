@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from .exchange import Row
+from .rows import Row
 
 __all__ = ["Change", "Dataset", "Page", "Storage"]
 

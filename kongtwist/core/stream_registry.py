@@ -14,7 +14,8 @@ from .counters import EVENT_STREAMS, WEBSOCKETS
 
 if TYPE_CHECKING:
     from .counters import Cells
-    from .exchange import Exchange, Row
+    from .exchange import Exchange
+    from .rows import Row
 
 __all__ = ["GOING_AWAY", "StreamRecord", "StreamRegistry"]
 
@@ -105,12 +106,11 @@ class StreamRegistry:
         cells: this process's row of counters, which shows how many of each kind are open; None: nobody counts.
     """
 
-    __slots__ = ("_cells", "_records", "_when_empty")
+    __slots__ = ("_cells", "_records")
 
     def __init__(self, cells: Cells | None = None) -> None:
         self._cells = cells
         self._records: dict[StreamRecord, None] = {}
-        self._when_empty: list[Callable[[], None]] = []
 
     def __len__(self) -> int:
         return len(self._records)
@@ -130,10 +130,6 @@ class StreamRegistry:
         if self._records.pop(record, self) is not None:
             return
         self._count(record, -1)
-        if not self._records:
-            waiting, self._when_empty = self._when_empty, []
-            for call in waiting:
-                call()
 
     def _count(self, record: StreamRecord, step: int) -> None:
         if self._cells is not None:
@@ -159,10 +155,3 @@ class StreamRegistry:
     def cut_all(self) -> None:
         """End all streams at once."""
         _each(list(self._records), lambda record: record.cut())
-
-    def when_empty(self, call: Callable[[], None]) -> None:
-        """Call ``call`` once, when the last stream is over; at once when none is open."""
-        if self._records:
-            self._when_empty.append(call)
-        else:
-            call()

@@ -514,7 +514,7 @@ class HTTP1Channel(RequestBodies):
             if sink is not None:
                 sink.client_gone("body timed out")
             self._linger_until = 0.0
-            self.context.send_answer(exchange, Answer(408, None, None, "Request timeout", "error"), upstream=True)
+            self.context.send_answer(exchange, Answer.error(408, "Request timeout"), upstream=True)
         elif exchange is None:
             if self._cell == READING:
                 line, request_id = self._partial.partition(b"\r\n")[0], self.context.next_id()

@@ -90,7 +90,7 @@ class RequestBodies(Protocol):
             return
         if exchange.answer_sink is not None:
             exchange.answer_sink.client_gone("body too large")
-        answer = Answer(413, None, None, "Payload too large", "error")
+        answer = Answer.error(413, "Payload too large")
         self.context.send_answer(exchange, answer, upstream=True)
 
     def _body(self, data: bytes) -> None:
@@ -135,7 +135,7 @@ class RequestBodies(Protocol):
         sink, exchange.answer_sink = exchange.answer_sink, None
         if sink is not None:
             sink.client_gone("malformed body")
-        self.context.send_answer(exchange, Answer(400, None, None, "Bad request", "error"), upstream=True)
+        self.context.send_answer(exchange, Answer.error(400, "Bad request"), upstream=True)
 
     def _body_piece(self, data: bytes) -> None:
         exchange = self.exchange

@@ -22,8 +22,8 @@ from ..net.resolver import Resolver
 from ..net.run_steps import run_steps
 from ..upstream.client_tls import TLSDefaults
 from ..upstream.pool import UpstreamPools
-from .answers import OwnAnswers
 from .finish import AccessLogging, Finish, NoAccessLog
+from .own_answers import OwnAnswers
 
 __all__ = ["ProxyContext", "request_ids"]
 
@@ -58,7 +58,7 @@ class ProxyContext:
         hangups: notices peers that hang up while nothing is read from them.
         streams: open WebSockets and other streams that outlive their request.
         connections: open client connections (`http1.channel.HTTP1Channel`), for a graceful stop.
-        date, send_answer, refusal: see `answers.OwnAnswers`.
+        date, send_answer, refusal: see `own_answers.OwnAnswers`.
         finished, fault: see `finish.Finish`.
     """
 
@@ -83,7 +83,7 @@ class ProxyContext:
         self.small_head = largest_unchecked(self.limits)
         self.access_log: AccessLogging = access_log or NoAccessLog()
         self.headers = headers or ResponseHeaders()
-        answers = OwnAnswers(self.headers, error_default_type, facilities.now, monotonic)
+        answers = OwnAnswers(self.headers, error_default_type, facilities.now, monotonic, reactor.callLater)
         self.date, self.send_answer, self.refusal = answers.date, answers.send, answers.refusal
         finish = Finish(self.access_log, answers.send)
         self.finished, self.fault = finish.finished, finish.fault

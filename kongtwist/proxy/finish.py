@@ -85,7 +85,7 @@ class Finish:
         if exchange.begun:
             exchange.abort()
         elif exchange.open:
-            self._send_answer(exchange, Answer(500, None, None, "An unexpected error occurred", "error"))
+            self._send_answer(exchange, Answer.error(500, "An unexpected error occurred"))
 
 
 def ends_request(call: _Call) -> _Call:

@@ -1,7 +1,7 @@
 """One request's way to the upstream and its answer's way back: the upstream half of a stream.
 
 An `UpstreamExchange` picks a target, gets a connection, sends head and body, and hands the answer to the client's half
-(any door's `Exchange`). It owns what outlives one connection: which targets failed, what of the body is kept for
+(any listener's or Site's `Exchange`). It owns what outlives one connection: which targets failed, what of the body is kept for
 another try, and how many tries are left.
 
 When a try may be repeated (Kong 3.9: nginx ``proxy_next_upstream error timeout``): not one byte of an answer has come,
@@ -47,8 +47,9 @@ from ..upstream.upstream_errors import (
     own_certificate_reason,
     timed_out,
     where,
-)
+)  # fmt: skip
 from .finish import ends_request
+from .forwarding_states import AT_ONCE, AWAITED, BEGUN, HELD, OVER, PASSING, SENT, UNASKED
 from .request_buffer import RequestBuffer
 
 if TYPE_CHECKING:
@@ -79,33 +80,12 @@ class UpstreamExchange:
     """
 
     __slots__ = (
-        "_attempt",
-        "_begun",
-        "_body",
-        "_connection",
-        "_events",
-        "_fed",
-        "_filters",
-        "_head",
-        "_heard",
-        "_kept",
-        "_kept_size",
-        "_lookup",
-        "_over",
-        "_paused_request",
-        "_raw",
-        "_source",
-        "_started",
-        "_tried",
-        "_tries",
-        "_upgraded",
-        "context",
-        "exchange",
-        "method",
-        "read_timeout",
-        "request_sent",
+        "_answer", "_attempt", "_connection", "_events", "_filters", "_head", "_kept", "_kept_size", "_lookup", "_request",
+        "_source", "_started", "_tried", "_tries", "_upgraded", "_write", "context", "exchange", "method", "read_timeout",
         "route",
     )  # fmt: skip
+
+    _write: Callable[[bytes], object]  #: sends a piece of the answer, once it has begun
 
     def __init__(self, context: ProxyContext, exchange: Exchange, upgraded: Upgraded | None = None) -> None:
         self.context = context
@@ -114,11 +94,10 @@ class UpstreamExchange:
         self.route = route
         self.method = exchange.method
         self.read_timeout = context.limits.read_timeout(route.read_timeout)
-        self.request_sent = False
         self._upgraded = upgraded
         self._tries = route.retries
-        self._begun = self._over = self._fed = self._paused_request = self._raw = self._heard = False
-        self._body = exchange.block.has_body and exchange.upstream_body is None
+        self._answer = AWAITED
+        self._request = UNASKED if exchange.block.has_body and exchange.upstream_body is None else AT_ONCE
         self._connection: UpstreamConnection | None = None
         self._attempt: Attempt | None = None
         self._lookup: Deferred[str] | None = None
@@ -126,10 +105,15 @@ class UpstreamExchange:
         self._tried: set[Peer] | None = None
         self._filters: list[BodyFilter] | None = None
         self._head = b""
-        self._kept: list[bytes] | None = [] if self._body else None
+        self._kept: list[bytes] | None = [] if self._request is UNASKED else None
         self._kept_size = 0
         self._source: RequestBuffer | None = None
         self._started = 0.0
+
+    @property
+    def _whole(self) -> bool:
+        """Whether nothing of the client's request is still to come."""
+        return self._request in (AT_ONCE, SENT)
 
     @property
     def _peer(self) -> Peer | None:
@@ -148,7 +132,7 @@ class UpstreamExchange:
         monotonic = self.context.monotonic
         self._started = monotonic()
         try:
-            if self._body and self.exchange.block.chunked and self.route.request_buffering:
+            if self._request is UNASKED and self.exchange.block.chunked and self.route.request_buffering:
                 limit = self.context.limits.client_body_buffer_size
                 self._source = RequestBuffer(self.exchange, limit, self._buffered)
                 self._source.start()
@@ -163,11 +147,11 @@ class UpstreamExchange:
     def _buffered(self) -> None:
         """The body is short, or too long to wait for its end."""
         buffer = self._source
-        if self._over or buffer is None:
+        if self._answer is OVER or buffer is None:
             return
         self._started = self.context.monotonic()
         if buffer.whole:
-            self._body, self._kept, self._source = False, None, None
+            self._request, self._kept, self._source = AT_ONCE, None, None
         self._choose()
 
     def _choose(self) -> None:
@@ -251,18 +235,17 @@ class UpstreamExchange:
         host = route.host_header if plain else self._host_field()
         upgrade = self._upgraded is not None
         head = upstream_head(exchange, match.upstream_path, match.prefix, host, context.send_request_id, upgrade)
-        if not self._body:
-            self.request_sent = True
+        if self._request is AT_ONCE:
             if exchange.upstream_body is not None:
                 head += exchange.upstream_body
             monotonic, send = context.monotonic, connection.send
             connection.begin(self, monotonic() + self.read_timeout)
             send(head)
             return
-        connection.begin(self, inf)
+        connection.begin(self, inf, whole=False)
         self._head = head
-        if not self._fed:
-            self._fed = True
+        if self._request is UNASKED:
+            self._request = PASSING
             if self._source is None:
                 exchange.continue_request()
                 exchange.receive_body(self)
@@ -272,10 +255,12 @@ class UpstreamExchange:
             self._send(b"".join(self._kept))
         if self._head and self._connection is connection:
             self._send(b"")
-        if self.request_sent and self._connection is connection:
-            connection.expect(self.read_timeout)
-        if self._paused_request and self._connection is connection:
-            self._paused_request = False
+        if self._connection is not connection:
+            return
+        if self._request is SENT:
+            connection.sent_whole(self.read_timeout)
+        elif self._request is HELD:
+            self._request = PASSING
             exchange.resume_request()
 
     def _send(self, data: bytes) -> None:
@@ -288,7 +273,7 @@ class UpstreamExchange:
     def connect_failed(self, reason: Failure) -> None:
         attempt, self._attempt = self._attempt, None
         self._connection = None
-        if not self._over:
+        if self._answer is not OVER:
             timeout = reason.check(error.TimeoutError, error.TCPTimedOutError, TimeoutError) is not None
             pool = None if attempt is None else attempt.factory.pool
             self._failed(connect_reason(reason, pool), timeout=timeout, sent=False, pool=pool)
@@ -297,7 +282,7 @@ class UpstreamExchange:
 
     def body_chunk(self, data: bytes) -> None:
         """Pass a piece on, and keep it for another try while that is little."""
-        if self._over:
+        if self._answer is OVER:
             return
         framed = b"%x\r\n%b\r\n" % (len(data), data) if self.exchange.block.chunked else data
         self._keep(framed)
@@ -306,16 +291,16 @@ class UpstreamExchange:
     def body_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
         """The request is whole. Its trailers go no further, as with nginx: an upstream that takes them for headers would
         believe a client who it is, where it comes from and what it may do."""
-        if self._over:
+        if self._answer is OVER:
             return
-        self.request_sent = True
+        self._request = SENT
         if self.exchange.block.chunked:
             self._keep(LAST_CHUNK)
             self._send(LAST_CHUNK)
         elif self._head:
             self._send(b"")
         if self._connection is not None:
-            self._connection.expect(self.read_timeout)
+            self._connection.sent_whole(self.read_timeout)
 
     def _keep(self, data: bytes) -> None:
         if self._kept is not None:
@@ -327,15 +312,15 @@ class UpstreamExchange:
 
     def request_blocked(self) -> None:
         self.exchange.pause_request()
-        if self._connection is not None and not self._begun:
+        if self._connection is not None and self._answer is AWAITED:
             self._connection.expect(self.route.write_timeout)
 
     def request_unblocked(self) -> None:
         connection = self._connection
         if connection is None:
             return
-        if self.request_sent:
-            if not self._begun:
+        if self._whole:
+            if self._answer is AWAITED:
                 connection.expect(self.read_timeout)
         else:
             connection.deadline = inf
@@ -351,7 +336,7 @@ class UpstreamExchange:
         """101: the WebSocket's."""
         if self._upgraded is None:
             return False
-        self._over = True
+        self._answer = OVER
         self._settle(head)
         self._upgraded(connection, head)
         return True
@@ -368,7 +353,7 @@ class UpstreamExchange:
         if peer is not None:
             peer.observe(now - started, now)
 
-    def answered(self, head: ResponseHead, length: int | None, first: bytes, last: bool) -> None:
+    def answered(self, head: ResponseHead, length: int | None, first: bytes, last: bool, raw: bool = False) -> None:
         """Send the head on, and what came with it."""
         exchange, context = self.exchange, self.context
         self._settle(head)
@@ -389,44 +374,37 @@ class UpstreamExchange:
             if exchange.status != status:
                 status = exchange.status
                 reason = REASONS.get(status, b"")
-            if self._filters is None:
-                self._filters = chain.body_filters(exchange)
+            self._filters = chain.body_filters(exchange)
         if exchange.response_changes:
             lines = apply_changes(lines, exchange.response_changes, head.block)
         if not last and is_event_stream(head.block):
-            self._events = EventStream(self, self._raw)
+            self._events = EventStream(self, raw)
         if self._filters is not None and self.method != b"HEAD":
             self._answer_filtered(status, reason, lines, first, last)
         else:
-            self._begun = True
             if last:
-                exchange.answer(status, reason, lines, length, first, self._raw)
+                exchange.answer(status, reason, lines, length, first, raw)
                 return
-            exchange.begin(status, reason, lines, length, first, self._raw)
+            self._answer = BEGUN
+            self._write = exchange.write_raw if raw else exchange.write
+            exchange.begin(status, reason, lines, length, first, raw)
         if self._events is not None and first:
             self._events.passed(first)
 
     def takes_raw_chunks(self) -> bool:
         """Whether the chunked body about to come is passed on with its framing."""
-        if not self.route.chain.empty:
-            self._filters = self.route.chain.body_filters(self.exchange)
-        self._raw = self._filters is None and self.exchange.takes_raw_chunks()
-        return self._raw
+        chain = self.route.chain
+        return (chain.empty or not chain.body_filters(self.exchange)) and self.exchange.takes_raw_chunks()
 
     def answer_chunk(self, data: bytes) -> None:
         """Send a piece on."""
-        if self._raw:
-            self.exchange.write_raw(data)
-        elif self._filters is None:
-            self.exchange.write(data)
-        else:
-            self._write_filtered(data, False)
+        self._write(data)
         if self._events is not None:
             self._events.passed(data)
 
     def answer_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
         """The answer is complete."""
-        if self._over:
+        if self._answer is OVER:
             return
         if self._filters is not None and not self._write_filtered(b"", True):
             return
@@ -435,7 +413,7 @@ class UpstreamExchange:
 
     def may_end_answer(self) -> bool:
         """Whether the framing of the answer allows an end here."""
-        return not self._raw or (self._connection is not None and self._connection.between_chunks)
+        return self._connection is not None and self._connection.may_end_here
 
     def end_answer(self) -> None:
         """End an answer of unknown length here, complete for the client; the upstream's connection is cut."""
@@ -444,7 +422,7 @@ class UpstreamExchange:
         self._drop()
         self.exchange.finish()
 
-    def _write_filtered(self, data: bytes, last: bool) -> bool:
+    def _write_filtered(self, data: bytes, last: bool = False) -> bool:
         """Send what the body filters make of a piece; False when one failed and everything was cut."""
         try:
             data = self._filter(data, last)
@@ -460,7 +438,8 @@ class UpstreamExchange:
         """An answer whose body plugins look at: its length is known only where all of it is here."""
         if status in (204, 304):
             self._filters = None
-            self._begun = True
+            if not last:
+                self._answer, self._write = BEGUN, self.exchange.write
             self.exchange.answer(status, reason, lines, None, b"")
             return
         try:
@@ -469,10 +448,10 @@ class UpstreamExchange:
             self._drop()
             self.exchange.abort()
             return
-        self._begun = True
         if last:
             self.exchange.answer(status, reason, lines, len(body), body)
         else:
+            self._answer, self._write = BEGUN, self._write_filtered
             self.exchange.begin(status, reason, lines, None, body)
 
     def _filter(self, data: bytes, last: bool) -> bytes:
@@ -503,14 +482,13 @@ class UpstreamExchange:
     def broken(self, why: str, *, fault: str = ENDED, timeout: bool = False, unread: bool = False) -> None:
         """The connection is lost in the middle."""
         connection, self._connection = self._connection, None
-        if self._over:
+        if self._answer is OVER:
             return
-        self._heard = not unread
         pool = None if connection is None else connection.pool
-        if self._begun:
+        if self._answer is BEGUN:
             what, remedy = broken_off(Reason(why, fault)), ""
             if timeout:
-                what, remedy = timed_out(self.route, True, self.request_sent, self.read_timeout)
+                what, remedy = timed_out(self.route, True, self._whole, self.read_timeout)
             self._log_error(what, remedy, pool)
             self._drop()
             self.exchange.abort()
@@ -520,7 +498,7 @@ class UpstreamExchange:
             self._hold_request()
             self._connect(connection.pool.address, fresh=True)
         else:
-            self._failed(Reason(why, fault), timeout=timeout, pool=pool)
+            self._failed(Reason(why, fault), timeout=timeout, heard=not unread, pool=pool)
 
     def fault(self, failure: Failure | None = None, answering: bool = True) -> None:
         """Our own code failed; while it handled an answer, nobody knows what the client has of it."""
@@ -533,9 +511,23 @@ class UpstreamExchange:
             self.context.fault(self.exchange, failure)
 
     def _failed(
-        self, reason: Reason, *, timeout: bool = False, sent: bool = True, pool: Destination | None = None
+        self,
+        reason: Reason,
+        *,
+        timeout: bool = False,
+        sent: bool = True,
+        heard: bool = False,
+        pool: Destination | None = None,
     ) -> None:
-        """A try failed: another one, or the end."""
+        """A try failed: another one, or the end.
+
+        Args:
+            reason: what is known about it.
+            timeout: the upstream was silent for too long.
+            sent: something may have been sent on it.
+            heard: something came back, good or bad.
+            pool: of its connection; None where it never came to one.
+        """
         now = self.context.monotonic()
         self.exchange.latencies = (self._started - self.exchange.started, now - self._started)
         self._connection = None
@@ -546,11 +538,11 @@ class UpstreamExchange:
             self._tried.add(peer)
             self.exchange.let_go()
         if timeout:
-            what, remedy = timed_out(route, sent, self.request_sent, self.read_timeout)
+            what, remedy = timed_out(route, sent, self._whole, self.read_timeout)
         else:
             what, remedy = no_answer(route, peer, reason)
         upstream = where(route, peer, pool)
-        if self._tries > 0 and self._may_repeat(sent):
+        if self._tries > 0 and not heard and self._may_repeat(sent):
             self._tries -= 1
             if peer is not None:  # with one target only, the last try tells as much
                 _log.warn("{line}", line=request_line(self.exchange, f"{what}, trying again", upstream=upstream))
@@ -573,24 +565,25 @@ class UpstreamExchange:
         _log.error("{line}", line=request_line(self.exchange, what, remedy, upstream=upstream))
 
     def _may_repeat(self, sent: bool) -> bool:
-        if self._heard or (sent and self.method in _NOT_REPEATED):
+        """Whether the request may be sent once more, nothing having been heard of the one before."""
+        if sent and self.method in _NOT_REPEATED:
             return False
-        return not self._body or self._kept is not None
+        return self._request is AT_ONCE or self._kept is not None
 
     def _hold_request(self) -> None:
         """Until there is a connection again, the client need not send more."""
-        if self._body and not self.request_sent and self._fed:
-            self._paused_request = True
+        if self._request is PASSING:
+            self._request = HELD
             self.exchange.pause_request()
 
     def _refuse(self, status: int, message: str, upstream: bool = False) -> None:
         """Answer with an error of our own."""
         self._drop()
-        self.context.send_answer(self.exchange, Answer(status, None, None, message, "error"), upstream=upstream)
+        self.context.send_answer(self.exchange, Answer.error(status, message), upstream=upstream)
 
     def _leave(self) -> None:
         """The answer is here and the connection is somebody else's by now."""
-        self._over = True
+        self._answer = OVER
         self._connection = None
         self.exchange.answer_sink = None
         events, self._events = self._events, None

@@ -116,10 +116,10 @@ class GatewayResource(Resource):
             why = "the gateway is mounted under an EncodingResourceWrapper"
             _log.error("{line}", line=request_line(exchange, why, "mount it outside of it"))
             text = "The gateway is mounted under an EncodingResourceWrapper, which would hold streams back; mount it outside"
-            AnswerResource(context, Answer(500, None, None, text, "error")).serve(exchange)
+            AnswerResource(context, Answer.error(500, text)).serve(exchange)
         elif limit and _body_size(request) > limit:
             _log.error("{line}", line=too_large_line(exchange, limit))
-            answer = Answer(413, None, None, "Payload too large", "error")
+            answer = Answer.error(413, "Payload too large")
             context.send_answer(exchange, answer, upstream=True)
         else:
             self.gateway.tree.find(exchange).serve(exchange)

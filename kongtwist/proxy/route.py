@@ -17,7 +17,7 @@ from ..net.resolver import is_address
 from .forwarding import UpstreamExchange
 
 if TYPE_CHECKING:
-    from ..core.snapshot.compiled_route import CompiledRoute
+    from ..core.views import RouteView
     from ..upstream.pool import Pool
     from .context import ProxyContext
 
@@ -57,7 +57,7 @@ class AnswerResource(RouteResource):
 class HTTPRoute(RouteResource):
     """A Kong route with an HTTP service. One object per compiled route, kept while that is the same object."""
 
-    def __init__(self, context: ProxyContext, route: CompiledRoute) -> None:
+    def __init__(self, context: ProxyContext, route: RouteView) -> None:
         super().__init__(context)
         self.route = route
         self.pool: Pool | None = None

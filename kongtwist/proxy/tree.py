@@ -15,8 +15,8 @@ from .route import AnswerResource, HTTPRoute, RouteResource, waiting_for
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from ..core.snapshot.compiled_route import CompiledRoute
     from ..core.snapshot.snapshot import Snapshot
+    from ..core.views import RouteView
     from .context import ProxyContext
 
 __all__ = ["RouteTree", "TellingTree"]
@@ -24,7 +24,7 @@ __all__ = ["RouteTree", "TellingTree"]
 KEPT_RESOURCES = 64
 """So many resources are kept before those of routes that are gone or changed are looked for."""
 
-RouteMaker = Callable[["ProxyContext", "CompiledRoute"], RouteResource]
+RouteMaker = Callable[["ProxyContext", "RouteView"], RouteResource]
 
 
 class RouteTree:
@@ -39,14 +39,12 @@ class RouteTree:
     def __init__(self, context: ProxyContext, websocket: RouteMaker | None = None) -> None:
         self.context = context
         self.snapshot: Snapshot | None = None
-        self._http: dict[CompiledRoute, RouteResource] = {}
-        self._websocket: dict[CompiledRoute, RouteResource] = {}
+        self._http: dict[RouteView, RouteResource] = {}
+        self._websocket: dict[RouteView, RouteResource] = {}
         self._most = KEPT_RESOURCES
         self._make_websocket = websocket
-        self._no_route = AnswerResource(context, Answer(404, None, None, "no Route matched with those values", "error"))
-        self._not_ready = AnswerResource(
-            context, Answer(503, None, None, "The gateway has no configuration yet", "error")
-        )
+        self._no_route = AnswerResource(context, Answer.error(404, "no Route matched with those values"))
+        self._not_ready = AnswerResource(context, Answer.error(503, "The gateway has no configuration yet"))
 
     def is_no_route(self, resource: RouteResource) -> bool:
         """Whether a Resource that `find` gave stands for a request no route matches."""
@@ -95,7 +93,7 @@ class RouteTree:
         exchange.route = match.route
         return self._resource(exchange, match.route)
 
-    def _resource(self, exchange: Exchange, route: CompiledRoute) -> RouteResource:
+    def _resource(self, exchange: Exchange, route: RouteView) -> RouteResource:
         if exchange.block.upgrade_websocket and self._make_websocket is not None:
             resource = self._websocket.get(route)
             if resource is None:

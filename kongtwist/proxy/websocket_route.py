@@ -22,7 +22,7 @@ from .forwarding import UpstreamExchange
 from .route import HTTPRoute, waiting_for
 
 if TYPE_CHECKING:
-    from ..core.snapshot.compiled_route import CompiledRoute
+    from ..core.views import RouteView
     from ..streams.websocket_handshake import StreamServerFactory
     from ..upstream.connection import ResponseHead, UpstreamConnection
     from .context import ProxyContext
@@ -79,12 +79,12 @@ class WebSocketRoute(HTTPRoute):
         handshakes: the gateway's; made when not given.
     """
 
-    def __init__(self, context: ProxyContext, route: CompiledRoute, handshakes: Handshakes | None = None) -> None:
+    def __init__(self, context: ProxyContext, route: RouteView, handshakes: Handshakes | None = None) -> None:
         super().__init__(context, route)
         self.handshakes = handshakes or Handshakes(context.reactor)
 
     @classmethod
-    def maker(cls, reactor: Any) -> Callable[[ProxyContext, CompiledRoute], WebSocketRoute]:
+    def maker(cls, reactor: Any) -> Callable[[ProxyContext, RouteView], WebSocketRoute]:
         """What makes these for a `RouteTree`, all with the same `Handshakes`."""
         return partial(cls, handshakes=Handshakes(reactor))
 
@@ -97,7 +97,7 @@ class WebSocketRoute(HTTPRoute):
         if exchange.method != b"GET" or not exchange.minor or exchange.block.has_body:
             if self.route.websocket_only:
                 headers = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
-                answer = Answer(426, None, headers, "Please use the WebSocket protocol", "error")
+                answer = Answer.error(426, "Please use the WebSocket protocol", headers)
                 self.context.send_answer(exchange, answer)
             else:
                 super().forward(exchange)
@@ -176,7 +176,7 @@ class WebSocketRoute(HTTPRoute):
         _log.error("{line}", line=line)
         connection.abort()
         message = "An invalid response was received from the upstream server"
-        self.context.send_answer(exchange, Answer(502, None, None, message, "error"), upstream=True)
+        self.context.send_answer(exchange, Answer.error(502, message), upstream=True)
 
 
 class _Ending:

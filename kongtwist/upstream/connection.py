@@ -79,7 +79,6 @@ class UpstreamUser(Interface):
 
     method: bytes  #: of the request; HEAD has no body in its answer
     read_timeout: float  #: seconds between two pieces of the answer
-    request_sent: bool  #: the request is sent whole
 
     def connected(self, connection: UpstreamConnection) -> None:
         """The connection is there; send the request."""
@@ -94,14 +93,14 @@ class UpstreamUser(Interface):
         """101 came. True: it was asked for, and the connection is detached by now."""
 
     def takes_raw_chunks(self) -> bool:
-        """Whether the chunked body about to come is wanted with its framing. Asked once, before `answered`."""
+        """Whether the chunked body about to come is wanted with its framing. Asked before `answered`."""
 
-    def answered(self, head: ResponseHead, length: int | None, first: bytes, last: bool) -> None:
+    def answered(self, head: ResponseHead, length: int | None, first: bytes, last: bool, raw: bool = False) -> None:
         """The final head, and what came of the body with it; ``length`` None when unknown or none. With ``last`` the
-        answer is complete and the connection is back in its pool."""
+        answer is complete and the connection is back in its pool. ``raw``: the body comes with the framing of its chunks."""
 
     def answer_chunk(self, data: bytes) -> None:
-        """A piece of the body (framed, if `takes_raw_chunks`)."""
+        """A piece of the body (framed, if `answered` said so)."""
 
     def answer_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
         """The body is complete; the connection is back in its pool."""
@@ -186,7 +185,7 @@ class UpstreamConnection(Protocol):
         self._read_any = False
         self._interims = 0
         self._scanner: ChunkScanner | None = None
-        self._keep = self._raw = self._paused = False
+        self._keep = self._raw = self._paused = self._sent = False
         self._last_raw = b""
         self._last_head: ResponseHead | None = None
 
@@ -313,13 +312,15 @@ class UpstreamConnection(Protocol):
 
     # -- the user's calls ----------------------------------------------------------------------------------------------
 
-    def begin(self, user: UpstreamUser, when: float) -> None:
+    def begin(self, user: UpstreamUser, when: float, whole: bool = True) -> None:
         """A request is about to be sent for ``user``.
 
         Args:
             user: who is told what comes.
             when: monotonic seconds by which something must have come; ``inf`` if the request is not sent whole yet.
+            whole: it is sent whole at once; else `sent_whole` is called when it has been.
         """
+        self._sent = whole
         self.user = user
         self.reused = self._requests > 0
         self._requests += 1
@@ -328,6 +329,11 @@ class UpstreamConnection(Protocol):
         self.deadline = when
         if when < self.wake:
             self.pool.context.deadlines.set(self, when)
+
+    def sent_whole(self, seconds: float) -> None:
+        """The last of the request has been sent; the answer is expected within ``seconds``."""
+        self._sent = True
+        self.expect(seconds)
 
     def expect(self, seconds: float) -> None:
         """Let the connection expire after ``seconds`` without a byte from the upstream."""
@@ -350,9 +356,9 @@ class UpstreamConnection(Protocol):
             self.expect(self.user.read_timeout)
 
     @property
-    def between_chunks(self) -> bool:
-        """Whether the last piece of a chunked body ended with a whole chunk."""
-        return self._scanner is not None and self._scanner.between_chunks
+    def may_end_here(self) -> bool:
+        """Whether who passes the body on may end it behind the last piece: that has no framing, or ended with a chunk."""
+        return self._scanner is None or not self._raw or self._scanner.between_chunks
 
     def detach(self) -> tuple[Any, bytes]:
         """Give the transport away after a 101.
@@ -428,7 +434,7 @@ class UpstreamConnection(Protocol):
         if head.status < 200:
             self._informational(head, rest, user)
             return
-        self._keep = user.request_sent and head.keep
+        self._keep = self._sent and head.keep
         length = head.length
         if head.bodyless or user.method == b"HEAD":
             self._done(user, rest)
@@ -486,15 +492,15 @@ class UpstreamConnection(Protocol):
         if head.minor == 0:  # RFC 9112 6.1: its framing is not to be trusted any further than this
             self._keep = False
         scanner = ChunkScanner(self.pool.context.limits.trailer_size, upstream=True)
-        self._raw = user.takes_raw_chunks()
-        first = _scan(scanner, rest, self._raw) if rest else b""
+        self._raw = raw = user.takes_raw_chunks()
+        first = _scan(scanner, rest, raw) if rest else b""
         if scanner.done and not scanner.trailers:
             self._done(user, scanner.rest)
-            user.answered(head, None, first, True)
+            user.answered(head, None, first, True, raw)
             return
         self._scanner = scanner
         self._mode = CHUNKED
-        user.answered(head, None, first, False)
+        user.answered(head, None, first, False, raw)
         if scanner.done and self.user is user:
             self._done(user, scanner.rest)
             user.answer_end(scanner.trailers)

@@ -14,29 +14,12 @@ from ..core.error_lines import row_name, seconds_text, upstream_name
 
 if TYPE_CHECKING:
     from ..core.balancing.balancer import Peer
-    from ..core.snapshot.compiled_route import CompiledRoute
+    from ..core.views import RouteView
     from .client_tls import TLSFacts
 
 __all__ = [
-    "ENDED",
-    "LARGE",
-    "MALFORMED",
-    "NAME",
-    "OURS",
-    "TLS",
-    "UNREACHABLE",
-    "UNTRUSTED",
-    "Destination",
-    "Reason",
-    "broken_off",
-    "connect_reason",
-    "end_text",
-    "no_answer",
-    "no_peer",
-    "not_resolved",
-    "own_certificate_reason",
-    "timed_out",
-    "where",
+    "ENDED", "LARGE", "MALFORMED", "NAME", "OURS", "TLS", "UNREACHABLE", "UNTRUSTED", "Destination", "Reason", "broken_off",
+    "connect_reason", "end_text", "no_answer", "no_peer", "not_resolved", "own_certificate_reason", "timed_out", "where",
 ]  # fmt: skip
 
 UNREACHABLE = "unreachable"
@@ -129,7 +112,7 @@ def _openssl_text(fault: SSL.Error) -> str:
     return ", ".join(text for text in texts if text) or "it closed the connection"
 
 
-def where(route: CompiledRoute, peer: Peer | None, pool: Destination | None) -> str:
+def where(route: RouteView, peer: Peer | None, pool: Destination | None) -> str:
     """Where a try went.
 
     Args:
@@ -141,7 +124,7 @@ def where(route: CompiledRoute, peer: Peer | None, pool: Destination | None) -> 
     return upstream_name(host, port, "" if pool is None else pool.address)
 
 
-def no_peer(route: CompiledRoute, tried: int) -> tuple[str, str]:
+def no_peer(route: RouteView, tried: int) -> tuple[str, str]:
     """What happened, and what to do: a balancer has nobody to choose.
 
     Args:
@@ -152,7 +135,7 @@ def no_peer(route: CompiledRoute, tried: int) -> tuple[str, str]:
     return what, "add targets with a weight above 0, or mark one healthy"
 
 
-def not_resolved(route: CompiledRoute, peer: Peer | None) -> tuple[str, str]:
+def not_resolved(route: RouteView, peer: Peer | None) -> tuple[str, str]:
     """What happened, and what to do: a host name has no address."""
     host = route.host if peer is None else peer.host
     return (
@@ -161,7 +144,7 @@ def not_resolved(route: CompiledRoute, peer: Peer | None) -> tuple[str, str]:
     )
 
 
-def no_answer(route: CompiledRoute, peer: Peer | None, reason: Reason) -> tuple[str, str]:
+def no_answer(route: RouteView, peer: Peer | None, reason: Reason) -> tuple[str, str]:
     """What happened, and what to do: there was no connection, it was lost, or what came is no HTTP.
 
     Args:
@@ -192,7 +175,7 @@ def broken_off(reason: Reason) -> str:
     return f"the upstream broke off its answer: {reason.text}"
 
 
-def timed_out(route: CompiledRoute, connected: bool, sent: bool, read_timeout: float) -> tuple[str, str]:
+def timed_out(route: RouteView, connected: bool, sent: bool, read_timeout: float) -> tuple[str, str]:
     """What happened, and what to do: an upstream was silent for too long.
 
     Args:
@@ -211,7 +194,7 @@ def timed_out(route: CompiledRoute, connected: bool, sent: bool, read_timeout: f
     return what, f"if it needs longer, raise {name} of service {row_name(route.service)} (milliseconds)"
 
 
-def _entity(route: CompiledRoute, peer: Peer | None) -> str:
+def _entity(route: RouteView, peer: Peer | None) -> str:
     """Where the address of an upstream is configured."""
     if peer is not None:
         return f"the targets of upstream {route.host}"

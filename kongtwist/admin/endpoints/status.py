@@ -108,12 +108,12 @@ class Ready(JSONResource):
 
 
 class Metrics(Get):
-    """``/metrics``: the figures that need no plugin."""
+    """``/metrics``: the node's figures, then those of plugins."""
 
     async def get(self, call: Call) -> Reply:
         facts = self.api.facts
         reachable = self.api.storage.reachable() if self.api.storage.writable else None
-        text = metrics_text(facts, reachable)
+        text = metrics_text(facts, reachable) + await facts.plugin_metrics()
         return Reply(200, text.encode(), content_type="text/plain; charset=UTF-8")
 
 

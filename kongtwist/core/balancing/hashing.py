@@ -11,7 +11,8 @@ from ..http.lookups import variable
 from ..http.uri import normalise
 
 if TYPE_CHECKING:
-    from ..exchange import Exchange, Row
+    from ..exchange import Exchange
+    from ..rows import Row
 
 __all__ = ["HashInput", "Ring", "xxhash32"]
 

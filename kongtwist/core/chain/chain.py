@@ -1,8 +1,6 @@
 """Plugin chains: which plugins run for a request, with which configuration, in which order.
 
-A `ChainBuilder` turns all plugin rows of a configuration into one `Chain` per route (shared where routes have no rows
-of their own). Running a chain is a plain loop over function calls; a coroutine is made only when a plugin returns an
-awaitable.
+Running a chain is a plain loop over function calls; a coroutine is made only when a plugin returns an awaitable.
 
 Selection (Kong 3.9, plugins iterator): of each plugin name one configuration runs, the most specific one:
 route+service+consumer, route+consumer, service+consumer, route+service, consumer, route, service, global. The
@@ -15,112 +13,22 @@ plugin is not loaded or whose configuration cannot be compiled: letting its traf
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from copy import copy
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ...entities.size import is_heavy
-from ..exchange import Answer, Exchange, Row
-from ..layers import Layers
+from ..answers import Answer
+from ..exchange import Exchange
+from ..rows import Row
+from .compiled import Compiled
+from .failures import PluginFailed, failed, is_cancelled
 from .plugin import Plugin
-from .secrets import Secrets, Unusable
 
-__all__ = [
-    "EMPTY_CHAIN", "BodyFilter", "Chain", "ChainBuilder", "Compiled", "PluginFailed", "build_chain", "is_cancelled",
-]  # fmt: skip
+__all__ = ["EMPTY_CHAIN", "BodyFilter", "Chain", "PluginFailed", "Step"]
 
 BodyFilter = Callable[[bytes, bool], bytes]
 """Takes a chunk of the answer's body and whether it is the last one; gives what is sent. Raises PluginFailed."""
 
 _Access = Callable[[Exchange, Any], "Answer | Awaitable[Answer | None] | None"]
-_Scope = tuple["str | None", "str | None"]
-
-_HTTP_PROTOCOLS = frozenset(("http", "https", "grpc", "grpcs"))
-_UNEXPECTED = "An unexpected error occurred"
-
-
-class PluginFailed(Exception):
-    """A body filter raised: the answer has begun, so the client's connection must be cut, not ended."""
-
-
-def is_cancelled(error: BaseException) -> bool:
-    """Whether ``error`` is some event loop's CancelledError, which is never an error of a plugin.
-
-    By name, because core imports no event loop: Twisted's is an ordinary Exception, asyncio's a BaseException.
-    """
-    return any(kind.__name__ == "CancelledError" for kind in type(error).__mro__)
-
-
-def _failed(exchange: Exchange, name: str, phase: str, error: Exception) -> Answer:
-    """Report what a plugin raised and give the answer for it."""
-    text = "".join(traceback.format_exception(error))
-    exchange.report(f"plugin {name} failed in phase {phase}: {error!r}", detail=text)
-    return Answer(500, None, None, _UNEXPECTED, "error")
-
-
-class Refused(Plugin):
-    """Stands in for a configured plugin that cannot run. Answers every request with 500 instead of letting it pass."""
-
-    name = "refused"
-    priority = 1 << 62
-
-    def access(self, exchange: Exchange, conf: Any) -> Answer:
-        if not conf["reported"]:
-            conf["reported"] = True
-            exchange.report(conf["why"])
-        return Answer(500, None, None, _UNEXPECTED, "error")
-
-
-_REFUSED = Refused()
-
-
-class Compiled:
-    """One plugin row, ready to run: ``plugin`` and the ``conf`` its phases get. Compared by identity.
-
-    Attributes:
-        row: the row as stored, with its references to secrets.
-        emptied: sentences about fields whose references stand for nothing.
-        refers: there are references in it: it has to be compiled again when what they stand for may have changed.
-    """
-
-    __slots__ = ("conf", "emptied", "name", "plugin", "priority", "refers", "row")
-
-    def __init__(self, row: Row, plugin: Plugin | None, secrets: Secrets | None = None) -> None:
-        self.row = row
-        self.emptied: list[str] = []
-        self.refers = secrets is not None and plugin is not None and secrets.refers("plugins", row)
-        self.name: str = row["name"]
-        self.plugin: Plugin = _REFUSED
-        self.priority = _REFUSED.priority if plugin is None else plugin.priority
-        if plugin is None:
-            self.conf = self._refusal("no such plugin is loaded; name it in the property 'plugins'")
-            return
-        try:
-            if secrets is not None and self.refers:
-                row, self.emptied = secrets.resolved("plugins", row)
-            self.conf = plugin.compile(row["config"], row)
-        except Exception as error:  # noqa: BLE001 - a broken configuration closes its routes, not the gateway
-            self.conf = self._refusal(self._words(error))
-        else:
-            self.plugin = plugin
-
-    def _words(self, error: Exception) -> str:
-        """What an error says, unless a secret may be in it."""
-        if self.refers and not isinstance(error, Unusable):
-            return f"{type(error).__name__} with the values of its references (what it says may hold one)"
-        return str(error) or repr(error)
-
-    def _refusal(self, why: str) -> dict[str, Any]:
-        sentence = f"plugin {self.name} ({self.row.get('id')}) cannot run, its requests are answered 500: {why}"
-        return {"why": sentence, "reported": False}
-
-    @property
-    def faults(self) -> list[str]:
-        """Sentences about why this row cannot run, or runs without a field."""
-        if self.plugin is _REFUSED:
-            return [str(self.conf["why"])]
-        return [f"plugin {self.name} ({self.row.get('id')}): {sentence}" for sentence in self.emptied]
 
 
 class Step:
@@ -228,7 +136,7 @@ class Chain:
             except Exception as error:
                 if is_cancelled(error):
                     raise
-                return _failed(exchange, _name(call), "header_filter", error)
+                return failed(exchange, _name(call), "header_filter", error)
         return None
 
     def body_filters(self, exchange: Exchange) -> list[BodyFilter] | None:
@@ -250,7 +158,7 @@ class Chain:
             except Exception as error:
                 if is_cancelled(error):
                     raise
-                _failed(exchange, _name(call), "log", error)
+                failed(exchange, _name(call), "log", error)
 
     def same(self, other: Chain) -> bool:
         """Whether both run the same plugins with the same configurations."""
@@ -322,7 +230,7 @@ def _run(
     except Exception as error:
         if is_cancelled(error):
             raise
-        return _failed(exchange, _name(call) if call else "chain", phase, error)
+        return failed(exchange, _name(call) if call else "chain", phase, error)
     return None
 
 
@@ -341,7 +249,7 @@ async def _run_on(
     except Exception as error:
         if is_cancelled(error):
             raise
-        return _failed(exchange, _name(call), phase, error)
+        return failed(exchange, _name(call), phase, error)
     if answer is not None:
         return answer
     rest = _run(exchange, calls, phase)
@@ -355,7 +263,7 @@ def _body_filter(exchange: Exchange, call: Callable[..., bytes], conf: Any) -> B
         except Exception as error:
             if is_cancelled(error):
                 raise
-            _failed(exchange, _name(call), "body_filter", error)
+            failed(exchange, _name(call), "body_filter", error)
             raise PluginFailed(_name(call)) from error
 
     return run
@@ -363,195 +271,3 @@ def _body_filter(exchange: Exchange, call: Callable[..., bytes], conf: Any) -> B
 
 EMPTY_CHAIN = Chain()
 """The chain of a route without plugins."""
-
-
-class ChainBuilder:
-    """All plugin rows of one configuration, sorted by scope; gives each route its chain when it is asked for.
-
-    Immutable but for the chains it remembers, which builders that come from one another share: a chain is taken over as
-    long as the rows that it is made of are the same, whatever else changes.
-
-    Args:
-        rows: the plugin rows.
-        plugins: loaded plugins by name.
-        previous: the builder of the configuration before: rows that are the same objects keep what was compiled for
-            them, and chains that did not change stay the same objects.
-        secrets: what references in configurations stand for; when it is another one than before, rows with references
-            are compiled anew. None: there are none.
-    """
-
-    def __init__(
-        self,
-        rows: Iterable[Row],
-        plugins: Mapping[str, Plugin],
-        previous: ChainBuilder | None = None,
-        secrets: Secrets | None = None,
-    ) -> None:
-        self._plugins = plugins
-        self._secrets = secrets
-        self._compiled: Layers[str, Compiled] = Layers()
-        self._plain: Layers[_Scope, Layers[str, Compiled]] = Layers()
-        self._consumers: Layers[_Scope, Layers[str, Layers[str, Compiled]]] = Layers()
-        self._faulty: Layers[str, Compiled] = Layers()
-        self._referring: Layers[str, Compiled] = Layers()
-        self._chains: dict[_Scope, tuple[list[Any], Chain]] = {} if previous is None else previous._chains
-        for _ in self._fill([(None, row) for row in rows], previous):
-            pass
-
-    def steps(
-        self, moves: Iterable[tuple[Row | None, Row | None]], secrets: Secrets | None
-    ) -> Generator[None, None, ChainBuilder]:
-        """The builder after moves, made in steps: one ends behind each large configuration.
-
-        Args:
-            moves: rows before and after.
-            secrets: as for the constructor.
-        """
-        other = copy(self)
-        other._secrets = secrets
-        anew = list(moves)
-        if secrets is not self._secrets:
-            moved = {row["id"] for move in anew for row in move if row is not None}
-            anew += [(each.row, each.row) for key, each in self._referring.items() if key not in moved]
-        yield from other._fill(anew, self)
-        return other
-
-    def _fill(
-        self, moves: Iterable[tuple[Row | None, Row | None]], known: ChainBuilder | None
-    ) -> Generator[None, None, None]:
-        gone: list[Compiled] = []
-        come: list[Compiled] = []
-        for before, after in moves:
-            old = None if before is None else self._compiled.get(before["id"])
-            if old is not None:
-                gone.append(old)
-            if after is not None and after["enabled"] and not _HTTP_PROTOCOLS.isdisjoint(after["protocols"]):
-                come.append(self._ready(after, known))
-                if is_heavy(after["config"]):
-                    yield
-        out = [each.row["id"] for each in gone]
-        self._compiled = self._compiled.changed({each.row["id"]: each for each in come}, out)
-        faulty = {each.row["id"]: each for each in come if each.faults}
-        self._faulty = self._faulty.changed(faulty, out)
-        self._referring = self._referring.changed({each.row["id"]: each for each in come if each.refers}, out)
-        self._sort(gone, come)
-
-    def _ready(self, row: Row, known: ChainBuilder | None) -> Compiled:
-        """The row compiled; as it was, if it is the same and so is what its references stand for."""
-        if known is not None:
-            before: Compiled | None = known._compiled.get(row["id"])
-            same_secrets = known._secrets is self._secrets
-            if before is not None and before.row is row and (same_secrets or not before.refers):
-                return before
-        return Compiled(row, self._plugins.get(row["name"]), self._secrets)
-
-    def _sort(self, gone: Iterable[Compiled], come: Iterable[Compiled]) -> None:
-        """Take rows out of their scopes and put others in."""
-        out = _by_scope(gone)
-        new = _by_scope(come)
-        plain: dict[_Scope, Layers[str, Compiled]] = {}
-        bound: dict[_Scope, Layers[str, Layers[str, Compiled]]] = {}
-        for scope in {**out, **new}:
-            leaving, coming = out.get(scope, {}), new.get(scope, {})
-            names = {**leaving, **coming}
-            mine: Layers[str, Compiled] = self._plain.get(scope) or Layers()
-            theirs: Layers[str, Layers[str, Compiled]] = self._consumers.get(scope) or Layers()
-            for name in names:
-                less, more = leaving.get(name, {}), coming.get(name, {})
-                if None in less or None in more:
-                    mine = mine.changed({name: more[None]} if None in more else {}, [name])
-                by_consumer = {who: each for who, each in more.items() if who is not None}
-                no_more = [who for who in less if who is not None]
-                if by_consumer or no_more:
-                    kept: Layers[str, Compiled] = theirs.get(name) or Layers()
-                    kept = kept.changed(by_consumer, no_more)
-                    theirs = theirs.changed({name: kept} if kept else {}, [name])
-            plain[scope], bound[scope] = mine, theirs
-        self._plain = self._plain.changed({s: f for s, f in plain.items() if f}, [s for s in plain if not plain[s]])
-        self._consumers = self._consumers.changed(
-            {s: f for s, f in bound.items() if f}, [s for s in bound if not bound[s]]
-        )
-
-    @property
-    def faults(self) -> list[str]:
-        """Sentences about rows that cannot run, or run without a field, for the log."""
-        return [sentence for each in self._faulty.values() for sentence in each.faults]
-
-    @property
-    def global_chain(self) -> Chain:
-        """The chain of a request without a route."""
-        return self.chain(None, None)
-
-    def chain(self, route_id: str | None, service_id: str | None) -> Chain:
-        """The chain of a route and its service. Routes without rows of their own share one."""
-        if not (self._has_rows(route_id, service_id) or self._has_rows(route_id, None)):
-            route_id = None
-        if route_id is None and not self._has_rows(None, service_id):
-            service_id = None
-        own = (route_id, service_id)
-        scopes: list[_Scope] = list(dict.fromkeys((own, (route_id, None), (None, service_id), (None, None))))
-        # What the chain is made of: immutable, so the same objects mean the same chain.
-        made_of = [rows.get(scope) for scope in scopes for rows in (self._plain, self._consumers)]
-        before = self._chains.get(own)
-        if before is not None and all(mine is its for mine, its in zip(made_of, before[0], strict=True)):
-            return before[1]
-        chain = self._assemble(scopes)
-        if before is not None and before[1].same(chain):
-            chain = before[1]
-        if len(self._chains) > 2 * len(self._compiled) + 64:
-            self._chains.clear()  # most of them are of scopes that have no rows any more
-        self._chains[own] = (made_of, chain)
-        return chain
-
-    def _has_rows(self, route_id: str | None, service_id: str | None) -> bool:
-        return (route_id, service_id) in self._plain or (route_id, service_id) in self._consumers
-
-    def _assemble(self, scopes: list[_Scope]) -> Chain:
-        plain = [(scope, self._plain.get(scope, {})) for scope in scopes]
-        bound = [(scope, self._consumers.get(scope, {})) for scope in scopes]
-        names = {name for _, found in plain for name in found} | {name for _, found in bound for name in found}
-        steps = []
-        for name in sorted(names, reverse=True):
-            defaults = [(found[name], scope) for scope, found in plain if name in found]
-            default = defaults[0][0] if defaults else None
-            maps = [found[name] for scope, found in bound if name in found and scope != (None, None)]
-            # Most specific first in maps, so that the most specific overwrites when merged from the end.
-            scoped = maps[0] if len(maps) == 1 else {who: own for found in reversed(maps) for who, own in found.items()}
-            everywhere = self._consumers.get((None, None), {}).get(name)
-            if defaults and None not in defaults[0][1]:
-                everywhere = None  # route+service is more specific than a consumer alone
-            if default is not None or scoped or everywhere:
-                steps.append(Step(name, default, scoped or None, everywhere))
-        steps.sort(key=lambda step: -step.priority)
-        if not steps:
-            return EMPTY_CHAIN
-        everyone = self._plain.get((None, None), {})
-        ordered = sorted(sorted(everyone.values(), key=lambda c: c.name, reverse=True), key=lambda c: -c.priority)
-        return Chain(steps, ordered)
-
-
-def _by_scope(rows: Iterable[Compiled]) -> dict[_Scope, dict[str, dict[str | None, Compiled]]]:
-    """Compiled rows: scope -> name -> consumer or None -> row."""
-    found: dict[_Scope, dict[str, dict[str | None, Compiled]]] = {}
-    for each in rows:
-        scope = (_id(each.row["route"]), _id(each.row["service"]))
-        found.setdefault(scope, {}).setdefault(each.name, {})[_id(each.row["consumer"])] = each
-    return found
-
-
-def _id(reference: Mapping[str, Any] | None) -> str | None:
-    return None if reference is None else str(reference["id"])
-
-
-def build_chain(
-    rows: Sequence[Row], plugins: Mapping[str, Plugin], compile_cache: dict[str, ChainBuilder] | None = None
-) -> Chain:
-    """The chain of one route from the rows that concern it (its own, its service's, consumers', global ones).
-
-    For many routes a `ChainBuilder` is cheaper: it shares chains. ``compile_cache`` keeps the builder of the last call.
-    """
-    cache = compile_cache if compile_cache is not None else {}
-    builder = cache["builder"] = ChainBuilder(rows, plugins, cache.get("builder"))
-    route = next((_id(row["route"]) for row in rows if row["route"] is not None), None)
-    service = next((_id(row["service"]) for row in rows if row["service"] is not None), None)
-    return builder.chain(route, service)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ..exchange import Answer, Exchange, Row
+from ..exchange import Answer, Exchange
 from ..http.headers import encoded
+from ..rows import Row
 
 __all__ = ["anonymous_consumer", "expired", "identity_headers", "use_anonymous"]
 

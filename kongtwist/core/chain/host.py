@@ -13,10 +13,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol, TypeVar, cast
-from uuid import uuid4
 
-from ..counters import Counters
-from ..error_lines import without_query
+from ..gateway_facts import GatewayFacts, random_id
 from ..rows import Row
 
 if TYPE_CHECKING:
@@ -29,11 +27,6 @@ __all__ = [
 ]  # fmt: skip
 
 T = TypeVar("T")
-
-
-def random_id() -> str:
-    """A random UUID (RFC 9562 version 4) as text."""
-    return str(uuid4())
 
 
 # -- errors ----------------------------------------------------------------------------------------------------------------
@@ -307,22 +300,8 @@ class _Missing:
         raise NotOffered(f"this process does not offer host.{self._name} to plugins")
 
 
-class Host:
+class Host(GatewayFacts):
     """The gateway, as plugins see it.
-
-    Args:
-        counters: the node's counters and rate-limit windows.
-        now: epoch seconds.
-        report: takes the text of a failure (with traceback) and logs it at error level; must not raise. For what
-            concerns a request `Exchange.report` says which.
-        conf: the configuration, read-only; None where there is none (tests).
-        node_id: the node's UUID.
-        hostname: the machine's name.
-        worker_pid: process id of this worker.
-        body_limit: bytes of a request body that may be held in memory for plugins (``client_body_buffer_size``).
-        shown: a request target as it may stand in a log, credentials masked; without the whole query by default.
-        new_id: a new UUID as text.
-        workspace_id: id of the workspace that all rows are in; None where there is none (tests).
 
     Attributes:
         rows, tallies, http, metrics, streams: see `Rows`, `Tallies`, `HTTPClient`, `Metrics`, `Streams`.
@@ -333,33 +312,6 @@ class Host:
     http: HTTPClient = cast(Any, _Missing("http"))
     metrics: Metrics = cast(Any, _Missing("metrics"))
     streams: Streams = cast(Any, _Missing("streams"))
-
-    def __init__(
-        self,
-        *,
-        counters: Counters,
-        now: Callable[[], float],
-        report: Callable[[str], None],
-        conf: Any = None,
-        node_id: str = "",
-        hostname: str = "",
-        worker_pid: int = 0,
-        body_limit: int = 8192,
-        shown: Callable[[bytes], bytes] = without_query,
-        new_id: Callable[[], str] = random_id,
-        workspace_id: str | None = None,
-    ) -> None:
-        self.counters = counters
-        self.now = now
-        self.report = report
-        self.conf = conf
-        self.node_id = node_id
-        self.hostname = hostname
-        self.worker_pid = worker_pid
-        self.body_limit = body_limit
-        self.shown = shown
-        self.new_id = new_id
-        self.workspace_id = workspace_id
 
     def redis(self, settings: RedisSettings) -> RedisClient:
         """The client for a server; hosts with equal settings share one."""

@@ -20,7 +20,7 @@ from ...entities.references import SecretMissing, environment_secret, is_referen
 from ...entities.schema import Array, Field, Map, Record
 
 if TYPE_CHECKING:
-    from ..exchange import Row
+    from ..rows import Row
     from .plugin import Plugin
 
 __all__ = ["Secrets", "Unusable"]

@@ -8,25 +8,33 @@ client has sent the rest.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from .head import HeadError, could_be_request_line, parse_request_line
 
-if TYPE_CHECKING:
-    from ..limits import Limits
-
-__all__ = ["check_beginning", "check_size", "largest_unchecked"]
+__all__ = ["HeadLimits", "check_beginning", "check_size", "largest_unchecked"]
 
 _BARE_LF = re.compile(rb"(?<!\r)\n").search
 _SHORTEST_LINE = 4  # "a:" CRLF
 
 
-def largest_unchecked(limits: Limits) -> int:
+class HeadLimits(Protocol):
+    """Bounds of a request head; `kongtwist.core.limits.Limits` has them."""
+
+    @property
+    def header_buffer_size(self) -> int: ...
+    @property
+    def max_headers(self) -> int: ...
+    @property
+    def head_size(self) -> int: ...
+
+
+def largest_unchecked(limits: HeadLimits) -> int:
     """Bytes up to which a request line and its block together cannot fail `check_size`."""
     return min(limits.max_headers * _SHORTEST_LINE, limits.header_buffer_size)
 
 
-def check_size(line: bytes, raw: bytes, limits: Limits) -> None:
+def check_size(line: bytes, raw: bytes, limits: HeadLimits) -> None:
     """Check a complete head: its request line and its header block.
 
     Raises:
@@ -43,7 +51,7 @@ def check_size(line: bytes, raw: bytes, limits: Limits) -> None:
             raise HeadError.too_large("header lines too long")
 
 
-def check_beginning(data: bytes, limits: Limits) -> None:
+def check_beginning(data: bytes, limits: HeadLimits) -> None:
     """Check the beginning of a head that is not complete.
 
     Raises:

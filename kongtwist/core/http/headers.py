@@ -16,8 +16,8 @@ from ... import KONG_VERSION
 from .head import RESPONSE_DROPPED
 
 if TYPE_CHECKING:
-    from ..exchange import Exchange
     from .head import HeaderBlock
+    from .request_facts import RequestFacts
 
 __all__ = [
     "REASONS", "PreparedChanges", "ResponseHeaders", "apply_changes", "check_field", "check_lines", "encoded", "forwarded_lines",
@@ -72,7 +72,7 @@ def nginx_page(status: int, text: bytes | None = None) -> bytes:
 # -- towards the upstream --------------------------------------------------------------------------------------------
 
 
-def forwarded_lines(exchange: Exchange) -> bytes:
+def forwarded_lines(exchange: RequestFacts) -> bytes:
     """Via, X-Forwarded-For, -Proto, -Host, -Port and X-Real-IP.
 
     They depend on the connection and the header block only, so a door may keep them for the next request.
@@ -109,7 +109,7 @@ def host_name(host: bytes | None) -> bytes:
     return host.partition(b":")[0].lower().rstrip(b".") or DEFAULT_HOST
 
 
-def path_lines(exchange: Exchange, prefix: bytes | None, path: bytes) -> bytes:
+def path_lines(exchange: RequestFacts, prefix: bytes | None, path: bytes) -> bytes:
     """X-Forwarded-Path and, where a prefix was stripped, X-Forwarded-Prefix.
 
     Args:
@@ -137,7 +137,7 @@ _KEEP_ALIVE = b"\r\nConnection: keep-alive\r\n"
 
 
 def upstream_head(
-    exchange: Exchange, path: bytes, prefix: bytes | None, host: bytes, send_id: bool = True, upgrade: bool = False
+    exchange: RequestFacts, path: bytes, prefix: bytes | None, host: bytes, send_id: bool = True, upgrade: bool = False
 ) -> bytes:
     """The whole head of the request to the upstream.
 
@@ -456,7 +456,7 @@ class ResponseHeaders:
             block.passed_on = (self, lines)
         return lines
 
-    def of_proxied(self, exchange: Exchange, block: HeaderBlock) -> bytes:
+    def of_proxied(self, exchange: RequestFacts, block: HeaderBlock) -> bytes:
         """Lines of an answer that came from the upstream; ``exchange.latencies`` must be set."""
         proxy, upstream = exchange.latencies or (0.0, 0.0)
         made = block.passed_on
@@ -484,7 +484,7 @@ class ResponseHeaders:
             self._latencies[key] = lines
         return lines
 
-    def of_own(self, exchange: Exchange, now: float) -> bytes:
+    def of_own(self, exchange: RequestFacts, now: float) -> bytes:
         """Lines that close the head of an answer made here.
 
         Args:

@@ -17,7 +17,7 @@ from .patterns import HeaderPattern, PathPattern, PatternClock, PatternError
 from .prefixes import PrefixIndex
 
 if TYPE_CHECKING:
-    from ..exchange import Row
+    from ..rows import Row
 
 __all__ = [
     "HEADERS", "HOSTS", "METHODS", "PATHS", "SNIS", "Candidate", "Category", "MappingType", "Request", "candidates_of",

@@ -9,7 +9,7 @@ from ..http.headers import host_name
 
 if TYPE_CHECKING:
     from ..exchange import Exchange
-    from ..snapshot.compiled_route import CompiledRoute
+    from ..views import RouteView
 
 __all__ = ["UNBUILT_PROTOCOLS", "check_protocol", "forwarded_scheme", "is_forwarded", "not_forwarded"]
 
@@ -18,21 +18,21 @@ UNBUILT_PROTOCOLS = frozenset(("grpc", "grpcs", "tcp", "tls", "tls_passthrough",
 """Protocols that a service may have and that nothing is proxied by yet."""
 
 
-def is_forwarded(route: CompiledRoute) -> bool:
+def is_forwarded(route: RouteView) -> bool:
     """Whether requests that plugins let pass go to a service."""
     return route.service is not None and route.service["protocol"] not in UNBUILT_PROTOCOLS
 
 
-def not_forwarded(route: CompiledRoute, exchange: Exchange) -> Answer:
+def not_forwarded(route: RouteView, exchange: Exchange) -> Answer:
     """The answer to a request that plugins let pass and that goes nowhere; a gRPC client gets it in its own form."""
     if route.service is None:
-        return Answer(503, None, None, "no Service found with those values", "error")
+        return Answer.error(503, "no Service found with those values")
     message = f"services of protocol {route.service['protocol']} are not supported by this gateway yet"
     if (exchange.block.first(b"content-type") or b"").startswith(b"application/grpc"):
         # gRPC status 12: UNIMPLEMENTED; with HTTP 200, so that gRPC clients look at it.
         fields = [(b"Content-Type", b"application/grpc"), (b"grpc-status", b"12"), (b"grpc-message", message.encode())]
         return Answer(200, b"", fields, None, "error")
-    return Answer(503, None, None, message, "error")
+    return Answer.error(503, message)
 
 
 def forwarded_scheme(exchange: Exchange) -> bytes:
@@ -44,7 +44,7 @@ def forwarded_scheme(exchange: Exchange) -> bytes:
     return exchange.scheme
 
 
-def check_protocol(route: CompiledRoute, exchange: Exchange, http2: bool = False) -> Answer | None:
+def check_protocol(route: RouteView, exchange: Exchange, http2: bool = False) -> Answer | None:
     """The answer to a request whose protocol the route does not take, or None.
 
     Args:
@@ -59,16 +59,16 @@ def check_protocol(route: CompiledRoute, exchange: Exchange, http2: bool = False
         return _check_grpc(route, exchange, http2)
     if route.websocket_only and not exchange.block.upgrade_websocket:
         headers = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
-        return Answer(426, None, headers, "Please use the WebSocket protocol", "error")
+        return Answer.error(426, "Please use the WebSocket protocol", headers)
     return None
 
 
-def _to_https(route: CompiledRoute, exchange: Exchange) -> Answer:
+def _to_https(route: RouteView, exchange: Exchange) -> Answer:
     status = route.https_redirect_status_code
     if status == 426:
         # RFC 9110 15.5.22: 426 names the protocols to change to.
         headers = [(b"Connection", b"Upgrade"), (b"Upgrade", b"TLS/1.2, HTTP/1.1")]
-        return Answer(426, None, headers, "Please use HTTPS protocol", "error")
+        return Answer.error(426, "Please use HTTPS protocol", headers)
     host = host_name(exchange.block.host)
     if exchange.trusted:
         host = exchange.block.first(b"x-forwarded-host") or host
@@ -76,13 +76,13 @@ def _to_https(route: CompiledRoute, exchange: Exchange) -> Answer:
     return Answer(status, None, [(b"Location", location)], None, "error")
 
 
-def _check_grpc(route: CompiledRoute, exchange: Exchange, http2: bool) -> Answer | None:
+def _check_grpc(route: RouteView, exchange: Exchange, http2: bool) -> Answer | None:
     content_type = exchange.block.first(b"content-type") or b""
     if not content_type.startswith(b"application/grpc"):
-        return Answer(415, None, None, "Non-gRPC request matched gRPC route", "error")
+        return Answer.error(415, "Non-gRPC request matched gRPC route")
     if not http2:
         headers = [(b"Connection", b"Upgrade"), (b"Upgrade", b"HTTP/2")]
-        return Answer(426, None, headers, "Please use HTTP2 protocol", "error")
+        return Answer.error(426, "Please use HTTP2 protocol", headers)
     if "grpc" not in route.protocols and forwarded_scheme(exchange) != b"https":
         # gRPC status 1, CANCELLED; Kong answers HTTP 200 so that gRPC clients look at it.
         headers = [(b"grpc-status", b"1"), (b"grpc-message", b"gRPC request matched gRPCs route")]

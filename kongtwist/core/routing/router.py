@@ -14,20 +14,21 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping
 from copy import copy
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..http import lookups
 from ..http.headers import encoded
 from ..http.uri import escape, normalise, path_of, upstream_path
 from ..layers import Layers
+from ..views import Match, RouteView
 from .candidates import HEADERS, HOSTS, METHODS, PATHS, SNIS, Candidate, Category, MappingType, Request, candidates_of
 from .hosts import Wildcard
 from .patterns import TIME_LIMIT, Captures
 from .prefixes import PrefixIndex
 
 if TYPE_CHECKING:
-    from ..exchange import Exchange, Row
-    from ..snapshot.snapshot import CompiledRoute
+    from ..exchange import Exchange
+    from ..rows import Row
 
 __all__ = ["CACHE_SIZE", "Match", "Router"]
 
@@ -39,18 +40,6 @@ PREFIXES_A_STEP = 1000
 
 _CACHED_BYTES = 512
 """Bytes of the longest path and host together that are remembered, so that the memory of all is bounded."""
-
-
-class Match(NamedTuple):
-    """A request's route. Immutable: requests with the same method, host and path share one."""
-
-    route: CompiledRoute
-    matched: bytes | None  #: the route's path that matched, a regex without its ``~``; None for a route without paths
-    captures: Captures | None  #: groups of a regex path
-    upstream_path: bytes  #: escaped, without query
-    prefix: bytes | None
-    """What ``strip_path`` took off the path, as a header may carry it: control characters, which a client can write as
-    ``%0D%0A``, are ``%HH`` again. None when the path is kept or no path matched."""
 
 
 def _no_headers(name: bytes) -> list[bytes]:
@@ -68,7 +57,7 @@ class Router:
 
     def __init__(
         self,
-        routes: Mapping[str, CompiledRoute],
+        routes: Mapping[str, RouteView],
         candidates: Layers[str, tuple[Candidate, ...]],
         faults: Layers[str, list[str]],
         categories: dict[int, Category],
@@ -96,7 +85,7 @@ class Router:
         self._reported: dict[str, int] = {}  # patterns that took too long, and on how many requests
 
     @classmethod
-    def build(cls, routes: Iterable[CompiledRoute] = (), mapping: MappingType = dict) -> Router:
+    def build(cls, routes: Iterable[RouteView] = (), mapping: MappingType = dict) -> Router:
         """A router of these routes.
 
         Args:
@@ -107,7 +96,7 @@ class Router:
         rows = [route.row for route in compiled.values()]
         return cls({}, Layers(), Layers(), {}, PrefixIndex((), mapping), mapping).changed((), rows, compiled)
 
-    def changed(self, removed: Iterable[str], added: Iterable[Row], routes: Mapping[str, CompiledRoute]) -> Router:
+    def changed(self, removed: Iterable[str], added: Iterable[Row], routes: Mapping[str, RouteView]) -> Router:
         """A router without the routes of these ids and with the routes of these rows.
 
         Args:
@@ -124,7 +113,7 @@ class Router:
                 return found
 
     def steps(
-        self, removed: Iterable[str], added: Iterable[Row], routes: Mapping[str, CompiledRoute]
+        self, removed: Iterable[str], added: Iterable[Row], routes: Mapping[str, RouteView]
     ) -> Generator[None, None, Router]:
         """As `changed`, in steps: a few rows with few attributes are one."""
         known: dict[str, tuple[Candidate, ...]] = {}
@@ -168,7 +157,7 @@ class Router:
             self._make,
         )
 
-    def over(self, routes: Mapping[str, CompiledRoute]) -> Router:
+    def over(self, routes: Mapping[str, RouteView]) -> Router:
         """The same routes, compiled differently."""
         other = copy(self)
         other.routes = routes

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ...entities.addresses import parse_address
-from ..balancing.balancer import Balancer, host_field
+from ..peer import host_field
+from ..views import UpstreamTLS
 
 if TYPE_CHECKING:
+    from ..balancing.balancer import Balancer
     from ..chain.chain import Chain
-    from ..exchange import Row
+    from ..rows import Row
 
 __all__ = ["HTTP_PROTOCOLS", "CompiledRoute", "UpstreamTLS"]
 
@@ -28,15 +30,6 @@ def _host(text: str) -> str:
         except ValueError:
             return text
     return text.strip("[]")
-
-
-class UpstreamTLS(NamedTuple):
-    """How a TLS connection to the upstream is made."""
-
-    client_certificate: Row | None  #: the certificate row we show, or None
-    verify: bool | None  #: check the upstream's certificate; None for the node's default
-    verify_depth: int | None  #: longest chain accepted, in certificates; None for the node's default
-    ca_certificates: tuple[Row, ...]  #: authorities to trust; none for the node's own store
 
 
 class CompiledRoute:

@@ -10,14 +10,14 @@ Kept beside the snapshot and changed with it; a change costs the same with 10,00
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..layers import Layers
 from ..routing.protocol_checks import UNBUILT_PROTOCOLS
+from ..rows import Row
 
 __all__ = ["ROUTER_KINDS", "Notes"]
 
-Row = dict[str, Any]
 Moves = Mapping[str, Mapping[str, tuple[Row | None, Row | None]]]
 
 V1, PORT, STAR, PROTOCOL = "v1", "port", "star", "protocol"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from .compiled_route import HTTP_PROTOCOLS, CompiledRoute, UpstreamTLS
+from ..views import UpstreamTLS
+from .compiled_route import HTTP_PROTOCOLS, CompiledRoute
 
 if TYPE_CHECKING:
     from ..balancing.balancer import Balancer
-    from ..chain.chain import ChainBuilder
-    from ..exchange import Row
+    from ..chain.builder import ChainBuilder
+    from ..rows import Row
     from .tables import Tables
 
 __all__ = ["Resolved", "Routes", "certificate_of", "is_served"]

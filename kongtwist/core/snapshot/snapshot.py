@@ -10,21 +10,23 @@ that all routes use. What is not small by its nature (a new dataset, a service w
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ...entities.references import is_reference
 from ..balancing.balancer import Balancer
-from ..chain.chain import Chain, ChainBuilder
+from ..chain.builder import ChainBuilder
+from ..chain.chain import Chain
 from ..chain.secrets import Secrets, Unusable
 from ..routing.router import Router
-from .compiled_route import CompiledRoute, UpstreamTLS
+from ..views import RouteView, UpstreamTLS
+from .compiled_route import CompiledRoute
 from .notes import Notes
 from .route_compiler import Resolved, Routes, certificate_of, is_served
 from .tables import Moves, Tables, differences
 
 if TYPE_CHECKING:
     from ..chain.plugin import Plugin
-    from ..exchange import Row
+    from ..rows import Row
     from ..storage_contract import Change
 
 __all__ = ["SLICE", "CompiledRoute", "Snapshot", "UpstreamTLS", "finished"]
@@ -152,9 +154,9 @@ class Snapshot:
     @property
     def routes(self) -> Mapping[str, CompiledRoute]:
         """Compiled routes by id; those of disabled services and of stream protocols are not among them."""
-        return self.router.routes
+        return cast("Mapping[str, CompiledRoute]", self.router.routes)
 
-    def is_newest(self, route: CompiledRoute) -> bool:
+    def is_newest(self, route: RouteView) -> bool:
         """Whether no other object has taken the place of a compiled route."""
         return self._known.get(route.id) is route
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..layers import Layers
 
 if TYPE_CHECKING:
-    from ..exchange import Row
+    from ..rows import Row
     from ..storage_contract import Change
 
 __all__ = ["CORE_ENTITIES", "Move", "Moves", "Tables", "differences"]

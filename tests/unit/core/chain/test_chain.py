@@ -8,7 +8,8 @@ from typing import Any, cast
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.core.chain.chain import EMPTY_CHAIN, Chain, ChainBuilder, PluginFailed, build_chain
+from kongtwist.core.chain.builder import ChainBuilder
+from kongtwist.core.chain.chain import EMPTY_CHAIN, Chain, PluginFailed
 from kongtwist.core.chain.plugin import Plugin
 from kongtwist.core.exchange import Answer, Exchange, Row
 
@@ -363,7 +364,6 @@ class ChainTests(SynchronousTestCase):
                 return conf
 
         rows = [row("first"), row("first", route="r")]
-        cache: dict[str, ChainBuilder] = {}
-        build_chain(rows, {"first": Counting()}, cache)
-        build_chain([rows[0], row("first", "new", route="r")], {"first": Counting()}, cache)
+        before = ChainBuilder(rows, {"first": Counting()})
+        ChainBuilder([rows[0], row("first", "new", route="r")], {"first": Counting()}, before)
         self.assertEqual(len(compiled), 3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,7 +65,7 @@ def target_row(target: str, upstream: str = "up", weight: int = 100) -> Row:
 
 def found(snapshot: Snapshot, path: bytes = b"/") -> CompiledRoute | None:
     match = snapshot.router.find(exchange(path))
-    return match.route if match else None
+    return cast(CompiledRoute, match.route) if match else None
 
 
 class CompiledRouteTests(SynchronousTestCase):

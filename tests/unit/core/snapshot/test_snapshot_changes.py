@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -141,7 +141,9 @@ def decided(snapshot: Snapshot) -> dict[Any, Any]:
         for host in (b"h", b"x.h", b"other"):
             for method in (b"GET", b"PUT"):
                 match = snapshot.router.find(exchange(path, method, [(b"Host", host)]))
-                found[path, host, method] = None if match is None else described(match.route) + match[1:]
+                found[path, host, method] = (
+                    None if match is None else described(cast(CompiledRoute, match.route)) + match[1:]
+                )
     for name in ("ann", "bob"):
         # Unique among stored rows; here both consumers may have one name, in any order.
         rows = snapshot.all_by("consumers", "username", name)
@@ -283,8 +285,10 @@ class CostTests(SynchronousTestCase):
         for number in (0, 1, 2):
             match = changed.router.find(exchange(b"/%d/x" % number))
             assert match is not None
-            self.assertEqual(trace(match.route.chain, None)[1], 500)
+            self.assertEqual(trace(cast(Chain, match.route.chain), None)[1], 500)
         repaired = changed.apply([Change("update", "plugins", plugin_row("g", "second", "x"), broken)])
         match = repaired.router.find(exchange(b"/1/x"))
         assert match is not None
-        self.assertEqual((trace(match.route.chain, None), repaired.faults), (([("second", "x")], None), []))
+        self.assertEqual(
+            (trace(cast(Chain, match.route.chain), None), repaired.faults), (([("second", "x")], None), [])
+        )

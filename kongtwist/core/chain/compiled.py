@@ -1,0 +1,78 @@
+"""Plugin rows made ready to run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..answers import Answer
+from ..exchange import Exchange
+from ..rows import Row
+from .failures import UNEXPECTED
+from .plugin import Plugin
+from .secrets import Secrets, Unusable
+
+__all__ = ["Compiled", "Refused"]
+
+
+class Refused(Plugin):
+    """Stands in for a configured plugin that cannot run. Answers every request with 500 instead of letting it pass."""
+
+    name = "refused"
+    priority = 1 << 62
+
+    def access(self, exchange: Exchange, conf: Any) -> Answer:
+        if not conf["reported"]:
+            conf["reported"] = True
+            exchange.report(conf["why"])
+        return Answer.error(500, UNEXPECTED)
+
+
+_REFUSED = Refused()
+
+
+class Compiled:
+    """One plugin row, ready to run: ``plugin`` and the ``conf`` its phases get. Compared by identity.
+
+    Attributes:
+        row: the row as stored, with its references to secrets.
+        emptied: sentences about fields whose references stand for nothing.
+        refers: there are references in it: it has to be compiled again when what they stand for may have changed.
+    """
+
+    __slots__ = ("conf", "emptied", "name", "plugin", "priority", "refers", "row")
+
+    def __init__(self, row: Row, plugin: Plugin | None, secrets: Secrets | None = None) -> None:
+        self.row = row
+        self.emptied: list[str] = []
+        self.refers = secrets is not None and plugin is not None and secrets.refers("plugins", row)
+        self.name: str = row["name"]
+        self.plugin: Plugin = _REFUSED
+        self.priority = _REFUSED.priority if plugin is None else plugin.priority
+        if plugin is None:
+            self.conf = self._refusal("no such plugin is loaded; name it in the property 'plugins'")
+            return
+        try:
+            if secrets is not None and self.refers:
+                row, self.emptied = secrets.resolved("plugins", row)
+            self.conf = plugin.compile(row["config"], row)
+        except Exception as error:  # noqa: BLE001 - a broken configuration closes its routes, not the gateway
+            self.conf = self._refusal(self._words(error))
+        else:
+            self.plugin = plugin
+
+    def _words(self, error: Exception) -> str:
+        """What an error says, unless a secret may be in it."""
+        if self.refers and not isinstance(error, Unusable):
+            return f"{type(error).__name__} with the values of its references (what it says may hold one)"
+        return str(error) or repr(error)
+
+    def _refusal(self, why: str) -> dict[str, Any]:
+        sentence = f"plugin {self.name} ({self.row.get('id')}) cannot run, its requests are answered 500: {why}"
+        return {"why": sentence, "reported": False}
+
+    @property
+    def faults(self) -> list[str]:
+        """Sentences about why this row cannot run, or runs without a field."""
+        if self.plugin is _REFUSED:
+            return [str(self.conf["why"])]
+        return [f"plugin {self.name} ({self.row.get('id')}): {sentence}" for sentence in self.emptied]
