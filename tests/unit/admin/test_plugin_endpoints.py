@@ -29,6 +29,7 @@ from kongtwist.node.plugin_loader import load_plugins
 from kongtwist.storage.memory import MemoryStorage
 
 TOKEN = "0123456789abcdef"
+SECRET = "a secret"
 GATES: list[Deferred[Answer]] = []
 
 
@@ -49,7 +50,7 @@ def refusing(call: AdminCall) -> Answer:
 
 
 def failing(call: AdminCall) -> Answer:
-    raise RuntimeError("a secret")
+    raise RuntimeError(SECRET)
 
 
 def gives(answer: Any) -> Any:
@@ -180,7 +181,7 @@ class CallTests(EndpointCase):
                 self.assertEqual(self.ask(path, method), (500, {"message": "An unexpected error occurred"}), path)
             (line,) = map(formatEvent, events)
             self.assertIn(kind, line)
-            self.assertNotIn("a secret", line)
+            self.assertNotIn(SECRET, line)
 
     def test_gate(self) -> None:
         """The gate is asked first."""
