@@ -137,7 +137,13 @@ _KEEP_ALIVE = b"\r\nConnection: keep-alive\r\n"
 
 
 def upstream_head(
-    exchange: RequestFacts, path: bytes, prefix: bytes | None, host: bytes, send_id: bool = True, upgrade: bool = False
+    exchange: RequestFacts,
+    path: bytes,
+    prefix: bytes | None,
+    host: bytes,
+    send_id: bool = True,
+    upgrade: bool = False,
+    chunked: bool = False,
 ) -> bytes:
     """The whole head of the request to the upstream.
 
@@ -148,11 +154,14 @@ def upstream_head(
         host: value of Host.
         send_id: write X-Kong-Request-Id (``headers_upstream``).
         upgrade: ask for a WebSocket.
+        chunked: the body goes up in chunks, however the client framed it.
     """
     block = exchange.block
     rest = block.end or block.make_end()
     if exchange.upstream_body is not None:
-        rest = _with_length(block, len(exchange.upstream_body))
+        rest = _framed(block, b"Content-Length: %d" % len(exchange.upstream_body))
+    elif chunked and not block.chunked:
+        rest = _framed(block, b"Transfer-Encoding: chunked")
     target = exchange.target
     at = target.find(b"?", 1)
     query = target[at:] if at > 0 else b""
@@ -178,9 +187,10 @@ def upstream_head(
     return _change_request(head, changes) if changes else head
 
 
-def _with_length(block: HeaderBlock, length: int) -> bytes:
+def _framed(block: HeaderBlock, framing: bytes) -> bytes:
+    """The end of a head with other framing than the client's."""
     trailers = b"TE: trailers\r\n" if block.te_trailers else b""
-    return b"%bContent-Length: %d\r\n%b\r\n" % (trailers, length, block.forward)
+    return b"%b%b\r\n%b\r\n" % (trailers, framing, block.forward)
 
 
 _FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"te"))
