@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 from OpenSSL import SSL, crypto
 from service_identity import CertificateError, VerificationError
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionClosed, ConnectionRefusedError
+from twisted.internet.error import ConnectError, ConnectionClosed, ConnectionRefusedError, UserError
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IPushProducer
 from twisted.internet.protocol import ClientFactory
 from twisted.internet.protocol import Protocol as StreamProtocol
@@ -56,8 +56,8 @@ def why(reason: Failure) -> str:
     if isinstance(error, VerificationError | CertificateError):
         return "its certificate is for another name"
     if isinstance(error, SSL.Error):
-        texts = [part[-1] for part in error.args[0]] if error.args and isinstance(error.args[0], list) else []
-        return f"TLS failed: {', '.join(filter(None, texts)) or 'the handshake was not finished'}"
+        queue = error.args[0] if error.args and isinstance(error.args[0], list) else []  # OpenSSL's; its last says most
+        return f"TLS failed: {queue[-1][-1] if queue else 'the handshake was not finished'}"
     if isinstance(error, crypto.Error):
         return "the authorities are not certificates in PEM form"
     if isinstance(error, ConnectionClosed):
@@ -162,6 +162,13 @@ class _Making(ClientFactory):
         self._link.failed(reason)
 
 
+_FAULTS = (
+    NameNotResolved, ConnectError, ConnectionClosed, UserError, OSError, UnicodeError, SSL.Error, crypto.Error, VerificationError,
+    CertificateError,
+)  # fmt: skip
+"""What keeps a connection from being made."""
+
+
 class Connector:
     """Makes connections, and knows all that are open.
 
@@ -204,7 +211,7 @@ class Connector:
                 self._steps(host, port, link, tls),
                 lambda: ConnectFailed(link.where, f"no connection within {timeout:g} s"),
             )
-        except (NameNotResolved, ConnectionClosed, OSError, SSL.Error, crypto.Error, *_OTHER) as error:
+        except _FAULTS as error:
             raise ConnectFailed(link.where, why(Failure(error))) from error
         return link
 
@@ -242,9 +249,6 @@ class Connector:
         self._closed = True
         for link in list(self.links):
             link.abort()
-
-
-_OTHER = (VerificationError, CertificateError, UnicodeError)
 
 
 @implementer(IPushProducer)

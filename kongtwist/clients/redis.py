@@ -53,14 +53,20 @@ class RedisLimits(NamedTuple):
 class _Call:
     """A command whose answer is waited for."""
 
-    __slots__ = ("again", "data", "deadline", "done")
+    __slots__ = ("again", "data", "deadline", "done", "ours")
 
     def __init__(
-        self, data: bytes, done: Deferred[Reply], deadline: float, again: Callable[[], bytes] | None = None
+        self,
+        data: bytes,
+        done: Deferred[Reply],
+        deadline: float,
+        again: Callable[[], bytes] | None = None,
+        ours: bool = False,
     ) -> None:
         self.data = data
         self.done = done
         self.deadline = deadline  # reactor seconds
+        self.ours = ours  # part of logging in
         self.again = again  # makes what is sent instead when the server does not know the script
 
 
@@ -272,7 +278,7 @@ class RedisClient:
         except CancelledError:
             raise
         except RedisUnavailable:
-            self._connecting = None  # `broken` has told everybody
+            self._trying = False  # `broken` has told everybody
             return
         except RedisError as error:
             self._trying = False
@@ -291,7 +297,7 @@ class RedisClient:
         if settings.database:
             commands.append((b"SELECT", settings.database))
         commands.append((b"PING",))
-        calls = [_Call(_pack(words), Deferred(), deadline) for words in commands]
+        calls = [_Call(_pack(words), Deferred(), deadline, ours=True) for words in commands]
         self._calls.extend(calls)
         self._pending += sum(len(call.data) for call in calls)
         answers = [call.done.addErrback(_as_answer) for call in calls]  # nobody may come to wait for the later ones
@@ -345,7 +351,7 @@ class RedisClient:
         self._fresh.clear()
         self._pending = 0
         self._stop_timers()
-        lost = sum(not call.done.called for call in waiting)
+        lost = sum(not (call.ours or call.done.called) for call in waiting)
         self.failures += lost
         self._quiet += lost
         if (paused or lost) and not self._closed and now - self._last_line >= _LOG_EVERY:

@@ -197,7 +197,7 @@ class Entity:
         return given, int(ttl)
 
     def _begun(self, stamp: str, now: float) -> float:
-        """When a time to live begins: now, in the unit in which the row itself tells it (Kong 3.9, ``get_ttl_value``)."""
+        """When a time to live begins: now, with the precision of the row's own time stamp (Kong 3.9, ``get_ttl_value``)."""
         field = self.fields.get(stamp)
         return now if field is None or not field.auto else _stamp(field, now)
 

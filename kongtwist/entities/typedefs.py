@@ -9,7 +9,7 @@ from .addresses import BAD_PORT, Address, parse_address
 from .paths import normalise
 from .pem import public_der, read_chain, read_private
 from .regexes import fault
-from .schema import Check, Field, Foreign, Set, String, Timestamp
+from .schema import Field, Set, String, Timestamp
 
 __all__ = [
     "SEGMENTS", "cookie_name", "header_name", "header_value", "host", "host_with_optional_port", "ip_or_cidr",
@@ -131,7 +131,7 @@ def cookie_name(value: str) -> str | None:
 
 
 def utf8_error(value: str) -> str | None:
-    """Where a text is no UTF-8: a half of a surrogate pair is what is left of bytes that were none."""
+    """Where a text is not UTF-8. Half of a surrogate pair stands for bytes that were not."""
     wrong = _NO_UTF8.search(value)
     if wrong is None:
         return None
@@ -180,7 +180,7 @@ def wildcard_host(value: str) -> str | None:
 
 
 def _first_sentence(error: Exception) -> str:
-    """What a library says without its advice to programmers."""
+    """A library's message without its advice to programmers."""
     return str(error).partition(". ")[0]
 
 
@@ -228,16 +228,6 @@ def stamps() -> dict[str, Field]:
 def tags() -> Set:
     """Labels for filtering."""
     return Set(String(required=True, checks=(tag,)), text="Labels to filter lists by; null: none.")
-
-
-def reference(entity: str, **attrs: object) -> Foreign:
-    """A reference to an entity, by its id."""
-    return Foreign(entity, **attrs)
-
-
-def checked(*checks: Check, **attrs: object) -> String:
-    """A string with rules of its own."""
-    return String(checks=checks, **attrs)
 
 
 def key_kind(certificate_pem: str) -> str:

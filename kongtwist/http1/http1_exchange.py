@@ -118,6 +118,7 @@ class HTTP1Exchange(Exchange):
     )  # fmt: skip
 
     def __init__(self, channel: ClientConnection, method: bytes, target: bytes, minor: int, block: HeaderBlock) -> None:
+        Exchange.__init__(self)
         context = channel.context
         monotonic, wall, next_id = context.monotonic, context.wall, context.next_id
         self.channel = channel
@@ -129,15 +130,6 @@ class HTTP1Exchange(Exchange):
         self.started = monotonic()
         self.wall_started = wall()
         self.request_id = next_id()
-        # As Exchange.__init__, without a call (a test compares them).
-        self.consumer = self.credential = self.authenticated_groups = None
-        self.request_changes = self.upstream_query = self.response_changes = self.response_fields = None
-        self.plugin_confs = self.latencies = self.upstream_body = self.upstream_peer = self._own = None
-        self._query_args = self._ctx = self.held = self.returned_filters = self.body_sink = self.answer_sink = None
-        self.status = self.upstream_status = self.bytes_in = self.bytes_out = 0
-        self.answer_source = "service"
-        self.mount = b""
-        self.route = self.match = self.snapshot = None  # type: ignore[assignment]
         self.open = True
         self.body_complete = True
         self._mode = NOT_BEGUN

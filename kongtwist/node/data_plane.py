@@ -28,6 +28,7 @@ from ..observability.access_log import AccessLog
 from ..proxy.context import ProxyContext
 from ..proxy.tree import RouteTree, TellingTree
 from ..proxy.websocket_route import WebSocketRoute
+from .plugin_services import PluginServices
 
 __all__ = ["DataPlane", "Faults", "ListenerSocket", "limits_of"]
 
@@ -94,6 +95,7 @@ class DataPlane:
         conf: the configuration.
         counters: this process's view of the node's counters.
         node_id: the node's UUID.
+        services: what plugins are given of the node.
 
     Attributes:
         tree: finds routes; also for a `GatewayResource`.
@@ -101,7 +103,7 @@ class DataPlane:
         streams: open WebSockets and event streams.
     """
 
-    def __init__(self, reactor: Any, conf: Conf, counters: Counters, node_id: str) -> None:
+    def __init__(self, reactor: Any, conf: Conf, counters: Counters, node_id: str, services: PluginServices) -> None:
         self._reactor = reactor
         self._conf = conf
         self._counters = counters
@@ -124,6 +126,8 @@ class DataPlane:
             shown=self.access_log.shown,
             workspace_id=WORKSPACE_ID,
         )
+        self.facilities.rows, self.facilities.tallies = services.rows, services.tallies
+        self.facilities.metrics = services.metrics
         self.context = ProxyContext(
             reactor,
             self.facilities,

@@ -33,12 +33,15 @@ from ..proxy.tree import RouteTree
 from ..storage.base import BaseStorage, StorageError
 from ..storage.memory import MemoryStorage
 from ..storage.open import storage_for
+from ..storage.tallies import Tallies
 from .admin_plane import AdminPlane
 from .background_work import BackgroundWork
 from .configuration_advice import Advice
 from .data_plane import DataPlane, Faults
 from .plugin_loader import load_plugins
+from .plugin_services import PluginServices, own_services
 from .publisher import Publisher, overlaid
+from .rows_access import Answers
 from .snapshot_builder import give_back
 from .state import NodeState
 from .worker_supervisor import Workers, begin_message, sockets_of
@@ -78,6 +81,7 @@ class Gateway(MultiService):
         ready: fires when the first snapshot serves; fails with `GatewayFailed` where the gateway cannot start.
         stopped: fires when the gateway has stopped.
         plane: the data path of this process; None in the parent of several workers.
+        plugin_services: what plugins are given of the node, in its only process.
 
     Raises:
         ConfError: something configured cannot be used.
@@ -111,6 +115,10 @@ class Gateway(MultiService):
             )
         self._faults = Faults()
         self._advice = Advice(reactor, silent=ROUTER_KINDS if "router_flavor" in conf.given else frozenset())
+        self.publisher = Publisher(reactor, self.plugins, self._serve)
+        self._tallies = Tallies(reactor, self.storage.tally, self.storage.tally_timeout)
+        self._answers = Answers(self.storage, self.publisher.sent, self._tallies)
+        self.plugin_services: PluginServices | None = None
         self.counters: Counters
         self.plane: DataPlane | None = None
         self.workers: Workers | None = None
@@ -119,9 +127,9 @@ class Gateway(MultiService):
             self.workers = self._make_workers(self.counters)
         else:
             self.counters = LocalCounters()
-            self.plane = DataPlane(reactor, conf, self.counters, self.node_id)
-        self.publisher = Publisher(reactor, self.plugins, self._serve)
+            self.plane = DataPlane(reactor, conf, self.counters, self.node_id, self._own_services(self.counters))
         if self.workers is not None:
+            self.workers.answer = self._answers.answer
             self.publisher.followers.append(self.workers)
         self.demo = self._make_demo() if demo else None
         self.ready: Deferred[None] = Deferred()
@@ -160,6 +168,10 @@ class Gateway(MultiService):
             lambda: self.snapshot,
             self._fatal,
         )
+
+    def _own_services(self, counters: LocalCounters) -> PluginServices:
+        self.plugin_services = own_services(self._answers, lambda: self.publisher.snapshot, self._tallies, counters)
+        return self.plugin_services
 
     @property
     def listening(self) -> list[tuple[str, Listen, int]]:
@@ -278,8 +290,12 @@ class Gateway(MultiService):
 
     def _expire(self) -> None:
         self._expire_later()
-        expiry = Deferred.fromCoroutine(self.storage.expire())
+        expiry = Deferred.fromCoroutine(self._expired())
         self._expiry = expiry.addErrback(lambda failure: _log.failure("expired rows could not be deleted", failure))
+
+    async def _expired(self) -> None:
+        await self.storage.expire()
+        await self.storage.expire_tallies()
 
     async def reload(self, conf: Conf) -> None:
         """Follow a configuration that was read again: all of it, or nothing where something is wrong with it.
@@ -355,6 +371,7 @@ class Gateway(MultiService):
         if self.declarative_loader is not None:
             self.declarative_loader.stop()
         await _done(super().stopService())
+        self._tallies.close()
         await self.storage.close()
         self._long_work.stop()
         if not self.stopped.called:

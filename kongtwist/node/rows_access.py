@@ -17,7 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..core.chain.host import Tally
+from ..core.chain.host import HostError, Tally
 from ..core.snapshot.snapshot import Snapshot
 from ..entities import Entity, EntityError
 from ..entities.schema import Row
@@ -128,10 +128,9 @@ class RowsAccess:
         row: Row = await self._write("upsert", entity, key, dict(values))
         return row
 
-    async def delete(self, entity: str, key: str) -> Row | None:
-        """Delete the row with this id, and what goes with it; None where there was none. As `insert`."""
-        row: Row | None = await self._write("delete", entity, key)
-        return row
+    async def delete(self, entity: str, key: str) -> None:
+        """Delete the row with this id, if there is one, and what depends on it. As `insert`."""
+        await self._write("delete", entity, key)
 
     async def _write(self, verb: str, *arguments: Any) -> Any:
         if self._pending >= self._max_pending:
@@ -160,7 +159,7 @@ class Answers:
         self._under_way: dict[int, Deferred[None]] = {}
 
     async def ask(self, what: str, *arguments: Any) -> Any:
-        """Do one thing; its result. Raises EntityError."""
+        """Do one thing; its result. Raises EntityError, or of tallies HostError."""
         if what == TALLY:
             return await self._tally(*arguments)
         entity = arguments[0]
@@ -196,13 +195,15 @@ class Answers:
             del self._under_way[number]
 
     async def _answered(self, question: Message, send: Callable[[Message], None], number: int) -> None:
-        answer: Message = {"type": "answer", "id": question["id"]}
+        answer: Message = {"type": "answer", "id": question["id"], "served": question["what"] != TALLY}
         try:
             answer["result"] = await self.ask(question["what"], *question["arguments"])
         except CancelledError:
             raise
         except EntityError as error:
             answer["error"] = _told(error)
+        except HostError as error:
+            answer["failed"] = str(error)
         except Exception as error:  # noqa: BLE001 - the worker's plugin must not wait for ever
             _log.failure("what a plugin of a worker asked for failed")
             answer["error"] = _told(EntityError.database(f"{type(error).__name__}: {error}"))
@@ -244,6 +245,7 @@ class Questions:
 
         Raises:
             EntityError: it is refused, the parent is gone, or too much is under way.
+            HostError: a tally that cannot be counted.
             TypeError, ValueError: what is asked cannot be written as JSON.
         """
         if self._refusal is not None:
@@ -268,9 +270,14 @@ class Questions:
         error = message.get("error")
         if error is not None:
             _fire(answered, Failure(EntityError(**error)))
+        elif "failed" in message:
+            _fire(answered, Failure(HostError(message["failed"])))
         else:
             result = message["result"]
-            self._served(lambda: _fire(answered, result))
+            if message["served"]:
+                self._served(lambda: _fire(answered, result))
+            else:
+                _fire(answered, result)
 
     def refuse(self, why: str = PARENT_GONE) -> None:
         """Refuse who waits, and whoever comes: the parent is gone, or the worker ends."""

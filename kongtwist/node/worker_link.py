@@ -9,7 +9,8 @@ must not be able to run code.
 | ``rows`` | a batch of a dataset | ``listening`` | accepts connections |
 | ``dataset`` | that was all of it (version) | ``served`` | this version serves |
 | ``changes`` | what became of it (version, changes, whether there are more) | ``ask`` | a plugin writes or counts (id, what, arguments) |
-| ``answer`` | what came of that (id, result or error) | | |
+| ``answer`` | what came of that (id, result or error) | ``metrics`` | plugins' figures that have changed |
+| ``metrics`` | tell plugins' figures | | |
 | ``listen`` | you have what all others have: accept | | |
 | ``mark`` | whether a target may be chosen (version) | | |
 | ``level`` | least severe messages that the error log shows | | |

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 
+from ..core.chain.host import HostError
+
 __all__ = ["CELL_ENTRIES", "CELL_WIDTH", "MAX_CELLS", "CellGroup", "CellsFull", "LocalCells", "SharedCells"]
 
 MAX_CELLS = 4096
@@ -26,7 +28,7 @@ _GONE = -1
 """Tag of an entry that was given back: it may be taken again, and others stand behind it."""
 
 
-class CellsFull(Exception):
+class CellsFull(HostError):
     """There is no room for another cell; the text says how much there is."""
 
 
@@ -50,7 +52,7 @@ def _found(table: memoryview, tag: int) -> int:
 
 
 class CellGroup:
-    """The cells of one name as one process sees them.
+    """The cells of one name as one process sees them (host.SharedCells): its own values are read and put by index.
 
     Args:
         own: where this process's values stand, and the table with them.
@@ -67,17 +69,11 @@ class CellGroup:
     def __len__(self) -> int:
         return len(self._places)
 
-    def add(self, index: int, amount: int = 1) -> None:
-        """Add to this process's value of a cell; negative amounts take away."""
-        self._table[self._places[index]] += amount
-
-    def set(self, index: int, value: int) -> None:
-        """Put this process's value of a cell."""
-        self._table[self._places[index]] = value
-
-    def own(self, index: int) -> int:
-        """This process's value of a cell."""
+    def __getitem__(self, index: int, /) -> int:
         return self._table[self._places[index]]
+
+    def __setitem__(self, index: int, value: int, /) -> None:
+        self._table[self._places[index]] = value
 
     def total(self, index: int) -> int:
         """The sum over all workers."""
@@ -106,7 +102,7 @@ class LocalCells:
 
         Raises:
             CellsFull: there is no room for them.
-            ValueError: the name is in use with another number of cells.
+            HostError: the name is in use with another number of cells.
         """
         group, holders = self._groups.get(name, (None, 0))
         if group is None:
@@ -115,7 +111,7 @@ class LocalCells:
             group = self._made(name, count)
             self._used += count
         if len(group) != count:
-            raise ValueError(f"the cells named {name} are {len(group)}, not {count}")
+            raise HostError(f"the cells named {name} are {len(group)}, not {count}")
         self._groups[name] = (group, holders + 1)
         return group
 

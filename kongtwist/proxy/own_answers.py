@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from email.utils import formatdate
 
-from ..core.chain.chain import PluginFailed
-from ..core.exchange import Answer, Exchange
+from ..core.chain.chain import BodyFilter, PluginFailed
+from ..core.exchange import Answer, Exchange, StreamedAnswer
 from ..core.http.error_bodies import error_body
 from ..core.http.head import HeadError
 from ..core.http.headers import (
@@ -19,6 +19,7 @@ from ..core.http.headers import (
     reason_of,
     with_charset,
 )
+from .streamed_answer import AnswerStream, Later, discard
 
 __all__ = ["OwnAnswers"]
 
@@ -31,15 +32,22 @@ class OwnAnswers:
         default_type: type of error bodies without Accept and Content-Type (``error_default_type``).
         wall: epoch seconds.
         monotonic: seconds.
+        later: ``reactor.callLater``.
     """
 
     def __init__(
-        self, headers: ResponseHeaders, default_type: str, wall: Callable[[], float], monotonic: Callable[[], float]
+        self,
+        headers: ResponseHeaders,
+        default_type: str,
+        wall: Callable[[], float],
+        monotonic: Callable[[], float],
+        later: Later,
     ) -> None:
         self._headers = headers
         self._default_type = default_type.encode()
         self._wall = wall
         self._monotonic = monotonic
+        self._later = later
         self._date = b""
         self._date_second = -1
 
@@ -70,12 +78,17 @@ class OwnAnswers:
             if not filtered:
                 failed = chain.run_header_filter(exchange)
                 if failed is not None:
+                    if isinstance(answer, StreamedAnswer):
+                        discard(answer)
                     answer = failed
-                    exchange.status = failed.status
+                    exchange.answer_source, exchange.status = failed.source, failed.status
             filters = chain.body_filters(exchange)
         lines, body = self.compose(exchange, answer, upstream)
         if exchange.response_changes:
             lines = apply_changes(lines, exchange.response_changes)
+        if isinstance(answer, StreamedAnswer):
+            self._stream(exchange, answer, lines, filters)
+            return
         if filters:
             try:
                 for run in filters:
@@ -87,6 +100,23 @@ class OwnAnswers:
         bodyless = exchange.method == b"HEAD" or status in (204, 304)
         length = None if status in (204, 304) else len(body)
         exchange.answer(status, reason_of(status), lines, length, b"" if bodyless else body)
+
+    def _stream(
+        self, exchange: Exchange, answer: StreamedAnswer, lines: bytes, filters: list[BodyFilter] | None
+    ) -> None:
+        """Send the head, and the body as it is made."""
+        status = exchange.status
+        length = None if filters or status in (204, 304) else answer.length
+        if exchange.method == b"HEAD" or status in (204, 304):
+            discard(answer)
+            exchange.answer(status, reason_of(status), lines, length, b"")
+            return
+        if not exchange.open:  # the client went while a plugin thought
+            discard(answer)
+            return
+        stream = exchange.answer_sink = AnswerStream(exchange, answer, filters, self._later)
+        exchange.start(status, reason_of(status), lines, length)
+        stream.start()
 
     def compose(self, exchange: Exchange, answer: Answer, upstream: bool = False) -> tuple[bytes, bytes]:
         """Header lines (without framing) and body of an answer made here."""

@@ -18,7 +18,7 @@ from .migrations import Migrations
 if TYPE_CHECKING:
     from .postgres.sql_connections import PostgresSettings
 
-__all__ = ["check_database", "migrations_for", "postgres_settings", "storage_for"]
+__all__ = ["check_database", "migrations_for", "postgres_settings", "storage_for", "tally_timeout"]
 
 T = TypeVar("T")
 
@@ -47,6 +47,11 @@ def storage_for(conf: Conf, entities: Mapping[str, Entity], reactor: Any) -> Bas
     from .sqlite.sqlite_storage import SQLiteStorage
 
     return SQLiteStorage(_sqlite_file(conf), entities, reactor, time.time)
+
+
+def tally_timeout(conf: Conf) -> float:
+    """Seconds that counting for all nodes may take."""
+    return conf.pg_timeout / 1000 if conf.database == "postgres" else BaseStorage.tally_timeout
 
 
 def check_database(conf: Conf) -> None:

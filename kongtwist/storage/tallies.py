@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..core.chain.host import Tally
+from ..core.chain.host import HostError, Tally
 from ..entities import EntityError
 
 __all__ = ["MARGIN", "MAX_KEYS", "SLICE", "MemoryTallies", "Place", "Tallies", "stored_key"]
@@ -135,7 +135,7 @@ class Tallies:
         """Add to tallies.
 
         Returns:
-            fires with the value of each behind its addition; fails with EntityError (503) where that cannot be told in
+            fires with the value of each behind its addition; fails with HostError where that cannot be told in
             time, or too many wait. It may have been added all the same.
 
         Raises:
@@ -149,12 +149,12 @@ class Tallies:
 
     def _ask(self, added: list[Tally], wanted: list[Place]) -> Deferred[list[float]]:
         if self._closed:
-            return fail(EntityError.unavailable("the gateway is stopping"))
+            return fail(HostError("the gateway is stopping"))
         size = len(added) + len(wanted)
         if not size:
             return succeed([])
         if self._waiting + size > self._max_waiting:
-            return fail(EntityError.unavailable(f"{self._waiting} tallies wait for the database already"))
+            return fail(HostError(f"{self._waiting} tallies wait for the database already"))
         answered: Deferred[list[float]] = Deferred()
         self._waiting += size
         self._calls.append(_Call(added, wanted, answered))
@@ -212,12 +212,15 @@ class Tallies:
         try:
             values, found = await self._in_time(added, wanted)
         except CancelledError:
-            self._refuse(batch, EntityError.unavailable("the gateway is stopping"))
+            self._refuse(batch, HostError("the gateway is stopping"))
             raise
+        except EntityError as failed:  # a worker whose parent is gone
+            self._refuse(batch, HostError(failed.message))
+            return
         except Exception as failed:  # noqa: BLE001 - nobody may be left without an answer
-            if not isinstance(failed, EntityError):
+            if not isinstance(failed, HostError):
                 _log.failure("tallies could not be counted")
-                failed = EntityError.unavailable(f"tallies could not be counted: {type(failed).__name__}")
+                failed = HostError(f"tallies could not be counted: {type(failed).__name__}")
             self._refuse(batch, failed)
             return
         bases = {(each.key, each.window): value - each.amount for each, value in zip(added, values, strict=True)}
@@ -245,17 +248,17 @@ class Tallies:
                 raise
             why = f"the database has not counted within {self._timeout:g} s"
             self._refuse_waiting(why)  # they have waited as long, nearly
-            raise EntityError.unavailable(why) from None
+            raise HostError(why) from None
         finally:
             if timer.active():
                 timer.cancel()
 
     def _refuse_waiting(self, why: str) -> None:
         calls, self._calls, self._waiting = self._calls, deque(), 0
-        self._refuse(calls, EntityError.unavailable(why))
+        self._refuse(calls, HostError(why))
 
     @staticmethod
-    def _refuse(calls: Iterable[_Call], error: EntityError) -> None:
+    def _refuse(calls: Iterable[_Call], error: HostError) -> None:
         for call in calls:
             if not call.answered.called:
                 call.answered.errback(Failure(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import contextlib
 import io
@@ -149,6 +150,19 @@ class FormTests(SynchronousTestCase):
             conf = load(path, environ)
             self.assertIsInstance(conf, Conf)
             self.assertEqual(conf.warnings, [], block.where)
+
+    def test_imports(self) -> None:
+        """Programs and plugins that are shown import the stable names, from kongtwist.api."""
+        programs = [(block.where, block.text) for block in all_blocks("python")]
+        programs += [(path.name, path.read_text(encoding="utf-8")) for path in (ROOT / "examples").rglob("*.py")]
+        found = {
+            (where, name)
+            for where, text in programs
+            for name in test_architecture.imports(where, ast.parse(text))
+            if name.partition(".")[0] == "kongtwist"
+        }
+        self.assertGreater(len(found), 5)
+        self.assertEqual([each for each in found if not each[1].startswith("kongtwist.api.")], [])
 
     def test_json(self) -> None:
         """Blocks of JSON are some."""

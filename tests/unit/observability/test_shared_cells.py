@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from kongtwist.core.chain.host import HostError
 from kongtwist.observability.shared_cells import MAX_CELLS, CellsFull, LocalCells, SharedCells
 from kongtwist.observability.shared_counters import LocalCounters, SharedCounters
 
@@ -17,23 +18,23 @@ class LocalTests(SynchronousTestCase):
     def test_counting(self) -> None:
         """Values go up and down, each cell by itself; the same name is the same cells."""
         group, again = self.cells.claim("a", 2), self.cells.claim("a", 2)
-        group.add(0)
-        again.add(0, 4)
-        group.add(1, -3)
+        group[0] += 1
+        again[0] += 4
+        group[1] += -3
         self.assertEqual(([group.total(0), group.total(1)], len(group)), ([5, -3], 2))
-        group.set(0, 9)
-        self.assertEqual((again.own(0), again.total(0)), (9, 9))
-        self.assertRaises(ValueError, self.cells.claim, "a", 3)
+        group[0] = 9
+        self.assertEqual((again[0], again.total(0)), (9, 9))
+        self.assertRaises(HostError, self.cells.claim, "a", 3)
 
     def test_given_back(self) -> None:
         """Values stay as long as somebody holds them, and begin at nought then."""
         for _ in range(2):
-            self.cells.claim("a", 1).set(0, 7)
+            self.cells.claim("a", 1)[0] = 7
         self.cells.release("a")
-        self.assertEqual(self.cells.claim("a", 1).own(0), 7)
+        self.assertEqual(self.cells.claim("a", 1)[0], 7)
         self.cells.release("a")
         self.cells.release("a")
-        self.assertEqual(self.cells.claim("a", 1).own(0), 0)
+        self.assertEqual(self.cells.claim("a", 1)[0], 0)
 
     def test_full(self) -> None:
         """A sentence with what there is; room that is given back can be used again."""
@@ -56,11 +57,11 @@ class SharedTests(LocalTests):
     def test_sums(self) -> None:
         """Everybody reads the sum, whoever made the cells first; one who does not have them adds nothing."""
         one = self.first.claim("a", 2)
-        one.add(1, 5)
+        one[1] += 5
         self.assertEqual(one.total(1), 5)
         two = self.second.claim("a", 2)
-        two.add(1, -2)
-        self.assertEqual((one.total(1), two.total(1), one.own(1), two.own(1), one.total(0)), (3, 3, 5, -2, 0))
+        two[1] += -2
+        self.assertEqual((one.total(1), two.total(1), one[1], two[1], one.total(0)), (3, 3, 5, -2, 0))
         self.assertEqual(self.parent.named.claim("a", 2).total(1), 3)
         self.second.release("a")
         self.assertEqual(one.total(1), 5)
@@ -71,7 +72,7 @@ class SharedTests(LocalTests):
             names = [f"{turn}.{number}" for number in range(MAX_CELLS)]
             groups = [self.first.claim(name, 1) for name in names]
             for number, group in enumerate(groups):
-                group.set(0, number)
+                group[0] = number
             totals = [self.second.claim(name, 1).total(0) for name in names]
             self.assertEqual(totals, list(range(MAX_CELLS)))
             for name in names:
@@ -81,8 +82,8 @@ class SharedTests(LocalTests):
     def test_worker_that_died(self) -> None:
         """What it had under way is gone with it; others' values stay, and its successor begins anew."""
         one, two = self.first.claim("a", 1), self.second.claim("a", 1)
-        one.set(0, 5)
-        two.set(0, 7)
+        one[0] = 5
+        two[0] = 7
         self.parent.retire(0)
         self.assertEqual(two.total(0), 7)
         successor = SharedCounters(self.parent.fileno(), 2, 0, sets=1).named
