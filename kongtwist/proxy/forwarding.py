@@ -24,7 +24,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..core.chain.chain import BodyFilter, PluginFailed
+from ..core.chain.chain import PluginFailed
 from ..core.error_lines import request_line
 from ..core.exchange import Answer, Exchange
 from ..core.http.chunks import LAST_CHUNK
@@ -103,7 +103,7 @@ class UpstreamExchange:
         self._lookup: Deferred[str] | None = None
         self._events: EventStream | None = None
         self._tried: set[Peer] | None = None
-        self._filters: list[BodyFilter] | None = None
+        self._filters: list[Callable[[bytes, bool], bytes]] | None = None
         self._head = b""
         self._kept: list[bytes] | None = [] if self._request is UNASKED else None
         self._kept_size = 0

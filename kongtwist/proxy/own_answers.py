@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from email.utils import formatdate
 
-from ..core.chain.chain import BodyFilter, PluginFailed
+from ..core.chain.chain import PluginFailed
 from ..core.exchange import Answer, Exchange, StreamedAnswer
 from ..core.http.error_bodies import error_body
 from ..core.http.head import HeadError
@@ -102,7 +102,11 @@ class OwnAnswers:
         exchange.answer(status, reason_of(status), lines, length, b"" if bodyless else body)
 
     def _stream(
-        self, exchange: Exchange, answer: StreamedAnswer, lines: bytes, filters: list[BodyFilter] | None
+        self,
+        exchange: Exchange,
+        answer: StreamedAnswer,
+        lines: bytes,
+        filters: list[Callable[[bytes, bool], bytes]] | None,
     ) -> None:
         """Send the head, and the body as it is made."""
         status = exchange.status
