@@ -128,6 +128,7 @@ class DataPlane:
         )
         self.facilities.rows, self.facilities.tallies = services.rows, services.tallies
         self.facilities.metrics = services.metrics
+        self.facilities.cells = services.cells.claim  # type: ignore[method-assign]
         self.context = ProxyContext(
             reactor,
             self.facilities,
