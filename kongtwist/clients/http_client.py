@@ -14,6 +14,7 @@ from twisted.internet.error import ConnectionClosed
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
+from twisted.web._newclient import ParseError
 from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseDone, ResponseFailed, ResponseNeverReceived
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
@@ -24,6 +25,8 @@ from ..core.chain.host import HostError, HTTPAnswer, TLSSettings
 from ..net.sending import unsent
 from .connections import Connector, Link, why
 from .waiting import within
+
+_Wrapped = ResponseNeverReceived | ResponseFailed
 
 __all__ = ["HTTPClient", "HTTPFailed", "HTTPLimits"]
 
@@ -47,12 +50,14 @@ class _Transport:
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
+        self.ending = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def loseConnection(self) -> None:
         """End it; cut it where there is something left to send, for nobody waits for the answer."""
+        self.ending = True
         if unsent(self._transport):
             self._transport.abortConnection()
         else:
@@ -178,11 +183,30 @@ class _Server:
             self.waiting.remove(turn)
 
 
+class _Connections(HTTPConnectionPool):
+    """Idle connections. (`_putConnection` is Twisted's own name, pinned by tests.)"""
+
+    closed = False
+
+    def _putConnection(self, key: Any, connection: Any) -> None:
+        """Keep a connection whose answer is over, unless it ends, or nobody would take it any more."""
+        if self.closed or connection.transport.ending:
+            connection.transport.loseConnection()
+        else:
+            super()._putConnection(key, connection)
+
+    def close(self) -> Deferred[Any]:
+        """End all idle connections, and keep none from now on."""
+        self.closed = True
+        ended: Deferred[Any] = self.closeCachedConnections()
+        return ended
+
+
 class _Pool:
     """Connections with the same settings."""
 
     def __init__(self, connector: Connector, verify: bool, keepalive: float, limits: HTTPLimits) -> None:
-        self.connections = HTTPConnectionPool(connector.reactor, persistent=keepalive > 0)
+        self.connections = _Connections(connector.reactor, persistent=keepalive > 0)
         self.connections.maxPersistentPerHost = limits.idle
         self.connections.cachedConnectionTimeout = cast(int, keepalive)  # fractions are fine
         agent = Agent.usingEndpointFactory(connector.reactor, _Endpoints(connector, verify), self.connections)
@@ -239,11 +263,13 @@ class HTTPClient:
                 self._reactor,
                 timeout,
                 steps,
-                lambda: HTTPFailed(f"{method} {where}: no whole answer within {timeout:g} s"),
+                lambda: HTTPFailed(f"no whole answer within {timeout:g} s"),
             )
         except CancelledError:
             raise
         except Exception as error:
+            if isinstance(error, _Wrapped) and any(each.check(CancelledError) for each in error.reasons):
+                raise CancelledError from error
             raise HTTPFailed(f"{method} {where}: {_reason(error)}") from error
 
     async def _ask(
@@ -254,6 +280,8 @@ class HTTPClient:
         target = URI.fromBytes(url.encode("ascii"))
         if target.scheme not in (b"http", b"https") or not target.host:
             raise HTTPFailed("it is no http or https URL")
+        if b"@" in target.netloc:
+            raise HTTPFailed("credentials in a URL are not sent: name them in a header")
         key = target.scheme.decode(), target.host.decode(), target.port
         server = pool.servers.get(key)
         if server is None:
@@ -302,7 +330,7 @@ class HTTPClient:
             if len(self._pools) >= self._limits.pools:
                 oldest = next((key for key, each in self._pools.items() if not each.servers), None)
                 if oldest is not None:
-                    self._ended = self._pools.pop(oldest).connections.closeCachedConnections()
+                    self._ended = self._pools.pop(oldest).connections.close()
             pool = self._pools[verify, keepalive] = _Pool(self._connector, verify, keepalive, self._limits)
         return pool
 
@@ -311,14 +339,14 @@ class HTTPClient:
         self._closed = True
         pools, self._pools = self._pools, {}
         for pool in pools.values():
-            await pool.connections.closeCachedConnections()
+            await pool.connections.close()
 
 
 def _reason(error: Exception) -> str:
     """Why there is no answer, in a few words."""
     if isinstance(error, HostError):
         return str(error)
-    if isinstance(error, ResponseNeverReceived | ResponseFailed) and error.reasons:
-        inner = error.reasons[0]
-        return why(inner)
+    if isinstance(error, _Wrapped) and error.reasons:
+        inner: Failure = error.reasons[0]
+        return "the answer is no HTTP" if inner.check(ParseError) else why(inner)
     return why(Failure(error))
