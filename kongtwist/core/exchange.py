@@ -323,6 +323,12 @@ class Exchange:
         if peer is not None:
             peer.active -= 1
 
+    def release(self) -> None:
+        """Hold no configuration any more. The end of a request calls this, behind its log phase."""
+        held, self.held = self.held, None
+        for each in held or ():
+            each.let_go()
+
     # -- the door's I/O verbs --------------------------------------------------------------------------------------
 
     def start(self, status: int, reason: bytes, headers: bytes, length: int | None) -> None:

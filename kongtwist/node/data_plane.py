@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from math import inf
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, maybeDeferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from .. import WORKSPACE_ID
 from ..config.load import Conf, ConfError
-from ..core.chain.host import Host
+from ..core.chain.host import Host, Scope
+from ..core.chain.lifetimes import Lifetimes
 from ..core.counters import Counters
 from ..core.http.headers import ResponseHeaders
 from ..core.http.real_ip import RealIP
@@ -101,6 +103,7 @@ class DataPlane:
         tree: finds routes; also for a `GatewayResource`.
         context: facilities of the data path.
         streams: open WebSockets and event streams.
+        lifetimes: opens and closes the plugins' configurations.
     """
 
     def __init__(self, reactor: Any, conf: Conf, counters: Counters, node_id: str, services: PluginServices) -> None:
@@ -114,21 +117,20 @@ class DataPlane:
         except OSError as error:
             why = f"proxy_access_log cannot open {conf.proxy_access_log}: {error.strerror}"
             raise ConfError(why) from error
-        self.facilities = Host(
-            counters=counters,
-            now=time.time,
-            report=_report,
-            conf=conf,
-            node_id=node_id,
-            hostname=socket.gethostname(),
-            worker_pid=os.getpid(),
-            body_limit=conf.client_body_buffer_size,
-            shown=self.access_log.shown,
-            workspace_id=WORKSPACE_ID,
-        )
-        self.facilities.rows, self.facilities.tallies = services.rows, services.tallies
-        self.facilities.metrics = services.metrics
-        self.facilities.cells = services.cells.claim  # type: ignore[method-assign]
+        self._facts: dict[str, Any] = {
+            "counters": counters,
+            "now": time.time,
+            "report": _report,
+            "conf": conf,
+            "node_id": node_id,
+            "hostname": socket.gethostname(),
+            "worker_pid": os.getpid(),
+            "body_limit": conf.client_body_buffer_size,
+            "shown": self.access_log.shown,
+            "workspace_id": WORKSPACE_ID,
+        }
+        self.facilities = Host(**self._facts)
+        self.lifetimes = Lifetimes(self._scope_for, _closing, _report)
         self.context = ProxyContext(
             reactor,
             self.facilities,
@@ -213,7 +215,18 @@ class DataPlane:
         self.context.drain()
         await self._quiet(seconds)
         self.abort()
+        await self._close_configurations(seconds)
         self.access_log.close()
+
+    def _scope_for(self, row: Mapping[str, Any]) -> Scope:
+        return Scope(**self._facts)
+
+    async def _close_configurations(self, seconds: float) -> None:
+        """Close what plugins opened; who waits longer than ``seconds`` is cancelled."""
+        closing = [each for each in self.lifetimes.end() if isinstance(each, Deferred)]
+        for each in closing:
+            each.addTimeout(seconds, self._reactor)  # type: ignore[unused-awaitable]
+        await DeferredList(closing)
 
     async def _stop_listening(self) -> None:
         ports, self._ports = self._ports, []
@@ -236,6 +249,18 @@ class DataPlane:
 
 def _report(text: str) -> None:
     _log.error("{text}", text=text)
+
+
+def _closing(name: str, coroutine: Coroutine[Any, Any, None]) -> Deferred[None]:
+    """Run the closing of a configuration."""
+
+    def log(failure: Failure) -> None:
+        if failure.check(CancelledError, TimeoutError):
+            _log.error("{name} took too long and was given up", name=name)
+        else:
+            _log.failure("{name} failed", failure, name=name)
+
+    return Deferred.fromCoroutine(coroutine).addErrback(log)
 
 
 def _key_names(plugins: Mapping[str, Mapping[str, Any]]) -> set[str]:

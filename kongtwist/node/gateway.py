@@ -115,9 +115,8 @@ class Gateway(MultiService):
             )
         self._faults = Faults()
         self._advice = Advice(reactor, silent=ROUTER_KINDS if "router_flavor" in conf.given else frozenset())
-        self.publisher = Publisher(reactor, self.plugins, self._serve)
         self._tallies = Tallies(reactor, self.storage.tally, self.storage.tally_timeout)
-        self._answers = Answers(self.storage, self.publisher.sent, self._tallies)
+        self._answers = Answers(self.storage, lambda: self.publisher.sent(), self._tallies)
         self.plugin_services: PluginServices | None = None
         self.counters: Counters
         self.plane: DataPlane | None = None
@@ -128,6 +127,8 @@ class Gateway(MultiService):
         else:
             self.counters = LocalCounters()
             self.plane = DataPlane(reactor, conf, self.counters, self.node_id, self._own_services(self.counters))
+        lifetimes = None if self.plane is None else self.plane.lifetimes
+        self.publisher = Publisher(reactor, self.plugins, self._serve, lifetimes)
         if self.workers is not None:
             self.workers.answer = self._answers.answer
             self.publisher.followers.append(self.workers)
