@@ -47,7 +47,7 @@ class Elsewhere(Limits):
         self.redis: Row = conf["redis"]
         self.sync_rate: float = conf["sync_rate"]
         self.seldom: Seldom | None = None
-        self.counts = _NotOpen()
+        self.counts: Counts = _NotOpen()
 
 
 class RateLimiting(Plugin):
@@ -66,14 +66,16 @@ class RateLimiting(Plugin):
             raise ValueError(f"rate-limiting: there is no policy {conf['policy']}")
         return Elsewhere(conf, plugin)
 
-    def open(self, conf: Limits, row: Row, host: Host) -> Limits:
-        if isinstance(conf, Elsewhere):
-            conf.seldom = Seldom(host.report, host.now)
-            conf.counts = _counts(conf, row, host)
+    def opens(self, conf: Limits) -> bool:
+        return isinstance(conf, Elsewhere)
+
+    def open(self, conf: Elsewhere, plugin: Row, host: Host) -> Elsewhere:
+        conf.seldom = Seldom(host.report, host.now)
+        conf.counts = _counts(conf, plugin, host)
         return conf
 
-    def close(self, conf: Limits) -> Awaitable[None] | None:
-        return None if conf.counts is None else conf.counts.close()
+    def close(self, conf: Elsewhere) -> Awaitable[None]:
+        return conf.counts.close()
 
     def access(self, exchange: Exchange, conf: Limits) -> Answer | Awaitable[Answer | None] | None:
         now = exchange.wall_started
