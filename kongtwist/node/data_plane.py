@@ -7,20 +7,24 @@ import socket
 import time
 from collections.abc import Coroutine, Iterable, Mapping
 from math import inf
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .. import WORKSPACE_ID
+from ..clients.services import ClientLimits, Services
+from ..clients.tls import Trust
+from ..config.authorities import trusted_authorities
 from ..config.load import Conf, ConfError
-from ..core.chain.host import Host, Scope
+from ..core.chain.host import Host, Scope, Streams
 from ..core.chain.lifetimes import Lifetimes
 from ..core.counters import Counters
 from ..core.http.headers import ResponseHeaders
 from ..core.http.real_ip import RealIP
 from ..core.limits import KONG_READ_TIMEOUT, Limits
+from ..core.rows import Row
 from ..core.snapshot.snapshot import Snapshot
 from ..core.stream_registry import StreamRegistry
 from ..http1.factory import HTTP1Factory
@@ -104,6 +108,7 @@ class DataPlane:
         context: facilities of the data path.
         streams: open WebSockets and event streams.
         lifetimes: opens and closes the plugins' configurations.
+        clients: what plugins reach others with.
     """
 
     def __init__(self, reactor: Any, conf: Conf, counters: Counters, node_id: str, services: PluginServices) -> None:
@@ -117,7 +122,7 @@ class DataPlane:
         except OSError as error:
             why = f"proxy_access_log cannot open {conf.proxy_access_log}: {error.strerror}"
             raise ConfError(why) from error
-        self._facts: dict[str, Any] = {
+        facts: dict[str, Any] = {
             "counters": counters,
             "now": time.time,
             "report": _report,
@@ -129,7 +134,10 @@ class DataPlane:
             "shown": self.access_log.shown,
             "workspace_id": WORKSPACE_ID,
         }
-        self.facilities = Host(**self._facts)
+        self.facilities = Host(**facts)
+        self.facilities.rows, self.facilities.tallies = services.rows, services.tallies
+        self.facilities.metrics = services.metrics
+        self.facilities.cells = services.cells.claim  # type: ignore[method-assign]
         self.lifetimes = Lifetimes(self._scope_for, _closing, _report)
         self.context = ProxyContext(
             reactor,
@@ -142,6 +150,13 @@ class DataPlane:
             error_default_type=conf.error_default_type,
         )
         self.streams: StreamRegistry = self.context.streams
+        self.facilities.streams = cast(Streams, self.streams)
+        self.clients = Services(
+            reactor,
+            self.context.resolver,
+            trust=Trust(_pem(conf), conf.lua_ssl_verify_depth),
+            limits=ClientLimits(threads=conf.plugin_threads, thread_backlog=conf.plugin_thread_backlog),
+        )
         tree = TellingTree if conf.allow_debug_header else RouteTree
         self.tree = tree(self.context, WebSocketRoute.maker(reactor))
         most = conf.nginx_http_max_connections
@@ -215,11 +230,13 @@ class DataPlane:
         self.context.drain()
         await self._quiet(seconds)
         self.abort()
+        self.clients.stop(seconds)
         await self._close_configurations(seconds)
+        await self.clients.close(seconds)
         self.access_log.close()
 
-    def _scope_for(self, row: Mapping[str, Any]) -> Scope:
-        return Scope(**self._facts)
+    def _scope_for(self, row: Row) -> Scope:
+        return self.clients.scope(self.facilities, row["name"], row)
 
     async def _close_configurations(self, seconds: float) -> None:
         """Close what plugins opened; who waits longer than ``seconds`` is cancelled."""
@@ -245,6 +262,13 @@ class DataPlane:
         self.streams.cut_all()
         self.context.close()
         self.room.close()
+
+
+def _pem(conf: Conf) -> tuple[str, ...]:
+    """Authorities that plugins' clients trust; none: the system's own store. Raises ConfError."""
+    if conf.lua_ssl_trusted_certificate == ["system"]:
+        return ()
+    return tuple(trusted_authorities(conf).values())
 
 
 def _report(text: str) -> None:

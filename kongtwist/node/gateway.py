@@ -115,7 +115,9 @@ class Gateway(MultiService):
             )
         self._faults = Faults()
         self._advice = Advice(reactor, silent=ROUTER_KINDS if "router_flavor" in conf.given else frozenset())
-        self._tallies = Tallies(reactor, self.storage.tally, self.storage.tally_timeout)
+        self._tallies = Tallies(
+            reactor, self.storage.tally, self.storage.tally_timeout, conf.plugin_max_pending_tallies
+        )
         self._answers = Answers(self.storage, lambda: self.publisher.sent(), self._tallies)
         self.plugin_services: PluginServices | None = None
         self.counters: Counters
@@ -171,7 +173,9 @@ class Gateway(MultiService):
         )
 
     def _own_services(self, counters: LocalCounters) -> PluginServices:
-        self.plugin_services = own_services(self._answers, lambda: self.publisher.snapshot, self._tallies, counters)
+        self.plugin_services = own_services(
+            self.conf, self._answers, lambda: self.publisher.snapshot, self._tallies, counters
+        )
         return self.plugin_services
 
     @property

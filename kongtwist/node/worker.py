@@ -28,7 +28,6 @@ from ..core.storage_contract import Change
 from ..observability.error_log import ErrorLog
 from ..observability.foreground import console_for
 from ..observability.shared_counters import SharedCounters
-from ..storage.open import tally_timeout
 from .data_plane import DataPlane
 from .plugin_loader import PluginLoadError, load_plugins
 from .plugin_services import PluginServices, worker_services
@@ -250,7 +249,7 @@ def begin_plane(worker: Worker, conf: Conf, message: Message) -> tuple[DataPlane
     """The data path that a ``begin`` message describes, with the plugins and what they are given."""
     counters = SharedCounters.attach(COUNTERS_FD, message["workers"], message["row"])
     plugins = load_plugins(conf.plugins)
-    services = worker_services(worker.reactor, worker.questions, lambda: worker.snapshot, tally_timeout(conf), counters)
+    services = worker_services(worker.reactor, conf, worker.questions, lambda: worker.snapshot, counters)
     return DataPlane(worker.reactor, conf, counters, message["node_id"], services), dict(plugins), services
 
 
