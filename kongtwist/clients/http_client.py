@@ -38,6 +38,7 @@ class HTTPFailed(HostError):
 class HTTPLimits(NamedTuple):
     """Bounds of a process."""
 
+    head: int = 65_536  #: bytes of an answer's head, about
     body: int = 8_388_608  #: bytes of an answer's body
     connections: int = 100  #: to one server with the same settings, requests under way
     waiting: int = 1000  #: requests to it that wait for a connection
@@ -67,9 +68,12 @@ class _Transport:
 class _Link(Link):
     """A connection for an HTTP protocol, which begins when TLS is there and verified."""
 
-    def __init__(self, factory: Any) -> None:
+    def __init__(self, factory: Any, limit: int) -> None:
         super().__init__()
         self._factory = factory
+        self._limit = limit
+        self._head = 0
+        self._fault: str | None = None
         self.protocol: Any = None
 
     def opened(self) -> None:
@@ -78,17 +82,26 @@ class _Link(Link):
 
     def dataReceived(self, data: bytes) -> None:
         self.protocol.dataReceived(data)
+        parser = self.protocol._parser  # Twisted's own name, pinned by tests; it counts no lines of a head
+        if parser is None or parser.state not in ("STATUS", "HEADER"):
+            self._head = 0
+            return
+        self._head += len(data)
+        if self._head > self._limit:
+            self._fault = f"the answer's head is of more than {self._limit} bytes"
+            self.abort()
 
     def lost(self, reason: Failure) -> None:
-        self.protocol.connectionLost(reason)
+        self.protocol.connectionLost(reason if self._fault is None else Failure(HTTPFailed(self._fault)))
 
 
 @implementer(IStreamClientEndpoint)
 class _Endpoint:
     """Connects by our connector."""
 
-    def __init__(self, connector: Connector, host: str, port: int, tls: TLSSettings | None) -> None:
+    def __init__(self, connector: Connector, head: int, host: str, port: int, tls: TLSSettings | None) -> None:
         self._connector = connector
+        self._head = head
         self._where = host, port
         self._tls = tls
 
@@ -97,7 +110,7 @@ class _Endpoint:
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
     async def _connect(self, factory: Any) -> Any:
-        link = await self._connector.open(*self._where, _Link(factory), tls=self._tls, timeout=3600.0)
+        link = await self._connector.open(*self._where, _Link(factory, self._head), tls=self._tls, timeout=3600.0)
         return link.protocol
 
 
@@ -105,14 +118,15 @@ class _Endpoint:
 class _Endpoints:
     """Endpoints for URLs."""
 
-    def __init__(self, connector: Connector, verify: bool) -> None:
+    def __init__(self, connector: Connector, verify: bool, head: int) -> None:
         self._connector = connector
+        self._head = head
         self._tls = TLSSettings(verify)
 
     def endpointForURI(self, uri: URI) -> _Endpoint:
         """See `IAgentEndpointFactory`."""
         tls = self._tls if uri.scheme == b"https" else None
-        return _Endpoint(self._connector, uri.host.decode("ascii").strip("[]"), uri.port, tls)
+        return _Endpoint(self._connector, self._head, uri.host.decode("ascii").strip("[]"), uri.port, tls)
 
 
 @implementer(IBodyProducer)
@@ -209,7 +223,9 @@ class _Pool:
         self.connections = _Connections(connector.reactor, persistent=keepalive > 0)
         self.connections.maxPersistentPerHost = limits.idle
         self.connections.cachedConnectionTimeout = cast(int, keepalive)  # fractions are fine
-        agent = Agent.usingEndpointFactory(connector.reactor, _Endpoints(connector, verify), self.connections)
+        agent = Agent.usingEndpointFactory(
+            connector.reactor, _Endpoints(connector, verify, limits.head), self.connections
+        )
         # Cookies would go from one plugin's request to another's.
         jar = IndexableCookieJar(DefaultCookiePolicy(allowed_domains=[]))
         self.client = TreqClient(agent, jar, _Whole)

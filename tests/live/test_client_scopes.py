@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from kongtwist.clients.services import Scope, Services
+from kongtwist.clients.scopes import Scope, Services
 from kongtwist.core.chain.host import Host, QueueSettings, RedisSettings
 from kongtwist.core.limits import Limits
 from kongtwist.net.resolver import Resolver

@@ -132,6 +132,12 @@ class PlainTests(HTTPTestCase):
         self.assertEqual(problem, f"GET {self.url}/bytes/100001: an answer of more than 100000 bytes")
         await self.problem(self.client, f"{self.url}/endless")
 
+    async def test_endless_heads(self) -> None:
+        for path in ("lines", "interim"):
+            problem = await self.problem(self.client, f"{self.url}/endless-head/{path}")
+            self.assertIn("the answer's head is of more than 65536 bytes", problem)
+            await self.wait(lambda: not self.connector.links)
+
     async def test_compressed(self) -> None:
         """The bound is on what comes out."""
         self.assertEqual((await self.client.request("GET", f"{self.url}/gzip/90000")).body, b"0" * 90_000)

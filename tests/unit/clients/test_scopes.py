@@ -1,4 +1,4 @@
-"""A scope gives back whatever was asked through it (kongtwist/clients/services.py)."""
+"""A scope gives back whatever was asked through it (kongtwist/clients/scopes.py)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, cast
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import TestCase
 
-from kongtwist.clients.services import Scope, Services
+from kongtwist.clients.scopes import Scope, Services
 from kongtwist.core.chain.host import Host, HostError, QueueSettings, RedisSettings, RedisUnavailable
 from tests.unit.clients.log_lines import LogLines
 from tests.unit.clients.memory_net import MemoryNet, Names
