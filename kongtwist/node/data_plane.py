@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .. import WORKSPACE_ID
-from ..clients.services import ClientLimits, Services
+from ..clients.scopes import ClientLimits, Services
 from ..clients.tls import Trust
 from ..config.authorities import trusted_authorities
 from ..config.load import Conf, ConfError
