@@ -136,7 +136,7 @@ class StoredTests(_Sessions, NodesTestCase):
     def test_renewed(self) -> None:
         """After three quarters of its time a session gets another id; the one before ends."""
         gateway = self.gateway({"nginx_worker_processes": 2})
-        self.configure(gateway, storage="kong", rolling_timeout=6, stale_ttl=2, response_headers=["id"])
+        self.configure(gateway, storage="kong", rolling_timeout=8, stale_ttl=2, response_headers=["id"])
         cookie = first = self.log_in(gateway)
         self.in_all_workers(gateway, cookie, 200)
         renewed = wait_until(lambda: self.get(gateway, cookie).headers["Set-Cookie"], "a renewed session")
