@@ -108,7 +108,7 @@ class SessionTests(SynchronousTestCase):
         outcome = visits.visit(key="key1")
         (row,) = visits.rows.values()
         self.assertEqual(row["session_id"], outcome.response_headers["session-id"])
-        self.assertEqual((row["expires"], row["expires_at"]), (int(NOW) + 100, NOW + 100))
+        self.assertEqual((row["expires"], row["expires_at"]), (int(NOW) + 100, NOW + 101))
         self.assertNotIn("bob", json.dumps(row))
         self.session_over(visits)
         visits = Visits(storage="kong")
