@@ -18,7 +18,7 @@ from .._once import Seldom
 from .cluster_counts import ClusterCounts
 from .limiting_fields import CONFIG, CONFIG_CHECKS
 from .redis_counts import RedisCounts, SyncedCounts
-from .windows import Counts, Limits, tell
+from .windows import Counts, Limits, decide
 
 __all__ = ["RateLimiting"]
 
@@ -87,7 +87,7 @@ class RateLimiting(Plugin):
             known = conf.counts.known(who, frames, now)
             if known is None:
                 return self._access_elsewhere(exchange, conf, conf.counts, who, frames, now)
-            return self._decide(exchange, conf, frames, known, now)
+            return decide(exchange, conf, frames, known, now)
         try:
             used = exchange.gateway.counters.windows.take(conf.prefix + who, frames, now)
         except Exception as error:
@@ -95,7 +95,7 @@ class RateLimiting(Plugin):
                 raise
             exchange.report(f"rate-limiting let a request pass uncounted: {error!r}")
             return None
-        return self._decide(exchange, conf, frames, used, now)
+        return decide(exchange, conf, frames, used, now)
 
     async def _access_elsewhere(
         self, exchange: Exchange, conf: Limits, counts: Counts, who: str, frames: Sequence[Frame], now: float
@@ -106,21 +106,7 @@ class RateLimiting(Plugin):
             if is_cancelled(error):
                 raise
             return _without_counts(exchange, conf, error)
-        return self._decide(exchange, conf, frames, used, now)
-
-    @staticmethod
-    def _decide(
-        exchange: Exchange, conf: Limits, frames: Sequence[Frame], used: list[int], now: float
-    ) -> Answer | None:
-        full = None
-        for period, count in zip(conf.periods, used):  # noqa: B905 - both are one per period, and this is per request
-            if count >= period.limit:
-                full = period
-        if not conf.hide:
-            tell(exchange, conf, frames, used, full, int(now))
-        if full is not None:
-            return exchange.error(conf.error_code, conf.message)
-        return None
+        return decide(exchange, conf, frames, used, now)
 
 
 def _counts(conf: Elsewhere, row: Row, host: Host) -> Counts:
