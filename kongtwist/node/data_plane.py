@@ -18,6 +18,7 @@ from ..config.authorities import trusted_authorities
 from ..config.load import Conf, ConfError
 from ..core.chain.host import Host, Scope, Streams
 from ..core.chain.lifetimes import Lifetimes
+from ..core.chain.phases import CertificateChoice, ClientHello
 from ..core.counters import Counters
 from ..core.http.headers import ResponseHeaders
 from ..core.http.real_ip import RealIP
@@ -205,7 +206,7 @@ class DataPlane:
         """Accept connections on one listening socket; a duplicate of it is used."""
         contexts = None
         if secure:
-            contexts = contexts_for(self._conf, "proxy_listen", self._certificate_for)
+            contexts = contexts_for(self._conf, "proxy_listen", self._certificate_for, self._choose_certificate)
             self._contexts.append(("proxy_listen", contexts))
         factory = HTTP1Factory(self.tree, self.context, secure)
         self._ports.append(listen_on(self._reactor, sock, factory, self.room, contexts=contexts))
@@ -213,6 +214,10 @@ class DataPlane:
     def _certificate_for(self, sni: str | None) -> Any:
         snapshot = self.tree.snapshot
         return None if snapshot is None else snapshot.certificate_for(sni)
+
+    def _choose_certificate(self, hello: ClientHello) -> CertificateChoice | None:
+        snapshot = self.tree.snapshot
+        return snapshot.global_chain.certificate(hello) if snapshot is not None else None
 
     def leave(self) -> None:
         """Go on accepting, and have each connection end behind its answer: clients shall go elsewhere."""

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 
+from .. import WORKSPACE_ID
 from ..admin.admin_resource import AdminResource, StatusResource
 from ..config.load import Conf, ConfError, Listen
+from ..core.chain.host import Host
 from ..core.counters import Counters
 from ..core.snapshot.notes import ROUTER_KINDS
 from ..core.snapshot.snapshot import Snapshot
@@ -286,6 +289,22 @@ class Gateway(MultiService):
             now=time.time,
             declarations=self.declarative_loader,
             long_work=self._long_work,
+            host=self._admin_host(),
+        )
+
+    def _admin_host(self) -> Host:
+        """What endpoints of plugins are given in this process, which serves the Admin API and perhaps no traffic."""
+        if self.plane is not None:
+            return self.plane.facilities
+        return Host(
+            counters=self.counters,
+            now=time.time,
+            report=lambda text: _log.error("{text}", text=text),
+            conf=self.conf,
+            node_id=self.node_id,
+            hostname=socket.gethostname(),
+            worker_pid=os.getpid(),
+            workspace_id=WORKSPACE_ID,
         )
 
     # -- while it runs -------------------------------------------------------------------------------------------------
