@@ -15,6 +15,7 @@ from .cases import Case, Field, cases
 from .measures import Pace, idle_memory
 from .report import Row, describe_machine, markdown, of_admin, table
 from .servers import Stage
+from .usage import Cost
 
 
 def main() -> None:
@@ -51,15 +52,29 @@ def main() -> None:
 
 def _measured(case: Case, pace: Pace) -> Row:
     """One row: the servers in turns, so that a disturbance of the machine meets all; the medians of the rounds."""
-    turns: list[list[float]] = []
+    turns: list[list[Cost]] = []
     for number in range(pace.rounds):
         turns.append([measure(pace) for _, measure in case.servers])
-        shown = "  ".join(f"{name} {cost * 1e6:.1f}" for (name, _), cost in zip(case.servers, turns[-1], strict=True))
+        shown = "  ".join(
+            f"{name} {cost.seconds * 1e6:.1f}" for (name, _), cost in zip(case.servers, turns[-1], strict=True)
+        )
         print(f"  {case.name}, round {number + 1}: {shown} us", file=sys.stderr, flush=True)
-    costs = [statistics.median(turn[place] for turn in turns) * 1e6 for place in range(len(case.servers))]
-    ratio = statistics.median(turn[-1] / turn[0] for turn in turns)
-    variant = f"{costs[1]:.1f}" if len(costs) == 3 else ""
-    return Row(case.name, "us", costs[0], variant, costs[-1], ratio, case.aim)
+    costs = [statistics.median(turn[place].seconds for turn in turns) * 1e6 for place in range(len(case.servers))]
+    ratio = statistics.median(turn[-1].seconds / turn[0].seconds for turn in turns)
+    variant = f"{costs[1]:.1f} ({case.servers[1][0]})" if len(costs) == 3 else ""
+    return Row(case.name, "us", costs[0], variant, costs[-1], ratio, case.aim, _instructions(turns))
+
+
+def _instructions(turns: list[list[Cost]]) -> tuple[float, float] | None:
+    """Medians of nginx's instructions and ours; None where the machine does not count them."""
+    medians = []
+    for place in (0, -1):
+        counted = [turn[place].instructions for turn in turns]
+        known = [each for each in counted if each is not None]
+        if len(known) < len(counted):
+            return None
+        medians.append(statistics.median(known))
+    return medians[0], medians[1]
 
 
 def _memory(stage: Stage, wanted: Callable[[str], bool], *, quick: bool) -> list[Row]:

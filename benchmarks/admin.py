@@ -27,7 +27,8 @@ from kongtwist.storage.sqlite.sqlite_storage import SQLiteStorage
 
 from .measures import Pace
 from .report import Row
-from .servers import Server, Stage, cpu_seconds
+from .servers import Server, Stage
+from .usage import Usage
 
 __all__ = ["admin_rows"]
 
@@ -134,13 +135,10 @@ class Node:
 
     def cpu(self, work: Callable[[int], None], times: int) -> float:
         """CPU seconds of all its processes per call of ``work``, which gets the number of the call."""
-        before = self._used()
-        for number in range(times):
-            work(number)
-        return (self._used() - before) / times
-
-    def _used(self) -> float:
-        return sum(map(cpu_seconds, self.server.processes()))
+        with Usage(self.server.processes()) as usage:
+            for number in range(times):
+                work(number)
+            return usage.cost().seconds / times
 
 
 def _times(work: Callable[[int], None], count: int) -> float:

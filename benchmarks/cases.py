@@ -9,6 +9,7 @@ from typing import Any
 
 from .measures import Pace, http_cost, stream_cost
 from .servers import Server, Stage, free_port
+from .usage import Cost
 
 __all__ = ["Case", "Field", "cases"]
 
@@ -19,10 +20,10 @@ EVENT = 100
 
 @dataclass(frozen=True)
 class Case:
-    """One row: first the server compared with, last ours; one between is nginx configured otherwise."""
+    """One row: first the server compared with, last ours; one between is a variant, named after what is otherwise."""
 
     name: str
-    servers: list[tuple[str, Callable[[Pace], float]]]
+    servers: list[tuple[str, Callable[[Pace], Cost]]]
     aim: str = ""  #: what is to be reached, as text
 
 
@@ -115,9 +116,7 @@ def cases(field: Field) -> Iterator[Case]:
     """The rows in the order they are shown."""
     stage = field.stage
 
-    def get(
-        server: Callable[[], Server], path: str, header: str = "", varying: bool = False
-    ) -> Callable[[Pace], float]:
+    def get(server: Callable[[], Server], path: str, header: str = "", varying: bool = False) -> Callable[[Pace], Cost]:
         return lambda pace: http_cost(stage, server(), path, pace, header=header, varying=varying)
 
     def nginx(name: str = "plain") -> Callable[[], Server]:
@@ -145,7 +144,7 @@ def cases(field: Field) -> Iterator[Case]:
         "at most 3.5x",
     )
 
-    def ping(server: Callable[[], Server], connections: int, size: int) -> Callable[[Pace], float]:
+    def ping(server: Callable[[], Server], connections: int, size: int) -> Callable[[Pace], Cost]:
         return lambda pace: stream_cost(stage, server(), ["ping", server().port, "/ws", connections, size], pace)
 
     for name, connections, size, aim in (
@@ -153,11 +152,11 @@ def cases(field: Field) -> Iterator[Case]:
         ("WebSocket 16 KB", 4, 16_384, "at most 0.6x"),
         ("WebSocket 1 MB", 4, 1_000_000, "at most 0.4x"),
     ):
-        large = [("nginx, large buffers", ping(nginx("large"), connections, size))] if size > 1000 else []
+        large = [("large buffers", ping(nginx("large"), connections, size))] if size > 1000 else []
         first, last = ping(nginx(), connections, size), ping(ours, connections, size)
         yield Case(name, [("nginx", first), *large, ("kongtwist", last)], aim)
 
-    def events(server: Callable[[], Server]) -> Callable[[Pace], float]:
+    def events(server: Callable[[], Server]) -> Callable[[Pace], Cost]:
         return lambda pace: stream_cost(
             stage, server(), ["sse", server().port, "/events", field.events_port, 8, EVENT], pace
         )

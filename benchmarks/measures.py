@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .servers import Server, Stage, cpu_seconds, resident
+from .servers import Server, Stage, resident
+from .usage import Cost, Usage
 
 __all__ = ["Pace", "Waits", "http_cost", "idle_memory", "stream_cost"]
 
@@ -36,8 +37,8 @@ class Pace:
     rounds: int = 3  #: times each server has its turn
 
 
-def http_cost(stage: Stage, server: Server, path: str, pace: Pace, *, header: str = "", varying: bool = False) -> float:
-    """CPU seconds per GET over keep-alive connections.
+def http_cost(stage: Stage, server: Server, path: str, pace: Pace, *, header: str = "", varying: bool = False) -> Cost:
+    """What a GET over keep-alive connections costs.
 
     Args:
         stage: where scripts go.
@@ -57,17 +58,18 @@ def http_cost(stage: Stage, server: Server, path: str, pace: Pace, *, header: st
         words += ["-s", str(script)]
     url = f"http://127.0.0.1:{server.port}{path}"
     subprocess.run([*words, f"-d{max(1, round(pace.warm))}s", url], check=True, capture_output=True)
-    before = cpu_seconds(server.pid)
-    told = subprocess.run([*words, f"-d{round(pace.seconds)}s", url], check=True, capture_output=True, text=True).stdout
-    used = cpu_seconds(server.pid) - before
+    measured = [*words, f"-d{round(pace.seconds)}s", url]
+    with Usage([server.pid]) as usage:
+        told = subprocess.run(measured, check=True, capture_output=True, text=True).stdout
+        used = usage.cost()
     done = re.search(r"(\d+) requests in", told)
     if done is None or "Non-2xx" in told or "Socket errors" in told:
         raise RuntimeError(f"{server.name} {path}: requests failed\n{told}")
-    return used / int(done[1])
+    return used.per(int(done[1]))
 
 
-def stream_cost(stage: Stage, server: Server, words: Sequence[object], pace: Pace) -> float:
-    """CPU seconds per message or event.
+def stream_cost(stage: Stage, server: Server, words: Sequence[object], pace: Pace) -> Cost:
+    """What a message or an event costs.
 
     Args:
         stage: where the load generator is.
@@ -78,12 +80,12 @@ def stream_cost(stage: Stage, server: Server, words: Sequence[object], pace: Pac
     load = stage.load(*words, pace.warm, pace.seconds, stdout=subprocess.PIPE)
     assert load.stdout is not None
     begun = load.stdout.readline()
-    before = cpu_seconds(server.pid)
-    ended = load.stdout.readline()
-    used = cpu_seconds(server.pid) - before
+    with Usage([server.pid]) as usage:
+        ended = load.stdout.readline()
+        used = usage.cost()
     if begun != b"begin\n" or not ended.startswith(b"end ") or load.wait():
         raise RuntimeError(f"{server.name}: the load generator failed")
-    return used / max(1, int(ended.split()[1]))
+    return used.per(max(1, int(ended.split()[1])))
 
 
 @dataclass(frozen=True)

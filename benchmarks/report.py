@@ -16,9 +16,11 @@ from .measures import Pace
 
 __all__ = ["Row", "describe_machine", "markdown", "of_admin", "table", "verdict"]
 
-HEADINGS = ("work", "unit", "nginx", "large buffers", "kongtwist", "ratio", "aim")
+HEADINGS = ("work", "unit", "nginx", "nginx, variant", "kongtwist", "ratio", "aim")
 ADMIN_HEADINGS = ("work", "unit", "beside", "longest round", "kongtwist", "ratio", "aim")
 """Of rows about the Admin API, whose names begin so; they are compared with other things than nginx."""
+COUNTED = "instructions, thousands"
+"""Heading of a further column, where the machine counts them."""
 
 NOISE = 0.2
 """The part of a ratio that other work on the machine changes."""
@@ -31,10 +33,18 @@ class Row:
     name: str
     unit: str
     nginx: float
-    variant: str  #: nginx with large buffers, as text
+    variant: str  #: nginx configured otherwise, as text; of Admin rows the longest round
     kongtwist: float
     ratio: float
     aim: str
+    instructions: tuple[float, float] | None = None  #: nginx's and ours, where the machine counts them
+
+    @property
+    def counted(self) -> str:
+        """Instructions, as text."""
+        return (
+            "" if self.instructions is None else f"{self.instructions[0] / 1e3:.1f} / {self.instructions[1] / 1e3:.1f}"
+        )
 
     def cells(self) -> tuple[str, ...]:
         nginx, ours, ratio = f"{self.nginx:.1f}", f"{self.kongtwist:.1f}", f"{self.ratio:.2f}"
@@ -72,7 +82,7 @@ def table(rows: Sequence[Row], *, heading: bool = True) -> str:
     lines = [row.cells() for row in rows]
     if heading:
         lines.insert(0, ADMIN_HEADINGS if of_admin(rows[0]) else HEADINGS)
-    form = "{:<48}  {:<4}  {:>9}  {:>13}  {:>9}  {:>6}  {:<22}"
+    form = "{:<48}  {:<4}  {:>9}  {:>21}  {:>9}  {:>6}  {:<22}"
     return "\n".join(form.format(*line).rstrip() for line in lines)
 
 
@@ -90,8 +100,10 @@ def describe_machine() -> str:
 
 
 def _figures(headings: Sequence[str], rows: Sequence[Row]) -> str:
-    lines = ["| " + " | ".join(headings) + " |", "|---|---|---:|---:|---:|---:|---|"]
-    return "\n".join(lines + ["| " + " | ".join(row.cells()) + " |" for row in rows])
+    counted = any(row.instructions for row in rows)
+    lines = [[*headings, *([COUNTED] if counted else [])], ["---"] * 2 + ["---:"] * 4 + ["---"] + ["---:"] * counted]
+    lines += [[*row.cells(), *([row.counted] if counted else [])] for row in rows]
+    return "\n".join(("|" + "|".join(line) + "|") if line[0] == "---" else f"| {' | '.join(line)} |" for line in lines)
 
 
 def verdict(rows: Sequence[Row]) -> str:
@@ -119,45 +131,58 @@ def markdown(rows: Sequence[Row], pace: Pace, machine: str) -> str:
     figures = _figures(HEADINGS, [row for row in rows if not of_admin(row)])
     if admin := [row for row in rows if of_admin(row)]:
         figures += f"\n\nThe Admin API, beside other work of the same kind:\n\n{_figures(ADMIN_HEADINGS, admin)}"
-    return f"""# Benchmarks
+    counted = COUNTED_HERE if any(row.instructions for row in rows) else NOT_COUNTED
+    return PAGE.format(
+        figures=figures, verdict=verdict(rows), machine=machine, rounds=pace.rounds, seconds=f"{pace.seconds:g}",
+        warm=f"{pace.warm:g}", counted=counted,
+    )  # fmt: skip
 
-CPU time of the proxy process per operation, beside nginx doing the same work in the same run. Written by
+
+COUNTED_HERE = """Instructions are those of user and kernel mode,
+  counted by the processor (`perf_event_open`), as nginx's / kongtwist's for each operation."""
+NOT_COUNTED = """Instructions are counted too, in a further
+  column, where processor and system allow it (`perf_event_open`); this machine does not."""
+
+PAGE = """# Benchmarks
+
+What one operation costs the proxy in CPU time, beside nginx doing the same work in the same run. Written by
 `python -m benchmarks --write docs/benchmarks.md`; do not edit.
 
 {figures}
 
-{verdict(rows)}
+{verdict}
 
 Taken on: {machine}.
 
-Each server had {pace.rounds} turns of {pace.seconds:g} seconds after {pace.warm:g} of warm-up, one after the other; the
-figures are medians, the ratio is the median of the turns' ratios. Other work on the machine changes single figures by
-half and ratios by a fifth and more: for figures to keep, let nothing else run.
+Each server had {rounds} turns of {seconds} seconds after {warm} of warm-up, one after the other. The figures are medians, the ratio is
+the median of the turns' ratios. Other work on the machine changes single figures by half and ratios by a fifth and
+more: for figures to keep, let nothing else run.
 
 ## How it is measured
 
-- CPU time is user plus system time of the one process that does the work, from `/proc/PID/stat`, divided by the
-  operations the load generator counted. Memory is VmRSS. All traffic stays on the loopback interface.
+- CPU time is user plus system time of all threads of the one process that does the work, in nanoseconds, from
+  `/proc/PID/task/*/schedstat`, divided by the operations that the load generator counted. {counted}
+- Memory is VmRSS. All traffic stays on the loopback interface.
 - Both proxies run one worker and keep connections alive on both sides. nginx runs with `access_log off`,
   `keepalive 64` to the upstream, and `proxy_buffering off` for events. Where its buffers matter (messages larger than
-  one buffer) it is measured a second time with `proxy_buffer_size 128k; proxy_buffers 4 256k`; the ratio is to its
-  defaults.
+  one buffer) it is measured a second time, as a variant, with `proxy_buffer_size 128k; proxy_buffers 4 256k`. The ratio
+  is to its defaults.
 - kongtwist runs with its default limits and time-outs, from a declarative file; the access log only in the row that
   says so.
 - HTTP: `wrk -t1 -c32`, answers of 13 bytes. The plugin rows are compared with nginx's bare row: it has no such plugins.
-  The key comes in a header.
-  "Heads that differ": two header fields change with every request, so nothing that is remembered per head helps.
-- WebSocket: 4 connections play ping-pong with masked text messages; one operation is a message and its echo.
+  The key comes in a header. "Heads that differ": two header fields change with every request, so nothing that is
+  remembered of a head helps.
+- WebSocket: 4 connections play ping-pong with masked text messages. One operation is a message and its echo.
 - SSE: 8 streams of 100-byte events, each sent when the one before has arrived, so that every event is relayed by
   itself.
 - Idle pairs: WebSockets opened through the proxy and left alone; memory of both sides together. Beside 9,000 of them
   one client asks 300 times, and its longest wait is shown.
-
 - Admin creates: one client on one connection, in turns with a bare loop of inserts into SQLite (write-ahead log,
-  `synchronous=FULL`) on the same disk; 16 clients in processes of their own. The faster the disk, the more of a create is
-  our own work.
-- Admin changes: CPU time of all the gateway's processes per call, with 10,000 routes beside ten. "Longest round" is the
-  longest time that a reactor took before it looked at its sockets again, as CPU time of its thread.
+  `synchronous=FULL`) on the same disk; 16 clients in processes of their own. The faster the disk, the more of a create
+  is our own work.
+- Admin changes: CPU time of all the gateway's processes for each call, with 10,000 routes beside ten. "Longest round" is
+  the longest time that a reactor took before it looked at its sockets again, as CPU time of its thread.
 
-The programs are in `benchmarks/`: `load.c` makes the streams, `cases.py` says what each row is.
+The programs are in `benchmarks/`: `load.c` makes the streams, `cases.py` says what each row is, `usage.py` reads what a
+process used.
 """

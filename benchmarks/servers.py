@@ -18,7 +18,7 @@ from types import TracebackType
 from urllib.error import URLError
 from urllib.request import urlopen
 
-__all__ = ["Server", "Stage", "cpu_seconds", "free_port", "resident"]
+__all__ = ["Server", "Stage", "free_port", "resident"]
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 60.0
@@ -35,12 +35,6 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
-
-
-def cpu_seconds(pid: int) -> float:
-    """CPU time a process has used, user and system: fields 14 and 15 of /proc/PID/stat (proc(5)), in ticks of 10 ms."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident(pid: int) -> int:

@@ -15,13 +15,17 @@ from ..core.chain.plugin import Plugin
 __all__ = ["NodeFacts", "resident_bytes"]
 
 
+async def _nothing() -> str:
+    return ""
+
+
 async def _none_of(_hosts: AbstractSet[str]) -> AbstractSet[str]:
     return frozenset()
 
 
 @dataclass
 class NodeFacts:
-    """What the Admin API tells of the node it runs in.
+    """Facts about the node that the Admin API shows, and switches that it offers.
 
     Attributes:
         node_id: the node's UUID.
@@ -34,13 +38,14 @@ class NodeFacts:
         memory: resident bytes by process id.
         ready: why no traffic should come, in a few words; None when it may.
         shared_memory: memory that workers share: name -> (bytes in use, bytes at most).
-        drain: have `ready` say from now on that no traffic should come.
+        drain: makes `ready` say that no traffic should come.
         log_level: the error log's level now.
         change_log_level: changes it (level, seconds); None where the log is not the gateway's.
         balancer: the balancer of an upstream's id, or None.
         mark: whether a target may be chosen (upstream's id, target, yes or no); gives whether there is such a target.
         unresolved: which of these hosts have no address now.
         timers: timers scheduled in the reactor.
+        plugin_metrics: figures that plugins give, as Prometheus text.
     """
 
     node_id: str
@@ -60,6 +65,7 @@ class NodeFacts:
     change_log_level: Callable[[str, float], None] | None = None
     log_level: Callable[[], str] = field(default=lambda: "notice")
     timers: Callable[[], int] = field(default=lambda: 0)
+    plugin_metrics: Callable[[], Awaitable[str]] = field(default=lambda: _nothing())
 
 
 def resident_bytes(pid: int) -> int:

@@ -1,7 +1,7 @@
 """Request bodies of the Admin API: JSON, forms and multipart, decoded to one tree (Kong 3.9, ``kong/api/arguments.lua``).
 
 What is read becomes a row, so it has the limits of one (entities/size.py). A body that takes long is decoded beside the
-reactor; how long is told from its bytes, before anything is made of them.
+reactor; how long it takes is estimated from its bytes.
 """
 
 from __future__ import annotations

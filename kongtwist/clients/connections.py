@@ -13,19 +13,20 @@ from typing import Any, Protocol, TypeVar
 from OpenSSL import SSL, crypto
 from service_identity import CertificateError, VerificationError
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionClosed, ConnectionRefusedError
+from twisted.internet.error import ConnectError, ConnectionClosed, ConnectionRefusedError, UserError
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IPushProducer
 from twisted.internet.protocol import ClientFactory
 from twisted.internet.protocol import Protocol as StreamProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..core.chain.host import ConnectFailed, ConnectionLost, TLSSettings
 from ..net.resolver import NameNotResolved
 from ..net.tls_transport import TLSClientFactory
-from .tls import Contexts, TLSSettings, Trust, check_name
+from .tls import Contexts, Trust, check_name
 from .waiting import Ended, within
 
-__all__ = ["ConnectFailed", "Connection", "ConnectionLost", "Connector", "Link", "Resolver", "why"]
+__all__ = ["Connection", "Connector", "Link", "Resolver", "why"]
 
 L = TypeVar("L", bound="Link")
 
@@ -45,23 +46,6 @@ class Resolver(Protocol):
         """Look it up. Fails with NameNotResolved."""
 
 
-class ConnectFailed(Exception):
-    """There is no connection.
-
-    Args:
-        where: ``host:port``.
-        reason: why, in a few words.
-    """
-
-    def __init__(self, where: str, reason: str) -> None:
-        super().__init__(f"cannot connect to {where}: {reason}")
-        self.reason = reason
-
-
-class ConnectionLost(Exception):
-    """The connection ended, or was cut because the peer took too long; the text says which."""
-
-
 def why(reason: Failure) -> str:
     """The end of a connection, or of the attempt to make one, in a few words."""
     error = reason.value
@@ -72,8 +56,8 @@ def why(reason: Failure) -> str:
     if isinstance(error, VerificationError | CertificateError):
         return "its certificate is for another name"
     if isinstance(error, SSL.Error):
-        texts = [part[-1] for part in error.args[0]] if error.args and isinstance(error.args[0], list) else []
-        return f"TLS failed: {', '.join(filter(None, texts)) or 'the handshake was not finished'}"
+        queue = error.args[0] if error.args and isinstance(error.args[0], list) else []  # OpenSSL's; its last says most
+        return f"TLS failed: {queue[-1][-1] if queue else 'the handshake was not finished'}"
     if isinstance(error, crypto.Error):
         return "the authorities are not certificates in PEM form"
     if isinstance(error, ConnectionClosed):
@@ -178,6 +162,13 @@ class _Making(ClientFactory):
         self._link.failed(reason)
 
 
+_FAULTS = (
+    NameNotResolved, ConnectError, ConnectionClosed, UserError, OSError, UnicodeError, SSL.Error, crypto.Error, VerificationError,
+    CertificateError,
+)  # fmt: skip
+"""What keeps a connection from being made."""
+
+
 class Connector:
     """Makes connections, and knows all that are open.
 
@@ -220,7 +211,7 @@ class Connector:
                 self._steps(host, port, link, tls),
                 lambda: ConnectFailed(link.where, f"no connection within {timeout:g} s"),
             )
-        except (NameNotResolved, ConnectionClosed, OSError, SSL.Error, crypto.Error, *_OTHER) as error:
+        except _FAULTS as error:
             raise ConnectFailed(link.where, why(Failure(error))) from error
         return link
 
@@ -258,9 +249,6 @@ class Connector:
         self._closed = True
         for link in list(self.links):
             link.abort()
-
-
-_OTHER = (VerificationError, CertificateError, UnicodeError)
 
 
 @implementer(IPushProducer)

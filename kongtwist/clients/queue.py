@@ -18,7 +18,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
-from .queue_state import Line, QueueSettings, QueueState
+from ..core.chain.host import QueueSettings
+from .queue_state import Line, QueueState, pause
 from .waiting import Ended, within
 
 __all__ = ["Queue", "QueueCounts", "Queues", "Send"]
@@ -27,7 +28,7 @@ _log = Logger(namespace="kongtwist.queue")
 
 _LEVELS = {"debug": LogLevel.debug, "info": LogLevel.info, "warn": LogLevel.warn, "error": LogLevel.error}
 
-Send = Callable[[list[Any]], Awaitable[object] | None]
+Send = Callable[[list[Any]], Awaitable[object]]
 """Sends a batch. What it raises is why that failed; the batch is then tried again."""
 
 
@@ -53,10 +54,10 @@ class Queue:
         """Of all who share the queue."""
         return self._shared.counts
 
-    def add(self, entry: Any) -> bool:
-        """Have an entry sent; returns at once. False where it was not taken: it is larger than ``max_bytes``, or the
-        queue was released."""
-        return not self.released and self._shared.add(entry)
+    def add(self, entry: Any) -> None:
+        """Have an entry sent; returns at once. One larger than ``max_bytes`` is not taken, as the log says."""
+        if not self.released:
+            self._shared.add(entry)
 
     async def release(self, seconds: float) -> None:
         """Hold it no longer. Returns when this holder's `send` is not used any more: at once where others hold the queue
@@ -202,19 +203,17 @@ class _Shared:
 
     # -- entries -------------------------------------------------------------------------------------------------------
 
-    def add(self, entry: Any) -> bool:
+    def add(self, entry: Any) -> None:
         """See `Queue.add`."""
         if self.settings.concurrency_limit == -1:
             self._send_alone(entry)
-            return True
-        taken, lines = self.state.add(entry, self._reactor.seconds())
-        self._say_all(lines)
+            return
+        self._say_all(self.state.add(entry, self._reactor.seconds()))
         if not self._working:
             self._working = True
             self._start = self._reactor.callLater(0, self._begin)
         elif self._napping is not None and not self._rest():
             self._wake()
-        return taken
 
     def _send_alone(self, entry: Any) -> None:
         if len(self._jobs) >= self.settings.max_entries:
@@ -281,7 +280,7 @@ class _Shared:
                     self._failed += count
                     return
                 self._change()
-                await self._nap_for(self.settings.pause(tries))
+                await self._nap_for(pause(self.settings, tries))
         finally:
             self._jobs.pop(job, None)
             self._change()
@@ -291,10 +290,8 @@ class _Shared:
         holder = job.holder = self.holders[-1] if self.holders else self._last
         assert holder is not None
         try:
-            result = holder.send(job.batch)
-            if result is not None:
-                job.trying = Deferred.fromCoroutine(_awaited(result))
-                await job.trying
+            job.trying = Deferred.fromCoroutine(_awaited(holder.send(job.batch)))
+            await job.trying
         except CancelledError:
             if not job.given_up:
                 return "it was cancelled"

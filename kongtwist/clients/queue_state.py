@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, NamedTuple
 
-__all__ = ["Line", "QueueSettings", "QueueState", "size_of"]
+from ..core.chain.host import QueueSettings
+
+__all__ = ["Line", "QueueState", "pause", "size_of"]
 
 WARN_AT = 0.8
 """Part of ``max_entries`` from which on a warning is written, once."""
@@ -18,28 +20,16 @@ _LINES_EVERY = 1.0
 """Seconds between two lines about entries that were dropped for their bytes. (Kong writes one for each entry.)"""
 
 
-class QueueSettings(NamedTuple):
-    """Bounds and times of a queue, with Kong's names and defaults."""
-
-    max_batch_size: int = 1  #: entries
-    max_coalescing_delay: float = 1.0  #: seconds
-    max_entries: int = 10_000  #: that wait
-    max_bytes: int | None = None  #: of entries that wait, where they are bytes or text
-    max_retry_time: float = 60.0  #: seconds from the first try to the last
-    initial_retry_delay: float = 0.01  #: seconds
-    max_retry_delay: float = 60.0  #: seconds
-    concurrency_limit: int = 1  #: 1, or -1: every entry is sent alone, at once
-
-    def pause(self, tries: int) -> float:
-        """Seconds to wait after ``tries`` failed tries (1 or more)."""
-        return min(self.max_retry_delay, 2.0 ** min(tries - 1, 1000) * self.initial_retry_delay)
-
-
 class Line(NamedTuple):
     """A line for the log."""
 
     level: str  #: ``debug``, ``info``, ``warn``, ``error``
     text: str
+
+
+def pause(settings: QueueSettings, tries: int) -> float:
+    """Seconds to wait after ``tries`` failed tries (1 or more)."""
+    return min(settings.max_retry_delay, 2.0 ** min(tries - 1, 1000) * settings.initial_retry_delay)
 
 
 def size_of(entry: Any) -> int | None:
@@ -77,7 +67,7 @@ class QueueState:
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
-    def add(self, entry: Any, now: float) -> tuple[bool, list[Line]]:
+    def add(self, entry: Any, now: float) -> list[Line]:
         """Take an entry in, and throw out the oldest where there is no room.
 
         Args:
@@ -85,7 +75,7 @@ class QueueState:
             now: seconds.
 
         Returns:
-            Whether it was taken, and what is to be logged.
+            What is to be logged.
         """
         settings, lines = self.settings, list[Line]()
         if len(self._entries) < settings.max_entries * WARN_AT:
@@ -103,14 +93,14 @@ class QueueState:
                 self.dropped += 1
                 text = f"string to be queued is longer ({known} bytes) than the queue's max_bytes"
                 lines.append(Line("error", f"{text} ({settings.max_bytes} bytes)"))
-                return False, lines
+                return lines
             size = known or 0
         self._make_room(size, now, lines)
         if not self._entries and self._began is None:
             self._began = now
         self._entries.append((entry, size))
         self.bytes += size
-        return True, lines
+        return lines
 
     def _make_room(self, size: int, now: float, lines: list[Line]) -> None:
         settings = self.settings

@@ -23,11 +23,11 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..core.chain.host import ConnectFailed, RedisError, RedisSettings, RedisUnavailable, TLSSettings
 from ..net.sending import sender
-from .connections import ConnectFailed, Connector, Link, why
-from .tls import TLSSettings
+from .connections import Connector, Link, why
 
-__all__ = ["RedisClient", "RedisError", "RedisLimits", "RedisSettings", "RedisUnavailable", "Redises", "Reply"]
+__all__ = ["RedisClient", "RedisLimits", "Redises", "Reply"]
 
 _log = Logger(namespace="kongtwist.redis")
 
@@ -38,40 +38,6 @@ Reply = Any
 
 _LOG_EVERY = 60.0
 """Seconds between two lines about a server that is away."""
-
-
-class RedisError(Exception):
-    """The server answered with an error.
-
-    Args:
-        where: the server.
-        text: what is wrong.
-        code: the first word of the server's answer, such as ``WRONGTYPE``; "" where there is none.
-    """
-
-    def __init__(self, where: str, text: str, code: str = "") -> None:
-        super().__init__(f"redis {where}: {text}")
-        self.text = text
-        self.code = code
-
-
-class RedisUnavailable(RedisError):
-    """There is no answer: the server is away, too slow, refuses to let us in, or too many calls wait. What was asked may
-    have been done all the same."""
-
-
-class RedisSettings(NamedTuple):
-    """One server, as plugins configure it (Kong 3.9.3, ``config.redis``)."""
-
-    host: str
-    port: int = 6379
-    timeout: int = 2000  #: milliseconds for a call
-    username: str | None = None
-    password: str | None = None  #: none or empty: no AUTH
-    database: int = 0
-    ssl: bool = False
-    ssl_verify: bool = False
-    server_name: str | None = None  #: asked for in TLS, and verified; else the host
 
 
 class RedisLimits(NamedTuple):
@@ -87,14 +53,20 @@ class RedisLimits(NamedTuple):
 class _Call:
     """A command whose answer is waited for."""
 
-    __slots__ = ("again", "data", "deadline", "done")
+    __slots__ = ("again", "data", "deadline", "done", "ours")
 
     def __init__(
-        self, data: bytes, done: Deferred[Reply], deadline: float, again: Callable[[], bytes] | None = None
+        self,
+        data: bytes,
+        done: Deferred[Reply],
+        deadline: float,
+        again: Callable[[], bytes] | None = None,
+        ours: bool = False,
     ) -> None:
         self.data = data
         self.done = done
         self.deadline = deadline  # reactor seconds
+        self.ours = ours  # part of logging in
         self.again = again  # makes what is sent instead when the server does not know the script
 
 
@@ -306,7 +278,7 @@ class RedisClient:
         except CancelledError:
             raise
         except RedisUnavailable:
-            self._connecting = None  # `broken` has told everybody
+            self._trying = False  # `broken` has told everybody
             return
         except RedisError as error:
             self._trying = False
@@ -325,7 +297,7 @@ class RedisClient:
         if settings.database:
             commands.append((b"SELECT", settings.database))
         commands.append((b"PING",))
-        calls = [_Call(_pack(words), Deferred(), deadline) for words in commands]
+        calls = [_Call(_pack(words), Deferred(), deadline, ours=True) for words in commands]
         self._calls.extend(calls)
         self._pending += sum(len(call.data) for call in calls)
         answers = [call.done.addErrback(_as_answer) for call in calls]  # nobody may come to wait for the later ones
@@ -379,7 +351,7 @@ class RedisClient:
         self._fresh.clear()
         self._pending = 0
         self._stop_timers()
-        lost = sum(not call.done.called for call in waiting)
+        lost = sum(not (call.ours or call.done.called) for call in waiting)
         self.failures += lost
         self._quiet += lost
         if (paused or lost) and not self._closed and now - self._last_line >= _LOG_EVERY:

@@ -6,11 +6,13 @@ from typing import Any, NamedTuple
 
 from OpenSSL import SSL, crypto
 from service_identity.pyopenssl import verify_hostname, verify_ip_address
-from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from zope.interface import implementer
 
-__all__ = ["Contexts", "TLSSettings", "Trust", "check_name"]
+from ..core.chain.host import TLSSettings
+from ..net.resolver import is_address
+
+__all__ = ["Contexts", "Trust", "check_name"]
 
 _MOST_CONTEXTS = 256
 """Contexts that are kept; a context holds the authorities it trusts, and is slow to make."""
@@ -22,19 +24,6 @@ class Trust(NamedTuple):
 
     authorities: tuple[str, ...] = ()  #: PEM texts; none: the system's store
     verify_depth: int = 1  #: certificates between a server's and one that is trusted
-
-
-class TLSSettings(NamedTuple):
-    """How TLS is spoken to one server."""
-
-    verify: bool = False  #: demand a certificate of a trusted authority for the server's name (Kong's ``ssl_verify``)
-    server_name: str = ""  #: asked for (SNI) and, with ``verify``, demanded; "": the host that is connected to
-    authorities: tuple[str, ...] = ()  #: PEM; none: those of the gateway's `Trust`
-
-
-def is_address(host: str) -> bool:
-    """Whether ``host`` is an IPv4 or IPv6 address (without brackets)."""
-    return isIPAddress(host) or isIPv6Address(host)
 
 
 class Contexts:

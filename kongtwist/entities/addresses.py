@@ -40,7 +40,7 @@ def parse_address(text: str) -> Address:
     digits, ``-`` and ``_`` that do not end with ``-``, perhaps with a dot at the end.
 
     Raises:
-        ValueError: it is none of these; the message is Kong's.
+        ValueError: it is not an address or a name; the message is Kong's.
     """
     if text.count(":") > 1:
         return _v6(text)

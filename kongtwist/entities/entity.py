@@ -60,6 +60,7 @@ class Entity:
         example: what a client may send to create one, for the documentation.
         stored: False for entities that are views of others (tags).
         plugin: the plugin that brings it.
+        exported: whether ``config db_export`` writes its rows; not those that live shortly, such as sessions.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Entity:
         example: Mapping[str, Any] | None = None,
         stored: bool = True,
         plugin: str | None = None,
+        exported: bool = True,
     ) -> None:
         self.name, self.fields, self.endpoint_key = name, dict(fields), endpoint_key
         self.checks, self.shorthands = tuple(checks), dict(shorthands or {})
@@ -91,6 +93,7 @@ class Entity:
         self.admin_name = admin_name or name
         self.nested_name = nested_name or self.admin_name
         self.ttl, self.transform, self.stored, self.plugin = ttl, transform, stored, plugin
+        self.exported = exported
         self.foreign = {name: field for name, field in self.fields.items() if isinstance(field, Foreign)}
         self.unique = tuple(name for name, field in self.fields.items() if field.unique)
 
@@ -194,7 +197,7 @@ class Entity:
         return given, int(ttl)
 
     def _begun(self, stamp: str, now: float) -> float:
-        """When a time to live begins: now, in the unit in which the row itself tells it (Kong 3.9, ``get_ttl_value``)."""
+        """When a time to live begins: now, with the precision of the row's own time stamp (Kong 3.9, ``get_ttl_value``)."""
         field = self.fields.get(stamp)
         return now if field is None or not field.auto else _stamp(field, now)
 

@@ -169,7 +169,7 @@ def _items(value: Any, field: Array) -> Any:
 
 
 def lua_number(text: str) -> Any:
-    """A number as Lua's ``tonumber`` reads it; what is none stays text, for the error message."""
+    """A number as Lua's ``tonumber`` reads it. Other text stays text, for the error message."""
     found = _LUA_NUMBER.match(text)
     if found is None:
         return text

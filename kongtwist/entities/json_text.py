@@ -1,7 +1,7 @@
-"""JSON texts that somebody else wrote: read only as far as they can be worked on and written again.
+"""JSON of others, read only to a depth at which it can be compared, copied and written again.
 
-``json`` reads what is nested as deeply as the stack allows just then; the next one who compares, copies or writes it
-stands deeper in the stack, or is not written in C, and fails. So there is a bound well below.
+``json`` reads as deeply nested values as the stack allows at that moment. Code that works on them later stands deeper in the
+stack, or is not written in C, and would fail. So the bound is well below.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def parse_json(text: str | bytes, **hooks: Any) -> Any:
         hooks: as `json.loads` takes them.
 
     Raises:
-        ValueError: it is none, a number in it has more digits than Python reads, or it is nested too deeply.
+        ValueError: the text is not JSON, a number in it has more digits than Python reads, or it is nested too deeply.
     """
     try:
         found = json.loads(text, **hooks)

@@ -78,7 +78,7 @@ def _load_rsa(jwk: Mapping[str, Any]) -> None:
     if "d" not in jwk:
         return
     d = _number_of(jwk, "d")
-    if "p" not in jwk:  # finding the primes takes seconds, and nobody needs them
+    if "p" not in jwk:  # finding the primes takes seconds, and they are not needed
         if not 1 < d < n:
             raise ValueError("d")
     elif not fits_together(n, e, d, _number_of(jwk, "p"), _number_of(jwk, "q")):
@@ -135,7 +135,7 @@ def jwk_error(text: str, kid: str | None) -> str | None:
         return "kid in jwk.kid must be equal to keys.kid"
     kind = jwk.get("kty")
     load = _LOADERS.get(kind) if isinstance(kind, str) else None
-    if load is None:  # a shared secret (oct) is none of the keys that can be loaded here, as in Kong
+    if load is None:  # a shared secret (oct) cannot be loaded, as in Kong
         return _UNUSABLE
     try:
         load(jwk)

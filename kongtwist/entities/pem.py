@@ -34,7 +34,7 @@ def read_chain(text: str) -> list[Any]:
     """The certificates in a text, at least one.
 
     Raises:
-        ValueError: there is none, there are more than `MAX_CERTIFICATES`, or one cannot be read.
+        ValueError: there is no certificate, there are more than `MAX_CERTIFICATES`, or one cannot be read.
     """
     from cryptography import x509
 
@@ -47,7 +47,7 @@ def read_private(text: str) -> Any:
     """A private key without password.
 
     Raises:
-        ValueError, TypeError, UnsupportedAlgorithm: there is none, or its numbers do not belong together.
+        ValueError, TypeError, UnsupportedAlgorithm: there is no key, or its numbers do not belong together.
     """
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key

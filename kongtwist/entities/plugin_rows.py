@@ -64,7 +64,7 @@ def plugins_entity(plugins: Mapping[str, Any]) -> Entity:
 
     Args:
         plugins: by name; objects with the attributes of `kongtwist.core.chain.plugin.Plugin`. If it has a method ``absence``,
-            that says of a name that is not in it why (`kongtwist.node.plugin_loader.LoadedPlugins`).
+            that says why a name is not in it (`kongtwist.node.plugin_loader.LoadedPlugins`).
     """
     schemas = {name: _subschema(plugin) for name, plugin in plugins.items()}
     absence: Callable[[Any], str] = getattr(plugins, "absence", not_enabled)

@@ -179,7 +179,9 @@ class _Measured:
             repeat = _REPEAT.match(pattern, at)
             if repeat is None:
                 found = b"{"
-                self._atom(rb"\{")  # a brace that is none of a quantifier; to regex it could begin a fuzzy match
+                self._atom(
+                    rb"\{"
+                )  # a brace that is not part of a quantifier; the regex module could take it for a fuzzy match
             else:
                 found = repeat[0]
                 self._repeat(repeat, at)

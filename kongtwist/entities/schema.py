@@ -224,7 +224,7 @@ class String(Field):
 
 
 class Number(Field):
-    """A number with or without a fraction. What a double cannot hold (JSON's ``1e400``) is none."""
+    """A number with or without a fraction. What a double cannot hold (JSON's ``1e400``) is refused."""
 
     kind = "number"
 

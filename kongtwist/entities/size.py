@@ -1,8 +1,8 @@
 """How large a row may be, and what counts as a heavy one.
 
-Kong bounds the bytes of a request alone (``nginx_admin_client_max_body_size``). Here reading, checking, storing, telling
-workers and showing a row are each one piece of work for the process that also serves traffic; with these limits none of
-them takes more than some milliseconds.
+Kong bounds only the bytes of a request (``nginx_admin_client_max_body_size``). Here the process that serves traffic also reads,
+checks, stores and shows rows, and sends them to workers, each in one piece of work. With these limits none of them takes more
+than some milliseconds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HEAVY_BYTES = 16 * 1024
 
 
 def size_error(value: Any) -> str | None:
-    """Which limit a value exceeds, as a sentence; None for none."""
+    """Which limit a value exceeds, as a sentence; None if it keeps all."""
     wrong = _exceeded(value, MAX_VALUES, MAX_BYTES)
     if wrong == "values":
         return f"too many values: at most {MAX_VALUES} make a row"

@@ -9,11 +9,11 @@ from .addresses import BAD_PORT, Address, parse_address
 from .paths import normalise
 from .pem import public_der, read_chain, read_private
 from .regexes import fault
-from .schema import Check, Field, Foreign, Set, String, Timestamp
+from .schema import Field, Set, String, Timestamp
 
 __all__ = [
     "SEGMENTS", "cookie_name", "header_name", "header_value", "host", "host_with_optional_port", "ip_or_cidr",
-    "path", "router_path", "sni", "stamps", "tags", "token", "utf8_name", "wildcard_host",
+    "path", "router_path", "sni", "stamps", "tags", "token", "url", "utf8_name", "wildcard_host",
 ]  # fmt: skip
 
 _HEADER = re.compile(r"[A-Za-z0-9_-]+\Z")
@@ -98,6 +98,19 @@ def router_path(value: str) -> str | None:
     return None if normal == value else f"non-normalized path, consider use '{normal}' instead"
 
 
+_URL = re.compile(r"(?:([A-Za-z0-9][A-Za-z0-9+.-]*):)?(?://([^/?#]*))?")
+
+
+def url(value: str) -> str | None:
+    """A URL with scheme and host."""
+    found = _URL.match(value)
+    assert found is not None  # all of it may be empty
+    where = (found[2] or "").rpartition("@")[2]
+    if not re.sub(r":[^:\]]*\Z", "", where):
+        return "missing host in url"
+    return None if found[1] else "missing scheme in url"
+
+
 def header_name(value: str) -> str | None:
     """A header's name."""
     if _HEADER.match(value):
@@ -131,7 +144,7 @@ def cookie_name(value: str) -> str | None:
 
 
 def utf8_error(value: str) -> str | None:
-    """Where a text is no UTF-8: a half of a surrogate pair is what is left of bytes that were none."""
+    """Where a text is not UTF-8. Half of a surrogate pair stands for bytes that were not."""
     wrong = _NO_UTF8.search(value)
     if wrong is None:
         return None
@@ -180,7 +193,7 @@ def wildcard_host(value: str) -> str | None:
 
 
 def _first_sentence(error: Exception) -> str:
-    """What a library says without its advice to programmers."""
+    """A library's message without its advice to programmers."""
     return str(error).partition(". ")[0]
 
 
@@ -228,16 +241,6 @@ def stamps() -> dict[str, Field]:
 def tags() -> Set:
     """Labels for filtering."""
     return Set(String(required=True, checks=(tag,)), text="Labels to filter lists by; null: none.")
-
-
-def reference(entity: str, **attrs: object) -> Foreign:
-    """A reference to an entity, by its id."""
-    return Foreign(entity, **attrs)
-
-
-def checked(*checks: Check, **attrs: object) -> String:
-    """A string with rules of its own."""
-    return String(checks=checks, **attrs)
 
 
 def key_kind(certificate_pem: str) -> str:

@@ -1,4 +1,4 @@
-"""Vaults: where secrets come from that other entities refer to (Kong 3.9). Of the kinds, ``env`` is there."""
+"""Vaults: where secrets come from that other entities refer to (Kong 3.9). The one kind is ``env``."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ ENV_VAULT = "ffffffff-ffff-4fff-bfff-ffffffffffff"
 
 
 def environment_vault(prefix: str) -> dict[str, Any]:
-    """The vault ``env`` with this prefix. No row that is stored can have its name."""
+    """The vault ``env`` with this prefix. No stored row can have its name."""
     return {"id": ENV_VAULT, "prefix": "env", "name": "env", "config": {"prefix": prefix}}
 
 

@@ -14,7 +14,7 @@ from ..admin.access.browser_guard import Guard, exposure
 from ..admin.access.gate import Gate
 from ..admin.access.path_mask import PathMask
 from ..admin.access.tokens import Tokens
-from ..admin.server.bounded_channel import AdminSite, DoorLimits
+from ..admin.server.bounded_channel import AdminSite, ConnectionLimits
 from ..config.load import Conf, ConfError
 from ..entities import Entity
 from ..net.listeners import DescriptorRoom, Opened, listen_on
@@ -172,9 +172,9 @@ def _is_wide_admin(opened: Opened) -> bool:
     return opened.name == "admin_listen" and opened.listen.wide
 
 
-def _limits(conf: Conf) -> DoorLimits:
+def _limits(conf: Conf) -> ConnectionLimits:
     number, size = conf.nginx_http_large_client_header_buffers
-    return DoorLimits(
+    return ConnectionLimits(
         connections=conf.admin_max_connections,
         body=conf.nginx_admin_client_max_body_size,
         bodies=conf.admin_max_body_memory,

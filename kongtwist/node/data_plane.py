@@ -7,20 +7,23 @@ import socket
 import time
 from collections.abc import Coroutine, Iterable, Mapping
 from math import inf
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .. import WORKSPACE_ID
+from ..config.authorities import trusted_authorities
 from ..config.load import Conf, ConfError
-from ..core.chain.host import Host, Scope
+from ..core.chain.host import Host, Scope, Streams
 from ..core.chain.lifetimes import Lifetimes
+from ..core.chain.phases import CertificateChoice, ClientHello
 from ..core.counters import Counters
 from ..core.http.headers import ResponseHeaders
 from ..core.http.real_ip import RealIP
 from ..core.limits import KONG_READ_TIMEOUT, Limits
+from ..core.rows import Row
 from ..core.snapshot.snapshot import Snapshot
 from ..core.stream_registry import StreamRegistry
 from ..http1.factory import HTTP1Factory
@@ -30,10 +33,18 @@ from ..observability.access_log import AccessLog
 from ..proxy.context import ProxyContext
 from ..proxy.tree import RouteTree, TellingTree
 from ..proxy.websocket_route import WebSocketRoute
+from .plugin_services import PluginServices
+
+if TYPE_CHECKING:
+    from ..clients.scopes import Services
 
 __all__ = ["DataPlane", "Faults", "ListenerSocket", "limits_of"]
 
 _log = Logger(namespace="kongtwist.proxy")
+
+
+LAST_WORDS = 5.0
+"""Seconds that plugins have at a stop, though requests and streams have used up its time."""
 
 
 class ListenerSocket(Protocol):
@@ -96,6 +107,7 @@ class DataPlane:
         conf: the configuration.
         counters: this process's view of the node's counters.
         node_id: the node's UUID.
+        services: what plugins are given of the node.
 
     Attributes:
         tree: finds routes; also for a `GatewayResource`.
@@ -104,7 +116,7 @@ class DataPlane:
         lifetimes: opens and closes the plugins' configurations.
     """
 
-    def __init__(self, reactor: Any, conf: Conf, counters: Counters, node_id: str) -> None:
+    def __init__(self, reactor: Any, conf: Conf, counters: Counters, node_id: str, services: PluginServices) -> None:
         self._reactor = reactor
         self._conf = conf
         self._counters = counters
@@ -115,7 +127,7 @@ class DataPlane:
         except OSError as error:
             why = f"proxy_access_log cannot open {conf.proxy_access_log}: {error.strerror}"
             raise ConfError(why) from error
-        self._facts: dict[str, Any] = {
+        facts: dict[str, Any] = {
             "counters": counters,
             "now": time.time,
             "report": _report,
@@ -127,7 +139,10 @@ class DataPlane:
             "shown": self.access_log.shown,
             "workspace_id": WORKSPACE_ID,
         }
-        self.facilities = Host(**self._facts)
+        self.facilities = Host(**facts)
+        self.facilities.rows, self.facilities.tallies = services.rows, services.tallies
+        self.facilities.metrics = services.metrics
+        self.facilities.cells = services.cells.claim  # type: ignore[method-assign]
         self.lifetimes = Lifetimes(self._scope_for, _closing, _report)
         self.context = ProxyContext(
             reactor,
@@ -140,6 +155,9 @@ class DataPlane:
             error_default_type=conf.error_default_type,
         )
         self.streams: StreamRegistry = self.context.streams
+        self.facilities.streams = cast(Streams, self.streams)
+        self._trusted = _pem(conf)
+        self._clients: Services | None = None
         tree = TellingTree if conf.allow_debug_header else RouteTree
         self.tree = tree(self.context, WebSocketRoute.maker(reactor))
         most = conf.nginx_http_max_connections
@@ -188,7 +206,7 @@ class DataPlane:
         """Accept connections on one listening socket; a duplicate of it is used."""
         contexts = None
         if secure:
-            contexts = contexts_for(self._conf, "proxy_listen", self._certificate_for)
+            contexts = contexts_for(self._conf, "proxy_listen", self._certificate_for, self._choose_certificate)
             self._contexts.append(("proxy_listen", contexts))
         factory = HTTP1Factory(self.tree, self.context, secure)
         self._ports.append(listen_on(self._reactor, sock, factory, self.room, contexts=contexts))
@@ -196,6 +214,10 @@ class DataPlane:
     def _certificate_for(self, sni: str | None) -> Any:
         snapshot = self.tree.snapshot
         return None if snapshot is None else snapshot.certificate_for(sni)
+
+    def _choose_certificate(self, hello: ClientHello) -> CertificateChoice | None:
+        snapshot = self.tree.snapshot
+        return snapshot.global_chain.certificate(hello) if snapshot is not None else None
 
     def leave(self) -> None:
         """Go on accepting, and have each connection end behind its answer: clients shall go elsewhere."""
@@ -208,16 +230,37 @@ class DataPlane:
         await self._quiet(inf)
 
     async def stop(self, seconds: float) -> None:
-        """Accept no more; end streams politely; let requests finish, for ``seconds`` at most; then cut."""
+        """Accept no more; end streams politely; let requests finish, for ``seconds`` at most; then cut. What is left of the
+        time, and `LAST_WORDS` at least, is for what plugins still have to send and to write."""
+        late = self._reactor.seconds() + seconds
         await self._stop_listening()
         self.context.drain()
         await self._quiet(seconds)
         self.abort()
-        await self._close_configurations(seconds)
+        late = max(late, self._reactor.seconds() + min(seconds, LAST_WORDS))
+        if self._clients is not None:
+            self._clients.stop(late - self._reactor.seconds())
+        await self._close_configurations(late - self._reactor.seconds())
+        if self._clients is not None:
+            await self._clients.close(max(late - self._reactor.seconds(), 0.0))
         self.access_log.close()
 
-    def _scope_for(self, row: Mapping[str, Any]) -> Scope:
-        return Scope(**self._facts)
+    def _scope_for(self, row: Row) -> Scope:
+        if self._clients is None:
+            self._clients = self._made_clients()
+        return self._clients.scope(self.facilities, row["name"], row)
+
+    def _made_clients(self) -> Services:
+        from ..clients.scopes import ClientLimits, Services  # megabytes, for who has plugins that use them
+        from ..clients.tls import Trust
+
+        conf = self._conf
+        return Services(
+            self._reactor,
+            self.context.resolver,
+            trust=Trust(self._trusted, conf.lua_ssl_verify_depth),
+            limits=ClientLimits(threads=conf.plugin_threads, thread_backlog=conf.plugin_thread_backlog),
+        )
 
     async def _close_configurations(self, seconds: float) -> None:
         """Close what plugins opened; who waits longer than ``seconds`` is cancelled."""
@@ -243,6 +286,13 @@ class DataPlane:
         self.streams.cut_all()
         self.context.close()
         self.room.close()
+
+
+def _pem(conf: Conf) -> tuple[str, ...]:
+    """Authorities that plugins' clients trust; none: the system's own store. Raises ConfError."""
+    if conf.lua_ssl_trusted_certificate == ["system"]:
+        return ()
+    return tuple(trusted_authorities(conf).values())
 
 
 def _report(text: str) -> None:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 
+from .. import WORKSPACE_ID
 from ..admin.admin_resource import AdminResource, StatusResource
 from ..config.load import Conf, ConfError, Listen
+from ..core.chain.host import Host
 from ..core.counters import Counters
 from ..core.snapshot.notes import ROUTER_KINDS
 from ..core.snapshot.snapshot import Snapshot
@@ -33,12 +36,15 @@ from ..proxy.tree import RouteTree
 from ..storage.base import BaseStorage, StorageError
 from ..storage.memory import MemoryStorage
 from ..storage.open import storage_for
+from ..storage.tallies import Tallies
 from .admin_plane import AdminPlane
 from .background_work import BackgroundWork
 from .configuration_advice import Advice
 from .data_plane import DataPlane, Faults
 from .plugin_loader import load_plugins
+from .plugin_services import PluginServices, own_services
 from .publisher import Publisher, overlaid
+from .rows_access import Answers
 from .snapshot_builder import give_back
 from .state import NodeState
 from .worker_supervisor import Workers, begin_message, sockets_of
@@ -78,6 +84,7 @@ class Gateway(MultiService):
         ready: fires when the first snapshot serves; fails with `GatewayFailed` where the gateway cannot start.
         stopped: fires when the gateway has stopped.
         plane: the data path of this process; None in the parent of several workers.
+        plugin_services: what plugins are given of the node, in its only process.
 
     Raises:
         ConfError: something configured cannot be used.
@@ -111,6 +118,11 @@ class Gateway(MultiService):
             )
         self._faults = Faults()
         self._advice = Advice(reactor, silent=ROUTER_KINDS if "router_flavor" in conf.given else frozenset())
+        self._tallies = Tallies(
+            reactor, self.storage.tally, self.storage.tally_timeout, conf.plugin_max_pending_tallies
+        )
+        self._answers = Answers(self.storage, lambda: self.publisher.sent(), self._tallies)
+        self.plugin_services: PluginServices | None = None
         self.counters: Counters
         self.plane: DataPlane | None = None
         self.workers: Workers | None = None
@@ -119,10 +131,11 @@ class Gateway(MultiService):
             self.workers = self._make_workers(self.counters)
         else:
             self.counters = LocalCounters()
-            self.plane = DataPlane(reactor, conf, self.counters, self.node_id)
+            self.plane = DataPlane(reactor, conf, self.counters, self.node_id, self._own_services(self.counters))
         lifetimes = None if self.plane is None else self.plane.lifetimes
         self.publisher = Publisher(reactor, self.plugins, self._serve, lifetimes)
         if self.workers is not None:
+            self.workers.answer = self._answers.answer
             self.publisher.followers.append(self.workers)
         self.demo = self._make_demo() if demo else None
         self.ready: Deferred[None] = Deferred()
@@ -161,6 +174,12 @@ class Gateway(MultiService):
             lambda: self.snapshot,
             self._fatal,
         )
+
+    def _own_services(self, counters: LocalCounters) -> PluginServices:
+        self.plugin_services = own_services(
+            self.conf, self._answers, lambda: self.publisher.snapshot, self._tallies, counters
+        )
+        return self.plugin_services
 
     @property
     def listening(self) -> list[tuple[str, Listen, int]]:
@@ -270,6 +289,22 @@ class Gateway(MultiService):
             now=time.time,
             declarations=self.declarative_loader,
             long_work=self._long_work,
+            host=self._admin_host(),
+        )
+
+    def _admin_host(self) -> Host:
+        """What endpoints of plugins are given in this process, which serves the Admin API and perhaps no traffic."""
+        if self.plane is not None:
+            return self.plane.facilities
+        return Host(
+            counters=self.counters,
+            now=time.time,
+            report=lambda text: _log.error("{text}", text=text),
+            conf=self.conf,
+            node_id=self.node_id,
+            hostname=socket.gethostname(),
+            worker_pid=os.getpid(),
+            workspace_id=WORKSPACE_ID,
         )
 
     # -- while it runs -------------------------------------------------------------------------------------------------
@@ -279,8 +314,12 @@ class Gateway(MultiService):
 
     def _expire(self) -> None:
         self._expire_later()
-        expiry = Deferred.fromCoroutine(self.storage.expire())
+        expiry = Deferred.fromCoroutine(self._expired())
         self._expiry = expiry.addErrback(lambda failure: _log.failure("expired rows could not be deleted", failure))
+
+    async def _expired(self) -> None:
+        await self.storage.expire()
+        await self.storage.expire_tallies()
 
     async def reload(self, conf: Conf) -> None:
         """Follow a configuration that was read again: all of it, or nothing where something is wrong with it.
@@ -356,6 +395,7 @@ class Gateway(MultiService):
         if self.declarative_loader is not None:
             self.declarative_loader.stop()
         await _done(super().stopService())
+        self._tallies.close()
         await self.storage.close()
         self._long_work.stop()
         if not self.stopped.called:

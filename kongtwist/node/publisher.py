@@ -27,7 +27,7 @@ PUBLISH_WAIT = 0.1
 
 
 class Follower(Protocol):
-    """A worker process that is told of every change."""
+    """A worker process that gets every change."""
 
     def send(self, version: int, changes: Sequence[Change]) -> Awaitable[Any]:
         """Tell of changes; the awaitable fires when the follower serves them (or is gone)."""
@@ -56,7 +56,7 @@ class Publisher:
         lifetimes: opens the plugins' configurations; None in a process that serves no traffic.
 
     Attributes:
-        followers: who else is told of every change.
+        followers: who else gets every change.
     """
 
     def __init__(
@@ -76,6 +76,10 @@ class Publisher:
         self._scheduled: IDelayedCall | None = None
         self._log = Logger(namespace="kongtwist.publisher")
         self.followers: list[Follower] = []
+        self._told_number = self._making_number = self._sent_number = (
+            0  # calls of `changed`; up to which changes are being made, are sent
+        )
+        self._unsent: list[tuple[int, Deferred[None]]] = []  # who waits for that
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -94,14 +98,16 @@ class Publisher:
     def replace(self, dataset: Dataset) -> None:
         """Serve a wholly new dataset (a declarative file read again), reusing what did not change."""
         self._pending.clear()
+        number = self._making_number = self._told_number
         waiting, self._waiting = self._waiting, []
         self._making = [*(self._making or ()), *waiting]
         told = self._making
-        self._builder.replace(dataset, lambda: self._made(told, [each.replace() for each in self.followers]))
+        self._builder.replace(dataset, lambda: self._made(told, [each.replace() for each in self.followers], number))
 
     def changed(self, changes: Sequence[Change]) -> None:
         """Storage's callback: these changes are durable."""
         self._pending.extend(changes)
+        self._told_number += 1
         self._publish_soon()
 
     def _publish_soon(self) -> None:
@@ -111,23 +117,25 @@ class Publisher:
     def _publish(self) -> None:
         self._scheduled = None
         changes, self._pending = self._pending, []
+        number = self._making_number = self._told_number
         waiting, self._waiting = self._waiting, []
         if self.snapshot is None:
-            self._made(waiting, [])
+            self._made(waiting, [], number)
             return
         self._making = waiting
-        self._builder.apply(changes, lambda: self._made(waiting, self._told(changes)))
+        self._builder.apply(changes, lambda: self._made(waiting, self._told(changes), number))
 
     def _told(self, changes: Sequence[Change]) -> list[Awaitable[Any]]:
         version = self.snapshot.version if self.snapshot is not None else 0
         return [follower.send(version, changes) for follower in self.followers]
 
-    def _made(self, waiting: list[Deferred[None]], told: Sequence[Awaitable[Any]]) -> None:
+    def _made(self, waiting: list[Deferred[None]], told: Sequence[Awaitable[Any]], number: int) -> None:
         """A snapshot serves here: let those go who wait for it when all followers serve what they were told."""
         if self._making is waiting:
             self._making = None
         if self._pending:
             self._publish_soon()
+        self._release_unsent(number)
         if not told:
             for each in waiting:
                 if not each.called:
@@ -149,6 +157,22 @@ class Publisher:
         self._log.failure("a change could not be served", failure)
         if self._pending:
             self._publish_soon()
+        self._release_unsent(self._making_number)
+
+    def _release_unsent(self, number: int) -> None:
+        self._sent_number = max(self._sent_number, number)
+        while self._unsent and self._unsent[0][0] <= number:
+            self._unsent.pop(0)[1].callback(None)
+
+    async def sent(self) -> None:
+        """Wait until all changes known now are served here, and on their way to all followers."""
+        if self._sent_number < self._told_number:
+            sent: Deferred[None] = Deferred(lambda each: self._forget_unsent(each))
+            self._unsent.append((self._told_number, sent))
+            await sent
+
+    def _forget_unsent(self, sent: Deferred[None]) -> None:
+        self._unsent = [each for each in self._unsent if each[1] is not sent]
 
     async def published(self, seconds: float = PUBLISH_WAIT) -> bool:
         """Wait until all changes known now are served by the node, at most ``seconds``.
@@ -185,6 +209,7 @@ class Publisher:
         for each in waiting:
             if not each.called:
                 each.callback(None)
+        self._release_unsent(self._told_number)
 
 
 async def _awaited(told: Awaitable[Any]) -> None:

@@ -1,6 +1,6 @@
 """What the Admin and Status APIs ask of the running node, and what they may tell it.
 
-The node's parent (or its only process) keeps the state; workers are told of it, and so are those that are started later.
+The node's parent (or its only process) keeps the state and tells its workers, those too that it starts later.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ..admin.facts import NodeFacts, resident_bytes
 from ..config.shown import configuration
 from ..net.resolver import NameNotResolved, Resolver
 from ..observability.error_log import notice
+from ..observability.plugin_metrics import NodeMetrics
 from .data_plane import limits_of
 from .publisher import PUBLISH_WAIT
 from .worker_link import Message
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ..core.snapshot.snapshot import Snapshot
     from ..observability.error_log import ErrorLog
     from ..storage.base import BaseStorage
+    from .plugin_services import PluginServices
     from .publisher import Publisher
     from .worker_supervisor import Workers
 
@@ -101,6 +103,7 @@ class GatewayParts(Protocol):
     storage: BaseStorage
     publisher: Publisher
     workers: Workers | None
+    plugin_services: PluginServices | None
     ready: Deferred[None]
 
     @property
@@ -130,6 +133,7 @@ class NodeState:
         self.console = False
         self.draining = self.leaving = False
         self._resolver: Resolver | None = None
+        self._metrics = NodeMetrics()
         self.log_level = LogLevel(reactor, gateway.conf.log_level, self._put_level)
         if gateway.workers is not None:
             gateway.workers.first_messages = self.first_messages
@@ -154,8 +158,19 @@ class NodeState:
             balancer=self._balancer,
             mark=self.mark,
             unresolved=self.unresolved,
+            plugin_metrics=self.plugin_metrics,
             timers=lambda: len(self._reactor.getDelayedCalls()),
         )
+
+    async def plugin_metrics(self) -> str:
+        """The figures of plugins in all workers; they have `PUBLISH_WAIT` seconds to tell what is new."""
+        workers, services = self._gateway.workers, self._gateway.plugin_services
+        if workers is not None:
+            await self._at_most(workers.collect_metrics())
+            return workers.metrics.text()
+        if services is not None:
+            self._metrics.absorb(0, services.metrics.take())
+        return self._metrics.text()
 
     def _pids(self) -> list[int]:
         workers = self._gateway.workers

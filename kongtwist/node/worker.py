@@ -23,12 +23,15 @@ from twisted.python.failure import Failure
 
 from ..config.kinds import ConfError
 from ..config.load import Conf
+from ..core.snapshot.snapshot import Snapshot
 from ..core.storage_contract import Change
 from ..observability.error_log import ErrorLog
 from ..observability.foreground import console_for
 from ..observability.shared_counters import SharedCounters
 from .data_plane import DataPlane
 from .plugin_loader import PluginLoadError, load_plugins
+from .plugin_services import PluginServices, worker_services
+from .rows_access import Questions
 from .snapshot_builder import SnapshotBuilder, give_back
 from .worker_link import Link, Message
 from .worker_supervisor import COUNTERS_FD, FIRST_SOCKET_FD, LINK_FD
@@ -38,13 +41,16 @@ __all__ = ["Worker", "main"]
 _log = Logger(namespace="kongtwist.worker")
 
 
+MakePlane = Callable[["Worker", Conf, Message], tuple[DataPlane, dict[str, Any], PluginServices]]
+
+
 class Worker:
     """The worker's side of the pair.
 
     Args:
         reactor: the process's reactor.
         exit: ends the process with this exit code; called once.
-        make_plane: makes the data path from a ``begin`` message, and the plugins that go with it.
+        make_plane: makes the data path from a ``begin`` message, the plugins, and what they are given.
         start_logging: makes the error log and sends the process's events there.
     """
 
@@ -52,10 +58,10 @@ class Worker:
         self,
         reactor: Any,
         exit: Callable[[int], None],
-        make_plane: Callable[[Any, Conf, Message], tuple[DataPlane, dict[str, Any]]] | None = None,
+        make_plane: MakePlane | None = None,
         start_logging: Callable[[Conf, bool], ErrorLog] | None = None,
     ) -> None:
-        self._reactor = reactor
+        self.reactor = reactor
         self._leave = exit
         self._left = False
         self._make_plane = make_plane or begin_plane
@@ -72,9 +78,13 @@ class Worker:
         self._finishing: Deferred[None] | None = None
         self._draining: Deferred[None] | None = None
         self._error_log: ErrorLog | None = None
-        self.link = Link(self.received, self.end)
+        self.link = Link(self.received, self._parent_gone)
+        self.questions = Questions(self.link.send, self._when_served)
+        self.services: PluginServices | None = None
         self._duties: dict[str, Callable[[Message], None]] = {
             "begin": self._on_begin,
+            "answer": self.questions.answered,
+            "metrics": self._on_metrics,
             "rows": self._on_rows,
             "dataset": self._on_dataset,
             "changes": self._on_changes,
@@ -96,6 +106,20 @@ class Worker:
             self._duties[message["type"]](message)
         except Exception:  # noqa: BLE001 - nothing waits here; the parent starts another and says why
             self._out_of_step(Failure(), message.get("type"))
+
+    def _parent_gone(self) -> None:
+        self.questions.refuse()
+        self.end()
+
+    def _when_served(self, call: Callable[[], None]) -> None:
+        """Call behind the changes that have come."""
+        assert self._builder is not None
+        self._builder.apply((), call)
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The newest."""
+        return None if self._builder is None else self._builder.snapshot
 
     def _out_of_step(self, failure: Failure, kind: Any = "changes") -> None:
         _log.failure("the worker cannot do what its parent says ({kind}), and ends", failure, kind=kind)
@@ -120,6 +144,9 @@ class Worker:
             if self._plane is not None:
                 await self._plane.stop(self._conf.nginx_main_worker_shutdown_timeout)
         finally:
+            if self.services is not None:
+                self.services.close()
+                self.link.send({"type": "metrics", "report": self.services.metrics.take()})
             self._exit(0)
 
     # -- what the parent says ----------------------------------------------------------------------------------------
@@ -128,10 +155,14 @@ class Worker:
         self._conf = Conf(message["given"], message["source"])
         self._listeners = message["listeners"]
         self._error_log = self._start_logging(self._conf, message["console"])
-        self._plane, self._plugins = self._make_plane(self._reactor, self._conf, message)
+        self._plane, self._plugins, self.services = self._make_plane(self, self._conf, message)
         self._builder = SnapshotBuilder(
-            self._reactor, self._plugins, self._plane.publish, self._out_of_step, self._plane.lifetimes
+            self.reactor, self._plugins, self._plane.publish, self._out_of_step, self._plane.lifetimes
         )
+
+    def _on_metrics(self, message: Message) -> None:
+        assert self.services is not None
+        self.link.send({"type": "metrics", "report": self.services.metrics.take()})
 
     def _on_rows(self, message: Message) -> None:
         self._rows.setdefault(message["entity"], {}).update((row["id"], row) for row in message["rows"])
@@ -214,11 +245,12 @@ def begin_logging(conf: Conf, console: bool) -> ErrorLog:
     return log
 
 
-def begin_plane(reactor: Any, conf: Conf, message: Message) -> tuple[DataPlane, dict[str, Any]]:
-    """The data path and the plugins that a ``begin`` message describes."""
+def begin_plane(worker: Worker, conf: Conf, message: Message) -> tuple[DataPlane, dict[str, Any], PluginServices]:
+    """The data path that a ``begin`` message describes, with the plugins and what they are given."""
     counters = SharedCounters.attach(COUNTERS_FD, message["workers"], message["row"])
     plugins = load_plugins(conf.plugins)
-    return DataPlane(reactor, conf, counters, message["node_id"]), dict(plugins)
+    services = worker_services(worker.reactor, conf, worker.questions, lambda: worker.snapshot, counters)
+    return DataPlane(worker.reactor, conf, counters, message["node_id"], services), dict(plugins), services
 
 
 def main() -> None:

@@ -8,7 +8,9 @@ must not be able to run code.
 | ``begin`` | configuration and listeners | ``loaded`` | the first dataset serves |
 | ``rows`` | a batch of a dataset | ``listening`` | accepts connections |
 | ``dataset`` | that was all of it (version) | ``served`` | this version serves |
-| ``changes`` | what became of it (version, changes, whether there are more) | | |
+| ``changes`` | what became of it (version, changes, whether there are more) | ``ask`` | a plugin writes or counts (id, what, arguments) |
+| ``answer`` | what came of that (id, result or error) | ``metrics`` | plugins' figures that have changed |
+| ``metrics`` | tell plugins' figures | | |
 | ``listen`` | you have what all others have: accept | | |
 | ``mark`` | whether a target may be chosen (version) | | |
 | ``level`` | least severe messages that the error log shows | | |
@@ -184,16 +186,17 @@ class Link(Protocol):
         self._queue: deque[Iterator[Message | Packet]] = deque()
         self._paused = False
         self._open = False
-        self._closing = False
+        self._closing = self._gone_already = False
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message | Packet) -> None:
         """Send a message behind all others."""
         self.send_all((message,))
 
     def send_all(self, messages: Iterable[Message | Packet]) -> None:
         """Send messages behind all others; an iterator is asked for each only when there is room for it."""
-        self._queue.append(iter(messages))
-        self._pump()
+        if not self._gone_already:
+            self._queue.append(iter(messages))
+            self._pump()
 
     def close(self) -> None:
         """Close the pair when all is sent."""
@@ -213,7 +216,7 @@ class Link(Protocol):
             self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._open = False
+        self._open, self._gone_already = False, True
         self._queue.clear()
         self._gone()
 

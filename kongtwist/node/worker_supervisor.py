@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 from ..config.load import Conf
 from ..core.storage_contract import Change
 from ..net.listeners import Opened
+from ..observability.plugin_metrics import NodeMetrics
 from ..observability.shared_counters import SharedCounters
 from .worker_link import Link, Message, Packet, changes_packets, dataset_messages
 
@@ -51,7 +52,7 @@ _log = Logger(namespace="kongtwist.node")
 
 
 class Served(Protocol):
-    """The publisher's newest snapshot, as far as workers are told of it."""
+    """The publisher's newest snapshot, as far as workers need it."""
 
     @property
     def version(self) -> int: ...
@@ -75,6 +76,7 @@ class _Worker(ProcessProtocol):
         self.link = Link(self._received, self._link_gone)
         self._unserved: list[tuple[int, Deferred[None]]] = []
         self._reloads: list[Deferred[str | None]] = []
+        self._reports: list[Deferred[None]] = []
 
     def connectionMade(self) -> None:
         self.pid = self.transport.pid
@@ -95,6 +97,18 @@ class _Worker(ProcessProtocol):
         self.link.send(message)
         return done
 
+    def report(self) -> Deferred[None]:
+        """Have it tell its plugins' figures; fires when they are here, or it is gone."""
+        told: Deferred[None] = Deferred()
+        self._reports.append(told)
+        self.link.send({"type": "metrics"})
+        return told
+
+    def _release_reports(self) -> None:
+        reports, self._reports = self._reports, []
+        for each in reports:
+            each.callback(None)
+
     def kill(self, signal: str) -> None:
         """Send a signal; nothing if it has just exited."""
         try:
@@ -112,6 +126,11 @@ class _Worker(ProcessProtocol):
             self._workers.on_listening(self)
         elif kind == "served":
             self._release(message["version"])
+        elif kind == "metrics":
+            self._workers.metrics.absorb(self.row, message["report"])
+            self._release_reports()
+        elif kind == "ask":
+            self._workers.answer(message, self.link.send)
         elif kind == "reloaded" and self._reloads:
             self._reloads.pop(0).callback(message["error"])
 
@@ -131,6 +150,7 @@ class _Worker(ProcessProtocol):
         reloads, self._reloads = self._reloads, []
         for done in reloads:
             done.callback(None)  # the one that takes its place begins with the new configuration
+        self._release_reports()
         self._workers.on_ended(self, reason)
 
 
@@ -148,6 +168,8 @@ class Workers:
 
     Attributes:
         first_messages: what a worker that is started must be told beside configuration and dataset.
+        metrics: figures of the workers' plugins.
+        answer: does what a worker's plugin asks for, and sends what came of it (rows_access.Answers.answer).
     """
 
     def __init__(
@@ -173,7 +195,9 @@ class Workers:
         self._all_ended: list[Deferred[None]] = []
         self._closing: IDelayedCall | None = None
         self.stopping = False
+        self.metrics = NodeMetrics()
         self.first_messages: Callable[[], Iterable[Message]] = lambda: ()
+        self.answer: Callable[[Message, Callable[[Message], None]], None] = lambda question, send: None
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -269,6 +293,11 @@ class Workers:
         waiting = [worker.tell((message,), message["version"]) for worker in self._living.values()]
         return Deferred.fromCoroutine(_all_of(waiting))
 
+    def collect_metrics(self) -> Deferred[None]:
+        """Have all workers tell their plugins' figures; fires when they have."""
+        waiting = [worker.report() for worker in self._living.values() if worker.listening]
+        return Deferred.fromCoroutine(_all_of(waiting))
+
     def set_log_level(self, level: str) -> None:
         """Have all workers log from this level on."""
         for worker in self._living.values():
@@ -316,9 +345,10 @@ class Workers:
                 each.callback(None)
 
     def on_ended(self, worker: _Worker, reason: Failure) -> None:
-        """A worker process is no more: correct its counters, and replace it unless the node stops."""
+        """A worker process has ended: correct its counters, and replace it unless the node stops."""
         self._living.pop(worker.row, None)
         self._counters.retire(worker.row)
+        self.metrics.forget(worker.row)
         if self.stopping:
             if not self._living:
                 if self._closing is not None and self._closing.active():

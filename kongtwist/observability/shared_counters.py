@@ -1,9 +1,10 @@
 """Counters and rate-limit windows of a node: in one process, or in memory shared by its workers.
 
 `LocalCounters` serves a gateway that is one process. `SharedCounters` lives in a memfd that the parent makes and every
-worker maps: a row of cells and a table of windows per worker. Each row is written by its owner only and read by all, so
-there is no lock; aligned 8-byte stores are not torn on the machines we run on. Behind the workers' rows lies one more
-row, for workers that are gone: when a worker dies the parent adds its totals there and sets its gauges to nought.
+worker maps: a row of cells, a table of windows and one of named cells (shared_cells.py) per worker. Each row is written
+by its owner only and read by all, so there is no lock; aligned 8-byte stores are not torn on the machines we run on. Behind
+the workers' rows lies one more row, for workers that are gone: when a worker dies the parent adds its totals there and
+sets its gauges to zero.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from hashlib import blake2b
 from itertools import islice
 
 from ..core.counters import ACCEPTED, CELL_NAMES, CELLS, GAUGES, HANDLED, REQUESTS, Cells, Frame, Windows
+from .shared_cells import CELL_ENTRIES, CELL_WIDTH, LocalCells, SharedCells
 
 __all__ = ["LocalCounters", "LocalWindows", "SharedCounters", "SharedWindows"]
 
@@ -28,6 +30,7 @@ WAYS = 4
 """Entries in a set; a key of a window can be in one set only."""
 _ENTRY = 3  # cells of an entry: tag, epoch second it expires, count
 _STRIDE = WAYS * _ENTRY
+_NAMED = CELL_ENTRIES * CELL_WIDTH  # numbers in a worker's table of named cells
 _MASK = (1 << 64) - 1
 _TAKEN = _MASK  # tag of an entry that is just being replaced: no key's (its chance is 2**-64)
 
@@ -88,6 +91,7 @@ class LocalCounters:
     def __init__(self) -> None:
         self.cells: Cells = [0] * CELLS
         self.windows: Windows = LocalWindows()
+        self.named = LocalCells()
 
     def totals(self) -> dict[str, int]:
         """The node's figures by name."""
@@ -199,15 +203,18 @@ class SharedCounters:
         # Signed cells: a gauge that is one off must show as such, not stop a connection with an overflow.
         signed = view[: cells * 8].cast("q")
         self._rows = [signed[at : at + CELLS] for at in range(0, cells, CELLS)]
-        unsigned = view[cells * 8 :].cast("Q")
+        unsigned = view[cells * 8 : (cells + table * (workers + 1)) * 8].cast("Q")
         tables = [unsigned[at * table : (at + 1) * table] for at in range(workers + 1)]
         self.cells: Cells = self._rows[row]
         self.windows: Windows = SharedWindows(tables, row, sets)
+        named = view[(cells + table * (workers + 1)) * 8 :].cast("q")
+        self._named = [named[at * _NAMED : (at + 1) * _NAMED] for at in range(workers + 1)]
+        self.named = SharedCells(self._named, row)
 
     @staticmethod
     def size(workers: int, sets: int = SETS) -> int:
         """Bytes of memory; pages nobody touched cost nothing."""
-        return (workers + 1) * 8 * (CELLS + sets * WAYS * _ENTRY)
+        return (workers + 1) * 8 * (CELLS + sets * WAYS * _ENTRY + _NAMED)
 
     @classmethod
     def create(cls, workers: int, sets: int = SETS) -> SharedCounters:
@@ -253,6 +260,8 @@ class SharedCounters:
             dead[cell] = 0
         for cell in GAUGES:
             dead[cell] = 0
+        named = self._named[row].cast("B")
+        named[:] = bytes(len(named))
 
     def close(self) -> None:
         """Let go of the file descriptor; the memory stays mapped while somebody uses it."""

@@ -175,15 +175,15 @@ class BaseStorage:
             wanted: key and window of each that is read.
 
         Returns:
-            the values behind the additions, and those read; nought for what is not there or is over.
+            the values behind the additions, and those read; 0 where there is no counter, or it has expired.
 
         Raises:
-            EntityError: they cannot be told; what was added is not known.
+            HostError: they cannot be told; what was added is not known.
         """
         return self._tallies.exchange(added, wanted, self._now())
 
     async def expire_tallies(self) -> int:
-        """Delete tallies that are over; how many. Raises EntityError."""
+        """Delete tallies that are over; how many. Raises HostError."""
         return self._tallies.expire(self._now())
 
     # -- reading ---------------------------------------------------------------------------------------------------------

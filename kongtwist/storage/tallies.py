@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..core.chain.host import Tally
+from ..core.chain.host import HostError, Tally
 from ..entities import EntityError
 
 __all__ = ["MARGIN", "MAX_KEYS", "SLICE", "MemoryTallies", "Place", "Tallies", "stored_key"]
@@ -103,7 +103,7 @@ class _Call(NamedTuple):
 
     added: list[Tally]
     wanted: list[Place]
-    answered: Deferred[list[float]]
+    answered: Deferred[Any]
 
 
 class Tallies:
@@ -135,7 +135,7 @@ class Tallies:
         """Add to tallies.
 
         Returns:
-            fires with the value of each behind its addition; fails with EntityError (503) where that cannot be told in
+            fires with the value of each behind its addition; fails with HostError where that cannot be told in
             time, or too many wait. It may have been added all the same.
 
         Raises:
@@ -144,18 +144,27 @@ class Tallies:
         return self._ask([_kept(each) for each in tallies], [])
 
     def read(self, places: Sequence[Place]) -> Deferred[list[float]]:
-        """The value of each tally, nought where there is none (any more). Fails as `add`."""
+        """The value of each tally, 0 where there is none, or it has expired. Fails as `add`."""
         return self._ask([], [(stored_key(key), window) for key, window in places])
 
-    def _ask(self, added: list[Tally], wanted: list[Place]) -> Deferred[list[float]]:
+    def exchange(self, added: Sequence[Tally], places: Sequence[Place]) -> Deferred[tuple[list[float], list[float]]]:
+        """Add to tallies and read others in one go. As `add`."""
+        asked: Deferred[Any] = self._ask(
+            [_kept(each) for each in added], [(stored_key(key), window) for key, window in places]
+        )
+        if added and places:
+            return asked
+        return asked.addCallback(lambda found: (found, []) if added else ([], found))
+
+    def _ask(self, added: list[Tally], wanted: list[Place]) -> Deferred[Any]:
         if self._closed:
-            return fail(EntityError.unavailable("the gateway is stopping"))
+            return fail(HostError("the gateway is stopping"))
         size = len(added) + len(wanted)
         if not size:
             return succeed([])
         if self._waiting + size > self._max_waiting:
-            return fail(EntityError.unavailable(f"{self._waiting} tallies wait for the database already"))
-        answered: Deferred[list[float]] = Deferred()
+            return fail(HostError(f"{self._waiting} tallies wait for the database already"))
+        answered: Deferred[Any] = Deferred()
         self._waiting += size
         self._calls.append(_Call(added, wanted, answered))
         if self._turn is None and not self._running:
@@ -212,20 +221,25 @@ class Tallies:
         try:
             values, found = await self._in_time(added, wanted)
         except CancelledError:
-            self._refuse(batch, EntityError.unavailable("the gateway is stopping"))
+            self._refuse(batch, HostError("the gateway is stopping"))
             raise
+        except EntityError as failed:  # a worker whose parent is gone
+            self._refuse(batch, HostError(failed.message))
+            return
         except Exception as failed:  # noqa: BLE001 - nobody may be left without an answer
-            if not isinstance(failed, EntityError):
+            if not isinstance(failed, HostError):
                 _log.failure("tallies could not be counted")
-                failed = EntityError.unavailable(f"tallies could not be counted: {type(failed).__name__}")
+                failed = HostError(f"tallies could not be counted: {type(failed).__name__}")
             self._refuse(batch, failed)
             return
         bases = {(each.key, each.window): value - each.amount for each, value in zip(added, values, strict=True)}
         read = dict(zip(wanted, found, strict=True))
         for call, offsets in zip(batch, befores, strict=True):
-            answer = [
-                bases[each.key, each.window] + offset for each, offset in zip(call.added, offsets, strict=True)
-            ] or [read[place] for place in call.wanted]
+            counted = [bases[each.key, each.window] + offset for each, offset in zip(call.added, offsets, strict=True)]
+            answer: Any = counted
+            if call.wanted:
+                told = [read[place] for place in call.wanted]
+                answer = (counted, told) if counted else told
             if not call.answered.called:  # else nobody waits for it any more
                 call.answered.callback(answer)
 
@@ -245,17 +259,17 @@ class Tallies:
                 raise
             why = f"the database has not counted within {self._timeout:g} s"
             self._refuse_waiting(why)  # they have waited as long, nearly
-            raise EntityError.unavailable(why) from None
+            raise HostError(why) from None
         finally:
             if timer.active():
                 timer.cancel()
 
     def _refuse_waiting(self, why: str) -> None:
         calls, self._calls, self._waiting = self._calls, deque(), 0
-        self._refuse(calls, EntityError.unavailable(why))
+        self._refuse(calls, HostError(why))
 
     @staticmethod
-    def _refuse(calls: Iterable[_Call], error: EntityError) -> None:
+    def _refuse(calls: Iterable[_Call], error: HostError) -> None:
         for call in calls:
             if not call.answered.called:
                 call.answered.errback(Failure(error))

@@ -1,14 +1,14 @@
-"""Who may talk to the Admin API: protection against web pages that a browser near it happens to show.
+"""Protects the Admin API against web pages in a browser that can reach it.
 
-Without it any page a developer visits could reconfigure the gateway: forms are sent across sites without asking, a name
-of the attacker's may be bound to our address (DNS rebinding) so that the page is not even foreign, and Kong's CORS rule
+Without it any page a developer visits could reconfigure the gateway. Browsers send forms across sites without asking; an
+attacker can bind a name of his to our address (DNS rebinding), and then his page is not even foreign; and Kong's CORS rule
 lets every origin read when ``admin_gui_url`` is not set.
 
-The rule. Programs (curl, decK, CI) pass, and are answered as Kong answers them. A request that a browser sent passes when
-its page is ours (an origin of ``admin_gui_url``, or the Admin API's own), or when somebody opened the address by hand or by
-a link; a foreign page gets 403 for reading and for writing. Browsers give themselves away: they send ``Sec-Fetch-*`` (W3C
-Fetch Metadata, which scripts cannot set) to trustworthy addresses, and a ``User-Agent`` that begins with ``Mozilla/`` to all.
-A script that changes the latter sends a header that must be asked for first, and that question carries the true one.
+The rule. Programs (curl, decK, CI) pass, and get Kong's answers. A browser's request passes when its page is ours (an origin of
+``admin_gui_url``, or the Admin API's own), or when somebody opened the address by hand or by a link. A foreign page gets 403
+for reading and for writing. A browser is known by ``Sec-Fetch-*`` (W3C Fetch Metadata, which scripts cannot set), which it
+sends to trustworthy addresses, and by a ``User-Agent`` that begins with ``Mozilla/``, which it sends to all. A script that
+changes the latter causes a preflight request, which carries the true one.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _is_loopback(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Approach:
-    """What a request tells about who sent it."""
+    """What a request says about its sender."""
 
     method: str
     host: str | None = None  #: Host
@@ -116,7 +116,7 @@ class Guard:
         return approach.origin if not approach.browser or self._own_origin(approach) else None
 
     def _refused_name(self, approach: Approach) -> str | None:
-        """Against names of an attacker's that lead to our address. TLS needs none of it: he has no certificate for us."""
+        """Refuse names of an attacker's that lead to our address. Over TLS they need no refusal: he has no certificate for us."""
         if approach.host is None:
             return None
         name = _name(approach.host)

@@ -1,4 +1,4 @@
-"""The Admin API's gate: every request passes it once, before its path is looked at and before its body is kept."""
+"""The Admin API's gate: it judges every request once, before its path is looked at and its body is kept."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ class Gate:
         self._pages, self._strangers = RefusalReport(), RefusalReport()
 
     def verdict(self, request: Request, method: str) -> Verdict:
-        """What becomes of a request. A question that browsers ask before they send something (CORS preflight) cannot
-        bring a token and needs none; it gets no data."""
+        """Whether a request may pass. A preflight request of CORS cannot bring a token and needs none: it gets no data."""
         approach = Approach.of(method, lambda name: next(iter(fields_of(request, name)), None), request.isSecure())
         origin = self.guard.allowed_origin(approach)
         sentence = self.guard.refusal(approach)

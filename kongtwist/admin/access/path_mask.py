@@ -1,4 +1,4 @@
-"""What must not stand in a log of the Admin API: keys in paths, and values in the texts of exceptions."""
+"""Keeps secrets out of the Admin API's logs: keys in paths, and values in the texts of exceptions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PathMask:
     """Hides credentials in paths such as ``/key-auths/<key>`` and ``/consumers/bob/key-auth/<key>``.
 
     Args:
-        registry: the entities; those of plugins that are addressed by a key of theirs are meant.
+        registry: the entities; a plugin's entity that is addressed by its key is masked.
     """
 
     def __init__(self, registry: Mapping[str, Entity]) -> None:
@@ -42,8 +42,8 @@ class PathMask:
 
 
 def frames_of(error: BaseException | None) -> str:
-    """An exception's kind and where it happened, and those it came from, without their texts: these may quote a private key
-    or a password that somebody sent."""
+    """An exception's kind and place, and those of its causes, without their texts: these may quote a private key or a password
+    that somebody sent."""
     pieces: list[str] = []
     current = error
     while current is not None and len(pieces) < 5:

@@ -1,4 +1,4 @@
-"""The Admin API's tokens (``admin_api_token``), and what is told of those who come without."""
+"""The Admin API's tokens (``admin_api_token``), and the log lines about requests without one."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Tokens:
         return bool(self._digests)
 
     def admit(self, given: Iterable[str]) -> bool:
-        """Whether one of ``given`` is right. The time it takes tells nothing of how near a wrong one was."""
+        """Whether one of ``given`` is right. It takes as long for a wrong one that is nearly right as for any other."""
         admitted = not self._digests
         for token in given:
             digest = _digest(token)

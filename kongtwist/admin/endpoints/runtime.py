@@ -1,5 +1,4 @@
-"""What can be changed or looked up in the running node: its log level and what it keeps in memory; and what a node that is
-alone has not: a cluster, WebAssembly filters (Kong 3.9)."""
+"""The running node's log level and what it keeps in memory; and paths that a single node without WebAssembly refuses (Kong 3.9)."""
 
 from __future__ import annotations
 
@@ -68,7 +67,7 @@ class ChangeLogLevel(JSONResource):
 
 
 def _seconds(given: Any) -> int | None:
-    """A time-out in whole seconds, rounded up; None when it is none."""
+    """A time-out in whole seconds, rounded up; None for anything else."""
     if isinstance(given, bool):
         return None
     try:

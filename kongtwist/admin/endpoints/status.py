@@ -70,7 +70,7 @@ def _amount(size: int, unit: str, digits: int) -> Any:
 
 
 class StatusDNS(Get):
-    """``/status/dns``: figures of a resolver that is not ours."""
+    """``/status/dns``: figures that the resolver does not keep."""
 
     async def get(self, call: Call) -> Reply:
         return Reply(501, {"message": "not implemented with the legacy DNS client"})
@@ -85,7 +85,7 @@ class MonitorStatus(Status):
 
 
 class Ready(JSONResource):
-    """``/status/ready``: whether traffic should come. A POST with ``status=draining`` says that none should any more."""
+    """``/status/ready``: whether traffic should come. A POST with ``status=draining`` says that it should stop."""
 
     @property
     def methods(self) -> Methods:
@@ -108,12 +108,12 @@ class Ready(JSONResource):
 
 
 class Metrics(Get):
-    """``/metrics``: the figures that need no plugin."""
+    """``/metrics``: the node's figures, then those of plugins."""
 
     async def get(self, call: Call) -> Reply:
         facts = self.api.facts
         reachable = self.api.storage.reachable() if self.api.storage.writable else None
-        text = metrics_text(facts, reachable)
+        text = metrics_text(facts, reachable) + await facts.plugin_metrics()
         return Reply(200, text.encode(), content_type="text/plain; charset=UTF-8")
 
 
@@ -162,7 +162,7 @@ def metrics_text(facts: NodeFacts, reachable: bool | None) -> str:
 
 
 def _family(name: str, text: str, samples: Samples) -> str:
-    """All are gauges: Kong's are too, although some of them only grow."""
+    """Kong shows all of these as gauges, although some only grow."""
     lines = [f"# HELP {name} {text}", f"# TYPE {name} gauge"]
     for labels, value in samples:
         shown = ",".join(f'{label}="{_escaped(each)}"' for label, each in labels.items())

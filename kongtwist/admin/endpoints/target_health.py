@@ -206,7 +206,7 @@ def _of_all(upstream: Row, peers: list[Peer], lost: frozenset[str]) -> bytes:
 
 
 def _lost(host: str, port: int, weight: int) -> Row:
-    """A target whose name has no address: it takes no part, whatever its weight."""
+    """A target whose name has no address gets no traffic, whatever its weight."""
     shares = {"total": 0, "available": 0, "unavailable": 0}
     return {"host": host, "port": port, "dns": "name error", "nodeWeight": weight, "weight": shares, "addresses": []}
 

@@ -1,8 +1,8 @@
-"""The door of the Admin and Status APIs: HTTP/1.1 connections within bounds.
+"""HTTP/1.1 connections of the Admin and Status APIs, within bounds.
 
-twisted.web reads heads and bodies; what it leaves open is closed here: how long a head, a body and an answer may take, how
-much all connections together may hold, what is answered at once instead of after a body that nobody wants, and an end that
-lets requests finish. Bodies stay in memory: they carry private keys, which do not belong into temporary files.
+twisted.web reads heads and bodies. Here are the bounds that it does not set: how long a head, a body and an answer may take, and
+how much all connections together may hold. A refused request is answered before its body is read, and a stop lets requests
+finish. Bodies stay in memory: they carry private keys, which do not belong in temporary files.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ..access.gate import Gate
 from ..access.path_mask import frames_of
 from ..replies import Reply, Verdict
 
-__all__ = ["AdminSite", "DoorLimits"]
+__all__ = ["AdminSite", "ConnectionLimits"]
 
 _log = Logger(namespace="kongtwist.admin")
 
@@ -42,7 +42,7 @@ READ = 8192
 """Bytes that are read of a connection in one turn: its shortest chunks take some milliseconds."""
 
 SMALL = 65536
-"""Bytes of a body that is read to its end although nobody wants it, so that its connection may live on."""
+"""Bytes of the largest unwanted body that is read to its end, so that its connection can be used again."""
 
 PATIENCE = 10
 """How many times the time between two pieces a whole body, or the taking of an answer, may last."""
@@ -52,7 +52,7 @@ _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 
 
 @dataclass(frozen=True, slots=True)
-class DoorLimits:
+class ConnectionLimits:
     """Limits of one API's connections; made from the configuration by the composition."""
 
     connections: int = 1024
@@ -82,7 +82,7 @@ class DoorLimits:
 
 
 class Discard(BytesIO):
-    """Takes a body that nobody wants and keeps nothing of it."""
+    """Takes an unwanted body and keeps nothing of it."""
 
     def write(self, data: Any) -> int:
         """Keep nothing."""
@@ -95,7 +95,7 @@ class AdminRequest(SiteRequest):
     channel: AdminChannel
     verdict: Verdict
     _held = 0
-    _doors: AdminSite  #: set with the head; the channel is gone when the client is
+    _bounded: AdminSite  #: set with the head; the channel is gone when the client is
 
     def refuse(self, reply: Reply) -> None:
         """Answer with ``reply`` whatever the path; forget the body."""
@@ -105,8 +105,8 @@ class AdminRequest(SiteRequest):
 
     def gotLength(self, length: int | None) -> None:
         """The head is read: decide what becomes of the body."""
-        self._doors = self.channel.site
-        limits = self._doors.limits
+        self._bounded = self.channel.site
+        limits = self._bounded.limits
         self.content = Discard() if self.verdict.refusal is not None else BytesIO()
         if self.verdict.refusal is None and length is not None and limits.body and length > limits.body:
             self.refuse(_too_large())
@@ -115,7 +115,7 @@ class AdminRequest(SiteRequest):
         """A piece of the body."""
         if isinstance(self.content, Discard):
             return
-        site, limits = self._doors, self._doors.limits
+        site, limits = self._bounded, self._bounded.limits
         self._held += len(data)
         site.held += len(data)
         if (limits.body and self._held > limits.body) or self._held > limits.bodies:
@@ -136,7 +136,7 @@ class AdminRequest(SiteRequest):
         self.process()
 
     def processingFailed(self, reason: Failure) -> Failure:
-        """A path that could not be followed (a fault of ours)."""
+        """Answer 500: finding the resource failed, which is a fault of the gateway."""
         _log.error("a request to the Admin API failed: {frames}", frames=frames_of(reason.value))
         if not self.startedWriting and not self._disconnected:
             body = _body("An unexpected error occurred")
@@ -161,7 +161,7 @@ class AdminRequest(SiteRequest):
 
     def _release(self) -> None:
         if self._held:
-            self._doors.held -= self._held
+            self._bounded.held -= self._held
             self._held = 0
 
 
@@ -240,9 +240,9 @@ class AdminChannel(HTTPChannel):
     _body_until = 0.0
     _fetched: Request | None = None  #: its answer is written and not yet taken
     _linger = False  #: stay for a moment after the answer: the client may still be sending
-    _bears = False  #: the body is so small that it is read even if nobody wants it
+    _bears = False  #: the body is so small that it is read even if unwanted
     _over = False  #: nothing that comes is read any more
-    _lost = False  #: the connection is no more
+    _lost = False  #: the connection is closed
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -465,7 +465,7 @@ class AdminSite(Site):
         reactor: for time-outs.
         gate: who may come in.
         limits: bounds of its connections.
-        log: told of each finished request.
+        log: called with each finished request.
     """
 
     displayTracebacks = False
@@ -477,7 +477,7 @@ class AdminSite(Site):
         resource: Resource,
         reactor: IReactorTime,
         gate: Gate,
-        limits: DoorLimits,
+        limits: ConnectionLimits,
         log: Callable[[Request], None] | None = None,
     ) -> None:
         super().__init__(resource, requestFactory=AdminRequest, timeout=limits.head_timeout, reactor=reactor)
@@ -500,7 +500,7 @@ class AdminSite(Site):
         return AdminChannel()
 
     def admit(self, channel: AdminChannel) -> bool:
-        """Take a new connection, if need be in place of one that nobody misses."""
+        """Take a new connection, if need be in place of an idle one."""
         if len(self._channels) >= self.limits.connections:
             spare = next((each for each in self._channels if each.idle), None)
             spare = spare or next((each for each in self._channels if each.waiting), None)
@@ -530,7 +530,7 @@ class AdminSite(Site):
         return self._quiet
 
     def renew(self) -> None:
-        """Close each connection after its present request: those that come must show who they are anew."""
+        """Close each connection after its present request: the next must show again who they are."""
         for channel in list(self._channels):
             channel.leave()
 

@@ -112,13 +112,14 @@ class Chain:
 
     Attributes:
         empty: there is no plugin.
+        logs: plugins may take part in the log phase.
         steps: the plugins' places.
         certifies: plugins may choose certificates (`certificate`).
     """
 
     __slots__ = (
         "_access", "_bodies", "_certificate", "_dynamic", "_header", "_lifetimes", "_lives", "_log", "_open", "_request", "_rewrite",
-        "_rewriting_lives", "certifies", "empty", "steps",
+        "_rewriting_lives", "certifies", "empty", "logs", "steps",
     )  # fmt: skip
 
     def __init__(
@@ -135,6 +136,7 @@ class Chain:
         self._header = _calls(defaults, "header_filter")
         self._bodies = tuple(each for each in defaults if _has_body(each))
         self._log = _calls(defaults, "log")
+        self.logs = dynamic or bool(self._log)
         self._open = _calls(defaults, "on_open")
         self._rewrite = _calls(everywhere, "rewrite")
         self._certificate = _calls(everywhere, "certificate")

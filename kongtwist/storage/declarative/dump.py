@@ -46,6 +46,8 @@ def dumped(dataset: Dataset, registry: Mapping[str, Entity], now: float) -> Iter
     """
     yield HEAD
     for name, entity in registry.items():
+        if not entity.exported:
+            continue
         rows, title = dataset.get(name, {}), f"{name}:\n"
         for key in _in_order(rows):
             if key is None:

@@ -20,7 +20,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ...core.chain.host import Tally
+from ...core.chain.host import HostError, Tally
 from ...core.storage_contract import Change, Dataset
 from ...entities import Entity, EntityError
 from ..base import BaseStorage, Outdated, StorageError, difference
@@ -291,22 +291,24 @@ class PostgresStorage(BaseStorage):
         return await self._count(lambda connection: exchange(connection, added, wanted, now))
 
     async def expire_tallies(self) -> int:
+        if self._away:
+            return 0  # they can wait
         deleted, now = 0, self._now()
         while (some := await self._count(lambda connection: expire(connection, now))) == SLICE:
             deleted += some
         return deleted + some
 
     async def _count(self, work: Callable[[Connection], T]) -> T:
-        """Do something with tallies; refused at once while the database is away. Raises EntityError."""
+        """Do something with tallies; refused at once while the database is away. Raises HostError."""
         if self._away or self._closed:
-            raise EntityError.unavailable(self._away or "the gateway is stopping")
+            raise HostError(self._away or "the gateway is stopping")
         try:
             return await self.pool.run(work)
         except Lost as lost:
             self._lose(str(lost))
-            raise EntityError.unavailable(str(lost)) from lost
+            raise HostError(str(lost)) from lost
         except StorageError as refused:
-            raise EntityError.unavailable(str(refused)) from refused
+            raise HostError(str(refused)) from refused
 
     # -- following other nodes -----------------------------------------------------------------------------------------------
 

@@ -18,9 +18,9 @@ from urllib.parse import quote
 
 from twisted.internet.defer import CancelledError
 
-from ...core.chain.host import Tally
+from ...core.chain.host import HostError, Tally
 from ...core.storage_contract import Change
-from ...entities import Entity, EntityError
+from ...entities import Entity
 from ...entities.schema import Row
 from ...net.work_thread import WorkThread
 from ..base import BaseStorage, StorageError, whole
@@ -110,11 +110,11 @@ class SQLiteStorage(BaseStorage):
         return deleted + some
 
     async def _count(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do something with tallies in the thread. Raises EntityError."""
+        """Do something with tallies in the thread. Raises HostError."""
         try:
             return await self._thread.do(self._counted, work)
         except (sqlite3.Error, OSError) as error:
-            raise EntityError.unavailable(f"the database {self.path} cannot count: {error}") from error
+            raise HostError(f"the database {self.path} cannot count: {error}") from error
 
     def prepare(self) -> None:
         """Make or migrate the file and let go of it. Blocks. Raises as `open`."""

@@ -18,7 +18,7 @@ from kongtwist.admin.get_only import Get
 from kongtwist.admin.json_resource import PIECE, Call
 from kongtwist.admin.paging import PAGE, page_of
 from kongtwist.admin.replies import Reply
-from kongtwist.admin.server.bounded_channel import PATIENCE, READ, AdminSite, DoorLimits
+from kongtwist.admin.server.bounded_channel import PATIENCE, READ, AdminSite, ConnectionLimits
 from kongtwist.core.long_work import AtOnce
 
 
@@ -38,7 +38,7 @@ class DoorCase(SynchronousTestCase):
         self.clock, unused = Clock(), cast(Any, None)
         gate = Gate(Guard(False), Tokens(), self.clock.seconds)
         self.resource = Answer(AdminAPI(unused, {}, unused, gate, now=self.clock.seconds, added_headers=()))
-        self.site = AdminSite(self.resource, self.clock, gate, DoorLimits(send_timeout=1.0))
+        self.site = AdminSite(self.resource, self.clock, gate, ConnectionLimits(send_timeout=1.0))
         self.channel: Any = self.site.buildProtocol(None)
         self.transport = StringTransportWithDisconnection()
         self.transport.protocol = self.channel

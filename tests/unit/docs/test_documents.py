@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import contextlib
 import io
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -150,6 +152,19 @@ class FormTests(SynchronousTestCase):
             self.assertIsInstance(conf, Conf)
             self.assertEqual(conf.warnings, [], block.where)
 
+    def test_imports(self) -> None:
+        """Programs and plugins that are shown import the stable names, from kongtwist.api."""
+        programs = [(block.where, block.text) for block in all_blocks("python")]
+        programs += [(path.name, path.read_text(encoding="utf-8")) for path in (ROOT / "examples").rglob("*.py")]
+        found = {
+            (where, name)
+            for where, text in programs
+            for name in test_architecture.imports(where, ast.parse(text))
+            if name.partition(".")[0] == "kongtwist"
+        }
+        self.assertGreater(len(found), 5)
+        self.assertEqual([each for each in found if not each[1].startswith("kongtwist.api.")], [])
+
     def test_json(self) -> None:
         """Blocks of JSON are some."""
         for block in all_blocks("json"):
@@ -237,7 +252,9 @@ class NameTests(SynchronousTestCase):
         """Paths of the Admin API; others are listed, with what they are."""
         unused = cast(Any, None)
         entities = registry(load_plugins(["bundled"]))
-        api = AdminResource(unused, entities, unused, gate=unused, published=unused, now=unused)
+        api = AdminResource(
+            unused, entities, cast(Any, SimpleNamespace(plugins={})), gate=unused, published=unused, now=unused
+        )
         asked = 0
         for page, found in self.each(r"(?:(?:GET|POST|PUT|PATCH|DELETE) )?(/[\w{}<>./?=-]*)"):
             path = re.sub(r"\{\}|<\w+>|\b[A-Z]+\b|\.\.\.", "x", found[1]).partition("?")[0]

@@ -34,7 +34,15 @@ class SchemaTests(SynchronousTestCase):
         """Every field, default and rule in Kong's order."""
         self.assertEqual(sorted(self.recorded["plugins"]), sorted(self.plugins))
         for name, shown in self.recorded["plugins"].items():
+            if name == "session":
+                self.take_out_secret(shown)
             self.assertEqual(sorted_members(describe_plugin(self.plugins[name])), sorted_members(shown), name)
+
+    def take_out_secret(self, shown: Any) -> None:
+        """Kong shows the secret that the next session plugin gets; ours does not (admin_differs.json)."""
+        (config,) = (each["config"] for each in shown["fields"] if "config" in each)
+        (secret,) = (each["secret"] for each in config["fields"] if "secret" in each)
+        self.assertEqual(len(secret.pop("default")), 44)
 
     def test_credentials_as_shown(self) -> None:
         """The entity that key-auth brings."""
@@ -68,7 +76,10 @@ class SchemaTests(SynchronousTestCase):
             or (case["entity"] == "plugins" and case["op"] == "insert" and case["input"].get("name") in self.plugins)
         ]
         self.assertGreater(len(cases), 35)
+        wilful = json.dumps(json.loads((CONTRACT / "deviations.json").read_text()))
         for case in cases:
+            if json.dumps(f"validation/plugins {json.dumps(case['input'], sort_keys=True)}") in wilful:
+                continue  # held by test_entities
             entity = self.entities[case["entity"]]
             try:
                 row = entity.insert(case["input"], now=NOW, new_id=lambda: ID)

@@ -72,10 +72,11 @@ class WorkerTests(SynchronousTestCase):
         self.exits: list[int] = []
         self.plane = FakePlane()
         self.log = FakeLog()
+        self.services = cast(Any, None)
         self.worker = Worker(
             self.clock,
             self.exits.append,
-            lambda reactor, conf, message: (cast(DataPlane, self.plane), {}),
+            lambda worker, conf, message: (cast(DataPlane, self.plane), {}, self.services),
             lambda conf, console: cast(ErrorLog, self.log),
         )
         self.transport = StringTransport()

@@ -267,12 +267,6 @@ class RateLimitingTests(SynchronousTestCase):
         strict.counters.windows = Broken()
         self.assertRaises(OSError, strict.send)
 
-    def test_policies_not_built(self) -> None:
-        """They do not compile, so the chain closes their routes."""
-        for config in ({"policy": "cluster"}, {"policy": "redis", "redis": {"host": "h"}}):
-            error = self.assertRaises(ValueError, PluginHarness, RateLimiting, minute=1, **config)
-            self.assertIn(f"policy '{config['policy']}' is not available", str(error))
-
 
 class IpRestrictionTests(SynchronousTestCase):
     def passes(self, ip: str, **config: Any) -> bool:

@@ -9,8 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.core.chain.host import Tally
-from kongtwist.entities import EntityError
+from kongtwist.core.chain.host import HostError, Tally
 from kongtwist.storage.tallies import BATCH, MemoryTallies, Place, Tallies, stored_key
 
 TIMEOUT = 5.0
@@ -51,6 +50,17 @@ class JoiningTests(SynchronousTestCase):
         self.assertEqual([self.successResultOf(each) for each in calls], [[1], [6], [1, 7]])
         self.assertEqual(self.successResultOf(read), [7, 0])
 
+    def test_both(self) -> None:
+        """Adding and reading in one go, or one of them alone."""
+        calls = [
+            self.tallies.exchange([Tally("a", 1, 2, 60.0)], [("a", 1), ("b", 1)]),
+            self.tallies.exchange([], [("a", 1)]),
+            self.tallies.exchange([Tally("a", 1, 1, 60.0)], []),
+        ]
+        self.clock.advance(0)
+        self.answer()
+        self.assertEqual([self.successResultOf(each) for each in calls], [([2], [3, 0]), ([], [3]), ([3], [])])
+
     def test_while_one_is_under_way(self) -> None:
         """Who comes meanwhile is in the next one, which begins as soon as this one has ended."""
         first = self.one()
@@ -67,8 +77,8 @@ class JoiningTests(SynchronousTestCase):
     def test_large_batches(self) -> None:
         """A statement has a bounded size, but for a single call's; what waits is bounded."""
         calls = [self.tallies.add([Tally(f"{n}.{at}", 1, 1, 60.0) for at in range(BATCH // 2)]) for n in range(6)]
-        error = self.failureResultOf(self.one(), EntityError).value
-        self.assertEqual((error.status, error.message), (503, f"{3 * BATCH} tallies wait for the database already"))
+        error = self.failureResultOf(self.one(), HostError).value
+        self.assertEqual(str(error), f"{3 * BATCH} tallies wait for the database already")
         self.clock.advance(0)
         for _ in range(3):
             self.assertEqual(len(self.asked[-1][0]), BATCH)
@@ -84,8 +94,8 @@ class JoiningTests(SynchronousTestCase):
         second = self.one()
         self.clock.advance(1)
         for each in (first, second):
-            error = self.failureResultOf(each, EntityError).value
-            self.assertEqual((error.status, error.message), (503, "the database has not counted within 5 s"))
+            error = self.failureResultOf(each, HostError).value
+            self.assertEqual(str(error), "the database has not counted within 5 s")
         third = self.one()
         self.clock.advance(0)
         self.answer()
@@ -96,12 +106,12 @@ class JoiningTests(SynchronousTestCase):
         first = self.one()
         self.clock.advance(0)
         second = self.one()
-        self.asked[0][2].errback(EntityError.unavailable("it is away"))
-        self.assertEqual(self.failureResultOf(first, EntityError).value.message, "it is away")
+        self.asked[0][2].errback(HostError("it is away"))
+        self.assertEqual(str(self.failureResultOf(first, HostError).value), "it is away")
         self.assertNoResult(second)
         self.asked[1][2].errback(RuntimeError("odd"))
         self.assertEqual(
-            self.failureResultOf(second, EntityError).value.message, "tallies could not be counted: RuntimeError"
+            str(self.failureResultOf(second, HostError).value), "tallies could not be counted: RuntimeError"
         )
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
@@ -121,7 +131,7 @@ class JoiningTests(SynchronousTestCase):
         self.tallies.close()
         calls.append(self.one())
         for each in calls:
-            self.assertEqual(self.failureResultOf(each, EntityError).value.message, "the gateway is stopping")
+            self.assertEqual(str(self.failureResultOf(each, HostError).value), "the gateway is stopping")
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_nonsense(self) -> None:

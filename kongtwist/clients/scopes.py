@@ -1,0 +1,277 @@
+"""What does I/O for plugins, put together: `Services` of a process, and a `Scope` of them for every opened configuration.
+
+Whatever is asked through a scope is written down there, and given back when it is released: timers and coroutines first, so
+that nothing new begins; then queues, which may still send; then what they send with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.logger import Logger
+
+from ..core.chain import host as contract
+from ..core.chain.host import Host, HostError, HTTPAnswer, QueueSettings, RedisSettings, SharedCells, TLSSettings
+from ..core.rows import Row
+from .connections import Connection, Connector, Resolver
+from .http_client import HTTPClient, HTTPLimits
+from .queue import Queue, Queues
+from .redis import RedisClient, Redises, RedisLimits
+from .tasks import Tasks
+from .threads import Threads
+from .tls import Trust
+
+__all__ = ["ClientLimits", "Scope", "Services"]
+
+_log = Logger(namespace="kongtwist.plugins")
+
+T = TypeVar("T")
+
+_TIDY_TIME = 5.0
+"""Seconds that cancelled coroutines of a scope may take to end."""
+
+
+class ClientLimits(NamedTuple):
+    """Bounds of what plugins are given, in each process."""
+
+    redis: RedisLimits = RedisLimits()
+    http: HTTPLimits = HTTPLimits()
+    threads: int = 10  #: calls that block at a time
+    thread_backlog: int = 1000  #: calls that wait for a thread
+    drain: float = 60.0  #: seconds a queue may go on sending when its last configuration has closed
+
+
+class Services:
+    """The clients of a process.
+
+    Args:
+        reactor: for connections, threads and time.
+        resolver: looks names up.
+        trust: whom TLS trusts where plugins do not say.
+        limits: bounds.
+
+    Attributes:
+        connector, redises, queues, http, threads: see their classes.
+        drain: seconds a queue may go on sending when its last configuration has closed.
+        scopes: those that are not released.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        resolver: Resolver,
+        *,
+        trust: Trust = Trust(),  # noqa: B008 - immutable
+        limits: ClientLimits = ClientLimits(),  # noqa: B008 - immutable
+    ) -> None:
+        self.reactor = reactor
+        self.connector = Connector(reactor, resolver, trust)
+        self.redises = Redises(self.connector, limits.redis)
+        self.queues = Queues(reactor)
+        self.http = HTTPClient(self.connector, limits.http)
+        self.threads = Threads(reactor, limits.threads, limits.thread_backlog)
+        self.drain = limits.drain
+        self.scopes: dict[Scope, None] = {}
+
+    def scope(self, facts: Host, plugin: str, row: Row) -> Scope:
+        """A scope for one configuration.
+
+        Args:
+            facts: the gateway's facts, and what else it offers (rows, tallies, metrics, streams, cells).
+            plugin: the plugin's name.
+            row: the plugin's row.
+        """
+        scope = Scope(self, facts, plugin, row)
+        self.scopes[scope] = None
+        return scope
+
+    def stop(self, seconds: float) -> None:
+        """The gateway stops: queues send what they have, without waiting for batches to fill.
+
+        Args:
+            seconds: how long that may take for the scopes that are released from now on.
+        """
+        self.drain = min(self.drain, seconds)
+        self.queues.stop()
+
+    async def close(self, seconds: float) -> None:
+        """Give back everything, what scopes hold that nobody has released too.
+
+        Args:
+            seconds: how long queues may go on sending, and then threads may go on working.
+        """
+        self.stop(seconds)
+        try:
+            await DeferredList([Deferred.fromCoroutine(scope.release()) for scope in list(self.scopes)])
+            await self.http.close()
+            await self.threads.close(seconds)
+        finally:
+            self.redises.close()
+            self.connector.close()
+
+
+class _UnderWay:
+    """What somebody waits for, and is cancelled when its scope closes."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Deferred[Any], None] = {}
+
+    def keep(self, work: Deferred[T]) -> Deferred[T]:
+        """``work``, remembered until it has a result."""
+        self._waiting[work] = None
+        return work.addBoth(self._over, work)
+
+    def _over(self, result: Any, work: Deferred[Any]) -> Any:
+        self._waiting.pop(work, None)
+        return result
+
+    def cancel(self) -> None:
+        """Cancel it all."""
+        for work in list(self._waiting):
+            work.cancel()
+
+
+class _ScopedHTTP:
+    """The HTTP client, as a scope gives it."""
+
+    def __init__(self, scope: Scope, client: HTTPClient) -> None:
+        self._scope = scope
+        self._client = client
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        body: bytes = b"",
+        timeout: float = 10.0,
+        keepalive: float = 60.0,
+        ssl_verify: bool = True,
+    ) -> Deferred[HTTPAnswer]:
+        """See `HTTPClient.request`; cancelled when the scope is released."""
+        ask = self._client.request
+        return self._scope.run(
+            lambda: ask(
+                method, url, headers=headers, body=body, timeout=timeout, keepalive=keepalive, ssl_verify=ssl_verify
+            )
+        )
+
+
+class Scope(contract.Scope):
+    """What one opened configuration is given.
+
+    Args:
+        services: the clients of the process.
+        facts: the gateway's facts, and what else it offers.
+        plugin: the plugin's name.
+        row: the plugin's row; log lines name it as Kong's do.
+    """
+
+    def __init__(self, services: Services, facts: Host, plugin: str, row: Row) -> None:
+        self.__dict__.update(vars(facts))
+        instance = row.get("instance_name")
+        self._tag = f"{plugin} plugin {row['id']}{f' ({instance})' if instance else ''}"
+        self._services = services
+        self._facts = facts
+        self._plugin = plugin
+        self._tasks = Tasks(services.reactor, self._tag)
+        self._queues: list[Queue] = []
+        self._redises: list[RedisClient] = []
+        self._connections: dict[Connection, Deferred[None]] = {}
+        self._under_way = _UnderWay()
+        self._released = False
+        self._closed = False
+        self.http = _ScopedHTTP(self, services.http)
+
+    # -- what is asked of it -------------------------------------------------------------------------------------------
+
+    def run(self, begin: Callable[[], Coroutine[Any, Any, T]]) -> Deferred[T]:
+        """The coroutine that ``begin`` makes, cancelled when the scope is released. Raises HostError behind that."""
+        self._check()
+        return self._under_way.keep(Deferred.fromCoroutine(begin()))
+
+    def redis(self, settings: RedisSettings) -> RedisClient:
+        """See `Host.redis`. Raises HostError when the scope is released."""
+        self._check()
+        for client in self._redises:
+            if client.settings == settings:
+                return client
+        client = self._services.redises.take(settings)
+        self._redises.append(client)
+        return client
+
+    def connect(self, host: str, port: int, *, tls: TLSSettings | None = None, timeout: float) -> Deferred[Connection]:
+        """See `Host.connect`; ``timeout`` also bounds every write and read."""
+        return self.run(lambda: self._connect(host, port, tls, timeout))
+
+    async def _connect(self, host: str, port: int, tls: TLSSettings | None, timeout: float) -> Connection:
+        services = self._services
+        connection = Connection(services.reactor, timeout)
+        await services.connector.open(host, port, connection, tls=tls, timeout=timeout)
+        self._connections[connection] = connection.ended.wait().addCallback(
+            lambda _: self._connections.pop(connection, None) and None
+        )
+        return connection
+
+    def threads(self, call: Callable[..., T], *args: Any) -> Deferred[T]:
+        """See `Host.threads`."""
+        self._check()
+        return self._under_way.keep(self._services.threads.run(call, *args))
+
+    def queue(self, key: str, settings: QueueSettings, send: Callable[[list[Any]], Awaitable[object]]) -> Queue:
+        """See `Host.queue`. Plugins of one name share keys."""
+        self._check()
+        whole = (self._plugin, key)
+        queue = self._services.queues.take(whole, settings, send, name=key, tag=self._tag)
+        self._queues.append(queue)
+        return queue
+
+    def every(self, seconds: float, call: Callable[[], object]) -> contract.Timer:
+        """See `Host.every`."""
+        return self._tasks.every(seconds, call)
+
+    def later(self, seconds: float, call: Callable[[], object]) -> contract.Timer:
+        """See `Host.later`."""
+        return self._tasks.later(seconds, call)
+
+    def spawn(self, name: str, coroutine: Coroutine[Any, Any, object]) -> None:
+        """See `Host.spawn`."""
+        self._tasks.spawn(name, coroutine)
+
+    def cells(self, name: str, count: int) -> SharedCells:
+        """See `Host.cells`; they are the node's, and stay."""
+        return self._facts.cells(name, count)
+
+    def _check(self) -> None:
+        if self._closed:
+            raise HostError(f"{self._tag} has closed")
+
+    # -- giving it back ------------------------------------------------------------------------------------------------
+
+    async def release(self) -> None:
+        """Give back whatever was asked through this scope. Queues that nobody else holds may go on sending for
+        `Services.drain` seconds."""
+        if self._released:
+            return
+        self._released = True
+        services = self._services
+        try:
+            await self._tasks.close(_TIDY_TIME)
+            drained = [Deferred.fromCoroutine(queue.release(services.drain)) for queue in self._queues]
+            results = await DeferredList(drained, consumeErrors=True)
+            for good, failure in results:
+                if not good and failure is not None and not failure.check(CancelledError):
+                    _log.failure("{owner}: a queue could not be released", failure, owner=self._tag)
+        finally:
+            self._closed = True
+            self._queues.clear()
+            self._under_way.cancel()
+            for connection in list(self._connections):
+                connection.abort()
+            redises, self._redises = self._redises, []
+            for client in redises:
+                services.redises.give(client)
+            services.scopes.pop(self, None)

@@ -1,0 +1,74 @@
+"""What a process that serves gives plugins of the node: rows, counters of all nodes, and what its workers share.
+
+The only process of a gateway asks its own storage; a worker asks its parent over the pair.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ..config.load import Conf
+from ..core.counters import Counters
+from ..core.snapshot.snapshot import Snapshot
+from ..observability.plugin_metrics import Metrics
+from ..observability.shared_cells import LocalCells
+from ..storage.open import tally_timeout
+from ..storage.tallies import Tallies
+from .rows_access import Answers, Questions, RowsAccess
+
+__all__ = ["PluginServices", "own_services", "worker_services"]
+
+
+class PluginServices:
+    """The node's part of a `kongtwist.core.chain.host.Host`.
+
+    Args:
+        rows: the configuration's rows.
+        tallies: counters of all nodes.
+        cells: integers that the node's workers share; to be claimed and released by name.
+        metrics: figures for ``/metrics``.
+    """
+
+    def __init__(self, rows: RowsAccess, tallies: Tallies, cells: LocalCells, metrics: Metrics) -> None:
+        self.rows, self.tallies, self.cells, self.metrics = rows, tallies, cells, metrics
+
+    def close(self) -> None:
+        """Refuse who still counts; called when no plugin is open any more."""
+        self.tallies.close()
+
+
+def own_services(
+    conf: Conf, answers: Answers, snapshot: Callable[[], Snapshot | None], tallies: Tallies, counters: Counters
+) -> PluginServices:
+    """Those of a gateway in one process."""
+    rows = RowsAccess(snapshot, time.time, answers.ask, conf.plugin_max_pending_writes)
+    return PluginServices(rows, tallies, _cells(counters), Metrics())
+
+
+def worker_services(
+    reactor: Any, conf: Conf, questions: Questions, snapshot: Callable[[], Snapshot | None], counters: Counters
+) -> PluginServices:
+    """Those of a worker.
+
+    Args:
+        reactor: for turns and time limits.
+        conf: the configuration.
+        questions: go to its parent.
+        snapshot: the newest.
+        counters: the node's.
+    """
+
+    async def exchange(added: Any, wanted: Any) -> tuple[list[float], list[float]]:
+        values, found = await questions.ask("tally", added, wanted)
+        return values, found
+
+    rows = RowsAccess(snapshot, time.time, questions.ask, conf.plugin_max_pending_writes)
+    tallies = Tallies(reactor, exchange, tally_timeout(conf), conf.plugin_max_pending_tallies)
+    return PluginServices(rows, tallies, _cells(counters), Metrics())
+
+
+def _cells(counters: Any) -> LocalCells:
+    named: LocalCells = counters.named
+    return named

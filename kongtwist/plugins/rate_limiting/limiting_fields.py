@@ -1,0 +1,108 @@
+"""What a rate-limiting plugin is configured with (Kong 3.9, ``kong/plugins/rate-limiting/schema.lua``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...core.rows import Row
+from ...entities.checks import AtLeastOneOf, Conditional
+from ...entities.entity import Config as ConfigRecord
+from ...entities.entity import Shorthand
+from ...entities.schema import Any_, Boolean, Field, Integer, Number, Record, String
+from ...entities.typedefs import SEGMENTS, header_name, host, path, sni
+from .windows import PERIODS
+
+__all__ = ["CONFIG", "CONFIG_CHECKS"]
+
+_REDIS: dict[str, Field] = {
+    "host": String(checks=(host,), text="Host of the Redis server (policy redis)."),
+    "port": Integer(default=6379, between=[0, 65535], text="The TCP port of the server."),
+    "timeout": Integer(default=2000, between=[0, 2147483646], text="Milliseconds to connect, send and read, each."),
+    "username": String(referenceable=True, text="User to log in as; null: none."),
+    "password": String(encrypted=True, referenceable=True, len_min=0, text="Password to log in with; null: none."),
+    "database": Integer(default=0, text="Number of the database."),
+    "ssl": Boolean(required=False, default=False, text="Connect with TLS."),
+    "ssl_verify": Boolean(required=False, default=False, text="Verify the server's certificate."),
+    "server_name": String(required=False, checks=(sni,), text="Server name for TLS; null: the host."),
+}
+
+
+def _alias(name: str, kind: type[Field], **attrs: Any) -> tuple[str, Shorthand]:
+    """A deprecated ``redis_<name>`` beside ``redis.<name>``."""
+    words = f"rate-limiting: config.redis_{name} is deprecated, please use config.redis.{name} instead"
+    deprecation = {"message": words, "removal_in_version": "4.0", "replaced_with": [{"path": ["redis", name]}]}
+    return f"redis_{name}", Shorthand(
+        kind(deprecation=deprecation, **attrs),
+        lambda value: {"redis": {name: value}},
+        lambda config: config["redis"][name],
+    )
+
+
+def _limits_in_order(conf: Row) -> str | None:
+    """No lower limit for a longer period; a sync_rate only with policy redis."""
+    periods = [name for name in PERIODS if conf.get(name) is not None]
+    for at, shorter in enumerate(periods):
+        for longer in periods[at + 1 :]:
+            if conf[longer] < conf[shorter]:
+                return (
+                    f"The limit for {longer}({conf[longer]:.1f}) cannot be lower than"
+                    f" the limit for {shorter}({conf[shorter]:.1f})"
+                )
+    rate = conf.get("sync_rate")
+    if conf.get("policy") != "redis" and rate != -1:
+        return "sync_rate can only be used with the redis policy"
+    if conf.get("policy") == "redis" and rate != -1 and (rate is None or rate < 0.02):
+        return "sync_rate must be greater than 0.02, or -1 to disable"
+    return None
+
+
+def _requires(if_field: str, value: str, then_field: str) -> Conditional:
+    shown = {
+        "if_field": if_field, "if_match": {"eq": value}, "then_field": then_field, "then_match": {"required": True},
+    }  # fmt: skip
+    return Conditional(if_field, String(one_of=[value]), then_field, Any_(required=True), shown)
+
+
+CONFIG = ConfigRecord(
+    {
+        **{name: Number(gt=0, text=f"Requests let through per {name}; null: no limit.") for name in PERIODS},
+        "limit_by": String(
+            default="consumer", one_of=["consumer", "credential", "ip", "service", "header", "path"],
+            text="What is counted apart; where a request has none such its client's address counts.",
+        ),
+        "header_name": String(checks=(header_name,), text="The header for limit_by header."),
+        "path": String(
+            starts_with="/", match_none=SEGMENTS, checks=(path,), text="The request path for limit_by path."
+        ),
+        "policy": String(
+            default="local", one_of=["local", "cluster", "redis"], len_min=0,
+            text="Where requests are counted: on each node, for all nodes in the database, or for all in Redis.",
+        ),
+        "fault_tolerant": Boolean(
+            required=True, default=True, text="Let requests pass where the counts are not to be had; false: answer 500."
+        ),
+        "redis": Record(_REDIS, text="The Redis server of policy redis."),
+        "hide_client_headers": Boolean(required=True, default=False, text="Tell clients nothing about their limits."),
+        "error_code": Number(default=429, gt=0, text="HTTP status of refusals."),
+        "error_message": String(default="API rate limit exceeded", text="Message of refusals."),
+        "sync_rate": Number(
+            required=True, default=-1, text="Seconds between updates of Redis (policy redis), at least 0.02; -1: at each request."
+        ),
+    },
+    checks=(_limits_in_order,),
+    shorthands=dict((
+        _alias("host", String), _alias("port", Integer), _alias("password", String, len_min=0),
+        _alias("username", String), _alias("ssl", Boolean), _alias("ssl_verify", Boolean),
+        _alias("server_name", String), _alias("timeout", Integer), _alias("database", Integer),
+    )),
+)  # fmt: skip
+
+
+CONFIG_CHECKS = (
+    AtLeastOneOf(*(f"config.{name}" for name in PERIODS)),
+    _requires("config.policy", "redis", "config.redis.host"),
+    _requires("config.policy", "redis", "config.redis.port"),
+    _requires("config.policy", "redis", "config.redis.timeout"),
+    _requires("config.limit_by", "header", "config.header_name"),
+    _requires("config.limit_by", "path", "config.path"),
+)

@@ -1,0 +1,172 @@
+"""The windows a configuration counts in, and what clients are told of them.
+
+Windows are fixed and begin at UTC calendar boundaries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Protocol
+
+from ...core.counters import Frame
+from ...core.exchange import Exchange
+from ...core.rows import Row
+from .identity import Identify, identifier
+
+__all__ = ["PERIODS", "Counts", "Limits", "Period", "key_prefix", "tell"]
+
+PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "month": 2592000, "year": 31536000}
+"""Nominal length in seconds. Months and years begin at the calendar's boundaries, but ``RateLimit-Reset`` counts from
+the nominal length (Kong does so)."""
+
+_NOBODY = "00000000-0000-0000-0000-000000000000"
+_DRAFT = (b"ratelimit-limit", b"ratelimit-remaining", b"ratelimit-reset")
+_DIGITS = tuple(str(number).encode() for number in range(2001))
+
+
+class Period:
+    """One limited period of a configuration, with the parts of its headers that never change.
+
+    Attributes:
+        limit: requests; length: seconds, nominal; start: of the window running now, epoch seconds.
+        position: among the periods of the configuration.
+        names: of its headers, in lower case.
+        lines: its headers, with a place for what remains.
+        draft_line: the draft's header with its limit.
+    """
+
+    __slots__ = ("draft_line", "index", "length", "limit", "lines", "name", "names", "position", "start")
+
+    def __init__(self, name: str, limit: float, position: int) -> None:
+        self.name = name
+        self.position = position
+        self.index = list(PERIODS).index(name)
+        self.limit = int(limit) if limit == int(limit) else limit
+        self.length = PERIODS[name]
+        title = name.capitalize().encode()
+        digits = _digits(self.limit)
+        self.names = (b"x-ratelimit-limit-" + name.encode(), b"x-ratelimit-remaining-" + name.encode())
+        self.lines = b"X-RateLimit-Limit-%b: %b\r\nX-RateLimit-Remaining-%b: %%b\r\n" % (title, digits, title)
+        self.draft_line = b"RateLimit-Limit: %b\r\n" % digits
+        self.start = 0
+
+    def frame(self, now: float) -> Frame:
+        """The window running at ``now`` (epoch seconds)."""
+        if self.name in ("month", "year"):
+            today = datetime.fromtimestamp(now, UTC)
+            month = today.month if self.name == "month" else 1
+            begin = datetime(today.year, month, 1, tzinfo=UTC)
+            if self.name == "month":
+                end = datetime(today.year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
+            else:
+                end = datetime(today.year + 1, 1, 1, tzinfo=UTC)
+            self.start = int(begin.timestamp())
+            over = end.timestamp()
+        else:
+            self.start = int(now) // self.length * self.length
+            over = self.start + self.length
+        return Frame(self.start * 8 + self.index, over, self.limit)  # `tell` takes the start from there
+
+
+class Counts(Protocol):
+    """Where requests are counted that are not counted on this node alone."""
+
+    def known(self, who: str, frames: Sequence[Frame], now: float) -> list[int] | None:
+        """As `take`, where that needs no waiting; else None, and nothing is counted."""
+        ...
+
+    async def take(self, who: str, frames: Sequence[Frame], now: float) -> list[int]:
+        """Count a request, and say how many were counted in each window before it.
+
+        Args:
+            who: whom it is counted for.
+            frames: the windows, in the order of the configuration's periods.
+            now: epoch seconds.
+
+        Raises:
+            Exception: the counts are not to be had.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Hand over what was not handed over yet."""
+        ...
+
+
+class Limits:
+    """A configuration with the windows running now.
+
+    Attributes:
+        counts: who counts for the policies ``cluster`` and ``redis``; None: the node's own counters.
+    """
+
+    __slots__ = (
+        "counts", "error_code", "fault_tolerant", "frames", "hide", "identify", "message", "names", "periods", "prefix", "since", "told",
+        "until",
+    )  # fmt: skip
+
+    def __init__(self, conf: Row, plugin: Row) -> None:
+        limited = [name for name in PERIODS if conf[name] is not None]
+        self.periods = [Period(name, conf[name], at) for at, name in enumerate(limited)]
+        # The headers for clients, with places for numbers: one form for each period that may be nearest its end.
+        lines = b"".join([period.lines for period in self.periods])
+        draft = b"RateLimit-Remaining: %b\r\nRateLimit-Reset: %b\r\n"
+        self.told = {period: lines + period.draft_line + draft for period in self.periods}
+        self.names = frozenset((*[name for period in self.periods for name in period.names], *_DRAFT))
+        self.identify: Identify = identifier(conf)
+        # Counted apart for each route or service the plugin is bound to, together everywhere for a global one.
+        self.prefix = f"{_id(plugin['route'])}:{_id(plugin['service'])}:"
+        self.counts: Counts | None = None
+        self.hide: bool = conf["hide_client_headers"]
+        self.error_code = int(conf["error_code"])
+        self.message: str = conf["error_message"]
+        self.fault_tolerant: bool = conf["fault_tolerant"]
+        self.frames: tuple[Frame, ...] = ()
+        self.since = self.until = 0.0
+
+    def roll(self, now: float) -> tuple[Frame, ...]:
+        """Open the windows of ``now``; they hold until the first of them is over."""
+        self.frames = tuple(period.frame(now) for period in self.periods)
+        self.since = float(max(period.start for period in self.periods))
+        self.until = min(frame.expires for frame in self.frames)
+        return self.frames
+
+
+def tell(
+    exchange: Exchange, conf: Limits, frames: Sequence[Frame], used: list[int], full: Period | None, now: int
+) -> None:
+    """Headers for the client: those of each period, and the draft's three of the period that is nearest its end."""
+    nearest = conf.periods[0]
+    least: float = nearest.limit
+    numbers = []
+    for period, count in zip(conf.periods, used):  # noqa: B905
+        left = period.limit - count
+        if full is None or full is period:
+            left -= 1  # this request
+        if left < 0:
+            left = 0
+        if left <= least:  # of equals the longer one, and periods come in order of length
+            nearest, least = period, left
+        numbers.append(_digits(left))
+    reset = nearest.length - now + (frames[nearest.position][0] >> 3)
+    seconds = _digits(reset if reset > 1 else 1)
+    exchange.set_response_lines(conf.names, conf.told[nearest] % (*numbers, _digits(least), seconds))
+    if full is not None:
+        exchange.set_response_header(b"Retry-After", seconds)
+
+
+def _digits(number: float) -> bytes:
+    if number.__class__ is int:
+        return _DIGITS[number] if number <= 2000 else b"%d" % number
+    return b"%.14g" % number  # as Lua prints numbers
+
+
+def key_prefix(plugin: Row) -> str:
+    """What the keys of a configuration's counters begin with where gateways share them: Kong's, route and service included."""
+    route, service = plugin["route"], plugin["service"]
+    return f"ratelimit:{route['id'] if route else _NOBODY}:{service['id'] if service else _NOBODY}:"
+
+
+def _id(reference: Row | None) -> str:
+    return "" if reference is None else str(reference["id"])

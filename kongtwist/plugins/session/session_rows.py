@@ -1,0 +1,77 @@
+"""Rows of sessions: read from what the process knows, written through the node (``config.storage`` kong)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import ceil
+
+from ...core.chain.credentials import expired
+from ...core.chain.host import Rows
+from ...core.rows import Row
+from .client_session import Write
+
+__all__ = ["SessionRows"]
+
+_MOST_WAITING = 4096
+
+
+class SessionRows:
+    """The rows of one configuration.
+
+    Args:
+        rows: those of the host.
+    """
+
+    __slots__ = ("_rows", "_waiting")
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        # What is being written counts from the start: the client may come back before the database has answered.
+        self._waiting: dict[str, str] = {}
+
+    def load(self, session_id: str, now: float) -> str | None:
+        """The data of the session with this id, unless it is over."""
+        waiting = self._waiting.get(session_id)
+        if waiting is not None:
+            return waiting
+        row: Row | None = self._rows.by("sessions", "session_id", session_id)
+        return None if row is None or expired(row, now) else row["data"]
+
+    def announce(self, writes: Iterable[Write]) -> None:
+        """Let what is going to be written be found from now on."""
+        for each in writes:
+            if each.what == "insert" and len(self._waiting) < _MOST_WAITING:
+                self._waiting[each.session_id] = each.data
+
+    async def make(self, writes: Iterable[Write]) -> None:
+        """Make these changes, in order.
+
+        Raises:
+            Exception: what the host raises where a row cannot be written; those before it are.
+        """
+        writes = list(writes)
+        try:
+            for each in writes:
+                await self._make(each)
+        finally:
+            for each in writes:
+                self._waiting.pop(each.session_id, None)
+
+    async def _make(self, write: Write) -> None:
+        if write.what == "insert":
+            row = {
+                "session_id": write.session_id, "data": write.data, "expires": int(write.now + write.ttl),
+                "ttl": max(1, ceil(write.ttl)),
+            }  # fmt: skip
+            await self._rows.insert("sessions", row)
+            return
+        found: Row | None = self._rows.by("sessions", "session_id", write.session_id)
+        if found is None:
+            return
+        if write.what == "delete" or write.ttl <= 0:
+            await self._rows.delete("sessions", found["id"])
+            return
+        ends = found.get("expires_at")
+        if ends is None or ends > write.now + write.ttl:  # else every use of what was replaced would prolong it
+            values = {"expires": int(write.now + write.ttl), "ttl": ceil(write.ttl)}
+            await self._rows.update("sessions", found["id"], values)

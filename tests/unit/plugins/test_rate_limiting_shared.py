@@ -1,0 +1,251 @@
+"""rate-limiting where requests are counted for several gateways: the policies cluster and redis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kongtwist.core.chain.host import RedisSettings
+from kongtwist.entities import EntityError
+from kongtwist.plugins.rate_limiting import RateLimiting
+from kongtwist.testing import NOW, Outcome, PluginHarness, finished
+
+from .fake_host import FakeHost
+
+REDIS: dict[str, Any] = {"policy": "redis", "redis": {"host": "redis.test"}}
+MINUTE = int(NOW) // 60 * 60
+NOBODY = "00000000-0000-0000-0000-000000000000"
+KEY = f"ratelimit:{NOBODY}:{NOBODY}:10.0.0.1:{MINUTE}000:minute"
+
+
+class Node:
+    """A gateway with one configuration."""
+
+    def __init__(self, other: Node | None = None, **config: Any) -> None:
+        self.harness = PluginHarness(RateLimiting, **config)
+        self.host = FakeHost(self.harness)
+        if other is not None:
+            self.host.tallies, self.host.server = other.host.tallies, other.host.server
+        self.host.open()
+
+    def send(self) -> Outcome:
+        outcome = self.harness.send()
+        self.host.run()
+        return outcome
+
+    def statuses(self, count: int) -> list[int]:
+        return [200 if (each := self.send().answer) is None else each.status for _ in range(count)]
+
+    def left(self) -> str | None:
+        return self.send().response_headers.get("x-ratelimit-remaining-minute")
+
+
+class ClusterTests(SynchronousTestCase):
+    def test_two_nodes(self) -> None:
+        """Together they let through what fits; headers tell of both; what is refused is not counted."""
+        one = Node(policy="cluster", minute=4)
+        two = Node(one, policy="cluster", minute=4)
+        self.assertEqual([node.left() for node in (one, two, one, two)], ["3", "2", "1", "0"])
+        for node in (one, two, one):
+            outcome = node.send()
+            assert outcome.answer is not None
+            self.assertEqual((outcome.answer.status, outcome.answer.message), (429, "API rate limit exceeded"))
+            self.assertEqual(outcome.response_headers["x-ratelimit-remaining-minute"], "0")
+            self.assertIn("retry-after", outcome.response_headers)
+        self.assertEqual(list(one.host.tallies.values.values()), [4])
+
+    def test_full_windows_are_only_read(self) -> None:
+        """Who floods costs no writes; and a counter that was taken back counts again."""
+        node = Node(policy="cluster", minute=1)
+        self.assertEqual(node.statuses(2), [200, 429])
+        node.host.tallies.asked.clear()
+        self.assertEqual(node.statuses(3), [429, 429, 429])
+        self.assertEqual(node.host.tallies.asked, ["read"] * 3)
+        node.host.tallies.values.clear()
+        self.assertEqual(node.statuses(1), [200])
+
+    def test_all_periods_or_none(self) -> None:
+        """A request that does not fit into one window is counted in none."""
+        node = Node(policy="cluster", minute=1, hour=5)
+        node.statuses(4)
+        self.assertEqual(sorted(node.host.tallies.values.values()), [1, 1])
+        node.harness.now = MINUTE + 60
+        self.assertEqual(node.statuses(2), [200, 429])
+        self.assertEqual(sorted(node.host.tallies.values.values()), [1, 1, 2])
+
+    def test_kept_apart(self) -> None:
+        """Counted by route and service of the row, whoever it is, window and period."""
+        node = Node(policy="cluster", minute=5)
+        node.send()
+        self.assertEqual(list(node.host.tallies.values), [(f"ratelimit:{NOBODY}:{NOBODY}:10.0.0.1", MINUTE * 8 + 1)])
+
+    def test_database_away(self) -> None:
+        """As `fault_tolerant` says; one line a minute."""
+        node = Node(policy="cluster", minute=1)
+        node.host.tallies.broken = True
+        outcome = node.send()
+        self.assertIsNone(outcome.answer)
+        self.assertEqual(outcome.response_headers, {})
+        self.assertEqual(node.statuses(5), [200] * 5)
+        strict = Node(policy="cluster", minute=1, fault_tolerant=False)
+        strict.host.tallies.broken = True
+        outcome = strict.send()
+        assert outcome.answer is not None
+        self.assertEqual((outcome.answer.status, outcome.answer.message), (500, "An unexpected error occurred"))
+        strict.statuses(5)
+        for each, becomes in ((node, "pass uncounted"), (strict, "are answered 500")):
+            self.assertEqual(len(each.harness.reports), 1)
+            self.assertIn(becomes, each.harness.reports[0])
+            each.harness.now += 60
+            each.send()
+            self.assertEqual(len(each.harness.reports), 2)
+            self.assertIn("5 more since", each.harness.reports[1])
+
+    def test_not_opened(self) -> None:
+        """Where nothing counts nothing passes."""
+        harness = PluginHarness(RateLimiting, policy="cluster", minute=1)
+        with self.assertRaises(RuntimeError):
+            harness.send()
+
+
+class RedisTests(SynchronousTestCase):
+    def test_at_each_request(self) -> None:
+        """Keys and their lives as Kong's; several gateways count together; refused requests count, too."""
+        one, two = (node := Node(minute=2, **REDIS)), Node(node, minute=2, **REDIS)
+        self.assertEqual([one.left(), two.left()], ["1", "0"])
+        self.assertEqual(one.statuses(2), [429, 429])
+        self.assertEqual(one.host.server.values, {KEY: 4})
+        self.assertEqual(one.host.server.lives, {KEY: 60})
+
+    def test_periods_in_one_call(self) -> None:
+        """However many periods there are."""
+        node = Node(second=9, minute=9, hour=9, day=9, month=9, year=9, **REDIS)
+        node.send()
+        self.assertEqual(node.host.server.calls, 1)
+        self.assertEqual(sorted(node.host.server.lives.values()), [1, 60, 3600, 86400, 2592000, 31536000])
+        names = {key.rpartition(":")[2]: int(key.split(":")[-2]) for key in node.host.server.values}
+        self.assertEqual(names["month"], 1698796800000)  # 2023-11-01
+        self.assertEqual(names["year"], 1672531200000)  # 2023-01-01
+
+    def test_settings(self) -> None:
+        """Everything that leads to the server; the deprecated names, too."""
+        wanted = RedisSettings("redis.test", 6390, 100, "u", "p", 3, True, True, "sni.test")
+        redis: dict[str, Any] = {
+            "host": "redis.test", "port": 6390, "timeout": 100, "username": "u", "password": "p", "database": 3, "ssl": True,
+            "ssl_verify": True, "server_name": "sni.test",
+        }  # fmt: skip
+        self.assertEqual(Node(minute=1, policy="redis", redis=redis).host.settings, wanted)
+        former: dict[str, Any] = {f"redis_{name}": value for name, value in redis.items()}
+        self.assertEqual(Node(minute=1, policy="redis", **former).host.settings, wanted)
+
+    def test_clusters_and_sentinels(self) -> None:
+        """What this plugin does not have in Kong 3.9.3 is refused, not ignored."""
+        more: dict[str, Any]
+        for more in ({"cluster_nodes": []}, {"sentinel_master": "m"}, {"sentinel_nodes": [{"host": "h", "port": 1}]}):
+            error = self.assertRaises(EntityError, Node, minute=1, policy="redis", redis={"host": "h", **more})
+            self.assertIn("unknown field", str(error.message))
+
+    def test_server_away(self) -> None:
+        """As `fault_tolerant` says."""
+        for tolerant, status in ((True, 200), (False, 500)):
+            node = Node(minute=1, fault_tolerant=tolerant, **REDIS)
+            node.host.server.broken = True
+            self.assertEqual(node.statuses(3), [status] * 3)
+            self.assertEqual(len(node.harness.reports), 1)
+            self.assertIn("connection refused", node.harness.reports[0])
+            node.host.server.broken = False
+            self.assertEqual(node.statuses(2), [200, 429])
+
+
+class SyncedTests(SynchronousTestCase):
+    def node(self, other: Node | None = None, **config: Any) -> Node:
+        return Node(other, **{"minute": 5, "sync_rate": 0.5, **REDIS, **config})
+
+    def test_counted_here_and_handed_over(self) -> None:
+        """One call for the first request, none for the next, one more each time the timer comes."""
+        node = self.node()
+        self.assertEqual([node.left() for _ in range(3)], ["4", "3", "2"])
+        self.assertEqual((node.host.server.calls, node.host.server.values), (1, {KEY: 1}))
+        self.assertEqual([seconds for seconds, _ in node.host.timers], [0.5])
+        node.host.tick()
+        self.assertEqual((node.host.server.calls, node.host.server.values), (2, {KEY: 3}))
+        self.assertEqual(node.statuses(3), [200, 200, 429])
+        self.assertEqual(node.host.server.calls, 2)
+        node.host.tick()
+        self.assertEqual(node.host.server.values, {KEY: 5})
+
+    def test_several_gateways(self) -> None:
+        """Each learns of the others when the timer comes."""
+        one = self.node()
+        two = self.node(one)
+        self.assertEqual(one.left(), "4")
+        self.assertEqual(two.left(), "3")
+        self.assertEqual([one.left(), one.left(), two.left()], ["3", "2", "2"])
+        one.host.tick()
+        two.host.tick()
+        self.assertEqual(one.host.server.values, {KEY: 5})
+        self.assertEqual(two.statuses(1), [429])
+        one.host.tick()  # nothing to tell: what it knew is forgotten
+        self.assertEqual(one.statuses(1), [429])
+        self.assertEqual(one.host.server.values, {KEY: 6})
+        one.host.tick()
+        self.assertEqual(one.host.server.values, {KEY: 5}, "a refused request is taken back")
+
+    def test_new_keys_end(self) -> None:
+        """A key that the server had lost ends with its window."""
+        node = self.node()
+        node.statuses(2)
+        node.host.server.values.clear()
+        node.host.server.lives.clear()
+        node.host.tick()
+        self.assertEqual(node.host.server.ends, {KEY: MINUTE + 60})
+
+    def test_windows_go(self) -> None:
+        """What nobody counts in is not kept."""
+        node = self.node()
+        node.send()
+        counts = node.harness.conf.counts
+        self.assertEqual(len(counts._windows), 1)
+        node.host.tick()
+        node.host.tick()
+        self.assertEqual(counts._windows, {})
+        node.statuses(2)
+        node.harness.now = MINUTE + 60
+        calls = node.host.server.calls
+        node.host.tick()
+        self.assertEqual((counts._windows, node.host.server.calls), ({}, calls), "nobody asks for what is over")
+
+    def test_server_away(self) -> None:
+        """What was counted is thrown away, as by Kong; one line a minute; requests as `fault_tolerant` says."""
+        node = self.node()
+        node.statuses(3)
+        node.host.server.broken = True
+        for _ in range(3):
+            node.host.tick()
+            self.assertEqual(node.statuses(1), [200])
+        self.assertEqual(len(node.harness.reports), 2)
+        self.assertIn("could not be handed over", node.harness.reports[0])
+        strict = self.node(node, fault_tolerant=False)
+        self.assertEqual(strict.statuses(1), [500])
+
+    def test_close(self) -> None:
+        """What was counted since the last time is handed over when the configuration closes."""
+        node = self.node()
+        node.statuses(3)
+        waiting = node.harness.plugin.close(node.harness.conf)
+        assert waiting is not None
+        finished(waiting)
+        self.assertEqual(node.host.server.values, {KEY: 3})
+        local = PluginHarness(RateLimiting, minute=1)
+        self.assertIsNone(local.plugin.close(local.conf))
+
+    def test_rates(self) -> None:
+        """Kong's rules."""
+        for config in (
+            {"sync_rate": 0.01, **REDIS},
+            {"sync_rate": 1, "policy": "local"},
+            {"sync_rate": 1, "policy": "cluster"},
+        ):
+            with self.assertRaises(EntityError):
+                PluginHarness(RateLimiting, minute=1, **config)
