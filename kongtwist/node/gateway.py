@@ -118,9 +118,10 @@ class Gateway(MultiService):
             )
         self._faults = Faults()
         self._advice = Advice(reactor, silent=ROUTER_KINDS if "router_flavor" in conf.given else frozenset())
-        self.publisher = Publisher(reactor, self.plugins, self._serve)
-        self._tallies = Tallies(reactor, self.storage.tally, self.storage.tally_timeout)
-        self._answers = Answers(self.storage, self.publisher.sent, self._tallies)
+        self._tallies = Tallies(
+            reactor, self.storage.tally, self.storage.tally_timeout, conf.plugin_max_pending_tallies
+        )
+        self._answers = Answers(self.storage, lambda: self.publisher.sent(), self._tallies)
         self.plugin_services: PluginServices | None = None
         self.counters: Counters
         self.plane: DataPlane | None = None
@@ -131,6 +132,8 @@ class Gateway(MultiService):
         else:
             self.counters = LocalCounters()
             self.plane = DataPlane(reactor, conf, self.counters, self.node_id, self._own_services(self.counters))
+        lifetimes = None if self.plane is None else self.plane.lifetimes
+        self.publisher = Publisher(reactor, self.plugins, self._serve, lifetimes)
         if self.workers is not None:
             self.workers.answer = self._answers.answer
             self.publisher.followers.append(self.workers)
@@ -173,7 +176,9 @@ class Gateway(MultiService):
         )
 
     def _own_services(self, counters: LocalCounters) -> PluginServices:
-        self.plugin_services = own_services(self._answers, lambda: self.publisher.snapshot, self._tallies, counters)
+        self.plugin_services = own_services(
+            self.conf, self._answers, lambda: self.publisher.snapshot, self._tallies, counters
+        )
         return self.plugin_services
 
     @property
