@@ -30,6 +30,7 @@ from .finish import ends_request
 from .forwarding_states import AT_ONCE, AWAITED, BEGUN, HELD, OVER, PASSING, SENT, UNASKED
 from .request_buffer import RequestBuffer
 from .tries import Tries
+from .try_notes import note_try
 
 if TYPE_CHECKING:
     from ..core.views import AnswerFiltersView, FiltersView, WatchesView
@@ -67,7 +68,7 @@ class UpstreamExchange(Tries):
         self.exchange = exchange
         route = exchange.route
         self.route = route
-        self.method = exchange.method
+        self.method = exchange.upstream_method or exchange.method
         self.read_timeout = context.limits.read_timeout(route.read_timeout)
         self._upgraded = upgraded
         self._tries = route.retries
@@ -149,6 +150,8 @@ class UpstreamExchange(Tries):
         self._connection = connection
         exchange, route, context = self.exchange, self.route, self.context
         match = exchange.match
+        if route.chain.logs:
+            note_try(exchange, connection.pool, context.wall)
         plain = exchange.upstream_peer is None and not route.preserve_host
         host = route.host_header if plain else self._host_field()
         upgrade = self._upgraded is not None
@@ -296,15 +299,23 @@ class UpstreamExchange(Tries):
                 self._drop()
                 context.send_answer(exchange, replaced, filtered=True)
                 return
-            filters = None if head.bodyless or self.method == b"HEAD" else chain.answer_filters(exchange)
+            filters = chain.answer_filters(exchange)
             if filters is not None:
-                self._begin_filtered(filters, head, lines, length, (first, last, raw))
-                return
+                if not head.bodyless and b"HEAD" not in (self.method, exchange.method):
+                    self._begin_filtered(filters, head, lines, length, (first, last, raw))
+                    return
+                if not filters.keeps_length:
+                    length = None  # what GET would give is not known
             if exchange.status != status:
                 status = exchange.status
                 reason = REASONS.get(status, b"")
         if exchange.response_changes:
             lines = apply_changes(lines, exchange.response_changes, head.block)
+        if self.method is not exchange.method and b"HEAD" in (self.method, exchange.method):
+            # One of the two sides has no body: the client gets none, and nothing of it is promised to who asked for one.
+            self._drop()
+            exchange.answer(status, reason, lines, length if exchange.method == b"HEAD" else 0, b"")
+            return
         if last:
             exchange.answer(status, reason, lines, length, first, raw)
             return

@@ -83,7 +83,9 @@ class OwnAnswers:
         if chain is None and exchange.snapshot is not None:
             chain = exchange.snapshot.global_chain
         filters: AnswerFiltersView | None = None
+        lines, body = self._made(exchange, answer, upstream)
         if chain is not None and not chain.empty:
+            exchange.own_lines = lines
             replaced = None
             if not filtered:
                 exchange.returned_filters = None
@@ -92,10 +94,11 @@ class OwnAnswers:
                 _discard(answer)
                 answer = replaced
                 exchange.answer_source, exchange.status = answer.source, answer.status
+                lines, body = self._made(exchange, answer, upstream)
             if (filtered or replaced is not None) and answer.source == "error":
                 exchange.returned_filters = None  # they were for the answer in whose place this one stands
             filters = None if as_is else chain.answer_filters(exchange)
-        lines, body = self.compose(exchange, answer, upstream)
+        lines += self._headers.of_own(exchange, self._monotonic())
 
         def head() -> tuple[int, bytes, bytes]:
             status, changes = exchange.status, exchange.response_changes
@@ -139,6 +142,11 @@ class OwnAnswers:
 
     def compose(self, exchange: Exchange, answer: Answer, upstream: bool = False) -> tuple[bytes, bytes]:
         """Header lines (without framing) and body of an answer made here."""
+        lines, body = self._made(exchange, answer, upstream)
+        return lines + self._headers.of_own(exchange, self._monotonic()), body
+
+    def _made(self, exchange: Exchange, answer: Answer, upstream: bool) -> tuple[bytes, bytes]:
+        """The same without the lines that the gateway adds to every answer."""
         body = answer.body
         kind: bytes | None = None
         if answer.message is not None:
@@ -153,7 +161,6 @@ class OwnAnswers:
         for name, value in answer.headers:
             value = clean(with_charset(value) if name.lower() == b"content-type" else value)
             parts.append(b"%b: %b\r\n" % (clean(name), value))
-        parts.append(self._headers.of_own(exchange, self._monotonic()))
         return b"".join(parts), body
 
     def refusal(

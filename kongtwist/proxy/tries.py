@@ -36,6 +36,7 @@ from ..upstream.upstream_errors import (
 )  # fmt: skip
 from .finish import ends_request
 from .forwarding_states import AT_ONCE, HELD, OVER, PASSING, SENT, Answering, Sending
+from .try_notes import note_failure
 
 if TYPE_CHECKING:
     from ..core.exchange import Exchange
@@ -175,7 +176,9 @@ class Tries:
 
     def _host_field(self) -> bytes:
         """The Host header of this try."""
-        route = self.route
+        route, changes = self.route, self.exchange.request_changes
+        if changes is not None and (changed := changes.get(b"host")):
+            return changed
         if route.preserve_host and self.exchange.block.host is not None:
             return self.exchange.block.host
         if self._peer is not None:
@@ -215,6 +218,8 @@ class Tries:
         self.exchange.latencies = (self._started - self.exchange.started, now - self._started)
         self._connection = None
         route, peer = self.route, self._peer
+        if route.chain.logs:
+            note_failure(self.exchange, pool, timeout, self.context.wall)
         if peer is not None:
             if self._tried is None:
                 self._tried = set()

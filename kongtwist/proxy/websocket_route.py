@@ -95,7 +95,9 @@ class WebSocketRoute(HTTPRoute):
         With a body (or with another method) an upgrade would leave the two ends of the gateway in disagreement about
         where the request ends; it is taken out then, and the request relayed as an ordinary one.
         """
-        if exchange.method != b"GET" or not exchange.minor or exchange.block.has_body:
+        method = exchange.upstream_method or exchange.method
+        has_body = exchange.block.has_body or exchange.upstream_body is not None
+        if method != b"GET" or not exchange.minor or has_body:
             if self.route.websocket_only:
                 headers = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
                 answer = Answer.error(426, "Please use the WebSocket protocol", headers)
@@ -151,6 +153,8 @@ class WebSocketRoute(HTTPRoute):
 
     def _splice(self, exchange: Exchange, connection: UpstreamConnection, answer: bytes) -> None:
         """Send the client its answer and let the two connections run into one another."""
+        if self.route.chain.logs:
+            exchange.sent_head = answer
         ending = _Ending(exchange)
         stream = RelayedStream(self.context, exchange, ending)
         chain = self.route.chain

@@ -24,6 +24,7 @@ from ..rows import Row
 from .compiled import Compiled
 from .failures import PluginFailed, failed, is_cancelled
 from .filters import AnswerFilters, RequestFilters, body_filter_of
+from .lifetimes import Life, Lifetimes, drop_generations, hold, hold_generation
 from .phases import BodyFilter, CertificateChoice, ClientHello, ProxyEndpoint, WholeBody
 from .plugin import Plugin
 from .stream_watch import StreamInfo, StreamWatch
@@ -111,16 +112,20 @@ class Chain:
 
     Attributes:
         empty: there is no plugin.
+        logs: plugins may take part in the log phase.
         steps: the plugins' places.
         certifies: plugins may choose certificates (`certificate`).
     """
 
     __slots__ = (
-        "_access", "_bodies", "_certificate", "_dynamic", "_header", "_log", "_open", "_request", "_rewrite", "certifies", "empty",
-        "steps",
+        "_access", "_bodies", "_certificate", "_dynamic", "_header", "_lifetimes", "_lives", "_log", "_open", "_request", "_rewrite",
+        "_rewriting_lives", "certifies", "empty", "logs", "steps",
     )  # fmt: skip
 
-    def __init__(self, steps: Sequence[Step] = (), everywhere: Sequence[Compiled] = ()) -> None:
+    def __init__(
+        self, steps: Sequence[Step] = (), everywhere: Sequence[Compiled] = (), lifetimes: Lifetimes | None = None
+    ) -> None:
+        self._lifetimes = lifetimes
         self.steps = tuple(steps)
         self.empty = not self.steps
         dynamic = not all(step.static for step in self.steps)
@@ -131,10 +136,13 @@ class Chain:
         self._header = _calls(defaults, "header_filter")
         self._bodies = tuple(each for each in defaults if _has_body(each))
         self._log = _calls(defaults, "log")
+        self.logs = dynamic or bool(self._log)
         self._open = _calls(defaults, "on_open")
         self._rewrite = _calls(everywhere, "rewrite")
         self._certificate = _calls(everywhere, "certificate")
         self.certifies = bool(self._certificate)
+        self._lives = _lives(defaults)
+        self._rewriting_lives = _lives(each for each in everywhere if call_of(each, "rewrite") is not None)
 
     def certificate(self, hello: ClientHello) -> CertificateChoice | None:
         """The certificate that global plugins choose for a client; None: they leave it to others.
@@ -152,7 +160,12 @@ class Chain:
         """Run the rewrite phase (global plugins only)."""
         if not self._rewrite:
             return None
-        return _run(exchange, iter(self._rewrite), "rewrite")
+        if self._rewriting_lives:
+            hold(exchange, self._rewriting_lives)
+        result = _run(exchange, iter(self._rewrite), "rewrite")
+        if self._lifetimes is not None and result is not None and not isinstance(result, Answer):
+            hold_generation(exchange, self._lifetimes)  # until the plugins of its route are chosen
+        return result
 
     def run_access(self, exchange: Exchange) -> Answer | Awaitable[Answer | None] | None:
         """Run the access phase.
@@ -162,12 +175,17 @@ class Chain:
             raises except a cancellation through the awaitable.
         """
         if self._dynamic is None:
+            if self._lives or exchange.held is not None:
+                hold(exchange, self._lives)
+                drop_generations(exchange)
             return _run(exchange, iter(self._access), "access")
         chosen = exchange.plugin_confs = Chosen(self._dynamic)
         result = _run(exchange, self._turns(exchange, chosen), "access")
         if result is None or isinstance(result, Answer):
             self._collect(exchange, chosen)
             return result
+        if self._lifetimes is not None:
+            hold_generation(exchange, self._lifetimes)
         return self._collect_after(result, exchange, chosen)
 
     def request_filters(self, exchange: Exchange) -> RequestFilters | Answer | None:
@@ -197,6 +215,8 @@ class Chain:
             an `Answer` that replaces the answer, or None. One whose source is ``error`` (a plugin raised) is sent as it is;
             another one's body passes `answer_filters`, as the upstream's would have.
         """
+        if self._lives and exchange.plugin_confs is None:
+            hold(exchange, self._lives)  # the access phase may never have run
         if self._dynamic is None and not self._header:
             return None
         answer: Answer | None = None
@@ -293,6 +313,8 @@ class Chain:
             found = step.choose(exchange.consumer)
             if found is not None:
                 chosen[step.name] = found
+                if found.life is not None:
+                    hold(exchange, (found.life,))
                 call = call_of(found, "access")
                 if call is not None:
                     yield call, found.conf
@@ -303,6 +325,9 @@ class Chain:
             found = step.choose(exchange.consumer)
             if found is not None:
                 chosen[step.name] = found
+                if found.life is not None:
+                    hold(exchange, (found.life,))
+        drop_generations(exchange)
 
     async def _collect_after(
         self, result: Awaitable[Answer | None], exchange: Exchange, chosen: Chosen
@@ -393,6 +418,10 @@ class EndpointsBefore:
                 if result is not None:
                     return result
         return None if self._then is None else self._then(exchange, conf)
+
+
+def _lives(found: Iterable[Compiled]) -> tuple[Life, ...]:
+    return tuple(each.life for each in found if each.life is not None)
 
 
 def _calls(found: Iterable[Compiled], phase: str) -> tuple[tuple[Callable[..., Any], Any], ...]:

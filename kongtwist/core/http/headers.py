@@ -176,7 +176,7 @@ def upstream_head(
         if additions is not None and block.has_none_of(additions[0]):
             more, changes = additions[1], None
     head = b"".join((
-        exchange.method, b" ", path, query, b" HTTP/1.1\r\nHost: ", host,
+        exchange.upstream_method or exchange.method, b" ", path, query, b" HTTP/1.1\r\nHost: ", host,
         b"\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n" if upgrade else _KEEP_ALIVE,
         exchange.forwarded(),
         path_lines(exchange, prefix, target[:at] if at > 0 else target),
@@ -216,7 +216,7 @@ def _additions(changes: tuple[bytes | None, ...]) -> tuple[frozenset[bytes], byt
     if not _WRITTEN.isdisjoint(names):
         return None
     lines = [
-        b"%b: %b\r\n" % (spelled(name), clean(value))
+        _lines_of(name, value)
         for name, value in zip(names, changes[half:], strict=True)
         if value is not None and name not in _FRAMING
     ]
@@ -263,8 +263,15 @@ def _change_request(head: bytes, changes: Mapping[bytes, bytes | None]) -> bytes
             head = _without(head, name)
             lowered = None
         if value is not None:
-            added.append(b"%b: %b\r\n" % (spelled(name), clean(value)))
+            added.append(_lines_of(name, value))
     return b"".join((head[:-2], *added, b"\r\n")) if added else head
+
+
+def _lines_of(name: bytes, value: bytes) -> bytes:
+    """A field's line; of several values, which NUL divides, a line for each."""
+    if b"\0" in value:
+        return b"".join([b"%b: %b\r\n" % (spelled(name), clean(each)) for each in value.split(b"\0")])
+    return b"%b: %b\r\n" % (spelled(name), clean(value))
 
 
 def _without(lines: bytes, name: bytes) -> bytes:
