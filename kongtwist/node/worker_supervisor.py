@@ -52,7 +52,7 @@ _log = Logger(namespace="kongtwist.node")
 
 
 class Served(Protocol):
-    """The publisher's newest snapshot, as far as workers are told of it."""
+    """The publisher's newest snapshot, as far as workers need it."""
 
     @property
     def version(self) -> int: ...
@@ -345,7 +345,7 @@ class Workers:
                 each.callback(None)
 
     def on_ended(self, worker: _Worker, reason: Failure) -> None:
-        """A worker process is no more: correct its counters, and replace it unless the node stops."""
+        """A worker process has ended: correct its counters, and replace it unless the node stops."""
         self._living.pop(worker.row, None)
         self._counters.retire(worker.row)
         self.metrics.forget(worker.row)
