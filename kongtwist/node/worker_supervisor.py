@@ -100,8 +100,9 @@ class _Worker(ProcessProtocol):
     def report(self) -> Deferred[None]:
         """Have it tell its plugins' figures; fires when they are here, or it is gone."""
         told: Deferred[None] = Deferred()
+        if not self._reports:  # else it has been asked, and is slow
+            self.link.send({"type": "metrics"})
         self._reports.append(told)
-        self.link.send({"type": "metrics"})
         return told
 
     def _release_reports(self) -> None:
