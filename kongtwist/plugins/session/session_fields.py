@@ -25,12 +25,9 @@ class _Secret(String):
 
     made = True
 
-    @property
-    def default(self) -> Any:
-        return _made_secret()
-
     def filled(self, value: Any) -> Any:
-        return value if isinstance(value, str) else self.default if value is None else super().filled(value)
+        value = super().filled(value)
+        return _made_secret() if value is None else value
 
 
 def _attribute(value: str) -> str | None:
