@@ -73,7 +73,7 @@ def field_schema(field: Field, use: Use) -> Schema:
     if field.text:
         found["description"] = field.text
     found.update(_typed(field, use))
-    if use is Use.WRITE and not field.made and field.default is not None:
+    if use is Use.WRITE and field.default is not None:
         found["default"] = field.default
     if "eq" in field.attrs:
         found["const"] = field.attrs["eq"]
