@@ -119,10 +119,12 @@ class TroubleshootingTests(LiveTestCase):
         yield log
 
     def _protect(self, gateway: GatewayProcess) -> None:
-        """Routes with plugins: one that asks for a key, one that counts, one whose policy is not built."""
+        """Routes with plugins: one that asks for a key, one that counts, one whose Redis is away."""
         for name, plugin, config in (
             ("keyed", "key-auth", {}), ("limited", "rate-limiting", {"minute": 1}),
-            ("broken", "rate-limiting", {"minute": 1, "policy": "redis", "redis": {"host": "localhost"}}),
+            ("broken", "rate-limiting", {
+                "minute": 1, "policy": "redis", "fault_tolerant": False, "redis": {"host": "127.0.0.1", "port": 1},
+            }),
         ):  # fmt: skip
             route = gateway.route(f"/{name}", "http://no-such-host.invalid")
             gateway.create(f"/routes/{route['id']}/plugins", name=plugin, config=config)
