@@ -159,7 +159,7 @@ def _kind(field: Field) -> str:
 
 
 def _default(field: Field) -> str:
-    if field.auto:
+    if field.auto or field.made:
         return "made"
     if isinstance(field, Record) and field.required:
         return ""

@@ -21,7 +21,9 @@ def _made_secret() -> str:
 
 
 class _Secret(String):
-    """A text that is made at random where none is given; ``/schemas`` does not show it."""
+    """A text that is made at random where none is given; no document shows it."""
+
+    made = True
 
     def filled(self, value: Any) -> Any:
         value = super().filled(value)

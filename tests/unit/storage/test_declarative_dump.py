@@ -108,7 +108,7 @@ class RoundTests(SynchronousTestCase):
 
     def test_sessions_stay(self) -> None:
         """Rows that live shortly are no part of a configuration."""
-        row = {
+        row: dict[str, Any] = {
             "id": "3b9c1a5e-0d6a-4c5e-9d9b-6f1d2a3b4c5d",
             "session_id": "s",
             "data": "secret",
