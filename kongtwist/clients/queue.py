@@ -156,6 +156,9 @@ class _Shared:
             await within(self._reactor, seconds, self._needless(holder), TimeoutError)
         except TimeoutError:
             self._cut_off(holder)
+        except CancelledError:
+            self._cut_off(holder)
+            raise
         finally:
             self._end_if_done()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
@@ -412,6 +412,17 @@ class HolderTests(QueueCase):
         self.assertEqual(self.lines(), ["error stopped before all was sent. 2 queue entries were lost"])
         self.assertEqual((len(self.queues), self.clock.getDelayedCalls()), (0, []))
         self.assertEqual(self.queues.counts, QueueCounts(failed=2))
+
+    def test_a_release_that_is_given_up(self) -> None:
+        """What the queue sends with is gone then, so nothing is sent any more."""
+        queue = self.take(max_batch_size=9, max_coalescing_delay=1)
+        queue.add("a")
+        self.clock.advance(0)
+        released = Deferred.fromCoroutine(queue.release(60))
+        released.cancel()
+        self.failureResultOf(released, CancelledError)
+        self.assertEqual(self.lines(), ["error stopped before all was sent. 1 queue entries were lost"])
+        self.assertEqual((self.seen, len(self.queues), self.clock.getDelayedCalls()), ([], 0, []))
 
     def test_a_try_that_never_ends(self) -> None:
         """It is cancelled when the time of the last holder is over."""
