@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 
+from .. import WORKSPACE_ID
 from ..admin.admin_resource import AdminResource, StatusResource
 from ..config.load import Conf, ConfError, Listen
+from ..core.chain.host import Host
 from ..core.counters import Counters
 from ..core.snapshot.notes import ROUTER_KINDS
 from ..core.snapshot.snapshot import Snapshot
@@ -41,7 +44,7 @@ from .data_plane import DataPlane, Faults
 from .plugin_loader import load_plugins
 from .plugin_services import PluginServices, own_services
 from .publisher import Publisher, overlaid
-from .rows_access import Answers
+from .rows_access import Answers, RowsAccess
 from .snapshot_builder import give_back
 from .state import NodeState
 from .worker_supervisor import Workers, begin_message, sockets_of
@@ -286,7 +289,27 @@ class Gateway(MultiService):
             now=time.time,
             declarations=self.declarative_loader,
             long_work=self._long_work,
+            host=self._admin_host(),
         )
+
+    def _admin_host(self) -> Host:
+        """What endpoints of plugins are given in this process, which serves the Admin API and perhaps no traffic."""
+        if self.plane is not None:
+            return self.plane.facilities
+        host = Host(
+            counters=self.counters,
+            now=time.time,
+            report=lambda text: _log.error("{text}", text=text),
+            conf=self.conf,
+            node_id=self.node_id,
+            hostname=socket.gethostname(),
+            worker_pid=os.getpid(),
+            workspace_id=WORKSPACE_ID,
+        )
+        pending = self.conf.plugin_max_pending_writes
+        host.rows = RowsAccess(lambda: self.publisher.snapshot, time.time, self._answers.ask, pending)
+        host.tallies = self._tallies
+        return host
 
     # -- while it runs -------------------------------------------------------------------------------------------------
 
