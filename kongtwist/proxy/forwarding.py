@@ -369,11 +369,12 @@ class UpstreamExchange(Tries):
 
         first, last, raw = came
         self._filtered = FilteredAnswer(exchange, filters, made_head, length)
-        self._write = self._write_filtered
+        scanner = None
         if raw:
             scanner = ChunkScanner(self.context.limits.trailer_size, upstream=True)
-            self._write = partial(self._write_unframed, scanner)
             first = _payload(scanner, first)
+        if not last:
+            self._write = self._write_filtered if scanner is None else partial(self._write_unframed, scanner)
         self._write_filtered(first, last)
 
     def _write_unframed(self, scanner: ChunkScanner, data: bytes) -> None:
@@ -496,6 +497,8 @@ class UpstreamExchange(Tries):
         """The answer is here and the connection is somebody else's by now."""
         self._answer = OVER
         self._connection = None
+        if self._filtered is not None:
+            self._write = self.exchange.write  # what it was led back here: a circle for the garbage collector
         self.exchange.answer_sink = None
         events, self._events = self._events, None
         if events is not None:
