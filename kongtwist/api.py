@@ -13,6 +13,7 @@ from .core.chain.credentials import anonymous_consumer, expired, identity_header
 from .core.chain.plugin import Plugin
 from .core.exchange import Answer, BodyTooLarge, Exchange, Row
 from .core.http.bodies import decode_body
+from .core.log_record import LogRecords
 from .entities.checks import AtLeastOneOf, Conditional
 from .entities.entity import Config, Entity
 from .entities.schema import (
@@ -61,6 +62,7 @@ __all__ = [
     "GatewayFailed",
     "GatewayResource",
     "Integer",
+    "LogRecords",
     "Map",
     "Number",
     "Outcome",

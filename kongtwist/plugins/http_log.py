@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..core.chain.host import QueueSettings, Scope
+from ..core.chain.host import HostError, QueueSettings, Scope
 from ..core.chain.plugin import Plugin
 from ..core.exchange import Exchange, Row
 from ..core.log_record import LogRecords
@@ -111,11 +111,14 @@ class Sender:
         endpoint = self.endpoint
         where = f"{endpoint.host}:{endpoint.port}"
         body = entries[0] if endpoint.alone else b"[%b]" % b",".join(entries)
-        # Kong does not look at the server's certificate.
-        answer = await self._host.http.request(
-            endpoint.method, endpoint.url, headers=endpoint.headers, body=body, timeout=endpoint.timeout,
-            keepalive=endpoint.keepalive, ssl_verify=False,
-        )  # fmt: skip
+        try:
+            # Kong does not look at the server's certificate.
+            answer = await self._host.http.request(
+                endpoint.method, endpoint.url, headers=endpoint.headers, body=body, timeout=endpoint.timeout,
+                keepalive=endpoint.keepalive, ssl_verify=False,
+            )  # fmt: skip
+        except HostError as error:
+            raise ValueError(f"failed request to {where}: {error}") from error
         if answer.status >= 300:
             said = answer.body[:_SHOWN].decode("utf-8", "replace")
             raise ValueError(f"request to {where} returned status code {answer.status} and body {said}")

@@ -25,10 +25,12 @@ from ..core.http.head import check_request, parse_request_block, parse_request_l
 from ..net.hangups import descriptor_of
 from ..net.run_steps import run_steps
 from ..net.sending import is_ending, unsent
+from ..net.tls_transport import tls_facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..core.log_values import TLSFacts
     from .context import ProxyContext
 
 __all__ = ["CloseInTime", "SiteExchange", "can_take_transport", "finish_in_time"]
@@ -108,6 +110,11 @@ class SiteExchange(Exchange):
         self._feeding = self._producing = self._streaming = False
         self._go_on: Callable[[SiteExchange], None] | None = None
         self._finishing = request.notifyFinish().addErrback(self._gone)
+
+    @property
+    def tls(self) -> TLSFacts | None:
+        """See `Exchange.tls`."""
+        return tls_facts(getattr(self.request.channel, "transport", None))
 
     # -- the answer ----------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.core.chain.host import HTTPAnswer, QueueSettings, Scope
+from kongtwist.core.chain.host import HostError, HTTPAnswer, QueueSettings, Scope
 from kongtwist.entities.errors import EntityError
 from kongtwist.observability.shared_counters import LocalCounters
 from kongtwist.plugins.http_log import HttpLog
@@ -134,6 +134,18 @@ class HttpLogTests(SynchronousTestCase):
         text = str(caught.exception)
         self.assertIn("request to logs.example:9200 returned status code 500 and body nono", text)
         self.assertLess(len(text), 700)
+
+    def test_no_answer(self) -> None:
+        """Why there is none follows behind the server that was asked."""
+        sender = self.opened()
+
+        async def away(*args: Any, **kwargs: Any) -> HTTPAnswer:
+            raise HostError("no whole answer within 10 s")
+
+        self.scope.server.request = away  # type: ignore[method-assign]
+        with self.assertRaises(ValueError) as caught:
+            finished(sender.send([b"{}"]))
+        self.assertEqual(str(caught.exception), "failed request to logs.example:9200: no whole answer within 10 s")
 
     def test_who_shares_a_queue(self) -> None:
         """Equal targets do, whatever their queue's settings and headers; the key tells no credentials."""
