@@ -44,7 +44,7 @@ from .data_plane import DataPlane, Faults
 from .plugin_loader import load_plugins
 from .plugin_services import PluginServices, own_services
 from .publisher import Publisher, overlaid
-from .rows_access import Answers
+from .rows_access import Answers, RowsAccess
 from .snapshot_builder import give_back
 from .state import NodeState
 from .worker_supervisor import Workers, begin_message, sockets_of
@@ -296,7 +296,7 @@ class Gateway(MultiService):
         """What endpoints of plugins are given in this process, which serves the Admin API and perhaps no traffic."""
         if self.plane is not None:
             return self.plane.facilities
-        return Host(
+        host = Host(
             counters=self.counters,
             now=time.time,
             report=lambda text: _log.error("{text}", text=text),
@@ -306,6 +306,10 @@ class Gateway(MultiService):
             worker_pid=os.getpid(),
             workspace_id=WORKSPACE_ID,
         )
+        pending = self.conf.plugin_max_pending_writes
+        host.rows = RowsAccess(lambda: self.publisher.snapshot, time.time, self._answers.ask, pending)
+        host.tallies = self._tallies
+        return host
 
     # -- while it runs -------------------------------------------------------------------------------------------------
 

@@ -337,6 +337,25 @@ class UnlimitedTests(QueueCase):
         self.assertEqual(queue.counts, QueueCounts(waiting=2, dropped=1))
         self.assertEqual(self.lines(), ["error queue full, dropping old entries until processing is successful again"])
 
+    def test_bounded_in_bytes(self) -> None:
+        queue = self.take(concurrency_limit=-1, max_bytes=10)
+        self.answer = Deferred[None]()
+        for entry in (b"aaaa", b"bbbb", b"cccc", b"x" * 11):
+            queue.add(entry)
+        self.clock.advance(0)
+        self.assertEqual(queue.counts, QueueCounts(waiting=2, dropped=2))
+        self.assertEqual(
+            self.lines(),
+            [
+                "error queue full, dropping old entries until processing is successful again",
+                "error string to be queued is longer (11 bytes) than the queue's max_bytes (10 bytes)",
+            ],
+        )
+        self.answer.callback(None)
+        self.answer = Deferred[None]()
+        queue.add(b"d" * 10)
+        self.assertEqual(queue.counts, QueueCounts(waiting=1, sent=2, dropped=2))
+
 
 class HolderTests(QueueCase):
     def test_newest_send(self) -> None:
