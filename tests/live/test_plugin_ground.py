@@ -356,6 +356,21 @@ class StreamTests(GroundTestCase):
         self.running.stop()
         self.assertEqual([line.split()[0] for line in self.noted()], ["open", "close"] * 2)
 
+    def test_own_events(self) -> None:
+        """An event stream that a plugin makes is one like others: left by the client, and ended by the gateway's stop."""
+        self.does("events")
+        client = self.raw(b"GET /events HTTP/1.1\r\nHost: h\r\n\r\n")
+        self.saw("open sse")
+        client.close()
+        self.saw("producer over")
+        wait_until(lambda: len(self.noted()) == 2, "the end of the first one")
+        client = self.raw(b"GET /events HTTP/1.1\r\nHost: h\r\n\r\n")
+        wait_until(lambda: len(self.noted()) == 3, "the beginning of the second one")
+        self.running.stop()
+        self.assertTrue(read_all(client).endswith(b"id: 2\n\n\r\n0\r\n\r\n"))
+        self.assertEqual(self.noted()[3], "close closed by the gateway")
+        self.assertEqual(read_journal(self.journal).count("producer over"), 2)
+
     def test_refused_events(self) -> None:
         """The answer is cut."""
         self.does("shut", f"http://127.0.0.1:{self.upstream('events')}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from json import dumps
+from pathlib import Path
 from typing import Any
 
 from tests.live.support import Answer, GatewayProcess, LiveTestCase, request, wait_until
@@ -133,6 +135,32 @@ class StoredTests(_Sessions, NodesTestCase):
         self.configure(one, storage="kong")
         cookie = self.log_in(one)
         wait_until(lambda: self.get(two, cookie).status == 200, "the other node knows the session")
+
+    def test_without_a_database(self) -> None:
+        """Nothing can be stored: the request is served, the log says why, and the cookie is worth nothing."""
+        file = Path(self.folder(), "kong.yml")
+        file.write_text(
+            dumps({
+                "_format_version": "3.0",
+                "services": [{
+                    "name": "app", "url": f"http://127.0.0.1:{self.upstream('echo')}",
+                    "routes": [{"name": "app", "paths": ["/app"]}],
+                    "plugins": [
+                        {"name": "session", "config": {"storage": "kong"}},
+                        {"name": "key-auth", "config": {"anonymous": "nobody"}},
+                    ],
+                }],
+                "consumers": [
+                    {"username": "ada", "keyauth_credentials": [{"key": "adas-key"}]},
+                    {"username": "nobody", "plugins": [{"name": "request-termination", "config": {"status_code": 403}}]},
+                ],
+            }),
+            encoding="utf-8",
+        )  # fmt: skip
+        gateway = self.gateway({"database": "off", "declarative_config": file})
+        cookie = self.log_in(gateway)
+        self.assertEqual(self.get(gateway, cookie).status, 403)
+        self.assertIn("a session could not be written to the database", gateway.log())
 
     def test_renewed(self) -> None:
         """After three quarters of its time a session gets another id; the one before ends."""
