@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import socket
+import ssl
 import sys
 import time
 from contextlib import closing
@@ -122,8 +123,6 @@ class HttpLogTests(LiveTestCase):
         record = collector.wait(3)[2]
         self.assertEqual([each["code"] for each in record["tries"]], [502, 502])
         self.assertEqual((record["upstream_status"], record["source"]), ("502, 502", "kong"))
-        import ssl
-
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         with closing(http.client.HTTPSConnection("127.0.0.1", gateway.tls_port, context=context)) as connection:
@@ -138,17 +137,24 @@ class HttpLogTests(LiveTestCase):
         gateway, collector = self.gateway(tls=True), Collector(self)
         route = gateway.route("/w", f"http://127.0.0.1:{self.upstream('websocket')}", "w")
         gateway.create(f"/routes/{route['id']}/plugins", name="http-log", config={"http_endpoint": collector.url})
-        with closing(socket.create_connection(("127.0.0.1", gateway.proxy_port), PATIENCE)) as client:
-            client.sendall(
-                b"GET /w HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-                b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-            )
-            self.assertIn(b"101", client.recv(4096))
-            self.assertEqual(collector.records(), [])
-        (record,) = collector.wait(1)
-        self.assertEqual((record["response"]["status"], record["upstream_status"]), (101, "101"))
-        self.assertEqual(record["response"]["headers"]["upgrade"].lower(), "websocket")
-        self.assertEqual(record["request"]["headers"]["upgrade"], "websocket")
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        for number, port in enumerate((gateway.proxy_port, gateway.tls_port), 1):
+            client = socket.create_connection(("127.0.0.1", port), PATIENCE)
+            if port == gateway.tls_port:
+                client = context.wrap_socket(client)
+            with closing(client):
+                client.sendall(
+                    b"GET /w HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+                )
+                self.assertIn(b"101", client.recv(4096))
+                self.assertEqual(len(collector.records()), number - 1)
+            record = collector.wait(number)[-1]
+            self.assertEqual((record["response"]["status"], record["upstream_status"]), (101, "101"))
+            self.assertEqual(record["response"]["headers"]["upgrade"].lower(), "websocket")
+            self.assertEqual(record["request"]["headers"]["upgrade"], "websocket")
+            self.assertEqual("tls" in record["request"], port == gateway.tls_port)
 
     def test_killed_and_back(self) -> None:
         """What could not be sent is sent when the collector is there again; requests notice nothing."""
