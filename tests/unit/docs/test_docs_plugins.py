@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from kongtwist.core.chain.phases import PHASES
 from kongtwist.node.plugin_loader import load_plugins
 from tests.places import ROOT
 
@@ -57,6 +58,11 @@ class PluginGuideTests(SynchronousTestCase):
         """The value of ``plugins`` shown works."""
         (names,) = re.findall(r"^plugins = (bundled,\S+:\S+)$", DOCUMENT, re.MULTILINE)
         self.assertIn("opening-hours", load_plugins(names.split(",")))
+
+    def test_phases(self) -> None:
+        """The table has every phase, in the order they run."""
+        table = DOCUMENT.partition("| phase | when |")[2].partition("\n\n")[0]
+        self.assertEqual(tuple(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)), PHASES)
 
     def test_table_of_bundled_plugins(self) -> None:
         """Name and priority of each bundled plugin, in the order they run."""
