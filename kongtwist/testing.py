@@ -22,6 +22,7 @@ from .core.chain.plugin import Plugin
 from .core.exchange import Answer, BodyTooLarge, Exchange, Row
 from .core.http.head import HeaderBlock
 from .core.http.headers import spread
+from .core.routing.router import Match
 from .entities import registry
 from .observability.shared_counters import LocalCounters
 
@@ -99,9 +100,11 @@ class Outcome:
 
     @property
     def upstream_headers(self) -> dict[str, str]:
-        """Request headers set for the upstream, by name in lower case."""
+        """Request headers set for the upstream, by name in lower case; several of a name are joined by ", "."""
         changes = self.exchange.request_changes or {}
-        return {name.decode(): value.decode() for name, value in changes.items() if value is not None}
+        return {
+            name.decode(): value.decode().replace("\0", ", ") for name, value in changes.items() if value is not None
+        }
 
     @property
     def removed_headers(self) -> set[str]:
@@ -220,7 +223,7 @@ class PluginHarness:
         exchange.snapshot = cast(Any, self.rows)
         service = {"id": "service-1", "name": "s"}
         exchange.route = cast(Any, SimpleNamespace(row={"id": "route-1", "name": "r"}, service=service))
-        exchange.match = cast(Any, SimpleNamespace(route=exchange.route, matched=b"/", captures=None, prefix=b""))
+        exchange.match = Match(exchange.route, b"/", None, exchange.raw_path, b"")
         exchange.body = body
         return exchange
 

@@ -169,7 +169,10 @@ def _validated(name: str) -> tuple[str, str] | None:
     entity, _, row = name.partition(" ")
     for case in _recorded("vectors_validation.json")["cases"]:
         if case["entity"] == entity and json.dumps(case["input"], sort_keys=True) == row:
-            return f"{_code(row)} for `/{entity}`", f"answers {_code(case['message'])}"
+            return (
+                f"{_code(row)} for `/{entity}`",
+                f"answers {_code(case['message'])}" if "message" in case else "takes it",
+            )
     return None
 
 

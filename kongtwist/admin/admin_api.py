@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from twisted.web.http import Request
 
+from ..core.chain.host import Host
 from ..core.long_work import AtOnce, LongWork
 from ..core.storage_contract import Storage
 from ..entities import Entity
@@ -48,6 +49,7 @@ class AdminAPI:
         published: waits until what was written serves traffic.
         declarations: loads and shows the declarative configuration; None with a database.
         long_work: does long work beside the traffic; None: at once.
+        host: what endpoints of plugins are given of the gateway; None: there are none.
     """
 
     def __init__(
@@ -62,10 +64,12 @@ class AdminAPI:
         published: Callable[[], Awaitable[object]] = _at_once,
         declarations: Declarations | None = None,
         long_work: LongWork | None = None,
+        host: Host | None = None,
     ) -> None:
         self.storage, self.registry, self.facts, self.gate = storage, registry, facts, gate
         self.now, self.published, self.declarations = now, published, declarations
         self.long_work: LongWork = long_work or AtOnce()
+        self.host = host
         self.masked_path = PathMask(registry)
         names = {name.lower() for name in added_headers}
         self.shows_server = not names.isdisjoint(("server_tokens", "server"))

@@ -8,6 +8,7 @@ from typing import Any
 from twisted.web.http import Request
 from twisted.web.resource import Resource
 
+from ..core.chain.host import Host
 from ..core.long_work import LongWork
 from ..core.storage_contract import Storage
 from ..entities import Entity
@@ -15,6 +16,7 @@ from .access.gate import Gate
 from .admin_api import DEFAULT_HEADERS, AdminAPI
 from .declarations import Declarations
 from .endpoints.node_information import Root, fixed_paths
+from .endpoints.plugin_endpoints import plugin_endpoints
 from .endpoints.status import monitored
 from .entity_rows import EntityRows
 from .facts import NodeFacts
@@ -54,6 +56,7 @@ class AdminResource(_Gated, Root):
         now: epoch seconds.
         declarations: loads and shows the declarative configuration; None with a database.
         long_work: does long work beside the traffic; None: at once.
+        host: what endpoints of plugins are given of the gateway; None: there are none.
     """
 
     def __init__(
@@ -68,16 +71,18 @@ class AdminResource(_Gated, Root):
         now: Callable[[], float],
         declarations: Declarations | None = None,
         long_work: LongWork | None = None,
+        host: Host | None = None,
     ) -> None:
         api = AdminAPI(
             storage, registry, facts, gate, now=now, added_headers=added_headers, published=published,
-            declarations=declarations, long_work=long_work,
+            declarations=declarations, long_work=long_work, host=host,
         )  # fmt: skip
         rows = _rows_of(api)
         below = {"openapi.json": OpenAPI(api, self._document), **fixed_paths(api, rows, self.paths)}
         for each in rows.values():
             if each.top_level:
                 below[each.entity.admin_name] = CollectionResource(each)
+        below.update(plugin_endpoints(api, facts.plugins))
         super().__init__(api, below)
 
     def paths(self) -> Iterator[tuple[str, JSONResource]]:

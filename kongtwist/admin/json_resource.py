@@ -161,7 +161,7 @@ class JSONResource(Resource):
             headers.setRawHeaders(b"access-control-allow-origin", [origin.encode("latin-1", "replace")])
         headers.setRawHeaders(b"access-control-allow-credentials", [b"true"])
         for name, value in reply.headers.items():
-            headers.setRawHeaders(name, [value])
+            headers.setRawHeaders(name, value if isinstance(value, list) else [value])
         body = reply.body
         if body is not None and not isinstance(body, bytes):
             body = encoded(body)

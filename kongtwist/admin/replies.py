@@ -23,14 +23,18 @@ class Reply:
     Args:
         status: HTTP status.
         body: JSON value; bytes go out as they are; None: no body.
-        headers: further headers.
+        headers: further headers; a list for several of one name.
         content_type: of a bytes body.
     """
 
     __slots__ = ("body", "content_type", "headers", "status")
 
     def __init__(
-        self, status: int, body: Any = None, headers: Mapping[str, str] | None = None, content_type: str = JSON
+        self,
+        status: int,
+        body: Any = None,
+        headers: Mapping[str, str | list[str]] | None = None,
+        content_type: str = JSON,
     ) -> None:
         self.status, self.body, self.headers, self.content_type = status, body, dict(headers or {}), content_type
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 __all__ = ["Ended", "within"]
@@ -35,8 +35,8 @@ async def within(
     timer = reactor.callLater(seconds, expire)
     try:
         return await running
-    except CancelledError:
-        if over:
+    except Exception:
+        if over:  # whatever the work makes of being cancelled
             raise late() from None
         raise
     finally:

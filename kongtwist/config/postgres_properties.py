@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from .kinds import ARRAY, BOOLEAN, INTEGER, NUMBER, STRING, Property
+from .kinds import BOOLEAN, INTEGER, NUMBER, STRING, Property
 
 __all__ = ["Postgres"]
-
-_AUTHORITIES = "Authorities that the PostgreSQL server's certificate is checked against"
 
 
 class Postgres:
@@ -30,11 +28,10 @@ class Postgres:
     pg_ssl = Property(
         BOOLEAN, "off", "Speak TLS with the server. A server that cannot is not used (Kong goes on without TLS)."
     )
-    pg_ssl_verify = Property(BOOLEAN, "off", "With pg_ssl: check the server's certificate and that it names pg_host.")
-    lua_ssl_trusted_certificate = Property(
-        ARRAY,
-        "system",
-        f"{_AUTHORITIES}: files in PEM format, and system for those of this machine.",
+    pg_ssl_verify = Property(
+        BOOLEAN,
+        "off",
+        "With pg_ssl: check the server's certificate (lua_ssl_trusted_certificate), and that it names pg_host.",
     )
     pg_pool_size = Property(
         INTEGER.within(1),

@@ -31,6 +31,7 @@ from .kinds import (
     enum_items,
     networks,
 )
+from .plugin_properties import PluginServices
 from .postgres_properties import Postgres
 from .unbuilt_properties import Unbuilt
 
@@ -424,6 +425,7 @@ SECTIONS: tuple[type, ...] = (
     Answers,
     Storage,
     Postgres,
+    PluginServices,
     Routing,
     Refused,
 )
@@ -431,7 +433,19 @@ SECTIONS: tuple[type, ...] = (
 
 
 class Properties(
-    Node, Listeners, Tls, AdminDoor, ClientLimits, Upstreams, Answers, Storage, Postgres, Routing, Refused, Unbuilt
+    Node,
+    Listeners,
+    Tls,
+    AdminDoor,
+    ClientLimits,
+    Upstreams,
+    Answers,
+    Storage,
+    Postgres,
+    PluginServices,
+    Routing,
+    Refused,
+    Unbuilt,
 ):
     """All properties. Attributes are declarations here, typed values on an instance (`conf.Conf`)."""
 

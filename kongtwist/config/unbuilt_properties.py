@@ -126,7 +126,6 @@ class Unbuilt:
     resolver_family = _known(ARRAY, "A,SRV", "kinds of records asked for")
     resolver_mem_cache_size = _known(SIZE, "5m", "size of the shared cache of names")
     lua_socket_pool_size = _known(NUMBER, "256", "size of Lua's socket pools")
-    lua_ssl_verify_depth = _known(NUMBER, "1", "longest chain accepted")
     lua_ssl_protocols = _known(STRING, "TLSv1.2 TLSv1.3", "TLS versions towards others")
 
     # -- Lua, Wasm, tracing --

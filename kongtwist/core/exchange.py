@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .answers import Answer, StreamedAnswer
 from .error_lines import request_line
-from .http.headers import check_field, check_lines, forwarded_lines
+from .http.headers import check_field, check_lines, forwarded_lines, spread
 from .http.lookups import named, variable
 from .http.query import join_query, parse_query, without_argument
+from .log_values import LogValue
 from .rows import Row
 
 if TYPE_CHECKING:
     from .gateway_facts import GatewayFacts
     from .http.head import HeaderBlock
+    from .log_values import TLSFacts, Try
     from .peer import Peer
     from .views import Match, RouteView, SnapshotView
 
@@ -67,10 +69,12 @@ class Exchange:
         "held",
         "latencies",
         "local_port",
+        "log_values",
         "match",
         "method",
         "minor",
         "mount",
+        "own_lines",
         "peer_ip",
         "peer_port",
         "plugin_confs",
@@ -82,13 +86,16 @@ class Exchange:
         "returned_filters",
         "route",
         "scheme",
+        "sent_head",
         "snapshot",
         "sni",
         "started",
         "status",
         "target",
+        "tries",
         "trusted",
         "upstream_body",
+        "upstream_method",
         "upstream_peer",
         "upstream_query",
         "upstream_status",
@@ -124,7 +131,9 @@ class Exchange:
     returned_filters: dict[str, Any] | None  #: what header filters gave for the body, by plugin (core/chain/chain.py)
     request_changes: (
         dict[bytes, bytes | None] | None
-    )  #: header changes towards the upstream; None value = remove. Changed by the methods below only: it may be shared
+    )  #: header changes towards the upstream; None value = remove, several values of a field are divided by NUL, which none
+    #: can hold. Changed by the methods below only: it may be shared
+    upstream_method: bytes | None  #: method of the request to the upstream in place of the client's, or None
     upstream_query: bytes | None  #: changed query string (without "?"), or None
     upstream_body: (
         bytes | None
@@ -135,6 +144,10 @@ class Exchange:
     status: int  #: status sent to the client; 0 before
     upstream_status: int  #: status the upstream sent; 0 when it was not asked
     answer_source: str  #: "service", "exit" or "error"
+    own_lines: bytes  #: header lines of an answer made here, before the gateway's own; b"" for the upstream's
+    sent_head: bytes  #: the head as sent to the client; b"" before
+    log_values: list[LogValue] | None  #: changes to the log record (core/log_values.py)
+    tries: list[Try] | None  #: attempts to reach the upstream, where a plugin logs them
     body_sink: BodySink | None
     answer_sink: AnswerSink | None
     begun: bool  #: something of the answer has been sent
@@ -151,6 +164,8 @@ class Exchange:
         self.request_changes = self.upstream_query = self.response_changes = self.response_fields = None
         self.plugin_confs = self.latencies = self.upstream_body = self.upstream_peer = self._own = None
         self._query_args = self._ctx = self.held = self.returned_filters = self.body_sink = self.answer_sink = None
+        self.upstream_method = self.log_values = self.tries = None
+        self.own_lines = self.sent_head = b""
         self.status = self.upstream_status = self.bytes_in = self.bytes_out = 0
         self.answer_source = "service"
         self.mount = b""
@@ -208,15 +223,57 @@ class Exchange:
             own = self._own = {}
         return own.setdefault(plugin, {})
 
+    def request_fields(self) -> dict[bytes, tuple[bytes, ...]]:
+        """The request's fields, name in lower case to values, with what plugins have changed."""
+        fields: dict[bytes, tuple[bytes, ...]] = {}
+        for name, value in self.block.pairs:
+            key = name.lower()
+            fields[key] = (*fields.get(key, ()), value)
+        for name, changed in (self.request_changes or {}).items():
+            if changed is None:
+                fields.pop(name, None)
+            else:
+                fields[name] = tuple(changed.split(b"\0"))
+        return fields
+
+    def answer_fields(self) -> dict[bytes, tuple[bytes, ...]]:
+        """The answer's fields as far as they are known in the header_filter phase, with what plugins have changed: name in
+        lower case to values. Those that the gateway adds at the end (Via, X-Kong-...) are not among them."""
+        fields: dict[bytes, tuple[bytes, ...]] = {}
+        block = self.response_fields
+        if self.own_lines or block is None:
+            pairs = [
+                (name, value) for name, _, value in (each.partition(b": ") for each in self.own_lines.split(b"\r\n"))
+            ]
+        else:
+            pairs = list(block.pairs)
+        for name, value in pairs:
+            key = name.lower()
+            fields[key] = (*fields.get(key, ()), value)
+        for what, name, value in spread(self.response_changes or ()):
+            key = name.lower()
+            if what == "clear":
+                fields.pop(key, None)
+            else:
+                fields[key] = (*(fields.get(key, ()) if what == "add" else ()), value)
+        fields.pop(b"", None)
+        return fields
+
+    @property
+    def tls(self) -> TLSFacts | None:
+        """What is known of the client's TLS connection; None without TLS, and where the door cannot tell."""
+        return None
+
     # -- what a plugin may change ----------------------------------------------------------------------------------
 
-    def set_upstream_header(self, name: bytes, value: bytes) -> None:
-        """Send header ``name`` with ``value`` to the upstream, in place of the client's (``kong.service.request``).
+    def set_upstream_header(self, name: bytes, *values: bytes) -> None:
+        """Send header ``name`` with these values to the upstream, in place of the client's (``kong.service.request``).
 
         This method and those for the response raise ValueError for what no header can hold (CR, LF, NUL).
         """
-        check_field(name, value)
-        self._own_changes()[name] = value
+        for value in values:
+            check_field(name, value)
+        self._own_changes()[name] = b"\0".join(values)
 
     def clear_upstream_header(self, name: bytes) -> None:
         """Do not send header ``name`` to the upstream."""
@@ -228,6 +285,19 @@ class Exchange:
         if changes.__class__ is not dict:
             changes = self.request_changes = dict(changes or ())
         return changes
+
+    def set_upstream_method(self, method: bytes) -> None:
+        """Ask the upstream with this method (``kong.service.request.set_method``)."""
+        self.upstream_method = method
+
+    def set_upstream_path(self, path: bytes) -> None:
+        """Ask the upstream for this path, escaped and without query (``kong.service.request.set_path``)."""
+        self.match = self.match._replace(upstream_path=path)
+
+    def set_upstream_query(self, query: bytes) -> None:
+        """Send this query string, without ``?``, to the upstream (``kong.service.request.set_raw_query``)."""
+        self.upstream_query = query
+        self._query_args = None
 
     def set_query_args(self, args: Mapping[str, list[str]]) -> None:
         """Replace the query string sent to the upstream."""
@@ -283,6 +353,23 @@ class Exchange:
         self.consumer = consumer
         self.credential = credential
 
+    def set_log_value(self, key: str, value: Any, mode: str = "set") -> None:
+        """Put a value into the log record of this request (``kong.log.set_serialize_value``).
+
+        Args:
+            key: where; dots lead into members of members, which are made where they lack.
+            value: what JSON can say; None takes the member out.
+            mode: ``set``, ``add`` (if it is not there) or ``replace`` (if it is).
+
+        Raises:
+            ValueError: another mode.
+        """
+        if mode not in ("set", "add", "replace"):
+            raise ValueError("mode must be 'set', 'add' or 'replace'")
+        if self.log_values is None:
+            self.log_values = []
+        self.log_values.append(LogValue(tuple(key.split(".")), value, mode))
+
     def report(self, what: str, remedy: str = "", detail: str = "") -> None:
         """Write a line about this request into the error log.
 
@@ -322,6 +409,12 @@ class Exchange:
         peer, self.upstream_peer = self.upstream_peer, None
         if peer is not None:
             peer.active -= 1
+
+    def release(self) -> None:
+        """Hold no configuration any more. The end of a request calls this, behind its log phase."""
+        held, self.held = self.held, None
+        for each in held or ():
+            each.let_go()
 
     # -- the door's I/O verbs --------------------------------------------------------------------------------------
 

@@ -14,7 +14,10 @@ from .answers import Answer
 from .peer import Peer
 from .rows import Row
 
-__all__ = ["BalancerView", "ChainView", "Match", "RouteView", "RouterView", "SnapshotView", "UpstreamTLS"]
+__all__ = [
+    "AnswerFiltersView", "BalancerView", "ChainView", "FiltersView", "Match", "RouteView", "RouterView", "SnapshotView", "UpstreamTLS",
+    "WatchesView",
+]  # fmt: skip
 
 
 class UpstreamTLS(NamedTuple):
@@ -26,17 +29,48 @@ class UpstreamTLS(NamedTuple):
     ca_certificates: tuple[Row, ...]  #: authorities to trust; none for the node's own store
 
 
+class FiltersView(Protocol):
+    """What a request's body passes through: `kongtwist.core.chain.filters.RequestFilters`."""
+
+    @property
+    def keeps_length(self) -> bool: ...
+
+    def feed(self, chunk: bytes, last: bool) -> bytes | Answer: ...
+
+
+class AnswerFiltersView(FiltersView, Protocol):
+    """What an answer's body passes through: `kongtwist.core.chain.filters.AnswerFilters`."""
+
+    @property
+    def holding(self) -> bool: ...
+
+
+class WatchesView(Protocol):
+    """What watches a stream: `kongtwist.core.chain.chain.StreamWatches`."""
+
+    def on_close(self, why: str) -> None: ...
+
+
 class ChainView(Protocol):
     """The plugins of a route: `kongtwist.core.chain.chain.Chain` says what these do."""
 
     @property
     def empty(self) -> bool: ...
 
+    @property
+    def logs(self) -> bool: ...
+
     def run_rewrite(self, exchange: Any) -> Answer | Awaitable[Answer | None] | None: ...
 
     def run_access(self, exchange: Any) -> Answer | Awaitable[Answer | None] | None: ...
 
+    def request_filters(self, exchange: Any) -> FiltersView | Answer | None: ...
+
     def run_header_filter(self, exchange: Any) -> Answer | None: ...
+
+    def answer_filters(self, exchange: Any) -> AnswerFiltersView | None: ...
+
+    def run_open(self, exchange: Any, stream: Any) -> WatchesView | None: ...
 
     def body_filters(self, exchange: Any) -> list[Callable[[bytes, bool], bytes]] | None: ...
 

@@ -13,7 +13,7 @@ from .schema import Field, Set, String, Timestamp
 
 __all__ = [
     "SEGMENTS", "cookie_name", "header_name", "header_value", "host", "host_with_optional_port", "ip_or_cidr",
-    "path", "router_path", "sni", "stamps", "tags", "token", "utf8_name", "wildcard_host",
+    "path", "router_path", "sni", "stamps", "tags", "token", "url", "utf8_name", "wildcard_host",
 ]  # fmt: skip
 
 _HEADER = re.compile(r"[A-Za-z0-9_-]+\Z")
@@ -96,6 +96,19 @@ def router_path(value: str) -> str | None:
         return wrong
     normal = normalise(value.encode("utf-8", "surrogatepass")).decode("utf-8", "replace")
     return None if normal == value else f"non-normalized path, consider use '{normal}' instead"
+
+
+_URL = re.compile(r"(?:([A-Za-z0-9][A-Za-z0-9+.-]*):)?(?://([^/?#]*))?")
+
+
+def url(value: str) -> str | None:
+    """A URL with scheme and host."""
+    found = _URL.match(value)
+    assert found is not None  # all of it may be empty
+    where = (found[2] or "").rpartition("@")[2]
+    if not re.sub(r":[^:\]]*\Z", "", where):
+        return "missing host in url"
+    return None if found[1] else "missing scheme in url"
 
 
 def header_name(value: str) -> str | None:

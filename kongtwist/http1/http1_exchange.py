@@ -11,11 +11,13 @@ from ..core.exchange import BodySink, BodyTooLarge, Exchange
 from ..core.http.chunks import LAST_CHUNK, last_chunk
 from ..core.http.headers import forwarded_lines
 from ..net.run_steps import run_steps
+from ..net.tls_transport import tls_facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..core.http.head import HeaderBlock
+    from ..core.log_values import TLSFacts
     from .http1_context import HTTP1Context
 
 __all__ = ["ClientConnection", "HTTP1Exchange"]
@@ -43,10 +45,12 @@ class ClientConnection(Protocol):
 
     Attributes:
         send: sends bytes at once.
+        transport: the connection's.
         forwarded, forwarded_for, forwarded_minor: lines `HTTP1Exchange.forwarded` made last, and for what.
     """
 
     send: Any
+    transport: Any
     forwarded: bytes
     forwarded_for: HeaderBlock | bytes | None
     forwarded_minor: int
@@ -148,6 +152,11 @@ class HTTP1Exchange(Exchange):
     sni = property(lambda self: self.channel.sni)
 
     @property
+    def tls(self) -> TLSFacts | None:
+        """See `Exchange.tls`."""
+        return tls_facts(self.channel.transport)
+
+    @property
     def client_ip(self) -> str:  # type: ignore[override]
         """The client behind trusted peers."""
         return self.channel.client_ip(self.block)
@@ -209,7 +218,8 @@ class HTTP1Exchange(Exchange):
         if length is not None:
             self._mode = WITH_LENGTH if self.method != b"HEAD" else BODYLESS
             self._left = length
-            return _status_line(status, reason) + headers + _length_lines(length, keep)
+            self.sent_head = head = _status_line(status, reason) + headers + _length_lines(length, keep)
+            return head
         framing = b""
         if status in (204, 304) or self.method == b"HEAD":
             self._mode = BODYLESS
@@ -220,7 +230,8 @@ class HTTP1Exchange(Exchange):
             keep = False
             self._mode = UNTIL_CLOSE
         self._keep = keep
-        return b"".join((_status_line(status, reason), headers, framing, _KEEP if keep else _CLOSE))
+        self.sent_head = head = b"".join((_status_line(status, reason), headers, framing, _KEEP if keep else _CLOSE))
+        return head
 
     def write(self, data: bytes) -> None:
         if self.open and data:

@@ -24,6 +24,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..config.kinds import ConfError
+from ..core.chain.phases import CertificateChoice, ClientHello
 
 __all__ = [
     "KeyPair", "ServerContexts", "TLSRules", "check_tls", "contexts_for", "default_pairs", "read_pairs", "reconfigure",
@@ -192,20 +193,23 @@ def _write_self_signed(base: str, key: Any) -> None:
 
 
 def contexts_for(
-    conf: Any, listener: str, certificate_for: Callable[[str | None], Row | None] | None = None
+    conf: Any,
+    listener: str,
+    certificate_for: Callable[[str | None], Row | None] | None = None,
+    choose: Callable[[ClientHello], CertificateChoice | None] | None = None,
 ) -> ServerContexts:
     """The contexts of the TLS addresses of a listener property.
 
     Args:
         conf: the configuration (`conf.Conf`).
         listener: ``proxy_listen``, ``admin_listen`` or ``status_listen``.
-        certificate_for: as for `ServerContexts`; for proxy_listen.
+        certificate_for, choose: as for `ServerContexts`; for proxy_listen.
 
     Raises:
         ConfError: certificates or ciphers cannot be used.
     """
     rules, pairs = _configured(conf, listener)
-    return ServerContexts(rules, pairs, certificate_for)
+    return ServerContexts(rules, pairs, certificate_for, choose)
 
 
 def authorities(name: str, files: Sequence[str]) -> tuple[x509.Certificate, ...]:
@@ -334,6 +338,8 @@ class ServerContexts:
         pairs: the default certificates, at most one for each kind of key.
         certificate_for: server name (None when the client named none) -> the certificate's row, or None for the
             default; asked at every handshake, so that a change holds from the next one on.
+        choose: asked before ``certificate_for``; None leaves the choice to that one. What it raises, and a certificate of its
+            choice that cannot be used, ends the handshake.
     """
 
     def __init__(
@@ -341,9 +347,12 @@ class ServerContexts:
         rules: TLSRules,
         pairs: Sequence[KeyPair],
         certificate_for: Callable[[str | None], Row | None] | None = None,
+        choose: Callable[[ClientHello], CertificateChoice | None] | None = None,
     ) -> None:
         self._rules = rules
         self._certificate_for = certificate_for
+        self._choice = choose
+        self._chosen: dict[CertificateChoice, SSL.Context] = {}
         self._cached: dict[str, tuple[Row, SSL.Context]] = {}
         self.replace(rules, pairs)
 
@@ -351,8 +360,9 @@ class ServerContexts:
         """Use other rules and default certificates from now on (reload)."""
         self._rules = rules
         self._cached.clear()
+        self._chosen.clear()
         self._default = rules.context(pairs)
-        if self._certificate_for is not None:
+        if self._certificate_for is not None or self._choice is not None:
             self._default.set_tlsext_servername_callback(self._choose)
 
     def serverConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
@@ -362,12 +372,34 @@ class ServerContexts:
     def _choose(self, connection: SSL.Connection) -> None:
         """OpenSSL's callback for the server name."""
         try:
-            name = connection.get_servername()
-            context = self._context_for(name.decode("ascii", "replace") if name else None)
+            found = connection.get_servername()
+            name = found.decode("ascii", "replace") if found else None
+            context = self._context_chosen(connection, name)
+            if context is None:
+                context = self._context_for(name)
             if context is not None:
                 connection.set_context(context)
         except Exception:  # noqa: BLE001 - OpenSSL's caller would lose it
             _log.failure("choosing a certificate failed; the default one is shown")
+
+    def _context_chosen(self, connection: SSL.Connection, name: str | None) -> SSL.Context | None:
+        """The context a plugin wants; one without a certificate, with which no handshake succeeds, where it failed."""
+        if self._choice is None:
+            return None
+        try:
+            choice = self._choice(_hello(connection, name))
+            if choice is None:
+                return None
+            context = self._chosen.get(choice)
+            if context is None:
+                context = self._rules.context(_choice_pairs(choice))
+                if len(self._chosen) >= CACHED:
+                    del self._chosen[next(iter(self._chosen))]
+                self._chosen[choice] = context
+        except Exception:  # noqa: BLE001 - OpenSSL's caller would lose it
+            _log.failure("a plugin failed to choose a certificate for {name!r}; the handshake ends", name=name)
+            return self._rules.context(())
+        return context
 
     def _context_for(self, name: str | None) -> SSL.Context | None:
         row = self._certificate_for(name) if self._certificate_for is not None else None
@@ -381,6 +413,23 @@ class ServerContexts:
             del self._cached[next(iter(self._cached))]
         self._cached[row["id"]] = (row, context)
         return context
+
+
+def _hello(connection: SSL.Connection, name: str | None) -> ClientHello:
+    """What is known of who begins TLS. Twisted notes the protocol, which has a transport by now, with the connection."""
+    transport = getattr(connection.get_app_data(), "transport", None)
+    if transport is None:
+        return ClientHello(name)
+    peer, here = transport.getPeer(), transport.getHost()
+    return ClientHello(name, getattr(peer, "host", ""), getattr(here, "port", 0))
+
+
+def _choice_pairs(choice: CertificateChoice) -> list[KeyPair]:
+    """The pairs a plugin chose."""
+    pairs = [KeyPair.from_pem(choice.cert.encode(), choice.key.encode())]
+    if choice.cert_alt and choice.key_alt:
+        pairs.append(KeyPair.from_pem(choice.cert_alt.encode(), choice.key_alt.encode()))
+    return pairs
 
 
 def _row_pairs(row: Row) -> list[KeyPair]:

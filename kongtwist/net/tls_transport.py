@@ -18,9 +18,10 @@ from twisted.logger import Logger
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
+from ..core.log_values import TLSFacts
 from .sending import unsent
 
-__all__ = ["TLSClientFactory", "TLSTransport", "TLSUser"]
+__all__ = ["TLSClientFactory", "TLSTransport", "TLSUser", "tls_facts"]
 
 _log = Logger(namespace="kongtwist.proxy")
 
@@ -100,3 +101,10 @@ class TLSClientFactory(TLSMemoryBIOFactory):
     """Puts a `TLSTransport` on connections that we make."""
 
     protocol = TLSTransport
+
+
+def tls_facts(transport: Any) -> TLSFacts | None:
+    """What is logged of a client's TLS; None without TLS, or before its handshake."""
+    handle: Any = transport.getHandle() if hasattr(transport, "getHandle") else None
+    cipher = handle.get_cipher_name() if hasattr(handle, "get_cipher_name") else None
+    return None if cipher is None else TLSFacts(handle.get_protocol_version_name(), cipher)

@@ -5,20 +5,27 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from math import inf
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, maybeDeferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from .. import WORKSPACE_ID
+from ..clients.scopes import ClientLimits, Services
+from ..clients.tls import Trust
+from ..config.authorities import trusted_authorities
 from ..config.load import Conf, ConfError
-from ..core.chain.host import Host
+from ..core.chain.host import Host, Scope, Streams
+from ..core.chain.lifetimes import Lifetimes
+from ..core.chain.phases import CertificateChoice, ClientHello
 from ..core.counters import Counters
 from ..core.http.headers import ResponseHeaders
 from ..core.http.real_ip import RealIP
 from ..core.limits import KONG_READ_TIMEOUT, Limits
+from ..core.rows import Row
 from ..core.snapshot.snapshot import Snapshot
 from ..core.stream_registry import StreamRegistry
 from ..http1.factory import HTTP1Factory
@@ -33,6 +40,10 @@ from .plugin_services import PluginServices
 __all__ = ["DataPlane", "Faults", "ListenerSocket", "limits_of"]
 
 _log = Logger(namespace="kongtwist.proxy")
+
+
+LAST_WORDS = 5.0
+"""Seconds that plugins have at a stop, though requests and streams have used up its time."""
 
 
 class ListenerSocket(Protocol):
@@ -101,6 +112,8 @@ class DataPlane:
         tree: finds routes; also for a `GatewayResource`.
         context: facilities of the data path.
         streams: open WebSockets and event streams.
+        lifetimes: opens and closes the plugins' configurations.
+        clients: what plugins reach others with.
     """
 
     def __init__(self, reactor: Any, conf: Conf, counters: Counters, node_id: str, services: PluginServices) -> None:
@@ -114,20 +127,23 @@ class DataPlane:
         except OSError as error:
             why = f"proxy_access_log cannot open {conf.proxy_access_log}: {error.strerror}"
             raise ConfError(why) from error
-        self.facilities = Host(
-            counters=counters,
-            now=time.time,
-            report=_report,
-            conf=conf,
-            node_id=node_id,
-            hostname=socket.gethostname(),
-            worker_pid=os.getpid(),
-            body_limit=conf.client_body_buffer_size,
-            shown=self.access_log.shown,
-            workspace_id=WORKSPACE_ID,
-        )
+        facts: dict[str, Any] = {
+            "counters": counters,
+            "now": time.time,
+            "report": _report,
+            "conf": conf,
+            "node_id": node_id,
+            "hostname": socket.gethostname(),
+            "worker_pid": os.getpid(),
+            "body_limit": conf.client_body_buffer_size,
+            "shown": self.access_log.shown,
+            "workspace_id": WORKSPACE_ID,
+        }
+        self.facilities = Host(**facts)
         self.facilities.rows, self.facilities.tallies = services.rows, services.tallies
         self.facilities.metrics = services.metrics
+        self.facilities.cells = services.cells.claim  # type: ignore[method-assign]
+        self.lifetimes = Lifetimes(self._scope_for, _closing, _report)
         self.context = ProxyContext(
             reactor,
             self.facilities,
@@ -139,6 +155,13 @@ class DataPlane:
             error_default_type=conf.error_default_type,
         )
         self.streams: StreamRegistry = self.context.streams
+        self.facilities.streams = cast(Streams, self.streams)
+        self.clients = Services(
+            reactor,
+            self.context.resolver,
+            trust=Trust(_pem(conf), conf.lua_ssl_verify_depth),
+            limits=ClientLimits(threads=conf.plugin_threads, thread_backlog=conf.plugin_thread_backlog),
+        )
         tree = TellingTree if conf.allow_debug_header else RouteTree
         self.tree = tree(self.context, WebSocketRoute.maker(reactor))
         most = conf.nginx_http_max_connections
@@ -187,7 +210,7 @@ class DataPlane:
         """Accept connections on one listening socket; a duplicate of it is used."""
         contexts = None
         if secure:
-            contexts = contexts_for(self._conf, "proxy_listen", self._certificate_for)
+            contexts = contexts_for(self._conf, "proxy_listen", self._certificate_for, self._choose_certificate)
             self._contexts.append(("proxy_listen", contexts))
         factory = HTTP1Factory(self.tree, self.context, secure)
         self._ports.append(listen_on(self._reactor, sock, factory, self.room, contexts=contexts))
@@ -195,6 +218,10 @@ class DataPlane:
     def _certificate_for(self, sni: str | None) -> Any:
         snapshot = self.tree.snapshot
         return None if snapshot is None else snapshot.certificate_for(sni)
+
+    def _choose_certificate(self, hello: ClientHello) -> CertificateChoice | None:
+        snapshot = self.tree.snapshot
+        return snapshot.global_chain.certificate(hello) if snapshot is not None else None
 
     def leave(self) -> None:
         """Go on accepting, and have each connection end behind its answer: clients shall go elsewhere."""
@@ -207,12 +234,28 @@ class DataPlane:
         await self._quiet(inf)
 
     async def stop(self, seconds: float) -> None:
-        """Accept no more; end streams politely; let requests finish, for ``seconds`` at most; then cut."""
+        """Accept no more; end streams politely; let requests finish, for ``seconds`` at most; then cut. What is left of the
+        time, and `LAST_WORDS` at least, is for what plugins still have to send and to write."""
+        late = self._reactor.seconds() + seconds
         await self._stop_listening()
         self.context.drain()
         await self._quiet(seconds)
         self.abort()
+        late = max(late, self._reactor.seconds() + min(seconds, LAST_WORDS))
+        self.clients.stop(late - self._reactor.seconds())
+        await self._close_configurations(late - self._reactor.seconds())
+        await self.clients.close(max(late - self._reactor.seconds(), 0.0))
         self.access_log.close()
+
+    def _scope_for(self, row: Row) -> Scope:
+        return self.clients.scope(self.facilities, row["name"], row)
+
+    async def _close_configurations(self, seconds: float) -> None:
+        """Close what plugins opened; who waits longer than ``seconds`` is cancelled."""
+        closing = [each for each in self.lifetimes.end() if isinstance(each, Deferred)]
+        for each in closing:
+            each.addTimeout(seconds, self._reactor)  # type: ignore[unused-awaitable]
+        await DeferredList(closing)
 
     async def _stop_listening(self) -> None:
         ports, self._ports = self._ports, []
@@ -233,8 +276,27 @@ class DataPlane:
         self.room.close()
 
 
+def _pem(conf: Conf) -> tuple[str, ...]:
+    """Authorities that plugins' clients trust; none: the system's own store. Raises ConfError."""
+    if conf.lua_ssl_trusted_certificate == ["system"]:
+        return ()
+    return tuple(trusted_authorities(conf).values())
+
+
 def _report(text: str) -> None:
     _log.error("{text}", text=text)
+
+
+def _closing(name: str, coroutine: Coroutine[Any, Any, None]) -> Deferred[None]:
+    """Run the closing of a configuration."""
+
+    def log(failure: Failure) -> None:
+        if failure.check(CancelledError, TimeoutError):
+            _log.error("{name} took too long and was given up", name=name)
+        else:
+            _log.failure("{name} failed", failure, name=name)
+
+    return Deferred.fromCoroutine(coroutine).addErrback(log)
 
 
 def _key_names(plugins: Mapping[str, Mapping[str, Any]]) -> set[str]:

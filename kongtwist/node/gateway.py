@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 
+from .. import WORKSPACE_ID
 from ..admin.admin_resource import AdminResource, StatusResource
 from ..config.load import Conf, ConfError, Listen
+from ..core.chain.host import Host
 from ..core.counters import Counters
 from ..core.snapshot.notes import ROUTER_KINDS
 from ..core.snapshot.snapshot import Snapshot
@@ -115,9 +118,10 @@ class Gateway(MultiService):
             )
         self._faults = Faults()
         self._advice = Advice(reactor, silent=ROUTER_KINDS if "router_flavor" in conf.given else frozenset())
-        self.publisher = Publisher(reactor, self.plugins, self._serve)
-        self._tallies = Tallies(reactor, self.storage.tally, self.storage.tally_timeout)
-        self._answers = Answers(self.storage, self.publisher.sent, self._tallies)
+        self._tallies = Tallies(
+            reactor, self.storage.tally, self.storage.tally_timeout, conf.plugin_max_pending_tallies
+        )
+        self._answers = Answers(self.storage, lambda: self.publisher.sent(), self._tallies)
         self.plugin_services: PluginServices | None = None
         self.counters: Counters
         self.plane: DataPlane | None = None
@@ -128,6 +132,8 @@ class Gateway(MultiService):
         else:
             self.counters = LocalCounters()
             self.plane = DataPlane(reactor, conf, self.counters, self.node_id, self._own_services(self.counters))
+        lifetimes = None if self.plane is None else self.plane.lifetimes
+        self.publisher = Publisher(reactor, self.plugins, self._serve, lifetimes)
         if self.workers is not None:
             self.workers.answer = self._answers.answer
             self.publisher.followers.append(self.workers)
@@ -170,7 +176,9 @@ class Gateway(MultiService):
         )
 
     def _own_services(self, counters: LocalCounters) -> PluginServices:
-        self.plugin_services = own_services(self._answers, lambda: self.publisher.snapshot, self._tallies, counters)
+        self.plugin_services = own_services(
+            self.conf, self._answers, lambda: self.publisher.snapshot, self._tallies, counters
+        )
         return self.plugin_services
 
     @property
@@ -281,6 +289,22 @@ class Gateway(MultiService):
             now=time.time,
             declarations=self.declarative_loader,
             long_work=self._long_work,
+            host=self._admin_host(),
+        )
+
+    def _admin_host(self) -> Host:
+        """What endpoints of plugins are given in this process, which serves the Admin API and perhaps no traffic."""
+        if self.plane is not None:
+            return self.plane.facilities
+        return Host(
+            counters=self.counters,
+            now=time.time,
+            report=lambda text: _log.error("{text}", text=text),
+            conf=self.conf,
+            node_id=self.node_id,
+            hostname=socket.gethostname(),
+            worker_pid=os.getpid(),
+            workspace_id=WORKSPACE_ID,
         )
 
     # -- while it runs -------------------------------------------------------------------------------------------------

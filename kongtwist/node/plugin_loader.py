@@ -18,7 +18,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .. import VERSION
+from ..admin.plugin_paths import path_faults
 from ..core.chain.plugin import Plugin
+from ..entities import registry
 from ..entities.plugin_rows import KONGS_PLUGINS, not_enabled
 
 __all__ = ["ENTRY_POINT_GROUP", "LoadedPlugins", "PluginLoadError", "load_plugins"]
@@ -73,7 +75,7 @@ def load_plugins(names: Iterable[str], package: str = BUNDLED_PACKAGE) -> Loaded
         one instance of each by plugin name, in order of priority; made anew at each call.
 
     Raises:
-        PluginLoadError: one of them cannot be loaded.
+        PluginLoadError: one of them cannot be loaded, or adds a path that the Admin API cannot have.
     """
     found: dict[str, Plugin] = {}
     bundled: dict[str, type[Plugin]] | None = None
@@ -89,7 +91,11 @@ def load_plugins(names: Iterable[str], package: str = BUNDLED_PACKAGE) -> Loaded
                 found[kind.name] = _make(kind)
             elif type(known) is not kind:
                 raise PluginLoadError(f"plugin {name}: there is another plugin of the name '{kind.name}' already")
-    return LoadedPlugins(sorted(found.items(), key=lambda item: -item[1].priority))
+    plugins = LoadedPlugins(sorted(found.items(), key=lambda item: -item[1].priority))
+    if any(plugin.endpoints for plugin in plugins.values()):
+        for fault in path_faults(plugins, registry(plugins)):
+            raise PluginLoadError(fault)
+    return plugins
 
 
 def _bundled(package: str) -> dict[str, type[Plugin]]:

@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ..config.load import Conf
 from ..core.counters import Counters
 from ..core.snapshot.snapshot import Snapshot
 from ..observability.plugin_metrics import Metrics
 from ..observability.shared_cells import LocalCells
+from ..storage.open import tally_timeout
 from ..storage.tallies import Tallies
 from .rows_access import Answers, Questions, RowsAccess
 
@@ -38,22 +40,23 @@ class PluginServices:
 
 
 def own_services(
-    answers: Answers, snapshot: Callable[[], Snapshot | None], tallies: Tallies, counters: Counters
+    conf: Conf, answers: Answers, snapshot: Callable[[], Snapshot | None], tallies: Tallies, counters: Counters
 ) -> PluginServices:
     """Those of a gateway in one process."""
-    return PluginServices(RowsAccess(snapshot, time.time, answers.ask), tallies, _cells(counters), Metrics())
+    rows = RowsAccess(snapshot, time.time, answers.ask, conf.plugin_max_pending_writes)
+    return PluginServices(rows, tallies, _cells(counters), Metrics())
 
 
 def worker_services(
-    reactor: Any, questions: Questions, snapshot: Callable[[], Snapshot | None], timeout: float, counters: Counters
+    reactor: Any, conf: Conf, questions: Questions, snapshot: Callable[[], Snapshot | None], counters: Counters
 ) -> PluginServices:
     """Those of a worker.
 
     Args:
         reactor: for turns and time limits.
+        conf: the configuration.
         questions: go to its parent.
         snapshot: the newest.
-        timeout: seconds that counting may take.
         counters: the node's.
     """
 
@@ -61,8 +64,9 @@ def worker_services(
         values, found = await questions.ask("tally", added, wanted)
         return values, found
 
-    rows = RowsAccess(snapshot, time.time, questions.ask)
-    return PluginServices(rows, Tallies(reactor, exchange, timeout), _cells(counters), Metrics())
+    rows = RowsAccess(snapshot, time.time, questions.ask, conf.plugin_max_pending_writes)
+    tallies = Tallies(reactor, exchange, tally_timeout(conf), conf.plugin_max_pending_tallies)
+    return PluginServices(rows, tallies, _cells(counters), Metrics())
 
 
 def _cells(counters: Any) -> LocalCells:

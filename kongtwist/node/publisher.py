@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..core.chain.lifetimes import Lifetimes
 from ..core.chain.plugin import Plugin
 from ..core.snapshot.snapshot import Snapshot
 from ..core.storage_contract import Change, Dataset
@@ -52,14 +53,21 @@ class Publisher:
         reactor: clock for coalescing and for the bounded wait.
         plugins: the loaded plugins by name.
         serve: takes each new snapshot (the route tree's ``publish``); called in the reactor's thread.
+        lifetimes: opens the plugins' configurations; None in a process that serves no traffic.
 
     Attributes:
         followers: who else is told of every change.
     """
 
-    def __init__(self, reactor: IReactorTime, plugins: Mapping[str, Plugin], serve: Callable[[Snapshot], None]) -> None:
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        plugins: Mapping[str, Plugin],
+        serve: Callable[[Snapshot], None],
+        lifetimes: Lifetimes | None = None,
+    ) -> None:
         self._reactor = reactor
-        self._builder = SnapshotBuilder(reactor, plugins, serve, self._failed)
+        self._builder = SnapshotBuilder(reactor, plugins, serve, self._failed, lifetimes)
         self._pending: list[Change] = []
         self._waiting: list[Deferred[None]] = []  # who waits for what is pending
         self._making: list[Deferred[None]] | None = None  # who waits for the snapshot that is being made

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -181,10 +181,8 @@ class Answers:
         return await storage.upsert(entity, {"id": key}, values)
 
     async def _tally(self, added: Sequence[Sequence[Any]], wanted: Sequence[Sequence[Any]]) -> tuple[Any, Any]:
-        counted = self._tallies.add([Tally(*each) for each in added])
-        read = self._tallies.read([(key, window) for key, window in wanted])
-        values, found = await gatherResults([counted, read], consumeErrors=True)
-        return values, found
+        places = [(key, window) for key, window in wanted]
+        return await self._tallies.exchange([Tally(*each) for each in added], places)
 
     def answer(self, question: Message, send: Callable[[Message], None]) -> None:
         """Do what a worker asks, and send it what came of that; a worker that is gone meanwhile gets nothing."""

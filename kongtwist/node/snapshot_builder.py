@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..core.chain.lifetimes import Lifetimes
 from ..core.chain.plugin import Plugin
 from ..core.snapshot.snapshot import Snapshot, Steps
 from ..core.storage_contract import Change, Dataset
@@ -95,6 +96,7 @@ class SnapshotBuilder:
         plugins: the loaded plugins by name.
         serve: takes each new snapshot.
         failed: told what went wrong with one; the next is made from the last that was right.
+        lifetimes: opens the plugins' configurations; None in a process that serves no traffic.
 
     Attributes:
         snapshot: the newest.
@@ -107,11 +109,13 @@ class SnapshotBuilder:
         plugins: Mapping[str, Plugin],
         serve: Callable[[Snapshot], None],
         failed: Callable[[Failure], None],
+        lifetimes: Lifetimes | None = None,
     ) -> None:
         self._reactor = reactor
         self._plugins = plugins
         self._serve = serve
         self._failed = failed
+        self._lifetimes = lifetimes
         self._jobs: deque[tuple[Callable[[], Steps[Snapshot] | None], int, Callable[[], None]]] = deque()
         self._steps: Steps[Snapshot] | None = None
         self._then: Callable[[], None] = _nothing
@@ -128,10 +132,13 @@ class SnapshotBuilder:
         """Serve the first snapshot, made at once: there is no traffic yet."""
         self.collector.pause()
         try:
-            self.snapshot = Snapshot.build(dataset, self._plugins)
+            self.snapshot = Snapshot.build(dataset, self._plugins, lifetimes=self._lifetimes)
+        except BaseException:
+            self._abandoned()
+            raise
         finally:
             self.collector.resume()
-        self._serve(self.snapshot)
+        self._show(self.snapshot)
 
     def apply(self, changes: Sequence[Change], then: Callable[[], None]) -> None:
         """Serve these changes; ``then`` is called when they are served."""
@@ -140,7 +147,7 @@ class SnapshotBuilder:
     def replace(self, dataset: Dataset, then: Callable[[], None]) -> None:
         """Serve a wholly new dataset, taking over what did not change; ``then`` is called when it is served."""
         rows = sum(map(len, dataset.values()))
-        self._begin(lambda: Snapshot.build_steps(dataset, self._plugins, self.snapshot), rows, then)
+        self._begin(lambda: Snapshot.build_steps(dataset, self._plugins, self.snapshot, self._lifetimes), rows, then)
 
     def _following(self, changes: Sequence[Change]) -> Steps[Snapshot] | None:
         assert self.snapshot is not None
@@ -151,6 +158,7 @@ class SnapshotBuilder:
         self._jobs.clear()
         if self._steps is not None:
             self._end()
+            self._abandoned()
         self.collector.stop()
 
     # -- one after the other -----------------------------------------------------------------------------------------
@@ -180,12 +188,13 @@ class SnapshotBuilder:
             then = self._end(paused=not first)
             self.snapshot = done.value
             try:
-                self._serve(done.value)
+                self._show(done.value)
                 then()
             except Exception:  # noqa: BLE001 - those that wait behind this one must not wait for ever
                 self._failed(Failure())
         except Exception:  # noqa: BLE001 - told, and not served
             self._end(paused=not first)
+            self._abandoned()
             self._failed(Failure())
         else:
             if first:
@@ -194,6 +203,17 @@ class SnapshotBuilder:
             return
         if not first:
             self._next()
+
+    def _show(self, snapshot: Snapshot) -> None:
+        if self._lifetimes is not None:
+            self._lifetimes.built()
+        self._serve(snapshot)
+        if self._lifetimes is not None:
+            self._lifetimes.served()
+
+    def _abandoned(self) -> None:
+        if self._lifetimes is not None:
+            self._lifetimes.abandoned()
 
     def _end(self, paused: bool = True) -> Callable[[], None]:
         if self._turn is not None and self._turn.active():

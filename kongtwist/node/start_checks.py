@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 
+from ..config.authorities import trusted_authorities
 from ..config.load import Conf, ConfError
 from ..entities import Entity, registry
 from ..net.listeners import check_listeners
@@ -44,7 +45,7 @@ def faults(conf: Conf) -> list[str]:
     return found
 
 
-def _sentences(check: Callable[[], None]) -> tuple[str, ...]:
+def _sentences(check: Callable[[], object]) -> tuple[str, ...]:
     try:
         check()
     except ConfError as error:
@@ -98,6 +99,11 @@ def _load(conf: Conf) -> None:
     registry(load_plugins(conf.plugins))
 
 
+def _check_authorities(conf: Conf) -> Iterator[str]:
+    if conf.lua_ssl_trusted_certificate != ["system"]:
+        yield from _sentences(lambda: trusted_authorities(conf))
+
+
 def _check_database(conf: Conf) -> Iterator[str]:
     yield from _sentences(lambda: check_database(conf))
 
@@ -112,7 +118,7 @@ def _check_addresses(conf: Conf) -> Iterator[str]:
 
 
 _CHECKS: tuple[Callable[[Conf], Iterator[str]], ...] = (
-    _check_prefix, _check_plugins, _check_database, _check_files, _check_certificates, _check_addresses,
+    _check_prefix, _check_plugins, _check_database, _check_authorities, _check_files, _check_certificates, _check_addresses,
 )  # fmt: skip
 
 

@@ -28,7 +28,6 @@ from ..core.storage_contract import Change
 from ..observability.error_log import ErrorLog
 from ..observability.foreground import console_for
 from ..observability.shared_counters import SharedCounters
-from ..storage.open import tally_timeout
 from .data_plane import DataPlane
 from .plugin_loader import PluginLoadError, load_plugins
 from .plugin_services import PluginServices, worker_services
@@ -157,7 +156,9 @@ class Worker:
         self._listeners = message["listeners"]
         self._error_log = self._start_logging(self._conf, message["console"])
         self._plane, self._plugins, self.services = self._make_plane(self, self._conf, message)
-        self._builder = SnapshotBuilder(self.reactor, self._plugins, self._plane.publish, self._out_of_step)
+        self._builder = SnapshotBuilder(
+            self.reactor, self._plugins, self._plane.publish, self._out_of_step, self._plane.lifetimes
+        )
 
     def _on_metrics(self, message: Message) -> None:
         assert self.services is not None
@@ -248,7 +249,7 @@ def begin_plane(worker: Worker, conf: Conf, message: Message) -> tuple[DataPlane
     """The data path that a ``begin`` message describes, with the plugins and what they are given."""
     counters = SharedCounters.attach(COUNTERS_FD, message["workers"], message["row"])
     plugins = load_plugins(conf.plugins)
-    services = worker_services(worker.reactor, worker.questions, lambda: worker.snapshot, tally_timeout(conf), counters)
+    services = worker_services(worker.reactor, conf, worker.questions, lambda: worker.snapshot, counters)
     return DataPlane(worker.reactor, conf, counters, message["node_id"], services), dict(plugins), services
 
 

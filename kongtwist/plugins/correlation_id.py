@@ -53,6 +53,7 @@ class CorrelationId(Plugin):
             if conf.name is not None:
                 exchange.set_upstream_header(conf.header, found)
         exchange.ctx["correlation_id"] = found
+        exchange.set_log_value("correlation_id", found.decode("utf-8", "replace"))
 
     def header_filter(self, exchange: Exchange, conf: Config) -> None:
         if conf.echo and conf.name is not None:

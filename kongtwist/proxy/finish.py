@@ -57,7 +57,8 @@ class Finish:
         self._send_answer = send_answer
 
     def finished(self, exchange: Exchange) -> None:
-        """A request is over, whatever became of it: its target is let go, log phase, access log. Called once."""
+        """A request is over, whatever became of it: its target is let go, log phase, access log, and then
+        what its plugins opened may close. Called once."""
         if exchange.upstream_peer is not None:
             exchange.let_go()
         route = exchange.route
@@ -70,6 +71,9 @@ class Finish:
                 self._access_log.log(exchange)
         except Exception:  # noqa: BLE001 - its connection must go on, or end, as if it had been logged
             _log.failure("{line}", line=request_line(exchange, "logging failed"))
+        finally:
+            if exchange.held is not None:
+                exchange.release()
 
     def fault(self, exchange: Exchange, failure: Failure | None = None) -> None:
         """Our own code failed on a request: log it, stop who produces its answer, answer 500, or cut what has begun.

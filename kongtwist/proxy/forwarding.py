@@ -1,59 +1,39 @@
 """One request's way to the upstream and its answer's way back: the upstream half of a stream.
 
 An `UpstreamExchange` picks a target, gets a connection, sends head and body, and hands the answer to the client's half
-(any listener's or Site's `Exchange`). It owns what outlives one connection: which targets failed, what of the body is kept for
-another try, and how many tries are left.
-
-When a try may be repeated (Kong 3.9: nginx ``proxy_next_upstream error timeout``): not one byte of an answer has come,
-good or bad; the body, if any, is kept whole; and the method is idempotent or nothing was sent. A pooled connection that
-turns out dead before its first byte does not count as a try. docs/upstreams.md is the whole list.
-
-The target a request counts on is the exchange's (`Exchange.hold`): the end of the exchange lets it go, so no way out of
-here can forget it.
+(any listener's or Site's `Exchange`). It owns what outlives one connection: what of the body is kept for another try,
+and what `Tries` knows: which targets failed, and how many tries are left.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
-from OpenSSL import SSL
-from twisted.internet import error
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..core.chain.chain import BodyFilter, PluginFailed
+from ..core.chain.chain import PluginFailed
 from ..core.error_lines import request_line
 from ..core.exchange import Answer, Exchange
-from ..core.http.chunks import LAST_CHUNK
-from ..core.http.headers import REASONS, apply_changes, host_name, upstream_head
-from ..net.resolver import NameNotResolved
+from ..core.http.chunks import LAST_CHUNK, ChunkScanner
+from ..core.http.headers import REASONS, apply_changes, upstream_head
 from ..net.run_steps import run_steps
 from ..streams.server_sent_events import EventStream, is_event_stream
-from ..upstream.client_tls import BadServerName, facts_of
 from ..upstream.connection import ResponseHead, UpstreamConnection
-from ..upstream.pool import Attempt, Pool
-from ..upstream.upstream_errors import (
-    ENDED,
-    Destination,
-    Reason,
-    broken_off,
-    connect_reason,
-    no_answer,
-    no_peer,
-    not_resolved,
-    own_certificate_reason,
-    timed_out,
-    where,
-)  # fmt: skip
+from ..upstream.pool import Pool
+from ..upstream.upstream_errors import ENDED, Reason, broken_off, timed_out
+from .filtered_answer import FilteredAnswer
 from .finish import ends_request
 from .forwarding_states import AT_ONCE, AWAITED, BEGUN, HELD, OVER, PASSING, SENT, UNASKED
 from .request_buffer import RequestBuffer
+from .tries import Tries
+from .try_notes import note_try
 
 if TYPE_CHECKING:
-    from ..core.balancing.balancer import Peer
+    from ..core.views import AnswerFiltersView, FiltersView, WatchesView
     from .context import ProxyContext
 
 __all__ = ["Upgraded", "UpstreamExchange"]
@@ -63,13 +43,8 @@ _log = Logger(namespace="kongtwist.proxy")
 Upgraded = Callable[[UpstreamConnection, ResponseHead], None]
 """Called when the upstream agreed to become a WebSocket; must call the connection's `detach`."""
 
-_NOT_REPEATED = frozenset((b"POST", b"PATCH", b"LOCK"))
-"""Methods nginx does not send twice (``proxy_next_upstream`` without ``non_idempotent``)."""
 
-_NOBODY: frozenset[Peer] = frozenset()
-
-
-class UpstreamExchange:
+class UpstreamExchange(Tries):
     """Relays one exchange to its route's service.
 
     Args:
@@ -80,11 +55,12 @@ class UpstreamExchange:
     """
 
     __slots__ = (
-        "_answer", "_attempt", "_connection", "_events", "_filters", "_head", "_kept", "_kept_size", "_lookup", "_request",
-        "_source", "_started", "_tried", "_tries", "_upgraded", "_write", "context", "exchange", "method", "read_timeout",
-        "route",
+        "_chunked", "_events", "_head", "_kept_size", "_source", "_through", "_upgraded", "_watches", "_write",
     )  # fmt: skip
 
+    _through: FiltersView | None  #: what the request's body passes through
+    _watches: WatchesView | None  #: plugins that watch the event stream
+    _chunked: bool  #: the body goes up in chunks
     _write: Callable[[bytes], object]  #: sends a piece of the answer, once it has begun
 
     def __init__(self, context: ProxyContext, exchange: Exchange, upgraded: Upgraded | None = None) -> None:
@@ -92,33 +68,24 @@ class UpstreamExchange:
         self.exchange = exchange
         route = exchange.route
         self.route = route
-        self.method = exchange.method
+        self.method = exchange.upstream_method or exchange.method
         self.read_timeout = context.limits.read_timeout(route.read_timeout)
         self._upgraded = upgraded
         self._tries = route.retries
         self._answer = AWAITED
-        self._request = UNASKED if exchange.block.has_body and exchange.upstream_body is None else AT_ONCE
-        self._connection: UpstreamConnection | None = None
-        self._attempt: Attempt | None = None
-        self._lookup: Deferred[str] | None = None
+        if exchange.block.has_body and exchange.upstream_body is None:
+            self._request, self._kept, self._chunked = UNASKED, [], exchange.block.chunked
+        else:
+            self._request, self._kept, self._chunked = AT_ONCE, None, False
+        self._connection = None
+        self._attempt = None
+        self._lookup = None
         self._events: EventStream | None = None
-        self._tried: set[Peer] | None = None
-        self._filters: list[BodyFilter] | None = None
+        self._tried = self._filtered = self._watches = self._through = None
         self._head = b""
-        self._kept: list[bytes] | None = [] if self._request is UNASKED else None
         self._kept_size = 0
         self._source: RequestBuffer | None = None
         self._started = 0.0
-
-    @property
-    def _whole(self) -> bool:
-        """Whether nothing of the client's request is still to come."""
-        return self._request in (AT_ONCE, SENT)
-
-    @property
-    def _peer(self) -> Peer | None:
-        """The target of this try, if a balancer chose it."""
-        return self.exchange.upstream_peer
 
     # -- getting a connection ------------------------------------------------------------------------------------------
 
@@ -132,16 +99,31 @@ class UpstreamExchange:
         monotonic = self.context.monotonic
         self._started = monotonic()
         try:
-            if self._request is UNASKED and self.exchange.block.chunked and self.route.request_buffering:
-                limit = self.context.limits.client_body_buffer_size
-                self._source = RequestBuffer(self.exchange, limit, self._buffered)
-                self._source.start()
+            if self._request is UNASKED and self._body_first():
+                pass
             elif pool is not None and pool.idle:
                 self.connected(pool.idle.popitem()[0])
             else:
                 self._choose()
         except Exception:  # noqa: BLE001 - a fault of ours must not leave the client waiting for ever
             self.context.fault(self.exchange)
+
+    def _body_first(self) -> bool:
+        """Ask plugins for what the body passes through; whether the upstream has to wait: until the length of the body is
+        known, or for ever, as a plugin failed."""
+        if not self.route.chain.empty:
+            filters = self.route.chain.request_filters(self.exchange)
+            if isinstance(filters, Answer):
+                self._refuse_with(filters)
+                return True
+            self._through = filters
+            if filters is not None and not filters.keeps_length:
+                self._chunked = True
+        if not self._chunked or not self.route.request_buffering:
+            return False
+        self._source = RequestBuffer(self.exchange, self.context.limits.client_body_buffer_size, self._buffered)
+        self._source.start()
+        return True
 
     @ends_request
     def _buffered(self) -> None:
@@ -151,77 +133,14 @@ class UpstreamExchange:
             return
         self._started = self.context.monotonic()
         if buffer.whole:
-            self._request, self._kept, self._source = AT_ONCE, None, None
+            if self._through is not None:
+                made = self._through.feed(self.exchange.upstream_body or b"", True)
+                if isinstance(made, Answer):
+                    self._refuse_with(made)
+                    return
+                self.exchange.set_upstream_body(made)
+            self._request, self._kept, self._chunked, self._source = AT_ONCE, None, False, None
         self._choose()
-
-    def _choose(self) -> None:
-        """Pick a target and find its address."""
-        route = self.route
-        host = route.host
-        balancer = route.balancer
-        if balancer is not None:
-            peer = balancer.pick(self.exchange, self._tried or _NOBODY)
-            if peer is None:
-                self._log_error(*no_peer(route, len(self._tried or ())))
-                self._refuse(503, "failure to get a peer from the ring-balancer")
-                return
-            self.exchange.hold(peer)
-            host = peer.host
-        try:
-            address = self.context.resolver.known(host)
-        except NameNotResolved:
-            self._not_resolved()
-            return
-        if address is None:
-            lookup = self._lookup = self.context.resolver.lookup(host)
-            answered = lookup.addCallbacks(self._resolved, self._unresolved)
-            answered.addErrback(lambda why: self.context.fault(self.exchange, why))  # type: ignore[unused-awaitable]
-        else:
-            self._connect(address)
-
-    def _resolved(self, address: str) -> None:
-        self._lookup = None
-        self._connect(address)
-
-    def _unresolved(self, failure: Failure) -> None:
-        self._lookup = None
-        if not failure.check(CancelledError):  # cancelled: the client went, nobody is left to tell
-            failure.trap(NameNotResolved)
-            self._not_resolved()
-
-    def _not_resolved(self) -> None:
-        self._log_error(*not_resolved(self.route, self._peer))
-        self._refuse(503, "name resolution failed")
-
-    def _connect(self, address: str, fresh: bool = False) -> None:
-        route, peer = self.route, self._peer
-        tls = None
-        if route.tls is not None:
-            name = host_name(self._host_field()).decode("latin-1").strip("[]")
-            tls = facts_of(route.tls, name, self.context.tls_defaults)
-        pool = self.context.pools.get(address, route.port if peer is None else peer.port, tls)
-        connection = None if fresh else pool.take()
-        if connection is not None:
-            self.connected(connection)
-            return
-        try:
-            self._attempt = pool.connect(self, route.connect_timeout)
-        except SSL.Error:
-            # Trying again would not make it any better.
-            self._log_error(*no_answer(route, self._peer, own_certificate_reason(Failure())), pool)
-            self._bad_answer()
-        except BadServerName as why:
-            self._log_error(str(why), "", pool)
-            self._bad_answer()
-
-    def _host_field(self) -> bytes:
-        """The Host header of this try."""
-        route = self.route
-        if route.preserve_host and self.exchange.block.host is not None:
-            return self.exchange.block.host
-        if self._peer is not None:
-            return self._peer.host_field(route.secure)
-        return route.host_header
 
     # -- a connection's user -------------------------------------------------------------------------------------------
 
@@ -231,10 +150,14 @@ class UpstreamExchange:
         self._connection = connection
         exchange, route, context = self.exchange, self.route, self.context
         match = exchange.match
+        if route.chain.logs:
+            note_try(exchange, connection.pool, context.wall)
         plain = exchange.upstream_peer is None and not route.preserve_host
         host = route.host_header if plain else self._host_field()
         upgrade = self._upgraded is not None
-        head = upstream_head(exchange, match.upstream_path, match.prefix, host, context.send_request_id, upgrade)
+        head = upstream_head(
+            exchange, match.upstream_path, match.prefix, host, context.send_request_id, upgrade, self._chunked
+        )
         if self._request is AT_ONCE:
             if exchange.upstream_body is not None:
                 head += exchange.upstream_body
@@ -269,46 +192,51 @@ class UpstreamExchange:
             head, self._head = self._head, b""
             connection.send(head + data if head else data)
 
-    @ends_request
-    def connect_failed(self, reason: Failure) -> None:
-        attempt, self._attempt = self._attempt, None
-        self._connection = None
-        if self._answer is not OVER:
-            timeout = reason.check(error.TimeoutError, error.TCPTimedOutError, TimeoutError) is not None
-            pool = None if attempt is None else attempt.factory.pool
-            self._failed(connect_reason(reason, pool), timeout=timeout, sent=False, pool=pool)
-
     # -- the request body (BodySink) -----------------------------------------------------------------------------------
 
     def body_chunk(self, data: bytes) -> None:
-        """Pass a piece on, and keep it for another try while that is little."""
-        if self._answer is OVER:
-            return
-        framed = b"%x\r\n%b\r\n" % (len(data), data) if self.exchange.block.chunked else data
-        self._keep(framed)
-        self._send(framed)
+        """Pass a piece on."""
+        if self._answer is not OVER:
+            if self._through is not None:
+                made = self._through.feed(data, False)
+                if isinstance(made, Answer):
+                    self._refuse_with(made)
+                    return
+                data = made
+            if data:
+                self._pass_up(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     def body_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
         """The request is whole. Its trailers go no further, as with nginx: an upstream that takes them for headers would
         believe a client who it is, where it comes from and what it may do."""
         if self._answer is OVER:
             return
+        rest = b""
+        if self._through is not None:
+            made = self._through.feed(b"", True)
+            if isinstance(made, Answer):
+                self._refuse_with(made)
+                return
+            rest = b"%x\r\n%b\r\n" % (len(made), made) if made and self._chunked else made
         self._request = SENT
-        if self.exchange.block.chunked:
-            self._keep(LAST_CHUNK)
-            self._send(LAST_CHUNK)
+        if self._chunked:
+            rest += LAST_CHUNK
+        if rest:
+            self._pass_up(rest)
         elif self._head:
             self._send(b"")
         if self._connection is not None:
             self._connection.sent_whole(self.read_timeout)
 
-    def _keep(self, data: bytes) -> None:
+    def _pass_up(self, data: bytes) -> None:
+        """Send a piece, and keep it for another try while that is little."""
         if self._kept is not None:
             self._kept_size += len(data)
             if self._kept_size > self.context.limits.client_body_buffer_size:
                 self._kept = None
             else:
                 self._kept.append(data)
+        self._send(data)
 
     def request_blocked(self) -> None:
         self.exchange.pause_request()
@@ -366,33 +294,91 @@ class UpstreamExchange:
         reason = head.reason
         chain = self.route.chain
         if not chain.empty:
-            failed = chain.run_header_filter(exchange)
-            if failed is not None:
+            replaced = chain.run_header_filter(exchange)
+            if replaced is not None:
                 self._drop()
-                context.send_answer(exchange, failed, filtered=True)
+                context.send_answer(exchange, replaced, filtered=True)
                 return
+            filters = chain.answer_filters(exchange)
+            if filters is not None:
+                if not head.bodyless and b"HEAD" not in (self.method, exchange.method):
+                    self._begin_filtered(filters, head, lines, length, (first, last, raw))
+                    return
+                if not filters.keeps_length:
+                    length = None  # what GET would give is not known
             if exchange.status != status:
                 status = exchange.status
                 reason = REASONS.get(status, b"")
-            self._filters = chain.body_filters(exchange)
         if exchange.response_changes:
             lines = apply_changes(lines, exchange.response_changes, head.block)
-        if not last and is_event_stream(head.block):
-            self._events = EventStream(self, raw)
-        if self._filters is not None and self.method != b"HEAD":
-            self._answer_filtered(status, reason, lines, first, last)
-        else:
-            if last:
-                exchange.answer(status, reason, lines, length, first, raw)
+        if self.method is not exchange.method and b"HEAD" in (self.method, exchange.method):
+            # One of the two sides has no body: the client gets none, and nothing of it is promised to who asked for one.
+            self._drop()
+            exchange.answer(status, reason, lines, length if exchange.method == b"HEAD" else 0, b"")
+            return
+        if last:
+            exchange.answer(status, reason, lines, length, first, raw)
+            return
+        self._answer = BEGUN
+        self._write = exchange.write_raw if raw else exchange.write
+        exchange.begin(status, reason, lines, length, first, raw)
+        if is_event_stream(head.block):
+            self._open_events(raw, first)
+
+    def _open_events(self, raw: bool, first: bytes) -> None:
+        """An event stream has begun: it is registered, and plugins are told."""
+        events = self._events = EventStream(self, raw)
+        chain = self.route.chain
+        if not chain.empty:
+            try:
+                self._watches = chain.run_open(self.exchange, events)
+            except PluginFailed:
+                self._drop("a plugin refused it")
+                self.exchange.abort()
                 return
-            self._answer = BEGUN
-            self._write = exchange.write_raw if raw else exchange.write
-            exchange.begin(status, reason, lines, length, first, raw)
-        if self._events is not None and first:
-            self._events.passed(first)
+        if first:
+            events.passed(first)
+
+    def _begin_filtered(
+        self,
+        filters: AnswerFiltersView,
+        head: ResponseHead,
+        lines: bytes,
+        length: int | None,
+        came: tuple[bytes, bool, bool],
+    ) -> None:
+        """The body passes through plugins, which may hold it and its head.
+
+        Args:
+            filters: what it passes through.
+            head: as it came.
+            lines: its header lines, before plugins change them.
+            length: bytes of the body; None: unknown.
+            came: what came of the body already, whether that is all of it, and whether it has the framing of its chunks.
+        """
+        exchange = self.exchange
+
+        def made_head() -> tuple[int, bytes, bytes]:
+            status = exchange.status
+            reason = head.reason if status == head.status else REASONS.get(status, b"")
+            changes = exchange.response_changes
+            return status, reason, apply_changes(lines, changes, head.block) if changes else lines
+
+        first, last, raw = came
+        self._filtered = FilteredAnswer(exchange, filters, made_head, length)
+        self._write = self._write_filtered
+        if raw:
+            scanner = ChunkScanner(self.context.limits.trailer_size, upstream=True)
+            self._write = partial(self._write_unframed, scanner)
+            first = _payload(scanner, first)
+        self._write_filtered(first, last)
+
+    def _write_unframed(self, scanner: ChunkScanner, data: bytes) -> None:
+        """A header filter wants the body that was promised to pass with its framing."""
+        self._write_filtered(_payload(scanner, data))
 
     def takes_raw_chunks(self) -> bool:
-        """Whether the chunked body about to come is passed on with its framing."""
+        """Whether the chunked body about to come is passed on with its framing, as far as is known before the header filters."""
         chain = self.route.chain
         return (chain.empty or not chain.body_filters(self.exchange)) and self.exchange.takes_raw_chunks()
 
@@ -406,7 +392,7 @@ class UpstreamExchange:
         """The answer is complete."""
         if self._answer is OVER:
             return
-        if self._filters is not None and not self._write_filtered(b"", True):
+        if self._filtered is not None and not self._write_filtered(b"", True):
             return
         self._leave()
         self.exchange.finish(trailers if trailers and self.exchange.block.te_trailers else None)
@@ -417,48 +403,32 @@ class UpstreamExchange:
 
     def end_answer(self) -> None:
         """End an answer of unknown length here, complete for the client; the upstream's connection is cut."""
-        if self._filters is not None and not self._write_filtered(b"", True):
+        if self._filtered is not None and not self._write_filtered(b"", True):
             return
-        self._drop()
+        self._drop("closed by the gateway")
         self.exchange.finish()
 
     def _write_filtered(self, data: bytes, last: bool = False) -> bool:
-        """Send what the body filters make of a piece; False when one failed and everything was cut."""
+        """Send what plugins make of a piece; False: that was the end of the answer, in one way or another."""
+        filtered = self._filtered
+        assert filtered is not None
+        begun = filtered.begun
         try:
-            data = self._filter(data, last)
+            replaced = filtered.feed(data, last)
         except PluginFailed:
-            self._drop()
+            self._drop("a plugin failed")
             self.exchange.abort()
             return False
-        if data:
-            self.exchange.write(data)
-        return True
-
-    def _answer_filtered(self, status: int, reason: bytes, lines: bytes, first: bytes, last: bool) -> None:
-        """An answer whose body plugins look at: its length is known only where all of it is here."""
-        if status in (204, 304):
-            self._filters = None
-            if not last:
-                self._answer, self._write = BEGUN, self.exchange.write
-            self.exchange.answer(status, reason, lines, None, b"")
-            return
-        try:
-            body = self._filter(first, last) if first or last else b""
-        except PluginFailed:
+        if replaced is not None:
             self._drop()
-            self.exchange.abort()
-            return
-        if last:
-            self.exchange.answer(status, reason, lines, len(body), body)
-        else:
-            self._answer, self._write = BEGUN, self._write_filtered
-            self.exchange.begin(status, reason, lines, None, body)
-
-    def _filter(self, data: bytes, last: bool) -> bytes:
-        assert self._filters is not None
-        for run in self._filters:
-            data = run(data, last)
-        return data
+            self.context.send_answer(self.exchange, replaced, filtered=True, as_is=True)
+            return False
+        if filtered.begun and not begun and self._answer is AWAITED and not last:
+            self._answer = BEGUN
+            fields = self.exchange.response_fields
+            if fields is not None and is_event_stream(fields):
+                self._open_events(False, b"")
+        return True
 
     # -- flow control and ends (AnswerSink) ----------------------------------------------------------------------------
 
@@ -476,7 +446,7 @@ class UpstreamExchange:
 
     def client_gone(self, reason: str) -> None:
         """Nobody waits for the answer: the upstream is told at once."""
-        self._drop()
+        self._drop(reason)
 
     @ends_request
     def broken(self, why: str, *, fault: str = ENDED, timeout: bool = False, unread: bool = False) -> None:
@@ -490,7 +460,7 @@ class UpstreamExchange:
             if timeout:
                 what, remedy = timed_out(self.route, True, self._whole, self.read_timeout)
             self._log_error(what, remedy, pool)
-            self._drop()
+            self._drop(what)
             self.exchange.abort()
             return
         stale = connection is not None and connection.reused and unread and not timeout
@@ -510,78 +480,16 @@ class UpstreamExchange:
         else:
             self.context.fault(self.exchange, failure)
 
-    def _failed(
-        self,
-        reason: Reason,
-        *,
-        timeout: bool = False,
-        sent: bool = True,
-        heard: bool = False,
-        pool: Destination | None = None,
-    ) -> None:
-        """A try failed: another one, or the end.
-
-        Args:
-            reason: what is known about it.
-            timeout: the upstream was silent for too long.
-            sent: something may have been sent on it.
-            heard: something came back, good or bad.
-            pool: of its connection; None where it never came to one.
-        """
-        now = self.context.monotonic()
-        self.exchange.latencies = (self._started - self.exchange.started, now - self._started)
-        self._connection = None
-        route, peer = self.route, self._peer
-        if peer is not None:
-            if self._tried is None:
-                self._tried = set()
-            self._tried.add(peer)
-            self.exchange.let_go()
-        if timeout:
-            what, remedy = timed_out(route, sent, self._whole, self.read_timeout)
-        else:
-            what, remedy = no_answer(route, peer, reason)
-        upstream = where(route, peer, pool)
-        if self._tries > 0 and not heard and self._may_repeat(sent):
-            self._tries -= 1
-            if peer is not None:  # with one target only, the last try tells as much
-                _log.warn("{line}", line=request_line(self.exchange, f"{what}, trying again", upstream=upstream))
-            self._hold_request()
-            self._choose()
-            return
-        if route.retries > self._tries:
-            what = f"{what} ({route.retries - self._tries + 1} tries)"
-        _log.error("{line}", line=request_line(self.exchange, what, remedy, upstream=upstream))
-        if timeout:
-            self._refuse(504, "The upstream server is timing out", upstream=True)
-        else:
-            self._bad_answer()
-
-    def _bad_answer(self) -> None:
-        self._refuse(502, "An invalid response was received from the upstream server", upstream=True)
-
-    def _log_error(self, what: str, remedy: str, pool: Destination | None = None) -> None:
-        upstream = where(self.route, self._peer, pool)
-        _log.error("{line}", line=request_line(self.exchange, what, remedy, upstream=upstream))
-
-    def _may_repeat(self, sent: bool) -> bool:
-        """Whether the request may be sent once more, nothing having been heard of the one before."""
-        if sent and self.method in _NOT_REPEATED:
-            return False
-        return self._request is AT_ONCE or self._kept is not None
-
-    def _hold_request(self) -> None:
-        """Until there is a connection again, the client need not send more."""
-        if self._request is PASSING:
-            self._request = HELD
-            self.exchange.pause_request()
-
-    def _refuse(self, status: int, message: str, upstream: bool = False) -> None:
-        """Answer with an error of our own."""
+    def _refuse_with(self, answer: Answer) -> None:
+        """A plugin refuses the request while its body goes up."""
+        begun = self._answer is BEGUN
         self._drop()
-        self.context.send_answer(self.exchange, Answer.error(status, message), upstream=upstream)
+        if begun:
+            self.exchange.abort()
+        else:
+            self.context.send_answer(self.exchange, answer)
 
-    def _leave(self) -> None:
+    def _leave(self, why: str = "ended") -> None:
         """The answer is here and the connection is somebody else's by now."""
         self._answer = OVER
         self._connection = None
@@ -589,12 +497,21 @@ class UpstreamExchange:
         events, self._events = self._events, None
         if events is not None:
             events.over()
+            if self._watches is not None:
+                self._watches.on_close(why)
 
-    def _drop(self) -> None:
-        """Stop whatever is going on."""
+    def _drop(self, why: str = "cut") -> None:
+        """Stop whatever is going on; ``why``, for those who watch a stream."""
         connection, attempt, lookup = self._connection, self._attempt, self._lookup
-        self._leave()
+        self._leave(why)
         self._attempt = self._lookup = None
         run_steps(*(each.cancel for each in (lookup, attempt) if each is not None))
         if connection is not None:
             connection.abort()
+
+
+def _payload(scanner: ChunkScanner, data: bytes) -> bytes:
+    """What is in the chunks."""
+    pieces: list[bytes] = []
+    scanner.feed(data, pieces)
+    return b"".join(pieces)

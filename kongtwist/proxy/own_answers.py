@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from email.utils import formatdate
+from functools import partial
+from typing import TYPE_CHECKING
 
-from ..core.chain.chain import BodyFilter, PluginFailed
+from ..core.chain.failures import PluginFailed
 from ..core.exchange import Answer, Exchange, StreamedAnswer
 from ..core.http.error_bodies import error_body
 from ..core.http.head import HeadError
@@ -19,7 +21,11 @@ from ..core.http.headers import (
     reason_of,
     with_charset,
 )
+from .filtered_answer import FilteredAnswer, HeadOfAnswer
 from .streamed_answer import AnswerStream, Later, discard
+
+if TYPE_CHECKING:
+    from ..core.views import AnswerFiltersView
 
 __all__ = ["OwnAnswers"]
 
@@ -59,67 +65,88 @@ class OwnAnswers:
             self._date = formatdate(second, usegmt=True).encode()
         return self._date
 
-    def send(self, exchange: Exchange, answer: Answer, *, filtered: bool = False, upstream: bool = False) -> None:
+    def send(
+        self, exchange: Exchange, answer: Answer, *, filtered: bool = False, upstream: bool = False, as_is: bool = False
+    ) -> None:
         """Send an answer made here: a plugin's, a route's or an error. Nothing may have been sent yet.
 
         Args:
             exchange: the request.
             answer: what to send.
-            filtered: the header filters have run already (one of them failed).
+            filtered: the header filters have run already (one of them gave it, or failed).
             upstream: the error is about the upstream; its form then also follows the request's Content-Type.
+            as_is: the body passes no filter (a filter gave it).
         """
         exchange.answer_source = answer.source
         exchange.status = answer.status
         chain = exchange.route.chain if exchange.route is not None else None
         if chain is None and exchange.snapshot is not None:
             chain = exchange.snapshot.global_chain
-        filters = None
+        filters: AnswerFiltersView | None = None
+        lines, body = self._made(exchange, answer, upstream)
         if chain is not None and not chain.empty:
+            exchange.own_lines = lines
+            replaced = None
             if not filtered:
-                failed = chain.run_header_filter(exchange)
-                if failed is not None:
-                    if isinstance(answer, StreamedAnswer):
-                        discard(answer)
-                    answer = failed
-                    exchange.answer_source, exchange.status = failed.source, failed.status
-            filters = chain.body_filters(exchange)
-        lines, body = self.compose(exchange, answer, upstream)
-        if exchange.response_changes:
-            lines = apply_changes(lines, exchange.response_changes)
+                exchange.returned_filters = None
+                replaced = chain.run_header_filter(exchange)
+            if replaced is not None:
+                _discard(answer)
+                answer = replaced
+                exchange.answer_source, exchange.status = answer.source, answer.status
+                lines, body = self._made(exchange, answer, upstream)
+            if (filtered or replaced is not None) and answer.source == "error":
+                exchange.returned_filters = None  # they were for the answer in whose place this one stands
+            filters = None if as_is else chain.answer_filters(exchange)
+        lines += self._headers.of_own(exchange, self._monotonic())
+
+        def head() -> tuple[int, bytes, bytes]:
+            status, changes = exchange.status, exchange.response_changes
+            return status, reason_of(status), apply_changes(lines, changes) if changes else lines
+
         if isinstance(answer, StreamedAnswer):
-            self._stream(exchange, answer, lines, filters)
-            return
-        if filters:
+            self._stream(exchange, answer, head, filters)
+        elif filters is not None:
             try:
-                for run in filters:
-                    body = run(body, True)
+                other = FilteredAnswer(exchange, filters, head, None).feed(body, True)
             except PluginFailed:
                 exchange.abort()
-                return
-        status = exchange.status
+            else:
+                if other is not None:
+                    self.send(exchange, other, filtered=True, as_is=True)
+        else:
+            self._send_whole(exchange, head(), body)
+
+    def _send_whole(self, exchange: Exchange, head: tuple[int, bytes, bytes], body: bytes) -> None:
+        status, reason, lines = head
         bodyless = exchange.method == b"HEAD" or status in (204, 304)
         length = None if status in (204, 304) else len(body)
-        exchange.answer(status, reason_of(status), lines, length, b"" if bodyless else body)
+        exchange.answer(status, reason, lines, length, b"" if bodyless else body)
 
     def _stream(
-        self, exchange: Exchange, answer: StreamedAnswer, lines: bytes, filters: list[BodyFilter] | None
+        self, exchange: Exchange, answer: StreamedAnswer, head: HeadOfAnswer, filters: AnswerFiltersView | None
     ) -> None:
         """Send the head, and the body as it is made."""
-        status = exchange.status
-        length = None if filters or status in (204, 304) else answer.length
-        if exchange.method == b"HEAD" or status in (204, 304):
+        if exchange.method == b"HEAD" or exchange.status in (204, 304) or not exchange.open:
             discard(answer)
-            exchange.answer(status, reason_of(status), lines, length, b"")
+            status, reason, lines = head()
+            length = None if filters is not None or status in (204, 304) else answer.length
+            exchange.answer(status, reason, lines, length, b"")
             return
-        if not exchange.open:  # the client went while a plugin thought
-            discard(answer)
-            return
-        stream = exchange.answer_sink = AnswerStream(exchange, answer, filters, self._later)
-        exchange.start(status, reason_of(status), lines, length)
+        filtered = None if filters is None else FilteredAnswer(exchange, filters, head, answer.length)
+        replace = partial(self.send, exchange, filtered=True, as_is=True)
+        stream = exchange.answer_sink = AnswerStream(exchange, answer, filtered, replace, self._later)
+        if filtered is None:
+            exchange.start(*head(), answer.length)
         stream.start()
 
     def compose(self, exchange: Exchange, answer: Answer, upstream: bool = False) -> tuple[bytes, bytes]:
         """Header lines (without framing) and body of an answer made here."""
+        lines, body = self._made(exchange, answer, upstream)
+        return lines + self._headers.of_own(exchange, self._monotonic()), body
+
+    def _made(self, exchange: Exchange, answer: Answer, upstream: bool) -> tuple[bytes, bytes]:
+        """The same without the lines that the gateway adds to every answer."""
         body = answer.body
         kind: bytes | None = None
         if answer.message is not None:
@@ -134,7 +161,6 @@ class OwnAnswers:
         for name, value in answer.headers:
             value = clean(with_charset(value) if name.lower() == b"content-type" else value)
             parts.append(b"%b: %b\r\n" % (clean(name), value))
-        parts.append(self._headers.of_own(exchange, self._monotonic()))
         return b"".join(parts), body
 
     def refusal(
@@ -157,3 +183,8 @@ class OwnAnswers:
         if own.request_id:
             lines.append(b"X-Kong-Request-Id: %b\r\n" % request_id)
         return b"".join((*lines, b"\r\n", body)), len(body)
+
+
+def _discard(answer: Answer) -> None:
+    if isinstance(answer, StreamedAnswer):
+        discard(answer)

@@ -117,6 +117,7 @@ class SiteExchange(Exchange):
         request = self.request
         request.defaultContentType = None  # type: ignore[attr-defined] # what the upstream does not say, we do not
         self.status, self.begun = status, True
+        self.sent_head = b"HTTP/1.1 %d %b\r\n%b" % (status, reason, headers)
         request.setResponseCode(status, reason or None)
         for name in (b"server", b"content-type", b"date"):
             request.responseHeaders.removeHeader(name)

@@ -17,8 +17,9 @@ from twisted.python.failure import Failure
 from ..core.chain.failures import PluginFailed
 
 if TYPE_CHECKING:
-    from ..core.answers import StreamedAnswer
+    from ..core.answers import Answer, StreamedAnswer
     from ..core.exchange import Exchange
+    from .filtered_answer import FilteredAnswer
 
 __all__ = ["AnswerStream", "discard"]
 
@@ -41,7 +42,8 @@ class AnswerStream:
     Args:
         exchange: the request.
         answer: whose chunks are sent.
-        filters: what they pass through.
+        filtered: passes them through plugins, and sends the head; None: it is sent.
+        replace: sends another answer in place of this one, of which nothing has been sent.
         later: ``reactor.callLater``.
     """
 
@@ -49,13 +51,15 @@ class AnswerStream:
         self,
         exchange: Exchange,
         answer: StreamedAnswer,
-        filters: list[Callable[[bytes, bool], bytes]] | None,
+        filtered: FilteredAnswer | None,
+        replace: Callable[[Answer], None],
         later: Later,
     ) -> None:
         self._exchange = exchange
         self._chunks: Any = answer.chunks
         self._left = answer.length
-        self._filters = filters
+        self._filtered = filtered
+        self._replace = replace
         self._later = later
         self._waiting: Deferred[None] | None = None
         self._paused = self._over = False
@@ -115,6 +119,8 @@ class AnswerStream:
             await _close(iterator)
 
     async def _send_all(self, iterator: AsyncIterator[bytes] | Iterator[bytes]) -> None:
+        if self._filtered is not None:
+            self._write(b"")  # the head leaves now, unless it is held
         count = 0
         ended = object()
         while not self._over:
@@ -136,21 +142,24 @@ class AnswerStream:
                     break
                 if chunk:
                     self._write(chunk)
-        if self._filters is not None and not self._over:
+        if self._filtered is not None:
             self._write(b"", True)
 
     def _write(self, data: bytes, last: bool = False) -> None:
         if self._over:
             return
-        if self._filters is not None:
-            for run in self._filters:
-                data = run(data, last)
-        elif self._left is not None:
+        if self._left is not None:
             self._left -= len(data)
             if self._left < 0:
                 raise _WrongLength("more bytes than its Content-Length says")
-        if data:
+        if self._filtered is None:
             self._exchange.write(bytes(data))
+            return
+        replaced = self._filtered.feed(bytes(data), last)
+        if replaced is not None:
+            self._over = True
+            self._exchange.answer_sink = None
+            self._replace(replaced)
 
     def _cut(self, why: str | None, detail: str = "") -> None:
         """The answer cannot be completed."""

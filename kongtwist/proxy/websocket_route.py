@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
+from ..core.chain.failures import PluginFailed
 from ..core.error_lines import request_line
 from ..core.exchange import Answer, Exchange
 from ..core.http.head import HeaderBlock, parse_request_block, parse_response_block
@@ -22,7 +23,7 @@ from .forwarding import UpstreamExchange
 from .route import HTTPRoute, waiting_for
 
 if TYPE_CHECKING:
-    from ..core.views import RouteView
+    from ..core.views import ChainView, RouteView, WatchesView
     from ..streams.websocket_handshake import StreamServerFactory
     from ..upstream.connection import ResponseHead, UpstreamConnection
     from .context import ProxyContext
@@ -94,7 +95,9 @@ class WebSocketRoute(HTTPRoute):
         With a body (or with another method) an upgrade would leave the two ends of the gateway in disagreement about
         where the request ends; it is taken out then, and the request relayed as an ordinary one.
         """
-        if exchange.method != b"GET" or not exchange.minor or exchange.block.has_body:
+        method = exchange.upstream_method or exchange.method
+        has_body = exchange.block.has_body or exchange.upstream_body is not None
+        if method != b"GET" or not exchange.minor or has_body:
             if self.route.websocket_only:
                 headers = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
                 answer = Answer.error(426, "Please use the WebSocket protocol", headers)
@@ -150,14 +153,18 @@ class WebSocketRoute(HTTPRoute):
 
     def _splice(self, exchange: Exchange, connection: UpstreamConnection, answer: bytes) -> None:
         """Send the client its answer and let the two connections run into one another."""
+        if self.route.chain.logs:
+            exchange.sent_head = answer
         ending = _Ending(exchange)
         stream = RelayedStream(self.context, exchange, ending)
+        chain = self.route.chain
+        admit = None if chain.empty else partial(ending.admit, chain, stream)
         upstream, from_upstream = connection.detach()
         client, from_client = exchange.take_transport()
         exchange.block = exchange.response_fields = _NO_FIELDS
         try:
             sender(client)(answer)
-            stream.splice(client, from_client, upstream, from_upstream)
+            stream.splice(client, from_client, upstream, from_upstream, admit)
         except Exception:  # noqa: BLE001 - nobody else has either connection any more
             _log.failure("relaying WebSocket {id} failed", id=stream.id)
             if hasattr(stream, "upstream"):  # it has both sides, and ends them
@@ -185,15 +192,26 @@ class _Ending:
     Until then the header blocks are kept as their bytes: parsed they would be most of what an idle stream holds.
     """
 
-    __slots__ = ("_exchange", "_request", "_response")
+    __slots__ = ("_exchange", "_request", "_response", "_watches")
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._request = exchange.block.raw
         self._response = exchange.response_fields.raw if exchange.response_fields is not None else b""
+        self._watches: WatchesView | None = None
+
+    def admit(self, chain: ChainView, stream: RelayedStream) -> bool:
+        """Tell plugins that the stream is open; False: one failed, and the stream has to end."""
+        try:
+            self._watches = chain.run_open(self._exchange, stream)
+        except PluginFailed:
+            return False
+        return True
 
     def __call__(self, stream: RelayedStream) -> None:
         self._log_end(stream)
+        if self._watches is not None:
+            self._watches.on_close(stream.why)
         self.over(stream.bytes_in, stream.bytes_out)
 
     def _log_end(self, stream: RelayedStream) -> None:

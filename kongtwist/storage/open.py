@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..config.authorities import trusted_authorities
 from ..config.load import Conf, ConfError
 from ..entities import Entity
 from .base import BaseStorage
@@ -21,14 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["check_database", "migrations_for", "postgres_settings", "storage_for", "tally_timeout"]
 
 T = TypeVar("T")
-
-_SYSTEM = (
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-)
-"""Where systems keep the authorities they trust."""
 
 
 def storage_for(conf: Conf, entities: Mapping[str, Entity], reactor: Any) -> BaseStorage:
@@ -113,27 +105,10 @@ def _trusted(conf: Conf) -> str:
 
 
 def _authorities(conf: Conf) -> dict[str, str]:
-    """The files of lua_ssl_trusted_certificate and what is in them. Raises ConfError."""
-    found = {}
-    for each in conf.lua_ssl_trusted_certificate:
-        file = _system() if each == "system" else os.path.abspath(each)
-        try:
-            with open(file, encoding="utf-8") as opened:
-                text = found[file] = opened.read()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfError(f"lua_ssl_trusted_certificate cannot be read: {error}") from error
-        if "-----BEGIN CERTIFICATE-----" not in text:
-            raise ConfError(f"lua_ssl_trusted_certificate has a file without certificates in PEM format: {file}")
+    found = trusted_authorities(conf)
     if not found:
         raise ConfError("lua_ssl_trusted_certificate must name authorities, as pg_ssl_verify is on")
     return found
-
-
-def _system() -> str:
-    for path in (ssl.get_default_verify_paths().cafile, *_SYSTEM):
-        if path and os.path.exists(path):
-            return path
-    raise ConfError("lua_ssl_trusted_certificate: this machine's authorities are not found; name a file with them")
 
 
 def migrations_for(

@@ -103,7 +103,7 @@ class _Call(NamedTuple):
 
     added: list[Tally]
     wanted: list[Place]
-    answered: Deferred[list[float]]
+    answered: Deferred[Any]
 
 
 class Tallies:
@@ -147,7 +147,16 @@ class Tallies:
         """The value of each tally, nought where there is none (any more). Fails as `add`."""
         return self._ask([], [(stored_key(key), window) for key, window in places])
 
-    def _ask(self, added: list[Tally], wanted: list[Place]) -> Deferred[list[float]]:
+    def exchange(self, added: Sequence[Tally], places: Sequence[Place]) -> Deferred[tuple[list[float], list[float]]]:
+        """Add to tallies and read others in one go. As `add`."""
+        asked: Deferred[Any] = self._ask(
+            [_kept(each) for each in added], [(stored_key(key), window) for key, window in places]
+        )
+        if added and places:
+            return asked
+        return asked.addCallback(lambda found: (found, []) if added else ([], found))
+
+    def _ask(self, added: list[Tally], wanted: list[Place]) -> Deferred[Any]:
         if self._closed:
             return fail(HostError("the gateway is stopping"))
         size = len(added) + len(wanted)
@@ -155,7 +164,7 @@ class Tallies:
             return succeed([])
         if self._waiting + size > self._max_waiting:
             return fail(HostError(f"{self._waiting} tallies wait for the database already"))
-        answered: Deferred[list[float]] = Deferred()
+        answered: Deferred[Any] = Deferred()
         self._waiting += size
         self._calls.append(_Call(added, wanted, answered))
         if self._turn is None and not self._running:
@@ -226,9 +235,11 @@ class Tallies:
         bases = {(each.key, each.window): value - each.amount for each, value in zip(added, values, strict=True)}
         read = dict(zip(wanted, found, strict=True))
         for call, offsets in zip(batch, befores, strict=True):
-            answer = [
-                bases[each.key, each.window] + offset for each, offset in zip(call.added, offsets, strict=True)
-            ] or [read[place] for place in call.wanted]
+            counted = [bases[each.key, each.window] + offset for each, offset in zip(call.added, offsets, strict=True)]
+            answer: Any = counted
+            if call.wanted:
+                told = [read[place] for place in call.wanted]
+                answer = (counted, told) if counted else told
             if not call.answered.called:  # else nobody waits for it any more
                 call.answered.callback(answer)
 

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RelayedStream"]
 
+INTERNAL_ERROR = 1011
+"""WebSocket close code of a server that met what it did not expect (RFC 6455 7.4.1)."""
+
 _LOOKS = 8
 """Times a stream is looked at per time-out; a silent one ends at most an eighth late."""
 
@@ -97,7 +100,14 @@ class RelayedStream(StreamRecord):
 
     # -- beginning -----------------------------------------------------------------------------------------------------
 
-    def splice(self, client: Any, from_client: bytes, upstream: Any, from_upstream: bytes) -> None:
+    def splice(
+        self,
+        client: Any,
+        from_client: bytes,
+        upstream: Any,
+        from_upstream: bytes,
+        admit: Callable[[], bool] | None = None,
+    ) -> None:
         """Take both transports and relay from now on.
 
         Args:
@@ -105,14 +115,20 @@ class RelayedStream(StreamRecord):
             from_client: bytes of the client that are here already.
             upstream: the upstream's transport.
             from_upstream: bytes of the upstream that are here already.
+            admit: called when the stream is registered, before a byte is passed on; False: it is closed at once (RFC 6455
+                7.4.1: 1011), and both sides are told.
         """
         ours, theirs = _end_of(self, client), _end_of(self, upstream)
         self.client, self.upstream = ours, theirs
         ours.peer, theirs.peer = theirs, ours
         self.context.streams.add(self)
         self._look_again(self._shortest() / _LOOKS)
+        if admit is not None and not admit():
+            self.close(INTERNAL_ERROR, "")
         for end, data in ((ours, from_client), (theirs, from_upstream)):
-            if data:
+            if data and self._closing:
+                end.tracker.feed(data)
+            elif data:
                 end.received += len(data)
                 end.tracker.feed(data)
                 end.peer.put(data)

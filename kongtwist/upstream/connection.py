@@ -146,6 +146,7 @@ class ConnectionPool(Interface):
     """What a connection needs of its pool (`pool.Pool`)."""
 
     address: str
+    port: int
     size: int
     max_requests: float
     idle_timeout: float

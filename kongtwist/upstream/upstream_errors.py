@@ -47,6 +47,9 @@ class Destination(Protocol):
     def address(self) -> str: ...
 
     @property
+    def port(self) -> int: ...
+
+    @property
     def tls(self) -> TLSFacts | None: ...
 
 

@@ -96,6 +96,15 @@ class Handler(BaseHTTPRequestHandler):
         except OSError:
             self.close_connection = True
 
+    def answer_endless_head(self, kind: str) -> None:
+        line = b"HTTP/1.1 103 Early Hints\r\n\r\n" if kind == "interim" else b"X-More: and more\r\n"
+        self.wfile.write(b"HTTP/1.1 103 Early Hints\r\n\r\n" if kind == "interim" else b"HTTP/1.1 200 OK\r\n")
+        try:
+            while True:
+                self.wfile.write(line * 100)
+        except OSError:
+            self.close_connection = True
+
     def answer_redirect(self, _: str) -> None:
         self.answer(302, b"", ("Location", "/elsewhere"))
 

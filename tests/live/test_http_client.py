@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from kongtwist.clients.connections import Connector
-from kongtwist.clients.http import HTTPClient, HTTPFailed, HTTPLimits
+from kongtwist.clients.http_client import HTTPClient, HTTPFailed, HTTPLimits
 from kongtwist.clients.tls import Trust
 from kongtwist.core.limits import Limits
 from kongtwist.net.resolver import Resolver
@@ -132,6 +132,12 @@ class PlainTests(HTTPTestCase):
         self.assertEqual(problem, f"GET {self.url}/bytes/100001: an answer of more than 100000 bytes")
         await self.problem(self.client, f"{self.url}/endless")
 
+    async def test_endless_heads(self) -> None:
+        for path in ("lines", "interim"):
+            problem = await self.problem(self.client, f"{self.url}/endless-head/{path}")
+            self.assertIn("the answer's head is of more than 65536 bytes", problem)
+            await self.wait(lambda: not self.connector.links)
+
     async def test_compressed(self) -> None:
         """The bound is on what comes out."""
         self.assertEqual((await self.client.request("GET", f"{self.url}/gzip/90000")).body, b"0" * 90_000)
@@ -155,20 +161,26 @@ class PlainTests(HTTPTestCase):
         self.assertLessEqual(max(seen), 3)
 
     async def test_cancelled(self) -> None:
-        asked = Deferred.fromCoroutine(self.client.request("GET", f"{self.url}/slow-head"))
-        await self.wait(lambda: self.connector.links)
-        asked.cancel()
-        try:
-            await asked
-        except CancelledError:
+        for path, waits in (("slow-head", 0.0), ("slow-head", 0.3), ("slow-body", 0.3)):
+            asked = Deferred.fromCoroutine(self.client.request("GET", f"{self.url}/{path}"))
+            await self.wait(lambda: self.connector.links)
+            await deferLater(self.clock, waits, lambda: None)
+            asked.cancel()
+            try:
+                answer: Any = await asked
+            except CancelledError as error:
+                answer = error
+            self.assertIsInstance(answer, CancelledError)
             await self.wait(lambda: not self.connector.links)
-            return
-        self.fail("it was not cancelled")
 
     async def test_nobody_there(self) -> None:
         port = free_port()
         problem = await self.problem(self.client, f"http://user:secret@127.0.0.1:{port}/x?key=secret")
-        self.assertEqual(problem, f"GET 127.0.0.1:{port}/x: cannot connect to 127.0.0.1:{port}: connection refused")
+        self.assertEqual(problem, f"GET 127.0.0.1:{port}/x: credentials in a URL are not sent: name them in a header")
+        problem = await self.problem(self.client, f"http://127.0.0.1:{port}/x?key=secret")
+        self.assertEqual(
+            problem, f"GET http://127.0.0.1:{port}/x: cannot connect to 127.0.0.1:{port}: connection refused"
+        )
         self.assertIn("cannot be resolved", await self.problem(self.client, "http://nowhere.invalid/"))
         for url in ("ftp://127.0.0.1/", "nonsense", "http://"):
             self.assertIn("it is no http or https URL", await self.problem(self.client, url))

@@ -46,7 +46,7 @@ def document(paths: Iterable[tuple[str, JSONResource]], registry: Mapping[str, E
         described = operations(resource, components)
         for method, each in described.items():
             each["operationId"] = _operation_id(method, path)
-            each["tags"] = [path.split("/")[1] or "node"]
+            each.setdefault("tags", [path.split("/")[1] or "node"])
         parameters = [_parameter(name, registry) for name in _PARAMETER.findall(path)]
         found[path] = ({"parameters": parameters} if parameters else {}) | described
     return {
@@ -88,7 +88,13 @@ def _parameter(name: str, registry: Mapping[str, Entity]) -> Schema:
     if name in registry and registry[name].stored:
         return key_parameter(name, registry[name], rows_class(name).key_text)
     schema: Schema = {"type": "string", "minLength": 1}
-    return {"name": name, "in": "path", "required": True, "description": _OTHERS[name], "schema": schema}
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "description": _OTHERS.get(name, name.replace("_", " ")),
+        "schema": schema,
+    }
 
 
 @operations.register

@@ -16,6 +16,7 @@ from ..endpoints import node_information as node
 from ..endpoints import runtime as switches
 from ..endpoints import status
 from ..endpoints import target_health as targets
+from ..endpoints.plugin_endpoints import PluginPath
 from ..entity_rows import Parent
 from ..json_resource import JSONResource
 from ..row_resources import CollectionResource, ParentResource, RowResource
@@ -386,6 +387,22 @@ def _(resource: switches.CacheEntry, components: Components) -> Operations:
         "get": operation("Get a row by its key in Kong's cache", {200: _json("The row.", _free("A row."))}, "NotFound"),
         "delete": operation("Forget a row: there is no cache, so nothing happens", {204: NOTHING}),
     }
+
+
+@operations.register
+def _(resource: PluginPath, components: Components) -> Operations:
+    assert resource.found is not None
+    endpoint = resource.found.endpoint
+    answer = {"description": "The plugin's answer.", "content": {JSON: {}}}
+    body = {"content": {kind: {"schema": _free("What the plugin takes.")} for kind in (JSON, FORM, MULTIPART)}}
+    found: Operations = {}
+    for method in endpoint.methods:
+        writes = method in ("POST", "PUT", "PATCH")
+        others = ("UnknownType",) if writes else ()
+        found[method.lower()] = operation(
+            endpoint.text, {200: answer}, *others, "NotFound", body=body if writes else None
+        ) | {"tags": [endpoint.tag]}
+    return found
 
 
 @operations.register

@@ -15,6 +15,7 @@ from ..layers import Layers
 from ..rows import Row
 from .chain import EMPTY_CHAIN, Chain, Step
 from .compiled import Compiled
+from .lifetimes import Lifetimes
 from .plugin import Plugin
 from .secrets import Secrets
 
@@ -38,6 +39,7 @@ class ChainBuilder:
             them, and chains that did not change stay the same objects.
         secrets: what references in configurations stand for; when it is another one than before, rows with references
             are compiled anew. None: there are none.
+        lifetimes: opens configurations; None where nothing is served (it is taken over from ``previous``).
     """
 
     def __init__(
@@ -46,9 +48,13 @@ class ChainBuilder:
         plugins: Mapping[str, Plugin],
         previous: ChainBuilder | None = None,
         secrets: Secrets | None = None,
+        lifetimes: Lifetimes | None = None,
     ) -> None:
         self._plugins = plugins
         self._secrets = secrets
+        self._lifetimes: Lifetimes | None = lifetimes
+        if lifetimes is None and previous is not None:
+            self._lifetimes = previous._lifetimes
         self._compiled: Layers[str, Compiled] = Layers()
         self._plain: Layers[_Scope, Layers[str, Compiled]] = Layers()
         self._consumers: Layers[_Scope, Layers[str, Layers[str, Compiled]]] = Layers()
@@ -89,6 +95,9 @@ class ChainBuilder:
                 come.append(self._ready(after, known))
                 if is_heavy(after["config"]):
                     yield
+        if self._lifetimes is not None:
+            kept = set(map(id, come))
+            self._lifetimes.left(each.life for each in gone if each.life is not None and id(each) not in kept)
         out = [each.row["id"] for each in gone]
         self._compiled = self._compiled.changed({each.row["id"]: each for each in come}, out)
         faulty = {each.row["id"]: each for each in come if each.faults}
@@ -103,7 +112,7 @@ class ChainBuilder:
             same_secrets = known._secrets is self._secrets
             if before is not None and before.row is row and (same_secrets or not before.refers):
                 return before
-        return Compiled(row, self._plugins.get(row["name"]), self._secrets)
+        return Compiled(row, self._plugins.get(row["name"]), self._secrets, self._lifetimes)
 
     def _sort(self, gone: Iterable[Compiled], come: Iterable[Compiled]) -> None:
         """Take rows out of their scopes and put others in."""
@@ -187,7 +196,7 @@ class ChainBuilder:
             return EMPTY_CHAIN
         everyone = self._plain.get((None, None), {})
         ordered = sorted(sorted(everyone.values(), key=lambda c: c.name, reverse=True), key=lambda c: -c.priority)
-        return Chain(steps, ordered)
+        return Chain(steps, ordered, self._lifetimes)
 
 
 def _by_scope(rows: Iterable[Compiled]) -> dict[_Scope, dict[str, dict[str | None, Compiled]]]:

@@ -14,19 +14,22 @@ plugin is not loaded or whose configuration cannot be compiled: letting its traf
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 from ..answers import Answer
 from ..exchange import Exchange
+from ..http.uri import normalise
 from ..rows import Row
 from .compiled import Compiled
 from .failures import PluginFailed, failed, is_cancelled
+from .filters import AnswerFilters, RequestFilters, body_filter_of
+from .lifetimes import Life, Lifetimes, drop_generations, hold, hold_generation
+from .phases import BodyFilter, CertificateChoice, ClientHello, ProxyEndpoint, WholeBody
 from .plugin import Plugin
+from .stream_watch import StreamInfo, StreamWatch
 
-__all__ = ["EMPTY_CHAIN", "BodyFilter", "Chain", "PluginFailed", "Step"]
-
-BodyFilter = Callable[[bytes, bool], bytes]
-"""Takes a chunk of the answer's body and whether it is the last one; gives what is sent. Raises PluginFailed."""
+__all__ = ["EMPTY_CHAIN", "Chain", "PluginFailed", "Step", "StreamWatches"]
 
 _Access = Callable[[Exchange, Any], "Answer | Awaitable[Answer | None] | None"]
 
@@ -85,28 +88,84 @@ def _has(plugin: Plugin, phase: str) -> bool:
     return getattr(type(plugin), phase) is not getattr(Plugin, phase)
 
 
+class Chosen(dict[str, Compiled]):
+    """What each plugin of a request runs with, where that depends on the consumer; grows while the access phase goes on.
+
+    Attributes:
+        rest: steps whose turn has not come.
+    """
+
+    __slots__ = ("rest",)
+
+    def __init__(self, steps: tuple[Step, ...]) -> None:
+        self.rest = iter(steps)
+
+    def all(self, consumer: Row | None) -> list[Compiled]:
+        """With what plugins whose turn has not come would run with, in order. Where a phase comes before the access phase is
+        over (the client went while a plugin waited), these take part in it too."""
+        found = (step.choose(consumer) for step in copy(self.rest))
+        return [*self.values(), *(each for each in found if each is not None)]
+
+
 class Chain:
-    """The plugins of one route, compiled. ``empty`` is the one attribute a request without plugins looks at."""
+    """The plugins of one route, compiled. ``empty`` is the one attribute a request without plugins looks at.
 
-    __slots__ = ("_access", "_body", "_dynamic", "_header", "_log", "_rewrite", "empty", "steps")
+    Attributes:
+        empty: there is no plugin.
+        logs: plugins may take part in the log phase.
+        steps: the plugins' places.
+        certifies: plugins may choose certificates (`certificate`).
+    """
 
-    def __init__(self, steps: Sequence[Step] = (), rewrite: Sequence[Compiled] = ()) -> None:
+    __slots__ = (
+        "_access", "_bodies", "_certificate", "_dynamic", "_header", "_lifetimes", "_lives", "_log", "_open", "_request", "_rewrite",
+        "_rewriting_lives", "certifies", "empty", "logs", "steps",
+    )  # fmt: skip
+
+    def __init__(
+        self, steps: Sequence[Step] = (), everywhere: Sequence[Compiled] = (), lifetimes: Lifetimes | None = None
+    ) -> None:
+        self._lifetimes = lifetimes
         self.steps = tuple(steps)
         self.empty = not self.steps
         dynamic = not all(step.static for step in self.steps)
         self._dynamic: tuple[Step, ...] | None = self.steps if dynamic else None
         defaults = [step.default for step in self.steps if step.default is not None]
         self._access = _calls(defaults, "access")
+        self._request = _calls(defaults, "request_body_filter")
         self._header = _calls(defaults, "header_filter")
-        self._body = _calls(defaults, "body_filter")
+        self._bodies = tuple(each for each in defaults if _has_body(each))
         self._log = _calls(defaults, "log")
-        self._rewrite = _calls(rewrite, "rewrite")
+        self.logs = dynamic or bool(self._log)
+        self._open = _calls(defaults, "on_open")
+        self._rewrite = _calls(everywhere, "rewrite")
+        self._certificate = _calls(everywhere, "certificate")
+        self.certifies = bool(self._certificate)
+        self._lives = _lives(defaults)
+        self._rewriting_lives = _lives(each for each in everywhere if call_of(each, "rewrite") is not None)
+
+    def certificate(self, hello: ClientHello) -> CertificateChoice | None:
+        """The certificate that global plugins choose for a client; None: they leave it to others.
+
+        Raises:
+            Exception: whatever a plugin raised; the handshake has to end.
+        """
+        for call, conf in self._certificate:
+            choice: CertificateChoice | None = call(hello, conf)
+            if choice is not None:
+                return choice
+        return None
 
     def run_rewrite(self, exchange: Exchange) -> Answer | Awaitable[Answer | None] | None:
         """Run the rewrite phase (global plugins only)."""
         if not self._rewrite:
             return None
-        return _run(exchange, iter(self._rewrite), "rewrite")
+        if self._rewriting_lives:
+            hold(exchange, self._rewriting_lives)
+        result = _run(exchange, iter(self._rewrite), "rewrite")
+        if self._lifetimes is not None and result is not None and not isinstance(result, Answer):
+            hold_generation(exchange, self._lifetimes)  # until the plugins of its route are chosen
+        return result
 
     def run_access(self, exchange: Exchange) -> Answer | Awaitable[Answer | None] | None:
         """Run the access phase.
@@ -116,35 +175,114 @@ class Chain:
             raises except a cancellation through the awaitable.
         """
         if self._dynamic is None:
+            if self._lives or exchange.held is not None:
+                hold(exchange, self._lives)
+                drop_generations(exchange)
             return _run(exchange, iter(self._access), "access")
-        chosen: dict[str, Compiled] = {}
-        exchange.plugin_confs = chosen
-        steps = iter(self._dynamic)
-        result = _run(exchange, self._turns(exchange, steps, chosen), "access")
+        chosen = exchange.plugin_confs = Chosen(self._dynamic)
+        result = _run(exchange, self._turns(exchange, chosen), "access")
         if result is None or isinstance(result, Answer):
-            self._collect(exchange, steps, chosen)
+            self._collect(exchange, chosen)
             return result
-        return self._collect_after(result, exchange, steps, chosen)
+        if self._lifetimes is not None:
+            hold_generation(exchange, self._lifetimes)
+        return self._collect_after(result, exchange, chosen)
+
+    def request_filters(self, exchange: Exchange) -> RequestFilters | Answer | None:
+        """What the request's body passes through, asked once, before its first byte goes up; None: nothing looks at it.
+        An `Answer` refuses the request: a plugin raised."""
+        if self._dynamic is None and not self._request:
+            return None
+        stages: list[tuple[str, BodyFilter]] = []
+        for call, conf in self._later(exchange, self._request, "request_body_filter"):
+            try:
+                stage = call(exchange, conf)
+                if stage is None:
+                    continue
+                if not isinstance(stage, BodyFilter):
+                    raise TypeError(f"expected a BodyFilter or None, not {stage!r}")
+            except Exception as error:
+                if is_cancelled(error):
+                    raise
+                return failed(exchange, _name(call), "request_body_filter", error)
+            stages.append((_name(call), stage))
+        return RequestFilters(exchange, stages) if stages else None
 
     def run_header_filter(self, exchange: Exchange) -> Answer | None:
-        """Run the header_filter phase. A returned `Answer` (500) replaces the answer: a plugin raised."""
+        """Run the header_filter phase.
+
+        Returns:
+            an `Answer` that replaces the answer, or None. One whose source is ``error`` (a plugin raised) is sent as it is;
+            another one's body passes `answer_filters`, as the upstream's would have.
+        """
+        if self._lives and exchange.plugin_confs is None:
+            hold(exchange, self._lives)  # the access phase may never have run
         if self._dynamic is None and not self._header:
             return None
+        answer: Answer | None = None
         for call, conf in self._later(exchange, self._header, "header_filter"):
             try:
-                call(exchange, conf)
+                result = call(exchange, conf)
+                if result is None:
+                    continue
+                if isinstance(result, Answer):
+                    answer = result
+                    exchange.status, exchange.answer_source = result.status, result.source
+                elif isinstance(result, BodyFilter | WholeBody):
+                    if exchange.returned_filters is None:
+                        exchange.returned_filters = {}
+                    exchange.returned_filters[_name(call)] = result
+                else:
+                    raise TypeError(f"expected an Answer, a BodyFilter, a WholeBody or None, not {result!r}")
             except Exception as error:
                 if is_cancelled(error):
                     raise
                 return failed(exchange, _name(call), "header_filter", error)
-        return None
+        return answer
 
-    def body_filters(self, exchange: Exchange) -> list[BodyFilter] | None:
-        """Filters for the answer's body in the order they run, or None when nobody looks at it."""
-        if self._dynamic is None and not self._body:
+    def answer_filters(self, exchange: Exchange) -> AnswerFilters | None:
+        """What the answer's body passes through, asked once, behind `run_header_filter`; None: nobody looks at it."""
+        returned = exchange.returned_filters
+        if returned is None and self._dynamic is None and not self._bodies:
             return None
-        calls = self._later(exchange, self._body, "body_filter")
-        return [_body_filter(exchange, call, conf) for call, conf in calls] or None
+        stages: list[tuple[str, BodyFilter | WholeBody]] = []
+        for each in self._taking_part(exchange):
+            name = each.plugin.name
+            if returned is not None and name in returned:
+                stages.append((name, returned[name]))
+            if _has_body(each):
+                stages.append((name, body_filter_of(exchange, each.plugin.body_filter, each.conf)))
+        return AnswerFilters(exchange, stages) if stages else None
+
+    def body_filters(self, exchange: Exchange) -> list[Callable[[bytes, bool], bytes]] | None:
+        """The plugins' ``body_filter`` methods in the order they run, or None when there is none."""
+        if self._dynamic is None and not self._bodies:
+            return None
+        return [
+            _body_filter(exchange, each.plugin.body_filter, each.conf)
+            for each in self._taking_part(exchange)
+            if _has_body(each)
+        ] or None
+
+    def run_open(self, exchange: Exchange, stream: StreamInfo) -> StreamWatches | None:
+        """Tell plugins that a stream has begun; what watches it, or None.
+
+        Raises:
+            PluginFailed: one raised: end the stream. Those that watched it already have been told of its end.
+        """
+        if self._dynamic is None and not self._open:
+            return None
+        watches = StreamWatches(exchange)
+        for call, conf in self._later(exchange, self._open, "on_open"):
+            try:
+                watch = call(stream, conf)
+            except Exception as error:
+                failed(exchange, _name(call), "on_open", error)
+                watches.on_close("a plugin refused it")
+                raise PluginFailed(_name(call)) from error
+            if watch is not None:
+                watches.add(_name(call), watch)
+        return watches or None
 
     def run_log(self, exchange: Exchange) -> None:
         """Run the log phase; what a plugin raises there is logged only."""
@@ -166,53 +304,130 @@ class Chain:
             len(self.steps) == len(other.steps)
             and all(mine.same(its) for mine, its in zip(self.steps, other.steps, strict=True))
             and [conf for _, conf in self._rewrite] == [conf for _, conf in other._rewrite]
+            and [conf for _, conf in self._certificate] == [conf for _, conf in other._certificate]
         )
 
-    def _turns(
-        self, exchange: Exchange, steps: Iterator[Step], chosen: dict[str, Compiled]
-    ) -> Iterator[tuple[_Access, Any]]:
+    def _turns(self, exchange: Exchange, chosen: Chosen) -> Iterator[tuple[_Access, Any]]:
         """Each plugin's access call at its turn, chosen by the consumer known by then."""
-        for step in steps:
+        for step in chosen.rest:
             found = step.choose(exchange.consumer)
             if found is not None:
                 chosen[step.name] = found
-                if _has(found.plugin, "access"):
-                    yield found.plugin.access, found.conf
+                if found.life is not None:
+                    hold(exchange, (found.life,))
+                call = call_of(found, "access")
+                if call is not None:
+                    yield call, found.conf
 
-    def _collect(self, exchange: Exchange, steps: Iterator[Step], chosen: dict[str, Compiled]) -> None:
+    def _collect(self, exchange: Exchange, chosen: Chosen) -> None:
         """Remember what the plugins behind an answer would have run with: their later phases still run."""
-        for step in steps:
+        for step in chosen.rest:
             found = step.choose(exchange.consumer)
             if found is not None:
                 chosen[step.name] = found
+                if found.life is not None:
+                    hold(exchange, (found.life,))
+        drop_generations(exchange)
 
     async def _collect_after(
-        self,
-        result: Awaitable[Answer | None],
-        exchange: Exchange,
-        steps: Iterator[Step],
-        chosen: dict[str, Compiled],
+        self, result: Awaitable[Answer | None], exchange: Exchange, chosen: Chosen
     ) -> Answer | None:
-        answer = await result
-        self._collect(exchange, steps, chosen)
-        return answer
+        try:
+            return await result
+        finally:  # cancelled too: the client went, and the plugins behind the one that waited still have their log phase
+            self._collect(exchange, chosen)
+
+    def _taking_part(self, exchange: Exchange) -> Iterable[Compiled]:
+        """The configurations of a phase after access: what access chose, or those without a consumer when it never ran."""
+        if self._dynamic is None:
+            return [step.default for step in self.steps if step.default is not None]
+        if exchange.plugin_confs is None:
+            return [step.default for step in self._dynamic if step.default is not None]
+        return exchange.plugin_confs.all(exchange.consumer)  # type: ignore[attr-defined,no-any-return]
 
     def _later(
         self, exchange: Exchange, static: tuple[tuple[Callable[..., Any], Any], ...], phase: str
     ) -> Iterable[tuple[Callable[..., Any], Any]]:
-        """The calls of a phase after access: with what access chose, or without a consumer when it never ran."""
+        """The calls of a phase after access."""
         if self._dynamic is None or exchange.plugin_confs is None:
             return static
-        return _calls(exchange.plugin_confs.values(), phase)
+        return _calls(self._taking_part(exchange), phase)
+
+
+class StreamWatches:
+    """What watches one stream, for whoever knows when it ends."""
+
+    __slots__ = ("_exchange", "_watches")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._watches: list[tuple[str, StreamWatch]] = []
+
+    def __len__(self) -> int:
+        return len(self._watches)
+
+    def add(self, name: str, watch: StreamWatch) -> None:
+        """Have one more told; ``name``: its plugin's."""
+        self._watches.append((name, watch))
+
+    def on_close(self, why: str) -> None:
+        """Tell all of them, once; what one raises is logged. No harm when called again."""
+        watches, self._watches = self._watches, []
+        for name, watch in watches:
+            try:
+                watch.on_close(why)
+            except Exception as error:  # noqa: BLE001 - the others must hear of it too
+                failed(self._exchange, name, "on_close", error)
+
+
+def _has_body(each: Compiled) -> bool:
+    return _has(each.plugin, "body_filter")
 
 
 def _name(call: Callable[..., Any]) -> str:
-    return str(getattr(getattr(call, "__self__", None), "name", call))
+    return str(getattr(getattr(call, "__self__", call), "name", call))
+
+
+def call_of(each: Compiled, phase: str) -> Callable[..., Any] | None:
+    """What is called for a configuration in ``phase``: the plugin's method, behind its endpoints; None: nothing."""
+    own = getattr(each.plugin, phase) if _has(each.plugin, phase) else None
+    if phase in ("access", "rewrite") and each.plugin.proxy_endpoints:
+        chosen = [one for one in each.plugin.proxy_endpoints if one.anywhere == (phase == "rewrite")]
+        if chosen:
+            return EndpointsBefore(each.plugin.name, chosen, own)
+    return own
+
+
+class EndpointsBefore:
+    """Answers a plugin's own paths, before its phase has its turn with all others."""
+
+    __slots__ = ("_endpoints", "_then", "name")
+
+    def __init__(self, name: str, endpoints: Iterable[ProxyEndpoint], then: Callable[..., Any] | None) -> None:
+        self.name = name
+        self._endpoints = [(one, one.path.encode(), frozenset(m.encode() for m in one.methods)) for one in endpoints]
+        self._then = then
+
+    def __call__(self, exchange: Exchange, conf: Any) -> Any:
+        path = normalise(exchange.raw_path)
+        for endpoint, own, methods in self._endpoints:
+            if (path.startswith(own) if endpoint.anywhere else path.endswith(own)) and (
+                not methods or exchange.method in methods
+            ):
+                result = endpoint.call(exchange, conf)
+                if result is not None:
+                    return result
+        return None if self._then is None else self._then(exchange, conf)
+
+
+def _lives(found: Iterable[Compiled]) -> tuple[Life, ...]:
+    return tuple(each.life for each in found if each.life is not None)
 
 
 def _calls(found: Iterable[Compiled], phase: str) -> tuple[tuple[Callable[..., Any], Any], ...]:
-    """(bound method, configuration) of those that take part in ``phase``."""
-    return tuple((getattr(each.plugin, phase), each.conf) for each in found if _has(each.plugin, phase))
+    """(what is called, configuration) of those that take part in ``phase``."""
+    calls = ((call_of(each, phase), each.conf) for each in found)
+    return tuple((call, conf) for call, conf in calls if call is not None)
 
 
 def _run(
@@ -256,7 +471,7 @@ async def _run_on(
     return rest if rest is None or isinstance(rest, Answer) else await rest
 
 
-def _body_filter(exchange: Exchange, call: Callable[..., bytes], conf: Any) -> BodyFilter:
+def _body_filter(exchange: Exchange, call: Callable[..., bytes], conf: Any) -> Callable[[bytes, bool], bytes]:
     def run(chunk: bytes, last: bool) -> bytes:
         try:
             return call(exchange, conf, chunk, last)

@@ -8,6 +8,7 @@ from ..answers import Answer
 from ..exchange import Exchange
 from ..rows import Row
 from .failures import UNEXPECTED
+from .lifetimes import Life, Lifetimes, has_life
 from .plugin import Plugin
 from .secrets import Secrets, Unusable
 
@@ -36,14 +37,22 @@ class Compiled:
     Attributes:
         row: the row as stored, with its references to secrets.
         emptied: sentences about fields whose references stand for nothing.
+        life: counts who runs with it; None for plugins that open nothing, and where nothing is opened.
         refers: there are references in it: it has to be compiled again when what they stand for may have changed.
     """
 
-    __slots__ = ("conf", "emptied", "name", "plugin", "priority", "refers", "row")
+    __slots__ = ("conf", "emptied", "life", "name", "plugin", "priority", "refers", "row")
 
-    def __init__(self, row: Row, plugin: Plugin | None, secrets: Secrets | None = None) -> None:
+    def __init__(
+        self,
+        row: Row,
+        plugin: Plugin | None,
+        secrets: Secrets | None = None,
+        lifetimes: Lifetimes | None = None,
+    ) -> None:
         self.row = row
         self.emptied: list[str] = []
+        self.life: Life | None = None
         self.refers = secrets is not None and plugin is not None and secrets.refers("plugins", row)
         self.name: str = row["name"]
         self.plugin: Plugin = _REFUSED
@@ -55,6 +64,9 @@ class Compiled:
             if secrets is not None and self.refers:
                 row, self.emptied = secrets.resolved("plugins", row)
             self.conf = plugin.compile(row["config"], row)
+            if lifetimes is not None and has_life(plugin):
+                self.life = lifetimes.open(plugin, self.conf, row)
+                self.conf = self.life.conf
         except Exception as error:  # noqa: BLE001 - a broken configuration closes its routes, not the gateway
             self.conf = self._refusal(self._words(error))
         else:

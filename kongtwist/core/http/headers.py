@@ -137,7 +137,13 @@ _KEEP_ALIVE = b"\r\nConnection: keep-alive\r\n"
 
 
 def upstream_head(
-    exchange: RequestFacts, path: bytes, prefix: bytes | None, host: bytes, send_id: bool = True, upgrade: bool = False
+    exchange: RequestFacts,
+    path: bytes,
+    prefix: bytes | None,
+    host: bytes,
+    send_id: bool = True,
+    upgrade: bool = False,
+    chunked: bool = False,
 ) -> bytes:
     """The whole head of the request to the upstream.
 
@@ -148,11 +154,14 @@ def upstream_head(
         host: value of Host.
         send_id: write X-Kong-Request-Id (``headers_upstream``).
         upgrade: ask for a WebSocket.
+        chunked: the body goes up in chunks, however the client framed it.
     """
     block = exchange.block
     rest = block.end or block.make_end()
     if exchange.upstream_body is not None:
-        rest = _with_length(block, len(exchange.upstream_body))
+        rest = _framed(block, b"Content-Length: %d" % len(exchange.upstream_body))
+    elif chunked and not block.chunked:
+        rest = _framed(block, b"Transfer-Encoding: chunked")
     target = exchange.target
     at = target.find(b"?", 1)
     query = target[at:] if at > 0 else b""
@@ -167,7 +176,7 @@ def upstream_head(
         if additions is not None and block.has_none_of(additions[0]):
             more, changes = additions[1], None
     head = b"".join((
-        exchange.method, b" ", path, query, b" HTTP/1.1\r\nHost: ", host,
+        exchange.upstream_method or exchange.method, b" ", path, query, b" HTTP/1.1\r\nHost: ", host,
         b"\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n" if upgrade else _KEEP_ALIVE,
         exchange.forwarded(),
         path_lines(exchange, prefix, target[:at] if at > 0 else target),
@@ -178,9 +187,10 @@ def upstream_head(
     return _change_request(head, changes) if changes else head
 
 
-def _with_length(block: HeaderBlock, length: int) -> bytes:
+def _framed(block: HeaderBlock, framing: bytes) -> bytes:
+    """The end of a head with other framing than the client's."""
     trailers = b"TE: trailers\r\n" if block.te_trailers else b""
-    return b"%bContent-Length: %d\r\n%b\r\n" % (trailers, length, block.forward)
+    return b"%b%b\r\n%b\r\n" % (trailers, framing, block.forward)
 
 
 _FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"te"))
@@ -206,7 +216,7 @@ def _additions(changes: tuple[bytes | None, ...]) -> tuple[frozenset[bytes], byt
     if not _WRITTEN.isdisjoint(names):
         return None
     lines = [
-        b"%b: %b\r\n" % (spelled(name), clean(value))
+        _lines_of(name, value)
         for name, value in zip(names, changes[half:], strict=True)
         if value is not None and name not in _FRAMING
     ]
@@ -253,8 +263,15 @@ def _change_request(head: bytes, changes: Mapping[bytes, bytes | None]) -> bytes
             head = _without(head, name)
             lowered = None
         if value is not None:
-            added.append(b"%b: %b\r\n" % (spelled(name), clean(value)))
+            added.append(_lines_of(name, value))
     return b"".join((head[:-2], *added, b"\r\n")) if added else head
+
+
+def _lines_of(name: bytes, value: bytes) -> bytes:
+    """A field's line; of several values, which NUL divides, a line for each."""
+    if b"\0" in value:
+        return b"".join([b"%b: %b\r\n" % (spelled(name), clean(each)) for each in value.split(b"\0")])
+    return b"%b: %b\r\n" % (spelled(name), clean(value))
 
 
 def _without(lines: bytes, name: bytes) -> bytes:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import quote, quote_plus, unquote_to_bytes
 
-__all__ = ["join_query", "parse_query", "without_argument"]
+__all__ = ["Arguments", "join_arguments", "join_query", "parse_arguments", "parse_query", "without_argument"]
+
+Arguments = dict[bytes, list[bytes | None]]
+"""Decoded arguments of a query or a form, name to values in order; None is an argument without ``=``."""
+
+
+_COMPONENT = "!'()*"
+"""What `encodeURIComponent` (ECMA-262 19.2.6.5) leaves as it is, beside letters, digits and ``-._~``."""
 
 
 def parse_query(query: bytes, errors: str = "replace") -> dict[str, list[str]]:
@@ -25,6 +32,27 @@ def parse_query(query: bytes, errors: str = "replace") -> dict[str, list[str]]:
 
 def _text(escaped: bytes, errors: str) -> str:
     return unquote_to_bytes(escaped).decode("utf-8", errors)
+
+
+def parse_arguments(query: bytes) -> Arguments:
+    """Decode a query string or a form."""
+    found: Arguments = {}
+    for part in query.replace(b"+", b" ").split(b"&"):
+        if part:
+            name, equals, value = part.partition(b"=")
+            found.setdefault(unquote_to_bytes(name), []).append(unquote_to_bytes(value) if equals else None)
+    return found
+
+
+def _argument(name: bytes, value: bytes | None) -> str:
+    key = quote(name, safe=_COMPONENT)
+    return key if value is None else f"{key}={quote(value, safe=_COMPONENT)}"
+
+
+def join_arguments(arguments: Arguments, ordered: bool = False) -> bytes:
+    """Encode arguments; ``ordered``: by their encoded form, as Kong does for query strings."""
+    groups = ["&".join([_argument(name, each) for each in values]) for name, values in arguments.items() if values]
+    return "&".join(sorted(groups) if ordered else groups).encode("ascii")
 
 
 def join_query(args: Mapping[str, list[str]]) -> bytes:

@@ -25,6 +25,7 @@ from .route_compiler import Resolved, Routes, certificate_of, is_served
 from .tables import Moves, Tables, differences
 
 if TYPE_CHECKING:
+    from ..chain.lifetimes import Lifetimes
     from ..chain.plugin import Plugin
     from ..rows import Row
     from ..storage_contract import Change
@@ -75,12 +76,13 @@ class Snapshot:
         "router", "version",
     )  # fmt: skip
 
-    def __init__(self, plugins: Mapping[str, Plugin], version: int = 0) -> None:
+    def __init__(self, plugins: Mapping[str, Plugin], version: int = 0, lifetimes: Lifetimes | None = None) -> None:
         """An empty configuration.
 
         Args:
             plugins: loaded plugins by name.
             version: its number.
+            lifetimes: see `build`.
         """
         self.version = version
         self.balancers: dict[str, Balancer] = {}
@@ -91,7 +93,7 @@ class Snapshot:
         for entity, field in (*_LOOKED_UP, *((each.name, name) for each in stored for name in each.unique)):
             self._tables.many(entity, field, None)
         self._plugins = plugins
-        self._chains = ChainBuilder((), plugins)
+        self._chains = ChainBuilder((), plugins, lifetimes=lifetimes)
         self._secrets = Secrets((), plugins)
         self._certificates: Resolved = {}
         self._known: dict[str, CompiledRoute] = {}
@@ -103,6 +105,7 @@ class Snapshot:
         dataset: Mapping[str, Mapping[str, Row]],
         plugins: Mapping[str, Plugin],
         previous: Snapshot | None = None,
+        lifetimes: Lifetimes | None = None,
     ) -> Snapshot:
         """Make a snapshot of a whole dataset.
 
@@ -110,8 +113,10 @@ class Snapshot:
             dataset: entity to id to row. Rows must not be changed afterwards.
             plugins: loaded plugins by name.
             previous: the snapshot before; what did not change is taken over from it.
+            lifetimes: opens the plugins' configurations; None where nothing is served. Whoever gives one tells it when the
+                snapshot is built and served, or abandoned; snapshots that follow this one keep it.
         """
-        return finished(cls.build_steps(dataset, plugins, previous))
+        return finished(cls.build_steps(dataset, plugins, previous, lifetimes))
 
     @classmethod
     def build_steps(
@@ -119,10 +124,11 @@ class Snapshot:
         dataset: Mapping[str, Mapping[str, Row]],
         plugins: Mapping[str, Plugin],
         previous: Snapshot | None = None,
+        lifetimes: Lifetimes | None = None,
     ) -> Steps[Snapshot]:
         """As `build`, in slices."""
         if previous is None or previous._plugins is not plugins:
-            previous = cls(plugins, 0 if previous is None else previous.version)
+            previous = cls(plugins, 0 if previous is None else previous.version, lifetimes)
         changes: list[Change] = []
         for number, change in enumerate(differences(previous.rows, dataset), 1):
             if change is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any, cast
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -28,7 +29,9 @@ class MountedTests(SynchronousTestCase):
         unused = cast(Any, None)
         gate = Gate(Guard(True, [], []), Tokens([TOKEN]), lambda: 0.0)
         storage = MemoryStorage(entities, lambda: 0.0)
-        admin = AdminResource(storage, entities, unused, gate=gate, published=unused, now=lambda: 0.0)
+        admin = AdminResource(
+            storage, entities, cast(Any, SimpleNamespace(plugins={})), gate=gate, published=unused, now=lambda: 0.0
+        )
         self.root = Resource()
         self.root.putChild(b"admin", admin)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any, cast
 
 import jsonschema_rs
@@ -15,8 +16,10 @@ from kongtwist.admin import row_resources as rows
 from kongtwist.admin.admin_resource import AdminResource
 from kongtwist.admin.endpoints import node_information as node
 from kongtwist.admin.endpoints import runtime, target_health
+from kongtwist.admin.facts import NodeFacts
 from kongtwist.admin.json_resource import JSONResource, Missing
 from kongtwist.admin.openapi.document import document
+from kongtwist.core.chain.plugin import Plugin
 from kongtwist.entities import Entity, EntityError, registry
 from kongtwist.entities.json_schema import Use, field_schema
 from kongtwist.entities.json_schema_entities import configurations, entity_schema
@@ -27,10 +30,11 @@ from tests.places import CONTRACT
 REGISTRY = registry(load_plugins(["bundled"]))
 
 
-def admin() -> AdminResource:
+def admin(plugins: Mapping[str, Plugin] | None = None) -> AdminResource:
     """An Admin API whose resources are looked at and never asked."""
     unused = cast(Any, None)
-    return AdminResource(unused, REGISTRY, unused, gate=unused, published=unused, now=unused)
+    facts = cast(NodeFacts, SimpleNamespace(plugins=plugins or {}))
+    return AdminResource(unused, REGISTRY, facts, gate=unused, published=unused, now=unused)
 
 
 def resolve(resource: Any, path: str) -> Any:

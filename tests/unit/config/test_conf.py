@@ -379,7 +379,7 @@ class NotBuiltTests(ConfCase):
         lines = [
             f"{each.name} = {each.default}" for each in properties().values() if each.status == KNOWN and each.default
         ]
-        self.assertGreater(len(lines), 60)
+        self.assertGreater(len(lines), 50)
         self.assertEqual(self.read("\n".join(lines)).warnings, [])
 
     def test_dangerous_ones_stop(self) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -251,7 +252,9 @@ class NameTests(SynchronousTestCase):
         """Paths of the Admin API; others are listed, with what they are."""
         unused = cast(Any, None)
         entities = registry(load_plugins(["bundled"]))
-        api = AdminResource(unused, entities, unused, gate=unused, published=unused, now=unused)
+        api = AdminResource(
+            unused, entities, cast(Any, SimpleNamespace(plugins={})), gate=unused, published=unused, now=unused
+        )
         asked = 0
         for page, found in self.each(r"(?:(?:GET|POST|PUT|PATCH|DELETE) )?(/[\w{}<>./?=-]*)"):
             path = re.sub(r"\{\}|<\w+>|\b[A-Z]+\b|\.\.\.", "x", found[1]).partition("?")[0]

@@ -76,7 +76,10 @@ class SchemaTests(SynchronousTestCase):
             or (case["entity"] == "plugins" and case["op"] == "insert" and case["input"].get("name") in self.plugins)
         ]
         self.assertGreater(len(cases), 35)
+        wilful = json.dumps(json.loads((CONTRACT / "deviations.json").read_text()))
         for case in cases:
+            if json.dumps(f"validation/plugins {json.dumps(case['input'], sort_keys=True)}") in wilful:
+                continue  # held by test_entities
             entity = self.entities[case["entity"]]
             try:
                 row = entity.insert(case["input"], now=NOW, new_id=lambda: ID)

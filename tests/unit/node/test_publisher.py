@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -84,6 +84,33 @@ class PublisherTests(SynchronousTestCase):
         follower.done.callback(None)
         self.assertTrue(self.successResultOf(waiting))
         self.assertTrue(self.successResultOf(Deferred.fromCoroutine(self.publisher.published())))
+
+    def test_sent(self) -> None:
+        """Changes are on their way to followers when they serve here; nobody's word is waited for."""
+        follower = SlowFollower()
+        self.publisher.followers.append(follower)
+        self.successResultOf(Deferred.fromCoroutine(self.publisher.sent()))
+        self.publisher.changed([Change("create", "services", service(1), None)])
+        first = Deferred.fromCoroutine(self.publisher.sent())
+        self.assertNoResult(first)
+        self.clock.advance(0)
+        self.successResultOf(first)
+        self.assertEqual((len(follower.told), len(self.served)), (1, 2))
+        self.successResultOf(Deferred.fromCoroutine(self.publisher.sent()))
+
+    def test_sent_though_it_cannot_be_served(self) -> None:
+        """A writer is let go; the fault is in the log."""
+        self.publisher.changed([Change("nonsense", "services", None, cast(Any, object()))])
+        waiting = Deferred.fromCoroutine(self.publisher.sent())
+        gone = Deferred.fromCoroutine(self.publisher.sent())
+        gone.addErrback(lambda failure: None).cancel()
+        self.clock.advance(0)
+        self.successResultOf(waiting)
+        self.assertEqual(len(self.flushLoggedErrors()), 1)
+        self.publisher.changed([Change("create", "services", service(1), None)])
+        stopped = Deferred.fromCoroutine(self.publisher.sent())
+        self.publisher.stop()
+        self.successResultOf(stopped)
 
     def test_a_new_dataset_reaches_followers(self) -> None:
         """Workers are told of a file read again, and are waited for."""

@@ -23,6 +23,8 @@ CONSUMER = {"id": "c1", "username": "bob", "custom_id": None}
 class FakePlane:
     """Stands for the data path."""
 
+    lifetimes = None
+
     def __init__(self) -> None:
         self.snapshots: list[Snapshot] = []
         self.confs: list[Conf] = []

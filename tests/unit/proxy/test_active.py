@@ -19,6 +19,7 @@ from kongtwist.core.limits import Limits
 from kongtwist.core.snapshot.snapshot import Snapshot
 from kongtwist.net.resolver import NameNotResolved
 from kongtwist.proxy import forwarding as upstream_exchange
+from kongtwist.proxy import tries
 from kongtwist.proxy.mount import GatewayResource
 from kongtwist.proxy.websocket_route import WebSocketRoute
 from kongtwist.streams.splice import RelayedStream
@@ -148,7 +149,7 @@ class ActiveTests(SynchronousTestCase):
     def test_faults_before_the_connection(self) -> None:
         """Whatever raises on the way to a connection: 500, not silence."""
         steps: list[tuple[Any, str]] = [
-            (upstream_exchange, "facts_of"), (upstream_pool, "ClientConnections"), (upstream_pool.Pool, "connect"),
+            (tries, "facts_of"), (upstream_pool, "ClientConnections"), (upstream_pool.Pool, "connect"),
             (upstream_pool.Pool, "take"), (upstream_pool.UpstreamPools, "get"),
         ]  # fmt: skip
         for owner, name in steps:

@@ -100,6 +100,7 @@ class WayTests(SynchronousTestCase):
                 "proxy/route.py",
                 "proxy/websocket_route.py",
                 "proxy/forwarding.py",
+                "proxy/tries.py",
                 "upstream/pool.py",
                 "upstream/connection.py",
                 "streams/websocket_handshake.py",

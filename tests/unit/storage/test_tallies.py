@@ -50,6 +50,17 @@ class JoiningTests(SynchronousTestCase):
         self.assertEqual([self.successResultOf(each) for each in calls], [[1], [6], [1, 7]])
         self.assertEqual(self.successResultOf(read), [7, 0])
 
+    def test_both(self) -> None:
+        """Adding and reading in one go, or one of them alone."""
+        calls = [
+            self.tallies.exchange([Tally("a", 1, 2, 60.0)], [("a", 1), ("b", 1)]),
+            self.tallies.exchange([], [("a", 1)]),
+            self.tallies.exchange([Tally("a", 1, 1, 60.0)], []),
+        ]
+        self.clock.advance(0)
+        self.answer()
+        self.assertEqual([self.successResultOf(each) for each in calls], [([2], [3, 0]), ([], [3]), ([3], [])])
+
     def test_while_one_is_under_way(self) -> None:
         """Who comes meanwhile is in the next one, which begins as soon as this one has ended."""
         first = self.one()

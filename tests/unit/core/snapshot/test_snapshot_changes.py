@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.core.chain import chain as chain_module
+from kongtwist.core.chain import builder
 from kongtwist.core.chain.chain import Chain
 from kongtwist.core.chain.plugin import Plugin
 from kongtwist.core.exchange import Answer, Exchange, Row
@@ -192,8 +192,8 @@ class CostTests(SynchronousTestCase):
         }
         self.counts = {"routes": 0, "chains": 0, "candidates": 0, "plugins": 0}
         self.count(compiling, "CompiledRoute", "routes")
-        self.count(chain_module, "Chain", "chains")
-        self.count(chain_module, "Compiled", "plugins")
+        self.count(builder, "Chain", "chains")
+        self.count(builder, "Compiled", "plugins")
         changed = Router.changed
 
         def counted(router: Router, removed: Any, added: Any, routes: Any) -> Router:

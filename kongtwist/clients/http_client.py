@@ -14,6 +14,7 @@ from twisted.internet.error import ConnectionClosed
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
+from twisted.web._newclient import ParseError
 from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseDone, ResponseFailed, ResponseNeverReceived
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
@@ -25,6 +26,8 @@ from ..net.sending import unsent
 from .connections import Connector, Link, why
 from .waiting import within
 
+_Wrapped = ResponseNeverReceived | ResponseFailed
+
 __all__ = ["HTTPClient", "HTTPFailed", "HTTPLimits"]
 
 
@@ -35,6 +38,7 @@ class HTTPFailed(HostError):
 class HTTPLimits(NamedTuple):
     """Bounds of a process."""
 
+    head: int = 65_536  #: bytes of an answer's head, about
     body: int = 8_388_608  #: bytes of an answer's body
     connections: int = 100  #: to one server with the same settings, requests under way
     waiting: int = 1000  #: requests to it that wait for a connection
@@ -47,12 +51,14 @@ class _Transport:
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
+        self.ending = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def loseConnection(self) -> None:
         """End it; cut it where there is something left to send, for nobody waits for the answer."""
+        self.ending = True
         if unsent(self._transport):
             self._transport.abortConnection()
         else:
@@ -62,9 +68,12 @@ class _Transport:
 class _Link(Link):
     """A connection for an HTTP protocol, which begins when TLS is there and verified."""
 
-    def __init__(self, factory: Any) -> None:
+    def __init__(self, factory: Any, limit: int) -> None:
         super().__init__()
         self._factory = factory
+        self._limit = limit
+        self._head = 0
+        self._fault: str | None = None
         self.protocol: Any = None
 
     def opened(self) -> None:
@@ -73,17 +82,26 @@ class _Link(Link):
 
     def dataReceived(self, data: bytes) -> None:
         self.protocol.dataReceived(data)
+        parser = self.protocol._parser  # Twisted's own name, pinned by tests; it counts no lines of a head
+        if parser is None or parser.state not in ("STATUS", "HEADER"):
+            self._head = 0
+            return
+        self._head += len(data)
+        if self._head > self._limit:
+            self._fault = f"the answer's head is of more than {self._limit} bytes"
+            self.abort()
 
     def lost(self, reason: Failure) -> None:
-        self.protocol.connectionLost(reason)
+        self.protocol.connectionLost(reason if self._fault is None else Failure(HTTPFailed(self._fault)))
 
 
 @implementer(IStreamClientEndpoint)
 class _Endpoint:
     """Connects by our connector."""
 
-    def __init__(self, connector: Connector, host: str, port: int, tls: TLSSettings | None) -> None:
+    def __init__(self, connector: Connector, head: int, host: str, port: int, tls: TLSSettings | None) -> None:
         self._connector = connector
+        self._head = head
         self._where = host, port
         self._tls = tls
 
@@ -92,7 +110,7 @@ class _Endpoint:
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
     async def _connect(self, factory: Any) -> Any:
-        link = await self._connector.open(*self._where, _Link(factory), tls=self._tls, timeout=3600.0)
+        link = await self._connector.open(*self._where, _Link(factory, self._head), tls=self._tls, timeout=3600.0)
         return link.protocol
 
 
@@ -100,14 +118,15 @@ class _Endpoint:
 class _Endpoints:
     """Endpoints for URLs."""
 
-    def __init__(self, connector: Connector, verify: bool) -> None:
+    def __init__(self, connector: Connector, verify: bool, head: int) -> None:
         self._connector = connector
+        self._head = head
         self._tls = TLSSettings(verify)
 
     def endpointForURI(self, uri: URI) -> _Endpoint:
         """See `IAgentEndpointFactory`."""
         tls = self._tls if uri.scheme == b"https" else None
-        return _Endpoint(self._connector, uri.host.decode("ascii").strip("[]"), uri.port, tls)
+        return _Endpoint(self._connector, self._head, uri.host.decode("ascii").strip("[]"), uri.port, tls)
 
 
 @implementer(IBodyProducer)
@@ -178,14 +197,35 @@ class _Server:
             self.waiting.remove(turn)
 
 
+class _Connections(HTTPConnectionPool):
+    """Idle connections. (`_putConnection` is Twisted's own name, pinned by tests.)"""
+
+    closed = False
+
+    def _putConnection(self, key: Any, connection: Any) -> None:
+        """Keep a connection whose answer is over, unless it ends, or nobody would take it any more."""
+        if self.closed or connection.transport.ending:
+            connection.transport.loseConnection()
+        else:
+            super()._putConnection(key, connection)
+
+    def close(self) -> Deferred[Any]:
+        """End all idle connections, and keep none from now on."""
+        self.closed = True
+        ended: Deferred[Any] = self.closeCachedConnections()
+        return ended
+
+
 class _Pool:
     """Connections with the same settings."""
 
     def __init__(self, connector: Connector, verify: bool, keepalive: float, limits: HTTPLimits) -> None:
-        self.connections = HTTPConnectionPool(connector.reactor, persistent=keepalive > 0)
+        self.connections = _Connections(connector.reactor, persistent=keepalive > 0)
         self.connections.maxPersistentPerHost = limits.idle
         self.connections.cachedConnectionTimeout = cast(int, keepalive)  # fractions are fine
-        agent = Agent.usingEndpointFactory(connector.reactor, _Endpoints(connector, verify), self.connections)
+        agent = Agent.usingEndpointFactory(
+            connector.reactor, _Endpoints(connector, verify, limits.head), self.connections
+        )
         # Cookies would go from one plugin's request to another's.
         jar = IndexableCookieJar(DefaultCookiePolicy(allowed_domains=[]))
         self.client = TreqClient(agent, jar, _Whole)
@@ -239,11 +279,13 @@ class HTTPClient:
                 self._reactor,
                 timeout,
                 steps,
-                lambda: HTTPFailed(f"{method} {where}: no whole answer within {timeout:g} s"),
+                lambda: HTTPFailed(f"no whole answer within {timeout:g} s"),
             )
         except CancelledError:
             raise
         except Exception as error:
+            if isinstance(error, _Wrapped) and any(each.check(CancelledError) for each in error.reasons):
+                raise CancelledError from error
             raise HTTPFailed(f"{method} {where}: {_reason(error)}") from error
 
     async def _ask(
@@ -254,6 +296,8 @@ class HTTPClient:
         target = URI.fromBytes(url.encode("ascii"))
         if target.scheme not in (b"http", b"https") or not target.host:
             raise HTTPFailed("it is no http or https URL")
+        if b"@" in target.netloc:
+            raise HTTPFailed("credentials in a URL are not sent: name them in a header")
         key = target.scheme.decode(), target.host.decode(), target.port
         server = pool.servers.get(key)
         if server is None:
@@ -302,7 +346,7 @@ class HTTPClient:
             if len(self._pools) >= self._limits.pools:
                 oldest = next((key for key, each in self._pools.items() if not each.servers), None)
                 if oldest is not None:
-                    self._ended = self._pools.pop(oldest).connections.closeCachedConnections()
+                    self._ended = self._pools.pop(oldest).connections.close()
             pool = self._pools[verify, keepalive] = _Pool(self._connector, verify, keepalive, self._limits)
         return pool
 
@@ -311,14 +355,14 @@ class HTTPClient:
         self._closed = True
         pools, self._pools = self._pools, {}
         for pool in pools.values():
-            await pool.connections.closeCachedConnections()
+            await pool.connections.close()
 
 
 def _reason(error: Exception) -> str:
     """Why there is no answer, in a few words."""
     if isinstance(error, HostError):
         return str(error)
-    if isinstance(error, ResponseNeverReceived | ResponseFailed) and error.reasons:
-        inner = error.reasons[0]
-        return why(inner)
+    if isinstance(error, _Wrapped) and error.reasons:
+        inner: Failure = error.reasons[0]
+        return "the answer is no HTTP" if inner.check(ParseError) else why(inner)
     return why(Failure(error))

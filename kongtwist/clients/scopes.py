@@ -16,7 +16,7 @@ from ..core.chain import host as contract
 from ..core.chain.host import Host, HostError, HTTPAnswer, QueueSettings, RedisSettings, SharedCells, TLSSettings
 from ..core.rows import Row
 from .connections import Connection, Connector, Resolver
-from .http import HTTPClient, HTTPLimits
+from .http_client import HTTPClient, HTTPLimits
 from .queue import Queue, Queues
 from .redis import RedisClient, Redises, RedisLimits
 from .tasks import Tasks

@@ -1,0 +1,37 @@
+"""Properties that bound what plugins are given of the gateway; part of config/properties.py by length only."""
+
+from __future__ import annotations
+
+from .kinds import ARRAY, INTEGER, Property
+
+__all__ = ["PluginServices"]
+
+
+class PluginServices:
+    """What plugins may take up, in each process. Names that are not Kong's are ours."""
+
+    lua_ssl_trusted_certificate = Property(
+        ARRAY,
+        "system",
+        "Authorities that the certificates of PostgreSQL and of the servers that plugins talk to are checked against: files"
+        " in PEM format, and system for those of this machine.",
+    )
+    lua_ssl_verify_depth = Property(
+        INTEGER.within(0), "1", "Certificates that may stand between a server's and one of those authorities'."
+    )
+    plugin_max_pending_writes = Property(
+        INTEGER.within(1),
+        "1000",
+        "Rows that plugins have under way to storage at once at the most (tokens, sessions); more are refused (503).",
+    )
+    plugin_max_pending_tallies = Property(
+        INTEGER.within(1),
+        "20000",
+        "Counters of all nodes (rate limits by cluster) that may wait for the database; more are refused.",
+    )
+    plugin_threads = Property(
+        INTEGER.within(1, 1000), "10", "Threads for calls of plugins that block (passwords, LDAP and the like)."
+    )
+    plugin_thread_backlog = Property(
+        INTEGER.within(0), "1000", "Such calls that may wait for a thread; more are refused."
+    )

@@ -1,0 +1,91 @@
+"""What transforming plugins share: ``name:value`` pairs of a configuration, templates in them, and JSON bodies.
+
+Kong 3.9: ``kong/plugins/request-transformer`` and ``kong/plugins/response-transformer``. JSON is read and written as
+Kong's cjson does where a client can see it: an object's other members keep their values, empty lists stay lists.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ...entities.json_text import parse_json
+
+__all__ = ["ABSENT", "appended", "is_truthy", "json_text", "object_of", "pairs_of", "split_pair", "template_in"]
+
+ABSENT: Any = object()
+"""In place of a member that is not there; null is one that is."""
+
+
+def split_pair(pair: str) -> tuple[str, str]:
+    """Name and value of ``name:value``: all colons between them count as one; both may be empty."""
+    name = pair.partition(":")[0]
+    return name, pair[len(name) :].lstrip(":")
+
+
+def pairs_of(texts: list[str]) -> list[tuple[str, str]]:
+    """`split_pair` of each, without those that have no name."""
+    return [(name, value) for name, value in map(split_pair, texts) if name]
+
+
+def template_in(text: str) -> str | None:
+    """The first ``$(...)`` in a text, to its matching bracket; None where there is none (Penlight's templates)."""
+    at = text.find("$(")
+    while at >= 0:
+        depth = 0
+        for end in range(at + 1, len(text)):
+            depth += (text[end] == "(") - (text[end] == ")")
+            if not depth:
+                return text[at : end + 1]
+        at = text.find("$(", at + 1)
+    return None
+
+
+def object_of(raw: bytes) -> dict[str, Any] | None:
+    """The JSON object that a body is; None where it is something else, or nothing that could be written again."""
+    try:
+        found = parse_json(raw, parse_constant=_no_number, parse_float=_finite)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError("too large")
+    return number
+
+
+def json_text(value: Any) -> bytes:
+    """A value as JSON in UTF-8, without blanks; halves of surrogate pairs are escaped, as they came."""
+    try:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def is_truthy(value: Any) -> bool:
+    """Whether a member counts as present where Lua asks ``if body[name]``: it is there and not false."""
+    return value is not ABSENT and value is not False
+
+
+def appended(current: Any, value: Any) -> Any:
+    """What a member becomes by appending: a text and a list become (longer) lists, anything else a list of the value.
+
+    An object with members gets it under the next number, as in Kong.
+    """
+    if isinstance(current, str):
+        return [current, value]
+    if isinstance(current, list):
+        return [*current, value]
+    if isinstance(current, dict) and current:
+        number = 1
+        while str(number) in current:
+            number += 1
+        return {**current, str(number): value}
+    return [value]

@@ -1,0 +1,57 @@
+"""What plugins that send through a queue have in common: the record ``queue`` and its deprecated forerunners (Kong 3.9,
+``kong/tools/queue_schema.lua``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .schema import Integer, Number, Record, Row
+
+__all__ = ["batch_rules", "queue_record"]
+
+
+def queue_record() -> Record:
+    """The configuration of a queue."""
+    pause = [0.001, 1000000]
+    return Record(
+        {
+            "max_batch_size": Integer(default=1, between=[1, 1000000], text="Most entries that are sent at once."),
+            "max_coalescing_delay": Number(
+                default=1, between=[0, 3600],
+                text="Seconds after the first entry that a batch may wait to be filled; max_batch_size 1 never waits.",
+            ),
+            "max_entries": Integer(
+                default=10000, between=[1, 1000000], text="Most entries that wait; for more the oldest are dropped."
+            ),
+            "max_bytes": Integer(text="Most bytes that wait; null: only max_entries counts."),
+            "max_retry_time": Number(
+                default=60, text="Seconds after which a batch that cannot be sent is given up; -1: it is tried once."
+            ),
+            "initial_retry_delay": Number(
+                default=0.01, between=pause, text="Seconds before the first retry; each further one waits twice as long."
+            ),
+            "max_retry_delay": Number(default=60, between=pause, text="Seconds between two retries at the most."),
+            "concurrency_limit": Integer(
+                default=1, one_of=[-1, 1], text="1: batches are sent one after the other. -1: each entry at once, alone."
+            ),
+        },
+        text="How entries wait and are sent again.",
+    )  # fmt: skip
+
+
+def batch_rules(conf: Row) -> tuple[Row, list[str]]:
+    """The members of ``queue`` with what the deprecated fields say, and sentences about those that are used.
+
+    Args:
+        conf: the plugin's configuration with ``queue`` and some of the deprecated fields.
+    """
+    rules: dict[str, Any] = dict(conf["queue"])
+    sentences = []
+    if conf.get("retry_count") not in (None, 10):
+        sentences.append("config.retry_count no longer works, use config.queue.max_retry_time instead")
+    for old, former, new in (("queue_size", 1, "max_batch_size"), ("flush_timeout", 2, "max_coalescing_delay")):
+        value = conf.get(old)
+        if value is not None and value != former:
+            rules[new] = value
+            sentences.append(f"config.{old} is deprecated, use config.queue.{new} instead")
+    return rules, sentences

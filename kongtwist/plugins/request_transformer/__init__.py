@@ -1,0 +1,200 @@
+"""request-transformer: change the request before it goes to the upstream. Kong 3.9 `request-transformer`.
+
+Order of work: path, method, headers, body, query; in each of them remove, rename, replace, add, append.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from ...core.chain.plugin import Plugin
+from ...core.exchange import BodyTooLarge, Exchange, Row
+from ...core.http.pairs import split_pair, template_in
+from ...core.http.query import join_arguments, parse_arguments
+from ...core.http.uri import escape
+from ...entities.entity import Config
+from ...entities.schema import Array, Field, Record, String
+from ...entities.typedefs import header_name, header_value
+from .transform_body import Rules, body_transformer, transform_arguments
+from .transform_headers import HeaderChanges, HeaderRules, changed_headers
+
+__all__ = ["RequestTransformer"]
+
+_WITHOUT_BODY = frozenset((b"GET", b"HEAD", b"TRACE"))
+"""Methods for which a form also becomes arguments of the query."""
+
+
+def _no_template(value: str) -> str | None:
+    """Templates are run by Lua."""
+    found = template_in(value)
+    return None if found is None else f"'{found}' is a template: templates need Lua, which this version does not have"
+
+
+def _has_value(pair: str) -> str | None:
+    name, value = split_pair(pair)
+    return f"key '{name}' has no value" if not value else _no_template(value)
+
+
+def _header(pair: str) -> str | None:
+    name, value = split_pair(pair)
+    if header_name(name) is not None:
+        return f"'{name}' is not a valid header"
+    return _no_template(value) or header_value(value)
+
+
+def _removed_header(pair: str) -> str | None:
+    name, _ = split_pair(pair)
+    return None if header_name(name) is None else f"'{name}' is not a valid header"
+
+
+def _two_headers(pair: str) -> str | None:
+    wrong = [name for name in split_pair(pair) if header_name(name) is not None]
+    return f"'{wrong[0]}' is not a valid header" if wrong else None
+
+
+def _uri(value: str) -> str | None:
+    return _no_template(value)
+
+
+_PAIR = "^[^:]+:.*$"
+
+
+def _strings(element: String, text: str) -> Array:
+    return Array(element, required=True, default=[], text=text)
+
+
+def _pairs(what: str, *, names: bool = False, **more: Field) -> Record:
+    """The rules of one step: ``name:value``, or ``old:new`` where ``names``."""
+    pair = "old:new" if names else "name:value"
+    check = _two_headers if names else _header
+    return Record(
+        {
+            "body": _strings(String(checks=(_has_value,)), f"Members of the body {what}, each as {pair}."),
+            "headers": _strings(String(match=_PAIR, checks=(check,)), f"Headers {what}, each as {pair}."),
+            "querystring": _strings(String(checks=(_has_value,)), f"Query arguments {what}, each as {pair}."),
+            **more,
+        },
+        text=f"What is {what}.",
+    )
+
+
+class Transformation:
+    """A configuration, ready for requests."""
+
+    __slots__ = ("body", "headers", "method", "path", "query")
+
+    def __init__(self, conf: Row) -> None:
+        uri: str | None = conf["replace"]["uri"]
+        if uri is not None and not uri.startswith("/"):
+            raise ValueError("config.replace.uri must start with /")
+        self.path = None if uri is None else escape(uri.encode("utf-8", "surrogatepass"))
+        self.method: bytes | None = None if conf["http_method"] is None else conf["http_method"].encode()
+        self.headers = HeaderRules.of(conf)
+        self.body = Rules.of(conf, "body")
+        self.query = Rules.of(conf, "querystring")
+
+
+class RequestTransformer(Plugin):
+    """Change path, method, headers, body and query of requests."""
+
+    name = "request-transformer"
+    priority = 801
+    protocols_allowed = ("grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp")
+    example = {"add": {"headers": ["x-tier:gold"]}, "remove": {"querystring": ["debug"]}}
+    config = Config(
+        {
+            "http_method": String(match="^%u+$", text="Method of the request to the upstream; null: the client's."),
+            "remove": Record(
+                {
+                    "body": _strings(String(), "Names of members of the body that are removed."),
+                    "headers": _strings(String(checks=(_removed_header,)), "Names of headers that are removed."),
+                    "querystring": _strings(String(), "Names of query arguments that are removed."),
+                },
+                text="What is removed.",
+            ),
+            "rename": _pairs("renamed", names=True),
+            "replace": _pairs(
+                "replaced where they are there",
+                uri=String(checks=(_uri,), text="Path of the request to the upstream; null: the route's. No query."),
+            ),
+            "add": _pairs("added where they are missing"),
+            "append": _pairs("appended to what is there"),
+        }
+    )
+
+    def compile(self, conf: Row, plugin: Row) -> Transformation:
+        return Transformation(conf)
+
+    def access(self, exchange: Exchange, conf: Transformation) -> Awaitable[None] | None:
+        if conf.path is not None:
+            exchange.set_upstream_path(conf.path)
+        kind = exchange.get_header(b"content-type")
+        to_query = conf.method in _WITHOUT_BODY and _is_form(kind)
+        if conf.method is not None:
+            exchange.set_upstream_method(conf.method)
+        changes = {} if conf.headers.empty else changed_headers(conf.headers, exchange.request_fields())
+        _send_headers(exchange, changes)
+        if b"content-type" in changes:
+            kind = (changes[b"content-type"] or (None,))[0]
+        transform = None if conf.body.empty else body_transformer(kind)
+        if (to_query or transform is not None) and exchange.block.has_body:
+            return self._with_body(exchange, conf, kind or b"", to_query)
+        if transform is not None:
+            _transform_body(exchange, conf, kind or b"", b"")
+        _transform_query(exchange, conf, b"")
+        return None
+
+    async def _with_body(self, exchange: Exchange, conf: Transformation, kind: bytes, to_query: bool) -> None:
+        """The rest, once the body is here. One too large to be held is left as it is."""
+        try:
+            raw = await _body_of(exchange)
+        except BodyTooLarge:
+            exchange.report(
+                f"plugin {self.name} leaves the request body as it is: it is longer than"
+                f" {exchange.gateway.body_limit} bytes",
+                "raise client_body_buffer_size",
+            )
+            _transform_query(exchange, conf, b"")
+            return
+        if not conf.body.empty:
+            _transform_body(exchange, conf, kind, raw)
+        _transform_query(exchange, conf, raw if to_query else b"")
+
+
+def _is_form(kind: bytes | None) -> bool:
+    lowered = (kind or b"").lower()
+    others = b"application/json" in lowered or b"multipart/form-data" in lowered
+    return not others and b"application/x-www-form-urlencoded" in lowered
+
+
+async def _body_of(exchange: Exchange) -> bytes:
+    if exchange.upstream_body is not None:
+        return exchange.upstream_body  # another plugin's
+    return await exchange.read_body(exchange.gateway.body_limit)
+
+
+def _send_headers(exchange: Exchange, changes: HeaderChanges) -> None:
+    for name, values in changes.items():
+        if values is None:
+            exchange.clear_upstream_header(name)
+        else:
+            exchange.set_upstream_header(name, *values)
+
+
+def _transform_body(exchange: Exchange, conf: Transformation, kind: bytes, raw: bytes) -> None:
+    transform = body_transformer(kind)
+    body = None if transform is None else transform(conf.body, raw, kind)
+    if body is not None:
+        exchange.set_upstream_body(body)
+
+
+def _transform_query(exchange: Exchange, conf: Transformation, form: bytes) -> None:
+    """Apply the query's rules; ``form``: a body whose fields become arguments too."""
+    more = parse_arguments(form)
+    if conf.query.empty and not more:
+        return
+    arguments = parse_arguments(exchange.raw_query)
+    for name, values in more.items():
+        arguments.setdefault(name, []).extend(values)
+    transform_arguments(conf.query, arguments)
+    exchange.set_upstream_query(join_arguments(arguments, ordered=True))

@@ -1,0 +1,391 @@
+"""What plugins may do with bodies, streams and certificates, in a whole gateway."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import ssl
+import struct
+
+from cryptography import x509
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.upstream_cases import Case
+
+from .ground_plugins import read_journal
+from .pki import authority
+from .raw_upstream import RawUpstream
+from .support import PATIENCE, EventStream, GatewayProcess, LiveTestCase, request, wait_until
+
+
+class GroundTestCase(LiveTestCase):
+    """A gateway with the plugin of `ground_plugins` on routes made for a test."""
+
+    def setUp(self) -> None:
+        self.running: GatewayProcess = self.gateway({"plugins": "bundled,tests.live.ground_plugins:Ground"})
+        self.port = self.running.proxy_port
+        self.journal = os.path.join(self.running.folder, "journal")
+
+    def does(self, what: str, url: str = "http://127.0.0.1:1", **conf: object) -> None:
+        """Make a route ``/what`` whose plugin does ``what``."""
+        route = self.running.route(f"/{what}", url)
+        config = {"does": what, "journal": self.journal, **conf}
+        self.running.create(f"/routes/{route['id']}/plugins", name="ground", config=config)
+
+    def saw(self, line: str) -> None:
+        """Wait until the plugin has written ``line`` down."""
+        wait_until(lambda: line in read_journal(self.journal), f"{line} in {read_journal(self.journal)}")
+
+    def logged(self, *lines: str) -> None:
+        """The log phase ran so often, with this status and these bytes, and no more."""
+        wait_until(lambda: len(self._logs()) >= len(lines), f"the log phase: {lines}, not {self._logs()}")
+        found = [line for line, told in zip(self._logs(), lines, strict=True) if not line.startswith(f"log {told}")]
+        self.assertEqual(found, [], lines)
+
+    def _logs(self) -> list[str]:
+        return [line for line in read_journal(self.journal) if line.startswith("log ")]
+
+    def raw(self, text: bytes) -> socket.socket:
+        """A connection on which a request was sent."""
+        client = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+        self.addCleanup(client.close)
+        client.sendall(text)
+        return client
+
+
+def read_all(client: socket.socket) -> bytes:
+    """Everything until the end of the connection."""
+    pieces = []
+    while data := client.recv(65536):
+        pieces.append(data)
+    return b"".join(pieces)
+
+
+class StreamedAnswerTests(GroundTestCase):
+    """Answers made while they are sent."""
+
+    def test_chunks(self) -> None:
+        """As chunks, or with its length; the connection lives on."""
+        self.does("count")
+        client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        self.addCleanup(client.close)
+        for target, name, value in (
+            ("/count", "Transfer-Encoding", "chunked"),
+            ("/count?length", "Content-Length", "6"),
+        ):
+            client.request("GET", target)
+            answer = client.getresponse()
+            self.assertEqual((answer.status, answer.read(), answer.headers[name]), (200, b"abcdef", value))
+        client.request("HEAD", "/count?length")
+        answer = client.getresponse()
+        self.assertEqual((answer.read(), answer.headers["Content-Length"]), (b"", "6"))
+        self.logged("200 0 6", "200 0 6", "200 0 0")
+
+    def test_http_1_0(self) -> None:
+        """The body ends with the connection."""
+        self.does("count")
+        answer = read_all(self.raw(b"GET /count HTTP/1.0\r\n\r\n"))
+        self.assertTrue(answer.endswith(b"\r\n\r\nabcdef"), answer)
+        self.assertNotIn(b"chunked", answer)
+
+    def test_wrong_length(self) -> None:
+        """Fewer or more bytes than promised cut the connection, and no byte beyond the promise is sent."""
+        self.does("count")
+        fewer = self.raw(b"GET /count?fewer HTTP/1.1\r\nHost: h\r\n\r\n")
+        self.assertTrue(read_all(fewer).endswith(b"\r\n\r\nabcdef"))
+        more = self.raw(b"GET /count?more HTTP/1.1\r\nHost: h\r\n\r\n")
+        self.assertTrue(read_all(more).endswith(b"\r\n\r\nabcd"))
+        self.assertIn("more bytes than its Content-Length says", self.running.log())
+        self.logged("200 0 6", "200 0 4")
+
+    def test_failing_producer(self) -> None:
+        """The client sees that the answer is not complete."""
+        self.does("fail")
+        self.assertRaises(http.client.IncompleteRead, request, self.port, "GET", "/fail")
+        self.assertIn("a streamed answer broke off: ValueError('no more')", self.running.log())
+        self.logged("200 0 5")
+
+    def test_slow_client(self) -> None:
+        """Nothing is made that the client does not take."""
+        self.does("large")
+        client = self.raw(b"GET /large HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        self.saw("made 0")
+        self.running.get("/nothing")  # the gateway serves others meanwhile
+        made = [line for line in read_journal(self.journal) if line.startswith("made")]
+        self.assertLess(len(made), 40, "all of it was made")
+        self.assertGreater(len(read_all(client)), 64 << 20)
+        self.saw("closed")
+        self.logged(f"200 0 {64 << 20}")
+
+    def test_client_leaves_a_slow_answer(self) -> None:
+        """The producer is closed where it is."""
+        self.does("large")
+        client = self.raw(b"GET /large HTTP/1.1\r\nHost: h\r\n\r\n")
+        self.saw("made 0")
+        client.close()
+        self.saw("closed")
+        self.assertNotIn("made 63", read_journal(self.journal))
+        wait_until(lambda: len(self._logs()) == 1, "the log phase")
+
+    def test_client_leaves_a_waiting_producer(self) -> None:
+        """Its wait is cancelled."""
+        self.does("wait")
+        client = self.raw(b"GET /wait HTTP/1.1\r\nHost: h\r\n\r\n")
+        self.assertIn(b"200 OK", client.recv(65536))
+        client.close()
+        self.saw("cancelled")
+        self.logged("200 0 5")
+        self.assertNotIn("Traceback", self.running.log())
+
+
+class RequestBodyTests(GroundTestCase):
+    """Filters of request bodies."""
+
+    def does_with(self, what: str, buffering: bool = True, **conf: object) -> None:
+        """A route whose upstream tells what it got."""
+        route = self.running.route(f"/{what}", f"http://127.0.0.1:{self.upstream('echo')}", request_buffering=buffering)
+        config = {"does": what, "journal": self.journal, **conf}
+        self.running.create(f"/routes/{route['id']}/plugins", name="ground", config=config)
+
+    def put(self, target: str, body: bytes) -> tuple[str, dict[str, str]]:
+        """What the upstream got: the body, and its headers."""
+        answer = request(self.port, "PUT", target, body=body)
+        self.assertEqual(answer.status, 200, answer)
+        return answer.json["body"], {name.lower(): value for name, value in answer.json["headers"]}
+
+    def test_other_length(self) -> None:
+        """A short body goes up with its new length, a long one in chunks."""
+        self.does_with("double")
+        body, headers = self.put("/double", b"abc")
+        self.assertEqual((body, headers["content-length"]), ("aabbcc", "6"))
+        body, headers = self.put("/double", b"ab" * 50000)
+        self.assertEqual((body, headers["transfer-encoding"]), ("aabb" * 50000, "chunked"))
+        self.assertNotIn("content-length", headers)
+
+    def test_without_buffering(self) -> None:
+        """In chunks at once."""
+        self.does_with("double", buffering=False)
+        body, headers = self.put("/double", b"abc")
+        self.assertEqual((body, headers["transfer-encoding"]), ("aabbcc", "chunked"))
+
+    def test_same_length(self) -> None:
+        """Content-Length stays."""
+        self.does_with("upper")
+        body, headers = self.put("/upper", b"abc" * 10000)
+        self.assertEqual((body, headers["content-length"]), ("ABC" * 10000, "30000"))
+
+    def test_no_body(self) -> None:
+        """Nothing is asked for."""
+        self.does_with("break")
+        self.assertEqual(self.running.get("/break").json["body"], "")
+
+    def test_refused(self) -> None:
+        """The client gets the answer, what it still sends is thrown away, and its connection lives on."""
+        for buffering in (True, False):
+            self.does_with("limit", buffering)
+            client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+            client.request("PUT", "/limit", b"x" * 900)
+            answer = client.getresponse()
+            self.assertEqual((answer.status, len(answer.read()) > 900), (200, True))
+            client.request("PUT", "/limit", b"x" * 9000, encode_chunked=False)
+            answer = client.getresponse()
+            self.assertEqual((answer.status, b"too much" in answer.read()), (418, True))
+            client.request("GET", "/limit")
+            self.assertEqual(client.getresponse().status, 200)
+            client.close()
+            self.setUp()
+
+    def test_refused_in_the_middle(self) -> None:
+        """The upstream's connection is reset when it has a part of the body already."""
+        upstream = RawUpstream()
+        self.addCleanup(upstream.close)
+        upstream.play(Case((), "keep"))
+        route = self.running.route("/limit", f"http://127.0.0.1:{upstream.port}", request_buffering=False)
+        config = {"does": "limit", "journal": self.journal}
+        self.running.create(f"/routes/{route['id']}/plugins", name="ground", config=config)
+        client = self.raw(
+            b"PUT /limit HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n64\r\n" + b"x" * 100 + b"\r\n"
+        )
+        wait_until(lambda: upstream.asked, "the upstream's part of the body")
+        client.sendall(b"7d0\r\n" + b"x" * 2000 + b"\r\n0\r\n\r\n")
+        self.assertIn(b" 418 ", client.recv(65536))
+        self.logged("418 2100")
+
+    def test_failing_filter(self) -> None:
+        """500, and nothing of the request has its end at the upstream."""
+        for buffering in (True, False):
+            self.does_with("break", buffering)
+            self.assertEqual(request(self.port, "PUT", "/break", body=b"x" * 100).status, 500)
+            self.assertIn("broken filter", self.running.log())
+            self.setUp()
+
+
+class AnswerTests(GroundTestCase):
+    """What header filters may give."""
+
+    def echo(self, what: str, **conf: object) -> None:
+        """A route to a server that tells what it got, with ``?bytes=`` bytes of x."""
+        self.does(what, f"http://127.0.0.1:{self.upstream('echo')}", **conf)
+
+    def test_answer(self) -> None:
+        """It replaces the upstream's, which is not read to its end."""
+        self.echo("replace")
+        for target in ("/replace", "/replace?bytes=100000000"):
+            answer = self.running.get(target)
+            self.assertEqual((answer.status, answer.body, answer.headers["X-Was"]), (203, b"instead", "200"))
+        self.logged("203 0 7", "203 0 7")
+
+    def test_filter(self) -> None:
+        """The length stays where the filter says so."""
+        self.echo("shout")
+        answer = self.running.get("/shout?bytes=100000")
+        self.assertEqual((answer.body, answer.headers["Content-Length"]), (b"X" * 100000, "100000"))
+        self.echo("grow")
+        answer = self.running.get("/grow?bytes=100000")
+        self.assertEqual((answer.body, answer.headers["Transfer-Encoding"]), (b"x" * 100000 + b"!", "chunked"))
+
+    def test_filter_of_chunks(self) -> None:
+        """Chunks that were to pass with their framing lose it."""
+        upstream = RawUpstream()
+        self.addCleanup(upstream.close)
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab"
+        upstream.play(Case((head, b"c\r\n2\r\nde\r\n", b"0\r\n\r\n"), "keep"))
+        upstream.go_on.set()
+        self.does("grow", f"http://127.0.0.1:{upstream.port}")
+        self.assertEqual(self.running.get("/grow").body, b"abcde!")
+
+    def test_wrong_length(self) -> None:
+        """A filter that does not keep the length it promised cuts the answer, or its answer is a 500."""
+        self.echo("liar")
+        self.assertRaises(http.client.IncompleteRead, self.running.get, "/liar?bytes=1000000")
+        self.assertIn("a filter that keeps the length of a body has not kept it", self.running.log())
+
+    def test_whole_body(self) -> None:
+        """Held, then changed with its head; or replaced."""
+        self.echo("whole", limit=100000)
+        answer = self.running.get("/whole?bytes=90000")
+        self.assertEqual((answer.status, answer.body), (202, b"<" + b"x" * 90000 + b">"))
+        self.assertEqual((answer.headers["X-Size"], answer.headers["Content-Length"]), ("90000", "90002"))
+        self.assertEqual(self.running.get("/whole?forbidden").status, 451)
+
+    def test_too_large(self) -> None:
+        """It passes as it is, or the plugin answers."""
+        self.echo("whole", limit=1000)
+        answer = self.running.get("/whole?bytes=2000000")
+        self.assertEqual((answer.status, answer.body), (200, b"x" * 2000000))
+        self.assertNotIn("X-Size", answer.headers)
+        self.echo("strict", limit=1000)
+        self.assertEqual(self.running.get("/strict?bytes=2000000").status, 507)
+        self.assertEqual(self.running.get("/strict?bytes=900").status, 200)
+        self.logged("200 0 2000000", "507 0", "200 0 900")
+
+    def test_without_a_body(self) -> None:
+        """What has no body is not held."""
+        self.echo("whole")
+        for method, target, status in (("HEAD", "/whole", 200), ("GET", "/whole?status=204", 204)):
+            answer = request(self.port, method, target)
+            self.assertEqual((answer.status, answer.body), (status, b""))
+        self.assertEqual([line for line in read_journal(self.journal) if line.startswith("whole")], [])
+
+    def test_event_stream(self) -> None:
+        """It is held up to the limit, and passes from there on."""
+        self.does("whole", f"http://127.0.0.1:{self.upstream('events')}", limit=2000)
+        events = EventStream(self.port, "/whole")
+        self.assertEqual([next(events)["id"] for _ in range(3)], ["1", "2", "3"])
+        self.saw("open sse")
+        events.close()
+        wait_until(lambda: [line for line in read_journal(self.journal) if line.startswith("close ")], "its end")
+
+    def test_upstream_breaks_off(self) -> None:
+        """While an answer is held nothing has been sent: 502. The answer is not asked for again."""
+        upstream = RawUpstream()
+        self.addCleanup(upstream.close)
+        upstream.play(Case((b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc",), "close"))
+        self.does("whole", f"http://127.0.0.1:{upstream.port}")
+        self.assertEqual((self.running.get("/whole").status, upstream.asked), (502, 1))
+
+
+class StreamTests(GroundTestCase):
+    """Plugins hear of streams once at their beginning and once at their end."""
+
+    def noted(self) -> list[str]:
+        return [line for line in read_journal(self.journal) if line.startswith(("open", "close"))]
+
+    def test_websocket(self) -> None:
+        """Whoever closes it."""
+        self.does("nothing", f"ws://127.0.0.1:{self.upstream('websocket')}")
+        for ends in ("client", "upstream", "reset"):
+            with connect(self.running.url("/nothing", "ws"), proxy=None) as client:
+                client.send("hello")
+                self.assertEqual(client.recv(), "hello")
+                self.assertEqual(self.noted()[-1], "open websocket")
+                if ends == "upstream":
+                    client.send("close")
+                    self.assertRaises(ConnectionClosed, client.recv)
+                elif ends == "reset":
+                    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    client.socket.close()
+            wait_until(lambda: self.noted()[-1].startswith("close "), f"the end: {self.noted()}")
+        self.assertEqual([line.split()[0] for line in self.noted()], ["open", "close"] * 3)
+        wait_until(lambda: len(self._logs()) == 3, "the log phase")
+
+    def test_refused_websocket(self) -> None:
+        """It is closed politely before a message has passed."""
+        self.does("shut", f"ws://127.0.0.1:{self.upstream('websocket')}")
+        with connect(self.running.url("/shut", "ws"), proxy=None) as client:
+            closed = self.assertRaises(ConnectionClosed, client.recv)
+            self.assertEqual(closed.rcvd and closed.rcvd.code, 1011)
+        wait_until(lambda: len(self._logs()) == 1, "the log phase")
+        self.assertEqual(self.noted(), ["open websocket"])
+        self.assertIn("no streams here", self.running.log())
+
+    def test_events(self) -> None:
+        """Ended by the client, and by the gateway's stop."""
+        self.does("nothing", f"http://127.0.0.1:{self.upstream('events')}")
+        events = EventStream(self.port, "/nothing")
+        next(events)
+        events.close()
+        wait_until(lambda: len(self.noted()) == 2, "the end of the first one")
+        events = EventStream(self.port, "/nothing")
+        next(events)
+        self.running.stop()
+        self.assertEqual([line.split()[0] for line in self.noted()], ["open", "close"] * 2)
+
+    def test_refused_events(self) -> None:
+        """The answer is cut."""
+        self.does("shut", f"http://127.0.0.1:{self.upstream('events')}")
+        self.assertRaises((http.client.IncompleteRead, ConnectionError), request, self.port, "GET", "/shut")
+        self.assertEqual(self.noted(), ["open sse"])
+
+
+class CertificateTests(LiveTestCase):
+    """A global plugin chooses certificates."""
+
+    def test_choice(self) -> None:
+        """By server name; others see what they would see without it; a failing plugin ends the handshake."""
+        gateway = self.gateway({"plugins": "bundled,tests.live.ground_plugins:Ground"}, tls=True)
+        journal = os.path.join(gateway.folder, "journal")
+        chosen = authority().sign("chosen.test")
+        config = {"does": "certify", "journal": journal, "certificate": chosen.pem, "key": chosen.key_pem}
+        gateway.create("/plugins", name="ground", config=config)
+        wait_until(lambda: "chosen.test" in subject(gateway.tls_port, "chosen.test"), "the plugin's certificate")
+        self.assertNotIn("chosen.test", subject(gateway.tls_port, "other.test"))
+        self.assertRaises((ssl.SSLError, ConnectionError), subject, gateway.tls_port, "refused.test")
+        self.assertIn("hello chosen.test 127.0.0.1 True", read_journal(journal))
+        self.assertIn("a plugin failed to choose a certificate for 'refused.test'", gateway.log())
+
+
+def subject(port: int, name: str) -> str:
+    """Whose certificate a client that asks for ``name`` is shown."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with (
+        socket.create_connection(("127.0.0.1", port), PATIENCE) as plain,
+        context.wrap_socket(plain, server_hostname=name) as client,
+    ):
+        shown = client.getpeercert(binary_form=True)
+        assert shown is not None
+        return x509.load_der_x509_certificate(shown).subject.rfc4514_string()
