@@ -7,15 +7,13 @@ import socket
 import time
 from collections.abc import Coroutine, Iterable, Mapping
 from math import inf
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .. import WORKSPACE_ID
-from ..clients.scopes import ClientLimits, Services
-from ..clients.tls import Trust
 from ..config.authorities import trusted_authorities
 from ..config.load import Conf, ConfError
 from ..core.chain.host import Host, Scope, Streams
@@ -36,6 +34,9 @@ from ..proxy.context import ProxyContext
 from ..proxy.tree import RouteTree, TellingTree
 from ..proxy.websocket_route import WebSocketRoute
 from .plugin_services import PluginServices
+
+if TYPE_CHECKING:
+    from ..clients.scopes import Services
 
 __all__ = ["DataPlane", "Faults", "ListenerSocket", "limits_of"]
 
@@ -113,7 +114,6 @@ class DataPlane:
         context: facilities of the data path.
         streams: open WebSockets and event streams.
         lifetimes: opens and closes the plugins' configurations.
-        clients: what plugins reach others with.
     """
 
     def __init__(self, reactor: Any, conf: Conf, counters: Counters, node_id: str, services: PluginServices) -> None:
@@ -156,12 +156,8 @@ class DataPlane:
         )
         self.streams: StreamRegistry = self.context.streams
         self.facilities.streams = cast(Streams, self.streams)
-        self.clients = Services(
-            reactor,
-            self.context.resolver,
-            trust=Trust(_pem(conf), conf.lua_ssl_verify_depth),
-            limits=ClientLimits(threads=conf.plugin_threads, thread_backlog=conf.plugin_thread_backlog),
-        )
+        self._trusted = _pem(conf)
+        self._clients: Services | None = None
         tree = TellingTree if conf.allow_debug_header else RouteTree
         self.tree = tree(self.context, WebSocketRoute.maker(reactor))
         most = conf.nginx_http_max_connections
@@ -242,13 +238,29 @@ class DataPlane:
         await self._quiet(seconds)
         self.abort()
         late = max(late, self._reactor.seconds() + min(seconds, LAST_WORDS))
-        self.clients.stop(late - self._reactor.seconds())
+        if self._clients is not None:
+            self._clients.stop(late - self._reactor.seconds())
         await self._close_configurations(late - self._reactor.seconds())
-        await self.clients.close(max(late - self._reactor.seconds(), 0.0))
+        if self._clients is not None:
+            await self._clients.close(max(late - self._reactor.seconds(), 0.0))
         self.access_log.close()
 
     def _scope_for(self, row: Row) -> Scope:
-        return self.clients.scope(self.facilities, row["name"], row)
+        if self._clients is None:
+            self._clients = self._made_clients()
+        return self._clients.scope(self.facilities, row["name"], row)
+
+    def _made_clients(self) -> Services:
+        from ..clients.scopes import ClientLimits, Services  # megabytes, for who has plugins that use them
+        from ..clients.tls import Trust
+
+        conf = self._conf
+        return Services(
+            self._reactor,
+            self.context.resolver,
+            trust=Trust(self._trusted, conf.lua_ssl_verify_depth),
+            limits=ClientLimits(threads=conf.plugin_threads, thread_backlog=conf.plugin_thread_backlog),
+        )
 
     async def _close_configurations(self, seconds: float) -> None:
         """Close what plugins opened; who waits longer than ``seconds`` is cancelled."""
