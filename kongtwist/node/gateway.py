@@ -296,7 +296,7 @@ class Gateway(MultiService):
         """What endpoints of plugins are given in this process, which serves the Admin API and perhaps no traffic."""
         if self.plane is not None:
             return self.plane.facilities
-        return Host(
+        host = Host(
             counters=self.counters,
             now=time.time,
             report=lambda text: _log.error("{text}", text=text),
@@ -306,6 +306,11 @@ class Gateway(MultiService):
             worker_pid=os.getpid(),
             workspace_id=WORKSPACE_ID,
         )
+        assert isinstance(self.counters, SharedCounters)
+        services = own_services(self.conf, self._answers, lambda: self.publisher.snapshot, self._tallies, self.counters)
+        host.rows, host.tallies = services.rows, services.tallies
+        host.cells = services.cells.claim  # type: ignore[method-assign]
+        return host
 
     # -- while it runs -------------------------------------------------------------------------------------------------
 
