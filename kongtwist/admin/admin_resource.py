@@ -20,8 +20,7 @@ from .endpoints.plugin_endpoints import plugin_endpoints
 from .endpoints.status import monitored
 from .entity_rows import EntityRows
 from .facts import NodeFacts
-from .get_only import Segment
-from .json_resource import JSONResource, RefusedResource, walk
+from .json_resource import Branch, JSONResource, RefusedResource, walk
 from .openapi.path import OpenAPI
 from .overrides import rows_class
 from .row_resources import CollectionResource
@@ -30,7 +29,20 @@ __all__ = ["AdminResource", "StatusResource"]
 
 
 class _Gated(JSONResource):
-    """The root of an API: no request that the gate refuses gets below it."""
+    """The root of an API: no request that the gate refuses gets below it.
+
+    Args:
+        api: the API.
+        below: the resources of the first path segments.
+    """
+
+    def __init__(self, api: AdminAPI, below: Mapping[str, JSONResource]) -> None:
+        super().__init__(api)
+        self._below = dict(below)
+
+    @property
+    def branches(self) -> Mapping[str, Branch]:
+        return {name: lambda segment: self._below[segment] for name in self._below}
 
     def getChildWithDefault(self, path: bytes, request: Request) -> Resource:
         if self.api.verdict(request).refusal is not None:
@@ -96,7 +108,7 @@ class AdminResource(_Gated, Root):
         return document(self.paths(), self.api.registry)
 
 
-class StatusResource(_Gated, Segment):
+class StatusResource(_Gated):
     """The Status API (``status_listen``): what monitors may see. Arguments as of `AdminResource`."""
 
     def __init__(

@@ -53,8 +53,8 @@ class Call:
         self.request = request
         self.long_work: LongWork = long_work or AtOnce()
         self.method = request.method.decode("latin-1")
-        # What is no UTF-8 stays to be seen, and refused.
-        self._values = parse_query(request.uri.partition(b"?")[2], "surrogateescape")
+        query = request.uri.partition(b"?")[2]
+        self._values = parse_query(query, "surrogateescape") if query else {}  # what is no UTF-8 is seen, and refused
         self.query = {name: values[0] for name, values in self._values.items()}
 
     def header(self, name: str) -> str | None:

@@ -179,7 +179,7 @@ _DRAIN = (
 
 
 def span(text: str) -> float:
-    """A time given as an option, nought included. Raises ValueError."""
+    """A time given as an option, zero included. Raises ValueError."""
     return 0.0 if float(text) == 0 else seconds(text)
 
 

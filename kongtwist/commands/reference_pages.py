@@ -159,7 +159,7 @@ def _kind(field: Field) -> str:
 
 
 def _default(field: Field) -> str:
-    if field.auto:
+    if field.auto or field.made:
         return "made"
     if isinstance(field, Record) and field.required:
         return ""
@@ -220,7 +220,7 @@ def _cell(text: str) -> str:
 
 
 def _write(folder: Path) -> None:
-    """Write every page, and remove pages of what is no more."""
+    """Write every page, and remove pages of what no longer exists."""
     pages = documents()
     for old in folder.rglob("*.md"):
         if str(old.relative_to(folder)) not in pages:

@@ -1,4 +1,4 @@
-"""Properties of the Admin API's door: who may come in, and what all who come may take up. Names that are not Kong's are ours."""
+"""Properties of the Admin API's listeners: who may connect, and what all clients together may take up. Names that Kong lacks are ours."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from .kinds import ARRAY, INTEGER, SIZE, Kind, Property, items
 
-__all__ = ["TOKEN_LENGTH", "AdminDoor", "origin_of"]
+__all__ = ["TOKEN_LENGTH", "AdminAccess", "origin_of"]
 
 TOKEN_LENGTH = 16
 """Characters of the shortest token taken."""
@@ -59,7 +59,7 @@ URL: Kind[str] = Kind("address", _url)
 TOKENS: Kind[list[str]] = Kind("list of secrets", _tokens)
 
 
-class AdminDoor:
+class AdminAccess:
     """Admin API."""
 
     admin_gui_url = Property(

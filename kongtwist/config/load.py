@@ -101,7 +101,7 @@ def _contradictions(conf: Conf) -> Iterator[str]:
                 yield f"{missing} must be set, as {found} is"
             else:
                 yield f"{name} has {len(certificates)} entries and {name}_key has {len(keys)}; they must be as many"
-    yield from _open_doors(conf)
+    yield from _open_admin(conf)
     if conf.database != "off" and (conf.declarative_config or conf.declarative_config_string):
         yield "declarative_config needs database = off"
     if conf.declarative_config and conf.declarative_config_string:
@@ -131,7 +131,7 @@ def _clashes(listeners: Sequence[tuple[str, Listen]]) -> Iterator[str]:
                 yield f"{one} and {two} name the same port; give one of them another port, or leave it out"
 
 
-def _open_doors(conf: Conf) -> Iterator[str]:
+def _open_admin(conf: Conf) -> Iterator[str]:
     """Sentences about addresses that ``admin_ssl_client_ca`` would not guard."""
     if not conf.admin_ssl_client_ca or not conf.admin_listen:
         return

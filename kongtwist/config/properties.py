@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .admin_properties import AdminDoor
+from .admin_properties import AdminAccess
 from .kinds import (
     ARRAY,
     BOOLEAN,
@@ -419,7 +419,7 @@ SECTIONS: tuple[type, ...] = (
     Node,
     Listeners,
     Tls,
-    AdminDoor,
+    AdminAccess,
     ClientLimits,
     Upstreams,
     Answers,
@@ -436,7 +436,7 @@ class Properties(
     Node,
     Listeners,
     Tls,
-    AdminDoor,
+    AdminAccess,
     ClientLimits,
     Upstreams,
     Answers,

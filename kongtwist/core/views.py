@@ -179,3 +179,7 @@ class SnapshotView(Protocol):
     def all_by(self, entity: str, field: str, value: Any) -> tuple[Row, ...]:
         """The rows of ``entity`` whose ``field`` is ``value``; for a foreign key ``value`` is its id."""
         ...
+
+    def secret(self, reference: str) -> str:
+        """What a reference to a vault stands for. Raises SecretMissing."""
+        ...

@@ -49,6 +49,7 @@ class Field:
 
     kind = "string"
     article = "a"
+    made = False  #: made at random where it is not given: no document shows a default
 
     def __init__(
         self, *, text: str = "", checks: Sequence[Check] = (), shown_one_of: Sequence[Any] = (), **attrs: Any

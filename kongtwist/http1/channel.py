@@ -303,7 +303,7 @@ class HTTP1Channel(RequestBodies):
         return answer
 
     def _refuse(self, error: HeadError, data: bytes) -> None:
-        """Answer a head that is none, and close."""
+        """Refuse a malformed head, and close."""
         context = self.context
         context.cells[REQUESTS] += 1
         line, _, lines = data.partition(b"\r\n")

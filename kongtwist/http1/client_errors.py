@@ -32,7 +32,7 @@ def log_timeout(exchange: Exchange | None, client: str, doing: str, seconds: flo
 
 
 def log_refused(facilities: Host, client: str, what: str, start_line: bytes, request_id: bytes) -> None:
-    """There is no request: its head is not there, or is none.
+    """A head never came, or is malformed: there is no request.
 
     Args:
         facilities: mask what must not be shown.

@@ -43,8 +43,9 @@ __all__ = ["DataPlane", "Faults", "ListenerSocket", "limits_of"]
 _log = Logger(namespace="kongtwist.proxy")
 
 
-LAST_WORDS = 5.0
-"""Seconds that plugins have at a stop, though requests and streams have used up its time."""
+LAST_WORDS = 2.0
+"""Seconds that plugins have at a stop, though requests and streams have used up its time. Less than what a node that is late
+has until it is ended by force (tap.py)."""
 
 
 class ListenerSocket(Protocol):
@@ -239,8 +240,8 @@ class DataPlane:
         self.abort()
         late = max(late, self._reactor.seconds() + min(seconds, LAST_WORDS))
         if self._clients is not None:
-            self._clients.stop(late - self._reactor.seconds())
-        await self._close_configurations(late - self._reactor.seconds())
+            self._clients.stop(max(late - self._reactor.seconds(), 0.0))
+        await self._close_configurations(max(late - self._reactor.seconds(), 0.0))
         if self._clients is not None:
             await self._clients.close(max(late - self._reactor.seconds(), 0.0))
         self.access_log.close()

@@ -1,11 +1,11 @@
 """What the command ``kongtwist`` and a running node tell one another: small files in the node's prefix.
 
-A signal asks the node for something; it takes no words along and brings no answer. What a drain is to be like stands in
-a file that the node takes away when it gets the signal, and another one says how it went.
+A signal carries no words and brings no answer. So the command writes the order for a drain into a file, which the node
+removes when it gets the signal; another file says how the drain went.
 
-How a reload went stands in a file, too. The node counts what it is asked for: the command looks at that number before it
-sends the signal, and waits for the outcome of a later one. An outcome that is being worked out when the signal comes is
-none of it: it may be that of a file as it was before.
+A third file says how a reload went. The node counts the reloads that were asked for: the command reads that number before
+it sends the signal, and waits for the outcome of a later one. A reload that runs when the signal comes does not count: it
+may have read the file as it was before.
 """
 
 from __future__ import annotations

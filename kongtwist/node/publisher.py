@@ -27,7 +27,7 @@ PUBLISH_WAIT = 0.1
 
 
 class Follower(Protocol):
-    """A worker process that is told of every change."""
+    """A worker process that gets every change."""
 
     def send(self, version: int, changes: Sequence[Change]) -> Awaitable[Any]:
         """Tell of changes; the awaitable fires when the follower serves them (or is gone)."""
@@ -56,7 +56,7 @@ class Publisher:
         lifetimes: opens the plugins' configurations; None in a process that serves no traffic.
 
     Attributes:
-        followers: who else is told of every change.
+        followers: who else gets every change.
     """
 
     def __init__(

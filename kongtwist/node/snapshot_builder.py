@@ -50,14 +50,14 @@ class Collector:
         self._freezing: IDelayedCall | None = None
 
     def pause(self) -> None:
-        """Collect nothing for now: many objects are being made that are kept. As often as called, `resume` must be."""
+        """Stop collecting while many objects are made that stay. Each call needs one of `resume`."""
         if not self._paused:
             self._enabled = self._gc.isenabled()
             self._gc.disable()
         self._paused += 1
 
     def resume(self) -> None:
-        """End what `pause` began; what was made meanwhile is not looked at any more."""
+        """Collect again, but never look at what was made meanwhile."""
         self._paused -= 1
         if not self._paused:
             self._freeze()
@@ -65,7 +65,7 @@ class Collector:
                 self._gc.enable()
 
     def grew(self, rows: int) -> None:
-        """So many rows have come to be."""
+        """Note that this many rows were added."""
         self._rows += rows
         if self._rows < FREEZE_ROWS:
             return

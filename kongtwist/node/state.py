@@ -1,6 +1,6 @@
 """What the Admin and Status APIs ask of the running node, and what they may tell it.
 
-The node's parent (or its only process) keeps the state; workers are told of it, and so are those that are started later.
+The node's parent (or its only process) keeps the state and tells its workers, those too that it starts later.
 """
 
 from __future__ import annotations

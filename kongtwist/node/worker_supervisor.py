@@ -52,7 +52,7 @@ _log = Logger(namespace="kongtwist.node")
 
 
 class Served(Protocol):
-    """The publisher's newest snapshot, as far as workers are told of it."""
+    """The publisher's newest snapshot, as far as workers need it."""
 
     @property
     def version(self) -> int: ...
@@ -100,8 +100,9 @@ class _Worker(ProcessProtocol):
     def report(self) -> Deferred[None]:
         """Have it tell its plugins' figures; fires when they are here, or it is gone."""
         told: Deferred[None] = Deferred()
+        if not self._reports:  # else it has been asked, and is slow
+            self.link.send({"type": "metrics"})
         self._reports.append(told)
-        self.link.send({"type": "metrics"})
         return told
 
     def _release_reports(self) -> None:
@@ -345,7 +346,7 @@ class Workers:
                 each.callback(None)
 
     def on_ended(self, worker: _Worker, reason: Failure) -> None:
-        """A worker process is no more: correct its counters, and replace it unless the node stops."""
+        """A worker process has ended: correct its counters, and replace it unless the node stops."""
         self._living.pop(worker.row, None)
         self._counters.retire(worker.row)
         self.metrics.forget(worker.row)

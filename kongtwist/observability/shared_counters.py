@@ -4,7 +4,7 @@
 worker maps: a row of cells, a table of windows and one of named cells (shared_cells.py) per worker. Each row is written
 by its owner only and read by all, so there is no lock; aligned 8-byte stores are not torn on the machines we run on. Behind
 the workers' rows lies one more row, for workers that are gone: when a worker dies the parent adds its totals there and
-sets its gauges to nought.
+sets its gauges to zero.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class GatewayResource(Resource):
             exchange.abort()
             return
         later = self.gateway.context.reactor.callLater
-        if exchange.behind:
+        if exchange.backlogged:
             exchange.when_taken(self._in_turn)
         elif self._served >= _TURN:
             later(0, self._in_turn, exchange)

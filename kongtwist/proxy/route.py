@@ -1,4 +1,4 @@
-"""Routes as Resources. Their one verb is `serve`; all doors use it."""
+"""Routes as Resources. Their one verb is `serve`; every listener, and a Site's mount, uses it."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def waiting_for(context: ProxyContext, exchange: Exchange, outcome: Awaitable[An
         _log.failure("{line}", failure, line=request_line(exchange, "serving failed"))
 
     def failed(failure: Failure) -> None:
-        if not failure.check(CancelledError):  # cancelled: the client is gone, its door knows
+        if not failure.check(CancelledError):  # cancelled: the client has left, and its connection knows
             exchange.answer_sink = None
             context.fault(exchange, failure)
 

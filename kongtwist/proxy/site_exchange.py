@@ -197,7 +197,7 @@ class SiteExchange(Exchange):
     # -- backpressure (IPushProducer, called by the Site's channel) ----------------------------------------------------
 
     @property
-    def behind(self) -> bool:
+    def backlogged(self) -> bool:
         """The client has not taken the answers before this one. (A Site goes on with pipelined requests all the same;
         that it knows is private to Twisted, pinned by tests/live/test_embedding.py.)"""
         return bool(getattr(self.request.channel, "_waitingForTransport", False))

@@ -1,4 +1,4 @@
-"""The tree of routes that every door asks: a snapshot's routes, each with its one Resource.
+"""The tree of routes that every listener and every mount asks: a snapshot's routes, each with its one Resource.
 
 Kong's routes do not form a path tree (hosts, headers, methods and regular expressions decide too), so children are not
 found segment by segment: the snapshot's router finds the route, the tree keeps the Resource that serves it.

@@ -167,7 +167,7 @@ class WebSocketRoute(HTTPRoute):
             stream.splice(client, from_client, upstream, from_upstream, admit)
         except Exception:  # noqa: BLE001 - nobody else has either connection any more
             _log.failure("relaying WebSocket {id} failed", id=stream.id)
-            if hasattr(stream, "upstream"):  # it has both sides, and ends them
+            if hasattr(stream, "upstream"):  # it has both ends, and ends them
                 stream.cut()
             else:
                 client.abortConnection()

@@ -175,7 +175,7 @@ class BaseStorage:
             wanted: key and window of each that is read.
 
         Returns:
-            the values behind the additions, and those read; nought for what is not there or is over.
+            the values behind the additions, and those read; 0 where there is no counter, or it has expired.
 
         Raises:
             HostError: they cannot be told; what was added is not known.

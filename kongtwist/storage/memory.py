@@ -42,7 +42,7 @@ class MemoryStorage(BaseStorage):
 
     def configuration_hash(self) -> str:
         """32 hex digits that are equal for equal configurations, whatever the order of their members and whenever they
-        were loaded; noughts for an empty one."""
+        were loaded; zeros for an empty one."""
         return f"{self._digest % 2**128:032x}"
 
     async def replace(self, dataset: Dataset) -> None:

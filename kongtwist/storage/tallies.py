@@ -144,7 +144,7 @@ class Tallies:
         return self._ask([_kept(each) for each in tallies], [])
 
     def read(self, places: Sequence[Place]) -> Deferred[list[float]]:
-        """The value of each tally, nought where there is none (any more). Fails as `add`."""
+        """The value of each tally, 0 where there is none, or it has expired. Fails as `add`."""
         return self._ask([], [(stored_key(key), window) for key, window in places])
 
     def exchange(self, added: Sequence[Tally], places: Sequence[Place]) -> Deferred[tuple[list[float], list[float]]]:

@@ -209,7 +209,7 @@ class UpstreamConnection(Protocol):
         assert self.pool.tls is not None
         try:
             check_name(transport.getHandle(), self.pool.tls)
-        except (CertificateError, VerificationError, ValueError) as error:  # ValueError: the name is none
+        except (CertificateError, VerificationError, ValueError) as error:  # ValueError: it is not a name
             user, self.user = self.user, None
             self.abort()
             if user is not None:
@@ -462,7 +462,7 @@ class UpstreamConnection(Protocol):
             the head, and how many bytes of ``data`` it is; None while it is not complete.
 
         Raises:
-            HeadError: it is none, or will never be one.
+            HeadError: it is malformed.
         """
         context = self.pool.context
         limit = context.limits.proxy_buffer_size

@@ -100,7 +100,7 @@ class Pool:
         return Attempt(self.context.reactor.connectTCP(self.address, self.port, wrapped, seconds), factory)
 
     def lost(self, connection: UpstreamConnection) -> None:
-        """A connection is no more ours."""
+        """Forget a connection: it is closed, or somebody else's."""
         self.idle.pop(connection, None)
         self.all.pop(connection, None)
 

@@ -7,6 +7,8 @@ import os
 import socket
 import ssl
 import struct
+import sys
+import textwrap
 
 from cryptography import x509
 from websockets.exceptions import ConnectionClosed
@@ -17,7 +19,7 @@ from tests.upstream_cases import Case
 from .ground_plugins import read_journal
 from .pki import authority
 from .raw_upstream import RawUpstream
-from .support import PATIENCE, EventStream, GatewayProcess, LiveTestCase, request, wait_until
+from .support import PATIENCE, ROOT, EventStream, GatewayProcess, LiveTestCase, free_port, request, wait_until
 
 
 class GroundTestCase(LiveTestCase):
@@ -389,3 +391,96 @@ def subject(port: int, name: str) -> str:
         shown = client.getpeercert(binary_form=True)
         assert shown is not None
         return x509.load_der_x509_certificate(shown).subject.rfc4514_string()
+
+
+SITE = """
+    import sys
+    from twisted.internet import reactor
+    from twisted.web.resource import Resource
+    from twisted.web.server import Site
+    from kongtwist.api import Conf, Gateway, GatewayResource
+
+    conf = {"prefix": sys.argv[1] + "/prefix", "plugins": "bundled,tests.live.ground_plugins:Ground"}
+    gateway = Gateway(reactor, Conf(conf))
+    gateway.startService()
+    reactor.addSystemEventTrigger("before", "shutdown", gateway.stopService)
+    root = Resource()
+    root.putChild(b"api", GatewayResource(gateway))
+    root.putChild(b"admin", gateway.admin_resource())
+    reactor.listenTCP(int(sys.argv[2]), Site(root), interface="127.0.0.1")
+    gateway.ready.addCallback(lambda _: print("ready", flush=True))
+    reactor.run()
+"""
+
+
+class SiteTests(LiveTestCase):
+    """The same in another program's site."""
+
+    def setUp(self) -> None:
+        folder = self.folder()
+        self.journal = os.path.join(folder, "journal")
+        path = os.path.join(folder, "host.py")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(textwrap.dedent(SITE))
+        self.port = free_port()
+        env = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+        host = self.start([sys.executable, path, folder, str(self.port)], "host", env=env)
+        wait_until(lambda: "ready" in host.output(), "the gateway")
+
+    def does(self, what: str, url: str = "http://127.0.0.1:1") -> None:
+        """Make a route ``/what`` whose plugin does ``what``."""
+        config = {"does": what, "journal": self.journal}
+        for path, fields in (
+            ("/services", {"name": what, "url": url}),
+            (f"/services/{what}/routes", {"name": what, "paths": [f"/{what}"]}),
+            (f"/routes/{what}/plugins", {"name": "ground", "config": config}),
+        ):
+            made = request(self.port, "POST", f"/admin{path}", json=fields)
+            self.assertEqual(made.status, 201, made)
+
+    def saw(self, *lines: str) -> None:
+        """Wait until the plugin has written these lines down, and no others."""
+        wait_until(lambda: len(read_journal(self.journal)) >= len(lines), f"{lines}, not {read_journal(self.journal)}")
+        self.assertEqual(read_journal(self.journal), list(lines))
+
+    def test_streamed(self) -> None:
+        """In chunks; cut where the producer fails; ended where the client leaves."""
+        for what in ("count", "fail", "wait"):
+            self.does(what)
+        self.assertEqual(request(self.port, "GET", "/api/count").body, b"abcdef")
+        cut = (http.client.IncompleteRead, ConnectionError)
+        self.assertRaises(cut, request, self.port, "GET", "/api/fail")
+        with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as client:
+            client.sendall(b"GET /api/wait HTTP/1.1\r\nHost: h\r\n\r\n")
+            self.assertIn(b"200 OK", client.recv(65536))
+        self.saw("log 200 0 6", "log 200 0 5", "cancelled", "log 200 0 5")
+
+    def test_slow_client(self) -> None:
+        """Nothing is made that the client does not take."""
+        self.does("large")
+        with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as client:
+            client.sendall(b"GET /api/large HTTP/1.1\r\nHost: h\r\n\r\n")
+            wait_until(lambda: read_journal(self.journal), "the first chunk")
+            self.assertEqual(request(self.port, "GET", "/api/nothing").status, 404)
+            self.assertLess(len(read_journal(self.journal)), 40, "all of it was made")
+        wait_until(lambda: read_journal(self.journal)[-2] == "closed", "the end of the producer")
+
+    def test_bodies(self) -> None:
+        """Requests are filtered and refused, answers held, changed and replaced."""
+        echo = f"http://127.0.0.1:{self.upstream('echo')}"
+        for what in ("double", "limit", "whole", "replace"):
+            self.does(what, echo)
+        self.assertEqual(request(self.port, "PUT", "/api/double", body=b"abc").json["body"], "aabbcc")
+        self.assertEqual(request(self.port, "PUT", "/api/limit", body=b"x" * 2000).status, 418)
+        answer = request(self.port, "GET", "/api/whole")
+        self.assertEqual((answer.status, answer.body[:2], answer.body[-1:]), (202, b"<{", b">"))
+        self.assertEqual(request(self.port, "GET", "/api/replace?bytes=10000000").body, b"instead")
+
+    def test_streams(self) -> None:
+        """Told of once at their beginning and once at their end."""
+        self.does("nothing", f"ws://127.0.0.1:{self.upstream('websocket')}")
+        with connect(f"ws://127.0.0.1:{self.port}/api/nothing", proxy=None) as client:
+            client.send("hello")
+            self.assertEqual(client.recv(), "hello")
+        wait_until(lambda: len(read_journal(self.journal)) == 3, "open, close, log")
+        self.assertEqual([line.split()[0] for line in read_journal(self.journal)], ["open", "close", "log"])

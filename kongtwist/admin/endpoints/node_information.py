@@ -27,20 +27,7 @@ __all__ = ["Root", "fixed_paths"]
 
 
 class Root(Get):
-    """``/``.
-
-    Args:
-        api: the Admin API.
-        below: the resources of the first path segments.
-    """
-
-    def __init__(self, api: AdminAPI, below: Mapping[str, JSONResource]) -> None:
-        super().__init__(api)
-        self._below = dict(below)
-
-    @property
-    def branches(self) -> Mapping[str, Branch]:
-        return {name: lambda segment: self._below[segment] for name in self._below}
+    """``/``."""
 
     async def get(self, call: Call) -> Reply:
         facts = self.api.facts

@@ -64,7 +64,7 @@ class Compiled:
             if secrets is not None and self.refers:
                 row, self.emptied = secrets.resolved("plugins", row)
             self.conf = plugin.compile(row["config"], row)
-            if lifetimes is not None and has_life(plugin):
+            if lifetimes is not None and has_life(plugin) and plugin.opens(self.conf):
                 self.life = lifetimes.open(plugin, self.conf, row)
                 self.conf = self.life.conf
         except Exception as error:  # noqa: BLE001 - a broken configuration closes its routes, not the gateway

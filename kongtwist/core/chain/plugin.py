@@ -82,6 +82,11 @@ class Plugin:
         """
         return conf
 
+    def opens(self, conf: Any) -> bool:
+        """Whether a compiled configuration is opened, and closed, at all. Where only some need it: requests do not count on
+        others, which spares them the work."""
+        return True
+
     def close(self, conf: Any) -> Awaitable[None] | None:
         """End what `open` began. Called once: the row is gone, changed or compiled anew, or the gateway stops, and the last
         request and stream that began with this configuration is over. What it raises is logged. At a stop, who waits

@@ -179,6 +179,10 @@ class Snapshot:
         """The rows of ``entity`` whose ``field`` is ``value``; for a foreign key ``value`` is its id."""
         return self._tables.many(entity, field, value)
 
+    def secret(self, reference: str) -> str:
+        """What a reference to a vault stands for (``{vault://env/name}``). Raises SecretMissing."""
+        return self._secrets.secret(reference)
+
     def certificate_for(self, sni: str | None) -> Row | None:
         """The certificate row for a TLS server name, or None for the node's default certificate (also in place of one
         whose references stand for nothing).

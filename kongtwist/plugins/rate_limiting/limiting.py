@@ -18,7 +18,7 @@ from .._once import Seldom
 from .cluster_counts import ClusterCounts
 from .limiting_fields import CONFIG, CONFIG_CHECKS
 from .redis_counts import RedisCounts, SyncedCounts
-from .windows import Counts, Limits, tell
+from .windows import Counts, Limits, decide
 
 __all__ = ["RateLimiting"]
 
@@ -47,7 +47,7 @@ class Elsewhere(Limits):
         self.redis: Row = conf["redis"]
         self.sync_rate: float = conf["sync_rate"]
         self.seldom: Seldom | None = None
-        self.counts = _NotOpen()
+        self.counts: Counts = _NotOpen()
 
 
 class RateLimiting(Plugin):
@@ -66,14 +66,16 @@ class RateLimiting(Plugin):
             raise ValueError(f"rate-limiting: there is no policy {conf['policy']}")
         return Elsewhere(conf, plugin)
 
-    def open(self, conf: Limits, row: Row, host: Host) -> Limits:
-        if isinstance(conf, Elsewhere):
-            conf.seldom = Seldom(host.report, host.now)
-            conf.counts = _counts(conf, row, host)
+    def opens(self, conf: Limits) -> bool:
+        return isinstance(conf, Elsewhere)
+
+    def open(self, conf: Elsewhere, plugin: Row, host: Host) -> Elsewhere:
+        conf.seldom = Seldom(host.report, host.now)
+        conf.counts = _counts(conf, plugin, host)
         return conf
 
-    def close(self, conf: Limits) -> Awaitable[None] | None:
-        return None if conf.counts is None else conf.counts.close()
+    def close(self, conf: Elsewhere) -> Awaitable[None]:
+        return conf.counts.close()
 
     def access(self, exchange: Exchange, conf: Limits) -> Answer | Awaitable[Answer | None] | None:
         now = exchange.wall_started
@@ -85,7 +87,7 @@ class RateLimiting(Plugin):
             known = conf.counts.known(who, frames, now)
             if known is None:
                 return self._access_elsewhere(exchange, conf, conf.counts, who, frames, now)
-            return self._decide(exchange, conf, frames, known, now)
+            return decide(exchange, conf, frames, known, now)
         try:
             used = exchange.gateway.counters.windows.take(conf.prefix + who, frames, now)
         except Exception as error:
@@ -93,7 +95,7 @@ class RateLimiting(Plugin):
                 raise
             exchange.report(f"rate-limiting let a request pass uncounted: {error!r}")
             return None
-        return self._decide(exchange, conf, frames, used, now)
+        return decide(exchange, conf, frames, used, now)
 
     async def _access_elsewhere(
         self, exchange: Exchange, conf: Limits, counts: Counts, who: str, frames: Sequence[Frame], now: float
@@ -104,21 +106,7 @@ class RateLimiting(Plugin):
             if is_cancelled(error):
                 raise
             return _without_counts(exchange, conf, error)
-        return self._decide(exchange, conf, frames, used, now)
-
-    @staticmethod
-    def _decide(
-        exchange: Exchange, conf: Limits, frames: Sequence[Frame], used: list[int], now: float
-    ) -> Answer | None:
-        full = None
-        for period, count in zip(conf.periods, used):  # noqa: B905 - both are one per period, and this is per request
-            if count >= period.limit:
-                full = period
-        if not conf.hide:
-            tell(exchange, conf, frames, used, full, int(now))
-        if full is not None:
-            return exchange.error(conf.error_code, conf.message)
-        return None
+        return decide(exchange, conf, frames, used, now)
 
 
 def _counts(conf: Elsewhere, row: Row, host: Host) -> Counts:

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
+from ...core.answers import Answer
 from ...core.counters import Frame
 from ...core.exchange import Exchange
 from ...core.rows import Row
 from .identity import Identify, identifier
 
-__all__ = ["PERIODS", "Counts", "Limits", "Period", "key_prefix", "tell"]
+__all__ = ["PERIODS", "Counts", "Limits", "Period", "decide", "key_prefix"]
 
 PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "month": 2592000, "year": 31536000}
 """Nominal length in seconds. Months and years begin at the calendar's boundaries, but ``RateLimit-Reset`` counts from
@@ -66,7 +67,7 @@ class Period:
         else:
             self.start = int(now) // self.length * self.length
             over = self.start + self.length
-        return Frame(self.start * 8 + self.index, over, self.limit)  # `tell` takes the start from there
+        return Frame(self.start * 8 + self.index, over, self.limit)  # `decide` takes the start from there
 
 
 class Counts(Protocol):
@@ -133,27 +134,42 @@ class Limits:
         return self.frames
 
 
-def tell(
-    exchange: Exchange, conf: Limits, frames: Sequence[Frame], used: list[int], full: Period | None, now: int
-) -> None:
-    """Headers for the client: those of each period, and the draft's three of the period that is nearest its end."""
-    nearest = conf.periods[0]
-    least: float = nearest.limit
-    numbers = []
-    for period, count in zip(conf.periods, used):  # noqa: B905
-        left = period.limit - count
-        if full is None or full is period:
-            left -= 1  # this request
-        if left < 0:
-            left = 0
-        if left <= least:  # of equals the longer one, and periods come in order of length
-            nearest, least = period, left
-        numbers.append(_digits(left))
-    reset = nearest.length - now + (frames[nearest.position][0] >> 3)
-    seconds = _digits(reset if reset > 1 else 1)
-    exchange.set_response_lines(conf.names, conf.told[nearest] % (*numbers, _digits(least), seconds))
-    if full is not None:
-        exchange.set_response_header(b"Retry-After", seconds)
+def decide(
+    exchange: Exchange, conf: Limits, frames: Sequence[Frame], used: Sequence[int], moment: float
+) -> Answer | None:
+    """The answer for a request where a window is full, and headers for the client: those of each period, and the draft's
+    three of the period that is nearest its end. One call, as every request comes here.
+
+    Args:
+        exchange: the request.
+        conf: its configuration.
+        frames: the windows; used: what was counted in each before this request.
+        moment: epoch seconds.
+    """
+    full = None
+    for period, count in zip(conf.periods, used):  # noqa: B905 - both are one per period, and this is per request
+        if count >= period.limit:
+            full = period
+    if not conf.hide:
+        now = int(moment)
+        nearest = conf.periods[0]
+        least: float = nearest.limit
+        numbers = []
+        for period, count in zip(conf.periods, used):  # noqa: B905
+            left = period.limit - count
+            if full is None or full is period:
+                left -= 1  # this request
+            if left < 0:
+                left = 0
+            if left <= least:  # of equals the longer one, and periods come in order of length
+                nearest, least = period, left
+            numbers.append(_digits(left))
+        reset = nearest.length - now + (frames[nearest.position][0] >> 3)
+        seconds = _digits(reset if reset > 1 else 1)
+        exchange.set_response_lines(conf.names, conf.told[nearest] % (*numbers, _digits(least), seconds))
+        if full is not None:
+            exchange.set_response_header(b"Retry-After", seconds)
+    return None if full is None else exchange.error(conf.error_code, conf.message)
 
 
 def _digits(number: float) -> bytes:

@@ -21,14 +21,13 @@ def _made_secret() -> str:
 
 
 class _Secret(String):
-    """A text that is made at random where none is given; ``/schemas`` does not show it."""
+    """A text that is made at random where none is given; no document shows it."""
 
-    @property
-    def default(self) -> Any:
-        return _made_secret()
+    made = True
 
     def filled(self, value: Any) -> Any:
-        return value if isinstance(value, str) else self.default if value is None else super().filled(value)
+        value = super().filled(value)
+        return _made_secret() if value is None else value
 
 
 def _attribute(value: str) -> str | None:

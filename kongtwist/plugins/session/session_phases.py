@@ -86,7 +86,10 @@ class Session(Plugin):
     def compile(self, conf: Row, plugin: Row) -> Config:
         return Config(conf)
 
-    def open(self, conf: Config, row: Row, host: Host) -> Config:
+    def opens(self, conf: Config) -> bool:
+        return conf.settings.stored  # cookies need nobody
+
+    def open(self, conf: Config, plugin: Row, host: Host) -> Config:
         return conf.serving(host)
 
     def access(self, exchange: Exchange, conf: Config) -> Answer | Awaitable[Answer | None] | None:

@@ -59,9 +59,10 @@ class SessionRows:
 
     async def _make(self, write: Write) -> None:
         if write.what == "insert":
+            # The cookie says to the second when it is over, whole seconds counted; the row must be there until then.
             row = {
                 "session_id": write.session_id, "data": write.data, "expires": int(write.now + write.ttl),
-                "ttl": max(1, ceil(write.ttl)),
+                "ttl": max(1, ceil(write.ttl)) + 1,
             }  # fmt: skip
             await self._rows.insert("sessions", row)
             return

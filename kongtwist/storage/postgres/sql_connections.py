@@ -63,7 +63,7 @@ class PostgresSettings:
         semaphore_timeout: how long a query waits for its turn.
         backlog: how many may wait.
         keepalive: after how long an idle connection is closed.
-        poll: between two looks for changes of other nodes that no notification told of.
+        poll: between two looks for changes of other nodes that no notification announced.
         changes_kept: changes kept for nodes that were away; one that missed more reads everything.
     """
 

@@ -81,7 +81,7 @@ class PostgresPool:
             discard: takes a result that came when nobody waited for it any more.
 
         Raises:
-            Lost: no connection, or none any more; what was done on it is not known.
+            Lost: there is no connection, or it ended; nobody knows what was done on it.
             Refused: the server refused.
             StorageError: too many wait already, or the turn did not come in time.
         """

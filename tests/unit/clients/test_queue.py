@@ -354,6 +354,14 @@ class HolderTests(QueueCase):
         self.at(4)
         self.assertEqual((self.seen, newer), ([(1, ["a"])], [["a"], ["b"]]))
 
+    def test_newest_send_while_others_hold_it(self) -> None:
+        queue = self.take()
+        newest: list[Any] = []
+        self.take(into(newest))
+        queue.add("a")
+        self.clock.advance(0)
+        self.assertEqual((newest, self.seen), ([["a"]], []))
+
     def test_back_to_the_one_that_is_left(self) -> None:
         left: list[Any] = []
         queue = self.take(into(left))
@@ -459,3 +467,9 @@ class HolderTests(QueueCase):
         queue.add("c")
         self.at(0.2)
         self.assertEqual(self.seen[1:], [(0.11, ["c"])])
+
+    def test_taken_while_the_gateway_stops(self) -> None:
+        self.queues.stop()
+        self.take(max_batch_size=9, max_coalescing_delay=3600).add("a")
+        self.at(0.06)
+        self.assertEqual(self.seen, [(0.05, ["a"])])

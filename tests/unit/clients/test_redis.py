@@ -324,6 +324,15 @@ class AwayTests(RedisCase):
         self.ask(client)
         self.assertEqual(self.net.connects(), 2)
 
+    def test_closed_while_logging_in(self) -> None:
+        """As by a proxy without a server behind it: a pause follows, for the next connection would fare no better."""
+        client = self.client()
+        call = client.command("GET", "k")
+        self.net.accept().end()
+        self.assertEqual(self.unavailable(call), "the connection was closed")
+        self.assertEqual(self.unavailable(client.command("GET", "k")), "the connection was closed")
+        self.assertEqual(self.net.connects(), 1)
+
     def test_closed_while_idle(self) -> None:
         """By a server with a ``timeout``: nothing to tell of, and the next call connects."""
         client, wire = self.ready()

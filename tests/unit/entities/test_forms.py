@@ -20,9 +20,7 @@ NOT_BUILT = {
     "oauth2_credentials": 1,
     "plugins/acl": 1,
     "plugins/cors": 1,
-    "plugins/http-log": 2,
     "plugins/pre-function": 2,
-    "plugins/request-transformer": 2,
     "plugins/response-ratelimiting": 1,
     "plugins/statsd": 1,
 }

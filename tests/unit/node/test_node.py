@@ -116,6 +116,40 @@ class WorkersTests(SynchronousTestCase):
         self.assertEqual(changes["changes"], [["create", "routes", {"id": "q"}, None]])
         self.assertEqual(listen, {"type": "listen"})
 
+    def test_questions(self) -> None:
+        """What a worker asks is answered to it alone; one that has died meanwhile gets nothing, and no fault comes of it."""
+        first, second = self.reactor.spawned
+        self.serve()
+        asked: list[tuple[Any, Any]] = []
+        self.workers.answer = lambda question, send: asked.append((question["id"], send))
+        first.says("ask", id=1, what="insert", arguments=[])
+        second.says("ask", id=1, what="insert", arguments=[])
+        asked[1][1]({"type": "answer", "id": 1, "result": "b"})
+        self.assertEqual((first.told(), second.told()), ([], [{"type": "answer", "id": 1, "result": "b"}]))
+        first.dies()
+        asked[0][1]({"type": "answer", "id": 1, "result": "a"})
+        self.assertEqual(first.told(), [])
+        self.assertFalse(asked[0][1].__self__._queue, "nothing may pile up")
+
+    def test_metrics(self) -> None:
+        """All workers are asked once; a slow one is not asked again; one that dies is waited for no more."""
+        first, second = self.reactor.spawned
+        self.serve()
+        collecting = [self.workers.collect_metrics(), self.workers.collect_metrics()]
+        self.assertEqual((first.kinds(), second.kinds()), (["metrics"], ["metrics"]))
+        first.says("metrics", report=[["counter", "c", [], 2], ["gauge", "g", [], 5]])
+        self.assertNoResult(collecting[0])
+        second.says("metrics", report=[["counter", "c", [], 3], ["gauge", "g", [], 1]])
+        for each in collecting:
+            self.successResultOf(each)
+        self.assertEqual(self.workers.metrics.text(), "# TYPE c counter\nc 5\n# TYPE g gauge\ng 6\n")
+        again = self.workers.collect_metrics()
+        self.assertEqual(first.kinds(), ["metrics"])
+        second.says("metrics", report=[])
+        first.dies()
+        self.successResultOf(again)
+        self.assertEqual(self.workers.metrics.text(), "# TYPE c counter\nc 5\n# TYPE g gauge\ng 1\n")
+
     def test_new_workers_are_told(self) -> None:
         """What was set while the node runs holds in a worker that is started later, and after its rows."""
         self.workers.first_messages = lambda: [{"type": "level", "level": "debug"}]

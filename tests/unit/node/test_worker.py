@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kongtwist.config.kinds import ConfError
 from kongtwist.config.load import Conf
 from kongtwist.core.snapshot.snapshot import SLICE, Snapshot
+from kongtwist.entities import EntityError
 from kongtwist.node.data_plane import DataPlane
 from kongtwist.node.worker import Worker
 from kongtwist.node.worker_link import Message, MessageReader, encode
@@ -105,6 +106,33 @@ class WorkerTests(SynchronousTestCase):
         self.assertEqual(said, [{"type": "served", "version": 3}, {"type": "loaded"}])
         self.assertEqual(self.plane.snapshots[-1].rows["consumers"]["c1"]["username"], "bob")
         self.assertEqual(self.tell("listen"), [{"type": "listening"}])
+
+    def test_questions(self) -> None:
+        """An answer is handed over when the changes in front of it serve, even where those take many turns."""
+        self.load()
+        asking = Deferred.fromCoroutine(self.worker.questions.ask("insert", "consumers", {"username": "ann"}))
+        routes = [
+            ["create", "consumers", {"id": f"n{n}", "username": f"n{n}", "custom_id": None}, None]
+            for n in range(3 * SLICE)
+        ]
+        (question,) = MessageReader().feed(self.transport.value())
+        self.assertEqual((question["type"], question["what"]), ("ask", "insert"))
+        self.transport.clear()
+        self.tell("changes", version=4, changes=routes)
+        self.tell("answer", id=question["id"], served=True, result={"id": "n1"})
+        self.assertNoResult(asking)
+        while self.clock.getDelayedCalls() and not asking.called:
+            self.clock.advance(0)
+        self.assertEqual(self.successResultOf(asking), {"id": "n1"})
+        self.assertIn("n1", self.plane.snapshots[-1].rows["consumers"])
+
+    def test_parent_gone_with_questions(self) -> None:
+        """Who waits for it is told, and the worker ends."""
+        self.load()
+        asking = Deferred.fromCoroutine(self.worker.questions.ask("delete", "consumers", "x"))
+        self.worker.link.connectionLost()
+        self.assertEqual(self.failureResultOf(asking, EntityError).value.status, 503)
+        self.assertEqual(self.plane.stopping, [7.0])
 
     def test_changes(self) -> None:
         """Each publication is served before it is acknowledged, in order; one without changes too."""

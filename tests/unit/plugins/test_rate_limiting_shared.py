@@ -237,8 +237,9 @@ class SyncedTests(SynchronousTestCase):
         assert waiting is not None
         finished(waiting)
         self.assertEqual(node.host.server.values, {KEY: 3})
+        self.assertTrue(node.harness.plugin.opens(node.harness.conf))
         local = PluginHarness(RateLimiting, minute=1)
-        self.assertIsNone(local.plugin.close(local.conf))
+        self.assertFalse(local.plugin.opens(local.conf), "requests need not count on it")
 
     def test_rates(self) -> None:
         """Kong's rules."""

@@ -11,7 +11,7 @@ from kongtwist.entities import EntityError
 from kongtwist.node.plugin_loader import load_plugins
 from kongtwist.plugins.key_auth import KeyAuth
 from kongtwist.plugins.session import Session
-from kongtwist.testing import NOW, Outcome, PluginHarness, finished
+from kongtwist.testing import NOW, Outcome, PluginHarness
 
 from .fake_host import FakeHost
 
@@ -108,7 +108,7 @@ class SessionTests(SynchronousTestCase):
         outcome = visits.visit(key="key1")
         (row,) = visits.rows.values()
         self.assertEqual(row["session_id"], outcome.response_headers["session-id"])
-        self.assertEqual((row["expires"], row["expires_at"]), (int(NOW) + 100, NOW + 100))
+        self.assertEqual((row["expires"], row["expires_at"]), (int(NOW) + 100, NOW + 101))
         self.assertNotIn("bob", json.dumps(row))
         self.session_over(visits)
         visits = Visits(storage="kong")
@@ -329,8 +329,8 @@ class SessionTests(SynchronousTestCase):
             [1900, 1250, 910],
         )
 
-    def test_close(self) -> None:
-        """There is nothing to wait for."""
-        harness = PluginHarness(Session)
-        waiting = harness.plugin.close(harness.conf)
-        self.assertIsNone(waiting if waiting is None else finished(waiting))
+    def test_opens(self) -> None:
+        """Only what is stored needs the gateway."""
+        for storage in ("cookie", "kong"):
+            harness = PluginHarness(Session, storage=storage)
+            self.assertEqual(harness.plugin.opens(harness.conf), storage == "kong")

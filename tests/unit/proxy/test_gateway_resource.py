@@ -15,7 +15,7 @@ class Exchange:
     """A request of a Site's client, as far as its turn matters."""
 
     def __init__(self, behind: bool = False) -> None:
-        self.open, self.behind, self.closing = True, behind, False
+        self.open, self.backlogged, self.closing = True, behind, False
         self.begun = False
         self.request = SimpleNamespace()
         self.go_on: Any = None
@@ -75,7 +75,7 @@ class TurnTests(SynchronousTestCase):
         exchange = Exchange(behind=True)
         self.give(exchange)
         self.assertEqual(self.served, [])
-        exchange.behind = False
+        exchange.backlogged = False
         exchange.go_on(exchange)
         self.assertEqual(self.served, [exchange])
 

@@ -106,6 +106,17 @@ class RoundTests(SynchronousTestCase):
         row = {"\u20ac" * 3000: [1], "a" * 999: {"b" * 5000: {"c": []}}}
         self.assertEqual(read_tree("rows:\n" + yaml_row(row)), {"rows": [row]})
 
+    def test_sessions_stay(self) -> None:
+        """Rows that live shortly are no part of a configuration."""
+        row: dict[str, Any] = {
+            "id": "3b9c1a5e-0d6a-4c5e-9d9b-6f1d2a3b4c5d",
+            "session_id": "s",
+            "data": "secret",
+            "expires_at": NOW + 60,
+        }
+        text = "".join(dumped({"sessions": {row["id"]: row}}, ENTITIES, NOW))
+        self.assertNotIn("secret", text)
+
     def test_example(self) -> None:
         """A file with nearly everything, dumped and read; times are kept, and so is what is left of a time to live."""
         first = parse((CONTRACT / "declarative_example.json").read_text(), ENTITIES, now=NOW - 100)

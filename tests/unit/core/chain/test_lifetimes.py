@@ -282,6 +282,18 @@ class ClosingTests(LifeTests):
         exchange, _ = self.begin()
         self.assertIsNone(exchange.held)
 
+    def test_configurations_that_are_not_opened(self) -> None:
+        """A plugin may say so of some: they are compiled, and no request counts on them."""
+        self.opening.opens = lambda conf: conf["tag"] != "plain"  # type: ignore[method-assign]
+        self.opening.check = lambda exchange, conf: None  # type: ignore[method-assign]
+        plain = row("opening", "plain")
+        self.serve(plain)
+        exchange, _ = self.begin()
+        self.assertEqual((exchange.held, self.closes(), len(self.lifetimes)), (None, [], 0))
+        self.remove(plain)
+        self.serve(row("opening", "one"))
+        self.assertEqual(self.closes(), [("one", 0)])
+
     def test_many_changes_while_requests_wait(self) -> None:
         """1,000 changes of a row; each request finishes with what it began with, and each configuration closes once."""
         self.opening.waits = True
