@@ -4,8 +4,8 @@ What is decided stands in queue_state.py; here is what waits. A queue is shared 
 as the rows of one plugin do that send to the same place, and outlives a change of a row: entries that wait are then sent
 by the newest holder's `send`. It ends when it is empty and nobody holds it.
 
-Beyond Kong: with ``concurrency_limit`` -1 at most ``max_entries`` are on their way, and the oldest is given up for a newer
-one; "queue full" is written once until entries are taken again, not for every entry.
+Beyond Kong: with ``concurrency_limit`` -1 ``max_entries`` and ``max_bytes`` bound what is on its way, and the oldest is given up
+for a newer one; "queue full" is written once until entries are taken again, not for every entry.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from ..core.chain.host import QueueSettings
-from .queue_state import Line, QueueState, pause
+from .queue_state import Line, QueueState, pause, size_of, too_long
 from .waiting import Ended, within
 
 __all__ = ["Queue", "QueueCounts", "Queues", "Send"]
@@ -74,8 +74,9 @@ class Queue:
 class _Job:
     """A batch on its way."""
 
-    def __init__(self, batch: list[Any]) -> None:
+    def __init__(self, batch: list[Any], size: int = 0) -> None:
         self.batch = batch
+        self.size = size  # bytes, where it is bounded by them
         self.holder: Queue | None = None  # whose `send` is at work
         self.given_up = False
         self.running: Deferred[None] | None = None
@@ -112,6 +113,7 @@ class _Shared:
         self._changed = Ended()
         self._sent = self._failed = self._dropped = 0
         self._said_full = False
+        self._alone_bytes = 0
         self.say("debug", "queue created")
 
     @property
@@ -156,6 +158,9 @@ class _Shared:
             await within(self._reactor, seconds, self._needless(holder), TimeoutError)
         except TimeoutError:
             self._cut_off(holder)
+        except CancelledError:
+            self._cut_off(holder)
+            raise
         finally:
             self._end_if_done()
 
@@ -178,8 +183,8 @@ class _Shared:
             self._failed += lost
             self.state.clear()
             self._stop_worker()
-            jobs, self._jobs = self._jobs, {}
-            for job in jobs:
+            for job in list(self._jobs):
+                self._forget(job)
                 job.give_up()
             return
         for job in list(self._jobs):
@@ -216,15 +221,24 @@ class _Shared:
             self._wake()
 
     def _send_alone(self, entry: Any) -> None:
-        if len(self._jobs) >= self.settings.max_entries:
+        limit = self.settings.max_bytes
+        size = 0 if limit is None else size_of(entry) or 0
+        if limit is not None and size > limit:
+            self._dropped += 1
+            self.say("error", too_long(size, limit))
+            return
+        while self._jobs and (
+            len(self._jobs) >= self.settings.max_entries or (limit is not None and self._alone_bytes + size > limit)
+        ):
             if not self._said_full:
                 self._said_full = True
                 self.say("error", "queue full, dropping old entries until processing is successful again")
             oldest = next(iter(self._jobs))
-            del self._jobs[oldest]
+            self._forget(oldest)
             self._dropped += 1
             oldest.give_up()
-        job = _Job([entry])
+        job = _Job([entry], size)
+        self._alone_bytes += size
         self._jobs[job] = None
         job.running = Deferred.fromCoroutine(self._alone(job)).addErrback(self._unexpected)
 
@@ -282,8 +296,14 @@ class _Shared:
                 self._change()
                 await self._nap_for(pause(self.settings, tries))
         finally:
-            self._jobs.pop(job, None)
+            self._forget(job)
             self._change()
+
+    def _forget(self, job: _Job) -> None:
+        """A batch is sent or lost."""
+        if job in self._jobs:
+            del self._jobs[job]
+            self._alone_bytes -= job.size
 
     async def _try(self, job: _Job) -> str | None:
         """Send once; why that failed, or None."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..core.chain.host import QueueSettings
 
-__all__ = ["Line", "QueueState", "pause", "size_of"]
+__all__ = ["Line", "QueueState", "pause", "size_of", "too_long"]
 
 WARN_AT = 0.8
 """Part of ``max_entries`` from which on a warning is written, once."""
@@ -37,6 +37,11 @@ def size_of(entry: Any) -> int | None:
     if isinstance(entry, bytes):
         return len(entry)
     return len(entry.encode("utf-8", "surrogatepass")) if isinstance(entry, str) else None
+
+
+def too_long(size: int, limit: int) -> str:
+    """What is said of an entry that is not taken."""
+    return f"string to be queued is longer ({size} bytes) than the queue's max_bytes ({limit} bytes)"
 
 
 class QueueState:
@@ -91,8 +96,7 @@ class QueueState:
                 lines.append(Line("error", f"{text}, capacity monitoring will not be correct"))
             elif known > settings.max_bytes:
                 self.dropped += 1
-                text = f"string to be queued is longer ({known} bytes) than the queue's max_bytes"
-                lines.append(Line("error", f"{text} ({settings.max_bytes} bytes)"))
+                lines.append(Line("error", too_long(known, settings.max_bytes)))
                 return lines
             size = known or 0
         self._make_room(size, now, lines)

@@ -44,7 +44,7 @@ from .data_plane import DataPlane, Faults
 from .plugin_loader import load_plugins
 from .plugin_services import PluginServices, own_services
 from .publisher import Publisher, overlaid
-from .rows_access import Answers
+from .rows_access import Answers, RowsAccess
 from .snapshot_builder import give_back
 from .state import NodeState
 from .worker_supervisor import Workers, begin_message, sockets_of
@@ -306,10 +306,11 @@ class Gateway(MultiService):
             worker_pid=os.getpid(),
             workspace_id=WORKSPACE_ID,
         )
+        pending = self.conf.plugin_max_pending_writes
+        host.rows = RowsAccess(lambda: self.publisher.snapshot, time.time, self._answers.ask, pending)
+        host.tallies = self._tallies
         assert isinstance(self.counters, SharedCounters)
-        services = own_services(self.conf, self._answers, lambda: self.publisher.snapshot, self._tallies, self.counters)
-        host.rows, host.tallies = services.rows, services.tallies
-        host.cells = services.cells.claim  # type: ignore[method-assign]
+        host.cells = self.counters.named.claim  # type: ignore[method-assign]
         return host
 
     # -- while it runs -------------------------------------------------------------------------------------------------

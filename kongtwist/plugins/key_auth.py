@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
-from ..core.chain.credentials import expired, identity_headers, use_anonymous
+from ..core.chain.credentials import Credentials, hide, is_known, use_anonymous
 from ..core.chain.plugin import Plugin
 from ..core.exchange import Answer, BodyTooLarge, Exchange, Row
 from ..core.http.bodies import RequestBody, decode_body
-from ..core.http.headers import PreparedChanges
 from ..core.http.lookups import named
 from ..entities.entity import Entity
 from ..entities.route_limits import searched
@@ -38,9 +37,6 @@ CREDENTIALS = Entity(
 )
 """API keys. ``ttl`` in the body: seconds until the key is refused; none or 0: for ever."""
 
-_REMEMBERED = 16384
-"""Keys whose owners a configuration remembers."""
-
 _NO_KEY = "No API key found in request"
 _DUPLICATE = "Duplicate API key found"
 _UNAUTHORIZED = "Unauthorized"
@@ -54,30 +50,11 @@ class _Refused(Exception):
     """No usable key; the argument is the message for the client."""
 
 
-class Admitted:
-    """Who a key belongs to, and what the upstream is told of them."""
-
-    __slots__ = ("changes", "consumer", "credential")
-
-    def __init__(self, consumer: Row, credential: Row) -> None:
-        self.consumer = consumer
-        self.credential = credential
-        self.changes = PreparedChanges(identity_headers(consumer, credential["id"]))
-
-    def pass_on(self, exchange: Exchange) -> None:
-        """Note it in the request."""
-        exchange.consumer = self.consumer
-        exchange.credential = self.credential
-        changes = exchange.request_changes
-        exchange.request_changes = {**changes, **self.changes} if changes else self.changes
-
-
 class Config:
     """A configuration, ready for requests."""
 
     __slots__ = (
-        "anonymous", "by_header", "by_key", "challenge", "first", "hide", "in_body", "in_header", "in_query", "names", "preflight",
-        "rows",
+        "anonymous", "challenge", "first", "hide", "in_body", "in_header", "in_query", "names", "preflight",
     )  # fmt: skip
 
     def __init__(self, conf: Row) -> None:
@@ -88,11 +65,8 @@ class Config:
         self.in_query: bool = conf["key_in_query"]
         self.in_body: bool = conf["key_in_body"]
         self.preflight: bool = conf["run_on_preflight"]
-        # Who was found for keys, and for values of the first header where nothing else is looked at; holds for these rows.
+        # The header that alone is looked at where its value has been seen before.
         self.first = self.names[0][1] if self.names and self.in_header and not self.hide else None
-        self.rows: object = None
-        self.by_key: dict[str, Admitted] = {}
-        self.by_header: dict[bytes, Admitted] = {}
         realm = conf["realm"]
         self.challenge = f'Key realm="{realm}"'.encode() if realm is not None else b"Key"
 
@@ -128,20 +102,23 @@ class KeyAuth(Plugin):
     }  # fmt: skip
     entities = (CREDENTIALS,)
 
+    def __init__(self) -> None:
+        self._credentials = Credentials(CREDENTIALS, "key")
+
     def compile(self, conf: Row, plugin: Row) -> Config:
         return Config(conf)
 
     def access(self, exchange: Exchange, conf: Config) -> Answer | Awaitable[Answer | None] | None:
         if not conf.preflight and exchange.method == b"OPTIONS":
             return None
-        if conf.anonymous is not None and exchange.credential is not None:
-            return None  # another authentication plugin knows the client already
+        if conf.anonymous is not None and is_known(exchange, conf.anonymous):
+            return None
         if conf.first is not None:
             values = named(exchange.block, conf.first)
-            if len(values) == 1 and conf.rows is exchange.snapshot.rows:
-                admitted = conf.by_header.get(values[0])
-                if admitted is not None and not expired(admitted.credential, exchange.wall_started):
-                    admitted.pass_on(exchange)
+            if len(values) == 1:
+                known = self._credentials.recall(exchange, values[0])
+                if known is not None:
+                    known.pass_on(exchange)
                     return None
         try:
             key = self._find_key(exchange, conf, None, unread=conf.in_body and exchange.block.has_body)
@@ -183,7 +160,7 @@ class KeyAuth(Plugin):
                 value = body.args.get(name)
             if isinstance(value, str):
                 if conf.hide:
-                    _hide(exchange, name, header, body)
+                    hide(exchange, name, body)
                 if not value:
                     break
                 return value
@@ -192,23 +169,12 @@ class KeyAuth(Plugin):
         raise _Refused(_NO_KEY)
 
     def _admit(self, exchange: Exchange, conf: Config, key: str) -> Answer | None:
-        snapshot = exchange.snapshot
-        if conf.rows is not snapshot.rows or len(conf.by_key) >= _REMEMBERED:
-            conf.rows, conf.by_key, conf.by_header = snapshot.rows, {}, {}
-        admitted = conf.by_key.get(key)
-        if admitted is None:
-            credential = snapshot.by("keyauth_credentials", "key", key)
-            if credential is None:
-                return self._refuse(exchange, conf, _UNAUTHORIZED)
-            consumer = snapshot.rows["consumers"].get(credential["consumer"]["id"])
-            if consumer is None:  # deleted this instant
-                return self._refuse(exchange, conf, _UNAUTHORIZED)
-            admitted = conf.by_key[key] = Admitted(consumer, credential)
-        if conf.first is not None and (values := named(exchange.block, conf.first)) and values[0]:
-            conf.by_header[values[0]] = admitted  # a header with a value decides, so this is where the key was found
-        if expired(admitted.credential, exchange.wall_started):
+        known = self._credentials.find(exchange, key)
+        if known is None:
             return self._refuse(exchange, conf, _UNAUTHORIZED)
-        admitted.pass_on(exchange)
+        if conf.first is not None and (values := named(exchange.block, conf.first)) and values[0]:
+            self._credentials.remember(values[0], known)  # a header with a value decides: the key was found there
+        known.pass_on(exchange)
         return None
 
     @staticmethod
@@ -216,12 +182,3 @@ class KeyAuth(Plugin):
         if conf.anonymous is not None:
             return use_anonymous(exchange, conf.anonymous)
         return exchange.error(401, message, [(b"WWW-Authenticate", conf.challenge)])
-
-
-def _hide(exchange: Exchange, name: str, header: bytes, body: RequestBody | None) -> None:
-    """Take the key out of everything that goes to the upstream."""
-    exchange.clear_upstream_header(header if header in exchange.block else header.replace(b"_", b"-"))
-    if exchange.raw_query and name in exchange.query_args():
-        exchange.clear_query_arg(name)
-    if body is not None and name in body.args:
-        exchange.set_upstream_body(body.without(name))

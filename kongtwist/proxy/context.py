@@ -83,7 +83,7 @@ class ProxyContext:
         self.small_head = largest_unchecked(self.limits)
         self.access_log: AccessLogging = access_log or NoAccessLog()
         self.headers = headers or ResponseHeaders()
-        answers = OwnAnswers(self.headers, error_default_type, facilities.now, monotonic, reactor.callLater)
+        answers = OwnAnswers(self, self.headers, error_default_type, facilities.now, monotonic)
         self.date, self.send_answer, self.refusal = answers.date, answers.send, answers.refusal
         finish = Finish(self.access_log, answers.send)
         self.finished, self.fault = finish.finished, finish.fault

@@ -50,6 +50,7 @@ class UpstreamExchange(Tries):
     Args:
         context: the gateway's facilities.
         exchange: the client's half; ``route`` and ``match`` are set, access plugins have run.
+        read_timeout: seconds between two pieces of the answer (`Limits.read_timeout`).
         upgraded: given to ask for a WebSocket and to take the connection over when the upstream agrees. Another answer
             than 101 is relayed as usual.
     """
@@ -63,13 +64,15 @@ class UpstreamExchange(Tries):
     _chunked: bool  #: the body goes up in chunks
     _write: Callable[[bytes], object]  #: sends a piece of the answer, once it has begun
 
-    def __init__(self, context: ProxyContext, exchange: Exchange, upgraded: Upgraded | None = None) -> None:
+    def __init__(
+        self, context: ProxyContext, exchange: Exchange, read_timeout: float, upgraded: Upgraded | None = None
+    ) -> None:
         self.context = context
         self.exchange = exchange
         route = exchange.route
         self.route = route
         self.method = exchange.upstream_method or exchange.method
-        self.read_timeout = context.limits.read_timeout(route.read_timeout)
+        self.read_timeout = read_timeout
         self._upgraded = upgraded
         self._tries = route.retries
         self._answer = AWAITED
@@ -285,8 +288,8 @@ class UpstreamExchange(Tries):
         """Send the head on, and what came with it."""
         exchange, context = self.exchange, self.context
         self._settle(head)
-        if last:
-            self._leave()
+        if last:  # as `_leave`, for what there is before the head
+            self._answer, self._connection, exchange.answer_sink = OVER, None, None
         exchange.status = status = head.status
         lines = context.headers.of_proxied(exchange, head.block)
         if not head.dated:  # RFC 9110 6.6.1
@@ -366,11 +369,12 @@ class UpstreamExchange(Tries):
 
         first, last, raw = came
         self._filtered = FilteredAnswer(exchange, filters, made_head, length)
-        self._write = self._write_filtered
+        scanner = None
         if raw:
             scanner = ChunkScanner(self.context.limits.trailer_size, upstream=True)
-            self._write = partial(self._write_unframed, scanner)
             first = _payload(scanner, first)
+        if not last:
+            self._write = self._write_filtered if scanner is None else partial(self._write_unframed, scanner)
         self._write_filtered(first, last)
 
     def _write_unframed(self, scanner: ChunkScanner, data: bytes) -> None:
@@ -427,7 +431,7 @@ class UpstreamExchange(Tries):
             self._answer = BEGUN
             fields = self.exchange.response_fields
             if fields is not None and is_event_stream(fields):
-                self._open_events(False, b"")
+                self._open_events(False, data)
         return True
 
     # -- flow control and ends (AnswerSink) ----------------------------------------------------------------------------
@@ -493,6 +497,8 @@ class UpstreamExchange(Tries):
         """The answer is here and the connection is somebody else's by now."""
         self._answer = OVER
         self._connection = None
+        if self._filtered is not None:
+            self._write = self.exchange.write  # what it was led back here: a circle for the garbage collector
         self.exchange.answer_sink = None
         events, self._events = self._events, None
         if events is not None:

@@ -22,10 +22,10 @@ from ..core.http.headers import (
     with_charset,
 )
 from .filtered_answer import FilteredAnswer, HeadOfAnswer
-from .streamed_answer import AnswerStream, Later, discard
+from .streamed_answer import AnswerContext, AnswerStream, discard
 
 if TYPE_CHECKING:
-    from ..core.views import AnswerFiltersView
+    from ..core.views import AnswerFiltersView, ChainView
 
 __all__ = ["OwnAnswers"]
 
@@ -34,26 +34,26 @@ class OwnAnswers:
     """Composes and sends them.
 
     Args:
+        context: of the gateway, for answers that are streamed.
         headers: the property ``headers``.
         default_type: type of error bodies without Accept and Content-Type (``error_default_type``).
         wall: epoch seconds.
         monotonic: seconds.
-        later: ``reactor.callLater``.
     """
 
     def __init__(
         self,
+        context: AnswerContext,
         headers: ResponseHeaders,
         default_type: str,
         wall: Callable[[], float],
         monotonic: Callable[[], float],
-        later: Later,
     ) -> None:
         self._headers = headers
         self._default_type = default_type.encode()
         self._wall = wall
         self._monotonic = monotonic
-        self._later = later
+        self._context = context
         self._date = b""
         self._date_second = -1
 
@@ -79,9 +79,7 @@ class OwnAnswers:
         """
         exchange.answer_source = answer.source
         exchange.status = answer.status
-        chain = exchange.route.chain if exchange.route is not None else None
-        if chain is None and exchange.snapshot is not None:
-            chain = exchange.snapshot.global_chain
+        chain = _chain_of(exchange)
         filters: AnswerFiltersView | None = None
         lines, body = self._made(exchange, answer, upstream)
         if chain is not None and not chain.empty:
@@ -135,7 +133,9 @@ class OwnAnswers:
             return
         filtered = None if filters is None else FilteredAnswer(exchange, filters, head, answer.length)
         replace = partial(self.send, exchange, filtered=True, as_is=True)
-        stream = exchange.answer_sink = AnswerStream(exchange, answer, filtered, replace, self._later)
+        stream = exchange.answer_sink = AnswerStream(
+            self._context, exchange, answer, filtered, replace, _chain_of(exchange)
+        )
         if filtered is None:
             exchange.start(*head(), answer.length)
         stream.start()
@@ -183,6 +183,13 @@ class OwnAnswers:
         if own.request_id:
             lines.append(b"X-Kong-Request-Id: %b\r\n" % request_id)
         return b"".join((*lines, b"\r\n", body)), len(body)
+
+
+def _chain_of(exchange: Exchange) -> ChainView | None:
+    """The plugins of a request."""
+    if exchange.route is not None:
+        return exchange.route.chain
+    return exchange.snapshot.global_chain if exchange.snapshot is not None else None
 
 
 def _discard(answer: Answer) -> None:

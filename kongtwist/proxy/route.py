@@ -60,6 +60,7 @@ class HTTPRoute(RouteResource):
     def __init__(self, context: ProxyContext, route: RouteView) -> None:
         super().__init__(context)
         self.route = route
+        self.read_timeout = context.limits.read_timeout(route.read_timeout)
         self.pool: Pool | None = None
         if route.balancer is None and route.tls is None and route.service is not None and is_address(route.host):
             self.pool = context.pools.get(route.host, route.port, None)
@@ -97,7 +98,7 @@ class HTTPRoute(RouteResource):
 
     def forward(self, exchange: Exchange) -> None:
         """ProxyContext the request to the service."""
-        UpstreamExchange(self.context, exchange).start(self.pool)
+        UpstreamExchange(self.context, exchange, self.read_timeout).start(self.pool)
 
 
 class _Waiting:

@@ -2,34 +2,43 @@
 
 The next chunk is asked for when the client has taken the one before, so a slow client slows the producer down and nothing is
 collected here. A producer that always has something gives the reactor its turn after `TURN` chunks.
+
+One that is an event stream is registered like an upstream's: a stop of the gateway ends it behind a whole event.
 """
 
 from __future__ import annotations
 
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..core.chain.failures import PluginFailed
+from ..streams.server_sent_events import EventStream
+from ..streams.stream_context import StreamContext
 
 if TYPE_CHECKING:
     from ..core.answers import Answer, StreamedAnswer
     from ..core.exchange import Exchange
+    from ..core.views import ChainView, WatchesView
     from .filtered_answer import FilteredAnswer
 
-__all__ = ["AnswerStream", "discard"]
+__all__ = ["AnswerContext", "AnswerStream", "discard"]
 
 _log = Logger(namespace="kongtwist.proxy")
 
 TURN = 32
 """Chunks sent in one turn of the reactor."""
 
-Later = Callable[..., object]
-"""``reactor.callLater``."""
+
+class AnswerContext(StreamContext, Protocol):
+    """What streamed answers need of the gateway around them (`proxy.context.ProxyContext` is one)."""
+
+    @property
+    def reactor(self) -> Any: ...
 
 
 class _WrongLength(Exception):
@@ -40,33 +49,45 @@ class AnswerStream:
     """Sends the body of one streamed answer, as the exchange's ``answer_sink``.
 
     Args:
+        context: its reactor gives turns; event streams are registered there.
         exchange: the request.
         answer: whose chunks are sent.
         filtered: passes them through plugins, and sends the head; None: it is sent.
         replace: sends another answer in place of this one, of which nothing has been sent.
-        later: ``reactor.callLater``.
+        chain: the plugins that hear of an event stream; None: nobody does.
     """
 
     def __init__(
         self,
+        context: AnswerContext,
         exchange: Exchange,
         answer: StreamedAnswer,
         filtered: FilteredAnswer | None,
         replace: Callable[[Answer], None],
-        later: Later,
+        chain: ChainView | None,
     ) -> None:
-        self._exchange = exchange
+        self.context = context
+        self.exchange = exchange
+        self._chain = chain
+        self._is_events = any(
+            name.lower() == b"content-type" and value[:17].lower() == b"text/event-stream"
+            for name, value in answer.headers
+        )
+        self._events: EventStream | None = None
+        self._watches: WatchesView | None = None
+        self._writing = False
         self._chunks: Any = answer.chunks
         self._left = answer.length
         self._filtered = filtered
         self._replace = replace
-        self._later = later
         self._waiting: Deferred[None] | None = None
         self._paused = self._over = False
         self._deferred: Deferred[None] | None = None
 
     def start(self) -> None:
         """Begin to send. The head is sent, and the exchange's ``answer_sink`` is this."""
+        if self._filtered is None and self._is_events:
+            self._open_events()
         self._deferred = ensureDeferred(self._send())
         self._deferred.addErrback(_unexpected)  # type: ignore[unused-awaitable]
 
@@ -84,9 +105,52 @@ class AnswerStream:
     def client_gone(self, reason: str) -> None:
         """Nobody takes the rest: the producer is told at once, where it waits or where it has given a chunk."""
         if not self._over:
-            self._over = True
-            if self._deferred is not None:
-                self._deferred.cancel()
+            self._end(reason)
+
+    def _end(self, why: str, tell: bool = True) -> None:
+        """Nothing more is sent.
+
+        Args:
+            why: for those who watch an event stream.
+            tell: the producer, if it waits; where it has just given something, it is closed behind that.
+        """
+        self._over = True
+        self.exchange.answer_sink = None
+        events, self._events = self._events, None
+        if events is not None:
+            events.over()
+        if self._watches is not None:
+            self._watches.on_close(why)
+        if tell and not self._writing and self._deferred is not None:
+            self._deferred.cancel()
+
+    # -- an event stream (server_sent_events.Answering) --------------------------------------------------------------
+
+    def _open_events(self) -> None:
+        """It is registered, and plugins are told."""
+        self._is_events = False
+        self._events = EventStream(self, False)
+        if self._chain is not None and not self._chain.empty:
+            try:
+                self._watches = self._chain.run_open(self.exchange, self._events)
+            except PluginFailed:
+                self._cut(None)
+
+    def may_end_answer(self) -> bool:
+        """Every piece is a chunk of its own."""
+        return True
+
+    def end_answer(self) -> None:
+        """The gateway ends it, complete for the client."""
+        if not self._over:
+            self._end("closed by the gateway")
+            self.exchange.finish()
+
+    def fault(self) -> None:
+        """Cut it."""
+        if not self._over:
+            self._end("cut")
+            self.exchange.abort()
 
     def _go_on(self) -> None:
         waiting, self._waiting = self._waiting, None
@@ -97,7 +161,7 @@ class AnswerStream:
 
     async def _send(self) -> None:
         """Ask for chunks and send them until the last one, or until the client is gone."""
-        exchange = self._exchange
+        exchange = self.exchange
         iterator: Any = None
         try:
             iterator = _iterator(self._chunks)
@@ -112,8 +176,7 @@ class AnswerStream:
             self._cut(f"{error!r}", "".join(traceback.format_exception(error)))
         else:
             if not self._over:
-                self._over = True
-                exchange.answer_sink = None
+                self._end("ended", tell=False)
                 exchange.finish()
         finally:
             await _close(iterator)
@@ -130,7 +193,7 @@ class AnswerStream:
             elif count == TURN:
                 count = 0
                 self._waiting = Deferred()
-                self._later(0, self._go_on)
+                self.context.reactor.callLater(0, self._go_on)
                 await self._waiting
             else:
                 count += 1
@@ -152,22 +215,28 @@ class AnswerStream:
             self._left -= len(data)
             if self._left < 0:
                 raise _WrongLength("more bytes than its Content-Length says")
-        if self._filtered is None:
-            self._exchange.write(bytes(data))
-            return
-        replaced = self._filtered.feed(bytes(data), last)
-        if replaced is not None:
-            self._over = True
-            self._exchange.answer_sink = None
-            self._replace(replaced)
+        self._writing = True
+        try:
+            if self._filtered is None:
+                self.exchange.write(bytes(data))
+            else:
+                replaced = self._filtered.feed(bytes(data), last)
+                if replaced is not None:
+                    self._end("replaced")
+                    self._replace(replaced)
+                elif self._filtered.begun and self._is_events and not last:
+                    self._open_events()
+            if self._events is not None and data:
+                self._events.passed(data)
+        finally:
+            self._writing = False
 
     def _cut(self, why: str | None, detail: str = "") -> None:
         """The answer cannot be completed."""
         if self._over:
             return
-        self._over = True
-        exchange = self._exchange
-        exchange.answer_sink = None
+        exchange = self.exchange
+        self._end("cut", tell=False)
         if why is not None:
             exchange.report(f"a streamed answer broke off: {why}", detail=detail)
         exchange.abort()

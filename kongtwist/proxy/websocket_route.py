@@ -117,7 +117,7 @@ class WebSocketRoute(HTTPRoute):
                 connection.abort()
                 self.context.fault(exchange)
 
-        asked = UpstreamExchange(self.context, exchange, upgraded)
+        asked = UpstreamExchange(self.context, exchange, self.read_timeout, upgraded)
         asked.start(self.pool)
 
     def _upgraded(self, asked: UpstreamExchange, connection: UpstreamConnection, head: ResponseHead) -> None:

@@ -30,7 +30,8 @@ class _Connecting(ClientFactory):
         self.connection: UpstreamConnection | None = None
 
     def buildProtocol(self, addr: Any) -> UpstreamConnection:
-        connection = self.connection = UpstreamConnection(self.pool, self.user)
+        user, self.user = self.user, None  # a connector keeps its factory: the first request would live as long as it
+        connection = self.connection = UpstreamConnection(self.pool, user)
         self.pool.all[connection] = None
         if self.pool.tls is not None:
             connection.expect(self._seconds)

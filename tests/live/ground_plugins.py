@@ -109,6 +109,19 @@ class Ground(Plugin):
 
         return StreamedAnswer(200, chunks())
 
+    def access_events(self, exchange: Exchange, conf: Any) -> Answer:
+        """Two events, then silence."""
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"id: 1\n\n"
+            yield b"id: 2\n\n"
+            try:
+                await Deferred()
+            finally:
+                note(conf, "producer over")
+
+        return StreamedAnswer(200, chunks(), [(b"Content-Type", b"text/event-stream")])
+
     # -- bodies of requests ----------------------------------------------------------------------------------------
 
     def request_double(self, exchange: Exchange, conf: Any) -> BodyFilter:

@@ -16,6 +16,10 @@ async def shown(call):
     told = {"arguments": call.arguments, "query": call.query, "body": call.body, "node": call.host.node_id}
     return Answer(200, json.dumps(told).encode())
 
+async def named(call):
+    row = await call.host.rows.insert("consumers", {"username": call.arguments["name"]})
+    return Answer(201, json.dumps(call.host.rows.get("consumers", row["id"])["username"]).encode())
+
 def failing(call):
     raise RuntimeError("a secret")
 
@@ -24,6 +28,7 @@ class Mine(Plugin):
     priority = 955
     endpoints = (
         AdminEndpoint("/mine/{name}", {"GET": shown, "POST": shown, "DELETE": failing}, "Show what is asked"),
+        AdminEndpoint("/mine/{name}/consumer", {"PUT": named}, "Make a consumer"),
     )
 
 class Clashing(Mine):
@@ -54,6 +59,11 @@ class PluginEndpointTests(LiveTestCase):
         )
         answer = request(port, "POST", "/mine/x", headers=token, json={"x": 1})
         self.assertEqual(answer.json["body"], {"x": 1})
+        made = request(port, "PUT", "/mine/zoe/consumer", headers=token)
+        self.assertEqual((made.status, made.json), (201, "zoe"))
+        self.assertEqual(request(port, "GET", "/consumers/zoe", headers=token).status, 200)
+        again = request(port, "PUT", "/mine/zoe/consumer", headers=token)
+        self.assertEqual((again.status, again.json["code"]), (409, 5))
         large = request(port, "POST", "/mine/x", headers=token, json={"x": "y" * 2_000_000})
         self.assertEqual(large.status, 413)
         failed = request(port, "DELETE", "/mine/x", headers=token)

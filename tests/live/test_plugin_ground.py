@@ -26,7 +26,8 @@ class GroundTestCase(LiveTestCase):
     """A gateway with the plugin of `ground_plugins` on routes made for a test."""
 
     def setUp(self) -> None:
-        self.running: GatewayProcess = self.gateway({"plugins": "bundled,tests.live.ground_plugins:Ground"})
+        conf = {"plugins": "bundled,tests.live.ground_plugins:Ground"}
+        self.running: GatewayProcess = self.gateway(conf, tls=True)
         self.port = self.running.proxy_port
         self.journal = os.path.join(self.running.folder, "journal")
 
@@ -355,11 +356,89 @@ class StreamTests(GroundTestCase):
         self.running.stop()
         self.assertEqual([line.split()[0] for line in self.noted()], ["open", "close"] * 2)
 
+    def test_own_events(self) -> None:
+        """An event stream that a plugin makes is one like others: left by the client, and ended by the gateway's stop."""
+        self.does("events")
+        client = self.raw(b"GET /events HTTP/1.1\r\nHost: h\r\n\r\n")
+        self.saw("open sse")
+        client.close()
+        self.saw("producer over")
+        wait_until(lambda: len(self.noted()) == 2, "the end of the first one")
+        client = self.raw(b"GET /events HTTP/1.1\r\nHost: h\r\n\r\n")
+        wait_until(lambda: len(self.noted()) == 3, "the beginning of the second one")
+        self.running.stop()
+        self.assertTrue(read_all(client).endswith(b"id: 2\n\n\r\n0\r\n\r\n"))
+        self.assertEqual(self.noted()[3], "close closed by the gateway")
+        self.assertEqual(read_journal(self.journal).count("producer over"), 2)
+
     def test_refused_events(self) -> None:
         """The answer is cut."""
         self.does("shut", f"http://127.0.0.1:{self.upstream('events')}")
         self.assertRaises((http.client.IncompleteRead, ConnectionError), request, self.port, "GET", "/shut")
         self.assertEqual(self.noted(), ["open sse"])
+
+
+class OtherListenerTests(GroundTestCase):
+    """The same over TLS, and with HTTP/1.0."""
+
+    def secure(self, text: bytes) -> ssl.SSLSocket:
+        """A connection with TLS on which a request was sent."""
+        plain = socket.create_connection(("127.0.0.1", self.running.tls_port), PATIENCE)
+        client = trusting().wrap_socket(plain)
+        self.addCleanup(client.close)
+        client.sendall(text)
+        return client
+
+    def test_streamed_over_tls(self) -> None:
+        """Slow clients slow the producer down; those that leave end it."""
+        for what in ("count", "large", "wait"):
+            self.does(what)
+        answer = read_all(self.secure(b"GET /count HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"))
+        self.assertTrue(answer.endswith(b"2\r\nab\r\n2\r\ncd\r\n2\r\nef\r\n0\r\n\r\n"), answer)
+        client = self.secure(b"GET /large HTTP/1.1\r\nHost: h\r\n\r\n")
+        self.saw("made 0")
+        self.running.get("/nothing")
+        self.assertNotIn("made 40", read_journal(self.journal))
+        client.close()
+        self.saw("closed")
+        client = self.secure(b"GET /wait HTTP/1.1\r\nHost: h\r\n\r\n")
+        self.assertIn(b"200 OK", client.recv(65536))
+        client.close()
+        self.saw("cancelled")
+        wait_until(lambda: len(self._logs()) == 3, "three log phases")
+
+    def test_bodies_over_tls(self) -> None:
+        """Filtered up and down."""
+        echo = f"http://127.0.0.1:{self.upstream('echo')}"
+        for what in ("double", "limit", "whole"):
+            self.does(what, echo)
+        head = b"PUT /%b HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
+        self.assertIn(b'"body": "aabbcc"', read_all(self.secure(head % (b"double", 3, b"abc"))))
+        self.assertIn(b" 418 ", read_all(self.secure(head % (b"limit", 100000, b"x" * 100000))))
+        self.assertIn(b"HTTP/1.1 202 ", read_all(self.secure(head % (b"whole", 3, b"abc"))))
+
+    def test_websocket_over_tls(self) -> None:
+        """Plugins hear of it once at its beginning and once at its end."""
+        self.does("nothing", f"ws://127.0.0.1:{self.upstream('websocket')}")
+        with connect(f"wss://127.0.0.1:{self.running.tls_port}/nothing", ssl=trusting(), proxy=None) as client:
+            client.send("hello")
+            self.assertEqual(client.recv(), "hello")
+        wait_until(lambda: len(read_journal(self.journal)) == 3, "open, close, log")
+        self.assertEqual([line.split()[0] for line in read_journal(self.journal)], ["open", "close", "log"])
+
+    def test_bodies_with_http_1_0(self) -> None:
+        """Of unknown length: the end of the connection is theirs. Held: with their length."""
+        echo = f"http://127.0.0.1:{self.upstream('echo')}"
+        for what in ("grow", "whole", "double", "limit"):
+            self.does(what, echo)
+        answer = read_all(self.raw(b"GET /grow?bytes=10 HTTP/1.0\r\n\r\n"))
+        self.assertTrue(answer.endswith(b"\r\n\r\nxxxxxxxxxx!"), answer)
+        self.assertNotIn(b"chunked", answer)
+        answer = read_all(self.raw(b"GET /whole?bytes=10 HTTP/1.0\r\n\r\n"))
+        self.assertIn(b"Content-Length: 12\r\n", answer)
+        put = b"PUT /%b HTTP/1.0\r\nContent-Length: %d\r\n\r\n%b"
+        self.assertIn(b'"body": "aabbcc"', read_all(self.raw(put % (b"double", 3, b"abc"))))
+        self.assertIn(b" 418 ", read_all(self.raw(put % (b"limit", 2000, b"x" * 2000))))
 
 
 class CertificateTests(LiveTestCase):
@@ -379,14 +458,19 @@ class CertificateTests(LiveTestCase):
         self.assertIn("a plugin failed to choose a certificate for 'refused.test'", gateway.log())
 
 
-def subject(port: int, name: str) -> str:
-    """Whose certificate a client that asks for ``name`` is shown."""
+def trusting() -> ssl.SSLContext:
+    """For clients that take any certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def subject(port: int, name: str) -> str:
+    """Whose certificate a client that asks for ``name`` is shown."""
     with (
         socket.create_connection(("127.0.0.1", port), PATIENCE) as plain,
-        context.wrap_socket(plain, server_hostname=name) as client,
+        trusting().wrap_socket(plain, server_hostname=name) as client,
     ):
         shown = client.getpeercert(binary_form=True)
         assert shown is not None

@@ -119,10 +119,10 @@ class TroubleshootingTests(LiveTestCase):
         yield log
 
     def _protect(self, gateway: GatewayProcess) -> None:
-        """Routes with plugins: one that asks for a key, one that counts, one whose policy is not built."""
+        """Routes with plugins: one that asks for a key, one that counts, one whose secret is nowhere."""
         for name, plugin, config in (
             ("keyed", "key-auth", {}), ("limited", "rate-limiting", {"minute": 1}),
-            ("broken", "rate-limiting", {"minute": 1, "policy": "redis", "redis": {"host": "localhost"}}),
+            ("broken", "session", {"secret": "{vault://env/no-such-secret}"}),
         ):  # fmt: skip
             route = gateway.route(f"/{name}", "http://no-such-host.invalid")
             gateway.create(f"/routes/{route['id']}/plugins", name=plugin, config=config)

@@ -122,7 +122,7 @@ def _reply(answer: Any) -> Reply:
     """A plugin's answer as one of the Admin API.
 
     Raises:
-        TypeError, ValueError: it is none that can be sent whole.
+        TypeError, ValueError: it is not an answer that can be sent whole.
     """
     if not isinstance(answer, Answer) or isinstance(answer, StreamedAnswer):
         raise TypeError(f"an Admin API endpoint of a plugin gave {type(answer).__name__}, not an Answer")

@@ -11,9 +11,9 @@ from .filter_overrides import RouteRows, ServiceRows
 from .plugin_overrides import PluginRows
 from .target_overrides import TargetRows, UpstreamRows
 
-__all__ = ["rows_class"]
+__all__ = ["OVERRIDES", "rows_class"]
 
-_OVERRIDES: Mapping[str, type[EntityRows]] = {
+OVERRIDES: Mapping[str, type[EntityRows]] = {
     "certificates": CertificateRows,
     "consumers": ConsumerRows,
     "plugins": PluginRows,
@@ -23,8 +23,9 @@ _OVERRIDES: Mapping[str, type[EntityRows]] = {
     "targets": TargetRows,
     "upstreams": UpstreamRows,
 }
+"""Entity -> how its rows are read and written."""
 
 
 def rows_class(entity: str) -> type[EntityRows]:
     """The class that reads and writes an entity's rows for the Admin API."""
-    return _OVERRIDES.get(entity, EntityRows)
+    return OVERRIDES.get(entity, EntityRows)

@@ -39,14 +39,16 @@ class Known:
     Attributes:
         consumer, credential: their rows.
         changes: to the upstream's request headers.
+        expires: epoch seconds at which the credential does; None: never.
     """
 
-    __slots__ = ("_generation", "_secrets", "changes", "consumer", "credential")
+    __slots__ = ("_generation", "_secrets", "changes", "consumer", "credential", "expires")
 
     def __init__(self, consumer: Row, credential: Row, identifier: str | None, generation: int) -> None:
         self.consumer = consumer
         self.credential = credential
         self.changes = PreparedChanges(identity_headers(consumer, identifier))
+        self.expires: float | None = credential.get("expires_at")
         self._generation = generation
         self._secrets: tuple[object, dict[str, Any]] | None = None
 
@@ -107,7 +109,12 @@ class Credentials:
     def recall(self, exchange: Exchange, alias: Hashable) -> Known | None:
         """Who was remembered with `remember`, if that still holds."""
         known = self._aliases.get(alias)
-        if known is None or self._holds(exchange, known):
+        if known is None:
+            return None
+        if self._rows is exchange.snapshot.rows and known._generation == self._generation:
+            if known.expires is None or known.expires > exchange.wall_started:  # `_holds`, without a call
+                return known
+        elif self._holds(exchange, known):
             return known
         del self._aliases[alias]
         return None

@@ -358,6 +358,3 @@ class Scope(Host):
 
     async def release(self) -> None:
         """Cancel, close and give back whatever was asked through this scope. Called once, after `Plugin.close`."""
-
-
-Host = Host

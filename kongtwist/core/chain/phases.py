@@ -47,7 +47,8 @@ class WholeBody:
 
     Nothing is sent meanwhile, not even the head, so `call` may still change status and headers. Bodies are as the upstream
     sent them, compressed ones too. An event stream, or whatever else never ends, is held until it exceeds the limit: a
-    plugin that may meet one looks at ``exchange.response_fields`` before it asks.
+    plugin that may meet one looks at ``exchange.response_fields`` before it asks. What has no body (answers to HEAD, 204 and 304
+    of the upstream) is not held, and `call` not called.
 
     Args:
         limit: bytes of the longest body that is held.

@@ -16,6 +16,7 @@ from os import urandom
 from struct import Struct
 from typing import Any, NamedTuple
 
+from ...core.chain.secrets import Unusable
 from ...core.rows import Row
 from .sealing import ID_SIZE, Sealer, base64url, unbase64url
 from .session_cookies import expired_line, joined, split
@@ -65,14 +66,14 @@ class Settings:
     """A configuration, ready for requests.
 
     Raises:
-        ValueError: without a secret there are no sessions.
+        Unusable: without a secret there are no sessions.
     """
 
     __slots__ = ("attributes", "audience", "main", "remember", "remembered", "sealer", "stale_ttl", "stored")
 
     def __init__(self, conf: Row) -> None:
         if not conf["secret"]:
-            raise ValueError("session: secret is empty, so nothing can be encrypted")
+            raise Unusable("session: secret is empty, so nothing can be encrypted")
         self.sealer = Sealer(conf["secret"])
         self.stored: bool = conf["storage"] == "kong"
         self.audience: str = conf["audience"] or "default"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
@@ -337,6 +337,25 @@ class UnlimitedTests(QueueCase):
         self.assertEqual(queue.counts, QueueCounts(waiting=2, dropped=1))
         self.assertEqual(self.lines(), ["error queue full, dropping old entries until processing is successful again"])
 
+    def test_bounded_in_bytes(self) -> None:
+        queue = self.take(concurrency_limit=-1, max_bytes=10)
+        self.answer = Deferred[None]()
+        for entry in (b"aaaa", b"bbbb", b"cccc", b"x" * 11):
+            queue.add(entry)
+        self.clock.advance(0)
+        self.assertEqual(queue.counts, QueueCounts(waiting=2, dropped=2))
+        self.assertEqual(
+            self.lines(),
+            [
+                "error queue full, dropping old entries until processing is successful again",
+                "error string to be queued is longer (11 bytes) than the queue's max_bytes (10 bytes)",
+            ],
+        )
+        self.answer.callback(None)
+        self.answer = Deferred[None]()
+        queue.add(b"d" * 10)
+        self.assertEqual(queue.counts, QueueCounts(waiting=1, sent=2, dropped=2))
+
 
 class HolderTests(QueueCase):
     def test_newest_send(self) -> None:
@@ -412,6 +431,17 @@ class HolderTests(QueueCase):
         self.assertEqual(self.lines(), ["error stopped before all was sent. 2 queue entries were lost"])
         self.assertEqual((len(self.queues), self.clock.getDelayedCalls()), (0, []))
         self.assertEqual(self.queues.counts, QueueCounts(failed=2))
+
+    def test_a_release_that_is_given_up(self) -> None:
+        """What the queue sends with is gone then, so nothing is sent any more."""
+        queue = self.take(max_batch_size=9, max_coalescing_delay=1)
+        queue.add("a")
+        self.clock.advance(0)
+        released = Deferred.fromCoroutine(queue.release(60))
+        released.cancel()
+        self.failureResultOf(released, CancelledError)
+        self.assertEqual(self.lines(), ["error stopped before all was sent. 1 queue entries were lost"])
+        self.assertEqual((self.seen, len(self.queues), self.clock.getDelayedCalls()), ([], 0, []))
 
     def test_a_try_that_never_ends(self) -> None:
         """It is cancelled when the time of the last holder is over."""

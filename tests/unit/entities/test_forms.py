@@ -24,7 +24,7 @@ NOT_BUILT = {
     "plugins/response-ratelimiting": 1,
     "plugins/statsd": 1,
 }
-"""Cases of entities and plugins that are not there (yet), and how many each has."""
+"""Entities and plugins with recorded cases that may not be there (yet), and how many cases each has."""
 
 
 class FormTests(SynchronousTestCase):
@@ -47,7 +47,8 @@ class FormTests(SynchronousTestCase):
                 self.assertEqual(
                     json.dumps(found, sort_keys=True), json.dumps(case["decoded"], sort_keys=True), case["form"]
                 )
-        self.assertEqual(left_out, NOT_BUILT)
+        here = {*self.entities, *(f"plugins/{name}" for name in self.plugins)}
+        self.assertEqual(left_out, {name: count for name, count in NOT_BUILT.items() if name not in here})
 
     def test_too_many_arguments(self) -> None:
         """A thousand are taken, one more is refused in Kong's words."""

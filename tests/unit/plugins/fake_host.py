@@ -131,7 +131,9 @@ class FakeHost(Scope):
 
     def open(self) -> None:
         """Open the harness's configuration."""
-        self.harness.conf = self.harness.plugin.open(self.harness.conf, self.harness.row, self)
+        harness = self.harness
+        conf = harness.plugin.compile(harness.row["config"], harness.row)
+        harness.conf = harness.plugin.open(conf, harness.row, self)
 
     def redis(self, settings: RedisSettings) -> FakeRedis:
         self.settings = settings

@@ -149,6 +149,33 @@ class KeyAuthTests(SynchronousTestCase):
         outcome = harness.send("GET", "/", {"apikey": "secret"})
         self.assertEqual(outcome.upstream_headers["x-consumer-username"], "anon")
 
+    def test_changes_of_other_rows(self) -> None:
+        """Who was found is remembered while other rows change, of other tables or of these; for all configurations."""
+        harness = self.harness()
+        asked: list[Any] = []
+        look_up = harness.rows.by
+
+        def by(*what: Any) -> Any:
+            asked.append(what)
+            return look_up(*what)
+
+        self.patch(harness.rows, "by", by)
+        for entity, row in (
+            ("sessions", {"id": "s1"}), ("consumers", {"id": "c3", "username": "eve"}),
+            ("keyauth_credentials", {"id": "k3", "key": "other", "consumer": {"id": "c3"}}),
+        ):  # fmt: skip
+            for headers in ({"apikey": "secret"}, {}):
+                self.assertIsNone(harness.send("GET", "/" if headers else "/?apikey=secret", headers).answer)
+            harness.store(entity, **row)
+        self.assertEqual(len(asked), 1)
+
+    def test_references_are_keys(self) -> None:
+        """A key may not refer to a vault, as in Kong: what looks like a reference is what has to be sent."""
+        harness = self.harness()
+        reference = "{vault://env/my-key}"
+        harness.store("keyauth_credentials", id="k3", key=reference, consumer={"id": "c1"})
+        self.assertIsNone(harness.send("GET", "/", {"apikey": reference}).answer)
+
     def test_prepared_headers_are_not_shared(self) -> None:
         """What a later plugin changes in one request does not show in the next."""
         harness = self.harness()

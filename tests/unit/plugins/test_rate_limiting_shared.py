@@ -105,6 +105,7 @@ class ClusterTests(SynchronousTestCase):
     def test_not_opened(self) -> None:
         """Where nothing counts nothing passes."""
         harness = PluginHarness(RateLimiting, policy="cluster", minute=1)
+        harness.conf = harness.plugin.compile(harness.row["config"], harness.row)
         with self.assertRaises(RuntimeError):
             harness.send()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -11,6 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from kongtwist.core.chain.phases import BodyFilter, WholeBody
 from kongtwist.core.chain.plugin import Plugin
 from kongtwist.core.exchange import Answer, Exchange, StreamedAnswer
+from kongtwist.http1.http1_exchange import HTTP1Exchange
+from kongtwist.proxy.filtered_answer import FilteredAnswer
+from kongtwist.proxy.forwarding import UpstreamExchange
+from kongtwist.proxy.streamed_answer import AnswerStream
 
 from .relay_kit import Gateway, plugin_row
 
@@ -18,6 +23,9 @@ GET = b"GET /st/x HTTP/1.1\r\nHost: h\r\n\r\n"
 PUT = b"PUT /st/x HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"
+
+
+KINDS = (HTTP1Exchange, UpstreamExchange, FilteredAnswer, AnswerStream)
 
 
 class Given(Plugin):
@@ -229,3 +237,23 @@ class BodyTests(SynchronousTestCase):
         gateway.work(31)
         gateway.work(61)
         self.assertEqual((len(made), made[-1], client.wire.end), (count + 1, "closed", "abort"))
+
+    def test_nothing_left_for_the_collector(self) -> None:
+        """A request that is over is freed without it, filtered or streamed: objects may be out of its reach by then."""
+        held = Given(header=lambda exchange: WholeBody(2, lambda body: body))
+        streamed = Given(access=lambda exchange: StreamedAnswer(200, [b"a", b"bc"]))
+        for plugin in (held, Given(header=lambda exchange: BodyFilter(lambda chunk, last: chunk)), streamed):
+            gateway = self.serve(plugin)
+            client = gateway.client()
+            gc.collect()
+            client.send(GET)
+            gc.disable()
+            try:
+                if plugin is not streamed:
+                    upstream = gateway.accept()
+                    upstream.answer(CHUNKED)
+                    upstream.answer(b"0\r\n\r\n")
+                self.assertTrue(client.received.endswith(b"0\r\n\r\n"))
+                self.assertEqual([each for each in gc.get_objects() if type(each) in KINDS], [])
+            finally:
+                gc.enable()

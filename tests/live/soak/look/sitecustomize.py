@@ -21,7 +21,8 @@ from typing import Any
 
 OURS = frozenset((
     "HTTP1Channel", "HTTP1Exchange", "SiteExchange", "UpstreamConnection", "UpstreamExchange", "RelayedStream",
-    "EventStream", "SocketEnd", "TransportEnd", "AdminChannel", "AdminRequest", "_Connecting", "_Waiting", "_Ending",
+    "EventStream", "FilteredAnswer", "AnswerStream", "SocketEnd", "TransportEnd", "AdminChannel", "AdminRequest", "_Connecting",
+    "_Waiting", "_Ending",
 ))  # fmt: skip
 """Classes of the gateway of which an open connection, request or stream has one."""
 BELOW = frozenset((
