@@ -9,13 +9,40 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import KONG_VERSION, VERSION
+from .core.answers import Answer, StreamedAnswer
 from .core.chain.credentials import anonymous_consumer, expired, identity_headers, use_anonymous
+from .core.chain.host import (
+    ConnectFailed,
+    ConnectionLost,
+    Host,
+    HostError,
+    HTTPAnswer,
+    QueueSettings,
+    RedisError,
+    RedisSettings,
+    RedisUnavailable,
+    Scope,
+    Tally,
+    TLSSettings,
+)
+from .core.chain.phases import (
+    AdminCall,
+    AdminEndpoint,
+    BodyFilter,
+    CertificateChoice,
+    ClientHello,
+    ProxyEndpoint,
+    WholeBody,
+)
 from .core.chain.plugin import Plugin
-from .core.exchange import Answer, BodyTooLarge, Exchange, Row
+from .core.chain.stream_watch import StreamInfo, StreamWatch
+from .core.exchange import BodyTooLarge, Exchange
 from .core.http.bodies import decode_body
 from .core.log_record import LogRecords
+from .core.rows import Row
 from .entities.checks import AtLeastOneOf, Conditional
 from .entities.entity import Config, Entity
+from .entities.errors import EntityError
 from .entities.schema import (
     Any_,
     Array,
@@ -43,17 +70,25 @@ if TYPE_CHECKING:
 __all__ = [
     "KONG_VERSION",
     "VERSION",
+    "AdminCall",
+    "AdminEndpoint",
     "Answer",
     "Any_",
     "Array",
     "AtLeastOneOf",
+    "BodyFilter",
     "BodyTooLarge",
     "Boolean",
+    "CertificateChoice",
+    "ClientHello",
     "Conditional",
     "Conf",
     "ConfError",
     "Config",
+    "ConnectFailed",
+    "ConnectionLost",
     "Entity",
+    "EntityError",
     "Exchange",
     "Field",
     "Foreign",
@@ -61,6 +96,9 @@ __all__ = [
     "GatewayFactory",
     "GatewayFailed",
     "GatewayResource",
+    "HTTPAnswer",
+    "Host",
+    "HostError",
     "Integer",
     "LogRecords",
     "Map",
@@ -69,12 +107,24 @@ __all__ = [
     "Plugin",
     "PluginHarness",
     "PluginLoadError",
+    "ProxyEndpoint",
+    "QueueSettings",
     "Record",
+    "RedisError",
+    "RedisSettings",
+    "RedisUnavailable",
     "Row",
+    "Scope",
     "Set",
+    "StreamInfo",
+    "StreamWatch",
+    "StreamedAnswer",
     "String",
+    "TLSSettings",
+    "Tally",
     "Timestamp",
     "Uuid",
+    "WholeBody",
     "anonymous_consumer",
     "decode_body",
     "expired",

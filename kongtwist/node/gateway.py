@@ -309,6 +309,8 @@ class Gateway(MultiService):
         pending = self.conf.plugin_max_pending_writes
         host.rows = RowsAccess(lambda: self.publisher.snapshot, time.time, self._answers.ask, pending)
         host.tallies = self._tallies
+        assert isinstance(self.counters, SharedCounters)
+        host.cells = self.counters.named.claim  # type: ignore[method-assign]
         return host
 
     # -- while it runs -------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 import sys
 import types
@@ -10,10 +12,17 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from kongtwist import api
+from kongtwist.core.chain import phases
+from kongtwist.core.chain.host import Host
+from kongtwist.core.chain.phases import PHASES
 from kongtwist.node.plugin_loader import load_plugins
+from kongtwist.testing import finished
+from tests.documents import blocks, page_text
 from tests.places import ROOT
 
 DOCUMENT = (ROOT / "docs" / "plugins.md").read_text()
+CONTRACT_DOCUMENT = "docs/plugin-contract.md"
 
 
 class PluginGuideTests(SynchronousTestCase):
@@ -58,8 +67,45 @@ class PluginGuideTests(SynchronousTestCase):
         (names,) = re.findall(r"^plugins = (bundled,\S+:\S+)$", DOCUMENT, re.MULTILINE)
         self.assertIn("opening-hours", load_plugins(names.split(",")))
 
+    def test_phases(self) -> None:
+        """The table has every phase, in the order they run."""
+        table = DOCUMENT.partition("| phase | when |")[2].partition("\n\n")[0]
+        self.assertEqual(tuple(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)), PHASES)
+
     def test_table_of_bundled_plugins(self) -> None:
         """Name and priority of each bundled plugin, in the order they run."""
         rows = re.findall(r"^\| `([a-z-]+)` \| (-?\d+) \|", DOCUMENT, re.MULTILINE)
         loaded = [(name, str(plugin.priority)) for name, plugin in load_plugins(["bundled"]).items()]
         self.assertEqual(rows, loaded)
+
+
+class ContractTests(SynchronousTestCase):
+    """docs/plugin-contract.md: each example is a program that checks itself."""
+
+    def test_examples(self) -> None:
+        """They run, and what they assert holds."""
+        examples = [block for block in blocks(CONTRACT_DOCUMENT) if block.language == "python"]
+        self.assertGreater(len(examples), 4)
+        for block in examples:
+            self.assertIn("\nassert ", block.text, block.where)
+            code = compile(block.text, block.where, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            run = types.FunctionType(code, {"__name__": "example"})()
+            if inspect.isawaitable(run):
+                finished(run)
+
+    def test_every_phase(self) -> None:
+        """Each phase is explained in one of the two documents; what may be returned is in kongtwist.api."""
+        text = DOCUMENT + page_text(CONTRACT_DOCUMENT)
+        for phase in PHASES:
+            self.assertTrue(f"`{phase}`" in text, phase)
+        for name in phases.__all__:
+            if name != "PHASES":
+                self.assertTrue(name in text, name)
+                self.assertIn(name, api.__all__)
+
+    def test_host(self) -> None:
+        """The table has everything that a host gives."""
+        table = page_text(CONTRACT_DOCUMENT).partition("| of the host |")[2].partition("\n\n")[0]
+        told = set(re.findall(r"`(\w+)", "".join(line.split("|")[1] for line in table.splitlines()[2:])))
+        given = {name for name in vars(Host) if not name.startswith("_")}
+        self.assertEqual(told - {"now", "report"}, given)
