@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kongtwist.core.chain.phases import BodyFilter, WholeBody
+from kongtwist.core.chain.phases import WholeBody
 from kongtwist.core.exchange import Answer
 from kongtwist.core.http.head import HeaderBlock
 from kongtwist.testing import Outcome, PluginHarness
@@ -28,19 +28,11 @@ def answer_of(harness: PluginHarness, outcome: Outcome, body: bytes = b"") -> An
     """The plugin's answer: of access, or of its filter when the body passes in pieces of 100 bytes."""
     if outcome.answer is not None:
         return outcome.answer
-    if not harness._takes_part("request_body_filter") or not body:
+    if not body:
         return None
-    found = harness.plugin.request_body_filter(outcome.exchange, harness.conf)
-    if found is None:
-        return None
-    assert isinstance(found, BodyFilter)
-    pieces = [body[at : at + 100] for at in range(0, len(body), 100)]
-    for number, piece in enumerate(pieces, 1):
-        passed = found.call(piece, number == len(pieces))
-        if isinstance(passed, Answer):
-            return passed
-        assert passed == piece
-    return None
+    harness.upload(outcome, [body[at : at + 100] for at in range(0, len(body), 100)])
+    assert outcome.answer is not None or outcome.passed == body
+    return outcome.answer
 
 
 def respond(harness: PluginHarness, outcome: Outcome, status: int, headers: Mapping[str, str], body: bytes) -> Sent:

@@ -1,0 +1,500 @@
+"""Stand-ins for what a host offers plugins: they keep what is asked of them, and answer as a test says."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from ..core.chain.host import (
+    ConnectFailed,
+    ConnectionLost,
+    HostError,
+    HTTPAnswer,
+    QueueSettings,
+    RedisSettings,
+    RedisUnavailable,
+    Scope,
+    Tally,
+    TLSSettings,
+)
+from ..core.rows import Row
+from ..entities.entity import Entity
+
+__all__ = [
+    "HTTPRequest", "StandInConnection", "StandInHTTP", "StandInHost", "StandInMetrics", "StandInQueue", "StandInRedis", "StandInRows",
+    "StandInTallies",
+]  # fmt: skip
+
+T = TypeVar("T")
+
+
+class HTTPRequest(NamedTuple):
+    """A request that a plugin made."""
+
+    method: str
+    url: str
+    headers: Mapping[bytes, bytes]
+    body: bytes
+    options: Mapping[str, Any]  #: timeout, keepalive, ssl_verify, where given
+
+
+class StandInHTTP:
+    """The HTTP client.
+
+    Attributes:
+        requests: what was asked.
+        reply: answers a request: an answer, an exception to raise, or an awaitable (a Deferred that the test fires later).
+            200 without a body by default.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[HTTPRequest] = []
+        self.reply: Callable[[HTTPRequest], Any] = lambda request: HTTPAnswer(200, [], b"")
+
+    def request(
+        self, method: str, url: str, *, headers: Sequence[tuple[bytes, bytes]] = (), body: bytes = b"", **options: Any
+    ) -> Awaitable[HTTPAnswer]:
+        """See `kongtwist.core.chain.host.HTTPClient`."""
+        asked = HTTPRequest(method, url, dict(headers), body, options)
+        self.requests.append(asked)
+        return _answered(self.reply, asked)
+
+
+class StandInRedis:
+    """A Redis server.
+
+    Attributes:
+        commands, scripts: what was asked: the words; (script, keys, arguments).
+        values: what GET, SET, DEL, INCR, INCRBY and EXPIRE work on, by key.
+        reply: answers other commands, by their words: a value, an exception or an awaitable.
+        run: answers scripts, likewise.
+        away: calls fail with RedisUnavailable.
+    """
+
+    def __init__(self, settings: RedisSettings) -> None:
+        self.settings = settings
+        self.commands: list[tuple[Any, ...]] = []
+        self.scripts: list[tuple[bytes, list[Any], list[Any]]] = []
+        self.values: dict[str, Any] = {}
+        self.reply: Callable[..., Any] = self._simple
+        self.run: Callable[[bytes, list[Any], list[Any]], Any] = lambda script, keys, args: None
+        self.away = False
+
+    def command(self, *words: Any) -> Awaitable[Any]:
+        """See `kongtwist.core.chain.host.RedisClient`."""
+        self.commands.append(words)
+        return _answered(self._if_here(self.reply), *words)
+
+    def script(self, script: bytes, keys: Sequence[Any] = (), args: Sequence[Any] = ()) -> Awaitable[Any]:
+        """See `kongtwist.core.chain.host.RedisClient`."""
+        asked = (script, list(keys), list(args))
+        self.scripts.append(asked)
+        return _answered(self._if_here(self.run), *asked)
+
+    def _if_here(self, reply: Callable[..., Any]) -> Callable[..., Any]:
+        if self.away:
+            where = f"{self.settings.host}:{self.settings.port}"
+            return lambda *asked: RedisUnavailable(where, "connection refused")
+        return reply
+
+    def _simple(self, *words: Any) -> Any:
+        name, *rest = [word.decode() if isinstance(word, bytes) else str(word) for word in words]
+        key = rest[0] if rest else ""
+        match name.upper():
+            case "PING":
+                return b"PONG"
+            case "GET":
+                return self.values.get(key)
+            case "SET":
+                self.values[key] = rest[1].encode()
+                return b"OK"
+            case "DEL":
+                return sum(self.values.pop(each, None) is not None for each in rest)
+            case "INCR" | "INCRBY":
+                value = int(self.values.get(key, 0)) + int(rest[1] if len(rest) > 1 else 1)
+                self.values[key] = str(value).encode()
+                return value
+            case "EXPIRE" | "PEXPIRE":
+                return int(key in self.values)
+        raise AssertionError(f"set StandInRedis.reply to answer {name}")
+
+
+class StandInQueue:
+    """A queue that sends when `flush` is called.
+
+    Attributes:
+        key, settings: as asked for; the newest settings.
+        entries: what waits.
+        sent: batches that were sent.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.settings = QueueSettings()
+        self.entries: list[Any] = []
+        self.sent: list[list[Any]] = []
+        self.send: Callable[[list[Any]], Awaitable[object]] | None = None
+
+    def add(self, entry: Any) -> None:
+        """See `kongtwist.core.chain.host.Queue`."""
+        self.entries.append(entry)
+        del self.entries[: -self.settings.max_entries]
+
+    def flush(self) -> Deferred[None]:
+        """Send all, in batches. What sending raises comes out, and its batch stays in."""
+        return Deferred.fromCoroutine(self._flush())
+
+    async def _flush(self) -> None:
+        assert self.send is not None
+        while self.entries:
+            batch = self.entries[: self.settings.max_batch_size]
+            await self.send(batch)
+            del self.entries[: len(batch)]
+            self.sent.append(batch)
+
+
+class StandInConnection:
+    """A connection to a server.
+
+    Attributes:
+        address: (host, port) as asked for.
+        tls: as asked for.
+        written: bytes the plugin sent.
+        closed: it has ended.
+    """
+
+    def __init__(self, host: str, port: int, tls: TLSSettings | None) -> None:
+        self.address = (host, port)
+        self.tls = tls
+        self.written = b""
+        self.closed = False
+        self._come: list[bytes] = []
+        self._reader: Deferred[bytes] | None = None
+
+    def feed(self, data: bytes) -> None:
+        """The server sends; b"" ends what it sends."""
+        self._come.append(data)
+        if self._reader is not None:
+            reader, self._reader = self._reader, None
+            reader.callback(self._come.pop(0))
+
+    async def write(self, data: bytes) -> None:
+        """See `kongtwist.core.chain.host.Connection`."""
+        self._check()
+        self.written += data
+
+    def read(self) -> Awaitable[bytes]:
+        """See `kongtwist.core.chain.host.Connection`."""
+        self._check()
+        self._reader = Deferred()
+        reader = self._reader
+        if self._come:
+            self._reader = None
+            reader.callback(self._come.pop(0))
+        return reader
+
+    async def close(self) -> None:
+        """See `kongtwist.core.chain.host.Connection`."""
+        self.cut()
+
+    def cut(self) -> None:
+        """End it."""
+        self.closed = True
+        if self._reader is not None:
+            reader, self._reader = self._reader, None
+            reader.errback(ConnectionLost("the connection was closed"))
+
+    def _check(self) -> None:
+        if self.closed:
+            raise ConnectionLost("the connection was closed")
+
+
+class Stored(Protocol):
+    """Where rows are (`kongtwist.testing.StoredRows`)."""
+
+    rows: Any
+
+    def by(self, entity: str, field: str, value: Any) -> Row | None: ...
+
+
+class StandInRows:
+    """Writes of rows into those that plugins find. The entities' rules hold where an entity is known; ids must be UUIDs then.
+
+    Attributes:
+        away: writes fail with HostError.
+    """
+
+    def __init__(self, stored: Stored, entities: Callable[[], Mapping[str, Entity]], now: Callable[[], float]) -> None:
+        self._stored = stored
+        self._entities = entities
+        self._now = now
+        self._number = 0
+        self.away = False
+
+    def get(self, entity: str, key: str) -> Row | None:
+        """See `kongtwist.core.chain.host.Rows`."""
+        found: Row | None = self._stored.rows.get(entity, {}).get(key)
+        return found
+
+    def by(self, entity: str, name: str, value: Any) -> Row | None:
+        """See `kongtwist.core.chain.host.Rows`."""
+        return self._stored.by(entity, name, value)
+
+    async def insert(self, entity: str, values: Mapping[str, Any]) -> Row:
+        """See `kongtwist.core.chain.host.Rows`."""
+        self._check()
+        return self._put(entity, self._rules(entity).insert(values, now=self._now(), new_id=self._new_id))
+
+    async def update(self, entity: str, key: str, values: Mapping[str, Any]) -> Row:
+        """See `kongtwist.core.chain.host.Rows`."""
+        self._check()
+        stored = self.get(entity, key)
+        if stored is None:
+            raise HostError(f"there is no row {key} of {entity}")
+        return self._put(entity, self._rules(entity).update(stored, values, now=self._now()))
+
+    async def upsert(self, entity: str, key: str, values: Mapping[str, Any]) -> Row:
+        """See `kongtwist.core.chain.host.Rows`."""
+        self._check()
+        row = self._rules(entity).upsert(
+            {**values, "id": key}, self.get(entity, key), now=self._now(), new_id=self._new_id
+        )
+        return self._put(entity, row)
+
+    async def delete(self, entity: str, key: str) -> None:
+        """See `kongtwist.core.chain.host.Rows`."""
+        self._check()
+        left = {each: row for each, row in self._stored.rows.get(entity, {}).items() if each != key}
+        self._stored.rows = {**self._stored.rows, entity: left}
+
+    def _rules(self, entity: str) -> Entity:
+        return self._entities()[entity]
+
+    def _put(self, entity: str, row: Row) -> Row:
+        rows = self._stored.rows
+        self._stored.rows = {**rows, entity: {**rows.get(entity, {}), row["id"]: row}}
+        return row
+
+    def _new_id(self) -> str:
+        self._number += 1
+        return f"00000000-0000-4000-8000-{self._number:012d}"
+
+    def _check(self) -> None:
+        if self.away:
+            raise HostError("the database is away")
+
+
+class StandInTallies:
+    """Counters of a cluster.
+
+    Attributes:
+        values: by (key, window).
+        away: calls fail with HostError.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[tuple[str, int], float] = {}
+        self.away = False
+
+    async def add(self, tallies: Sequence[Tally]) -> list[float]:
+        """See `kongtwist.core.chain.host.Tallies`."""
+        self._check()
+        for each in tallies:
+            self.values[each.key, each.window] = self.values.get((each.key, each.window), 0) + each.amount
+        return [self.values[each.key, each.window] for each in tallies]
+
+    async def read(self, keys: Sequence[tuple[str, int]]) -> list[float]:
+        """See `kongtwist.core.chain.host.Tallies`."""
+        self._check()
+        return [self.values.get(key, 0) for key in keys]
+
+    def _check(self) -> None:
+        if self.away:
+            raise HostError("the database is away")
+
+
+class StandInMetrics:
+    """Figures: ``values[name, (("label", "value"), ...)]``, labels sorted."""
+
+    def __init__(self) -> None:
+        self.values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+
+    def count(self, name: str, amount: float = 1, labels: Mapping[str, str] | None = None) -> None:
+        """See `kongtwist.core.chain.host.Metrics`."""
+        key = (name, tuple(sorted((labels or {}).items())))
+        self.values[key] = self.values.get(key, 0) + amount
+
+    def gauge(self, name: str, value: float, labels: Mapping[str, str] | None = None) -> None:
+        """See `kongtwist.core.chain.host.Metrics`."""
+        self.values[name, tuple(sorted((labels or {}).items()))] = value
+
+
+class StandInCells(list[int]):
+    """Integers of one name, of one worker."""
+
+    def total(self, index: int) -> int:
+        """This worker's own: there is no other."""
+        return self[index]
+
+
+class _Repeated:
+    """A timer."""
+
+    def __init__(self, host: StandInHost, seconds: float, call: Callable[[], object], again: bool) -> None:
+        self._host = host
+        self._seconds = seconds
+        self._call = call
+        self._again = again
+        self._work: Deferred[Any] | None = None
+        self._delayed: IDelayedCall | None = None
+        host.timers.append(self)
+        self._schedule()
+
+    def cancel(self) -> None:
+        self._again = False
+        if self in self._host.timers:
+            self._host.timers.remove(self)
+        if self._delayed is not None and self._delayed.active():
+            self._delayed.cancel()
+        if self._work is not None:
+            self._work.cancel()
+
+    def _schedule(self) -> None:
+        self._delayed = self._host.clock.callLater(self._seconds, self._due)
+
+    def _due(self) -> None:
+        self._work = maybeDeferred(self._waited)
+        _ = self._work.addErrback(self._host.failed, "a timer").addCallback(self._over)
+
+    async def _waited(self) -> None:
+        result = self._call()
+        if isinstance(result, Awaitable):
+            await result
+
+    def _over(self, _: object) -> None:
+        self._work = None
+        if self._again:
+            self._schedule()
+        elif self in self._host.timers:
+            self._host.timers.remove(self)
+
+
+class StandInHost(Scope):
+    """What a configuration under test is opened with.
+
+    Args:
+        facts: as of `kongtwist.core.gateway_facts.GatewayFacts`.
+        clock: moves when the test says so.
+        rows: writes rows.
+        shared: what hosts of one harness have in common (queues, Redis servers, tallies, metrics, cells).
+
+    Attributes:
+        http, tallies, metrics, rows: stand-ins.
+        redises: servers by their settings.
+        queues: by key.
+        connections: all that were made; ``refused``: why none is, or None.
+        timers, tasks: what runs, and ends when the host is released.
+        threaded: (call, arguments) of what was given to threads; ``threads_busy``: there is none free.
+        named_cells: by name.
+        released: how often it was released.
+    """
+
+    def __init__(self, facts: Mapping[str, Any], clock: Clock, rows: StandInRows, shared: StandInHost | None) -> None:
+        super().__init__(**facts)
+        self.clock = clock
+        self.rows: StandInRows = rows
+        self.http: StandInHTTP = StandInHTTP() if shared is None else shared.http
+        self.tallies: StandInTallies = StandInTallies() if shared is None else shared.tallies
+        self.metrics: StandInMetrics = StandInMetrics() if shared is None else shared.metrics
+        self.redises: dict[RedisSettings, StandInRedis] = {} if shared is None else shared.redises
+        self.queues: dict[str, StandInQueue] = {} if shared is None else shared.queues
+        self.named_cells: dict[str, StandInCells] = {} if shared is None else shared.named_cells
+        self.open_streams: list[Any] = [] if shared is None else shared.open_streams
+        self.streams = self.open_streams
+        self.connections: list[StandInConnection] = []
+        self.refused: str | None = None
+        self.timers: list[Any] = []
+        self.tasks: dict[str, Deferred[Any]] = {}
+        self.threaded: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+        self.threads_busy = False
+        self.released = 0
+
+    def redis(self, settings: RedisSettings) -> StandInRedis:
+        """See `kongtwist.core.chain.host.Host`."""
+        return self.redises.setdefault(settings, StandInRedis(settings))
+
+    def connect(
+        self, host: str, port: int, *, tls: TLSSettings | None = None, timeout: float
+    ) -> Awaitable[StandInConnection]:
+        """See `kongtwist.core.chain.host.Host`."""
+        return self._connected(host, port, tls)
+
+    async def _connected(self, host: str, port: int, tls: TLSSettings | None) -> StandInConnection:
+        if self.refused is not None:
+            raise ConnectFailed(f"{host}:{port}", self.refused)
+        connection = StandInConnection(host, port, tls)
+        self.connections.append(connection)
+        return connection
+
+    def threads(self, call: Callable[..., T], *args: Any) -> Awaitable[T]:
+        """See `kongtwist.core.chain.host.Host`; done at once."""
+        self.threaded.append((call, args))
+        return _answered(lambda: HostError("too many calls wait for a thread") if self.threads_busy else call(*args))
+
+    def queue(self, key: str, settings: QueueSettings, send: Callable[[list[Any]], Awaitable[object]]) -> StandInQueue:
+        """See `kongtwist.core.chain.host.Host`."""
+        queue = self.queues.setdefault(key, StandInQueue(key))
+        queue.settings, queue.send = settings, send
+        return queue
+
+    def every(self, seconds: float, call: Callable[[], object]) -> _Repeated:
+        """See `kongtwist.core.chain.host.Host`."""
+        return _Repeated(self, seconds, call, True)
+
+    def later(self, seconds: float, call: Callable[[], object]) -> _Repeated:
+        """See `kongtwist.core.chain.host.Host`."""
+        return _Repeated(self, seconds, call, False)
+
+    def spawn(self, name: str, coroutine: Coroutine[Any, Any, object]) -> None:
+        """See `kongtwist.core.chain.host.Host`; begins at once."""
+        work: Deferred[Any] = Deferred.fromCoroutine(coroutine)
+        self.tasks[name] = work
+        _ = work.addErrback(self.failed, name).addCallback(lambda _: self.tasks.pop(name, None) and None)
+
+    def cells(self, name: str, count: int) -> StandInCells:
+        """See `kongtwist.core.chain.host.Host`."""
+        return self.named_cells.setdefault(name, StandInCells([0] * count))
+
+    def failed(self, failure: Failure, name: str) -> None:
+        """Log what something that runs beside the requests raised."""
+        if not failure.check(CancelledError):
+            self.report(f"{name} failed: {failure.value!r}")
+
+    async def release(self) -> None:
+        """End all that runs."""
+        self.released += 1
+        for timer in list(self.timers):
+            timer.cancel()
+        for task in list(self.tasks.values()):
+            task.cancel()
+        for connection in self.connections:
+            connection.cut()
+
+
+def _answered(reply: Callable[..., Any], *asked: Any) -> Deferred[Any]:
+    """What ``reply`` gives: a value, an exception to raise, or something to wait for."""
+
+    async def wait() -> Any:
+        made = reply(*asked)
+        if isinstance(made, Awaitable):
+            made = await made
+        if isinstance(made, BaseException):
+            raise made
+        return made
+
+    return Deferred.fromCoroutine(wait())
