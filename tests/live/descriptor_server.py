@@ -20,7 +20,7 @@ from kongtwist.net.listeners import DescriptorRoom, listen_on, open_listeners, r
 @implementer(ILogObserver)
 def show(event: LogEvent) -> None:
     """Print what an operator would see of the listeners."""
-    if event.get("log_namespace") == "kongtwist.net.listeners":
+    if event.get("log_namespace") == "kongtwist.listeners":
         print(event["log_level"].name, formatEvent(event), flush=True)
 
 
