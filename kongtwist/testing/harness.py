@@ -101,8 +101,8 @@ class PluginHarness:
         config: its configuration, as in the Admin API; what is left out has its default.
 
     Attributes:
-        plugin, conf, row: of the first plugin; `add` gives those of others.
-        host: what the first one was opened with; see `kongtwist.testing.stand_ins`.
+        first: the first plugin, with its configuration; ``plugin``, ``conf``, ``row`` and ``host`` are its own.
+        host: what it was opened with; see `kongtwist.testing.stand_ins`.
         clock: moves timers; `advance` moves it.
         reports: texts of failures that would be in the log.
         counters: the node's counters.
@@ -126,7 +126,7 @@ class PluginHarness:
         self._entities: Mapping[str, Entity] = {}
         self._configured: list[Configured] = []
         self._shared: StandInHost | None = None
-        self._opened(kind, config, {})
+        self.first = self._opened(kind, config, {})
 
     def add(self, kind: type[Plugin], *, consumer: str | None = None, **config: Any) -> Configured:
         """Configure one more plugin on the same route.
@@ -152,11 +152,6 @@ class PluginHarness:
         made = Configured(plugin, row, host)
         self._configured.append(made)
         return made
-
-    @property
-    def first(self) -> Configured:
-        """The first plugin, with its configuration."""
-        return self._configured[0]
 
     @property
     def plugin(self) -> Any:
