@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
 from .core.chain.host import Host
-from .core.chain.plugin import Plugin
+from .core.chain.plugin import BodyFilter, Plugin, WholeBody
 from .core.exchange import Answer, BodyTooLarge, Exchange, Row
 from .core.http.head import HeaderBlock
 from .core.http.headers import spread
@@ -256,7 +256,10 @@ class PluginHarness:
         headers: Iterable[tuple[str, str]] = (),
         chunks: Sequence[bytes] = (),
     ) -> Outcome:
-        """Run header_filter, body_filter and log: with the plugin's own answer, else with this one of the upstream."""
+        """Run header_filter, body_filter and log: with the plugin's own answer, else with this one of the upstream.
+
+        An `Answer` of header_filter is ``outcome.answer`` from then on; a `BodyFilter` or `WholeBody` gets the body.
+        """
         exchange = outcome.exchange
         if outcome.answer is not None:
             status = outcome.answer.status
@@ -267,7 +270,18 @@ class PluginHarness:
             exchange.response_fields = HeaderBlock.from_pairs([(n.encode(), v.encode()) for n, v in headers])
         exchange.status = status
         if self._takes_part("header_filter"):
-            self.plugin.header_filter(exchange, self.conf)
+            result = self.plugin.header_filter(exchange, self.conf)
+            if isinstance(result, Answer):
+                outcome.answer = result
+                exchange.status, exchange.answer_source = result.status, result.source
+                chunks = [result.body or b""]
+            elif isinstance(result, BodyFilter):
+                chunks = _filtered(result, chunks or [b""])
+            elif isinstance(result, WholeBody):
+                if exchange.method != b"HEAD" and exchange.upstream_status not in (204, 304):
+                    chunks = self._held(outcome, result, b"".join(chunks))
+            elif result is not None:
+                raise TypeError(f"expected an Answer, a BodyFilter, a WholeBody or None, not {result!r}")
         for index, chunk in enumerate(chunks):
             if self._takes_part("body_filter"):
                 chunk = self.plugin.body_filter(exchange, self.conf, chunk, index == len(chunks) - 1)
@@ -276,5 +290,30 @@ class PluginHarness:
             self.plugin.log(exchange, self.conf)
         return outcome
 
+    @staticmethod
+    def _held(outcome: Outcome, whole: WholeBody, body: bytes) -> list[bytes]:
+        """What is sent of a body that is held until it is whole."""
+        made: bytes | Answer | None
+        if len(body) <= whole.limit:
+            made = whole.call(body)
+        else:
+            made = whole.too_large() if whole.too_large is not None else None
+        if isinstance(made, Answer):
+            outcome.answer = made
+            outcome.exchange.status, outcome.exchange.answer_source = made.status, made.source
+            return [made.body or b""]
+        return [body if made is None else made]
+
     def _takes_part(self, phase: str) -> bool:
         return getattr(type(self.plugin), phase) is not getattr(Plugin, phase)
+
+
+def _filtered(body_filter: BodyFilter, chunks: Sequence[bytes]) -> list[bytes]:
+    """What a filter of an answer passes on."""
+    out = []
+    for index, chunk in enumerate(chunks):
+        made = body_filter.call(chunk, index == len(chunks) - 1)
+        if isinstance(made, Answer):
+            raise TypeError("a filter gave an answer where one has begun")
+        out.append(made)
+    return out
