@@ -341,6 +341,7 @@ class PluginHarness:
             exchange.upstream_status = status
             exchange.response_fields = HeaderBlock.from_pairs([(n.encode(), v.encode()) for n, v in headers])
         exchange.status = status
+        bodyless = own is None and (exchange.method == b"HEAD" or status in (204, 304))
         returned: dict[str, BodyFilter | WholeBody] = {}
         for each in self._active(exchange, "header_filter"):
             result = each.plugin.header_filter(exchange, each.conf)
@@ -348,8 +349,10 @@ class PluginHarness:
                 outcome.answer = own = result
                 exchange.status, exchange.answer_source = result.status, result.source
                 chunks = [result.body or b""]
-            elif result is not None:
+            elif isinstance(result, BodyFilter) or (isinstance(result, WholeBody) and not bodyless):
                 returned[each.plugin.name] = result
+            elif result is not None and not isinstance(result, WholeBody):
+                raise TypeError(f"header_filter gave {result!r}, not an Answer, a BodyFilter, a WholeBody or None")
         stages: list[tuple[str, BodyFilter | WholeBody]] = []
         for each in self._active(exchange):
             if each.plugin.name in returned:
