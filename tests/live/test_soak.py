@@ -142,7 +142,8 @@ class SoakTests(LiveTestCase):
         report = self.stage.tell("calm", "report")
         if not report["failed"]:
             return []
-        return [f"the client that behaves failed {report['failed']} times: {report['failures']}"]
+        told = [line for line in self.stage.error_log().splitlines() if '"GET /calm' in line or "/calm/" in line]
+        return [f"the client that behaves failed {report['failed']} times: {report['failures']}", *told[-20:]]
 
     def check_variety(self) -> None:
         """Something was tried at all."""
