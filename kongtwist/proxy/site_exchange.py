@@ -54,7 +54,7 @@ class SiteExchange(Exchange):
     """See `Exchange`.
 
     Args:
-        context: the gateway's facilities.
+        context: the gateway around it.
         request: twisted.web's request, its body complete.
         mount: the path the gateway hangs under; empty at a Site's root.
 
@@ -359,14 +359,14 @@ class CloseInTime:
     sent more than its request over TLS: the Site has stopped reading then, and waits for a close_notify it cannot see.
 
     Args:
-        context: the gateway's facilities.
+        context: the gateway around it.
         transport: the connection's.
     """
 
-    __slots__ = ("_closing", "_relay", "_transport", "_unsent", "deadline", "wake")
+    __slots__ = ("_closing", "_context", "_transport", "_unsent", "deadline", "wake")
 
     def __init__(self, context: ProxyContext, transport: Any) -> None:
-        self._relay = context
+        self._context = context
         self._transport = ref(transport)
         self._closing = bool(transport.disconnecting)
         self._unsent: float = inf
@@ -383,8 +383,8 @@ class CloseInTime:
             transport.abortConnection()
             return
         self._closing, self._unsent = closing, held if closing else inf
-        limits = self._relay.limits
-        self._relay.deadlines.set(self, now + (limits.send_timeout if closing else limits.lingering_time))
+        limits = self._context.limits
+        self._context.deadlines.set(self, now + (limits.send_timeout if closing else limits.lingering_time))
 
 
 def _pairs(request: Request) -> list[tuple[bytes, bytes]]:

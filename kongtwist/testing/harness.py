@@ -102,8 +102,8 @@ class PluginHarness:
         config: its configuration, as in the Admin API; what is left out has its default.
 
     Attributes:
-        plugin, conf, row: of the first plugin; `add` gives those of others.
-        host: what the first one was opened with; see `kongtwist.testing.stand_ins`.
+        first: the first plugin, with its configuration; ``plugin``, ``conf``, ``row`` and ``host`` are its own.
+        host: what it was opened with; see `kongtwist.testing.stand_ins`.
         clock: moves timers; `advance` moves it.
         reports: texts of failures that would be in the log.
         counters: the node's counters.
@@ -127,7 +127,7 @@ class PluginHarness:
         self._entities: Mapping[str, Entity] = {}
         self._configured: list[Configured] = []
         self._shared: StandInHost | None = None
-        self._opened(kind, config, {})
+        self.first = self._opened(kind, config, {})
 
     def add(self, kind: type[Plugin], *, consumer: str | None = None, **config: Any) -> Configured:
         """Configure one more plugin on the same route.
@@ -153,11 +153,6 @@ class PluginHarness:
         made = Configured(plugin, row, host)
         self._configured.append(made)
         return made
-
-    @property
-    def first(self) -> Configured:
-        """The first plugin, with its configuration."""
-        return self._configured[0]
 
     @property
     def plugin(self) -> Any:
@@ -347,6 +342,7 @@ class PluginHarness:
             exchange.upstream_status = status
             exchange.response_fields = HeaderBlock.from_pairs([(n.encode(), v.encode()) for n, v in headers])
         exchange.status = status
+        bodyless = own is None and (exchange.method == b"HEAD" or status in (204, 304))
         returned: dict[str, BodyFilter | WholeBody] = {}
         for each in self._active(exchange, "header_filter"):
             result = each.plugin.header_filter(exchange, each.conf)
@@ -354,8 +350,10 @@ class PluginHarness:
                 outcome.answer = own = result
                 exchange.status, exchange.answer_source = result.status, result.source
                 chunks = [result.body or b""]
-            elif result is not None:
+            elif isinstance(result, BodyFilter) or (isinstance(result, WholeBody) and not bodyless):
                 returned[each.plugin.name] = result
+            elif result is not None and not isinstance(result, WholeBody):
+                raise TypeError(f"header_filter gave {result!r}, not an Answer, a BodyFilter, a WholeBody or None")
         stages: list[tuple[str, BodyFilter | WholeBody]] = []
         for each in self._active(exchange):
             if each.plugin.name in returned:

@@ -110,7 +110,7 @@ class UpstreamPools:
     """All pools of one gateway."""
 
     def __init__(self, context: UpstreamContext) -> None:
-        self._relay = context
+        self._context = context
         self._pools: dict[tuple[str, int, TLSFacts | None], Pool] = {}
 
     def get(self, address: str, port: int, tls: TLSFacts | None) -> Pool:
@@ -120,7 +120,7 @@ class UpstreamPools:
         if pool is None:
             if len(self._pools) >= 1024:
                 self._pools = {key: each for key, each in self._pools.items() if each.all}
-            pool = self._pools[key] = Pool(self._relay, address, port, tls)
+            pool = self._pools[key] = Pool(self._context, address, port, tls)
         return pool
 
     def close(self) -> None:

@@ -24,6 +24,13 @@ def body_filter_of(exchange: Exchange, call: Callable[..., bytes], conf: Any) ->
     return BodyFilter(lambda chunk, last: call(exchange, conf, chunk, last))
 
 
+def _checked(made: Any) -> bytes:
+    """What a filter passes on. One that forgets its ``return`` would empty the body, and nobody would notice."""
+    if not isinstance(made, (bytes, bytearray, memoryview)):
+        raise TypeError(f"expected bytes of a filter, not {made!r:.100}")
+    return made  # type: ignore[return-value]
+
+
 class RequestFilters:
     """What the body of one request passes through on its way to the upstream.
 
@@ -63,7 +70,7 @@ class RequestFilters:
                 made = stage.call(chunk, last)
                 if isinstance(made, Answer):
                     return made
-                chunk = made
+                chunk = _checked(made)
             self._balance -= len(chunk)
             if self.keeps_length and (self._balance < 0 or (last and self._balance)):
                 raise ValueError("a filter that keeps the length of a body has not kept it")
@@ -147,13 +154,13 @@ class AnswerFilters:
                 if not chunk and not last:
                     break
                 made = stage.call(chunk, last) if isinstance(stage, BodyFilter) else stage.feed(chunk, last)
-                if made is None:
+                if made is None and isinstance(stage, _Holding) and not stage.passing:
                     return b""
                 if isinstance(made, Answer):
                     if not self.holding:
                         raise TypeError("a filter gave an answer where one has begun")
                     return made
-                chunk = made
+                chunk = _checked(made)
         except Exception as error:
             if is_cancelled(error):
                 raise

@@ -125,6 +125,9 @@ class Lifetimes:
         label = f"{row['name']} ({row.get('id')})"
         try:
             opened = plugin.open(conf, row, scope)
+            if isinstance(opened, Coroutine):
+                opened.close()
+                raise TypeError("open must not wait: begin what waits with host.spawn")
         except Exception:
             self._run(scope, label, self._released(scope, label))
             raise

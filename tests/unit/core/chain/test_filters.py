@@ -60,6 +60,12 @@ class RequestFilterTests(FilterTests):
         self.assertEqual((answer.status, answer.source), (500, "error"))
         self.assertIn("plugin p1 failed in phase request_body_filter", self.reports[0])
 
+    def test_anything_but_bytes_refuses(self) -> None:
+        for wrong in (None, "text", 7):
+            answer = self.request(BodyFilter(lambda chunk, last, wrong=wrong: wrong)).feed(b"a", True)  # type: ignore[misc]
+            assert isinstance(answer, Answer)
+            self.assertEqual(answer.status, 500)
+
     def test_a_kept_length_is_kept(self) -> None:
         """A filter may hold bytes back for a while, but neither lose nor add any."""
         late: list[bytes] = []
@@ -89,6 +95,15 @@ class AnswerFilterTests(FilterTests):
     def test_raising_cuts(self) -> None:
         self.assertRaises(PluginFailed, self.answer(BodyFilter(broken)).feed, b"a", False)
         self.assertIn("plugin p0 failed in phase body_filter", self.reports[0])
+
+    def test_anything_but_bytes_cuts(self) -> None:
+        """A filter without ``return`` does not empty the body."""
+        for wrong in (None, "text", 7):
+            filters = self.answer(BodyFilter(lambda chunk, last, wrong=wrong: wrong))  # type: ignore[misc]
+            self.assertRaises(PluginFailed, filters.feed, b"a", False)
+            held = self.answer(WholeBody(9, lambda body, wrong=wrong: wrong)).feed(b"a", True)  # type: ignore[misc]
+            assert isinstance(held, Answer)
+            self.assertEqual(held.status, 500)
 
     def test_an_answer_comes_too_late(self) -> None:
         filters = self.answer(BodyFilter(lambda chunk, last: Answer(500)))

@@ -328,6 +328,17 @@ class BuildingTests(LifeTests):
         self.assertIn("cannot run, its requests are answered 500: cannot open", self.snapshot.faults[0])
         self.assertEqual((self.released, len(self.lifetimes)), (["broken"], 0))
 
+    def test_a_row_whose_open_would_wait_is_refused(self) -> None:
+        async def opens(conf: Any, plugin: Row, host: Scope) -> None:
+            """Never begun."""
+
+        self.patch(self.opening, "open", opens)
+        self.serve(row("opening", "waits"))
+        _, answer = self.begin()
+        self.assertEqual(answer.status, 500)
+        self.assertIn("open must not wait", self.snapshot.faults[0])
+        self.assertEqual((self.released, len(self.lifetimes)), (["waits"], 0))
+
     def test_an_abandoned_build_closes_what_it_opened(self) -> None:
         self.serve(row("opening", "one"))
         changed = {**row("opening", "two"), "id": row("opening", "one")["id"]}

@@ -1,0 +1,98 @@
+"""A thousand changes of plugins' rows while requests pass leave nothing behind: no timer, connection, thread or queue."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from typing import Any
+
+from tests.places import ROOT
+
+from .soak.stage import LOOK
+from .support import LiveTestCase, wait_until
+from .test_http_log import Collector
+from .valkey_server import ValkeyServer
+
+CHANGES = 1000
+
+
+class ChangeTests(LiveTestCase):
+    """One process, and its counts before and after."""
+
+    def look(self) -> dict[str, Any]:
+        """What the gateway holds: timers by what they call, descriptors by kind, threads."""
+        path = os.path.join(self.looks, f"{self.running.pid}.json")
+        if os.path.exists(path):
+            os.remove(path)
+        os.kill(self.running.pid, signal.SIGUSR2)
+        wait_until(lambda: os.path.exists(path), "what the gateway holds")
+        with open(path, encoding="utf-8") as file:
+            seen = json.load(file)
+        self.assertNotIn("error", seen)
+        threads = len(os.listdir(f"/proc/{self.running.pid}/task"))
+        return {"timers": seen["timers"], "sockets": seen["descriptors"].get("socket", 0), "threads": threads}
+
+    def test_nothing_stays(self) -> None:
+        """A queue, its HTTP client, a Redis client and its timer, for each configuration."""
+        self.looks = self.folder()
+        valkey = ValkeyServer(self.folder()).start()
+        self.addCleanup(valkey.kill)
+        collector = Collector(self)
+        env = {"PYTHONPATH": f"{LOOK}{os.pathsep}{ROOT}", "SOAK_LOOK": self.looks}
+        gateway = self.running = self.gateway({"upstream_keepalive_idle_timeout": 1}, env=env)
+        route = gateway.route("/echo", f"http://127.0.0.1:{self.upstream('echo')}")
+        rows = [
+            gateway.create(f"/routes/{route['id']}/plugins", name=name, config=config)
+            for name, config in (("http-log", self.log(collector, 0)), ("rate-limiting", self.limit(valkey, 0)))
+        ]
+        for _ in range(20):
+            self.assertEqual(gateway.get("/echo").status, 200)
+        before = self.settled(None)
+        ended = threading.Event()
+        statuses: list[int] = []
+
+        def ask() -> None:
+            while not ended.is_set():
+                statuses.append(gateway.get("/echo").status)
+
+        clients = [threading.Thread(target=ask) for _ in range(4)]
+        for client in clients:
+            client.start()
+        try:
+            for number in range(1, CHANGES // 2 + 1):
+                for row, config in zip(rows, (self.log(collector, number), self.limit(valkey, number)), strict=True):
+                    changed = gateway.admin("PATCH", f"/plugins/{row['id']}", json={"config": config})
+                    self.assertEqual(changed.status, 200)
+        finally:
+            ended.set()
+            for client in clients:
+                client.join()
+        self.assertEqual(set(statuses), {200})
+        self.assertEqual(self.settled(before), before)
+
+    def settled(self, wanted: dict[str, Any] | None) -> dict[str, Any]:
+        """What it holds when it holds what is wanted, or no longer changes: connections are kept idle for a second."""
+        seen = [self.look()]
+        for _ in range(10):
+            if seen[-1] == wanted:
+                break
+            time.sleep(3)
+            seen.append(self.look())
+            if wanted is None and seen[-1] == seen[-2]:
+                break
+        return seen[-1]
+
+    @staticmethod
+    def log(collector: Collector, number: int) -> dict[str, Any]:
+        """Every one has a queue of its own; the last waits longest for company."""
+        queue = {"max_batch_size": 50, "max_coalescing_delay": 0.1}
+        return {"http_endpoint": f"{collector.url}/{number}", "queue": queue, "keepalive": 1000}
+
+    @staticmethod
+    def limit(valkey: ValkeyServer, number: int) -> dict[str, Any]:
+        """Every one has a client of its own, and a timer."""
+        redis = {"host": "127.0.0.1", "port": valkey.port, "database": number % 16, "timeout": 1000 + number}
+        return {"second": 1_000_000, "policy": "redis", "sync_rate": 0.5, "redis": redis, "fault_tolerant": False}
