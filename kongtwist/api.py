@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from . import KONG_VERSION, VERSION
 from .core.answers import Answer, StreamedAnswer
-from .core.chain.credentials import anonymous_consumer, expired, identity_headers, use_anonymous
+from .core.chain.credentials import (
+    Credentials,
+    Known,
+    anonymous_consumer,
+    expired,
+    hide,
+    identity_headers,
+    is_known,
+    refuse,
+    use_anonymous,
+)
 from .core.chain.host import (
     ConnectFailed,
     ConnectionLost,
@@ -87,6 +97,7 @@ __all__ = [
     "Config",
     "ConnectFailed",
     "ConnectionLost",
+    "Credentials",
     "Entity",
     "EntityError",
     "Exchange",
@@ -100,6 +111,7 @@ __all__ = [
     "Host",
     "HostError",
     "Integer",
+    "Known",
     "LogRecords",
     "Map",
     "Number",
@@ -130,7 +142,10 @@ __all__ = [
     "expired",
     "header_name",
     "header_value",
+    "hide",
     "identity_headers",
+    "is_known",
+    "refuse",
     "use_anonymous",
 ]
 

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 __all__ = [
     "ACCEPTED", "ACTIVE", "CELLS", "CELL_NAMES", "EVENT_STREAMS", "GAUGES", "HANDLED", "READING", "REQUESTS", "WAITING",
-    "WEBSOCKETS", "WRITING", "Cells", "Counters", "Frame", "Windows",
+    "WEBSOCKETS", "WRITING", "Cells", "Counters", "RateWindow", "Windows",
 ]  # fmt: skip
 
 ACCEPTED = 0
@@ -45,7 +45,7 @@ CELLS = 16
 """Cells in a row: two cache lines, with room to spare."""
 
 
-class Frame(NamedTuple):
+class RateWindow(NamedTuple):
     """One fixed window of a rate limit: which one it is, when it is over, how much fits."""
 
     window: int
@@ -59,7 +59,7 @@ class Frame(NamedTuple):
 class Windows(Protocol):
     """Counts of requests in fixed windows, shared by the workers of a node."""
 
-    def take(self, key: str, frames: Sequence[Frame], now: float) -> list[int]:
+    def take(self, key: str, frames: Sequence[RateWindow], now: float) -> list[int]:
         """Count one request of ``key`` in all ``frames``, unless one of them is full already: then in none.
 
         Args:

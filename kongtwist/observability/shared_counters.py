@@ -16,7 +16,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
 
-from ..core.counters import ACCEPTED, CELL_NAMES, CELLS, GAUGES, HANDLED, REQUESTS, Cells, Frame, Windows
+from ..core.counters import ACCEPTED, CELL_NAMES, CELLS, GAUGES, HANDLED, REQUESTS, Cells, RateWindow, Windows
 from .shared_cells import CELL_ENTRIES, CELL_WIDTH, LocalCells, SharedCells
 
 __all__ = ["LocalCounters", "LocalWindows", "SharedCounters", "SharedWindows"]
@@ -43,7 +43,7 @@ class LocalWindows:
         self._expires: dict[int, float] = {}
         self._max_keys = max_keys
 
-    def take(self, key: str, frames: Sequence[Frame], now: float) -> list[int]:
+    def take(self, key: str, frames: Sequence[RateWindow], now: float) -> list[int]:
         """See `kongtwist.core.counters.Windows.take`."""
         tables = self._tables
         used = []
@@ -136,7 +136,7 @@ class SharedWindows:
         self._others = [table for index, table in enumerate(tables) if index != own]
         self._sets = sets
 
-    def take(self, key: str, frames: Sequence[Frame], now: float) -> list[int]:
+    def take(self, key: str, frames: Sequence[RateWindow], now: float) -> list[int]:
         """See `kongtwist.core.counters.Windows.take`."""
         used = []
         places = []
@@ -168,7 +168,7 @@ class SharedWindows:
                     self._enter(*_spot(key, frame[0], self._sets), frame, now)
         return used
 
-    def _enter(self, tag: int, start: int, frame: Frame, now: float) -> None:
+    def _enter(self, tag: int, start: int, frame: RateWindow, now: float) -> None:
         """Begin an entry, in a free place of its set or in the place of the one that is missed least."""
         own = self._own
         places = range(start, start + _STRIDE, _ENTRY)

@@ -11,9 +11,10 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from ..core.answers import Answer, StreamedAnswer
+from ..core.chain.chain import call_of
 from ..core.chain.filters import AnswerFilters, RequestFilters, body_filter_of
 from ..core.chain.host import Host
-from ..core.chain.phases import BodyFilter, WholeBody
+from ..core.chain.phases import AdminCall, BodyFilter, CertificateChoice, ClientHello, WholeBody
 from ..core.chain.plugin import Plugin
 from ..core.chain.stream_watch import StreamWatch
 from ..core.exchange import Exchange
@@ -391,6 +392,41 @@ class PluginHarness:
             watch.on_close(why)
         self._log(outcome)
 
+    def certificate(self, sni: str | None) -> CertificateChoice | None:
+        """A client begins TLS and asks for this server name: the certificate that plugins choose."""
+        for each in sorted(self._configured, key=lambda each: -each.plugin.priority):
+            if each.takes_part("certificate"):
+                choice = each.plugin.certificate(ClientHello(sni), each.conf)
+                if choice is not None:
+                    return choice
+        return None
+
+    def admin(
+        self, method: str, path: str, body: Any = None, query: Mapping[str, str] | None = None
+    ) -> Answer | Awaitable[Answer]:
+        """Ask an endpoint that the first plugin adds to the Admin API.
+
+        Args:
+            method: in upper case.
+            path: without the query.
+            body: decoded.
+            query: decoded.
+
+        Raises:
+            LookupError: there is none.
+        """
+        asked = path.split("/")
+        for endpoint in self.plugin.endpoints:
+            pairs = list(zip(endpoint.path.split("/"), asked, strict=False))
+            same = len(asked) == endpoint.path.count("/") + 1
+            if same and method in endpoint.methods and all(own[:1] == "{" or own == its for own, its in pairs):
+                arguments = {own[1:-1]: its for own, its in pairs if own[:1] == "{"}
+                call: Any = endpoint.methods[method]
+                return cast(
+                    "Answer | Awaitable[Answer]", call(AdminCall(method, arguments, query or {}, body, self.host))
+                )
+        raise LookupError(f"{self.plugin.name} has no endpoint {method} {path}")
+
     # -- phases --------------------------------------------------------------------------------------------------------
 
     def _active(self, exchange: Exchange, phase: str | None = None) -> list[Configured]:
@@ -409,16 +445,19 @@ class PluginHarness:
     def _phases(self, outcome: Outcome) -> Iterator[Answer | Awaitable[Answer | None] | None]:
         """What each plugin decides at its turn, until one answers."""
         exchange = outcome.exchange
-        for each in self._active(exchange, "rewrite"):
-            if outcome.answer is None:
-                yield each.plugin.rewrite(exchange, each.conf)
+        for each in self._active(exchange):
+            call = call_of(each.plugin, "rewrite")
+            if outcome.answer is None and call is not None:
+                yield call(exchange, each.conf)
         done: set[str] = set()
         while outcome.answer is None:
-            following = [each for each in self._active(exchange, "access") if each.plugin.name not in done]
+            following = [each for each in self._active(exchange) if each.plugin.name not in done]
             if not following:
                 return
             done.add(following[0].plugin.name)
-            yield following[0].plugin.access(exchange, following[0].conf)
+            call = call_of(following[0].plugin, "access")
+            if call is not None:
+                yield call(exchange, following[0].conf)
 
     async def _later(
         self,

@@ -12,6 +12,7 @@ from ..core.answers import Answer
 from ..core.exchange import BodyTooLarge, Exchange
 from ..core.http.headers import spread
 from ..core.rows import Row
+from ..entities.references import SecretMissing
 
 __all__ = ["Outcome", "StoredRows", "UnderTest", "finished"]
 
@@ -32,15 +33,32 @@ def finished(waiting: Awaitable[_T]) -> _T:
 
 
 class StoredRows:
-    """Stored entities as plugins find them in ``exchange.snapshot``."""
+    """Stored entities as plugins find them in ``exchange.snapshot``.
+
+    Attributes:
+        rows: entity to id to row; never changed in place.
+        secrets: references to vaults, and what they stand for.
+    """
 
     def __init__(self) -> None:
         self.version = 1
-        self.rows: dict[str, dict[str, Row]] = {"consumers": {}}
+        self.rows: dict[str, dict[str, Row]] = {"consumers": {}, "vaults": {}}
+        self.secrets: dict[str, str] = {}
 
     def by(self, entity: str, field: str, value: Any) -> Row | None:
         """The row whose unique ``field`` has this value."""
         return next((row for row in self.rows.get(entity, {}).values() if row.get(field) == value), None)
+
+    def all_by(self, entity: str, field: str, value: Any) -> tuple[Row, ...]:
+        """The rows whose ``field`` has this value; of a reference it is the id."""
+        rows = self.rows.get(entity, {}).values()
+        return tuple(row for row in rows if row.get(field) in (value, {"id": value}))
+
+    def secret(self, reference: str) -> str:
+        """What a reference to a vault stands for. Raises SecretMissing."""
+        if reference not in self.secrets:
+            raise SecretMissing("there is no such secret in this test")
+        return self.secrets[reference]
 
 
 class UnderTest(Exchange):

@@ -142,7 +142,7 @@ class Chain:
         self._certificate = _calls(everywhere, "certificate")
         self.certifies = bool(self._certificate)
         self._lives = _lives(defaults)
-        self._rewriting_lives = _lives(each for each in everywhere if call_of(each, "rewrite") is not None)
+        self._rewriting_lives = _lives(each for each in everywhere if call_of(each.plugin, "rewrite") is not None)
 
     def certificate(self, hello: ClientHello) -> CertificateChoice | None:
         """The certificate that global plugins choose for a client; None: they leave it to others.
@@ -315,7 +315,7 @@ class Chain:
                 chosen[step.name] = found
                 if found.life is not None:
                     hold(exchange, (found.life,))
-                call = call_of(found, "access")
+                call = call_of(found.plugin, "access")
                 if call is not None:
                     yield call, found.conf
 
@@ -388,13 +388,13 @@ def _name(call: Callable[..., Any]) -> str:
     return str(getattr(getattr(call, "__self__", call), "name", call))
 
 
-def call_of(each: Compiled, phase: str) -> Callable[..., Any] | None:
-    """What is called for a configuration in ``phase``: the plugin's method, behind its endpoints; None: nothing."""
-    own = getattr(each.plugin, phase) if _has(each.plugin, phase) else None
-    if phase in ("access", "rewrite") and each.plugin.proxy_endpoints:
-        chosen = [one for one in each.plugin.proxy_endpoints if one.anywhere == (phase == "rewrite")]
+def call_of(plugin: Plugin, phase: str) -> Callable[..., Any] | None:
+    """What is called of a plugin in ``phase``: the plugin's method, behind its endpoints; None: nothing."""
+    own = getattr(plugin, phase) if _has(plugin, phase) else None
+    if phase in ("access", "rewrite") and plugin.proxy_endpoints:
+        chosen = [one for one in plugin.proxy_endpoints if one.anywhere == (phase == "rewrite")]
         if chosen:
-            return EndpointsBefore(each.plugin.name, chosen, own)
+            return EndpointsBefore(plugin.name, chosen, own)
     return own
 
 
@@ -426,7 +426,7 @@ def _lives(found: Iterable[Compiled]) -> tuple[Life, ...]:
 
 def _calls(found: Iterable[Compiled], phase: str) -> tuple[tuple[Callable[..., Any], Any], ...]:
     """(what is called, configuration) of those that take part in ``phase``."""
-    calls = ((call_of(each, phase), each.conf) for each in found)
+    calls = ((call_of(each.plugin, phase), each.conf) for each in found)
     return tuple((call, conf) for call, conf in calls if call is not None)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...core.chain.host import Host, Tally
-from ...core.counters import Frame
+from ...core.counters import RateWindow
 from ...core.rows import Row
 from .windows import key_prefix
 
@@ -33,11 +33,11 @@ class ClusterCounts:
         self._tallies = host.tallies
         self._full: dict[tuple[str, int], float] = {}
 
-    def known(self, who: str, frames: Sequence[Frame], now: float) -> list[int] | None:
+    def known(self, who: str, frames: Sequence[RateWindow], now: float) -> list[int] | None:
         """Nothing: the database is asked for each request."""
         return None
 
-    async def take(self, who: str, frames: Sequence[Frame], now: float) -> list[int]:
+    async def take(self, who: str, frames: Sequence[RateWindow], now: float) -> list[int]:
         """See `Counts.take`."""
         key = self._prefix + who
         if self._full and any((key, frame.window) in self._full for frame in frames):
@@ -53,14 +53,14 @@ class ClusterCounts:
             self._host.spawn("rate-limiting: take back what was refused", self._take_back(key, frames))
         return used
 
-    async def _take_back(self, key: str, frames: Sequence[Frame]) -> None:
+    async def _take_back(self, key: str, frames: Sequence[RateWindow]) -> None:
         await self._tallies.add(self._tally(key, frames, -1))
 
     @staticmethod
-    def _tally(key: str, frames: Sequence[Frame], amount: int) -> list[Tally]:
+    def _tally(key: str, frames: Sequence[RateWindow], amount: int) -> list[Tally]:
         return [Tally(key, frame.window, amount, frame.expires) for frame in frames]
 
-    def _remember(self, key: str, full: Sequence[Frame], now: float) -> None:
+    def _remember(self, key: str, full: Sequence[RateWindow], now: float) -> None:
         if len(self._full) >= _MOST_FULL:
             self._full = {each: end for each, end in self._full.items() if end > now}
             if len(self._full) >= _MOST_FULL:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Sequence
 from ...core.chain.failures import is_cancelled
 from ...core.chain.host import Host
 from ...core.chain.plugin import Plugin
-from ...core.counters import Frame
+from ...core.counters import RateWindow
 from ...core.exchange import Answer, Exchange
 from ...core.rows import Row
 from .._once import Seldom
@@ -26,10 +26,10 @@ __all__ = ["RateLimiting"]
 class _NotOpen:
     """Stands for the counters of a configuration that was not opened: its requests are not let pass uncounted."""
 
-    def known(self, who: str, frames: Sequence[Frame], now: float) -> list[int] | None:
+    def known(self, who: str, frames: Sequence[RateWindow], now: float) -> list[int] | None:
         raise RuntimeError("rate-limiting: requests cannot be counted in this process")
 
-    async def take(self, who: str, frames: Sequence[Frame], now: float) -> list[int]:
+    async def take(self, who: str, frames: Sequence[RateWindow], now: float) -> list[int]:
         raise RuntimeError("rate-limiting: requests cannot be counted in this process")
 
     async def close(self) -> None:
@@ -98,7 +98,7 @@ class RateLimiting(Plugin):
         return decide(exchange, conf, frames, used, now)
 
     async def _access_elsewhere(
-        self, exchange: Exchange, conf: Limits, counts: Counts, who: str, frames: Sequence[Frame], now: float
+        self, exchange: Exchange, conf: Limits, counts: Counts, who: str, frames: Sequence[RateWindow], now: float
     ) -> Answer | None:
         try:
             used = await counts.take(who, frames, now)

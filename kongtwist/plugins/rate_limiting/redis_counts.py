@@ -14,7 +14,7 @@ from itertools import islice
 
 from ...core.chain.failures import is_cancelled
 from ...core.chain.host import Host, RedisSettings
-from ...core.counters import Frame
+from ...core.counters import RateWindow
 from ...core.rows import Row
 from .._once import Seldom
 from .windows import PERIODS, key_prefix
@@ -69,14 +69,14 @@ class RedisCounts:
     def __init__(self, plugin: Row, redis: Row, host: Host) -> None:
         self._prefix = key_prefix(plugin)
         self._client = host.redis(_settings(redis))
-        self._frames: Sequence[Frame] = ()
+        self._frames: Sequence[RateWindow] = ()
         self._ends: tuple[str, ...] = ()
 
-    def known(self, who: str, frames: Sequence[Frame], now: float) -> list[int] | None:
+    def known(self, who: str, frames: Sequence[RateWindow], now: float) -> list[int] | None:
         """Nothing: the server is asked."""
         return None
 
-    def keys(self, who: str, frames: Sequence[Frame]) -> list[str]:
+    def keys(self, who: str, frames: Sequence[RateWindow]) -> list[str]:
         """Where a request is counted in each window."""
         if frames is not self._frames:  # they change with the shortest window
             self._ends = tuple(f":{(frame.window >> 3) * 1000}:{_NAMES[frame.window & 7][0]}" for frame in frames)
@@ -84,12 +84,12 @@ class RedisCounts:
         begin = self._prefix + who
         return [begin + end for end in self._ends]
 
-    async def count(self, keys: Sequence[str], frames: Iterable[Frame]) -> list[int]:
+    async def count(self, keys: Sequence[str], frames: Iterable[RateWindow]) -> list[int]:
         """Count a request in these keys; how many were counted in each with it."""
         counts = await self._client.script(_COUNT, keys, [_NAMES[frame.window & 7][1] for frame in frames])
         return [int(each) for each in counts]
 
-    async def take(self, who: str, frames: Sequence[Frame], now: float) -> list[int]:
+    async def take(self, who: str, frames: Sequence[RateWindow], now: float) -> list[int]:
         """See `Counts.take`."""
         return [count - 1 for count in await self.count(self.keys(who, frames), frames)]
 
@@ -123,7 +123,7 @@ class SyncedCounts(RedisCounts):
         self._tell = Seldom(host.report, host.now)
         host.every(seconds, self.hand_over)
 
-    def known(self, who: str, frames: Sequence[Frame], now: float) -> list[int] | None:
+    def known(self, who: str, frames: Sequence[RateWindow], now: float) -> list[int] | None:
         """See `Counts.known`: where the server has told of all windows lately."""
         found = []
         for key in self.keys(who, frames):
@@ -134,14 +134,14 @@ class SyncedCounts(RedisCounts):
         return self._decided(found, frames)
 
     @staticmethod
-    def _decided(windows: Sequence[_Window], frames: Sequence[Frame]) -> list[int]:
+    def _decided(windows: Sequence[_Window], frames: Sequence[RateWindow]) -> list[int]:
         used = [window.known + window.added for window in windows]
         if all(count < frame.limit for count, frame in zip(used, frames, strict=True)):
             for window in windows:
                 window.added += 1
         return used
 
-    async def take(self, who: str, frames: Sequence[Frame], now: float) -> list[int]:
+    async def take(self, who: str, frames: Sequence[RateWindow], now: float) -> list[int]:
         """See `Counts.take`. The server counts the request at once where it is asked: so other gateways learn of it."""
         keys = self.keys(who, frames)
         held = {key: self._windows.get(key) for key in keys}

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from ...core.answers import Answer
-from ...core.counters import Frame
+from ...core.counters import RateWindow
 from ...core.exchange import Exchange
 from ...core.rows import Row
 from .identity import Identify, identifier
@@ -52,7 +52,7 @@ class Period:
         self.draft_line = b"RateLimit-Limit: %b\r\n" % digits
         self.start = 0
 
-    def frame(self, now: float) -> Frame:
+    def frame(self, now: float) -> RateWindow:
         """The window running at ``now`` (epoch seconds)."""
         if self.name in ("month", "year"):
             today = datetime.fromtimestamp(now, UTC)
@@ -67,17 +67,17 @@ class Period:
         else:
             self.start = int(now) // self.length * self.length
             over = self.start + self.length
-        return Frame(self.start * 8 + self.index, over, self.limit)  # `decide` takes the start from there
+        return RateWindow(self.start * 8 + self.index, over, self.limit)  # `decide` takes the start from there
 
 
 class Counts(Protocol):
     """Where requests are counted that are not counted on this node alone."""
 
-    def known(self, who: str, frames: Sequence[Frame], now: float) -> list[int] | None:
+    def known(self, who: str, frames: Sequence[RateWindow], now: float) -> list[int] | None:
         """As `take`, where that needs no waiting; else None, and nothing is counted."""
         ...
 
-    async def take(self, who: str, frames: Sequence[Frame], now: float) -> list[int]:
+    async def take(self, who: str, frames: Sequence[RateWindow], now: float) -> list[int]:
         """Count a request, and say how many were counted in each window before it.
 
         Args:
@@ -123,10 +123,10 @@ class Limits:
         self.error_code = int(conf["error_code"])
         self.message: str = conf["error_message"]
         self.fault_tolerant: bool = conf["fault_tolerant"]
-        self.frames: tuple[Frame, ...] = ()
+        self.frames: tuple[RateWindow, ...] = ()
         self.since = self.until = 0.0
 
-    def roll(self, now: float) -> tuple[Frame, ...]:
+    def roll(self, now: float) -> tuple[RateWindow, ...]:
         """Open the windows of ``now``; they hold until the first of them is over."""
         self.frames = tuple(period.frame(now) for period in self.periods)
         self.since = float(max(period.start for period in self.periods))
@@ -135,7 +135,7 @@ class Limits:
 
 
 def decide(
-    exchange: Exchange, conf: Limits, frames: Sequence[Frame], used: Sequence[int], moment: float
+    exchange: Exchange, conf: Limits, frames: Sequence[RateWindow], used: Sequence[int], moment: float
 ) -> Answer | None:
     """The answer for a request where a window is full, and headers for the client: those of each period, and the draft's
     three of the period that is nearest its end. One call, as every request comes here.

@@ -9,11 +9,11 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.core.counters import ACCEPTED, ACTIVE, READING, REQUESTS, WRITING, Frame, Windows
+from kongtwist.core.counters import ACCEPTED, ACTIVE, READING, REQUESTS, WRITING, RateWindow, Windows
 from kongtwist.observability.shared_counters import LocalCounters, LocalWindows, SharedCounters
 
-MINUTE = Frame(8, 60.0, 3)
-HOUR = Frame(9, 3600.0, 5)
+MINUTE = RateWindow(8, 60.0, 3)
+HOUR = RateWindow(9, 3600.0, 5)
 
 
 class WindowsContract:
@@ -34,7 +34,7 @@ class WindowsContract:
         windows = self.windows()
         seen = [windows.take("k", [MINUTE, HOUR], 1) for _ in range(5)]
         self.assertEqual(seen[-1], [3, 3])
-        self.assertEqual(windows.take("k", [Frame(16, 120.0, 3), HOUR], 61), [0, 3])
+        self.assertEqual(windows.take("k", [RateWindow(16, 120.0, 3), HOUR], 61), [0, 3])
 
     def test_keys_are_apart(self) -> None:
         """Other keys and other windows of a key have counts of their own."""
@@ -47,7 +47,7 @@ class WindowsContract:
     def test_a_flood_does_not_push_out_who_is_near_the_limit(self) -> None:
         """Made-up keys beyond what the table holds push out one another."""
         windows = self.windows()
-        limit = Frame(8, 60.0, 100)
+        limit = RateWindow(8, 60.0, 100)
         for _ in range(50):
             windows.take("heavy", [limit], 1)
         for number in range(500):
@@ -65,7 +65,7 @@ class LocalWindowsTests(WindowsContract, SynchronousTestCase):
         for number in range(200):
             windows.take(str(number), [MINUTE], 1)
         self.assertEqual(len(windows._tables[MINUTE.window]), 64)
-        windows.take("k", [Frame(16, 120.0, 3)], 61)
+        windows.take("k", [RateWindow(16, 120.0, 3)], 61)
         self.assertEqual(list(windows._tables), [16])
 
 
@@ -80,7 +80,7 @@ class SharedWindowsTests(WindowsContract, SynchronousTestCase):
         counters = SharedCounters.create(1, sets=1)
         self.addCleanup(counters.close)
         windows = counters.windows
-        old, new = Frame(8, 60.0, 100), Frame(16, 120.0, 100)
+        old, new = RateWindow(8, 60.0, 100), RateWindow(16, 120.0, 100)
         for _ in range(9):
             windows.take("old", [old], 1)
         for key in "abc":
@@ -156,9 +156,9 @@ class SharedCountersTests(SynchronousTestCase):
         self.workers[0].windows.take("who", [MINUTE, HOUR], 1)
         fd = self.parent.fileno()
         code = (
-            "from kongtwist.observability.shared_counters import SharedCounters; from kongtwist.core.counters import Frame;"
+            "from kongtwist.observability.shared_counters import SharedCounters; from kongtwist.core.counters import RateWindow;"
             f"c = SharedCounters.attach({fd}, 2, 1, sets=8);"
-            "print(c.windows.take('who', [Frame(8, 60.0, 3), Frame(9, 3600.0, 5)], 1))"
+            "print(c.windows.take('who', [RateWindow(8, 60.0, 3), RateWindow(9, 3600.0, 5)], 1))"
         )
         found = subprocess.run(
             [sys.executable, "-c", code], pass_fds=[fd], capture_output=True, text=True, check=True, env={

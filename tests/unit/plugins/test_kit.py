@@ -9,13 +9,17 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.api import (
+    AdminEndpoint,
     Answer,
     BodyFilter,
+    CertificateChoice,
+    ClientHello,
     EntityError,
     Exchange,
     HTTPAnswer,
     Integer,
     Plugin,
+    ProxyEndpoint,
     QueueSettings,
     RedisSettings,
     RedisUnavailable,
@@ -26,6 +30,7 @@ from kongtwist.api import (
     StreamWatch,
     WholeBody,
 )
+from kongtwist.entities.references import SecretMissing
 from kongtwist.plugins.key_auth import KeyAuth
 from kongtwist.testing import PluginHarness
 
@@ -268,3 +273,60 @@ class StreamTests(SynchronousTestCase):
         self.assertEqual((harness.conf["ends"], harness.conf["logged"]), ([], 0))
         harness.close_stream(outcome, stream, "gone")
         self.assertEqual((harness.conf["ends"], harness.conf["logged"]), (["gone"], 1))
+
+
+class Serving(Plugin):
+    """Has paths of its own, and certificates."""
+
+    name = "serving"
+    priority = 800
+    endpoints = (
+        AdminEndpoint(
+            "/serving/{name}",
+            {"GET": lambda call: Answer(200, f"{call.arguments['name']} {call.query}".encode())},
+            "Says a name.",
+        ),
+    )
+    proxy_endpoints = (
+        ProxyEndpoint("/token", lambda exchange, conf: Answer(201), ("POST",)),
+        ProxyEndpoint("/.well-known/", lambda exchange, conf: Answer(202), anywhere=True),
+    )
+
+    def certificate(self, hello: ClientHello, conf: Row) -> CertificateChoice | None:
+        return CertificateChoice("cert", "key") if hello.sni == "a.test" else None
+
+
+class OwnPathTests(SynchronousTestCase):
+    """What a plugin serves beside others' requests."""
+
+    def setUp(self) -> None:
+        self.harness = PluginHarness(Serving)
+
+    def test_on_the_proxy(self) -> None:
+        found = [
+            self.harness.send(*asked).answer
+            for asked in (("POST", "/x/token"), ("GET", "/x/token"), ("GET", "/.well-known/a"))
+        ]
+        self.assertEqual([None if each is None else each.status for each in found], [201, None, 202])
+
+    def test_on_the_admin_api(self) -> None:
+        answer = self.harness.admin("GET", "/serving/ann", query={"a": "1"})
+        assert isinstance(answer, Answer)
+        self.assertEqual(answer.body, b"ann {'a': '1'}")
+        for method, path in (("POST", "/serving/ann"), ("GET", "/serving"), ("GET", "/other/ann")):
+            self.assertRaises(LookupError, self.harness.admin, method, path)
+
+    def test_certificates(self) -> None:
+        self.assertEqual(self.harness.certificate("a.test"), CertificateChoice("cert", "key"))
+        self.assertIsNone(self.harness.certificate("b.test"))
+
+    def test_secrets(self) -> None:
+        self.harness.rows.secrets["{vault://env/a}"] = "open"
+        snapshot = self.harness.request().snapshot
+        self.assertEqual(snapshot.secret("{vault://env/a}"), "open")
+        self.assertRaises(SecretMissing, snapshot.secret, "{vault://env/b}")
+        self.harness.store("things", id="t", consumer={"id": "c"}, name="n")
+        self.assertEqual(
+            [len(snapshot.all_by("things", *each)) for each in (("consumer", "c"), ("name", "n"), ("name", "m"))],
+            [1, 1, 0],
+        )
