@@ -17,10 +17,10 @@ from tests.live.support import PATIENCE, ROOT, GatewayProcess, LiveTestCase, Pro
 __all__ = ["CONF", "Seen", "Stage", "difference", "newcomers"]
 
 CONF: dict[str, object] = {
-    "nginx_http_client_header_timeout": "10s",
-    "nginx_http_client_body_timeout": "10s",
+    "nginx_http_client_header_timeout": "20s",
+    "nginx_http_client_body_timeout": "20s",
     "nginx_http_send_timeout": "6s",
-    "nginx_http_keepalive_timeout": "10s",
+    "nginx_http_keepalive_timeout": "20s",
     "nginx_http_keepalive_requests": 50,
     "nginx_http_client_max_body_size": "20m",
     "upstream_keepalive_idle_timeout": 2,
@@ -80,8 +80,10 @@ def difference(before: Mapping[int, Seen], now: Mapping[int, Seen], raised: int 
             if old[name] == new[name]:
                 continue
             was, is_ = old[name], new[name]
+            if name == "sockets" and 0 <= is_ - was <= raised:
+                continue  # refused as well, and silent: without its close_notify Twisted's TLS waits for ever
             if isinstance(was, dict):
-                stays = dict.fromkeys(LEFT, raised) if name == "below" else {}
+                stays = dict.fromkeys(LEFT, raised) if name in ("below", "readers") else {}
                 keys = [
                     key
                     for key in (*was, *(set(is_) - set(was)))
