@@ -22,12 +22,14 @@ class SessionRows:
         rows: those of the host.
     """
 
-    __slots__ = ("_rows", "_waiting")
+    __slots__ = ("_ended", "_rows", "_waiting")
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
         # What is being written counts from the start: the client may come back before the database has answered.
         self._waiting: dict[str, str] = {}
+        # Ended before they were written: their rows go as soon as they are there.
+        self._ended: set[str] = set()
 
     def load(self, session_id: str, now: float) -> str | None:
         """The data of the session with this id, unless it is over."""
@@ -56,6 +58,8 @@ class SessionRows:
         finally:
             for each in writes:
                 self._waiting.pop(each.session_id, None)
+                if each.what == "insert":
+                    self._ended.discard(each.session_id)
 
     async def _make(self, write: Write) -> None:
         if write.what == "insert":
@@ -64,10 +68,14 @@ class SessionRows:
                 "session_id": write.session_id, "data": write.data, "expires": int(write.now + write.ttl),
                 "ttl": max(1, ceil(write.ttl)) + 1,
             }  # fmt: skip
-            await self._rows.insert("sessions", row)
+            made = await self._rows.insert("sessions", row)
+            if write.session_id in self._ended:
+                await self._rows.delete("sessions", made["id"])
             return
         found: Row | None = self._rows.by("sessions", "session_id", write.session_id)
         if found is None:
+            if write.what == "delete" and write.session_id in self._waiting:
+                self._ended.add(write.session_id)
             return
         if write.what == "delete" or write.ttl <= 0:
             await self._rows.delete("sessions", found["id"])
