@@ -99,6 +99,7 @@ class Calm:
         self._context = client_context()
         self._going = asyncio.Event()
         self._busy = 0
+        self._last = ""
         self.failures: list[str] = []
         self.done: Counter[str] = Counter()
 
@@ -133,8 +134,11 @@ class Calm:
     async def _some(self, door: str) -> None:
         reader, mount = await self._connect(door)
         try:
-            for _ in range(random.randrange(1, 8)):
-                await self._request(reader, mount)
+            for number in range(random.randrange(1, 8)):
+                try:
+                    await self._request(reader, mount)
+                except (OSError, Failed) as error:
+                    raise Failed(f"{self._last}, number {number} of its connection: {error!r}") from error
                 self.done[f"requests at {door}"] += 1
                 if not self._going.is_set():
                     break
@@ -144,6 +148,7 @@ class Calm:
     async def _request(self, reader: Reader, mount: bytes) -> None:
         kind = random.choice(("get", "sized", "chunked", "big", "chunks"))
         size = random.choice((0, 10, 9000, 200_000))
+        self._last = f"{kind} of {size} bytes"
         expected = b"%d" % size
         if kind == "get":
             sent, expected = b"GET %b/calm/echo HTTP/1.1\r\nHost: calm\r\n\r\n" % mount, b"0"

@@ -329,6 +329,15 @@ class Stage:
         """How often the channel of an embedding program's Site has raised."""
         return 0 if self.host is None else self.error_log().count(f"AttributeError: {RAISED}")
 
+    def access_log(self) -> str:
+        """What the gateway answered."""
+        prefix = os.path.join(self.folder, "prefix") if self.gateway is None else self.gateway.prefix
+        path = os.path.join(prefix, "logs", "access.log")
+        if not os.path.exists(path):
+            return ""  # an embedding program's own
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+
     def error_log(self) -> str:
         """What the gateway complained of."""
         if self.gateway is not None:
