@@ -6,7 +6,7 @@ Protocols, so that the exchange needs none of the rooms that are built on it (``
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple, Protocol
 
@@ -72,7 +72,7 @@ class ChainView(Protocol):
 
     def run_open(self, exchange: Any, stream: Any) -> WatchesView | None: ...
 
-    def body_filters(self, exchange: Any) -> list[Callable[[bytes, bool], bytes]] | None: ...
+    def filters_body(self, exchange: Any) -> bool: ...
 
     def run_log(self, exchange: Any) -> None: ...
 

@@ -384,7 +384,7 @@ class UpstreamExchange(Tries):
     def takes_raw_chunks(self) -> bool:
         """Whether the chunked body about to come is passed on with its framing, as far as is known before the header filters."""
         chain = self.route.chain
-        return (chain.empty or not chain.body_filters(self.exchange)) and self.exchange.takes_raw_chunks()
+        return (chain.empty or not chain.filters_body(self.exchange)) and self.exchange.takes_raw_chunks()
 
     def answer_chunk(self, data: bytes) -> None:
         """Send a piece on."""

@@ -254,15 +254,11 @@ class Chain:
                 stages.append((name, body_filter_of(exchange, each.plugin.body_filter, each.conf)))
         return AnswerFilters(exchange, stages) if stages else None
 
-    def body_filters(self, exchange: Exchange) -> list[Callable[[bytes, bool], bytes]] | None:
-        """The plugins' ``body_filter`` methods in the order they run, or None when there is none."""
-        if self._dynamic is None and not self._bodies:
-            return None
-        return [
-            _body_filter(exchange, each.plugin.body_filter, each.conf)
-            for each in self._taking_part(exchange)
-            if _has_body(each)
-        ] or None
+    def filters_body(self, exchange: Exchange) -> bool:
+        """Whether a plugin has a ``body_filter``: asked before header filters may give further ones."""
+        if self._dynamic is None:
+            return bool(self._bodies)
+        return any(_has_body(each) for each in self._taking_part(exchange))
 
     def run_open(self, exchange: Exchange, stream: StreamInfo) -> StreamWatches | None:
         """Tell plugins that a stream has begun; what watches it, or None.
@@ -469,19 +465,6 @@ async def _run_on(
         return answer
     rest = _run(exchange, calls, phase)
     return rest if rest is None or isinstance(rest, Answer) else await rest
-
-
-def _body_filter(exchange: Exchange, call: Callable[..., bytes], conf: Any) -> Callable[[bytes, bool], bytes]:
-    def run(chunk: bytes, last: bool) -> bytes:
-        try:
-            return call(exchange, conf, chunk, last)
-        except Exception as error:
-            if is_cancelled(error):
-                raise
-            failed(exchange, _name(call), "body_filter", error)
-            raise PluginFailed(_name(call)) from error
-
-    return run
 
 
 EMPTY_CHAIN = Chain()

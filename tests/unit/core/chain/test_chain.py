@@ -188,9 +188,10 @@ class ChainTests(SynchronousTestCase):
         self.assertIsNone(chain.run_header_filter(self.exchange))
         chain.run_log(self.exchange)
         self.assertEqual(self.exchange.ctx["trace"], [("header", "c's"), ("log", "c's")])
-        filters = chain.body_filters(self.exchange)
+        self.assertTrue(chain.filters_body(self.exchange))
+        filters = chain.answer_filters(self.exchange)
         assert filters is not None
-        self.assertEqual([each(b"x", True) for each in filters], [b"xc's."])
+        self.assertEqual(filters.feed(b"x", True), b"xc's.")
 
     def test_later_phases_without_access(self) -> None:
         """Where access never ran (an early error) the configuration without a consumer is used."""
@@ -200,7 +201,8 @@ class ChainTests(SynchronousTestCase):
 
     def test_no_body_filters(self) -> None:
         """Nobody looks at the body: the relay must not ask."""
-        self.assertIsNone(self.chain(row("first")).body_filters(self.exchange))
+        self.assertFalse(self.chain(row("first")).filters_body(self.exchange))
+        self.assertIsNone(self.chain(row("first")).answer_filters(self.exchange))
 
     def test_rewrite_sees_global_rows_only(self) -> None:
         """Before routing only global configurations can run, also when a route has its own."""
@@ -308,9 +310,9 @@ class ChainTests(SynchronousTestCase):
 
     def test_failing_body_filter_cuts(self) -> None:
         """The relay is told to cut."""
-        filters = self.chain(row("later")).body_filters(self.exchange)
+        filters = self.chain(row("later")).answer_filters(self.exchange)
         assert filters is not None
-        self.assertRaises(PluginFailed, filters[0], b"x", False)
+        self.assertRaises(PluginFailed, filters.feed, b"x", False)
         self.assertIn("in body_filter", self.reports[0])
 
     def test_failing_log_is_only_logged(self) -> None:
