@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ..core.chain.phases import WholeBody
 from ..core.chain.plugin import Plugin
 from ..core.exchange import Answer, Exchange, Row
-from ..core.http.pairs import ABSENT, appended, is_truthy, json_text, object_of, pairs_of, split_pair
+from ..core.http.pairs import ABSENT, json_text, object_of, pairs_of, set_members, split_pair
 from ..entities.entity import Config
 from ..entities.schema import Array, Record, String
 from ..entities.typedefs import header_name, header_value
@@ -106,14 +106,7 @@ class JsonRules(NamedTuple):
                 value = body[old]
                 body[new] = value
                 del body[old]
-        for name, value in self.replace:
-            if is_truthy(body.get(name, ABSENT)):
-                body[name] = value
-        for name, value in self.add:
-            if not is_truthy(body.get(name, ABSENT)):
-                body[name] = value
-        for name, value in self.append:
-            body[name] = appended(body.get(name, ABSENT), value)
+        set_members(body, self.replace, self.add, self.append)
         return json_text(body)
 
 

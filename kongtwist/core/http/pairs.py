@@ -7,11 +7,22 @@ Kong's cjson does where a client can see it: an object's other members keep thei
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from ...entities.json_text import parse_json
 
-__all__ = ["ABSENT", "appended", "is_truthy", "json_text", "object_of", "pairs_of", "split_pair", "template_in"]
+__all__ = [
+    "ABSENT",
+    "appended",
+    "is_truthy",
+    "json_text",
+    "object_of",
+    "pairs_of",
+    "set_members",
+    "split_pair",
+    "template_in",
+]
 
 ABSENT: Any = object()
 """In place of a member that is not there; null is one that is."""
@@ -89,3 +100,26 @@ def appended(current: Any, value: Any) -> Any:
             number += 1
         return {**current, str(number): value}
     return [value]
+
+
+def set_members(
+    body: dict[str, Any],
+    replace: Iterable[tuple[str, Any]],
+    add: Iterable[tuple[str, Any]],
+    append: Iterable[tuple[str, Any]],
+) -> bool:
+    """Set members of an object, step by step in this order: those that are there, those that are not, one more of any.
+
+    Returns:
+        whether there was anything to set.
+    """
+    changed = False
+    for pairs, there in ((replace, True), (add, False)):
+        for name, value in pairs:
+            if is_truthy(body.get(name, ABSENT)) is there:
+                body[name] = value
+                changed = True
+    for name, value in append:
+        body[name] = appended(body.get(name, ABSENT), value)
+        changed = True
+    return changed

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ...core.http.pairs import ABSENT, appended, is_truthy, json_text, object_of, pairs_of
+from ...core.http.pairs import ABSENT, is_truthy, json_text, object_of, pairs_of, set_members
 from ...core.http.query import Arguments, join_arguments, parse_arguments
 
 __all__ = ["Rules", "body_transformer", "transform_arguments"]
@@ -66,17 +66,7 @@ def _transform_json(rules: Rules, raw: bytes, content_type: bytes) -> bytes | No
             if old != new and is_truthy(body.get(old, ABSENT)):
                 body[new] = body.pop(old)
                 changed = True
-        for name, value in rules.replace:
-            if is_truthy(body.get(name, ABSENT)):
-                body[name] = value
-                changed = True
-    for name, value in rules.add:
-        if not is_truthy(body.get(name, ABSENT)):
-            body[name] = value
-            changed = True
-    for name, value in rules.append:
-        body[name] = appended(body.get(name, ABSENT), value)
-        changed = True
+    changed |= set_members(body, rules.replace if raw else (), rules.add, rules.append)
     return json_text(body) if changed else None
 
 
