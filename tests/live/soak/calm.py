@@ -99,7 +99,6 @@ class Calm:
         self._context = client_context()
         self._going = asyncio.Event()
         self._busy = 0
-        self._last = ""
         self.failures: list[str] = []
         self.done: Counter[str] = Counter()
 
@@ -137,8 +136,8 @@ class Calm:
             for number in range(random.randrange(1, 8)):
                 try:
                     await self._request(reader, mount)
-                except (OSError, Failed) as error:
-                    raise Failed(f"{self._last}, number {number} of its connection: {error!r}") from error
+                except Failed as error:
+                    raise Failed(f"{error}, number {number} of its connection") from error
                 self.done[f"requests at {door}"] += 1
                 if not self._going.is_set():
                     break
@@ -148,7 +147,7 @@ class Calm:
     async def _request(self, reader: Reader, mount: bytes) -> None:
         kind = random.choice(("get", "sized", "chunked", "big", "chunks"))
         size = random.choice((0, 10, 9000, 200_000))
-        self._last = f"{kind} of {size} bytes"
+        what = f"{kind} of {size} bytes"
         expected = b"%d" % size
         if kind == "get":
             sent, expected = b"GET %b/calm/echo HTTP/1.1\r\nHost: calm\r\n\r\n" % mount, b"0"
@@ -165,12 +164,15 @@ class Calm:
                 body = b"%x\r\n%b\r\n" % (size, b"c" * size) if size else b""
                 body += b"0\r\n\r\n"
                 sent = head + b"Transfer-Encoding: chunked\r\n\r\n" + body
-        async with asyncio.timeout(PATIENCE):
-            await reader.wire.send(sent)
-        status, body = await reader.answer()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await reader.wire.send(sent)
+            status, body = await reader.answer()
+        except (OSError, Failed) as error:
+            raise Failed(f"{what}: {error!r}") from error
         right = set(body) == {ord("z")} if kind == "chunks" else body == expected
         if status != 200 or not right:
-            raise Failed(f"{kind} of {size} bytes was answered {status} {body[:100]!r} ({len(body)} bytes)")
+            raise Failed(f"{what} was answered {status} {body[:100]!r} ({len(body)} bytes)")
 
     # -- streams -------------------------------------------------------------------------------------------------------
 
