@@ -173,6 +173,11 @@ class Exchange:
 
     # -- what a plugin may read ------------------------------------------------------------------------------------
 
+    @property
+    def http_version(self) -> str:
+        """The version of HTTP that the client speaks: ``1.0``, ``1.1`` or ``2`` (``kong.request.get_http_version``)."""
+        return "1.1" if self.minor else "1.0"
+
     def get_header(self, name: bytes) -> bytes | None:
         """The first value of request header ``name`` (lower case; ``-`` and ``_`` are the same), or None."""
         values = variable(self.block, name)
