@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from ..core.chain.host import Host
+from ..core.grpc.call_counts import CallCounts
 from ..core.http.head import BlockCache
 from ..core.http.head_limits import largest_unchecked
 from ..core.http.headers import ResponseHeaders
@@ -56,6 +57,7 @@ class ProxyContext:
         stopping: set when the gateway stops, or leaves a load balancer; connections are closed after the answer they are
             at.
         hangups: notices peers that hang up while nothing is read from them.
+        calls: what is counted of gRPC calls.
         streams: open WebSockets and other streams that outlive their request.
         connections: open client connections (`http1.channel.HTTP1Channel`), for a graceful stop.
         date, send_answer, refusal: see `own_answers.OwnAnswers`.
@@ -100,6 +102,7 @@ class ProxyContext:
         self.hangups = HangUpWatch(reactor)
         self._pipe: Pipe | None = None
         self._can_splice = True
+        self.calls = CallCounts(self.limits.grpc_methods)
         self.streams = StreamRegistry(facilities.counters.cells)
         self.next_id: Callable[[], bytes] = request_ids().__next__
         self.stopping = False

@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from ..core.peer import Peer
     from ..core.views import RouteView
     from ..upstream.connection import UpstreamConnection, UpstreamUser
-    from ..upstream.pool import Attempt
+    from ..upstream.client_tls import TLSFacts
+    from ..upstream.pool import Attempt, Pool
     from .context import ProxyContext
     from .filtered_answer import FilteredAnswer
 
@@ -75,6 +76,8 @@ class Tries:
         "_answer", "_attempt", "_connection", "_filtered", "_kept", "_lookup", "_request", "_started", "_tried", "_tries", "context",
         "exchange", "method", "read_timeout", "route",
     )  # fmt: skip
+
+    _alpn = b"http/1.1"  #: what is spoken over TLS
 
     context: ProxyContext
     exchange: Exchange
@@ -158,8 +161,8 @@ class Tries:
         tls = None
         if route.tls is not None:
             name = host_name(self._host_field()).decode("latin-1").strip("[]")
-            tls = facts_of(route.tls, name, self.context.tls_defaults)
-        pool = self.context.pools.get(address, route.port if peer is None else peer.port, tls)
+            tls = facts_of(route.tls, name, self.context.tls_defaults, self._alpn)
+        pool = self._pool(address, route.port if peer is None else peer.port, tls)
         connection = None if fresh else pool.take()
         if connection is not None:
             self.connected(connection)
@@ -173,6 +176,10 @@ class Tries:
         except BadServerName as why:
             self._log_error(str(why), "", pool)
             self._bad_answer()
+
+    def _pool(self, address: str, port: int, tls: TLSFacts | None) -> Pool:
+        """The pool for one address."""
+        return self.context.pools.get(address, port, tls)
 
     def _host_field(self) -> bytes:
         """The Host header of this try."""
@@ -193,7 +200,7 @@ class Tries:
         self._connection = None
         if self._answer is not OVER:
             timeout = reason.check(error.TimeoutError, error.TCPTimedOutError, TimeoutError) is not None
-            pool = None if attempt is None else attempt.factory.pool
+            pool = None if attempt is None else attempt.pool
             self._failed(connect_reason(reason, pool), timeout=timeout, sent=False, pool=pool)
 
     def _failed(

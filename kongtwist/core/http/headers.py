@@ -505,7 +505,7 @@ class ResponseHeaders:
         if self.via or block.relayed:
             via = block.joined(b"via")
             if self.via:
-                lines += b"Via: %b1.1 %b\r\n" % (via + b", " if via else b"", TOKEN)
+                lines += b"Via: %b%b %b\r\n" % (via + b", " if via else b"", b"2" if block.http2 else b"1.1", TOKEN)
             elif via:
                 lines += b"Via: %b\r\n" % via
         if not trailers:
