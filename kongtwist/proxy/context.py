@@ -10,7 +10,7 @@ from typing import Any
 
 from ..core.chain.host import Host
 from ..core.grpc.call_counts import CallCounts
-from ..core.http.head import BlockCache
+from ..core.http.head import BlockCache, FieldLines
 from ..core.http.head_limits import largest_unchecked
 from ..core.http.headers import ResponseHeaders
 from ..core.http.real_ip import RealIP
@@ -96,6 +96,7 @@ class ProxyContext:
         self.wall = facilities.now
         self.cells = facilities.counters.cells
         self.blocks = BlockCache()
+        self.field_lines = FieldLines.of_responses()
         self.deadlines = Deadlines(reactor, monotonic)
         self.resolver = resolver or Resolver(reactor, self.limits, monotonic)
         self.pools = UpstreamPools(self)

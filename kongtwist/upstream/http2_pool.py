@@ -85,12 +85,13 @@ class HTTP2Pool:
 
     Attributes:
         all: every open connection, those still in their handshake too.
+        waiting: requests that wait for a stream, the longest first.
         max_requests, idle_timeout: of one connection (`Limits`).
     """
 
     __slots__ = (
-        "_creator", "_dialling", "_most", "_usable", "_waiting", "_waiting_most", "address", "all", "context", "idle_timeout",
-        "max_requests", "port", "size", "tls",
+        "_creator", "_dialling", "_most", "_usable", "_waiting_most", "address", "all", "context", "idle_timeout",
+        "max_requests", "port", "size", "tls", "waiting",
     )  # fmt: skip
 
     def __init__(self, context: UpstreamContext, address: str, port: int, tls: TLSFacts | None) -> None:
@@ -101,7 +102,7 @@ class HTTP2Pool:
         self.all: dict[HTTP2Upstream, None] = {}
         self._usable: list[HTTP2Upstream] = []
         self._dialling: dict[_Dialling, None] = {}
-        self._waiting: dict[Asking, None] = {}
+        self.waiting: dict[Asking, None] = {}
         self._creator: ClientConnections | None = None
         limits = context.limits
         self.size = limits.upstream_keepalive_pool_size
@@ -114,10 +115,10 @@ class HTTP2Pool:
 
     def take(self) -> UpstreamStream | None:
         """A stream, or None where no connection has room for one now, or somebody waits already."""
-        if not self._waiting:
+        if not self.waiting:
             for connection in self._usable:
-                if connection.room > 0:
-                    return connection.stream()
+                if connection.free > 0:
+                    return connection.take()
         return None
 
     def connect(self, user: UpstreamUser, seconds: float) -> Asking:
@@ -132,12 +133,12 @@ class HTTP2Pool:
             OpenSSL.SSL.Error: our certificate or key for it is unusable.
             BadServerName: the name cannot be asked for in TLS.
         """
-        if len(self._waiting) >= self._waiting_most:
-            raise QueueFull(f"{len(self._waiting)} requests wait for a stream already")
+        if len(self.waiting) >= self._waiting_most:
+            raise QueueFull(f"{len(self.waiting)} requests wait for a stream already")
         if self.tls is not None and self._creator is None:
             self._creator = ClientConnections(self.tls)
         asking = Asking(self, user)
-        self._waiting[asking] = None
+        self.waiting[asking] = None
         context = self.context
         context.deadlines.set(asking, context.monotonic() + seconds)
         self._dial(seconds)
@@ -145,7 +146,7 @@ class HTTP2Pool:
 
     def forget(self, asking: Asking) -> None:
         """It waits no more."""
-        self._waiting.pop(asking, None)
+        self.waiting.pop(asking, None)
         self.context.deadlines.drop(asking)
 
     # -- connections -------------------------------------------------------------------------------------------------
@@ -156,7 +157,7 @@ class HTTP2Pool:
         if not all(connection.settled for connection in usable):
             return  # what they take is known in a moment
         streams = min([connection.most for connection in usable], default=inf)
-        wanted = max(1, ceil(len(self._waiting) / streams)) if streams else 1
+        wanted = max(1, ceil(len(self.waiting) / streams)) if streams else 1
         most = self._most - len(self.all) + sum(each.connection is not None for each in self._dialling)
         for _ in range(min(wanted, most) - len(self._dialling)):
             dialling = _Dialling(self, seconds)
@@ -171,7 +172,7 @@ class HTTP2Pool:
         self._dialling.pop(dialling, None)
         if self._usable or self._dialling:
             return
-        for asking in list(self._waiting):
+        for asking in list(self.waiting):
             asking.fail(reason)
 
     def ready(self, connection: HTTP2Upstream) -> None:
@@ -198,16 +199,16 @@ class HTTP2Pool:
 
     def serve(self) -> None:
         """There may be room for who waits: a stream has ended, or the upstream has said how many it takes."""
-        waiting = self._waiting
+        waiting = self.waiting
         while waiting:
-            connection = next((each for each in self._usable if each.room > 0), None)
+            connection = next((each for each in self._usable if each.free > 0), None)
             if connection is None:
                 break
             asking = next(iter(waiting))
             user, asking.user = asking.user, None
             self.forget(asking)
             if user is not None:
-                stream = connection.stream()
+                stream = connection.take()
                 try:
                     user.connected(stream)  # type: ignore[arg-type]
                 except Exception:  # noqa: BLE001 - a fault of ours: its client gets an answer, and the others go on
@@ -219,7 +220,7 @@ class HTTP2Pool:
         """It is closed."""
         self.all.pop(connection, None)
         self.retire(connection)
-        if self._waiting:
+        if self.waiting:
             self.serve()
 
     @property
@@ -240,5 +241,5 @@ class HTTP2Pool:
                 each.connector.disconnect()
         for connection in list(self.all):
             connection.abort()
-        for asking in list(self._waiting):
+        for asking in list(self.waiting):
             asking.fail(Failure(ConnectionAbortedError("the gateway stops")))
