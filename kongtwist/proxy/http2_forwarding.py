@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from ..core.exchange import Exchange
     from ..core.grpc.call_counts import MethodCounts
     from ..net.deadlines import Deadlines
-    from ..upstream.connection import ResponseHead, UpstreamConnection
     from ..upstream.client_tls import TLSFacts
+    from ..upstream.connection import ResponseHead, UpstreamConnection
     from ..upstream.http2_pool import HTTP2Pool
     from ..upstream.pool import Pool
     from ..upstream.upstream_stream import UpstreamStream

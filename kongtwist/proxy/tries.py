@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from ..core.exchange import Exchange
     from ..core.peer import Peer
     from ..core.views import RouteView
-    from ..upstream.connection import UpstreamConnection, UpstreamUser
     from ..upstream.client_tls import TLSFacts
+    from ..upstream.connection import UpstreamConnection, UpstreamUser
     from ..upstream.pool import Attempt, Pool
     from .context import ProxyContext
     from .filtered_answer import FilteredAnswer

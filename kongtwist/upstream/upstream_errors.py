@@ -18,8 +18,26 @@ if TYPE_CHECKING:
     from .client_tls import TLSFacts
 
 __all__ = [
-    "ENDED", "LARGE", "MALFORMED", "NAME", "NoHTTP2", "OURS", "TLS", "UNREACHABLE", "UNTRUSTED", "Destination", "Reason", "broken_off",
-    "connect_reason", "end_text", "no_answer", "no_peer", "not_resolved", "own_certificate_reason", "timed_out", "where",
+    "ENDED",
+    "LARGE",
+    "MALFORMED",
+    "NAME",
+    "OURS",
+    "TLS",
+    "UNREACHABLE",
+    "UNTRUSTED",
+    "Destination",
+    "NoHTTP2",
+    "Reason",
+    "broken_off",
+    "connect_reason",
+    "end_text",
+    "no_answer",
+    "no_peer",
+    "not_resolved",
+    "own_certificate_reason",
+    "timed_out",
+    "where",
 ]  # fmt: skip
 
 UNREACHABLE = "unreachable"

@@ -128,7 +128,9 @@ class UpstreamStream:
         if self.user is None:
             return
         seen = stream.received + stream.sent
-        if seen != self._seen or stream.paused or stream.held:  # what is held waits for the client, not for the upstream
+        if (
+            seen != self._seen or stream.paused or stream.held
+        ):  # what is held waits for the client, not for the upstream
             self._seen = seen
             self._quiet_since = now
         allowed = self._write_timeout if stream.blocked else self._read_timeout
