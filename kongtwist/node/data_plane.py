@@ -158,6 +158,7 @@ class DataPlane:
             real_ip=RealIP([str(each) for each in conf.trusted_ips], conf.real_ip_header, conf.real_ip_recursive),
             error_default_type=conf.error_default_type,
         )
+        services.metrics.sources.append(self.context.calls.tell)
         self.streams: StreamRegistry = self.context.streams
         self.facilities.streams = cast(Streams, self.streams)
         self._trusted = _pem(conf)

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["Asking", "HTTP2Pool", "QueueFull"]
 
 
+ASSUMED_STREAMS = 100
+"""Streams that an upstream takes at a time, until it says so for the first time."""
+
+
 class QueueFull(Exception):
     """Too many requests wait for a stream."""
 
@@ -85,12 +89,13 @@ class HTTP2Pool:
 
     Attributes:
         all: every open connection, those still in their handshake too.
+        assumed: streams that a new connection takes until it has said so.
         waiting: requests that wait for a stream, the longest first.
         max_requests, idle_timeout: of one connection (`Limits`).
     """
 
     __slots__ = (
-        "_creator", "_dialling", "_most", "_usable", "_waiting_most", "address", "all", "context", "idle_timeout",
+        "_creator", "_dialling", "_most", "_usable", "_waiting_most", "address", "all", "assumed", "context", "idle_timeout",
         "max_requests", "port", "size", "tls", "waiting",
     )  # fmt: skip
 
@@ -103,6 +108,7 @@ class HTTP2Pool:
         self._usable: list[HTTP2Upstream] = []
         self._dialling: dict[_Dialling, None] = {}
         self.waiting: dict[Asking, None] = {}
+        self.assumed: float = ASSUMED_STREAMS
         self._creator: ClientConnections | None = None
         limits = context.limits
         self.size = limits.upstream_keepalive_pool_size
@@ -153,11 +159,12 @@ class HTTP2Pool:
 
     def _dial(self, seconds: float) -> None:
         """Make the connections that those who wait need, as far as that can be told by now."""
-        usable = self._usable
-        if not all(connection.settled for connection in usable):
+        if not all(connection.settled for connection in self._usable):
             return  # what they take is known in a moment
-        streams = min([connection.most for connection in usable], default=inf)
-        wanted = max(1, ceil(len(self.waiting) / streams)) if streams else 1
+        if self._usable and self.assumed < 1:
+            return  # another connection would take nothing either
+        streams = self.assumed if self._usable else inf
+        wanted = max(1, ceil(len(self.waiting) / streams))
         most = self._most - len(self.all) + sum(each.connection is not None for each in self._dialling)
         for _ in range(min(wanted, most) - len(self._dialling)):
             dialling = _Dialling(self, seconds)

@@ -19,6 +19,7 @@ from zope.interface import implementer
 from ..core.http2.frames import error_name
 from ..core.http2.hpack import encode_field
 from ..net.http2_connection import HTTP2Connection
+from ..net.http2_stream import RESET_BY_PEER
 from ..net.run_steps import run_steps
 from .client_tls import check_name
 from .upstream_errors import NoHTTP2, end_text
@@ -67,6 +68,7 @@ class HTTP2Upstream(HTTP2Connection):
         self.list_size = context.limits.proxy_buffer_size
         self.field_lines = context.field_lines
         self.settled = False
+        self.peer_streams = inf  # no limit, where the upstream says nothing of one
         self._seconds = seconds
         self._ready = False
         self._requests = 0
@@ -132,9 +134,7 @@ class HTTP2Upstream(HTTP2Connection):
         """The handshake, the time without streams, or that of closing is over."""
         if not self._ready:
             self._give_up(Failure(TimeoutError("TLS handshake")))
-        elif self.failed:
-            self.abort()
-        elif not self.streams:
+        elif not self.streams and not self.failed:
             self.leave()
 
     def leave(self) -> None:
@@ -142,28 +142,29 @@ class HTTP2Upstream(HTTP2Connection):
         self.pool.retire(self)
         self.shut_down()
 
-    def close(self) -> None:
-        """As `HTTP2Connection.close`, in bounded time."""
-        self._expect(self.limits.lingering_timeout)
-        HTTP2Connection.close(self)
+    def fail(self, code: int, why: str) -> None:
+        """As `HTTP2Connection.fail`; calls end now, and not with the connection."""
+        if not self.failed:
+            HTTP2Connection.fail(self, code, why)
+            run_steps(*(partial(each.lose, None, why, RESET_BY_PEER) for each in list(self.streams.values())))
 
     # -- streams -------------------------------------------------------------------------------------------------------
 
     @property
     def most(self) -> float:
-        """Streams the upstream takes at a time."""
-        return self.peer_streams
+        """Streams the upstream takes at a time; until it has said so, what it took on the connection before."""
+        return self.peer_streams if self.settled else self.pool.assumed
 
     @property
     def free(self) -> float:
         """Streams it has room for now."""
-        return 0 if self.draining or self.failed else self.peer_streams - len(self.streams)
+        return 0 if self.draining or self.failed else self.most - len(self.streams)
 
     def take(self) -> UpstreamStream:
         """A stream for a request that is sent at once."""
         stream = UpstreamStream(self)
         self._requests += 1
-        if self._requests >= self.pool.max_requests or self.next_id >= _LAST_ID:
+        if self._requests >= self.pool.max_requests or self.next_id > _LAST_ID:
             self.leave()
         return stream
 
@@ -189,6 +190,7 @@ class HTTP2Upstream(HTTP2Connection):
     def settings_received(self) -> None:
         """See `HTTP2Connection`."""
         self.settled = True
+        self.pool.assumed = self.peer_streams
         self.pool.serve()
 
     def goaway_received(self, last: int, code: int, why: bytes) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from twisted.python.failure import Failure
 
 from ..core.http.head import HeadError, parse_response_block
+from ..core.http.headers import REASONS
 from ..core.http2.frames import CANCEL, NO_ERROR, REFUSED_STREAM
 from .connection import ResponseHead
 from .upstream_errors import ENDED, LARGE, MALFORMED
@@ -181,7 +182,7 @@ class UpstreamStream:
         answer = fields.answer
         block = parse_response_block(answer.raw, self.connection.field_lines)
         block.http2 = True
-        return ResponseHead(1, answer.status, b"", block)
+        return ResponseHead(1, answer.status, REASONS.get(answer.status, b""), block)
 
     def _informational(self, head: ResponseHead, end: bool) -> None:
         self._interims += 1
