@@ -270,6 +270,12 @@ class Upstreams:
     upstream_keepalive_idle_timeout = Property(
         NUMBER.within(0), "60", "Seconds an idle upstream connection is kept; 0: no limit."
     )
+    upstream_http2 = Property(
+        BOOLEAN,
+        "off",
+        "Ask services of protocol https for HTTP/2, which those that know it choose in TLS (ALPN); the others are spoken to over"
+        " HTTP/1.1. Services of grpc and grpcs always get HTTP/2. Our own addition.",
+    )
     upstream_http2_connections = Property(
         INTEGER.within(1),
         "64",

@@ -157,6 +157,7 @@ class DataPlane:
             send_request_id=bool(conf.headers_upstream) and "off" not in conf.headers_upstream,
             real_ip=RealIP([str(each) for each in conf.trusted_ips], conf.real_ip_header, conf.real_ip_recursive),
             error_default_type=conf.error_default_type,
+            upstream_http2=conf.upstream_http2,
         )
         services.metrics.sources.append(self.context.calls.tell)
         self.streams: StreamRegistry = self.context.streams

@@ -49,6 +49,7 @@ class ProxyContext:
         real_ip: ``trusted_ips`` and ``real_ip_header``.
         error_default_type: type of the parser's error bodies without Accept and Content-Type (``error_default_type``).
         tls_defaults: what TLS to upstreams asks for where a service does not say.
+        upstream_http2: ask services of https for HTTP/2 (``upstream_http2``).
         monotonic: seconds; tests pass their clock's.
         resolver: of host names; made of the reactor's by default.
 
@@ -76,6 +77,7 @@ class ProxyContext:
         real_ip: RealIP | None = None,
         error_default_type: str = "text/plain",
         tls_defaults: TLSDefaults | None = None,
+        upstream_http2: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
         resolver: Resolver | None = None,
     ) -> None:
@@ -91,6 +93,7 @@ class ProxyContext:
         self.finished, self.fault = finish.finished, finish.fault
         self.send_request_id = send_request_id
         self.real_ip = real_ip or RealIP()
+        self.upstream_http2 = upstream_http2
         self.tls_defaults = tls_defaults or TLSDefaults()
         self.monotonic = monotonic
         self.wall = facilities.now

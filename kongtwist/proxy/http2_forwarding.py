@@ -18,7 +18,7 @@ from ..core.grpc.grpc_text import encode_message, format_timeout, parse_timeout
 from ..core.http.headers import upstream_fields
 from ..core.http2.frames import CANCEL, NO_ERROR, error_name
 from ..upstream.http2_pool import QueueFull
-from ..upstream.upstream_errors import ENDED, Reason, broken_off, timed_out
+from ..upstream.upstream_errors import ENDED, NoHTTP2, Reason, broken_off, timed_out
 from .finish import ends_request
 from .forwarding import UpstreamExchange
 from .forwarding_states import AT_ONCE, BEGUN, HELD, OVER, PASSING, SENT, UNASKED
@@ -26,6 +26,8 @@ from .grpc_answers import takes_grpc
 from .try_notes import note_try
 
 if TYPE_CHECKING:
+    from twisted.python.failure import Failure
+
     from ..core.exchange import Exchange
     from ..core.grpc.call_counts import MethodCounts
     from ..net.deadlines import Deadlines
@@ -84,8 +86,6 @@ class HTTP2UpstreamExchange(UpstreamExchange):
 
     __slots__ = ("_call_deadline", "_code", "_counts", "_grpc", "_refusals", "_requests", "_stream", "_timeout")
 
-    _alpn = b"h2"
-
     def __init__(self, context: ProxyContext, exchange: Exchange, read_timeout: float) -> None:
         super().__init__(context, exchange, read_timeout)
         self._chunked = False
@@ -136,15 +136,45 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         self._through = filters
         return False
 
+    @property
+    def _protocols(self) -> bytes:
+        return b"h2" if self.route.grpc else b"h2,http/1.1"
+
     def _pool(self, address: str, port: int, tls: TLSFacts | None) -> Pool:
-        return cast("Pool", self.context.pools.http2(address, port, tls))
+        pools = self.context.pools
+        if not self.route.grpc and not pools.speaks_http2(address, port):
+            raise NoHTTP2(address)
+        return cast("Pool", pools.http2(address, port, tls))
 
     def _connect(self, address: str, fresh: bool = False) -> None:
         try:
             super()._connect(address, fresh)
+        except NoHTTP2:
+            self._by_http1()
         except QueueFull as error:
             self._log_error(str(error), "raise upstream_http2_queue, or have the upstream take more streams")
             self._refuse(503, "The upstream server is currently unavailable", upstream=True)
+
+    @ends_request
+    def connect_failed(self, reason: Failure) -> None:
+        """As the other's; a service of https that chooses HTTP/1.1 gets that."""
+        attempt = self._attempt
+        if (
+            reason.check(NoHTTP2)
+            and attempt is not None
+            and not self.route.grpc
+            and self._request in (UNASKED, AT_ONCE)
+        ):
+            self._attempt = None
+            self.context.pools.note_no_http2(attempt.pool.address, attempt.pool.port)
+            self._by_http1()
+        else:
+            super().connect_failed(reason)
+
+    def _by_http1(self) -> None:
+        """Begin anew, over HTTP/1.1."""
+        self._leave()
+        UpstreamExchange(self.context, self.exchange, self.read_timeout).start()
 
     # -- a stream's user -------------------------------------------------------------------------------------------
 

@@ -70,6 +70,7 @@ class HTTPRoute(RouteResource):
                 self.http2_pool = context.pools.http2(route.host, route.port, None)
             else:
                 self.pool = context.pools.get(route.host, route.port, None)
+        self._http2 = route.grpc or (context.upstream_http2 and route.protocol == b"https")
         self._forwarded = is_forwarded(route)
         self._checked = route.websocket_only or route.protocols != _UNCHECKED
 
@@ -104,7 +105,7 @@ class HTTPRoute(RouteResource):
 
     def forward(self, exchange: Exchange) -> None:
         """ProxyContext the request to the service."""
-        if self.route.grpc:
+        if self._http2:
             HTTP2UpstreamExchange(self.context, exchange, self.read_timeout).start(self.http2_pool)
         else:
             UpstreamExchange(self.context, exchange, self.read_timeout).start(self.pool)

@@ -77,8 +77,6 @@ class Tries:
         "exchange", "method", "read_timeout", "route",
     )  # fmt: skip
 
-    _alpn = b"http/1.1"  #: what is spoken over TLS
-
     context: ProxyContext
     exchange: Exchange
     route: RouteView
@@ -161,7 +159,7 @@ class Tries:
         tls = None
         if route.tls is not None:
             name = host_name(self._host_field()).decode("latin-1").strip("[]")
-            tls = facts_of(route.tls, name, self.context.tls_defaults, self._alpn)
+            tls = facts_of(route.tls, name, self.context.tls_defaults, self._protocols)
         pool = self._pool(address, route.port if peer is None else peer.port, tls)
         connection = None if fresh else pool.take()
         if connection is not None:
@@ -176,6 +174,11 @@ class Tries:
         except BadServerName as why:
             self._log_error(str(why), "", pool)
             self._bad_answer()
+
+    @property
+    def _protocols(self) -> bytes:
+        """What is asked for in TLS (ALPN)."""
+        return b"http/1.1"
 
     def _pool(self, address: str, port: int, tls: TLSFacts | None) -> Pool:
         """The pool for one address."""

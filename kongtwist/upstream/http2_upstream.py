@@ -92,8 +92,9 @@ class HTTP2Upstream(HTTP2Connection):
         assert self.pool.tls is not None
         try:
             check_name(transport.getHandle(), self.pool.tls)
-            if transport.negotiatedProtocol not in (b"h2", None):
-                raise NoHTTP2("the upstream chose HTTP/1.1 in TLS")
+            chosen = transport.negotiatedProtocol
+            if chosen != b"h2" and (chosen is not None or self.pool.tls.alpn != b"h2"):  # None: it knows no ALPN
+                raise NoHTTP2("the upstream does not choose HTTP/2 in TLS")
         except (CertificateError, VerificationError, ValueError):  # ValueError: it is not a name
             self._give_up(Failure())
         else:

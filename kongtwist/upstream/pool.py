@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["Attempt", "Pool", "UpstreamPools"]
 
 
+_REMEMBERED = 60.0
+"""Seconds that an upstream is not asked again for the HTTP/2 it did not choose."""
+
+
 class _Connecting(ClientFactory):
     """Makes one connection for one user."""
 
@@ -118,6 +122,7 @@ class UpstreamPools:
     def __init__(self, context: UpstreamContext) -> None:
         self._context = context
         self._pools: dict[tuple[str, int, TLSFacts | None], Pool] = {}
+        self._no_http2: dict[tuple[str, int], float] = {}
         self._http2: dict[tuple[str, int, TLSFacts | None], HTTP2Pool] = {}
 
     def get(self, address: str, port: int, tls: TLSFacts | None) -> Pool:
@@ -139,6 +144,21 @@ class UpstreamPools:
                 self._http2 = {key: each for key, each in self._http2.items() if each.used}
             pool = self._http2[key] = HTTP2Pool(self._context, address, port, tls)
         return pool
+
+    def note_no_http2(self, address: str, port: int) -> None:
+        """Remember for a minute that an upstream was asked for HTTP/2 in vain."""
+        if len(self._no_http2) >= 1024:
+            self._no_http2.clear()
+        monotonic = self._context.monotonic
+        self._no_http2[address, port] = monotonic() + _REMEMBERED
+
+    def speaks_http2(self, address: str, port: int) -> bool:
+        """Whether it is worth asking for it."""
+        until = self._no_http2.get((address, port))
+        if until is None:
+            return True
+        monotonic = self._context.monotonic
+        return until < monotonic()
 
     def close(self) -> None:
         """Cut every connection."""
