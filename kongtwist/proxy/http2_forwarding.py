@@ -8,16 +8,25 @@ holds from the moment its head came, whatever becomes of it: choosing, connectin
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ..core.answers import Answer
 from ..core.grpc.call_counts import NO_STATUS
 from ..core.grpc.grpc_messages import MessageCounter
-from ..core.grpc.grpc_status import CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE, status_of_http, status_of_reset
+from ..core.grpc.grpc_status import (
+    CANCELLED,
+    DEADLINE_EXCEEDED,
+    RESOURCE_EXHAUSTED,
+    UNAVAILABLE,
+    status_of_http,
+    status_of_reset,
+)
 from ..core.grpc.grpc_text import encode_message, format_timeout, parse_timeout
 from ..core.http.headers import upstream_fields
 from ..core.http2.frames import CANCEL, NO_ERROR, error_name
+from ..core.http2.hpack import encode_field
 from ..upstream.http2_pool import QueueFull
+from ..upstream.http2_upstream import HeadTooLarge, encoded_head
 from ..upstream.upstream_errors import ENDED, NoHTTP2, Reason, broken_off, timed_out
 from .finish import ends_request
 from .forwarding import UpstreamExchange
@@ -30,6 +39,7 @@ if TYPE_CHECKING:
 
     from ..core.exchange import Exchange
     from ..core.grpc.call_counts import MethodCounts
+    from ..core.views import Match
     from ..net.deadlines import Deadlines
     from ..upstream.client_tls import TLSFacts
     from ..upstream.connection import ResponseHead, UpstreamConnection
@@ -52,6 +62,13 @@ def _without_timeout(lines: bytes) -> bytes:
     """Lines without ``grpc-timeout``."""
     kept = [line for line in lines.split(b"\r\n") if line[:13].lower() != b"grpc-timeout:"]
     return b"\r\n".join(kept)
+
+
+_KEPT_HEADS = 8
+"""Heads for the upstream that are kept with one block of a client."""
+
+_ID_FIELD = encode_field(b"x-kong-request-id", b"0" * 32)[:-32]
+"""The beginning of a field with 32 bytes of value."""
 
 
 class CallDeadline:
@@ -191,13 +208,25 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         plain = exchange.upstream_peer is None and not route.preserve_host
         host = route.host_header if plain and not exchange.request_changes else self._host_field()
         body = exchange.upstream_body
-        length = exchange.block.content_length if body is None else len(body)
-        if body is None and self._through is not None and not self._through.keeps_length:
-            length = None
-        target, lines = self._fields(match.upstream_path, match.prefix, length)
+        scheme = b"https" if route.secure else b"http"
+        block = None
+        if (
+            exchange.request_changes is None
+            and exchange.upstream_query is None
+            and self._through is None
+            and body is None
+        ):
+            block = self._known_head(match, scheme, host)
+        if block is None:
+            block = self._new_head(match, scheme, host)
+        try:
+            block = stream.connection.checked(block)
+        except HeadTooLarge as error:
+            self._too_large(str(error))
+            return
         whole = self._request is AT_ONCE
         stream.begin(self, self.read_timeout, route.write_timeout)
-        stream.open(self.method, b"https" if route.secure else b"http", host, target, lines, whole and not body)
+        stream.open(block, whole and not body)
         if whole:
             if body:
                 stream.send_last(body)
@@ -208,16 +237,53 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         else:
             self._send_again(stream)
 
-    def _fields(self, path: bytes, prefix: bytes | None, length: int | None) -> tuple[bytes, bytes]:
-        """Target and lines of the request."""
+    def _known_head(self, match: Match, scheme: bytes, host: bytes) -> bytes | None:
+        """The head that an equal request had before: such a request has the same lines, and only its id is its own.
+
+        It is kept with the client's block, which equal requests share. None where the request's own time matters.
+        """
         exchange, context = self.exchange, self.context
-        target, lines = upstream_fields(exchange, path, prefix, context.send_request_id, length)
+        if self._timeout is not None and context.monotonic() - exchange.started > _KEPT_TIMEOUT:
+            return None
+        block, forwarded, method = exchange.block, exchange.forwarded(), self.method
+        kept: dict[bytes, Any] | None = block.passed_on
+        if kept is None:
+            kept = block.passed_on = {}
+        known = kept.get(exchange.target)
+        if known is None or known[0] is not match or known[1] != forwarded or known[2] != host or known[3] != method:
+            target, lines = upstream_fields(exchange, match.upstream_path, match.prefix, False, block.content_length)
+            made = encoded_head(method, scheme, host, target, lines)
+            if len(kept) >= _KEPT_HEADS:
+                kept.clear()
+            known = kept[exchange.target] = (match, forwarded, host, method, made)
+        made = known[4]
+        return made + _ID_FIELD + exchange.request_id if context.send_request_id else made
+
+    def _new_head(self, match: Match, scheme: bytes, host: bytes) -> bytes:
+        """The head of a request with something of its own."""
+        exchange, context = self.exchange, self.context
+        body = exchange.upstream_body
+        length = exchange.block.content_length if body is None else len(body)
+        if body is None and self._through is not None and not self._through.keeps_length:
+            length = None
+        target, lines = upstream_fields(exchange, match.upstream_path, match.prefix, context.send_request_id, length)
         if self._timeout is not None:
             spent = context.monotonic() - exchange.started
             if spent > _KEPT_TIMEOUT:
                 left = format_timeout(max(self._timeout - spent, 0.0))
                 lines = b"%bgrpc-timeout: %b\r\n" % (_without_timeout(lines), left)
-        return target, lines
+        return encoded_head(self.method, scheme, host, target, lines)
+
+    def _too_large(self, why: str) -> None:
+        """The upstream takes no heads that large."""
+        self._log_error(why, "see its limit on the size of header lists", None)
+        self._code = RESOURCE_EXHAUSTED
+        self._drop()
+        answer = Answer.error(431, "Request header fields too large")
+        if self._grpc:
+            answer.headers.append((b"grpc-status", b"%d" % RESOURCE_EXHAUSTED))
+            answer.headers.append((b"grpc-message", encode_message(answer.message or "")))
+        self.context.send_answer(self.exchange, answer, upstream=True)
 
     def _send_again(self, stream: UpstreamStream) -> None:
         """Another try: what was kept of the body, and on with the rest."""

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..core.http2.frames import error_name
-from ..core.http2.hpack import encode_field
+from ..core.http2.hpack import Decoder, Encoder, encode_field
 from ..net.http2_connection import HTTP2Connection
 from ..net.http2_stream import RESET_BY_PEER
 from ..net.run_steps import run_steps
@@ -26,12 +26,14 @@ from .upstream_errors import NoHTTP2, end_text
 from .upstream_stream import UpstreamStream
 
 if TYPE_CHECKING:
-    from ..net.http2_stream import HTTP2Stream
     from .http2_pool import HTTP2Pool
 
-__all__ = ["HTTP2Upstream"]
+__all__ = ["HTTP2Upstream", "HeadTooLarge", "encoded_head"]
 
 _log = Logger(namespace="kongtwist.proxy")
+
+_DENSE = 12
+"""A byte of an encoded block is at most so many bytes of the list (RFC 9113 6.5.2 counts 32 for each field), ours being literals."""
 
 _LAST_ID = 2**31 - 1
 """The highest id of a stream (RFC 9113 5.1.1)."""
@@ -42,6 +44,15 @@ def _start(method: bytes, scheme: bytes, authority: bytes, target: bytes) -> byt
     """The pseudo-header fields of a request, encoded (RFC 9113 8.3.1)."""
     pairs = ((b":method", method), (b":scheme", scheme), (b":path", target), (b":authority", authority))
     return b"".join([encode_field(name, value) for name, value in pairs])
+
+
+def encoded_head(method: bytes, scheme: bytes, authority: bytes, target: bytes, lines: bytes) -> bytes:
+    """A request's head, encoded for any connection (`HTTP2Upstream.checked` makes it that of one)."""
+    return Encoder().block(_start(method, scheme, authority, target), lines.split(b"\r\n")[:-1])
+
+
+class HeadTooLarge(ValueError):
+    """A request's head is larger than the upstream takes."""
 
 
 @implementer(IHandshakeListener)
@@ -163,19 +174,25 @@ class HTTP2Upstream(HTTP2Connection):
 
     def take(self) -> UpstreamStream:
         """A stream for a request that is sent at once."""
-        stream = UpstreamStream(self)
+        return UpstreamStream(self)
+
+    def opened(self) -> None:
+        """A request was sent on a stream of its own. A connection has so many of them, and so many ids."""
         self._requests += 1
         if self._requests >= self.pool.max_requests or self.next_id > _LAST_ID:
             self.leave()
-        return stream
 
-    def new_stream(self, user: UpstreamStream) -> HTTP2Stream:
-        """The stream itself."""
-        return self.open_stream(user=user)
+    def checked(self, block: bytes) -> bytes:
+        """A request's head as it is sent here.
 
-    def head(self, method: bytes, scheme: bytes, authority: bytes, target: bytes, lines: bytes) -> bytes:
-        """The block of a request's head."""
-        return self.encoder.block(_start(method, scheme, authority, target), lines.split(b"\r\n")[:-1])
+        Raises:
+            HeadTooLarge: the upstream has said that it takes none of that size (RFC 9113 6.5.2).
+        """
+        if self.peer_list_size is not None and len(block) > self.peer_list_size // _DENSE:
+            size = sum([field.size for field in Decoder().decode(block)])
+            if size > self.peer_list_size:
+                raise HeadTooLarge(f"the upstream takes {self.peer_list_size} bytes of header list, not {size}")
+        return self.encoder.block(block, ())
 
     def streams_changed(self) -> None:
         """See `HTTP2Connection`."""

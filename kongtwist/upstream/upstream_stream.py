@@ -15,12 +15,12 @@ from twisted.python.failure import Failure
 from ..core.http.head import HeadError, parse_response_block
 from ..core.http.headers import REASONS
 from ..core.http2.frames import CANCEL, NO_ERROR, REFUSED_STREAM
+from ..net.http2_stream import HTTP2Stream
 from .connection import ResponseHead
 from .upstream_errors import ENDED, LARGE, MALFORMED
 
 if TYPE_CHECKING:
     from ..core.http2.field_lists import FieldList
-    from ..net.http2_stream import HTTP2Stream
     from .http2_pool import HTTP2Pool
     from .http2_upstream import HTTP2Upstream
 
@@ -28,6 +28,25 @@ __all__ = ["StreamingUser", "UpstreamStream"]
 
 _LOOKS = 4
 """Looks in the time of silence that is allowed."""
+
+
+class _NotOpen:
+    """Stands for a stream until there is one."""
+
+    stream_window = held = 0
+    waiting: dict[HTTP2Stream, None] = {}
+
+    def credit(self) -> None:
+        """Nothing is held."""
+
+
+def _not_open() -> HTTP2Stream:
+    stream = HTTP2Stream(_NotOpen(), 0, 0)  # type: ignore[arg-type]
+    stream.closed = stream.ended_out = True
+    return stream
+
+
+_NOT_OPEN = _not_open()
 
 
 class StreamingUser(Protocol):
@@ -49,7 +68,7 @@ class UpstreamStream:
         connection: whose stream it is.
 
     Attributes:
-        stream: the stream itself.
+        stream: the stream itself; a closed one until `open` is called, as ids are used in the order of heads.
         user: whose request is on it; None when it is over.
         reused: as of connections: a stream is never the first use of one that may be stale.
     """
@@ -63,7 +82,7 @@ class UpstreamStream:
 
     def __init__(self, connection: HTTP2Upstream) -> None:
         self.connection = connection
-        self.stream: HTTP2Stream = connection.new_stream(self)
+        self.stream: HTTP2Stream = _NOT_OPEN
         self.user: Any = None
         self.deadline = self.wake = inf
         self._interims = self._seen = 0
@@ -85,9 +104,12 @@ class UpstreamStream:
         self._quiet_since = now = monotonic()
         context.deadlines.set(self, now + min(read_timeout, write_timeout) / _LOOKS)
 
-    def open(self, method: bytes, scheme: bytes, authority: bytes, target: bytes, lines: bytes, end: bool) -> None:
-        """Send the head; ``end``: there is no body."""
-        self.stream.send_headers(self.connection.head(method, scheme, authority, target, lines), end)
+    def open(self, block: bytes, end: bool) -> None:
+        """Send the head, encoded; ``end``: there is no body."""
+        connection = self.connection
+        self.stream = stream = connection.open_stream(user=self)
+        stream.send_headers(block, end)
+        connection.opened()
 
     def send(self, data: bytes) -> None:
         """Send a piece of the body."""

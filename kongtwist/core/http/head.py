@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, KeysView, Sequence
 from functools import lru_cache
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import httptools
@@ -168,8 +169,7 @@ class HeaderBlock:
     Attributes:
         raw: the bytes, each line with its CRLF, without the empty line.
         host: value of Host, or None.
-        content_length: bytes announced, or None.
-        chunked: Transfer-Encoding is chunked.
+        content_length: bytes announced, or None. chunked: Transfer-Encoding is chunked.
         has_body: a request with this block has a body (RFC 9112 6.3).
         close, keep_alive: Connection has these options. connection: other fields that it names, in lower case.
         upgrade_websocket: asks to become a WebSocket; whether Connection says ``upgrade`` too makes no difference (Kong 3.9).
@@ -179,7 +179,7 @@ class HeaderBlock:
         end: the last lines of the head of a request with this block, as it is passed on: framing, `forward` and the
             empty line; None until `make_end`.
         http2: the message came over HTTP/2 (an answer's).
-        passed_on: what `headers.ResponseHeaders` makes of a response's block, and who made it.
+        passed_on: what was made of it for the other side, and for whom: by `headers.ResponseHeaders`, `http2_forwarding`.
     """
 
     __slots__ = (
@@ -199,7 +199,7 @@ class HeaderBlock:
         self.chunked = self.has_body = self.expect_continue = self.te_trailers = self.http2 = False
         self.relayed = b"x-forwarded-for" in fields or b"via" in fields
         self.end: bytes | None = None
-        self.passed_on: tuple[object, bytes] | None = None
+        self.passed_on: Any = None
         if b"connection" in fields:
             self.close, self.keep_alive, self.connection = _options(b",".join(fields[b"connection"]))
         else:

@@ -495,7 +495,8 @@ class ResponseHeaders:
         if trailers and b"trailer" in block:
             lines = block.without(_KEPT_TRAILER | self._dropped)
         elif block.passed_on is not None and block.passed_on[0] is self:
-            return block.passed_on[1]
+            known: bytes = block.passed_on[1]
+            return known
         else:
             trailers = False
             plain = block.has_none_of(self._dropped)
@@ -517,7 +518,7 @@ class ResponseHeaders:
         proxy, upstream = exchange.latencies or (0.0, 0.0)
         made = block.passed_on
         if made is not None and made[0] is self and not exchange.block.te_trailers:
-            lines = made[1]
+            lines: bytes = made[1]
         else:
             lines = self.passed_on(block, exchange.block.te_trailers)
         key = (int(proxy * 1000), int(upstream * 1000))

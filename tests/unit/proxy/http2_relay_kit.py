@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import hpack
@@ -84,6 +85,12 @@ class HTTP2Server:
 OK = ((":status", "200"), ("content-type", "application/grpc"))
 
 
+@cache
+def _block(pairs: tuple[tuple[bytes, bytes], ...]) -> HeaderBlock:
+    """A block that equal requests share."""
+    return HeaderBlock.from_pairs(pairs)
+
+
 class Call(Exchange):
     """A client's call.
 
@@ -92,6 +99,7 @@ class Call(Exchange):
     """
 
     http_version = "2"
+    made = 0
 
     def __init__(
         self,
@@ -100,18 +108,20 @@ class Call(Exchange):
         *fields: tuple[bytes, bytes],
         body: bool = True,
         grpc: bool = True,
+        ip: str = "127.0.0.1",
     ) -> None:
         super().__init__()
         self.context = gateway.context
         self.gateway = gateway.context.facilities
         self.method, self.target, self.minor, self.scheme = b"POST", path, 1, b"http"
-        self.peer_ip = self.client_ip = "127.0.0.1"
+        self.peer_ip = self.client_ip = ip
         self.peer_port, self.local_port, self.trusted, self.sni = 1, 18000, False, None
         self.started = gateway.reactor.seconds()
         self.wall_started = 0.0
-        self.request_id = b"0" * 32
+        Call.made += 1
+        self.request_id = b"%032x" % Call.made
         kind = (b"content-type", b"application/grpc" if grpc else b"text/plain")
-        self.block = HeaderBlock.from_pairs([(b"Host", b"a.com"), kind, (b"te", b"trailers"), *fields])
+        self.block = _block(((b"Host", b"a.com"), kind, (b"te", b"trailers"), *fields))
         self.block.has_body = body
         self.events: list[tuple[Any, ...]] = []
         self.open = True

@@ -93,6 +93,27 @@ class PassingTests(SynchronousTestCase):
         server.send(server.head(7, *OK, ("grpc-status", "0"), end=True))
         self.assertEqual([bool(each.events) for each in (call, *others)], [False, False, False, True, False, False])
 
+    def test_equal_requests(self) -> None:
+        """Heads made before are used again: for equal requests of other paths and clients they are made anew."""
+        gateway, _, server = begun()
+        gateway.context.next_id = iter([]).__next__
+        seen = []
+        for path, ip in (
+            (b"/a.B/C", "127.0.0.1"),
+            (b"/a.B/C", "127.0.0.1"),
+            (b"/a.B/D?x", "127.0.0.1"),
+            (b"/a.B/C", "10.0.0.1"),
+        ):
+            call = Call(gateway, path, ip=ip)
+            ((_, _, fields),) = server.received
+            seen.append(
+                (fields[":path"], fields["x-forwarded-for"], fields["x-kong-request-id"] == call.request_id.decode())
+            )
+        self.assertEqual(
+            seen,
+            [("/a.B/C", "127.0.0.1", True)] * 2 + [("/a.B/D?x", "127.0.0.1", True), ("/a.B/C", "10.0.0.1", True)],
+        )
+
     def test_interim_heads(self) -> None:
         _, call, server = begun()
         server.send(server.head(1, (":status", "103")), server.head(1, *OK, ("grpc-status", "0"), end=True))
@@ -236,6 +257,15 @@ class FailureTests(SynchronousTestCase):
             del number
         server.send(big)
         self.assertEqual(call.told, [("head", 502, b"14"), ("end", None)])
+
+    def test_heads_that_the_upstream_takes_not(self) -> None:
+        gateway = grpc_gateway()
+        Call(gateway)
+        server = HTTP2Server(gateway, [(6, 8192)])
+        _ = server.received
+        call = Call(gateway, b"/a.B/C", *((b"x-%d" % number, b"y" * 1000) for number in range(9)))
+        self.assertEqual(call.told, [("head", 431, b"8"), ("end", None)])
+        self.assertEqual(server.received, [])
 
     def test_no_http2(self) -> None:
         _, call, server = begun()
