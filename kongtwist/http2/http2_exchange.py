@@ -78,8 +78,8 @@ class RequestConnection(Protocol):
 
 
 class HTTP2Exchange(Exchange):
-    """See `Exchange`. It is the user of its stream, and what has a deadline: for the next piece of the body, or for the client to take more of
-    the answer.
+    """See `Exchange`. It is the user of its stream, and has a deadline: for the next piece of the body, or for the client to
+    take more of the answer.
 
     Attributes:
         stream: the request's.
