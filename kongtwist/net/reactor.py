@@ -70,7 +70,7 @@ class LeanEPollReactor(EPollReactor):
         # now: the event is not that one's.
         found = selectables.get
         for fd, event, selectable in [(fd, event, found(fd)) for fd, event in events]:
-            if selectable is None or found(fd) is not selectable:
+            if found(fd) is not selectable or selectable is None:
                 continue
             try:
                 if event != EPOLLIN:
