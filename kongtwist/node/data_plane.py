@@ -140,14 +140,14 @@ class DataPlane:
             "shown": self.access_log.shown,
             "workspace_id": WORKSPACE_ID,
         }
-        self.facilities = Host(**facts)
-        self.facilities.rows, self.facilities.tallies = services.rows, services.tallies
-        self.facilities.metrics = services.metrics
-        self.facilities.cells = services.cells.claim  # type: ignore[method-assign]
+        self.host = Host(**facts)
+        self.host.rows, self.host.tallies = services.rows, services.tallies
+        self.host.metrics = services.metrics
+        self.host.cells = services.cells.claim  # type: ignore[method-assign]
         self.lifetimes = Lifetimes(self._scope_for, _closing, _report)
         self.context = ProxyContext(
             reactor,
-            self.facilities,
+            self.host,
             limits=limits_of(conf),
             access_log=self.access_log,
             headers=ResponseHeaders(conf.headers),
@@ -156,7 +156,7 @@ class DataPlane:
             error_default_type=conf.error_default_type,
         )
         self.streams: StreamRegistry = self.context.streams
-        self.facilities.streams = cast(Streams, self.streams)
+        self.host.streams = cast(Streams, self.streams)
         self._trusted = _pem(conf)
         self._clients: Services | None = None
         tree = TellingTree if conf.allow_debug_header else RouteTree
@@ -249,7 +249,7 @@ class DataPlane:
     def _scope_for(self, row: Row) -> Scope:
         if self._clients is None:
             self._clients = self._made_clients()
-        return self._clients.scope(self.facilities, row["name"], row)
+        return self._clients.scope(self.host, row["name"], row)
 
     def _made_clients(self) -> Services:
         from ..clients.scopes import ClientLimits, Services  # megabytes, for who has plugins that use them
