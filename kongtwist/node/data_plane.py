@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .. import WORKSPACE_ID
+from ..clients.waiting import Ended, within
 from ..config.authorities import trusted_authorities
 from ..config.load import Conf, ConfError
 from ..core.chain.host import Host, Scope, Streams
@@ -46,6 +47,8 @@ _log = Logger(namespace="kongtwist.proxy")
 LAST_WORDS = 2.0
 """Seconds that plugins have at a stop, though requests and streams have used up its time. Less than what a node that is late
 has until it is ended by force (tap.py)."""
+CUT_TIME = 0.3
+"""Seconds that what was cut or cancelled may take to end, at a stop; it takes a few turns of the reactor."""
 
 
 class ListenerSocket(Protocol):
@@ -238,6 +241,7 @@ class DataPlane:
         self.context.drain()
         await self._quiet(seconds)
         self.abort()
+        await self._quiet(CUT_TIME)  # the log phase of what was cut comes before plugins close
         late = max(late, self._reactor.seconds() + min(seconds, LAST_WORDS))
         if self._clients is not None:
             self._clients.stop(max(late - self._reactor.seconds(), 0.0))
@@ -268,7 +272,14 @@ class DataPlane:
         closing = [each for each in self.lifetimes.end() if isinstance(each, Deferred)]
         for each in closing:
             each.addTimeout(seconds, self._reactor)  # type: ignore[unused-awaitable]
-        await DeferredList(closing)
+        over = Ended()
+        DeferredList(closing).addCallback(lambda _: over.end())  # type: ignore[unused-awaitable]
+        try:
+            await within(self._reactor, seconds + CUT_TIME, over.wait(), TimeoutError)
+        except TimeoutError:
+            _log.error(
+                "{count} plugins still close, although they were cancelled, and are left", count=len(self.lifetimes)
+            )
 
     async def _stop_listening(self) -> None:
         ports, self._ports = self._ports, []
