@@ -57,6 +57,7 @@ class Exchange:
         "_query_args",
         "answer_sink",
         "answer_source",
+        "answer_trailers",
         "authenticated_groups",
         "block",
         "body_sink",
@@ -144,6 +145,9 @@ class Exchange:
     status: int  #: status sent to the client; 0 before
     upstream_status: int  #: status the upstream sent; 0 when it was not asked
     answer_source: str  #: "service", "exit" or "error"
+    answer_trailers: list[tuple[bytes, bytes]] | None
+    """The upstream's trailers, set before filters get the last piece of its answer's body; None before, and where there are
+    none. A filter that puts them into the body sets None: the client gets them once."""
     own_lines: bytes  #: header lines of an answer made here, before the gateway's own; b"" for the upstream's
     sent_head: bytes  #: the head as sent to the client; b"" before
     log_values: list[LogValue] | None  #: changes to the log record (core/log_values.py)
@@ -164,7 +168,7 @@ class Exchange:
         self.request_changes = self.upstream_query = self.response_changes = self.response_fields = None
         self.plugin_confs = self.latencies = self.upstream_body = self.upstream_peer = self._own = None
         self._query_args = self._ctx = self.held = self.returned_filters = self.body_sink = self.answer_sink = None
-        self.upstream_method = self.log_values = self.tries = None
+        self.upstream_method = self.log_values = self.tries = self.answer_trailers = None
         self.own_lines = self.sent_head = b""
         self.status = self.upstream_status = self.bytes_in = self.bytes_out = 0
         self.answer_source = "service"
