@@ -146,8 +146,8 @@ class Exchange:
     upstream_status: int  #: status the upstream sent; 0 when it was not asked
     answer_source: str  #: "service", "exit" or "error"
     answer_trailers: list[tuple[bytes, bytes]] | None
-    """The upstream's trailers, set before filters get the last piece of its answer's body; None before, and where there are
-    none. A filter that puts them into the body sets None: the client gets them once."""
+    """The upstream's trailers, names in lower case, set before body filters see the end of the body; None before, and where the
+    answer is not the upstream's. A body filter that has told them otherwise puts None there: they are not sent then."""
     own_lines: bytes  #: header lines of an answer made here, before the gateway's own; b"" for the upstream's
     sent_head: bytes  #: the head as sent to the client; b"" before
     log_values: list[LogValue] | None  #: changes to the log record (core/log_values.py)
@@ -176,6 +176,16 @@ class Exchange:
         self.route = self.match = self.snapshot = None  # type: ignore[assignment]
 
     # -- what a plugin may read ------------------------------------------------------------------------------------
+
+    @property
+    def http_version(self) -> str:
+        """The version of HTTP that the client speaks: ``1.0``, ``1.1`` or ``2`` (``kong.request.get_http_version``)."""
+        return "1.1" if self.minor else "1.0"
+
+    @property
+    def takes_trailers(self) -> bool:
+        """Whether the client gets trailers: it asked for them (RFC 9110 10.1.4), or speaks HTTP/2, where they cost nothing."""
+        return self.block.te_trailers or self.http_version == "2"
 
     def get_header(self, name: bytes) -> bytes | None:
         """The first value of request header ``name`` (lower case; ``-`` and ``_`` are the same), or None."""

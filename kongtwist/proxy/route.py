@@ -100,7 +100,7 @@ class HTTPRoute(RouteResource):
         if self._forwarded:
             self.forward(exchange)
         else:
-            self.context.send_answer(exchange, not_forwarded(self.route, exchange))
+            self.context.send_answer(exchange, not_forwarded(self.route))
 
     def forward(self, exchange: Exchange) -> None:
         """ProxyContext the request to the service."""

@@ -117,14 +117,15 @@ class WebSocketRoute(HTTPRoute):
         carry(self.context, exchange, taken, self.tree)
 
     def forward(self, exchange: Exchange) -> None:
-        """Ask the upstream for a WebSocket, if this is a request that may ask (RFC 6455 4.1: GET, HTTP/1.1).
+        """Ask the upstream for a WebSocket, if this is a request that may ask (RFC 6455 4.1: GET, HTTP/1.1), and no service of
+        gRPC, which knows none.
 
         With a body (or with another method) an upgrade would leave the two ends of the gateway in disagreement about
         where the request ends; it is taken out then, and the request relayed as an ordinary one.
         """
         method = exchange.upstream_method or exchange.method
         has_body = exchange.block.has_body or exchange.upstream_body is not None
-        if method != b"GET" or not exchange.minor or has_body:
+        if method != b"GET" or not exchange.minor or has_body or self.route.grpc:
             if self.route.websocket_only:
                 headers = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
                 answer = Answer.error(426, "Please use the WebSocket protocol", headers)
