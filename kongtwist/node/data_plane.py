@@ -143,6 +143,7 @@ class DataPlane:
             "hostname": socket.gethostname(),
             "worker_pid": os.getpid(),
             "body_limit": conf.client_body_buffer_size,
+            "grpc_message_size": conf.plugin_grpc_message_size,
             "shown": self.access_log.shown,
             "workspace_id": WORKSPACE_ID,
         }
