@@ -19,6 +19,7 @@ from .http2_forwarding import HTTP2UpstreamExchange
 
 if TYPE_CHECKING:
     from ..core.views import RouteView
+    from ..http1.http1_context import Tree
     from ..upstream.http2_pool import HTTP2Pool
     from ..upstream.pool import Pool
     from .context import ProxyContext
@@ -32,9 +33,14 @@ _UNCHECKED = frozenset(("http", "https"))
 
 
 class RouteResource(Resource):
-    """What a request is given to once it is known where it belongs."""
+    """What a request is given to once it is known where it belongs.
+
+    Attributes:
+        tree: of a Route's resource for WebSockets, the tree it belongs to.
+    """
 
     isLeaf = True
+    tree: Tree | None = None
 
     def __init__(self, context: ProxyContext) -> None:
         super().__init__()
