@@ -470,7 +470,7 @@ class HTTP1Channel(RequestBodies):
 
     def handshakeCompleted(self) -> None:
         """TLS is there, and the client has said what it will speak."""
-        if self.http2 is not None and self.transport.negotiatedProtocol == b"h2":  # type: ignore[attr-defined]
+        if self.http2 is not None and getattr(self.transport, "negotiatedProtocol", None) == b"h2":
             self.http2(self, b"")
 
     def detach(self, exchange: HTTP1Exchange | None) -> tuple[Any, bytes]:

@@ -52,7 +52,7 @@ class HTTP2Client:
         self.wire = Wire(gateway.reactor, (ip, 40000), ("127.0.0.1", 18000))
         first = self.factory.buildProtocol(None)
         self.wire.protocol = first
-        first.makeConnection(self.wire)  # type: ignore[arg-type]
+        first.makeConnection(self.wire)
         self.streams: dict[int, Answered] = {}
         self.others: list[tuple[int, bytes]] = []
         self._encoder, self._decoder = hpack.Encoder(), hpack.Decoder()
