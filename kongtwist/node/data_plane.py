@@ -137,6 +137,7 @@ class DataPlane:
             "hostname": socket.gethostname(),
             "worker_pid": os.getpid(),
             "body_limit": conf.client_body_buffer_size,
+            "message_limit": conf.plugin_grpc_message_size,
             "shown": self.access_log.shown,
             "workspace_id": WORKSPACE_ID,
         }
@@ -252,6 +253,7 @@ class DataPlane:
         return self._clients.scope(self.facilities, row["name"], row)
 
     def _made_clients(self) -> Services:
+        from ..clients.grpc_calls import GRPCLimits
         from ..clients.scopes import ClientLimits, Services  # megabytes, for who has plugins that use them
         from ..clients.tls import Trust
 
@@ -260,7 +262,11 @@ class DataPlane:
             self._reactor,
             self.context.resolver,
             trust=Trust(self._trusted, conf.lua_ssl_verify_depth),
-            limits=ClientLimits(threads=conf.plugin_threads, thread_backlog=conf.plugin_thread_backlog),
+            limits=ClientLimits(
+                threads=conf.plugin_threads,
+                thread_backlog=conf.plugin_thread_backlog,
+                grpc=GRPCLimits(conf.plugin_grpc_threads, conf.plugin_grpc_message_size, conf.plugin_grpc_channels),
+            ),
         )
 
     async def _close_configurations(self, seconds: float) -> None:

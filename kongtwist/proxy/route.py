@@ -84,6 +84,9 @@ class HTTPRoute(RouteResource):
                 else:
                     waiting_for(self.context, exchange, outcome, self._passed)
                 return
+            if exchange.service_call is not None:
+                self._passed(exchange)
+                return
         if self._forwarded:
             self.forward(exchange)
         else:
@@ -91,7 +94,9 @@ class HTTPRoute(RouteResource):
 
     def _passed(self, exchange: Exchange) -> None:
         """The plugins let the request pass."""
-        if self._forwarded:
+        if exchange.service_call is not None:
+            waiting_for(self.context, exchange, exchange.service_call(exchange), _unanswered)
+        elif self._forwarded:
             self.forward(exchange)
         else:
             self.context.send_answer(exchange, not_forwarded(self.route, exchange))
@@ -99,6 +104,10 @@ class HTTPRoute(RouteResource):
     def forward(self, exchange: Exchange) -> None:
         """ProxyContext the request to the service."""
         UpstreamExchange(self.context, exchange, self.read_timeout).start(self.pool)
+
+
+def _unanswered(exchange: Exchange) -> None:
+    raise TypeError("what answers in place of the upstream gave no answer")
 
 
 class _Waiting:

@@ -1,0 +1,184 @@
+""".proto files, compiled while the gateway runs: by protoc (grpcio-tools), in a child, so that nothing waits for it.
+
+What came out is kept for as long as the file, and what it imports, stay as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessDone
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+
+from ..core.chain.host import ProtoFault
+from .waiting import within
+
+__all__ = ["ProtoFiles"]
+
+_TIME = 30.0
+"""Seconds that a compilation may take."""
+_MOST_OUTPUT = 64 * 1024 * 1024
+_MOST_FAULTS = 8192
+"""Bytes of descriptors, and of what is wrong with a file."""
+_MOST_KEPT = 64
+"""Files whose descriptors are kept."""
+
+_Stamp = tuple[tuple[str, int, int], ...]
+
+_FAULT = re.compile(r"^(?P<file>[^:\n]+):(?P<line>\d+):(?P<column>\d+): (?P<what>.*)$", re.MULTILINE)
+_BARE_FAULT = re.compile(r"^(?P<file>[^:\n]+\.proto): (?P<what>.*)$", re.MULTILINE)
+
+
+class _Kept(NamedTuple):
+    descriptors: bytes
+    stamp: _Stamp  #: of all files that were read
+
+
+class _Compiler(ProcessProtocol):
+    """One child."""
+
+    def __init__(self) -> None:
+        self.output: list[bytes] = []
+        self.faults = b""
+        self._size = 0
+        self.ended: Deferred[bool] = Deferred(lambda _: self._kill())
+
+    def outReceived(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > _MOST_OUTPUT:
+            self.faults = b"its descriptors are too large"
+            self._kill()
+        else:
+            self.output.append(data)
+
+    def errReceived(self, data: bytes) -> None:
+        self.faults = (self.faults + data)[:_MOST_FAULTS]
+
+    def processEnded(self, reason: Failure) -> None:
+        ended, self.ended = self.ended, Deferred()
+        if not ended.called:
+            ended.callback(reason.check(ProcessDone) is not None)
+
+    def _kill(self) -> None:
+        transport: Any = self.transport
+        if transport is not None and transport.pid:
+            transport.signalProcess("KILL")
+
+
+class ProtoFiles:
+    """Compiles, and keeps what came out.
+
+    Args:
+        reactor: runs the children.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._kept: dict[str, _Kept] = {}
+        self._under_way: dict[str, list[Deferred[bytes]]] = {}
+
+    async def compile(self, path: str) -> bytes:
+        """See `kongtwist.core.chain.host.Host.proto`."""
+        path = os.path.abspath(path)
+        kept = self._kept.get(path)
+        if kept is not None and _stamp(each[0] for each in kept.stamp) == kept.stamp:
+            return kept.descriptors
+        waiting = self._under_way.get(path)
+        if waiting is not None:
+            waiter: Deferred[bytes] = Deferred(waiting.remove)
+            waiting.append(waiter)
+            return await waiter
+        waiting = self._under_way[path] = []
+        # Beside who asks first: others wait for it too, and must not be cancelled with it.
+        done: Deferred[bytes] = Deferred.fromCoroutine(self._compile(path))
+        mine: Deferred[bytes] = Deferred(waiting.remove)
+        waiting.append(mine)
+        done.addBoth(self._done, path)  # type: ignore[unused-awaitable]
+        return await mine
+
+    def _done(self, result: Any, path: str) -> None:
+        for each in self._under_way.pop(path):
+            each.callback(result)  # a Failure fails it
+
+    async def _compile(self, path: str) -> bytes:
+        try:
+            with open(path, "rb"):
+                pass
+        except OSError as error:
+            raise ProtoFault(f"{path}: {(error.strerror or 'cannot be read').lower()}") from None
+        folder, name = os.path.split(path)
+        folders = [folder, *_common_folders()]
+        words = [
+            sys.executable, "-P", "-m", "grpc_tools.protoc", *(f"-I{each}" for each in folders),
+            "--include_imports", "--descriptor_set_out=/dev/stdout", "--", name,
+        ]  # fmt: skip
+        child = _Compiler()
+        self._reactor.spawnProcess(child, sys.executable, words, env=_environment(), path=folder)
+        good = await within(
+            self._reactor, _TIME, child.ended, lambda: ProtoFault(f"{path}: protoc took longer than {_TIME:g} s")
+        )
+        descriptors = b"".join(child.output)
+        if not good:
+            raise ProtoFault(_told(path, folder, child.faults.decode("utf-8", "replace")))
+        self._keep(path, descriptors, folders)
+        return descriptors
+
+    def _keep(self, path: str, descriptors: bytes, folders: list[str]) -> None:
+        from google.protobuf.descriptor_pb2 import FileDescriptorSet  # megabytes, for who has such files
+
+        read = []
+        for file in FileDescriptorSet.FromString(descriptors).file:
+            places = [os.path.join(each, file.name) for each in folders]
+            read.append(next((each for each in places if os.path.exists(each)), path))
+        self._kept.pop(path, None)
+        self._kept[path] = _Kept(descriptors, _stamp(read))
+        if len(self._kept) > _MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
+
+
+def _common_folders() -> list[str]:
+    """Where Google's common files lie: those of protoc, and ``google/api`` and the like."""
+    found = []
+    for package, below in (("grpc_tools", "_proto"), ("google.api", "../..")):
+        spec = find_spec(package)
+        for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+            found.append(os.path.normpath(os.path.join(folder, below)))
+    return found
+
+
+def _environment() -> dict[str, str]:
+    """What the child needs of ours to find its modules."""
+    names = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LANG", "LC_ALL", "TMPDIR")
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def _stamp(paths: Any) -> _Stamp:
+    """What changes when one of the files does."""
+    found = []
+    for path in paths:
+        try:
+            state = os.stat(path)
+        except OSError:
+            found.append((path, 0, 0))
+        else:
+            found.append((path, state.st_mtime_ns, state.st_size))
+    return tuple(found)
+
+
+def _told(path: str, folder: str, faults: str) -> str:
+    """The first fault that protoc names, with file and line."""
+    found = _FAULT.search(faults)
+    if found is not None:
+        where = os.path.join(folder, found["file"])
+        return f"{where}, line {found['line']}: {found['what']}"
+    bare = _BARE_FAULT.search(faults)
+    if bare is not None:
+        return f"{os.path.join(folder, bare['file'])}: {bare['what']}"
+    lines = [line for line in faults.strip().splitlines() if line]
+    return f"{path}: {lines[-1] if lines else 'protoc failed and did not say why'}"
