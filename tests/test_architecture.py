@@ -49,6 +49,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "entities": frozenset(),
     "config": frozenset({"entities"}),
     "core/http": frozenset({"entities"}),
+    "core/grpc": frozenset({"entities"}),
     "core": frozenset({"entities", "core/http"}),
     "core/balancing": frozenset({"entities", "core/http", "core"}),
     "core/routing": frozenset({"entities", "core/http", "core", "core/grpc"}),

@@ -32,6 +32,10 @@ _NO_CONNECTION = "failed to connect to all addresses"
 """How the library's message begins when nothing was sent (gRPC core, pick_first)."""
 
 
+_SETTLING = 0.05
+"""Seconds from the server's first metadata in which a message or the end may still come with them: libraries send a failure as both."""
+
+
 class GRPCLimits(NamedTuple):
     """Bounds of gRPC calls, in each process."""
 
@@ -68,6 +72,7 @@ class Call:
         self._receiver: Deferred[bytes | None] | None = None
         self._sender: Deferred[None] | None = None
         self._begun = Ended()
+        self._settling: Any = None
         self._failure: GRPCFailed | None = None
         self.initial: Metadata = ()
         self.trailing: Metadata = ()
@@ -78,6 +83,11 @@ class Call:
     def begun(self) -> Deferred[None]:
         """See `GRPCCall`."""
         return self._begun.wait()
+
+    @property
+    def failed(self) -> GRPCFailed | None:
+        """See `GRPCCall`."""
+        return None if self._come else self._failure
 
     def receive(self) -> Deferred[bytes | None]:
         """See `GRPCCall`. One at a time."""
@@ -125,12 +135,20 @@ class Call:
 
     def _began(self, initial: Metadata) -> None:
         self.initial = initial
-        self._begun.end()
+        if not self._begun.over:
+            self._settling = self._reactor.callLater(_SETTLING, self._begun.end)
 
     def _came(self, message: bytes) -> None:
         if not self.over.over:
             self._come.append(message)
+            self._settled()
             self._deliver()
+
+    def _settled(self) -> None:
+        if self._settling is not None and self._settling.active():
+            self._settling.cancel()
+        if not self._begun.over:
+            self._begun.end()
 
     def _deliver(self) -> None:
         """Give the receiver what is here for it."""
@@ -159,7 +177,7 @@ class Call:
         if self._outgoing is not None:
             self._outgoing.stop()
         self.over.end()
-        self._begun.end()
+        self._settled()
         self._may_send()
         self._deliver()
 

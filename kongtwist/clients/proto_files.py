@@ -112,11 +112,11 @@ class ProtoFiles:
                 pass
         except OSError as error:
             raise ProtoFault(f"{path}: {(error.strerror or 'cannot be read').lower()}") from None
-        folder, name = os.path.split(path)
+        folder = os.path.dirname(path)
         folders = [folder, *_common_folders()]
         words = [
             sys.executable, "-P", "-m", "grpc_tools.protoc", *(f"-I{each}" for each in folders),
-            "--include_imports", "--descriptor_set_out=/dev/stdout", "--", name,
+            "--include_imports", "--descriptor_set_out=/dev/stdout", path,
         ]  # fmt: skip
         child = _Compiler()
         self._reactor.spawnProcess(child, sys.executable, words, env=_environment(), path=folder)

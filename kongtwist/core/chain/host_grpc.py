@@ -82,7 +82,12 @@ class GRPCCall(Protocol):
         ...
 
     def begun(self) -> Awaitable[None]:
-        """Wait until the server has said something: metadata, a message or the end."""
+        """Wait until the first message is here, or the end; or the server has sent metadata and nothing with them."""
+        ...
+
+    @property
+    def failed(self) -> GRPCFailed | None:
+        """How the call ended, where it has ended with another status than OK and all messages are received."""
         ...
 
     def receive(self) -> Awaitable[bytes | None]:

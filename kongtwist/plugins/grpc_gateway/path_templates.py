@@ -103,6 +103,8 @@ class _Parser:
         if not self._text.startswith("/"):
             raise self._wrong("it does not begin with /")
         self._at = 1
+        if self._text == "/":
+            return "/", (), [], ""
         pattern = "/" + self._segments(in_variable=False)
         verb = ""
         if self._peek() == ":":
