@@ -75,6 +75,11 @@ class _Asking:
             self._take(messages.ServerReflectionRequest(file_by_filename=name) for name in missing)
             if len(self._files) == known:
                 raise GRPCFailed(INTERNAL, f"the server imports {missing[0]} and does not tell what is in it")
+        served = set(names)
+        for file in self._files.values():  # a file may hold services of others
+            kept = [each for each in file.service if f"{file.package}.{each.name}".lstrip(".") in served]
+            del file.service[:]
+            file.service.extend(kept)
         found = descriptor_pb2.FileDescriptorSet(file=in_order(self._files))
         serialised: bytes = found.SerializeToString()
         return serialised

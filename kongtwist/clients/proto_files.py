@@ -111,7 +111,8 @@ class ProtoFiles:
             with open(path, "rb"):
                 pass
         except OSError as error:
-            raise ProtoFault(f"{path}: {(error.strerror or 'cannot be read').lower()}") from None
+            why = (error.strerror or "cannot be read").lower()
+            raise ProtoFault(f"{path}: {why}", isinstance(error, FileNotFoundError)) from None
         folder = os.path.dirname(path)
         folders = [folder, *_common_folders()]
         words = [

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from .http.headers import check_field
 
-__all__ = ["Answer", "StreamedAnswer", "WebSocketAnswer", "WebSocketPeer"]
+__all__ = ["Answer", "BrokenOff", "StreamedAnswer", "WebSocketAnswer", "WebSocketPeer"]
 
 
 class Answer:
@@ -49,6 +49,11 @@ class Answer:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.status} {self.message or self.body!r}>"
+
+
+class BrokenOff(Exception):
+    """Raised by what makes a streamed answer, for an end before its end that is nobody's mistake here: the connection is cut, and the
+    text is in the log without a traceback."""
 
 
 class StreamedAnswer(Answer):

@@ -1,4 +1,6 @@
-"""A gRPC service of sensors.proto in a process of its own: ``python -m tests.live.sensor_server PORT [CERTIFICATE KEY]``.
+"""A gRPC service of sensors.proto in a process of its own: ``python -m tests.live.sensor_server PORT [CERTIFICATE KEY [AUTHORITY]]``.
+
+A port with a minus before it: without reflection. With an authority clients have to show a certificate of its.
 
 What becomes of calls is written to standard output, a line each: ``begun METHOD``, ``over METHOD``. The file is compiled here, so
 there is no generated code. ``sensor_id`` says what is to happen: ``unknown`` fails, ``stuck`` never answers, ``endless`` never ends.
@@ -155,7 +157,9 @@ def main() -> None:
         reflection.enable_server_reflection((SERVICE, reflection.SERVICE_NAME), server, pool=pool)
     if certificate:
         pair = (Path(certificate[1]).read_bytes(), Path(certificate[0]).read_bytes())
-        bound = server.add_secure_port(f"127.0.0.1:{port}", grpc.ssl_server_credentials([pair]))
+        authority = Path(certificate[2]).read_bytes() if len(certificate) > 2 else None
+        credentials = grpc.ssl_server_credentials([pair], authority, authority is not None)
+        bound = server.add_secure_port(f"127.0.0.1:{port}", credentials)
     else:
         bound = server.add_insecure_port(f"127.0.0.1:{port}")
     assert bound == int(port), "the port is taken"

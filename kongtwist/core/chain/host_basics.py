@@ -16,7 +16,16 @@ class NotOffered(HostError):
 
 
 class ProtoFault(HostError):
-    """A .proto file cannot be used; the text names file, line and fault."""
+    """A .proto file cannot be used.
+
+    Args:
+        text: names file, line and fault.
+        missing: there is no such file.
+    """
+
+    def __init__(self, text: str, missing: bool = False) -> None:
+        super().__init__(text)
+        self.missing = missing
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ...core.chain.host import Scope
+from ...core.chain.host import Host, NotOffered, ProtoFault, Scope
 from ...core.chain.plugin import Plugin
 from ...core.exchange import Answer, Exchange, Row
 from ...core.grpc.grpc_status import http_status_of
 from ...core.grpc.grpc_text import is_grpc
 from ...core.http.uri import path_of
+from ...entities import EntityError
 from ...entities.schema import String
 from .._once import Seldom
 from .method_calls import Calls, told
@@ -67,6 +68,18 @@ class GrpcGateway(Plugin):
             " own folder, and Google's common files. Without it the service is asked (server reflection).",
         ),
     }  # fmt: skip
+
+    async def examine(self, conf: Row, host: Host) -> None:
+        path = conf.get("proto")
+        if not isinstance(path, str) or not path:
+            return
+        try:
+            await host.proto(path)
+        except NotOffered:
+            return
+        except ProtoFault as fault:
+            if not fault.missing:  # it may lie on other nodes only
+                raise EntityError.schema_violation({"config": {"proto": str(fault)}}) from fault
 
     def compile(self, conf: Row, plugin: Row) -> Config:
         return Config(conf)

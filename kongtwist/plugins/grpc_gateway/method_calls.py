@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from ...core.answers import Answer, StreamedAnswer, WebSocketAnswer, WebSocketPeer
+from ...core.answers import Answer, BrokenOff, StreamedAnswer, WebSocketAnswer, WebSocketPeer
 from ...core.chain.host import GRPCCall, GRPCFailed, GRPCReply, Scope
 from ...core.exchange import BodyTooLarge, Exchange
 from ...core.grpc.grpc_status import CANCELLED, DEADLINE_EXCEEDED, INTERNAL, NAMES, UNAVAILABLE, http_status_of
@@ -266,10 +266,6 @@ class Calls:
         return self._binding.answer(message)[1]
 
 
-class _BrokenOff(Exception):
-    """A stream ended with another status than OK; the client has been told, and must not take it for complete."""
-
-
 class _Silence:
     """Ends a call on which nothing came for too long.
 
@@ -323,13 +319,14 @@ class _Messages:
     def __init__(self, calls: Calls, call: GRPCCall, shape: Shape, silence: _Silence) -> None:
         self._calls, self._call, self._shape, self._silence = calls, call, shape, silence
         self._broken = self._ended = False
+        self._why = ""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
         if self._broken:
-            raise _BrokenOff("the service ended the stream with another status than OK")
+            raise BrokenOff(self._why)
         if self._ended:
             raise StopAsyncIteration
         self._silence.moved(True)
@@ -346,6 +343,8 @@ class _Messages:
             self._ended = True
             return self._shape.end
         self._broken = True
+        name = NAMES[failed.code] if 0 <= failed.code < len(NAMES) else str(failed.code)
+        self._why = f"the service ended the stream with the status {name}: {failed.text}"
         return self._shape.error(self._calls.error_body(failed))
 
     async def aclose(self) -> None:
