@@ -55,7 +55,6 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "core/routing": frozenset({"entities", "core/http", "core", "core/grpc"}),
     "core/chain": frozenset({"entities", "core/http", "core"}),
     "core/snapshot": _CORE,
-    "core/grpc": frozenset({"entities"}),
     "plugins": frozenset({"entities", "core/http", "core", "core/routing", "core/chain", "core/grpc"}),
     "observability": _CORE,
     "net": _CORE | {"config"},

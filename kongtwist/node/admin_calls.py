@@ -6,6 +6,7 @@ Made when it is first used: most nodes never ask.
 from __future__ import annotations
 
 import time
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from ..config.authorities import trusted_authorities
@@ -34,11 +35,13 @@ class AdminCalls:
         facts: the gateway's facts.
 
     Attributes:
-        facts: the same.
+        facts: the same, and what can be asked here.
     """
 
     def __init__(self, reactor: Any, conf: Conf, facts: Host) -> None:
-        self._reactor, self._conf, self.facts = reactor, conf, facts
+        self._reactor, self._conf, self._facts = reactor, conf, facts
+        self.facts = copy(facts)
+        self.facts.grpc, self.facts.proto = self.grpc, self.proto  # type: ignore[method-assign]
         self._services: Services | None = None
         self._scope: Scope | None = None
 
@@ -71,5 +74,5 @@ class AdminCalls:
                 trust=Trust(trusted, conf.lua_ssl_verify_depth),
                 limits=ClientLimits(grpc=GRPCLimits(_THREADS, conf.plugin_grpc_message_size, _THREADS)),
             )
-            self._scope = self._services.scope(self.facts, "Admin API", {"id": "-"})
+            self._scope = self._services.scope(self._facts, "Admin API", {"id": "-"})
         return self._scope

@@ -10,7 +10,6 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from copy import copy
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -298,14 +297,12 @@ class Gateway(MultiService):
     def _admin_host(self) -> Host:
         """What endpoints of plugins are given in this process, which serves the Admin API and perhaps no traffic."""
         if self._admin_calls is None:
-            host = self._facts_of_admin()
-            self._admin_calls = calls = AdminCalls(self._reactor, self.conf, host)
-            host.grpc, host.proto = calls.grpc, calls.proto  # type: ignore[method-assign]
+            self._admin_calls = AdminCalls(self._reactor, self.conf, self._facts_of_admin())
         return self._admin_calls.facts
 
     def _facts_of_admin(self) -> Host:
         if self.plane is not None:
-            return copy(self.plane.facilities)
+            return self.plane.facilities
         host = Host(
             counters=self.counters,
             now=time.time,
