@@ -437,21 +437,23 @@ class TLSTests(_Sensors):
         shown = gateway.create("/certificates", cert=client.pem, key=client.key_pem)
         trusted = gateway.create("/ca_certificates", cert=ours.pem)
         foreign = gateway.create("/ca_certificates", cert=theirs.pem)
-        gateway.create(
-            "/services", name="sensors", url=f"grpcs://127.0.0.1:{port}", client_certificate={"id": shown["id"]}
-        )
+        gateway.create("/upstreams", name="theirs", client_certificate={"id": shown["id"]})
+        gateway.create("/upstreams/theirs/targets", target=f"127.0.0.1:{port}")
+        gateway.create("/services", name="sensors", protocol="grpcs", host="theirs", port=443)
         gateway.create("/services/sensors/routes", paths=["/v1"], strip_path=False)
         gateway.create("/services/sensors/plugins", name="grpc-gateway", config={"proto": str(PROTO)})
         wait_until(lambda: gateway.get("/v1/sensors/a").status == 200, "the route")
         self.assertEqual(gateway.admin("GET", "/services/sensors/grpc").status, 200)
-        steps: list[tuple[dict[str, Any], int]] = [
-            ({"tls_verify": True, "ca_certificates": [trusted["id"]]}, 200),
-            ({"tls_verify": True, "ca_certificates": [foreign["id"]]}, 503),
-            ({"tls_verify": None, "ca_certificates": None}, 200),
-            ({"client_certificate": None}, 503),
+        checked = {"protocol": "https", "tls_verify": True}  # Kong's schema has no tls_verify for grpcs
+        steps: list[tuple[str, dict[str, Any], int]] = [
+            ("/services/sensors", {**checked, "ca_certificates": [trusted["id"]]}, 200),
+            ("/services/sensors", {**checked, "ca_certificates": [foreign["id"]]}, 503),
+            ("/services/sensors", {"protocol": "grpcs", "tls_verify": None, "ca_certificates": None}, 200),
+            ("/upstreams/theirs", {"client_certificate": None}, 503),
         ]
-        for change, status in steps:
-            self.assertEqual(gateway.admin("PATCH", "/services/sensors", json=change).status, 200)
+        for path, change, status in steps:
+            answer = gateway.admin("PATCH", path, json=change)
+            self.assertEqual(answer.status, 200, answer)
             wait_until(lambda status=status: gateway.get("/v1/sensors/a").status == status, f"{status} by {change}")
             self.assertEqual(gateway.get("/v1/sensors/a").status, status)
         self.assertIn("TLS failed", gateway.log())
