@@ -1,4 +1,5 @@
-""".proto files, compiled while the gateway runs: by protoc (grpcio-tools), in a child, so that nothing waits for it.
+""".proto files, compiled while the gateway runs: by protoc (grpcio-tools), in a child that a thread waits for. (A reactor may run
+without the signal that tells it of a child's end, as those of workers do.)
 
 What came out is kept for as long as the file, and what it imports, stay as they are.
 """
@@ -7,25 +8,22 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessDone
-from twisted.internet.protocol import ProcessProtocol
-from twisted.python.failure import Failure
 
 from ..core.chain.host import ProtoFault
-from .waiting import within
+from .threads import Threads
 
 __all__ = ["ProtoFiles"]
 
 _TIME = 30.0
 """Seconds that a compilation may take."""
-_MOST_OUTPUT = 64 * 1024 * 1024
 _MOST_FAULTS = 8192
-"""Bytes of descriptors, and of what is wrong with a file."""
+"""Bytes of what is wrong with a file."""
 _MOST_KEPT = 64
 """Files whose descriptors are kept."""
 
@@ -40,46 +38,15 @@ class _Kept(NamedTuple):
     stamp: _Stamp  #: of all files that were read
 
 
-class _Compiler(ProcessProtocol):
-    """One child."""
-
-    def __init__(self) -> None:
-        self.output: list[bytes] = []
-        self.faults = b""
-        self._size = 0
-        self.ended: Deferred[bool] = Deferred(lambda _: self._kill())
-
-    def outReceived(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size > _MOST_OUTPUT:
-            self.faults = b"its descriptors are too large"
-            self._kill()
-        else:
-            self.output.append(data)
-
-    def errReceived(self, data: bytes) -> None:
-        self.faults = (self.faults + data)[:_MOST_FAULTS]
-
-    def processEnded(self, reason: Failure) -> None:
-        ended, self.ended = self.ended, Deferred()
-        if not ended.called:
-            ended.callback(reason.check(ProcessDone) is not None)
-
-    def _kill(self) -> None:
-        transport: Any = self.transport
-        if transport is not None and transport.pid:
-            transport.signalProcess("KILL")
-
-
 class ProtoFiles:
     """Compiles, and keeps what came out.
 
     Args:
-        reactor: runs the children.
+        threads: wait for the children.
     """
 
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
+    def __init__(self, threads: Threads) -> None:
+        self._threads = threads
         self._kept: dict[str, _Kept] = {}
         self._under_way: dict[str, list[Deferred[bytes]]] = {}
 
@@ -107,40 +74,56 @@ class ProtoFiles:
             each.callback(result)  # a Failure fails it
 
     async def _compile(self, path: str) -> bytes:
-        try:
-            with open(path, "rb"):
-                pass
-        except OSError as error:
-            why = (error.strerror or "cannot be read").lower()
-            raise ProtoFault(f"{path}: {why}", isinstance(error, FileNotFoundError)) from None
-        folder = os.path.dirname(path)
-        folders = [folder, *_common_folders()]
-        words = [
-            sys.executable, "-P", "-m", "grpc_tools.protoc", *(f"-I{each}" for each in folders),
-            "--include_imports", "--descriptor_set_out=/dev/stdout", path,
-        ]  # fmt: skip
-        child = _Compiler()
-        self._reactor.spawnProcess(child, sys.executable, words, env=_environment(), path=folder)
-        good = await within(
-            self._reactor, _TIME, child.ended, lambda: ProtoFault(f"{path}: protoc took longer than {_TIME:g} s")
-        )
-        descriptors = b"".join(child.output)
-        if not good:
-            raise ProtoFault(_told(path, folder, child.faults.decode("utf-8", "replace")))
-        self._keep(path, descriptors, folders)
-        return descriptors
-
-    def _keep(self, path: str, descriptors: bytes, folders: list[str]) -> None:
-        from google.protobuf.descriptor_pb2 import FileDescriptorSet  # megabytes, for who has such files
-
-        read = []
-        for file in FileDescriptorSet.FromString(descriptors).file:
-            places = [os.path.join(each, file.name) for each in folders]
-            read.append(next((each for each in places if os.path.exists(each)), path))
+        kept: _Kept = await self._threads.run(_compiled, path)
         self._kept.pop(path, None)
-        self._kept[path] = _Kept(descriptors, _stamp(read))
+        self._kept[path] = kept
         if len(self._kept) > _MOST_KEPT:
             del self._kept[next(iter(self._kept))]
+        return kept.descriptors
+
+
+def _compiled(path: str) -> _Kept:
+    """Compile one file. In a thread. Raises ProtoFault."""
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        why = (error.strerror or "cannot be read").lower()
+        raise ProtoFault(f"{path}: {why}", isinstance(error, FileNotFoundError)) from None
+    folder = os.path.dirname(path)
+    folders = [folder, *_common_folders()]
+    words = [
+        sys.executable, "-P", "-m", "grpc_tools.protoc", *(f"-I{each}" for each in folders),
+        "--include_imports", "--descriptor_set_out=/dev/stdout", path,
+    ]  # fmt: skip
+    try:
+        done = subprocess.run(
+            words,
+            cwd=folder,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_TIME,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ProtoFault(f"{path}: protoc took longer than {_TIME:g} s") from None
+    except OSError as error:
+        raise ProtoFault(f"{path}: protoc cannot be run: {error.strerror}") from error
+    if done.returncode:
+        raise ProtoFault(_told(path, folder, done.stderr[:_MOST_FAULTS].decode("utf-8", "replace")))
+    return _Kept(done.stdout, _stamp(_read(path, done.stdout, folders)))
+
+
+def _read(path: str, descriptors: bytes, folders: list[str]) -> list[str]:
+    """The files that were read."""
+    from google.protobuf.descriptor_pb2 import FileDescriptorSet  # megabytes, for who has such files
+
+    read = []
+    for file in FileDescriptorSet.FromString(descriptors).file:
+        places = [os.path.join(each, file.name) for each in folders]
+        read.append(next((each for each in places if os.path.exists(each)), path))
+    return read
 
 
 def _common_folders() -> list[str]:

@@ -87,7 +87,7 @@ class Services:
         self.http = HTTPClient(self.connector, limits.http)
         self.threads = Threads(reactor, limits.threads, limits.thread_backlog)
         self.grpc = GRPCCalls(reactor, self.connector, resolver, limits.grpc)
-        self.protos = ProtoFiles(reactor)
+        self.protos = ProtoFiles(self.threads)
         self.drain = limits.drain
         self.scopes: dict[Scope, None] = {}
 

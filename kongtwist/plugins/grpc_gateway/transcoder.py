@@ -9,6 +9,7 @@ Loaded when a configuration needs it: protobuf is megabytes. Nothing here waits.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -37,6 +38,8 @@ _AS_TEXT = frozenset(
 )  # fmt: skip
 """Messages whose JSON is one value: they may stand in a path or a query."""
 _BOOLEANS = {"true": True, "1": True, "": True, "false": False, "0": False}
+_BASE64 = re.compile(r"[A-Za-z0-9+/_\-]*={0,2}").fullmatch
+_NUMBER = re.compile(r"-?[0-9]{1,10}").fullmatch
 _RAW = "google.api.HttpBody"
 
 
@@ -372,7 +375,11 @@ def _value(field: Any, text: str) -> Any:
             raise BadRequest(f"{field.name} is true or false, not {text!r}")
         return known
     if field.type == FieldDescriptor.TYPE_BYTES:
-        return text.replace(" ", "+")  # as "+" of base64 reads in a query
+        text = text.replace(" ", "+")  # as "+" of base64 reads in a query
+        if _BASE64(text) is None:
+            raise BadRequest(f"{field.name} is base64, not {text!r}")
+    elif field.enum_type is not None and text not in field.enum_type.values_by_name and _NUMBER(text) is None:
+        raise BadRequest(f"{field.name} is none of the values of {field.enum_type.name}: {text!r}")
     return text
 
 
