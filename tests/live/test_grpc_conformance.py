@@ -1,0 +1,52 @@
+"""Suites that others have written, against the gateway: Connect's conformance tests and h2spec."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from tests.live import grpc_peers
+from tests.live.support import PATIENCE, GatewayProcess, LiveTestCase
+
+SETTINGS = Path(__file__).with_name("peers")
+TOTAL = re.compile(r"^Total cases: (\d+)\n(\d+) passed, (\d+) failed", re.MULTILINE)
+
+
+class ConformanceTests(LiveTestCase):
+    """The suite's clients ask the gateway; behind it is a server that speaks gRPC alone (grpc-go)."""
+
+    def run_suite(self, gateway: GatewayProcess, settings: Path, *options: str) -> tuple[int, int]:
+        """Run it; returns how many cases there were and how many passed. The service ``conformance`` is made to lead to
+        the suite's server."""
+        behind = [sys.executable, str(Path(__file__).with_name("conformance_server.py"))]
+        words = [
+            grpc_peers.go_tool("connectconformance"), "--mode", "server", "--conf", str(settings), *options, "--",
+            *behind, str(gateway.admin_port), str(gateway.proxy_port), grpc_peers.go_tool("grpcserver"),
+        ]  # fmt: skip
+        suite = self.start(words, "conformance")
+        code = suite.wait(5 * PATIENCE)
+        found = TOTAL.search(suite.output())
+        self.assertIsNotNone(found, suite.output()[-3000:])
+        assert found is not None
+        self.assertEqual((code, found[3]), (0, "0"), suite.output()[-6000:])
+        return int(found[1]), int(found[2])
+
+    def front(self, protocols: list[str], *plugins: str) -> GatewayProcess:
+        """A gateway whose one service is ``conformance``."""
+        gateway = self.gateway({"proxy_access_log": "off"})
+        gateway.create("/services", name="conformance", protocol="grpc", host="127.0.0.1", port=1)
+        gateway.create("/services/conformance/routes", name="conformance", protocols=protocols, paths=["/"])
+        for name in plugins:
+            gateway.create("/services/conformance/plugins", name=name)
+        return gateway
+
+    def known(self, name: str) -> tuple[str, str]:
+        """The option that names cases that the server fails without a gateway, too."""
+        return "--known-failing", f"@{grpc_peers.folder('go') / 'conformance' / name}"
+
+    def test_grpc(self) -> None:
+        """gRPC: what passes without a gateway passes with it."""
+        settings = grpc_peers.folder("go") / "conformance" / "grpc-impls-config.yaml"
+        counted = self.run_suite(self.front(["grpc"]), settings, *self.known("grpcserver-known-failing.txt"))
+        self.assertEqual(counted, (374, 370))
