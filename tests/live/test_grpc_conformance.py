@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 from tests.live import grpc_peers
 from tests.live.support import PATIENCE, GatewayProcess, LiveTestCase
@@ -50,3 +51,32 @@ class ConformanceTests(LiveTestCase):
         settings = grpc_peers.folder("go") / "conformance" / "grpc-impls-config.yaml"
         counted = self.run_suite(self.front(["grpc"]), settings, *self.known("grpcserver-known-failing.txt"))
         self.assertEqual(counted, (374, 370))
+
+
+class H2SpecTests(LiveTestCase):
+    """h2spec: what RFC 7540, 7541 and 9113 demand of a server, case by case."""
+
+    def h2spec(self, *options: str, tls: bool = False) -> tuple[list[str], int]:
+        """Run it against a route to an upstream of HTTP/1.1; returns the cases that failed or were left out, and how many
+        there were."""
+        gateway = self.gateway(tls=tls)
+        page = self.nginx('location / { return 200 "hello, world"; }')
+        gateway.route("/page", f"http://127.0.0.1:{page}")
+        report = Path(self.folder(), "report.xml")
+        port = gateway.tls_port if tls else gateway.proxy_port
+        words = ["-h", "127.0.0.1", "-p", str(port), "-P", "/page", "-o", "5", "-j", str(report), *options]
+        process = self.start([grpc_peers.go_tool("h2spec"), *words, *(["-t", "-k"] if tls else [])], "h2spec")
+        process.wait(5 * PATIENCE)
+        cases = list(ElementTree.parse(report).iter("testcase"))
+        bad = [f"{each.get('package')} {each.get('classname')}" for each in cases if len(each)]
+        return bad, len(cases)
+
+    def test_plain(self) -> None:
+        """All cases, with prior knowledge (RFC 9113 3.3), and those that are strict."""
+        self.assertEqual(self.h2spec(), ([], 145))
+        bad, _ = self.h2spec("-S")
+        self.assertEqual(bad, [])
+
+    def test_tls(self) -> None:
+        """All cases behind TLS, chosen by ALPN."""
+        self.assertEqual(self.h2spec(tls=True), ([], 145))
