@@ -13,6 +13,7 @@ Messages and stubs are made from sensor.proto when it starts; there is no genera
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections import OrderedDict
 from collections.abc import AsyncIterator
@@ -33,7 +34,7 @@ WAITING = 100
 HOT, HUMID = 30.0, 80.0
 """Degrees Celsius and per cent above which there is an alert."""
 BOUND = "--bound"
-GRACE = 2.0
+GRACE = 0.5
 """Seconds that calls have to end when the service stops."""
 
 
@@ -154,6 +155,10 @@ async def serve(port: int, certificate: str = "", key: str = "", *, bound: bool 
 
 def main(*words: str) -> None:
     """Serve until interrupted. ``--bound``: also end when standard input does, which is how a parent's end shows."""
+    if BOUND in words:
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # Ctrl-C goes to all of a terminal; our parent decides what it means
     port, *pair = [word for word in words if word != BOUND] or ["50051"]
     try:
         asyncio.run(serve(int(port), *pair, bound=BOUND in words))
