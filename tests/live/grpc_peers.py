@@ -1,14 +1,15 @@
 """Peers that speak gRPC and HTTP/2 and are built from source, once for each version: ``python -m tests.live.grpc_peers``.
 
 `peers/go.mod` and `peers/pom.xml` name the versions. What is made goes below ``~/.cache/kongtwist-peers``, in a folder named after
-those files, and is used from there until they change:
+all files of `peers/`, and is used from there until one of them changes:
 
 ==========================================  ==========================================================================
 ``bin/client``, ``bin/server``              grpc-go's interop test client and server
 ``bin/connectconformance``, ``grpcserver``  the Connect conformance suite, and its gRPC server (grpc-go)
+``bin/sensors``                             grpc-go's client of the sensor service (`peers/sensors`)
 ``bin/h2spec``                              the HTTP/2 conformance tests
 ``conformance/``                            the suite's own settings: what a server can, what is known to fail
-``java/``                                   grpc-java's interop test client and server, as jars
+``java/``                                   grpc-java's interop test client and server, as jars, and ``SensorCalls``
 ``protos/``                                 the messages of the interop tests (package ``grpc.testing``), from the jars
 ``certs/``                                  what the interop tests use for TLS: ``ca.pem``, and ``server1`` for ``*.test.google.fr``
 ==========================================  ==========================================================================
@@ -38,8 +39,8 @@ BUILD_SECONDS = 1200.0
 def _home() -> Path:
     root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     digest = hashlib.sha256()
-    for name in ("go.mod", "go.sum", "pom.xml", "InteropCases.java"):
-        digest.update((HERE / name).read_bytes())
+    for path in sorted(path for path in HERE.rglob("*") if path.is_file()):
+        digest.update(path.read_bytes())
     return Path(root, "kongtwist-peers", digest.hexdigest()[:12])
 
 
@@ -54,7 +55,7 @@ def _run(words: list[str], where: Path, **env: str) -> str:
 
 def _build_go(target: Path) -> None:
     """All tools of go.mod with one command: what they share is compiled once."""
-    _run(["go", "install", "tool"], HERE, GOBIN=str(target / "bin"), GOFLAGS="-mod=readonly")
+    _run(["go", "install", "tool", "./sensors"], HERE, GOBIN=str(target / "bin"), GOFLAGS="-mod=readonly")
     source = _run(["go", "list", "-m", "-f", "{{.Dir}}", "connectrpc.com/conformance"], HERE).strip()
     wanted = ("grpc*.yaml", "grpc*.txt")
     (target / "conformance").mkdir()
@@ -76,7 +77,7 @@ def _build_java(target: Path) -> None:
     with zipfile.ZipFile(jar) as archive:
         for name in ("ca.pem", "server1.pem", "server1.key"):
             archive.extract(f"certs/{name}", target)
-    _run(["javac", "-cp", f"{jars}/*", "-d", str(jars), str(HERE / "InteropCases.java")], HERE)
+    _run(["javac", "-cp", f"{jars}/*", "-d", str(jars), *map(str, HERE.glob("*.java"))], HERE)
 
 
 _PARTS = {"go": (_build_go, ("go",)), "java": (_build_java, ("mvn", "javac"))}
@@ -114,7 +115,7 @@ def go_tool(name: str) -> str:
 
 
 def java_words(main: str) -> list[str]:
-    """The command that runs a program with the interop tests' jars: ``InteropCases`` or ``TestServiceServer``."""
+    """The command that runs a program with the jars: ``SensorCalls``, or one of ``io.grpc.testing.integration``."""
     # One processor, no compiler of the second tier: for a short life that costs the least.
     options = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-Xmx256m"]
     return [
@@ -122,7 +123,7 @@ def java_words(main: str) -> list[str]:
         *options,
         "-cp",
         f"{folder('java')}/java/*:{folder('java')}/java",
-        f"io.grpc.testing.integration.{main}",
+        main,
     ]
 
 

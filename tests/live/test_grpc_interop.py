@@ -32,6 +32,9 @@ RACES = {"cancel_after_begin": 3}
 """Cases that may fail by themselves, and how often they are tried: grpc-go's client cancels in one goroutine, ends its side in
 another, and may be answered between the two."""
 
+INTEGRATION = "io.grpc.testing.integration"
+"""The package of grpc-java's programs."""
+
 NAME = "foo.test.google.fr"
 """What the tests' certificate is for."""
 
@@ -55,7 +58,7 @@ class InteropTests(LiveTestCase):
                 grpc_peers.go_tool("server"), f"-port={port}", f"-use_tls={str(tls).lower()}",
                 f"-tls_cert_file={certificate}", f"-tls_key_file={key}",
             ],
-            "java": [*grpc_peers.java_words("TestServiceServer"), f"--port={port}", f"--use_tls={str(tls).lower()}"],
+            "java": [*grpc_peers.java_words(f"{INTEGRATION}.TestServiceServer"), f"--port={port}", f"--use_tls={str(tls).lower()}"],
             "python": [
                 sys.executable, str(Path(__file__).with_name("interop_server.py")),
                 str(grpc_peers.folder("java") / "protos"), str(port), *(self.pair if tls else []),
@@ -108,7 +111,7 @@ class InteropTests(LiveTestCase):
             for port, options in ((plain, "--use_tls=false"), (tls, secure))
         ]
         done = subprocess.run(
-            [*grpc_peers.java_words("InteropCases"), *runs],
+            [*grpc_peers.java_words(f"{INTEGRATION}.InteropCases"), *runs],
             check=False, capture_output=True, text=True, timeout=3 * PATIENCE,
         )  # fmt: skip
         passed = {line for line in done.stdout.splitlines() if line.endswith(" passed")}
