@@ -40,7 +40,7 @@ class ProxyContext:
 
     Args:
         reactor: connects, resolves, keeps the timer.
-        facilities: what plugins see; its counters' cells count connections and requests here.
+        host: what plugins see; its counters' cells count connections and requests here.
         limits: every bound.
         access_log: where finished requests are written.
         headers: the property ``headers``.
@@ -65,7 +65,7 @@ class ProxyContext:
     def __init__(
         self,
         reactor: Any,
-        facilities: Host,
+        host: Host,
         *,
         limits: Limits | None = None,
         access_log: AccessLogging | None = None,
@@ -78,12 +78,12 @@ class ProxyContext:
         resolver: Resolver | None = None,
     ) -> None:
         self.reactor = reactor
-        self.facilities = facilities
+        self.host = host
         self.limits = limits or Limits()
         self.small_head = largest_unchecked(self.limits)
         self.access_log: AccessLogging = access_log or NoAccessLog()
         self.headers = headers or ResponseHeaders()
-        answers = OwnAnswers(self, self.headers, error_default_type, facilities.now, monotonic)
+        answers = OwnAnswers(self, self.headers, error_default_type, host.now, monotonic)
         self.date, self.send_answer, self.refusal = answers.date, answers.send, answers.refusal
         finish = Finish(self.access_log, answers.send)
         self.finished, self.fault = finish.finished, finish.fault
@@ -91,8 +91,8 @@ class ProxyContext:
         self.real_ip = real_ip or RealIP()
         self.tls_defaults = tls_defaults or TLSDefaults()
         self.monotonic = monotonic
-        self.wall = facilities.now
-        self.cells = facilities.counters.cells
+        self.wall = host.now
+        self.cells = host.counters.cells
         self.blocks = BlockCache()
         self.deadlines = Deadlines(reactor, monotonic)
         self.resolver = resolver or Resolver(reactor, self.limits, monotonic)
@@ -100,7 +100,7 @@ class ProxyContext:
         self.hangups = HangUpWatch(reactor)
         self._pipe: Pipe | None = None
         self._can_splice = True
-        self.streams = StreamRegistry(facilities.counters.cells)
+        self.streams = StreamRegistry(host.counters.cells)
         self.next_id: Callable[[], bytes] = request_ids().__next__
         self.stopping = False
         self.connections: set[Any] = set()

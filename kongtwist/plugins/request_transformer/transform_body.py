@@ -12,7 +12,7 @@ from ...core.http.query import Arguments, join_arguments, parse_arguments
 __all__ = ["Rules", "body_transformer", "transform_arguments"]
 
 _BOUNDARY = re.compile(rb'boundary="?([^";,\s]{1,70})"?', re.IGNORECASE)
-_DISPOSITION = re.compile(rb'(content-disposition:[^\r\n]*?;\s*name=")([^"\r\n]*)(")', re.IGNORECASE)
+_DISPOSITION = re.compile(rb'^(content-disposition:[^\r\n]*?;\s*name=")([^"\r\n]*)(")', re.IGNORECASE | re.MULTILINE)
 
 
 class Rules(NamedTuple):

@@ -403,6 +403,6 @@ class RequestTerminationTests(SynchronousTestCase):
         told = harness.run(exchange).answer_json
         self.assertEqual(told["request"]["uri_captures"], {"named": {"id": "7"}, "unnamed": ["7"]})
         self.assertEqual(told["matched_route"], {"id": "route-1", "name": "r"})
-        harness.facilities.workspace_id = "w"
+        harness.gateway.workspace_id = "w"
         told = harness.run(exchange).answer_json
         self.assertEqual((told["matched_route"]["ws_id"], told["matched_service"]["ws_id"]), ("w", "w"))
