@@ -7,6 +7,7 @@ all files of `peers/`, and is used from there until one of them changes:
 ``bin/client``, ``bin/server``              grpc-go's interop test client and server
 ``bin/connectconformance``, ``grpcserver``  the Connect conformance suite, and its gRPC server (grpc-go)
 ``bin/sensors``                             grpc-go's client of the sensor service (`peers/sensors`)
+``bin/echo``                                a server on grpc-go that answers with what it is sent (`peers/echo`)
 ``bin/h2spec``                              the HTTP/2 conformance tests
 ``conformance/``                            the suite's own settings: what a server can, what is known to fail
 ``java/``                                   grpc-java's interop test client and server, as jars, and ``SensorCalls``
@@ -55,7 +56,7 @@ def _run(words: list[str], where: Path, **env: str) -> str:
 
 def _build_go(target: Path) -> None:
     """All tools of go.mod with one command: what they share is compiled once."""
-    _run(["go", "install", "tool", "./sensors"], HERE, GOBIN=str(target / "bin"), GOFLAGS="-mod=readonly")
+    _run(["go", "install", "tool", "./sensors", "./echo"], HERE, GOBIN=str(target / "bin"), GOFLAGS="-mod=readonly")
     source = _run(["go", "list", "-m", "-f", "{{.Dir}}", "connectrpc.com/conformance"], HERE).strip()
     wanted = ("grpc*.yaml", "grpc*.txt")
     (target / "conformance").mkdir()

@@ -9,13 +9,13 @@ from typing import Any
 
 import grpc
 
+from tests.live import grpc_peers
 from tests.live.grpc_kit import METHOD, UNBOUNDED, GRPCTestCase
 from tests.live.http2_peer import DATA, HEADERS, RST, HTTP2Peer, grpc_fields, message
-from tests.live.support import PATIENCE, wait_until
+from tests.live.support import PATIENCE, Process, free_port, wait_until
 
 CONNECTIONS, STREAMS = 20, 100
-READING = message(b"\x0a\x01s\x11" + bytes(6) + b"\x34\x40")
-"""A SensorRequest: sensor_id "s", temperature 20."""
+HELLO = message(b"hello")
 UNAVAILABLE = "14"
 
 
@@ -30,6 +30,12 @@ def resident(pid: int) -> int:
 class ManyStreamsTests(GRPCTestCase):
     """2,000 bidirectional streams at the same time."""
 
+    def serve(self, port: int) -> Process:
+        """Start an echo server on grpc-go: grpcio's refuses some calls where a thousand wait at once."""
+        process = self.start([grpc_peers.go_tool("echo"), str(port)], "echo")
+        self.wait_for_port(port, process)
+        return process
+
     def opened(self, port: int, connections: int, streams: int) -> list[HTTP2Peer]:
         """Open them, and see an answer on each."""
         peers = []
@@ -38,7 +44,7 @@ class ManyStreamsTests(GRPCTestCase):
             self.addCleanup(peer.close)
             peers.append(peer)
             for _ in range(streams):
-                peer.data(peer.open(grpc_fields(METHOD)), READING)
+                peer.data(peer.open(grpc_fields(METHOD)), HELLO)
         for peer in peers:
             answered = set[int]()
             while len(answered) < streams:
@@ -48,7 +54,8 @@ class ManyStreamsTests(GRPCTestCase):
     def test_upstream_killed(self) -> None:
         """Each of them is UNAVAILABLE at once, new calls are served as soon as the upstream is back, and the gateway's memory is
         what it was before them."""
-        port, service = self.sensors()
+        port = free_port()
+        service = self.serve(port)
         gateway = self.front(port)
         for peer in self.opened(gateway.proxy_port, 2, 10):  # what is loaded once is no cost of a stream
             peer.close()
@@ -62,8 +69,8 @@ class ManyStreamsTests(GRPCTestCase):
                 if frame.kind == RST or "grpc-status" in frame.fields:
                     ended.setdefault(frame.stream, frame.fields.get("grpc-status"))
             self.assertEqual(set(ended.values()), {UNAVAILABLE})
-        self.sensors(port=port)
-        peers[0].data(peers[0].open(grpc_fields(METHOD)), READING)
+        self.serve(port)
+        peers[0].data(peers[0].open(grpc_fields(METHOD)), HELLO)
         peers[0].expect(DATA)
         for peer in peers:
             peer.close()
