@@ -9,7 +9,7 @@ all files of `peers/`, and is used from there until one of them changes:
 ``bin/sensors``                             grpc-go's client of the sensor service (`peers/sensors`)
 ``bin/echo``                                a server on grpc-go that answers with what it is sent (`peers/echo`)
 ``bin/h2spec``                              the HTTP/2 conformance tests
-``conformance/``                            the suite's own settings: what a server can, what is known to fail
+``conformance/``                            the suite's own settings: what a server can, what is known to fail; its .proto files
 ``java/``                                   grpc-java's interop test client and server, as jars, and ``SensorCalls``
 ``protos/``                                 the messages of the interop tests (package ``grpc.testing``), from the jars
 ``certs/``                                  what the interop tests use for TLS: ``ca.pem``, and ``server1`` for ``*.test.google.fr``
@@ -62,6 +62,10 @@ def _build_go(target: Path) -> None:
     (target / "conformance").mkdir()
     for each in (path for pattern in wanted for path in Path(source, "testing").glob(pattern)):
         shutil.copy(each, target / "conformance")
+    # Files of the module cache may not be written; copies of ours may go.
+    shutil.copytree(
+        Path(source, "proto", "connectrpc"), target / "conformance" / "connectrpc", copy_function=shutil.copyfile
+    )
 
 
 def _build_java(target: Path) -> None:

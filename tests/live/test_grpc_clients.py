@@ -13,7 +13,7 @@ from unittest import SkipTest
 
 from tests.live import grpc_peers
 from tests.live.pki import authority
-from tests.live.support import PATIENCE, ROOT, GatewayProcess, LiveTestCase, free_port
+from tests.live.support import PATIENCE, ROOT, GatewayProcess, LiveTestCase, free_port, wait_until
 
 LIVE = Path(__file__).parent
 
@@ -93,3 +93,30 @@ class SensorTests(LiveTestCase):
         if node is None or not (LIVE / "node_modules" / "@grpc").exists():
             raise SkipTest("needs Node and its packages (tests/peers.sh)")
         self.check(node, "sensor_client.mjs", GOOGLE_PROTOS=sysconfig.get_path("purelib"))
+
+    def test_example(self) -> None:
+        """The example's generator, as its document says to start it."""
+        gateway, _ = self.front()
+        program = ROOT / "examples" / "sensors" / "sensor_generator.py"
+        words = [sys.executable, str(program), f"localhost:{gateway.proxy_port}", "3"]
+        done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=PATIENCE)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        said = [line.split()[:2] for line in done.stdout.splitlines()]
+        self.assertEqual([name for name, _ in said], ["boiler", "cellar", "greenhouse"])
+        self.assertLessEqual({status for _, status in said}, {"ok", "alert"})
+
+    def test_demo(self) -> None:
+        """With --demo the service is there at once, by the gRPC's path too, and gone when the gateway is."""
+        gateway = self.gateway(demo=True)
+        program = str(ROOT / "examples" / "sensors" / "sensor_generator.py")
+
+        def answered() -> bool:
+            words = [sys.executable, program, f"localhost:{gateway.proxy_port}", "1"]
+            done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=PATIENCE)
+            return done.stdout.startswith("boiler")
+
+        wait_until(answered, "the demo's sensor service")
+        children = Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text().split()
+        (service,) = [each for each in children if b"sensor_service" in Path(f"/proc/{each}/cmdline").read_bytes()]
+        gateway.kill()
+        wait_until(lambda: not Path(f"/proc/{service}").exists(), "the service's end")

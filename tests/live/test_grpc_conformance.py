@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from tests.live import grpc_peers
 from tests.live.support import PATIENCE, GatewayProcess, LiveTestCase
 
-SETTINGS = Path(__file__).with_name("peers")
 TOTAL = re.compile(r"^Total cases: (\d+)\n(\d+) passed, (\d+) failed", re.MULTILINE)
 
 
@@ -33,13 +33,13 @@ class ConformanceTests(LiveTestCase):
         self.assertEqual((code, found[3]), (0, "0"), suite.output()[-6000:])
         return int(found[1]), int(found[2])
 
-    def front(self, protocols: list[str], *plugins: str) -> GatewayProcess:
+    def front(self, protocols: list[str], *plugins: dict[str, Any]) -> GatewayProcess:
         """A gateway whose one service is ``conformance``."""
         gateway = self.gateway({"proxy_access_log": "off"})
         gateway.create("/services", name="conformance", protocol="grpc", host="127.0.0.1", port=1)
         gateway.create("/services/conformance/routes", name="conformance", protocols=protocols, paths=["/"])
-        for name in plugins:
-            gateway.create("/services/conformance/plugins", name=name)
+        for plugin in plugins:
+            gateway.create("/services/conformance/plugins", **plugin)
         return gateway
 
     def known(self, name: str) -> tuple[str, str]:
@@ -51,6 +51,20 @@ class ConformanceTests(LiveTestCase):
         settings = grpc_peers.folder("go") / "conformance" / "grpc-impls-config.yaml"
         counted = self.run_suite(self.front(["grpc"]), settings, *self.known("grpcserver-known-failing.txt"))
         self.assertEqual(counted, (374, 370))
+
+    def test_grpc_web(self) -> None:
+        """gRPC-Web, over HTTP/1.1 and HTTP/2, made gRPC by the plugin: what passes with a server that speaks it passes."""
+        settings = grpc_peers.folder("go") / "conformance" / "grpc-web-server-impl-config.yaml"
+        gateway = self.front(["http"], {"name": "grpc-web"})
+        counted = self.run_suite(gateway, settings, *self.known("grpcserver-web-known-failing.txt"))
+        self.assertEqual(counted, (343, 335))
+
+    def test_connect(self) -> None:
+        """Connect, unary calls and server streams, in binary and in JSON, over HTTP/1.1 and HTTP/2."""
+        proto = grpc_peers.folder("go") / "conformance" / "connectrpc" / "conformance" / "v1" / "service.proto"
+        gateway = self.front(["http"], {"name": "grpc-web", "config": {"proto": str(proto)}})
+        total, passed = self.run_suite(gateway, Path(__file__).with_name("peers") / "connect.yaml")
+        self.assertEqual((total, passed), (304, 304))
 
 
 class H2SpecTests(LiveTestCase):
