@@ -62,10 +62,10 @@ def _build_go(target: Path) -> None:
     (target / "conformance").mkdir()
     for each in (path for pattern in wanted for path in Path(source, "testing").glob(pattern)):
         shutil.copy(each, target / "conformance")
-    # Files of the module cache may not be written; copies of ours may go.
-    shutil.copytree(
-        Path(source, "proto", "connectrpc"), target / "conformance" / "connectrpc", copy_function=shutil.copyfile
-    )
+    inside = Path("connectrpc", "conformance", "v1")
+    (target / "conformance" / inside).mkdir(parents=True)
+    for each in Path(source, "proto", inside).glob("*.proto"):
+        shutil.copyfile(each, target / "conformance" / inside / each.name)
 
 
 def _build_java(target: Path) -> None:
