@@ -67,7 +67,7 @@ def _transform_json(rules: Rules, raw: bytes, content_type: bytes) -> bytes | No
                 body[new] = body.pop(old)
                 changed = True
     changed |= set_members(body, rules.replace if raw else (), rules.add, rules.append)
-    return json_text(body) if changed else None
+    return json_text(body, raw) if changed else None
 
 
 # -- forms and query strings ---------------------------------------------------------------------------------------------

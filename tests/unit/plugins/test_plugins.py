@@ -35,7 +35,9 @@ class KeyAuthTests(SynchronousTestCase):
     def test_claims_of_the_client_are_removed(self) -> None:
         """Who the client says it is never reaches the upstream."""
         outcome = self.harness().send("GET", "/", {"apikey": "secret"})
-        self.assertEqual(outcome.removed_headers, {"x-consumer-custom-id", "x-anonymous-consumer"})
+        self.assertEqual(
+            outcome.removed_headers, {"x-consumer-custom-id", "x-anonymous-consumer", "x-authenticated-groups"}
+        )
         self.assertEqual(outcome.upstream_headers["x-consumer-username"], "bob")
 
     def test_two_headers(self) -> None:
