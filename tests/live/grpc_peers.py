@@ -11,6 +11,7 @@ all files of `peers/`, and is used from there until one of them changes:
 ``bin/h2spec``                              the HTTP/2 conformance tests
 ``conformance/``                            the suite's own settings: what a server can, what is known to fail; its .proto files
 ``java/``                                   grpc-java's interop test client and server, as jars, and ``SensorCalls``
+``site/``                                   h2 and priority, which make Twisted's own sites speak HTTP/2
 ``protos/``                                 the messages of the interop tests (package ``grpc.testing``), from the jars
 ``certs/``                                  what the interop tests use for TLS: ``ca.pem``, and ``server1`` for ``*.test.google.fr``
 ==========================================  ==========================================================================
@@ -85,18 +86,29 @@ def _build_java(target: Path) -> None:
     _run(["javac", "-cp", f"{jars}/*", "-d", str(jars), *map(str, HERE.glob("*.java"))], HERE)
 
 
-_PARTS = {"go": (_build_go, ("go",)), "java": (_build_java, ("mvn", "javac"))}
+def _build_site(target: Path) -> None:
+    """What makes Twisted's own sites speak HTTP/2: beside our environment, where every other site would, too."""
+    packages = ("h2 == 4.4.1", "priority == 2.0.0")
+    _run([sys.executable, "-m", "pip", "install", "--quiet", "--target", str(target / "site"), *packages], HERE)
+
+
+_PARTS = {
+    "go": (_build_go, ("go",), ("bin", "conformance")),
+    "java": (_build_java, ("mvn", "javac"), ("java", "protos", "certs")),
+    "site": (_build_site, (), ("site",)),
+}
+"""Part -> what builds it, the programs that needs, the folders it makes."""
 
 
 @cache
 def folder(part: str) -> Path:
-    """Where a part is, ``go`` or ``java``; it is built first where it is not there yet.
+    """Where a part is, ``go``, ``java`` or ``site``; it is built first where it is not there yet.
 
     Raises:
         SkipTest: a program that builds it, or runs it, is missing.
         RuntimeError: it could not be built.
     """
-    build, programs = _PARTS[part]
+    build, programs, made = _PARTS[part]
     for program in programs:
         if shutil.which(program) is None:
             raise SkipTest(f"needs {program}")
@@ -107,7 +119,7 @@ def folder(part: str) -> Path:
         with (home / f"{part}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # tests of several processes may want it at the same time
             if not done.exists():
-                for left in {"go": ("bin", "conformance"), "java": ("java", "protos", "certs")}[part]:
+                for left in made:
                     shutil.rmtree(home / left, ignore_errors=True)
                 build(home)
                 done.touch()
