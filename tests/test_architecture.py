@@ -39,9 +39,9 @@ PURE = ("entities", "core", "plugins")
 IMPURE = ("twisted", "autobahn", "grpc", "kafka", "treq", "socket", "asyncio", "threading", "subprocess", "selectors")
 """What `PURE` rooms never import."""
 
-_CORE = frozenset(
-    {"entities", "core/http", "core/http2", "core", "core/balancing", "core/routing", "core/chain", "core/snapshot"}
-)
+_CORE = frozenset((
+    "entities", "core/http", "core/http2", "core", "core/balancing", "core/routing", "core/chain", "core/snapshot", "core/grpc",
+))  # fmt: skip
 _SERVING = _CORE | {"net", "upstream", "http1", "streams"}
 _NODE = _SERVING | {"config", "storage", "observability", "clients", "plugins", "proxy", "admin", "demo"}
 
@@ -52,10 +52,11 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "core": frozenset({"entities", "core/http"}),
     "core/http2": frozenset({"entities", "core/http"}),
     "core/balancing": frozenset({"entities", "core/http", "core"}),
-    "core/routing": frozenset({"entities", "core/http", "core"}),
+    "core/routing": frozenset({"entities", "core/http", "core", "core/grpc"}),
     "core/chain": frozenset({"entities", "core/http", "core"}),
     "core/snapshot": _CORE,
-    "plugins": frozenset({"entities", "core/http", "core", "core/routing", "core/chain"}),
+    "core/grpc": frozenset({"entities"}),
+    "plugins": frozenset({"entities", "core/http", "core", "core/routing", "core/chain", "core/grpc"}),
     "observability": _CORE,
     "net": _CORE | {"config"},
     "storage": _CORE | {"config", "net"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .kinds import ARRAY, INTEGER, Property
+from .kinds import ARRAY, INTEGER, SIZE, Property
 
 __all__ = ["PluginServices"]
 
@@ -28,6 +28,12 @@ class PluginServices:
         INTEGER.within(1),
         "20000",
         "Counters of all nodes (rate limits by cluster) that may wait for the database; more are refused.",
+    )
+    plugin_grpc_message_size = Property(
+        SIZE,
+        "4m",
+        "Bytes of the largest gRPC message that is held to be translated (Connect's unary calls, JSON); larger ones end the call"
+        " with RESOURCE_EXHAUSTED.",
     )
     plugin_threads = Property(
         INTEGER.within(1, 1000), "10", "Threads for calls of plugins that block (passwords, LDAP and the like)."

@@ -89,6 +89,12 @@ class Limits:
     """Requests on one upstream connection; 0: no limit (``upstream_keepalive_max_requests``)."""
     upstream_keepalive_idle_timeout: float = 60.0
     """Seconds an idle upstream connection is kept; 0: no limit (``upstream_keepalive_idle_timeout``)."""
+    upstream_http2_connections: int = 64
+    """Connections over HTTP/2 to one upstream address (``upstream_http2_connections``); what they have no stream for waits."""
+    upstream_http2_queue: int = 10000
+    """Requests that wait for a stream to one upstream address (``upstream_http2_queue``); further ones are refused (503)."""
+    grpc_methods: int = 1000
+    """gRPC methods that are counted by themselves (``grpc_methods_counted``); the others are counted together."""
 
     # -- names ---------------------------------------------------------------------------------------------------
     dns_positive_ttl: float = 30.0

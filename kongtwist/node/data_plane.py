@@ -81,6 +81,9 @@ def limits_of(conf: Conf) -> Limits:
         upstream_keepalive_pool_size=conf.upstream_keepalive_pool_size,
         upstream_keepalive_max_requests=conf.upstream_keepalive_max_requests,
         upstream_keepalive_idle_timeout=conf.upstream_keepalive_idle_timeout,
+        upstream_http2_connections=conf.upstream_http2_connections,
+        upstream_http2_queue=conf.upstream_http2_queue,
+        grpc_methods=conf.grpc_methods_counted,
         dns_positive_ttl=30.0 if conf.dns_valid_ttl is None else conf.dns_valid_ttl,
         dns_error_ttl=conf.dns_error_ttl,
         dns_stale_ttl=conf.dns_stale_ttl,
@@ -140,6 +143,7 @@ class DataPlane:
             "hostname": socket.gethostname(),
             "worker_pid": os.getpid(),
             "body_limit": conf.client_body_buffer_size,
+            "grpc_message_size": conf.plugin_grpc_message_size,
             "shown": self.access_log.shown,
             "workspace_id": WORKSPACE_ID,
         }
@@ -157,7 +161,9 @@ class DataPlane:
             send_request_id=bool(conf.headers_upstream) and "off" not in conf.headers_upstream,
             real_ip=RealIP([str(each) for each in conf.trusted_ips], conf.real_ip_header, conf.real_ip_recursive),
             error_default_type=conf.error_default_type,
+            upstream_http2=conf.upstream_http2,
         )
+        services.metrics.sources.append(self.context.calls.tell)
         self.streams: StreamRegistry = self.context.streams
         self.host.streams = cast(Streams, self.streams)
         self._trusted = _pem(conf)

@@ -133,7 +133,7 @@ class Client:
     def send(self, data: bytes) -> bytes:
         """Send bytes, let everybody work, and take what was answered so far."""
         if self.wire.end is None:
-            self.channel.dataReceived(data)
+            self.wire.protocol.dataReceived(data)
         self.gateway.work()
         return self.received
 
