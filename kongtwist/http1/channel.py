@@ -11,11 +11,12 @@ if it is there already, waits until the answer is complete, and reading stops wh
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IDelayedCall, IPushProducer
+from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -24,6 +25,7 @@ from ..core.error_lines import seconds_text
 from ..core.exchange import Answer
 from ..core.http.head import HeaderBlock, HeadError, check_request, parse_request_line
 from ..core.http.head_limits import check_beginning, check_size
+from ..core.http2.frames import PREFACE
 from ..net.run_steps import run_steps
 from ..net.sending import end_writing, half_closes, is_ending, sender, unsent
 from .client_errors import log_refused, log_timeout
@@ -31,11 +33,12 @@ from .http1_exchange import HTTP1Exchange
 from .request_body import BODY, CLOSED, HEAD, LINGER, TAKEN, WAIT, RequestBodies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .http1_context import HTTP1Context, Tree
 
-__all__ = ["HTTP1Channel"]
+__all__ = ["HTTP1Channel", "TakeOver"]
+
+TakeOver = Callable[["HTTP1Channel", bytes], None]
+"""Goes on with a connection whose client speaks HTTP/2: its channel, and what the client sent."""
 
 _HELD, _PAUSED, _PIPELINED = 1, 2, 4
 """Reasons to read no more: nobody takes the body yet, the upstream reads slowly, too much is pipelined."""
@@ -47,7 +50,7 @@ _ACCEPT = re.compile(rb"(?:^|\n)accept:[ \t]*([^\r\n]*)", re.IGNORECASE).search
 _CONTENT_TYPE = re.compile(rb"(?:^|\n)content-type:[ \t]*([^\r\n]*)", re.IGNORECASE).search
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, IHandshakeListener)
 class HTTP1Channel(RequestBodies):
     """One client connection.
 
@@ -82,8 +85,9 @@ class HTTP1Channel(RequestBodies):
     _fd = -1
     _client: tuple[HeaderBlock | None, str] = (None, "")
 
-    def __init__(self, tree: Tree, context: HTTP1Context, secure: bool) -> None:
+    def __init__(self, tree: Tree, context: HTTP1Context, secure: bool, http2: TakeOver | None = None) -> None:
         self.tree = tree
+        self.http2 = http2
         self.context = context
         self.secure = secure
         self.scheme = b"https" if secure else b"http"
@@ -303,7 +307,13 @@ class HTTP1Channel(RequestBodies):
         return answer
 
     def _refuse(self, error: HeadError, data: bytes) -> None:
-        """Refuse a malformed head, and close."""
+        """Refuse a malformed head, and close; unless it is the beginning of HTTP/2 (RFC 9113 3.4)."""
+        if self.http2 is not None and not self._served and PREFACE.startswith(data[:24]):
+            if len(data) < len(PREFACE):
+                self._partial = data
+            else:
+                self.http2(self, data)
+            return
         context = self.context
         context.cells[REQUESTS] += 1
         line, _, lines = data.partition(b"\r\n")
@@ -461,7 +471,18 @@ class HTTP1Channel(RequestBodies):
                 self._within(self.context.limits.client_body_timeout)
             self.transport.resumeProducing()  # type: ignore[attr-defined]
 
-    def detach(self, exchange: HTTP1Exchange) -> tuple[Any, bytes]:
+    def handshakeCompleted(self) -> None:
+        """TLS is there, and the client has said what it will speak."""
+        transport: Any = self.transport
+        if self.http2 is not None and transport.negotiatedProtocol == b"h2":
+            self.http2(self, b"")
+
+    @property
+    def cell(self) -> int:
+        """Which of the counted states the connection is in."""
+        return self._cell
+
+    def detach(self, exchange: HTTP1Exchange | None) -> tuple[Any, bytes]:
         """Give the transport away. See `HTTP1Exchange.take_transport`."""
         transport: Any = self.transport
         early = self._partial[self._at :] if self._after_head is None else self._after_head[self._after_at :]

@@ -579,6 +579,13 @@ class BlockCache:
             self._keep(self._requests, block)
         return block
 
+    def without_length(self, raw: bytes) -> HeaderBlock:
+        """The block of an HTTP/2 request whose body's length is not told: as one with chunks, which HTTP/1.1 needs for it."""
+        block = HeaderBlock(raw, self._request_lines.read(raw))
+        _request_rules(block)
+        block.has_body = block.chunked = True
+        return block
+
     def response(self, raw: bytes) -> HeaderBlock:
         """`parse_response_block`, or the block it gave for equal bytes."""
         block = self._responses.get(raw)
