@@ -278,6 +278,11 @@ class Exchange:
         """What is known of the client's TLS connection; None without TLS, and where the door cannot tell."""
         return None
 
+    @property
+    def http2_stream(self) -> Any:
+        """The client's stream, while nobody but the relay may look at its bytes (`net.http2_stream.HTTP2Stream`); else None."""
+        return None
+
     # -- what a plugin may change ----------------------------------------------------------------------------------
 
     def set_upstream_header(self, name: bytes, *values: bytes) -> None:
@@ -449,6 +454,10 @@ class Exchange:
     def abort(self) -> None:
         """Cut the client's connection so that the answer cannot look complete."""
         raise NotImplementedError
+
+    def reset(self, code: int) -> None:
+        """`abort`, with an error code of HTTP/2 (RFC 9113 7) for a client that speaks it."""
+        self.abort()
 
     def begin(
         self, status: int, reason: bytes, headers: bytes, length: int | None, first: bytes, raw: bool = False

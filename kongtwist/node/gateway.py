@@ -295,7 +295,7 @@ class Gateway(MultiService):
     def _admin_host(self) -> Host:
         """What endpoints of plugins are given in this process, which serves the Admin API and perhaps no traffic."""
         if self.plane is not None:
-            return self.plane.facilities
+            return self.plane.host
         host = Host(
             counters=self.counters,
             now=time.time,

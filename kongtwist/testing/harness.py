@@ -122,7 +122,7 @@ class PluginHarness:
             "counters": self.counters, "now": self.clock.seconds, "report": self.reports.append, "node_id": "node-id",
             "hostname": "host", "worker_pid": 1, "new_id": lambda: _ID,
         }  # fmt: skip
-        self.facilities = Host(**self._facts)
+        self.gateway = Host(**self._facts)
         self._kinds: dict[str, Plugin] = {}
         self._entities: Mapping[str, Entity] = {}
         self._configured: list[Configured] = []
@@ -256,7 +256,7 @@ class PluginHarness:
         exchange.started = 1.0
         exchange.wall_started = self.now
         exchange.request_id = b"0" * 32
-        exchange.gateway = self.facilities
+        exchange.gateway = self.gateway
         exchange.snapshot = cast(Any, self.rows)
         service = {"id": "service-1", "name": "s"}
         exchange.route = cast(Any, SimpleNamespace(row={"id": "route-1", "name": "r"}, service=service))

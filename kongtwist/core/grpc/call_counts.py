@@ -12,10 +12,14 @@ from typing import Protocol
 from .grpc_status import NAMES
 from .grpc_text import method_name
 
-__all__ = ["OTHERS", "CallCounts", "MethodCounts"]
+__all__ = ["NO_STATUS", "OTHERS", "CallCounts", "MethodCounts"]
 
 OTHERS = "(others)"
 """Stands for the methods that there was no room for, and for paths that are none."""
+
+
+NO_STATUS = -1
+"""Stands for the status of a call that ended without one."""
 
 
 class Figures(Protocol):
@@ -32,7 +36,7 @@ class MethodCounts:
     Attributes:
         method: ``package.Service/Method``.
         open: calls under way.
-        codes: gRPC's status (-1: the call ended without one) -> calls that ended with it.
+        codes: gRPC's status, or `NO_STATUS` -> calls that ended with it.
         messages_in, messages_out: messages of clients, and of upstreams.
         bytes_in, bytes_out: bytes of bodies, the messages' prefixes included.
     """
@@ -46,7 +50,7 @@ class MethodCounts:
         self._told: dict[object, int] = {}
 
     def ended(self, code: int) -> None:
-        """A call is over. ``code``: its status; -1: it had none."""
+        """A call is over. ``code``: its status, or `NO_STATUS`."""
         self.open -= 1
         self.codes[code] = self.codes.get(code, 0) + 1
 
@@ -55,7 +59,7 @@ class MethodCounts:
         method = self.method
         for code, count in self.codes.items():
             if grown := self._grown(code, count):
-                name = NAMES[code] if 0 <= code < len(NAMES) else "NONE" if code == -1 else str(code)
+                name = NAMES[code] if 0 <= code < len(NAMES) else "NONE" if code == NO_STATUS else str(code)
                 figures.count("kongtwist_grpc_calls_total", grown, {"method": method, "code": name})
         for direction, messages, size in (
             ("request", self.messages_in, self.bytes_in),

@@ -294,7 +294,7 @@ def _change_request(head: bytes, changes: Mapping[bytes, bytes | None]) -> bytes
     lowered: bytes | None = None
     added = []
     for name, value in changes.items():
-        if name in _FRAMING:
+        if name in _FRAMING or (value is None and name == b"host"):  # no request is without a Host (RFC 9112 3.2)
             continue
         if lowered is None:
             lowered = head.lower()
@@ -495,7 +495,8 @@ class ResponseHeaders:
         if trailers and b"trailer" in block:
             lines = block.without(_KEPT_TRAILER | self._dropped)
         elif block.passed_on is not None and block.passed_on[0] is self:
-            return block.passed_on[1]
+            known: bytes = block.passed_on[1]
+            return known
         else:
             trailers = False
             plain = block.has_none_of(self._dropped)
@@ -505,7 +506,7 @@ class ResponseHeaders:
         if self.via or block.relayed:
             via = block.joined(b"via")
             if self.via:
-                lines += b"Via: %b1.1 %b\r\n" % (via + b", " if via else b"", TOKEN)
+                lines += b"Via: %b%b %b\r\n" % (via + b", " if via else b"", b"2" if block.http2 else b"1.1", TOKEN)
             elif via:
                 lines += b"Via: %b\r\n" % via
         if not trailers:
@@ -517,7 +518,7 @@ class ResponseHeaders:
         proxy, upstream = exchange.latencies or (0.0, 0.0)
         made = block.passed_on
         if made is not None and made[0] is self and not exchange.block.te_trailers:
-            lines = made[1]
+            lines: bytes = made[1]
         else:
             lines = self.passed_on(block, exchange.block.te_trailers)
         key = (int(proxy * 1000), int(upstream * 1000))
