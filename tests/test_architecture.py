@@ -39,9 +39,9 @@ PURE = ("entities", "core", "plugins")
 IMPURE = ("twisted", "autobahn", "grpc", "kafka", "treq", "socket", "asyncio", "threading", "subprocess", "selectors")
 """What `PURE` rooms never import."""
 
-_CORE = frozenset(
-    {"entities", "core/http", "core", "core/balancing", "core/routing", "core/chain", "core/snapshot", "core/grpc"}
-)
+_CORE = frozenset((
+    "entities", "core/http", "core/http2", "core", "core/balancing", "core/routing", "core/chain", "core/snapshot", "core/grpc",
+))  # fmt: skip
 _SERVING = _CORE | {"net", "upstream", "http1", "streams"}
 _NODE = _SERVING | {"config", "storage", "observability", "clients", "plugins", "proxy", "admin", "demo"}
 
@@ -51,6 +51,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "core/http": frozenset({"entities"}),
     "core/grpc": frozenset({"entities"}),
     "core": frozenset({"entities", "core/http"}),
+    "core/http2": frozenset({"entities", "core/http"}),
     "core/balancing": frozenset({"entities", "core/http", "core"}),
     "core/routing": frozenset({"entities", "core/http", "core", "core/grpc"}),
     "core/chain": frozenset({"entities", "core/http", "core"}),

@@ -384,8 +384,8 @@ class Connection(Link):
         """It does again. See `IPushProducer`."""
         self._blocked = False
         writers, self._writers = self._writers, []
-        for each in writers:
-            each.callback(None)
+        while writers:  # who is woken may cancel others
+            writers.pop(0).callback(None)
 
     def stopProducing(self) -> None:
         """The connection ends; `connectionLost` follows. See `IPushProducer`."""

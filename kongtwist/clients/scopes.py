@@ -68,7 +68,6 @@ class Services:
 
     Attributes:
         connector, redises, queues, http, threads, grpc, protos: see their classes.
-        drain: seconds a queue may go on sending when its last configuration has closed.
         scopes: those that are not released.
     """
 
@@ -88,8 +87,17 @@ class Services:
         self.threads = Threads(reactor, limits.threads, limits.thread_backlog)
         self.grpc = GRPCCalls(reactor, self.connector, resolver, limits.grpc)
         self.protos = ProtoFiles(self.threads)
-        self.drain = limits.drain
+        self._drain = limits.drain
+        self._late: float | None = None
         self.scopes: dict[Scope, None] = {}
+
+    @property
+    def drain(self) -> float:
+        """Seconds a queue may go on sending when its last configuration has closed; at a stop never more than what is left."""
+        if self._late is None:
+            return self._drain
+        rest: float = self._late - self.reactor.seconds()
+        return min(self._drain, max(rest, 0.0))
 
     def scope(self, facts: Host, plugin: str, row: Row) -> Scope:
         """A scope for one configuration.
@@ -107,9 +115,10 @@ class Services:
         """The gateway stops: queues send what they have, without waiting for batches to fill.
 
         Args:
-            seconds: how long that may take for the scopes that are released from now on.
+            seconds: how long that, and all else that is given back from now on, may take.
         """
-        self.drain = min(self.drain, seconds)
+        late = self.reactor.seconds() + seconds
+        self._late = late if self._late is None else min(self._late, late)
         self.queues.stop()
 
     async def close(self, seconds: float) -> None:
@@ -318,7 +327,7 @@ class Scope(contract.Scope):
         self._released = True
         services = self._services
         try:
-            await self._tasks.close(_TIDY_TIME)
+            await self._tasks.close(min(_TIDY_TIME, services.drain))
             drained = [Deferred.fromCoroutine(queue.release(services.drain)) for queue in self._queues]
             results = await DeferredList(drained, consumeErrors=True)
             for good, failure in results:

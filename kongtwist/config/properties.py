@@ -270,6 +270,27 @@ class Upstreams:
     upstream_keepalive_idle_timeout = Property(
         NUMBER.within(0), "60", "Seconds an idle upstream connection is kept; 0: no limit."
     )
+    upstream_http2 = Property(
+        BOOLEAN,
+        "off",
+        "Ask services of protocol https for HTTP/2, which those that know it choose in TLS (ALPN); the others are spoken to over"
+        " HTTP/1.1. Services of grpc and grpcs always get HTTP/2. Our own addition.",
+    )
+    upstream_http2_connections = Property(
+        INTEGER.within(1),
+        "64",
+        "Connections over HTTP/2 that a process makes to one upstream address, once those it has are full; our own addition.",
+    )
+    upstream_http2_queue = Property(
+        INTEGER.within(1),
+        "10000",
+        "Requests that wait in a process for a stream to one upstream address; further ones are answered 503; our own addition.",
+    )
+    grpc_methods_counted = Property(
+        INTEGER.within(0),
+        "1000",
+        "gRPC methods that a process counts by themselves; the others are counted together; our own addition.",
+    )
     nginx_proxy_proxy_read_timeout = Property(
         DURATION,
         None,

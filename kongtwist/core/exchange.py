@@ -57,6 +57,7 @@ class Exchange:
         "_query_args",
         "answer_sink",
         "answer_source",
+        "answer_trailers",
         "authenticated_groups",
         "block",
         "body_sink",
@@ -146,6 +147,9 @@ class Exchange:
     status: int  #: status sent to the client; 0 before
     upstream_status: int  #: status the upstream sent; 0 when it was not asked
     answer_source: str  #: "service", "exit" or "error"
+    answer_trailers: list[tuple[bytes, bytes]] | None
+    """The upstream's trailers, names in lower case, set before body filters see the end of the body; None before, and where the
+    answer is not the upstream's. A body filter that has told them otherwise puts None there: they are not sent then."""
     own_lines: bytes  #: header lines of an answer made here, before the gateway's own; b"" for the upstream's
     sent_head: bytes  #: the head as sent to the client; b"" before
     log_values: list[LogValue] | None  #: changes to the log record (core/log_values.py)
@@ -166,7 +170,7 @@ class Exchange:
         self.request_changes = self.upstream_query = self.response_changes = self.response_fields = None
         self.plugin_confs = self.latencies = self.upstream_body = self.upstream_peer = self._own = None
         self._query_args = self._ctx = self.held = self.returned_filters = self.body_sink = self.answer_sink = None
-        self.upstream_method = self.log_values = self.tries = self.service_call = None
+        self.upstream_method = self.log_values = self.tries = self.answer_trailers = self.service_call = None
         self.own_lines = self.sent_head = b""
         self.status = self.upstream_status = self.bytes_in = self.bytes_out = 0
         self.answer_source = "service"
@@ -174,6 +178,16 @@ class Exchange:
         self.route = self.match = self.snapshot = None  # type: ignore[assignment]
 
     # -- what a plugin may read ------------------------------------------------------------------------------------
+
+    @property
+    def http_version(self) -> str:
+        """The version of HTTP that the client speaks: ``1.0``, ``1.1`` or ``2`` (``kong.request.get_http_version``)."""
+        return "1.1" if self.minor else "1.0"
+
+    @property
+    def takes_trailers(self) -> bool:
+        """Whether the client gets trailers: it asked for them (RFC 9110 10.1.4), or speaks HTTP/2, where they cost nothing."""
+        return self.block.te_trailers or self.http_version == "2"
 
     def get_header(self, name: bytes) -> bytes | None:
         """The first value of request header ``name`` (lower case; ``-`` and ``_`` are the same), or None."""
@@ -264,6 +278,11 @@ class Exchange:
     @property
     def tls(self) -> TLSFacts | None:
         """What is known of the client's TLS connection; None without TLS, and where the door cannot tell."""
+        return None
+
+    @property
+    def http2_stream(self) -> Any:
+        """The client's stream, while nobody but the relay may look at its bytes (`net.http2_stream.HTTP2Stream`); else None."""
         return None
 
     # -- what a plugin may change ----------------------------------------------------------------------------------
@@ -446,6 +465,10 @@ class Exchange:
     def abort(self) -> None:
         """Cut the client's connection so that the answer cannot look complete."""
         raise NotImplementedError
+
+    def reset(self, code: int) -> None:
+        """`abort`, with an error code of HTTP/2 (RFC 9113 7) for a client that speaks it."""
+        self.abort()
 
     def begin(
         self, status: int, reason: bytes, headers: bytes, length: int | None, first: bytes, raw: bool = False

@@ -52,6 +52,27 @@ class Limits:
     trailer_size: int = 8192
     """Bytes of the trailer section of a chunked body, and of one chunk's size line with its extensions."""
 
+    # -- HTTP/2 --------------------------------------------------------------------------------------------------
+    http2_max_concurrent_streams: int = 1000
+    """Streams a client may have open on one connection; one more is refused (REFUSED_STREAM)."""
+    http2_stream_window_size: int = 262144
+    """Bytes of DATA a peer may send on a stream before somebody has taken them: what a stream holds at most."""
+    http2_connection_window_size: int = 4194304
+    """The same for all streams of a client's connection together."""
+    http2_max_block_size: int = 65536
+    """Bytes of one compressed field block; the connection ends beyond it (ENHANCE_YOUR_CALM)."""
+    http2_max_continuations: int = 8
+    """CONTINUATION frames of one field block (ENHANCE_YOUR_CALM)."""
+    http2_reset_burst: int = 1000
+    """Streams a peer may reset, or have us reset for its errors, at once (ENHANCE_YOUR_CALM)."""
+    http2_reset_rate: float = 33.0
+    """Such resets that it may have more each second."""
+    http2_idle_frames: int = 1000
+    """Frames that bring nothing (PING, SETTINGS, PRIORITY, small WINDOW_UPDATE, empty DATA, unknown ones) in a row, without
+    DATA or a request in between; 100 more each second (ENHANCE_YOUR_CALM)."""
+    http2_unsent_answers: int = 1000
+    """Answers to PING and SETTINGS, and resets, held for a peer that does not read (ENHANCE_YOUR_CALM)."""
+
     # -- upstream side -------------------------------------------------------------------------------------------
     default_read_timeout: float = 60.0
     """Seconds of silence allowed to the upstreams of Services that leave ``read_timeout`` at Kong's default of 60000 ms
@@ -68,6 +89,12 @@ class Limits:
     """Requests on one upstream connection; 0: no limit (``upstream_keepalive_max_requests``)."""
     upstream_keepalive_idle_timeout: float = 60.0
     """Seconds an idle upstream connection is kept; 0: no limit (``upstream_keepalive_idle_timeout``)."""
+    upstream_http2_connections: int = 64
+    """Connections over HTTP/2 to one upstream address (``upstream_http2_connections``); what they have no stream for waits."""
+    upstream_http2_queue: int = 10000
+    """Requests that wait for a stream to one upstream address (``upstream_http2_queue``); further ones are refused (503)."""
+    grpc_methods: int = 1000
+    """gRPC methods that are counted by themselves (``grpc_methods_counted``); the others are counted together."""
 
     # -- names ---------------------------------------------------------------------------------------------------
     dns_positive_ttl: float = 30.0

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import sys
 from select import EPOLLIN
+from typing import Any
 
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.main import installReactor
@@ -28,7 +29,15 @@ _LONGEST = 2147483.0
 
 
 class LeanEPollReactor(EPollReactor):
-    """`EPollReactor` without a logging context per event, and with less to do between two rounds."""
+    """`EPollReactor` without a logging context per event, and with less to do between two rounds.
+
+    Attributes:
+        to_flush: what has bytes to send once the events of this round are served: its ``flush`` is called then.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.to_flush: list[Any] = []
 
     def mainLoop(self) -> None:
         """As the stock reactor's, but timed calls are looked after only when there are any to look after."""
@@ -60,15 +69,19 @@ class LeanEPollReactor(EPollReactor):
             timeout: seconds to wait; None to wait until there is an event.
         """
         selectables = self._selectables
+        if self.to_flush:  # timed calls wrote something
+            self._flush()
         try:
             events = self._poller.poll(-1 if timeout is None else timeout, len(selectables))
         except OSError as error:
             if error.errno == errno.EINTR:
                 return
             raise
-        for fd, event in events:
-            selectable = selectables.get(fd)
-            if selectable is None:  # closed by what an earlier event of this round did
+        # What an earlier event of this round did may have closed a descriptor, and a new connection may have its number by
+        # now: the event is not that one's.
+        found = selectables.get
+        for fd, event, selectable in [(fd, event, found(fd)) for fd, event in events]:
+            if found(fd) is not selectable or selectable is None:
                 continue
             try:
                 if event != EPOLLIN:
@@ -83,6 +96,20 @@ class LeanEPollReactor(EPollReactor):
                     self._disconnectSelectable(selectable, why, True)
             except BaseException:  # noqa: BLE001 - as the stock reactor: whatever it was, the other connections go on
                 _log.failure("telling {selectable!r} of its end failed", selectable=selectable)
+        if self.to_flush:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Have everybody send what was written in this round: in one piece, however often that was."""
+        waiting = self.to_flush
+        while waiting:
+            batch = waiting[:]
+            waiting.clear()
+            for each in batch:
+                try:
+                    each.flush()
+                except Exception:  # noqa: BLE001 - the others have something to send too
+                    _log.failure("sending what {each!r} holds failed", each=each)
 
     doIteration = doPoll
 

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .. import WORKSPACE_ID
+from ..clients.waiting import Ended, within
 from ..config.authorities import trusted_authorities
 from ..config.load import Conf, ConfError
 from ..core.chain.host import Host, Scope, Streams
@@ -46,6 +47,8 @@ _log = Logger(namespace="kongtwist.proxy")
 LAST_WORDS = 2.0
 """Seconds that plugins have at a stop, though requests and streams have used up its time. Less than what a node that is late
 has until it is ended by force (tap.py)."""
+CUT_TIME = 0.3
+"""Seconds that what was cut or cancelled may take to end, at a stop; it takes a few turns of the reactor."""
 
 
 class ListenerSocket(Protocol):
@@ -78,6 +81,9 @@ def limits_of(conf: Conf) -> Limits:
         upstream_keepalive_pool_size=conf.upstream_keepalive_pool_size,
         upstream_keepalive_max_requests=conf.upstream_keepalive_max_requests,
         upstream_keepalive_idle_timeout=conf.upstream_keepalive_idle_timeout,
+        upstream_http2_connections=conf.upstream_http2_connections,
+        upstream_http2_queue=conf.upstream_http2_queue,
+        grpc_methods=conf.grpc_methods_counted,
         dns_positive_ttl=30.0 if conf.dns_valid_ttl is None else conf.dns_valid_ttl,
         dns_error_ttl=conf.dns_error_ttl,
         dns_stale_ttl=conf.dns_stale_ttl,
@@ -137,27 +143,29 @@ class DataPlane:
             "hostname": socket.gethostname(),
             "worker_pid": os.getpid(),
             "body_limit": conf.client_body_buffer_size,
-            "message_limit": conf.plugin_grpc_message_size,
+            "grpc_message_size": conf.plugin_grpc_message_size,
             "shown": self.access_log.shown,
             "workspace_id": WORKSPACE_ID,
         }
-        self.facilities = Host(**facts)
-        self.facilities.rows, self.facilities.tallies = services.rows, services.tallies
-        self.facilities.metrics = services.metrics
-        self.facilities.cells = services.cells.claim  # type: ignore[method-assign]
+        self.host = Host(**facts)
+        self.host.rows, self.host.tallies = services.rows, services.tallies
+        self.host.metrics = services.metrics
+        self.host.cells = services.cells.claim  # type: ignore[method-assign]
         self.lifetimes = Lifetimes(self._scope_for, _closing, _report)
         self.context = ProxyContext(
             reactor,
-            self.facilities,
+            self.host,
             limits=limits_of(conf),
             access_log=self.access_log,
             headers=ResponseHeaders(conf.headers),
             send_request_id=bool(conf.headers_upstream) and "off" not in conf.headers_upstream,
             real_ip=RealIP([str(each) for each in conf.trusted_ips], conf.real_ip_header, conf.real_ip_recursive),
             error_default_type=conf.error_default_type,
+            upstream_http2=conf.upstream_http2,
         )
+        services.metrics.sources.append(self.context.calls.tell)
         self.streams: StreamRegistry = self.context.streams
-        self.facilities.streams = cast(Streams, self.streams)
+        self.host.streams = cast(Streams, self.streams)
         self._trusted = _pem(conf)
         self._clients: Services | None = None
         tree = TellingTree if conf.allow_debug_header else RouteTree
@@ -239,6 +247,7 @@ class DataPlane:
         self.context.drain()
         await self._quiet(seconds)
         self.abort()
+        await self._quiet(CUT_TIME)  # the log phase of what was cut comes before plugins close
         late = max(late, self._reactor.seconds() + min(seconds, LAST_WORDS))
         if self._clients is not None:
             self._clients.stop(max(late - self._reactor.seconds(), 0.0))
@@ -250,7 +259,7 @@ class DataPlane:
     def _scope_for(self, row: Row) -> Scope:
         if self._clients is None:
             self._clients = self._made_clients()
-        return self._clients.scope(self.facilities, row["name"], row)
+        return self._clients.scope(self.host, row["name"], row)
 
     def _made_clients(self) -> Services:
         from ..clients.grpc_calls import GRPCLimits
@@ -274,7 +283,14 @@ class DataPlane:
         closing = [each for each in self.lifetimes.end() if isinstance(each, Deferred)]
         for each in closing:
             each.addTimeout(seconds, self._reactor)  # type: ignore[unused-awaitable]
-        await DeferredList(closing)
+        over = Ended()
+        DeferredList(closing).addCallback(lambda _: over.end())  # type: ignore[unused-awaitable]
+        try:
+            await within(self._reactor, seconds + CUT_TIME, over.wait(), TimeoutError)
+        except TimeoutError:
+            _log.error(
+                "{count} plugins still close, although they were cancelled, and are left", count=len(self.lifetimes)
+            )
 
     async def _stop_listening(self) -> None:
         ports, self._ports = self._ports, []

@@ -302,7 +302,7 @@ class Gateway(MultiService):
 
     def _facts_of_admin(self) -> Host:
         if self.plane is not None:
-            return self.plane.facilities
+            return self.plane.host
         host = Host(
             counters=self.counters,
             now=time.time,

@@ -8,7 +8,7 @@ and of its counters what it had not brought yet.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 __all__ = ["DROPPED", "MAX_SERIES", "Metrics", "NodeMetrics"]
@@ -40,9 +40,13 @@ class Metrics:
 
     Args:
         max_series: how many there may be.
+
+    Attributes:
+        sources: called before figures are taken: who counts by himself, in a cheaper way, tells then.
     """
 
     def __init__(self, max_series: int = MAX_SERIES) -> None:
+        self.sources: list[Callable[[Metrics], None]] = []
         self._max_series = max_series
         self._kinds: dict[str, str] = {}
         self._keys: dict[tuple[str, tuple[tuple[str, str], ...]], Figure] = {}
@@ -91,6 +95,8 @@ class Metrics:
 
     def take(self) -> Report:
         """What has changed since the last call."""
+        for source in self.sources:
+            source(self)
         changed, self._changed = self._changed, {}
         report: Report = [(self._kinds[name], name, labels, value) for (name, labels), value in changed.items()]
         if self._dropped:

@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any
 
 from ..core.chain.host import Host
-from ..core.http.head import BlockCache
+from ..core.grpc.call_counts import CallCounts
+from ..core.http.head import BlockCache, FieldLines
 from ..core.http.head_limits import largest_unchecked
 from ..core.http.headers import ResponseHeaders
 from ..core.http.real_ip import RealIP
@@ -40,7 +41,7 @@ class ProxyContext:
 
     Args:
         reactor: connects, resolves, keeps the timer.
-        facilities: what plugins see; its counters' cells count connections and requests here.
+        host: what plugins see; its counters' cells count connections and requests here.
         limits: every bound.
         access_log: where finished requests are written.
         headers: the property ``headers``.
@@ -48,6 +49,7 @@ class ProxyContext:
         real_ip: ``trusted_ips`` and ``real_ip_header``.
         error_default_type: type of the parser's error bodies without Accept and Content-Type (``error_default_type``).
         tls_defaults: what TLS to upstreams asks for where a service does not say.
+        upstream_http2: ask services of https for HTTP/2 (``upstream_http2``).
         monotonic: seconds; tests pass their clock's.
         resolver: of host names; made of the reactor's by default.
 
@@ -56,6 +58,7 @@ class ProxyContext:
         stopping: set when the gateway stops, or leaves a load balancer; connections are closed after the answer they are
             at.
         hangups: notices peers that hang up while nothing is read from them.
+        calls: what is counted of gRPC calls.
         streams: open WebSockets and other streams that outlive their request.
         connections: open client connections (`http1.channel.HTTP1Channel`), for a graceful stop.
         date, send_answer, refusal: see `own_answers.OwnAnswers`.
@@ -65,7 +68,7 @@ class ProxyContext:
     def __init__(
         self,
         reactor: Any,
-        facilities: Host,
+        host: Host,
         *,
         limits: Limits | None = None,
         access_log: AccessLogging | None = None,
@@ -74,33 +77,37 @@ class ProxyContext:
         real_ip: RealIP | None = None,
         error_default_type: str = "text/plain",
         tls_defaults: TLSDefaults | None = None,
+        upstream_http2: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
         resolver: Resolver | None = None,
     ) -> None:
         self.reactor = reactor
-        self.facilities = facilities
+        self.host = host
         self.limits = limits or Limits()
         self.small_head = largest_unchecked(self.limits)
         self.access_log: AccessLogging = access_log or NoAccessLog()
         self.headers = headers or ResponseHeaders()
-        answers = OwnAnswers(self, self.headers, error_default_type, facilities.now, monotonic)
+        answers = OwnAnswers(self, self.headers, error_default_type, host.now, monotonic)
         self.date, self.send_answer, self.refusal = answers.date, answers.send, answers.refusal
         finish = Finish(self.access_log, answers.send)
         self.finished, self.fault = finish.finished, finish.fault
         self.send_request_id = send_request_id
         self.real_ip = real_ip or RealIP()
+        self.upstream_http2 = upstream_http2
         self.tls_defaults = tls_defaults or TLSDefaults()
         self.monotonic = monotonic
-        self.wall = facilities.now
-        self.cells = facilities.counters.cells
+        self.wall = host.now
+        self.cells = host.counters.cells
         self.blocks = BlockCache()
+        self.field_lines = FieldLines.of_responses()
         self.deadlines = Deadlines(reactor, monotonic)
         self.resolver = resolver or Resolver(reactor, self.limits, monotonic)
         self.pools = UpstreamPools(self)
         self.hangups = HangUpWatch(reactor)
         self._pipe: Pipe | None = None
         self._can_splice = True
-        self.streams = StreamRegistry(facilities.counters.cells)
+        self.calls = CallCounts(self.limits.grpc_methods)
+        self.streams = StreamRegistry(host.counters.cells)
         self.next_id: Callable[[], bytes] = request_ids().__next__
         self.stopping = False
         self.connections: set[Any] = set()

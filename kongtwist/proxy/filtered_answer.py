@@ -76,6 +76,9 @@ class FilteredAnswer:
         status, reason, lines = self._head()
         if status in (204, 304):  # a plugin made it one without a body
             exchange.answer(status, reason, lines, None, b"")
+        elif last and exchange.answer_trailers and exchange.takes_trailers:
+            exchange.begin(status, reason, lines, None, first)
+            exchange.finish(exchange.answer_trailers)
         elif last:
             exchange.answer(status, reason, lines, len(first), b"" if exchange.method == b"HEAD" else first)
         else:

@@ -122,7 +122,7 @@ class UpstreamExchange(Tries):
             self._through = filters
             if filters is not None and not filters.keeps_length:
                 self._chunked = True
-        if not self._chunked or not self.route.request_buffering:
+        if not self._chunked or not self.route.request_buffering or self.route.grpc:
             return False
         self._source = RequestBuffer(self.exchange, self.context.limits.client_body_buffer_size, self._buffered)
         self._source.start()
@@ -396,10 +396,14 @@ class UpstreamExchange(Tries):
         """The answer is complete."""
         if self._answer is OVER:
             return
-        if self._filtered is not None and not self._write_filtered(b"", True):
-            return
+        exchange = self.exchange
+        if self._filtered is not None:
+            exchange.answer_trailers = [(name.lower(), value) for name, value in trailers]
+            if not self._write_filtered(b"", True):
+                return
+            trailers = exchange.answer_trailers or []
         self._leave()
-        self.exchange.finish(trailers if trailers and self.exchange.block.te_trailers else None)
+        exchange.finish(trailers if trailers and exchange.takes_trailers else None)
 
     def may_end_answer(self) -> bool:
         """Whether the framing of the answer allows an end here."""

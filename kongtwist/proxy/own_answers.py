@@ -23,6 +23,7 @@ from ..core.http.headers import (
     with_charset,
 )
 from .filtered_answer import FilteredAnswer, HeadOfAnswer
+from .grpc_answers import grpc_lines, takes_grpc
 from .streamed_answer import AnswerContext, AnswerStream, discard
 from .websocket_answer import bad_handshake, open_websocket
 
@@ -85,6 +86,7 @@ class OwnAnswers:
         exchange.status = answer.status
         chain = _chain_of(exchange)
         filters: AnswerFiltersView | None = None
+        grpc = takes_grpc(exchange)
         lines, body = self._made(exchange, answer, upstream)
         if chain is not None and not chain.empty:
             exchange.own_lines = lines
@@ -106,7 +108,12 @@ class OwnAnswers:
             status, changes = exchange.status, exchange.response_changes
             return status, reason_of(status), apply_changes(lines, changes) if changes else lines
 
-        if isinstance(answer, WebSocketAnswer):
+        if grpc:
+            _discard(answer)
+            if filters is not None:
+                _end_of_body(filters)
+            exchange.answer(*head(), None, b"")
+        elif isinstance(answer, WebSocketAnswer):
             open_websocket(self._context, self._context.reactor, exchange, answer, head()[2])
         elif isinstance(answer, StreamedAnswer):
             self._stream(exchange, answer, head, filters)
@@ -153,6 +160,8 @@ class OwnAnswers:
 
     def _made(self, exchange: Exchange, answer: Answer, upstream: bool) -> tuple[bytes, bytes]:
         """The same without the lines that the gateway adds to every answer."""
+        if takes_grpc(exchange):
+            return b"Date: %b\r\n%b" % (self.date(), grpc_lines(answer)), b""
         body = answer.body
         kind: bytes | None = None
         if answer.message is not None:
@@ -162,7 +171,7 @@ class OwnAnswers:
         elif body is None:
             kind, body = b"text/html; charset=UTF-8", nginx_page(answer.status)
         parts = [b"Date: ", self.date(), b"\r\n"]
-        if kind is not None:  # empty for gRPC clients, as from Kong
+        if kind is not None:
             parts += (b"Content-Type: ", kind, b"\r\n")
         for name, value in answer.headers:
             value = clean(with_charset(value) if name.lower() == b"content-type" else value)
@@ -196,6 +205,14 @@ def _chain_of(exchange: Exchange) -> ChainView | None:
     if exchange.route is not None:
         return exchange.route.chain
     return exchange.snapshot.global_chain if exchange.snapshot is not None else None
+
+
+def _end_of_body(filters: AnswerFiltersView) -> None:
+    """Have plugins see the end of a body that is none; what they make of it has no place in gRPC's answer."""
+    try:
+        filters.feed(b"", True)
+    except PluginFailed:
+        pass  # logged
 
 
 def _discard(answer: Answer) -> None:

@@ -15,9 +15,12 @@ from ..core.exchange import Answer, Exchange
 from ..core.routing.protocol_checks import check_protocol, is_forwarded, not_forwarded
 from ..net.resolver import is_address
 from .forwarding import UpstreamExchange
+from .http2_forwarding import HTTP2UpstreamExchange
 
 if TYPE_CHECKING:
     from ..core.views import RouteView
+    from ..http1.http1_context import Tree
+    from ..upstream.http2_pool import HTTP2Pool
     from ..upstream.pool import Pool
     from .context import ProxyContext
 
@@ -30,9 +33,14 @@ _UNCHECKED = frozenset(("http", "https"))
 
 
 class RouteResource(Resource):
-    """What a request is given to once it is known where it belongs."""
+    """What a request is given to once it is known where it belongs.
+
+    Attributes:
+        tree: of a Route's resource for WebSockets, the tree it belongs to.
+    """
 
     isLeaf = True
+    tree: Tree | None = None
 
     def __init__(self, context: ProxyContext) -> None:
         super().__init__()
@@ -62,8 +70,13 @@ class HTTPRoute(RouteResource):
         self.route = route
         self.read_timeout = context.limits.read_timeout(route.read_timeout)
         self.pool: Pool | None = None
+        self.http2_pool: HTTP2Pool | None = None
         if route.balancer is None and route.tls is None and route.service is not None and is_address(route.host):
-            self.pool = context.pools.get(route.host, route.port, None)
+            if route.grpc:
+                self.http2_pool = context.pools.http2(route.host, route.port, None)
+            else:
+                self.pool = context.pools.get(route.host, route.port, None)
+        self._http2 = route.grpc or (context.upstream_http2 and route.protocol == b"https")
         self._forwarded = is_forwarded(route)
         self._checked = route.websocket_only or route.protocols != _UNCHECKED
 
@@ -99,11 +112,14 @@ class HTTPRoute(RouteResource):
         elif self._forwarded:
             self.forward(exchange)
         else:
-            self.context.send_answer(exchange, not_forwarded(self.route, exchange))
+            self.context.send_answer(exchange, not_forwarded(self.route))
 
     def forward(self, exchange: Exchange) -> None:
         """ProxyContext the request to the service."""
-        UpstreamExchange(self.context, exchange, self.read_timeout).start(self.pool)
+        if self._http2:
+            HTTP2UpstreamExchange(self.context, exchange, self.read_timeout).start(self.http2_pool)
+        else:
+            UpstreamExchange(self.context, exchange, self.read_timeout).start(self.pool)
 
 
 def _unanswered(exchange: Exchange) -> None:

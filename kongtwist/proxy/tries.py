@@ -42,8 +42,9 @@ if TYPE_CHECKING:
     from ..core.exchange import Exchange
     from ..core.peer import Peer
     from ..core.views import RouteView
+    from ..upstream.client_tls import TLSFacts
     from ..upstream.connection import UpstreamConnection, UpstreamUser
-    from ..upstream.pool import Attempt
+    from ..upstream.pool import Attempt, Pool
     from .context import ProxyContext
     from .filtered_answer import FilteredAnswer
 
@@ -158,8 +159,8 @@ class Tries:
         tls = None
         if route.tls is not None:
             name = host_name(self._host_field()).decode("latin-1").strip("[]")
-            tls = facts_of(route.tls, name, self.context.tls_defaults)
-        pool = self.context.pools.get(address, route.port if peer is None else peer.port, tls)
+            tls = facts_of(route.tls, name, self.context.tls_defaults, self._protocols)
+        pool = self._pool(address, route.port if peer is None else peer.port, tls)
         connection = None if fresh else pool.take()
         if connection is not None:
             self.connected(connection)
@@ -173,6 +174,15 @@ class Tries:
         except BadServerName as why:
             self._log_error(str(why), "", pool)
             self._bad_answer()
+
+    @property
+    def _protocols(self) -> bytes:
+        """What is asked for in TLS (ALPN)."""
+        return b"http/1.1"
+
+    def _pool(self, address: str, port: int, tls: TLSFacts | None) -> Pool:
+        """The pool for one address."""
+        return self.context.pools.get(address, port, tls)
 
     def _host_field(self) -> bytes:
         """The Host header of this try."""
@@ -193,7 +203,7 @@ class Tries:
         self._connection = None
         if self._answer is not OVER:
             timeout = reason.check(error.TimeoutError, error.TCPTimedOutError, TimeoutError) is not None
-            pool = None if attempt is None else attempt.factory.pool
+            pool = None if attempt is None else attempt.pool
             self._failed(connect_reason(reason, pool), timeout=timeout, sent=False, pool=pool)
 
     def _failed(

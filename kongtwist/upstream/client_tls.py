@@ -41,10 +41,11 @@ class TLSFacts(NamedTuple):
     certificate: str  #: PEM, with its chain; "" for none
     key: str  #: PEM
     authorities: tuple[str, ...]  #: PEM; none: the system's store
+    alpn: bytes = b"http/1.1"  #: the protocols asked for (RFC 7301), divided by commas
 
 
-def facts_of(tls: UpstreamTLS, name: str, defaults: TLSDefaults) -> TLSFacts:
-    """The facts for a connection that asks for ``name``."""
+def facts_of(tls: UpstreamTLS, name: str, defaults: TLSDefaults, alpn: bytes = b"http/1.1") -> TLSFacts:
+    """The facts for a connection that asks for ``name`` and speaks ``alpn``."""
     own: Row | None = tls.client_certificate
     verify = defaults.verify if tls.verify is None else tls.verify
     depth = defaults.verify_depth if tls.verify_depth is None else tls.verify_depth
@@ -55,6 +56,7 @@ def facts_of(tls: UpstreamTLS, name: str, defaults: TLSDefaults) -> TLSFacts:
         own["cert"] if own else "",
         own["key"] if own else "",
         tuple(row["cert"] for row in tls.ca_certificates) if verify else (),
+        alpn,
     )
 
 
@@ -66,7 +68,7 @@ def _context(facts: TLSFacts) -> SSL.Context:
     """
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
-    context.set_alpn_protos([b"http/1.1"])
+    context.set_alpn_protos(facts.alpn.split(b","))
     # Many servers end TCP without close_notify. As nginx: that ends what has no other end; what has one is still seen to be
     # cut, and a reset is still a reset.
     context.set_options(SSL.OP_IGNORE_UNEXPECTED_EOF)

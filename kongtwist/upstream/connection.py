@@ -37,7 +37,7 @@ from .upstream_errors import ENDED, LARGE, MALFORMED, end_text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..core.http.head import BlockCache
+    from ..core.http.head import BlockCache, FieldLines
     from ..core.limits import Limits
     from ..net.deadlines import Deadlines
     from .client_tls import TLSFacts
@@ -131,6 +131,9 @@ class UpstreamContext(Interface):
 
     @property
     def blocks(self) -> BlockCache: ...
+
+    @property
+    def field_lines(self) -> FieldLines: ...
 
     @property
     def deadlines(self) -> Deadlines: ...

@@ -11,11 +11,16 @@ from twisted.python.failure import Failure
 from ..net.tls_transport import TLSClientFactory
 from .client_tls import ClientConnections, TLSFacts
 from .connection import UpstreamConnection, UpstreamUser
+from .http2_pool import HTTP2Pool
 
 if TYPE_CHECKING:
     from .connection import UpstreamContext
 
 __all__ = ["Attempt", "Pool", "UpstreamPools"]
+
+
+_REMEMBERED = 60.0
+"""Seconds that an upstream is not asked again for the HTTP/2 it did not choose."""
 
 
 class _Connecting(ClientFactory):
@@ -47,6 +52,11 @@ class Attempt(NamedTuple):
 
     connector: Any
     factory: _Connecting
+
+    @property
+    def pool(self) -> Pool:
+        """Whose connection it is to be."""
+        return self.factory.pool
 
     def cancel(self) -> None:
         """The user has no use for it any more, and hears nothing of it."""
@@ -112,6 +122,8 @@ class UpstreamPools:
     def __init__(self, context: UpstreamContext) -> None:
         self._context = context
         self._pools: dict[tuple[str, int, TLSFacts | None], Pool] = {}
+        self._no_http2: dict[tuple[str, int], float] = {}
+        self._http2: dict[tuple[str, int, TLSFacts | None], HTTP2Pool] = {}
 
     def get(self, address: str, port: int, tls: TLSFacts | None) -> Pool:
         """The pool for an address (not a name), a port and how TLS is spoken to it."""
@@ -123,9 +135,37 @@ class UpstreamPools:
             pool = self._pools[key] = Pool(self._context, address, port, tls)
         return pool
 
+    def http2(self, address: str, port: int, tls: TLSFacts | None) -> HTTP2Pool:
+        """As `get`, for HTTP/2."""
+        key = (address, port, tls)
+        pool = self._http2.get(key)
+        if pool is None:
+            if len(self._http2) >= 1024:
+                self._http2 = {key: each for key, each in self._http2.items() if each.used}
+            pool = self._http2[key] = HTTP2Pool(self._context, address, port, tls)
+        return pool
+
+    def note_no_http2(self, address: str, port: int) -> None:
+        """Remember for a minute that an upstream was asked for HTTP/2 in vain."""
+        if len(self._no_http2) >= 1024:
+            self._no_http2.clear()
+        monotonic = self._context.monotonic
+        self._no_http2[address, port] = monotonic() + _REMEMBERED
+
+    def speaks_http2(self, address: str, port: int) -> bool:
+        """Whether it is worth asking for it."""
+        until = self._no_http2.get((address, port))
+        if until is None:
+            return True
+        monotonic = self._context.monotonic
+        return until < monotonic()
+
     def close(self) -> None:
         """Cut every connection."""
         for pool in self._pools.values():
             for connection in list(pool.all):
                 connection.abort()
         self._pools.clear()
+        for each in self._http2.values():
+            each.close()
+        self._http2.clear()

@@ -18,8 +18,26 @@ if TYPE_CHECKING:
     from .client_tls import TLSFacts
 
 __all__ = [
-    "ENDED", "LARGE", "MALFORMED", "NAME", "OURS", "TLS", "UNREACHABLE", "UNTRUSTED", "Destination", "Reason", "broken_off",
-    "connect_reason", "end_text", "no_answer", "no_peer", "not_resolved", "own_certificate_reason", "timed_out", "where",
+    "ENDED",
+    "LARGE",
+    "MALFORMED",
+    "NAME",
+    "OURS",
+    "TLS",
+    "UNREACHABLE",
+    "UNTRUSTED",
+    "Destination",
+    "NoHTTP2",
+    "Reason",
+    "broken_off",
+    "connect_reason",
+    "end_text",
+    "no_answer",
+    "no_peer",
+    "not_resolved",
+    "own_certificate_reason",
+    "timed_out",
+    "where",
 ]  # fmt: skip
 
 UNREACHABLE = "unreachable"
@@ -38,6 +56,10 @@ MALFORMED = "malformed"
 """What came is no HTTP."""
 LARGE = "large"
 """The head of the answer is larger than it may be."""
+
+
+class NoHTTP2(ValueError):
+    """The upstream does not speak HTTP/2."""
 
 
 class Destination(Protocol):
@@ -81,6 +103,8 @@ def connect_reason(failure: Failure, pool: Destination | None) -> Reason:
     if tls is not None and failure.check(CertificateError):
         return Reason(f"its certificate is of no use: {failure.getErrorMessage()}", NAME)
     text = end_text(failure)
+    if failure.check(NoHTTP2):
+        return Reason(text, MALFORMED)
     if failure.check(SSL.Error) or (tls is not None and failure.check(error.ConnectionDone, error.ConnectionLost)):
         fault = UNTRUSTED if "certificate verify failed" in text else TLS
         return Reason(f"the TLS handshake failed: {text}", fault)

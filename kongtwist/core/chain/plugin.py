@@ -18,6 +18,7 @@ from .phases import (
     AdminCall,
     AdminEndpoint,
     BodyFilter,
+    CarriedRequest,
     CertificateChoice,
     ClientHello,
     ProxyEndpoint,
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from .host import Host, Scope
 
 __all__ = [
-    "PHASES", "AdminCall", "AdminEndpoint", "BodyFilter", "CertificateChoice", "ClientHello", "Plugin", "ProxyEndpoint",
-    "StreamInfo", "StreamWatch", "WholeBody",
+    "PHASES", "AdminCall", "AdminEndpoint", "BodyFilter", "CarriedRequest", "CertificateChoice", "ClientHello", "Plugin",
+    "ProxyEndpoint", "StreamInfo", "StreamWatch", "WholeBody",
 ]  # fmt: skip
 
 
@@ -117,6 +118,12 @@ class Plugin:
         self, exchange: Exchange, conf: Any
     ) -> Answer | StreamedAnswer | Awaitable[Answer | StreamedAnswer | None] | None:
         """Before routing; global configurations only."""
+        raise NotImplementedError
+
+    def handshake(self, exchange: Exchange, conf: Any) -> CarriedRequest | Answer | None:
+        """A client asks for a WebSocket; not for configurations of a consumer, whom nobody knows yet. None leaves it to others:
+        then access runs, and the upstream is asked. A `CarriedRequest`: the gateway agrees, and all phases run for the
+        request that the WebSocket carries. An `Answer` refuses the handshake."""
         raise NotImplementedError
 
     def access(

@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, KeysView, Sequence
 from functools import lru_cache
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import httptools
@@ -168,23 +169,22 @@ class HeaderBlock:
     Attributes:
         raw: the bytes, each line with its CRLF, without the empty line.
         host: value of Host, or None.
-        content_length: bytes announced, or None.
-        chunked: Transfer-Encoding is chunked.
+        content_length: bytes announced, or None. chunked: Transfer-Encoding is chunked.
         has_body: a request with this block has a body (RFC 9112 6.3).
-        close, keep_alive: Connection has these options.
-        connection: other fields that Connection names, in lower case.
+        close, keep_alive: Connection has these options. connection: other fields that it names, in lower case.
         upgrade_websocket: asks to become a WebSocket; whether Connection says ``upgrade`` too makes no difference (Kong 3.9).
         expect_continue: waits for ``100 Continue``.
         te_trailers: TE has ``trailers``.
         relayed: says that the message came through another proxy (Via, X-Forwarded-For).
         end: the last lines of the head of a request with this block, as it is passed on: framing, `forward` and the
             empty line; None until `make_end`.
-        passed_on: what `headers.ResponseHeaders` makes of a response's block, and who made it.
+        http2: the message came over HTTP/2 (an answer's).
+        passed_on: what was made of it for the other side, and for whom: by `headers.ResponseHeaders`, `http2_forwarding`.
     """
 
     __slots__ = (
         "_fields", "_lines", "chunked", "close", "connection", "content_length", "end", "expect_continue", "has_body", "host",
-        "keep_alive", "passed_on", "raw", "relayed", "te_trailers", "upgrade_websocket",
+        "http2", "keep_alive", "passed_on", "raw", "relayed", "te_trailers", "upgrade_websocket",
     )  # fmt: skip
 
     def __init__(self, raw: bytes, lines: Sequence[Line]) -> None:
@@ -196,10 +196,10 @@ class HeaderBlock:
         self._fields = fields
         self.host: bytes | None = None
         self.content_length: int | None = None
-        self.chunked = self.has_body = self.expect_continue = self.te_trailers = False
+        self.chunked = self.has_body = self.expect_continue = self.te_trailers = self.http2 = False
         self.relayed = b"x-forwarded-for" in fields or b"via" in fields
         self.end: bytes | None = None
-        self.passed_on: tuple[object, bytes] | None = None
+        self.passed_on: Any = None
         if b"connection" in fields:
             self.close, self.keep_alive, self.connection = _options(b",".join(fields[b"connection"]))
         else:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "REASONS", "PreparedChanges", "ResponseHeaders", "apply_changes", "check_field", "check_lines", "encoded", "forwarded_lines",
-    "nginx_page", "path_lines", "reason_of", "spread", "upstream_head", "with_charset",
+    "nginx_page", "path_lines", "reason_of", "spread", "upstream_fields", "upstream_head", "with_charset",
 ]  # fmt: skip
 
 Pair = tuple[bytes, bytes]
@@ -164,19 +164,9 @@ def upstream_head(
         rest = _framed(block, b"Transfer-Encoding: chunked")
     target = exchange.target
     at = target.find(b"?", 1)
-    query = target[at:] if at > 0 else b""
-    if exchange.upstream_query is not None:
-        query = b"?" + exchange.upstream_query if exchange.upstream_query else b""
-    changes = exchange.request_changes
-    more = b""
-    if changes.__class__ is PreparedChanges and block.has_none_of(changes.names):
-        more, changes = changes.lines, None
-    elif changes:
-        additions = _additions((*changes, *changes.values()))
-        if additions is not None and block.has_none_of(additions[0]):
-            more, changes = additions[1], None
+    more, changes = _prepared(exchange)
     head = b"".join((
-        exchange.upstream_method or exchange.method, b" ", path, query, b" HTTP/1.1\r\nHost: ", host,
+        exchange.upstream_method or exchange.method, b" ", path, _query(exchange, at), b" HTTP/1.1\r\nHost: ", host,
         b"\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n" if upgrade else _KEEP_ALIVE,
         exchange.forwarded(),
         path_lines(exchange, prefix, target[:at] if at > 0 else target),
@@ -185,6 +175,55 @@ def upstream_head(
         rest,
     ))  # fmt: skip
     return _change_request(head, changes) if changes else head
+
+
+def upstream_fields(
+    exchange: RequestFacts, path: bytes, prefix: bytes | None, send_id: bool = True, length: int | None = None
+) -> tuple[bytes, bytes]:
+    """What a request over HTTP/2 has in place of a head: its target, and the lines of its regular fields.
+
+    Args:
+        exchange: the client's request, with what plugins changed; a Host of theirs is the caller's business.
+        path: the upstream's path, escaped, without query.
+        prefix: what ``strip_path`` took off, or None.
+        send_id: write X-Kong-Request-Id (``headers_upstream``).
+        length: bytes of the body, where known.
+    """
+    target = exchange.target
+    at = target.find(b"?", 1)
+    more, changes = _prepared(exchange)
+    lines = b"".join((
+        exchange.forwarded(),
+        path_lines(exchange, prefix, target[:at] if at > 0 else target),
+        b"X-Kong-Request-Id: %b\r\n" % exchange.request_id if send_id else b"",
+        more,
+        b"TE: trailers\r\n" if length is None else b"TE: trailers\r\nContent-Length: %d\r\n" % length,
+        exchange.block.forward,
+    ))  # fmt: skip
+    if changes:
+        lines = _change_request(b"\r\n%b\r\n" % lines, {k: v for k, v in changes.items() if k != b"host"})[2:-2]
+    return path + _query(exchange, at), lines
+
+
+def _query(exchange: RequestFacts, at: int) -> bytes:
+    """The query for the upstream with its ``?``; ``at``: where it begins in the client's target, or -1."""
+    if exchange.upstream_query is not None:
+        return b"?" + exchange.upstream_query if exchange.upstream_query else b""
+    return exchange.target[at:] if at > 0 else b""
+
+
+def _prepared(exchange: RequestFacts) -> tuple[bytes, Mapping[bytes, bytes | None] | None]:
+    """Plugins' changes: as lines to be added where that is all there is to do, and those that are still to be made."""
+    changes = exchange.request_changes
+    if not changes:
+        return b"", None
+    block = exchange.block
+    if changes.__class__ is PreparedChanges and block.has_none_of(changes.names):
+        return changes.lines, None
+    additions = _additions((*changes, *changes.values()))
+    if additions is not None and block.has_none_of(additions[0]):
+        return additions[1], None
+    return b"", changes
 
 
 def _framed(block: HeaderBlock, framing: bytes) -> bytes:
@@ -255,7 +294,7 @@ def _change_request(head: bytes, changes: Mapping[bytes, bytes | None]) -> bytes
     lowered: bytes | None = None
     added = []
     for name, value in changes.items():
-        if name in _FRAMING:
+        if name in _FRAMING or (value is None and name == b"host"):  # no request is without a Host (RFC 9112 3.2)
             continue
         if lowered is None:
             lowered = head.lower()
@@ -456,7 +495,8 @@ class ResponseHeaders:
         if trailers and b"trailer" in block:
             lines = block.without(_KEPT_TRAILER | self._dropped)
         elif block.passed_on is not None and block.passed_on[0] is self:
-            return block.passed_on[1]
+            known: bytes = block.passed_on[1]
+            return known
         else:
             trailers = False
             plain = block.has_none_of(self._dropped)
@@ -466,7 +506,7 @@ class ResponseHeaders:
         if self.via or block.relayed:
             via = block.joined(b"via")
             if self.via:
-                lines += b"Via: %b1.1 %b\r\n" % (via + b", " if via else b"", TOKEN)
+                lines += b"Via: %b%b %b\r\n" % (via + b", " if via else b"", b"2" if block.http2 else b"1.1", TOKEN)
             elif via:
                 lines += b"Via: %b\r\n" % via
         if not trailers:
@@ -478,7 +518,7 @@ class ResponseHeaders:
         proxy, upstream = exchange.latencies or (0.0, 0.0)
         made = block.passed_on
         if made is not None and made[0] is self and not exchange.block.te_trailers:
-            lines = made[1]
+            lines: bytes = made[1]
         else:
             lines = self.passed_on(block, exchange.block.te_trailers)
         key = (int(proxy * 1000), int(upstream * 1000))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["UNBUILT_PROTOCOLS", "check_protocol", "forwarded_scheme", "is_forwarded", "not_forwarded"]
 
 _GRPC = frozenset(("grpc", "grpcs"))
-UNBUILT_PROTOCOLS = frozenset(("grpc", "grpcs", "tcp", "tls", "tls_passthrough", "udp"))
+UNBUILT_PROTOCOLS = frozenset(("tcp", "tls", "tls_passthrough", "udp"))
 """Protocols that a service may have and that nothing is proxied by yet."""
 
 
@@ -23,16 +23,11 @@ def is_forwarded(route: RouteView) -> bool:
     return route.service is not None and route.service["protocol"] not in UNBUILT_PROTOCOLS
 
 
-def not_forwarded(route: RouteView, exchange: Exchange) -> Answer:
-    """The answer to a request that plugins let pass and that goes nowhere; a gRPC client gets it in its own form."""
+def not_forwarded(route: RouteView) -> Answer:
+    """The answer to a request that plugins let pass and that goes nowhere."""
     if route.service is None:
         return Answer.error(503, "no Service found with those values")
-    message = f"services of protocol {route.service['protocol']} are not supported by this gateway yet"
-    if (exchange.block.first(b"content-type") or b"").startswith(b"application/grpc"):
-        # gRPC status 12: UNIMPLEMENTED; with HTTP 200, so that gRPC clients look at it.
-        fields = [(b"Content-Type", b"application/grpc"), (b"grpc-status", b"12"), (b"grpc-message", message.encode())]
-        return Answer(200, b"", fields, None, "error")
-    return Answer.error(503, message)
+    return Answer.error(503, f"services of protocol {route.service['protocol']} are not supported by this gateway yet")
 
 
 def forwarded_scheme(exchange: Exchange) -> bytes:
@@ -44,19 +39,13 @@ def forwarded_scheme(exchange: Exchange) -> bytes:
     return exchange.scheme
 
 
-def check_protocol(route: RouteView, exchange: Exchange, http2: bool = False) -> Answer | None:
-    """The answer to a request whose protocol the route does not take, or None.
-
-    Args:
-        route: the route found.
-        exchange: the request.
-        http2: the request came over HTTP/2.
-    """
+def check_protocol(route: RouteView, exchange: Exchange) -> Answer | None:
+    """The answer to a request whose protocol the route does not take, or None."""
     protocols = route.protocols
     if "https" in protocols and "http" not in protocols and forwarded_scheme(exchange) != b"https":
         return _to_https(route, exchange)
     if not _GRPC.isdisjoint(protocols):
-        return _check_grpc(route, exchange, http2)
+        return _check_grpc(route, exchange)
     if route.websocket_only and not exchange.block.upgrade_websocket:
         headers = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
         return Answer.error(426, "Please use the WebSocket protocol", headers)
@@ -76,11 +65,11 @@ def _to_https(route: RouteView, exchange: Exchange) -> Answer:
     return Answer(status, None, [(b"Location", location)], None, "error")
 
 
-def _check_grpc(route: RouteView, exchange: Exchange, http2: bool) -> Answer | None:
+def _check_grpc(route: RouteView, exchange: Exchange) -> Answer | None:
     content_type = exchange.block.first(b"content-type") or b""
     if not content_type.startswith(b"application/grpc"):
         return Answer.error(415, "Non-gRPC request matched gRPC route")
-    if not http2:
+    if exchange.http_version != "2":
         headers = [(b"Connection", b"Upgrade"), (b"Upgrade", b"HTTP/2")]
         return Answer.error(426, "Please use HTTP2 protocol", headers)
     if "grpc" not in route.protocols and forwarded_scheme(exchange) != b"https":

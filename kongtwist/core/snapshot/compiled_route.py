@@ -19,6 +19,7 @@ HTTP_PROTOCOLS = frozenset(("http", "https", "grpc", "grpcs"))
 """Protocols of routes that this router serves; the others are stream routes."""
 
 _TRANSPORTS = {"ws": b"http", "wss": b"https"}
+_GRPC = frozenset(("grpc", "grpcs"))
 _SECURE = frozenset(("https", "wss", "grpcs", "tls"))
 
 
@@ -40,6 +41,7 @@ class CompiledRoute:
         service: the service row; None for a route without one.
         protocol: of the service as it goes over the wire: ``http``, ``https``, ``grpc`` or ``grpcs``.
         secure: the upstream is spoken to over TLS.
+        grpc: the service is ``grpc`` or ``grpcs``: it is spoken to over HTTP/2.
         websocket_only: the service is ``ws`` or ``wss``: plain requests are answered 426.
         host, port: of the service; with a balancer its peers' are used instead.
         host_header: value of the Host header for the service itself (no balancer, ``preserve_host`` off).
@@ -52,7 +54,7 @@ class CompiledRoute:
     """
 
     __slots__ = (
-        "balancer", "base_path", "chain", "connect_timeout", "host", "host_header", "https_redirect_status_code",
+        "balancer", "base_path", "chain", "connect_timeout", "grpc", "host", "host_header", "https_redirect_status_code",
         "port", "preserve_host", "protocol", "protocols", "read_timeout", "request_buffering", "response_buffering",
         "retries", "row", "secure", "service", "strip_path", "tls", "v1", "websocket_only", "write_timeout",
     )  # fmt: skip
@@ -77,7 +79,7 @@ class CompiledRoute:
     def _of_service(self, service: Row | None) -> None:
         if service is None:
             self.protocol, self.host, self.port, self.base_path = b"http", "", 0, b"/"
-            self.secure = self.websocket_only = False
+            self.grpc = self.secure = self.websocket_only = False
             self.connect_timeout = self.write_timeout = self.read_timeout = 60.0
             self.retries = 0
             self.host_header = b""
@@ -86,6 +88,7 @@ class CompiledRoute:
         self.protocol = _TRANSPORTS.get(protocol, protocol.encode())
         self.websocket_only = protocol in _TRANSPORTS
         self.secure = protocol in _SECURE
+        self.grpc = protocol in _GRPC
         self.host = _host(service["host"])
         self.port = service["port"]
         self.host_header = host_field(f"[{self.host}]" if ":" in self.host else self.host, self.port, self.secure)

@@ -56,7 +56,7 @@ class Calls:
     async def answer(self, exchange: Exchange) -> Answer:
         """Make the call; what the client gets."""
         if exchange.block.upgrade_websocket and exchange.method == b"GET":
-            return WebSocketAnswer(self._serve, limit=exchange.gateway.message_limit)
+            return WebSocketAnswer(self._serve, limit=exchange.gateway.grpc_message_size)
         try:
             messages = await self._messages()
         except BodyTooLarge:
@@ -93,7 +93,7 @@ class Calls:
             if exchange.upstream_body is not None:
                 body = exchange.upstream_body
             elif exchange.block.has_body:
-                body = await exchange.read_body(exchange.gateway.message_limit)
+                body = await exchange.read_body(exchange.gateway.grpc_message_size)
         query = exchange.query_args()
         if binding.method.client_streaming:
             return binding.messages(self._values, query, body)

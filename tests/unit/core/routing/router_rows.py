@@ -38,15 +38,22 @@ def compiled(row: Row, service: Row | None = None) -> CompiledRoute:
     return CompiledRoute(row, service, None, EMPTY_CHAIN, None)
 
 
+class HTTP2Request(Exchange):
+    """A request that came over HTTP/2."""
+
+    http_version = "2"
+
+
 def exchange(
     target: bytes = b"/",
     method: bytes = b"GET",
     headers: list[tuple[bytes, bytes]] | None = None,
     scheme: bytes = b"http",
     sni: str | None = None,
+    http2: bool = False,
 ) -> Exchange:
     """A request as a door would hand it over."""
-    made = Exchange()
+    made = HTTP2Request() if http2 else Exchange()
     made.target = target
     made.method = method
     made.minor = 1

@@ -61,8 +61,8 @@ class HTTPSTests(SynchronousTestCase):
 
 class GRPCTests(SynchronousTestCase):
     def check(self, kind: bytes, http2: bool, protocols: list[str], scheme: bytes = b"http") -> Answer | None:
-        made = exchange(headers=[(b"Host", b"a"), (b"Content-Type", kind)], scheme=scheme)
-        return check_protocol(compiled(route_row(protocols=protocols, strip_path=False), service_row()), made, http2)
+        made = exchange(headers=[(b"Host", b"a"), (b"Content-Type", kind)], scheme=scheme, http2=http2)
+        return check_protocol(compiled(route_row(protocols=protocols, strip_path=False), service_row()), made)
 
     def test_other_content_is_415(self) -> None:
         answer = self.check(b"text/plain", True, ["grpc"])

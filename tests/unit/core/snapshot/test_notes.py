@@ -55,12 +55,14 @@ class NotesTests(SynchronousTestCase):
 
     def test_services(self) -> None:
         """Services that nothing is proxied to."""
-        rows = [service_row(each, protocol=each) for each in ("http", "https", "ws", "wss", "grpc", "tcp", "udp")]
-        rows.append(service_row("off", protocol="grpcs", enabled=False))
+        rows = [
+            service_row(each, protocol=each) for each in ("http", "https", "ws", "wss", "grpc", "tls", "tcp", "udp")
+        ]
+        rows.append(service_row("off", protocol="tls", enabled=False))
         found = Notes().changed({"services": {row["id"]: (None, row) for row in rows}})
-        self.assertEqual(found.concerned(), {(PROTOCOL, each) for each in ("grpc", "tcp", "udp")})
+        self.assertEqual(found.concerned(), {(PROTOCOL, each) for each in ("tls", "tcp", "udp")})
         (sentence,) = found.sentences(ALL)
-        self.assertTrue(sentence.endswith("answered 503: grpc (grpc), tcp (tcp), udp (udp)"), sentence)
+        self.assertTrue(sentence.endswith("answered 503: tcp (tcp), tls (tls), udp (udp)"), sentence)
 
     def test_changes(self) -> None:
         """Rows that come, change and go; nothing new to say is the same object."""
@@ -141,9 +143,9 @@ class AdviceTests(SynchronousTestCase):
         notes = routes(route_row("a", hosts=["h:1"]))
         advice.tell(notes)
         self.assertEqual(self.log.lines, [])
-        advice.tell(notes.changed({"services": {"g": (None, service_row("g", protocol="grpc"))}}))
+        advice.tell(notes.changed({"services": {"g": (None, service_row("g", protocol="tcp"))}}))
         self.assertEqual(len(self.log.lines), 1)
-        self.assertIn("g (grpc)", self.log.lines[0])
+        self.assertIn("g (tcp)", self.log.lines[0])
 
     def test_stop(self) -> None:
         """No timer is left behind."""

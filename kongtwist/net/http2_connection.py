@@ -1,0 +1,309 @@
+"""One HTTP/2 connection, either side of it (RFC 9113): frames in, windows, settings, streams, their ends.
+
+A subclass says which side it is (`client`), what becomes of a request (`request_received`) and of the peer's GOAWAY,
+and when the connection ends by itself. What streams offer their users stands in `http2_stream`. Bytes come by
+`dataReceived`; everything that is sent waits for the end of the reactor's round (`http2_output`).
+
+DATA of tied streams is passed on where it lies: the stream's id is changed in the received bytes, and neighbouring
+frames for one connection go out as one slice. All other frames go through a method for their type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from struct import Struct
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..core.http2.field_lists import MalformedFields
+from ..core.http2.frames import (
+    ACK,
+    CONTINUATION,
+    FRAME_SIZE_ERROR,
+    HEADER,
+    INTERNAL_ERROR,
+    LARGEST_WINDOW,
+    LEAST_FRAME,
+    NO_ERROR,
+    PREFACE,
+    PROTOCOL_ERROR,
+    SETTINGS,
+    HTTP2Error,
+    goaway,
+    ping,
+    settings,
+    window_update,
+)
+from .http2_frames import HTTP2Frames
+from .http2_stream import RESET_BY_PEER, HTTP2Stream
+from .run_steps import run_steps
+from .sending import end_writing
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["HTTP2Connection"]
+
+_log = Logger(namespace="kongtwist.proxy")
+
+_unpack = HEADER.unpack_from
+_id_into = Struct(">I").pack_into
+_number_at = Struct(">I").unpack_from
+_setting_at = Struct(">HI").unpack_from
+
+_TABLE, _PUSH, _STREAMS, _WINDOW, _FRAME, _LIST = 1, 2, 3, 4, 5, 6
+_CONNECT_PROTOCOL = 8
+"""Identifiers of settings (RFC 9113 6.5.2, RFC 8441 3)."""
+
+_MEMORIES = 64
+"""Blocks that a connection remembers with what they mean."""
+_GONE = 1000
+"""Closed streams that are remembered: frames for them may be on their way."""
+_NO_TIES: dict[int, HTTP2Stream] = {}
+_ROUND_TRIP = b"kongtwst"
+"""Payload of the PING that tells when the peer has seen our first GOAWAY."""
+
+
+class HTTP2Connection(HTTP2Frames):
+    """See the module; arguments and attributes are those of `HTTP2Frames`."""
+
+    _linger: IDelayedCall | None = None
+
+    # -- beginning and end ---------------------------------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        """Send what a connection begins with."""
+        HTTP2Frames.connectionMade(self)
+        if self.client:
+            self.put(PREFACE)
+        self.put(settings(self.own_settings().items()))
+        if self.connection_window > 65535:
+            self.put(window_update(0, self.connection_window - 65535))
+        self.flush()
+
+    def open_stream(self, number: int = 0, user: Any = None) -> HTTP2Stream:
+        """A new stream: with the id of a request that came, or (client's side) with the next id of ours.
+
+        The client's side opens it with its request's head, at once: ids must reach the peer in order.
+        """
+        if not number:
+            number, self.next_id = self.next_id, self.next_id + 2
+        stream = self.streams[number] = HTTP2Stream(self, number, self.initial, user)
+        return stream
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Tell the streams, and the subclass."""
+        self.failed = True
+        self._send = None
+        self.transport = None
+        self.out.clear()
+        linger, self._linger = self._linger, None
+        if linger is not None and linger.active():
+            linger.cancel()
+        why = reason.getErrorMessage()
+        lost = [partial(stream.lose, None, why, RESET_BY_PEER) for stream in list(self.streams.values())]
+        run_steps(*lost, partial(self.connection_lost, why))
+
+    def tls_ended(self) -> None:
+        """The peer has ended TLS: nothing more reaches it."""
+        self.abort()
+
+    def abort(self) -> None:
+        """End now, whatever is going on."""
+        self.failed = True
+        if self.transport is not None:
+            self.transport.abortConnection()  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        """Send what is there, and close; what still comes is thrown away."""
+        self.failed = True
+        self.flush()
+        if self.transport is not None:
+            # Closing a socket with unread bytes resets the connection, and the peer would not see why.
+            end_writing(self.transport)
+            self._linger = self.reactor.callLater(self.limits.lingering_timeout, self.abort)
+
+    def shut_down(self) -> None:
+        """Take no more requests, and close when those that are open are done (RFC 9113 6.8: in two steps, so that none is lost that is
+        on its way)."""
+        if self._stopping or self.failed:
+            return
+        self._stopping = True
+        if self.client:
+            self.draining = True
+            self.put(goaway(0, NO_ERROR))
+            self._close_if_done()
+        else:
+            self.put(goaway(LARGEST_WINDOW, NO_ERROR))
+            self.put(ping(_ROUND_TRIP, False))
+
+    def stop_now(self) -> None:
+        """The second step: what comes from now on is not served."""
+        if not self.draining and not self.failed:
+            self._stopping = self.draining = True
+            self.put(goaway(self.last, NO_ERROR))
+            self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self.draining and not self.streams and not self.failed:
+            self.close()
+
+    def fail(self, code: int, why: str) -> None:
+        """End the connection with an error (RFC 9113 5.4.1)."""
+        if self.failed:
+            return
+        self.failing(code, why)
+        self.put(goaway(self.last, code, why.encode()))
+        self.close()
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def dataReceived(self, data: bytes) -> None:
+        """Go through the frames that are complete."""
+        if self.failed:
+            return
+        if self._rest:
+            data = self._rest + data
+        at = 0
+        if self._preface:
+            if not PREFACE.startswith(data[:24]):
+                self.fail(PROTOCOL_ERROR, "no preface of HTTP/2")
+                return
+            if len(data) < 24:
+                self._rest = data
+                return
+            self._preface = False
+            at = 24
+        self._rest = b""
+        try:
+            at = self._read(bytearray(data) if self.hot else data, at)
+        except HTTP2Error as error:
+            self.fail(error.code, error.why)
+            return
+        if not self.failed:
+            self._rest = data[at:]
+
+    def _read(self, data: Any, at: int) -> int:
+        """Serve frames from ``data``, from ``at`` on; where the first one that is not complete begins.
+
+        Raises:
+            HTTP2Error: the connection ends.
+        """
+        size = len(data)
+        view = memoryview(data)
+        patched = type(data) is bytearray
+        methods, kinds = self._methods, len(self._methods)
+        half = self.stream_window >> 1
+        hot = self.hot if patched and self._partial is None else _NO_TIES
+        run: Any = None  # connection whose frames stand side by side from ``begin`` to ``at``
+        begin = total = 0
+        while size - at >= 9:
+            kind, flags, number = _unpack(data, at)
+            length = kind >> 8
+            end = at + 9 + length
+            if length > LEAST_FRAME:
+                raise HTTP2Error(FRAME_SIZE_ERROR, f"a frame of {length} bytes")
+            if end > size:
+                break
+            if not kind & 0xFF and length and (stream := hot.get(number)) is not None and flags < 2:
+                peer = stream.peer
+                onto = peer.connection  # type: ignore[union-attr]
+                room = stream.room - length
+                if (
+                    length <= peer.window  # type: ignore[union-attr]
+                    and length <= onto.window
+                    and length <= onto.largest
+                    and room >= 0
+                    and peer.queue is None  # type: ignore[union-attr]
+                    and not onto.stopped
+                    and not peer.ended_out  # type: ignore[union-attr]
+                ):
+                    peer.window -= length  # type: ignore[union-attr]
+                    onto.window -= length
+                    _id_into(data, at + 5, peer.id)  # type: ignore[union-attr]
+                    if run is not onto:
+                        if run is not None:
+                            run.put(view[begin:at])
+                        run, begin = onto, at
+                    if length > 4 and not stream.left_of_message and length == 5 + _number_at(data, at + 10)[0]:
+                        stream.messages += 1
+                    else:
+                        stream.count(view[at + 9 : end])
+                    stream.received += length
+                    peer.sent += length  # type: ignore[union-attr]
+                    total += length
+                    at = end
+                    if room < half and not flags:
+                        self.put(window_update(number, self.stream_window - room - stream.held))
+                        room = self.stream_window - stream.held
+                    stream.room = room
+                    if flags:
+                        run.put(view[begin:at])
+                        run = None
+                        self._relayed_end(stream)
+                    continue
+            if run is not None:
+                run.put(view[begin:at])
+                run = None
+            kind &= 0xFF
+            self._frame(
+                methods[kind] if kind < kinds else self._unknown, kind, flags, number, bytes(view[at + 9 : end])
+            )
+            at = end
+            if self.failed:
+                return at
+            if patched:
+                hot = self.hot if self._partial is None else _NO_TIES
+        if run is not None:
+            run.put(view[begin:at])
+        if total:
+            self._idle.refill()
+            self._took(total)
+        return at
+
+    def _relayed_end(self, stream: HTTP2Stream) -> None:
+        """DATA with END_STREAM was passed on from ``stream`` to the one it is tied to."""
+        peer = stream.peer
+        assert peer is not None
+        self._guarded(stream, peer._end_out)
+        self._guarded(stream, stream.end_relayed)
+
+    def _guarded(self, stream: HTTP2Stream, call: Callable[[], None]) -> None:
+        """What a stream's user raises ends the stream, and not the connection."""
+        try:
+            call()
+        except HTTP2Error:
+            raise
+        except Exception:  # noqa: BLE001 - one stream of many
+            _log.failure("serving an HTTP/2 stream failed")
+            stream.reset(INTERNAL_ERROR)
+
+    def _frame(
+        self, method: Callable[[int, int, bytes], None], kind: int, flags: int, number: int, payload: bytes
+    ) -> None:
+        """One frame. Raises HTTP2Error where the connection ends."""
+        if number >> 31:
+            number &= LARGEST_WINDOW  # the reserved bit is ignored (RFC 9113 4.1)
+        if self._partial is not None and kind != CONTINUATION:
+            raise HTTP2Error(PROTOCOL_ERROR, "a frame in the middle of a field block")
+        if not self._settled:
+            if kind != SETTINGS or flags & ACK:
+                raise HTTP2Error(PROTOCOL_ERROR, "the first frame is no SETTINGS")
+            self._settled = True
+        try:
+            method(flags, number, payload)
+        except HTTP2Error as error:
+            if not error.stream:
+                raise
+            self._end_stream(error.stream, error.code, error.why)
+        except MalformedFields as error:
+            self._end_stream(number, PROTOCOL_ERROR, str(error))
+        except Exception:  # noqa: BLE001 - one stream of many
+            _log.failure("serving a frame of HTTP/2 failed")
+            if not number:
+                raise HTTP2Error(INTERNAL_ERROR, "our own fault") from None
+            self._end_stream(number, INTERNAL_ERROR, "our own fault")

@@ -1,0 +1,500 @@
+"""What each type of frame does to an HTTP/2 connection (RFC 9113 6): settings, windows, streams that come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from struct import Struct
+from typing import TYPE_CHECKING, Any
+
+from twisted.logger import Logger
+
+from ..core.http2.budgets import Budget
+from ..core.http2.field_lists import FieldList
+from ..core.http2.frames import (
+    ACK,
+    COMPRESSION_ERROR,
+    END_HEADERS,
+    END_STREAM,
+    ENHANCE_YOUR_CALM,
+    FLOW_CONTROL_ERROR,
+    FRAME_SIZE_ERROR,
+    HEADER,
+    LARGEST_WINDOW,
+    LEAST_FRAME,
+    PADDED,
+    PRIORITY_FLAG,
+    PROTOCOL_ERROR,
+    STREAM_CLOSED,
+    HTTP2Error,
+    error_name,
+    ping,
+    rst_stream,
+    window_update,
+)
+from ..core.http2.hpack import Decoder, Encoder, HPACKError
+from .http2_output import HTTP2Output
+from .http2_stream import RESET_BY_PEER, RESET_BY_US, HTTP2Stream
+
+if TYPE_CHECKING:
+    from ..core.limits import Limits
+
+__all__ = ["HTTP2Frames"]
+
+_log = Logger(namespace="kongtwist.proxy")
+
+_unpack = HEADER.unpack_from
+_id_into = Struct(">I").pack_into
+_number_at = Struct(">I").unpack_from
+_setting_at = Struct(">HI").unpack_from
+
+_TABLE, _PUSH, _STREAMS, _WINDOW, _FRAME, _LIST = 1, 2, 3, 4, 5, 6
+_CONNECT_PROTOCOL = 8
+"""Identifiers of settings (RFC 9113 6.5.2, RFC 8441 3)."""
+
+_MEMORIES = 64
+"""Blocks that a connection remembers with what they mean."""
+_GONE = 1000
+"""Closed streams that are remembered: frames for them may be on their way."""
+_NO_TIES: dict[int, HTTP2Stream] = {}
+_ROUND_TRIP = b"kongtwst"
+"""Payload of the PING that tells when the peer has seen our first GOAWAY."""
+
+
+class HTTP2Frames(HTTP2Output):
+    """The receiving half of `http2_connection.HTTP2Connection`, frame by frame.
+
+    Args:
+        reactor: of the connection.
+        limits: the gateway's.
+        monotonic: seconds, for budgets.
+
+    Attributes:
+        client: we make the requests.
+        credit_at_once: DATA that is held counts against its stream's window alone, so that slow streams do not stop the
+        others. Else against
+            the connection's too, which bounds what a peer makes us hold.
+        streams: open streams by id.
+        last: the highest id of a stream that the peer has opened.
+        next_id: the id of the next stream that we open.
+        peer_streams: streams the peer lets us open at a time (SETTINGS_MAX_CONCURRENT_STREAMS); 100 until it says so.
+        peer_list_size: bytes of a field list it takes, or None.
+        peer_connects: it takes extended CONNECT (RFC 8441).
+        draining: no new streams: GOAWAY was sent, or received.
+        failed: the connection has ended with an error, or is ending.
+    """
+
+    client = False
+    credit_at_once = False
+    list_size = 65536
+    """Bytes of the largest field list we take (SETTINGS_MAX_HEADER_LIST_SIZE), as far as peers are told."""
+
+    def __init__(self, reactor: Any, limits: Limits, monotonic: Callable[[], float]) -> None:
+        HTTP2Output.__init__(self, reactor, limits)
+        self.monotonic = monotonic
+        self.streams: dict[int, HTTP2Stream] = {}
+        self.hot: dict[int, HTTP2Stream] = {}
+        self.stream_window = limits.http2_stream_window_size
+        self.room = self.connection_window = max(65535, limits.http2_connection_window_size)
+        self.decoder = Decoder()
+        self.encoder = Encoder()
+        self.last = 0
+        self.next_id = 1
+        self.peer_streams: float = 100
+        self.peer_list_size: int | None = None
+        self.peer_connects = self.draining = self.failed = False
+        self._gone: dict[int, int] = {}
+        self._rest = b""
+        self._preface = not self.client
+        self._settled = self._stopping = False
+        self._memory: dict[bytes, FieldList] = {}
+        self._remembered = 0
+        self._partial: list[Any] | None = None
+        self._resets = Budget(limits.http2_reset_burst, limits.http2_reset_rate)
+        self._idle = Budget(limits.http2_idle_frames, 100.0)
+        self._data_before = 0
+        self._methods: tuple[Callable[[int, int, bytes], None], ...] = (
+            self._data, self._headers, self._priority, self._rst_stream, self._settings, self._push_promise, self._ping, self._goaway,
+            self._window_update, self._continuation,
+        )  # fmt: skip
+
+    # -- what a subclass decides ---------------------------------------------------------------------------------------
+
+    def own_settings(self) -> Mapping[int, int]:
+        """Our SETTINGS; a subclass adds its own."""
+        values = {_WINDOW: self.stream_window, _LIST: self.list_size}
+        if self.client:
+            values[_PUSH] = 0
+        else:
+            values[_STREAMS] = self.limits.http2_max_concurrent_streams
+        return values
+
+    def request_received(self, number: int, fields: FieldList, end: bool) -> None:
+        """A request's head came (server's side). `open_stream` makes its stream; without one it is refused with INTERNAL_ERROR.
+
+        Raises:
+            MalformedFields, HTTP2Error: it is no good request.
+        """
+
+    def goaway_received(self, last: int, code: int, why: bytes) -> None:
+        """The peer takes no more requests. Streams of ours above ``last`` are lost (REFUSED_STREAM: not processed) after this."""
+
+    def settings_received(self) -> None:
+        """The peer's SETTINGS hold from now on."""
+
+    def streams_changed(self) -> None:
+        """A stream was closed."""
+
+    def connection_lost(self, why: str) -> None:
+        """The connection is gone, and so are its streams."""
+
+    def failing(self, code: int, why: str) -> None:
+        """The peer broke a rule that ends the connection; GOAWAY follows. For the log."""
+
+    def fail(self, code: int, why: str) -> None:
+        """End the connection with an error (RFC 9113 5.4.1)."""
+        raise NotImplementedError
+
+    def stop_now(self) -> None:
+        """What comes from now on is not served."""
+        raise NotImplementedError
+
+    def _close_if_done(self) -> None:
+        raise NotImplementedError
+
+    # -- streams -------------------------------------------------------------------------------------------------------
+
+    def stream_closed(self, stream: HTTP2Stream, how: int) -> None:
+        """Forget a stream; see `http2_stream.StreamCarrier`."""
+        if self.streams.pop(stream.id, None) is None:
+            return
+        self._remember(stream.id, how)
+        self.streams_changed()
+        if self.draining:
+            self._close_if_done()
+
+    def _remember(self, number: int, how: int) -> None:
+        gone = self._gone
+        gone[number] = how
+        if len(gone) > _GONE:
+            del gone[next(iter(gone))]
+
+    def _check_known(self, number: int) -> None:
+        """Refuse frames for streams that nobody has opened (RFC 9113 5.1: idle)."""
+        ours = bool(number & 1) == self.client
+        if number >= self.next_id if ours and self.client else (ours or number > self.last):
+            raise HTTP2Error(PROTOCOL_ERROR, f"a frame for stream {number}, which is idle")
+
+    def _took(self, size: int) -> None:
+        """DATA came.
+
+        Raises:
+            HTTP2Error: more than the connection's window allows.
+        """
+        self.room -= size
+        if self.room < 0:
+            raise HTTP2Error(FLOW_CONTROL_ERROR, "more DATA than the connection's window allows")
+        self.credit()
+
+    def credit(self) -> None:
+        """Give the peer credit for the connection, if that is worth a frame."""
+        window = self.connection_window
+        owed = window - self.room - (0 if self.credit_at_once else self.held)
+        if owed > window >> 1 and not self.failed:
+            self.room += owed
+            self.put(window_update(0, owed))
+
+    def _end_stream(self, number: int, code: int, why: str) -> None:
+        """Reset a stream for what its peer did wrong; that counts as if it had reset it."""
+        self._spend(self._resets, "too many streams were reset for errors")
+        self.put_answer(rst_stream(number, code))
+        stream = self.streams.get(number)
+        if stream is not None:
+            stream.lose(code, why, RESET_BY_US)
+        else:
+            self._remember(number, RESET_BY_US)
+
+    def _spend(self, budget: Budget, why: str) -> None:
+        if not budget.spend(self.monotonic()):
+            raise HTTP2Error(ENHANCE_YOUR_CALM, why)
+
+    def _spend_idle(self) -> None:
+        """A frame that brings nothing. Where DATA was sent since the last one, the peer has a reason."""
+        if self.sent != self._data_before:
+            self._data_before = self.sent
+            self._idle.refill()
+        self._spend(self._idle, "too many frames that bring nothing")
+
+    # -- frames --------------------------------------------------------------------------------------------------------
+
+    def _data(self, flags: int, number: int, payload: bytes) -> None:
+        length = len(payload)
+        if not number:
+            raise HTTP2Error(PROTOCOL_ERROR, "DATA without a stream")
+        self._took(length)
+        stream = self.streams.get(number)
+        if flags & PADDED:
+            payload = _unpadded(payload)
+        end = bool(flags & END_STREAM)
+        if payload or end:
+            self._idle.refill()
+        else:
+            self._spend_idle()
+        if stream is None:
+            self._check_known(number)
+            if self._gone.get(number) != RESET_BY_US:
+                raise HTTP2Error(STREAM_CLOSED, "DATA on a closed stream", number)
+            return
+        if stream.ended_in:
+            raise HTTP2Error(STREAM_CLOSED, "DATA behind the end", number)
+        stream.room -= length
+        if stream.room < 0:
+            raise HTTP2Error(FLOW_CONTROL_ERROR, "more DATA than the stream's window allows", number)
+        if self.client and not stream.head_in:
+            raise HTTP2Error(PROTOCOL_ERROR, "DATA before a head", number)
+        stream.take(payload, end)
+
+    def _headers(self, flags: int, number: int, payload: bytes) -> None:
+        if not number:
+            raise HTTP2Error(PROTOCOL_ERROR, "HEADERS without a stream")
+        if flags & PADDED:
+            payload = _unpadded(payload)
+        if flags & PRIORITY_FLAG:
+            if len(payload) < 5:
+                raise HTTP2Error(FRAME_SIZE_ERROR, "HEADERS that are too short")
+            on_itself = _number_at(payload)[0] & LARGEST_WINDOW == number
+            payload = payload[5:]
+        else:
+            on_itself = False
+        if not flags & END_HEADERS:
+            self._partial = [number, flags, [payload], len(payload), 0, on_itself]
+        else:
+            self._block(number, bool(flags & END_STREAM), payload, on_itself)
+
+    def _continuation(self, flags: int, number: int, payload: bytes) -> None:
+        partial = self._partial
+        if partial is None or partial[0] != number:
+            raise HTTP2Error(PROTOCOL_ERROR, "CONTINUATION of nothing")
+        partial[2].append(payload)
+        partial[3] += len(payload)
+        partial[4] += 1
+        if partial[3] > self.limits.http2_max_block_size:
+            raise HTTP2Error(ENHANCE_YOUR_CALM, "a field block that is too large")
+        if partial[4] > self.limits.http2_max_continuations:
+            raise HTTP2Error(ENHANCE_YOUR_CALM, "too many CONTINUATION frames")
+        if flags & END_HEADERS:
+            self._partial = None
+            self._block(number, bool(partial[1] & END_STREAM), b"".join(partial[2]), partial[5])
+
+    def _block(self, number: int, end: bool, block: bytes, on_itself: bool) -> None:
+        """A whole field block came. It is decoded whatever becomes of it: the table has to stay in step."""
+        fields = self._fields(block)
+        self._idle.refill()
+        stream = self.streams.get(number)
+        if stream is None:
+            self._opened(number, fields, end, on_itself)
+            return
+        if stream.ended_in:
+            raise HTTP2Error(STREAM_CLOSED, "HEADERS behind the end", number)
+        if on_itself:
+            raise HTTP2Error(PROTOCOL_ERROR, "a stream that depends on itself", number)
+        if self.client and not stream.head_in:
+            interim = fields.answer.status < 200
+            if interim and end:
+                raise HTTP2Error(PROTOCOL_ERROR, "an interim answer that ends the stream", number)
+            stream.answered(fields, end, interim)
+            return
+        if not end:
+            raise HTTP2Error(PROTOCOL_ERROR, "trailers that do not end the stream", number)
+        if fields.size > self.list_size:
+            raise HTTP2Error(ENHANCE_YOUR_CALM, "trailers that are too large", number)
+        _ = fields.trailers  # refused here where they are malformed
+        stream.end(fields)
+
+    def _fields(self, block: bytes) -> FieldList:
+        """The fields of a block; equal blocks are decoded once while the table does not change."""
+        decoder = self.decoder
+        memory = self._memory
+        if decoder.changes == self._remembered:
+            known = memory.get(block)
+            if known is not None:
+                return known
+        try:
+            fields = FieldList(decoder.decode(block))
+        except HPACKError as error:
+            raise HTTP2Error(COMPRESSION_ERROR, str(error)) from error
+        if decoder.changes != self._remembered:
+            self._remembered = decoder.changes
+            memory.clear()
+        else:
+            if len(memory) >= _MEMORIES:
+                memory.clear()
+            memory[block] = fields
+        return fields
+
+    def _opened(self, number: int, fields: FieldList, end: bool, on_itself: bool) -> None:
+        """HEADERS for a stream that is not open."""
+        if self.client:
+            self._check_known(number)
+        elif not number & 1:
+            raise HTTP2Error(PROTOCOL_ERROR, "a client's stream with an even id")
+        if self.client or number <= self.last:
+            how = self._gone.get(number)
+            if how == RESET_BY_US:
+                return
+            if how is None:
+                raise HTTP2Error(PROTOCOL_ERROR, "an id that is too small")
+            raise HTTP2Error(STREAM_CLOSED, "HEADERS on a closed stream", number if how == RESET_BY_PEER else 0)
+        self.last = number
+        if self.draining:
+            self._remember(number, RESET_BY_US)
+            return
+        if on_itself:
+            raise HTTP2Error(PROTOCOL_ERROR, "a stream that depends on itself", number)
+        if len(self.streams) >= self.limits.http2_max_concurrent_streams:
+            self._spend(self._resets, "too many streams were refused")
+            self._remember(number, RESET_BY_US)
+            self.put_answer(rst_stream(number, 7))
+            return
+        self.request_received(number, fields, end)
+
+    def _priority(self, flags: int, number: int, payload: bytes) -> None:
+        """Ignored (RFC 9113 5.3), but for its form."""
+        self._spend_idle()
+        if not number:
+            raise HTTP2Error(PROTOCOL_ERROR, "PRIORITY without a stream")
+        if len(payload) != 5:
+            raise HTTP2Error(FRAME_SIZE_ERROR, "PRIORITY of a wrong size", number)
+        if _number_at(payload)[0] & LARGEST_WINDOW == number:
+            raise HTTP2Error(PROTOCOL_ERROR, "a stream that depends on itself", number)
+
+    def _rst_stream(self, flags: int, number: int, payload: bytes) -> None:
+        if not number:
+            raise HTTP2Error(PROTOCOL_ERROR, "RST_STREAM without a stream")
+        if len(payload) != 4:
+            raise HTTP2Error(FRAME_SIZE_ERROR, "RST_STREAM of a wrong size")
+        stream = self.streams.get(number)
+        if stream is None:
+            self._check_known(number)
+            self._spend_idle()
+            return
+        if not self.client:
+            self._spend(self._resets, "too many streams were reset")
+        code = _number_at(payload)[0]
+        stream.lose(code, f"reset by the peer: {error_name(code)}", RESET_BY_PEER)
+
+    def _settings(self, flags: int, number: int, payload: bytes) -> None:
+        if number:
+            raise HTTP2Error(PROTOCOL_ERROR, "SETTINGS with a stream")
+        if flags & ACK:
+            if payload:
+                raise HTTP2Error(FRAME_SIZE_ERROR, "SETTINGS with ACK and a payload")
+            return
+        if len(payload) % 6:
+            raise HTTP2Error(FRAME_SIZE_ERROR, "SETTINGS of a wrong size")
+        self._spend_idle()
+        window = self.initial
+        for at in range(0, len(payload), 6):
+            name, value = _setting_at(payload, at)
+            if name == _WINDOW:
+                if value > LARGEST_WINDOW:
+                    raise HTTP2Error(FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE is too large")
+                window = value
+            elif name == _FRAME:
+                if not LEAST_FRAME <= value < 1 << 24:
+                    raise HTTP2Error(PROTOCOL_ERROR, "SETTINGS_MAX_FRAME_SIZE out of bounds")
+                self.largest = min(value, 1 << 16)
+            elif name == _PUSH:
+                if value > (0 if self.client else 1):
+                    raise HTTP2Error(PROTOCOL_ERROR, "SETTINGS_ENABLE_PUSH out of bounds")
+            elif name == _TABLE:
+                self.encoder.limit(value)
+            elif name == _STREAMS:
+                self.peer_streams = value
+            elif name == _LIST:
+                self.peer_list_size = value
+            elif name == _CONNECT_PROTOCOL:
+                if value > 1 or (self.peer_connects and not value):
+                    raise HTTP2Error(PROTOCOL_ERROR, "SETTINGS_ENABLE_CONNECT_PROTOCOL out of bounds")
+                self.peer_connects = bool(value)
+        self.put_answer(b"\0\0\0\4\1\0\0\0\0")
+        if window != self.initial:
+            self._resize(window)
+        self.settings_received()
+
+    def _resize(self, window: int) -> None:
+        """All streams' windows change, and may become negative (RFC 9113 6.9.2)."""
+        change, self.initial = window - self.initial, window
+        for stream in list(self.streams.values()):
+            try:
+                stream.grow(change)
+            except HTTP2Error as error:
+                raise HTTP2Error(error.code, error.why) from error
+
+    def _push_promise(self, flags: int, number: int, payload: bytes) -> None:
+        raise HTTP2Error(PROTOCOL_ERROR, "PUSH_PROMISE, which nobody allowed")
+
+    def _ping(self, flags: int, number: int, payload: bytes) -> None:
+        if number:
+            raise HTTP2Error(PROTOCOL_ERROR, "PING with a stream")
+        if len(payload) != 8:
+            raise HTTP2Error(FRAME_SIZE_ERROR, "PING of a wrong size")
+        if not flags & ACK:
+            self._spend_idle()
+            self.put_answer(ping(payload, True))
+        elif payload == _ROUND_TRIP and self._stopping:
+            self.stop_now()
+        else:
+            self.ping_answered(payload)
+
+    def ping_answered(self, payload: bytes) -> None:
+        """The peer has answered a PING of the subclass's."""
+
+    def _goaway(self, flags: int, number: int, payload: bytes) -> None:
+        if number:
+            raise HTTP2Error(PROTOCOL_ERROR, "GOAWAY with a stream")
+        if len(payload) < 8:
+            raise HTTP2Error(FRAME_SIZE_ERROR, "GOAWAY of a wrong size")
+        self._spend_idle()
+        last, code = _number_at(payload)[0] & LARGEST_WINDOW, _number_at(payload, 4)[0]
+        if self.client:
+            self.draining = True
+        self.goaway_received(last, code, payload[8:])
+        if self.client:
+            for stream in [each for each in self.streams.values() if each.id > last]:
+                stream.lose(7, "not processed: the peer stops", RESET_BY_PEER)
+        self._close_if_done()
+
+    def _window_update(self, flags: int, number: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise HTTP2Error(FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong size")
+        credit = _number_at(payload)[0] & LARGEST_WINDOW
+        if credit < 1024:
+            self._spend_idle()
+        if not number:
+            if not credit:
+                raise HTTP2Error(PROTOCOL_ERROR, "WINDOW_UPDATE of nothing")
+            self.window += credit
+            if self.window > LARGEST_WINDOW:
+                raise HTTP2Error(FLOW_CONTROL_ERROR, "the connection's window grew too large")
+            if self.waiting:
+                self.send_waiting()
+            return
+        stream = self.streams.get(number)
+        if stream is None:
+            self._check_known(number)
+        elif not credit:
+            raise HTTP2Error(PROTOCOL_ERROR, "WINDOW_UPDATE of nothing", number)
+        else:
+            stream.grow(credit)
+
+    def _unknown(self, flags: int, number: int, payload: bytes) -> None:
+        """A type of a frame that we do not know is ignored (RFC 9113 5.5)."""
+        self._spend_idle()
+
+
+def _unpadded(payload: bytes) -> bytes:
+    """A payload without its padding (RFC 9113 6.1)."""
+    padding = payload[0] if payload else 0
+    if padding >= len(payload):
+        raise HTTP2Error(PROTOCOL_ERROR, "more padding than payload")
+    return payload[1 : len(payload) - padding]
