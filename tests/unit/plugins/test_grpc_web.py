@@ -39,7 +39,8 @@ def descriptors() -> bytes:
             server_streaming=server,
         )
     service.method.add(name="Read", input_type=".s.Request", output_type=".s.Response").options.idempotency_level = 1
-    return found.SerializeToString()
+    serialised: bytes = found.SerializeToString()
+    return serialised
 
 
 class _Case(SynchronousTestCase):
