@@ -259,6 +259,9 @@ class HTTP2Exchange(Exchange):
         self.body_sink = self.answer_sink = self._pending = None
         reader, self._reader = self._reader, None
         context = self.channel.context
+        if reader is None and self.wake == inf:
+            context.finished(self)
+            return
         run_steps(
             *(() if stream.blocked and not stream.closed else (partial(context.deadlines.drop, self),)),
             *(() if reader is None else (reader.cancel,)),
