@@ -220,7 +220,7 @@ class HTTP2Channel(HTTP2Connection):
     def _log_refused(self, fields: FieldList, what: str, status: int, size: int, request_id: bytes) -> None:
         context = self.context
         line = _start_line(fields)
-        log_refused(context.facilities, self.peer_ip, what, line, request_id)
+        log_refused(context.host, self.peer_ip, what, line, request_id)
         context.access_log.log_refused(self.peer_ip, line, status, size, request_id)
 
     # -- time, ends ----------------------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ class CarriedExchange(Exchange):
         self.peer_ip, self.peer_port, self.local_port = handshake.peer_ip, handshake.peer_port, handshake.local_port
         self.trusted, self.sni, self._tls = handshake.trusted, handshake.sni, handshake.tls
         self.client_ip = context.real_ip.client_of(self.peer_ip, block) if self.trusted else self.peer_ip
-        self.gateway = context.facilities
+        self.gateway = context.host
         self.started, self.wall_started = context.monotonic(), context.wall()
         self.request_id = context.next_id()
         self.open, self.begun = True, False
