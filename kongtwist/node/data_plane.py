@@ -276,6 +276,7 @@ class DataPlane:
         return self._clients.scope(self.host, row["name"], row)
 
     def _made_clients(self) -> Services:
+        from ..clients.grpc_calls import GRPCLimits
         from ..clients.scopes import ClientLimits, Services  # megabytes, for who has plugins that use them
         from ..clients.tls import Trust
 
@@ -284,7 +285,11 @@ class DataPlane:
             self._reactor,
             self.context.resolver,
             trust=Trust(self._trusted, conf.lua_ssl_verify_depth),
-            limits=ClientLimits(threads=conf.plugin_threads, thread_backlog=conf.plugin_thread_backlog),
+            limits=ClientLimits(
+                threads=conf.plugin_threads,
+                thread_backlog=conf.plugin_thread_backlog,
+                grpc=GRPCLimits(conf.plugin_grpc_threads, conf.plugin_grpc_message_size, conf.plugin_grpc_channels),
+            ),
         )
 
     async def _close_configurations(self, seconds: float) -> None:

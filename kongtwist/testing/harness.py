@@ -346,7 +346,7 @@ class PluginHarness:
             exchange.response_fields = HeaderBlock.from_pairs([(n.encode(), v.encode()) for n, v in headers])
         exchange.status = status
         bodyless = own is None and (exchange.method == b"HEAD" or status in (204, 304))
-        returned: dict[str, BodyFilter | WholeBody] = {}
+        returned = outcome.returned
         for each in self._active(exchange, "header_filter"):
             result = each.plugin.header_filter(exchange, each.conf)
             if isinstance(result, Answer):
@@ -468,6 +468,8 @@ class PluginHarness:
         while outcome.answer is None:
             following = [each for each in self._active(exchange) if each.plugin.name not in done]
             if not following:
+                if exchange.service_call is not None:
+                    yield exchange.service_call(exchange)
                 return
             done.add(following[0].plugin.name)
             call = call_of(following[0].plugin, "access")
