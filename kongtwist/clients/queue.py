@@ -5,7 +5,8 @@ as the rows of one plugin do that send to the same place, and outlives a change 
 by the newest holder's `send`. It ends when it is empty and nobody holds it.
 
 Beyond Kong: with ``concurrency_limit`` -1 ``max_entries`` and ``max_bytes`` bound what is on its way, and the oldest is given up
-for a newer one; "queue full" is written once until entries are taken again, not for every entry.
+for a newer one; "queue full" is written once until entries are taken again, not for every entry. Lines about failed tries are
+bounded. At a stop what waits for its next try is tried at once, and then each second.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from ..core.chain.host import QueueSettings
-from .queue_state import Line, QueueState, pause, size_of, too_long
+from .queue_state import Line, LineBudget, QueueState, pause, size_of, too_long
 from .waiting import Ended, within
 
 __all__ = ["Queue", "QueueCounts", "Queues", "Send"]
@@ -81,6 +82,7 @@ class _Job:
         self.given_up = False
         self.running: Deferred[None] | None = None
         self.trying: Deferred[object] | None = None
+        self.pausing: Deferred[None] | None = None  # until the next try
 
     def give_up(self) -> None:
         """Try no more."""
@@ -113,6 +115,7 @@ class _Shared:
         self._changed = Ended()
         self._sent = self._failed = self._dropped = 0
         self._said_full = False
+        self._failure_lines = LineBudget()
         self._alone_bytes = 0
         self.say("debug", "queue created")
 
@@ -132,6 +135,12 @@ class _Shared:
     def say(self, level: str, text: str) -> None:
         """Write a line as Kong does."""
         _log.emit(_LEVELS[level], "{line}", line=self._prefix + text)
+
+    def _say_failure(self, level: str, text: str) -> None:
+        """Write a line of those that may come for every entry."""
+        unsaid = self._failure_lines.take(self._reactor.seconds())
+        if unsaid is not None:
+            self.say(level, f"{text} ({unsaid} lines like this were left out)" if unsaid else text)
 
     def _say_all(self, lines: list[Line]) -> None:
         for line in lines:
@@ -195,6 +204,9 @@ class _Shared:
         """Wait for nothing that need not be waited for."""
         self.stopping = True
         self._wake()
+        for job in list(self._jobs):
+            if job.pausing is not None and not job.pausing.called:
+                job.pausing.callback(None)
 
     def _change(self) -> None:
         """Something those who wait for the end want to look at."""
@@ -287,14 +299,15 @@ class _Shared:
                     self._sent += count
                     return
                 tries += 1
-                self.say("warn", f"handler could not process entries: {problem}")
+                self._say_failure("warn", f"handler could not process entries: {problem}")
                 if self._reactor.seconds() - began > self.settings.max_retry_time:
                     text = f"could not send entries due to max_retry_time exceeded. {count} queue entries were lost"
-                    self.say("error", text)
+                    self._say_failure("error", text)
                     self._failed += count
                     return
                 self._change()
-                await self._nap_for(pause(self.settings, tries))
+                job.pausing = Deferred()
+                await self._nap_for(pause(self.settings, tries, self.stopping), job.pausing)
         finally:
             self._forget(job)
             self._change()

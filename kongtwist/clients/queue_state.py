@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..core.chain.host import QueueSettings
 
-__all__ = ["Line", "QueueState", "pause", "size_of", "too_long"]
+__all__ = ["Line", "LineBudget", "QueueState", "pause", "size_of", "too_long"]
 
 WARN_AT = 0.8
 """Part of ``max_entries`` from which on a warning is written, once."""
@@ -18,6 +18,11 @@ SHORTEST_WAIT = 0.05
 """Seconds: a rest of the coalescing delay below this is not waited for; the whole delay while the gateway stops."""
 _LINES_EVERY = 1.0
 """Seconds between two lines about entries that were dropped for their bytes. (Kong writes one for each entry.)"""
+
+_FAILURES = 10
+"""Lines a second about failed tries. (Kong writes all: with a server that is away as many as there are requests.)"""
+STOPPING_PAUSE = 1.0
+"""Seconds between two tries at the most while the gateway stops: there is no time for long ones."""
 
 
 class Line(NamedTuple):
@@ -27,9 +32,30 @@ class Line(NamedTuple):
     text: str
 
 
-def pause(settings: QueueSettings, tries: int) -> float:
+class LineBudget:
+    """So many lines a second; the others are counted."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+        self._left = 0
+        self._unsaid = 0
+
+    def take(self, now: float) -> int | None:
+        """How many were left out before one that is written at ``now`` (seconds); None: it is left out itself."""
+        if now >= self._until:
+            self._until, self._left = now + 1.0, _FAILURES
+        if not self._left:
+            self._unsaid += 1
+            return None
+        self._left -= 1
+        unsaid, self._unsaid = self._unsaid, 0
+        return unsaid
+
+
+def pause(settings: QueueSettings, tries: int, stopping: bool = False) -> float:
     """Seconds to wait after ``tries`` failed tries (1 or more)."""
-    return min(settings.max_retry_delay, 2.0 ** min(tries - 1, 1000) * settings.initial_retry_delay)
+    longest = min(settings.max_retry_delay, STOPPING_PAUSE) if stopping else settings.max_retry_delay
+    return min(longest, 2.0 ** min(tries - 1, 1000) * settings.initial_retry_delay)
 
 
 def size_of(entry: Any) -> int | None:

@@ -17,7 +17,7 @@ from hashlib import sha1
 from math import inf
 from typing import Any, NamedTuple, cast
 
-from hiredis import ProtocolError, Reader, ReplyError, pack_command
+from hiredis import Reader, ReplyError, pack_command
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 from ..core.chain.host import ConnectFailed, RedisError, RedisSettings, RedisUnavailable, TLSSettings
 from ..net.sending import sender
 from .connections import Connector, Link, why
+from .redis_remedies import remedy
 
 __all__ = ["RedisClient", "RedisLimits", "Redises", "Reply"]
 
@@ -100,8 +101,8 @@ class _Connection(Link):
         while client is not None:
             try:
                 reply = reader.gets()
-            except (ProtocolError, MemoryError):  # such as a list of more items than there is memory
-                client.broken(self, "what it answers is not RESP")
+            except Exception:  # noqa: BLE001 - a list of more items than there is memory, a key that is a list, ...
+                client.broken(self, remedy("what it answers is not RESP", client.settings, client.ready))
                 return
             if reply is False:
                 if self._unread > self._limit:
@@ -114,7 +115,7 @@ class _Connection(Link):
     def lost(self, reason: Failure) -> None:
         client, self._client = self._client, None
         if client is not None:
-            client.broken(self, why(reason), failed=not client.ready)
+            client.broken(self, remedy(why(reason), client.settings, client.ready), failed=not client.ready)
 
 
 def _as_answer(failure: Failure) -> RedisError:
@@ -250,7 +251,7 @@ class RedisClient:
             self._calls.append(again)
             connection.send(again.data)
         else:
-            call.done.errback(RedisError(self.where, _explained(text, code), code))
+            call.done.errback(RedisError(self.where, remedy(text, self.settings, self.ready), code))
 
     # -- the connection ------------------------------------------------------------------------------------------------
 
@@ -270,7 +271,7 @@ class RedisClient:
             raise
         except ConnectFailed as error:
             self._trying = False
-            self._fail(error.reason, paused=True)
+            self._fail(remedy(error.reason, self.settings), paused=True)
             return
         self._connection = connection
         try:
@@ -398,15 +399,6 @@ class RedisClient:
         if connection is not None:
             connection.detach()
         self._fail("closed", paused=False)
-
-
-def _explained(text: str, code: str) -> str:
-    if code not in ("MOVED", "ASK"):
-        return text
-    return (
-        f"it is a node of a cluster, and the key is kept by {text.split(' ')[-1]} ({text}); clusters are not supported: "
-        "name a server outside a cluster, or a proxy in front of one"
-    )
 
 
 @lru_cache(maxsize=256)

@@ -13,10 +13,23 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 
 from ..core.chain import host as contract
-from ..core.chain.host import Host, HostError, HTTPAnswer, QueueSettings, RedisSettings, SharedCells, TLSSettings
+from ..core.chain.host import (
+    GRPCReply,
+    GRPCTarget,
+    Host,
+    HostError,
+    HTTPAnswer,
+    QueueSettings,
+    RedisSettings,
+    SharedCells,
+    TLSSettings,
+)
+from ..core.chain.host_grpc import Metadata
 from ..core.rows import Row
 from .connections import Connection, Connector, Resolver
+from .grpc_calls import Call, GRPCCalls, GRPCLimits
 from .http_client import HTTPClient, HTTPLimits
+from .proto_files import ProtoFiles
 from .queue import Queue, Queues
 from .redis import RedisClient, Redises, RedisLimits
 from .tasks import Tasks
@@ -38,6 +51,7 @@ class ClientLimits(NamedTuple):
 
     redis: RedisLimits = RedisLimits()
     http: HTTPLimits = HTTPLimits()
+    grpc: GRPCLimits = GRPCLimits()
     threads: int = 10  #: calls that block at a time
     thread_backlog: int = 1000  #: calls that wait for a thread
     drain: float = 60.0  #: seconds a queue may go on sending when its last configuration has closed
@@ -53,8 +67,7 @@ class Services:
         limits: bounds.
 
     Attributes:
-        connector, redises, queues, http, threads: see their classes.
-        drain: seconds a queue may go on sending when its last configuration has closed.
+        connector, redises, queues, http, threads, grpc, protos: see their classes.
         scopes: those that are not released.
     """
 
@@ -72,8 +85,19 @@ class Services:
         self.queues = Queues(reactor)
         self.http = HTTPClient(self.connector, limits.http)
         self.threads = Threads(reactor, limits.threads, limits.thread_backlog)
-        self.drain = limits.drain
+        self._drain = limits.drain
+        self._late: float | None = None
+        self.grpc = GRPCCalls(reactor, self.connector, resolver, limits.grpc)
+        self.protos = ProtoFiles(self.threads)
         self.scopes: dict[Scope, None] = {}
+
+    @property
+    def drain(self) -> float:
+        """Seconds a queue may go on sending when its last configuration has closed; at a stop never more than what is left."""
+        if self._late is None:
+            return self._drain
+        rest: float = self._late - self.reactor.seconds()
+        return min(self._drain, max(rest, 0.0))
 
     def scope(self, facts: Host, plugin: str, row: Row) -> Scope:
         """A scope for one configuration.
@@ -91,9 +115,10 @@ class Services:
         """The gateway stops: queues send what they have, without waiting for batches to fill.
 
         Args:
-            seconds: how long that may take for the scopes that are released from now on.
+            seconds: how long that, and all else that is given back from now on, may take.
         """
-        self.drain = min(self.drain, seconds)
+        late = self.reactor.seconds() + seconds
+        self._late = late if self._late is None else min(self._late, late)
         self.queues.stop()
 
     async def close(self, seconds: float) -> None:
@@ -106,6 +131,7 @@ class Services:
         try:
             await DeferredList([Deferred.fromCoroutine(scope.release()) for scope in list(self.scopes)])
             await self.http.close()
+            await self.grpc.close(seconds)
             await self.threads.close(seconds)
         finally:
             self.redises.close()
@@ -160,6 +186,29 @@ class _ScopedHTTP:
         )
 
 
+class _ScopedGRPC:
+    """Calls to a gRPC server, as a scope gives them; cancelled when it is released."""
+
+    def __init__(self, scope: Scope, calls: GRPCCalls, target: GRPCTarget) -> None:
+        self._scope, self._calls, self._target = scope, calls, target
+
+    def unary(
+        self, method: str, message: bytes, *, metadata: Metadata = (), timeout: float | None = None
+    ) -> Deferred[GRPCReply]:
+        """See `GRPCClient.unary`."""
+        return self._scope.run(lambda: self._calls.unary(self._target, method, message, metadata, timeout))
+
+    def call(
+        self, method: str, message: bytes | None = None, *, metadata: Metadata = (), timeout: float | None = None
+    ) -> Call:
+        """See `GRPCClient.call`."""
+        return self._scope.begun(self._calls.begin(self._target, method, message, metadata, timeout))
+
+    def describe(self, *, timeout: float) -> Deferred[bytes]:
+        """See `GRPCClient.describe`."""
+        return self._scope.run(lambda: self._calls.describe(self._target, timeout))
+
+
 class Scope(contract.Scope):
     """What one opened configuration is given.
 
@@ -181,6 +230,7 @@ class Scope(contract.Scope):
         self._queues: list[Queue] = []
         self._redises: list[RedisClient] = []
         self._connections: dict[Connection, Deferred[None]] = {}
+        self._calls: dict[Call, Deferred[None]] = {}
         self._under_way = _UnderWay()
         self._released = False
         self._closed = False
@@ -215,6 +265,24 @@ class Scope(contract.Scope):
             lambda _: self._connections.pop(connection, None) and None
         )
         return connection
+
+    def grpc(self, target: GRPCTarget) -> _ScopedGRPC:
+        """See `Host.grpc`. Raises HostError when the scope is released."""
+        self._check()
+        return _ScopedGRPC(self, self._services.grpc, target)
+
+    def begun(self, call: Call) -> Call:
+        """A gRPC call, cancelled when the scope is released."""
+        if self._closed:
+            call.cancel()
+        if call.over.over:
+            return call
+        self._calls[call] = call.over.wait().addCallback(lambda _: self._calls.pop(call, None) and None)
+        return call
+
+    def proto(self, path: str) -> Deferred[bytes]:
+        """See `Host.proto`."""
+        return self.run(lambda: self._services.protos.compile(path))
 
     def threads(self, call: Callable[..., T], *args: Any) -> Deferred[T]:
         """See `Host.threads`."""
@@ -259,7 +327,7 @@ class Scope(contract.Scope):
         self._released = True
         services = self._services
         try:
-            await self._tasks.close(_TIDY_TIME)
+            await self._tasks.close(min(_TIDY_TIME, services.drain))
             drained = [Deferred.fromCoroutine(queue.release(services.drain)) for queue in self._queues]
             results = await DeferredList(drained, consumeErrors=True)
             for good, failure in results:
@@ -269,6 +337,8 @@ class Scope(contract.Scope):
             self._closed = True
             self._queues.clear()
             self._under_way.cancel()
+            for call in list(self._calls):
+                call.cancel()
             for connection in list(self._connections):
                 connection.abort()
             redises, self._redises = self._redises, []

@@ -20,7 +20,7 @@ async def within(
 
     Args:
         reactor: makes the timer, which is gone when this returns.
-        seconds: how long the work may take.
+        seconds: how long the work may take; less than 0 is 0.
         work: what is waited for.
         late: makes the exception that is raised when the time is over.
     """
@@ -32,7 +32,7 @@ async def within(
         over = True
         running.cancel()
 
-    timer = reactor.callLater(seconds, expire)
+    timer = reactor.callLater(max(seconds, 0.0), expire)
     try:
         return await running
     except Exception:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .kinds import ARRAY, INTEGER, Property
+from .kinds import ARRAY, INTEGER, SIZE, Property
 
 __all__ = ["PluginServices"]
 
@@ -34,4 +34,19 @@ class PluginServices:
     )
     plugin_thread_backlog = Property(
         INTEGER.within(0), "1000", "Such calls that may wait for a thread; more are refused."
+    )
+    plugin_grpc_threads = Property(
+        INTEGER.within(1, 10000),
+        "100",
+        "Calls that plugins have under way to gRPC services at once at the most (grpc-gateway). Each takes a thread until it"
+        " ends, a stream for as long as it lasts; one more is refused at once (503).",
+    )
+    plugin_grpc_message_size = Property(
+        SIZE,
+        "4m",
+        "Bytes of the largest gRPC message that is held to be translated (grpc-gateway, Connect's unary calls, JSON), and of the"
+        " body or WebSocket message that becomes one; larger ones end the call with RESOURCE_EXHAUSTED.",
+    )
+    plugin_grpc_channels = Property(
+        INTEGER.within(1), "100", "Connections to gRPC services that are kept while no call uses them."
     )

@@ -34,6 +34,7 @@ class GatewayFacts:
         hostname: the machine's name.
         worker_pid: process id of this worker.
         body_limit: bytes of a request body that may be held in memory for plugins (``client_body_buffer_size``).
+        grpc_message_size: bytes of the largest gRPC message that is held to be translated (``plugin_grpc_message_size``).
         shown: a request target as it may stand in a log, credentials masked; without the whole query by default.
         new_id: a new UUID as text.
         workspace_id: id of the workspace that all rows are in; None where there is none (tests).
@@ -50,6 +51,7 @@ class GatewayFacts:
         hostname: str = "",
         worker_pid: int = 0,
         body_limit: int = 8192,
+        grpc_message_size: int = 4194304,
         shown: Callable[[bytes], bytes] = without_query,
         new_id: Callable[[], str] = random_id,
         workspace_id: str | None = None,
@@ -62,6 +64,7 @@ class GatewayFacts:
         self.hostname = hostname
         self.worker_pid = worker_pid
         self.body_limit = body_limit
+        self.grpc_message_size = grpc_message_size
         self.shown = shown
         self.new_id = new_id
         self.workspace_id = workspace_id

@@ -302,7 +302,7 @@ class HTTP1Channel(RequestBodies):
         why = b"The plain HTTP request was sent to HTTPS port"
         request_id = context.next_id()
         answer, size = context.refusal(HeadError(400, None, why.decode(), why), request_id, None, None)
-        log_refused(context.facilities, self.peer_ip, "client sent plain HTTP request to HTTPS port", b"", request_id)
+        log_refused(context.host, self.peer_ip, "client sent plain HTTP request to HTTPS port", b"", request_id)
         context.access_log.log_refused(self.peer_ip, b"", 400, size, request_id)
         return answer
 
@@ -320,7 +320,7 @@ class HTTP1Channel(RequestBodies):
         accept, kind = _ACCEPT(lines), _CONTENT_TYPE(lines)
         request_id = context.next_id()
         answer, size = context.refusal(error, request_id, accept and accept[1], kind and kind[1])
-        log_refused(context.facilities, self.peer_ip, f"client sent a malformed request: {error}", line, request_id)
+        log_refused(context.host, self.peer_ip, f"client sent a malformed request: {error}", line, request_id)
         context.access_log.log_refused(self.peer_ip, line, error.status, size, request_id)
         self.send(answer)
         self._close(linger=True)
@@ -540,7 +540,7 @@ class HTTP1Channel(RequestBodies):
             if self._cell == READING:
                 line, request_id = self._partial.partition(b"\r\n")[0], self.context.next_id()
                 what = f"client timed out while its request head was read: {seconds_text(limits.head_timeout)}"
-                log_refused(self.context.facilities, self.peer_ip, what, line, request_id)
+                log_refused(self.context.host, self.peer_ip, what, line, request_id)
                 self.context.access_log.log_refused(self.peer_ip, line, 408, 0, request_id)
             self._close(linger=False)
 

@@ -31,15 +31,15 @@ def log_timeout(exchange: Exchange | None, client: str, doing: str, seconds: flo
     _log.info("{line}", line=error_line(what, client=client) if exchange is None else request_line(exchange, what))
 
 
-def log_refused(facilities: Host, client: str, what: str, start_line: bytes, request_id: bytes) -> None:
+def log_refused(host: Host, client: str, what: str, start_line: bytes, request_id: bytes) -> None:
     """A head never came, or is malformed: there is no request.
 
     Args:
-        facilities: mask what must not be shown.
+        host: masks what must not be shown.
         client: the client's address.
         what: what happened.
         start_line: the line that came, or its beginning.
         request_id: that the client was given.
     """
-    shown = facilities.shown(start_line[:1024]).decode("latin-1")
+    shown = host.shown(start_line[:1024]).decode("latin-1")
     _log.info("{line}", line=error_line(what, client=client, request=shown, request_id=request_id.decode()))

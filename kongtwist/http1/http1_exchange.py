@@ -130,7 +130,7 @@ class HTTP1Exchange(Exchange):
         self.target = target
         self.minor = minor
         self.block = block
-        self.gateway = context.facilities
+        self.gateway = context.host
         self.started = monotonic()
         self.wall_started = wall()
         self.request_id = next_id()

@@ -44,6 +44,7 @@ class RequestBodies(Protocol):
     _left = 0
     _scanner: ChunkScanner | None = None
     _discarded = 0
+    _stopped = 0  #: reasons to read no more, as bits
     _linger_until = inf
 
     def _requests(self, data: bytes) -> None:
@@ -116,7 +117,7 @@ class RequestBodies(Protocol):
             elif piece:
                 self._body_piece(piece)
             elif self.exchange is not None:
-                self._within(self.context.limits.client_body_timeout)
+                self._await_more()
         except FramingError as error:
             self._bad_body(error)
 
@@ -143,10 +144,16 @@ class RequestBodies(Protocol):
         if exchange is None:
             self._discard(len(data))
             return
-        self._within(limits.client_body_timeout)
+        self._await_more()
         exchange.body_received(data)
         if limits.client_max_body_size and exchange.bytes_in > limits.client_max_body_size and exchange.open:
             self._too_large(exchange)
+
+    def _await_more(self) -> None:
+        """The client has time for its next piece. Not while nothing is read from it: TLS hands out what it has decrypted
+        after it was told to stop, and then nothing more can come."""
+        if not self._stopped:
+            self._within(self.context.limits.client_body_timeout)
 
     def _end_body(self, data: bytes, rest: bytes, trailers: list[tuple[bytes, bytes]]) -> None:
         exchange = self.exchange

@@ -77,9 +77,11 @@ class LeanEPollReactor(EPollReactor):
             if error.errno == errno.EINTR:
                 return
             raise
-        for fd, event in events:
-            selectable = selectables.get(fd)
-            if selectable is None:  # closed by what an earlier event of this round did
+        # What an earlier event of this round did may have closed a descriptor, and a new connection may have its number by
+        # now: the event is not that one's.
+        found = selectables.get
+        for fd, event, selectable in [(fd, event, found(fd)) for fd, event in events]:
+            if found(fd) is not selectable or selectable is None:
                 continue
             try:
                 if event != EPOLLIN:

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from .. import WORKSPACE_ID
+from ..clients.waiting import Ended, within
 from ..config.authorities import trusted_authorities
 from ..config.kinds import Listen
 from ..config.load import Conf, ConfError
@@ -48,6 +49,8 @@ _log = Logger(namespace="kongtwist.proxy")
 LAST_WORDS = 2.0
 """Seconds that plugins have at a stop, though requests and streams have used up its time. Less than what a node that is late
 has until it is ended by force (tap.py)."""
+CUT_TIME = 0.3
+"""Seconds that what was cut or cancelled may take to end, at a stop; it takes a few turns of the reactor."""
 
 
 class ListenerSocket(Protocol):
@@ -151,17 +154,18 @@ class DataPlane:
             "hostname": socket.gethostname(),
             "worker_pid": os.getpid(),
             "body_limit": conf.client_body_buffer_size,
+            "grpc_message_size": conf.plugin_grpc_message_size,
             "shown": self.access_log.shown,
             "workspace_id": WORKSPACE_ID,
         }
-        self.facilities = Host(**facts)
-        self.facilities.rows, self.facilities.tallies = services.rows, services.tallies
-        self.facilities.metrics = services.metrics
-        self.facilities.cells = services.cells.claim  # type: ignore[method-assign]
+        self.host = Host(**facts)
+        self.host.rows, self.host.tallies = services.rows, services.tallies
+        self.host.metrics = services.metrics
+        self.host.cells = services.cells.claim  # type: ignore[method-assign]
         self.lifetimes = Lifetimes(self._scope_for, _closing, _report)
         self.context = ProxyContext(
             reactor,
-            self.facilities,
+            self.host,
             limits=limits_of(conf),
             access_log=self.access_log,
             headers=ResponseHeaders(conf.headers),
@@ -172,7 +176,7 @@ class DataPlane:
         )
         services.metrics.sources.append(self.context.calls.tell)
         self.streams: StreamRegistry = self.context.streams
-        self.facilities.streams = cast(Streams, self.streams)
+        self.host.streams = cast(Streams, self.streams)
         self._trusted = _pem(conf)
         self._clients: Services | None = None
         tree = TellingTree if conf.allow_debug_header else RouteTree
@@ -257,6 +261,7 @@ class DataPlane:
         self.context.drain()
         await self._quiet(seconds)
         self.abort()
+        await self._quiet(CUT_TIME)  # the log phase of what was cut comes before plugins close
         late = max(late, self._reactor.seconds() + min(seconds, LAST_WORDS))
         if self._clients is not None:
             self._clients.stop(max(late - self._reactor.seconds(), 0.0))
@@ -268,9 +273,10 @@ class DataPlane:
     def _scope_for(self, row: Row) -> Scope:
         if self._clients is None:
             self._clients = self._made_clients()
-        return self._clients.scope(self.facilities, row["name"], row)
+        return self._clients.scope(self.host, row["name"], row)
 
     def _made_clients(self) -> Services:
+        from ..clients.grpc_calls import GRPCLimits
         from ..clients.scopes import ClientLimits, Services  # megabytes, for who has plugins that use them
         from ..clients.tls import Trust
 
@@ -279,7 +285,11 @@ class DataPlane:
             self._reactor,
             self.context.resolver,
             trust=Trust(self._trusted, conf.lua_ssl_verify_depth),
-            limits=ClientLimits(threads=conf.plugin_threads, thread_backlog=conf.plugin_thread_backlog),
+            limits=ClientLimits(
+                threads=conf.plugin_threads,
+                thread_backlog=conf.plugin_thread_backlog,
+                grpc=GRPCLimits(conf.plugin_grpc_threads, conf.plugin_grpc_message_size, conf.plugin_grpc_channels),
+            ),
         )
 
     async def _close_configurations(self, seconds: float) -> None:
@@ -287,7 +297,14 @@ class DataPlane:
         closing = [each for each in self.lifetimes.end() if isinstance(each, Deferred)]
         for each in closing:
             each.addTimeout(seconds, self._reactor)  # type: ignore[unused-awaitable]
-        await DeferredList(closing)
+        over = Ended()
+        DeferredList(closing).addCallback(lambda _: over.end())  # type: ignore[unused-awaitable]
+        try:
+            await within(self._reactor, seconds + CUT_TIME, over.wait(), TimeoutError)
+        except TimeoutError:
+            _log.error(
+                "{count} plugins still close, although they were cancelled, and are left", count=len(self.lifetimes)
+            )
 
     async def _stop_listening(self) -> None:
         ports, self._ports = self._ports, []

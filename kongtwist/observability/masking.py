@@ -92,8 +92,9 @@ class SecretMask:
             return False
         self._names = wanted
         alternatives = "|".join(sorted((re.escape(name) for name in self._names), key=len, reverse=True))
-        # An argument is looked at when its name is one of ours, or may be one in disguise (apike%79).
-        self._suspect = re.compile(rb"(?i)[?&;](?:(?:%s)=|[^=&;]*[%%+])" % alternatives.encode())
+        # An argument is looked at when its name is one of ours, or may be one in disguise (apike%79). No name reaches over
+        # the mark at which the next may begin, or a target of question marks alone would be read once for each of them.
+        self._suspect = re.compile(rb"(?i)[?&;](?:(?:%s)=|[^=&;?]*[%%+])" % alternatives.encode())
         self._text = re.compile(rf"(?i)([?&;](?:{alternatives})=)[^&;\s'\"]+")
         return True
 

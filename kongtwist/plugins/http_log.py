@@ -24,6 +24,9 @@ __all__ = ["HttpLog"]
 
 _PORTS = {"http": 80, "https": 443}
 
+_NO_TIMEOUT = 60_000
+"""Milliseconds in place of 0: what Kong's sockets then take (lua_socket_read_timeout)."""
+
 _SHOWN = 500
 """Bytes of a server's refusal that are written into the log."""
 
@@ -76,7 +79,7 @@ class Endpoint:
         self.url = f"{parts.scheme}://{name}:{self.port}{parts.path or '/'}"
         self.method: str = conf["method"] or "POST"
         timeout, keepalive = conf["timeout"], conf["keepalive"]
-        self.timeout = (10000 if timeout is None else timeout) / 1000.0
+        self.timeout = (10000 if timeout is None else timeout if timeout > 0 else _NO_TIMEOUT) / 1000.0
         self.keepalive = (60000 if keepalive is None else keepalive) / 1000.0
         content_type: str = conf["content_type"] or "application/json"
         headers = {"Content-Type": content_type}
@@ -142,7 +145,7 @@ class HttpLog(Plugin):
                 default="application/json", one_of=["application/json", "application/json; charset=utf-8"],
                 text="Content-Type of the requests; their body is the same for both.",
             ),
-            "timeout": Number(default=10000, text="Milliseconds a request may take."),
+            "timeout": Number(default=10000, text="Milliseconds a request may take; 0: 60,000."),
             "keepalive": Number(default=60000, text="Milliseconds an idle connection is kept."),
             "retry_count": Integer(
                 deprecation=_deprecated("retry_count no longer works, please use config.queue.max_retry_time instead", 10),

@@ -41,7 +41,7 @@ class ProxyContext:
 
     Args:
         reactor: connects, resolves, keeps the timer.
-        facilities: what plugins see; its counters' cells count connections and requests here.
+        host: what plugins see; its counters' cells count connections and requests here.
         limits: every bound.
         access_log: where finished requests are written.
         headers: the property ``headers``.
@@ -68,7 +68,7 @@ class ProxyContext:
     def __init__(
         self,
         reactor: Any,
-        facilities: Host,
+        host: Host,
         *,
         limits: Limits | None = None,
         access_log: AccessLogging | None = None,
@@ -82,12 +82,12 @@ class ProxyContext:
         resolver: Resolver | None = None,
     ) -> None:
         self.reactor = reactor
-        self.facilities = facilities
+        self.host = host
         self.limits = limits or Limits()
         self.small_head = largest_unchecked(self.limits)
         self.access_log: AccessLogging = access_log or NoAccessLog()
         self.headers = headers or ResponseHeaders()
-        answers = OwnAnswers(self, self.headers, error_default_type, facilities.now, monotonic)
+        answers = OwnAnswers(self, self.headers, error_default_type, host.now, monotonic)
         self.date, self.send_answer, self.refusal = answers.date, answers.send, answers.refusal
         finish = Finish(self.access_log, answers.send)
         self.finished, self.fault = finish.finished, finish.fault
@@ -96,8 +96,8 @@ class ProxyContext:
         self.upstream_http2 = upstream_http2
         self.tls_defaults = tls_defaults or TLSDefaults()
         self.monotonic = monotonic
-        self.wall = facilities.now
-        self.cells = facilities.counters.cells
+        self.wall = host.now
+        self.cells = host.counters.cells
         self.blocks = BlockCache()
         self.field_lines = FieldLines.of_responses()
         self.deadlines = Deadlines(reactor, monotonic)
@@ -107,7 +107,7 @@ class ProxyContext:
         self._pipe: Pipe | None = None
         self._can_splice = True
         self.calls = CallCounts(self.limits.grpc_methods)
-        self.streams = StreamRegistry(facilities.counters.cells)
+        self.streams = StreamRegistry(host.counters.cells)
         self.next_id: Callable[[], bytes] = request_ids().__next__
         self.stopping = False
         self.connections: set[Any] = set()

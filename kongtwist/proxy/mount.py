@@ -64,7 +64,7 @@ class GatewayResource(Resource):
         try:
             exchange = SiteExchange(context, request, _mount(request))
         except HeadError as error:
-            peer, shown = request.getClientAddress(), context.facilities.shown(request.uri).decode("latin-1")
+            peer, shown = request.getClientAddress(), context.host.shown(request.uri).decode("latin-1")
             what = f"client sent a malformed request: {error}"
             _log.info("{line}", line=error_line(what, client=getattr(peer, "host", "unix:"), request=shown))
             request.setResponseCode(error.status)

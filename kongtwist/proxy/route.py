@@ -19,6 +19,7 @@ from .http2_forwarding import HTTP2UpstreamExchange
 
 if TYPE_CHECKING:
     from ..core.views import RouteView
+    from ..http1.http1_context import Tree
     from ..upstream.http2_pool import HTTP2Pool
     from ..upstream.pool import Pool
     from .context import ProxyContext
@@ -32,9 +33,14 @@ _UNCHECKED = frozenset(("http", "https"))
 
 
 class RouteResource(Resource):
-    """What a request is given to once it is known where it belongs."""
+    """What a request is given to once it is known where it belongs.
+
+    Attributes:
+        tree: of a Route's resource for WebSockets, the tree it belongs to.
+    """
 
     isLeaf = True
+    tree: Tree | None = None
 
     def __init__(self, context: ProxyContext) -> None:
         super().__init__()
@@ -91,6 +97,9 @@ class HTTPRoute(RouteResource):
                 else:
                     waiting_for(self.context, exchange, outcome, self._passed)
                 return
+            if exchange.service_call is not None:
+                self._passed(exchange)
+                return
         if self._forwarded:
             self.forward(exchange)
         else:
@@ -98,7 +107,9 @@ class HTTPRoute(RouteResource):
 
     def _passed(self, exchange: Exchange) -> None:
         """The plugins let the request pass."""
-        if self._forwarded:
+        if exchange.service_call is not None:
+            waiting_for(self.context, exchange, exchange.service_call(exchange), _unanswered)
+        elif self._forwarded:
             self.forward(exchange)
         else:
             self.context.send_answer(exchange, not_forwarded(self.route))
@@ -109,6 +120,10 @@ class HTTPRoute(RouteResource):
             HTTP2UpstreamExchange(self.context, exchange, self.read_timeout).start(self.http2_pool)
         else:
             UpstreamExchange(self.context, exchange, self.read_timeout).start(self.pool)
+
+
+def _unanswered(exchange: Exchange) -> None:
+    raise TypeError("what answers in place of the upstream gave no answer")
 
 
 class _Waiting:

@@ -98,7 +98,7 @@ class SiteExchange(Exchange):
         self.sni = None
         self.trusted = context.real_ip.trusts(self.peer_ip)
         self.client_ip = context.real_ip.client_of(self.peer_ip, self.block) if self.trusted else self.peer_ip
-        self.gateway = context.facilities
+        self.gateway = context.host
         self.started, self.wall_started = context.monotonic(), context.wall()
         self.request_id = context.next_id()
         self.open = True

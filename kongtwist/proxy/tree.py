@@ -98,6 +98,7 @@ class RouteTree:
             resource = self._websocket.get(route)
             if resource is None:
                 resource = self._websocket[route] = self._make_websocket(self.context, route)
+                resource.tree = self
             return resource
         resource = self._http.get(route)
         if resource is None:

@@ -8,6 +8,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
@@ -23,6 +24,7 @@ from .forwarding import UpstreamExchange
 from .route import HTTPRoute, waiting_for
 
 if TYPE_CHECKING:
+    from ..core.chain.phases import CarriedRequest
     from ..core.views import ChainView, RouteView, WatchesView
     from ..streams.websocket_handshake import StreamServerFactory
     from ..upstream.connection import ResponseHead, UpstreamConnection
@@ -88,6 +90,31 @@ class WebSocketRoute(HTTPRoute):
     def maker(cls, reactor: Any) -> Callable[[ProxyContext, RouteView], WebSocketRoute]:
         """What makes these for a `RouteTree`, all with the same `Handshakes`."""
         return partial(cls, handshakes=Handshakes(reactor))
+
+    def serve(self, exchange: Exchange) -> None:
+        """A plugin may take the WebSocket, which carries a request then: that is served as any other. Else as `HTTPRoute.serve`."""
+        chain = self.route.chain
+        if not chain.empty and exchange.method == b"GET" and exchange.minor and self.tree is not None:
+            taken = chain.run_handshake(exchange)
+            if isinstance(taken, Answer):
+                self.context.send_answer(exchange, taken)
+                return
+            if taken is not None:
+                waiting_for(self.context, exchange, self._before_carrying(), partial(self._carry, taken))
+                return
+        super().serve(exchange)
+
+    async def _before_carrying(self) -> None:
+        """Load Autobahn, and leave the call that brought the handshake."""
+        if self.handshakes.factory is None:
+            await self.handshakes.load()
+        await deferLater(self.context.reactor, 0)
+
+    def _carry(self, taken: CarriedRequest, exchange: Exchange) -> None:
+        from .carried_requests import carry  # Autobahn is loaded by now
+
+        assert self.tree is not None
+        carry(self.context, exchange, taken, self.tree)
 
     def forward(self, exchange: Exchange) -> None:
         """Ask the upstream for a WebSocket, if this is a request that may ask (RFC 6455 4.1: GET, HTTP/1.1), and no service of

@@ -14,7 +14,7 @@ from ..core.answers import Answer, StreamedAnswer
 from ..core.chain.chain import call_of
 from ..core.chain.filters import AnswerFilters, RequestFilters, body_filter_of
 from ..core.chain.host import Host
-from ..core.chain.phases import AdminCall, BodyFilter, CertificateChoice, ClientHello, WholeBody
+from ..core.chain.phases import AdminCall, BodyFilter, CarriedRequest, CertificateChoice, ClientHello, WholeBody
 from ..core.chain.plugin import Plugin
 from ..core.chain.stream_watch import StreamWatch
 from ..core.exchange import Exchange
@@ -24,7 +24,7 @@ from ..core.rows import Row
 from ..entities import registry
 from ..entities.entity import Entity
 from ..observability.shared_counters import LocalCounters
-from .outcome import Outcome, StoredRows, UnderTest
+from .outcome import Outcome, StoredRows, UnderTest, body_of
 from .stand_ins import StandInHost, StandInRows
 
 __all__ = ["NOW", "Configured", "PluginHarness", "StandInStream"]
@@ -122,7 +122,7 @@ class PluginHarness:
             "counters": self.counters, "now": self.clock.seconds, "report": self.reports.append, "node_id": "node-id",
             "hostname": "host", "worker_pid": 1, "new_id": lambda: _ID,
         }  # fmt: skip
-        self.facilities = Host(**self._facts)
+        self.gateway = Host(**self._facts)
         self._kinds: dict[str, Plugin] = {}
         self._entities: Mapping[str, Entity] = {}
         self._configured: list[Configured] = []
@@ -256,7 +256,7 @@ class PluginHarness:
         exchange.started = 1.0
         exchange.wall_started = self.now
         exchange.request_id = b"0" * 32
-        exchange.gateway = self.facilities
+        exchange.gateway = self.gateway
         exchange.snapshot = cast(Any, self.rows)
         service = {"id": "service-1", "name": "s"}
         exchange.route = cast(Any, SimpleNamespace(row={"id": "route-1", "name": "r"}, service=service))
@@ -327,8 +327,11 @@ class PluginHarness:
         status: int = 200,
         headers: Iterable[tuple[str, str]] = (),
         chunks: Sequence[bytes] = (),
+        trailers: Iterable[tuple[str, str]] = (),
     ) -> Outcome:
         """Run header_filter, what filters the body, and log: with the plugin's own answer, else with this one of the upstream.
+
+        ``trailers`` are there with the last chunk; what a filter left of them is ``exchange.answer_trailers``.
 
         A streamed answer is sent as far as its chunks are there; `Outcome.streamed` fires when all are. Where header_filter
         gives an answer, or a plugin that held the body does, that is `Outcome.answer`.
@@ -337,7 +340,7 @@ class PluginHarness:
         own = outcome.answer
         if own is not None:
             status, exchange.answer_source = own.status, own.source
-            chunks = [own.body or b""]
+            chunks = [body_of(exchange, own)]
         else:
             exchange.upstream_status = status
             exchange.response_fields = HeaderBlock.from_pairs([(n.encode(), v.encode()) for n, v in headers])
@@ -349,7 +352,7 @@ class PluginHarness:
             if isinstance(result, Answer):
                 outcome.answer = own = result
                 exchange.status, exchange.answer_source = result.status, result.source
-                chunks = [result.body or b""]
+                chunks = [body_of(exchange, result)]
             elif isinstance(result, BodyFilter) or (isinstance(result, WholeBody) and not bodyless):
                 returned[each.plugin.name] = result
             elif result is not None and not isinstance(result, WholeBody):
@@ -364,11 +367,23 @@ class PluginHarness:
         if isinstance(own, StreamedAnswer):
             self._stream(outcome, own, filters)
             return outcome
+        pairs = [(name.encode(), value.encode()) for name, value in trailers]
         for index, chunk in enumerate(chunks):
-            if not self._send(outcome, filters, chunk, index == len(chunks) - 1):
+            last = index == len(chunks) - 1
+            if last and own is None:
+                exchange.answer_trailers = pairs or None
+            if not self._send(outcome, filters, chunk, last):
                 break
         self._log(outcome)
         return outcome
+
+    def handshake(self, exchange: Exchange) -> CarriedRequest | Answer | None:
+        """Run the handshake phase for an exchange made by `request`: what the first plugin says that says something."""
+        for each in self._active(exchange, "handshake"):
+            result: CarriedRequest | Answer | None = each.plugin.handshake(exchange, each.conf)
+            if result is not None:
+                return result
+        return None
 
     def open_stream(self, outcome: Outcome, kind: str = "websocket") -> StandInStream:
         """A stream begins on this request: plugins are told (``on_open``).
@@ -453,6 +468,8 @@ class PluginHarness:
         while outcome.answer is None:
             following = [each for each in self._active(exchange) if each.plugin.name not in done]
             if not following:
+                if exchange.service_call is not None:
+                    yield exchange.service_call(exchange)
                 return
             done.add(following[0].plugin.name)
             call = call_of(following[0].plugin, "access")

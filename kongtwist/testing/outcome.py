@@ -10,11 +10,12 @@ from twisted.internet.defer import Deferred
 
 from ..core.answers import Answer
 from ..core.exchange import BodyTooLarge, Exchange
+from ..core.http.error_bodies import error_body
 from ..core.http.headers import spread
 from ..core.rows import Row
 from ..entities.references import SecretMissing
 
-__all__ = ["Outcome", "StoredRows", "UnderTest", "finished"]
+__all__ = ["Outcome", "StoredRows", "UnderTest", "body_of", "finished"]
 
 _T = TypeVar("_T")
 
@@ -30,6 +31,14 @@ def finished(waiting: Awaitable[_T]) -> _T:
     except StopIteration as end:
         return cast(_T, end.value)
     raise AssertionError("the plugin waits for something outside; give it what it needs ready made")
+
+
+def body_of(exchange: Exchange, answer: Answer) -> bytes:
+    """The body of an answer as it is sent where no plugin looks at it; what an error says is told in the form the client
+    accepts."""
+    if answer.message is None:
+        return answer.body or b""
+    return error_body(answer.status, answer.message, exchange.request_id, exchange.block.first(b"accept"))[1]
 
 
 class StoredRows:

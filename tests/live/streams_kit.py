@@ -105,8 +105,8 @@ class Spliced:
     ) -> None:
         self.reactor = reactor
         self.clock = Clock()
-        facilities = Host(counters=LocalCounters(), now=self.clock.seconds, report=print)
-        self.context = ProxyContext(reactor, facilities, limits=limits, monotonic=self.clock.seconds)
+        host = Host(counters=LocalCounters(), now=self.clock.seconds, report=print)
+        self.context = ProxyContext(reactor, host, limits=limits, monotonic=self.clock.seconds)
         self.context.deadlines = Deadlines(cast(IReactorTime, self.clock), self.clock.seconds)
         self.client, ours = self._connect(kinds[0])
         self.upstream, theirs = self._connect(kinds[1])

@@ -195,13 +195,21 @@ class RedisTests(_Limited):
         self.assertNotIn("X-RateLimit-Remaining-Year", gateway.get("/limited").headers)
 
     def test_wrong_password(self) -> None:
-        """Nothing is counted, and the log says why."""
+        """Nothing is counted; the log says why and what to do about it, once for many requests."""
         gateway = self.gateway()
         config = self.redis(year=1, fault_tolerant=False)
         config["redis"]["password"] = "wrong"
         self.limited(gateway, **config)
-        self.assertEqual(gateway.get("/limited").status, 500)
-        self.assertIn("WRONGPASS", gateway.log())
+        (plugin,) = gateway.admin("GET", "/plugins").json["data"]
+        self.assertEqual([gateway.get("/limited").status for _ in range(50)], [500] * 50)
+        config["fault_tolerant"] = True
+        gateway.admin("PATCH", f"/plugins/{plugin['id']}", json={"config": config})
+        self.assertEqual([gateway.get("/limited").status for _ in range(50)], [200] * 50)
+        lines = [line for line in gateway.log().splitlines() if "WRONGPASS" in line]
+        self.assertEqual(len([line for line in lines if "requests are answered 500" in line]), 1)
+        self.assertEqual(len([line for line in lines if "requests pass uncounted" in line]), 1)
+        self.assertEqual([line for line in lines if "correct redis.username and redis.password" not in line], [])
+        self.assertLessEqual(len(lines), 4)
         self.assertNotIn("s3cret", gateway.log())
 
     def test_refused_configuration(self) -> None:

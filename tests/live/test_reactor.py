@@ -97,6 +97,26 @@ class LeanReactorTests(SynchronousTestCase):
         self.reactor.doPoll(1)
         self.assertIsNotNone(reader.lost)
 
+    def test_number_of_a_descriptor_used_again(self) -> None:
+        """An event of a descriptor that was closed in the same round is not told to who has its number by then."""
+        first, second = self.reader(), self.reader()
+        made: list[Reader] = []
+
+        def read() -> None:
+            number = second.fileno()
+            second.close()
+            made.append(self.reader())
+            self.assertEqual(made[0].fileno(), number)
+
+        first.doRead = read  # type: ignore[method-assign]
+        first.other.send(b"a")
+        second.other.send(b"b")
+        second.other.close()
+        self.reactor.doPoll(1)
+        self.assertEqual(len(made), 1)
+        self.assertIsNone(made[0].lost)
+        self.assertIn(made[0], self.reactor.getReaders())
+
     def test_timeout(self) -> None:
         self.reactor.doPoll(0)
 

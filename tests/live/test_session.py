@@ -65,8 +65,10 @@ class CookieTests(_Sessions):
         self.assertEqual((seen["x-consumer-username"], seen["x-consumer-custom-id"]), ("ada", "A1"))
         self.assertEqual(seen["session-subject"], "ada")
         self.assertNotIn("x-anonymous-consumer", seen)
-        forged = gateway.get("/app", headers={"apikey": "adas-key", "Session-Subject": "root"})
+        claims = {"apikey": "adas-key", "Session-Subject": "root", "X-Authenticated-Groups": "admins"}
+        forged = gateway.get("/app", headers=claims)
         self.assertNotIn("session-subject", self.seen(forged))
+        self.assertNotIn("x-authenticated-groups", self.seen(forged))
         self.assertEqual(gateway.admin("GET", "/sessions").json["data"], [])
         bye = self.get(gateway, cookie, "/app?session_logout=1")
         self.assertEqual(bye.status, 200, "GET is no method of logging out")

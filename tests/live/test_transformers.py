@@ -12,7 +12,9 @@ from typing import Any
 
 from tests.places import CONTRACT
 from tests.unit.plugins.test_transformer_vectors import text_of, without_templates
+from tests.upstream_cases import Case
 
+from .raw_upstream import RawUpstream
 from .support import PATIENCE, GatewayProcess, LiveTestCase, request
 
 JSON = {"Content-Type": "application/json"}
@@ -144,6 +146,20 @@ class TransformerTests(LiveTestCase):
             self.assertEqual((answer.status, body), (204, b""))
             answer, body = ask("GET", "/own")
             self.assertEqual((answer.status, json.loads(body)), (418, {"message": "tea", "extra": 1}))
+
+    def test_texts_that_are_not_utf_8(self) -> None:
+        """What is to be removed is removed; a 304 promises no length, as that of the changed body is not known."""
+        gateway, upstream = self.gateway(), RawUpstream()
+        self.addCleanup(upstream.close)
+        rule = {"name": "response-transformer", "config": {"remove": {"json": ["secret"]}}}
+        self.route(gateway, f"http://127.0.0.1:{upstream.port}", "/up", rule)
+        body = b'{"secret": 1, "a": "\xe9"}'
+        head = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        upstream.play(Case((head % (b"200 OK", len(body)) + body,)))
+        self.assertEqual(gateway.get("/up").body, b'{"a":"\xe9"}')
+        upstream.play(Case((head % (b"304 Not Modified", len(body)),)))
+        answer = gateway.get("/up")
+        self.assertEqual((answer.status, answer.headers["Content-Length"]), (304, None))
 
     def test_sizes(self) -> None:
         """Refused at the head, or when it becomes too much; what is allowed passes, a stream of chunks at its own pace."""

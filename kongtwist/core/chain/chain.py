@@ -25,7 +25,7 @@ from .compiled import Compiled
 from .failures import PluginFailed, failed, is_cancelled
 from .filters import AnswerFilters, RequestFilters, body_filter_of
 from .lifetimes import Life, Lifetimes, drop_generations, hold, hold_generation
-from .phases import BodyFilter, CertificateChoice, ClientHello, ProxyEndpoint, WholeBody
+from .phases import BodyFilter, CarriedRequest, CertificateChoice, ClientHello, ProxyEndpoint, WholeBody
 from .plugin import Plugin
 from .stream_watch import StreamInfo, StreamWatch
 
@@ -118,8 +118,8 @@ class Chain:
     """
 
     __slots__ = (
-        "_access", "_bodies", "_certificate", "_dynamic", "_header", "_lifetimes", "_lives", "_log", "_open", "_request", "_rewrite",
-        "_rewriting_lives", "certifies", "empty", "logs", "steps",
+        "_access", "_bodies", "_certificate", "_dynamic", "_handshake", "_header", "_lifetimes", "_lives", "_log", "_open",
+        "_request", "_rewrite", "_rewriting_lives", "certifies", "empty", "logs", "steps",
     )  # fmt: skip
 
     def __init__(
@@ -131,6 +131,7 @@ class Chain:
         dynamic = not all(step.static for step in self.steps)
         self._dynamic: tuple[Step, ...] | None = self.steps if dynamic else None
         defaults = [step.default for step in self.steps if step.default is not None]
+        self._handshake = _calls(defaults, "handshake")
         self._access = _calls(defaults, "access")
         self._request = _calls(defaults, "request_body_filter")
         self._header = _calls(defaults, "header_filter")
@@ -166,6 +167,26 @@ class Chain:
         if self._lifetimes is not None and result is not None and not isinstance(result, Answer):
             hold_generation(exchange, self._lifetimes)  # until the plugins of its route are chosen
         return result
+
+    def run_handshake(self, exchange: Exchange) -> CarriedRequest | Answer | None:
+        """Run the handshake phase: a client asks for a WebSocket."""
+        if not self._handshake:
+            return None
+        if self._lives:
+            hold(exchange, self._lives)
+        for call, conf in self._handshake:
+            try:
+                result = call(exchange, conf)
+                if result is None:
+                    continue
+                if not isinstance(result, CarriedRequest | Answer):
+                    raise TypeError(f"expected a CarriedRequest, an Answer or None, not {result!r}")
+            except Exception as error:
+                if is_cancelled(error):
+                    raise
+                return failed(exchange, _name(call), "handshake", error)
+            return result
+        return None
 
     def run_access(self, exchange: Exchange) -> Answer | Awaitable[Answer | None] | None:
         """Run the access phase.

@@ -196,7 +196,8 @@ def hide(exchange: Exchange, name: str, body: RequestBody | None = None) -> None
 
 
 def identity_headers(consumer: Row, credential_name: str | None) -> dict[bytes, bytes | None]:
-    """Changes to the upstream's request headers that tell who the client is; a client's own claims are taken out.
+    """Changes to the upstream's request headers that tell who the client is; a client's own claims are taken out. (Kong lets
+    a client's X-Authenticated-Groups pass.)
 
     Args:
         consumer: the consumer found.
@@ -208,6 +209,7 @@ def identity_headers(consumer: Row, credential_name: str | None) -> dict[bytes, 
         b"x-consumer-username": _text(consumer.get("username")),
         b"x-credential-identifier": _text(credential_name),
         b"x-anonymous-consumer": b"true" if credential_name is None else None,
+        b"x-authenticated-groups": None,
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from .host import Host
 
 __all__ = [
-    "PHASES", "AdminCall", "AdminEndpoint", "BodyFilter", "CertificateChoice", "ClientHello", "ProxyEndpoint", "WholeBody",
+    "PHASES", "AdminCall", "AdminEndpoint", "BodyFilter", "CarriedMessages", "CarriedRequest", "CertificateChoice", "ClientHello",
+    "ProxyEndpoint", "WholeBody",
 ]  # fmt: skip
 
 PHASES = (
-    "certificate", "rewrite", "access", "request_body_filter", "header_filter", "body_filter", "log", "on_open",
+    "certificate", "rewrite", "handshake", "access", "request_body_filter", "header_filter", "body_filter", "log", "on_open",
 )  # fmt: skip
 """Phases in the order they run (`on_open`: when a stream begins, before the log phase at its end). ``certificate`` and
 ``rewrite`` see global plugins only."""
@@ -69,6 +70,36 @@ class WholeBody:
         self.limit = limit
         self.call = call
         self.too_large = too_large
+
+
+class CarriedMessages(Protocol):
+    """What the messages of a WebSocket mean that carries a request (`CarriedRequest`), the first one excepted, which holds the
+    request's fields as lines. What it raises as ValueError ends the WebSocket (RFC 6455 7.4.1: 1002)."""
+
+    @property
+    def ended(self) -> bool:
+        """The request is whole."""
+        ...
+
+    def begin(self) -> None:
+        """A message begins."""
+        ...
+
+    def feed(self, data: bytes) -> bytes:
+        """What the next piece of a message adds to the request's body."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedRequest:
+    """A WebSocket that the gateway takes itself, because it carries a request, which is then served like any other."""
+
+    subprotocol: bytes  #: agreed on with the client
+    method: bytes  #: of the request; its target is the handshake's
+    messages: Callable[[], CarriedMessages]  #: made for each WebSocket
+    credentials: (
+        bool  #: fields of the handshake that browsers send by themselves (Cookie, Authorization) are the request's too
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from .phases import (
     AdminCall,
     AdminEndpoint,
     BodyFilter,
+    CarriedRequest,
     CertificateChoice,
     ClientHello,
     ProxyEndpoint,
@@ -30,11 +31,11 @@ if TYPE_CHECKING:
     from ..answers import Answer, StreamedAnswer
     from ..exchange import Exchange
     from ..rows import Row
-    from .host import Scope
+    from .host import Host, Scope
 
 __all__ = [
-    "PHASES", "AdminCall", "AdminEndpoint", "BodyFilter", "CertificateChoice", "ClientHello", "Plugin", "ProxyEndpoint",
-    "StreamInfo", "StreamWatch", "WholeBody",
+    "PHASES", "AdminCall", "AdminEndpoint", "BodyFilter", "CarriedRequest", "CertificateChoice", "ClientHello", "Plugin",
+    "ProxyEndpoint", "StreamInfo", "StreamWatch", "WholeBody",
 ]  # fmt: skip
 
 
@@ -55,6 +56,18 @@ class Plugin:
     entities: ClassVar[tuple[Any, ...]] = ()  #: entities the plugin brings (credentials...)
     endpoints: ClassVar[tuple[AdminEndpoint, ...]] = ()  #: paths it adds to the Admin API
     proxy_endpoints: ClassVar[tuple[ProxyEndpoint, ...]] = ()  #: paths it answers itself on the proxy listeners
+
+    # -- when it is written ----------------------------------------------------------------------------------------
+
+    def examine(self, conf: Row, host: Host) -> Awaitable[None] | None:
+        """Look at a configuration before the Admin API stores it, for what its fields' rules cannot tell: a file it names. May
+        wait. An `EntityError` that is raised refuses it.
+
+        Args:
+            conf: the ``config`` record as it would be, not validated yet: fields may lack or have any type.
+            host: of the process that serves the Admin API.
+        """
+        return None
 
     # -- the life of a configuration -------------------------------------------------------------------------------
 
@@ -105,6 +118,12 @@ class Plugin:
         self, exchange: Exchange, conf: Any
     ) -> Answer | StreamedAnswer | Awaitable[Answer | StreamedAnswer | None] | None:
         """Before routing; global configurations only."""
+        raise NotImplementedError
+
+    def handshake(self, exchange: Exchange, conf: Any) -> CarriedRequest | Answer | None:
+        """A client asks for a WebSocket; not for configurations of a consumer, whom nobody knows yet. None leaves it to others:
+        then access runs, and the upstream is asked. A `CarriedRequest`: the gateway agrees, and all phases run for the
+        request that the WebSocket carries. An `Answer` refuses the handshake."""
         raise NotImplementedError
 
     def access(

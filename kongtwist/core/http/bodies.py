@@ -16,7 +16,7 @@ __all__ = ["RequestBody", "decode_body"]
 
 _BOUNDARY = re.compile(rb'boundary="?([^";,\s]{1,70})"?', re.IGNORECASE)
 """RFC 2046 5.1.1: at most 70 characters."""
-_PART_NAME = re.compile(rb'content-disposition:[^\r\n]*?;\s*name="([^"\r\n]*)"', re.IGNORECASE)
+_PART_NAME = re.compile(rb'^content-disposition:[^\r\n]*?;\s*name="([^"\r\n]*)"', re.IGNORECASE | re.MULTILINE)
 
 
 class RequestBody:

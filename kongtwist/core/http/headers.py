@@ -294,7 +294,7 @@ def _change_request(head: bytes, changes: Mapping[bytes, bytes | None]) -> bytes
     lowered: bytes | None = None
     added = []
     for name, value in changes.items():
-        if name in _FRAMING:
+        if name in _FRAMING or (value is None and name == b"host"):  # no request is without a Host (RFC 9112 3.2)
             continue
         if lowered is None:
             lowered = head.lower()

@@ -7,6 +7,7 @@ Kong's cjson does where a client can see it: an object's other members keep thei
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,6 +24,11 @@ __all__ = [
     "split_pair",
     "template_in",
 ]
+
+_LIKE_BYTES = re.compile(rb"\\ud[cC][89a-fA-F]", re.IGNORECASE)
+"""An escape that stands for what a byte that is no UTF-8 becomes in Python: the two could not be told apart."""
+_HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""Halves of surrogate pairs that are no such byte."""
 
 ABSENT: Any = object()
 """In place of a member that is not there; null is one that is."""
@@ -53,9 +59,18 @@ def template_in(text: str) -> str | None:
 
 
 def object_of(raw: bytes) -> dict[str, Any] | None:
-    """The JSON object that a body is; None where it is something else, or nothing that could be written again."""
+    """The JSON object that a body is; None where it is something else, or nothing that could be written again.
+
+    Texts in it that are not UTF-8 are let pass, as by Kong's cjson; `json_text` writes their bytes as they came.
+    """
     try:
-        found = parse_json(raw, parse_constant=_no_number, parse_float=_finite)
+        try:
+            found = parse_json(raw, parse_constant=_no_number, parse_float=_finite)
+        except UnicodeDecodeError:
+            if _LIKE_BYTES.search(raw):
+                return None
+            text = raw.decode("utf-8", "surrogateescape")
+            found = parse_json(text, parse_constant=_no_number, parse_float=_finite)
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
@@ -72,11 +87,21 @@ def _finite(text: str) -> float:
     return number
 
 
-def json_text(value: Any) -> bytes:
-    """A value as JSON in UTF-8, without blanks; halves of surrogate pairs are escaped, as they came."""
+def json_text(value: Any, like: bytes = b"") -> bytes:
+    """A value as JSON in UTF-8, without blanks; halves of surrogate pairs are escaped, as they came.
+
+    Args:
+        value: what is written.
+        like: what `object_of` made it of.
+    """
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     try:
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+        return text.encode()
     except UnicodeEncodeError:
+        try:
+            like.decode()
+        except UnicodeDecodeError:
+            return _HALVES.sub(lambda half: f"\\u{ord(half[0]):04x}", text).encode("utf-8", "surrogateescape")
         return json.dumps(value, separators=(",", ":")).encode()
 
 

@@ -20,11 +20,14 @@ class RealIP:
         header: ``X-Real-IP``, ``X-Forwarded-For`` or another one; ``proxy_protocol`` changes nothing here.
         recursive: skip trusted addresses from the right (``real_ip_recursive``).
 
+    Attributes:
+        header: the field's name in lower case.
+
     Raises:
         ValueError: not an address or CIDR block.
     """
 
-    __slots__ = ("_header", "_known", "_networks", "_recursive", "_unix")
+    __slots__ = ("_known", "_networks", "_recursive", "_unix", "header")
 
     def __init__(self, trusted: Iterable[str] = (), header: str = "X-Real-IP", recursive: bool = False) -> None:
         entries = list(trusted)
@@ -32,7 +35,7 @@ class RealIP:
         self._networks: tuple[IPv4Network | IPv6Network, ...] = tuple(
             ip_network(entry, strict=False) for entry in entries if entry != "unix:"
         )
-        self._header = header.lower().encode()
+        self.header = header.lower().encode()
         self._recursive = recursive
         self._known: dict[str, bool] = {}
 
@@ -51,7 +54,7 @@ class RealIP:
 
     def client_of(self, peer: str, block: HeaderBlock) -> str:
         """The client's address as told by a trusted ``peer``; ``peer`` itself where the header gives no address."""
-        values = [part for value in block.all(self._header) for part in value.split(b",")]
+        values = [part for value in block.all(self.header) for part in value.split(b",")]
         client = peer
         for value in reversed(values):
             address = _address(value.strip())

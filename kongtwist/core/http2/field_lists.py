@@ -37,8 +37,7 @@ class RequestHead:
 
     def __init__(self, fields: Sequence[Field]) -> None:
         pseudo: dict[bytes, bytes] = {}
-        lines = [b""]
-        cookies: list[bytes] = []
+        lines, cookies = [b""], list[bytes]()
         never: list[bytes] = []
         host: bytes | None = None
         self.length: int | None = None

@@ -12,7 +12,7 @@ from ...core.http.query import Arguments, join_arguments, parse_arguments
 __all__ = ["Rules", "body_transformer", "transform_arguments"]
 
 _BOUNDARY = re.compile(rb'boundary="?([^";,\s]{1,70})"?', re.IGNORECASE)
-_DISPOSITION = re.compile(rb'(content-disposition:[^\r\n]*?;\s*name=")([^"\r\n]*)(")', re.IGNORECASE)
+_DISPOSITION = re.compile(rb'^(content-disposition:[^\r\n]*?;\s*name=")([^"\r\n]*)(")', re.IGNORECASE | re.MULTILINE)
 
 
 class Rules(NamedTuple):
@@ -67,7 +67,7 @@ def _transform_json(rules: Rules, raw: bytes, content_type: bytes) -> bytes | No
                 body[new] = body.pop(old)
                 changed = True
     changed |= set_members(body, rules.replace if raw else (), rules.add, rules.append)
-    return json_text(body) if changed else None
+    return json_text(body, raw) if changed else None
 
 
 # -- forms and query strings ---------------------------------------------------------------------------------------------

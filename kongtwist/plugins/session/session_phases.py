@@ -95,6 +95,8 @@ class Session(Plugin):
     def access(self, exchange: Exchange, conf: Config) -> Answer | Awaitable[Answer | None] | None:
         for _, name in conf.request_headers:
             exchange.clear_upstream_header(name.lower())
+        if exchange.authenticated_groups is None:  # it is ours to tell, though nobody may be known
+            exchange.clear_upstream_header(b"x-authenticated-groups")
         fields = exchange.get_headers(b"cookie")
         if not fields:
             return None

@@ -35,7 +35,7 @@ def main(prefix: str, conf: str, certificate: str, key: str, *ports: str) -> Non
     root.putChild(b"", Data(b"own page", "text/plain"))
     root.putChild(b"api", GatewayResource(gateway))
     root.putChild(b"admin", gateway.admin_resource())
-    site: Any = Site(root, timeout=20)
+    site: Any = Site(root, timeout=10)
     site.displayTracebacks = False
     owner = GatewayFactory(gateway, otherwise=site)
     secure_owner = GatewayFactory(gateway, otherwise=site, secure=True)

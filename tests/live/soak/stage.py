@@ -17,10 +17,10 @@ from tests.live.support import PATIENCE, ROOT, GatewayProcess, LiveTestCase, Pro
 __all__ = ["CONF", "Seen", "Stage", "difference", "newcomers"]
 
 CONF: dict[str, object] = {
-    "nginx_http_client_header_timeout": "20s",
-    "nginx_http_client_body_timeout": "20s",
+    "nginx_http_client_header_timeout": "10s",
+    "nginx_http_client_body_timeout": "10s",
     "nginx_http_send_timeout": "6s",
-    "nginx_http_keepalive_timeout": "20s",
+    "nginx_http_keepalive_timeout": "10s",
     "nginx_http_keepalive_requests": 50,
     "nginx_http_client_max_body_size": "20m",
     "upstream_keepalive_idle_timeout": 2,

@@ -62,6 +62,14 @@ class OpenTests(ConnectionCase):
             self.assertEqual(self.why(opening), f"cannot connect to {host}:5140: no connection within 2 s")
         self.assertTrue(self.net.accept().cut)
 
+    def test_negative_time(self) -> None:
+        """What was begun ends at once, and does not go on behind its caller's back."""
+        link = Connection(self.net, 2)
+        opening = self.does(self.connector.open("127.0.0.1", 5140, link, timeout=-1))
+        self.net.advance(0)
+        self.assertEqual(self.why(opening), "cannot connect to 127.0.0.1:5140: no connection within -1 s")
+        self.assertTrue(self.net.accept().cut)
+
     def test_cancelled(self) -> None:
         opening = self.opening()
         opening.cancel()
@@ -120,6 +128,16 @@ class WriteTests(ConnectionCase):
         self.failureResultOf(writing, CancelledError)
         wire.producer.resumeProducing()
         self.assertEqual(self.net.getDelayedCalls(), [])
+
+    def test_cancelled_by_one_that_is_woken(self) -> None:
+        """Nobody is forgotten."""
+        connection, wire = self.open()
+        wire.producer.pauseProducing()
+        first, second, third = (self.does(connection.write(b"x")) for _ in range(3))
+        first.addCallback(lambda _: second.cancel())  # type: ignore[unused-awaitable]
+        wire.producer.resumeProducing()
+        self.failureResultOf(second, CancelledError)
+        self.successResultOf(third)
 
 
 class ReadTests(ConnectionCase):

@@ -356,6 +356,22 @@ class UnlimitedTests(QueueCase):
         queue.add(b"d" * 10)
         self.assertEqual(queue.counts, QueueCounts(waiting=1, sent=2, dropped=2))
 
+    def test_a_server_that_is_away_does_not_flood_the_log(self) -> None:
+        """Ten lines a second about failed tries, whatever comes."""
+        queue = self.take(concurrency_limit=-1, max_retry_time=0, initial_retry_delay=0.01)
+        self.answer = OSError("refused")
+        for _ in range(500):
+            queue.add("a")
+        self.at(0.5)
+        self.assertEqual(len(self.lines()), 10)
+        self.at(2)
+        queue.add("a")
+        self.at(3)
+        first, *rest = self.lines()
+        self.assertEqual(first, "warn handler could not process entries: refused (1490 lines like this were left out)")
+        self.assertNotIn("left out", str(rest))
+        self.assertEqual(self.queues.counts.failed, 501)
+
 
 class HolderTests(QueueCase):
     def test_newest_send(self) -> None:
@@ -400,7 +416,7 @@ class HolderTests(QueueCase):
         self.assertEqual([batch for _, batch in self.seen], [[4, 5, 6]])
 
     def test_the_last_waits_until_all_is_sent(self) -> None:
-        """The delay is cut; then the queue is gone."""
+        """The delay is cut, and so is the pause before the next try; then the queue is gone."""
         queue = self.take(max_batch_size=9, max_coalescing_delay=3600, initial_retry_delay=1)
         self.at(1)
         queue.add("a")
@@ -412,7 +428,7 @@ class HolderTests(QueueCase):
         self.answer = None
         self.at(3.5)
         self.successResultOf(released)
-        self.assertEqual([at for at, _ in self.seen], [2, 3])
+        self.assertEqual([at for at, _ in self.seen], [2, 2, 3])
         self.assertEqual((len(self.queues), self.clock.getDelayedCalls()), (0, []))
         self.assertEqual(self.queues.counts, QueueCounts(sent=1))
 
@@ -497,6 +513,19 @@ class HolderTests(QueueCase):
         queue.add("c")
         self.at(0.2)
         self.assertEqual(self.seen[1:], [(0.11, ["c"])])
+
+    def test_stop_in_a_long_pause(self) -> None:
+        """The server was away for long; at the stop it is asked at once, and each second from then on."""
+        queue = self.take(initial_retry_delay=30, max_retry_time=1000)
+        self.answer = OSError("refused")
+        queue.add("a")
+        self.at(40)
+        self.queues.stop()
+        self.answer = None
+        queue.add("b")
+        self.at(42)
+        self.assertEqual(self.seen, [(0, ["a"]), (30, ["a"]), (40, ["a"]), (41, ["a"]), (41, ["b"])])
+        self.assertEqual(self.queues.counts.sent, 2)
 
     def test_taken_while_the_gateway_stops(self) -> None:
         self.queues.stop()

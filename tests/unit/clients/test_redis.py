@@ -180,12 +180,24 @@ class LoginTests(RedisCase):
         self.assertEqual(self.net.accept().taken(), PING)
 
     def test_refused(self) -> None:
-        """A wrong password, a server that is not ready: no answer, and a pause; the text is the server's."""
+        """A wrong password, a server that is not ready: no answer, and a pause; the server's text, and what to do."""
         for settings, answers, problem in (
-            ({"password": "wrong"}, b"-WRONGPASS invalid pair\r\n-NOAUTH x\r\n", "WRONGPASS invalid pair"),
-            ({"database": 99}, b"-ERR DB index is out of range\r\n+PONG\r\n", "ERR DB index is out of range"),
+            (
+                {"password": "wrong"},
+                b"-WRONGPASS invalid pair\r\n-NOAUTH x\r\n",
+                "WRONGPASS invalid pair; correct redis.username and redis.password",
+            ),
+            (
+                {"database": 99},
+                b"-ERR DB index is out of range\r\n+PONG\r\n",
+                "ERR DB index is out of range; correct redis.database",
+            ),
             ({"port": 1}, b"-LOADING Redis is loading\r\n", "LOADING Redis is loading"),
-            ({"port": 2}, b"-NOAUTH Authentication required.\r\n", "NOAUTH Authentication required."),
+            (
+                {"port": 2},
+                b"-NOAUTH Authentication required.\r\n",
+                "NOAUTH Authentication required.; the server demands a password: set redis.password",
+            ),
         ):
             client = self.client(**settings)
             calls = [client.command("GET", "k") for _ in range(2)]
@@ -329,8 +341,8 @@ class AwayTests(RedisCase):
         client = self.client()
         call = client.command("GET", "k")
         self.net.accept().end()
-        self.assertEqual(self.unavailable(call), "the connection was closed")
-        self.assertEqual(self.unavailable(client.command("GET", "k")), "the connection was closed")
+        self.assertIn("the connection was closed; see whether it is a Redis server", self.unavailable(call))
+        self.assertIn("the connection was closed", self.unavailable(client.command("GET", "k")))
         self.assertEqual(self.net.connects(), 1)
 
     def test_closed_while_idle(self) -> None:
@@ -350,6 +362,7 @@ class AwayTests(RedisCase):
             b":\x00\r\n",
             b"*4000000000\r\n",
             b"$9999999999999999999999\r\n",
+            b"%1\r\n*1\r\n:1\r\n+b\r\n",
         ):
             client, wire = self.ready(port=len(self.redises) + 1)
             call = client.command("GET", "k")

@@ -106,7 +106,7 @@ class ReleaseTests(HostCase):
         self.nothing_is_left()
 
     def test_drain_time(self) -> None:
-        self.services.drain = 10
+        self.services.stop(10)
         LogLines(self, "kongtwist.queue")
         self.scope.queue("target", QueueSettings(), lambda batch: Deferred[None]()).add("a")
         self.net.advance(0)
@@ -115,6 +115,35 @@ class ReleaseTests(HostCase):
         self.assertNoResult(released)
         self.net.advance(0.1)
         self.successResultOf(released)
+        self.nothing_is_left()
+
+    def test_a_stop_has_one_time_for_all(self) -> None:
+        """What ends late takes the time from what comes behind it: coroutines that will not end, then a queue."""
+        lines = LogLines(self, "kongtwist.plugins")
+        LogLines(self, "kongtwist.queue")
+
+        async def stays() -> None:
+            while not ended:
+                try:
+                    await waiting.pop()
+                except CancelledError:
+                    pass
+
+        ended, waiting = list[bool](), [Deferred[None](), Deferred[None]()]
+        last = waiting[0]
+        self.scope.spawn("stays", stays())
+        self.scope.queue("target", QueueSettings(), lambda batch: Deferred[None]()).add("a")
+        self.services.stop(2)
+        self.net.advance(0.5)
+        released = self.release()
+        self.net.advance(1.4)
+        self.assertNoResult(released)
+        self.net.advance(0.1)
+        self.net.advance(0)
+        self.successResultOf(released)
+        self.assertIn("1 coroutines go on after they were cancelled", str(lines.taken()))
+        ended.append(True)
+        last.callback(None)
         self.nothing_is_left()
 
     def test_nothing_begins_behind_it(self) -> None:

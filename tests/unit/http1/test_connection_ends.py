@@ -213,3 +213,29 @@ class PipelineTests(SynchronousTestCase):
         client.channel.dataReceived(MISSING * 100)
         client.wire.lose()
         self.assertNotIn("_take_turn", str(gateway.reactor.getDelayedCalls()))
+
+
+class BodyTimeoutTests(SynchronousTestCase):
+    """``client_body_timeout`` runs while something can come."""
+
+    def test_pieces_behind_a_pause(self) -> None:
+        """A piece that comes after reading was stopped (TLS hands out what it has) does not start the clock: the client may
+        be kept waiting by its upstream for longer than that."""
+        gateway = Gateway(limits=Limits(client_body_timeout=20.0))
+        gateway.automatic = False
+        client = gateway.client()
+        client.send(b"POST /st HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n")
+        upstream = gateway.accept()
+        gateway.work()
+        upstream.wire.stuck = True
+        client.channel.dataReceived(b"x" * 100_000)
+        self.assertFalse(client.wire.reading)
+        client.channel.dataReceived(b"x" * 100_000)
+        gateway.work(25.0)
+        self.assertEqual(client.received, b"")
+        upstream.wire.unstick()
+        self.assertTrue(client.wire.reading)
+        gateway.work(19.0)
+        self.assertEqual(client.received, b"")
+        gateway.work(2.0)
+        self.assertIn(b"HTTP/1.1 408 ", client.received)

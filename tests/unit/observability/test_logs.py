@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -63,6 +64,7 @@ class MaskingTests(SynchronousTestCase):
             b"/a?apikeys=1": b"/a?apikeys=1",
             b"/apikey=s3cret": b"/apikey=s3cret",
             b"/a?apikey=": b"/a?apikey=",
+            b"/a??x&?apikey=1&apike%79=s3cret": b"/a??x&?apikey=1&apike%79=***",
         }.items():
             self.assertEqual(mask.target(shown), hidden)
 
@@ -101,7 +103,15 @@ class MaskingTests(SynchronousTestCase):
             self.assertEqual(mask.line(shown), hidden, shown)
 
     def test_no_line_takes_long(self) -> None:
-        """The square of a line's length would be minutes."""
+        """The square of a line's length would be minutes; the alarm ends them."""
+
+        def too_long(*_: object) -> None:
+            raise AssertionError("a line takes time by the square of its length")
+
+        former = signal.signal(signal.SIGALRM, too_long)
+        self.addCleanup(signal.signal, signal.SIGALRM, former)
+        self.addCleanup(signal.alarm, 0)
+        signal.alarm(60)
         mask = SecretMask()
         for line in (
             b"GET" + b" " * 200_000,
@@ -110,9 +120,14 @@ class MaskingTests(SynchronousTestCase):
             b"@" * 200_000,
             b"a:" * 100_000,
             b"=&" * 50_000,
+            b"?" * 400_000,
+            b"?&;" * 100_000,
+            b"?a%" * 50_000,
+            b"?key" * 50_000,
         ):
             mask.line(line + b"@")
             mask.line(b"GET /" + line)
+            mask.target(b"/" + line)
             mask.text(line.decode())
 
     def test_text(self) -> None:

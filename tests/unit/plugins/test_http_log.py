@@ -114,6 +114,11 @@ class HttpLogTests(SynchronousTestCase):
         )
         self.assertEqual(rest, {"timeout": 0.5, "keepalive": 1.5, "ssl_verify": False})
 
+    def test_no_timeout(self) -> None:
+        """0 is that of Kong's sockets, not a time in which no answer can come."""
+        for timeout in (0, -1):
+            self.assertEqual(self.sent([b"{}"], timeout=timeout)[4]["timeout"], 60.0)
+
     def test_addresses(self) -> None:
         """Ports by scheme, a path where there is none, IPv6 in brackets."""
         for endpoint, expected in (

@@ -35,7 +35,9 @@ class KeyAuthTests(SynchronousTestCase):
     def test_claims_of_the_client_are_removed(self) -> None:
         """Who the client says it is never reaches the upstream."""
         outcome = self.harness().send("GET", "/", {"apikey": "secret"})
-        self.assertEqual(outcome.removed_headers, {"x-consumer-custom-id", "x-anonymous-consumer"})
+        self.assertEqual(
+            outcome.removed_headers, {"x-consumer-custom-id", "x-anonymous-consumer", "x-authenticated-groups"}
+        )
         self.assertEqual(outcome.upstream_headers["x-consumer-username"], "bob")
 
     def test_two_headers(self) -> None:
@@ -403,6 +405,6 @@ class RequestTerminationTests(SynchronousTestCase):
         told = harness.run(exchange).answer_json
         self.assertEqual(told["request"]["uri_captures"], {"named": {"id": "7"}, "unnamed": ["7"]})
         self.assertEqual(told["matched_route"], {"id": "route-1", "name": "r"})
-        harness.facilities.workspace_id = "w"
+        harness.gateway.workspace_id = "w"
         told = harness.run(exchange).answer_json
         self.assertEqual((told["matched_route"]["ws_id"], told["matched_service"]["ws_id"]), ("w", "w"))

@@ -102,6 +102,11 @@ class SessionTests(SynchronousTestCase):
             self.assertLess({"x-anonymous-consumer", "x-authenticated-groups"}, outcome.removed_headers | {"z"})
             self.assertEqual(len(visits.rows), storage == "kong")
 
+    def test_claims_of_nobody(self) -> None:
+        """Where nobody is known no client says in which groups he is; those that another plugin has found stay."""
+        outcome = PluginHarness(Session, secret="x" * 32).send("GET", "/", headers={"X-Authenticated-Groups": "admins"})
+        self.assertIn("x-authenticated-groups", outcome.removed_headers)
+
     def test_rows(self) -> None:
         """A stored session's row: found by the id that headers tell, ended by its time to live, nothing readable in it."""
         visits = Visits(storage="kong", response_headers=["id"], rolling_timeout=100)

@@ -160,7 +160,6 @@ class ResponseTransformerTests(SynchronousTestCase):
             ({}, 200),
             (gzip, 200),
             (JSON, 204),
-            (JSON, 304),
         ):
             sent = self.sent("{}", headers, status, **rules)
             self.assertIsNone(sent.returned, (headers, status))

@@ -112,7 +112,7 @@ class Call(Exchange):
     ) -> None:
         super().__init__()
         self.context = gateway.context
-        self.gateway = gateway.context.facilities
+        self.gateway = gateway.context.host
         self.method, self.target, self.minor, self.scheme = b"POST", path, 1, b"http"
         self.peer_ip = self.client_ip = ip
         self.peer_port, self.local_port, self.trusted, self.sni = 1, 18000, False, None

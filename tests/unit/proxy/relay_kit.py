@@ -133,7 +133,7 @@ class Client:
     def send(self, data: bytes) -> bytes:
         """Send bytes, let everybody work, and take what was answered so far."""
         if self.wire.end is None:
-            self.channel.dataReceived(data)
+            self.wire.protocol.dataReceived(data)
         self.gateway.work()
         return self.received
 
@@ -297,10 +297,10 @@ class Gateway:
         self.reactor = MemoryReactorClock()
         self.counters = LocalCounters()
         self.reports: list[str] = []
-        facilities = Host(counters=self.counters, now=lambda: NOW + self.reactor.seconds(), report=self.reports.append)
+        host = Host(counters=self.counters, now=lambda: NOW + self.reactor.seconds(), report=self.reports.append)
         self.log = Log()
         self.context = ProxyContext(
-            self.reactor, facilities, limits=limits, access_log=self.log, monotonic=self.reactor.seconds, **context
+            self.reactor, host, limits=limits, access_log=self.log, monotonic=self.reactor.seconds, **context
         )
         numbers = count(1)
         self.context.next_id = lambda: b"%032x" % next(numbers)

@@ -25,7 +25,7 @@ class Call(Exchange):
 
     def __init__(self, gateway: Gateway, path: bytes, kind: bytes = b"application/grpc") -> None:
         super().__init__()
-        self.gateway = gateway.context.facilities
+        self.gateway = gateway.context.host
         self.method, self.target, self.minor, self.scheme = b"POST", path, 1, b"http"
         self.peer_ip = self.client_ip = "127.0.0.1"
         self.peer_port, self.local_port, self.trusted, self.sni = 1, 18000, False, None

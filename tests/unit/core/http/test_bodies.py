@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.http.bodies import RequestBody, decode_body
@@ -42,6 +44,21 @@ class BodyTests(SynchronousTestCase):
             self.assertEqual(body.args["apikey"], "secret")
             self.assertEqual(set(body.args), {"apikey", "file"})
             self.assertEqual(body.without("apikey"), left)
+
+    def test_no_body_takes_long(self) -> None:
+        """The square of a part's length would be minutes; the alarm ends them."""
+
+        def too_long(*_: object) -> None:
+            raise AssertionError("a part takes time by the square of its length")
+
+        former = signal.signal(signal.SIGALRM, too_long)
+        self.addCleanup(signal.signal, signal.SIGALRM, former)
+        self.addCleanup(signal.alarm, 0)
+        signal.alarm(60)
+        body = b"--b\r\n" + b"content-disposition:" * 50_000 + b"\r\n\r\nx\r\n--b--\r\n"
+        decoded = decode_body(b"multipart/form-data; boundary=b", body)
+        assert decoded is not None
+        self.assertEqual(decoded.args, {})
 
     def test_no_fields(self) -> None:
         """Other types, and bodies that are not what they say, have no fields."""

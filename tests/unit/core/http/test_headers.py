@@ -72,6 +72,12 @@ class TowardsUpstreamTests(SynchronousTestCase):
         self.assertEqual(mounted, b"X-Forwarded-Path: /api/st/a\r\nX-Forwarded-Prefix: /api/st\r\n")
         self.assertIn(b"Prefix: /api\r\n", path_lines(exchange(mount=b"/api"), None, b"/"))
 
+    def test_no_request_without_host(self) -> None:
+        """Nobody takes it away (RFC 9112 3.2)."""
+        made = exchange(b"Host: a\r\n")
+        made.clear_upstream_header(b"host")
+        self.assertIn(b"\r\nHost: up\r\n", upstream_head(made, b"/", None, b"up"))
+
     def test_changes(self) -> None:
         made = exchange(b"Host: a\r\nApikey: secret\r\nX-A: 1\r\nx-a: 2\r\n")
         made.clear_upstream_header(b"apikey")

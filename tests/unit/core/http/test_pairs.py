@@ -66,6 +66,18 @@ class JsonTests(SynchronousTestCase):
         found = object_of(rb'{"a":"\ud800"}')
         self.assertEqual(json_text(found), rb'{"a":"\ud800"}')
 
+    def test_not_utf_8(self) -> None:
+        """Texts in another encoding pass as they came, as in Kong: what is to be removed is removed all the same."""
+        for raw, written in (
+            (b'{"a":"\xe9","b":1}', b'{"a":"\xe9","b":1}'),
+            (b'{"\xff":"\\u00e9\xc3\xa9"}', b'{"\xff":"\xc3\xa9\xc3\xa9"}'),
+            (b'{"a":"\xff\\ud800"}', b'{"a":"\xff\\ud800"}'),
+        ):
+            found = object_of(raw)
+            assert found is not None
+            self.assertEqual(json_text(found, raw), written)
+        self.assertIsNone(object_of(b'{"a":"\xff\\udcff"}'), "which of the two is the byte?")
+
     def test_truth(self) -> None:
         """Null, nought and the empty string are there; false is not."""
         values: tuple[Any, ...] = (None, 0, "", [], False, ABSENT)

@@ -1,0 +1,198 @@
+"""A call as the plugin sees it: the base of all dialects, and gRPC-Web's."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol
+
+from ...core.chain.phases import BodyFilter, WholeBody
+from ...core.exchange import Answer, Exchange
+from ...core.grpc.grpc_messages import MessageCounter, MessageError, MessageReader, framed
+from ...core.grpc.grpc_status import INVALID_ARGUMENT
+from ...core.grpc.web_frames import BadText, Base64Pieces, encode_text, trailers_frame
+from .call_ends import CallEnd, end_of_refusal, end_of_trailers, trailers_of_head
+
+__all__ = ["Call", "Codec", "WebCall"]
+
+Pair = tuple[bytes, bytes]
+
+_REFUSAL_SIZE = 65536
+"""Bytes of an answer that is no gRPC and is looked through for a message."""
+
+
+class Codec(Protocol):
+    """Translates the messages of one method between JSON and protobuf. What it raises is a ValueError whose text is for the
+    client."""
+
+    def request(self, message: bytes) -> bytes:
+        """JSON to protobuf."""
+
+    def answer(self, message: bytes) -> bytes:
+        """protobuf to JSON."""
+
+
+class Call:
+    """One call of a client that cannot speak gRPC.
+
+    Args:
+        exchange: the request.
+        kind: its content type, without parameters.
+        codec: translates its messages; None: they go as they are.
+
+    Attributes:
+        end: how the plugin itself has ended it; None: it has not.
+    """
+
+    upstream_type = b"application/grpc+proto"  #: content type towards the upstream
+
+    def __init__(self, exchange: Exchange, kind: bytes, codec: Codec | None = None) -> None:
+        self.exchange = exchange
+        self.kind = kind
+        self.codec = codec
+        self.end: CallEnd | None = None
+
+    # -- what a dialect does -----------------------------------------------------------------------------------------
+
+    def access(self) -> Answer | Awaitable[Answer | None] | None:
+        """Make it a gRPC request."""
+        exchange = self.exchange
+        exchange.set_upstream_header(b"content-type", self.upstream_type)
+        exchange.set_upstream_header(b"te", b"trailers")
+        return None
+
+    def request_filter(self) -> BodyFilter | None:
+        """What the request's body passes through."""
+        raise NotImplementedError
+
+    def answered(self) -> BodyFilter | WholeBody | None:
+        """gRPC's answer has begun: change its head; what is done with the body."""
+        raise NotImplementedError
+
+    def ended(self, end: CallEnd) -> bytes:
+        """The body of an answer that has no messages; changes the head for it."""
+        raise NotImplementedError
+
+    # -- what all do -------------------------------------------------------------------------------------------------
+
+    def refused(self) -> Answer | WholeBody:
+        """An answer that is no gRPC: the gateway's, a plugin's, or of an upstream that does not speak it."""
+        exchange = self.exchange
+        status, ours, fields = exchange.status, exchange.answer_source != "service", exchange.answer_fields()
+
+        def told(body: bytes | None) -> bytes:
+            return self.ended(self.end or end_of_refusal(status, ours, fields, body))
+
+        if not ours:
+            body = told(None)
+            return Answer(exchange.status, body)
+        exchange.status = 200  # so that there is a body, whatever it was
+        return WholeBody(_REFUSAL_SIZE, told, lambda: Answer(exchange.status, told(None)))
+
+    def refuse(self, code: int, message: str) -> Answer:
+        """End the call here, before there is an answer: `refused` gets to see this one."""
+        self.end = CallEnd.of(code, message)
+        return Answer(400, message.encode())
+
+    def end_of_answer(self) -> CallEnd:
+        """How the upstream ended the call, whose last byte is here. Its trailers go no further: the body has them."""
+        exchange = self.exchange
+        block = exchange.response_fields
+        if block is not None and b"grpc-status" in block:
+            return end_of_trailers(trailers_of_head(block))
+        trailers, exchange.answer_trailers = exchange.answer_trailers, None
+        return end_of_trailers(trailers or ())
+
+    def clear_trailers(self) -> None:
+        """Take trailers out of a head that has them: a client must not find them twice."""
+        block = self.exchange.response_fields
+        if block is not None and b"grpc-status" in block:
+            for name, _ in trailers_of_head(block):
+                self.exchange.clear_response_header(name)
+
+    def expose(self, names: Iterable[bytes] = ()) -> None:
+        """Let scripts of other origins see the answer's own fields (Fetch, CORS protocol)."""
+        block = self.exchange.response_fields
+        ours = () if block is None else (name.lower() for name, _ in trailers_of_head(block))
+        listed = dict.fromkeys((b"grpc-status", b"grpc-message", b"grpc-status-details-bin", *ours, *names))
+        self.exchange.set_response_header(b"Access-Control-Expose-Headers", b",".join(listed))
+
+    def translated(self, translate: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+        """What translates each message of a body that comes in pieces. Raises ValueError."""
+        reader = MessageReader(self.exchange.gateway.grpc_message_size)
+
+        def pieces(data: bytes) -> bytes:
+            out = []
+            for flags, message in reader.feed(data):
+                if flags:
+                    raise MessageError("a compressed message cannot be translated")
+                out.append(framed(translate(message)))
+            return b"".join(out)
+
+        return pieces
+
+
+class WebCall(Call):
+    """gRPC-Web (PROTOCOL-WEB.md): messages as gRPC has them, trailers in a frame behind them.
+
+    Args:
+        exchange, kind, codec: as of `Call`.
+        text: both bodies are base64.
+    """
+
+    def __init__(self, exchange: Exchange, kind: bytes, codec: Codec | None = None, text: bool = False) -> None:
+        super().__init__(exchange, kind, codec)
+        self.text = text
+
+    def request_filter(self) -> BodyFilter | None:
+        if not self.text and self.codec is None:
+            return None
+        text = Base64Pieces() if self.text else None
+        translate = None if self.codec is None else self.translated(self.codec.request)
+
+        def pass_up(chunk: bytes, last: bool) -> bytes | Answer:
+            try:
+                if text is not None:
+                    chunk = text.feed(chunk)
+                    if last:
+                        text.end()
+                return chunk if translate is None else translate(chunk)
+            except (BadText, ValueError) as error:
+                return self.refuse(INVALID_ARGUMENT, str(error))
+
+        return BodyFilter(pass_up)
+
+    def answered(self) -> BodyFilter:
+        self.exchange.set_response_header(b"Content-Type", self.kind)
+        self.expose()
+        self.clear_trailers()
+        counter = MessageCounter()
+        translate = None if self.codec is None else self.translated(self.codec.answer)
+
+        def pass_on(chunk: bytes, last: bool) -> bytes:
+            counter.feed(chunk)
+            if translate is not None:
+                chunk = translate(chunk)
+            if last:
+                if not counter.between:
+                    raise MessageError("the upstream's answer ends within a message")
+                chunk += _frame(self.end_of_answer())
+            return encode_text(chunk) if self.text and chunk else chunk
+
+        return BodyFilter(pass_on)
+
+    def ended(self, end: CallEnd) -> bytes:
+        exchange = self.exchange
+        exchange.status = 200
+        exchange.set_response_header(b"Content-Type", self.kind)
+        for name in (b"grpc-status", b"grpc-message", b"Content-Encoding"):
+            exchange.clear_response_header(name)
+        self.expose()
+        frame = _frame(end)
+        return encode_text(frame) if self.text else frame
+
+
+def _frame(end: CallEnd) -> bytes:
+    fields = end.fields
+    if not any(name == b"grpc-message" for name, _ in fields):
+        fields = [*fields, (b"grpc-message", b"")]  # as Kong's plugin writes it
+    return trailers_frame([*fields, *end.metadata])

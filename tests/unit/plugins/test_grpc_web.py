@@ -1,0 +1,330 @@
+"""grpc-web: what goes up for what a browser's client sends, and what the client gets for gRPC's answer."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kongtwist.core.grpc.grpc_messages import framed
+from kongtwist.core.grpc.web_frames import trailers_frame
+from kongtwist.plugins.grpc_web import GRPCWeb
+from kongtwist.plugins.key_auth import KeyAuth
+from kongtwist.testing import Outcome, PluginHarness
+
+GRPC = [("content-type", "application/grpc")]
+OK = [("grpc-status", "0")]
+
+
+class _Case(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.harness = PluginHarness(GRPCWeb)
+
+    def call(
+        self, kind: str, *headers: tuple[str, str], method: str = "POST", body: bytes = b"", **more: Any
+    ) -> Outcome:
+        """A request of this content type."""
+        fields = [("content-type", kind), *headers]
+        return self.harness.send(method, "/sensor.DataService/GetReading", fields, body, **more)
+
+
+class WebTests(_Case):
+    """gRPC-Web as binary and as text."""
+
+    def test_request(self) -> None:
+        """gRPC's content type and te go up; the message needs no change, and the path is the client's."""
+        outcome = self.call("application/grpc-web+proto", ("x-grpc-web", "1"), body=framed(b"abc"))
+        self.assertIsNone(outcome.answer)
+        self.assertEqual(outcome.upstream_headers, {"content-type": "application/grpc+proto", "te": "trailers"})
+        self.assertEqual(self.harness.upload(outcome, [framed(b"abc")]).passed, framed(b"abc"))
+        self.assertIsNone(self.harness.plugin.request_body_filter(outcome.exchange, self.harness.conf))
+        self.assertEqual(outcome.exchange.match.upstream_path, b"/sensor.DataService/GetReading")
+
+    def test_stripped_path(self) -> None:
+        """The path of the Route goes up where that is configured."""
+        for passed, path in ((True, b"/x"), (False, b"/sensor.DataService/GetReading")):
+            self.harness = PluginHarness(GRPCWeb, pass_stripped_path=passed)
+            exchange = self.harness.request(
+                "POST", "/sensor.DataService/GetReading", {"content-type": "application/grpc-web"}
+            )
+            exchange.set_upstream_path(b"/x")
+            self.harness.run(exchange)
+            self.assertEqual(exchange.match.upstream_path, path)
+
+    def test_answer(self) -> None:
+        """Messages pass as they come; all trailers follow in a frame, and nowhere else."""
+        outcome = self.call("application/grpc-web+proto")
+        trailers = [*OK, ("grpc-message", ""), ("x-a", "1"), ("x-b-bin", "AP8=")]
+        self.harness.respond(outcome, 200, GRPC, [framed(b"abc"), framed(b"d")[:3], framed(b"d")[3:], b""], trailers)
+        frame = trailers_frame([(n.encode(), v.encode()) for n, v in trailers])
+        self.assertEqual(outcome.sent, framed(b"abc") + framed(b"d") + frame)
+        self.assertIsNone(outcome.exchange.answer_trailers)
+        self.assertEqual(outcome.response_headers["content-type"], "application/grpc-web+proto")
+        self.assertEqual(outcome.response_headers["access-control-allow-origin"], "*")
+
+    def test_at_once(self) -> None:
+        """A piece of an answer is not held for the next one."""
+        outcome = self.call("application/grpc-web")
+        exchange = outcome.exchange
+        exchange.status = 200
+        self.harness.respond(outcome, 200, GRPC, [])
+        stage = self.harness.plugin.header_filter(exchange, self.harness.conf)
+        self.assertEqual(stage.call(framed(b"abc"), False), framed(b"abc"))
+        self.assertEqual(stage.call(b"\0\0", False), b"\0\0")
+
+    def test_text(self) -> None:
+        """Both bodies are base64, in pieces with padding of their own."""
+        outcome = self.call("application/grpc-web-text", ("accept", "application/grpc-web-text"))
+        text = b64encode(framed(b"a")) + b64encode(framed(b"bcd"))
+        self.harness.upload(outcome, [text[:3], text[3:9], text[9:], b""])
+        self.assertEqual(outcome.passed, framed(b"a") + framed(b"bcd"))
+        self.harness.respond(outcome, 200, GRPC, [framed(b"ab"), b""], OK)
+        frame = trailers_frame([(b"grpc-status", b"0"), (b"grpc-message", b"")])
+        self.assertEqual(outcome.sent, b64encode(framed(b"ab")) + b64encode(frame))
+        self.assertEqual(outcome.response_headers["content-type"], "application/grpc-web-text")
+
+    def test_bad_text(self) -> None:
+        """A body that is no base64 ends the call with INVALID_ARGUMENT."""
+        for pieces in ([b"ab!d", b""], [b"abcde", b""]):
+            outcome = self.call("application/grpc-web-text+proto")
+            self.harness.upload(outcome, pieces)
+            assert outcome.answer is not None
+            self.harness.respond(outcome)
+            self.assertIn(b"grpc-status:3\r\n", b64decode(outcome.sent))
+
+    def test_trailers_only(self) -> None:
+        """A head that ends the call becomes a frame with all its trailers; the head keeps none of them."""
+        outcome = self.call("application/grpc-web+proto")
+        head = [*GRPC, ("grpc-status", "5"), ("grpc-message", "no %E2%80%9Cx%E2%80%9D"), ("x-detail-bin", "AP8="),
+                ("server", "s"), ("date", "now")]  # fmt: skip
+        self.harness.respond(outcome, 200, head, [b""])
+        found = trailers_frame(
+            [(b"grpc-status", b"5"), (b"grpc-message", b"no %E2%80%9Cx%E2%80%9D"), (b"x-detail-bin", b"AP8=")]
+        )
+        self.assertEqual(outcome.sent, found)
+        cleared = {name for what, name, _ in outcome.exchange.response_changes or () if what == "clear"}
+        self.assertEqual(cleared, {b"grpc-status", b"grpc-message", b"x-detail-bin"})
+
+    def test_exposed(self) -> None:
+        """Scripts of other origins see the service's own fields."""
+        outcome = self.call("application/grpc-web+proto")
+        self.harness.respond(outcome, 200, [*GRPC, ("x-limit", "5"), ("date", "now")], [b""], OK)
+        exposed = outcome.response_headers["access-control-expose-headers"].split(",")
+        self.assertEqual(exposed, ["grpc-status", "grpc-message", "grpc-status-details-bin", "x-limit"])
+
+    def test_no_status(self) -> None:
+        """A call without a status has failed."""
+        outcome = self.call("application/grpc-web+proto")
+        self.harness.respond(outcome, 200, GRPC, [framed(b"a"), b""])
+        self.assertIn(b"grpc-status:2\r\n", outcome.sent)
+
+    def test_cut_message(self) -> None:
+        """An answer that ends within a message cannot look complete."""
+        outcome = self.call("application/grpc-web+proto")
+        with self.assertRaises(Exception) as caught:
+            self.harness.respond(outcome, 200, GRPC, [framed(b"abc")[:-1], b""], OK)
+        self.assertIn("grpc-web", str(caught.exception))
+
+
+class RefusalTests(_Case):
+    """Answers that are no gRPC."""
+
+    def test_authentication(self) -> None:
+        """A plugin that refuses before ours has its turn: HTTP 200, and a frame with its message."""
+        self.harness.add(KeyAuth)
+        outcome = self.call("application/grpc-web+proto")
+        self.harness.respond(outcome)
+        self.assertEqual(outcome.exchange.status, 200)
+        frame = trailers_frame([(b"grpc-status", b"16"), (b"grpc-message", b"No API key found in request")])
+        self.assertEqual(outcome.sent, frame)
+        self.assertEqual(outcome.response_headers["content-type"], "application/grpc-web+proto")
+
+    def test_upstream(self) -> None:
+        """An upstream that answers in plain HTTP."""
+        for status, code in ((200, 2), (404, 12), (401, 16), (503, 14)):
+            outcome = self.call("application/grpc-web")
+            self.harness.respond(outcome, status, [("content-type", "text/html")], [b"<html>", b""])
+            self.assertEqual(outcome.exchange.status, 200)
+            self.assertIn(b"grpc-status:%d\r\n" % code, outcome.sent)
+
+    def test_unknown_types(self) -> None:
+        """Kong's text for what is none of the types."""
+        for kind in ("text/plain", "application/grpc-web+json", "application/json"):
+            outcome = self.call(kind)
+            assert outcome.answer is not None
+            self.assertEqual(outcome.answer.status, 400)
+            self.assertEqual(outcome.answer.body, b"transcoding requests require a .proto file defining the service")
+
+    def test_grpc_passes(self) -> None:
+        """gRPC's own clients may use the same Route."""
+        outcome = self.call("application/grpc+proto")
+        self.assertIsNone(outcome.answer)
+        self.harness.respond(outcome, 200, GRPC, [framed(b"a"), b""], OK)
+        self.assertEqual(outcome.sent, framed(b"a"))
+        self.assertEqual(outcome.exchange.answer_trailers, [(b"grpc-status", b"0")])
+
+
+class PreflightTests(_Case):
+    def test_echo(self) -> None:
+        """What is asked for is allowed."""
+        asked = "authorization,content-type,grpc-timeout,x-grpc-web"
+        outcome = self.harness.send("OPTIONS", "/", {"origin": "https://a", "access-control-request-headers": asked})
+        assert outcome.answer is not None
+        self.assertEqual((outcome.answer.status, outcome.answer.body), (200, b"OK"))
+        self.assertEqual(outcome.answer_headers["access-control-allow-headers"], asked)
+        self.harness.respond(outcome)
+        self.assertEqual(outcome.response_headers, {"access-control-allow-origin": "*"})
+
+    def test_origin(self) -> None:
+        """The configured origin is told, and Kong's list where nothing is asked for."""
+        self.harness = PluginHarness(GRPCWeb, allow_origin_header="https://a")
+        outcome = self.harness.send("OPTIONS", "/")
+        self.assertEqual(outcome.answer_headers["access-control-allow-headers"], "content-type,x-grpc-web,x-user-agent")
+        self.harness.respond(outcome)
+        self.assertEqual(outcome.response_headers, {"access-control-allow-origin": "https://a"})
+
+
+class ConnectUnaryTests(_Case):
+    """A unary call: bare messages."""
+
+    def test_request(self) -> None:
+        """The body becomes a message; Connect's fields become gRPC's."""
+        fields = [
+            ("connect-protocol-version", "1"),
+            ("connect-timeout-ms", "4000"),
+            ("accept-encoding", "gzip, br;q=0.5, x"),
+        ]
+        outcome = self.call("application/proto", *fields, body=b"abcdef")
+        self.harness.upload(outcome, [b"abc", b"def", b""])
+        self.assertEqual(outcome.passed, framed(b"abcdef"))
+        told = {
+            "content-type": "application/grpc+proto", "te": "trailers", "grpc-timeout": "4000000u",
+            "grpc-accept-encoding": "gzip,br",
+        }  # fmt: skip
+        self.assertEqual(outcome.upstream_headers, told)
+        self.assertEqual(outcome.removed_headers, {"connect-protocol-version", "connect-timeout-ms", "accept-encoding"})
+
+    def test_empty(self) -> None:
+        """A request without a body is an empty message."""
+        self.assertEqual(self.call("application/proto").upstream_body, framed(b""))
+
+    def test_compressed(self) -> None:
+        outcome = self.call("application/proto", ("content-encoding", "gzip"), body=b"zip")
+        self.assertEqual(self.harness.upload(outcome, [b"zip", b""]).passed, framed(b"zip", 1))
+        self.assertEqual(outcome.upstream_headers["grpc-encoding"], "gzip")
+
+    def test_answer(self) -> None:
+        """The message alone; trailers stand among the headers, and gRPC's fields do not."""
+        outcome = self.call("application/proto", body=b"a")
+        self.harness.respond(
+            outcome, 200, [*GRPC, ("x-h", "1")], [framed(b"abc"), b""], [*OK, ("x-t", "2"), ("x-t", "3")]
+        )
+        self.assertEqual((outcome.exchange.status, outcome.sent), (200, b"abc"))
+        self.assertEqual(outcome.response_headers["content-type"], "application/proto")
+        self.assertEqual(outcome.response_headers["trailer-x-t"], "2, 3")
+        self.assertIn("trailer-x-t", outcome.response_headers["access-control-expose-headers"])
+
+    def test_compressed_answer(self) -> None:
+        outcome = self.call("application/proto", body=b"a")
+        self.harness.respond(outcome, 200, [*GRPC, ("grpc-encoding", "gzip")], [framed(b"zip", 1), b""], OK)
+        self.assertEqual((outcome.sent, outcome.response_headers["content-encoding"]), (b"zip", "gzip"))
+
+    def test_error(self) -> None:
+        """The code decides about the HTTP status; the body is JSON."""
+        outcome = self.call("application/proto", body=b"a")
+        head = [*GRPC, ("grpc-status", "8"), ("grpc-message", "zu %E2%80%9Cviel%E2%80%9D"), ("x-t", "1")]
+        self.harness.respond(outcome, 200, head, [b""])
+        self.assertEqual(outcome.exchange.status, 429)
+        self.assertEqual(json.loads(outcome.sent), {"code": "resource_exhausted", "message": "zu “viel”"})
+        self.assertEqual(outcome.response_headers["content-type"], "application/json")
+        self.assertEqual(outcome.response_headers["trailer-x-t"], "1")
+
+    def test_refusal(self) -> None:
+        self.harness.add(KeyAuth)
+        outcome = self.call("application/proto", body=b"a")
+        self.harness.respond(outcome)
+        self.assertEqual(outcome.exchange.status, 401)
+        self.assertEqual(
+            json.loads(outcome.sent), {"code": "unauthenticated", "message": "No API key found in request"}
+        )
+
+    def test_too_large(self) -> None:
+        """Neither message is held beyond the limit."""
+        self.harness.gateway.grpc_message_size = 4
+        outcome = self.call("application/proto", body=b"abcde")
+        self.harness.upload(outcome, [b"abc", b"de", b""])
+        self.harness.respond(outcome)
+        self.assertEqual((outcome.exchange.status, json.loads(outcome.sent)["code"]), (429, "resource_exhausted"))
+        outcome = self.call("application/proto", body=b"abcd")
+        self.harness.respond(outcome, 200, GRPC, [framed(b"abcde"), b""], OK)
+        self.assertEqual((outcome.exchange.status, json.loads(outcome.sent)["code"]), (429, "resource_exhausted"))
+
+    def test_message_count(self) -> None:
+        """None, or two, is an error."""
+        for body, code in ((b"", "unimplemented"), (framed(b"a") * 2, "unimplemented"), (b"\0\0\0", "internal")):
+            outcome = self.call("application/proto", body=b"a")
+            self.harness.respond(outcome, 200, GRPC, [body, b""], OK)
+            self.assertEqual(json.loads(outcome.sent)["code"], code)
+
+    def test_bad_fields(self) -> None:
+        for field in (("connect-timeout-ms", "soon"), ("connect-protocol-version", "2")):
+            outcome = self.call("application/proto", field, body=b"a")
+            self.harness.respond(outcome)
+            self.assertEqual((outcome.exchange.status, json.loads(outcome.sent)["code"]), (400, "invalid_argument"))
+
+
+class ConnectStreamTests(_Case):
+    """Calls with streams."""
+
+    def test_call(self) -> None:
+        """Messages pass in both directions; JSON ends the answer."""
+        outcome = self.call(
+            "application/connect+proto", ("connect-content-encoding", "gzip"), ("connect-accept-encoding", "gzip")
+        )
+        self.assertEqual(outcome.upstream_headers["grpc-encoding"], "gzip")
+        self.assertEqual(outcome.upstream_headers["grpc-accept-encoding"], "gzip")
+        self.assertIsNone(self.harness.plugin.request_body_filter(outcome.exchange, self.harness.conf))
+        head = [*GRPC, ("grpc-encoding", "gzip"), ("grpc-accept-encoding", "gzip")]
+        self.harness.respond(outcome, 200, head, [framed(b"zip", 1), b""], [*OK, ("x-t", "1")])
+        end = b'{"metadata":{"x-t":["1"]}}'
+        self.assertEqual(outcome.sent, framed(b"zip", 1) + framed(end, 2))
+        self.assertEqual(outcome.response_headers["content-type"], "application/connect+proto")
+        self.assertEqual(outcome.response_headers["connect-content-encoding"], "gzip")
+        self.assertEqual(outcome.response_headers["connect-accept-encoding"], "gzip")
+
+    def test_ends(self) -> None:
+        """A failed call, a refusal."""
+        outcome = self.call("application/connect+proto")
+        self.harness.respond(outcome, 200, GRPC, [framed(b"a"), b""], [("grpc-status", "9"), ("grpc-message", "no")])
+        error = b'{"error":{"code":"failed_precondition","message":"no"}}'
+        self.assertEqual(outcome.sent, framed(b"a") + framed(error, 2))
+        self.harness.add(KeyAuth)
+        outcome = self.call("application/connect+proto")
+        self.harness.respond(outcome)
+        self.assertEqual(outcome.exchange.status, 200)
+        self.assertEqual(json.loads(outcome.sent[5:])["error"]["code"], "unauthenticated")
+
+
+class HandshakeTests(_Case):
+    """WebSockets that carry a call."""
+
+    def offer(self, protocols: str, **fields: str) -> Any:
+        """What becomes of a handshake."""
+        headers = {"host": "api.example", "upgrade": "websocket", "sec-websocket-protocol": protocols, **fields}
+        return self.harness.handshake(self.harness.request("GET", "/a.B/C", headers))
+
+    def test_ours(self) -> None:
+        taken = self.offer("grpc-websockets")
+        self.assertEqual((taken.subprotocol, taken.method, taken.credentials), (b"grpc-websockets", b"POST", True))
+        self.assertIsNotNone(self.offer("chat, grpc-websockets"))
+        self.assertIsNone(self.offer("chat"))
+
+    def test_origins(self) -> None:
+        """What a browser adds by itself counts for pages that are trusted alone; a foreign page is refused where one is named."""
+        self.assertTrue(self.offer("grpc-websockets", origin="https://api.example").credentials)
+        self.assertFalse(self.offer("grpc-websockets", origin="https://evil.example").credentials)
+        self.harness = PluginHarness(GRPCWeb, allow_origin_header="https://shop.example")
+        self.assertTrue(self.offer("grpc-websockets", origin="https://shop.example").credentials)
+        self.assertEqual(self.offer("grpc-websockets", origin="https://evil.example").status, 403)
