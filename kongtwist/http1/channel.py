@@ -33,12 +33,9 @@ from .http1_exchange import HTTP1Exchange
 from .request_body import BODY, CLOSED, HEAD, LINGER, TAKEN, WAIT, RequestBodies
 
 if TYPE_CHECKING:
-    from .http1_context import HTTP1Context, Tree
+    from .http1_context import HTTP1Context, TakeOver, Tree
 
-__all__ = ["HTTP1Channel", "TakeOver"]
-
-TakeOver = Callable[["HTTP1Channel", bytes], None]
-"""Goes on with a connection whose client speaks HTTP/2: its channel, and what the client sent."""
+__all__ = ["HTTP1Channel"]
 
 _HELD, _PAUSED, _PIPELINED = 1, 2, 4
 """Reasons to read no more: nobody takes the body yet, the upstream reads slowly, too much is pipelined."""
@@ -56,6 +53,7 @@ class HTTP1Channel(RequestBodies):
 
     Attributes:
         exchange: the request being served, or None.
+        cell: which of the counted states the connection is in.
         forwarded, forwarded_for, forwarded_minor: lines `HTTP1Exchange.forwarded` made last, and for what.
     """
 
@@ -67,7 +65,7 @@ class HTTP1Channel(RequestBodies):
     forwarded_for: HeaderBlock | bytes | None = None
     forwarded_minor = -1
     send: Any = None
-    _cell = WAITING
+    cell = WAITING
     _stopped = 0
     _served = 0
     _looping = False
@@ -206,9 +204,9 @@ class HTTP1Channel(RequestBodies):
     def _count(self, cell: int) -> None:
         """The connection is in another of the states that are counted."""
         cells = self.context.cells
-        cells[self._cell] -= 1
+        cells[self.cell] -= 1
         cells[cell] += 1
-        self._cell = cell
+        self.cell = cell
 
     # -- heads ---------------------------------------------------------------------------------------------------------
 
@@ -291,7 +289,7 @@ class HTTP1Channel(RequestBodies):
         """Keep the beginning of a head, if it may still become a good one."""
         check_beginning(data, self.context.limits)
         self._partial = data
-        if self._cell != READING:
+        if self.cell != READING:
             self._count(READING)
             self._within(self.context.limits.head_timeout)
 
@@ -309,9 +307,8 @@ class HTTP1Channel(RequestBodies):
     def _refuse(self, error: HeadError, data: bytes) -> None:
         """Refuse a malformed head, and close; unless it is the beginning of HTTP/2 (RFC 9113 3.4)."""
         if self.http2 is not None and not self._served and PREFACE.startswith(data[:24]):
-            if len(data) < len(PREFACE):
-                self._partial = data
-            else:
+            self._partial = data
+            if len(data) >= len(PREFACE):
                 self.http2(self, data)
             return
         context = self.context
@@ -336,9 +333,9 @@ class HTTP1Channel(RequestBodies):
         self._served += 1
         cells = context.cells
         cells[REQUESTS] += 1
-        cells[self._cell] -= 1
+        cells[self.cell] -= 1
         cells[WRITING] += 1
-        self._cell = WRITING
+        self.cell = WRITING
         self.deadline = inf
         if block.has_body:
             self._expect_body(exchange, block, data[at:])
@@ -420,9 +417,9 @@ class HTTP1Channel(RequestBodies):
         self._linger_until = inf
         context = self.context
         cells = context.cells
-        cells[self._cell] -= 1
+        cells[self.cell] -= 1
         cells[WAITING] += 1
-        self._cell = WAITING
+        self.cell = WAITING
         if not self._blocked:
             monotonic = context.monotonic
             self.deadline = when = monotonic() + context.limits.keepalive_timeout
@@ -473,14 +470,8 @@ class HTTP1Channel(RequestBodies):
 
     def handshakeCompleted(self) -> None:
         """TLS is there, and the client has said what it will speak."""
-        transport: Any = self.transport
-        if self.http2 is not None and transport.negotiatedProtocol == b"h2":
+        if self.http2 is not None and getattr(self.transport, "negotiatedProtocol", None) == b"h2":
             self.http2(self, b"")
-
-    @property
-    def cell(self) -> int:
-        """Which of the counted states the connection is in."""
-        return self._cell
 
     def detach(self, exchange: HTTP1Exchange | None) -> tuple[Any, bytes]:
         """Give the transport away. See `HTTP1Exchange.take_transport`."""
@@ -507,7 +498,7 @@ class HTTP1Channel(RequestBodies):
         """The connection has ended, here or with whom its transport was given to: it is counted no more."""
         cells = self.context.cells
         cells[ACTIVE] -= 1
-        cells[self._cell] -= 1
+        cells[self.cell] -= 1
 
     # -- ends ----------------------------------------------------------------------------------------------------------
 
@@ -537,7 +528,7 @@ class HTTP1Channel(RequestBodies):
             self._linger_until = 0.0
             self.context.send_answer(exchange, Answer.error(408, "Request timeout"), upstream=True)
         elif exchange is None:
-            if self._cell == READING:
+            if self.cell == READING:
                 line, request_id = self._partial.partition(b"\r\n")[0], self.context.next_id()
                 what = f"client timed out while its request head was read: {seconds_text(limits.head_timeout)}"
                 log_refused(self.context.host, self.peer_ip, what, line, request_id)
@@ -599,11 +590,10 @@ class HTTP1Channel(RequestBodies):
         transport.loseConnection()
 
     def _linger(self) -> None:
-        limits = self.context.limits
         if self.context.monotonic() > self._linger_until:
             self._close(linger=False)
         else:
-            self._within(limits.lingering_timeout)
+            self._within(self.context.limits.lingering_timeout)
 
 
 def _send_nothing(data: bytes) -> None:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.protocol import ServerFactory
 
 from ..net.plain_http_on_tls import TLSFront
-from .channel import HTTP1Channel, TakeOver
+from .channel import HTTP1Channel
 
 if TYPE_CHECKING:
-    from .http1_context import HTTP1Context, Tree
+    from .http1_context import HTTP1Context, TakeOver, Tree
 
 __all__ = ["HTTP1Factory"]
 

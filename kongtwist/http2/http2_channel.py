@@ -22,8 +22,6 @@ from ..net.sending import switch_protocol, unsent
 from .http2_exchange import HTTP2Exchange
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ..http1.channel import HTTP1Channel
     from ..http1.http1_context import Tree
 
@@ -82,10 +80,6 @@ class HTTP2Channel(HTTP2Connection):
             channel.dataReceived(data)
 
     # -- the connection ------------------------------------------------------------------------------------------------
-
-    def own_settings(self) -> Mapping[int, int]:
-        """See `HTTP2Frames.own_settings`."""
-        return super().own_settings()
 
     def connectionMade(self) -> None:
         context = self.context
@@ -197,7 +191,9 @@ class HTTP2Channel(HTTP2Connection):
         block = context.blocks.request(head.raw)
         check_request(1, block)
         if not end and head.length is None:
-            block = context.blocks.without_length(head.raw)
+            # As one with chunks, which is what it becomes on HTTP/1.1.
+            block = context.blocks.request(head.raw, shared=False)
+            block.has_body = block.chunked = True
         made[end] = method, target, block
         return method, target, block
 
@@ -220,7 +216,7 @@ class HTTP2Channel(HTTP2Connection):
     def _log_refused(self, fields: FieldList, what: str, status: int, size: int, request_id: bytes) -> None:
         context = self.context
         line = _start_line(fields)
-        log_refused(context.facilities, self.peer_ip, what, line, request_id)
+        log_refused(context.host, self.peer_ip, what, line, request_id)
         context.access_log.log_refused(self.peer_ip, line, status, size, request_id)
 
     # -- time, ends ----------------------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ class HTTP2Exchange(Exchange):
         self.method = method
         self.target = target
         self.block = block
-        self.gateway = context.facilities
+        self.gateway = context.host
         self.started = monotonic()
         self.wall_started = wall()
         self.request_id = next_id()

@@ -185,7 +185,7 @@ class HTTP2Frames(HTTP2Output):
             raise HTTP2Error(PROTOCOL_ERROR, f"a frame for stream {number}, which is idle")
 
     def _took(self, size: int) -> None:
-        """DATA came.
+        """DATA came; `credit` follows when it is known what is held of it.
 
         Raises:
             HTTP2Error: more than the connection's window allows.
@@ -193,7 +193,6 @@ class HTTP2Frames(HTTP2Output):
         self.room -= size
         if self.room < 0:
             raise HTTP2Error(FLOW_CONTROL_ERROR, "more DATA than the connection's window allows")
-        self.credit()
 
     def credit(self) -> None:
         """Give the peer credit for the connection, if that is worth a frame."""
@@ -231,6 +230,12 @@ class HTTP2Frames(HTTP2Output):
         if not number:
             raise HTTP2Error(PROTOCOL_ERROR, "DATA without a stream")
         self._took(length)
+        try:
+            self._data_taken(flags, number, payload, length)
+        finally:
+            self.credit()
+
+    def _data_taken(self, flags: int, number: int, payload: bytes, length: int) -> None:
         stream = self.streams.get(number)
         if flags & PADDED:
             payload = _unpadded(payload)

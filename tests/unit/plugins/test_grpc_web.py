@@ -252,7 +252,7 @@ class ConnectUnaryTests(_Case):
 
     def test_too_large(self) -> None:
         """Neither message is held beyond the limit."""
-        self.harness.gateway.grpc_message_size = 4
+        self.harness.host.grpc_message_size = 4
         outcome = self.call("application/proto", body=b"abcde")
         self.harness.upload(outcome, [b"abc", b"de", b""])
         self.harness.respond(outcome)
