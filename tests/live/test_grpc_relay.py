@@ -73,7 +73,7 @@ class Service(grpc.GenericRpcHandler):
         """The metadata of the call."""
         context.send_initial_metadata((("x-first-bin", b"\1\2"),))
         context.set_trailing_metadata((("x-last", "3"),))
-        yield repr(sorted(context.invocation_metadata())).encode()
+        yield repr(sorted(tuple(each) for each in context.invocation_metadata())).encode()
 
     def wait(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Nothing, until the call is over."""
@@ -108,7 +108,7 @@ class GRPCRelayTests(LiveTestCase):
         all_options = [
             ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0), ("grpc.max_receive_message_length", -1), *options.items(),
         ]  # fmt: skip
-        channel = grpc.insecure_channel(f"127.0.0.1:{self.relay.proxy_port}", all_options)
+        channel: grpc.Channel = grpc.insecure_channel(f"127.0.0.1:{self.relay.proxy_port}", all_options)
         self.addCleanup(channel.close)
         return channel
 
@@ -154,7 +154,8 @@ class GRPCRelayTests(LiveTestCase):
                         yield b"%d" % number
 
                 async def one(number: int) -> list[bytes]:
-                    call = channel.stream_stream("/a.B/Echo")(messages(number), timeout=SECONDS)
+                    method: Any = channel.stream_stream("/a.B/Echo")
+                    call = method(messages(number), timeout=SECONDS)
                     return [each async for each in call]
 
                 return await asyncio.gather(*(one(number) for number in range(30)))
@@ -212,7 +213,7 @@ class GRPCRelayTests(LiveTestCase):
         self.assertTrue(left is not None and left <= 0.5)
 
     def test_the_gateways_own_time(self) -> None:
-        self.relay.admin("PATCH", f"/services/{self.main['service']['id']}", body={"read_timeout": 500})
+        self.relay.admin("PATCH", f"/services/{self.main['service']['id']}", json={"read_timeout": 500})
         wait_until(
             lambda: self.status(self.call("Wait", b"a", timeout=5))[1] != "Deadline Exceeded", "the shorter time"
         )
