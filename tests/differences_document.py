@@ -41,6 +41,9 @@ it, so this page says all that is known.
 CHOICES: dict[str, tuple[str, ...]] = {
     "Traffic": (
         "Out of the box the proxy listens on port 8000 without TLS. Kong listens on 8443 too.",
+        "HTTP/2 is spoken on plain listeners without the flag `http2` too, to clients that begin with its preface. With TLS it"
+        " takes the flag, as in Kong.",
+        "The bounds of HTTP/2 are our own (`http2_*`): 1000 concurrent requests on a connection, where nginx has 128.",
         "Services take `ws://` and `wss://` addresses; a plain request to one is answered 426. Services with `http://` and"
         " `https://` pass WebSockets on, as in Kong.",
         "Bodies are never written to disk. A request body is sent to another target only as far as"
@@ -56,6 +59,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
         " Programs are answered as by Kong ([security.md](security.md)).",
         "It can demand a token (`admin_api_token`) or client certificates (`admin_ssl_client_ca`).",
         "A change serves in all workers of the node when its answer arrives.",
+        "`GET /services/{id or name}/grpc` asks a service of gRPC for its services and methods by server reflection: each method with"
+        " its types and whether client and server send streams. 400 where the service is none of gRPC, 502 where it cannot be asked"
+        " or does not tell, 504 where it takes longer than ten seconds.",
         "`/status` has `connections` and `streams` beside Kong's members; `/metrics` is there without a plugin"
         " ([monitoring.md](monitoring.md)).",
         "Rows of a declarative file that have neither id nor name get the same ids at each load. Kong's change.",

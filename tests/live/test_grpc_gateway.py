@@ -258,19 +258,6 @@ class OneProcessTests(_Sensors):
         answer = gateway.get("/v1/stream", headers={"Connection": "Upgrade", "Upgrade": "websocket"})
         self.assertEqual(answer.status, 426, "no version")
 
-    def test_no_thread(self) -> None:
-        """Beyond the bound a call is refused at once, and the log says which property it is."""
-        gateway = self.begin({"plugin_grpc_threads": 1})
-        with _open(gateway.proxy_port, "/v1/sensors/endless:watch") as client:
-            _read_until(client, b'"timestamp":"1"')
-            for _ in range(3):
-                answer = gateway.get("/v1/sensors/a")
-                self.assertEqual((answer.status, answer.headers["grpc-status"]), (503, "14"))
-            with self.websocket(gateway, "/v1/stream") as other:
-                self.assertEqual(self.closed(other)[0], 1013)
-        wait_until(lambda: gateway.get("/v1/sensors/a").status == 200, "the thread that is free again")
-        self.assertIn("plugin_grpc_threads", gateway.log())
-
     def test_service_killed(self) -> None:
         """Clients are told at once; when it is back it is used again."""
         gateway = self.begin()
@@ -341,8 +328,32 @@ class TwoWorkersTests(OneProcessTests):
 
     workers = 2
 
+
+class BoundTests(_Sensors):
+    """What is refused."""
+
     def test_no_thread(self) -> None:
-        """The bound is each worker's: shown with one process."""
+        """Beyond the bound a call is refused at once, and the log says which property it is."""
+        gateway = self.begin({"plugin_grpc_threads": 1})
+        with _open(gateway.proxy_port, "/v1/sensors/endless:watch") as client:
+            _read_until(client, b'"timestamp":"1"')
+            for _ in range(3):
+                answer = gateway.get("/v1/sensors/a")
+                self.assertEqual((answer.status, answer.headers["grpc-status"]), (503, "14"))
+            with self.websocket(gateway, "/v1/stream") as other:
+                self.assertEqual(self.closed(other)[0], 1013)
+        wait_until(lambda: gateway.get("/v1/sensors/a").status == 200, "the thread that is free again")
+        self.assertIn("plugin_grpc_threads", gateway.log())
+
+    def test_large_messages(self) -> None:
+        """A body, a WebSocket message, or an answer that is larger than the bound."""
+        gateway = self.begin({"plugin_grpc_message_size": "10k"})
+        body = json.dumps({"location": "x" * 11_000}).encode()
+        self.assertEqual(request(gateway.proxy_port, "POST", "/v1/sensors", body=body).status, 413)
+        with self.websocket(gateway, "/v1/stream") as client:
+            client.send(body.decode())
+            self.assertEqual(self.closed(client)[0], 1009)
+        self.assertEqual(gateway.get("/v1/sensors/flood:watch").status, 429, "RESOURCE_EXHAUSTED")
 
 
 class MethodSourceTests(_Sensors):
