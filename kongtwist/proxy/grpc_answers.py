@@ -48,7 +48,7 @@ def grpc_lines(answer: Answer) -> bytes:
 
 def refusal_lines(error: HeadError) -> bytes:
     """The same for a request that was refused for its head. One that is too large is told as such."""
-    answer = Answer.error(error.status, error.message or error.page and error.page.decode() or str(error))
+    answer = Answer.error(error.status, error.message or (error.page and error.page.decode()) or str(error))
     if error.message == HeadError.too_large("").message:
         message = encode_message(answer.message or "")
         answer = Answer(error.status, None, [(b"grpc-status", b"%d" % RESOURCE_EXHAUSTED), (b"grpc-message", message)])
