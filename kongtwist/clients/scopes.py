@@ -85,17 +85,10 @@ class Services:
         self.queues = Queues(reactor)
         self.http = HTTPClient(self.connector, limits.http)
         self.threads = Threads(reactor, limits.threads, limits.thread_backlog)
-<<<<<<< HEAD
-        self.grpc = GRPCCalls(reactor, self.connector, resolver, limits.grpc)
-        self.protos = ProtoFiles(self.threads)
-        self._drain = limits.drain
-        self._late: float | None = None
-=======
         self._drain = limits.drain
         self._late: float | None = None
         self.grpc = GRPCCalls(reactor, self.connector, resolver, limits.grpc)
         self.protos = ProtoFiles(self.threads)
->>>>>>> main
         self.scopes: dict[Scope, None] = {}
 
     @property
