@@ -37,7 +37,8 @@ class RequestHead:
 
     def __init__(self, fields: Sequence[Field]) -> None:
         pseudo: dict[bytes, bytes] = {}
-        lines, cookies = [b""], list[bytes]()
+        lines = [b""]
+        cookies: list[bytes] = []
         never: list[bytes] = []
         host: bytes | None = None
         self.length: int | None = None
