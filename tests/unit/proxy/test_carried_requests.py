@@ -293,8 +293,8 @@ class CarriedTests(SynchronousTestCase):
         )
 
     def test_other_subprotocols(self) -> None:
-        """Other WebSockets go to the upstream."""
+        """Other WebSockets are no calls: as what is no gRPC-Web at all."""
         gateway = self.gateway(config={"allow_origin_header": "https://shop.example"})
         client = gateway.client()
         client.send(HANDSHAKE.replace(b"grpc-websockets", b"chat") + b"\r\n")
-        self.assertEqual(client.received[:12], b"HTTP/1.1 400")
+        self.assertEqual(client.received[:12], b"HTTP/1.1 415")
