@@ -58,6 +58,14 @@ _REFUSALS = 3
 """Times that a request an upstream has not processed is sent again without that counting as a try."""
 
 
+def _timeout_of(exchange: Exchange) -> bytes | None:
+    """The call's ``grpc-timeout``: a plugin's, else the client's."""
+    changes = exchange.request_changes
+    if changes and b"grpc-timeout" in changes:
+        return changes[b"grpc-timeout"]
+    return exchange.block.first(b"grpc-timeout")
+
+
 def _without_timeout(lines: bytes) -> bytes:
     """Lines without ``grpc-timeout``."""
     kept = [line for line in lines.split(b"\r\n") if line[:13].lower() != b"grpc-timeout:"]
@@ -108,7 +116,7 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         self._chunked = False
         self._grpc = takes_grpc(exchange)
         self._call_deadline: CallDeadline | None = None
-        self._timeout = parse_timeout(exchange.block.first(b"grpc-timeout"))
+        self._timeout = parse_timeout(_timeout_of(exchange))
         self._refusals = 0
         self._code = NO_STATUS
         self._counts: MethodCounts | None = None
