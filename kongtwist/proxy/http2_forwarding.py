@@ -400,7 +400,9 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         begun = self._answer is BEGUN or self.exchange.begun
         self._code = DEADLINE_EXCEEDED
         self._drop("its deadline has passed")
-        if begun:
+        if begun and self._filtered is not None and self.route.grpc:
+            self._end_filtered(DEADLINE_EXCEEDED, "the deadline has passed")
+        elif begun:
             self._end_call(DEADLINE_EXCEEDED, "the deadline has passed")
         else:
             self.context.send_answer(self.exchange, Answer.error(504, "the deadline has passed"), upstream=True)
@@ -456,6 +458,14 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         self._code = DEADLINE_EXCEEDED if timeout else UNAVAILABLE
         self._drop(what)
         self._end_call(self._code, what)
+
+    def _end_filtered(self, code: int, why: str) -> None:
+        """End a call whose answer passes through plugins, which may tell its status in their own way (gRPC-Web)."""
+        exchange = self.exchange
+        exchange.answer_trailers = [(b"grpc-status", b"%d" % code), (b"grpc-message", encode_message(why))]
+        if self._write_filtered(b"", True):
+            left = exchange.answer_trailers
+            exchange.finish(left if left and exchange.takes_trailers else None)
 
     def _end_call(self, code: int, why: str) -> None:
         """End an answer that has begun: a call with its status, anything else by a cut."""
