@@ -16,7 +16,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from kongtwist.clients.proto_files import _compiled
 from tests.live.browser import Browser, chromium
 from tests.live.grpc_kit import GRPCTestCase
-from tests.live.support import ROOT, GatewayProcess
+from tests.live.support import ROOT, GatewayProcess, wait_until
 
 HERE = Path(__file__).parent
 ESBUILD = HERE / "node_modules" / ".bin" / "esbuild"
@@ -41,22 +41,22 @@ class BrowserCallTests(GRPCTestCase):
         if not ESBUILD.exists():
             raise SkipTest("needs Node's packages")
 
-    def web(self, port: int, conf: dict[str, object] | None = None, **config: Any) -> GatewayProcess:
+    def web(self, port: int, *, tls: bool = False, **config: Any) -> GatewayProcess:
         """A gateway in front of a gRPC service at this port, for browsers."""
-        gateway = self.gateway(conf)
+        gateway = self.gateway(tls=tls)
         gateway.create("/services", name="grpc", url=f"grpc://127.0.0.1:{port}")
         gateway.create("/services/grpc/routes", name="web", protocols=["http", "https"], paths=["/"])
         gateway.create("/services/grpc/plugins", name="grpc-web", config=config)
         return gateway
 
-    def page(self, gateway: GatewayProcess) -> Browser:
-        """A page with the clients; its functions call through the gateway."""
+    def page(self, gateway: GatewayProcess, *, tls: bool = False) -> Browser:
+        """A page with the clients; its functions call through the gateway, with TLS by HTTP/2."""
         folder = self.folder()
         described = _compiled(str(PROTO)).descriptors
         self.assertTrue(FileDescriptorSet.FromString(described).file)
         definitions = {
             "DESCRIPTORS": base64.b64encode(described).decode(),
-            "GATEWAY": f"http://127.0.0.1:{gateway.proxy_port}",
+            "GATEWAY": f"https://127.0.0.1:{gateway.tls_port}" if tls else f"http://127.0.0.1:{gateway.proxy_port}",
         }
         words = [
             str(ESBUILD), str(HERE / "browser_calls.mjs"), "--bundle", "--format=iife", "--log-level=error",
@@ -69,7 +69,7 @@ class BrowserCallTests(GRPCTestCase):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         self.addCleanup(server.server_close)
         self.addCleanup(server.shutdown)
-        browser = Browser()
+        browser = Browser(flags=["--ignore-certificate-errors"] if tls else [])
         self.addCleanup(browser.close)
         browser.open(f"http://127.0.0.1:{server.server_port}/")
         browser.wait("globalThis.web !== undefined")
@@ -134,6 +134,22 @@ class BrowserCallTests(GRPCTestCase):
         browser = self.page(self.web(port, proto=str(PROTO)))
         self.assertEqual(browser.run("connect.unary('connect-json', 's1')")["status"], "ok")
         self.assertEqual(browser.run("connect.unary('connect-get', 's1')")["status"], "ok")
+
+    def test_tls(self) -> None:
+        """The same by HTTP/2, as browsers speak it over TLS; WebSockets, too, where the gateway takes them so (RFC 8441)."""
+        port, _ = self.sensors()
+        gateway = self.web(port, tls=True)
+        browser = self.page(gateway, tls=True)
+        self.assertEqual(browser.run("web.unary('binary', 's1')"), ANSWER)
+        self.assertEqual(browser.run("web.watch('s1', 3)"), ["ok"] * 3)
+        self.assertEqual(browser.run("web.missing('text')")["metadata"]["known-sensors"], "1")
+        done = browser.run("improbable.call('StreamSensorData', ['a', 1, 'b', 2, 'finish'])")
+        self.assertEqual((done["code"], done["seen"]), (0, ["ok", "ok"]))
+        self.assertEqual(browser.run("improbable.call('WatchSensor', ['a', 1, 'close'])")["seen"], ["ok"])
+        self.assertEqual(browser.run("connect.unary('connect-json', 's1')")["status"], "ok")
+        self.assertEqual(browser.run("connect.stream('connect-binary', 's1', 1)"), {"seen": ["ok"]})
+        wait_until(lambda: "WatchSensor HTTP/2.0" in gateway.log("access.log"), "calls over HTTP/2 in the log")
+        self.assertEqual(browser.complaints, [])
 
     def test_refusals(self) -> None:
         """An authentication that refuses, no server: each client gets code and message."""
