@@ -16,7 +16,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from kongtwist.clients.proto_files import _compiled
 from tests.live.browser import Browser, chromium
 from tests.live.grpc_kit import GRPCTestCase
-from tests.live.support import ROOT, GatewayProcess, wait_until
+from tests.live.support import ROOT, GatewayProcess, free_port, wait_until
 
 HERE = Path(__file__).parent
 ESBUILD = HERE / "node_modules" / ".bin" / "esbuild"
@@ -43,7 +43,11 @@ class BrowserCallTests(GRPCTestCase):
 
     def web(self, port: int, *, tls: bool = False, **config: Any) -> GatewayProcess:
         """A gateway in front of a gRPC service at this port, for browsers."""
-        gateway = self.gateway(tls=tls)
+        secure = free_port()
+        conf: dict[str, object] = {"proxy_listen": f"127.0.0.1:{secure} http2 ssl"} if tls else {}
+        gateway = self.gateway(conf)
+        if tls:
+            gateway.tls_port = secure
         gateway.create("/services", name="grpc", url=f"grpc://127.0.0.1:{port}")
         gateway.create("/services/grpc/routes", name="web", protocols=["http", "https"], paths=["/"])
         gateway.create("/services/grpc/plugins", name="grpc-web", config=config)
