@@ -347,7 +347,7 @@ class BoundTests(_Sensors):
 
     def test_large_messages(self) -> None:
         """A body, a WebSocket message, or an answer that is larger than the bound."""
-        gateway = self.begin({"plugin_grpc_message_size": "10k"})
+        gateway = self.begin({"plugin_grpc_message_size": "9k"})
         body = json.dumps({"location": "x" * 11_000}).encode()
         self.assertEqual(request(gateway.proxy_port, "POST", "/v1/sensors", body=body).status, 413)
         with self.websocket(gateway, "/v1/stream") as client:
