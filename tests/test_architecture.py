@@ -43,7 +43,7 @@ _CORE = frozenset((
     "entities", "core/http", "core/http2", "core", "core/balancing", "core/routing", "core/chain", "core/snapshot", "core/grpc",
 ))  # fmt: skip
 _SERVING = _CORE | {"net", "upstream", "http1", "streams"}
-_NODE = _SERVING | {"config", "storage", "observability", "clients", "plugins", "proxy", "admin", "demo"}
+_NODE = _SERVING | {"http2", "config", "storage", "observability", "clients", "plugins", "proxy", "admin", "demo"}
 
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "entities": frozenset(),
@@ -63,6 +63,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "upstream": _CORE | {"net"},
     "clients": _CORE | {"net"},
     "http1": _CORE | {"net"},
+    "http2": _CORE | {"net", "http1"},
     "streams": _CORE | {"net"},
     "proxy": _SERVING,
     "admin": _CORE,

@@ -6,7 +6,7 @@ that nothing new begins; then queues, which may still send; then what they send 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
@@ -85,10 +85,10 @@ class Services:
         self.queues = Queues(reactor)
         self.http = HTTPClient(self.connector, limits.http)
         self.threads = Threads(reactor, limits.threads, limits.thread_backlog)
-        self.grpc = GRPCCalls(reactor, self.connector, resolver, limits.grpc)
-        self.protos = ProtoFiles(self.threads)
         self._drain = limits.drain
         self._late: float | None = None
+        self.grpc = GRPCCalls(reactor, self.connector, resolver, limits.grpc)
+        self.protos = ProtoFiles(self.threads)
         self.scopes: dict[Scope, None] = {}
 
     @property
@@ -166,24 +166,9 @@ class _ScopedHTTP:
         self._scope = scope
         self._client = client
 
-    def request(
-        self,
-        method: str,
-        url: str,
-        *,
-        headers: Sequence[tuple[bytes, bytes]] = (),
-        body: bytes = b"",
-        timeout: float = 10.0,
-        keepalive: float = 60.0,
-        ssl_verify: bool = True,
-    ) -> Deferred[HTTPAnswer]:
+    def request(self, method: str, url: str, **options: Any) -> Deferred[HTTPAnswer]:
         """See `HTTPClient.request`; cancelled when the scope is released."""
-        ask = self._client.request
-        return self._scope.run(
-            lambda: ask(
-                method, url, headers=headers, body=body, timeout=timeout, keepalive=keepalive, ssl_verify=ssl_verify
-            )
-        )
+        return self._scope.run(lambda: self._client.request(method, url, **options))
 
 
 class _ScopedGRPC:

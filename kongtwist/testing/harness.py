@@ -346,7 +346,7 @@ class PluginHarness:
             exchange.response_fields = HeaderBlock.from_pairs([(n.encode(), v.encode()) for n, v in headers])
         exchange.status = status
         bodyless = own is None and (exchange.method == b"HEAD" or status in (204, 304))
-        returned: dict[str, BodyFilter | WholeBody] = {}
+        returned = outcome.returned
         for each in self._active(exchange, "header_filter"):
             result = each.plugin.header_filter(exchange, each.conf)
             if isinstance(result, Answer):

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 from twisted.internet.defer import Deferred
 
 from ..core.answers import Answer
+from ..core.chain.phases import BodyFilter, WholeBody
 from ..core.exchange import BodyTooLarge, Exchange
 from ..core.http.error_bodies import error_body
 from ..core.http.headers import spread
@@ -91,6 +92,7 @@ class Outcome:
         answer: the plugin's answer, or None: the request goes on.
         waiting: what a plugin waits for; None when all have decided.
         passed: bytes of the request's body as the upstream gets them (after `PluginHarness.upload`).
+        returned: what ``header_filter`` asked for of the answer's body (after `PluginHarness.respond`), by plugin.
         sent: bytes of the body as the client gets them (after `PluginHarness.respond`).
         streamed: who sends a streamed answer; None when all is sent.
     """
@@ -100,6 +102,7 @@ class Outcome:
         self.answer: Answer | None = None
         self.waiting: Deferred[None] | None = None
         self.passed = b""
+        self.returned: dict[str, BodyFilter | WholeBody] = {}
         self.sent = b""
         self.streamed: Deferred[None] | None = None
 

@@ -230,6 +230,7 @@ class StandInRows:
 
     Attributes:
         away: writes fail with HostError.
+        held: writes wait for `go_on`.
     """
 
     def __init__(self, stored: Stored, entities: Callable[[], Mapping[str, Entity]], now: Callable[[], float]) -> None:
@@ -237,7 +238,15 @@ class StandInRows:
         self._entities = entities
         self._now = now
         self._number = 0
-        self.away = False
+        self.away = self.held = False
+        self._waiting: list[Deferred[None]] = []
+
+    def go_on(self) -> None:
+        """Do the writes that wait, and those that come."""
+        self.held = False
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(None)
 
     def get(self, entity: str, key: str) -> Row | None:
         """See `kongtwist.core.chain.host.Rows`."""
@@ -250,12 +259,12 @@ class StandInRows:
 
     async def insert(self, entity: str, values: Mapping[str, Any]) -> Row:
         """See `kongtwist.core.chain.host.Rows`."""
-        self._check()
+        await self._begin()
         return self._put(entity, self._rules(entity).insert(values, now=self._now(), new_id=self._new_id))
 
     async def update(self, entity: str, key: str, values: Mapping[str, Any]) -> Row:
         """See `kongtwist.core.chain.host.Rows`."""
-        self._check()
+        await self._begin()
         stored = self.get(entity, key)
         if stored is None:
             raise HostError(f"there is no row {key} of {entity}")
@@ -263,7 +272,7 @@ class StandInRows:
 
     async def upsert(self, entity: str, key: str, values: Mapping[str, Any]) -> Row:
         """See `kongtwist.core.chain.host.Rows`."""
-        self._check()
+        await self._begin()
         row = self._rules(entity).upsert(
             {**values, "id": key}, self.get(entity, key), now=self._now(), new_id=self._new_id
         )
@@ -271,7 +280,7 @@ class StandInRows:
 
     async def delete(self, entity: str, key: str) -> None:
         """See `kongtwist.core.chain.host.Rows`."""
-        self._check()
+        await self._begin()
         left = {each: row for each, row in self._stored.rows.get(entity, {}).items() if each != key}
         self._stored.rows = {**self._stored.rows, entity: left}
 
@@ -287,7 +296,11 @@ class StandInRows:
         self._number += 1
         return f"00000000-0000-4000-8000-{self._number:012d}"
 
-    def _check(self) -> None:
+    async def _begin(self) -> None:
+        if self.held:
+            waiter: Deferred[None] = Deferred()
+            self._waiting.append(waiter)
+            await waiter
         if self.away:
             raise HostError("the database is away")
 
@@ -297,26 +310,29 @@ class StandInTallies:
 
     Attributes:
         values: by (key, window).
+        asked: calls: ``add``, ``read``.
         away: calls fail with HostError.
     """
 
     def __init__(self) -> None:
         self.values: dict[tuple[str, int], float] = {}
+        self.asked: list[str] = []
         self.away = False
 
     async def add(self, tallies: Sequence[Tally]) -> list[float]:
         """See `kongtwist.core.chain.host.Tallies`."""
-        self._check()
+        self._check("add")
         for each in tallies:
             self.values[each.key, each.window] = self.values.get((each.key, each.window), 0) + each.amount
         return [self.values[each.key, each.window] for each in tallies]
 
     async def read(self, keys: Sequence[tuple[str, int]]) -> list[float]:
         """See `kongtwist.core.chain.host.Tallies`."""
-        self._check()
+        self._check("read")
         return [self.values.get(key, 0) for key in keys]
 
-    def _check(self) -> None:
+    def _check(self, call: str) -> None:
+        self.asked.append(call)
         if self.away:
             raise HostError("the database is away")
 

@@ -51,7 +51,7 @@ class Config:
     def __init__(self, conf: Row) -> None:
         self.proto: str | None = conf["proto"]
         self.host: Scope | None = None
-        self.source: Source | None = None
+        self.source: Source[Transcoder] | None = None
         self.seldom: Seldom | None = None
 
 

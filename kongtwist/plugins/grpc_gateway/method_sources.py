@@ -8,15 +8,25 @@ from __future__ import annotations
 
 import time
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ...core.chain.host import GRPCFailed, HostError, Scope
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ...core.chain.host import GRPCTarget
-    from .transcoder import Transcoder
 
 __all__ = ["NoMethods", "Source"]
+
+
+class Described(Protocol):
+    """What is made of descriptors."""
+
+    faults: list[str]
+
+
+M = TypeVar("M", bound=Described)
 
 AGAIN = 10.0
 """Seconds before a server is asked again what it has."""
@@ -41,22 +51,37 @@ class NoMethods(Exception):
         self.code = code
 
 
-class Source:
+def _transcoder(descriptors: bytes) -> Any:
+    """Loads what it takes, which is why a thread does it."""
+    return import_module(f"{__package__}.transcoder").Transcoder(descriptors)
+
+
+class Source(Generic[M]):
     """The methods of one configuration.
 
     Args:
         host: compiles files, asks servers.
         proto: the file; None: servers are asked.
+        make: makes of descriptors what `read` and `ask` give; called in a thread. Raises ValueError or KeyError.
+        plugin: whose configuration it is, for the log.
     """
 
-    def __init__(self, host: Scope, proto: str | None) -> None:
+    def __init__(
+        self,
+        host: Scope,
+        proto: str | None,
+        make: Callable[[bytes], M] = _transcoder,
+        plugin: str = "grpc-gateway",
+    ) -> None:
+        self._make = make
+        self._plugin = plugin
         self._host = host
         self._proto = proto
-        self._of_file: Transcoder | None = None
-        self._of_servers: dict[str, tuple[float, Transcoder]] = {}
+        self._of_file: M | None = None
+        self._of_servers: dict[str, tuple[float, M]] = {}
         self._faults: dict[str, tuple[float, NoMethods]] = {}
 
-    def known(self, service: str) -> Transcoder | None:
+    def known(self, service: str) -> M | None:
         """What is known of the methods of a service, given by its id."""
         if self._proto is not None:
             return self._of_file
@@ -68,7 +93,7 @@ class Source:
         found = self._of_servers.get(service)
         return found is not None and time.monotonic() - found[0] >= AGAIN
 
-    async def read(self) -> Transcoder:
+    async def read(self) -> M:
         """Read the file. Raises NoMethods."""
         assert self._proto is not None
         self._check("")
@@ -80,7 +105,7 @@ class Source:
             raise self._fault("", error) from None
         return self._of_file
 
-    async def ask(self, service: str, target: GRPCTarget) -> Transcoder:
+    async def ask(self, service: str, target: GRPCTarget) -> M:
         """Ask a server for its methods. Raises NoMethods."""
         where = f"{target.host}:{target.port}"
         self._check(service)
@@ -113,16 +138,11 @@ class Source:
             del self._faults[next(iter(self._faults))]
         return fault
 
-    async def _made(self, descriptors: bytes, where: str) -> Transcoder:
+    async def _made(self, descriptors: bytes, where: str) -> M:
         try:
-            made: Transcoder = await self._host.threads(_transcoder, descriptors)
+            made: M = await self._host.threads(self._make, descriptors)
         except (ValueError, KeyError) as error:
             raise NoMethods(f"{where}: {error}") from error
         for fault in made.faults:
-            self._host.report(f"grpc-gateway leaves out a rule of {where}: {fault}")
+            self._host.report(f"{self._plugin} leaves out a rule of {where}: {fault}")
         return made
-
-
-def _transcoder(descriptors: bytes) -> Any:
-    """Loads what it takes, which is why a thread does it."""
-    return import_module(f"{__package__}.transcoder").Transcoder(descriptors)

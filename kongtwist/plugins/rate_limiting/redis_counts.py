@@ -57,6 +57,13 @@ def _settings(redis: Row) -> RedisSettings:
     )  # fmt: skip
 
 
+def _checked(answer: object, count: int) -> list[int]:
+    """What a script answers, if it is so many numbers. Raises ValueError."""
+    if not isinstance(answer, list) or len(answer) != count or not all(type(each) is int for each in answer):
+        raise ValueError("the Redis server does not answer with counts; see whether it is one")
+    return answer
+
+
 class RedisCounts:
     """Counts of one configuration, asked for at each request.
 
@@ -86,8 +93,8 @@ class RedisCounts:
 
     async def count(self, keys: Sequence[str], frames: Iterable[RateWindow]) -> list[int]:
         """Count a request in these keys; how many were counted in each with it."""
-        counts = await self._client.script(_COUNT, keys, [_NAMES[frame.window & 7][1] for frame in frames])
-        return [int(each) for each in counts]
+        lives = [_NAMES[frame.window & 7][1] for frame in frames]
+        return _checked(await self._client.script(_COUNT, keys, lives), len(keys))
 
     async def take(self, who: str, frames: Sequence[RateWindow], now: float) -> list[int]:
         """See `Counts.take`."""
@@ -191,9 +198,9 @@ class SyncedCounts(RedisCounts):
             words += (window.added, int(window.expires))
             window.known += window.added
             window.added = 0
-        counts = await self._client.script(_ADD, [key for key, _ in batch], words)
+        counts = _checked(await self._client.script(_ADD, [key for key, _ in batch], words), len(batch))
         for (_, window), count in zip(batch, counts, strict=True):
-            window.known = int(count)
+            window.known = count
 
     async def close(self) -> None:
         """Hand over what was counted since the last time."""

@@ -36,6 +36,8 @@ class SessionRows:
         waiting = self._waiting.get(session_id)
         if waiting is not None:
             return waiting
+        if session_id in self._ended:  # its row is there, and about to go
+            return None
         row: Row | None = self._rows.by("sessions", "session_id", session_id)
         return None if row is None or expired(row, now) else row["data"]
 

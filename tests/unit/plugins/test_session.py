@@ -13,8 +13,6 @@ from kongtwist.plugins.key_auth import KeyAuth
 from kongtwist.plugins.session import Session
 from kongtwist.testing import NOW, Outcome, PluginHarness
 
-from .fake_host import FakeHost
-
 
 class Visits:
     """A browser in front of session and, behind it, a plugin that knows a key."""
@@ -23,8 +21,7 @@ class Visits:
         self.session = PluginHarness(Session, **{"secret": "s3cret", **config})
         self.session.store("consumers", id="c1", username="bob", custom_id="B1")
         self.session.store("consumers", id="c2", username="jim")
-        self.host = FakeHost(self.session)
-        self.host.open()
+        self.host = self.session.host
         self.keys = PluginHarness(KeyAuth, anonymous="anon")
         self.keys.store("consumers", id="c1", username="bob", custom_id="B1")
         self.keys.store("consumers", id="c2", username="jim")
@@ -33,7 +30,6 @@ class Visits:
             self.keys.store("keyauth_credentials", id=f"k{number}", key=f"key{number}", consumer={"id": f"c{number}"})
         self.cookies: dict[str, str] = {}
         self.lines: list[str] = []
-        self.run_at_once = True
 
     def visit(
         self, target: str = "/", method: str = "GET", key: str | None = None, body: bytes = b"", groups: Any = None, **more: str
@@ -55,8 +51,6 @@ class Visits:
             exchange.snapshot = self.session.request().snapshot
             assert answer is None
         self.session.respond(outcome)
-        if self.run_at_once:
-            self.host.run()
         self.lines = [
             value.decode()
             for how, name, value in exchange.response_changes or ()
@@ -128,12 +122,12 @@ class SessionTests(SynchronousTestCase):
     def test_known_before_it_is_written(self) -> None:
         """The client comes back before the database has taken its session."""
         visits = Visits(storage="kong")
-        visits.run_at_once = False
+        visits.host.rows.held = True
         visits.visit(key="key1")
         self.assertEqual(visits.rows, {})
         outcome = visits.visit()
         self.assertEqual(outcome.credential, {"id": "k1", "consumer_id": "c1"})
-        visits.host.run()
+        visits.host.rows.go_on()
         self.assertEqual(len(visits.rows), 1)
         self.assertEqual(visits.visit().credential, {"id": "k1", "consumer_id": "c1"})
 
@@ -263,7 +257,7 @@ class SessionTests(SynchronousTestCase):
         """A renewal that cannot be written leaves the old session; a logout that cannot is no success; one line a minute."""
         visits = Visits(storage="kong", idling_timeout=0)
         visits.visit(key="key1")
-        visits.host.rows.broken = True
+        visits.host.rows.away = True
         visits.session.now += 3000
         cookies = dict(visits.cookies)
         for _ in range(3):
@@ -292,7 +286,7 @@ class SessionTests(SynchronousTestCase):
             outcome = visits.visit()
             self.assertEqual(outcome.credential, {"id": "k1", "consumer_id": "c1"})
             self.assertEqual(sorted(line.partition("=")[0] for line in visits.lines), ["remember", "session"])
-            visits.host.rows.broken = True
+            visits.host.rows.away = True
             visits.session.now += 86400 * 3
             known = visits.visit().credential is not None
             self.assertEqual(known, storage == "cookie", "what cannot be written is not let in")

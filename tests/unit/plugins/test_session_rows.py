@@ -12,11 +12,12 @@ from kongtwist.plugins.session.session_rows import SessionRows
 
 
 class SlowRows:
-    """A database whose inserts wait until the test says so."""
+    """A database whose inserts and deletes wait until the test says so."""
 
     def __init__(self) -> None:
         self.stored: dict[str, dict[str, Any]] = {}
         self.gate: Deferred[None] = Deferred()
+        self.deleting: Deferred[None] = Deferred()
 
     def by(self, entity: str, name: str, value: Any) -> dict[str, Any] | None:
         return next((row for row in self.stored.values() if row[name] == value), None)
@@ -28,6 +29,7 @@ class SlowRows:
         return row
 
     async def delete(self, entity: str, key: str) -> None:
+        await self.deleting
         self.stored.pop(key, None)
 
 
@@ -45,6 +47,8 @@ class OvertakingTests(SynchronousTestCase):
         self.successResultOf(Deferred.fromCoroutine(rows.make([Write("delete", "s")])))
         self.assertIsNone(rows.load("s", 1000))
         database.gate.callback(None)
+        self.assertIsNone(rows.load("s", 1000), "it is there, and about to go")
+        database.deleting.callback(None)
         self.successResultOf(inserting)
         self.assertEqual(database.stored, {})
         self.assertIsNone(rows.load("s", 1000))

@@ -14,8 +14,7 @@ from kongtwist.node.plugin_loader import load_plugins
 from kongtwist.plugins.request_size_limiting import RequestSizeLimiting
 from kongtwist.plugins.request_transformer import RequestTransformer
 from kongtwist.plugins.response_transformer import LARGEST, ResponseTransformer, is_json
-from kongtwist.testing import PluginHarness
-from tests.unit.plugins.kit import Sent, answer_of, respond
+from kongtwist.testing import Outcome, PluginHarness
 
 JSON = {"Content-Type": "application/json"}
 FORM = {"content-type": "application/x-www-form-urlencoded"}
@@ -106,15 +105,16 @@ class RequestTransformerTests(SynchronousTestCase):
 class ResponseTransformerTests(SynchronousTestCase):
     def sent(
         self, body: str | bytes = "{}", headers: dict[str, str] | None = None, status: int = 200, **config: Any
-    ) -> Sent:
+    ) -> Outcome:
         harness = PluginHarness(ResponseTransformer, **config)
         raw = body.encode() if isinstance(body, str) else body
-        sent = respond(harness, harness.send(), status, JSON if headers is None else headers, raw)
+        fields = JSON if headers is None else headers
+        sent = harness.respond(harness.send(), status, fields.items(), [raw])
         self.reports = harness.reports
         return sent
 
     def json(self, body: str, **config: Any) -> Any:
-        return json.loads(self.sent(body, **config).body)
+        return json.loads(self.sent(body, **config).sent)
 
     def test_values(self) -> None:
         """Quotes and slashes stay what they are; types by their place; what is no number is skipped."""
@@ -162,17 +162,17 @@ class ResponseTransformerTests(SynchronousTestCase):
             (JSON, 204),
         ):
             sent = self.sent("{}", headers, status, **rules)
-            self.assertIsNone(sent.returned, (headers, status))
-            self.assertEqual(sent.body, b"{}")
+            self.assertEqual(sent.returned, {}, (headers, status))
+            self.assertEqual(sent.sent, b"{}")
         for body in ("[1]", "bad", ""):
-            self.assertEqual(self.sent(body, **rules).body, body.encode())
+            self.assertEqual(self.sent(body, **rules).sent, body.encode())
             self.assertIn("failed parsing json body", self.reports[0])
-        self.assertIsNone(self.sent("{}", add={"headers": ["a:b"]}).returned)
+        self.assertEqual(self.sent("{}", add={"headers": ["a:b"]}).returned, {})
 
     def test_too_large(self) -> None:
         """What cannot be held whole is not let through: it would tell what is to be removed."""
         sent = self.sent(b"[" + b" " * LARGEST + b"]", remove={"json": ["secret"]})
-        assert isinstance(sent.returned, WholeBody) and sent.answer is not None
+        assert isinstance(sent.returned["response-transformer"], WholeBody) and sent.answer is not None
         self.assertEqual(sent.answer.status, 502)
         self.assertIn(str(LARGEST), self.reports[0])
 
@@ -188,14 +188,18 @@ class ResponseTransformerTests(SynchronousTestCase):
         )
         for config, expected in cases:
             sent = self.sent("", fields, **config)
-            told = {name.decode(): b",".join(values).decode() for name, values in sent.fields.items()}
+            told = {name.decode(): b",".join(values).decode() for name, values in sent.exchange.answer_fields().items()}
             self.assertEqual(told, expected, config)
 
 
 class RequestSizeLimitingTests(SynchronousTestCase):
     def answer(self, body: bytes = b"", headers: dict[str, str] | None = None, **config: Any) -> Answer | None:
         harness = PluginHarness(RequestSizeLimiting, **config)
-        return answer_of(harness, harness.send("POST", "/", headers or {}, body), body)
+        outcome = harness.send("POST", "/", headers or {}, body)
+        if outcome.answer is None and body:
+            harness.upload(outcome, [body[at : at + 100] for at in range(0, len(body), 100)])
+            assert outcome.answer is not None or outcome.passed == body
+        return outcome.answer
 
     def test_units(self) -> None:
         """Exactly as much as is allowed passes."""
