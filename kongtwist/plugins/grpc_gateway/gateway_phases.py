@@ -102,8 +102,9 @@ class GrpcGateway(Plugin):
         if exchange.route.service is None:
             return None
         assert conf.source is not None
-        known = conf.source.known(exchange.route.service["id"])
-        if known is not None and _fits(exchange, known):
+        key = exchange.route.service["id"]
+        known = conf.source.known(key)
+        if known is not None and _fits(exchange, known) and not conf.source.is_old(key):
             return _call(exchange, conf, known)
         return _find(exchange, conf)
 

@@ -1,7 +1,7 @@
 """Where a configuration's methods come from: a .proto file, or what the service tells of itself (server reflection).
 
 They are read once. A file is read anew with the configuration; a server is asked anew for a path that nobody knows, every `AGAIN`
-seconds at the most. What could not be read is looked at again after `_FAULT_KEPT` seconds.
+seconds at the most, and after `OLD` seconds. What could not be read is looked at again after `_FAULT_KEPT` seconds.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ M = TypeVar("M", bound=Described)
 
 AGAIN = 10.0
 """Seconds before a server is asked again what it has."""
+OLD = 300.0
+"""Seconds after which a server is asked anew; what it told before is used until it has answered."""
 _FAULT_KEPT = 2.0
 """Seconds for which requests get the fault of before: compiling, or asking, for each of them would be much work."""
 _TIMEOUT = 10.0
@@ -93,6 +95,11 @@ class Source(Generic[M]):
         found = self._of_servers.get(service)
         return found is not None and time.monotonic() - found[0] >= AGAIN
 
+    def is_old(self, service: str) -> bool:
+        """Whether what is known of a service may no longer be so."""
+        found = self._of_servers.get(service)
+        return found is not None and time.monotonic() - found[0] >= OLD
+
     async def read(self) -> M:
         """Read the file. Raises NoMethods."""
         assert self._proto is not None
@@ -109,6 +116,9 @@ class Source(Generic[M]):
         """Ask a server for its methods. Raises NoMethods."""
         where = f"{target.host}:{target.port}"
         self._check(service)
+        before = self._of_servers.get(service)
+        if before is not None:  # others go on with it meanwhile
+            self._of_servers[service] = (time.monotonic(), before[1])
         try:
             descriptors = await self._host.grpc(target).describe(timeout=_TIMEOUT)
             made = await self._made(descriptors, where)
