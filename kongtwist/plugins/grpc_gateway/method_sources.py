@@ -6,7 +6,6 @@ seconds at the most, and after `OLD` seconds. What could not be read is looked a
 
 from __future__ import annotations
 
-import time
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -93,12 +92,12 @@ class Source(Generic[M]):
     def may_ask_again(self, service: str) -> bool:
         """Whether the service may have got methods that are not known."""
         found = self._of_servers.get(service)
-        return found is not None and time.monotonic() - found[0] >= AGAIN
+        return found is not None and self._host.now() - found[0] >= AGAIN
 
     def is_old(self, service: str) -> bool:
         """Whether what is known of a service may no longer be so."""
         found = self._of_servers.get(service)
-        return found is not None and time.monotonic() - found[0] >= OLD
+        return found is not None and self._host.now() - found[0] >= OLD
 
     async def read(self) -> M:
         """Read the file. Raises NoMethods."""
@@ -118,7 +117,7 @@ class Source(Generic[M]):
         self._check(service)
         before = self._of_servers.get(service)
         if before is not None:  # others go on with it meanwhile
-            self._of_servers[service] = (time.monotonic(), before[1])
+            self._of_servers[service] = (self._host.now(), before[1])
         try:
             descriptors = await self._host.grpc(target).describe(timeout=_TIMEOUT)
             made = await self._made(descriptors, where)
@@ -130,7 +129,7 @@ class Source(Generic[M]):
         except NoMethods as error:
             raise self._fault(service, error) from None
         self._of_servers.pop(service, None)
-        self._of_servers[service] = (time.monotonic(), made)
+        self._of_servers[service] = (self._host.now(), made)
         if len(self._of_servers) > _MOST:
             del self._of_servers[next(iter(self._of_servers))]
         return made
@@ -138,12 +137,12 @@ class Source(Generic[M]):
     def _check(self, key: str) -> None:
         """Raise the fault of before while it is fresh."""
         found = self._faults.get(key)
-        if found is not None and time.monotonic() - found[0] < _FAULT_KEPT:
+        if found is not None and self._host.now() - found[0] < _FAULT_KEPT:
             raise NoMethods(str(found[1]), found[1].code)
 
     def _fault(self, key: str, fault: NoMethods) -> NoMethods:
         self._faults.pop(key, None)
-        self._faults[key] = (time.monotonic(), fault)
+        self._faults[key] = (self._host.now(), fault)
         if len(self._faults) > _MOST:
             del self._faults[next(iter(self._faults))]
         return fault
