@@ -270,7 +270,11 @@ class DataPlane:
             self._reactor,
             self.context.resolver,
             trust=Trust(self._trusted, conf.lua_ssl_verify_depth),
-            limits=ClientLimits(threads=conf.plugin_threads, thread_backlog=conf.plugin_thread_backlog),
+            limits=ClientLimits(
+                threads=conf.plugin_threads,
+                thread_backlog=conf.plugin_thread_backlog,
+                queue_bytes=conf.plugin_queue_bytes or None,
+            ),
         )
 
     async def _close_configurations(self, seconds: float) -> None:
