@@ -15,7 +15,7 @@ run: $(VENV)/installed
 	@$(BIN)/twistd --nodaemon --pidfile= kongtwist --demo
 
 test: $(VENV)/installed-test
-	tests/peers.sh
+	PYTHON=$(BIN)/python tests/peers.sh
 	$(BIN)/python -m tests.run $(TESTS)
 
 lint: $(VENV)/installed-test

@@ -1,4 +1,4 @@
-"""``python -m benchmarks [--quick] [--only WORD ...] [--write FILE]``; needs nginx, wrk and a C compiler."""
+"""``python -m benchmarks [--quick] [--only WORD ...] [--write FILE]``; needs nginx, wrk, a C compiler and Go."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .admin import admin_rows
 from .cases import Case, Field, cases
+from .http2_cases import HTTP2Field, http2_cases, http2_memory
 from .measures import Pace, idle_memory
 from .report import Row, describe_machine, markdown, of_admin, table
 from .servers import Stage
@@ -35,13 +36,14 @@ def main() -> None:
 
     rows = []
     with Stage() as stage:
-        field = Field(stage)
-        for case in cases(field):
+        for case in chain(cases(Field(stage)), http2_cases(HTTP2Field(stage))):
             if wanted(case.name):
                 rows.append(_measured(case, pace))
                 print(table(rows[-1:], heading=len(rows) == 1), flush=True)
         for row in chain(
-            _memory(stage, wanted, quick=options.quick), admin_rows(stage, wanted, pace, quick=options.quick)
+            _memory(stage, wanted, quick=options.quick),
+            http2_memory(stage, wanted, quick=options.quick),
+            admin_rows(stage, wanted, pace, quick=options.quick),
         ):
             print(table([row], heading=not rows or of_admin(row) != of_admin(rows[-1])), flush=True)
             rows.append(row)

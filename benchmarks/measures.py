@@ -14,7 +14,7 @@ from pathlib import Path
 from .servers import Server, Stage, resident
 from .usage import Cost, Usage
 
-__all__ = ["Pace", "Waits", "http_cost", "idle_memory", "stream_cost"]
+__all__ = ["Pace", "Waits", "http_cost", "idle_memory", "idle_streams", "load_cost", "stream_cost"]
 
 VARYING = """
 local count = 0
@@ -77,7 +77,23 @@ def stream_cost(stage: Stage, server: Server, words: Sequence[object], pace: Pac
         words: the generator's arguments, without the two times (see load.c).
         pace: how long.
     """
-    load = stage.load(*words, pace.warm, pace.seconds, stdout=subprocess.PIPE)
+    return _cost(stage.load(*words, pace.warm, pace.seconds, stdout=subprocess.PIPE), server)
+
+
+def load_cost(stage: Stage, server: Server, words: Sequence[object], pace: Pace) -> Cost:
+    """What a call, a message with its answer, or a request over HTTP/2 costs.
+
+    Args:
+        stage: where the load generator is.
+        server: the proxy.
+        words: the generator's arguments, without the two times (see grpc/main.go).
+        pace: how long.
+    """
+    return _cost(stage.grpc_load(*words, pace.warm, pace.seconds, stdout=subprocess.PIPE), server)
+
+
+def _cost(load: subprocess.Popen[bytes], server: Server) -> Cost:
+    """What each operation costs ``server`` while a load generator says that it measures."""
     assert load.stdout is not None
     begun = load.stdout.readline()
     with Usage([server.pid]) as usage:
@@ -122,6 +138,30 @@ def idle_memory(
     load.stdin.close()
     load.wait()
     return used / pairs, waits
+
+
+def idle_streams(stage: Stage, server: Server, connections: int, streams: int) -> float:
+    """Bytes of the proxy's memory per idle bidirectional gRPC stream through it, both sides together.
+
+    Args:
+        stage: where the load generator is.
+        server: the proxy, freshly started.
+        connections: how many from the client.
+        streams: how many on each.
+    """
+    warm = stage.grpc_load("idle", server.port, 5, 10, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    warm.communicate(timeout=60)
+    time.sleep(0.5)
+    before = resident(server.pid)
+    load = stage.grpc_load("idle", server.port, connections, streams, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert load.stdout is not None and load.stdin is not None
+    if load.stdout.readline() != f"open {connections * streams}\n".encode():
+        raise RuntimeError(f"{server.name}: {connections * streams} streams could not be opened")
+    time.sleep(1.0)
+    used = resident(server.pid) - before
+    load.stdin.close()
+    load.wait()
+    return used / (connections * streams)
 
 
 def _waits(port: int, path: str) -> Waits:

@@ -175,6 +175,12 @@ more: for figures to keep, let nothing else run.
 - WebSocket: 4 connections play ping-pong with masked text messages. One operation is a message and its echo.
 - SSE: 8 streams of 100-byte events, each sent when the one before has arrived, so that every event is relayed by
   itself.
+- gRPC: `1x32` is one connection with 32 streams, each with one call after the other. Load and echo server are written
+  with grpc-go. One operation is a call, or a message and its answer; messages of 100 bytes where nothing else is said. nginx
+  has `grpc_pass` with its default buffers. Metadata that differs: a token and a request id, another one for each call.
+- gRPC-Web: unary calls over HTTP/2, beside the gateway's own plain gRPC: the column nginx shows that.
+- HTTP/2 GET with TLS: answers of 13 bytes, from an upstream that speaks HTTP/1.1; certificates of P-256.
+- Idle gRPC streams: opened, used once, and left alone; memory of both sides together.
 - Idle pairs: WebSockets opened through the proxy and left alone; memory of both sides together. Beside 9,000 of them
   one client asks 300 times, and its longest wait is shown.
 - Admin creates: one client on one connection, in turns with a bare loop of inserts into SQLite (write-ahead log,
@@ -183,6 +189,6 @@ more: for figures to keep, let nothing else run.
 - Admin changes: CPU time of all the gateway's processes for each call, with 10,000 routes beside ten. "Longest round" is
   the longest time that a reactor took before it looked at its sockets again, as CPU time of its thread.
 
-The programs are in `benchmarks/`: `load.c` makes the streams, `cases.py` says what each row is, `usage.py` reads what a
-process used.
+The programs are in `benchmarks/`: `load.c` and `grpc/main.go` make the load, `cases.py` and `http2_cases.py` say what
+each row is, `usage.py` reads what a process used.
 """

@@ -126,6 +126,26 @@ class Stage:
         """Start the load generator with these arguments (see load.c)."""
         return self.spawn([self._load, *map(str, words)], stderr=None, **options)
 
+    def grpc_load(self, *words: object, **options: object) -> subprocess.Popen[bytes]:
+        """Start the load generator for HTTP/2 and gRPC with these arguments (see grpc/main.go); it is built first.
+
+        Raises:
+            SystemExit: Go is missing.
+        """
+        program = os.path.join(self.folder, "grpc-load")
+        if not os.path.exists(program):
+            if shutil.which("go") is None:
+                raise SystemExit("the rows on HTTP/2 and gRPC need go")
+            source = Path(__file__).with_name("grpc")
+            subprocess.run(["go", "build", "-o", program, "."], cwd=source, check=True)
+        return self.spawn([program, *map(str, words)], stderr=None, **options)
+
+    def grpc_echo(self) -> int:
+        """A gRPC echo server; returns its port."""
+        port = free_port()
+        self._wait(port, self.grpc_load("echo", port))
+        return port
+
     def echo_upstream(self) -> int:
         """A WebSocket echo server; returns its port."""
         port = free_port()
@@ -161,6 +181,18 @@ class Stage:
         Path(file).write_text(json.dumps(declarative), encoding="utf-8")
         conf = {"database": "off", "declarative_config": file, "proxy_access_log": access_log}
         return self._gateway(name, conf, rounds=rounds)
+
+    def kongtwist_http2(self, name: str, declarative: object, certificate: str, key: str) -> tuple[Server, Server]:
+        """Start a gateway that speaks HTTP/2 too; returns it twice, at its plain port and at the one with TLS."""
+        file = os.path.join(self.folder, f"{name}.json")
+        Path(file).write_text(json.dumps(declarative), encoding="utf-8")
+        plain, secure = free_port(), free_port()
+        server = self._gateway(name, {
+            "database": "off", "declarative_config": file, "proxy_access_log": "off", "ssl_cert": certificate,
+            "ssl_cert_key": key, "proxy_listen":
+            f"127.0.0.1:{plain} http2 backlog=4096, 127.0.0.1:{secure} http2 ssl backlog=4096",
+        })  # fmt: skip
+        return Server(server.name, server.pid, plain), Server(server.name, server.pid, secure)
 
     def on_sqlite(self, name: str, workers: int = 1) -> Server:
         """Start a gateway on a SQLite file, which may be there already as ``name/prefix/kongtwist.db``."""

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import KONG_VERSION, VERSION
-from .core.answers import Answer, StreamedAnswer
+from .core.answers import Answer, BrokenOff, StreamedAnswer, WebSocketAnswer, WebSocketPeer
 from .core.chain.credentials import (
     Credentials,
     Known,
@@ -24,9 +24,15 @@ from .core.chain.credentials import (
 from .core.chain.host import (
     ConnectFailed,
     ConnectionLost,
+    GRPCCall,
+    GRPCClient,
+    GRPCFailed,
+    GRPCReply,
+    GRPCTarget,
     Host,
     HostError,
     HTTPAnswer,
+    ProtoFault,
     QueueSettings,
     RedisError,
     RedisSettings,
@@ -91,6 +97,7 @@ __all__ = [
     "BodyFilter",
     "BodyTooLarge",
     "Boolean",
+    "BrokenOff",
     "CarriedMessages",
     "CarriedRequest",
     "CertificateChoice",
@@ -107,6 +114,11 @@ __all__ = [
     "Exchange",
     "Field",
     "Foreign",
+    "GRPCCall",
+    "GRPCClient",
+    "GRPCFailed",
+    "GRPCReply",
+    "GRPCTarget",
     "Gateway",
     "GatewayFactory",
     "GatewayFailed",
@@ -123,6 +135,7 @@ __all__ = [
     "Plugin",
     "PluginHarness",
     "PluginLoadError",
+    "ProtoFault",
     "ProxyEndpoint",
     "QueueSettings",
     "Record",
@@ -140,6 +153,8 @@ __all__ = [
     "Tally",
     "Timestamp",
     "Uuid",
+    "WebSocketAnswer",
+    "WebSocketPeer",
     "WholeBody",
     "anonymous_consumer",
     "decode_body",

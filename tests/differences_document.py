@@ -56,6 +56,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
         " Programs are answered as by Kong ([security.md](security.md)).",
         "It can demand a token (`admin_api_token`) or client certificates (`admin_ssl_client_ca`).",
         "A change serves in all workers of the node when its answer arrives.",
+        "`GET /services/{id or name}/grpc` asks a service of gRPC for its services and methods by server reflection: each method with"
+        " its types and whether client and server send streams. 400 where the service is none of gRPC, 502 where it cannot be asked"
+        " or does not tell, 504 where it takes longer than ten seconds.",
         "`/status` has `connections` and `streams` beside Kong's members; `/metrics` is there without a plugin"
         " ([monitoring.md](monitoring.md)).",
         "Rows of a declarative file that have neither id nor name get the same ids at each load. Kong's change.",

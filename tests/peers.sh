@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Install the real peers that tests/live talk to: Debian packages, and Node's ws beside the tests.
+# Install the real peers that tests/live talk to: Debian packages, and Node's packages beside the tests. PYTHON, where it is
+# set, also builds the peers that are made from source (tests/live/grpc_peers.py).
 # What cannot be installed is named; the tests that need it are then skipped, or fail where CI=true.
 set -u
 cd "$(dirname "$0")/live" || exit 1
@@ -16,6 +17,9 @@ node nodejs
 npm npm
 openssl openssl
 pg_lsclusters postgresql
+javac default-jdk-headless
+mvn maven
+go golang-go
 LIST
 
 if [ ${#missing[@]} -gt 0 ]; then
@@ -30,7 +34,15 @@ if [ ${#missing[@]} -gt 0 ]; then
   fi
 fi
 
-if command -v npm >/dev/null 2>&1 && [ ! -d node_modules/ws ]; then
-  npm ci --silent --no-audit --no-fund || echo "could not install Node's ws" >&2
+if command -v npm >/dev/null 2>&1 && ! cmp -s package-lock.json node_modules/installed; then
+  if npm ci --silent --no-audit --no-fund; then
+    cp package-lock.json node_modules/installed
+  else
+    echo "could not install Node's packages" >&2
+  fi
+fi
+
+if [ -n "${PYTHON:-}" ]; then
+  (cd ../.. && "$PYTHON" -m tests.live.grpc_peers) || exit 1
 fi
 exit 0

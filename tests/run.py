@@ -33,8 +33,9 @@ ROOT = Path(__file__).resolve().parents[1]
 LONG = tuple(
     f"tests.live.test_{name}"
     for name in (
-        "soak", "openapi", "documents", "check", "postgres_nodes", "drain", "two_workers", "troubleshooting", "node_life",
-        "admin_security", "workers", "clients", "curl_admin", "ends", "admin_door", "postgres", "deployment", "embedding",
+        "soak", "openapi", "grpc_interop", "grpc_conformance", "documents", "check", "postgres_nodes", "drain",
+        "two_workers", "troubleshooting", "node_life", "admin_security", "workers", "clients", "curl_admin", "ends", "grpc_load",
+        "grpc_clients", "grpc_ends", "admin_door", "postgres", "deployment", "embedding",
     )
 )  # fmt: skip
 """Modules that begin first, for they take longest. Only the order depends on this."""

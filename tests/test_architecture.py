@@ -43,19 +43,19 @@ _CORE = frozenset((
     "entities", "core/http", "core/http2", "core", "core/balancing", "core/routing", "core/chain", "core/snapshot", "core/grpc",
 ))  # fmt: skip
 _SERVING = _CORE | {"net", "upstream", "http1", "streams"}
-_NODE = _SERVING | {"config", "storage", "observability", "clients", "plugins", "proxy", "admin", "demo"}
+_NODE = _SERVING | {"http2", "config", "storage", "observability", "clients", "plugins", "proxy", "admin", "demo"}
 
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "entities": frozenset(),
     "config": frozenset({"entities"}),
     "core/http": frozenset({"entities"}),
+    "core/grpc": frozenset({"entities"}),
     "core": frozenset({"entities", "core/http"}),
     "core/http2": frozenset({"entities", "core/http"}),
     "core/balancing": frozenset({"entities", "core/http", "core"}),
     "core/routing": frozenset({"entities", "core/http", "core", "core/grpc"}),
     "core/chain": frozenset({"entities", "core/http", "core"}),
     "core/snapshot": _CORE,
-    "core/grpc": frozenset({"entities"}),
     "plugins": frozenset({"entities", "core/http", "core", "core/routing", "core/chain", "core/grpc"}),
     "observability": _CORE,
     "net": _CORE | {"config"},
@@ -63,6 +63,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "upstream": _CORE | {"net"},
     "clients": _CORE | {"net"},
     "http1": _CORE | {"net"},
+    "http2": _CORE | {"net", "http1"},
     "streams": _CORE | {"net"},
     "proxy": _SERVING,
     "admin": _CORE,

@@ -46,6 +46,13 @@ class Resolver(Protocol):
         """Look it up. Fails with NameNotResolved."""
 
 
+class NotAgreed(ConnectError):
+    """The server speaks TLS, but none of the protocols that were offered (RFC 7301)."""
+
+    def __str__(self) -> str:
+        return "the server chose none of the protocols offered in TLS"
+
+
 def why(reason: Failure) -> str:
     """The end of a connection, or of the attempt to make one, in a few words."""
     error = reason.value
@@ -81,6 +88,7 @@ class Link(StreamProtocol):
         self.ended = Ended()
         self._name: str | None = None  # to be checked when TLS is there
         self._tls = False
+        self._protocols: tuple[str, ...] = ()
         self._ready: Deferred[None] | None = None
         self._open = False
         self._gone: Callable[[Link], None] = _nothing
@@ -109,6 +117,10 @@ class Link(StreamProtocol):
     def handshakeCompleted(self) -> None:
         """TLS is there; the chain of certificates is verified where that is wanted."""
         if self._ready is None or self.transport.disconnecting:
+            self.abort()
+            return
+        if self._protocols and (self.transport.negotiatedProtocol or b"").decode("latin-1") not in self._protocols:
+            self.failed(Failure(NotAgreed()))
             self.abort()
             return
         if self._name is not None:
@@ -219,6 +231,7 @@ class Connector:
         factory: Any = _Making(link)
         if tls is not None:
             link._tls = True
+            link._protocols = tls.protocols
             link._name = (tls.server_name or host) if tls.verify else None
             factory = TLSClientFactory(self._contexts.creator(tls, host), True, factory, self.reactor)
         address = self._resolver.known(host) or await self._resolver.lookup(host)

@@ -4,9 +4,10 @@ What is decided stands in queue_state.py; here is what waits. A queue is shared 
 as the rows of one plugin do that send to the same place, and outlives a change of a row: entries that wait are then sent
 by the newest holder's `send`. It ends when it is empty and nobody holds it.
 
-Beyond Kong: the bytes that wait are bounded where ``max_bytes`` is not set, too. With ``concurrency_limit`` -1 ``max_entries`` and ``max_bytes`` bound what is on its way, and the oldest is given up
-for a newer one; "queue full" is written once until entries are taken again, not for every entry. Lines about failed tries are
-bounded. At a stop what waits for its next try is tried at once, and then each second.
+Beyond Kong: the bytes that wait are bounded where ``max_bytes`` is not set, too. With ``concurrency_limit`` -1 ``max_entries``
+and ``max_bytes`` bound what is on its way, and the oldest is given up for a newer one; "queue full" is written once until
+entries are taken again, not for every entry. Lines about failed tries are bounded. At a stop what waits for its next try is
+tried at once, and then each second.
 """
 
 from __future__ import annotations

@@ -13,10 +13,23 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 
 from ..core.chain import host as contract
-from ..core.chain.host import Host, HostError, HTTPAnswer, QueueSettings, RedisSettings, SharedCells, TLSSettings
+from ..core.chain.host import (
+    GRPCReply,
+    GRPCTarget,
+    Host,
+    HostError,
+    HTTPAnswer,
+    QueueSettings,
+    RedisSettings,
+    SharedCells,
+    TLSSettings,
+)
+from ..core.chain.host_grpc import Metadata
 from ..core.rows import Row
 from .connections import Connection, Connector, Resolver
+from .grpc_calls import Call, GRPCCalls, GRPCLimits
 from .http_client import HTTPClient, HTTPLimits
+from .proto_files import ProtoFiles
 from .queue import Queue, Queues
 from .redis import RedisClient, Redises, RedisLimits
 from .tasks import Tasks
@@ -38,6 +51,7 @@ class ClientLimits(NamedTuple):
 
     redis: RedisLimits = RedisLimits()
     http: HTTPLimits = HTTPLimits()
+    grpc: GRPCLimits = GRPCLimits()
     threads: int = 10  #: calls that block at a time
     thread_backlog: int = 1000  #: calls that wait for a thread
     queue_bytes: int | None = None  #: of entries that wait in a queue that does not bound them itself; None: no bound
@@ -54,7 +68,7 @@ class Services:
         limits: bounds.
 
     Attributes:
-        connector, redises, queues, http, threads: see their classes.
+        connector, redises, queues, http, threads, grpc, protos: see their classes.
         scopes: those that are not released.
     """
 
@@ -74,6 +88,8 @@ class Services:
         self.threads = Threads(reactor, limits.threads, limits.thread_backlog)
         self._drain = limits.drain
         self._late: float | None = None
+        self.grpc = GRPCCalls(reactor, self.connector, resolver, limits.grpc)
+        self.protos = ProtoFiles(self.threads)
         self.scopes: dict[Scope, None] = {}
 
     @property
@@ -116,6 +132,7 @@ class Services:
         try:
             await DeferredList([Deferred.fromCoroutine(scope.release()) for scope in list(self.scopes)])
             await self.http.close()
+            await self.grpc.close(seconds)
             await self.threads.close(seconds)
         finally:
             self.redises.close()
@@ -155,6 +172,29 @@ class _ScopedHTTP:
         return self._scope.run(lambda: self._client.request(method, url, **options))
 
 
+class _ScopedGRPC:
+    """Calls to a gRPC server, as a scope gives them; cancelled when it is released."""
+
+    def __init__(self, scope: Scope, calls: GRPCCalls, target: GRPCTarget) -> None:
+        self._scope, self._calls, self._target = scope, calls, target
+
+    def unary(
+        self, method: str, message: bytes, *, metadata: Metadata = (), timeout: float | None = None
+    ) -> Deferred[GRPCReply]:
+        """See `GRPCClient.unary`."""
+        return self._scope.run(lambda: self._calls.unary(self._target, method, message, metadata, timeout))
+
+    def call(
+        self, method: str, message: bytes | None = None, *, metadata: Metadata = (), timeout: float | None = None
+    ) -> Call:
+        """See `GRPCClient.call`."""
+        return self._scope.begun(self._calls.begin(self._target, method, message, metadata, timeout))
+
+    def describe(self, *, timeout: float) -> Deferred[bytes]:
+        """See `GRPCClient.describe`."""
+        return self._scope.run(lambda: self._calls.describe(self._target, timeout))
+
+
 class Scope(contract.Scope):
     """What one opened configuration is given.
 
@@ -176,6 +216,7 @@ class Scope(contract.Scope):
         self._queues: list[Queue] = []
         self._redises: list[RedisClient] = []
         self._connections: dict[Connection, Deferred[None]] = {}
+        self._calls: dict[Call, Deferred[None]] = {}
         self._under_way = _UnderWay()
         self._released = False
         self._closed = False
@@ -210,6 +251,24 @@ class Scope(contract.Scope):
             lambda _: self._connections.pop(connection, None) and None
         )
         return connection
+
+    def grpc(self, target: GRPCTarget) -> _ScopedGRPC:
+        """See `Host.grpc`. Raises HostError when the scope is released."""
+        self._check()
+        return _ScopedGRPC(self, self._services.grpc, target)
+
+    def begun(self, call: Call) -> Call:
+        """A gRPC call, cancelled when the scope is released."""
+        if self._closed:
+            call.cancel()
+        if call.over.over:
+            return call
+        self._calls[call] = call.over.wait().addCallback(lambda _: self._calls.pop(call, None) and None)
+        return call
+
+    def proto(self, path: str) -> Deferred[bytes]:
+        """See `Host.proto`."""
+        return self.run(lambda: self._services.protos.compile(path))
 
     def threads(self, call: Callable[..., T], *args: Any) -> Deferred[T]:
         """See `Host.threads`."""
@@ -264,6 +323,8 @@ class Scope(contract.Scope):
             self._closed = True
             self._queues.clear()
             self._under_way.cancel()
+            for call in list(self._calls):
+                call.cancel()
             for connection in list(self._connections):
                 connection.abort()
             redises, self._redises = self._redises, []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from OpenSSL import SSL, crypto
@@ -35,42 +36,56 @@ class Contexts:
 
     def __init__(self, trust: Trust) -> None:
         self._trust = trust
-        self._made: dict[tuple[bool, tuple[str, ...]], SSL.Context] = {}
+        self._made: dict[TLSSettings, SSL.Context] = {}
 
     def creator(self, settings: TLSSettings, host: str) -> ConnectionCreator:
         """Makes the TLS half of connections to ``host``.
 
         Raises:
-            OpenSSL.crypto.Error: the authorities are not in PEM form.
+            OpenSSL.crypto.Error, OpenSSL.SSL.Error: authorities, certificate or key are not in PEM form, or do not fit each other.
         """
-        authorities = (settings.authorities or self._trust.authorities) if settings.verify else ()
-        key = (settings.verify, authorities)
+        key = replace(settings, server_name="")
         context = self._made.get(key)
         if context is None:
             if len(self._made) >= _MOST_CONTEXTS:
                 del self._made[next(iter(self._made))]
-            context = self._made[key] = _context(settings.verify, authorities, self._trust.verify_depth)
+            context = self._made[key] = _context(key, self._trust)
         return ConnectionCreator(context, settings.server_name or host)
 
 
-def _context(verify: bool, authorities: tuple[str, ...], depth: int) -> SSL.Context:
+def _context(settings: TLSSettings, trust: Trust) -> SSL.Context:
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_options(SSL.OP_IGNORE_UNEXPECTED_EOF)  # many servers end TCP without close_notify
-    if not verify:
+    if settings.protocols:
+        context.set_alpn_protos([each.encode() for each in settings.protocols])
+    if settings.certificate:
+        leaf, *chain = _certificates(settings.certificate)
+        context.use_certificate(leaf)
+        for each in chain:
+            context.add_extra_chain_cert(each)
+        context.use_privatekey(crypto.load_privatekey(crypto.FILETYPE_PEM, settings.key.encode()))
+        context.check_privatekey()
+    if not settings.verify:
         context.set_verify(SSL.VERIFY_NONE, lambda *_: True)
         return context
     context.set_verify(SSL.VERIFY_PEER, lambda connection, certificate, number, depth, good: bool(good))
-    context.set_verify_depth(depth)
+    context.set_verify_depth(trust.verify_depth if settings.verify_depth is None else settings.verify_depth)
+    authorities = settings.authorities or trust.authorities
     store = context.get_cert_store()
     if not authorities or store is None:
         context.set_default_verify_paths()
         return context
     for pem in authorities:
-        for part in pem.split(_PEM_END):
-            if part.strip():
-                store.add_cert(crypto.load_certificate(crypto.FILETYPE_PEM, (part + _PEM_END).encode()))
+        for each in _certificates(pem):
+            store.add_cert(each)
     return context
+
+
+def _certificates(pem: str) -> list[crypto.X509]:
+    """The certificates in a PEM text, in order. Raises OpenSSL.crypto.Error where there is none."""
+    parts = [part + _PEM_END for part in pem.split(_PEM_END) if part.strip()]
+    return [crypto.load_certificate(crypto.FILETYPE_PEM, part.encode()) for part in parts or [pem]]
 
 
 @implementer(IOpenSSLClientConnectionCreator)

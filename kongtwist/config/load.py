@@ -315,8 +315,6 @@ def _warnings(conf: Conf, others: Mapping[str, str]) -> list[str]:
     found = []
     if unbuilt:
         found.append(f"known to Kong and without effect here yet: {', '.join(sorted(unbuilt))}")
-    if http2 := [listen.address for _, listen in conf.listeners() if listen.http2]:
-        found.append(f"http2 is not built yet; HTTP/1.1 is spoken on {', '.join(http2)}")
     if conf.admin_gui_listen:
         found.append("the browser console is not built yet; nothing listens on admin_gui_listen")
     return found

@@ -29,12 +29,6 @@ class PluginServices:
         "20000",
         "Counters of all nodes (rate limits by cluster) that may wait for the database; more are refused.",
     )
-    plugin_grpc_message_size = Property(
-        SIZE,
-        "4m",
-        "Bytes of the largest gRPC message that is held to be translated (Connect's unary calls, JSON); larger ones end the call"
-        " with RESOURCE_EXHAUSTED.",
-    )
     plugin_threads = Property(
         INTEGER.within(1, 1000), "10", "Threads for calls of plugins that block (passwords, LDAP and the like)."
     )
@@ -46,4 +40,19 @@ class PluginServices:
         "64m",
         "Bytes of entries that wait in one queue of a plugin, in each worker, where its queue.max_bytes is not set; the oldest go."
         " 0: as many as they come to.",
+    )
+    plugin_grpc_threads = Property(
+        INTEGER.within(1, 10000),
+        "100",
+        "Calls that plugins have under way to gRPC services at once at the most (grpc-gateway). Each takes a thread until it"
+        " ends, a stream for as long as it lasts; one more is refused at once (503).",
+    )
+    plugin_grpc_message_size = Property(
+        SIZE,
+        "4m",
+        "Bytes of the largest gRPC message that is held to be translated (grpc-gateway, Connect's unary calls, JSON), and of the"
+        " body or WebSocket message that becomes one; larger ones end the call with RESOURCE_EXHAUSTED.",
+    )
+    plugin_grpc_channels = Property(
+        INTEGER.within(1), "100", "Connections to gRPC services that are kept while no call uses them."
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from .admin_properties import AdminAccess
+from .http2_properties import HTTP2
 from .kinds import (
     ARRAY,
     BOOLEAN,
@@ -446,6 +447,7 @@ SECTIONS: tuple[type, ...] = (
     Answers,
     Storage,
     Postgres,
+    HTTP2,
     PluginServices,
     Routing,
     Refused,
@@ -463,6 +465,7 @@ class Properties(
     Answers,
     Storage,
     Postgres,
+    HTTP2,
     PluginServices,
     Routing,
     Refused,

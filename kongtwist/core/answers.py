@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from typing import Protocol
 
 from .http.headers import check_field
 
-__all__ = ["Answer", "StreamedAnswer"]
+__all__ = ["Answer", "BrokenOff", "StreamedAnswer", "WebSocketAnswer", "WebSocketPeer"]
 
 
 class Answer:
@@ -50,6 +51,11 @@ class Answer:
         return f"<{type(self).__name__} {self.status} {self.message or self.body!r}>"
 
 
+class BrokenOff(Exception):
+    """Raised by what makes a streamed answer, for an end before its end that is nobody's mistake here: the connection is cut, and the
+    text is in the log without a traceback."""
+
+
 class StreamedAnswer(Answer):
     """An answer whose body is made while it is sent.
 
@@ -79,3 +85,46 @@ class StreamedAnswer(Answer):
         super().__init__(status, b"", headers, None, source)
         self.chunks = chunks
         self.length = length
+
+
+class WebSocketPeer(Protocol):
+    """The client of a WebSocket whose server is the gateway itself."""
+
+    def receive(self) -> Awaitable[str | bytes | None]:
+        """The next message, text or binary; None when the client has closed, or is gone. One at a time."""
+        ...
+
+    def send(self, message: str | bytes) -> Awaitable[None]:
+        """Send a message, as text or as binary; waits while the client reads slower. Nothing is sent when it is gone."""
+        ...
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close (RFC 6455 7.4); no harm when it is closed. A reason is cut to what a Close frame holds (123 bytes)."""
+        ...
+
+
+class WebSocketAnswer(Answer):
+    """An answer to a request that asks for a WebSocket: it is opened, and served here.
+
+    Args:
+        serve: takes the client, and serves it until it returns, whereupon the WebSocket is closed with 1000; with 1011 when it
+            raises. It is cancelled when the client is gone.
+        limit: bytes of the largest message taken; one that is larger closes with 1009.
+        subprotocol: the one of those offered that is chosen (RFC 6455 1.9).
+        headers: (name, value) pairs to add to the handshake's answer.
+    """
+
+    __slots__ = ("limit", "serve", "subprotocol")
+
+    def __init__(
+        self,
+        serve: Callable[[WebSocketPeer], Awaitable[None]],
+        *,
+        limit: int = 1024 * 1024,
+        subprotocol: str | None = None,
+        headers: list[tuple[bytes, bytes]] | None = None,
+    ) -> None:
+        super().__init__(101, b"", headers, None, "service")
+        self.serve = serve
+        self.limit = limit
+        self.subprotocol = subprotocol

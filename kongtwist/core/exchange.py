@@ -9,7 +9,7 @@ Header names are lower-case bytes, header values bytes, ids and configuration va
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .answers import Answer, StreamedAnswer
@@ -88,6 +88,7 @@ class Exchange:
         "route",
         "scheme",
         "sent_head",
+        "service_call",
         "snapshot",
         "sni",
         "started",
@@ -139,6 +140,7 @@ class Exchange:
     upstream_body: (
         bytes | None
     )  #: whole body that goes up in place of the client's (Content-Length follows it), or None
+    service_call: Callable[[Exchange], Awaitable[Answer]] | None  #: answers in place of the upstream; see `answer_by`
     upstream_peer: Peer | None  #: the target this request counts on. Changed by `hold` and `let_go` only
     response_changes: list[tuple[str, Any, bytes]] | None  #: see `core.http.headers.apply_changes`
     response_fields: HeaderBlock | None  #: the upstream's header block, once it came
@@ -168,7 +170,7 @@ class Exchange:
         self.request_changes = self.upstream_query = self.response_changes = self.response_fields = None
         self.plugin_confs = self.latencies = self.upstream_body = self.upstream_peer = self._own = None
         self._query_args = self._ctx = self.held = self.returned_filters = self.body_sink = self.answer_sink = None
-        self.upstream_method = self.log_values = self.tries = self.answer_trailers = None
+        self.upstream_method = self.log_values = self.tries = self.answer_trailers = self.service_call = None
         self.own_lines = self.sent_head = b""
         self.status = self.upstream_status = self.bytes_in = self.bytes_out = 0
         self.answer_source = "service"
@@ -334,6 +336,15 @@ class Exchange:
         Only for a plugin that has awaited `read_body`; the upstream gets a Content-Length that fits.
         """
         self.upstream_body = body
+
+    def answer_by(self, call: Callable[[Exchange], Awaitable[Answer]]) -> None:
+        """Have ``call`` answer in place of the upstream, when all plugins have let the request pass: who speaks to the service in
+        another protocol does so behind them all. A request that asks for a WebSocket may get a `WebSocketAnswer`.
+
+        Args:
+            call: takes this exchange, with what plugins have changed of it. It may wait, and is cancelled when the client leaves.
+        """
+        self.service_call = call
 
     def set_response_header(self, name: bytes, value: bytes) -> None:
         """Send header ``name`` (spelled as given) with ``value`` to the client, in place of any other of that name."""

@@ -1,8 +1,8 @@
-"""What ``--demo`` adds: two small upstreams, a page that shows them live, and routes to them through the gateway.
+"""What ``--demo`` adds: three small upstreams, a page that shows them live, and routes to them through the gateway.
 
 The upstreams listen on loopback ports (ports.py) and are ordinary servers that know nothing of the gateway (they are also
-`examples/`). The routes are an overlay over the stored configuration: they are never stored, all lie under ``/demo``
-and carry the tag ``kongtwist-demo``.
+`examples/`). The routes are an overlay over the stored configuration: they are never stored, and carry the tag
+``kongtwist-demo``. All lie under ``/demo``, but for the one that gRPC's own clients use: a call's path is its method.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from uuid import NAMESPACE_DNS, uuid5
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IReactorTCP
+from twisted.internet.protocol import Factory
 from twisted.web.http import Request
 from twisted.web.resource import NoResource, Resource
 from twisted.web.server import Site
 
 from .chat import chat_factory
 from .ports import KeptPorts
+from .sensor_process import SensorProcess
 from .ticker import ticker_factory
 
 __all__ = ["TAG", "Demo", "DemoPages", "demo_overlay"]
@@ -30,10 +32,14 @@ __all__ = ["TAG", "Demo", "DemoPages", "demo_overlay"]
 TAG = "kongtwist-demo"
 """Tag of everything the demo adds to the configuration."""
 
+SENSORS = "/sensor.DataService"
+"""Where the paths of all calls to the sensor service begin."""
+
+_SCRIPTS = (b"common.js", b"demo.js", b"sensors.js", b"sensor_client.js")
 _FILES = {
     b"": ("index.html", b"text/html; charset=utf-8"),
     b"demo.css": ("demo.css", b"text/css; charset=utf-8"),
-    b"demo.js": ("demo.js", b"text/javascript; charset=utf-8"),
+    **{name: (name.decode(), b"text/javascript; charset=utf-8") for name in _SCRIPTS},
     b"icon.svg": ("icon.svg", b"image/svg+xml"),
 }
 
@@ -94,16 +100,25 @@ def demo_overlay(urls: Mapping[str, str], entities: Mapping[str, _Entity], now: 
         entities: the configuration's entities by name.
         now: epoch seconds, their time of creation.
     """
-    services, routes = {}, {}
+    rows: dict[str, dict[str, Any]] = {"services": {}, "routes": {}, "plugins": {}}
+
+    def add(kind: str, key: str, /, **fields: Any) -> dict[str, str]:
+        row_id = str(uuid5(NAMESPACE_DNS, f"{key}.{kind.removesuffix('s')}.kongtwist"))
+        row = {"id": row_id, "tags": [TAG], **fields}
+        rows[kind][row_id] = entities[kind].insert(row, now=now, new_id=str)
+        return {"id": row_id}
+
     for path, url in urls.items():
         name = "-".join([TAG, *path.split("/")[2:]])
-        service_id, route_id = (str(uuid5(NAMESPACE_DNS, f"{name}.{kind}.kongtwist")) for kind in ("service", "route"))
         at = urlsplit(url)
-        service = {"name": name, "protocol": at.scheme, "host": at.hostname, "port": at.port, "tags": [TAG]}
-        route = {"name": name, "paths": [path], "service": {"id": service_id}, "tags": [TAG]}
-        services[service_id] = entities["services"].insert({"id": service_id, **service}, now=now, new_id=str)
-        routes[route_id] = entities["routes"].insert({"id": route_id, **route}, now=now, new_id=str)
-    return {"services": services, "routes": routes}
+        service = add("services", name, name=name, protocol=at.scheme, host=at.hostname, port=at.port)
+        route = add("routes", name, name=name, paths=[path], service=service)
+        if at.scheme == "grpc":
+            config = {"pass_stripped_path": True}
+            add("plugins", name, name="grpc-web", route=route, config=config, protocols=["http", "https"])
+            native = f"{name}-native"
+            add("routes", native, name=native, paths=[SENSORS], protocols=["grpc", "grpcs"], service=service)
+    return rows
 
 
 class Demo(MultiService):
@@ -115,6 +130,7 @@ class Demo(MultiService):
         proxy: host and port at which the gateway is reached, for the lines printed at the start.
         admin: the Admin API's, likewise.
         kept: file in which ports are kept from one start to the next; None: nowhere.
+        grpc: whether the gateway has what lets a page call gRPC services (its plugin grpc-web); without it there are no sensors.
     """
 
     def __init__(
@@ -124,6 +140,7 @@ class Demo(MultiService):
         proxy: str = "localhost:8000",
         admin: str = "localhost:8001",
         kept: str | None = None,
+        grpc: bool = True,
     ) -> None:
         super().__init__()
         self._reactor: Any = reactor
@@ -132,6 +149,7 @@ class Demo(MultiService):
         self._admin = admin
         self._kept = KeptPorts(kept)
         self._ports: list[IListeningPort] = []
+        self._sensors = SensorProcess(reactor) if grpc else None
         self.urls: dict[str, str] = {}  #: path to the address of the upstream behind it
 
     def startService(self) -> None:
@@ -144,8 +162,12 @@ class Demo(MultiService):
         ticker = self._listen("ticker", ticker_factory(self._reactor))
         pages = DemoPages()
         page = self._listen("page", Site(pages, reactor=self._reactor))
-        self._kept.save()
         self.urls = {"/demo": f"http://{page}", "/demo/chat": f"ws://{chat}", "/demo/ticker": f"http://{ticker}"}
+        if self._sensors is not None:
+            port = self._free("sensors")
+            self._sensors.start(port)
+            self.urls["/demo/sensors"] = f"grpc://127.0.0.1:{port}"
+        self._kept.save()
         pages.tell_about({"admin": self._admin, "urls": self.urls})
         super().startService()
 
@@ -160,10 +182,22 @@ class Demo(MultiService):
         self._kept.keep(name, number)
         return f"127.0.0.1:{number}"
 
+    def _free(self, name: str) -> int:
+        """A port for a process of ours to listen on: it is let go again before that begins."""
+        factory = Factory()
+        factory.noisy = False
+        port = self._kept.listen(name, lambda number: self._reactor.listenTCP(number, factory, interface="127.0.0.1"))
+        number: int = port.getHost().port
+        _ = maybeDeferred(port.stopListening)
+        self._kept.keep(name, number)
+        return number
+
     def stopService(self) -> Deferred[Any]:
         """Close the ports; the ticker ends its streams with its port."""
         ports, self._ports = self._ports, []
-        closing = [maybeDeferred(port.stopListening) for port in ports]
+        closing: list[Deferred[Any]] = [maybeDeferred(port.stopListening) for port in ports]
+        if self._sensors is not None:
+            closing.append(self._sensors.stop())
         return gatherResults([maybeDeferred(super().stopService), *closing])
 
     def overlay(self) -> dict[str, dict[str, Any]]:

@@ -106,7 +106,7 @@ SERVICES = Entity(
         _protocol_rule("path", {"one_of": _PLAIN}, _PLAIN),
         *(
             Conditional(
-                "protocol", String(not_one_of=[*_TLS, "wss"]), field, Null(),
+                "protocol", String(not_one_of=[*_TLS, "wss", "grpcs"]), field, Null(),
                 {"if_field": "protocol", "if_match": {"not_one_of": _TLS}, "then_field": field, "then_match": {"eq": None}},
             )
             for field in ("client_certificate", "tls_verify", "tls_verify_depth", "ca_certificates")

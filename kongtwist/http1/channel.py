@@ -11,11 +11,12 @@ if it is there already, waits until the answer is complete, and reading stops wh
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IDelayedCall, IPushProducer
+from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -24,6 +25,7 @@ from ..core.error_lines import seconds_text
 from ..core.exchange import Answer
 from ..core.http.head import HeaderBlock, HeadError, check_request, parse_request_line
 from ..core.http.head_limits import check_beginning, check_size
+from ..core.http2.frames import PREFACE
 from ..net.run_steps import run_steps
 from ..net.sending import end_writing, half_closes, is_ending, sender, unsent
 from .client_errors import log_refused, log_timeout
@@ -31,9 +33,7 @@ from .http1_exchange import HTTP1Exchange
 from .request_body import BODY, CLOSED, HEAD, LINGER, TAKEN, WAIT, RequestBodies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from .http1_context import HTTP1Context, Tree
+    from .http1_context import HTTP1Context, TakeOver, Tree
 
 __all__ = ["HTTP1Channel"]
 
@@ -47,12 +47,13 @@ _ACCEPT = re.compile(rb"(?:^|\n)accept:[ \t]*([^\r\n]*)", re.IGNORECASE).search
 _CONTENT_TYPE = re.compile(rb"(?:^|\n)content-type:[ \t]*([^\r\n]*)", re.IGNORECASE).search
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, IHandshakeListener)
 class HTTP1Channel(RequestBodies):
     """One client connection.
 
     Attributes:
         exchange: the request being served, or None.
+        cell: which of the counted states the connection is in.
         forwarded, forwarded_for, forwarded_minor: lines `HTTP1Exchange.forwarded` made last, and for what.
     """
 
@@ -64,7 +65,7 @@ class HTTP1Channel(RequestBodies):
     forwarded_for: HeaderBlock | bytes | None = None
     forwarded_minor = -1
     send: Any = None
-    _cell = WAITING
+    cell = WAITING
     _stopped = 0
     _served = 0
     _looping = False
@@ -82,8 +83,9 @@ class HTTP1Channel(RequestBodies):
     _fd = -1
     _client: tuple[HeaderBlock | None, str] = (None, "")
 
-    def __init__(self, tree: Tree, context: HTTP1Context, secure: bool) -> None:
+    def __init__(self, tree: Tree, context: HTTP1Context, secure: bool, http2: TakeOver | None = None) -> None:
         self.tree = tree
+        self.http2 = http2
         self.context = context
         self.secure = secure
         self.scheme = b"https" if secure else b"http"
@@ -202,9 +204,9 @@ class HTTP1Channel(RequestBodies):
     def _count(self, cell: int) -> None:
         """The connection is in another of the states that are counted."""
         cells = self.context.cells
-        cells[self._cell] -= 1
+        cells[self.cell] -= 1
         cells[cell] += 1
-        self._cell = cell
+        self.cell = cell
 
     # -- heads ---------------------------------------------------------------------------------------------------------
 
@@ -287,7 +289,7 @@ class HTTP1Channel(RequestBodies):
         """Keep the beginning of a head, if it may still become a good one."""
         check_beginning(data, self.context.limits)
         self._partial = data
-        if self._cell != READING:
+        if self.cell != READING:
             self._count(READING)
             self._within(self.context.limits.head_timeout)
 
@@ -303,7 +305,12 @@ class HTTP1Channel(RequestBodies):
         return answer
 
     def _refuse(self, error: HeadError, data: bytes) -> None:
-        """Refuse a malformed head, and close."""
+        """Refuse a malformed head, and close; unless it is the beginning of HTTP/2 (RFC 9113 3.4)."""
+        if self.http2 is not None and not self._served and PREFACE.startswith(data[:24]):
+            self._partial = data
+            if len(data) >= len(PREFACE):
+                self.http2(self, data)
+            return
         context = self.context
         context.cells[REQUESTS] += 1
         line, _, lines = data.partition(b"\r\n")
@@ -326,9 +333,9 @@ class HTTP1Channel(RequestBodies):
         self._served += 1
         cells = context.cells
         cells[REQUESTS] += 1
-        cells[self._cell] -= 1
+        cells[self.cell] -= 1
         cells[WRITING] += 1
-        self._cell = WRITING
+        self.cell = WRITING
         self.deadline = inf
         if block.has_body:
             self._expect_body(exchange, block, data[at:])
@@ -410,9 +417,9 @@ class HTTP1Channel(RequestBodies):
         self._linger_until = inf
         context = self.context
         cells = context.cells
-        cells[self._cell] -= 1
+        cells[self.cell] -= 1
         cells[WAITING] += 1
-        self._cell = WAITING
+        self.cell = WAITING
         if not self._blocked:
             monotonic = context.monotonic
             self.deadline = when = monotonic() + context.limits.keepalive_timeout
@@ -461,7 +468,12 @@ class HTTP1Channel(RequestBodies):
                 self._within(self.context.limits.client_body_timeout)
             self.transport.resumeProducing()  # type: ignore[attr-defined]
 
-    def detach(self, exchange: HTTP1Exchange) -> tuple[Any, bytes]:
+    def handshakeCompleted(self) -> None:
+        """TLS is there, and the client has said what it will speak."""
+        if self.http2 is not None and getattr(self.transport, "negotiatedProtocol", None) == b"h2":
+            self.http2(self, b"")
+
+    def detach(self, exchange: HTTP1Exchange | None) -> tuple[Any, bytes]:
         """Give the transport away. See `HTTP1Exchange.take_transport`."""
         transport: Any = self.transport
         early = self._partial[self._at :] if self._after_head is None else self._after_head[self._after_at :]
@@ -486,7 +498,7 @@ class HTTP1Channel(RequestBodies):
         """The connection has ended, here or with whom its transport was given to: it is counted no more."""
         cells = self.context.cells
         cells[ACTIVE] -= 1
-        cells[self._cell] -= 1
+        cells[self.cell] -= 1
 
     # -- ends ----------------------------------------------------------------------------------------------------------
 
@@ -516,7 +528,7 @@ class HTTP1Channel(RequestBodies):
             self._linger_until = 0.0
             self.context.send_answer(exchange, Answer.error(408, "Request timeout"), upstream=True)
         elif exchange is None:
-            if self._cell == READING:
+            if self.cell == READING:
                 line, request_id = self._partial.partition(b"\r\n")[0], self.context.next_id()
                 what = f"client timed out while its request head was read: {seconds_text(limits.head_timeout)}"
                 log_refused(self.context.host, self.peer_ip, what, line, request_id)
@@ -578,11 +590,10 @@ class HTTP1Channel(RequestBodies):
         transport.loseConnection()
 
     def _linger(self) -> None:
-        limits = self.context.limits
         if self.context.monotonic() > self._linger_until:
             self._close(linger=False)
         else:
-            self._within(limits.lingering_timeout)
+            self._within(self.context.limits.lingering_timeout)
 
 
 def _send_nothing(data: bytes) -> None:

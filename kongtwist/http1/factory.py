@@ -10,7 +10,7 @@ from ..net.plain_http_on_tls import TLSFront
 from .channel import HTTP1Channel
 
 if TYPE_CHECKING:
-    from .http1_context import HTTP1Context, Tree
+    from .http1_context import HTTP1Context, TakeOver, Tree
 
 __all__ = ["HTTP1Factory"]
 
@@ -22,16 +22,18 @@ class HTTP1Factory(ServerFactory):
         tree: finds the resource of a request.
         context: the gateway's facilities.
         secure: the listener speaks TLS below us.
+        http2: goes on with clients that speak HTTP/2; without it they are refused.
     """
 
     noisy = False
     tls_protocol = TLSFront  #: what a listener with TLS puts between its sockets and our channels
 
-    def __init__(self, tree: Tree, context: HTTP1Context, secure: bool = False) -> None:
+    def __init__(self, tree: Tree, context: HTTP1Context, secure: bool = False, http2: TakeOver | None = None) -> None:
         self.tree = tree
         self.context = context
         self.secure = secure
+        self.http2 = http2
 
     def buildProtocol(self, addr: Any) -> HTTP1Channel:
         """A channel for one client connection."""
-        return HTTP1Channel(self.tree, self.context, self.secure)
+        return HTTP1Channel(self.tree, self.context, self.secure, self.http2)

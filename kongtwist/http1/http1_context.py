@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from ..net.deadlines import Deadlines
     from ..net.hangups import HangUpWatch
 
-__all__ = ["HTTP1Context", "RefusalLog", "Serves", "Tree"]
+__all__ = ["HTTP1Context", "RefusalLog", "Serves", "TakeOver", "Tree"]
+
+TakeOver = Callable[[Any, bytes], None]
+"""Goes on with a connection whose client speaks HTTP/2: its `HTTP1Channel`, and what the client sent."""
 
 
 class Serves(Protocol):

@@ -127,8 +127,9 @@ class HTTP2Stream:
     """
 
     __slots__ = (
-        "_half", "_kept", "_kept_end", "_prefix", "_queue_blocked", "_trailers", "closed", "connection", "ended_in", "ended_out", "head_in", "held",
-        "id", "left", "left_of_message", "messages", "paused", "peer", "queue", "queued", "received", "room", "sent", "user", "window",
+        "_half", "_kept", "_kept_end", "_prefix", "_queue_blocked", "_trailers", "closed", "connection",
+        "ended_in", "ended_out", "head_in", "held", "id", "left", "left_of_message", "messages", "paused",
+        "peer", "queue", "queued", "received", "room", "sent", "user", "window",
     )  # fmt: skip
 
     def __init__(self, connection: StreamCarrier, number: int, window: int, user: StreamUser | None = None) -> None:

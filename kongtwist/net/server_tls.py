@@ -13,6 +13,7 @@ import ipaddress
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from cryptography import x509
@@ -32,6 +33,8 @@ __all__ = [
 
 ALPN = (b"http/1.1",)
 """Protocols offered (RFC 7301)."""
+ALPN_HTTP2 = (b"h2", b"http/1.1")
+"""Where HTTP/2 is spoken too."""
 
 CACHED = 10000
 """Contexts kept for SNI certificates."""
@@ -197,6 +200,7 @@ def contexts_for(
     listener: str,
     certificate_for: Callable[[str | None], Row | None] | None = None,
     choose: Callable[[ClientHello], CertificateChoice | None] | None = None,
+    http2: bool = False,
 ) -> ServerContexts:
     """The contexts of the TLS addresses of a listener property.
 
@@ -204,11 +208,14 @@ def contexts_for(
         conf: the configuration (`conf.Conf`).
         listener: ``proxy_listen``, ``admin_listen`` or ``status_listen``.
         certificate_for, choose: as for `ServerContexts`; for proxy_listen.
+        http2: offer HTTP/2.
 
     Raises:
         ConfError: certificates or ciphers cannot be used.
     """
     rules, pairs = _configured(conf, listener)
+    if http2:
+        rules = replace(rules, alpn=ALPN_HTTP2)
     return ServerContexts(rules, pairs, certificate_for, choose)
 
 
@@ -229,7 +236,8 @@ def authorities(name: str, files: Sequence[str]) -> tuple[x509.Certificate, ...]
 
 def reconfigure(contexts: ServerContexts, conf: Any, listener: str) -> None:
     """Have ``contexts`` follow a configuration that was read again. Raises ConfError and changes nothing."""
-    contexts.replace(*_configured(conf, listener))
+    rules, pairs = _configured(conf, listener)
+    contexts.replace(replace(rules, alpn=contexts.alpn), pairs)
 
 
 def check_tls(conf: Any, listener: str) -> None:
@@ -261,6 +269,7 @@ class TLSRules:
     prefer_server_ciphers: bool = True
     tickets: bool = True
     session_timeout: float = 86400  #: seconds
+    alpn: tuple[bytes, ...] = ALPN  #: protocols offered, the best first
     client_ca: tuple[x509.Certificate, ...] = ()  #: authorities, one of which must have signed the client's certificate
 
     @classmethod
@@ -303,7 +312,7 @@ class TLSRules:
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # an idle connection keeps no 34 KB of buffers
         context.set_session_id(b"kongtwist")
         context.set_timeout(int(self.session_timeout))
-        context.set_alpn_select_callback(_select_alpn)
+        context.set_alpn_select_callback(partial(_select_alpn, self.alpn))
         for pair in pairs:
             context.use_certificate(pair.chain[0])
             context.use_privatekey(pair.key)
@@ -324,9 +333,9 @@ class TLSRules:
             context.add_client_ca(authority)
 
 
-def _select_alpn(connection: SSL.Connection, offered: list[bytes]) -> Any:
+def _select_alpn(ours: Sequence[bytes], connection: SSL.Connection, offered: list[bytes]) -> Any:
     """The first of ours that the client offers; none in common goes on without ALPN, as nginx does."""
-    return next((each for each in ALPN if each in offered), SSL.NO_OVERLAPPING_PROTOCOLS)
+    return next((each for each in ours if each in offered), SSL.NO_OVERLAPPING_PROTOCOLS)
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -364,6 +373,11 @@ class ServerContexts:
         self._default = rules.context(pairs)
         if self._certificate_for is not None or self._choice is not None:
             self._default.set_tlsext_servername_callback(self._choose)
+
+    @property
+    def alpn(self) -> tuple[bytes, ...]:
+        """Protocols offered."""
+        return self._rules.alpn
 
     def serverConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
         """A connection that starts with the default certificate (IOpenSSLServerConnectionCreator)."""

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from .. import WORKSPACE_ID
 from ..clients.waiting import Ended, within
 from ..config.authorities import trusted_authorities
+from ..config.kinds import Listen
 from ..config.load import Conf, ConfError
 from ..core.chain.host import Host, Scope, Streams
 from ..core.chain.lifetimes import Lifetimes
@@ -28,6 +29,7 @@ from ..core.rows import Row
 from ..core.snapshot.snapshot import Snapshot
 from ..core.stream_registry import StreamRegistry
 from ..http1.factory import HTTP1Factory
+from ..http2.http2_channel import HTTP2Channel
 from ..net.listeners import DescriptorRoom, listen_on, raise_descriptor_limit
 from ..net.server_tls import ServerContexts, contexts_for, reconfigure
 from ..observability.access_log import AccessLog
@@ -81,6 +83,15 @@ def limits_of(conf: Conf) -> Limits:
         upstream_keepalive_pool_size=conf.upstream_keepalive_pool_size,
         upstream_keepalive_max_requests=conf.upstream_keepalive_max_requests,
         upstream_keepalive_idle_timeout=conf.upstream_keepalive_idle_timeout,
+        http2_max_concurrent_streams=conf.http2_max_concurrent_streams,
+        http2_stream_window_size=conf.http2_stream_window_size,
+        http2_connection_window_size=conf.http2_connection_window_size,
+        http2_max_block_size=conf.http2_max_block_size,
+        http2_max_continuations=conf.http2_max_continuations,
+        http2_reset_burst=conf.http2_reset_burst,
+        http2_reset_rate=conf.http2_reset_rate,
+        http2_idle_frames=conf.http2_idle_frames,
+        http2_unsent_answers=conf.http2_unsent_answers,
         upstream_http2_connections=conf.upstream_http2_connections,
         upstream_http2_queue=conf.upstream_http2_queue,
         grpc_methods=conf.grpc_methods_counted,
@@ -210,15 +221,18 @@ class DataPlane:
         """Accept connections on the proxy listeners among ``opened``."""
         for each in opened:
             if each.name == "proxy_listen":
-                self.listen_on(each.socket_for(worker), bool(each.listen.ssl))
+                self.listen_on(each.socket_for(worker), each.listen)
 
-    def listen_on(self, sock: socket.socket, secure: bool) -> None:
-        """Accept connections on one listening socket; a duplicate of it is used."""
+    def listen_on(self, sock: socket.socket, listen: Listen) -> None:
+        """Accept connections on one listening socket; a duplicate of it is used. HTTP/2 is spoken with TLS where the
+        address has the flag ``http2``, without TLS always (the client begins with it, RFC 9113 3.3)."""
         contexts = None
-        if secure:
-            contexts = contexts_for(self._conf, "proxy_listen", self._certificate_for, self._choose_certificate)
+        http2 = listen.http2 or not listen.ssl
+        if listen.ssl:
+            contexts = contexts_for(self._conf, "proxy_listen", self._certificate_for, self._choose_certificate, http2)
             self._contexts.append(("proxy_listen", contexts))
-        factory = HTTP1Factory(self.tree, self.context, secure)
+        take_over = HTTP2Channel.take_over if http2 else None
+        factory = HTTP1Factory(self.tree, self.context, bool(listen.ssl), take_over)
         self._ports.append(listen_on(self._reactor, sock, factory, self.room, contexts=contexts))
 
     def _certificate_for(self, sni: str | None) -> Any:
@@ -262,6 +276,7 @@ class DataPlane:
         return self._clients.scope(self.host, row["name"], row)
 
     def _made_clients(self) -> Services:
+        from ..clients.grpc_calls import GRPCLimits
         from ..clients.scopes import ClientLimits, Services  # megabytes, for who has plugins that use them
         from ..clients.tls import Trust
 
@@ -274,6 +289,7 @@ class DataPlane:
                 threads=conf.plugin_threads,
                 thread_backlog=conf.plugin_thread_backlog,
                 queue_bytes=conf.plugin_queue_bytes or None,
+                grpc=GRPCLimits(conf.plugin_grpc_threads, conf.plugin_grpc_message_size, conf.plugin_grpc_channels),
             ),
         )
 

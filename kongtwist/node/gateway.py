@@ -37,6 +37,7 @@ from ..storage.base import BaseStorage, StorageError
 from ..storage.memory import MemoryStorage
 from ..storage.open import storage_for
 from ..storage.tallies import Tallies
+from .admin_calls import AdminCalls
 from .admin_plane import AdminPlane
 from .background_work import BackgroundWork
 from .configuration_advice import Advice
@@ -123,6 +124,7 @@ class Gateway(MultiService):
         )
         self._answers = Answers(self.storage, lambda: self.publisher.sent(), self._tallies)
         self.plugin_services: PluginServices | None = None
+        self._admin_calls: AdminCalls | None = None
         self.counters: Counters
         self.plane: DataPlane | None = None
         self.workers: Workers | None = None
@@ -154,7 +156,7 @@ class Gateway(MultiService):
 
         proxy, admin = self._reached("proxy_listen"), self._reached("admin_listen")
         kept = self.conf.path("demo_ports.json") if self._sockets else None
-        demo = Demo(self._reactor, self.registry, proxy, admin, kept)
+        demo = Demo(self._reactor, self.registry, proxy, admin, kept, grpc="grpc-web" in self.plugins)
         demo.setServiceParent(self)
         return demo
 
@@ -294,6 +296,11 @@ class Gateway(MultiService):
 
     def _admin_host(self) -> Host:
         """What endpoints of plugins are given in this process, which serves the Admin API and perhaps no traffic."""
+        if self._admin_calls is None:
+            self._admin_calls = AdminCalls(self._reactor, self.conf, self._facts_of_admin())
+        return self._admin_calls.facts
+
+    def _facts_of_admin(self) -> Host:
         if self.plane is not None:
             return self.plane.host
         host = Host(
@@ -390,6 +397,8 @@ class Gateway(MultiService):
         self.state.stop()
         late = self.conf.nginx_main_worker_shutdown_timeout
         closing = Deferred.fromCoroutine(self.admin_plane.stop("admin_listen", late))
+        if self._admin_calls is not None:
+            await self._admin_calls.close(0.0)
         if self.plane is not None:
             await self.plane.stop(late)
         await closing

@@ -192,7 +192,7 @@ class Worker:
         for number, index in enumerate(self._listeners):
             with socket.socket(fileno=FIRST_SOCKET_FD + number) as sock:  # the reactor takes a duplicate
                 sock.setblocking(False)
-                self._plane.listen_on(sock, bool(self._conf.proxy_listen[index].ssl))
+                self._plane.listen_on(sock, self._conf.proxy_listen[index])
         self.link.send({"type": "listening"})
 
     def _on_mark(self, message: Message) -> None:

@@ -38,6 +38,9 @@ REMEMBERED = 2048
 
 _MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
 
+_VERSIONS = {"1.0": b"1.0", "1.1": b"1.1", "2": b"2.0"}
+"""As nginx writes them (``$server_protocol``)."""
+
 
 class AccessLog:
     """One line per request: nginx's combined format and the request's id, as Kong 3.9 writes it.
@@ -94,14 +97,14 @@ class AccessLog:
         first = exchange.block.first
         authorization = first(b"authorization")
         self._append(
-            b'%b - %b [%b] "%b %b HTTP/1.%d" %d %d "%b" "%b" kong_request_id: "%b"\n'
+            b'%b - %b [%b] "%b %b HTTP/%b" %d %d "%b" "%b" kong_request_id: "%b"\n'
             % (
                 exchange.client_ip.encode(),
                 b"-" if authorization is None else _basic_user(authorization),
                 self._now(),
                 exchange.method,
                 self._written(exchange.target),
-                exchange.minor,
+                _VERSIONS[exchange.http_version],
                 exchange.status or 499,
                 exchange.bytes_out,
                 self._written(first(b"referer") or b"-"),

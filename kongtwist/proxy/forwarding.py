@@ -122,7 +122,7 @@ class UpstreamExchange(Tries):
             self._through = filters
             if filters is not None and not filters.keeps_length:
                 self._chunked = True
-        if not self._chunked or not self.route.request_buffering or self.route.grpc:
+        if not self._chunked or not self.route.request_buffering:
             return False
         self._source = RequestBuffer(self.exchange, self.context.limits.client_body_buffer_size, self._buffered)
         self._source.start()

@@ -12,6 +12,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from ..core.error_lines import error_line, request_line, too_large_line
 from ..core.exchange import Answer, Exchange
+from ..core.grpc.grpc_text import is_grpc
 from ..core.http.head import HeadError
 from ..http1.factory import HTTP1Factory
 from ..http1.http1_exchange import HTTP1Exchange
@@ -121,6 +122,9 @@ class GatewayResource(Resource):
             _log.error("{line}", line=too_large_line(exchange, limit))
             answer = Answer.error(413, "Payload too large")
             context.send_answer(exchange, answer, upstream=True)
+        elif is_grpc(exchange.get_header(b"content-type")):
+            text = "gRPC needs trailers, which this site cannot send; a port of the gateway's own serves it"
+            context.send_answer(exchange, Answer.error(501, text))
         else:
             self.gateway.tree.find(exchange).serve(exchange)
 

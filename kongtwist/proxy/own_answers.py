@@ -7,6 +7,7 @@ from email.utils import formatdate
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..core.answers import WebSocketAnswer
 from ..core.chain.failures import PluginFailed
 from ..core.exchange import Answer, Exchange, StreamedAnswer
 from ..core.http.error_bodies import error_body
@@ -24,6 +25,7 @@ from ..core.http.headers import (
 from .filtered_answer import FilteredAnswer, HeadOfAnswer
 from .grpc_answers import grpc_lines, takes_grpc
 from .streamed_answer import AnswerContext, AnswerStream, discard
+from .websocket_answer import bad_handshake, open_websocket
 
 if TYPE_CHECKING:
     from ..core.views import AnswerFiltersView, ChainView
@@ -78,6 +80,8 @@ class OwnAnswers:
             upstream: the error is about the upstream; its form then also follows the request's Content-Type.
             as_is: the body passes no filter (a filter gave it).
         """
+        if isinstance(answer, WebSocketAnswer):
+            answer = bad_handshake(exchange, answer) or answer
         exchange.answer_source = answer.source
         exchange.status = answer.status
         chain = _chain_of(exchange)
@@ -109,6 +113,8 @@ class OwnAnswers:
             if filters is not None:
                 _end_of_body(filters)
             exchange.answer(*head(), None, b"")
+        elif isinstance(answer, WebSocketAnswer):
+            open_websocket(self._context, self._context.reactor, exchange, answer, head()[2])
         elif isinstance(answer, StreamedAnswer):
             self._stream(exchange, answer, head, filters)
         elif filters is not None:

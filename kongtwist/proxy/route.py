@@ -97,6 +97,9 @@ class HTTPRoute(RouteResource):
                 else:
                     waiting_for(self.context, exchange, outcome, self._passed)
                 return
+            if exchange.service_call is not None:
+                self._passed(exchange)
+                return
         if self._forwarded:
             self.forward(exchange)
         else:
@@ -104,7 +107,9 @@ class HTTPRoute(RouteResource):
 
     def _passed(self, exchange: Exchange) -> None:
         """The plugins let the request pass."""
-        if self._forwarded:
+        if exchange.service_call is not None:
+            waiting_for(self.context, exchange, exchange.service_call(exchange), _unanswered)
+        elif self._forwarded:
             self.forward(exchange)
         else:
             self.context.send_answer(exchange, not_forwarded(self.route))
@@ -115,6 +120,10 @@ class HTTPRoute(RouteResource):
             HTTP2UpstreamExchange(self.context, exchange, self.read_timeout).start(self.http2_pool)
         else:
             UpstreamExchange(self.context, exchange, self.read_timeout).start(self.pool)
+
+
+def _unanswered(exchange: Exchange) -> None:
+    raise TypeError("what answers in place of the upstream gave no answer")
 
 
 class _Waiting:

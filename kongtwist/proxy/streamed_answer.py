@@ -16,6 +16,7 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..core.answers import BrokenOff
 from ..core.chain.failures import PluginFailed
 from ..streams.server_sent_events import EventStream
 from ..streams.stream_context import StreamContext
@@ -172,6 +173,8 @@ class AnswerStream:
             raise
         except PluginFailed:  # reported where it was raised
             self._cut(None)
+        except BrokenOff as why:
+            self._cut(str(why))
         except Exception as error:  # noqa: BLE001 - reported, and the client sees a cut
             self._cut(f"{error!r}", "".join(traceback.format_exception(error)))
         else:

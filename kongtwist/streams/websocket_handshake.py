@@ -26,7 +26,7 @@ from zope.interface import implementer
 if TYPE_CHECKING:
     from ..core.http.head import HeaderBlock
 
-__all__ = ["BadUpgrade", "StreamServerFactory", "accept_of", "check_answer"]
+__all__ = ["BadUpgrade", "Recorder", "StreamServerFactory", "accept_of", "check_answer"]
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """RFC 6455 1.3."""
@@ -91,7 +91,7 @@ def _extension_names(block: HeaderBlock) -> set[bytes]:
 
 
 @implementer(ITransport)
-class _Recorder:
+class Recorder:
     """What Autobahn writes its handshake to: kept, so that it reaches the client in one piece with what follows."""
 
     disconnecting = False
@@ -200,7 +200,7 @@ class StreamServerFactory(WebSocketServerFactory):
     def _answered(self, protocol: StreamServerProtocol) -> bytes:
         """What Autobahn answers."""
         protocol.factory = self
-        recorder = _Recorder()
+        recorder = Recorder()
         try:
             protocol.makeConnection(recorder)
             protocol.dataReceived(_SHOWN)

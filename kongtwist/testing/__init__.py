@@ -15,6 +15,7 @@ Where a plugin waits, the outcome is `Outcome.waiting` until what it waits for h
 
 from __future__ import annotations
 
+from .grpc_stand_ins import GRPCRequest, StandInCall, StandInGRPC
 from .harness import NOW, Configured, PluginHarness, StandInStream
 from .outcome import Outcome, StoredRows, finished
 from .stand_ins import (
@@ -30,6 +31,7 @@ from .stand_ins import (
 )
 
 __all__ = [
-    "NOW", "Configured", "HTTPRequest", "Outcome", "PluginHarness", "StandInConnection", "StandInHTTP", "StandInHost",
-    "StandInMetrics", "StandInQueue", "StandInRedis", "StandInRows", "StandInStream", "StandInTallies", "StoredRows", "finished",
+    "NOW", "Configured", "GRPCRequest", "HTTPRequest", "Outcome", "PluginHarness", "StandInCall", "StandInConnection",
+    "StandInGRPC", "StandInHTTP", "StandInHost", "StandInMetrics", "StandInQueue", "StandInRedis", "StandInRows", "StandInStream",
+    "StandInTallies", "StoredRows", "finished",
 ]  # fmt: skip

@@ -468,6 +468,8 @@ class PluginHarness:
         while outcome.answer is None:
             following = [each for each in self._active(exchange) if each.plugin.name not in done]
             if not following:
+                if exchange.service_call is not None:
+                    yield exchange.service_call(exchange)
                 return
             done.add(following[0].plugin.name)
             call = call_of(following[0].plugin, "access")

@@ -13,8 +13,10 @@ from twisted.python.failure import Failure
 from ..core.chain.host import (
     ConnectFailed,
     ConnectionLost,
+    GRPCTarget,
     HostError,
     HTTPAnswer,
+    ProtoFault,
     QueueSettings,
     RedisSettings,
     RedisUnavailable,
@@ -24,6 +26,7 @@ from ..core.chain.host import (
 )
 from ..core.rows import Row
 from ..entities.entity import Entity
+from .grpc_stand_ins import StandInGRPC
 
 __all__ = [
     "HTTPRequest", "StandInConnection", "StandInHTTP", "StandInHost", "StandInMetrics", "StandInQueue", "StandInRedis", "StandInRows",
@@ -412,6 +415,8 @@ class StandInHost(Scope):
     Attributes:
         http, tallies, metrics, rows: stand-ins.
         redises: servers by their settings.
+        services: gRPC servers by their targets.
+        protos: descriptors of .proto files by their paths, or what is wrong with them.
         queues: by key.
         connections: all that were made; ``refused``: why none is, or None.
         timers, tasks: what runs, and ends when the host is released.
@@ -428,6 +433,8 @@ class StandInHost(Scope):
         self.tallies: StandInTallies = StandInTallies() if shared is None else shared.tallies
         self.metrics: StandInMetrics = StandInMetrics() if shared is None else shared.metrics
         self.redises: dict[RedisSettings, StandInRedis] = {} if shared is None else shared.redises
+        self.services: dict[GRPCTarget, StandInGRPC] = {} if shared is None else shared.services
+        self.protos: dict[str, bytes | Exception] = {} if shared is None else shared.protos
         self.queues: dict[str, StandInQueue] = {} if shared is None else shared.queues
         self.named_cells: dict[str, StandInCells] = {} if shared is None else shared.named_cells
         self.open_streams: list[Any] = [] if shared is None else shared.open_streams
@@ -443,6 +450,14 @@ class StandInHost(Scope):
     def redis(self, settings: RedisSettings) -> StandInRedis:
         """See `kongtwist.core.chain.host.Host`."""
         return self.redises.setdefault(settings, StandInRedis(settings))
+
+    def grpc(self, target: GRPCTarget) -> StandInGRPC:
+        """See `kongtwist.core.chain.host.Host`."""
+        return self.services.setdefault(target, StandInGRPC(target, _answered))
+
+    def proto(self, path: str) -> Awaitable[bytes]:
+        """See `kongtwist.core.chain.host.Host`."""
+        return _answered(lambda: self.protos.get(path, ProtoFault(f"{path}: no such file or directory", True)))
 
     def connect(
         self, host: str, port: int, *, tls: TLSSettings | None = None, timeout: float

@@ -26,7 +26,7 @@ from .upstream_errors import NoHTTP2, end_text
 from .upstream_stream import UpstreamStream
 
 if TYPE_CHECKING:
-    from .http2_pool import HTTP2Pool
+    from .http2_parts import StreamsPool
 
 __all__ = ["HTTP2Upstream", "HeadTooLarge", "encoded_head"]
 
@@ -72,7 +72,7 @@ class HTTP2Upstream(HTTP2Connection):
     wake = inf
     deadline = inf
 
-    def __init__(self, pool: HTTP2Pool, seconds: float) -> None:
+    def __init__(self, pool: StreamsPool, seconds: float) -> None:
         context = pool.context
         super().__init__(context.reactor, context.limits, context.monotonic)
         self.pool = pool

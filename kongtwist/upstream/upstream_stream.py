@@ -21,8 +21,7 @@ from .upstream_errors import ENDED, LARGE, MALFORMED
 
 if TYPE_CHECKING:
     from ..core.http2.field_lists import FieldList
-    from .http2_pool import HTTP2Pool
-    from .http2_upstream import HTTP2Upstream
+    from .http2_parts import StreamsConnection, StreamsPool
 
 __all__ = ["StreamingUser", "UpstreamStream"]
 
@@ -80,7 +79,7 @@ class UpstreamStream:
     reused = False
     may_end_here = True
 
-    def __init__(self, connection: HTTP2Upstream) -> None:
+    def __init__(self, connection: StreamsConnection) -> None:
         self.connection = connection
         self.stream: HTTP2Stream = _NOT_OPEN
         self.user: Any = None
@@ -88,7 +87,7 @@ class UpstreamStream:
         self._interims = self._seen = 0
 
     @property
-    def pool(self) -> HTTP2Pool:
+    def pool(self) -> StreamsPool:
         """Of its connection."""
         return self.connection.pool
 

@@ -38,7 +38,22 @@ LEFT_OUT = shutil.ignore_patterns(
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-PORTS = ("8000", "8001", "8002", "8007", "8010", "8011", "8080", "8443", "8444", "9100", "9101", "9200")
+PORTS = (
+    "8000",
+    "8001",
+    "8002",
+    "8007",
+    "8010",
+    "8011",
+    "8080",
+    "8443",
+    "8444",
+    "9100",
+    "9101",
+    "9200",
+    "9300",
+    "50051",
+)
 """Ports that documents name. Without a network of its own a test takes others where one of them is in use."""
 
 _numbers = count(1)

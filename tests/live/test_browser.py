@@ -23,7 +23,8 @@ class BrowserTests(LiveTestCase):
         return browser
 
     def test_demo_page(self) -> None:
-        """The demo's page shows both streams moving; what is said comes back; a dropped stream resumes without loss."""
+        """The demo's page shows all streams moving; what is said comes back; a dropped stream resumes without loss; a gRPC stream
+        that the page ends is ended by the service, when it has answered all."""
         gateway = self.gateway(demo=True)
         browser = self.browse(gateway, "/demo")  # without the slash: the page must find its files all the same
         browser.wait("document.querySelector('#chat-state')?.dataset.state === 'open'")
@@ -34,7 +35,18 @@ class BrowserTests(LiveTestCase):
         browser.wait("document.querySelector('#chat-log').textContent.includes('hello from the browser')")
         browser.wait("document.querySelector('#chat-latency').textContent.endsWith('ms')")
         browser.wait("document.querySelector('#request-facts').textContent.includes('X-Kong-Request-Id')")
-        browser.wait("document.querySelector('#wiring-rows').children.length === 3")
+        browser.wait("document.querySelector('#wiring-rows').children.length === 4")
+        browser.wait("document.querySelector('#sensors-state').dataset.state === 'open'")
+        browser.wait("Number(document.querySelector('#sensors-count').textContent) > 3")
+        browser.wait("document.querySelector('#sensors-latency').textContent.endsWith('ms')")
+        browser.run("document.querySelector('#sensors-end').click()")
+        browser.wait("document.querySelector('#sensors-state').textContent === 'ended'")
+        sent, answered = (
+            browser.run(f"document.querySelector('#sensors-{name}').textContent") for name in ("sent", "count")
+        )
+        self.assertEqual(sent, answered)
+        browser.run("document.querySelector('#sensors-end').click()")
+        browser.wait("document.querySelector('#sensors-state').dataset.state === 'open'")
         browser.run("document.querySelector('#ticker-drop').click()")
         browser.wait("document.querySelector('#ticker-note').textContent.includes('nothing was missed')")
         self.assertEqual(browser.complaints, [])

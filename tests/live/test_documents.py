@@ -78,6 +78,8 @@ SERVERS = (
     (r"\S*python\S* examples/chat\.py", ("9100",)),
     (r"\S*python\S* examples/ticker\.py", ("9200",)),
     (r"\S*python\S* examples/embed\.py", ("8080",)),
+    (r"\S*python\S* examples/sensors/sensor_service\.py", ("50051",)),
+    (r"\S*python\S* -m http\.server 9300", ("9300",)),
 )
 """Commands that go on until Ctrl-C, and ports of which one answers when they are up."""
 

@@ -14,7 +14,7 @@ from ...entities.json_schema import Schema, Use
 from ..endpoints import declarative_config as config
 from ..endpoints import node_information as node
 from ..endpoints import runtime as switches
-from ..endpoints import status
+from ..endpoints import service_methods, status
 from ..endpoints import target_health as targets
 from ..endpoints.plugin_endpoints import PluginPath
 from ..entity_rows import Parent
@@ -205,6 +205,40 @@ def _(resource: targets.UpstreamHealth, components: Components) -> Operations:
             "NotFound", parameters=[whole, *PAGING],
         )
     }  # fmt: skip
+
+
+@operations.register
+def _(resource: service_methods.ServiceMethods, components: Components) -> Operations:
+    method = {
+        "type": "object",
+        "properties": {
+            **{name: {"type": "string"} for name in ("name", "path", "request", "response")},
+            "kind": {"enum": ["unary", "server_stream", "client_stream", "bidi_stream"]},
+            "client_streaming": {"type": "boolean"},
+            "server_streaming": {"type": "boolean"},
+        },
+    }
+    service = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "methods": {"type": "array", "items": method}},
+    }
+    schema = {
+        "type": "object",
+        "properties": {"data": {"type": "array", "items": service}, "next": {"type": "null"}},
+        "required": ["data", "next"],
+    }
+    return {
+        "get": operation(
+            "Ask a gRPC service for its services and methods (server reflection)",
+            {
+                200: _json("What it tells.", schema),
+                400: _json("It is no gRPC service.", ERROR),
+                502: _json("It cannot be asked, or does not tell.", ERROR),
+                504: _json("It took too long to tell.", ERROR),
+            },
+            "NotFound",
+        )
+    }
 
 
 def _get(

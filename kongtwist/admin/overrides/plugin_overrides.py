@@ -24,6 +24,7 @@ class PluginRows(EntityRows):
 
     async def insert(self, data: Mapping[str, Any]) -> Row:
         await self._check(data)
+        await self._examine(data, {})
         return await super().insert(data)
 
     def insert_in(self, writes: Writes, data: Mapping[str, Any]) -> Row:
@@ -32,11 +33,28 @@ class PluginRows(EntityRows):
 
     async def update(self, row: Row, data: Mapping[str, Any]) -> Row:
         await self._check({**row, **data})
+        await self._examine(data, row)
         return await super().update(row, data)
 
     async def upsert(self, key: Mapping[str, Any], data: Mapping[str, Any]) -> Row:
         await self._check(data)
+        await self._examine(data, {})
         return await super().upsert(key, data)
+
+    async def _examine(self, data: Mapping[str, Any], row: Mapping[str, Any]) -> None:
+        """Let the plugin look at what would be stored.
+
+        Args:
+            data: what is written.
+            row: what it is written over.
+        """
+        name, given = data.get("name", row.get("name")), data.get("config")
+        plugin = self.api.facts.plugins.get(name) if isinstance(name, str) else None
+        if plugin is None or self.api.host is None or not isinstance(given, dict):
+            return
+        looking = plugin.examine({**row.get("config", {}), **given}, self.api.host)
+        if looking is not None:
+            await looking
 
     async def _check(self, data: Mapping[str, Any]) -> None:
         """As `_check_protocols`, beside the reactor where a service has many routes."""

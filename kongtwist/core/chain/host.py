@@ -16,28 +16,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol, TypeVar, 
 
 from ..gateway_facts import GatewayFacts, random_id
 from ..rows import Row
+from .host_basics import HostError, NotOffered, ProtoFault, TLSSettings
+from .host_grpc import GRPCCall, GRPCClient, GRPCFailed, GRPCReply, GRPCTarget
 
 if TYPE_CHECKING:
     from .stream_watch import StreamInfo
 
 __all__ = [
-    "ConnectFailed", "Connection", "ConnectionLost", "HTTPAnswer", "HTTPClient", "Host", "HostError", "Metrics", "NotOffered",
-    "Queue", "QueueSettings", "RedisClient", "RedisError", "RedisSettings", "RedisUnavailable", "Rows", "Scope", "SharedCells",
-    "Streams", "TLSSettings", "Tallies", "Tally", "Timer", "random_id",
+    "ConnectFailed", "Connection", "ConnectionLost", "GRPCCall", "GRPCClient", "GRPCFailed", "GRPCReply", "GRPCTarget", "HTTPAnswer",
+    "HTTPClient", "Host", "HostError", "Metrics", "NotOffered", "ProtoFault", "Queue", "QueueSettings", "RedisClient", "RedisError",
+    "RedisSettings", "RedisUnavailable", "Rows", "Scope", "SharedCells", "Streams", "TLSSettings", "Tallies", "Tally", "Timer",
+    "random_id",
 ]  # fmt: skip
 
 T = TypeVar("T")
 
 
 # -- errors ----------------------------------------------------------------------------------------------------------------
-
-
-class HostError(Exception):
-    """What a plugin asked of the gateway cannot be had. The text is for a log."""
-
-
-class NotOffered(HostError):
-    """This process does not offer it."""
 
 
 class RedisError(HostError):
@@ -78,15 +73,6 @@ class ConnectionLost(HostError):
 
 
 # -- settings --------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class TLSSettings:
-    """How TLS is spoken to one server."""
-
-    verify: bool = False  #: demand a certificate of a trusted authority for the server's name (Kong's ``ssl_verify``)
-    server_name: str = ""  #: asked for (SNI) and, with ``verify``, demanded; "": the host that is connected to
-    authorities: tuple[str, ...] = ()  #: PEM; none: those the gateway trusts (``lua_ssl_trusted_certificate``)
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +302,24 @@ class Host(GatewayFacts):
     def redis(self, settings: RedisSettings) -> RedisClient:
         """The client for a server; hosts with equal settings share one."""
         raise NotOffered("this process does not offer host.redis to plugins")
+
+    def grpc(self, target: GRPCTarget) -> GRPCClient:
+        """Calls to a gRPC server; equal targets share a connection."""
+        raise NotOffered("this process does not offer host.grpc to plugins")
+
+    def proto(self, path: str) -> Awaitable[bytes]:
+        """Compile a .proto file, which finds what it imports in its own folder, and Google's common files.
+
+        Args:
+            path: the file.
+
+        Returns:
+            a ``google.protobuf.FileDescriptorSet``, files after those that they import.
+
+        Raises:
+            ProtoFault: it cannot be read or is wrong.
+        """
+        raise NotOffered("this process does not offer host.proto to plugins")
 
     def connect(self, host: str, port: int, *, tls: TLSSettings | None = None, timeout: float) -> Awaitable[Connection]:
         """Connect, within ``timeout`` seconds, TLS handshake included. Raises ConnectFailed."""

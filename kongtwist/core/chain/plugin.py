@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..answers import Answer, StreamedAnswer
     from ..exchange import Exchange
     from ..rows import Row
-    from .host import Scope
+    from .host import Host, Scope
 
 __all__ = [
     "PHASES", "AdminCall", "AdminEndpoint", "BodyFilter", "CarriedRequest", "CertificateChoice", "ClientHello", "Plugin",
@@ -56,6 +56,18 @@ class Plugin:
     entities: ClassVar[tuple[Any, ...]] = ()  #: entities the plugin brings (credentials...)
     endpoints: ClassVar[tuple[AdminEndpoint, ...]] = ()  #: paths it adds to the Admin API
     proxy_endpoints: ClassVar[tuple[ProxyEndpoint, ...]] = ()  #: paths it answers itself on the proxy listeners
+
+    # -- when it is written ----------------------------------------------------------------------------------------
+
+    def examine(self, conf: Row, host: Host) -> Awaitable[None] | None:
+        """Look at a configuration before the Admin API stores it, for what its fields' rules cannot tell: a file it names. May
+        wait. An `EntityError` that is raised refuses it.
+
+        Args:
+            conf: the ``config`` record as it would be, not validated yet: fields may lack or have any type.
+            host: of the process that serves the Admin API.
+        """
+        return None
 
     # -- the life of a configuration -------------------------------------------------------------------------------
 

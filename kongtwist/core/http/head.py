@@ -571,12 +571,12 @@ class BlockCache:
         self._request_lines = FieldLines.of_requests()
         self._response_lines = FieldLines.of_responses()
 
-    def request(self, raw: bytes) -> HeaderBlock:
-        """`parse_request_block`, or the block it gave for equal bytes."""
+    def request(self, raw: bytes, shared: bool = True) -> HeaderBlock:
+        """`parse_request_block`, or the block it gave for equal bytes, where it may be ``shared``."""
         block = self._requests.get(raw)
-        if block is None:
+        if block is None or not shared:
             block = parse_request_block(raw, self._request_lines)
-            self._keep(self._requests, block)
+            self._keep(self._requests if shared else {}, block)
         return block
 
     def response(self, raw: bytes) -> HeaderBlock:

@@ -72,6 +72,9 @@ def nginx_page(status: int, text: bytes | None = None) -> bytes:
 # -- towards the upstream --------------------------------------------------------------------------------------------
 
 
+_VIA = {"1.0": b"1 ", "1.1": b"1.1 ", "2": b"2 "}
+
+
 def forwarded_lines(exchange: RequestFacts) -> bytes:
     """Via, X-Forwarded-For, -Proto, -Host, -Port and X-Real-IP.
 
@@ -86,7 +89,7 @@ def forwarded_lines(exchange: RequestFacts) -> bytes:
         host = block.first(b"x-forwarded-host") or host
         port = block.first(b"x-forwarded-port") or port
     via = block.joined(b"via")
-    ours = (b"1.1 " if exchange.minor else b"1 ") + TOKEN
+    ours = _VIA[exchange.http_version] + TOKEN
     return (
         b"Via: %b\r\nX-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nX-Forwarded-Port: %b\r\n"
         b"X-Real-IP: %b\r\n"

@@ -37,7 +37,9 @@ class RequestHead:
 
     def __init__(self, fields: Sequence[Field]) -> None:
         pseudo: dict[bytes, bytes] = {}
-        lines, cookies, never = [b""], [], []
+        lines = [b""]
+        cookies: list[bytes] = []
+        never: list[bytes] = []
         host: bytes | None = None
         self.length: int | None = None
         for field in fields:

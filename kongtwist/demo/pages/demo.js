@@ -1,35 +1,5 @@
-// The demo page: a WebSocket and an EventSource, both through the gateway. All addresses are relative to the page.
-const byId = (id) => document.getElementById(id);
-const here = new URL(".", location.href);
-const address = (path, scheme = "") => {
-  const url = new URL(path, here);
-  if (scheme) url.protocol = location.protocol === "https:" ? `${scheme}s:` : `${scheme}:`;
-  return url;
-};
-const element = (tag, text = "", className = "") => {
-  const made = document.createElement(tag);
-  made.textContent = text;
-  if (className) made.className = className;
-  return made;
-};
-const showState = (panel, state, text = state) => {
-  const shown = byId(`${panel}-state`);
-  if (shown.textContent !== text) shown.textContent = text;
-  shown.dataset.state = state;
-};
-/** Milliseconds since the epoch, finer than Date.now(). */
-const now = () => performance.timeOrigin + performance.now();
-const milliseconds = (value) => (value < 10 ? `${value.toFixed(1)} ms` : `${Math.round(value)} ms`);
-
-/** The middle of the last few values: one slow sample does not make the figure jump. */
-const median = (kept = 9) => {
-  const values = [];
-  return (value) => {
-    values.push(value);
-    if (values.length > kept) values.shift();
-    return [...values].sort((a, b) => a - b)[values.length >> 1];
-  };
-};
+// The demo page: a WebSocket and an EventSource, both through the gateway; sensors.js adds gRPC.
+import { address, byId, element, here, median, milliseconds, now, showState } from "./common.js";
 
 // -- chat ------------------------------------------------------------------------------------------------------------
 
@@ -256,7 +226,7 @@ fill("host", location.host);
 fill("path", here.pathname);
 
 const about = await (await fetch(address("about.json"))).json();
-const WHAT = { "/demo": "this page", "/demo/chat": "the chat room", "/demo/ticker": "the market ticker" };
+const WHAT = { "/demo": "this page", "/demo/chat": "the chat room", "/demo/ticker": "the market ticker", "/demo/sensors": "the sensor service" };
 byId("wiring-rows").replaceChildren(
   ...Object.entries(about.urls).map(([path, url]) => {
     const row = document.createElement("tr");

@@ -2,29 +2,40 @@
 protocol.
 
 What a client sends is made a gRPC request before the upstream is asked; the answer is made what the client can read as it
-passes. Answers that are no gRPC (a plugin's refusal, a failed upstream) become the end of a call too.
+passes. Answers that are no gRPC (a plugin's refusal, a failed upstream) become the end of a call too. JSON needs to know the
+messages: from ``proto``, or, which Kong does not do, from what the service tells of itself (server reflection).
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from importlib import import_module
+from typing import TYPE_CHECKING
 
+from ...core.chain.host import Scope
 from ...core.chain.phases import BodyFilter, CarriedRequest, WholeBody
 from ...core.chain.plugin import Plugin
 from ...core.exchange import Answer, Exchange, Row
+from ...core.grpc.grpc_status import INTERNAL, INVALID_ARGUMENT, UNKNOWN
 from ...core.grpc.grpc_text import is_grpc
 from ...core.grpc.web_frames import SocketMessages
 from ...entities.schema import Boolean, String
 from ...entities.typedefs import header_value
-from .connect_calls import ConnectStream, ConnectUnary
-from .web_call import Call, WebCall
+from .._once import Seldom
+from ..grpc_gateway.method_sources import NoMethods, Source
+from ..grpc_gateway.service_targets import NoTarget, target_of
+from .dialects import call_of
+
+if TYPE_CHECKING:
+    from .json_codec import Methods
+    from .web_call import Call
 
 __all__ = ["GRPCWeb"]
 
 SUBPROTOCOL = b"grpc-websockets"
 """Of @improbable-eng/grpc-web."""
 
-_NEEDS_PROTO = b"transcoding requests require a .proto file defining the service"
+_NEEDS_PROTO = "transcoding requests require a .proto file defining the service"
 """Kong's text for types it does not know, too."""
 
 _HEADERS = b"content-type,x-grpc-web,x-user-agent"
@@ -32,13 +43,24 @@ _HEADERS = b"content-type,x-grpc-web,x-user-agent"
 
 
 class Conf:
-    """A configuration, ready for requests."""
+    """A configuration, ready for requests.
 
-    __slots__ = ("keep_path", "origin")
+    Attributes:
+        origin: value of Access-Control-Allow-Origin.
+        keep_path: the client's path goes up.
+        proto: path of the .proto file, or None.
+        source: where methods come from; set in processes that serve.
+        seldom: lines that would come with every request.
+    """
+
+    __slots__ = ("keep_path", "origin", "proto", "seldom", "source")
 
     def __init__(self, conf: Row) -> None:
         self.origin: bytes = (conf["allow_origin_header"] or "*").encode()
         self.keep_path = not conf["pass_stripped_path"]
+        self.proto: str | None = conf["proto"]
+        self.source: Source[Methods] | None = None
+        self.seldom: Seldom | None = None
 
 
 class GRPCWeb(Plugin):
@@ -50,8 +72,8 @@ class GRPCWeb(Plugin):
     config = {
         "proto": String(
             required=False,
-            text="Path of the .proto file that defines the service; needed for calls in JSON, and to tell which methods may be"
-            " called with GET.",
+            text="Path of the .proto file that defines the service, for calls in JSON and by GET. Without it the service is asked"
+            " (server reflection). Calls in binary need neither.",
         ),
         "pass_stripped_path": Boolean(
             required=False,
@@ -67,6 +89,11 @@ class GRPCWeb(Plugin):
 
     def compile(self, conf: Row, plugin: Row) -> Conf:
         return Conf(conf)
+
+    def open(self, conf: Conf, plugin: Row, host: Scope) -> Conf:
+        conf.source = Source(host, conf.proto, _methods, self.name)
+        conf.seldom = Seldom(host.report, host.now)
+        return conf
 
     def handshake(self, exchange: Exchange, conf: Conf) -> CarriedRequest | Answer | None:
         """A WebSocket with the subprotocol is a call."""
@@ -87,10 +114,41 @@ class GRPCWeb(Plugin):
         if call is None:
             if is_grpc(exchange.get_header(b"content-type")):
                 return None
-            return Answer(400, _NEEDS_PROTO)
+            return Answer(415, _NEEDS_PROTO.encode())
+        if exchange.method not in call.methods:
+            answer = call.refuse(UNKNOWN, f"the method {exchange.method.decode('latin-1')} is not for calls", 405)
+            answer.headers.append((b"Allow", b", ".join(call.methods)))
+            return answer
         if conf.keep_path:
             exchange.set_upstream_path(exchange.raw_path)
-        return call.access()
+        if conf.source is None or exchange.route.service is None or not (call.needs_method or conf.proto):
+            return call.access()
+        known = conf.source.known(exchange.route.service["id"])
+        return self._described(exchange, conf, call, known)
+
+    async def _described(self, exchange: Exchange, conf: Conf, call: Call, known: Methods | None) -> Answer | None:
+        """`access`, when it is known what methods there are."""
+        source, service = conf.source, exchange.route.service
+        assert source is not None and service is not None and conf.seldom is not None
+        path, key = exchange.match.upstream_path, service["id"]
+        try:
+            if conf.proto is not None:
+                known = known or await source.read()
+            elif known is None or (known.find(path) is None and source.may_ask_again(key)):
+                known = await source.ask(key, target_of(exchange))
+        except NoTarget as none:
+            return none.answer
+        except NoMethods as error:
+            conf.seldom(f"grpc-web does not know the methods of service {service.get('name') or key}: {error}")
+            if known is None:
+                if not call.needs_method:
+                    return call.access()
+                code, status = (INTERNAL, 500) if conf.proto else (INVALID_ARGUMENT, 400)
+                return call.refuse(code, _NEEDS_PROTO, status)
+        finally:
+            exchange.let_go()
+        assert known is not None
+        return call.describe(known.find(path)) or call.access()
 
     def request_body_filter(self, exchange: Exchange, conf: Conf) -> BodyFilter | None:
         call = _call(exchange)
@@ -107,6 +165,12 @@ class GRPCWeb(Plugin):
         return call.refused()
 
 
+def _methods(descriptors: bytes) -> Methods:
+    """Loads what it takes, which is why a thread does it."""
+    made: Methods = import_module(f"{__package__}.json_codec").Methods(descriptors)
+    return made
+
+
 def _preflight(exchange: Exchange) -> Answer:
     asked = b",".join(exchange.get_headers(b"access-control-request-headers")) or _HEADERS
     return Answer(
@@ -121,22 +185,6 @@ def _call(exchange: Exchange) -> Call | None:
     access phase, so this is asked in every phase, and remembered."""
     own = exchange.own(GRPCWeb.name)
     if "call" not in own:
-        own["call"] = _new_call(exchange)
+        own["call"] = call_of(exchange)
     found: Call | None = own["call"]
     return found
-
-
-def _new_call(exchange: Exchange) -> Call | None:
-    kind = (exchange.get_header(b"content-type") or b"").partition(b";")[0].strip().lower()
-    if exchange.method == b"GET" and not kind:
-        return None
-    match kind:
-        case b"application/grpc-web" | b"application/grpc-web+proto":
-            return WebCall(exchange, kind)
-        case b"application/grpc-web-text" | b"application/grpc-web-text+proto":
-            return WebCall(exchange, kind, text=True)
-        case b"application/connect+proto":
-            return ConnectStream(exchange, kind)
-        case b"application/proto":
-            return ConnectUnary(exchange, kind)
-    return None

@@ -37,12 +37,17 @@ class ConnectCall(Call):
     """What unary and streaming calls have in common.
 
     Args:
-        exchange, kind, codec: as of `Call`.
+        exchange, kind, json: as of `Call`.
     """
 
     encoding = b""  #: the request's field that names the compression of its messages
     accepts = b""  #: the request's field that names what compressions the client takes
     answers = b""  #: the answer's field that names the compression of its messages
+
+    def describe(self, method: Codec | None) -> Answer | None:
+        if method is None:
+            return self.refuse(UNIMPLEMENTED, "unknown method", 404)
+        return super().describe(method)
 
     def access(self) -> Answer | None:
         """See `Call.access`."""
@@ -108,14 +113,27 @@ class ConnectStream(ConnectCall):
     accepts = b"connect-accept-encoding"
     answers = b"connect-content-encoding"
 
+    _single = False  #: the method takes one message
+
+    def describe(self, method: Codec | None) -> Answer | None:
+        refused = super().describe(method)
+        self._single = method is not None and not method.client_streaming
+        if refused is None and self._single and not self.exchange.block.has_body:
+            return self.refuse(UNIMPLEMENTED, "unary request has zero messages")
+        return refused
+
     def request_filter(self) -> BodyFilter | None:
-        if self.codec is None:
+        if self.codec is None and not self._single:
             return None
-        translate = self.translated(self.codec.request)
+        translate = None if self.codec is None else self.translated(self.codec.request)
+        counter = MessageCounter()
 
         def pass_up(chunk: bytes, last: bool) -> bytes | Answer:
+            counter.feed(chunk)
+            if self._single and (counter.count > 1 or (last and not counter.count)):
+                return self.refuse(UNIMPLEMENTED, f"unary request has {counter.count or 'zero'} messages")
             try:
-                return translate(chunk)
+                return chunk if translate is None else translate(chunk)
             except ValueError as error:
                 return self.refuse(INVALID_ARGUMENT, str(error))
 
@@ -161,7 +179,7 @@ class ConnectUnary(ConnectCall):
     """A unary call: each body is a message without a prefix.
 
     Args:
-        exchange, kind, codec: as of `Call`.
+        exchange, kind, json: as of `Call`.
         query: decoded arguments of a call that came as GET; None: it did not.
     """
 
@@ -169,12 +187,25 @@ class ConnectUnary(ConnectCall):
     accepts = b"accept-encoding"
     answers = b"content-encoding"
 
+    methods = (b"POST", b"GET")
+
     def __init__(
-        self, exchange: Exchange, kind: bytes, codec: Codec | None = None, query: dict[str, list[str]] | None = None
+        self, exchange: Exchange, kind: bytes, *, json: bool = False, query: dict[str, list[str]] | None = None
     ) -> None:
-        super().__init__(exchange, kind, codec)
+        super().__init__(exchange, kind, json=json)
         self._query = query
         self._flags = 0
+
+    @property
+    def needs_method(self) -> bool:
+        return self.json or self._query is not None
+
+    def describe(self, method: Codec | None) -> Answer | None:
+        refused = super().describe(method)
+        if refused is None and self._query is not None and not (method is not None and method.safe):
+            # A link, or an image's address, must not change anything.
+            return self.refuse(UNIMPLEMENTED, "the method may not be called by GET", 405)
+        return refused
 
     def compressed(self, encoding: bytes) -> None:
         super().compressed(encoding)
@@ -264,7 +295,7 @@ class ConnectUnary(ConnectCall):
         exchange = self.exchange
         if end.code == OK:  # an answer of a plugin that is no failure, and no message either
             end = CallEnd.of(INTERNAL, "answered without a message")
-        exchange.status = connect_status(end.code)
+        exchange.status = self._status or connect_status(end.code)
         exchange.set_response_header(b"Content-Type", b"application/json")
         for name in (b"grpc-status", b"grpc-message", b"Content-Encoding"):
             exchange.clear_response_header(name)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from ...core.chain.phases import BodyFilter, WholeBody
 from ...core.exchange import Answer, Exchange
 from ...core.grpc.grpc_messages import MessageCounter, MessageError, MessageReader, framed
-from ...core.grpc.grpc_status import INVALID_ARGUMENT
+from ...core.grpc.grpc_status import INVALID_ARGUMENT, UNIMPLEMENTED
 from ...core.grpc.web_frames import BadText, Base64Pieces, encode_text, trailers_frame
 from .call_ends import CallEnd, end_of_refusal, end_of_trailers, trailers_of_head
 
@@ -21,8 +21,10 @@ _REFUSAL_SIZE = 65536
 
 
 class Codec(Protocol):
-    """Translates the messages of one method between JSON and protobuf. What it raises is a ValueError whose text is for the
-    client."""
+    """A method, and its messages in JSON (`json_codec.MethodCodec`). What it raises is a ValueError whose text is for the client."""
+
+    client_streaming: bool
+    safe: bool
 
     def request(self, message: bytes) -> bytes:
         """JSON to protobuf."""
@@ -37,23 +39,41 @@ class Call:
     Args:
         exchange: the request.
         kind: its content type, without parameters.
-        codec: translates its messages; None: they go as they are.
+        json: its messages are JSON.
 
     Attributes:
+        codec: translates its messages; None: they go as they are.
         end: how the plugin itself has ended it; None: it has not.
     """
 
+    methods: tuple[bytes, ...] = (b"POST",)  #: of HTTP
+
     upstream_type = b"application/grpc+proto"  #: content type towards the upstream
 
-    def __init__(self, exchange: Exchange, kind: bytes, codec: Codec | None = None) -> None:
+    def __init__(self, exchange: Exchange, kind: bytes, *, json: bool = False) -> None:
         self.exchange = exchange
         self.kind = kind
-        self.codec = codec
+        self.json = json
+        self.codec: Codec | None = None
         self.end: CallEnd | None = None
+        self._status = 0
+
+    @property
+    def needs_method(self) -> bool:
+        """It cannot be made without knowing its method."""
+        return self.json
+
+    def describe(self, method: Codec | None) -> Answer | None:
+        """This is its method; None: the service has no such. An `Answer` refuses the call."""
+        if method is None:
+            return self.refuse(UNIMPLEMENTED, "unknown method") if self.json else None
+        if self.json:
+            self.codec = method
+        return None
 
     # -- what a dialect does -----------------------------------------------------------------------------------------
 
-    def access(self) -> Answer | Awaitable[Answer | None] | None:
+    def access(self) -> Answer | None:
         """Make it a gRPC request."""
         exchange = self.exchange
         exchange.set_upstream_header(b"content-type", self.upstream_type)
@@ -88,10 +108,17 @@ class Call:
         exchange.status = 200  # so that there is a body, whatever it was
         return WholeBody(_REFUSAL_SIZE, told, lambda: Answer(exchange.status, told(None)))
 
-    def refuse(self, code: int, message: str) -> Answer:
-        """End the call here, before there is an answer: `refused` gets to see this one."""
+    def refuse(self, code: int, message: str, status: int = 0) -> Answer:
+        """End the call here, before there is an answer: `refused` gets to see this one.
+
+        Args:
+            code: gRPC's.
+            message: for people.
+            status: HTTP's, where it is not to be the code's (unary calls of Connect).
+        """
         self.end = CallEnd.of(code, message)
-        return Answer(400, message.encode())
+        self._status = status
+        return Answer(status or 400, message.encode())
 
     def end_of_answer(self) -> CallEnd:
         """How the upstream ended the call, whose last byte is here. Its trailers go no further: the body has them."""
@@ -135,12 +162,12 @@ class WebCall(Call):
     """gRPC-Web (PROTOCOL-WEB.md): messages as gRPC has them, trailers in a frame behind them.
 
     Args:
-        exchange, kind, codec: as of `Call`.
+        exchange, kind, json: as of `Call`.
         text: both bodies are base64.
     """
 
-    def __init__(self, exchange: Exchange, kind: bytes, codec: Codec | None = None, text: bool = False) -> None:
-        super().__init__(exchange, kind, codec)
+    def __init__(self, exchange: Exchange, kind: bytes, *, json: bool = False, text: bool = False) -> None:
+        super().__init__(exchange, kind, json=json)
         self.text = text
 
     def request_filter(self) -> BodyFilter | None:

@@ -392,10 +392,10 @@ class NotBuiltTests(ConfCase):
         ):  # fmt: skip
             self.assertRegex(self.refusal(line), r"not built|not supported|use traditional", line)
 
-    def test_http2_is_said(self) -> None:
-        """http2 on a listener is taken with one line."""
+    def test_http2(self) -> None:
+        """http2 on a listener is taken without a word."""
         conf = self.read("proxy_listen = 127.0.0.1:1 http2 ssl")
-        self.assertEqual(conf.warnings, ["http2 is not built yet; HTTP/1.1 is spoken on 127.0.0.1:1"])
+        self.assertEqual((conf.warnings, conf.proxy_listen[0].http2), ([], True))
 
 
 class ReferenceTests(ConfCase):

@@ -7,15 +7,18 @@ import random
 import re
 from typing import Any, cast
 
-from twisted.internet.error import CannotListenError
+from twisted.internet.error import CannotListenError, ProcessDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import capturedLogs, formatEvent
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.test.requesthelper import DummyRequest
 
 from kongtwist.demo import Demo, DemoPages, demo_overlay
 from kongtwist.demo.chat import HOST, ChatMember, ChatRoom
 from kongtwist.demo.ports import USUAL, KeptPorts
+from kongtwist.demo.sensor_process import PATIENCE
 from kongtwist.demo.ticker import KEPT, Market, TickerResource
 
 
@@ -202,10 +205,35 @@ class Plain:
         return {**data, "created_at": now}
 
 
+class Asked:
+    """A process's transport that remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def closeStdin(self) -> None:
+        self.asked.append("end of input")
+
+    def signalProcess(self, name: str) -> None:
+        self.asked.append(name)
+
+
+class Spawning(MemoryReactorClock):
+    """A reactor that notes which processes are started."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spawned: list[tuple[Any, list[str]]] = []
+
+    def spawnProcess(self, protocol: Any, program: str, words: list[str], **options: Any) -> None:
+        protocol.transport = Asked()
+        self.spawned.append((protocol, words))
+
+
 class DemoTests(SynchronousTestCase):
     """What the demo adds to the gateway."""
 
-    entities = {"services": Plain(), "routes": Plain()}
+    entities = {"services": Plain(), "routes": Plain(), "plugins": Plain()}
 
     def test_overlay(self) -> None:
         """Everything is tagged, lies under /demo, and points at the upstreams; ids are the same at every start."""
@@ -221,9 +249,21 @@ class DemoTests(SynchronousTestCase):
         self.assertEqual(tags, {("kongtwist-demo",)})
         self.assertTrue(all(row["id"] == key for rows in overlay.values() for key, row in rows.items()))
 
+    def test_sensors(self) -> None:
+        """A gRPC upstream has two routes: one below /demo for pages, which the plugin grpc-web serves, and one for gRPC's own
+        clients, whose paths are the service's."""
+        overlay = demo_overlay({"/demo/sensors": "grpc://127.0.0.1:1003"}, self.entities, 1000)
+        (service,) = overlay["services"].values()
+        self.assertEqual((service["protocol"], service["port"]), ("grpc", 1003))
+        routes = {row["paths"][0]: row for row in overlay["routes"].values()}
+        self.assertEqual(routes["/sensor.DataService"]["protocols"], ["grpc", "grpcs"])
+        (plugin,) = overlay["plugins"].values()
+        self.assertEqual((plugin["name"], plugin["route"]["id"]), ("grpc-web", routes["/demo/sensors"]["id"]))
+        self.assertEqual(plugin["config"], {"pass_stripped_path": True})
+
     def test_upstreams_on_loopback(self) -> None:
-        """The upstreams listen on loopback ports only, three of them, the same at every start, and say where to look."""
-        reactor = MemoryReactorClock()
+        """The upstreams listen on loopback ports only, the same at every start, and say where to look."""
+        reactor = Spawning()
         demo = Demo(cast(Any, reactor), self.entities, proxy="localhost:8000", admin="localhost:8001")
         demo.startService()
         self.assertEqual(
@@ -234,6 +274,40 @@ class DemoTests(SynchronousTestCase):
         self.assertIn("http://localhost:8000/demo/", look)
         self.assertIn(f"http://localhost:8001/services/mine --data url=http://127.0.0.1:{USUAL['ticker']} &&", add)
         self.assertIn("Ctrl-C", stop)
+
+    def test_sensor_process(self) -> None:
+        """The sensor service is told its port, and that it ends with us; stopping waits for its end, and kills it when that takes
+        too long; an end that nobody asked for is in the log, with its last line."""
+        reactor = Spawning()
+        demo = Demo(cast(Any, reactor), self.entities)
+        demo.startService()
+        ((protocol, words),) = reactor.spawned
+        self.assertEqual(words[2:], [str(USUAL["sensors"]), "--bound"])
+        self.assertEqual(demo.urls["/demo/sensors"], f"grpc://127.0.0.1:{USUAL['sensors']}")
+        stopped = demo.stopService()
+        self.assertEqual(protocol.transport.asked, ["end of input"])
+        reactor.advance(PATIENCE)
+        self.assertEqual(protocol.transport.asked, ["end of input", "KILL"])
+        self.assertNoResult(stopped)
+        protocol.processEnded(Failure(ProcessDone(0)))
+        self.successResultOf(stopped)
+
+        demo = Demo(cast(Any, reactor), self.entities)
+        demo.startService()
+        protocol = reactor.spawned[-1][0]
+        with capturedLogs() as events:
+            protocol.errReceived(b"a line\nno such module\n")
+            protocol.processEnded(Failure(ProcessDone(1)))
+        self.assertIn("no such module", str(formatEvent(events[0])))
+        self.successResultOf(demo.stopService())
+
+    def test_without_grpc(self) -> None:
+        """A gateway that lacks the plugin has no sensors."""
+        reactor = Spawning()
+        demo = Demo(cast(Any, reactor), self.entities, grpc=False)
+        demo.startService()
+        self.assertEqual(reactor.spawned, [])
+        self.assertNotIn("/demo/sensors", demo.urls)
 
     def test_ports_are_kept(self) -> None:
         """Where the usual port is taken another one is used, and at the next start, too; what cannot be read is no fault."""
@@ -283,8 +357,12 @@ class DemoTests(SynchronousTestCase):
         """All the page names is served here, and its policy forbids other sources."""
         page = self.page(b"/")
         html = b"".join(page.written).decode()
-        for name in re.findall(r'(?:href|src)="([^"#]+)"', html):
-            self.assertTrue(b"".join(self.page(b"/" + name.encode()).written), name)
+        named = re.findall(r'(?:href|src)="([^"#]+)"', html)
+        for name in named:
+            body = b"".join(self.page(b"/" + name.encode()).written).decode()
+            self.assertTrue(body, name)
+            named += re.findall(r'^import .* from "\./([^"]+)"', body, re.MULTILINE)  # the loop goes on with them
+        self.assertIn("sensor_client.js", named)
         self.assertNotRegex(html, r"(?:https?:)?//")
         self.assertIn(b"default-src 'none'", page.responseHeaders.getRawHeaders(b"content-security-policy")[0])
 

@@ -6,6 +6,7 @@ import json
 from base64 import b64decode, b64encode
 from typing import Any
 
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.grpc.grpc_messages import framed
@@ -16,6 +17,30 @@ from kongtwist.testing import Outcome, PluginHarness
 
 GRPC = [("content-type", "application/grpc")]
 OK = [("grpc-status", "0")]
+NEEDS_PROTO = b"transcoding requests require a .proto file defining the service"
+PATH = "/s.DataService/"
+
+
+def descriptors() -> bytes:
+    """A service with a method of each kind that matters; messages with a text and a 64-bit number."""
+    found = FileDescriptorSet()
+    file = found.file.add(name="s.proto", package="s", syntax="proto3")
+    for name in ("Request", "Response"):
+        message = file.message_type.add(name=name)
+        message.field.add(name="sensor_id", number=1, type="TYPE_STRING", label="LABEL_OPTIONAL", json_name="sensorId")
+        message.field.add(name="timestamp", number=5, type="TYPE_INT64", label="LABEL_OPTIONAL", json_name="timestamp")
+    service = file.service.add(name="DataService")
+    for name, client, server in (("Put", False, False), ("Watch", False, True), ("Upload", True, False)):
+        service.method.add(
+            name=name,
+            input_type=".s.Request",
+            output_type=".s.Response",
+            client_streaming=client,
+            server_streaming=server,
+        )
+    service.method.add(name="Read", input_type=".s.Request", output_type=".s.Response").options.idempotency_level = 1
+    serialised: bytes = found.SerializeToString()
+    return serialised
 
 
 class _Case(SynchronousTestCase):
@@ -151,11 +176,20 @@ class RefusalTests(_Case):
 
     def test_unknown_types(self) -> None:
         """Kong's text for what is none of the types."""
-        for kind in ("text/plain", "application/grpc-web+json", "application/json"):
+        for kind in ("text/plain", "application/grpc-web+xml", "application/connect"):
             outcome = self.call(kind)
             assert outcome.answer is not None
-            self.assertEqual(outcome.answer.status, 400)
-            self.assertEqual(outcome.answer.body, b"transcoding requests require a .proto file defining the service")
+            self.assertEqual((outcome.answer.status, outcome.answer.body), (415, NEEDS_PROTO))
+
+    def test_methods(self) -> None:
+        """A call is a POST."""
+        outcome = self.call("application/grpc-web", method="PUT")
+        self.harness.respond(outcome)
+        self.assertIn(b"grpc-status:2\r\n", outcome.sent)
+        outcome = self.call("application/proto", method="DELETE")
+        self.harness.respond(outcome)
+        self.assertEqual((outcome.exchange.status, json.loads(outcome.sent)["code"]), (405, "unknown"))
+        self.assertEqual(outcome.answer_headers["allow"], "POST, GET")
 
     def test_grpc_passes(self) -> None:
         """gRPC's own clients may use the same Route."""
@@ -328,3 +362,95 @@ class HandshakeTests(_Case):
         self.harness = PluginHarness(GRPCWeb, allow_origin_header="https://shop.example")
         self.assertTrue(self.offer("grpc-websockets", origin="https://shop.example").credentials)
         self.assertEqual(self.offer("grpc-websockets", origin="https://evil.example").status, 403)
+
+
+WIRE = b"\x0a\x02s1\x28\x05"
+JSON = b'{"sensorId": "s1", "timestamp": "5"}'
+
+
+class DescribedTests(_Case):
+    """Calls of methods that are known: JSON, GET, how many messages there may be."""
+
+    def setUp(self) -> None:
+        self.harness = PluginHarness(GRPCWeb, proto="/s.proto")
+        self.harness.host.protos["/s.proto"] = descriptors()
+
+    def ask(self, name: str, kind: str, *headers: tuple[str, str], body: bytes = b"", method: str = "POST") -> Outcome:
+        """A request for a method; GET has its query in ``name``."""
+        fields = [*headers] if method == "GET" else [("content-type", kind), *headers]
+        return self.harness.send(method, PATH + name, fields, body)
+
+    def test_unary(self) -> None:
+        """Connect's JSON: 64-bit numbers are texts, names are in camel case, unknown ones are passed over."""
+        outcome = self.ask("Put", "application/json", body=b"x")
+        self.harness.upload(outcome, [b'{"sensorId":"s1",', b'"timestamp":"5","more":[1]}', b""])
+        self.assertEqual(outcome.passed, framed(WIRE))
+        self.assertEqual(outcome.upstream_headers["content-type"], "application/grpc+proto")
+        self.harness.respond(outcome, 200, GRPC, [framed(WIRE), b""], OK)
+        self.assertEqual((outcome.exchange.status, outcome.sent), (200, JSON))
+        self.assertEqual(outcome.response_headers["content-type"], "application/json")
+
+    def test_bad_json(self) -> None:
+        outcome = self.ask("Put", "application/json", body=b"x")
+        self.harness.upload(outcome, [b'{"timestamp":{}}', b""])
+        self.harness.respond(outcome)
+        self.assertEqual((outcome.exchange.status, json.loads(outcome.sent)["code"]), (400, "invalid_argument"))
+
+    def test_streams(self) -> None:
+        """Each message is translated as it comes."""
+        for kind in ("application/connect+json", "application/grpc-web+json"):
+            outcome = self.ask("Watch", kind, body=b"x")
+            self.harness.upload(outcome, [framed(JSON)[:9], framed(JSON)[9:], b""])
+            self.assertEqual(outcome.passed, framed(WIRE))
+            self.harness.respond(outcome, 200, GRPC, [framed(WIRE)[:4], framed(WIRE)[4:] + framed(b""), b""], OK)
+            self.assertTrue(outcome.sent.startswith(framed(JSON) + framed(b"{}")), outcome.sent)
+
+    def test_get(self) -> None:
+        """Only methods that change nothing may be called so."""
+        query = "?connect=v1&encoding=proto&base64=1&message=" + b64encode(WIRE).decode().rstrip("=")
+        outcome = self.ask("Read" + query, "", method="GET")
+        self.assertEqual((outcome.upstream_body, outcome.exchange.upstream_method), (framed(WIRE), b"POST"))
+        self.assertEqual(outcome.upstream_query, "")
+        outcome = self.ask(
+            "Read?encoding=json&message=%7B%22sensorId%22%3A%22s1%22%2C%22timestamp%22%3A5%7D", "", method="GET"
+        )
+        self.assertEqual(outcome.upstream_body, framed(WIRE))
+        outcome = self.ask("Put" + query, "", method="GET")
+        self.harness.respond(outcome)
+        self.assertEqual((outcome.exchange.status, json.loads(outcome.sent)["code"]), (405, "unimplemented"))
+
+    def test_unknown_method(self) -> None:
+        """Connect's clients hear 404 (its protocol, HTTP to error code)."""
+        outcome = self.ask("Nothing", "application/json", body=b"{}")
+        self.harness.respond(outcome)
+        self.assertEqual((outcome.exchange.status, json.loads(outcome.sent)["code"]), (404, "unimplemented"))
+
+    def test_counts(self) -> None:
+        """A method that takes one message gets one."""
+        for body in (framed(WIRE) * 2, b""):
+            outcome = self.ask("Watch", "application/connect+proto", body=b"x")
+            self.harness.upload(outcome, [body, b""])
+            self.harness.respond(outcome)
+            self.assertEqual(json.loads(outcome.sent[5:])["error"]["code"], "unimplemented")
+        outcome = self.ask("Watch", "application/connect+proto")
+        self.harness.respond(outcome)
+        self.assertEqual(json.loads(outcome.sent[5:])["error"]["code"], "unimplemented")
+        outcome = self.ask("Upload", "application/connect+proto", body=b"x")
+        self.assertEqual(self.harness.upload(outcome, [framed(WIRE) * 2, b""]).passed, framed(WIRE) * 2)
+
+    def test_too_large(self) -> None:
+        """A message that has to be held is bounded."""
+        self.harness.gateway.grpc_message_size = 10
+        outcome = self.ask("Watch", "application/connect+json", body=b"x")
+        self.harness.upload(outcome, [framed(JSON), b""])
+        self.harness.respond(outcome)
+        self.assertIn("error", json.loads(outcome.sent[5:]))
+
+    def test_no_file(self) -> None:
+        """Without descriptors JSON is refused with Kong's text; binary calls pass."""
+        self.harness.host.protos.clear()
+        outcome = self.ask("Put", "application/json", body=b"{}")
+        self.harness.respond(outcome)
+        self.assertEqual(json.loads(outcome.sent)["message"], NEEDS_PROTO.decode())
+        self.assertIsNone(self.ask("Put", "application/proto", body=b"").answer)
+        self.assertIn("does not know the methods", self.harness.reports[0])

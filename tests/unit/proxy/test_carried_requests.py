@@ -98,10 +98,9 @@ class CarriedTests(SynchronousTestCase):
         self.assertEqual((request.body, request.complete), (framed(b"one"), False))
         upstream.answer(ANSWER + chunk(framed(b"1")))
         gateway.work()
-        ((opcode, first),) = frames(client.received)
-        size = int.from_bytes(first[1:5], "big")
-        self.assertEqual((opcode, first[0], first[5 + size :]), (2, 0x80, framed(b"1")))
-        head = dict(parse_fields(first[5 : 5 + size]))
+        (opcode, first), second = frames(client.received)
+        self.assertEqual((opcode, first[0], second), (2, 0x80, (2, framed(b"1"))))
+        head = dict(parse_fields(first[5:]))
         self.assertEqual((head[b"content-type"], head[b"x-up"]), (b"application/grpc-web+proto", b"1"))
         client.wire.sent = b""
         client.send(frame(b"\0" + framed(b"two")[:3]) + frame(b"\0" + framed(b"two")[3:]) + frame(b"\1"))

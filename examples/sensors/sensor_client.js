@@ -1,0 +1,1 @@
+../../kongtwist/demo/pages/sensor_client.js

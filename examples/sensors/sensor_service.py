@@ -1,0 +1,1 @@
+../../kongtwist/demo/sensors/sensor_service.py

@@ -1,0 +1,294 @@
+"""A client's connection over HTTP/2: requests become exchanges, and the connection's own limits are kept."""
+
+from __future__ import annotations
+
+from functools import partial
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from twisted.logger import Logger
+
+from ..core.counters import ACTIVE, READING, REQUESTS, WAITING, WRITING
+from ..core.error_lines import error_line
+from ..core.http.head import HeaderBlock, HeadError, check_request, parse_request_line
+from ..core.http.head_limits import check_size
+from ..core.http2.field_lists import FieldList, MalformedFields
+from ..core.http2.frames import error_name
+from ..core.http2.hpack import encode_field
+from ..http1.client_errors import log_refused, log_timeout
+from ..net.http2_connection import HTTP2Connection
+from ..net.run_steps import run_steps
+from ..net.sending import switch_protocol, unsent
+from .http2_exchange import HTTP2Exchange
+
+if TYPE_CHECKING:
+    from ..http1.channel import HTTP1Channel
+    from ..http1.http1_context import Tree
+
+__all__ = ["HTTP2Channel"]
+
+_log = Logger(namespace="kongtwist.proxy")
+
+_PER_FIELD = 32
+"""Bytes that a field counts beyond its own in a list (RFC 7541 4.1)."""
+
+
+class HTTP2Channel(HTTP2Connection):
+    """One client connection. It takes the place of an `HTTP1Channel` whose client speaks HTTP/2.
+
+    Attributes:
+        tree, context, secure, scheme, peer_ip, peer_port, local_port, trusted: as the HTTP/1.1 channel's.
+        forwarded, forwarded_for: lines `HTTP2Exchange.forwarded` made last, and for what.
+        deadline, wake: see `deadlines.Expiring`: without a stream, the time until the connection closes.
+    """
+
+    forwarded = b""
+    forwarded_for: HeaderBlock | bytes | None = None
+    deadline = wake = inf
+    _served = 0
+    _cell = READING
+    _unsent: float = 0
+    _client: tuple[HeaderBlock | None, str] = (None, "")
+
+    def __init__(self, first: HTTP1Channel) -> None:
+        context = self.context = first.context
+        super().__init__(context.reactor, context.limits, context.monotonic)
+        limits = context.limits
+        self.list_size = limits.head_size + _PER_FIELD * limits.max_headers
+        self.tree: Tree = first.tree
+        self.secure = first.secure
+        self.scheme = first.scheme
+        self.peer_ip, self.peer_port, self.local_port = first.peer_ip, first.peer_port, first.local_port
+        self.trusted = first.trusted
+
+    @classmethod
+    def take_over(cls, first: HTTP1Channel, data: bytes) -> None:
+        """Go on with a connection whose client turned out to speak HTTP/2.
+
+        Args:
+            first: its channel so far. No request has come on it.
+            data: what the client sent.
+        """
+        channel = cls(first)
+        cells = channel.context.cells
+        cells[first.cell] -= 1
+        cells[READING] += 1
+        transport, _ = first.detach(None)
+        switch_protocol(transport, channel)
+        channel.makeConnection(transport)
+        if data:
+            channel.dataReceived(data)
+
+    # -- the connection ------------------------------------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        context = self.context
+        context.connections.add(self)
+        super().connectionMade()
+        context.deadlines.set(self, context.monotonic() + context.limits.head_timeout)
+
+    def connection_lost(self, why: str) -> None:
+        """Give back what the connection has."""
+        context = self.context
+        cells = context.cells
+
+        def uncount() -> None:
+            cells[ACTIVE] -= 1
+            cells[self._cell] -= 1
+
+        run_steps(partial(context.deadlines.drop, self), partial(context.connections.discard, self), uncount)
+
+    def failing(self, code: int, why: str) -> None:
+        """See `HTTP2Frames.failing`."""
+        what = f"client broke HTTP/2: {why} ({error_name(code)}); the connection ends"
+        _log.info("{line}", line=error_line(what, client=self.peer_ip))
+
+    def client_ip(self, block: HeaderBlock) -> str:
+        """The client's address, as ``block`` tells it when the peer is trusted."""
+        if not self.trusted:
+            return self.peer_ip
+        if self._client[0] is not block:
+            self._client = (block, self.context.real_ip.client_of(self.peer_ip, block))
+        return self._client[1]
+
+    @property
+    def sni(self) -> str | None:
+        """The server name the client asked for in its TLS handshake."""
+        if not self.secure or self.transport is None:
+            return None
+        handle: Any = self.transport.getHandle()  # type: ignore[attr-defined]
+        name = handle.get_servername() if hasattr(handle, "get_servername") else None
+        return name.decode("ascii", "replace") if name else None
+
+    def _count(self, cell: int) -> None:
+        cells = self.context.cells
+        cells[self._cell] -= 1
+        cells[cell] += 1
+        self._cell = cell
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def request_received(self, number: int, fields: FieldList, end: bool) -> None:
+        """Serve a request."""
+        context = self.context
+        context.cells[REQUESTS] += 1
+        if self._cell != WRITING:
+            self._count(WRITING)
+        self.deadline = inf
+        try:
+            try:
+                method, target, block = self._parsed(fields, end)
+            except HeadError as error:
+                self._refuse(number, fields, error)
+                return
+            except MalformedFields as error:
+                self._log_refused(fields, f"client sent a malformed request: {error}", 400, 0, context.next_id())
+                raise
+        finally:
+            if number not in self.streams:
+                self.streams_changed()
+        stream = self.open_stream(number)
+        stream.ended_in = end
+        stream.head_in = True
+        stream.expect(block.content_length)
+        exchange = stream.user = HTTP2Exchange(self, stream, method, target, block)
+        self._served += 1
+        if self._served >= context.limits.keepalive_requests or context.stopping:
+            self.shut_down()
+        if not end:
+            exchange.expect_body()
+            if not exchange.open:
+                return
+        try:
+            self.tree.find(exchange).serve(exchange)
+        except Exception:  # noqa: BLE001 - logged and answered there
+            context.fault(exchange)
+
+    def _parsed(self, fields: FieldList, end: bool) -> tuple[bytes, bytes, HeaderBlock]:
+        """Method, target and header block; kept with the fields.
+
+        Raises:
+            HeadError: to be answered.
+            MalformedFields: the stream ends.
+        """
+        made = fields.made
+        if made is None:
+            made = fields.made = [None, None]
+        known: tuple[bytes, bytes, HeaderBlock] | None = made[end]
+        if known is not None:
+            return known
+        context = self.context
+        if fields.size > self.list_size:
+            raise HeadError.too_large("header lines too long")
+        head = fields.request
+        if end and head.length:
+            raise MalformedFields("less DATA than Content-Length says")
+        line = b"%b %b HTTP/1.1" % (head.method, head.path or head.authority)
+        check_size(line, head.raw, context.limits)
+        if not head.path.startswith(b"/") and head.method != b"CONNECT":
+            raise HeadError.bad("malformed :path")
+        method, target, _ = parse_request_line(line)
+        block = context.blocks.request(head.raw)
+        check_request(1, block)
+        if not end and head.length is None:
+            # As one with chunks, which is what it becomes on HTTP/1.1.
+            block = context.blocks.request(head.raw, shared=False)
+            block.has_body = block.chunked = True
+        made[end] = method, target, block
+        return method, target, block
+
+    def _refuse(self, number: int, fields: FieldList, error: HeadError) -> None:
+        """Answer a request that is none."""
+        context = self.context
+        names = {field.name: field.value for field in fields.fields[:1000]}
+        request_id = context.next_id()
+        answer, size = context.refusal(error, request_id, names.get(b"accept"), names.get(b"content-type"))
+        head, _, body = answer.partition(b"\r\n\r\n")
+        self._log_refused(fields, f"client sent a malformed request: {error}", error.status, size, request_id)
+        status, *lines = head.split(b"\r\n")
+        start = encode_field(b":status", status.split(b" ")[1])
+        stream = self.open_stream(number, _Nobody())
+        stream.ended_in = True  # nothing of its body is wanted
+        stream.send_headers(self.encoder.block(start, lines), not body)
+        if body:
+            stream.send_data(body, True)
+
+    def _log_refused(self, fields: FieldList, what: str, status: int, size: int, request_id: bytes) -> None:
+        context = self.context
+        line = _start_line(fields)
+        log_refused(context.host, self.peer_ip, what, line, request_id)
+        context.access_log.log_refused(self.peer_ip, line, status, size, request_id)
+
+    # -- time, ends ----------------------------------------------------------------------------------------------------
+
+    def streams_changed(self) -> None:
+        """Without streams the connection waits, and not for ever."""
+        if not self.streams and not self.failed:
+            context = self.context
+            if self._cell != WAITING:
+                self._count(WAITING)
+            if context.stopping:
+                self.shut_down()
+            if not self.stopped:
+                self.deadline = when = context.monotonic() + context.limits.keepalive_timeout
+                if when < self.wake:
+                    context.deadlines.set(self, when)
+
+    def pauseProducing(self) -> None:
+        super().pauseProducing()
+        self._unsent = inf
+        context = self.context
+        context.deadlines.set(self, context.monotonic() + context.limits.send_timeout)
+
+    def resumeProducing(self) -> None:
+        self.deadline = inf
+        super().resumeProducing()
+        self.streams_changed()
+
+    def expire(self, now: float) -> None:
+        """The deadline has passed."""
+        context = self.context
+        limits = context.limits
+        if self.transport is None or self.failed:
+            return
+        if self.stopped:
+            held = unsent(self.transport)
+            if held < self._unsent:  # slow, but reading
+                self._unsent = held
+                context.deadlines.set(self, now + limits.send_timeout)
+                return
+            log_timeout(None, self.peer_ip, "while it was sent answers", limits.send_timeout)
+            self.abort()
+        elif not self.streams:
+            self._stopping = True
+            self.stop_now()
+
+    def drain(self) -> None:
+        """The gateway stops: no new requests; close when those that are open are done."""
+        self.shut_down()
+
+    def cut(self) -> None:
+        """End now, whatever is going on."""
+        self.abort()
+
+
+class _Nobody:
+    """The user of a stream whose request was refused: nobody wants to know anything."""
+
+    def stream_head(self, fields: FieldList, end: bool) -> None: ...
+
+    def stream_data(self, data: bytes) -> None: ...
+
+    def stream_end(self, trailers: FieldList | None) -> None: ...
+
+    def stream_lost(self, code: int | None, why: str) -> None: ...
+
+    def stream_blocked(self) -> None: ...
+
+    def stream_unblocked(self) -> None: ...
+
+
+def _start_line(fields: FieldList) -> bytes:
+    """A request line for the log, as far as there is one."""
+    known = {field.name: field.value for field in fields.fields[:16]}
+    return b"%b %b HTTP/2.0" % (known.get(b":method", b"-"), known.get(b":path", b"-"))

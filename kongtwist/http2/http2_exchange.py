@@ -1,0 +1,452 @@
+"""One request over HTTP/2, and its answer as it goes out."""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+from math import inf
+from typing import TYPE_CHECKING, Any, Protocol
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+
+from ..core.error_lines import request_line, too_large_line
+from ..core.exchange import Answer, BodySink, BodyTooLarge, Exchange
+from ..core.http.headers import forwarded_lines
+from ..core.http2.frames import CANCEL, INTERNAL_ERROR, NO_ERROR
+from ..core.http2.hpack import Encoder, encode_field
+from ..http1.client_errors import log_timeout
+from ..net.run_steps import run_steps
+from ..net.tls_transport import tls_facts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..core.http.head import HeaderBlock
+    from ..core.http2.field_lists import FieldList
+    from ..core.log_values import TLSFacts
+    from ..http1.http1_context import HTTP1Context
+    from ..net.http2_stream import HTTP2Stream
+
+__all__ = ["HTTP2Exchange", "RequestConnection"]
+
+_log = Logger(namespace="kongtwist.proxy")
+
+_NOT_BEGUN, _WITH_LENGTH, _OPEN_END, _BODYLESS = range(4)
+
+
+@lru_cache(maxsize=1024)
+def _status_field(status: int) -> bytes:
+    return encode_field(b":status", b"%d" % status)
+
+
+@lru_cache(maxsize=1024)
+def _length_field(length: int) -> bytes:
+    return encode_field(b"content-length", b"%d" % length)
+
+
+class RequestConnection(Protocol):
+    """What an exchange needs of its connection (`http2_channel.HTTP2Channel`); attributes as `http1_exchange.ClientConnection`."""
+
+    encoder: Encoder
+    transport: Any
+    forwarded: bytes
+    forwarded_for: HeaderBlock | bytes | None
+
+    @property
+    def context(self) -> HTTP1Context: ...
+
+    @property
+    def scheme(self) -> bytes: ...
+
+    @property
+    def peer_ip(self) -> str: ...
+
+    @property
+    def peer_port(self) -> int: ...
+
+    @property
+    def local_port(self) -> int: ...
+
+    @property
+    def trusted(self) -> bool: ...
+
+    @property
+    def sni(self) -> str | None: ...
+
+    def client_ip(self, block: HeaderBlock) -> str:
+        """The client behind trusted peers."""
+
+
+class HTTP2Exchange(Exchange):
+    """See `Exchange`. It is the user of its stream, and has a deadline: for the next piece of the body, or for the client to
+    take more of the answer.
+
+    Attributes:
+        stream: the request's.
+        open: the client still waits for (the rest of) the answer.
+        body_complete: the whole request is here.
+    """
+
+    __slots__ = (
+        "_continued", "_held", "_length", "_mode", "_pending", "_pending_size", "_progress", "_reader", "_reader_limit", "_reset_behind",
+        "_trailers", "body_complete", "channel", "deadline", "open", "stream", "wake",
+    )  # fmt: skip
+
+    minor = 1
+
+    def __init__(
+        self, channel: RequestConnection, stream: HTTP2Stream, method: bytes, target: bytes, block: HeaderBlock
+    ) -> None:
+        Exchange.__init__(self)
+        context = channel.context
+        monotonic, wall, next_id = context.monotonic, context.wall, context.next_id
+        self.channel = channel
+        self.stream = stream
+        self.method = method
+        self.target = target
+        self.block = block
+        self.gateway = context.host
+        self.started = monotonic()
+        self.wall_started = wall()
+        self.request_id = next_id()
+        self.open = True
+        self.body_complete = stream.ended_in
+        self.deadline = self.wake = inf
+        self._mode = _NOT_BEGUN
+        self._continued = self._held = self._reset_behind = False
+        self._length = self._progress = self._pending_size = self._reader_limit = 0
+        self._pending: list[bytes] | None = None
+        self._reader: Deferred[bytes] | None = None
+        self._trailers: list[tuple[bytes, bytes]] = []
+        if not stream.ended_in:
+            self._pending = []
+
+    # -- facts of the connection ---------------------------------------------------------------------------------------
+
+    scheme = property(lambda self: self.channel.scheme)
+    peer_ip = property(lambda self: self.channel.peer_ip)
+    peer_port = property(lambda self: self.channel.peer_port)
+    local_port = property(lambda self: self.channel.local_port)
+    trusted = property(lambda self: self.channel.trusted)
+    sni = property(lambda self: self.channel.sni)
+
+    @property
+    def http_version(self) -> str:
+        return "2"
+
+    @property
+    def http2_stream(self) -> Any:
+        return self.stream
+
+    @property
+    def tls(self) -> TLSFacts | None:
+        """See `Exchange.tls`."""
+        transport = self.channel.transport
+        return None if transport is None else tls_facts(transport)
+
+    @property
+    def client_ip(self) -> str:  # type: ignore[override]
+        """The client behind trusted peers."""
+        return self.channel.client_ip(self.block)
+
+    def forwarded(self) -> bytes:
+        """See `Exchange.forwarded`; the connection remembers them for its next request."""
+        channel, block = self.channel, self.block
+        what = block if block.relayed or channel.trusted else block.host
+        if channel.forwarded_for == what and channel.forwarded:
+            return channel.forwarded
+        channel.forwarded = lines = forwarded_lines(self)
+        channel.forwarded_for = what
+        return lines
+
+    # -- the answer ----------------------------------------------------------------------------------------------------
+
+    @property
+    def begun(self) -> bool:  # type: ignore[override]
+        """Whether anything of the answer has been sent."""
+        return self._mode != _NOT_BEGUN
+
+    def start(self, status: int, reason: bytes, headers: bytes, length: int | None) -> None:
+        self.begin(status, reason, headers, length, b"")
+
+    def begin(
+        self, status: int, reason: bytes, headers: bytes, length: int | None, first: bytes, raw: bool = False
+    ) -> None:
+        if self.open:
+            self._head(status, headers, length)
+            if first:
+                self.write(first)
+
+    def answer(
+        self, status: int, reason: bytes, headers: bytes, length: int | None, body: bytes, raw: bool = False
+    ) -> None:
+        if not self.open:
+            return
+        stream = self.stream
+        self._head(status, headers, length, not body)
+        if body and not stream.ended_out:
+            stream.send_data(body, True)
+        self._end()
+
+    def _head(self, status: int, headers: bytes, length: int | None, whole: bool = False) -> None:
+        self.status = status
+        start = _status_field(status)
+        if length is not None:
+            start += _length_field(length)
+            self._mode, self._length = _WITH_LENGTH, length
+        else:
+            self._mode = _OPEN_END
+        if status in (204, 304) or self.method == b"HEAD":
+            self._mode = _BODYLESS
+        self.sent_head = b"HTTP/2 %d\r\n%b\r\n" % (status, headers)
+        block = self.channel.encoder.block(start, headers.split(b"\r\n")[:-1])
+        self.stream.send_headers(
+            block, whole or self._mode == _BODYLESS or (length == 0 and self._mode == _WITH_LENGTH)
+        )
+
+    def write(self, data: bytes) -> None:
+        if self.open and data and self._mode != _BODYLESS:
+            self.stream.send_data(data)
+
+    def finish(self, trailers: list[tuple[bytes, bytes]] | None = None) -> None:
+        if not self.open:
+            return
+        stream = self.stream
+        if not stream.ended_out and not stream.closed:
+            if self._mode == _WITH_LENGTH and stream.sent + stream.queued != self._length:
+                self.abort()  # less (or more) than was promised
+                return
+            if trailers:
+                stream.send_headers(self.channel.encoder.block(b"", [b"%b: %b" % pair for pair in trailers]), True)
+            else:
+                stream.send_data(b"", True)
+        self._end()
+
+    def interim(self, status: int, reason: bytes, headers: bytes) -> None:
+        if self.open and self._mode == _NOT_BEGUN:
+            self.stream.send_headers(self.channel.encoder.block(_status_field(status), headers.split(b"\r\n")[:-1]))
+
+    def abort(self) -> None:
+        self.reset(INTERNAL_ERROR)
+
+    def reset(self, code: int) -> None:
+        """See `Exchange.reset`."""
+        if self.open:
+            sink, self.answer_sink = self.answer_sink, None
+            steps: list[Callable[[], object]] = [partial(self.stream.reset, code), self._finished]
+            if sink is not None:  # it was not the producer of the answer who cut it
+                steps.append(partial(sink.client_gone, "the answer was cut"))
+            run_steps(*steps)
+
+    def _end(self) -> None:
+        """The answer is complete. What the client still sends of its request is not wanted any more (RFC 9113 8.1)."""
+        stream = self.stream
+        self._finished()
+        if stream.closed or stream.ended_in:
+            return
+        if stream.ended_out:
+            stream.reset(NO_ERROR)
+        else:
+            self._reset_behind = True
+
+    def _finished(self) -> None:
+        """The request is over, however: the one place where it gives back what it has."""
+        stream = self.stream
+        self.open = False
+        self.bytes_in = max(self.bytes_in, stream.received)
+        self.bytes_out = stream.sent + stream.queued if self._mode != _NOT_BEGUN else 0
+        self.body_sink = self.answer_sink = self._pending = None
+        reader, self._reader = self._reader, None
+        context = self.channel.context
+        run_steps(
+            *(() if stream.blocked and not stream.closed else (partial(context.deadlines.drop, self),)),
+            *(() if reader is None else (reader.cancel,)),
+            partial(context.finished, self),
+        )
+
+    def gone(self, why: str) -> None:
+        """The client went away in the middle, or its stream ended."""
+        if not self.open:
+            return
+        if self._mode == _NOT_BEGUN:
+            self.status = 499
+        sink, self.answer_sink = self.answer_sink, None
+        run_steps(*(() if sink is None else (partial(sink.client_gone, why),)), self._finished)
+
+    # -- the stream's calls --------------------------------------------------------------------------------------------
+
+    def stream_head(self, fields: FieldList, end: bool) -> None:
+        """Not on this side."""
+
+    def stream_data(self, data: bytes) -> None:
+        """A piece of the body came."""
+        if not self.open:
+            return
+        self.bytes_in += len(data)
+        context = self.channel.context
+        limits = context.limits
+        if limits.client_max_body_size and self.bytes_in > limits.client_max_body_size:
+            self.too_large()
+            return
+        self.deadline = when = context.monotonic() + limits.client_body_timeout
+        if when < self.wake:
+            context.deadlines.set(self, when)
+        sink = self.body_sink
+        if sink is not None:
+            sink.body_chunk(data)
+        elif self._pending is not None:
+            self._pending.append(data)
+            self._pending_size += len(data)
+            if self._reader is not None:
+                if self._pending_size > self._reader_limit:
+                    reader, self._reader = self._reader, None
+                    reader.errback(BodyTooLarge())
+            elif self._pending_size > limits.client_body_buffer_size:
+                self._held = True
+                self._pause()
+
+    def stream_end(self, trailers: FieldList | None) -> None:
+        """The body is complete."""
+        if not self.open:
+            return
+        self.body_complete = True
+        if not self.stream.blocked:
+            self.deadline = inf
+        self._trailers = found = [] if trailers is None else trailers.trailers
+        if self.body_sink is not None:
+            self.body_sink.body_end(found)
+            return
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.callback(b"".join(self._pending or ()))
+
+    def stream_lost(self, code: int | None, why: str) -> None:
+        """The stream is over."""
+        self.channel.context.deadlines.drop(self)
+        self.gone(why)
+
+    def stream_blocked(self) -> None:
+        """The client reads slower than it is sent to."""
+        self._progress = self.stream.sent
+        self._within(self.channel.context.limits.send_timeout)
+        if self.answer_sink is not None:
+            self.answer_sink.pause_answer()
+
+    def stream_unblocked(self) -> None:
+        """It has taken what there was."""
+        self.deadline = inf
+        if self._reset_behind:
+            self.stream.reset(NO_ERROR)
+        elif self.open:
+            if self.answer_sink is not None:
+                self.answer_sink.resume_answer()
+            self._await_body()
+
+    # -- time ----------------------------------------------------------------------------------------------------------
+
+    def _within(self, seconds: float) -> None:
+        context = self.channel.context
+        context.deadlines.set(self, context.monotonic() + seconds)
+
+    def expect_body(self) -> None:
+        """A body follows the head: check what is announced, and watch the time."""
+        limits = self.channel.context.limits
+        if limits.client_max_body_size and (self.block.content_length or 0) > limits.client_max_body_size:
+            self.too_large()
+        else:
+            self._within(limits.client_body_timeout)
+
+    def _await_body(self) -> None:
+        """Give the client its time for the next piece, if one is waited for."""
+        if not self.body_complete and not self.stream.paused and self._mode == _NOT_BEGUN:
+            self._within(self.channel.context.limits.client_body_timeout)
+
+    def expire(self, now: float) -> None:
+        """The deadline has passed."""
+        limits, stream = self.channel.context.limits, self.stream
+        if stream.blocked:
+            if stream.sent != self._progress:  # slow, but reading
+                self._progress = stream.sent
+                self._within(limits.send_timeout)
+                return
+            log_timeout(self if self.open else None, self.peer_ip, "while it was sent the answer", limits.send_timeout)
+            stream.reset(CANCEL)
+            self.gone("timed out")
+        elif self.open and self._mode == _NOT_BEGUN and not self.body_complete and stream.peer is None:
+            log_timeout(self, self.peer_ip, "while its request body was read", limits.client_body_timeout)
+            self._refuse(Answer.error(408, "Request timeout"), "body timed out")
+
+    def too_large(self) -> None:
+        """The body is larger than allowed."""
+        _log.error("{line}", line=too_large_line(self, self.channel.context.limits.client_max_body_size))
+        self._refuse(Answer.error(413, "Payload too large"), "body too large")
+
+    def bad_request(self, why: str) -> None:
+        """The body is no good."""
+        _log.info("{line}", line=request_line(self, f"client sent a malformed request body: {why}"))
+        self._refuse(Answer.error(400, "Bad request"), "malformed body")
+
+    def _refuse(self, answer: Answer, why: str) -> None:
+        """Answer instead of whoever was about to; cut where that is too late."""
+        if self.begun:
+            self.abort()
+            return
+        sink, self.answer_sink = self.answer_sink, None
+        if sink is not None:
+            sink.client_gone(why)
+        self.channel.context.send_answer(self, answer, upstream=True)
+
+    # -- the request body ----------------------------------------------------------------------------------------------
+
+    def receive_body(self, sink: BodySink) -> None:
+        pending, self._pending = self._pending, None
+        if pending is None or not self.open:
+            return
+        self.body_sink = sink
+        for piece in pending:
+            sink.body_chunk(piece)
+        if self.body_complete:
+            sink.body_end(self._trailers)
+        else:
+            self._release()
+
+    def read_body(self, limit: int) -> Deferred[bytes]:
+        if not self.block.has_body:
+            return succeed(b"")
+        if self.body_complete:
+            body = b"".join(self._pending or ())
+            return succeed(body) if len(body) <= limit else fail(BodyTooLarge())
+        if (self.block.content_length or 0) > limit or self._pending_size > limit:
+            return fail(BodyTooLarge())
+        self._reader = Deferred()
+        self._reader_limit = limit
+        self.continue_request()
+        self._release()
+        return self._reader
+
+    def continue_request(self) -> None:
+        if self.block.expect_continue and not self._continued and self._mode == _NOT_BEGUN and self.open:
+            self._continued = True
+            self.stream.send_headers(_status_field(100))
+
+    def _release(self) -> None:
+        """Somebody takes what was held because nobody did."""
+        if self._held:
+            self._held = False
+            self.stream.resume()
+            self._await_body()
+
+    def _pause(self) -> None:
+        self.stream.pause()
+        if not self.stream.blocked:
+            self.deadline = inf
+
+    def pause_request(self) -> None:
+        if self.open and not self.body_complete:
+            self._pause()
+
+    def resume_request(self) -> None:
+        if self.open and self.stream.paused:
+            self.stream.resume()
+            if self.open:
+                self._await_body()

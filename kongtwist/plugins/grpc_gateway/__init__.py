@@ -1,0 +1,5 @@
+"""grpc-gateway: JSON over HTTP to gRPC services. Kong 3.9 `grpc-gateway`."""
+
+from .gateway_phases import GrpcGateway
+
+__all__ = ["GrpcGateway"]

@@ -1,0 +1,347 @@
+"""WebSockets that the gateway serves itself (`kongtwist.core.answers.WebSocketAnswer`): Autobahn speaks the protocol, a coroutine
+takes and gives messages.
+
+What the client sends waits, a bounded amount of it, until the coroutine asks for it; the coroutine's messages wait while the client
+takes none. A client that takes nothing for ``send_timeout``, or a WebSocket on which nothing moves for the service's
+``read_timeout``, is ended.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import deque
+from collections.abc import Callable
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionClosed
+from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ..core.answers import WebSocketAnswer
+from ..core.stream_registry import GOING_AWAY, StreamRecord
+from ..net.hangups import descriptor_of, notice_vanished
+from ..net.run_steps import run_steps
+from ..net.sending import switch_protocol
+from .websocket_handshake import Recorder
+
+if TYPE_CHECKING:
+    from ..core.exchange import Exchange
+    from .stream_context import StreamContext
+
+__all__ = ["ServedWebSocket"]
+
+_log = Logger(namespace="kongtwist.proxy")
+
+_MOST, _BYTES = 16, 65536
+"""Messages, and bytes of them, that wait for the coroutine before the client is read no more."""
+_LONGEST_REASON = 123
+"""Bytes of a Close frame's reason (RFC 6455 5.5)."""
+_CLOSE_TIME = 5.0
+"""Seconds that a client has to answer a Close frame."""
+_FAILED = 1011
+_SHOWN = (
+    b"GET / HTTP/1.1\r\nHost: gateway\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+"""The handshake that Autobahn is shown: the client's own has been answered."""
+
+
+class _Server(WebSocketServerProtocol):
+    """Autobahn's side of one WebSocket."""
+
+    def __init__(self, served: ServedWebSocket) -> None:
+        super().__init__()
+        self._served = served
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        self._served.came(bytes(payload) if isBinary else bytes(payload).decode("utf-8"), len(payload))
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        """`connectionLost` tells."""
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionClosed())) -> None:  # noqa: B008 - Twisted's signature
+        try:
+            super().connectionLost(reason)
+        finally:
+            self._served.lost()
+
+
+def _factory(reactor: Any, limit: int) -> Any:
+    factory = WebSocketServerFactory(reactor=reactor)
+    factory.setProtocolOptions(
+        openHandshakeTimeout=0,
+        closeHandshakeTimeout=_CLOSE_TIME,
+        maxMessagePayloadSize=limit,
+        maxFramePayloadSize=limit,
+        utf8validateIncoming=True,
+        failByDrop=False,
+        autoPingInterval=0,
+    )
+    return factory
+
+
+@implementer(IPushProducer)
+class ServedWebSocket(StreamRecord):
+    """One WebSocket. See `kongtwist.core.answers.WebSocketPeer` for `receive`, `send` and `close`.
+
+    Args:
+        context: of the gateway.
+        exchange: the request; its transport is taken.
+        answer: says who serves it.
+        ended: called once when all is over.
+    """
+
+    def __init__(
+        self,
+        context: StreamContext,
+        reactor: Any,
+        exchange: Exchange,
+        answer: WebSocketAnswer,
+        ended: Callable[[], None],
+    ) -> None:
+        super().__init__("websocket", exchange)
+        self._context = context
+        self._exchange = exchange
+        self._answer = answer
+        self._ended = ended
+        self._come: deque[tuple[str | bytes, int]] = deque()
+        self._held = 0  # bytes of what waits
+        self._receiver: Deferred[str | bytes | None] | None = None
+        self._sender: Deferred[None] | None = None
+        self._serving: Deferred[None] | None = None
+        self._reading = True
+        self._blocked = self._closing = self._over = False
+        self._in = self._out = self._messages_in = self._messages_out = 0
+        self._idle = context.limits.read_timeout(exchange.route.read_timeout) if exchange.route is not None else inf
+        self.deadline = self.wake = inf
+        self.why = "client closed"
+        self._protocol = _Server(self)
+        self._protocol.factory = _factory(reactor, answer.limit)
+        self._transport: Any = None
+        self._fd = -1
+
+    # -- what is known of it ---------------------------------------------------------------------------------------------
+
+    @property
+    def bytes_in(self) -> int:
+        return self._in
+
+    @property
+    def bytes_out(self) -> int:
+        return self._out
+
+    @property
+    def messages_in(self) -> int:
+        return self._messages_in
+
+    @property
+    def messages_out(self) -> int:
+        return self._messages_out
+
+    # -- its beginning and its end ---------------------------------------------------------------------------------------
+
+    def begin(self, transport: Any, early: bytes, handshake: bytes, admit: Callable[[ServedWebSocket], bool]) -> None:
+        """Answer the handshake, and serve.
+
+        Args:
+            transport: the client's.
+            early: what came behind the handshake.
+            handshake: the whole head of the 101.
+            admit: tells plugins; False: one of them failed.
+        """
+        recorder = Recorder()
+        self._transport = transport
+        self._fd = descriptor_of(transport)
+        protocol: Any = self._protocol
+        protocol.makeConnection(recorder)
+        protocol.dataReceived(_SHOWN)
+        protocol.transport = transport
+        switch_protocol(transport, protocol)
+        sock = getattr(transport, "socket", None)
+        if sock is not None:
+            notice_vanished(sock)
+        transport.registerProducer(self, True)
+        self._context.streams.add(self)
+        self._moved()
+        transport.write(handshake)
+        if not admit(self):
+            self.cut()
+            return
+        self._serving = Deferred.fromCoroutine(self._serve())
+        self._serving.addErrback(_unexpected)  # type: ignore[unused-awaitable]
+        if early:
+            protocol.dataReceived(early)
+
+    async def _serve(self) -> None:
+        try:
+            await self._answer.serve(self)
+        except CancelledError:
+            if not self._over:
+                self.close(_FAILED, "cancelled")
+            raise
+        except Exception as error:  # noqa: BLE001 - reported, and the client is told
+            detail = "".join(traceback.format_exception(error))
+            self._exchange.report(f"serving a WebSocket failed: {error!r}", detail=detail)
+            self.close(_FAILED, "the gateway failed")
+        else:
+            self.close()
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        if self._closing or self._over:
+            return
+        self._closing = True
+        if code == GOING_AWAY:
+            self.why = reason or "closed by the gateway"
+        self._read_on()
+        cut = reason.encode()[:_LONGEST_REASON].decode("utf-8", "ignore").encode()
+        self._protocol.sendCloseFrame(code=code, reasonUtf8=cut or None, isReply=False)
+        self._wake(None)
+        context = self._context
+        context.deadlines.set(self, context.monotonic() + _CLOSE_TIME)
+
+    def cut(self) -> None:
+        if not self._over:
+            self.why = "cut"
+            self._transport.abortConnection()
+
+    def expire(self, now: float) -> None:
+        """Nothing moved for too long."""
+        if self._closing or self._blocked:
+            self.cut()
+        else:
+            self.close(GOING_AWAY, "idle for too long")
+
+    def lost(self) -> None:
+        """The connection is over: give everything back."""
+        if self._over or self._transport is None:
+            return
+        self._over = self._closing = True
+        context = self._context
+        run_steps(
+            lambda: context.deadlines.drop(self),
+            lambda: context.hangups.unwatch(self._fd, self),
+            lambda: context.streams.remove(self),
+            lambda: self._wake(None),
+            self.resumeProducing,
+            self._stop_serving,
+            self._ended,
+        )
+
+    def _stop_serving(self) -> None:
+        self._come.clear()
+        if self._serving is not None:
+            self._serving.cancel()
+
+    # -- messages --------------------------------------------------------------------------------------------------------
+
+    def came(self, message: str | bytes, size: int) -> None:
+        """The client has sent a message of so many bytes."""
+        if self._closing:
+            return
+        self._messages_in += 1
+        self._in += size
+        self._moved()
+        self._come.append((message, size))
+        self._held += size
+        if self._receiver is not None:
+            self._wake(self._next())
+        elif self._reading and (len(self._come) >= _MOST or self._held >= _BYTES):
+            self._reading = False
+            self._transport.pauseProducing()
+            if self._fd >= 0:
+                self._context.hangups.watch(self._fd, self)
+
+    def receive(self) -> Deferred[str | bytes | None]:
+        """The next message; None when there will be none."""
+        if self._receiver is not None:
+            raise RuntimeError("one receiver only")
+        waiter: Deferred[str | bytes | None] = Deferred(self._no_receiver)
+        if self._come and not self._over:
+            waiter.callback(self._next())
+        elif self._closing:
+            waiter.callback(None)
+        else:
+            self._receiver = waiter
+        return waiter
+
+    def _next(self) -> str | bytes:
+        message, size = self._come.popleft()
+        self._held -= size
+        if not self._come:
+            self._read_on()
+        return message
+
+    def _read_on(self) -> None:
+        if not self._reading and not self._over:
+            self._reading = True
+            self._context.hangups.unwatch(self._fd, self)
+            self._transport.resumeProducing()
+
+    def _wake(self, message: str | bytes | None) -> None:
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.callback(message)
+
+    def _no_receiver(self, _: Deferred[str | bytes | None]) -> None:
+        self._receiver = None
+
+    async def send(self, message: str | bytes) -> None:
+        """Send a message, and wait while the client takes none."""
+        if self._closing:
+            return
+        data = message.encode() if isinstance(message, str) else message
+        self._messages_out += 1
+        self._out += len(data)
+        self._moved()
+        self._protocol.sendMessage(data, isinstance(message, bytes))
+        if self._blocked:
+            self._sender = Deferred(self._no_sender)
+            await self._sender
+
+    def _no_sender(self, _: Deferred[None]) -> None:
+        self._sender = None
+
+    def _moved(self) -> None:
+        """Something passed: it is not idle."""
+        if self._blocked or self._closing:
+            return
+        context = self._context
+        when = context.monotonic() + self._idle
+        if when >= self.wake:
+            self.deadline = when
+        else:
+            context.deadlines.set(self, when)
+
+    # -- the transport's calls -------------------------------------------------------------------------------------------
+
+    def pauseProducing(self) -> None:
+        """The transport holds enough."""
+        self._blocked = True
+        context = self._context
+        context.deadlines.set(self, context.monotonic() + context.limits.send_timeout)
+
+    def resumeProducing(self) -> None:
+        """The transport takes bytes again."""
+        self._blocked = False
+        if not self._over:
+            self._moved()
+        sender, self._sender = self._sender, None
+        if sender is not None:
+            sender.callback(None)
+
+    def stopProducing(self) -> None:
+        """The connection is lost; `lost` tells."""
+
+    def peer_gone(self, reset: bool) -> None:
+        """`HangUpWatch`: hung up while nobody read."""
+        self.cut()
+
+
+def _unexpected(failure: Failure) -> None:
+    if not failure.check(CancelledError):
+        _log.failure("serving a WebSocket failed", failure)

@@ -1,0 +1,1 @@
+"""Unit tests of HTTP/2 with clients."""
