@@ -227,7 +227,7 @@ class HTTP2Channel(HTTP2Connection):
         context = self.context
         names = {field.name: field.value for field in fields.fields[:1000]}
         request_id = context.next_id()
-        answer, size = context.refusal(error, request_id, names.get(b"accept"), names.get(b"content-type"))
+        answer, size = context.refusal(error, request_id, names.get(b"accept"), names.get(b"content-type"), True)
         head, _, body = answer.partition(b"\r\n\r\n")
         self._log_refused(fields, f"client sent a malformed request: {error}", error.status, size, request_id)
         status, *lines = head.split(b"\r\n")
