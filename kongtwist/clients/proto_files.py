@@ -13,10 +13,9 @@ import sys
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred
-
 from ..core.chain.host import ProtoFault
 from .threads import Threads
+from .waiting import Shared
 
 __all__ = ["ProtoFiles"]
 
@@ -52,7 +51,7 @@ class ProtoFiles:
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
         self._kept: dict[str, _Kept] = {}
-        self._under_way: dict[str, list[Deferred[bytes]]] = {}
+        self._under_way: Shared[bytes] = Shared()
 
     async def compile(self, path: str) -> bytes:
         """See `kongtwist.core.chain.host.Host.proto`."""
@@ -60,22 +59,7 @@ class ProtoFiles:
         kept = self._kept.get(path)
         if kept is not None and _stamp(each[0] for each in kept.stamp) == kept.stamp:
             return kept.descriptors
-        waiting = self._under_way.get(path)
-        if waiting is not None:
-            waiter: Deferred[bytes] = Deferred(waiting.remove)
-            waiting.append(waiter)
-            return await waiter
-        waiting = self._under_way[path] = []
-        # Beside who asks first: others wait for it too, and must not be cancelled with it.
-        done: Deferred[bytes] = Deferred.fromCoroutine(self._compile(path))
-        mine: Deferred[bytes] = Deferred(waiting.remove)
-        waiting.append(mine)
-        done.addBoth(self._done, path)  # type: ignore[unused-awaitable]
-        return await mine
-
-    def _done(self, result: Any, path: str) -> None:
-        for each in self._under_way.pop(path):
-            each.callback(result)  # a Failure fails it
+        return await self._under_way.get(path, lambda: self._compile(path))
 
     async def _compile(self, path: str) -> bytes:
         kept: _Kept = await self._threads.run(_compiled, path)
