@@ -158,11 +158,8 @@ class BrowserCallTests(GRPCTestCase):
         self.assertEqual(browser.run("improbable.call('WatchSensor', ['a', 1, 'close'])")["seen"], ["ok"])
         self.assertEqual(browser.run("connect.unary('connect-json', 's1')")["status"], "ok")
         self.assertEqual(browser.run("connect.stream('connect-binary', 's1', 1)"), {"seen": ["ok"]})
-        for line in (
-            "POST /sensor.DataService/WatchSensor HTTP/2.0",
-            "GET /sensor.DataService/StreamSensorData HTTP/2.0",
-        ):
-            wait_until(lambda line=line: line in gateway.log("access.log"), f"the log has {line}")
+        lines = ("POST /sensor.DataService/WatchSensor HTTP/2.0", "GET /sensor.DataService/StreamSensorData HTTP/2.0")
+        wait_until(lambda: all(line in gateway.log("access.log") for line in lines), f"the log has {lines}")
 
     def test_refusals(self) -> None:
         """An authentication that refuses, no server: each client gets code and message."""
