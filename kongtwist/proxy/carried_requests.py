@@ -52,7 +52,9 @@ _HANDSHAKE_ONLY = re.compile(rb"host|origin|via|forwarded|x-forwarded-.*|x-real-
 _CREDENTIALS = frozenset((b"cookie", b"authorization", b"proxy-authorization"))
 
 
-def carry(context: ProxyContext, handshake: Exchange, taken: CarriedRequest, tree: Tree) -> None:
+def carry(
+    context: ProxyContext, handshake: Exchange, taken: CarriedRequest, tree: Tree, factory: CarryingFactory
+) -> None:
     """Answer a handshake, and serve the request that comes.
 
     Args:
@@ -60,9 +62,10 @@ def carry(context: ProxyContext, handshake: Exchange, taken: CarriedRequest, tre
         handshake: the request that asks for a WebSocket. Never from within the call that brought it (`Exchange.take_transport`).
         taken: what a plugin says about it.
         tree: finds what serves the request.
+        factory: the gateway's.
     """
     if handshake.open:
-        CarriedSocket(context, handshake, taken, tree).begin()
+        CarriedSocket(context, handshake, taken, tree).begin(factory)
 
 
 @implementer(IPushProducer)
@@ -113,12 +116,11 @@ class CarriedSocket(StreamRecord):
     def messages_out(self) -> int:
         return self._counts[1]
 
-    def begin(self) -> None:
+    def begin(self, factory: CarryingFactory) -> None:
         """Answer the handshake."""
         handshake, context = self._handshake, self.context
         assert handshake is not None
         shown = _shown(handshake.block, self._taken.subprotocol)
-        factory = CarryingFactory(context.reactor)
         protocol = self._protocol = CarryingProtocol(factory, self, self._taken.subprotocol.decode("ascii"))
         transport, early = handshake.take_transport()
         self._transport = transport
