@@ -29,6 +29,7 @@ from .carried_exchange import CarriedExchange, failure_frame
 if TYPE_CHECKING:
     from ..core.chain.phases import CarriedRequest
     from ..core.exchange import Exchange
+    from ..core.log_values import TLSFacts
     from ..http1.http1_context import Tree
     from .context import ProxyContext
 
@@ -78,7 +79,7 @@ class CarriedSocket(StreamRecord):
 
     __slots__ = (
         "_asked", "_bytes", "_counts", "_exchange", "_fd", "_first", "_first_size", "_handshake", "_messages", "_paused",
-        "_protocol", "_taken", "_transport", "_tree", "_unsent", "context", "deadline", "wake",
+        "_protocol", "_taken", "_transport", "_tree", "_unsent", "context", "deadline", "tls", "wake",
     )  # fmt: skip
 
     def __init__(self, context: ProxyContext, handshake: Exchange, taken: CarriedRequest, tree: Tree) -> None:
@@ -99,6 +100,7 @@ class CarriedSocket(StreamRecord):
         self._counts = [0, 0]
         self._protocol: CarryingProtocol
         self._transport: Any = None
+        self.tls: TLSFacts | None = None
 
     @property
     def bytes_in(self) -> int:
@@ -122,6 +124,7 @@ class CarriedSocket(StreamRecord):
         assert handshake is not None
         shown = _shown(handshake.block, self._taken.subprotocol)
         protocol = self._protocol = CarryingProtocol(factory, self, self._taken.subprotocol.decode("ascii"))
+        self.tls = handshake.tls  # not every door knows it when its transport is taken
         transport, early = handshake.take_transport()
         self._transport = transport
         handshake.status = 101
