@@ -41,6 +41,9 @@ it, so this page says all that is known.
 CHOICES: dict[str, tuple[str, ...]] = {
     "Traffic": (
         "Out of the box the proxy listens on port 8000 without TLS. Kong listens on 8443 too.",
+        "HTTP/2 is spoken on plain listeners without the flag `http2` too, to clients that begin with its preface. With TLS it"
+        " takes the flag, as in Kong.",
+        "The bounds of HTTP/2 are our own (`http2_*`): 1000 concurrent requests on a connection, where nginx has 128.",
         "Services take `ws://` and `wss://` addresses; a plain request to one is answered 426. Services with `http://` and"
         " `https://` pass WebSockets on, as in Kong.",
         "Bodies are never written to disk. A request body is sent to another target only as far as"

@@ -28,6 +28,10 @@ _MOST_KEPT = 64
 
 _Stamp = tuple[tuple[str, int, int], ...]
 
+_PACKAGE = re.compile(rb"^[ \t]*package[ \t]+([\w.]+)[ \t]*;", re.MULTILINE)
+_MOST_BEFORE_PACKAGE = 65536
+"""Bytes of a file in which its package has to be named to be seen."""
+
 _FAULT = re.compile(r"^(?P<file>[^:\n]+):(?P<line>\d+):(?P<column>\d+): (?P<what>.*)$", re.MULTILINE)
 _BARE_FAULT = re.compile(r"^(?P<file>[^:\n]+\.proto): (?P<what>.*)$", re.MULTILINE)
 
@@ -69,13 +73,13 @@ class ProtoFiles:
 def _compiled(path: str) -> _Kept:
     """Compile one file. In a thread. Raises ProtoFault."""
     try:
-        with open(path, "rb"):
-            pass
+        with open(path, "rb") as file:
+            package = _PACKAGE.search(file.read(_MOST_BEFORE_PACKAGE))
     except OSError as error:
         why = (error.strerror or "cannot be read").lower()
         raise ProtoFault(f"{path}: {why}", isinstance(error, FileNotFoundError)) from None
     folder = os.path.dirname(path)
-    folders = [folder, *_common_folders()]
+    folders = [*_package_root(folder, package), folder, *_common_folders()]
     words = [
         sys.executable, "-P", "-m", "grpc_tools.protoc", *(f"-I{each}" for each in folders),
         "--include_imports", "--descriptor_set_out=/dev/stdout", path,
@@ -97,6 +101,14 @@ def _compiled(path: str) -> _Kept:
     if done.returncode:
         raise ProtoFault(_told(path, folder, done.stderr[:_MOST_FAULTS].decode("utf-8", "replace")))
     return _Kept(done.stdout, _stamp(_read(path, done.stdout, folders)))
+
+
+def _package_root(folder: str, package: re.Match[bytes] | None) -> list[str]:
+    """Where the file's package begins, if it lies in folders named like that (protobuf's style guide): imports count from there."""
+    if package is None:
+        return []
+    below = os.path.join(os.sep, *package[1].decode("ascii").split("."))
+    return [folder[: -len(below)] or os.sep] if folder.endswith(below) else []
 
 
 def _read(path: str, descriptors: bytes, folders: list[str]) -> list[str]:

@@ -102,6 +102,6 @@ class HTTP1Context(Protocol):
         """Send an answer made here."""
 
     def refusal(
-        self, error: HeadError, request_id: bytes, accept: bytes | None, kind: bytes | None
+        self, error: HeadError, request_id: bytes, accept: bytes | None, kind: bytes | None, http2: bool = False
     ) -> tuple[bytes, int]:
         """The whole answer to a head that was refused, and its body's size."""

@@ -17,11 +17,14 @@ from ..core.http2.frames import error_name
 from ..core.http2.hpack import encode_field
 from ..http1.client_errors import log_refused, log_timeout
 from ..net.http2_connection import HTTP2Connection
+from ..net.http2_frames import CONNECT_PROTOCOL
 from ..net.run_steps import run_steps
 from ..net.sending import switch_protocol, unsent
 from .http2_exchange import HTTP2Exchange
+from .stream_transport import handshake_lines
 
 if TYPE_CHECKING:
+    from ..core.http2.field_lists import RequestHead
     from ..http1.channel import HTTP1Channel
     from ..http1.http1_context import Tree
 
@@ -78,6 +81,10 @@ class HTTP2Channel(HTTP2Connection):
         channel.makeConnection(transport)
         if data:
             channel.dataReceived(data)
+
+    def own_settings(self) -> dict[int, int]:
+        """Ours, with extended CONNECT (RFC 8441 3)."""
+        return {**super().own_settings(), CONNECT_PROTOCOL: 1}
 
     # -- the connection ------------------------------------------------------------------------------------------------
 
@@ -155,7 +162,7 @@ class HTTP2Channel(HTTP2Connection):
         self._served += 1
         if self._served >= context.limits.keepalive_requests or context.stopping:
             self.shut_down()
-        if not end:
+        if block.has_body and not end:
             exchange.expect_body()
             if not exchange.open:
                 return
@@ -183,8 +190,11 @@ class HTTP2Channel(HTTP2Connection):
         head = fields.request
         if end and head.length:
             raise MalformedFields("less DATA than Content-Length says")
-        line = b"%b %b HTTP/1.1" % (head.method, head.path or head.authority)
+        asked = b"GET" if head.protocol else head.method
+        line = b"%b %b HTTP/1.1" % (asked, head.path or head.authority)
         check_size(line, head.raw, context.limits)
+        if head.protocol:
+            return self._websocket(head, line, end)
         if not head.path.startswith(b"/") and head.method != b"CONNECT":
             raise HeadError.bad("malformed :path")
         method, target, _ = parse_request_line(line)
@@ -197,12 +207,27 @@ class HTTP2Channel(HTTP2Connection):
         made[end] = method, target, block
         return method, target, block
 
+    def _websocket(self, head: RequestHead, line: bytes, end: bool) -> tuple[bytes, bytes, HeaderBlock]:
+        """An extended CONNECT (RFC 8441), as the handshake that HTTP/1.1 has for it. No two are equal.
+
+        Raises:
+            HeadError: it asks for something else than a WebSocket, or ends at once.
+        """
+        if head.protocol != b"websocket":
+            raise HeadError(501, None, f"extended CONNECT for {head.protocol!r}")
+        if end or head.length is not None:
+            raise MalformedFields("a WebSocket with an end, or a length")
+        method, target, _ = parse_request_line(line)
+        block = self.context.blocks.request(head.raw + handshake_lines(), shared=False)
+        check_request(1, block)
+        return method, target, block
+
     def _refuse(self, number: int, fields: FieldList, error: HeadError) -> None:
         """Answer a request that is none."""
         context = self.context
         names = {field.name: field.value for field in fields.fields[:1000]}
         request_id = context.next_id()
-        answer, size = context.refusal(error, request_id, names.get(b"accept"), names.get(b"content-type"))
+        answer, size = context.refusal(error, request_id, names.get(b"accept"), names.get(b"content-type"), True)
         head, _, body = answer.partition(b"\r\n\r\n")
         self._log_refused(fields, f"client sent a malformed request: {error}", error.status, size, request_id)
         status, *lines = head.split(b"\r\n")

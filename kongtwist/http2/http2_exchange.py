@@ -17,6 +17,7 @@ from ..core.http2.hpack import Encoder, encode_field
 from ..http1.client_errors import log_timeout
 from ..net.run_steps import run_steps
 from ..net.tls_transport import tls_facts
+from .stream_transport import StreamTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -258,6 +259,9 @@ class HTTP2Exchange(Exchange):
         self.body_sink = self.answer_sink = self._pending = None
         reader, self._reader = self._reader, None
         context = self.channel.context
+        if reader is None and self.wake == inf:
+            context.finished(self)
+            return
         run_steps(
             *(() if stream.blocked and not stream.closed else (partial(context.deadlines.drop, self),)),
             *(() if reader is None else (reader.cancel,)),
@@ -450,3 +454,20 @@ class HTTP2Exchange(Exchange):
             self.stream.resume()
             if self.open:
                 self._await_body()
+
+    # -- another protocol ----------------------------------------------------------------------------------------------
+
+    def take_transport(self) -> tuple[Any, bytes]:
+        """See `Exchange.take_transport`: the stream as a transport, for a WebSocket over HTTP/2."""
+        self.open = False
+        channel = self.channel
+        context, connection = channel.context, channel.transport
+        context.deadlines.drop(self)
+        pending, self._pending = self._pending, None
+        peer, host = connection.getPeer(), connection.getHost()
+        transport = StreamTransport(context.reactor, self.stream, channel.encoder, peer, host)
+        return transport, b"".join(pending or ())
+
+    def released(self) -> None:
+        """The transport that was taken has ended: log phase, counters."""
+        self.channel.context.finished(self)

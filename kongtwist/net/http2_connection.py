@@ -263,6 +263,7 @@ class HTTP2Connection(HTTP2Frames):
         if total:
             self._idle.refill()
             self._took(total)
+            self.credit()
         return at
 
     def _relayed_end(self, stream: HTTP2Stream) -> None:

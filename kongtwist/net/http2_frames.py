@@ -38,7 +38,7 @@ from .http2_stream import RESET_BY_PEER, RESET_BY_US, HTTP2Stream
 if TYPE_CHECKING:
     from ..core.limits import Limits
 
-__all__ = ["HTTP2Frames"]
+__all__ = ["CONNECT_PROTOCOL", "HTTP2Frames"]
 
 _log = Logger(namespace="kongtwist.proxy")
 
@@ -48,7 +48,7 @@ _number_at = Struct(">I").unpack_from
 _setting_at = Struct(">HI").unpack_from
 
 _TABLE, _PUSH, _STREAMS, _WINDOW, _FRAME, _LIST = 1, 2, 3, 4, 5, 6
-_CONNECT_PROTOCOL = 8
+CONNECT_PROTOCOL = 8
 """Identifiers of settings (RFC 9113 6.5.2, RFC 8441 3)."""
 
 _MEMORIES = 64
@@ -185,7 +185,7 @@ class HTTP2Frames(HTTP2Output):
             raise HTTP2Error(PROTOCOL_ERROR, f"a frame for stream {number}, which is idle")
 
     def _took(self, size: int) -> None:
-        """DATA came.
+        """DATA came; `credit` follows when it is known what is held of it.
 
         Raises:
             HTTP2Error: more than the connection's window allows.
@@ -193,7 +193,6 @@ class HTTP2Frames(HTTP2Output):
         self.room -= size
         if self.room < 0:
             raise HTTP2Error(FLOW_CONTROL_ERROR, "more DATA than the connection's window allows")
-        self.credit()
 
     def credit(self) -> None:
         """Give the peer credit for the connection, if that is worth a frame."""
@@ -231,6 +230,12 @@ class HTTP2Frames(HTTP2Output):
         if not number:
             raise HTTP2Error(PROTOCOL_ERROR, "DATA without a stream")
         self._took(length)
+        try:
+            self._data_taken(flags, number, payload, length)
+        finally:
+            self.credit()
+
+    def _data_taken(self, flags: int, number: int, payload: bytes, length: int) -> None:
         stream = self.streams.get(number)
         if flags & PADDED:
             payload = _unpadded(payload)
@@ -412,9 +417,9 @@ class HTTP2Frames(HTTP2Output):
                 self.peer_streams = value
             elif name == _LIST:
                 self.peer_list_size = value
-            elif name == _CONNECT_PROTOCOL:
+            elif name == CONNECT_PROTOCOL:
                 if value > 1 or (self.peer_connects and not value):
-                    raise HTTP2Error(PROTOCOL_ERROR, "SETTINGS_ENABLE_CONNECT_PROTOCOL out of bounds")
+                    raise HTTP2Error(PROTOCOL_ERROR, "SETTINGS_ENABLECONNECT_PROTOCOL out of bounds")
                 self.peer_connects = bool(value)
         self.put_answer(b"\0\0\0\4\1\0\0\0\0")
         if window != self.initial:

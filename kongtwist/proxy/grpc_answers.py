@@ -8,15 +8,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from ..core.grpc.grpc_status import STATUS_WORDS, status_of_http
+from ..core.answers import Answer
+from ..core.grpc.grpc_status import RESOURCE_EXHAUSTED, STATUS_WORDS, status_of_http
 from ..core.grpc.grpc_text import encode_message, is_grpc
+from ..core.http.head import HeadError
 from ..core.http.headers import clean
 
 if TYPE_CHECKING:
-    from ..core.answers import Answer
     from ..core.exchange import Exchange
 
-__all__ = ["grpc_lines", "takes_grpc"]
+__all__ = ["grpc_lines", "refusal_lines", "takes_grpc"]
 
 _OURS = frozenset((b"content-type", b"content-length", b"transfer-encoding"))
 
@@ -43,6 +44,15 @@ def grpc_lines(answer: Answer) -> bytes:
         if name.lower() not in _OURS:
             parts.append(b"%b: %b\r\n" % (clean(name), clean(value)))
     return b"".join(parts)
+
+
+def refusal_lines(error: HeadError) -> bytes:
+    """The same for a request that was refused for its head. One that is too large is told as such."""
+    answer = Answer.error(error.status, error.message or (error.page and error.page.decode()) or str(error))
+    if error.message == HeadError.too_large("").message:
+        message = encode_message(answer.message or "")
+        answer = Answer(error.status, None, [(b"grpc-status", b"%d" % RESOURCE_EXHAUSTED), (b"grpc-message", message)])
+    return grpc_lines(answer)
 
 
 def _message(answer: Answer) -> str | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..core.answers import WebSocketAnswer
 from ..core.chain.failures import PluginFailed
 from ..core.exchange import Answer, Exchange, StreamedAnswer
+from ..core.grpc.grpc_text import is_grpc
 from ..core.http.error_bodies import error_body
 from ..core.http.head import HeadError
 from ..core.http.headers import (
@@ -23,7 +24,7 @@ from ..core.http.headers import (
     with_charset,
 )
 from .filtered_answer import FilteredAnswer, HeadOfAnswer
-from .grpc_answers import grpc_lines, takes_grpc
+from .grpc_answers import grpc_lines, refusal_lines, takes_grpc
 from .streamed_answer import AnswerContext, AnswerStream, discard
 from .websocket_answer import bad_handshake, open_websocket
 
@@ -81,7 +82,7 @@ class OwnAnswers:
             as_is: the body passes no filter (a filter gave it).
         """
         if isinstance(answer, WebSocketAnswer):
-            answer = bad_handshake(exchange, answer) or answer
+            answer = bad_handshake(exchange) or answer
         exchange.answer_source = answer.source
         exchange.status = answer.status
         chain = _chain_of(exchange)
@@ -179,25 +180,38 @@ class OwnAnswers:
         return b"".join(parts), body
 
     def refusal(
-        self, error: HeadError, request_id: bytes, accept: bytes | None, kind: bytes | None
+        self, error: HeadError, request_id: bytes, accept: bytes | None, kind: bytes | None, http2: bool = False
     ) -> tuple[bytes, int]:
-        """The whole answer to a head that was refused (the connection is closed behind it), and its body's size."""
-        if error.message is None:
-            content_type, body = b"text/html; charset=UTF-8", nginx_page(error.status, error.page)
+        """The whole answer to a head that was refused, in the form of HTTP/1.1, and its body's size.
+
+        Args:
+            error: what is wrong.
+            request_id: the request's.
+            accept, kind: its Accept and Content-Type.
+            http2: the connection goes on, and a client of gRPC reads its status; else it is closed behind the answer.
+        """
+        body = b""
+        if http2 and is_grpc(kind):
+            lines = refusal_lines(error)
         else:
-            content_type, body = error_body(error.status, error.message, request_id, accept, kind or self._default_type)
+            if error.message is None:
+                content_type, body = b"text/html; charset=UTF-8", nginx_page(error.status, error.page)
+            else:
+                content_type, body = error_body(
+                    error.status, error.message, request_id, accept, kind or self._default_type
+                )
+            lines = b"Content-Type: %b\r\n%bContent-Length: %d\r\n" % (
+                content_type, b"" if http2 else b"Connection: close\r\n", len(body),
+            )  # fmt: skip
         own = self._headers
-        lines = [
-            b"HTTP/1.1 %d %b\r\nDate: %b\r\nContent-Type: %b\r\nConnection: close\r\nContent-Length: %d\r\n"
-            % (error.status, REASONS.get(error.status, b""), self.date(), content_type, len(body))
-        ]
+        head = [b"HTTP/1.1 %d %b\r\nDate: %b\r\n" % (error.status, REASONS.get(error.status, b""), self.date()), lines]
         if own.response_latency:
-            lines.append(b"X-Kong-Response-Latency: 0\r\n")
+            head.append(b"X-Kong-Response-Latency: 0\r\n")
         if own.server:
-            lines.append(b"Server: %b\r\n" % TOKEN)
+            head.append(b"Server: %b\r\n" % TOKEN)
         if own.request_id:
-            lines.append(b"X-Kong-Request-Id: %b\r\n" % request_id)
-        return b"".join((*lines, b"\r\n", body)), len(body)
+            head.append(b"X-Kong-Request-Id: %b\r\n" % request_id)
+        return b"".join((*head, b"\r\n", body)), len(body)
 
 
 def _chain_of(exchange: Exchange) -> ChainView | None:

@@ -22,6 +22,11 @@ HOST, PORT = 1, 2
 """Numbers of the fields of a ServerCompatResponse."""
 
 
+AS_GRPC = b"\x08\x02\x10\x02"
+"""Added to a ServerCompatRequest: protocol gRPC, HTTP/2. Of a field that comes twice the last one counts: whatever the suite speaks,
+the server hears gRPC."""
+
+
 def varint(number: int) -> bytes:
     """A number as protobuf writes it."""
     written = bytearray()
@@ -65,7 +70,7 @@ def framed(message: bytes) -> bytes:
 def main(admin: int, proxy: int, server: str) -> None:
     """Stand between the suite and the server until the suite ends us."""
     (size,) = struct.unpack(">I", sys.stdin.buffer.read(4))
-    asked = sys.stdin.buffer.read(size)
+    asked = sys.stdin.buffer.read(size) + AS_GRPC
     with subprocess.Popen([server], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as behind:
         assert behind.stdin is not None and behind.stdout is not None
         try:

@@ -80,6 +80,7 @@ class HTTP2Peer:
         windows: the same of each stream; one that is not there has `initial`.
         settings: what the other side told.
         sent: bytes of DATA that were sent, by stream.
+        received: bytes of DATA that came, by stream.
     """
 
     def __init__(self, sock: socket.socket, *, client: bool, settings: Sequence[tuple[int, int]] = ()) -> None:
@@ -93,6 +94,7 @@ class HTTP2Peer:
         self.windows: dict[int, int] = {}
         self.settings: dict[int, int] = {}
         self.sent: dict[int, int] = {}
+        self.received: dict[int, int] = {}
         self._next_stream = 1
         if client:
             sock.sendall(PREFACE)
@@ -220,6 +222,8 @@ class HTTP2Peer:
             self.send(SETTINGS, ACK, 0)
         elif frame.kind == PING and not frame.flags & ACK:
             self.send(PING, ACK, 0, frame.payload)
+        elif frame.kind == DATA:
+            self.received[frame.stream] = self.received.get(frame.stream, 0) + len(frame.payload)
         elif frame.kind == WINDOW_UPDATE:
             size = int.from_bytes(frame.payload)
             if frame.stream:

@@ -257,6 +257,7 @@ class GatewayProcess:
         demo: start it with ``--demo``.
         env: environment variables beside our own.
         tls: listen with TLS too, on ``tls_port``.
+        http2: speak HTTP/2 there.
     """
 
     def __init__(
@@ -267,6 +268,7 @@ class GatewayProcess:
         demo: bool = False,
         env: Mapping[str, str] | None = None,
         tls: bool = False,
+        http2: bool = False,
     ) -> None:
         self._case = case
         self._demo = demo
@@ -274,7 +276,10 @@ class GatewayProcess:
         self.folder = case.folder()
         self.prefix = os.path.join(self.folder, "prefix")
         self.proxy_port, self.admin_port, self.status_port, self.tls_port = (free_port() for _ in range(4))
-        listen = [f"127.0.0.1:{self.proxy_port}", *([f"127.0.0.1:{self.tls_port} ssl"] if tls else [])]
+        listen = [
+            f"127.0.0.1:{self.proxy_port}",
+            *([f"127.0.0.1:{self.tls_port} {'http2 ' if http2 else ''}ssl"] if tls else []),
+        ]
         self.conf: dict[str, object] = {
             "proxy_listen": ", ".join(listen),
             "admin_listen": f"127.0.0.1:{self.admin_port}",

@@ -63,8 +63,9 @@ class ConformanceTests(LiveTestCase):
         """Connect, unary calls and server streams, in binary and in JSON, over HTTP/1.1 and HTTP/2."""
         proto = grpc_peers.folder("go") / "conformance" / "connectrpc" / "conformance" / "v1" / "service.proto"
         gateway = self.front(["http"], {"name": "grpc-web", "config": {"proto": str(proto)}})
-        total, passed = self.run_suite(gateway, Path(__file__).with_name("peers") / "connect.yaml")
-        self.assertEqual((total, passed), (304, 304))
+        absent = ("--known-failing", "Connect with GET/*/*/*/success")  # grpcserver does not have IdempotentUnary
+        counted = self.run_suite(gateway, Path(__file__).with_name("peers") / "connect.yaml", *absent)
+        self.assertEqual(counted, (304, 300))
 
 
 class H2SpecTests(LiveTestCase):
@@ -73,7 +74,7 @@ class H2SpecTests(LiveTestCase):
     def h2spec(self, *options: str, tls: bool = False) -> tuple[list[str], int]:
         """Run it against a route to an upstream of HTTP/1.1; returns the cases that failed or were left out, and how many
         there were."""
-        gateway = self.gateway(tls=tls)
+        gateway = self.gateway(tls=tls, http2=tls)
         page = self.nginx('location / { return 200 "hello, world"; }')
         gateway.route("/page", f"http://127.0.0.1:{page}")
         report = Path(self.folder(), "report.xml")
@@ -86,11 +87,10 @@ class H2SpecTests(LiveTestCase):
         return bad, len(cases)
 
     def test_plain(self) -> None:
-        """All cases, with prior knowledge (RFC 9113 3.3), and those that are strict."""
-        self.assertEqual(self.h2spec(), ([], 145))
-        bad, _ = self.h2spec("-S")
-        self.assertEqual(bad, [])
+        """With prior knowledge (RFC 9113 3.3), the strict ones too, all cases but one: on a port with HTTP/1.1 beside it what is
+        no preface is a request of HTTP/1.1, and is answered 400 as by Kong; h2spec wants the end without an answer."""
+        self.assertEqual(self.h2spec("-S"), (["http2/3.5 Sends invalid connection preface"], 146))
 
     def test_tls(self) -> None:
-        """All cases behind TLS, chosen by ALPN."""
-        self.assertEqual(self.h2spec(tls=True), ([], 145))
+        """All cases behind TLS, chosen by ALPN, the strict ones too."""
+        self.assertEqual(self.h2spec("-S", tls=True), ([], 146))

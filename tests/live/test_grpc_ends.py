@@ -73,7 +73,8 @@ class CallEndsTests(PlayedTestCase):
         """The client has said all; the upstream goes on for as long as it likes."""
         stream, up, there = self.call()
         self.client.data(stream, message(b"one"), end=True)
-        self.assertTrue(up.expect(DATA).ends)
+        while not up.expect(DATA).ends:
+            pass
         up.headers(there, HEAD)
         for number in range(3):
             up.data(there, message(bytes([number])))
@@ -160,7 +161,8 @@ class CallEndsTests(PlayedTestCase):
         ended: dict[int, str | None] = {}
         while len(ended) < 2:
             frame = self.client.expect(HEADERS, RST)
-            self.assertEqual(frame.kind, HEADERS, f"RST {frame.payload!r} on {frame.stream}")
+            if frame.kind == RST and frame.code == 0 and frame.stream in ended:
+                continue  # it need not send the rest
             ended[frame.stream] = frame.fields.get("grpc-status")
         self.assertEqual(ended, {begun: UNAVAILABLE, waiting: UNAVAILABLE})
         self.still_serves()
@@ -227,9 +229,8 @@ class WindowTests(PlayedTestCase):
         up.headers(other_there, [*HEAD, *OK], end=True)
         self.assertEqual(self.client.expect(HEADERS, stream=other).fields["grpc-status"], "0")
         self.client.credit(stream, 1 << 24)
-        got = 0
-        while got < held:
-            got += len(self.client.expect(DATA, stream=stream).payload)
+        while self.client.received.get(stream, 0) < held:
+            self.client.expect(DATA, stream=stream)
         up.headers(there, OK, end=True)
         self.assertEqual(self.client.expect(HEADERS, stream=stream).fields["grpc-status"], "0")
 
@@ -243,10 +244,8 @@ class WindowTests(PlayedTestCase):
         up.headers(other_there, [*HEAD, *OK], end=True)
         self.assertEqual(self.client.status(other)[0], "0")
         up.credit(there, 1 << 24)
-        got = 0
-        while got < held:
-            frame = up.expect(DATA, stream=there)
-            got += len(frame.payload)
+        while up.received.get(there, 0) < held:
+            up.expect(DATA, stream=there)
         self.client.data(stream, b"", end=True)
         while not up.expect(DATA, stream=there).ends:
             pass

@@ -192,6 +192,16 @@ class EncoderTests(SynchronousTestCase):
         self.assertEqual(encoder.block(b"", [b"X-Enc: a"], frozenset((b"x-enc",))), b"\x10\x05x-enc\x01a")
         self.assertEqual(encoder.block(b"", [b"X-Enc: a"]), b"\x00\x05x-enc\x01a")
 
+    def test_lines_of_http1(self) -> None:
+        """What is for a connection of HTTP/1.1 is left out; ids that always differ are coded like others."""
+        encoder = Encoder()
+        self.assertEqual(
+            encoder.block(b"\x88", [b"Connection: Upgrade", b"Upgrade: HTTP/2", b"Keep-Alive: 5"]), b"\x88"
+        )
+        for value in (b"0" * 32, b"x" * 200):
+            (field,) = Decoder().decode(encoder.block(b"", [b"X-Kong-Request-Id: " + value]))
+            self.assertEqual((field.name, field.value), (b"x-kong-request-id", value))
+
     def test_smaller_table(self) -> None:
         """A peer whose table is small is told once that ours is empty; another one never."""
         encoder = Encoder()

@@ -248,15 +248,14 @@ class ExchangeTests(SynchronousTestCase):
         client = HTTP2Client(gateway)
         client.send(client.head("POST", end=False))
         gateway.upstreams[0].wire.stuck = True
-        sent = 0
-        while sent + 16000 <= 70_000:
-            client.send(frame(frames.DATA, 0, 1, b"x" * 16000))
-            sent += 16000
-        updates = [
-            f for f in client.send(frame(frames.DATA, 0, 1, b"x" * 5000)) if f[0] == frames.WINDOW_UPDATE and f[2]
-        ]
-        self.assertEqual(updates, [])
-        client.send(frame(frames.DATA, 0, 1, b"x" * 16000))
+        stream = client.channel.streams[1]
+        while not stream.paused:
+            client.send(frame(frames.DATA, 0, 1, b"x" * 10000))
+        while stream.room:
+            data = frame(frames.DATA, 0, 1, b"x" * min(10000, stream.room))
+            self.assertNotIn((frames.WINDOW_UPDATE, 1), [(kind, number) for kind, _, number, _ in client.send(data)])
+        self.assertLessEqual(stream.held, 70_000)
+        client.send(frame(frames.DATA, 0, 1, b"x"))
         self.assertEqual(client.streams[1].code, frames.FLOW_CONTROL_ERROR)
 
 

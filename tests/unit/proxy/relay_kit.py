@@ -29,7 +29,7 @@ from kongtwist.proxy.tree import RouteTree
 
 from ..core.routing.router_rows import route_row, service_row
 
-__all__ = ["Client", "Gateway", "Upstream", "Wire", "plugin_row"]
+__all__ = ["Client", "Gateway", "Request", "Upstream", "Wire", "plugin_row"]
 
 NOW = 1700000000.0
 

@@ -10,7 +10,7 @@ from kongtwist.core.answers import Answer, StreamedAnswer
 from kongtwist.core.chain.phases import BodyFilter
 from kongtwist.core.chain.plugin import Plugin
 from kongtwist.core.exchange import Exchange
-from kongtwist.core.http.head import HeaderBlock
+from kongtwist.core.http.head import HeaderBlock, HeadError
 from kongtwist.proxy.grpc_answers import grpc_lines
 
 from .relay_kit import Gateway, plugin_row
@@ -155,3 +155,24 @@ class LineTests(SynchronousTestCase):
             grpc_lines(answer),
             b"Content-Type: application/grpc\r\ngrpc-status: 3\r\ngrpc-message: InvalidArgument\r\nX-A: 1\r\n",
         )
+
+
+class HeadTests(SynchronousTestCase):
+    def test_heads_that_are_refused(self) -> None:
+        refusal = gateway().context.refusal
+        for error, status, code, message in (
+            (HeadError.bad("odd"), b"400 Bad Request", b"3", b"Bad request"),
+            (HeadError.too_large("x"), b"400 Bad Request", b"8", b"Request header or cookie too large"),
+            (HeadError(501, None, "odd"), b"501 Not Implemented", b"12", b"odd"),
+        ):
+            answer, size = refusal(error, b"1" * 32, None, b"application/grpc", http2=True)
+            first, *lines = answer.split(b"\r\n")
+            self.assertEqual((first, size), (b"HTTP/1.1 " + status, 0))
+            self.assertIn(b"grpc-status: " + code, lines)
+            self.assertIn(b"grpc-message: " + message, lines)
+            self.assertEqual(answer[-4:], b"\r\n\r\n")
+
+    def test_others_keep_their_connection(self) -> None:
+        answer, size = gateway().context.refusal(HeadError.bad("odd"), b"1" * 32, None, None, http2=True)
+        self.assertNotIn(b"Connection", answer)
+        self.assertIn(b"Content-Length: %d\r\n" % size, answer)
