@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from tests.live import pki
+from tests.live.ends_kit import any_tls
 from tests.live.sensor_server import PROTO
 from tests.live.support import (
     PATIENCE,
@@ -310,6 +311,23 @@ class OneProcessTests(_Sensors):
         begun = self.service.output().splitlines().count("begun GetReading")
         self.assertEqual(gateway.get("/v1/sensors/limited").status, 429)
         self.assertEqual(self.service.output().splitlines().count("begun GetReading"), begun)
+
+    def test_websocket_with_tls(self) -> None:
+        """Either side may end it."""
+        port = self.sensors()
+        gateway = self.gateway(tls=True)
+        self.configure(gateway, f"grpc://127.0.0.1:{port}")
+        address = f"wss://127.0.0.1:{gateway.tls_port}/v1"
+        for path in ("stream", "sensors/endless:watch"):
+            with connect(f"{address}/{path}", ssl=any_tls(), proxy=None) as client:
+                if path == "stream":
+                    client.send('{"sensor_id": "w"}')
+                client.recv(PATIENCE)
+            wait_until(lambda: gateway.admin("GET", "/status").json["streams"]["websocket"] == 0, "the end")
+        with connect(f"{address}/stream", ssl=any_tls(), proxy=None) as client:
+            client.send('{"sensor_id": "unknown"}')
+            self.assertEqual(self.closed(client), (4005, "no such sensor"))
+        wait_until(lambda: gateway.admin("GET", "/status").json["streams"]["websocket"] == 0, "the end")
 
     def test_http2(self) -> None:
         """Over HTTP/2 as over HTTP/1.1."""
