@@ -22,7 +22,7 @@ from .connections import Connector, Resolver
 from .grpc_channels import Channel, Channels, library
 from .grpc_handover import Outgoing, Window
 from .threads import Threads, ThreadsBusy
-from .waiting import Ended
+from .waiting import Ended, Shared
 
 __all__ = ["Call", "GRPCCalls", "GRPCLimits"]
 
@@ -231,6 +231,12 @@ class Call:
         return None, _pairs(rpc.trailing_metadata())
 
 
+def _described(channel: Any, timeout: float) -> bytes:
+    from .grpc_reflection import described  # protobuf, for who uses it; loaded in the thread
+
+    return described(channel, timeout)
+
+
 def _pairs(metadata: Any) -> Metadata:
     return tuple((each[0], each[1]) for each in metadata or ())
 
@@ -252,6 +258,7 @@ class GRPCCalls:
         pool = DaemonThreads(0, limits.threads, "kongtwist-grpc")
         self._threads = Threads(reactor, limits.threads, 0, pool)
         self._calls: dict[Call, Deferred[None]] = {}
+        self._describing: Shared[bytes] = Shared()
 
     @property
     def running(self) -> int:
@@ -289,9 +296,10 @@ class GRPCCalls:
 
     async def describe(self, target: GRPCTarget, timeout: float) -> bytes:
         """Ask a server for its services; see `GRPCClient.describe`."""
-        from .grpc_reflection import described  # protobuf, for who uses it
+        return await self._describing.get(target, lambda: self._described(target, timeout))
 
-        descriptors: bytes = await self.blocking(target, described, timeout)
+    async def _described(self, target: GRPCTarget, timeout: float) -> bytes:
+        descriptors: bytes = await self.blocking(target, _described, timeout)
         return descriptors
 
     async def blocking(self, target: GRPCTarget, work: Any, *args: Any) -> Any:

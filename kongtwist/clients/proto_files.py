@@ -13,10 +13,9 @@ import sys
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred
-
 from ..core.chain.host import ProtoFault
 from .threads import Threads
+from .waiting import Shared
 
 __all__ = ["ProtoFiles"]
 
@@ -28,6 +27,10 @@ _MOST_KEPT = 64
 """Files whose descriptors are kept."""
 
 _Stamp = tuple[tuple[str, int, int], ...]
+
+_PACKAGE = re.compile(rb"^[ \t]*package[ \t]+([\w.]+)[ \t]*;", re.MULTILINE)
+_MOST_BEFORE_PACKAGE = 65536
+"""Bytes of a file in which its package has to be named to be seen."""
 
 _FAULT = re.compile(r"^(?P<file>[^:\n]+):(?P<line>\d+):(?P<column>\d+): (?P<what>.*)$", re.MULTILINE)
 _BARE_FAULT = re.compile(r"^(?P<file>[^:\n]+\.proto): (?P<what>.*)$", re.MULTILINE)
@@ -48,7 +51,7 @@ class ProtoFiles:
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
         self._kept: dict[str, _Kept] = {}
-        self._under_way: dict[str, list[Deferred[bytes]]] = {}
+        self._under_way: Shared[bytes] = Shared()
 
     async def compile(self, path: str) -> bytes:
         """See `kongtwist.core.chain.host.Host.proto`."""
@@ -56,22 +59,7 @@ class ProtoFiles:
         kept = self._kept.get(path)
         if kept is not None and _stamp(each[0] for each in kept.stamp) == kept.stamp:
             return kept.descriptors
-        waiting = self._under_way.get(path)
-        if waiting is not None:
-            waiter: Deferred[bytes] = Deferred(waiting.remove)
-            waiting.append(waiter)
-            return await waiter
-        waiting = self._under_way[path] = []
-        # Beside who asks first: others wait for it too, and must not be cancelled with it.
-        done: Deferred[bytes] = Deferred.fromCoroutine(self._compile(path))
-        mine: Deferred[bytes] = Deferred(waiting.remove)
-        waiting.append(mine)
-        done.addBoth(self._done, path)  # type: ignore[unused-awaitable]
-        return await mine
-
-    def _done(self, result: Any, path: str) -> None:
-        for each in self._under_way.pop(path):
-            each.callback(result)  # a Failure fails it
+        return await self._under_way.get(path, lambda: self._compile(path))
 
     async def _compile(self, path: str) -> bytes:
         kept: _Kept = await self._threads.run(_compiled, path)
@@ -85,13 +73,13 @@ class ProtoFiles:
 def _compiled(path: str) -> _Kept:
     """Compile one file. In a thread. Raises ProtoFault."""
     try:
-        with open(path, "rb"):
-            pass
+        with open(path, "rb") as file:
+            package = _PACKAGE.search(file.read(_MOST_BEFORE_PACKAGE))
     except OSError as error:
         why = (error.strerror or "cannot be read").lower()
         raise ProtoFault(f"{path}: {why}", isinstance(error, FileNotFoundError)) from None
     folder = os.path.dirname(path)
-    folders = [folder, *_common_folders()]
+    folders = [*_package_root(folder, package), folder, *_common_folders()]
     words = [
         sys.executable, "-P", "-m", "grpc_tools.protoc", *(f"-I{each}" for each in folders),
         "--include_imports", "--descriptor_set_out=/dev/stdout", path,
@@ -113,6 +101,14 @@ def _compiled(path: str) -> _Kept:
     if done.returncode:
         raise ProtoFault(_told(path, folder, done.stderr[:_MOST_FAULTS].decode("utf-8", "replace")))
     return _Kept(done.stdout, _stamp(_read(path, done.stdout, folders)))
+
+
+def _package_root(folder: str, package: re.Match[bytes] | None) -> list[str]:
+    """Where the file's package begins, if it lies in folders named like that (protobuf's style guide): imports count from there."""
+    if package is None:
+        return []
+    below = os.path.join(os.sep, *package[1].decode("ascii").split("."))
+    return [folder[: -len(below)] or os.sep] if folder.endswith(below) else []
 
 
 def _read(path: str, descriptors: bytes, folders: list[str]) -> list[str]:

@@ -4,9 +4,10 @@ What is decided stands in queue_state.py; here is what waits. A queue is shared 
 as the rows of one plugin do that send to the same place, and outlives a change of a row: entries that wait are then sent
 by the newest holder's `send`. It ends when it is empty and nobody holds it.
 
-Beyond Kong: with ``concurrency_limit`` -1 ``max_entries`` and ``max_bytes`` bound what is on its way, and the oldest is given up
-for a newer one; "queue full" is written once until entries are taken again, not for every entry. Lines about failed tries are
-bounded. At a stop what waits for its next try is tried at once, and then each second.
+Beyond Kong: the bytes that wait are bounded where ``max_bytes`` is not set, too. With ``concurrency_limit`` -1 ``max_entries``
+and ``max_bytes`` bound what is on its way, and the oldest is given up for a newer one; "queue full" is written once until
+entries are taken again, not for every entry. Lines about failed tries are bounded. At a stop what waits for its next try is
+tried at once, and then each second.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class _Shared:
     def __init__(self, queues: Queues, key: Hashable, name: str, tag: str, settings: QueueSettings) -> None:
         self.holders: list[Queue] = []
         self.stopping = False
-        self.state = QueueState(settings)
+        self.state = QueueState(settings, queues.max_bytes)
         self._queues, self._key = queues, key
         self._reactor = queues.reactor
         self._prefix = f"[{tag}] queue {name}: "
@@ -233,7 +234,7 @@ class _Shared:
             self._wake()
 
     def _send_alone(self, entry: Any) -> None:
-        limit = self.settings.max_bytes
+        limit = self.state.max_bytes
         size = 0 if limit is None else size_of(entry) or 0
         if limit is not None and size > limit:
             self._dropped += 1
@@ -373,13 +374,15 @@ class Queues:
 
     Args:
         reactor: all times come from it.
+        max_bytes: of entries that wait, where settings do not bound them; None: no bound.
 
     Attributes:
         stopping: the gateway stops.
     """
 
-    def __init__(self, reactor: IReactorTime) -> None:
+    def __init__(self, reactor: IReactorTime, max_bytes: int | None = None) -> None:
         self.reactor = reactor
+        self.max_bytes = max_bytes
         self.stopping = False
         self._queues: dict[Hashable, _Shared] = {}
         self._before = QueueCounts()  # of queues that have ended

@@ -75,14 +75,16 @@ class QueueState:
 
     Args:
         settings: bounds; may be replaced.
+        otherwise: bytes, where ``settings.max_bytes`` is None; None: no bound.
 
     Attributes:
         bytes: of the entries that wait, as far as known.
         dropped: entries thrown out, or not taken in, for want of room.
     """
 
-    def __init__(self, settings: QueueSettings) -> None:
+    def __init__(self, settings: QueueSettings, otherwise: int | None = None) -> None:
         self.settings = settings
+        self._otherwise = otherwise
         self.bytes = 0
         self.dropped = 0
         self._entries: deque[tuple[Any, int]] = deque()
@@ -95,6 +97,12 @@ class QueueState:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def max_bytes(self) -> int | None:
+        """Bytes that may wait; None: no bound."""
+        limit = self.settings.max_bytes
+        return self._otherwise if limit is None else limit
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
@@ -114,34 +122,34 @@ class QueueState:
         elif not self._warned:
             self._warned = True
             lines.append(Line("warn", f"queue at {WARN_AT * 100:g}% capacity"))
-        size = 0
-        if settings.max_bytes is not None:
+        size, limit = 0, self.max_bytes
+        if limit is not None:
             known = size_of(entry)
-            if known is None:
+            if known is None and settings.max_bytes is not None:
                 text = "queuing non-string entry to a queue that has queue.max_bytes set"
                 lines.append(Line("error", f"{text}, capacity monitoring will not be correct"))
-            elif known > settings.max_bytes:
-                self.dropped += 1
-                lines.append(Line("error", too_long(known, settings.max_bytes)))
-                return lines
             size = known or 0
-        self._make_room(size, now, lines)
+            if size > limit:
+                self.dropped += 1
+                lines.append(Line("error", too_long(size, limit)))
+                return lines
+        self._make_room(size, limit, now, lines)
         if not self._entries and self._began is None:
             self._began = now
         self._entries.append((entry, size))
         self.bytes += size
         return lines
 
-    def _make_room(self, size: int, now: float, lines: list[Line]) -> None:
+    def _make_room(self, size: int, limit: int | None, now: float, lines: list[Line]) -> None:
         settings = self.settings
         while len(self._entries) >= settings.max_entries:
             self._drop()
             if not self._full:
                 self._full = True
                 lines.append(Line("error", "queue full, dropping old entries until processing is successful again"))
-        if settings.max_bytes is None:
+        if limit is None:
             return
-        while self._entries and self.bytes + size > settings.max_bytes:
+        while self._entries and self.bytes + size > limit:
             self._drop()
             self._unsaid += 1
         if self._unsaid and now >= self._quiet_until:

@@ -54,6 +54,7 @@ class ClientLimits(NamedTuple):
     grpc: GRPCLimits = GRPCLimits()
     threads: int = 10  #: calls that block at a time
     thread_backlog: int = 1000  #: calls that wait for a thread
+    queue_bytes: int | None = None  #: of entries that wait in a queue that does not bound them itself; None: no bound
     drain: float = 60.0  #: seconds a queue may go on sending when its last configuration has closed
 
 
@@ -82,7 +83,7 @@ class Services:
         self.reactor = reactor
         self.connector = Connector(reactor, resolver, trust)
         self.redises = Redises(self.connector, limits.redis)
-        self.queues = Queues(reactor)
+        self.queues = Queues(reactor, limits.queue_bytes)
         self.http = HTTPClient(self.connector, limits.http)
         self.threads = Threads(reactor, limits.threads, limits.thread_backlog)
         self._drain = limits.drain

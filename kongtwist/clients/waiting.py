@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-__all__ = ["Ended", "within"]
+__all__ = ["Ended", "Shared", "within"]
 
 T = TypeVar("T")
 
@@ -72,3 +72,31 @@ class Ended:
     def _forget(self, waiter: Deferred[None]) -> None:
         if waiter in self._waiting:
             self._waiting.remove(waiter)
+
+
+class Shared(Generic[T]):
+    """Work that many ask for at a time, and that is done once for all of them. It goes on though one of them is cancelled."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Any, list[Deferred[T]]] = {}
+
+    def get(self, key: Any, work: Callable[[], Coroutine[Any, Any, T]]) -> Deferred[T]:
+        """What ``work`` gives, or what it gave to who asked first and waits still.
+
+        Args:
+            key: what is asked for.
+            work: makes the coroutine that finds it.
+        """
+        waiting = self._waiting.get(key)
+        begun = waiting is not None
+        if waiting is None:
+            waiting = self._waiting[key] = []
+        waiter: Deferred[T] = Deferred(waiting.remove)
+        waiting.append(waiter)
+        if not begun:
+            Deferred.fromCoroutine(work()).addBoth(self._done, key)  # type: ignore[unused-awaitable]
+        return waiter
+
+    def _done(self, result: Any, key: Any) -> None:
+        for each in self._waiting.pop(key):
+            each.callback(result)  # a Failure fails it

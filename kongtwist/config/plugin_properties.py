@@ -35,6 +35,12 @@ class PluginServices:
     plugin_thread_backlog = Property(
         INTEGER.within(0), "1000", "Such calls that may wait for a thread; more are refused."
     )
+    plugin_queue_bytes = Property(
+        SIZE,
+        "64m",
+        "Bytes of entries that wait in one queue of a plugin, in each worker, where its queue.max_bytes is not set; the oldest go."
+        " 0: as many as they come to.",
+    )
     plugin_grpc_threads = Property(
         INTEGER.within(1, 10000),
         "100",

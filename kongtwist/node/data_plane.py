@@ -288,6 +288,7 @@ class DataPlane:
             limits=ClientLimits(
                 threads=conf.plugin_threads,
                 thread_backlog=conf.plugin_thread_backlog,
+                queue_bytes=conf.plugin_queue_bytes or None,
                 grpc=GRPCLimits(conf.plugin_grpc_threads, conf.plugin_grpc_message_size, conf.plugin_grpc_channels),
             ),
         )

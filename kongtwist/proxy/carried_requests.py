@@ -132,6 +132,7 @@ class CarriedSocket(StreamRecord):
             transport.registerProducer(self, True)
             self._within(context.limits.head_timeout)
             protocol.dataReceived(shown)
+            transport.resumeProducing()  # a stream of HTTP/2 does not read yet
             if protocol.refused:
                 handshake.status = protocol.refused
             elif early:

@@ -58,6 +58,14 @@ _REFUSALS = 3
 """Times that a request an upstream has not processed is sent again without that counting as a try."""
 
 
+def _timeout_of(exchange: Exchange) -> bytes | None:
+    """The call's ``grpc-timeout``: a plugin's, else the client's."""
+    changes = exchange.request_changes
+    if changes and b"grpc-timeout" in changes:
+        return changes[b"grpc-timeout"]
+    return exchange.block.first(b"grpc-timeout")
+
+
 def _without_timeout(lines: bytes) -> bytes:
     """Lines without ``grpc-timeout``."""
     kept = [line for line in lines.split(b"\r\n") if line[:13].lower() != b"grpc-timeout:"]
@@ -108,7 +116,7 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         self._chunked = False
         self._grpc = takes_grpc(exchange)
         self._call_deadline: CallDeadline | None = None
-        self._timeout = parse_timeout(exchange.block.first(b"grpc-timeout"))
+        self._timeout = parse_timeout(_timeout_of(exchange))
         self._refusals = 0
         self._code = NO_STATUS
         self._counts: MethodCounts | None = None
@@ -392,7 +400,9 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         begun = self._answer is BEGUN or self.exchange.begun
         self._code = DEADLINE_EXCEEDED
         self._drop("its deadline has passed")
-        if begun:
+        if begun and self._filtered is not None and self.route.grpc:
+            self._end_filtered(DEADLINE_EXCEEDED, "the deadline has passed")
+        elif begun:
             self._end_call(DEADLINE_EXCEEDED, "the deadline has passed")
         else:
             self.context.send_answer(self.exchange, Answer.error(504, "the deadline has passed"), upstream=True)
@@ -448,6 +458,14 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         self._code = DEADLINE_EXCEEDED if timeout else UNAVAILABLE
         self._drop(what)
         self._end_call(self._code, what)
+
+    def _end_filtered(self, code: int, why: str) -> None:
+        """End a call whose answer passes through plugins, which may tell its status in their own way (gRPC-Web)."""
+        exchange = self.exchange
+        exchange.answer_trailers = [(b"grpc-status", b"%d" % code), (b"grpc-message", encode_message(why))]
+        if self._write_filtered(b"", True):
+            left = exchange.answer_trailers
+            exchange.finish(left if left and exchange.takes_trailers else None)
 
     def _end_call(self, code: int, why: str) -> None:
         """End an answer that has begun: a call with its status, anything else by a cut."""

@@ -82,7 +82,7 @@ class OwnAnswers:
             as_is: the body passes no filter (a filter gave it).
         """
         if isinstance(answer, WebSocketAnswer):
-            answer = bad_handshake(exchange, answer) or answer
+            answer = bad_handshake(exchange) or answer
         exchange.answer_source = answer.source
         exchange.status = answer.status
         chain = _chain_of(exchange)

@@ -29,13 +29,8 @@ _NOT_OURS = frozenset((b"content-length", b"content-type", b"connection", b"upgr
 """Fields that the handshake writes itself, or that no 101 has."""
 
 
-def bad_handshake(exchange: Exchange, answer: WebSocketAnswer) -> Answer | None:
-    """The answer to a request that asks for a WebSocket wrongly; None where it does not.
-
-    Args:
-        exchange: the request.
-        answer: what it is to be answered with; its subprotocol has to be one of those offered.
-    """
+def bad_handshake(exchange: Exchange) -> Answer | None:
+    """The answer to a request that asks for a WebSocket wrongly (RFC 6455 4.2.1); None where it does not."""
     block = exchange.block
     if exchange.method != b"GET" or not exchange.minor or not block.upgrade_websocket or block.has_body:
         headers = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]

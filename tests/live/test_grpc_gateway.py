@@ -6,6 +6,7 @@ import http.client
 import json
 import signal
 import socket
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -61,6 +62,10 @@ class _Sensors(LiveTestCase):
         """Wait until all workers serve by the newest configuration."""
         path = "/v1/status/x"
         wait_until(lambda: {gateway.get(path).status for _ in range(4 * self.workers)} == {200}, "the route")
+
+    @staticmethod
+    def ask(gateway: GatewayProcess, method: str, path: str, **more: Any) -> Answer:
+        return request(gateway.proxy_port, method, path, **more)
 
     def told(self, line: str, count: int = 1) -> None:
         """Wait until the service has written a line so often."""
@@ -130,10 +135,6 @@ class OneProcessTests(_Sensors):
         for part in ("x-asked=1", "cookie=a=b", "x-forwarded-for=127.0.0.1", "x-forwarded-proto=http"):
             self.assertIn(part, seen)
         self.assertNotIn("host=", seen.replace("x-forwarded-host=", ""))
-
-    @staticmethod
-    def ask(gateway: GatewayProcess, method: str, path: str, **more: Any) -> Answer:
-        return request(gateway.proxy_port, method, path, **more)
 
     def test_failures(self) -> None:
         """Statuses are those that Kong gives; the message and its details are in the body."""
@@ -310,6 +311,18 @@ class OneProcessTests(_Sensors):
         self.assertEqual(gateway.get("/v1/sensors/limited").status, 429)
         self.assertEqual(self.service.output().splitlines().count("begun GetReading"), begun)
 
+    def test_http2(self) -> None:
+        """Over HTTP/2 as over HTTP/1.1."""
+        gateway = self.begin()
+        words = ["curl", "-s", "--http2-prior-knowledge", "--max-time", str(PATIENCE)]
+        posted = subprocess.run([*words, "-d", '{"sensor_id": "z"}', gateway.url("/v1/sensors")], capture_output=True)
+        self.assertEqual(json.loads(posted.stdout)["sensor_id"], "z")
+        streamed = subprocess.run([*words, gateway.url("/v1/sensors/e:watch?count=2")], capture_output=True)
+        self.assertEqual([json.loads(line)["timestamp"] for line in streamed.stdout.splitlines()], ["1", "2"])
+        status = ["-o", "/dev/null", "-w", "%{http_version} %{http_code}"]
+        unknown = subprocess.run([*words, *status, gateway.url("/v1/sensors/unknown")], capture_output=True)
+        self.assertEqual(unknown.stdout, b"2 404")
+
     def test_stop(self) -> None:
         """A stop ends what is open politely."""
         gateway = self.begin()
@@ -323,10 +336,15 @@ class OneProcessTests(_Sensors):
         self.told("over StreamSensorData")
 
 
-class TwoWorkersTests(OneProcessTests):
-    """The same with two workers."""
+class TwoWorkersTests(_Sensors):
+    """The same with two workers, where it may make a difference."""
 
     workers = 2
+    test_one_message = OneProcessTests.test_one_message
+    test_stream_of_lines = OneProcessTests.test_stream_of_lines
+    test_websocket = OneProcessTests.test_websocket
+    test_service_killed = OneProcessTests.test_service_killed
+    test_stop = OneProcessTests.test_stop
 
 
 class BoundTests(_Sensors):
@@ -347,7 +365,7 @@ class BoundTests(_Sensors):
 
     def test_large_messages(self) -> None:
         """A body, a WebSocket message, or an answer that is larger than the bound."""
-        gateway = self.begin({"plugin_grpc_message_size": "10k"})
+        gateway = self.begin({"plugin_grpc_message_size": "9k"})
         body = json.dumps({"location": "x" * 11_000}).encode()
         self.assertEqual(request(gateway.proxy_port, "POST", "/v1/sensors", body=body).status, 413)
         with self.websocket(gateway, "/v1/stream") as client:

@@ -308,7 +308,7 @@ class Host(GatewayFacts):
         raise NotOffered("this process does not offer host.grpc to plugins")
 
     def proto(self, path: str) -> Awaitable[bytes]:
-        """Compile a .proto file, which finds what it imports in its own folder, and Google's common files.
+        """Compile a .proto file, which finds what it imports in its own folder, where its package begins, and among Google's files.
 
         Args:
             path: the file.

@@ -60,10 +60,11 @@ class GrpcGateway(Plugin):
 
     name = "grpc-gateway"
     priority = 998
-    scopes = ("service", "route", "consumer")
+    protocols_allowed = ("grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp")
     example = {"proto": "/etc/kong/protos/sensor.proto"}
     config = {
         "proto": String(
+            required=False,
             text="The .proto file with the service and its google.api.http options, on every node; it finds what it imports in its"
             " own folder, and Google's common files. Without it the service is asked (server reflection).",
         ),
@@ -101,8 +102,9 @@ class GrpcGateway(Plugin):
         if exchange.route.service is None:
             return None
         assert conf.source is not None
-        known = conf.source.known(exchange.route.service["id"])
-        if known is not None and _fits(exchange, known):
+        key = exchange.route.service["id"]
+        known = conf.source.known(key)
+        if known is not None and _fits(exchange, known) and not conf.source.is_old(key):
             return _call(exchange, conf, known)
         return _find(exchange, conf)
 

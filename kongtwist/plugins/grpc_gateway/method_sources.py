@@ -1,12 +1,11 @@
 """Where a configuration's methods come from: a .proto file, or what the service tells of itself (server reflection).
 
 They are read once. A file is read anew with the configuration; a server is asked anew for a path that nobody knows, every `AGAIN`
-seconds at the most. What could not be read is looked at again after `_FAULT_KEPT` seconds.
+seconds at the most, and after `OLD` seconds. What could not be read is looked at again after `_FAULT_KEPT` seconds.
 """
 
 from __future__ import annotations
 
-import time
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -30,6 +29,8 @@ M = TypeVar("M", bound=Described)
 
 AGAIN = 10.0
 """Seconds before a server is asked again what it has."""
+OLD = 300.0
+"""Seconds after which a server is asked anew; what it told before is used until it has answered."""
 _FAULT_KEPT = 2.0
 """Seconds for which requests get the fault of before: compiling, or asking, for each of them would be much work."""
 _TIMEOUT = 10.0
@@ -91,7 +92,12 @@ class Source(Generic[M]):
     def may_ask_again(self, service: str) -> bool:
         """Whether the service may have got methods that are not known."""
         found = self._of_servers.get(service)
-        return found is not None and time.monotonic() - found[0] >= AGAIN
+        return found is not None and self._host.now() - found[0] >= AGAIN
+
+    def is_old(self, service: str) -> bool:
+        """Whether what is known of a service may no longer be so."""
+        found = self._of_servers.get(service)
+        return found is not None and self._host.now() - found[0] >= OLD
 
     async def read(self) -> M:
         """Read the file. Raises NoMethods."""
@@ -109,6 +115,9 @@ class Source(Generic[M]):
         """Ask a server for its methods. Raises NoMethods."""
         where = f"{target.host}:{target.port}"
         self._check(service)
+        before = self._of_servers.get(service)
+        if before is not None:  # others go on with it meanwhile
+            self._of_servers[service] = (self._host.now(), before[1])
         try:
             descriptors = await self._host.grpc(target).describe(timeout=_TIMEOUT)
             made = await self._made(descriptors, where)
@@ -120,7 +129,7 @@ class Source(Generic[M]):
         except NoMethods as error:
             raise self._fault(service, error) from None
         self._of_servers.pop(service, None)
-        self._of_servers[service] = (time.monotonic(), made)
+        self._of_servers[service] = (self._host.now(), made)
         if len(self._of_servers) > _MOST:
             del self._of_servers[next(iter(self._of_servers))]
         return made
@@ -128,12 +137,12 @@ class Source(Generic[M]):
     def _check(self, key: str) -> None:
         """Raise the fault of before while it is fresh."""
         found = self._faults.get(key)
-        if found is not None and time.monotonic() - found[0] < _FAULT_KEPT:
+        if found is not None and self._host.now() - found[0] < _FAULT_KEPT:
             raise NoMethods(str(found[1]), found[1].code)
 
     def _fault(self, key: str, fault: NoMethods) -> NoMethods:
         self._faults.pop(key, None)
-        self._faults[key] = (time.monotonic(), fault)
+        self._faults[key] = (self._host.now(), fault)
         if len(self._faults) > _MOST:
             del self._faults[next(iter(self._faults))]
         return fault

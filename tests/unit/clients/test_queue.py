@@ -278,6 +278,18 @@ class CapacityTests(QueueCase):
         self.assertEqual(self.seen, [(1, ["cc", "ééé"])])
         self.assertEqual(self.lines(), ["info queue resumed processing"])
 
+    def test_bytes_that_nobody_bounded(self) -> None:
+        """Ten thousand entries may be long. What has no length counts nothing, and is not complained of."""
+        self.queues.max_bytes = 10
+        for limit in (1, -1):
+            queue = self.queues.take(limit, QueueSettings(concurrency_limit=limit), self.send, name="target", tag="t")
+            self.answer = Deferred[None]()
+            for entry in (b"12345678", b"1234", b"x" * 11, {"a": 1}):
+                queue.add(entry)
+                self.clock.advance(0)
+            self.assertEqual(queue.counts.dropped, 2 - (limit == 1), "the first is on its way, with one at a time")
+        self.assertNotIn("non-string", str(self.log.taken()))
+
     def test_no_flood_of_lines(self) -> None:
         """A second at least between two lines about bytes; the numbers add up."""
         queue = self.take(max_bytes=1, max_batch_size=9, max_coalescing_delay=100)
