@@ -156,7 +156,9 @@ class SiteTests(GRPCTestCase):
 
     def test_owner(self) -> None:
         """A port of the gateway's own has all of HTTP/2 and gRPC."""
-        self.assertIn(b"\x12\x02ok", self.call(self.owner, "/sensor.DataService/GetReading", tls=False))
+        answer = self.call(self.owner, "/sensor.DataService/GetReading", tls=False)
+        self.assertIsInstance(answer, bytes, str(answer))
+        self.assertIn(b"\x12\x02ok", answer)
         peer = HTTP2Peer.connect(self.owner)
         self.addCleanup(peer.close)
         pseudo = [(":method", "GET"), (":scheme", "http"), (":authority", "localhost")]
