@@ -50,6 +50,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
         " `client_body_buffer_size` reaches.",
         "A stream keeps the time-outs with which it began; later changes hold for new streams.",
         "SIGTERM and SIGINT stop gracefully. Kong's SIGTERM ends open requests at once.",
+        "Browsers call gRPC services by the plugin `grpc-web` over WebSockets and in Connect's protocol, too. Its preflight allows the"
+        " headers that it asks for; Kong allows three, and a page can send neither deadlines nor credentials then"
+        " ([plugins.md](plugins.md#grpc-web)).",
         "A client that vanished without a word is noticed after ten minutes of silence, where the listener has no"
         " `so_keepalive` of its own.",
     ),

@@ -35,7 +35,8 @@ TAG = "kongtwist-demo"
 SENSORS = "/sensor.DataService"
 """Where the paths of all calls to the sensor service begin."""
 
-_SCRIPTS = (b"common.js", b"demo.js", b"sensors.js", b"sensor_client.js")
+# Their names begin with no path of a route: "sensors.js" would be the sensor service.
+_SCRIPTS = (b"common.js", b"demo.js", b"readings.js", b"sensor_client.js")
 _FILES = {
     b"": ("index.html", b"text/html; charset=utf-8"),
     b"demo.css": ("demo.css", b"text/css; charset=utf-8"),

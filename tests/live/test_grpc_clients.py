@@ -30,7 +30,9 @@ SEEN = {
 
 
 class SensorTests(LiveTestCase):
-    """One gateway: the service behind it twice, by ``grpc`` and by ``grpcs``."""
+    """The service twice, plain and with TLS, behind one gateway."""
+
+    urls: list[str]
 
     def sensors(self, *pair: str) -> int:
         """Start the example's service; returns its port."""
@@ -40,19 +42,19 @@ class SensorTests(LiveTestCase):
         return port
 
     def front(self) -> tuple[GatewayProcess, str]:
-        """A gateway made by the commands of the issue, with TLS to a second service beside; returns the path of an authority
-        that its certificate is of, too."""
+        """A gateway whose service leads to the first of `urls`; returns the path of an authority that its certificate is of, too."""
         folder = self.folder()
         trusted = authority()
         ca = str(Path(folder, "ca.crt"))
         Path(ca).write_text(trusted.pem)
         certificate, key = trusted.sign("localhost").write(folder, "server")
-        gateway = self.gateway({"ssl_cert": certificate, "ssl_cert_key": key}, tls=True)
-        for protocol, port in (("grpc", self.sensors()), ("grpcs", self.sensors(certificate, key))):
-            made = gateway.admin("POST", "/services", form={"name": protocol, "url": f"{protocol}://127.0.0.1:{port}"})
-            self.assertEqual(made.status, 201, made)
-            form = {"name": protocol, "protocols": protocol, "paths": "/sensor.DataService"}
-            made = gateway.admin("POST", f"/services/{protocol}/routes", form=form)
+        gateway = self.gateway({"ssl_cert": certificate, "ssl_cert_key": key}, tls=True, http2=True)
+        self.urls = [f"grpc://127.0.0.1:{self.sensors()}", f"grpcs://127.0.0.1:{self.sensors(certificate, key)}"]
+        for path, form in (
+            ("/services", {"name": "sensors", "url": self.urls[0]}),
+            ("/services/sensors/routes", {"protocols": "grpc,grpcs", "paths": "/sensor.DataService"}),
+        ):
+            made = gateway.admin("POST", path, form=form)
             self.assertEqual(made.status, 201, made)
         return gateway, ca
 
@@ -66,9 +68,10 @@ class SensorTests(LiveTestCase):
         return json.loads(done.stdout.splitlines()[-1])
 
     def check(self, *words: str, **env: str) -> None:
-        """Have a client call all, plain and with TLS."""
+        """Have a client call all, plain to a service of ``grpc`` and with TLS to one of ``grpcs``."""
         gateway, ca = self.front()
         self.assertEqual(self.call(*words, f"127.0.0.1:{gateway.proxy_port}", **env), SEEN)
+        self.assertEqual(gateway.admin("PATCH", "/services/sensors", json={"url": self.urls[1]}).status, 200)
         self.assertEqual(self.call(*words, f"localhost:{gateway.tls_port}", ca, **env), SEEN)
 
     def test_grpcio_sync(self) -> None:

@@ -1,4 +1,4 @@
-// The demo page: a WebSocket and an EventSource, both through the gateway; sensors.js adds gRPC.
+// The demo page: a WebSocket and an EventSource, both through the gateway; readings.js adds gRPC.
 import { address, byId, element, here, median, milliseconds, now, showState } from "./common.js";
 
 // -- chat ------------------------------------------------------------------------------------------------------------
