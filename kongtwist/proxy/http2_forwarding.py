@@ -376,6 +376,7 @@ class HTTP2UpstreamExchange(UpstreamExchange):
             client = self.exchange.http2_stream
             if client is not None and self._stream is not None:
                 self._stream.stream.tie(client)
+                self._kept = None  # an answer has begun: nothing is sent again
 
     def answer_chunk(self, data: bytes) -> None:
         if self._counts is not None and self._stream is not None:
