@@ -17,6 +17,7 @@ from ..core.http2.frames import error_name
 from ..core.http2.hpack import encode_field
 from ..http1.client_errors import log_refused, log_timeout
 from ..net.http2_connection import HTTP2Connection
+from ..net.http2_stream import NOBODY
 from ..net.http2_frames import CONNECT_PROTOCOL
 from ..net.run_steps import run_steps
 from ..net.sending import switch_protocol, unsent
@@ -232,7 +233,7 @@ class HTTP2Channel(HTTP2Connection):
         self._log_refused(fields, f"client sent a malformed request: {error}", error.status, size, request_id)
         status, *lines = head.split(b"\r\n")
         start = encode_field(b":status", status.split(b" ")[1])
-        stream = self.open_stream(number, _Nobody())
+        stream = self.open_stream(number, NOBODY)
         stream.ended_in = True  # nothing of its body is wanted
         stream.send_headers(self.encoder.block(start, lines), not body)
         if body:
@@ -295,22 +296,6 @@ class HTTP2Channel(HTTP2Connection):
     def cut(self) -> None:
         """End now, whatever is going on."""
         self.abort()
-
-
-class _Nobody:
-    """The user of a stream whose request was refused: nobody wants to know anything."""
-
-    def stream_head(self, fields: FieldList, end: bool) -> None: ...
-
-    def stream_data(self, data: bytes) -> None: ...
-
-    def stream_end(self, trailers: FieldList | None) -> None: ...
-
-    def stream_lost(self, code: int | None, why: str) -> None: ...
-
-    def stream_blocked(self) -> None: ...
-
-    def stream_unblocked(self) -> None: ...
 
 
 def _start_line(fields: FieldList) -> bytes:

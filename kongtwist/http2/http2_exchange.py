@@ -15,6 +15,7 @@ from ..core.http.headers import forwarded_lines
 from ..core.http2.frames import CANCEL, INTERNAL_ERROR, NO_ERROR
 from ..core.http2.hpack import Encoder, encode_field
 from ..http1.client_errors import log_timeout
+from ..net.http2_stream import NOBODY
 from ..net.run_steps import run_steps
 from ..net.tls_transport import tls_facts
 from .stream_transport import StreamTransport
@@ -247,6 +248,7 @@ class HTTP2Exchange(Exchange):
             return
         if stream.ended_out:
             stream.reset(NO_ERROR)
+            stream.user = NOBODY
         else:
             self._reset_behind = True
 
@@ -257,6 +259,8 @@ class HTTP2Exchange(Exchange):
         self.bytes_in = max(self.bytes_in, stream.received)
         self.bytes_out = stream.sent + stream.queued if self._mode != _NOT_BEGUN else 0
         self.body_sink = self.answer_sink = self._pending = None
+        if stream.closed:
+            stream.user = NOBODY
         reader, self._reader = self._reader, None
         context = self.channel.context
         if reader is None and self.wake == inf:
@@ -339,9 +343,11 @@ class HTTP2Exchange(Exchange):
     def stream_unblocked(self) -> None:
         """It has taken what there was."""
         self.deadline = inf
-        if self._reset_behind:
-            self.stream.reset(NO_ERROR)
-        elif self.open:
+        if not self.open:
+            if self._reset_behind:
+                self.stream.reset(NO_ERROR)
+            self.stream.user = NOBODY
+        else:
             if self.answer_sink is not None:
                 self.answer_sink.resume_answer()
             self._await_body()

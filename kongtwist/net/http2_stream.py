@@ -51,7 +51,7 @@ from ..core.http2.frames import (
 if TYPE_CHECKING:
     from ..core.http2.field_lists import FieldList
 
-__all__ = ["ENDED", "RESET_BY_PEER", "RESET_BY_US", "HTTP2Stream", "StreamCarrier", "StreamUser"]
+__all__ = ["ENDED", "NOBODY", "RESET_BY_PEER", "RESET_BY_US", "HTTP2Stream", "StreamCarrier", "StreamUser"]
 
 ENDED, RESET_BY_PEER, RESET_BY_US = range(3)
 """How a stream was closed."""
@@ -77,6 +77,26 @@ class StreamUser(Protocol):
 
     def stream_unblocked(self) -> None:
         """It has been sent."""
+
+
+class _Nobody:
+    """The user of a stream of which nobody wants to know anything more: refused, or over. One that is over and keeps its user would be a
+    circle for the garbage collector."""
+
+    def stream_head(self, fields: FieldList, end: bool) -> None: ...
+
+    def stream_data(self, data: bytes) -> None: ...
+
+    def stream_end(self, trailers: FieldList | None) -> None: ...
+
+    def stream_lost(self, code: int | None, why: str) -> None: ...
+
+    def stream_blocked(self) -> None: ...
+
+    def stream_unblocked(self) -> None: ...
+
+
+NOBODY: StreamUser = _Nobody()
 
 
 class StreamCarrier(Protocol):

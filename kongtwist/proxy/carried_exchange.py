@@ -45,6 +45,7 @@ class Carrier(Protocol):
     """The WebSocket of a carried exchange (proxy/carried_requests.py)."""
 
     context: ProxyContext
+    tls: TLSFacts | None  #: what is known of its TLS connection
 
     def send(self, data: bytes) -> None:
         """Send a message."""
@@ -78,7 +79,7 @@ class CarriedExchange(Exchange):
         self.method, self.target, self.minor, self.block = method, handshake.target, 1, block
         self.scheme, self.mount = handshake.scheme, handshake.mount
         self.peer_ip, self.peer_port, self.local_port = handshake.peer_ip, handshake.peer_port, handshake.local_port
-        self.trusted, self.sni, self._tls = handshake.trusted, handshake.sni, handshake.tls
+        self.trusted, self.sni, self._tls = handshake.trusted, handshake.sni, carrier.tls
         self.client_ip = context.real_ip.client_of(self.peer_ip, block) if self.trusted else self.peer_ip
         self.gateway = context.host
         self.started, self.wall_started = context.monotonic(), context.wall()

@@ -29,6 +29,7 @@ from .carried_exchange import CarriedExchange, failure_frame
 if TYPE_CHECKING:
     from ..core.chain.phases import CarriedRequest
     from ..core.exchange import Exchange
+    from ..core.log_values import TLSFacts
     from ..http1.http1_context import Tree
     from .context import ProxyContext
 
@@ -52,7 +53,9 @@ _HANDSHAKE_ONLY = re.compile(rb"host|origin|via|forwarded|x-forwarded-.*|x-real-
 _CREDENTIALS = frozenset((b"cookie", b"authorization", b"proxy-authorization"))
 
 
-def carry(context: ProxyContext, handshake: Exchange, taken: CarriedRequest, tree: Tree) -> None:
+def carry(
+    context: ProxyContext, handshake: Exchange, taken: CarriedRequest, tree: Tree, factory: CarryingFactory
+) -> None:
     """Answer a handshake, and serve the request that comes.
 
     Args:
@@ -60,9 +63,10 @@ def carry(context: ProxyContext, handshake: Exchange, taken: CarriedRequest, tre
         handshake: the request that asks for a WebSocket. Never from within the call that brought it (`Exchange.take_transport`).
         taken: what a plugin says about it.
         tree: finds what serves the request.
+        factory: the gateway's.
     """
     if handshake.open:
-        CarriedSocket(context, handshake, taken, tree).begin()
+        CarriedSocket(context, handshake, taken, tree).begin(factory)
 
 
 @implementer(IPushProducer)
@@ -75,7 +79,7 @@ class CarriedSocket(StreamRecord):
 
     __slots__ = (
         "_asked", "_bytes", "_counts", "_exchange", "_fd", "_first", "_first_size", "_handshake", "_messages", "_paused",
-        "_protocol", "_taken", "_transport", "_tree", "_unsent", "context", "deadline", "wake",
+        "_protocol", "_taken", "_transport", "_tree", "_unsent", "context", "deadline", "tls", "wake",
     )  # fmt: skip
 
     def __init__(self, context: ProxyContext, handshake: Exchange, taken: CarriedRequest, tree: Tree) -> None:
@@ -96,6 +100,7 @@ class CarriedSocket(StreamRecord):
         self._counts = [0, 0]
         self._protocol: CarryingProtocol
         self._transport: Any = None
+        self.tls: TLSFacts | None = None
 
     @property
     def bytes_in(self) -> int:
@@ -113,13 +118,13 @@ class CarriedSocket(StreamRecord):
     def messages_out(self) -> int:
         return self._counts[1]
 
-    def begin(self) -> None:
+    def begin(self, factory: CarryingFactory) -> None:
         """Answer the handshake."""
         handshake, context = self._handshake, self.context
         assert handshake is not None
         shown = _shown(handshake.block, self._taken.subprotocol)
-        factory = CarryingFactory(context.reactor)
         protocol = self._protocol = CarryingProtocol(factory, self, self._taken.subprotocol.decode("ascii"))
+        self.tls = handshake.tls  # not every door knows it when its transport is taken
         transport, early = handshake.take_transport()
         self._transport = transport
         handshake.status = 101

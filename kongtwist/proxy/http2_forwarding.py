@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTP2UpstreamExchange"]
 
+_EARLY = 0.01
+"""Seconds before the end of a call's time in which a reset by the upstream is taken for that end."""
 _KEPT_TIMEOUT = 0.001
 """Seconds that the gateway may have taken for itself before a call's time-out is written anew."""
 
@@ -412,6 +414,9 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         """The upstream reset the stream (RFC 9113 6.4)."""
         connection, self._connection = self._connection, None
         if self._answer is OVER:
+            return
+        if self._timeout is not None and self.context.monotonic() >= self.exchange.started + self._timeout - _EARLY:
+            self.deadline_passed()  # the upstream keeps it, too, and its clock rang first
             return
         pool = None if connection is None else connection.pool
         why = f"it reset the stream: {error_name(code)}"

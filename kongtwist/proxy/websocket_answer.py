@@ -11,6 +11,8 @@ from binascii import a2b_base64
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 
 from ..core.answers import Answer, WebSocketAnswer
@@ -58,12 +60,14 @@ def open_websocket(
         answer: who serves.
         lines: header lines for the client.
     """
-    module = sys.modules.get(_MODULE)
-    if module is not None and not getattr(module.__spec__, "_initializing", False):
-        _open(context, reactor, exchange, answer, lines, module)
-        return
-    loading = deferToThreadPool(reactor, reactor.getThreadPool(), import_module, _MODULE)
     sink = exchange.answer_sink = _Loading()
+    module = sys.modules.get(_MODULE)
+    loading: Deferred[Any]
+    if module is not None and not getattr(module.__spec__, "_initializing", False):
+        # Not from within the call that brought the request: see `SiteExchange.take_transport`.
+        loading = deferLater(reactor, 0, lambda: module)
+    else:
+        loading = deferToThreadPool(reactor, reactor.getThreadPool(), import_module, _MODULE)
 
     def loaded(module: Any) -> None:
         if exchange.answer_sink is sink and exchange.open:

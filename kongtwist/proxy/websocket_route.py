@@ -27,6 +27,7 @@ from .websocket_answer import bad_handshake
 if TYPE_CHECKING:
     from ..core.chain.phases import CarriedRequest
     from ..core.views import ChainView, RouteView, WatchesView
+    from ..streams.carrying_protocol import CarryingFactory
     from ..streams.websocket_handshake import StreamServerFactory
     from ..upstream.connection import ResponseHead, UpstreamConnection
     from .context import ProxyContext
@@ -53,11 +54,13 @@ class Handshakes:
 
     Attributes:
         factory: answers handshakes; None until it is loaded.
+        carrying: makes the protocols of WebSockets that carry a request; None until there is one.
     """
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self.factory: StreamServerFactory | None = None
+        self.carrying: CarryingFactory | None = None
         module = sys.modules.get(_MODULE)
         if module is not None and not getattr(module.__spec__, "_initializing", False):
             self._make(module)
@@ -114,10 +117,14 @@ class WebSocketRoute(HTTPRoute):
         await deferLater(self.context.reactor, 0)
 
     def _carry(self, taken: CarriedRequest, exchange: Exchange) -> None:
-        from .carried_requests import carry  # Autobahn is loaded by now
+        from ..streams.carrying_protocol import CarryingFactory  # Autobahn is loaded by now
+        from .carried_requests import carry
 
         assert self.tree is not None
-        carry(self.context, exchange, taken, self.tree)
+        factory = self.handshakes.carrying
+        if factory is None:
+            factory = self.handshakes.carrying = CarryingFactory(self.context.reactor)
+        carry(self.context, exchange, taken, self.tree, factory)
 
     def forward(self, exchange: Exchange) -> None:
         """Ask the upstream for a WebSocket, if this is a request that may ask (RFC 6455 4.1: GET, HTTP/1.1), and no service of

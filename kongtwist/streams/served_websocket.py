@@ -61,6 +61,10 @@ class _Server(WebSocketServerProtocol):
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         self._served.came(bytes(payload) if isBinary else bytes(payload).decode("utf-8"), len(payload))
 
+    def dropConnection(self, abort: bool = False) -> None:
+        self._served.ending()
+        super().dropConnection(abort)
+
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         """`connectionLost` tells."""
 
@@ -115,6 +119,7 @@ class ServedWebSocket(StreamRecord):
         self._sender: Deferred[None] | None = None
         self._serving: Deferred[None] | None = None
         self._reading = True
+        self._registered = False
         self._blocked = self._closing = self._over = False
         self._in = self._out = self._messages_in = self._messages_out = 0
         self._idle = context.limits.read_timeout(exchange.route.read_timeout) if exchange.route is not None else inf
@@ -166,9 +171,11 @@ class ServedWebSocket(StreamRecord):
         if sock is not None:
             notice_vanished(sock)
         transport.registerProducer(self, True)
+        self._registered = True
         self._context.streams.add(self)
         self._moved()
         transport.write(handshake)
+        transport.resumeProducing()
         if not admit(self):
             self.cut()
             return
@@ -203,6 +210,13 @@ class ServedWebSocket(StreamRecord):
         self._wake(None)
         context = self._context
         context.deadlines.set(self, context.monotonic() + _CLOSE_TIME)
+
+    def ending(self) -> None:
+        """The connection is about to be closed. A transport with a producer does not close behind what it holds."""
+        if self._registered:
+            self._registered = False
+            self._transport.unregisterProducer()
+            self._read_on()
 
     def cut(self) -> None:
         if not self._over:

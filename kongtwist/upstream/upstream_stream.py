@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from ..core.http.head import HeadError, parse_response_block
 from ..core.http.headers import REASONS
 from ..core.http2.frames import CANCEL, NO_ERROR, REFUSED_STREAM
-from ..net.http2_stream import HTTP2Stream
+from ..net.http2_stream import NOBODY, HTTP2Stream
 from .connection import ResponseHead
 from .upstream_errors import ENDED, LARGE, MALFORMED
 
@@ -138,6 +138,8 @@ class UpstreamStream:
     def _over(self) -> Any:
         """Nobody's any more; who it was."""
         user, self.user = self.user, None
+        if self.stream is not _NOT_OPEN:
+            self.stream.user = NOBODY
         if self.wake != inf:
             self.connection.pool.context.deadlines.drop(self)
         return user

@@ -136,6 +136,32 @@ class EmbeddingTests(LiveTestCase):
                 seen += piece
             self.assertTrue(seen.startswith(b"HTTP/1.1 101 "))
 
+    def test_grpc_gateway(self) -> None:
+        """Calls of gRPC methods through the mount: an answer, a stream, WebSockets, the second one as the first."""
+        port = free_port()
+        service = self.start(
+            [sys.executable, "-m", "tests.live.sensor_server", str(port)], "sensors", {"PYTHONPATH": str(ROOT)}
+        )
+        self.wait_for_port(port, service)
+        made = [
+            request(self.site, "POST", f"/admin1/{path}", json=row)
+            for path, row in (
+                ("services", {"name": "sensors", "url": f"grpc://127.0.0.1:{port}"}),
+                ("services/sensors/routes", {"paths": ["/v1"], "strip_path": False}),
+                ("services/sensors/plugins", {"name": "grpc-gateway"}),
+            )
+        ]
+        self.assertEqual([answer.status for answer in made], [201, 201, 201], made)
+        posted = request(self.site, "POST", "/api/v1/sensors", json={"sensor_id": "a"})
+        self.assertEqual((posted.status, posted.json["sensor_id"]), (200, "a"))
+        streamed = request(self.site, "GET", "/api/v1/sensors/a:watch?count=2")
+        self.assertEqual(len(streamed.body.splitlines()), 2)
+        for _ in range(2):
+            with connect(f"ws://127.0.0.1:{self.site}/api/v1/stream", open_timeout=PATIENCE, proxy=None) as client:
+                client.send('{"sensor_id": "w"}')
+                self.assertIn('"sensor_id":"w"', client.recv(PATIENCE))
+        wait_until(lambda: service.output().count("over StreamSensorData") == 2, "both calls over")
+
     def test_gateway_owns_the_port(self) -> None:
         """GatewayFactory: routes by our own engine; what no route matches is the site's, on the same port."""
         self.route("admin1", "/echo", f"http://127.0.0.1:{self.upstream('echo')}")

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from websockets.exceptions import ConnectionClosedOK
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from tests.live import grpc_peers
 from tests.live.grpc_kit import METHOD, GRPCTestCase
@@ -100,6 +103,32 @@ class SiteTests(GRPCTestCase):
         told, body = self.curl("-H", "content-type: application/grpc-web-text", "--data-binary", f"@{frame}", url)
         self.assertEqual(told, "2 200")
         self.assertIn(b"\x12\x02ok", base64.b64decode(body[: len(body) // 4 * 4]))
+
+    def test_websocket(self) -> None:
+        """A call over a WebSocket streams both ways, through a Site that speaks HTTP/1.1."""
+        url = f"wss://localhost:{self.site}/api/web{METHOD}"
+        context = ssl.create_default_context(cadata=self.ca)
+        with connect(url, ssl=context, subprotocols=[Subprotocol("grpc-websockets")], proxy=None) as client:
+            client.send(b"content-type: application/grpc-web+proto\r\n")
+            self.sent(client)
+            self.assertEqual(self.next(client)[:1], b"\x80")
+            self.assertIn(b"\x12\x02ok", self.next(client))
+            self.sent(client)
+            self.assertIn(b"\x12\x02ok", self.next(client))
+            client.send(b"\1")
+            self.assertIn(b"grpc-status:0\r\n", self.next(client))
+            with self.assertRaises(ConnectionClosedOK):
+                client.recv(PATIENCE)
+
+    def sent(self, client: Any) -> None:
+        """Send a reading."""
+        client.send(b"\0\0" + len(READING).to_bytes(4) + READING)
+
+    def next(self, client: Any) -> bytes:
+        """What comes next."""
+        data = client.recv(PATIENCE)
+        assert isinstance(data, bytes)
+        return data
 
     def call(self, port: int, method: str = METHOD, *, tls: bool) -> Any:
         """A unary call by grpcio; its answer, or the error."""

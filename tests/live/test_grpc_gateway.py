@@ -16,6 +16,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from tests.live import pki
+from tests.live.ends_kit import any_tls
+from tests.live.http2_peer import DATA, HEADERS, HTTP2Peer
 from tests.live.sensor_server import PROTO
 from tests.live.support import (
     PATIENCE,
@@ -311,6 +313,23 @@ class OneProcessTests(_Sensors):
         self.assertEqual(gateway.get("/v1/sensors/limited").status, 429)
         self.assertEqual(self.service.output().splitlines().count("begun GetReading"), begun)
 
+    def test_websocket_with_tls(self) -> None:
+        """Either side may end it."""
+        port = self.sensors()
+        gateway = self.gateway(tls=True)
+        self.configure(gateway, f"grpc://127.0.0.1:{port}")
+        address = f"wss://127.0.0.1:{gateway.tls_port}/v1"
+        for path in ("stream", "sensors/endless:watch"):
+            with connect(f"{address}/{path}", ssl=any_tls(), proxy=None) as client:
+                if path == "stream":
+                    client.send('{"sensor_id": "w"}')
+                client.recv(PATIENCE)
+            wait_until(lambda: gateway.admin("GET", "/status").json["streams"]["websocket"] == 0, "the end")
+        with connect(f"{address}/stream", ssl=any_tls(), proxy=None) as client:
+            client.send('{"sensor_id": "unknown"}')
+            self.assertEqual(self.closed(client), (4005, "no such sensor"))
+        wait_until(lambda: gateway.admin("GET", "/status").json["streams"]["websocket"] == 0, "the end")
+
     def test_http2(self) -> None:
         """Over HTTP/2 as over HTTP/1.1."""
         gateway = self.begin()
@@ -322,6 +341,27 @@ class OneProcessTests(_Sensors):
         status = ["-o", "/dev/null", "-w", "%{http_version} %{http_code}"]
         unknown = subprocess.run([*words, *status, gateway.url("/v1/sensors/unknown")], capture_output=True)
         self.assertEqual(unknown.stdout, b"2 404")
+
+    def test_websocket_over_http2(self) -> None:
+        """As RFC 8441 has it; a stream that is reset ends the call."""
+        gateway = self.begin()
+        peer = HTTP2Peer.connect(gateway.proxy_port)
+        self.addCleanup(peer.close)
+        fields = [
+            (":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":path", "/v1/stream"), (":authority", "x"),
+            ("sec-websocket-version", "13"),
+        ]  # fmt: skip
+        stream = peer.open(fields)
+        self.assertEqual(peer.expect(HEADERS, stream=stream).fields[":status"], "200")
+        said = b'{"sensor_id":"w"}'
+        peer.data(stream, b"\x81" + bytes([0x80 | len(said)]) + bytes(4) + said)
+        seen = b""
+        while b'"sensor_id":"w"' not in seen:
+            seen += peer.expect(DATA, stream=stream).payload
+        self.assertEqual(seen[:1], b"\x81")
+        peer.reset(stream)
+        self.told("over StreamSensorData")
+        wait_until(lambda: gateway.admin("GET", "/status").json["streams"]["websocket"] == 0, "the end")
 
     def test_stop(self) -> None:
         """A stop ends what is open politely."""

@@ -56,6 +56,7 @@ class HTTP2Client:
         self.streams: dict[int, Answered] = {}
         self.others: list[tuple[int, bytes]] = []
         self._encoder, self._decoder = hpack.Encoder(), hpack.Decoder()
+        self._block = b""
         self._seen = 0
         self._next = 1
         self.send(frames.PREFACE + frames.settings(settings or []))
@@ -80,9 +81,12 @@ class HTTP2Client:
         found = read_frames(data)
         for kind, flags, number, payload in found:
             stream = self.streams.setdefault(number, Answered())
-            if kind == frames.HEADERS:
-                assert flags & frames.END_HEADERS
-                stream.heads.append({str(name): str(value) for name, value in self._decoder.decode(payload)})
+            if kind in (frames.HEADERS, frames.CONTINUATION):
+                self._block += payload
+                if flags & frames.END_HEADERS:
+                    fields = self._decoder.decode(self._block, raw=True)
+                    stream.heads.append({name.decode("latin-1"): value.decode("latin-1") for name, value in fields})
+                    self._block = b""
             elif kind == frames.DATA:
                 stream.body += payload
             elif kind == frames.RST_STREAM:

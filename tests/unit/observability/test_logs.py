@@ -29,7 +29,7 @@ def exchange(**changes: Any) -> Exchange:
     """A finished request as the access log sees it."""
     headers = changes.pop("headers", {})
     facts = {
-        "client_ip": "192.0.2.7", "method": b"GET", "target": b"/ws", "minor": 1, "status": 200, "bytes_out": 12,
+        "client_ip": "192.0.2.7", "method": b"GET", "target": b"/ws", "http_version": "1.1", "status": 200, "bytes_out": 12,
         "request_id": REQUEST_ID, "block": SimpleNamespace(first=headers.get),
     }  # fmt: skip
     return cast(Exchange, SimpleNamespace(**{**facts, **changes}))

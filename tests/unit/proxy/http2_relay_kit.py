@@ -11,10 +11,12 @@ from kongtwist.core.exchange import BodySink, Exchange
 from kongtwist.core.http.head import HeaderBlock
 from kongtwist.core.http2 import frames
 from kongtwist.core.limits import Limits
+from kongtwist.http1.factory import HTTP1Factory
+from kongtwist.http2.http2_channel import HTTP2Channel
 
 from .relay_kit import Gateway, Wire
 
-__all__ = ["Call", "HTTP2Server", "grpc_gateway"]
+__all__ = ["Call", "ClientSide", "HTTP2Server", "grpc_gateway"]
 
 Frame = tuple[str, int, Any]
 """Type, stream, and what is in it: fields, bytes, a number."""
@@ -209,3 +211,33 @@ def grpc_gateway(limits: Limits | None = None, service: dict[str, Any] | None = 
         limits=limits,
         **more,
     )
+
+
+class ClientSide:
+    """A client's connection over HTTP/2."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self.wire = Wire(gateway.reactor, ("127.0.0.1", 40000), ("127.0.0.1", 18000))
+        self.encoder = hpack.Encoder()
+        self.wire.protocol = HTTP1Factory(gateway.tree, gateway.context, http2=HTTP2Channel.take_over).buildProtocol(
+            None
+        )
+        self.wire.protocol.makeConnection(self.wire)
+        self.send(frames.PREFACE + frames.settings([]))
+
+    def send(self, data: bytes) -> None:
+        """Send bytes to whoever has the connection by now."""
+        self.wire.protocol.dataReceived(data)
+        self.gateway.reactor.advance(0)
+
+    def call(self, stream: int, path: str = "/a.B/C") -> None:
+        """Open a stream for a call."""
+        fields = [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", path),
+            (":authority", "a"),
+            ("content-type", "application/grpc"),
+        ]
+        self.send(frames.headers(stream, self.encoder.encode([*fields, ("te", "trailers")]), False))

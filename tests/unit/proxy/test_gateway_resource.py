@@ -20,6 +20,9 @@ class Exchange:
         self.request = SimpleNamespace()
         self.go_on: Any = None
 
+    def get_header(self, name: bytes) -> None:
+        """It has none."""
+
     def abort(self) -> None:
         self.open = False
 

@@ -322,6 +322,16 @@ class TimeTests(SynchronousTestCase):
             if server is not None:
                 self.assertEqual(server.received[-1], ("RST", 1, frames.CANCEL))
 
+    def test_upstream_keeps_the_deadline(self) -> None:
+        """A reset at the end of a call's time is that end; one before it is not."""
+        for passed, code in ((0.495, b"4"), (0.3, b"1")):
+            gateway = grpc_gateway()
+            call = Call(gateway, b"/a.B/C", (b"grpc-timeout", b"500m"))
+            server = HTTP2Server(gateway)
+            gateway.reactor.rightNow += passed  # no timer has rung
+            server.send(frames.rst_stream(1, frames.CANCEL))
+            self.assertEqual(call.told[0][2], code)
+
     def test_deadlines_pass_on_what_is_left(self) -> None:
         gateway = grpc_gateway()
         Call(gateway, b"/a.B/C", (b"grpc-timeout", b"10S"))
@@ -385,6 +395,18 @@ class PluginTests(SynchronousTestCase):
         self.assertEqual(
             call.events[1:], [("data", b"a"), ("data", b"grpc-status:0;"), ("end", [(b"grpc-status", b"0")])]
         )
+
+    def test_deadlines(self) -> None:
+        """A plugin that tells trailers in its own way tells of a deadline, too."""
+        plugin = Trailing(False)
+        gateway = grpc_gateway(plugins={"trailing": plugin}, plugin_rows=[plugin_row("trailing")])
+        call = Call(gateway, b"/a.B/C", (b"grpc-timeout", b"500m"))
+        server = HTTP2Server(gateway)
+        server.send(server.head(1, *OK), server.data(1, b"a"))
+        gateway.reactor.pump([0.1] * 7)
+        told = b"grpc-status:4;grpc-message:the deadline has passed;"
+        self.assertEqual(call.events[1:], [("data", b"a"), ("data", told), ("end", None)])
+        self.assertEqual(server.received[-1], ("RST", 1, frames.CANCEL))
 
     def test_trailers_are_kept_back(self) -> None:
         call, _ = self.relayed(False)
