@@ -17,8 +17,8 @@ from ..core.http2.frames import error_name
 from ..core.http2.hpack import encode_field
 from ..http1.client_errors import log_refused, log_timeout
 from ..net.http2_connection import HTTP2Connection
-from ..net.http2_stream import NOBODY
 from ..net.http2_frames import CONNECT_PROTOCOL
+from ..net.http2_stream import NOBODY
 from ..net.run_steps import run_steps
 from ..net.sending import switch_protocol, unsent
 from .http2_exchange import HTTP2Exchange

@@ -30,7 +30,7 @@ class GarbageTests(SynchronousTestCase):
         for end in ends:
             end(client, server)
         before = gc.get_objects()
-        return [each for each in before if isinstance(each, KINDS) and getattr(each, "id", 1)]
+        return [each for each in before if isinstance(each, KINDS) and getattr(each, "id", True)]
 
     def test_answered(self) -> None:
         self.assertEqual(
