@@ -66,7 +66,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "http1": _CORE | {"net"},
     "http2": _CORE | {"net", "http1"},
     "streams": _CORE | {"net"},
-    "proxy": _SERVING,
+    "proxy": _SERVING | {"http2"},
     "admin": _CORE,
     "demo": frozenset(),
     "node": _NODE,

@@ -16,6 +16,7 @@ from ..core.grpc.grpc_text import is_grpc
 from ..core.http.head import HeadError
 from ..http1.factory import HTTP1Factory
 from ..http1.http1_exchange import HTTP1Exchange
+from ..http2.http2_channel import HTTP2Channel
 from ..net.sending import switch_protocol
 from .route import AnswerResource, RouteResource
 from .site_exchange import CloseInTime, SiteExchange, finish_in_time
@@ -157,6 +158,10 @@ class _Otherwise(RouteResource):
         self._site = site
 
     def serve(self, exchange: Exchange) -> None:
+        if not isinstance(exchange, HTTP1Exchange):  # a stream among others: there is no connection to hand over
+            text = "no Route matched with those values, and the site beside the gateway is reached by HTTP/1.1 only"
+            self.context.send_answer(exchange, Answer.error(404, text))
+            return
         block = exchange.block
         # The site gets this connection for good; it must not get the client's next request, which may be the gateway's.
         # (An upgrade stays: a WebSocket of the site's own, say. As twisted.web reads Connection, "close" goes last.)
@@ -172,7 +177,6 @@ class _Otherwise(RouteResource):
         protocol: Any = self._site.buildProtocol(transport.getPeer())
         switch_protocol(transport, protocol)
         # From here on it is the site's connection and the site's request, for its own log and counters.
-        assert isinstance(exchange, HTTP1Exchange)
         exchange.channel.released()
         CloseInTime(self.context, transport)
         protocol.makeConnection(transport)
@@ -192,9 +196,9 @@ class _TreeThenSite:
 
 
 class GatewayFactory(HTTP1Factory):
-    """The gateway's own HTTP/1.1 on a port of yours; what no route matches goes to your site.
+    """The gateway's own HTTP/1.1 and HTTP/2 on a port of yours; what no route matches goes to your site, over HTTP/1.1.
 
-    Everything a Site cannot do works (streamed uploads, trailers, 1xx). A request for the site is the last on its
+    Everything a Site cannot do works (streamed uploads, trailers, 1xx, gRPC). A request for the site is the last on its
     connection.
 
     Args:
@@ -205,7 +209,7 @@ class GatewayFactory(HTTP1Factory):
 
     def __init__(self, gateway: Serving, otherwise: ServerFactory | None = None, secure: bool = False) -> None:
         tree: Any = gateway.tree if otherwise is None else _TreeThenSite(gateway.tree, otherwise)
-        super().__init__(tree, gateway.context, secure)
+        super().__init__(tree, gateway.context, secure, HTTP2Channel.take_over)
         self._site = otherwise
 
     def doStart(self) -> None:

@@ -16,11 +16,14 @@ class BenchmarkTests(LiveTestCase):
 
     def test_quick(self) -> None:
         """A row of each kind is measured for both servers, and written as a page; nothing is left running."""
-        for tool in ("nginx", "wrk", "cc"):
+        for tool in ("nginx", "wrk", "cc", "go"):
             if not (shutil.which(tool) or Path("/usr/sbin", tool).exists()):
                 raise SkipTest(f"needs {tool}")
         folder = self.folder()
-        rows = ["heads that differ", "WebSocket 16 KB", "SSE event", "idle WebSocket pair", "Admin create beside"]
+        rows = [
+            "heads that differ", "WebSocket 16 KB", "SSE event", "idle WebSocket pair", "Admin create beside",
+            "gRPC unary, 8x4", "gRPC bidirectional, 1 MB", "gRPC-Web", "GET with TLS", "idle gRPC stream (",
+        ]  # fmt: skip
         words = [sys.executable, "-m", "benchmarks", "--quick", "--write", "page.md", "--only", *rows]
         process = self.start(words, "benchmarks", env={"PYTHONPATH": str(ROOT), "TMPDIR": folder}, folder=folder)
         self.assertEqual(process.wait(20 * PATIENCE), 0, process.output())
@@ -28,7 +31,7 @@ class BenchmarkTests(LiveTestCase):
         figures = [
             line.split(" | ") for line in page.splitlines() if any(row in line for row in rows) and "us |" in line
         ]
-        self.assertEqual(len(figures), 4, page)
+        self.assertEqual(len(figures), 8, page)
         for cells in figures:
             self.assertGreater(float(cells[2]), 0)
             self.assertGreater(float(cells[4]), 0)

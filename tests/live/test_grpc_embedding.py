@@ -20,7 +20,7 @@ from tests.live import grpc_peers
 from tests.live.grpc_kit import METHOD, GRPCTestCase
 from tests.live.http2_peer import HTTP2Peer
 from tests.live.pki import authority
-from tests.live.support import PATIENCE, ROOT, free_port, wait_until
+from tests.live.support import PATIENCE, ROOT, free_port, request, wait_until
 
 READING = b"\n\x01s\x11\x00\x00\x00\x00\x00\x004@"
 """A SensorRequest: sensor_id "s", temperature 20."""
@@ -164,3 +164,7 @@ class SiteTests(GRPCTestCase):
         pseudo = [(":method", "GET"), (":scheme", "http"), (":authority", "localhost")]
         fields, _, _, _ = peer.answer(peer.open([*pseudo, (":path", "/page/x")], end=True))
         self.assertEqual(fields[":status"], "200")
+        fields, body, _, _ = peer.answer(peer.open([*pseudo, (":path", "/")], end=True))  # the site's, over HTTP/1.1
+        self.assertEqual(fields[":status"], "404")
+        self.assertIn(b"by HTTP/1.1 only", body)
+        self.assertEqual(request(self.owner, "GET", "/").body, b"own page")
