@@ -20,7 +20,7 @@ services:
   - {name: star, hosts: ["*.shop.test"]}
   - {name: plain, paths: [/plain]}
 - name: rpc
-  url: grpc://127.0.0.1:1
+  url: tls://127.0.0.1:1
   routes:
   - {name: rpc, paths: [/rpc]}
 """
@@ -42,11 +42,11 @@ class ToldTests(LiveTestCase):
             (routes,) = lines(gateway, _ROUTES)
             self.assertRegex(routes, r"\[warn\].*: old \(.*\); port \(.*\); star \(")
             self.assertNotIn("plain", routes)
-            self.assertRegex(lines(gateway, _SERVICES)[0], r"\[warn\].*: rpc \(grpc\)$")
+            self.assertRegex(lines(gateway, _SERVICES)[0], r"\[warn\].*: rpc \(tls\)$")
             self.assertEqual(gateway.admin("POST", "/config", json={"config": _DECLARED}).status, 201)
             self.assertEqual((len(lines(gateway, _ROUTES)), len(lines(gateway, _SERVICES))), (1, 1))
             answer = gateway.get("/rpc")
-            self.assertEqual((answer.status, "grpc" in answer.json["message"]), (503, True))
+            self.assertEqual((answer.status, "protocol tls" in answer.json["message"]), (503, True))
             gateway.stop()
 
     def test_writes(self) -> None:
@@ -65,7 +65,7 @@ class ToldTests(LiveTestCase):
         """Is not told what it does."""
         gateway = self.gateway({"router_flavor": "traditional"})
         gateway.route("/old", "http://127.0.0.1:1", path_handling="v1")
-        gateway.create("/services", name="rpc", url="grpcs://127.0.0.1:1")
+        gateway.create("/services", name="rpc", url="tls://127.0.0.1:1")
         wait_until(lambda: lines(gateway, _SERVICES), "the service is told")
         self.assertEqual(lines(gateway, _ROUTES), [])
 
