@@ -169,6 +169,10 @@ def seed(environment: str) -> None:
     """Let a new environment have the packages of this one, and the commands they bring; the gateway is not among them."""
     folders = dict.fromkeys((sysconfig.get_path("purelib"), sysconfig.get_path("platlib")))
     site = next(Path(environment, "lib").glob("python*")) / "site-packages"
+    # An environment is born with the interpreter's setuptools. An index would give a newer one to who asks (grpcio-tools does).
+    for own in (*site.glob("setuptools*"), site / "pkg_resources", site / "_distutils_hack"):
+        shutil.rmtree(own, ignore_errors=True)
+    (site / "distutils-precedence.pth").unlink(missing_ok=True)
     (site / "packages-of-the-tests.pth").write_text("".join(f"{each}\n" for each in folders), encoding="utf-8")
     python = f"{environment}/bin/python"
     for program in Path(sysconfig.get_path("scripts")).iterdir():
