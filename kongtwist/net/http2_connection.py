@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import connectionDone
@@ -38,13 +38,10 @@ from ..core.http2.frames import (
     settings,
     window_update,
 )
-from .http2_frames import HTTP2Frames
+from .http2_frames import ROUND_TRIP, HTTP2Frames
 from .http2_stream import RESET_BY_PEER, HTTP2Stream
 from .run_steps import run_steps
 from .sending import end_writing
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["HTTP2Connection"]
 
@@ -53,19 +50,7 @@ _log = Logger(namespace="kongtwist.proxy")
 _unpack = HEADER.unpack_from
 _id_into = Struct(">I").pack_into
 _number_at = Struct(">I").unpack_from
-_setting_at = Struct(">HI").unpack_from
-
-_TABLE, _PUSH, _STREAMS, _WINDOW, _FRAME, _LIST = 1, 2, 3, 4, 5, 6
-_CONNECT_PROTOCOL = 8
-"""Identifiers of settings (RFC 9113 6.5.2, RFC 8441 3)."""
-
-_MEMORIES = 64
-"""Blocks that a connection remembers with what they mean."""
-_GONE = 1000
-"""Closed streams that are remembered: frames for them may be on their way."""
 _NO_TIES: dict[int, HTTP2Stream] = {}
-_ROUND_TRIP = b"kongtwst"
-"""Payload of the PING that tells when the peer has seen our first GOAWAY."""
 
 
 class HTTP2Connection(HTTP2Frames):
@@ -139,7 +124,7 @@ class HTTP2Connection(HTTP2Frames):
             self._close_if_done()
         else:
             self.put(goaway(LARGEST_WINDOW, NO_ERROR))
-            self.put(ping(_ROUND_TRIP, False))
+            self.put(ping(ROUND_TRIP, False))
 
     def stop_now(self) -> None:
         """The second step: what comes from now on is not served."""

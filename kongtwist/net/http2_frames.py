@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
-from twisted.logger import Logger
-
 from ..core.http2.budgets import Budget
 from ..core.http2.field_lists import FieldList
 from ..core.http2.frames import (
@@ -18,7 +16,6 @@ from ..core.http2.frames import (
     ENHANCE_YOUR_CALM,
     FLOW_CONTROL_ERROR,
     FRAME_SIZE_ERROR,
-    HEADER,
     LARGEST_WINDOW,
     LEAST_FRAME,
     PADDED,
@@ -40,10 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CONNECT_PROTOCOL", "HTTP2Frames"]
 
-_log = Logger(namespace="kongtwist.proxy")
-
-_unpack = HEADER.unpack_from
-_id_into = Struct(">I").pack_into
 _number_at = Struct(">I").unpack_from
 _setting_at = Struct(">HI").unpack_from
 
@@ -55,8 +48,7 @@ _MEMORIES = 64
 """Blocks that a connection remembers with what they mean."""
 _GONE = 1000
 """Closed streams that are remembered: frames for them may be on their way."""
-_NO_TIES: dict[int, HTTP2Stream] = {}
-_ROUND_TRIP = b"kongtwst"
+ROUND_TRIP = b"kongtwst"
 """Payload of the PING that tells when the peer has seen our first GOAWAY."""
 
 
@@ -446,7 +438,7 @@ class HTTP2Frames(HTTP2Output):
         if not flags & ACK:
             self._spend_idle()
             self.put_answer(ping(payload, True))
-        elif payload == _ROUND_TRIP and self._stopping:
+        elif payload == ROUND_TRIP and self._stopping:
             self.stop_now()
         else:
             self.ping_answered(payload)
