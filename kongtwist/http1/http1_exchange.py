@@ -5,11 +5,9 @@ from __future__ import annotations
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from twisted.internet.defer import Deferred, fail, succeed
-
-from ..core.exchange import BodySink, BodyTooLarge, Exchange
 from ..core.http.chunks import LAST_CHUNK, last_chunk
 from ..core.http.headers import forwarded_lines
+from ..net.body_exchange import BodyExchange
 from ..net.run_steps import run_steps
 from ..net.tls_transport import tls_facts
 
@@ -17,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..core.http.head import HeaderBlock
+    from ..core.limits import Limits
     from ..core.log_values import TLSFacts
     from .http1_context import HTTP1Context
 
@@ -107,22 +106,20 @@ class ClientConnection(Protocol):
         """The connection has ended with whom its transport was given to."""
 
 
-class HTTP1Exchange(Exchange):
+class HTTP1Exchange(BodyExchange):
     """See `Exchange`. Facts of the connection are read from its channel.
 
     Attributes:
         channel: the connection's channel.
         open: the client still waits for (the rest of) the answer.
-        body_complete: the whole request is here.
     """
 
     __slots__ = (
-        "_continued", "_keep", "_left", "_mode", "_pending", "_pending_size", "_reader", "_reader_limit", "_trailers",
-        "body_complete", "channel", "open",
+        "_continued", "_keep", "_left", "_mode", "channel", "open",
     )  # fmt: skip
 
     def __init__(self, channel: ClientConnection, method: bytes, target: bytes, minor: int, block: HeaderBlock) -> None:
-        Exchange.__init__(self)
+        BodyExchange.__init__(self)
         context = channel.context
         monotonic, wall, next_id = context.monotonic, context.wall, context.next_id
         self.channel = channel
@@ -139,8 +136,7 @@ class HTTP1Exchange(Exchange):
         self._mode = NOT_BEGUN
         self._keep = self._continued = False
         self._left = 0
-        self._pending: list[bytes] | None = None
-        self._reader: Deferred[bytes] | None = None
+        self._pending = self._reader = None
 
     # -- facts of the connection ---------------------------------------------------------------------------------------
 
@@ -314,61 +310,16 @@ class HTTP1Exchange(Exchange):
         self.body_complete = False
         self._pending = []
         self._pending_size = 0
-        self._trailers: list[tuple[bytes, bytes]] = []
+        self._trailers = []
 
-    def body_received(self, data: bytes) -> None:
-        """A piece of the body came."""
-        size = len(data)
-        self.bytes_in += size
-        sink = self.body_sink
-        if sink is not None:
-            sink.body_chunk(data)
-        elif self._pending is not None:
-            self._pending.append(data)
-            self._pending_size += size
-            if self._reader is not None:
-                if self._pending_size > self._reader_limit:
-                    reader, self._reader = self._reader, None
-                    reader.errback(BodyTooLarge())
-            elif self._pending_size > self.channel.context.limits.client_body_buffer_size:
-                self.channel.hold_body()
+    def _limits(self) -> Limits:
+        return self.channel.context.limits
 
-    def body_ended(self, trailers: list[tuple[bytes, bytes]]) -> None:
-        """The body is complete."""
-        self.body_complete = True
-        if self.body_sink is not None:
-            self.body_sink.body_end(trailers)
-            return
-        self._trailers = trailers
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            reader.callback(b"".join(self._pending or ()))
+    def _hold_body(self) -> None:
+        self.channel.hold_body()
 
-    def receive_body(self, sink: BodySink) -> None:
-        pending, self._pending = self._pending, None
-        if pending is None or not self.open:
-            return
-        self.body_sink = sink
-        for piece in pending:
-            sink.body_chunk(piece)
-        if self.body_complete:
-            sink.body_end(self._trailers)
-        else:
-            self.channel.release_body()
-
-    def read_body(self, limit: int) -> Deferred[bytes]:
-        if not self.block.has_body:
-            return succeed(b"")
-        if self.body_complete:
-            body = b"".join(self._pending or ())
-            return succeed(body) if len(body) <= limit else fail(BodyTooLarge())
-        if (self.block.content_length or 0) > limit or self._pending_size > limit:
-            return fail(BodyTooLarge())
-        self._reader = Deferred()
-        self._reader_limit = limit
-        self.continue_request()
+    def _release_body(self) -> None:
         self.channel.release_body()
-        return self._reader
 
     def continue_request(self) -> None:
         if self.block.expect_continue and self.minor and not self._continued and self._mode == NOT_BEGUN and self.open:

@@ -6,15 +6,15 @@ from functools import lru_cache, partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
-from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
 from ..core.error_lines import request_line, too_large_line
-from ..core.exchange import Answer, BodySink, BodyTooLarge, Exchange
+from ..core.exchange import Answer
 from ..core.http.headers import forwarded_lines
 from ..core.http2.frames import CANCEL, INTERNAL_ERROR, NO_ERROR
 from ..core.http2.hpack import Encoder, encode_field
 from ..http1.client_errors import log_timeout
+from ..net.body_exchange import BodyExchange
 from ..net.http2_stream import NOBODY
 from ..net.run_steps import run_steps
 from ..net.tls_transport import tls_facts
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ..core.http.head import HeaderBlock
     from ..core.http2.field_lists import FieldList
+    from ..core.limits import Limits
     from ..core.log_values import TLSFacts
     from ..http1.http1_context import HTTP1Context
     from ..net.http2_stream import HTTP2Stream
@@ -79,19 +80,17 @@ class RequestConnection(Protocol):
         """The client behind trusted peers."""
 
 
-class HTTP2Exchange(Exchange):
+class HTTP2Exchange(BodyExchange):
     """See `Exchange`. It is the user of its stream, and has a deadline: for the next piece of the body, or for the client to
     take more of the answer.
 
     Attributes:
         stream: the request's.
         open: the client still waits for (the rest of) the answer.
-        body_complete: the whole request is here.
     """
 
     __slots__ = (
-        "_continued", "_held", "_length", "_mode", "_pending", "_pending_size", "_progress", "_reader", "_reader_limit", "_reset_behind",
-        "_trailers", "body_complete", "channel", "deadline", "open", "stream", "wake",
+        "_continued", "_held", "_length", "_mode", "_progress", "_reset_behind", "channel", "deadline", "open", "stream", "wake",
     )  # fmt: skip
 
     minor = 1
@@ -99,7 +98,7 @@ class HTTP2Exchange(Exchange):
     def __init__(
         self, channel: RequestConnection, stream: HTTP2Stream, method: bytes, target: bytes, block: HeaderBlock
     ) -> None:
-        Exchange.__init__(self)
+        BodyExchange.__init__(self)
         context = channel.context
         monotonic, wall, next_id = context.monotonic, context.wall, context.next_id
         self.channel = channel
@@ -117,11 +116,9 @@ class HTTP2Exchange(Exchange):
         self._mode = _NOT_BEGUN
         self._continued = self._held = self._reset_behind = False
         self._length = self._progress = self._pending_size = self._reader_limit = 0
-        self._pending: list[bytes] | None = None
-        self._reader: Deferred[bytes] | None = None
-        self._trailers: list[tuple[bytes, bytes]] = []
-        if not stream.ended_in:
-            self._pending = []
+        self._pending = None if stream.ended_in else []
+        self._reader = None
+        self._trailers = []
 
     # -- facts of the connection ---------------------------------------------------------------------------------------
 
@@ -290,43 +287,25 @@ class HTTP2Exchange(Exchange):
         """A piece of the body came."""
         if not self.open:
             return
-        self.bytes_in += len(data)
         context = self.channel.context
         limits = context.limits
-        if limits.client_max_body_size and self.bytes_in > limits.client_max_body_size:
+        size = self.bytes_in + len(data)
+        if limits.client_max_body_size and size > limits.client_max_body_size:
+            self.bytes_in = size
             self.too_large()
             return
         self.deadline = when = context.monotonic() + limits.client_body_timeout
         if when < self.wake:
             context.deadlines.set(self, when)
-        sink = self.body_sink
-        if sink is not None:
-            sink.body_chunk(data)
-        elif self._pending is not None:
-            self._pending.append(data)
-            self._pending_size += len(data)
-            if self._reader is not None:
-                if self._pending_size > self._reader_limit:
-                    reader, self._reader = self._reader, None
-                    reader.errback(BodyTooLarge())
-            elif self._pending_size > limits.client_body_buffer_size:
-                self._held = True
-                self._pause()
+        self.body_received(data)
 
     def stream_end(self, trailers: FieldList | None) -> None:
         """The body is complete."""
         if not self.open:
             return
-        self.body_complete = True
         if not self.stream.blocked:
             self.deadline = inf
-        self._trailers = found = [] if trailers is None else trailers.trailers
-        if self.body_sink is not None:
-            self.body_sink.body_end(found)
-            return
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            reader.callback(b"".join(self._pending or ()))
+        self.body_ended([] if trailers is None else trailers.trailers)
 
     def stream_lost(self, code: int | None, why: str) -> None:
         """The stream is over."""
@@ -408,39 +387,19 @@ class HTTP2Exchange(Exchange):
 
     # -- the request body ----------------------------------------------------------------------------------------------
 
-    def receive_body(self, sink: BodySink) -> None:
-        pending, self._pending = self._pending, None
-        if pending is None or not self.open:
-            return
-        self.body_sink = sink
-        for piece in pending:
-            sink.body_chunk(piece)
-        if self.body_complete:
-            sink.body_end(self._trailers)
-        else:
-            self._release()
+    def _limits(self) -> Limits:
+        return self.channel.context.limits
 
-    def read_body(self, limit: int) -> Deferred[bytes]:
-        if not self.block.has_body:
-            return succeed(b"")
-        if self.body_complete:
-            body = b"".join(self._pending or ())
-            return succeed(body) if len(body) <= limit else fail(BodyTooLarge())
-        if (self.block.content_length or 0) > limit or self._pending_size > limit:
-            return fail(BodyTooLarge())
-        self._reader = Deferred()
-        self._reader_limit = limit
-        self.continue_request()
-        self._release()
-        return self._reader
+    def _hold_body(self) -> None:
+        self._held = True
+        self._pause()
 
     def continue_request(self) -> None:
         if self.block.expect_continue and not self._continued and self._mode == _NOT_BEGUN and self.open:
             self._continued = True
             self.stream.send_headers(_status_field(100))
 
-    def _release(self) -> None:
-        """Somebody takes what was held because nobody did."""
+    def _release_body(self) -> None:
         if self._held:
             self._held = False
             self.stream.resume()

@@ -11,19 +11,23 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
 from ..core.error_lines import too_large_line
-from ..core.exchange import Answer, BodySink, BodyTooLarge, Exchange
+from ..core.exchange import Answer
 from ..core.grpc.grpc_messages import MessageCounter
 from ..core.grpc.grpc_status import STATUS_WORDS, UNAVAILABLE, status_of_http
 from ..core.grpc.grpc_text import encode_message
 from ..core.grpc.web_frames import TRAILERS, trailers_frame
+from ..net.body_exchange import BodyExchange
 from ..net.run_steps import run_steps
 
 if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+    from ..core.exchange import Exchange
     from ..core.http.head import HeaderBlock
+    from ..core.limits import Limits
     from ..core.log_values import TLSFacts
     from .context import ProxyContext
 
@@ -58,7 +62,7 @@ class Carrier(Protocol):
     def resume_reading(self) -> None: ...
 
 
-class CarriedExchange(Exchange):
+class CarriedExchange(BodyExchange):
     """See `Exchange`.
 
     Args:
@@ -69,7 +73,7 @@ class CarriedExchange(Exchange):
     """
 
     __slots__ = (
-        "_carrier", "_counter", "_pending", "_pending_size", "_reader", "_reader_limit", "_tls", "_whole", "begun", "open",
+        "_carrier", "_counter", "_tls", "begun", "open",
     )  # fmt: skip
 
     def __init__(self, carrier: Carrier, handshake: Exchange, method: bytes, block: HeaderBlock) -> None:
@@ -85,12 +89,12 @@ class CarriedExchange(Exchange):
         self.started, self.wall_started = context.monotonic(), context.wall()
         self.request_id = context.next_id()
         self.open, self.begun = True, False
-        self._whole = False
+        self.body_complete = False
         self._counter = MessageCounter()
-        self._pending: list[bytes] | None = []
-        self._pending_size = 0
-        self._reader: Deferred[bytes] | None = None
-        self._reader_limit = 0
+        self._pending = []
+        self._pending_size = self._reader_limit = 0
+        self._reader = None
+        self._trailers = []
 
     @property
     def tls(self) -> TLSFacts | None:
@@ -171,24 +175,15 @@ class CarriedExchange(Exchange):
     # -- the request body ----------------------------------------------------------------------------------------------
 
     def body_received(self, data: bytes) -> None:
-        """A piece of the body came."""
         if not self.open:
             return
-        self.bytes_in += len(data)
-        limits = self._carrier.context.limits
-        if limits.client_max_body_size and self.bytes_in > limits.client_max_body_size:
-            self._too_large(limits.client_max_body_size)
-        elif self.body_sink is not None:
-            self.body_sink.body_chunk(data)
-        elif self._pending is not None:
-            self._pending.append(data)
-            self._pending_size += len(data)
-            if self._reader is not None:
-                if self._pending_size > self._reader_limit:
-                    reader, self._reader = self._reader, None
-                    reader.errback(BodyTooLarge())
-            elif self._pending_size > limits.client_body_buffer_size:
-                self._carrier.pause_reading()
+        size = self.bytes_in + len(data)
+        limit = self._limits().client_max_body_size
+        if limit and size > limit:
+            self.bytes_in = size
+            self._too_large(limit)
+        else:
+            super().body_received(data)
 
     def _too_large(self, limit: int) -> None:
         _log.error("{line}", line=too_large_line(self, limit))
@@ -200,36 +195,17 @@ class CarriedExchange(Exchange):
             sink.client_gone("body too large")
         self._carrier.context.send_answer(self, Answer.error(413, "Payload too large"), upstream=True)
 
-    def body_ended(self) -> None:
-        """The body is complete."""
-        self._whole = True
-        if self.body_sink is not None:
-            self.body_sink.body_end([])
-        elif self._reader is not None:
-            reader, self._reader = self._reader, None
-            reader.callback(b"".join(self._pending or ()))
+    def _limits(self) -> Limits:
+        return self._carrier.context.limits
 
-    def receive_body(self, sink: BodySink) -> None:
-        pending, self._pending = self._pending, None
-        if pending is None or not self.open:
-            return
-        self.body_sink = sink
-        for piece in pending:
-            sink.body_chunk(piece)
-        if self._whole:
-            sink.body_end([])
-        else:
-            self._carrier.resume_reading()
+    def _hold_body(self) -> None:
+        self._carrier.pause_reading()
+
+    def _release_body(self) -> None:
+        self._carrier.resume_reading()
 
     def read_body(self, limit: int) -> Deferred[bytes]:
-        if self._pending_size > limit:
-            return fail(BodyTooLarge())
-        if self._whole:
-            return succeed(b"".join(self._pending or ()))
-        self._reader = Deferred()
-        self._reader_limit = limit
-        self._carrier.resume_reading()
-        return self._reader
+        return self._read_whole(limit)  # a message that carries a head announces nothing
 
     def pause_request(self) -> None:
         if self.open:

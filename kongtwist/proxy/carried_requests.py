@@ -180,7 +180,7 @@ class CarriedSocket(StreamRecord):
             self._request(b"".join(self._first))
         elif self._messages.ended and not self._asked and self._exchange is not None and self._exchange.open:
             self._asked = True
-            self._exchange.body_ended()
+            self._exchange.body_ended([])
 
     def closing(self, why: str = "the client closed the connection") -> None:
         self._first = None

@@ -1,0 +1,109 @@
+"""The request body of an exchange whose connection hands it in piece by piece: kept until somebody takes it, in bounds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred, fail, succeed
+
+from ..core.exchange import BodySink, BodyTooLarge, Exchange
+
+if TYPE_CHECKING:
+    from ..core.limits import Limits
+
+__all__ = ["BodyExchange"]
+
+
+class BodyExchange(Exchange):
+    """See `Exchange`. A subclass sets all attributes at once (an exchange is made for every request), says how its connection is
+    told to wait, and hands in the body.
+
+    Attributes:
+        body_complete: the whole request is here.
+    """
+
+    __slots__ = ("_pending", "_pending_size", "_reader", "_reader_limit", "_trailers", "body_complete")
+
+    body_complete: bool
+    _pending: list[bytes] | None  #: what came and nobody has taken; None: it is taken, or there is no body
+    _pending_size: int  #: bytes of it
+    _reader: Deferred[bytes] | None  #: fires with the whole body
+    _reader_limit: int  #: bytes that it may have
+    _trailers: list[tuple[bytes, bytes]]
+
+    # -- what a subclass does ------------------------------------------------------------------------------------------
+
+    def _limits(self) -> Limits:
+        raise NotImplementedError
+
+    def _hold_body(self) -> None:
+        """Nobody takes the body yet, and enough of it is here: read no more."""
+        raise NotImplementedError
+
+    def _release_body(self) -> None:
+        """Somebody takes it now: read on."""
+        raise NotImplementedError
+
+    # -- the connection's calls ----------------------------------------------------------------------------------------
+
+    def body_received(self, data: bytes) -> None:
+        """A piece of the body came."""
+        size = len(data)
+        self.bytes_in += size
+        sink = self.body_sink
+        if sink is not None:
+            sink.body_chunk(data)
+        elif self._pending is not None:
+            self._pending.append(data)
+            self._pending_size += size
+            if self._reader is not None:
+                if self._pending_size > self._reader_limit:
+                    reader, self._reader = self._reader, None
+                    reader.errback(BodyTooLarge())
+            elif self._pending_size > self._limits().client_body_buffer_size:
+                self._hold_body()
+
+    def body_ended(self, trailers: list[tuple[bytes, bytes]]) -> None:
+        """The body is complete."""
+        self.body_complete = True
+        if self.body_sink is not None:
+            self.body_sink.body_end(trailers)
+            return
+        self._trailers = trailers
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.callback(b"".join(self._pending or ()))
+
+    # -- who takes it --------------------------------------------------------------------------------------------------
+
+    def receive_body(self, sink: BodySink) -> None:
+        pending, self._pending = self._pending, None
+        if pending is None or not self.open:
+            return
+        self.body_sink = sink
+        for piece in pending:
+            sink.body_chunk(piece)
+        if self.body_complete:
+            sink.body_end(self._trailers)
+        else:
+            self._release_body()
+
+    def read_body(self, limit: int) -> Deferred[bytes]:
+        if not self.block.has_body:
+            return succeed(b"")
+        if not self.body_complete and (self.block.content_length or 0) > limit:
+            return fail(BodyTooLarge())
+        return self._read_whole(limit)
+
+    def _read_whole(self, limit: int) -> Deferred[bytes]:
+        """`read_body`, whatever the head announced."""
+        if self.body_complete:
+            body = b"".join(self._pending or ())
+            return succeed(body) if len(body) <= limit else fail(BodyTooLarge())
+        if self._pending_size > limit:
+            return fail(BodyTooLarge())
+        self._reader = Deferred()
+        self._reader_limit = limit
+        self.continue_request()
+        self._release_body()
+        return self._reader
