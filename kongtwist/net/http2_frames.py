@@ -170,6 +170,12 @@ class HTTP2Frames(HTTP2Output):
         if len(gone) > _GONE:
             del gone[next(iter(gone))]
 
+    def _left(self, number: int) -> bool:
+        """Whether we have reset a closed stream, so that what still comes for it is ignored (RFC 9113 5.1). One of our own requests
+        that is not remembered any more may have been reset too: many can be, before the peer hears of it."""
+        how = self._gone.get(number)
+        return how == RESET_BY_US or (how is None and self.client)
+
     def _check_known(self, number: int) -> None:
         """Refuse frames for streams that nobody has opened (RFC 9113 5.1: idle)."""
         ours = bool(number & 1) == self.client
@@ -238,7 +244,7 @@ class HTTP2Frames(HTTP2Output):
             self._spend_idle()
         if stream is None:
             self._check_known(number)
-            if self._gone.get(number) != RESET_BY_US:
+            if not self._left(number):
                 raise HTTP2Error(STREAM_CLOSED, "DATA on a closed stream", number)
             return
         if stream.ended_in:
@@ -335,9 +341,9 @@ class HTTP2Frames(HTTP2Output):
         elif not number & 1:
             raise HTTP2Error(PROTOCOL_ERROR, "a client's stream with an even id")
         if self.client or number <= self.last:
-            how = self._gone.get(number)
-            if how == RESET_BY_US:
+            if self._left(number):
                 return
+            how = self._gone.get(number)
             if how is None:
                 raise HTTP2Error(PROTOCOL_ERROR, "an id that is too small")
             raise HTTP2Error(STREAM_CLOSED, "HEADERS on a closed stream", number if how == RESET_BY_PEER else 0)

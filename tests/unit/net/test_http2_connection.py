@@ -376,6 +376,28 @@ class ClientSideTests(SynchronousTestCase):
         peer.send(peer.answer(1, 1), frames.rst_stream(1, frames.NO_ERROR))
         self.assertEqual(user.calls, [("head", 200, True), ("lost", 0)])
 
+    def test_answers_to_many_that_were_reset(self) -> None:
+        """What is on its way for requests that we have reset ends nothing, however many there were."""
+        peer = make_client()
+        peer.send(frames.settings([(3, 5000)]))
+        for _ in range(1500):
+            stream = peer.connection.open_stream(0, Recorder())
+            stream.send_headers(b"\x83")
+            stream.reset(frames.CANCEL)
+        peer.read()
+        user = Recorder()
+        peer.connection.open_stream(0, user).send_headers(b"\x82", True)
+        peer.read()
+        for number in range(1, 3000, 2):
+            found = peer.send(
+                peer.answer(number), frame(frames.DATA, 0, number, b"x"), peer.headers(number, {"a": "b"}, 1)
+            )
+            self.assertNotIn(frames.GOAWAY, [kind for kind, *_ in found], number)
+            self.assertNotIn(frames.RST_STREAM, [kind for kind, *_ in found], number)
+        peer.send(peer.answer(3001, 1))
+        self.assertEqual(user.calls, [("head", 200, True)])
+        self.assertFalse(peer.connection.failed)
+
     def test_push(self) -> None:
         """Nobody asked for it."""
         peer = make_client()
