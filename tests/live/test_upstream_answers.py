@@ -83,7 +83,10 @@ class BesideNginxTests(AnswerTestCase):
         peers = f"server 127.0.0.1:{self.raw.port} max_fails=0; " * tries
         nginx = self.nginx(LOCATION, f"upstream up {{ {peers} }}")
         url = f"http://127.0.0.1:{self.raw.port}"
-        return nginx, self.served(url, retries=tries - 1, read_timeout=1000).proxy_port
+        gateway = self.served(url, retries=tries - 1, read_timeout=1000)
+        self.raw.play(CASES["usual"])  # a write is answered before it is served where that takes longer than 100 ms
+        wait_until(lambda: gateway.get("/").status == 200, "the route is served")
+        return nginx, gateway.proxy_port
 
     def test_what_is_taken(self) -> None:
         nginx, gateway = self.both(6)
