@@ -197,7 +197,9 @@ class HTTP2Exchange(BodyExchange):
             self._mode = _OPEN_END
         if status in (204, 304) or self.method == b"HEAD":
             self._mode = _BODYLESS
-        self.sent_head = b"HTTP/2 %d\r\n%b\r\n" % (status, headers)
+        route = self.route
+        if route is None or route.chain.logs:  # nobody else asks for it
+            self.sent_head = b"HTTP/2 %d\r\n%b\r\n" % (status, headers)
         block = self.channel.encoder.block(start, headers.split(b"\r\n")[:-1])
         self.stream.send_headers(
             block, whole or self._mode == _BODYLESS or (length == 0 and self._mode == _WITH_LENGTH)

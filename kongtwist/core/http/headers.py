@@ -453,6 +453,9 @@ _RESPONSE_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
 _KEPT_TRAILER = RESPONSE_DROPPED - {b"trailer"}
 
+_QUICK = 32
+"""Milliseconds up to which the lines that tell them are remembered."""
+
 _LATENCY_NAMES = {"x-kong-upstream-latency", "x-kong-proxy-latency", "x-kong-response-latency"}
 
 
@@ -540,7 +543,7 @@ class ResponseHeaders:
         lines = b"X-Kong-Upstream-Latency: %d\r\n" % max(upstream, 0) if self.upstream_latency else b""
         if self.proxy_latency:
             lines += b"X-Kong-Proxy-Latency: %d\r\n" % max(proxy, 0)
-        if len(self._latencies) < 4096:
+        if proxy < _QUICK and upstream < _QUICK:
             self._latencies[key] = lines
         return lines
 

@@ -336,7 +336,7 @@ def _line(line: bytes, never: frozenset[bytes]) -> bytes:
         return b""
     marked = name in never
     piece = encode_field(name, value, marked)
-    if not marked and len(line) <= _LONGEST and name not in _SECRET:
+    if not marked and len(line) <= _LONGEST and name not in _SECRET and not (name in _TIMES and len(value) > 2):
         if len(_encoded) >= _REMEMBERED:
             _encoded.clear()
         _encoded[line] = piece
@@ -345,3 +345,6 @@ def _line(line: bytes, never: frozenset[bytes]) -> bytes:
 
 _DIFFERENT = {b"X-Kong-Request-Id": b"\0\x11x-kong-request-id"}
 """Fields that are never the same, with their beginnings: they would push the others out of memory."""
+
+_TIMES = frozenset((b"x-kong-upstream-latency", b"x-kong-proxy-latency"))
+"""Fields with a number of milliseconds: small numbers come again, large ones rarely."""
