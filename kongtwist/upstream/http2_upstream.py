@@ -182,17 +182,21 @@ class HTTP2Upstream(HTTP2Connection):
         if self._requests >= self.pool.max_requests or self.next_id > _LAST_ID:
             self.leave()
 
+    def surely_takes(self, size: int) -> bool:
+        """Whether a request's head of ``size`` bytes, encoded, cannot be too large for it."""
+        return self.peer_list_size is None or size <= self.peer_list_size // _DENSE
+
     def checked(self, block: bytes) -> bytes:
         """A request's head as it is sent here.
 
         Raises:
             HeadTooLarge: the upstream has said that it takes none of that size (RFC 9113 6.5.2).
         """
-        if self.peer_list_size is not None and len(block) > self.peer_list_size // _DENSE:
+        if not self.surely_takes(len(block)):
             size = sum([field.size for field in Decoder().decode(block)])
-            if size > self.peer_list_size:
+            if self.peer_list_size is not None and size > self.peer_list_size:
                 raise HeadTooLarge(f"the upstream takes {self.peer_list_size} bytes of header list, not {size}")
-        return self.encoder.block(block, ())
+        return self.encoder.whole(block)
 
     def streams_changed(self) -> None:
         """See `HTTP2Connection`."""

@@ -530,14 +530,14 @@ class ResponseHeaders:
         key = (int(proxy * 1000), int(upstream * 1000))
         latencies = self._latencies.get(key)
         if latencies is None:
-            latencies = self._latency_lines(key)
+            latencies = self.latency_lines(key)
         if self.upstream_status:
             latencies += b"X-Kong-Upstream-Status: %d\r\n" % exchange.upstream_status
         if self.request_id:
             return b"".join((lines, latencies, b"X-Kong-Request-Id: ", exchange.request_id, b"\r\n"))
         return lines + latencies
 
-    def _latency_lines(self, key: tuple[int, int]) -> bytes:
+    def latency_lines(self, key: tuple[int, int]) -> bytes:
         """Proxy and upstream latency (milliseconds) as lines; small ones are remembered."""
         proxy, upstream = key
         lines = b"X-Kong-Upstream-Latency: %d\r\n" % max(upstream, 0) if self.upstream_latency else b""

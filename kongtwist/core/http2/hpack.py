@@ -13,11 +13,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from ..http.head import REQUEST_DROPPED
 from .huffman import decode as decode_huffman
 
 __all__ = [
     "BAD", "COOKIE", "FORBIDDEN", "HOST", "PSEUDO", "REGULAR", "STATIC", "TABLE_SIZE", "TE", "Decoder", "Encoder", "Field", "HPACKError",
-    "encode_field",
+    "encode_field", "encoded_fields",
 ]  # fmt: skip
 
 TABLE_SIZE = 4096
@@ -28,6 +29,7 @@ REGULAR, PSEUDO, COOKIE, HOST, TE, FORBIDDEN, BAD = range(7)
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
 _BAD_VALUE = re.compile(rb"[\x00\r\n]|^[ \t]|[ \t]$").search
+_PLAIN_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
 _PSEUDO_NAME = re.compile(rb":[a-z]+").fullmatch
 _KINDS = {
     b"cookie": COOKIE, b"host": HOST, b"te": TE, b"connection": FORBIDDEN, b"keep-alive": FORBIDDEN,
@@ -56,9 +58,11 @@ class Field:
         never: it came as "never indexed" (RFC 7541 6.2.3).
         size: what it counts in tables and in lists (RFC 7541 4.1).
         line: the field as a line of HTTP/1.1, with its CRLF.
+        passes: of a request's, a proxy passes it on as it is.
+        encoded: see `encoded_fields`; None until that asks.
     """
 
-    __slots__ = ("kind", "line", "name", "never", "size", "value")
+    __slots__ = ("encoded", "kind", "line", "name", "never", "passes", "size", "value")
 
     def __init__(self, name: bytes, value: bytes, never: bool = False) -> None:
         self.name = name
@@ -72,6 +76,8 @@ class Field:
             self.kind = PSEUDO if _PSEUDO_NAME(name) else BAD
         else:
             self.kind = _KINDS.get(name, REGULAR) if _NAME(name) else BAD
+        self.passes = self.kind == REGULAR and name not in REQUEST_DROPPED and _PLAIN_VALUE(value) is not None
+        self.encoded: bytes | None = None
 
     def __repr__(self) -> str:
         return f"<Field {self.name!r}: {self.value!r}>"
@@ -291,6 +297,16 @@ def encode_field(name: bytes, value: bytes, never: bool = False) -> bytes:
     return start + _number(len(value), 7, 0) + value
 
 
+def encoded_fields(fields: Iterable[Field]) -> bytes:
+    """Fields as they came, encoded again; each is encoded once."""
+    return b"".join([field.encoded or _encode(field) for field in fields])
+
+
+def _encode(field: Field) -> bytes:
+    encoded = field.encoded = encode_field(field.name, field.value, field.never)
+    return encoded
+
+
 class Encoder:
     """Encodes blocks for one connection's peer."""
 
@@ -306,6 +322,12 @@ class Encoder:
         if size < self._room:
             self._room = 0
             self._prefix = b"\x20"
+
+    def whole(self, block: bytes) -> bytes:
+        """A whole block that is encoded already."""
+        if self._prefix:
+            block, self._prefix = self._prefix + block, b""
+        return block
 
     def block(self, start: bytes, lines: Iterable[bytes], never: frozenset[bytes] = frozenset()) -> bytes:
         """A whole block.
