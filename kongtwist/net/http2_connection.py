@@ -212,7 +212,7 @@ class HTTP2Connection(HTTP2Frames):
                     _id_into(data, at + 5, peer.id)  # type: ignore[union-attr]
                     if run is not onto:
                         if run is not None:
-                            run.put(view[begin:at])
+                            run.pass_on(view[begin:at])
                         run, begin = onto, at
                     if length > 4 and not stream.left_of_message and length == 5 + _number_at(data, at + 10)[0]:
                         stream.messages += 1
@@ -227,12 +227,12 @@ class HTTP2Connection(HTTP2Frames):
                         room = self.stream_window - stream.held
                     stream.room = room
                     if flags:
-                        run.put(view[begin:at])
+                        run.pass_on(view[begin:at])
                         run = None
                         self._relayed_end(stream)
                     continue
             if run is not None:
-                run.put(view[begin:at])
+                run.pass_on(view[begin:at])
                 run = None
             kind &= 0xFF
             self._frame(
@@ -244,7 +244,7 @@ class HTTP2Connection(HTTP2Frames):
             if patched:
                 hot = self.hot if self._partial is None else _NO_TIES
         if run is not None:
-            run.put(view[begin:at])
+            run.pass_on(view[begin:at])
         if total:
             self._idle.refill()
             self._took(total)

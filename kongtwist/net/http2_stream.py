@@ -459,6 +459,7 @@ class HTTP2Stream:
             if not one.ended_in and not one.closed and one.left is None:
                 one.connection.hot[one.id] = one
         for one, two in ((self, other), (other, self)):
+            one._hold(two.queued)  # it came from here, and is let go when it is sent
             one.paused = False
             kept, one._kept = one._kept, None
             for data in kept or ():

@@ -551,3 +551,26 @@ class TiedTests(SynchronousTestCase):
         found = self.client.read()
         self.assertEqual((data_of(found, two.id), found[-1][1] & 1), (b"onetwo", 1))
         self.assertEqual((one.user.calls, one.held), ([("end", None)], 0))
+
+    def test_what_waits_before(self) -> None:
+        """It counts as held: its side gets no credit before the other one has taken it, and no more than it sent."""
+        self.server.send(self.server.request(7))
+        one = stream_of(self.server)
+        two = self.client.connection.open_stream(0, Recorder())
+        two.send_headers(b"\x83")
+        two.window = 0
+        one.user.on_data = two.send_data
+        self.server.send(frame(frames.DATA, 0, 7, bytes(16384)))
+        one.tie(two)
+        self.assertEqual((one.held, self.server.connection.held), (16384, 16384))
+        self.client.send(frames.window_update(two.id, 16384))
+        self.assertEqual((two.queued, one.held, self.server.connection.held), (0, 0, 0))
+
+    def test_pings_beside_it(self) -> None:
+        """Who measures the line while DATA passes to it has a reason, on either side."""
+        two = self.pairs[0][1]
+        self.client.send(self.client.answer(two.id))
+        for sender, number, receiver in ((self.client, two.id, self.server), (self.server, 1, self.client)):
+            for _ in range(2 * Limits().http2_idle_frames):
+                sender.send(frame(frames.DATA, 0, number, b"\0\0\0\0\3abc"))
+                self.assertIsNone(goaway_code(receiver.send(frames.ping(b"12345678", False))))
