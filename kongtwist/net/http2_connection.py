@@ -138,12 +138,14 @@ class HTTP2Connection(HTTP2Frames):
             self.close()
 
     def fail(self, code: int, why: str) -> None:
-        """End the connection with an error (RFC 9113 5.4.1)."""
+        """End the connection with an error (RFC 9113 5.4.1), and its streams at once."""
         if self.failed:
             return
         self.failing(code, why)
         self.put(goaway(self.last, code, why.encode()))
         self.close()
+        # What is asked on them is of no use from now on, and the connection is there for a while yet.
+        run_steps(*(partial(each.lose, None, why, RESET_BY_PEER) for each in list(self.streams.values())))
 
     # -- reading -------------------------------------------------------------------------------------------------------
 

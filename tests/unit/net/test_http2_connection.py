@@ -86,6 +86,17 @@ class RuleTests(SynchronousTestCase):
             self.assertTrue(peer.wire.closed)
             self.assertEqual(peer.send(frame(frames.PING, 0, 0, b"12345678")), [])
 
+    def test_connection_errors_end_streams(self) -> None:
+        """At once: the connection itself stays until the peer has read why."""
+        for peer in (make_server(), make_client()):
+            if peer.connection.client:
+                stream = peer.connection.open_stream(0, Recorder())
+            else:
+                peer.send(peer.request(1))
+                stream = stream_of(peer)
+            self.assertIsNotNone(goaway_code(peer.send(frame(frames.PING, 0, 0, b"1"))))
+            self.assertEqual((stream.user.calls, peer.connection.streams), ([("lost", None)], {}))
+
     def test_stream_errors(self) -> None:
         """RST_STREAM with the code of the rule; the connection goes on."""
         number = struct.Struct(">I").pack
