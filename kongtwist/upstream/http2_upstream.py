@@ -19,7 +19,6 @@ from zope.interface import implementer
 from ..core.http2.frames import error_name
 from ..core.http2.hpack import Decoder, Encoder, encode_field
 from ..net.http2_connection import HTTP2Connection
-from ..net.http2_stream import RESET_BY_PEER
 from ..net.run_steps import run_steps
 from .client_tls import check_name
 from .upstream_errors import NoHTTP2, end_text
@@ -153,12 +152,6 @@ class HTTP2Upstream(HTTP2Connection):
         """Take no further streams, and close behind the last one."""
         self.pool.retire(self)
         self.shut_down()
-
-    def fail(self, code: int, why: str) -> None:
-        """As `HTTP2Connection.fail`; calls end now, and not with the connection."""
-        if not self.failed:
-            HTTP2Connection.fail(self, code, why)
-            run_steps(*(partial(each.lose, None, why, RESET_BY_PEER) for each in list(self.streams.values())))
 
     # -- streams -------------------------------------------------------------------------------------------------------
 
