@@ -39,7 +39,8 @@ class HTTP2Output(Protocol):
         out: frames, or parts of frames in order, that go out with the next flush.
         window, largest, stopped, waiting, held: see `http2_stream.StreamCarrier`.
         initial: the window that new streams begin with.
-        sent: bytes of DATA that went out in frames of their own; those passed on between tied streams are not counted.
+        sent: bytes that went out as DATA, those passed on between tied streams with their frames' headers: it grows while there is
+            traffic.
     """
 
     def __init__(self, reactor: Any, limits: Limits) -> None:
@@ -90,10 +91,12 @@ class HTTP2Output(Protocol):
             if self._pending > self._high_water:
                 self.flush()
 
-    def put_run(self, frames: memoryview) -> None:
-        """Send frames that lie in memory which is about to be used for something else: what is long at once, what is short with
-        the next flush, as a copy."""
-        if len(frames) < _SHORT:
+    def pass_on(self, frames: memoryview) -> None:
+        """Send a run of whole frames of DATA. They lie in memory which is about to be used for something else: what is long goes
+        out at once, what is short with the next flush, as a copy."""
+        size = len(frames)
+        self.sent += size
+        if size < _SHORT:
             self.put(bytes(frames))
         else:
             if self.out:

@@ -50,6 +50,7 @@ from ..core.http2.frames import (
 
 if TYPE_CHECKING:
     from ..core.http2.field_lists import FieldList
+    from ..core.limits import Limits
 
 __all__ = ["ENDED", "NOBODY", "RESET_BY_PEER", "RESET_BY_US", "HTTP2Stream", "StreamCarrier", "StreamUser"]
 
@@ -111,6 +112,7 @@ class StreamCarrier(Protocol):
         stream_window: bytes we let the peer send on each stream.
         held: bytes of DATA that are here and not passed on.
         hot: how many of its streams are tied, and may have DATA passed on in the read loop.
+        ties: there were some, and so there will be: what is read is read where it can be changed.
     """
 
     window: int
@@ -119,6 +121,10 @@ class StreamCarrier(Protocol):
     waiting: dict[HTTP2Stream, None]
     held: int
     hot: int
+    ties: bool
+
+    @property
+    def limits(self) -> Limits: ...
 
     @property
     def stream_window(self) -> int: ...
@@ -147,7 +153,7 @@ class HTTP2Stream:
     """
 
     __slots__ = (
-        "_kept", "_kept_end", "_prefix", "_queue_blocked", "_trailers", "closed", "connection",
+        "_kept", "_kept_end", "_prefix", "_queue_blocked", "_trailers", "closed", "connection", "copy",
         "ended_in", "ended_out", "head_in", "held", "hot", "id", "left", "left_of_message", "messages", "paused",
         "peer", "queue", "queued", "received", "room", "sent", "user", "window",
     )  # fmt: skip
@@ -168,6 +174,7 @@ class HTTP2Stream:
         self._kept: list[bytes] | None = None
         self._kept_end = False
         self._trailers: FieldList | None = None
+        self.copy: list[bytes] | None = None
 
     # -- sending -------------------------------------------------------------------------------------------------------
 
@@ -346,6 +353,8 @@ class HTTP2Stream:
         peer = self.peer
         if peer is not None:
             self.count(data)
+            if self.copy is not None:
+                self.keep_copy(data)
             if not peer.ended_out:  # else nobody takes it
                 self._hold(size)
                 peer.send_data(data, end)
@@ -455,10 +464,10 @@ class HTTP2Stream:
         """Pass DATA on between the two; see the module. What is held on either side is passed on first."""
         for one, two in ((self, other), (other, self)):
             one.peer = two
-            if not one.ended_in and not one.closed and one.left is None and not one.hot:
-                one.hot = True
-                one.connection.hot += 1
+            one.copy = None
+            one._warm()
         for one, two in ((self, other), (other, self)):
+            one._hold(two.queued)  # it came from here, and is let go when it is sent
             one.paused = False
             kept, one._kept = one._kept, None
             for data in kept or ():
@@ -471,6 +480,47 @@ class HTTP2Stream:
                 if trailers is None:
                     two.send_data(b"", True)
                 one.user.stream_end(trailers)
+
+    def pass_to(self, other: HTTP2Stream, copied: bool) -> None:
+        """Tie one way: what comes here goes to ``other``, from the first byte on. `pass_back` is the other way.
+
+        Args:
+            other: a stream that was just opened.
+            copied: keep a copy of what passes while it is short, for another try; ``copy`` is None once it is longer.
+        """
+        self.peer = other
+        other.peer = self
+        self._warm()
+        if copied:
+            self.copy = []
+
+    def pass_back(self) -> None:
+        """Tie the other way, too: the answer's head came here, and what follows goes to the stream that passes to this one."""
+        peer = self.peer
+        if peer is not None:
+            peer.copy = None
+            self._warm()
+
+    def keep_copy(self, data: bytes) -> None:
+        """A piece passes of which a copy is kept."""
+        if self.copy is not None:
+            if self.received > self.connection.limits.client_body_buffer_size:
+                self.copy = None
+            else:
+                self.copy.append(data)
+
+    def untie(self) -> None:
+        """Give both streams back to their users; what waits to be sent is sent, and its user hears of that."""
+        peer = self.peer
+        if peer is None:
+            return
+        self.peer = peer.peer = None
+        for one in (self, peer):
+            one._cool()
+            one._let_go(one.held)
+            one._credit()
+            if one.queue is not None:
+                one._queue_blocked = True
 
     def reset(self, code: int = CANCEL) -> None:
         """End the stream at once; the user is not called any more."""
@@ -504,6 +554,13 @@ class HTTP2Stream:
             elif peer.closed:
                 self.peer = peer.peer = None
         connection.stream_closed(self, how)
+
+    def _warm(self) -> None:
+        """DATA is passed on in the read loop from now on, where some will come and none is counted."""
+        if not self.ended_in and not self.closed and self.left is None and not self.hot:
+            self.hot = True
+            self.connection.hot += 1
+            self.connection.ties = True
 
     def _cool(self) -> None:
         """DATA is passed on in the read loop no more."""
