@@ -129,16 +129,15 @@ class LeanReactorTests(SynchronousTestCase):
             def flush(self) -> None:
                 told.append(self.name)
 
-        reader = self.reader()
+        readers = [self.reader() for _ in range(3)]
         self.reactor.to_flush.append(Sending("now"))
         self.reactor.to_flush_late.append(Sending("late"))
-        for number in range(2):
-            reader.other.send(b"x")
+        for number in range(3):
+            self.assertEqual(told, ["now"][:number])
+            for reader in readers:
+                reader.other.send(b"x")
             self.reactor.doPoll(10)
-            self.assertEqual((told, len(reader.got)), (["now"], number + 1))
-        reader.other.send(b"x")
-        self.reactor.doPoll(10)
-        self.assertEqual(told, ["now", "late"])
+        self.assertEqual((told, [len(reader.got) for reader in readers]), (["now", "late"], [3, 3, 3]))
         self.reactor.to_flush_late.append(Sending("at once"))
         self.reactor.doPoll(10)  # does not wait
         self.assertEqual(told, ["now", "late", "at once"])
