@@ -464,6 +464,8 @@ class HTTP2Stream:
     def tie(self, other: HTTP2Stream) -> None:
         """Pass DATA on between the two; see the module. What is held on either side is passed on first."""
         for one, two in ((self, other), (other, self)):
+            if one.peer is None:
+                one._hold(two.queued)  # it came from here, and waits there
             one.peer = two
             one.copy = None
             if not one.ended_in and not one.closed and one.left is None:
