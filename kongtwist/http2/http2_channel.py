@@ -231,11 +231,11 @@ class HTTP2Channel(HTTP2Connection):
         if not head.path.startswith(b"/") and head.method != b"CONNECT":
             raise HeadError.bad("malformed :path")
         method, target, _ = parse_request_line(line)
-        block = context.blocks.request(head.raw)
+        unsized = not end and head.length is None
+        block = context.blocks.request(head.raw, shared=not (unsized or head.never))
         check_request(1, block)
-        if not end and head.length is None:
-            # As one with chunks, which is what it becomes on HTTP/1.1.
-            block = context.blocks.request(head.raw, shared=False)
+        block.never = head.never
+        if unsized:  # as one with chunks, which is what it becomes on HTTP/1.1
             block.has_body = block.chunked = True
         made[end] = method, target, block
         return method, target, block

@@ -35,6 +35,7 @@ __all__ = ["HTTP2Exchange", "RequestConnection"]
 _log = Logger(namespace="kongtwist.proxy")
 
 _NOT_BEGUN, _WITH_LENGTH, _OPEN_END, _BODYLESS = range(4)
+_UNMARKED: frozenset[bytes] = frozenset()
 
 
 @lru_cache(maxsize=1024)
@@ -217,8 +218,15 @@ class HTTP2Exchange(BodyExchange):
             self._mode = _OPEN_END
         if status in (204, 304) or self.method == b"HEAD":
             self._mode = _BODYLESS
-        self.sent_head = b"HTTP/2 %d\r\n%b\r\n" % (status, headers)
-        block = self.channel.encoder.block(start, headers.split(b"\r\n")[:-1])
+        route = self.route
+        if route is None or route.chain.logs:  # nobody else asks for it
+            self.sent_head = b"HTTP/2 %d
+%b
+" % (status, headers)
+        fields = self.response_fields
+        never = _UNMARKED if fields is None else fields.never
+        block = self.channel.encoder.block(start, headers.split(b"
+")[:-1], never)
         self.stream.send_headers(
             block, whole or self._mode == _BODYLESS or (length == 0 and self._mode == _WITH_LENGTH)
         )
@@ -236,7 +244,7 @@ class HTTP2Exchange(BodyExchange):
                 self.abort()  # less (or more) than was promised
                 return
             if trailers:
-                stream.send_headers(self.channel.encoder.block(b"", [b"%b: %b" % pair for pair in trailers]), True)
+                stream.send_headers(self.channel.encoder.trailers(trailers), True)
             else:
                 stream.send_data(b"", True)
         self._end()

@@ -472,6 +472,7 @@ class HTTP2Stream:
                 one.connection.hot[one.id] = one
                 one.connection.ties = True
         for one, two in ((self, other), (other, self)):
+            one._hold(two.queued)  # it came from here, and is let go when it is sent
             one.paused = False
             kept, one._kept = one._kept, None
             for data in kept or ():

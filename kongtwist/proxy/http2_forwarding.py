@@ -291,7 +291,7 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         known = kept.get(exchange.target)
         if known is None or known[0] is not match or known[1] != forwarded or known[2] != host or known[3] != method:
             target, lines = upstream_fields(exchange, match.upstream_path, match.prefix, False, block.content_length)
-            made = encoded_head(method, scheme, host, target, lines)
+            made = encoded_head(method, scheme, host, target, lines, block.never)
             if len(kept) >= _KEPT_HEADS:
                 kept.clear()
             known = kept[exchange.target] = (match, forwarded, host, method, made)
@@ -311,7 +311,7 @@ class HTTP2UpstreamExchange(UpstreamExchange):
             if spent > _KEPT_TIMEOUT:
                 left = format_timeout(max(self._timeout - spent, 0.0))
                 lines = b"%bgrpc-timeout: %b\r\n" % (_without_timeout(lines), left)
-        return encoded_head(self.method, scheme, host, target, lines)
+        return encoded_head(self.method, scheme, host, target, lines, exchange.block.never)
 
     def _too_large(self, why: str) -> None:
         """The upstream takes no heads that large."""

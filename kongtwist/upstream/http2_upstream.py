@@ -19,7 +19,6 @@ from zope.interface import implementer
 from ..core.http2.frames import error_name
 from ..core.http2.hpack import Decoder, Encoder, encode_field
 from ..net.http2_connection import HTTP2Connection
-from ..net.http2_stream import RESET_BY_PEER
 from ..net.run_steps import run_steps
 from .client_tls import check_name
 from .upstream_errors import NoHTTP2, end_text
@@ -40,15 +39,23 @@ _LAST_ID = 2**31 - 1
 
 
 @lru_cache(maxsize=1024)
-def _start(method: bytes, scheme: bytes, authority: bytes, target: bytes) -> bytes:
+def _start(method: bytes, scheme: bytes, authority: bytes, target: bytes, never: frozenset[bytes]) -> bytes:
     """The pseudo-header fields of a request, encoded (RFC 9113 8.3.1)."""
     pairs = ((b":method", method), (b":scheme", scheme), (b":path", target), (b":authority", authority))
-    return b"".join([encode_field(name, value) for name, value in pairs])
+    return b"".join([encode_field(name, value, name in never) for name, value in pairs])
 
 
-def encoded_head(method: bytes, scheme: bytes, authority: bytes, target: bytes, lines: bytes) -> bytes:
-    """A request's head, encoded for any connection (`HTTP2Upstream.checked` makes it that of one)."""
-    return Encoder().block(_start(method, scheme, authority, target), lines.split(b"\r\n")[:-1])
+def encoded_head(
+    method: bytes, scheme: bytes, authority: bytes, target: bytes, lines: bytes, never: frozenset[bytes] = frozenset()
+) -> bytes:
+    """A request's head, encoded for any connection (`HTTP2Upstream.checked` makes it that of one).
+
+    Args:
+        method, scheme, authority, target: its pseudo-header fields (RFC 9113 8.3.1).
+        lines: its other fields, ``Name: value`` with CRLF each.
+        never: names, in lower case, of fields that the client sent as never indexed.
+    """
+    return Encoder().block(_start(method, scheme, authority, target, never), lines.split(b"\r\n")[:-1], never)
 
 
 class HeadTooLarge(ValueError):
@@ -153,12 +160,6 @@ class HTTP2Upstream(HTTP2Connection):
         """Take no further streams, and close behind the last one."""
         self.pool.retire(self)
         self.shut_down()
-
-    def fail(self, code: int, why: str) -> None:
-        """As `HTTP2Connection.fail`; calls end now, and not with the connection."""
-        if not self.failed:
-            HTTP2Connection.fail(self, code, why)
-            run_steps(*(partial(each.lose, None, why, RESET_BY_PEER) for each in list(self.streams.values())))
 
     # -- streams -------------------------------------------------------------------------------------------------------
 

@@ -220,7 +220,7 @@ class UpstreamStream:
             raise HeadError(502, None, f"the head is larger than {limit} bytes")
         answer = fields.answer
         block = parse_response_block(answer.raw, self.connection.field_lines)
-        block.http2 = True
+        block.http2, block.never = True, answer.never
         return ResponseHead(1, answer.status, REASONS.get(answer.status, b""), block)
 
     def _informational(self, head: ResponseHead, end: bool) -> None:
