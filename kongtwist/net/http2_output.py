@@ -11,13 +11,18 @@ from twisted.internet.protocol import Protocol
 from zope.interface import implementer
 
 from ..core.http2.frames import ENHANCE_YOUR_CALM, LEAST_FRAME, HTTP2Error
-from .sending import sender
+from .sending import is_plain
 
 if TYPE_CHECKING:
     from ..core.limits import Limits
     from .http2_stream import HTTP2Stream
 
-__all__ = ["HTTP2Output"]
+__all__ = ["MOST", "HTTP2Output"]
+
+MOST = 262144
+"""Bytes that are read at a time, at most."""
+_SHORT = 16384
+"""Bytes up to which copying costs less than a call of send(2)."""
 
 
 @implementer(IPushProducer)
@@ -48,7 +53,8 @@ class HTTP2Output(Protocol):
         self.waiting: dict[HTTP2Stream, None] = {}
         self.held = self.sent = self._pending = self._answers = 0
         self._high_water = limits.high_water
-        self._send: Callable[[bytes], None] | None = None
+        self._most = min(MOST, 4 * self._high_water)
+        self._socket: Any = None
         to_flush = getattr(reactor, "to_flush", None)
         self._later: Callable[[Any], object] = self._call_later if to_flush is None else to_flush.append
 
@@ -56,7 +62,7 @@ class HTTP2Output(Protocol):
         """There is a transport."""
         transport: Any = self.transport
         transport.bufferSize = self._high_water
-        self._send = sender(transport)
+        self._socket = transport.socket if is_plain(transport) else None
         transport.registerProducer(self, True)
 
     def _call_later(self, _: Any) -> None:
@@ -104,14 +110,37 @@ class HTTP2Output(Protocol):
         self.put(data)
 
     def flush(self) -> None:
-        """Send what is there."""
+        """Send what is there: at once where the socket takes it, as `sending.sender` does it."""
         out = self.out
         self._pending = 0
-        if out:
-            data = b"".join(out)
-            out.clear()
-            if self._send is not None:
-                self._send(data)
+        transport: Any = self.transport
+        if not out:
+            return
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        if transport is None:
+            return
+        sock = self._socket
+        if sock is None or transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting:
+            transport.write(bytes(data))
+            return
+        try:
+            sent = sock.send(data)
+        except OSError:  # it takes nothing, or is broken: the transport tells in its own turn
+            transport.write(bytes(data))
+        else:
+            if sent != len(data):
+                transport.write(bytes(data[sent:]))
+
+    def settle(self) -> None:
+        """What was put here lies in memory that is about to be used for something else: copy what is short, so that it goes out
+        with the rest of this round; send what is long."""
+        out = self.out
+        size = sum(map(len, out))
+        if size > _SHORT:
+            self.flush()
+        elif out:
+            out[:] = [bytes(out[0]) if len(out) == 1 else b"".join(out)]
 
     # -- the transport's calls -----------------------------------------------------------------------------------------
 

@@ -278,7 +278,7 @@ class EndsTests(SynchronousTestCase):
             found.append((both.told(), received, both.gateway.log.lines[log:], counts.codes, added, counts.open))
             channel, connection = both.client.channel, both.server.connection
             for each in (channel, connection):
-                self.assertEqual((each.streams, each.hot, each.waiting, each.held), ({}, {}, {}, 0), play.__name__)
+                self.assertEqual((each.streams, each.hot, each.waiting, each.held), ({}, 0, {}, 0), play.__name__)
             self.assertEqual(both.direct, [])
         self.assertEqual(found[1], found[0], play.__name__)
         return found[1]
