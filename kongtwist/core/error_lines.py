@@ -48,7 +48,8 @@ def request_line(exchange: object, what: str, remedy: str = "", *, upstream: str
     route = getattr(exchange, "route", None)
     method, target = getattr(exchange, "method", b""), getattr(exchange, "target", b"")
     shown: Callable[[bytes], bytes] = getattr(getattr(exchange, "gateway", None), "shown", without_query)
-    request = b"%b %b HTTP/1.%d" % (method, shown(target), getattr(exchange, "minor", 1))
+    version = "2.0" if getattr(exchange, "http_version", "") == "2" else f"1.{getattr(exchange, 'minor', 1)}"
+    request = b"%b %b HTTP/%b" % (method, shown(target), version.encode())
     return error_line(
         what,
         remedy,

@@ -46,6 +46,16 @@ class LineTests(SynchronousTestCase):
             'it broke, client: 192.0.2.7, request: "GET /a?apikey=*** HTTP/1.1", request_id: "0123"',
         )
 
+    def test_http2(self) -> None:
+        """The version is the one the client speaks, as in the access log."""
+
+        class OverHTTP2(Exchange):
+            http_version = "2"
+
+        exchange = OverHTTP2()
+        exchange.method, exchange.target = b"GET", b"/a"
+        self.assertEqual(request_line(exchange, "it broke"), 'it broke, request: "GET /a HTTP/2.0"')
+
     def test_never_raises(self) -> None:
         """Not even for an exchange of which nothing is known yet: then its query is hidden whole."""
         self.assertEqual(request_line(Exchange(), "it broke"), "it broke")
