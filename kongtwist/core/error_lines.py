@@ -14,8 +14,11 @@ from typing import Any
 from .rows import Row
 
 __all__ = [
-    "error_line", "request_line", "row_name", "seconds_text", "too_large_line", "upstream_name", "without_query",
+    "PROTOCOLS", "error_line", "request_line", "row_name", "seconds_text", "too_large_line", "upstream_name", "without_query",
 ]  # fmt: skip
+
+PROTOCOLS = {"1.0": b"HTTP/1.0", "1.1": b"HTTP/1.1", "2": b"HTTP/2.0"}
+"""An exchange's ``http_version`` -> what logs call it, as nginx writes it (``$server_protocol``)."""
 
 
 def error_line(what: str, remedy: str = "", /, **facts: str) -> str:
@@ -48,8 +51,8 @@ def request_line(exchange: object, what: str, remedy: str = "", *, upstream: str
     route = getattr(exchange, "route", None)
     method, target = getattr(exchange, "method", b""), getattr(exchange, "target", b"")
     shown: Callable[[bytes], bytes] = getattr(getattr(exchange, "gateway", None), "shown", without_query)
-    version = "2.0" if getattr(exchange, "http_version", "") == "2" else f"1.{getattr(exchange, 'minor', 1)}"
-    request = b"%b %b HTTP/%b" % (method, shown(target), version.encode())
+    protocol = PROTOCOLS[getattr(exchange, "http_version", "1.1")]
+    request = b"%b %b %b" % (method, shown(target), protocol)
     return error_line(
         what,
         remedy,

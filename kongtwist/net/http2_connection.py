@@ -167,7 +167,7 @@ class HTTP2Connection(HTTP2Frames):
             at = 24
         self._rest = b""
         try:
-            at = self._read(bytearray(data) if self.hot else data, at)
+            at = self._read(bytearray(data) if self.ties else data, at)
         except HTTP2Error as error:
             self.fail(error.code, error.why)
             return
@@ -221,6 +221,8 @@ class HTTP2Connection(HTTP2Frames):
                     else:
                         stream.count(view[at + 9 : end])
                     stream.received += length
+                    if stream.copy is not None:
+                        stream.keep_copy(bytes(view[at + 9 : end]))
                     peer.sent += length  # type: ignore[union-attr]
                     total += length
                     at = end

@@ -19,6 +19,7 @@ from kongtwist.core.limits import Limits
 from kongtwist.observability.masking import SecretMask
 from kongtwist.streams.stream_errors import broken, silent
 
+from ..http2.http2_door import HTTP2Client
 from ..proxy.relay_kit import Gateway, plugin_row
 
 GET = b"GET /st/x?apikey=s3cret HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -45,16 +46,6 @@ class LineTests(SynchronousTestCase):
             request_line(exchange, "it broke"),
             'it broke, client: 192.0.2.7, request: "GET /a?apikey=*** HTTP/1.1", request_id: "0123"',
         )
-
-    def test_http2(self) -> None:
-        """The version is the one the client speaks, as in the access log."""
-
-        class OverHTTP2(Exchange):
-            http_version = "2"
-
-        exchange = OverHTTP2()
-        exchange.method, exchange.target = b"GET", b"/a"
-        self.assertEqual(request_line(exchange, "it broke"), 'it broke, request: "GET /a HTTP/2.0"')
 
     def test_never_raises(self) -> None:
         """Not even for an exchange of which nothing is known yet: then its query is hidden whole."""
@@ -201,6 +192,13 @@ class WrittenTests(SynchronousTestCase):
             self.line(),
             "no usable answer from the upstream: malformed status line; see whether it speaks HTTP there, or correct",
         )
+
+    def test_http2(self) -> None:
+        """The protocol is the client's, by the name it has in the access log."""
+        made = self.gateway()
+        made.refuse = 1
+        self.assertEqual(HTTP2Client(made).ask(path="/st/x?apikey=s3cret").status, 502)
+        self.assertIn('request: "GET /st/x?*** HTTP/2.0"', self.line())
 
     def test_names(self) -> None:
         """A name that does not resolve, and what one resolved to that does not answer."""
