@@ -14,6 +14,7 @@ from .hpack import BAD, COOKIE, FORBIDDEN, HOST, PSEUDO, REGULAR, SECRET, TE, Fi
 __all__ = ["AnswerHead", "FieldList", "MalformedFields", "RequestHead"]
 
 _REQUEST_FIELDS = frozenset((b":method", b":scheme", b":authority", b":path", b":protocol"))
+_DECISIVE = frozenset((b"content-type", b"kong-debug"))
 _STATUS = re.compile(rb"[1-9]\d\d").fullmatch
 _DIGITS = re.compile(rb"\d{1,18}").fullmatch
 
@@ -133,14 +134,16 @@ class FieldList:
         fields: as they came.
         size: bytes as SETTINGS_MAX_HEADER_LIST_SIZE counts them (RFC 9113 6.5.2).
         made: what the user of a connection makes of it, kept for the next time. Keep what depends on nothing else.
+        direct: how a call with these fields is relayed directly (`proxy.direct_calls`), or None.
     """
 
-    __slots__ = ("_answer", "_request", "_trailers", "fields", "made", "size")
+    __slots__ = ("_answer", "_request", "_trailers", "direct", "fields", "made", "size")
 
     def __init__(self, fields: list[Field]) -> None:
         self.fields = fields
         self.size = sum([field.size for field in fields])
         self.made: Any = None
+        self.direct: Any = None
         self._request: RequestHead | None = None
         self._answer: AnswerHead | None = None
         self._trailers: list[tuple[bytes, bytes]] | None = None
@@ -151,6 +154,11 @@ class FieldList:
         if self._request is None:
             self._request = RequestHead(self.fields)
         return self._request
+
+    @property
+    def decisive(self) -> tuple[Field, ...]:
+        """The fields of a request on which it depends where it goes and what becomes of the others."""
+        return tuple([field for field in self.fields if not field.passes or field.name in _DECISIVE])
 
     @property
     def answer(self) -> AnswerHead:

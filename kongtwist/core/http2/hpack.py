@@ -13,11 +13,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from ..http.head import REQUEST_DROPPED
 from .huffman import decode as decode_huffman
 
 __all__ = [
     "BAD", "COOKIE", "FORBIDDEN", "HOST", "PSEUDO", "REGULAR", "SECRET", "STATIC", "TABLE_SIZE", "TE", "Decoder", "Encoder", "Field",
-    "HPACKError", "NeverIndexed", "encode_field",
+    "HPACKError", "NeverIndexed", "encode_field", "encoded_fields",
 ]  # fmt: skip
 
 TABLE_SIZE = 4096
@@ -28,6 +29,7 @@ REGULAR, PSEUDO, COOKIE, HOST, TE, FORBIDDEN, BAD = range(7)
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
 _BAD_VALUE = re.compile(rb"[\x00\r\n]|^[ \t]|[ \t]$").search
+_PLAIN_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
 _PSEUDO_NAME = re.compile(rb":[a-z]+").fullmatch
 _KINDS = {
     b"cookie": COOKIE, b"host": HOST, b"te": TE, b"connection": FORBIDDEN, b"keep-alive": FORBIDDEN,
@@ -66,9 +68,11 @@ class Field:
         never: it came as "never indexed" (RFC 7541 6.2.3).
         size: what it counts in tables and in lists (RFC 7541 4.1).
         line: the field as a line of HTTP/1.1, with its CRLF.
+        passes: of a request's, a proxy passes it on as it is.
+        encoded: see `encoded_fields`; None until that asks.
     """
 
-    __slots__ = ("kind", "line", "name", "never", "size", "value")
+    __slots__ = ("encoded", "kind", "line", "name", "never", "passes", "size", "value")
 
     def __init__(self, name: bytes, value: bytes, never: bool = False) -> None:
         self.name = name
@@ -82,6 +86,8 @@ class Field:
             self.kind = PSEUDO if _PSEUDO_NAME(name) else BAD
         else:
             self.kind = _KINDS.get(name, REGULAR) if _NAME(name) else BAD
+        self.passes = self.kind == REGULAR and name not in REQUEST_DROPPED and _PLAIN_VALUE(value) is not None
+        self.encoded: bytes | None = None
 
     def __repr__(self) -> str:
         return f"<Field {self.name!r}: {self.value!r}>"
@@ -301,6 +307,16 @@ def encode_field(name: bytes, value: bytes, never: bool = False) -> bytes:
     return start + _number(len(value), 7, 0) + value
 
 
+def encoded_fields(fields: Iterable[Field]) -> bytes:
+    """Fields as they came, encoded again; each is encoded once."""
+    return b"".join([field.encoded or _encode(field) for field in fields])
+
+
+def _encode(field: Field) -> bytes:
+    encoded = field.encoded = encode_field(field.name, field.value, field.never)
+    return encoded
+
+
 class Encoder:
     """Encodes blocks for one connection's peer."""
 
@@ -316,6 +332,12 @@ class Encoder:
         if size < self._room:
             self._room = 0
             self._prefix = b"\x20"
+
+    def whole(self, block: bytes) -> bytes:
+        """A whole block that is encoded already."""
+        if self._prefix:
+            block, self._prefix = self._prefix + block, b""
+        return block
 
     def block(self, start: bytes, lines: Iterable[bytes], never: frozenset[bytes] = frozenset()) -> bytes:
         """A whole block.
@@ -361,7 +383,7 @@ def _line(line: bytes, never: frozenset[bytes] = frozenset()) -> bytes:
         return b""
     marked = name in never
     piece = encode_field(name, value, marked)
-    if not marked and len(line) <= _LONGEST and name not in SECRET:
+    if not marked and len(line) <= _LONGEST and name not in SECRET and not (name in _TIMES and len(value) > 2):
         if len(_encoded) >= _REMEMBERED:
             _encoded.clear()
         _encoded[line] = piece
@@ -370,3 +392,6 @@ def _line(line: bytes, never: frozenset[bytes] = frozenset()) -> bytes:
 
 _DIFFERENT = {b"X-Kong-Request-Id": b"\0\x11x-kong-request-id"}
 """Fields that are never the same, with their beginnings: they would push the others out of memory."""
+
+_TIMES = frozenset((b"x-kong-upstream-latency", b"x-kong-proxy-latency"))
+"""Fields with a number of milliseconds: small numbers come again, large ones rarely."""
