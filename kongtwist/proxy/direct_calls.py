@@ -136,7 +136,7 @@ class DirectPlan:
             lines = lines.removesuffix(block.forward)
         host = block.host if route.preserve_host and block.host is not None else route.host_header
         scheme = b"https" if route.secure else b"http"
-        self._head = encoded_head(exchange.method, scheme, host, target, lines)
+        self._head = encoded_head(exchange.method, scheme, host, target, lines, block.never)
         self.counts = way.context.calls.of(self.match.upstream_path)
 
     def of(self, fields: FieldList) -> DirectHead:
@@ -455,7 +455,7 @@ class DirectAnswer:
             lines += b"X-Kong-Upstream-Status: %d\r\n" % self.made.status
         if not self.made.dated:  # RFC 9110 6.6.1
             lines = b"Date: %b\r\n%b" % (date, lines)
-        return lines, Encoder().block(_STATUS_200, lines.split(b"\r\n")[:-1])
+        return lines, Encoder().block(_STATUS_200, lines.split(b"\r\n")[:-1], self.made.block.never)
 
 
 def _answer_of(fields: FieldList, context: ProxyContext, connection: Any) -> DirectAnswer:
