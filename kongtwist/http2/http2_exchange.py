@@ -10,14 +10,12 @@ from twisted.logger import Logger
 
 from ..core.error_lines import request_line, too_large_line
 from ..core.exchange import Answer
-from ..core.http.headers import forwarded_lines
 from ..core.http2.frames import CANCEL, INTERNAL_ERROR, NO_ERROR
 from ..core.http2.hpack import Encoder, encode_field
 from ..http1.client_errors import log_timeout
-from ..net.body_exchange import BodyExchange
+from ..http1.client_facts import ClientFacts, ConnectedExchange
 from ..net.http2_stream import NOBODY
 from ..net.run_steps import run_steps
-from ..net.tls_transport import tls_facts
 from .stream_transport import StreamTransport
 
 if TYPE_CHECKING:
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
     from ..core.http.head import HeaderBlock
     from ..core.http2.field_lists import FieldList
     from ..core.limits import Limits
-    from ..core.log_values import TLSFacts
-    from ..http1.http1_context import HTTP1Context
     from ..net.http2_stream import HTTP2Stream
 
 __all__ = ["HTTP2Exchange", "RequestConnection"]
@@ -48,58 +44,35 @@ def _length_field(length: int) -> bytes:
     return encode_field(b"content-length", b"%d" % length)
 
 
-class RequestConnection(Protocol):
-    """What an exchange needs of its connection (`http2_channel.HTTP2Channel`); attributes as `http1_exchange.ClientConnection`."""
+class RequestConnection(ClientFacts, Protocol):
+    """What an exchange needs of its connection (`http2_channel.HTTP2Channel`).
+
+    Attributes:
+        encoder: of what the client is sent.
+    """
 
     encoder: Encoder
-    transport: Any
-    forwarded: bytes
-    forwarded_for: HeaderBlock | bytes | None
-
-    @property
-    def context(self) -> HTTP1Context: ...
-
-    @property
-    def scheme(self) -> bytes: ...
-
-    @property
-    def peer_ip(self) -> str: ...
-
-    @property
-    def peer_port(self) -> int: ...
-
-    @property
-    def local_port(self) -> int: ...
-
-    @property
-    def trusted(self) -> bool: ...
-
-    @property
-    def sni(self) -> str | None: ...
-
-    def client_ip(self, block: HeaderBlock) -> str:
-        """The client behind trusted peers."""
 
 
-class HTTP2Exchange(BodyExchange):
+class HTTP2Exchange(ConnectedExchange):
     """See `Exchange`. It is the user of its stream, and has a deadline: for the next piece of the body, or for the client to
     take more of the answer.
 
     Attributes:
         stream: the request's.
-        open: the client still waits for (the rest of) the answer.
     """
 
     __slots__ = (
-        "_continued", "_held", "_length", "_mode", "_progress", "_reset_behind", "channel", "deadline", "open", "stream", "wake",
+        "_continued", "_held", "_length", "_mode", "_progress", "_reset_behind", "deadline", "stream", "wake",
     )  # fmt: skip
 
+    channel: RequestConnection
     minor = 1
 
     def __init__(
         self, channel: RequestConnection, stream: HTTP2Stream, method: bytes, target: bytes, block: HeaderBlock
     ) -> None:
-        BodyExchange.__init__(self)
+        ConnectedExchange.__init__(self)
         context = channel.context
         monotonic, wall, next_id = context.monotonic, context.wall, context.next_id
         self.channel = channel
@@ -149,13 +122,6 @@ class HTTP2Exchange(BodyExchange):
 
     # -- facts of the connection ---------------------------------------------------------------------------------------
 
-    scheme = property(lambda self: self.channel.scheme)
-    peer_ip = property(lambda self: self.channel.peer_ip)
-    peer_port = property(lambda self: self.channel.peer_port)
-    local_port = property(lambda self: self.channel.local_port)
-    trusted = property(lambda self: self.channel.trusted)
-    sni = property(lambda self: self.channel.sni)
-
     @property
     def http_version(self) -> str:
         return "2"
@@ -163,27 +129,6 @@ class HTTP2Exchange(BodyExchange):
     @property
     def http2_stream(self) -> Any:
         return self.stream
-
-    @property
-    def tls(self) -> TLSFacts | None:
-        """See `Exchange.tls`."""
-        transport = self.channel.transport
-        return None if transport is None else tls_facts(transport)
-
-    @property
-    def client_ip(self) -> str:  # type: ignore[override]
-        """The client behind trusted peers."""
-        return self.channel.client_ip(self.block)
-
-    def forwarded(self) -> bytes:
-        """See `Exchange.forwarded`; the connection remembers them for its next request."""
-        channel, block = self.channel, self.block
-        what = block if block.relayed or channel.trusted else block.host
-        if channel.forwarded_for == what and channel.forwarded:
-            return channel.forwarded
-        channel.forwarded = lines = forwarded_lines(self)
-        channel.forwarded_for = what
-        return lines
 
     # -- the answer ----------------------------------------------------------------------------------------------------
 
