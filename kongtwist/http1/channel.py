@@ -494,14 +494,8 @@ class HTTP1Channel(KnownClient, RequestBodies):
                 self.cut()
         elif exchange is not None and self._state == BODY:
             log_timeout(exchange, self.peer_ip, "while its request body was read", limits.client_body_timeout)
-            if exchange.begun:
-                exchange.abort()
-                return
-            sink, exchange.answer_sink = exchange.answer_sink, None
-            if sink is not None:
-                sink.client_gone("body timed out")
             self._linger_until = 0.0
-            self.context.send_answer(exchange, Answer.error(408, "Request timeout"), upstream=True)
+            exchange.refuse(Answer.error(408, "Request timeout"), "body timed out")
         elif exchange is None:
             if self.cell == READING:
                 line, request_id = self._partial.partition(b"\r\n")[0], self.context.next_id()

@@ -101,12 +101,14 @@ class ConnectedExchange(BodyExchange):
 
     Attributes:
         channel: the connection's channel.
-        open: the client still waits for (the rest of) the answer.
     """
 
-    __slots__ = ("channel", "open")
+    __slots__ = ("channel",)
 
     channel: ClientFacts
+
+    def _context(self) -> HTTP1Context:
+        return self.channel.context
 
     scheme = property(lambda self: self.channel.scheme)
     peer_ip = property(lambda self: self.channel.peer_ip)

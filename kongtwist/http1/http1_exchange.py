@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..core.http.head import HeaderBlock
-    from ..core.limits import Limits
 
 __all__ = ["ClientConnection", "HTTP1Exchange"]
 
@@ -213,23 +212,6 @@ class HTTP1Exchange(ConnectedExchange):
         self._pending = None
         self.channel.context.finished(self)
 
-    def gone(self, reason: str) -> None:
-        """The client went away in the middle."""
-        if not self.open:
-            return
-        self.open = False
-        if self._mode == NOT_BEGUN:
-            self.status = 499
-        sink, self.answer_sink = self.answer_sink, None
-        self.body_sink = None
-        reader, self._reader = self._reader, None
-        steps: list[Callable[[], object]] = []
-        if sink is not None:
-            steps.append(partial(sink.client_gone, reason))
-        if reader is not None:
-            steps.append(reader.cancel)
-        run_steps(*steps, partial(self.channel.context.finished, self))
-
     @property
     def begun(self) -> bool:  # type: ignore[override]
         """Whether anything of the answer has been sent."""
@@ -243,9 +225,6 @@ class HTTP1Exchange(ConnectedExchange):
         self._pending = []
         self._pending_size = 0
         self._trailers = []
-
-    def _limits(self) -> Limits:
-        return self.channel.context.limits
 
     def _hold_body(self) -> None:
         self.channel.hold_body()

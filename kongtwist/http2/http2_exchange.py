@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.logger import Logger
 
-from ..core.error_lines import request_line, too_large_line
 from ..core.exchange import Answer
 from ..core.http2.frames import CANCEL, INTERNAL_ERROR, NO_ERROR
 from ..core.http2.hpack import Encoder, encode_field
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
     from ..core.http.head import HeaderBlock
     from ..core.http2.field_lists import FieldList
-    from ..core.limits import Limits
     from ..net.http2_stream import HTTP2Stream
 
 __all__ = ["HTTP2Exchange", "RequestConnection"]
@@ -339,32 +337,9 @@ class HTTP2Exchange(ConnectedExchange):
             self.gone("timed out")
         elif self.open and self._mode == _NOT_BEGUN and not self.body_complete and stream.peer is None:
             log_timeout(self, self.peer_ip, "while its request body was read", limits.client_body_timeout)
-            self._refuse(Answer.error(408, "Request timeout"), "body timed out")
-
-    def too_large(self) -> None:
-        """The body is larger than allowed."""
-        _log.error("{line}", line=too_large_line(self, self.channel.context.limits.client_max_body_size))
-        self._refuse(Answer.error(413, "Payload too large"), "body too large")
-
-    def bad_request(self, why: str) -> None:
-        """The body is no good."""
-        _log.info("{line}", line=request_line(self, f"client sent a malformed request body: {why}"))
-        self._refuse(Answer.error(400, "Bad request"), "malformed body")
-
-    def _refuse(self, answer: Answer, why: str) -> None:
-        """Answer instead of whoever was about to; cut where that is too late."""
-        if self.begun:
-            self.abort()
-            return
-        sink, self.answer_sink = self.answer_sink, None
-        if sink is not None:
-            sink.client_gone(why)
-        self.channel.context.send_answer(self, answer, upstream=True)
+            self.refuse(Answer.error(408, "Request timeout"), "body timed out")
 
     # -- the request body ----------------------------------------------------------------------------------------------
-
-    def _limits(self) -> Limits:
-        return self.channel.context.limits
 
     def _hold_body(self) -> None:
         self._held = True
