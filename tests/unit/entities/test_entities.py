@@ -21,12 +21,12 @@ NOW = 1700000000.25
 ID = "3b9c1a5e-0d6a-4c5e-9d9b-6f1d2a3b4c5d"
 
 NOT_BUILT = {
-    "hmacauth_credentials": 2, "oauth2_credentials": 6,
+    "oauth2_credentials": 6,
     "oauth2_tokens": 1,
     "plugins/acme": 2, "plugins/ai-prompt-decorator": 1, "plugins/ai-prompt-guard": 1,
     "plugins/ai-prompt-template": 1, "plugins/ai-proxy": 1, "plugins/aws-lambda": 3, "plugins/azure-functions": 1,
     "plugins/bot-detection": 1, "plugins/cors": 3, "plugins/datadog": 2, "plugins/file-log": 2,
-    "plugins/hmac-auth": 1, "plugins/ldap-auth": 1,
+    "plugins/ldap-auth": 1,
     "plugins/loggly": 1, "plugins/oauth2": 1, "plugins/opentelemetry": 3, "plugins/post-function": 1,
     "plugins/pre-function": 2, "plugins/prometheus": 1, "plugins/proxy-cache": 3, "plugins/redirect": 2,
     "plugins/response-ratelimiting": 5, "plugins/standard-webhooks": 1, "plugins/statsd": 2,
