@@ -26,7 +26,7 @@ _TTL = "| `ttl` | integer | null | 0 to 100000000 | Seconds until the row expire
 def documents() -> dict[str, str]:
     """Every page: path below the folder -> text."""
     plugins = load_plugins(["bundled"])
-    entities = {name: each for name, each in registry(plugins).items() if each.stored}
+    entities = {name: each for name, each in registry(plugins).items() if each.stored and each.in_admin}
     pages = {f"{name}.md": _entity(each, entities) for name, each in entities.items()}
     pages |= {f"plugins/{name}.md": _plugin(each) for name, each in plugins.items()}
     return pages | {"README.md": _contents(entities, plugins)}
