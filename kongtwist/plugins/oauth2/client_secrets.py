@@ -71,7 +71,9 @@ def _parts(text: str) -> tuple[str, int, bytes, bytes] | None:
     if found is None:
         return None
     try:
-        salt, expected = (b64decode(each.rstrip("=") + "=" * (-len(each.rstrip("=")) % 4)) for each in found.group(4, 5))
+        salt, expected = (
+            b64decode(each.rstrip("=") + "=" * (-len(each.rstrip("=")) % 4)) for each in found.group(4, 5)
+        )
     except (Error, ValueError):
         return None
     rounds, length = int(found[2]), int(found[3])

@@ -18,8 +18,8 @@ from .client_secrets import same
 from .oauth2_fields import random_text
 
 __all__ = [
-    "Authorization", "Lookup", "NewCode", "NewToken", "Policy", "Refusal", "Site", "TokenRequest", "authorize", "redirected", "told",
-    "verdict",
+    "GLOBAL", "INVALID", "Authorization", "Lookup", "NewCode", "NewToken", "Policy", "Refusal", "Site", "TokenRequest", "authorize",
+    "redirected", "told", "verdict",
 ]  # fmt: skip
 
 Parameters = Mapping[str, Any]
@@ -131,7 +131,7 @@ def _blank(value: Any) -> bool:
     return not isinstance(value, str) or not value.strip()
 
 
-def _scope(policy: Policy, parameters: Parameters) -> str | None | Refusal:
+def _scope(policy: Policy, parameters: Parameters) -> str | Refusal | None:
     """The scope asked for; None where none is given."""
     asked = parameters.get("scope")
     if asked is None:
@@ -227,7 +227,7 @@ def authorize(policy: Policy, site: Site, parameters: Parameters, rows: Lookup) 
     values = {
         "code": random_text(), "service": _service(policy, site), "credential": {"id": client["id"]},
         "authenticated_userid": userid, "scope": scope, "challenge": proof[0], "challenge_method": proof[1],
-        "plugin": {"id": site.plugin_id},
+        "plugin": {"id": site.plugin_id}, "redirect_uri": asked,
     }  # fmt: skip
     return Authorization(NewCode(values), redirect_uri, state)
 
@@ -382,6 +382,11 @@ class TokenRequest:
             return _CODE
         if fault := self._proof_fault(code, client):
             return fault
+        sent_to, asked = code.get("redirect_uri"), self._parameters.get("redirect_uri")
+        if (
+            sent_to is not None and asked is not None and asked != sent_to
+        ):  # RFC 6749 4.1.3, 10.6; Kong does not compare
+            return _NOT_PROVEN
         if policy.global_credentials and code["plugin"] is not None and code["plugin"]["id"] != site.plugin_id:
             return _CODE
         made = _new_token(policy, site, client, code["authenticated_userid"], code["scope"])

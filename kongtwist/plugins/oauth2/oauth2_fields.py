@@ -209,6 +209,7 @@ CODES = Entity(
         "challenge": String(required=False, text="What code_verifier must hash to (RFC 7636 4.2); null: nothing to prove."),
         "challenge_method": String(required=False, one_of=["S256"], text="How it hashes."),
         "plugin": Foreign("plugins", on_delete="cascade", default=None, text="The configuration that gave it."),
+        "redirect_uri": String(required=False, text="Where it was sent to, if the application had said; null: it had not."),
     },
     ttl=True,
     plugin="oauth2",
