@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ... import KONG_VERSION
 from .head import RESPONSE_DROPPED
+from .identity_fields import SPELLINGS
 
 if TYPE_CHECKING:
     from .head import HeaderBlock
@@ -262,7 +263,8 @@ def _additions(changes: tuple[bytes | None, ...]) -> tuple[frozenset[bytes], byt
         for name, value in zip(names, changes[half:], strict=True)
         if value is not None and name not in _FRAMING
     ]
-    return frozenset(names) - _FRAMING, b"".join(lines)
+    others = [each for name in names for each in SPELLINGS.get(name, ())]
+    return frozenset((*names, *others)) - _FRAMING, b"".join(lines)
 
 
 class PreparedChanges(dict[bytes, "bytes | None"]):
@@ -299,11 +301,12 @@ def _change_request(head: bytes, changes: Mapping[bytes, bytes | None]) -> bytes
     for name, value in changes.items():
         if name in _FRAMING or (value is None and name == b"host"):  # no request is without a Host (RFC 9112 3.2)
             continue
-        if lowered is None:
-            lowered = head.lower()
-        if b"\n" + name + b":" in lowered:
-            head = _without(head, name)
-            lowered = None
+        for each in (name, *SPELLINGS.get(name, ())):
+            if lowered is None:
+                lowered = head.lower()
+            if b"\n" + each + b":" in lowered:
+                head = _without(head, each)
+                lowered = None
         if value is not None:
             added.append(_lines_of(name, value))
     return b"".join((head[:-2], *added, b"\r\n")) if added else head
