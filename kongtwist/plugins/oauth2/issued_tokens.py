@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ...core.chain.credentials import REMEMBERED, expired, identity_headers
+from ...core.chain.authentication import identity_headers
+from ...core.chain.credentials import REMEMBERED, expired
 from ...core.chain.host import Rows
 from ...core.exchange import Exchange
 from ...core.http.headers import PreparedChanges, encoded

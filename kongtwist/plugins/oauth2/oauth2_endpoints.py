@@ -7,6 +7,7 @@ from base64 import b64decode
 from binascii import Error
 from typing import Any
 
+from ...core.chain.authentication import challenge
 from ...core.chain.failures import is_cancelled
 from ...core.chain.host import Host, Rows
 from ...core.exchange import Answer, BodyTooLarge, Exchange
@@ -96,14 +97,14 @@ class Endpoints:
     Args:
         conf: the configuration, and ``policy`` of it.
         plugin_id: its id.
-        realm: what challenges say of it.
         host: rows and threads.
     """
 
     __slots__ = ("_header", "_host", "_http_allowed", "_plugin_id", "_policy", "_realm", "_rows", "_tell")
 
-    def __init__(self, conf: Row, policy: Policy, plugin_id: str, realm: str, host: Host) -> None:
-        self._policy, self._plugin_id, self._realm, self._host = policy, plugin_id, realm, host
+    def __init__(self, conf: Row, policy: Policy, plugin_id: str, host: Host) -> None:
+        self._policy, self._plugin_id, self._host = policy, plugin_id, host
+        self._realm: str | None = conf["realm"]
         self._rows = _Rows(host.rows)
         self._header: bytes = (conf["auth_header_name"] or "authorization").lower().encode()
         self._http_allowed: bool = conf["accept_http_if_already_terminated"]
@@ -137,11 +138,11 @@ class Endpoints:
     def _wrong_method(self, exchange: Exchange, endpoint: str) -> Answer:
         method = exchange.method.decode("latin-1")
         text = f"The HTTP method {method} is invalid for the {endpoint} endpoint"
-        challenge = f'Bearer{self._realm} error="invalid_method" error_description="{text}"'
+        error = f'error="invalid_method" error_description="{text}"'
         return exchange.exit(
             405,
             {"error": "invalid_method", "error_description": text},
-            [(b"WWW-Authenticate", challenge.encode("latin-1"))],
+            [(b"WWW-Authenticate", challenge("Bearer", self._realm, error))],
         )
 
     def _insecure(self, exchange: Exchange) -> Refusal | None:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from secrets import token_urlsafe
 from typing import Any
 
+from ...core.chain.authentication import anonymous_field, realm_field
 from ...core.rows import Row
 from ...entities.checks import Conditional
 from ...entities.entity import Config as ConfigRecord
@@ -96,9 +97,7 @@ CONFIG = ConfigRecord(
             required=True, default=False,
             text="Serve the endpoints without TLS to those of trusted_ips that say X-Forwarded-Proto: https.",
         ),
-        "anonymous": String(
-            text="Id or username of the consumer to go on as when the token is missing or wrong; null: answer 401."
-        ),
+        "anonymous": anonymous_field(),
         "global_credentials": Boolean(
             required=True, default=False, text="Give tokens that hold for all services whose oauth2 plugin says so too."
         ),
@@ -116,7 +115,7 @@ CONFIG = ConfigRecord(
             required=False, default="lax", one_of=["none", "lax", "strict"],
             text="Who must prove that a code is theirs (RFC 7636): lax: public clients; strict: all; none: those who began it.",
         ),
-        "realm": String(required=False, checks=(header_value,), text="Realm in WWW-Authenticate of the 401; null: none."),
+        "realm": realm_field(),
     },
     checks=(_flow,),
     entity_checks=(

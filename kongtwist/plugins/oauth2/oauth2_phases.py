@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
-from ...core.chain.credentials import hide, is_known, use_anonymous
+from ...core.chain.authentication import challenge, is_known, use_anonymous
+from ...core.chain.credentials import hide
 from ...core.chain.host import Host
 from ...core.chain.plugin import Plugin
 from ...core.exchange import Answer, BodyTooLarge, Exchange
@@ -32,7 +33,7 @@ class Config:
         endpoints, host: set in processes that serve.
     """
 
-    __slots__ = ("anonymous", "endpoints", "header", "hide", "host", "plugin_id", "policy", "realm", "row")
+    __slots__ = ("anonymous", "endpoints", "header", "hide", "host", "plugin_id", "policy", "row")
 
     def __init__(self, conf: Row, plugin: Row) -> None:
         self.row = conf
@@ -41,7 +42,6 @@ class Config:
         self.anonymous: str | None = conf["anonymous"]
         self.hide: bool = conf["hide_credentials"]
         self.header: bytes = (conf["auth_header_name"] or "authorization").lower().encode()
-        self.realm = "" if conf["realm"] is None else f' realm="{conf["realm"]}"'
         self.host: Host | None = None
         self.endpoints: Endpoints | None = None
 
@@ -64,7 +64,7 @@ class OAuth2(Plugin):
 
     def open(self, conf: Config, plugin: Row, host: Host) -> Config:
         conf.host = host
-        conf.endpoints = Endpoints(conf.row, conf.policy, conf.plugin_id, conf.realm, host)
+        conf.endpoints = Endpoints(conf.row, conf.policy, conf.plugin_id, host)
         return conf
 
     def access(self, exchange: Exchange, conf: Config) -> Answer | Awaitable[Answer | None] | None:
@@ -150,14 +150,12 @@ class OAuth2(Plugin):
             exchange.clear_upstream_header(SCOPE)
             exchange.clear_upstream_header(USER)
             return use_anonymous(exchange, conf.anonymous)
-        challenge = f"Bearer{conf.realm}"
-        if fault is not _MISSING:
-            told = INVALID if fault is GLOBAL else fault
-            challenge += f' error="{told.error}" error_description="{told.description}"'
+        told = INVALID if fault is GLOBAL else fault
+        error = "" if fault is _MISSING else f'error="{told.error}" error_description="{told.description}"'
         return exchange.exit(
             fault.status,
             {"error": fault.error, "error_description": fault.description},
-            [(b"WWW-Authenticate", challenge.encode())],
+            [(b"WWW-Authenticate", challenge("Bearer", conf.row["realm"], error))],
         )
 
 
