@@ -26,7 +26,7 @@ _TTL = "| `ttl` | integer | null | 0 to 100000000 | Seconds until the row expire
 def documents() -> dict[str, str]:
     """Every page: path below the folder -> text."""
     plugins = load_plugins(["bundled"])
-    entities = {name: each for name, each in registry(plugins).items() if each.stored and each.in_admin}
+    entities = {name: each for name, each in registry(plugins).items() if each.stored}
     pages = {f"{name}.md": _entity(each, entities) for name, each in entities.items()}
     pages |= {f"plugins/{name}.md": _plugin(each) for name, each in plugins.items()}
     return pages | {"README.md": _contents(entities, plugins)}
@@ -69,7 +69,10 @@ def _purpose(plugin: Plugin) -> str:
 def _entity(entity: Entity, entities: Mapping[str, Entity]) -> str:
     parts = [f"# {entity.name}\n\n{_MADE}\n{entity.text}\n"]
     keys = f"its id or its `{entity.endpoint_key}`" if entity.endpoint_key else "its id"
-    parts.append(f"Path: `{_path(entity)}`. A row is addressed by {keys}.\n")
+    if entity.in_admin:
+        parts.append(f"Path: `{_path(entity)}`. A row is addressed by {keys}.\n")
+    else:
+        parts.append("The Admin API has no path for its rows.\n")
     children = [each for each in entities.values() if any(to.reference == entity.name for to in each.foreign.values())]
     if children:
         links = ", ".join(f"[{each.name}]({each.name}.md)" for each in children)

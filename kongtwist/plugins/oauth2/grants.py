@@ -10,6 +10,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error
 from collections.abc import Mapping
 from hashlib import sha256
+from math import ceil
 from typing import Any, NamedTuple, Protocol
 
 from ...core.http.query import join_arguments, parse_arguments
@@ -50,7 +51,7 @@ class Policy:
         self.client_credentials: bool = conf["enable_client_credentials"]
         self.password: bool = conf["enable_password_grant"]
         self.global_credentials: bool = conf["global_credentials"]
-        self.ttl: int | None = conf["refresh_token_ttl"] or None
+        self.ttl: int | None = ceil(conf["refresh_token_ttl"]) or None
         self.reuse: bool = conf["reuse_refresh_token"]
         self.pkce: str | None = conf["pkce"]
 

@@ -104,7 +104,7 @@ CONFIG = ConfigRecord(
         "auth_header_name": String(
             default="authorization", checks=(header_name,), text="Header that carries the token, and clients' names and secrets."
         ),
-        "refresh_token_ttl": Integer(
+        "refresh_token_ttl": Number(
             required=True, default=1209600, between=[0, 100000000],
             text="Seconds after which a token is forgotten, and cannot be refreshed any more; 0: never.",
         ),

@@ -71,7 +71,7 @@ class Kit(SynchronousTestCase):
         """A token of ``app`` for the route's service."""
         row = {
             "id": id_of(text), "access_token": text, "credential": {"id": APP}, "service": {"id": SERVICE},
-            "expires_in": 7200, "created_at": int(NOW),
+            "expires_in": 7200, "created_at": int(NOW), "token_type": "bearer",
         }  # fmt: skip
         stored(harness, "oauth2_tokens", row | values)
 
