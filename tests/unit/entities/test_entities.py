@@ -124,6 +124,8 @@ class VerdictTests(SynchronousTestCase):
                 self.assertTrue(verified(case["input"].get(name, ID.replace("-", "")), row[name]))
                 self.assertRegex(row[name], r"\A\$pbkdf2-sha512\$i=10000,l=32\$[^$=]{22}\$[^$=]{43}\Z")
                 shown[name] = told
+        if case["entity"] == "plugins" and "provision_key" in shown["config"]:
+            shown["config"] = shown["config"] | {"provision_key": case["stored"]["config"]["provision_key"]}
         if case["entity"] == "targets":
             # Recorded before the port is put in.
             self.assertEqual(row["target"], target_with_port(case["stored"]["target"]))
