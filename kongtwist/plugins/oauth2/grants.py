@@ -6,6 +6,7 @@ through `Lookup`; whoever asks writes what was decided, and answers with it.
 
 from __future__ import annotations
 
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from hashlib import sha256
 from math import ceil
 from typing import Any, NamedTuple, Protocol
 
-from ...core.http.query import join_arguments, parse_arguments
+from ...core.http.query import parse_arguments
 from ...core.rows import Row
 from .client_secrets import same
 from .oauth2_fields import random_text
@@ -29,6 +30,7 @@ Parameters = Mapping[str, Any]
 BASIC = b'Basic realm="OAuth2.0"'
 """The challenge for a client that came with a header (RFC 6749 5.2)."""
 
+_UNSAFE = re.compile(rb"[^A-Za-z0-9_]")
 _CHALLENGE = 512
 """Characters of the longest code_challenge: what SHA-256 gives has 43."""
 
@@ -233,6 +235,11 @@ def authorize(policy: Policy, site: Site, parameters: Parameters, rows: Lookup) 
     return Authorization(NewCode(values), redirect_uri, state)
 
 
+def _escaped(text: bytes) -> str:
+    """Percent-encoded as Kong does it: all but letters, digits and ``_``."""
+    return _UNSAFE.sub(lambda found: f"%{found[0][0]:02x}".encode(), text).decode()
+
+
 def redirected(uri: str, parameters: Mapping[str, Any], *, fragment: bool) -> str:
     """A redirect URI with parameters in its query or its fragment, all of them in order of their names.
 
@@ -248,7 +255,11 @@ def redirected(uri: str, parameters: Mapping[str, Any], *, fragment: bool) -> st
         texts = [str(each) for each in values if isinstance(each, str | int | float)]
         if texts:
             arguments[name.encode()] = [each.encode("utf-8", "surrogateescape") for each in texts]
-    joined = join_arguments(arguments, ordered=True).decode()
+    joined = "&".join(
+        _escaped(name) if value is None else f"{_escaped(name)}={_escaped(value)}"
+        for name, found in sorted(arguments.items())
+        for value in found
+    )
     return f"{head}{mark}{query}#{joined}" if fragment else f"{head}?{joined}"
 
 
