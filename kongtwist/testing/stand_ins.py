@@ -166,7 +166,7 @@ class StandInConnection:
 
     Attributes:
         address: (host, port) as asked for.
-        tls: as asked for.
+        tls: as asked for, at first or later.
         written: bytes the plugin sent.
         closed: it has ended.
     """
@@ -200,6 +200,11 @@ class StandInConnection:
             self._reader = None
             reader.callback(self._come.pop(0))
         return reader
+
+    async def start_tls(self, settings: TLSSettings) -> None:
+        """See `kongtwist.core.chain.host.Connection`."""
+        self._check()
+        self.tls = settings
 
     async def close(self) -> None:
         """See `kongtwist.core.chain.host.Connection`."""

@@ -227,6 +227,10 @@ class Connection(Protocol):
         """What has come; b"" at the peer's end."""
         ...
 
+    def start_tls(self, settings: TLSSettings) -> Awaitable[None]:
+        """Go on in TLS, when both sides have agreed to. What came before it and was not read ends the connection. Raises ConnectFailed."""
+        ...
+
     def close(self) -> Awaitable[None]:
         """End it when what was written is sent."""
         ...
