@@ -134,7 +134,8 @@ class LDAPAuth(Plugin):
             if known is _UNKNOWN:
                 return self._ask(exchange, conf, tries)
             if known is not None:
-                return _admit(exchange, conf, known)
+                _admit(exchange, conf, known)
+                return None
         return unauthorized(exchange, conf.anonymous, conf.challenge)
 
     async def _ask(self, exchange: Exchange, conf: Config, tries: list[tuple[str, bytes]]) -> Answer | None:
@@ -148,7 +149,8 @@ class LDAPAuth(Plugin):
                         conf.tell(f"ldap-auth: nobody can log in: {fault}")
                     return exchange.error(500, "An unexpected error occurred")
             if known is not None:
-                return _admit(exchange, conf, known)
+                _admit(exchange, conf, known)
+                return None
         return unauthorized(exchange, conf.anonymous, conf.challenge)
 
     async def _login(self, exchange: Exchange, conf: Config, user: str, password: bytes) -> Row | None:
