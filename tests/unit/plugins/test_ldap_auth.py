@@ -41,10 +41,8 @@ class MessageTests(SynchronousTestCase):
         """Byte for byte; never without a password."""
         self.assertEqual(bind_request(1, "uid=a", b"s3cr"), BIND_ANN)
         self.assertRaises(ValueError, bind_request, 1, "uid=a", b"")
-        self.assertEqual(
-            whole(bind_request(300, "x" * 500, b"y" * 70000 if False else b"y")),
-            len(bind_request(300, "x" * 500, b"y")),
-        )
+        long = bind_request(300, "x" * 500, b"y")
+        self.assertEqual(whole(long), len(long))
 
     def test_names(self) -> None:
         """RFC 4514 4's own example, and what else could end a value."""
@@ -137,11 +135,16 @@ class LoginTests(SynchronousTestCase):
                 self.assertEqual(self.status(outcome), status)
                 outcome = self.send(harness, text)
         harness.advance(11)
-        self.assertIsNotNone(self.send(harness).waiting)
+        self.asks_again(harness)
         harness = self.made(cache_ttl=0)
         self.send(harness)
         self.answer(harness, 0)
-        self.assertIsNotNone(self.send(harness).waiting)
+        self.asks_again(harness)
+
+    def asks_again(self, harness: PluginHarness) -> None:
+        outcome = self.send(harness)
+        self.assertIsNotNone(outcome.waiting)
+        harness.leave(outcome)
 
     def test_faults_of_the_server(self) -> None:
         """500 and a line in the log: nobody is let in, nobody is told to type the password again."""
