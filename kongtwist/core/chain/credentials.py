@@ -84,7 +84,7 @@ class Credentials:
         """Whose the credential with this value is; None for an unknown or expired one, or one whose consumer is gone."""
         known = self._found.get(value)
         if known is not None:
-            if self._holds(exchange, known):
+            if self.holds(exchange, known):
                 return known
             del self._found[value]
         snapshot = exchange.snapshot
@@ -107,9 +107,9 @@ class Credentials:
         if known is None:
             return None
         if self._rows is exchange.snapshot.rows and known._generation == self._generation:
-            if known.expires is None or known.expires > exchange.wall_started:  # `_holds`, without a call
+            if known.expires is None or known.expires > exchange.wall_started:  # `holds`, without a call
                 return known
-        elif self._holds(exchange, known):
+        elif self.holds(exchange, known):
             return known
         del self._aliases[alias]
         return None
@@ -138,7 +138,7 @@ class Credentials:
                 secrets[field] = None
         return secrets[field]
 
-    def _holds(self, exchange: Exchange, known: Known) -> bool:
+    def holds(self, exchange: Exchange, known: Known) -> bool:
         """Whether what is remembered is true of the rows of this request, and not expired."""
         snapshot = exchange.snapshot
         if self._rows is not snapshot.rows:

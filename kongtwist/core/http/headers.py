@@ -456,6 +456,9 @@ _RESPONSE_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
 _KEPT_TRAILER = RESPONSE_DROPPED - {b"trailer"}
 
+_QUICK = 32
+"""Milliseconds up to which the lines that tell them are remembered."""
+
 _LATENCY_NAMES = {"x-kong-upstream-latency", "x-kong-proxy-latency", "x-kong-response-latency"}
 
 
@@ -530,20 +533,20 @@ class ResponseHeaders:
         key = (int(proxy * 1000), int(upstream * 1000))
         latencies = self._latencies.get(key)
         if latencies is None:
-            latencies = self._latency_lines(key)
+            latencies = self.latency_lines(key)
         if self.upstream_status:
             latencies += b"X-Kong-Upstream-Status: %d\r\n" % exchange.upstream_status
         if self.request_id:
             return b"".join((lines, latencies, b"X-Kong-Request-Id: ", exchange.request_id, b"\r\n"))
         return lines + latencies
 
-    def _latency_lines(self, key: tuple[int, int]) -> bytes:
+    def latency_lines(self, key: tuple[int, int]) -> bytes:
         """Proxy and upstream latency (milliseconds) as lines; small ones are remembered."""
         proxy, upstream = key
         lines = b"X-Kong-Upstream-Latency: %d\r\n" % max(upstream, 0) if self.upstream_latency else b""
         if self.proxy_latency:
             lines += b"X-Kong-Proxy-Latency: %d\r\n" % max(proxy, 0)
-        if len(self._latencies) < 4096:
+        if proxy < _QUICK and upstream < _QUICK:
             self._latencies[key] = lines
         return lines
 

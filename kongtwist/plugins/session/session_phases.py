@@ -15,11 +15,11 @@ from ...core.chain.host import Host
 from ...core.chain.plugin import Plugin
 from ...core.exchange import Answer, BodyTooLarge, Exchange
 from ...core.http.bodies import decode_body
+from ...core.http.cookies import read_cookies
 from ...core.http.headers import encoded
 from ...core.rows import Row
 from .._once import Seldom
 from .client_session import ClientSession, Settings
-from .session_cookies import read_cookies
 from .session_fields import CONFIG, SESSIONS
 from .session_rows import SessionRows
 
