@@ -76,10 +76,10 @@ class Kit(SynchronousTestCase):
         stored(harness, "oauth2_tokens", row | values)
 
     @staticmethod
-    def post(harness: PluginHarness, path: str, headers: Mapping[str, str] | None = None, **form: str) -> Outcome:
+    def post(harness: PluginHarness, path: str, **form: str) -> Outcome:
         """A request to an endpoint, over TLS."""
         body = "&".join(f"{name}={value}" for name, value in form.items()).encode()
-        sent = {"content-type": "application/x-www-form-urlencoded", **(headers or {})}
+        sent = {"content-type": "application/x-www-form-urlencoded"}
         exchange = harness.request("POST", path, sent, body)
         exchange.scheme = b"https"
         return harness.run(exchange)
