@@ -52,6 +52,7 @@ class Entity:
         subschema_key: the field whose value chooses a subschema; ``subschema``: finds it, raising ValueError with the
             error message for that field.
         cache_key: fields that must be unique together; None parts count.
+        found_by: fields, beside unique ones, by which requests look for rows.
         admin_name: collection path when it is not ``name``; ``nested_name``: the same below a parent.
         ttl: rows may expire (``ttl`` in the body, seconds).
         transform: last change to a row before it is stored; see `Transform`.
@@ -74,6 +75,7 @@ class Entity:
         subschema_key: str | None = None,
         subschema: Callable[[Any], Subschema] | None = None,
         cache_key: Sequence[str] = (),
+        found_by: Sequence[str] = (),
         admin_name: str | None = None,
         nested_name: str | None = None,
         ttl: bool = False,
@@ -89,7 +91,7 @@ class Entity:
         self.checks, self.shorthands = tuple(checks), dict(shorthands or {})
         self.subschema_key, self.subschema = subschema_key, subschema
         self.variants, self.text, self.example = dict(variants or {}), text, dict(example or {})
-        self.cache_key = tuple(cache_key)
+        self.cache_key, self.found_by = tuple(cache_key), tuple(found_by)
         self.admin_name = admin_name or name
         self.nested_name = nested_name or self.admin_name
         self.ttl, self.transform, self.stored, self.plugin = ttl, transform, stored, plugin

@@ -26,6 +26,7 @@ from .stream_transport import handshake_lines
 
 if TYPE_CHECKING:
     from ..core.http2.field_lists import RequestHead
+    from ..core.http2.hpack import Field
     from ..http1.channel import HTTP1Channel
     from ..http1.http1_context import Tree
 
@@ -33,6 +34,8 @@ __all__ = ["HTTP2Channel"]
 
 _log = Logger(namespace="kongtwist.proxy")
 
+_PLANS = 64
+"""Plans for calls that a connection remembers."""
 _PER_FIELD = 32
 """Bytes that a field counts beyond its own in a list (RFC 7541 4.1)."""
 
@@ -64,6 +67,8 @@ class HTTP2Channel(HTTP2Connection):
         self.scheme = first.scheme
         self.peer_ip, self.peer_port, self.local_port = first.peer_ip, first.peer_port, first.local_port
         self.trusted = first.trusted
+        self._direct = False  # there is a plan
+        self._plans: dict[tuple[Field, ...], Any] = {}
 
     @classmethod
     def take_over(cls, first: HTTP1Channel, data: bytes) -> None:
@@ -143,18 +148,22 @@ class HTTP2Channel(HTTP2Connection):
         if self._cell != WRITING:
             self._count(WRITING)
         self.deadline = inf
-        try:
-            try:
-                method, target, block = self._parsed(fields, end)
-            except HeadError as error:
-                self._refuse(number, fields, error)
+        if self._direct and not end:
+            direct = fields.direct or self._planned(fields)
+            if direct is not None and direct.holds(self.tree.snapshot) and direct.begin(self, number, fields):
+                self._served += 1
+                if self._served >= context.limits.keepalive_requests or context.stopping:
+                    self.shut_down()
                 return
-            except MalformedFields as error:
-                self._log_refused(fields, f"client sent a malformed request: {error}", 400, 0, context.next_id())
-                raise
-        finally:
-            if number not in self.streams:
-                self.streams_changed()
+        try:
+            method, target, block = self.parsed(fields, end)
+        except HeadError as error:
+            self._refuse(number, fields, error)
+            return
+        except MalformedFields as error:
+            self._log_refused(fields, f"client sent a malformed request: {error}", 400, 0, context.next_id())
+            self.streams_changed()
+            raise
         stream = self.open_stream(number)
         stream.ended_in = end
         stream.head_in = True
@@ -168,11 +177,34 @@ class HTTP2Channel(HTTP2Connection):
             if not exchange.open:
                 return
         try:
-            self.tree.find(exchange).serve(exchange)
+            resource = self.tree.find(exchange)
+            if resource.direct is not None and not end:
+                plan = resource.direct.plan(exchange)
+                if plan is not None:
+                    self._remember_plan(fields, plan)
+            resource.serve(exchange)
         except Exception:  # noqa: BLE001 - logged and answered there
             context.fault(exchange)
 
-    def _parsed(self, fields: FieldList, end: bool) -> tuple[bytes, bytes, HeaderBlock]:
+    def _planned(self, fields: FieldList) -> Any:
+        """How a call with these fields is relayed directly, as far as that is known; kept with the fields."""
+        if fields.size >= self.context.small_head:
+            return None
+        plan = self._plans.get(fields.decisive)
+        if plan is not None:
+            fields.direct = plan.of(fields)
+        return fields.direct
+
+    def _remember_plan(self, fields: FieldList, plan: Any) -> None:
+        """Remember how calls like this one are relayed, on this connection."""
+        self._direct = True
+        fields.direct = plan.of(fields)
+        if plan.shared:
+            if len(self._plans) >= _PLANS:
+                self._plans.clear()
+            self._plans[fields.decisive] = plan
+
+    def parsed(self, fields: FieldList, end: bool) -> tuple[bytes, bytes, HeaderBlock]:
         """Method, target and header block; kept with the fields.
 
         Raises:
@@ -199,11 +231,11 @@ class HTTP2Channel(HTTP2Connection):
         if not head.path.startswith(b"/") and head.method != b"CONNECT":
             raise HeadError.bad("malformed :path")
         method, target, _ = parse_request_line(line)
-        block = context.blocks.request(head.raw)
+        unsized = not end and head.length is None
+        block = context.blocks.request(head.raw, shared=not (unsized or head.never))
         check_request(1, block)
-        if not end and head.length is None:
-            # As one with chunks, which is what it becomes on HTTP/1.1.
-            block = context.blocks.request(head.raw, shared=False)
+        block.never = head.never
+        if unsized:  # as one with chunks, which is what it becomes on HTTP/1.1
             block.has_body = block.chunked = True
         made[end] = method, target, block
         return method, target, block

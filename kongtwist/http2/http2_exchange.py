@@ -35,6 +35,7 @@ __all__ = ["HTTP2Exchange", "RequestConnection"]
 _log = Logger(namespace="kongtwist.proxy")
 
 _NOT_BEGUN, _WITH_LENGTH, _OPEN_END, _BODYLESS = range(4)
+_UNMARKED: frozenset[bytes] = frozenset()
 
 
 @lru_cache(maxsize=1024)
@@ -120,6 +121,32 @@ class HTTP2Exchange(BodyExchange):
         self._reader = None
         self._trailers = []
 
+    def go_on(self, relay: Any, begun: tuple[int, bytes] | None) -> None:
+        """Take up a request whose body has gone its way so far, and goes to ``relay`` from now on.
+
+        Args:
+            relay: takes the body, and gives the answer.
+            begun: status and lines of the answer's head, where the client has got that.
+        """
+        self._pending = None
+        self.body_sink = self.answer_sink = relay
+        self.bytes_in = self.stream.received
+        if begun is not None:
+            self._mode = _OPEN_END
+            self.status = begun[0]
+            self.sent_head = b"HTTP/2 %d\r\n%b\r\n" % begun
+        elif not self.body_complete:
+            self._within(self.channel.context.limits.client_body_timeout)
+        if not self.stream.closed:
+            self.stream.user = self
+
+    def close_silently(self) -> None:
+        """The whole answer was sent by somebody else: know what the log tells of it."""
+        stream = self.stream
+        self.open = False
+        self.bytes_in, self.bytes_out = stream.received, stream.sent
+        self.body_sink = self.answer_sink = None
+
     # -- facts of the connection ---------------------------------------------------------------------------------------
 
     scheme = property(lambda self: self.channel.scheme)
@@ -197,8 +224,15 @@ class HTTP2Exchange(BodyExchange):
             self._mode = _OPEN_END
         if status in (204, 304) or self.method == b"HEAD":
             self._mode = _BODYLESS
-        self.sent_head = b"HTTP/2 %d\r\n%b\r\n" % (status, headers)
-        block = self.channel.encoder.block(start, headers.split(b"\r\n")[:-1])
+        route = self.route
+        if route is None or route.chain.logs:  # nobody else asks for it
+            self.sent_head = b"HTTP/2 %d
+%b
+" % (status, headers)
+        fields = self.response_fields
+        never = _UNMARKED if fields is None else fields.never
+        block = self.channel.encoder.block(start, headers.split(b"
+")[:-1], never)
         self.stream.send_headers(
             block, whole or self._mode == _BODYLESS or (length == 0 and self._mode == _WITH_LENGTH)
         )
@@ -216,7 +250,7 @@ class HTTP2Exchange(BodyExchange):
                 self.abort()  # less (or more) than was promised
                 return
             if trailers:
-                stream.send_headers(self.channel.encoder.block(b"", [b"%b: %b" % pair for pair in trailers]), True)
+                stream.send_headers(self.channel.encoder.trailers(trailers), True)
             else:
                 stream.send_data(b"", True)
         self._end()

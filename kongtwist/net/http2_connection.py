@@ -138,12 +138,14 @@ class HTTP2Connection(HTTP2Frames):
             self.close()
 
     def fail(self, code: int, why: str) -> None:
-        """End the connection with an error (RFC 9113 5.4.1)."""
+        """End the connection with an error (RFC 9113 5.4.1), and its streams at once."""
         if self.failed:
             return
         self.failing(code, why)
         self.put(goaway(self.last, code, why.encode()))
         self.close()
+        # What is asked on them is of no use from now on, and the connection is there for a while yet.
+        run_steps(*(partial(each.lose, None, why, RESET_BY_PEER) for each in list(self.streams.values())))
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -165,7 +167,7 @@ class HTTP2Connection(HTTP2Frames):
             at = 24
         self._rest = b""
         try:
-            at = self._read(bytearray(data) if self.hot else data, at)
+            at = self._read(bytearray(data) if self.ties else data, at)
         except HTTP2Error as error:
             self.fail(error.code, error.why)
             return
@@ -212,13 +214,15 @@ class HTTP2Connection(HTTP2Frames):
                     _id_into(data, at + 5, peer.id)  # type: ignore[union-attr]
                     if run is not onto:
                         if run is not None:
-                            run.put(view[begin:at])
+                            run.pass_on(view[begin:at])
                         run, begin = onto, at
                     if length > 4 and not stream.left_of_message and length == 5 + _number_at(data, at + 10)[0]:
                         stream.messages += 1
                     else:
                         stream.count(view[at + 9 : end])
                     stream.received += length
+                    if stream.copy is not None:
+                        stream.keep_copy(bytes(view[at + 9 : end]))
                     peer.sent += length  # type: ignore[union-attr]
                     total += length
                     at = end
@@ -227,12 +231,12 @@ class HTTP2Connection(HTTP2Frames):
                         room = self.stream_window - stream.held
                     stream.room = room
                     if flags:
-                        run.put(view[begin:at])
+                        run.pass_on(view[begin:at])
                         run = None
                         self._relayed_end(stream)
                     continue
             if run is not None:
-                run.put(view[begin:at])
+                run.pass_on(view[begin:at])
                 run = None
             kind &= 0xFF
             self._frame(
@@ -244,7 +248,7 @@ class HTTP2Connection(HTTP2Frames):
             if patched:
                 hot = self.hot if self._partial is None else _NO_TIES
         if run is not None:
-            run.put(view[begin:at])
+            run.pass_on(view[begin:at])
         if total:
             self._idle.refill()
             self._took(total)

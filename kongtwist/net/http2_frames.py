@@ -77,6 +77,7 @@ class HTTP2Frames(HTTP2Output):
 
     client = False
     credit_at_once = False
+    ties = False
     list_size = 65536
     """Bytes of the largest field list we take (SETTINGS_MAX_HEADER_LIST_SIZE), as far as peers are told."""
 

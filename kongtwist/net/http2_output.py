@@ -34,7 +34,8 @@ class HTTP2Output(Protocol):
         out: frames, or parts of frames in order, that go out with the next flush.
         window, largest, stopped, waiting, held: see `http2_stream.StreamCarrier`.
         initial: the window that new streams begin with.
-        sent: bytes of DATA that went out in frames of their own; those passed on between tied streams are not counted.
+        sent: bytes that went out as DATA, those passed on between tied streams with their frames' headers: it grows while there is
+            traffic.
     """
 
     def __init__(self, reactor: Any, limits: Limits) -> None:
@@ -67,6 +68,14 @@ class HTTP2Output(Protocol):
         if not out:
             self._later(self)
         out.append(data)
+
+    def pass_on(self, data: memoryview) -> None:
+        """Send a run of whole frames of DATA with the next flush."""
+        out = self.out
+        if not out:
+            self._later(self)
+        out.append(data)
+        self.sent += len(data)
 
     def put_data(self, head: bytes, data: bytes | memoryview) -> None:
         """Send a frame of DATA; flushed when there are many of them."""

@@ -50,6 +50,7 @@ from ..core.http2.frames import (
 
 if TYPE_CHECKING:
     from ..core.http2.field_lists import FieldList
+    from ..core.limits import Limits
 
 __all__ = ["ENDED", "NOBODY", "RESET_BY_PEER", "RESET_BY_US", "HTTP2Stream", "StreamCarrier", "StreamUser"]
 
@@ -111,6 +112,7 @@ class StreamCarrier(Protocol):
         stream_window: bytes we let the peer send on each stream.
         held: bytes of DATA that are here and not passed on.
         hot: tied streams by id.
+        ties: there were some, and so there will be: what is read is read where it can be changed.
     """
 
     window: int
@@ -119,6 +121,10 @@ class StreamCarrier(Protocol):
     waiting: dict[HTTP2Stream, None]
     held: int
     hot: dict[int, HTTP2Stream]
+    ties: bool
+
+    @property
+    def limits(self) -> Limits: ...
 
     @property
     def stream_window(self) -> int: ...
@@ -147,7 +153,7 @@ class HTTP2Stream:
     """
 
     __slots__ = (
-        "_half", "_kept", "_kept_end", "_prefix", "_queue_blocked", "_trailers", "closed", "connection",
+        "_half", "_kept", "_kept_end", "_prefix", "_queue_blocked", "_trailers", "closed", "connection", "copy",
         "ended_in", "ended_out", "head_in", "held", "id", "left", "left_of_message", "messages", "paused",
         "peer", "queue", "queued", "received", "room", "sent", "user", "window",
     )  # fmt: skip
@@ -169,6 +175,7 @@ class HTTP2Stream:
         self._kept: list[bytes] | None = None
         self._kept_end = False
         self._trailers: FieldList | None = None
+        self.copy: list[bytes] | None = None
 
     # -- sending -------------------------------------------------------------------------------------------------------
 
@@ -347,6 +354,8 @@ class HTTP2Stream:
         peer = self.peer
         if peer is not None:
             self.count(data)
+            if self.copy is not None:
+                self.keep_copy(data)
             if not peer.ended_out:  # else nobody takes it
                 self._hold(size)
                 peer.send_data(data, end)
@@ -456,9 +465,12 @@ class HTTP2Stream:
         """Pass DATA on between the two; see the module. What is held on either side is passed on first."""
         for one, two in ((self, other), (other, self)):
             one.peer = two
+            one.copy = None
             if not one.ended_in and not one.closed and one.left is None:
                 one.connection.hot[one.id] = one
+                one.connection.ties = True
         for one, two in ((self, other), (other, self)):
+            one._hold(two.queued)  # it came from here, and is let go when it is sent
             one.paused = False
             kept, one._kept = one._kept, None
             for data in kept or ():
@@ -471,6 +483,51 @@ class HTTP2Stream:
                 if trailers is None:
                     two.send_data(b"", True)
                 one.user.stream_end(trailers)
+
+    def pass_to(self, other: HTTP2Stream, copied: bool) -> None:
+        """Tie one way: what comes here goes to ``other``, from the first byte on. `pass_back` is the other way.
+
+        Args:
+            other: a stream that was just opened.
+            copied: keep a copy of what passes while it is short, for another try; ``copy`` is None once it is longer.
+        """
+        self.peer = other
+        other.peer = self
+        connection = self.connection
+        connection.hot[self.id] = self
+        connection.ties = True
+        if copied:
+            self.copy = []
+
+    def pass_back(self) -> None:
+        """Tie the other way, too: the answer's head came here, and what follows goes to the stream that passes to this one."""
+        peer = self.peer
+        if peer is not None:
+            peer.copy = None
+            if not self.ended_in and not self.closed:
+                self.connection.hot[self.id] = self
+                self.connection.ties = True
+
+    def keep_copy(self, data: bytes) -> None:
+        """A piece passes of which a copy is kept."""
+        if self.copy is not None:
+            if self.received > self.connection.limits.client_body_buffer_size:
+                self.copy = None
+            else:
+                self.copy.append(data)
+
+    def untie(self) -> None:
+        """Give both streams back to their users; what waits to be sent is sent, and its user hears of that."""
+        peer = self.peer
+        if peer is None:
+            return
+        self.peer = peer.peer = None
+        for one in (self, peer):
+            one.connection.hot.pop(one.id, None)
+            one._let_go(one.held)
+            one._credit()
+            if one.queue is not None:
+                one._queue_blocked = True
 
     def reset(self, code: int = CANCEL) -> None:
         """End the stream at once; the user is not called any more."""

@@ -36,7 +36,8 @@ class KeyAuthTests(SynchronousTestCase):
         """Who the client says it is never reaches the upstream."""
         outcome = self.harness().send("GET", "/", {"apikey": "secret"})
         self.assertEqual(
-            outcome.removed_headers, {"x-consumer-custom-id", "x-anonymous-consumer", "x-authenticated-groups"}
+            outcome.removed_headers,
+            {"x-consumer-custom-id", "x-anonymous-consumer", "x-authenticated-groups", "x-consumer-groups"},
         )
         self.assertEqual(outcome.upstream_headers["x-consumer-username"], "bob")
 
