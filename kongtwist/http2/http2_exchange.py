@@ -226,13 +226,10 @@ class HTTP2Exchange(BodyExchange):
             self._mode = _BODYLESS
         route = self.route
         if route is None or route.chain.logs:  # nobody else asks for it
-            self.sent_head = b"HTTP/2 %d
-%b
-" % (status, headers)
+            self.sent_head = b"HTTP/2 %d\r\n%b\r\n" % (status, headers)
         fields = self.response_fields
         never = _UNMARKED if fields is None else fields.never
-        block = self.channel.encoder.block(start, headers.split(b"
-")[:-1], never)
+        block = self.channel.encoder.block(start, headers.split(b"\r\n")[:-1], never)
         self.stream.send_headers(
             block, whole or self._mode == _BODYLESS or (length == 0 and self._mode == _WITH_LENGTH)
         )
