@@ -55,9 +55,10 @@ class _Told:
         lines: the fields, complete lines.
         allowed: some page may read the answer; else an upstream's own word for that is taken out.
         varies: the answer depends on the Origin.
+        with_vary: names and lines with ``vary`` among them, for answers that have none.
     """
 
-    __slots__ = ("allowed", "lines", "names", "varies")
+    __slots__ = ("allowed", "lines", "names", "varies", "with_vary")
 
     def __init__(self, origin: bytes | None, credentials: bool, varies: bool) -> None:
         self.allowed = origin is not None
@@ -68,6 +69,10 @@ class _Told:
             self._add(b"Access-Control-Allow-Origin", origin)
         if credentials:
             self._add(b"Access-Control-Allow-Credentials", b"true")
+        self.with_vary = self._with_vary()
+
+    def _with_vary(self) -> tuple[frozenset[bytes], bytes]:
+        return self.names | {b"vary"}, b"vary: Origin\r\n" + self.lines
 
     def _add(self, name: bytes, value: bytes) -> None:
         self.names |= {name.lower()}
@@ -84,6 +89,7 @@ class _Told:
         told = _Told(None, False, self.varies)
         told.allowed, told.names, told.lines = self.allowed, self.names, self.lines
         told._add(b"Access-Control-Expose-Headers", names)
+        told.with_vary = told._with_vary()
         return told
 
 
@@ -286,6 +292,10 @@ class Cors(Plugin):
         if told is None:
             return
         if told.varies:
+            fields = exchange.response_fields
+            if fields is not None and told.allowed and exchange.response_changes is None and b"vary" not in fields:
+                exchange.set_response_lines(*told.with_vary)  # the usual case, and one change instead of two
+                return
             exchange.add_response_header(b"vary", b"Origin")
         _tell(exchange, told)
 
