@@ -92,31 +92,25 @@ class HTTP2Exchange(ConnectedExchange):
         self._reader = None
         self._trailers = []
 
-    def go_on(self, relay: Any, begun: tuple[int, bytes] | None) -> None:
-        """Take up a request whose body has gone its way so far, and goes to ``relay`` from now on.
+    def was_begun(self, status: int, headers: bytes) -> None:
+        """Somebody else has sent the answer's head, with these lines."""
+        self._mode = _OPEN_END
+        self.status = status
+        self.sent_head = b"HTTP/2 %d\r\n%b\r\n" % (status, headers)
 
-        Args:
-            relay: takes the body, and gives the answer.
-            begun: status and lines of the answer's head, where the client has got that.
-        """
+    def go_on(self, relay: Any) -> None:
+        """Take up a request whose body has gone its way so far, and goes to ``relay`` from now on, who gives the answer."""
         self._pending = None
         self.body_sink = self.answer_sink = relay
         self.bytes_in = self.stream.received
-        if begun is not None:
-            self._mode = _OPEN_END
-            self.status = begun[0]
-            self.sent_head = b"HTTP/2 %d\r\n%b\r\n" % begun
-        elif not self.body_complete:
+        if self._mode == _NOT_BEGUN and not self.body_complete:
             self._within(self.channel.context.limits.client_body_timeout)
         if not self.stream.closed:
             self.stream.user = self
 
-    def close_silently(self) -> None:
-        """The whole answer was sent by somebody else: know what the log tells of it."""
-        stream = self.stream
-        self.open = False
-        self.bytes_in, self.bytes_out = stream.received, stream.sent
-        self.body_sink = self.answer_sink = None
+    def was_answered(self) -> None:
+        """Somebody else has sent the whole answer: the request is over."""
+        self._finished()
 
     # -- facts of the connection ---------------------------------------------------------------------------------------
 

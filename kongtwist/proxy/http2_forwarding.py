@@ -159,7 +159,6 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         whole: bool,
         counts: MethodCounts,
         deadline: float,
-        head: ResponseHead | None,
     ) -> None:
         """Take up a call that was relayed directly so far (`direct_calls.DirectCall`).
 
@@ -169,7 +168,6 @@ class HTTP2UpstreamExchange(UpstreamExchange):
             whole: that was all of it.
             counts: of its method; it is counted as open.
             deadline: monotonic seconds at which the call's time is over, or ``inf``.
-            head: the answer's, which the client has got; None: nothing came yet.
         """
         exchange, context = self.exchange, self.context
         self._started = exchange.started
@@ -180,9 +178,7 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         if deadline != inf:
             self._call_deadline = CallDeadline(self)
             context.deadlines.set(self._call_deadline, deadline)
-        if head is not None:
-            exchange.upstream_status = head.status
-            exchange.response_fields = head.block
+        if exchange.begun:
             self._answer, self._kept, self._write = BEGUN, None, exchange.write
 
     def _body_first(self) -> bool:
