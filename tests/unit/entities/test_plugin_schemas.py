@@ -17,6 +17,10 @@ NOW = 1700000000
 ID = "3b9c1a5e-0d6a-4c5e-9d9b-6f1d2a3b4c5d"
 
 
+OUR_PLUGINS = {"client-certificate"}
+"""Plugins that Kong has not."""
+
+
 def sorted_members(value: Any) -> Any:
     """Lists of one-member objects (fields in order) as they are; objects without an order."""
     return json.loads(json.dumps(value, sort_keys=True))
@@ -32,7 +36,7 @@ class SchemaTests(SynchronousTestCase):
 
     def test_as_shown(self) -> None:
         """Every field, default and rule in Kong's order."""
-        self.assertEqual(sorted(self.recorded["plugins"]), sorted(self.plugins))
+        self.assertEqual(sorted(self.recorded["plugins"]), sorted(set(self.plugins) - OUR_PLUGINS))
         for name, shown in self.recorded["plugins"].items():
             if name == "session":
                 self.take_out_secret(shown)
