@@ -127,7 +127,7 @@ class TokenTests(LiveTestCase):
 
     def test_pyjwt_as_attacker(self) -> None:
         """Its unsigned tokens, and those signed with a public key as secret, let nobody in."""
-        unsigned = pyjwt.encode({"iss": "by-HS256", "exp": int(time.time()) + 600}, None, "none")
+        unsigned = pyjwt.encode({"iss": "by-HS256", "exp": int(time.time()) + 600}, "", "none")
         answer = request(self.at.proxy_port, "GET", "/r", headers={"Authorization": f"Bearer {unsigned}"})
         self.assertEqual((answer.status, answer.json), (401, {"message": "Bad token; invalid alg"}))
         self.assertEqual(answer.headers["WWW-Authenticate"], 'Bearer error="invalid_token"')
