@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from ..core.answers import Answer, StreamedAnswer
 from ..core.chain.chain import call_of
+from ..core.chain.credentials import vouched
 from ..core.chain.filters import AnswerFilters, RequestFilters, body_filter_of
 from ..core.chain.host import Host
 from ..core.chain.phases import AdminCall, BodyFilter, CarriedRequest, CertificateChoice, ClientHello, WholeBody
@@ -473,7 +474,7 @@ class PluginHarness:
                 return
             done.add(following[0].plugin.name)
             call = call_of(following[0].plugin, "access")
-            if call is not None:
+            if call is not None and not (vouched(exchange) and following[0].plugin.authenticates):
                 yield call(exchange, following[0].conf)
 
     async def _later(

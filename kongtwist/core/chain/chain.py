@@ -22,6 +22,7 @@ from ..exchange import Exchange
 from ..http.uri import normalise
 from ..rows import Row
 from .compiled import Compiled
+from .credentials import vouched
 from .failures import PluginFailed, failed, is_cancelled
 from .filters import AnswerFilters, RequestFilters, body_filter_of
 from .lifetimes import Life, Lifetimes, drop_generations, hold, hold_generation
@@ -405,23 +406,27 @@ def _name(call: Callable[..., Any]) -> str:
     return str(getattr(getattr(call, "__self__", call), "name", call))
 
 
+def _authenticates(call: Callable[..., Any]) -> bool:
+    return bool(getattr(getattr(call, "__self__", call), "authenticates", False))
+
+
 def call_of(plugin: Plugin, phase: str) -> Callable[..., Any] | None:
     """What is called of a plugin in ``phase``: the plugin's method, behind its endpoints; None: nothing."""
     own = getattr(plugin, phase) if _has(plugin, phase) else None
     if phase in ("access", "rewrite") and plugin.proxy_endpoints:
         chosen = [one for one in plugin.proxy_endpoints if one.anywhere == (phase == "rewrite")]
         if chosen:
-            return EndpointsBefore(plugin.name, chosen, own)
+            return EndpointsBefore(plugin, chosen, own)
     return own
 
 
 class EndpointsBefore:
     """Answers a plugin's own paths, before its phase has its turn with all others."""
 
-    __slots__ = ("_endpoints", "_then", "name")
+    __slots__ = ("_endpoints", "_then", "authenticates", "name")
 
-    def __init__(self, name: str, endpoints: Iterable[ProxyEndpoint], then: Callable[..., Any] | None) -> None:
-        self.name = name
+    def __init__(self, plugin: Plugin, endpoints: Iterable[ProxyEndpoint], then: Callable[..., Any] | None) -> None:
+        self.name, self.authenticates = plugin.name, plugin.authenticates
         self._endpoints = [(one, one.path.encode(), frozenset(m.encode() for m in one.methods)) for one in endpoints]
         self._then = then
 
@@ -484,6 +489,8 @@ async def _run_on(
         return failed(exchange, _name(call), phase, error)
     if answer is not None:
         return answer
+    if vouched(exchange):
+        calls = (each for each in calls if not _authenticates(each[0]))
     rest = _run(exchange, calls, phase)
     return rest if rest is None or isinstance(rest, Answer) else await rest
 

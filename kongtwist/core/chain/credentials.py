@@ -21,7 +21,7 @@ from ..views import SnapshotView
 
 __all__ = [
     "REMEMBERED", "Credentials", "Known", "anonymous_consumer", "expired", "hide", "identity_headers", "is_known", "refuse",
-    "use_anonymous",
+    "use_anonymous", "vouch", "vouched",
 ]  # fmt: skip
 
 REMEMBERED = 16384
@@ -172,6 +172,20 @@ class Credentials:
 def is_known(exchange: Exchange, anonymous: str | None) -> bool:
     """Whether an authentication plugin with this ``anonymous`` is skipped: another one has found out who it is."""
     return anonymous is not None and exchange.credential is not None
+
+
+_VOUCHED = "kongtwist.vouched"
+
+
+def vouch(exchange: Exchange) -> None:
+    """All plugins of this Route that authenticate have been satisfied before, and who it is is known (`Exchange.authenticate`): the
+    plugins behind the caller whose `Plugin.authenticates` is set are skipped. Only for a plugin whose ``access`` waits."""
+    exchange.ctx[_VOUCHED] = True
+
+
+def vouched(exchange: Exchange) -> bool:
+    """Whether a plugin has vouched for the client."""
+    return _VOUCHED in exchange.ctx
 
 
 def refuse(exchange: Exchange, anonymous: str | None, answer: Answer) -> Answer | None:

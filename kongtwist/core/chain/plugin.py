@@ -45,6 +45,9 @@ class Plugin:
     name: ClassVar[str]  #: as in Kong's ``plugins`` entity, e.g. "key-auth"
     priority: ClassVar[int]  #: higher runs earlier; unique among bundled plugins
     version: ClassVar[str] = "3.9.3"
+    authenticates: ClassVar[bool] = (
+        False  #: finds out who a client is; skipped where that is settled (`credentials.vouch`)
+    )
     protocols: ClassVar[tuple[str, ...]] = ("grpc", "grpcs", "http", "https")
     scopes: ClassVar[tuple[str, ...]] = ("service", "route", "consumer")  #: entities it may be bound to
     protocols_allowed: ClassVar[tuple[str, ...] | None] = (

@@ -9,22 +9,11 @@ from ...entities.checks import AtLeastOneOf, Conditional
 from ...entities.entity import Config as ConfigRecord
 from ...entities.entity import Shorthand
 from ...entities.schema import Any_, Boolean, Field, Integer, Number, Record, String
-from ...entities.typedefs import SEGMENTS, header_name, host, path, sni
+from ...entities.typedefs import SEGMENTS, header_name, path
+from .._redis_fields import redis_fields
 from .windows import PERIODS
 
 __all__ = ["CONFIG", "CONFIG_CHECKS"]
-
-_REDIS: dict[str, Field] = {
-    "host": String(checks=(host,), text="Host of the Redis server (policy redis)."),
-    "port": Integer(default=6379, between=[0, 65535], text="The TCP port of the server."),
-    "timeout": Integer(default=2000, between=[0, 2147483646], text="Milliseconds to connect, send and read, each."),
-    "username": String(referenceable=True, text="User to log in as; null: none."),
-    "password": String(encrypted=True, referenceable=True, len_min=0, text="Password to log in with; null: none."),
-    "database": Integer(default=0, text="Number of the database."),
-    "ssl": Boolean(required=False, default=False, text="Connect with TLS."),
-    "ssl_verify": Boolean(required=False, default=False, text="Verify the server's certificate."),
-    "server_name": String(required=False, checks=(sni,), text="Server name for TLS; null: the host."),
-}
 
 
 def _alias(name: str, kind: type[Field], **attrs: Any) -> tuple[str, Shorthand]:
@@ -81,7 +70,7 @@ CONFIG = ConfigRecord(
         "fault_tolerant": Boolean(
             required=True, default=True, text="Let requests pass where the counts are not to be had; false: answer 500."
         ),
-        "redis": Record(_REDIS, text="The Redis server of policy redis."),
+        "redis": Record(redis_fields("policy redis"), text="The Redis server of policy redis."),
         "hide_client_headers": Boolean(required=True, default=False, text="Tell clients nothing about their limits."),
         "error_code": Number(default=429, gt=0, text="HTTP status of refusals."),
         "error_message": String(default="API rate limit exceeded", text="Message of refusals."),
