@@ -151,6 +151,7 @@ class PluginHarness:
         writes = StandInRows(self.rows, lambda: self._entities, self.clock.seconds)
         host = StandInHost(self._facts, self.clock, writes, self._shared)
         self._shared = self._shared or host
+        host.asked = lambda name, question: self._kinds[name].asked(question, host)
         made = Configured(plugin, row, host)
         self._configured.append(made)
         return made

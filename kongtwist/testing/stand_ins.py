@@ -423,6 +423,7 @@ class StandInHost(Scope):
         threaded: (call, arguments) of what was given to threads; ``threads_busy``: there is none free.
         named_cells: by name.
         released: how often it was released.
+        asked: answers `ask_workers`, by plugin and question.
     """
 
     def __init__(self, facts: Mapping[str, Any], clock: Clock, rows: StandInRows, shared: StandInHost | None) -> None:
@@ -446,6 +447,11 @@ class StandInHost(Scope):
         self.threaded: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self.threads_busy = False
         self.released = 0
+        self.asked: Callable[[str, Any], Any] = lambda plugin, question: None
+
+    def ask_workers(self, plugin: str, question: Any) -> Awaitable[list[Any]]:
+        """See `kongtwist.core.chain.host.Host`; there is one process."""
+        return _answered(lambda: [self.asked(plugin, question)])
 
     def redis(self, settings: RedisSettings) -> StandInRedis:
         """See `kongtwist.core.chain.host.Host`."""

@@ -352,6 +352,18 @@ class Host(GatewayFacts):
         coroutine.close()
         raise NotOffered("this process does not offer host.spawn to plugins")
 
+    def ask_workers(self, plugin: str, question: Any) -> Awaitable[list[Any]]:
+        """Ask a plugin in every process of the node that serves (`Plugin.asked`); only where the Admin API is served.
+
+        Args:
+            plugin: its name.
+            question: what JSON can say.
+
+        Returns:
+            what each process answers; one that is too slow (2 s) or ends meanwhile is left out.
+        """
+        raise NotOffered("this process does not offer host.ask_workers to plugins")
+
     def cells(self, name: str, count: int) -> SharedCells:
         """``count`` integers shared by the workers of the node. Raises HostError when there is no room for more."""
         raise NotOffered("this process does not offer host.cells to plugins")

@@ -72,6 +72,19 @@ class Plugin:
         """
         return None
 
+    def asked(self, question: Any, host: Host) -> Any:
+        """Answer a question that an Admin endpoint of the plugin has asked all processes that serve (`Host.ask_workers`). Does not
+        wait.
+
+        Args:
+            question: what JSON can say.
+            host: of this process.
+
+        Returns:
+            what JSON can say.
+        """
+        return None
+
     # -- the life of a configuration -------------------------------------------------------------------------------
 
     def compile(self, conf: Row, plugin: Row) -> Any:

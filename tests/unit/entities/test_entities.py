@@ -28,7 +28,7 @@ NOT_BUILT = {
     "plugins/basic-auth": 1, "plugins/bot-detection": 1, "plugins/cors": 3, "plugins/datadog": 2, "plugins/file-log": 2,
     "plugins/hmac-auth": 1, "plugins/jwt": 5, "plugins/ldap-auth": 1,
     "plugins/loggly": 1, "plugins/oauth2": 1, "plugins/opentelemetry": 3, "plugins/post-function": 1,
-    "plugins/pre-function": 2, "plugins/prometheus": 1, "plugins/proxy-cache": 3, "plugins/redirect": 2,
+    "plugins/pre-function": 2, "plugins/prometheus": 1, "plugins/redirect": 2,
     "plugins/response-ratelimiting": 5, "plugins/standard-webhooks": 1, "plugins/statsd": 2,
     "plugins/syslog": 2, "plugins/tcp-log": 1, "plugins/udp-log": 1, "plugins/zipkin": 1,
 }  # fmt: skip
