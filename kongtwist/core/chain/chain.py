@@ -210,6 +210,11 @@ class Chain:
             hold_generation(exchange, self._lifetimes)
         return self._collect_after(result, exchange, chosen)
 
+    def has_endpoint(self, exchange: Exchange) -> bool:
+        """Whether a plugin of the route answers a request itself (`Plugin.proxy_endpoints`)."""
+        found = (call for call, _ in self._access if isinstance(call, EndpointsBefore))
+        return any(True for call in found for _ in call.matching(exchange))
+
     def request_filters(self, exchange: Exchange) -> RequestFilters | Answer | None:
         """What the request's body passes through, asked once, before its first byte goes up; None: nothing looks at it.
         An `Answer` refuses the request: a plugin raised."""
@@ -430,15 +435,20 @@ class EndpointsBefore:
         self._endpoints = [(one, one.path.encode(), frozenset(m.encode() for m in one.methods)) for one in endpoints]
         self._then = then
 
-    def __call__(self, exchange: Exchange, conf: Any) -> Any:
+    def matching(self, exchange: Exchange) -> Iterator[ProxyEndpoint]:
+        """The endpoints that a request asks for."""
         path = normalise(exchange.raw_path)
         for endpoint, own, methods in self._endpoints:
             if (path.startswith(own) if endpoint.anywhere else path.endswith(own)) and (
                 not methods or exchange.method in methods
             ):
-                result = endpoint.call(exchange, conf)
-                if result is not None:
-                    return result
+                yield endpoint
+
+    def __call__(self, exchange: Exchange, conf: Any) -> Any:
+        for endpoint in self.matching(exchange):
+            result = endpoint.call(exchange, conf)
+            if result is not None:
+                return result
         return None if self._then is None else self._then(exchange, conf)
 
 
