@@ -257,6 +257,10 @@ class StandInRows:
         """See `kongtwist.core.chain.host.Rows`."""
         return self._stored.by(entity, name, value)
 
+    def all(self, entity: str) -> list[Row]:
+        """See `kongtwist.core.chain.host.Rows`."""
+        return list(self._stored.rows.get(entity, {}).values())
+
     async def insert(self, entity: str, values: Mapping[str, Any]) -> Row:
         """See `kongtwist.core.chain.host.Rows`."""
         await self._begin()

@@ -128,6 +128,10 @@ class Rows(Protocol):
         """A row by a unique field."""
         ...
 
+    def all(self, entity: str) -> list[Row]:
+        """All rows."""
+        ...
+
     def insert(self, entity: str, values: Mapping[str, Any]) -> Awaitable[Row]:
         """Create a row. ``ttl`` among the values: seconds it lives, where the entity has such."""
         ...
