@@ -92,7 +92,7 @@ def _redis() -> Record:
 def _elsewhere(kind: str, **more: Any) -> Record:
     return Record(
         {
-            "https": Boolean(default=False, text="Talk TLS."),
+            "https": Boolean(default=False, text="Talk to it with TLS."),
             "host": String(checks=(host,), text="Host of the server."),
             "port": Integer(between=[0, 65535], text="Its TCP port."),
             "kv_path": String(text="Where in it the keys are."),
