@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from . import KONG_VERSION, VERSION
 from .core.answers import Answer, BrokenOff, StreamedAnswer, WebSocketAnswer, WebSocketPeer
-from .core.chain.credentials import (
-    Credentials,
-    Known,
+from .core.chain.authentication import (
     anonymous_consumer,
-    expired,
-    hide,
+    anonymous_field,
+    challenge,
+    identify,
     identity_headers,
     is_known,
+    realm_field,
     refuse,
+    unauthorized,
     use_anonymous,
 )
+from .core.chain.credentials import Credentials, Known, expired, hide
 from .core.chain.host import (
     ConnectFailed,
     ConnectionLost,
@@ -157,14 +159,19 @@ __all__ = [
     "WebSocketPeer",
     "WholeBody",
     "anonymous_consumer",
+    "anonymous_field",
+    "challenge",
     "decode_body",
     "expired",
     "header_name",
     "header_value",
     "hide",
+    "identify",
     "identity_headers",
     "is_known",
+    "realm_field",
     "refuse",
+    "unauthorized",
     "use_anonymous",
 ]
 

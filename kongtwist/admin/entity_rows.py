@@ -166,6 +166,16 @@ class EntityRows:
             return {"id": key.lower()}
         return {self.entity.endpoint_key: key}
 
+    def put_address(self, key: str, present: Row | None, data: dict[str, Any]) -> dict[str, str]:
+        """`address` of a row that PUT writes below a parent.
+
+        Args:
+            key: as given in the path.
+            present: the row, if it is there.
+            data: the body; what the key says of the row is put in where it lacks.
+        """
+        return self.address(key)
+
     def shown(self, row: Row) -> Row:
         """A row as an answer shows it."""
         found = self.entity.shown(row, self.api.now())

@@ -192,6 +192,7 @@ class RowResource(_EntityResource):
         data = await read_body(call, self.entity)
         if self.parent is None:
             self.rows.look_up(self.key)  # refuses a key that no row can have
+            address = self.rows.address(self.key)
         else:
             above = self.parent.row()
             if above is None:
@@ -200,7 +201,8 @@ class RowResource(_EntityResource):
             present = self.rows.child(self.key, self.parent, above)
             if present is not None and not self.rows.belongs(present, self.parent, above):
                 return not_found()
-        return await self._done(200, await self.rows.upsert(self.rows.address(self.key), data))
+            address = self.rows.put_address(self.key, present, data)
+        return await self._done(200, await self.rows.upsert(address, data))
 
     async def _replace(self, call: Call) -> Reply:
         """Change a row that is there."""

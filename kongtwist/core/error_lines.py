@@ -14,8 +14,11 @@ from typing import Any
 from .rows import Row
 
 __all__ = [
-    "error_line", "request_line", "row_name", "seconds_text", "too_large_line", "upstream_name", "without_query",
+    "PROTOCOLS", "error_line", "request_line", "row_name", "seconds_text", "too_large_line", "upstream_name", "without_query",
 ]  # fmt: skip
+
+PROTOCOLS = {"1.0": b"HTTP/1.0", "1.1": b"HTTP/1.1", "2": b"HTTP/2.0"}
+"""An exchange's ``http_version`` -> what logs call it, as nginx writes it (``$server_protocol``)."""
 
 
 def error_line(what: str, remedy: str = "", /, **facts: str) -> str:
@@ -48,7 +51,8 @@ def request_line(exchange: object, what: str, remedy: str = "", *, upstream: str
     route = getattr(exchange, "route", None)
     method, target = getattr(exchange, "method", b""), getattr(exchange, "target", b"")
     shown: Callable[[bytes], bytes] = getattr(getattr(exchange, "gateway", None), "shown", without_query)
-    request = b"%b %b HTTP/1.%d" % (method, shown(target), getattr(exchange, "minor", 1))
+    protocol = PROTOCOLS[getattr(exchange, "http_version", "1.1")]
+    request = b"%b %b %b" % (method, shown(target), protocol)
     return error_line(
         what,
         remedy,

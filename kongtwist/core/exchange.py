@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .answers import Answer, StreamedAnswer
 from .error_lines import request_line
 from .http.headers import check_field, check_lines, forwarded_lines, spread
+from .http.identity_fields import SPELLINGS
 from .http.lookups import named, variable
 from .http.query import join_query, parse_query, without_argument
 from .log_values import LogValue
@@ -246,6 +247,8 @@ class Exchange:
             key = name.lower()
             fields[key] = (*fields.get(key, ()), value)
         for name, changed in (self.request_changes or {}).items():
+            for other in SPELLINGS.get(name, ()):
+                fields.pop(other, None)
             if changed is None:
                 fields.pop(name, None)
             else:

@@ -161,6 +161,11 @@ class Match(NamedTuple):
 class RouterView(Protocol):
     """`kongtwist.core.routing.router.Router`."""
 
+    @property
+    def remembers(self) -> bool:
+        """Whether the route depends on method, host and path alone."""
+        ...
+
     def find(self, exchange: Any) -> Match | None:
         """The route of a request, or None."""
         ...

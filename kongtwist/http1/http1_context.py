@@ -24,12 +24,16 @@ TakeOver = Callable[[Any, bytes], None]
 class Serves(Protocol):
     """What a request is given to (proxy/route.py)."""
 
+    direct: Any  #: makes plans for calls that are relayed directly, or None (proxy/direct_calls.py)
+
     def serve(self, exchange: Exchange) -> None:
         """Serve one request: now or later, its answer is sent through ``exchange``."""
 
 
 class Tree(Protocol):
     """What knows the routes (proxy/tree.py)."""
+
+    snapshot: Any  #: the configuration of the moment
 
     def find(self, exchange: Exchange) -> Serves:
         """What serves ``exchange``."""

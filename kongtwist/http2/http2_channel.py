@@ -16,6 +16,7 @@ from ..core.http2.field_lists import FieldList, MalformedFields
 from ..core.http2.frames import error_name
 from ..core.http2.hpack import encode_field
 from ..http1.client_errors import log_refused, log_timeout
+from ..http1.client_facts import KnownClient
 from ..net.http2_connection import HTTP2Connection
 from ..net.http2_frames import CONNECT_PROTOCOL
 from ..net.http2_stream import NOBODY
@@ -26,6 +27,7 @@ from .stream_transport import handshake_lines
 
 if TYPE_CHECKING:
     from ..core.http2.field_lists import RequestHead
+    from ..core.http2.hpack import Field
     from ..http1.channel import HTTP1Channel
     from ..http1.http1_context import Tree
 
@@ -33,26 +35,24 @@ __all__ = ["HTTP2Channel"]
 
 _log = Logger(namespace="kongtwist.proxy")
 
+_PLANS = 64
+"""Plans for calls that a connection remembers."""
 _PER_FIELD = 32
 """Bytes that a field counts beyond its own in a list (RFC 7541 4.1)."""
 
 
-class HTTP2Channel(HTTP2Connection):
+class HTTP2Channel(KnownClient, HTTP2Connection):
     """One client connection. It takes the place of an `HTTP1Channel` whose client speaks HTTP/2.
 
     Attributes:
         tree, context, secure, scheme, peer_ip, peer_port, local_port, trusted: as the HTTP/1.1 channel's.
-        forwarded, forwarded_for: lines `HTTP2Exchange.forwarded` made last, and for what.
         deadline, wake: see `deadlines.Expiring`: without a stream, the time until the connection closes.
     """
 
-    forwarded = b""
-    forwarded_for: HeaderBlock | bytes | None = None
     deadline = wake = inf
     _served = 0
     _cell = READING
     _unsent: float = 0
-    _client: tuple[HeaderBlock | None, str] = (None, "")
 
     def __init__(self, first: HTTP1Channel) -> None:
         context = self.context = first.context
@@ -64,6 +64,8 @@ class HTTP2Channel(HTTP2Connection):
         self.scheme = first.scheme
         self.peer_ip, self.peer_port, self.local_port = first.peer_ip, first.peer_port, first.local_port
         self.trusted = first.trusted
+        self._direct = False  # there is a plan
+        self._plans: dict[tuple[Field, ...], Any] = {}
 
     @classmethod
     def take_over(cls, first: HTTP1Channel, data: bytes) -> None:
@@ -111,23 +113,6 @@ class HTTP2Channel(HTTP2Connection):
         what = f"client broke HTTP/2: {why} ({error_name(code)}); the connection ends"
         _log.info("{line}", line=error_line(what, client=self.peer_ip))
 
-    def client_ip(self, block: HeaderBlock) -> str:
-        """The client's address, as ``block`` tells it when the peer is trusted."""
-        if not self.trusted:
-            return self.peer_ip
-        if self._client[0] is not block:
-            self._client = (block, self.context.real_ip.client_of(self.peer_ip, block))
-        return self._client[1]
-
-    @property
-    def sni(self) -> str | None:
-        """The server name the client asked for in its TLS handshake."""
-        if not self.secure or self.transport is None:
-            return None
-        handle: Any = self.transport.getHandle()  # type: ignore[attr-defined]
-        name = handle.get_servername() if hasattr(handle, "get_servername") else None
-        return name.decode("ascii", "replace") if name else None
-
     def _count(self, cell: int) -> None:
         cells = self.context.cells
         cells[self._cell] -= 1
@@ -143,18 +128,22 @@ class HTTP2Channel(HTTP2Connection):
         if self._cell != WRITING:
             self._count(WRITING)
         self.deadline = inf
-        try:
-            try:
-                method, target, block = self._parsed(fields, end)
-            except HeadError as error:
-                self._refuse(number, fields, error)
+        if self._direct and not end:
+            direct = fields.direct or self._planned(fields)
+            if direct is not None and direct.holds(self.tree.snapshot) and direct.begin(self, number, fields):
+                self._served += 1
+                if self._served >= context.limits.keepalive_requests or context.stopping:
+                    self.shut_down()
                 return
-            except MalformedFields as error:
-                self._log_refused(fields, f"client sent a malformed request: {error}", 400, 0, context.next_id())
-                raise
-        finally:
-            if number not in self.streams:
-                self.streams_changed()
+        try:
+            method, target, block = self.parsed(fields, end)
+        except HeadError as error:
+            self._refuse(number, fields, error)
+            return
+        except MalformedFields as error:
+            self._log_refused(fields, f"client sent a malformed request: {error}", 400, 0, context.next_id())
+            self.streams_changed()
+            raise
         stream = self.open_stream(number)
         stream.ended_in = end
         stream.head_in = True
@@ -168,11 +157,34 @@ class HTTP2Channel(HTTP2Connection):
             if not exchange.open:
                 return
         try:
-            self.tree.find(exchange).serve(exchange)
+            resource = self.tree.find(exchange)
+            if resource.direct is not None and not end:
+                plan = resource.direct.plan(exchange)
+                if plan is not None:
+                    self._remember_plan(fields, plan)
+            resource.serve(exchange)
         except Exception:  # noqa: BLE001 - logged and answered there
             context.fault(exchange)
 
-    def _parsed(self, fields: FieldList, end: bool) -> tuple[bytes, bytes, HeaderBlock]:
+    def _planned(self, fields: FieldList) -> Any:
+        """How a call with these fields is relayed directly, as far as that is known; kept with the fields."""
+        if fields.size >= self.context.small_head:
+            return None
+        plan = self._plans.get(fields.decisive)
+        if plan is not None:
+            fields.direct = plan.of(fields)
+        return fields.direct
+
+    def _remember_plan(self, fields: FieldList, plan: Any) -> None:
+        """Remember how calls like this one are relayed, on this connection."""
+        self._direct = True
+        fields.direct = plan.of(fields)
+        if plan.shared:
+            if len(self._plans) >= _PLANS:
+                self._plans.clear()
+            self._plans[fields.decisive] = plan
+
+    def parsed(self, fields: FieldList, end: bool) -> tuple[bytes, bytes, HeaderBlock]:
         """Method, target and header block; kept with the fields.
 
         Raises:
@@ -199,11 +211,11 @@ class HTTP2Channel(HTTP2Connection):
         if not head.path.startswith(b"/") and head.method != b"CONNECT":
             raise HeadError.bad("malformed :path")
         method, target, _ = parse_request_line(line)
-        block = context.blocks.request(head.raw)
+        unsized = not end and head.length is None
+        block = context.blocks.request(head.raw, shared=not (unsized or head.never))
         check_request(1, block)
-        if not end and head.length is None:
-            # As one with chunks, which is what it becomes on HTTP/1.1.
-            block = context.blocks.request(head.raw, shared=False)
+        block.never = head.never
+        if unsized:  # as one with chunks, which is what it becomes on HTTP/1.1
             block.has_body = block.chunked = True
         made[end] = method, target, block
         return method, target, block

@@ -73,7 +73,10 @@ class Deadlines:
         """Forget ``item``: it is closed."""
         item.deadline = inf
         if item.wake != inf:
-            self._buckets[item.wake].pop(item, None)
+            bucket = self._buckets[item.wake]
+            bucket.pop(item, None)
+            if not bucket:
+                bucket.clear()  # else it keeps the room that it once had, until its time comes
             item.wake = inf
 
     def stop(self) -> None:

@@ -27,7 +27,7 @@ Attributes of a stream: ``id``; ``connection``; ``user`` (may be replaced at any
 of DATA without padding: whether there is traffic); ``messages``; ``ended_in`` and ``ended_out`` (the peer's end, and
 ours); ``closed``; ``queued`` (bytes waiting to be sent); ``left`` (bytes of Content-Length still to come, None where
 that is not known: set it with ``expect(length)`` from within the call that brings the head, and what comes is checked
-against it)."""
+against it); ``hot`` (tied, and its DATA is passed on in the read loop)."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ from ..core.http2.frames import (
 
 if TYPE_CHECKING:
     from ..core.http2.field_lists import FieldList
+    from ..core.limits import Limits
 
 __all__ = ["ENDED", "NOBODY", "RESET_BY_PEER", "RESET_BY_US", "HTTP2Stream", "StreamCarrier", "StreamUser"]
 
@@ -110,7 +111,8 @@ class StreamCarrier(Protocol):
         waiting: streams that could send but for the connection.
         stream_window: bytes we let the peer send on each stream.
         held: bytes of DATA that are here and not passed on.
-        hot: tied streams by id.
+        hot: how many of its streams are tied, and may have DATA passed on in the read loop.
+        ties: there were some, and so there will be: what is read is read where it can be changed.
     """
 
     window: int
@@ -118,7 +120,11 @@ class StreamCarrier(Protocol):
     stopped: bool
     waiting: dict[HTTP2Stream, None]
     held: int
-    hot: dict[int, HTTP2Stream]
+    hot: int
+    ties: bool
+
+    @property
+    def limits(self) -> Limits: ...
 
     @property
     def stream_window(self) -> int: ...
@@ -147,8 +153,8 @@ class HTTP2Stream:
     """
 
     __slots__ = (
-        "_half", "_kept", "_kept_end", "_prefix", "_queue_blocked", "_trailers", "closed", "connection",
-        "ended_in", "ended_out", "head_in", "held", "id", "left", "left_of_message", "messages", "paused",
+        "_kept", "_kept_end", "_prefix", "_queue_blocked", "_trailers", "closed", "connection", "copy",
+        "ended_in", "ended_out", "head_in", "held", "hot", "id", "left", "left_of_message", "messages", "paused",
         "peer", "queue", "queued", "received", "room", "sent", "user", "window",
     )  # fmt: skip
 
@@ -159,16 +165,16 @@ class HTTP2Stream:
         self.user: Any = user
         self.peer: HTTP2Stream | None = None
         self.room = connection.stream_window
-        self._half = self.room >> 1
         self.held = self.queued = self.received = self.sent = self.messages = self.left_of_message = 0
         self._prefix = b""
         self.left: int | None = None
-        self.paused = self.ended_in = self.ended_out = self.closed = self.head_in = False
+        self.paused = self.ended_in = self.ended_out = self.closed = self.head_in = self.hot = False
         self.queue: deque[Any] | None = None
         self._queue_blocked = False
         self._kept: list[bytes] | None = None
         self._kept_end = False
         self._trailers: FieldList | None = None
+        self.copy: list[bytes] | None = None
 
     # -- sending -------------------------------------------------------------------------------------------------------
 
@@ -327,7 +333,7 @@ class HTTP2Stream:
         self.head_in = not interim
         if end:
             self.ended_in = True
-            self.connection.hot.pop(self.id, None)
+            self._cool()
             if self.ended_out:
                 self._close(ENDED)
         self.user.stream_head(fields, end)
@@ -347,6 +353,8 @@ class HTTP2Stream:
         peer = self.peer
         if peer is not None:
             self.count(data)
+            if self.copy is not None:
+                self.keep_copy(data)
             if not peer.ended_out:  # else nobody takes it
                 self._hold(size)
                 peer.send_data(data, end)
@@ -364,7 +372,7 @@ class HTTP2Stream:
             self.user.stream_data(data)
         if end:
             self._end_in(None)
-        elif self.room < self._half:
+        elif self.room < self.connection.stream_window >> 1:
             self._credit()
 
     def end(self, trailers: FieldList | None) -> None:
@@ -379,7 +387,7 @@ class HTTP2Stream:
 
     def end_relayed(self) -> None:
         """The peer's end came with the last DATA, and has been passed on to the tied stream."""
-        self.connection.hot.pop(self.id, None)
+        self._cool()
         user = self.user
         self.ended_in = True
         if self.ended_out:
@@ -388,7 +396,7 @@ class HTTP2Stream:
 
     def _end_in(self, trailers: FieldList | None) -> None:
         self.ended_in = True
-        self.connection.hot.pop(self.id, None)
+        self._cool()
         if self.ended_out:
             self._close(ENDED)
         if self._kept is not None or self.paused:
@@ -421,7 +429,7 @@ class HTTP2Stream:
         connection = self.connection
         if not self.ended_in and not self.closed and not self.paused:
             owed = connection.stream_window - self.room - self.held
-            if owed > self._half:
+            if owed > connection.stream_window >> 1:
                 self.room += owed
                 connection.put(window_update(self.id, owed))
         connection.credit()
@@ -456,9 +464,10 @@ class HTTP2Stream:
         """Pass DATA on between the two; see the module. What is held on either side is passed on first."""
         for one, two in ((self, other), (other, self)):
             one.peer = two
-            if not one.ended_in and not one.closed and one.left is None:
-                one.connection.hot[one.id] = one
+            one.copy = None
+            one._warm()
         for one, two in ((self, other), (other, self)):
+            one._hold(two.queued)  # it came from here, and is let go when it is sent
             one.paused = False
             kept, one._kept = one._kept, None
             for data in kept or ():
@@ -471,6 +480,47 @@ class HTTP2Stream:
                 if trailers is None:
                     two.send_data(b"", True)
                 one.user.stream_end(trailers)
+
+    def pass_to(self, other: HTTP2Stream, copied: bool) -> None:
+        """Tie one way: what comes here goes to ``other``, from the first byte on. `pass_back` is the other way.
+
+        Args:
+            other: a stream that was just opened.
+            copied: keep a copy of what passes while it is short, for another try; ``copy`` is None once it is longer.
+        """
+        self.peer = other
+        other.peer = self
+        self._warm()
+        if copied:
+            self.copy = []
+
+    def pass_back(self) -> None:
+        """Tie the other way, too: the answer's head came here, and what follows goes to the stream that passes to this one."""
+        peer = self.peer
+        if peer is not None:
+            peer.copy = None
+            self._warm()
+
+    def keep_copy(self, data: bytes) -> None:
+        """A piece passes of which a copy is kept."""
+        if self.copy is not None:
+            if self.received > self.connection.limits.client_body_buffer_size:
+                self.copy = None
+            else:
+                self.copy.append(data)
+
+    def untie(self) -> None:
+        """Give both streams back to their users; what waits to be sent is sent, and its user hears of that."""
+        peer = self.peer
+        if peer is None:
+            return
+        self.peer = peer.peer = None
+        for one in (self, peer):
+            one._cool()
+            one._let_go(one.held)
+            one._credit()
+            if one.queue is not None:
+                one._queue_blocked = True
 
     def reset(self, code: int = CANCEL) -> None:
         """End the stream at once; the user is not called any more."""
@@ -495,7 +545,7 @@ class HTTP2Stream:
             return
         self.closed = True
         connection = self.connection
-        connection.hot.pop(self.id, None)
+        self._cool()
         connection.waiting.pop(self, None)
         peer = self.peer
         if peer is not None:
@@ -505,10 +555,23 @@ class HTTP2Stream:
                 self.peer = peer.peer = None
         connection.stream_closed(self, how)
 
+    def _warm(self) -> None:
+        """DATA is passed on in the read loop from now on, where some will come and none is counted."""
+        if not self.ended_in and not self.closed and self.left is None and not self.hot:
+            self.hot = True
+            self.connection.hot += 1
+            self.connection.ties = True
+
+    def _cool(self) -> None:
+        """DATA is passed on in the read loop no more."""
+        if self.hot:
+            self.hot = False
+            self.connection.hot -= 1
+
     def _untie(self, peer: HTTP2Stream) -> None:
         """Nothing passes any more: what waits here is gone, and so is what the other side sent to it."""
         self.peer = peer.peer = None
-        peer.connection.hot.pop(peer.id, None)
+        peer._cool()
         peer._let_go(peer.held)
         peer._credit()
         if peer.queue is not None:

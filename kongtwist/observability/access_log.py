@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from ..core.error_lines import PROTOCOLS
 from .log_file import LogFile
 from .masking import SecretMask, escape
 
@@ -37,9 +38,6 @@ REMEMBERED = 2048
 """Targets and header values kept in the form they are written in."""
 
 _MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
-
-_VERSIONS = {"1.0": b"1.0", "1.1": b"1.1", "2": b"2.0"}
-"""As nginx writes them (``$server_protocol``)."""
 
 
 class AccessLog:
@@ -97,14 +95,14 @@ class AccessLog:
         first = exchange.block.first
         authorization = first(b"authorization")
         self._append(
-            b'%b - %b [%b] "%b %b HTTP/%b" %d %d "%b" "%b" kong_request_id: "%b"\n'
+            b'%b - %b [%b] "%b %b %b" %d %d "%b" "%b" kong_request_id: "%b"\n'
             % (
                 exchange.client_ip.encode(),
                 b"-" if authorization is None else _basic_user(authorization),
                 self._now(),
                 exchange.method,
                 self._written(exchange.target),
-                _VERSIONS[exchange.http_version],
+                PROTOCOLS[exchange.http_version],
                 exchange.status or 499,
                 exchange.bytes_out,
                 self._written(first(b"referer") or b"-"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
-from ..core.chain.credentials import Credentials, hide, is_known, use_anonymous
+from ..core.chain.authentication import anonymous_field, challenge, is_known, realm_field, unauthorized
+from ..core.chain.credentials import Credentials, hide
 from ..core.chain.plugin import Plugin
 from ..core.chain.subprotocols import take
 from ..core.exchange import Answer, BodyTooLarge, Exchange, Row
@@ -14,7 +15,7 @@ from ..core.http.lookups import named
 from ..entities.entity import Entity
 from ..entities.route_limits import searched
 from ..entities.schema import Array, Boolean, Foreign, String, Timestamp, Uuid
-from ..entities.typedefs import header_name, header_value, tags
+from ..entities.typedefs import header_name, tags
 
 __all__ = ["CREDENTIALS", "KeyAuth"]
 
@@ -70,8 +71,7 @@ class Config:
         self.preflight: bool = conf["run_on_preflight"]
         # The header that alone is looked at where its value has been seen before.
         self.first = self.names[0][1] if self.names and self.in_header and not self.hide else None
-        realm = conf["realm"]
-        self.challenge = f'Key realm="{realm}"'.encode() if realm is not None else b"Key"
+        self.challenge = challenge("Key", conf["realm"])
 
 
 class KeyAuth(Plugin):
@@ -90,9 +90,7 @@ class KeyAuth(Plugin):
         "hide_credentials": Boolean(
             required=True, default=False, text="Take the key out of the request before it goes to the upstream."
         ),
-        "anonymous": String(
-            text="Id or username of the consumer to go on as when the key is missing or wrong; null: answer 401."
-        ),
+        "anonymous": anonymous_field(),
         "key_in_header": Boolean(required=True, default=True, text="Look for the key in the headers."),
         "key_in_query": Boolean(required=True, default=True, text="Look for the key in the query string."),
         "key_in_body": Boolean(
@@ -107,7 +105,7 @@ class KeyAuth(Plugin):
         "run_on_preflight": Boolean(
             required=True, default=True, text="Ask OPTIONS requests for a key too; false: let them pass."
         ),
-        "realm": String(required=False, checks=(header_value,), text="Realm in WWW-Authenticate of the 401; null: none."),
+        "realm": realm_field(),
     }  # fmt: skip
     entities = (CREDENTIALS,)
 
@@ -195,6 +193,4 @@ class KeyAuth(Plugin):
 
     @staticmethod
     def _refuse(exchange: Exchange, conf: Config, message: str) -> Answer | None:
-        if conf.anonymous is not None:
-            return use_anonymous(exchange, conf.anonymous)
-        return exchange.error(401, message, [(b"WWW-Authenticate", conf.challenge)])
+        return unauthorized(exchange, conf.anonymous, conf.challenge, message)

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from ..upstream.upstream_stream import UpstreamStream
     from .context import ProxyContext
 
-__all__ = ["HTTP2UpstreamExchange"]
+__all__ = ["ID_FIELD", "HTTP2UpstreamExchange"]
 
 _EARLY = 0.01
 """Seconds before the end of a call's time in which a reset by the upstream is taken for that end."""
@@ -77,7 +77,7 @@ def _without_timeout(lines: bytes) -> bytes:
 _KEPT_HEADS = 8
 """Heads for the upstream that are kept with one block of a client."""
 
-_ID_FIELD = encode_field(b"x-kong-request-id", b"0" * 32)[:-32]
+ID_FIELD = encode_field(b"x-kong-request-id", b"0" * 32)[:-32]
 """The beginning of a field with 32 bytes of value."""
 
 
@@ -151,6 +151,35 @@ class HTTP2UpstreamExchange(UpstreamExchange):
                 self._choose()
         except Exception:  # noqa: BLE001 - a fault of ours must not leave the client waiting for ever
             context.fault(exchange)
+
+    def go_on(
+        self,
+        stream: UpstreamStream,
+        kept: list[bytes] | None,
+        whole: bool,
+        counts: MethodCounts,
+        deadline: float,
+    ) -> None:
+        """Take up a call that was relayed directly so far (`direct_calls.DirectCall`).
+
+        Args:
+            stream: the upstream's.
+            kept: what went up of the body; None: that is too much for another try.
+            whole: that was all of it.
+            counts: of its method; it is counted as open.
+            deadline: monotonic seconds at which the call's time is over, or ``inf``.
+        """
+        exchange, context = self.exchange, self.context
+        self._started = exchange.started
+        self._counts = counts
+        self._connection, self._stream = cast("UpstreamConnection", stream), stream
+        self._request = SENT if whole else PASSING
+        self._kept, self._kept_size = kept, sum(map(len, kept or ()))
+        if deadline != inf:
+            self._call_deadline = CallDeadline(self)
+            context.deadlines.set(self._call_deadline, deadline)
+        if exchange.begun:
+            self._answer, self._kept, self._write = BEGUN, None, exchange.write
 
     def _body_first(self) -> bool:
         """As the other's; there is no length to wait for."""
@@ -262,12 +291,12 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         known = kept.get(exchange.target)
         if known is None or known[0] is not match or known[1] != forwarded or known[2] != host or known[3] != method:
             target, lines = upstream_fields(exchange, match.upstream_path, match.prefix, False, block.content_length)
-            made = encoded_head(method, scheme, host, target, lines)
+            made = encoded_head(method, scheme, host, target, lines, block.never)
             if len(kept) >= _KEPT_HEADS:
                 kept.clear()
             known = kept[exchange.target] = (match, forwarded, host, method, made)
         made = known[4]
-        return made + _ID_FIELD + exchange.request_id if context.send_request_id else made
+        return made + ID_FIELD + exchange.request_id if context.send_request_id else made
 
     def _new_head(self, match: Match, scheme: bytes, host: bytes) -> bytes:
         """The head of a request with something of its own."""
@@ -282,7 +311,7 @@ class HTTP2UpstreamExchange(UpstreamExchange):
             if spent > _KEPT_TIMEOUT:
                 left = format_timeout(max(self._timeout - spent, 0.0))
                 lines = b"%bgrpc-timeout: %b\r\n" % (_without_timeout(lines), left)
-        return encoded_head(self.method, scheme, host, target, lines)
+        return encoded_head(self.method, scheme, host, target, lines, exchange.block.never)
 
     def _too_large(self, why: str) -> None:
         """The upstream takes no heads that large."""
@@ -311,16 +340,9 @@ class HTTP2UpstreamExchange(UpstreamExchange):
 
     def body_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
         """The request is whole. Its trailers go no further, as in HTTP/1.1."""
-        if self._answer is OVER:
+        rest = self._last_of_body()
+        if rest is None:
             return
-        rest = b""
-        if self._through is not None:
-            made = self._through.feed(b"", True)
-            if isinstance(made, Answer):
-                self._refuse_with(made)
-                return
-            rest = made
-        self._request = SENT
         if rest:
             if self._counts is not None:
                 self._count(rest)
@@ -334,15 +356,6 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         self._keep(data)
         if self._connection is not None:
             self._connection.send(data)
-
-    def _keep(self, data: bytes) -> None:
-        """Keep a piece for another try while that is little."""
-        if self._kept is not None:
-            self._kept_size += len(data)
-            if self._kept_size > self.context.limits.client_body_buffer_size:
-                self._kept = None
-            else:
-                self._kept.append(data)
 
     def _count(self, data: bytes) -> None:
         """Count the messages of the request, where they pass here."""

@@ -14,6 +14,7 @@ from ..core.error_lines import request_line
 from ..core.exchange import Answer, Exchange
 from ..core.routing.protocol_checks import check_protocol, is_forwarded, not_forwarded
 from ..net.resolver import is_address
+from .direct_calls import DirectRoute, is_direct
 from .forwarding import UpstreamExchange
 from .http2_forwarding import HTTP2UpstreamExchange
 
@@ -37,10 +38,12 @@ class RouteResource(Resource):
 
     Attributes:
         tree: of a Route's resource for WebSockets, the tree it belongs to.
+        direct: relays calls directly, where that is possible.
     """
 
     isLeaf = True
     tree: Tree | None = None
+    direct: DirectRoute | None = None
 
     def __init__(self, context: ProxyContext) -> None:
         super().__init__()
@@ -76,6 +79,8 @@ class HTTPRoute(RouteResource):
                 self.http2_pool = context.pools.http2(route.host, route.port, None)
             else:
                 self.pool = context.pools.get(route.host, route.port, None)
+        if self.http2_pool is not None and is_direct(context, route, self.http2_pool):
+            self.direct = DirectRoute(context, route, self.http2_pool, self.read_timeout)
         self._http2 = route.grpc or (context.upstream_http2 and route.protocol == b"https")
         self._forwarded = is_forwarded(route)
         self._checked = route.websocket_only or route.protocols != _UNCHECKED

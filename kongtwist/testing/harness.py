@@ -11,8 +11,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from ..core.answers import Answer, StreamedAnswer
+from ..core.chain.authentication import vouched
 from ..core.chain.chain import call_of
-from ..core.chain.credentials import vouched
 from ..core.chain.filters import AnswerFilters, RequestFilters, body_filter_of
 from ..core.chain.host import Host
 from ..core.chain.phases import AdminCall, BodyFilter, CarriedRequest, CertificateChoice, ClientHello, WholeBody

@@ -121,10 +121,15 @@ class HTTP2Pool:
 
     def take(self) -> UpstreamStream | None:
         """A stream, or None where no connection has room for one now, or somebody waits already."""
+        connection = self.with_room()
+        return None if connection is None else connection.take()
+
+    def with_room(self) -> HTTP2Upstream | None:
+        """A connection that has room for a stream now; None where there is none, or somebody waits already."""
         if not self.waiting:
             for connection in self._usable:
                 if connection.free > 0:
-                    return connection.take()
+                    return connection
         return None
 
     def connect(self, user: UpstreamUser, seconds: float) -> Asking:

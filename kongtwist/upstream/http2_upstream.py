@@ -19,7 +19,6 @@ from zope.interface import implementer
 from ..core.http2.frames import error_name
 from ..core.http2.hpack import Decoder, Encoder, encode_field
 from ..net.http2_connection import HTTP2Connection
-from ..net.http2_stream import RESET_BY_PEER
 from ..net.run_steps import run_steps
 from .client_tls import check_name
 from .upstream_errors import NoHTTP2, end_text
@@ -40,15 +39,23 @@ _LAST_ID = 2**31 - 1
 
 
 @lru_cache(maxsize=1024)
-def _start(method: bytes, scheme: bytes, authority: bytes, target: bytes) -> bytes:
+def _start(method: bytes, scheme: bytes, authority: bytes, target: bytes, never: frozenset[bytes]) -> bytes:
     """The pseudo-header fields of a request, encoded (RFC 9113 8.3.1)."""
     pairs = ((b":method", method), (b":scheme", scheme), (b":path", target), (b":authority", authority))
-    return b"".join([encode_field(name, value) for name, value in pairs])
+    return b"".join([encode_field(name, value, name in never) for name, value in pairs])
 
 
-def encoded_head(method: bytes, scheme: bytes, authority: bytes, target: bytes, lines: bytes) -> bytes:
-    """A request's head, encoded for any connection (`HTTP2Upstream.checked` makes it that of one)."""
-    return Encoder().block(_start(method, scheme, authority, target), lines.split(b"\r\n")[:-1])
+def encoded_head(
+    method: bytes, scheme: bytes, authority: bytes, target: bytes, lines: bytes, never: frozenset[bytes] = frozenset()
+) -> bytes:
+    """A request's head, encoded for any connection (`HTTP2Upstream.checked` makes it that of one).
+
+    Args:
+        method, scheme, authority, target: its pseudo-header fields (RFC 9113 8.3.1).
+        lines: its other fields, ``Name: value`` with CRLF each.
+        never: names, in lower case, of fields that the client sent as never indexed.
+    """
+    return Encoder().block(_start(method, scheme, authority, target, never), lines.split(b"\r\n")[:-1], never)
 
 
 class HeadTooLarge(ValueError):
@@ -154,12 +161,6 @@ class HTTP2Upstream(HTTP2Connection):
         self.pool.retire(self)
         self.shut_down()
 
-    def fail(self, code: int, why: str) -> None:
-        """As `HTTP2Connection.fail`; calls end now, and not with the connection."""
-        if not self.failed:
-            HTTP2Connection.fail(self, code, why)
-            run_steps(*(partial(each.lose, None, why, RESET_BY_PEER) for each in list(self.streams.values())))
-
     # -- streams -------------------------------------------------------------------------------------------------------
 
     @property
@@ -182,17 +183,21 @@ class HTTP2Upstream(HTTP2Connection):
         if self._requests >= self.pool.max_requests or self.next_id > _LAST_ID:
             self.leave()
 
+    def surely_takes(self, size: int) -> bool:
+        """Whether a request's head of ``size`` bytes, encoded, cannot be too large for it."""
+        return self.peer_list_size is None or size <= self.peer_list_size // _DENSE
+
     def checked(self, block: bytes) -> bytes:
         """A request's head as it is sent here.
 
         Raises:
             HeadTooLarge: the upstream has said that it takes none of that size (RFC 9113 6.5.2).
         """
-        if self.peer_list_size is not None and len(block) > self.peer_list_size // _DENSE:
+        if not self.surely_takes(len(block)):
             size = sum([field.size for field in Decoder().decode(block)])
-            if size > self.peer_list_size:
+            if self.peer_list_size is not None and size > self.peer_list_size:
                 raise HeadTooLarge(f"the upstream takes {self.peer_list_size} bytes of header list, not {size}")
-        return self.encoder.block(block, ())
+        return self.encoder.whole(block)
 
     def streams_changed(self) -> None:
         """See `HTTP2Connection`."""

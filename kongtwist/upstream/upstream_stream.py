@@ -103,6 +103,14 @@ class UpstreamStream:
         self._quiet_since = now = monotonic()
         context.deadlines.set(self, now + min(read_timeout, write_timeout) / _LOOKS)
 
+    def go_on(self, user: StreamingUser, stream: HTTP2Stream, read_timeout: float, write_timeout: float) -> None:
+        """Take up a request that was sent on ``stream`` by somebody else; else as `begin`."""
+        self.begin(user, read_timeout, write_timeout)
+        self.stream = stream
+        self._seen = stream.received + stream.sent
+        if not stream.closed:
+            stream.user = self
+
     def open(self, block: bytes, end: bool) -> None:
         """Send the head, encoded; ``end``: there is no body."""
         connection = self.connection
@@ -162,7 +170,11 @@ class UpstreamStream:
         if now < late:
             context.deadlines.set(self, min(late, now + allowed / _LOOKS))
             return
-        user = self._over()
+        self.give_up()
+
+    def give_up(self) -> None:
+        """The upstream was silent for too long."""
+        user, stream = self._over(), self.stream
         stream.reset(CANCEL)
         user.broken("no answer in time", timeout=True, unread=not stream.head_in and not stream.received)
 
@@ -174,9 +186,7 @@ class UpstreamStream:
         if user is None:
             return
         try:
-            head = fields.made
-            if head is None:
-                head = fields.made = self._made(fields)
+            head = self.head_of(fields)
             if head.status < 200:
                 self._informational(head, end)
                 return
@@ -193,18 +203,24 @@ class UpstreamStream:
         except Exception:  # noqa: BLE001 - a fault of ours must not leave the client waiting for ever
             self._fault(user)
 
-    def _made(self, fields: FieldList) -> ResponseHead:
-        """The head in the form that HTTP/1.1 has.
+    def head_of(self, fields: FieldList) -> ResponseHead:
+        """The head in the form that HTTP/1.1 has; kept with the fields.
 
         Raises:
             HeadError: it is none.
         """
+        made: ResponseHead | None = fields.made
+        if made is None:
+            made = fields.made = self._made(fields)
+        return made
+
+    def _made(self, fields: FieldList) -> ResponseHead:
         limit = self.connection.pool.context.limits.proxy_buffer_size
         if fields.size > limit:
             raise HeadError(502, None, f"the head is larger than {limit} bytes")
         answer = fields.answer
         block = parse_response_block(answer.raw, self.connection.field_lines)
-        block.http2 = True
+        block.http2, block.never = True, answer.never
         return ResponseHead(1, answer.status, REASONS.get(answer.status, b""), block)
 
     def _informational(self, head: ResponseHead, end: bool) -> None:

@@ -8,12 +8,14 @@ from ..entity_rows import EntityRows
 from .certificate_overrides import CertificateRows, SNIRows
 from .consumer_overrides import ConsumerRows
 from .filter_overrides import RouteRows, ServiceRows
+from .group_overrides import GroupRows
 from .plugin_overrides import PluginRows
 from .target_overrides import TargetRows, UpstreamRows
 
 __all__ = ["OVERRIDES", "rows_class"]
 
 OVERRIDES: Mapping[str, type[EntityRows]] = {
+    "acls": GroupRows,
     "certificates": CertificateRows,
     "consumers": ConsumerRows,
     "plugins": PluginRows,

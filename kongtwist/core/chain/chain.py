@@ -21,8 +21,8 @@ from ..answers import Answer
 from ..exchange import Exchange
 from ..http.uri import normalise
 from ..rows import Row
+from .authentication import vouched
 from .compiled import Compiled
-from .credentials import vouched
 from .failures import PluginFailed, failed, is_cancelled
 from .filters import AnswerFilters, RequestFilters, body_filter_of
 from .lifetimes import Life, Lifetimes, drop_generations, hold, hold_generation

@@ -1,8 +1,6 @@
-"""Who a request comes from: what all authentication plugins do (Kong 3.9, common to these plugins).
+"""Credentials of consumers: found by a unique field, remembered while they hold, hidden from the upstream.
 
-Several of them on one route combine as in Kong. Without ``anonymous`` each must be satisfied, and the last one says who it is.
-With ``anonymous`` the first that is satisfied says so and the others are skipped (`is_known`); where none is, the request goes on
-as the anonymous consumer (`refuse`).
+What plugins do with whom they found, and where they found nobody, is in authentication.py.
 """
 
 from __future__ import annotations
@@ -12,17 +10,14 @@ from typing import Any
 
 from ...entities.entity import Entity
 from ...entities.references import SecretMissing, is_reference
-from ..answers import Answer
 from ..exchange import Exchange
 from ..http.bodies import RequestBody
-from ..http.headers import PreparedChanges, encoded
+from ..http.headers import PreparedChanges
 from ..rows import Row
 from ..views import SnapshotView
+from .authentication import identity_headers
 
-__all__ = [
-    "REMEMBERED", "Credentials", "Known", "anonymous_consumer", "expired", "hide", "identity_headers", "is_known", "refuse",
-    "use_anonymous", "vouch", "vouched",
-]  # fmt: skip
+__all__ = ["REMEMBERED", "Credentials", "Known", "expired", "hide"]
 
 REMEMBERED = 16384
 """Credentials that are remembered for each plugin, and as many of the texts they were found by."""
@@ -89,7 +84,7 @@ class Credentials:
         """Whose the credential with this value is; None for an unknown or expired one, or one whose consumer is gone."""
         known = self._found.get(value)
         if known is not None:
-            if self._holds(exchange, known):
+            if self.holds(exchange, known):
                 return known
             del self._found[value]
         snapshot = exchange.snapshot
@@ -112,9 +107,9 @@ class Credentials:
         if known is None:
             return None
         if self._rows is exchange.snapshot.rows and known._generation == self._generation:
-            if known.expires is None or known.expires > exchange.wall_started:  # `_holds`, without a call
+            if known.expires is None or known.expires > exchange.wall_started:  # `holds`, without a call
                 return known
-        elif self._holds(exchange, known):
+        elif self.holds(exchange, known):
             return known
         del self._aliases[alias]
         return None
@@ -143,7 +138,7 @@ class Credentials:
                 secrets[field] = None
         return secrets[field]
 
-    def _holds(self, exchange: Exchange, known: Known) -> bool:
+    def holds(self, exchange: Exchange, known: Known) -> bool:
         """Whether what is remembered is true of the rows of this request, and not expired."""
         snapshot = exchange.snapshot
         if self._rows is not snapshot.rows:
@@ -169,30 +164,6 @@ class Credentials:
         return True
 
 
-def is_known(exchange: Exchange, anonymous: str | None) -> bool:
-    """Whether an authentication plugin with this ``anonymous`` is skipped: another one has found out who it is."""
-    return anonymous is not None and exchange.credential is not None
-
-
-_VOUCHED = "kongtwist.vouched"
-
-
-def vouch(exchange: Exchange) -> None:
-    """All plugins of this Route that authenticate have been satisfied before, and who it is is known (`Exchange.authenticate`): the
-    plugins behind the caller whose `Plugin.authenticates` is set are skipped. Only for a plugin whose ``access`` waits."""
-    exchange.ctx[_VOUCHED] = True
-
-
-def vouched(exchange: Exchange) -> bool:
-    """Whether a plugin has vouched for the client."""
-    return _VOUCHED in exchange.ctx
-
-
-def refuse(exchange: Exchange, anonymous: str | None, answer: Answer) -> Answer | None:
-    """No usable credential: go on as the consumer ``anonymous`` where one is configured, else give this answer."""
-    return answer if anonymous is None else use_anonymous(exchange, anonymous)
-
-
 def hide(exchange: Exchange, name: str, body: RequestBody | None = None) -> None:
     """Take a credential out of all that goes to the upstream: header, query argument and member of the body ``name``.
 
@@ -207,46 +178,6 @@ def hide(exchange: Exchange, name: str, body: RequestBody | None = None) -> None
         exchange.clear_query_arg(name)
     if body is not None and name in body.args:
         exchange.set_upstream_body(body.without(name))
-
-
-def identity_headers(consumer: Row, credential_name: str | None) -> dict[bytes, bytes | None]:
-    """Changes to the upstream's request headers that tell who the client is; a client's own claims are taken out. (Kong lets
-    a client's X-Authenticated-Groups pass.)
-
-    Args:
-        consumer: the consumer found.
-        credential_name: what goes into X-Credential-Identifier; None for the anonymous consumer.
-    """
-    return {
-        b"x-consumer-id": str(consumer["id"]).encode(),
-        b"x-consumer-custom-id": _text(consumer.get("custom_id")),
-        b"x-consumer-username": _text(consumer.get("username")),
-        b"x-credential-identifier": _text(credential_name),
-        b"x-anonymous-consumer": b"true" if credential_name is None else None,
-        b"x-authenticated-groups": None,
-    }
-
-
-def _text(value: str | None) -> bytes | None:
-    """As it is sent: a name may hold anything, a header no control characters."""
-    return None if value is None else encoded(value.encode("utf-8", "surrogatepass"))
-
-
-def anonymous_consumer(exchange: Exchange, name: str) -> Row | None:
-    """The consumer with this id or username."""
-    consumers = exchange.snapshot.rows.get("consumers", {})
-    return consumers.get(name) or exchange.snapshot.by("consumers", "username", name)
-
-
-def use_anonymous(exchange: Exchange, name: str) -> Answer | None:
-    """Go on as the consumer configured in ``anonymous``: its id or username. An `Answer` when there is none such."""
-    consumer = anonymous_consumer(exchange, name)
-    if consumer is None:
-        return exchange.error(500, f"anonymous consumer {name} is configured but doesn't exist")
-    exchange.authenticate(consumer, None)
-    changes = identity_headers(consumer, None)
-    exchange.request_changes = changes if exchange.request_changes is None else {**exchange.request_changes, **changes}
-    return None
 
 
 def expired(credential: Row, now: float) -> bool:

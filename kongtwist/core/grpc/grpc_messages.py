@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-__all__ = ["PREFIX", "MessageCounter", "MessageError", "MessageReader", "framed"]
+__all__ = ["PREFIX", "MessageCounter", "MessageError", "MessageReader", "MessageTooLarge", "framed"]
 
 _PREFIX = Struct(">BI")
 
@@ -13,7 +13,11 @@ PREFIX = 5
 
 
 class MessageError(ValueError):
-    """A body that holds no messages."""
+    """A body that holds no messages, or one that cannot be read."""
+
+
+class MessageTooLarge(MessageError):
+    """A message is larger than the limit."""
 
 
 def framed(message: bytes, flags: int = 0) -> bytes:
@@ -88,7 +92,8 @@ class MessageReader:
         """The messages that are whole with the next piece: flags and content.
 
         Raises:
-            MessageError: one is larger than the limit, or has flags that nobody knows.
+            MessageTooLarge: one is larger than the limit.
+            MessageError: one has flags that nobody knows.
         """
         pieces = self._pieces
         pieces.append(data)
@@ -104,7 +109,7 @@ class MessageReader:
             if flags & ~self._known:
                 raise MessageError(f"a message has the flags {flags:#04x}")
             if self._limit and length > self._limit:
-                raise MessageError(f"a message of {length} bytes; {self._limit} are allowed")
+                raise MessageTooLarge(f"a message of {length} bytes; {self._limit} are allowed")
             end = at + PREFIX + length
             if end > size:
                 need = PREFIX + length

@@ -23,8 +23,7 @@ import httptools
 
 __all__ = [
     "BlockCache", "HeadError", "HeaderBlock", "StatusLine", "check_path", "check_request", "could_be_request_line",
-    "is_block", "parse_request_block",
-    "parse_request_line", "parse_response_block", "parse_status_line",
+    "is_block", "parse_request_block", "parse_request_line", "parse_response_block", "parse_status_line",
 ]  # fmt: skip
 
 Pair = tuple[bytes, bytes]
@@ -157,7 +156,6 @@ _BLOCK = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r
 _ODD_BLOCK = re.compile(rb"(?:[!-9;-~]+:[^\x00\r\n]*\r\n)*").fullmatch
 _DIGITS = re.compile(rb"\d{1,18}").fullmatch
 
-
 Line = tuple[bytes, list[bytes], bytes]
 """What a field line says: name in lower case; the value, in a list of its own; the line as it is passed on, without its
 CRLF, or nothing where it is not."""
@@ -179,12 +177,13 @@ class HeaderBlock:
         end: the last lines of the head of a request with this block, as it is passed on: framing, `forward` and the
             empty line; None until `make_end`.
         http2: the message came over HTTP/2 (an answer's).
+        never: names, in lower case, of fields that came over HTTP/2 as never indexed (RFC 7541 6.2.3) and go out so.
         passed_on: what was made of it for the other side, and for whom: by `headers.ResponseHeaders`, `http2_forwarding`.
     """
 
     __slots__ = (
         "_fields", "_lines", "chunked", "close", "connection", "content_length", "end", "expect_continue", "has_body", "host",
-        "http2", "keep_alive", "passed_on", "raw", "relayed", "te_trailers", "upgrade_websocket",
+        "http2", "keep_alive", "never", "passed_on", "raw", "relayed", "te_trailers", "upgrade_websocket",
     )  # fmt: skip
 
     def __init__(self, raw: bytes, lines: Sequence[Line]) -> None:
@@ -199,6 +198,7 @@ class HeaderBlock:
         self.chunked = self.has_body = self.expect_continue = self.te_trailers = self.http2 = False
         self.relayed = b"x-forwarded-for" in fields or b"via" in fields
         self.end: bytes | None = None
+        self.never = _NOTHING
         self.passed_on: Any = None
         if b"connection" in fields:
             self.close, self.keep_alive, self.connection = _options(b",".join(fields[b"connection"]))

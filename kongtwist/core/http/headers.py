@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ... import KONG_VERSION
 from .head import RESPONSE_DROPPED
+from .identity_fields import SPELLINGS
 
 if TYPE_CHECKING:
     from .head import HeaderBlock
@@ -262,7 +263,8 @@ def _additions(changes: tuple[bytes | None, ...]) -> tuple[frozenset[bytes], byt
         for name, value in zip(names, changes[half:], strict=True)
         if value is not None and name not in _FRAMING
     ]
-    return frozenset(names) - _FRAMING, b"".join(lines)
+    others = [each for name in names for each in SPELLINGS.get(name, ())]
+    return frozenset((*names, *others)) - _FRAMING, b"".join(lines)
 
 
 class PreparedChanges(dict[bytes, "bytes | None"]):
@@ -299,11 +301,12 @@ def _change_request(head: bytes, changes: Mapping[bytes, bytes | None]) -> bytes
     for name, value in changes.items():
         if name in _FRAMING or (value is None and name == b"host"):  # no request is without a Host (RFC 9112 3.2)
             continue
-        if lowered is None:
-            lowered = head.lower()
-        if b"\n" + name + b":" in lowered:
-            head = _without(head, name)
-            lowered = None
+        for each in (name, *SPELLINGS.get(name, ())):
+            if lowered is None:
+                lowered = head.lower()
+            if b"\n" + each + b":" in lowered:
+                head = _without(head, each)
+                lowered = None
         if value is not None:
             added.append(_lines_of(name, value))
     return b"".join((head[:-2], *added, b"\r\n")) if added else head
@@ -453,6 +456,9 @@ _RESPONSE_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
 _KEPT_TRAILER = RESPONSE_DROPPED - {b"trailer"}
 
+_QUICK = 32
+"""Milliseconds up to which the lines that tell them are remembered."""
+
 _LATENCY_NAMES = {"x-kong-upstream-latency", "x-kong-proxy-latency", "x-kong-response-latency"}
 
 
@@ -527,20 +533,20 @@ class ResponseHeaders:
         key = (int(proxy * 1000), int(upstream * 1000))
         latencies = self._latencies.get(key)
         if latencies is None:
-            latencies = self._latency_lines(key)
+            latencies = self.latency_lines(key)
         if self.upstream_status:
             latencies += b"X-Kong-Upstream-Status: %d\r\n" % exchange.upstream_status
         if self.request_id:
             return b"".join((lines, latencies, b"X-Kong-Request-Id: ", exchange.request_id, b"\r\n"))
         return lines + latencies
 
-    def _latency_lines(self, key: tuple[int, int]) -> bytes:
+    def latency_lines(self, key: tuple[int, int]) -> bytes:
         """Proxy and upstream latency (milliseconds) as lines; small ones are remembered."""
         proxy, upstream = key
         lines = b"X-Kong-Upstream-Latency: %d\r\n" % max(upstream, 0) if self.upstream_latency else b""
         if self.proxy_latency:
             lines += b"X-Kong-Proxy-Latency: %d\r\n" % max(proxy, 0)
-        if len(self._latencies) < 4096:
+        if proxy < _QUICK and upstream < _QUICK:
             self._latencies[key] = lines
         return lines
 

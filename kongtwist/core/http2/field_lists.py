@@ -9,11 +9,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from .hpack import BAD, COOKIE, FORBIDDEN, HOST, PSEUDO, REGULAR, TE, Field
+from .hpack import BAD, COOKIE, FORBIDDEN, HOST, PSEUDO, REGULAR, SECRET, TE, Field, NeverIndexed
 
 __all__ = ["AnswerHead", "FieldList", "MalformedFields", "RequestHead"]
 
 _REQUEST_FIELDS = frozenset((b":method", b":scheme", b":authority", b":path", b":protocol"))
+_DECISIVE = frozenset((b"content-type", b"kong-debug"))
 _STATUS = re.compile(rb"[1-9]\d\d").fullmatch
 _DIGITS = re.compile(rb"\d{1,18}").fullmatch
 
@@ -30,7 +31,7 @@ class RequestHead:
         protocol: of an extended CONNECT (RFC 8441), or b"".
         raw: the other fields as lines of HTTP/1.1, Host first and cookies in one line (8.2.3).
         length: Content-Length, or None.
-        never: names of fields that came as never indexed.
+        never: names of fields that came as never indexed, but for those that always go out so (`hpack.SECRET`).
     """
 
     __slots__ = ("authority", "length", "method", "never", "path", "protocol", "raw", "scheme")
@@ -63,8 +64,8 @@ class RequestHead:
             else:
                 _check(field)
                 lines.append(field.line)
-            if field.never:
-                never.append(field.name)
+            if field.never and field.name not in SECRET:
+                never.append(b":authority" if kind == HOST else field.name)
         if cookies:
             lines.append(b"cookie: %b\r\n" % b"; ".join(cookies))
         self.never = frozenset(never)
@@ -101,7 +102,7 @@ class AnswerHead:
         status: the status.
         raw: the other fields as lines of HTTP/1.1.
         length: Content-Length, or None.
-        never: names of fields that came as never indexed.
+        never: as a `RequestHead`'s.
     """
 
     __slots__ = ("length", "never", "raw", "status")
@@ -119,7 +120,7 @@ class AnswerHead:
                 raise MalformedFields(f"a field that an answer may not have: {field.name!r}")
             if field.name == b"content-length":
                 self.length = _length(field, self.length)
-            if field.never:
+            if field.never and field.name not in SECRET:
                 never.append(field.name)
             lines.append(field.line)
         self.raw = b"".join(lines)
@@ -133,14 +134,16 @@ class FieldList:
         fields: as they came.
         size: bytes as SETTINGS_MAX_HEADER_LIST_SIZE counts them (RFC 9113 6.5.2).
         made: what the user of a connection makes of it, kept for the next time. Keep what depends on nothing else.
+        direct: how a call with these fields is relayed directly (`proxy.direct_calls`), or None.
     """
 
-    __slots__ = ("_answer", "_request", "_trailers", "fields", "made", "size")
+    __slots__ = ("_answer", "_request", "_trailers", "direct", "fields", "made", "size")
 
     def __init__(self, fields: list[Field]) -> None:
         self.fields = fields
         self.size = sum([field.size for field in fields])
         self.made: Any = None
+        self.direct: Any = None
         self._request: RequestHead | None = None
         self._answer: AnswerHead | None = None
         self._trailers: list[tuple[bytes, bytes]] | None = None
@@ -153,6 +156,11 @@ class FieldList:
         return self._request
 
     @property
+    def decisive(self) -> tuple[Field, ...]:
+        """The fields of a request on which it depends where it goes and what becomes of the others."""
+        return tuple([field for field in self.fields if not field.passes or field.name in _DECISIVE])
+
+    @property
     def answer(self) -> AnswerHead:
         """As an answer's head. Raises MalformedFields."""
         if self._answer is None:
@@ -161,12 +169,18 @@ class FieldList:
 
     @property
     def trailers(self) -> list[tuple[bytes, bytes]]:
-        """As trailers: (name, value), without pseudo-header fields. Raises MalformedFields."""
+        """As trailers: (name, value), without pseudo-header fields; a name is a `NeverIndexed` where its field came so.
+
+        Raises:
+            MalformedFields: they are none.
+        """
         if self._trailers is None:
             for field in self.fields:
                 if field.kind in (PSEUDO, FORBIDDEN, BAD):
                     raise MalformedFields(f"a field that trailers may not have: {field.name!r}")
-            self._trailers = [(field.name, field.value) for field in self.fields]
+            self._trailers = [
+                (NeverIndexed(field.name) if field.never else field.name, field.value) for field in self.fields
+            ]
         return self._trailers
 
 

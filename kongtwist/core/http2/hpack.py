@@ -5,7 +5,7 @@ worked out about a field (is it well formed, what line of HTTP/1.1 is it) is wor
 
 The encoder puts nothing into the peer's table. A line that was encoded before is looked up, and a head is a join of such pieces: that is
 faster than any table, and it keeps no state that a reset stream could spoil. What must not be put into a table further on is marked
-(RFC 7541 7.1.3): credentials, cookies, and what came so marked.
+(RFC 7541 7.1.3): credentials, cookies (`SECRET`), and what came so marked.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from ..http.head import REQUEST_DROPPED
 from .huffman import decode as decode_huffman
 
 __all__ = [
-    "BAD", "COOKIE", "FORBIDDEN", "HOST", "PSEUDO", "REGULAR", "STATIC", "TABLE_SIZE", "TE", "Decoder", "Encoder", "Field", "HPACKError",
-    "encode_field",
+    "BAD", "COOKIE", "FORBIDDEN", "HOST", "PSEUDO", "REGULAR", "SECRET", "STATIC", "TABLE_SIZE", "TE", "Decoder", "Encoder", "Field",
+    "HPACKError", "NeverIndexed", "encode_field", "encoded_fields",
 ]  # fmt: skip
 
 TABLE_SIZE = 4096
@@ -28,14 +29,15 @@ REGULAR, PSEUDO, COOKIE, HOST, TE, FORBIDDEN, BAD = range(7)
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
 _BAD_VALUE = re.compile(rb"[\x00\r\n]|^[ \t]|[ \t]$").search
+_PLAIN_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
 _PSEUDO_NAME = re.compile(rb":[a-z]+").fullmatch
 _KINDS = {
     b"cookie": COOKIE, b"host": HOST, b"te": TE, b"connection": FORBIDDEN, b"keep-alive": FORBIDDEN,
     b"proxy-connection": FORBIDDEN, b"transfer-encoding": FORBIDDEN, b"upgrade": FORBIDDEN,
 }  # fmt: skip
 
-_SECRET = frozenset((b"authorization", b"proxy-authorization", b"cookie", b"set-cookie"))
-"""Fields that nobody may keep in a table."""
+SECRET = frozenset((b"authorization", b"proxy-authorization", b"cookie", b"set-cookie"))
+"""Fields that nobody may keep in a table: they go out as never indexed, however they came."""
 
 _REMEMBERED = 4096
 """Literals a process remembers, and encoded lines; all are forgotten together."""
@@ -47,6 +49,16 @@ class HPACKError(ValueError):
     """A block that cannot be decoded: the connection ends with COMPRESSION_ERROR (RFC 9113 4.3)."""
 
 
+class NeverIndexed(bytes):
+    """The name of a field that came as never indexed, where names and values go alone, without their `Field`: in trailers."""
+
+    __slots__ = ()
+
+    def lower(self) -> NeverIndexed:
+        """Itself: names of HTTP/2 are in lower case (RFC 9113 8.2)."""
+        return self
+
+
 class Field:
     """One field, as it came. Immutable.
 
@@ -56,9 +68,11 @@ class Field:
         never: it came as "never indexed" (RFC 7541 6.2.3).
         size: what it counts in tables and in lists (RFC 7541 4.1).
         line: the field as a line of HTTP/1.1, with its CRLF.
+        passes: of a request's, a proxy passes it on as it is.
+        encoded: see `encoded_fields`; None until that asks.
     """
 
-    __slots__ = ("kind", "line", "name", "never", "size", "value")
+    __slots__ = ("encoded", "kind", "line", "name", "never", "passes", "size", "value")
 
     def __init__(self, name: bytes, value: bytes, never: bool = False) -> None:
         self.name = name
@@ -72,6 +86,8 @@ class Field:
             self.kind = PSEUDO if _PSEUDO_NAME(name) else BAD
         else:
             self.kind = _KINDS.get(name, REGULAR) if _NAME(name) else BAD
+        self.passes = self.kind == REGULAR and name not in REQUEST_DROPPED and _PLAIN_VALUE(value) is not None
+        self.encoded: bytes | None = None
 
     def __repr__(self) -> str:
         return f"<Field {self.name!r}: {self.value!r}>"
@@ -280,7 +296,7 @@ def encode_field(name: bytes, value: bytes, never: bool = False) -> bytes:
         value: the value.
         never: nobody further on may put it into a table either; credentials and cookies are always marked so.
     """
-    never = never or name in _SECRET
+    never = never or name in SECRET
     if not never:
         whole = _WHOLE.get((name, value))
         if whole is not None:
@@ -289,6 +305,16 @@ def encode_field(name: bytes, value: bytes, never: bool = False) -> bytes:
     index = _NAMED.get(name)
     start = bytes((kind,)) + _number(len(name), 7, 0) + name if index is None else _number(index, 4, kind)
     return start + _number(len(value), 7, 0) + value
+
+
+def encoded_fields(fields: Iterable[Field]) -> bytes:
+    """Fields as they came, encoded again; each is encoded once."""
+    return b"".join([field.encoded or _encode(field) for field in fields])
+
+
+def _encode(field: Field) -> bytes:
+    encoded = field.encoded = encode_field(field.name, field.value, field.never)
+    return encoded
 
 
 class Encoder:
@@ -306,6 +332,12 @@ class Encoder:
         if size < self._room:
             self._room = 0
             self._prefix = b"\x20"
+
+    def whole(self, block: bytes) -> bytes:
+        """A whole block that is encoded already."""
+        if self._prefix:
+            block, self._prefix = self._prefix + block, b""
+        return block
 
     def block(self, start: bytes, lines: Iterable[bytes], never: frozenset[bytes] = frozenset()) -> bytes:
         """A whole block.
@@ -325,8 +357,23 @@ class Encoder:
             pieces.append(piece)
         return b"".join(pieces)
 
+    def trailers(self, pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
+        """A block of trailers: (name, value) each, well formed; a name is a `NeverIndexed` where its field came so."""
+        known = _encoded.get
+        pieces = [self._prefix]
+        self._prefix = b""
+        for pair in pairs:
+            line = b"%b: %b" % pair
+            name = pair[0]
+            if name.__class__ is NeverIndexed:
+                piece: bytes | None = encode_field(name, pair[1], True)
+            else:
+                piece = known(line)
+            pieces.append(_line(line) if piece is None else piece)
+        return b"".join(pieces)
 
-def _line(line: bytes, never: frozenset[bytes]) -> bytes:
+
+def _line(line: bytes, never: frozenset[bytes] = frozenset()) -> bytes:
     spelled, _, value = line.partition(b":")
     value = value.strip(b" \t")
     if spelled in _DIFFERENT and len(value) < 0x7F:
@@ -336,7 +383,7 @@ def _line(line: bytes, never: frozenset[bytes]) -> bytes:
         return b""
     marked = name in never
     piece = encode_field(name, value, marked)
-    if not marked and len(line) <= _LONGEST and name not in _SECRET:
+    if not marked and len(line) <= _LONGEST and name not in SECRET and not (name in _TIMES and len(value) > 2):
         if len(_encoded) >= _REMEMBERED:
             _encoded.clear()
         _encoded[line] = piece
@@ -345,3 +392,6 @@ def _line(line: bytes, never: frozenset[bytes]) -> bytes:
 
 _DIFFERENT = {b"X-Kong-Request-Id": b"\0\x11x-kong-request-id"}
 """Fields that are never the same, with their beginnings: they would push the others out of memory."""
+
+_TIMES = frozenset((b"x-kong-upstream-latency", b"x-kong-proxy-latency"))
+"""Fields with a number of milliseconds: small numbers come again, large ones rarely."""

@@ -53,6 +53,7 @@ class Router:
 
     Attributes:
         routes: the compiled routes by id.
+        remembers: which route a request belongs to depends on its method, host and path alone.
     """
 
     def __init__(
@@ -79,8 +80,8 @@ class Router:
         self._uses_host = bool(bits & HOSTS)
         self._uses_method = bool(bits & METHODS)
         self._has_snis = bool(bits & SNIS)
-        self._remembers = not bits & (HEADERS | SNIS) and not wildcard_ports
-        self._path_only = self._remembers and not self._uses_host and not self._uses_method
+        self.remembers = not bits & (HEADERS | SNIS) and not wildcard_ports
+        self._path_only = self.remembers and not self._uses_host and not self._uses_method
         self._cache: dict[Any, Match] = {}
         self._reported: dict[str, int] = {}  # patterns that took too long, and on how many requests
 
@@ -189,7 +190,7 @@ class Router:
                 return match
             return self._search(b"", b"", path, _no_headers, b"", None, exchange, path, len(path))
         host = (exchange.block.first(b"host") or b"") if self._uses_host else b""
-        if self._remembers:
+        if self.remembers:
             key = (exchange.method, host, path)
             match = self._cache.get(key)
             if match is not None:

@@ -43,7 +43,7 @@ _ROUTED = frozenset(
 _LOOKED_UP = (
     ("routes", "service"), ("upstreams", "name"), ("targets", "upstream"), ("snis", "name"), ("consumers", "username"),
 )  # fmt: skip
-"""Fields that rows are found by; together with the unique fields of what plugins store. Their indexes grow with the rows: to
+"""Fields that rows are found by; together with those of what plugins store. Their indexes grow with the rows: to
 make one of 100,000 rows when the first request needs it would stall all others."""
 
 _T = TypeVar("_T")
@@ -90,7 +90,10 @@ class Snapshot:
         self.notes = Notes()
         self._tables = Tables({})
         stored = [entity for plugin in plugins.values() for entity in plugin.entities]
-        for entity, field in (*_LOOKED_UP, *((each.name, name) for each in stored for name in each.unique)):
+        for entity, field in (
+            *_LOOKED_UP,
+            *((each.name, name) for each in stored for name in (*each.unique, *each.found_by)),
+        ):
             self._tables.many(entity, field, None)
         self._plugins = plugins
         self._chains = ChainBuilder((), plugins, lifetimes=lifetimes)

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from ...core.answers import Answer
 from ...core.chain.host import Host, HostError
 from ...core.chain.phases import AdminCall, AdminEndpoint
+from ...core.rows import Row
 from ...entities.errors import EntityError
-from .acme_certificates import Config, Issuer
+from .acme_certificates import Issuer
 from .acme_session import Failed, shown
-
-if TYPE_CHECKING:
-    from .acme_phases import Acme
 
 __all__ = ["endpoints_of"]
 
 
-def endpoints_of(plugin: Acme) -> tuple[AdminEndpoint, ...]:
-    """The paths that the plugin adds."""
-    paths = _Paths(plugin)
+def endpoints_of(issuer_of: Callable[[Row, Host], Issuer]) -> tuple[AdminEndpoint, ...]:
+    """The paths that the plugin adds.
+
+    Args:
+        issuer_of: gets certificates for a configuration's row.
+    """
+    paths = _Paths(issuer_of)
     return (
         AdminEndpoint("/acme", {"POST": paths.create, "PATCH": paths.renew}, "Get a certificate for a host; renew those that end soon."),
         AdminEndpoint("/acme/certificates", {"GET": paths.list}, "The certificates that acme renews."),
@@ -38,20 +41,15 @@ def _message(status: int, text: str) -> Answer:
 
 
 class _Paths:
-    """What answers them.
+    """What answers them."""
 
-    Args:
-        plugin: knows its compiled configurations.
-    """
-
-    def __init__(self, plugin: Acme) -> None:
-        self._plugin = plugin
+    def __init__(self, issuer_of: Callable[[Row, Host], Issuer]) -> None:
+        self._issuer_of = issuer_of
 
     def _issuer(self, host: Host) -> Issuer | None:
         for row in host.rows.all("plugins"):
             if row["name"] == "acme" and row["enabled"]:
-                conf = self._plugin.compiled.get(row["id"]) or Config(row["config"], row["id"])
-                return Issuer(conf, host, self._plugin.memory(host))
+                return self._issuer_of(row, host)
         return None
 
     async def create(self, call: AdminCall) -> Answer:

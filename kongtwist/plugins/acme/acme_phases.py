@@ -64,9 +64,9 @@ class Acme(Plugin):
     proxy_endpoints = (ProxyEndpoint(_PATH, _challenge, anywhere=True),)
 
     def __init__(self) -> None:
-        self.compiled: dict[str, Config] = {}
+        self._compiled: dict[str, Config] = {}
         self._memory: MemoryStorage | None = None
-        self.endpoints = endpoints_of(self)  # type: ignore[misc]
+        self.endpoints = endpoints_of(self.issuer_of)  # type: ignore[misc]
 
     def memory(self, host: Host) -> MemoryStorage:
         """What this process keeps for storage shm without a database."""
@@ -76,8 +76,13 @@ class Acme(Plugin):
 
     def compile(self, conf: Row, plugin: Row) -> Config:
         made = Config(conf, plugin["id"])
-        self.compiled[made.id] = made
+        self._compiled[made.id] = made
         return made
+
+    def issuer_of(self, row: Row, host: Host) -> Issuer:
+        """For endpoints of the Admin API, whose process may serve no traffic and open nothing."""
+        conf = self._compiled.get(row["id"]) or Config(row["config"], row["id"])
+        return Issuer(conf, host, self.memory(host))
 
     def open(self, conf: Config, plugin: Row, host: Host) -> Issuer:
         issuer = Issuer(conf, host, self.memory(host))

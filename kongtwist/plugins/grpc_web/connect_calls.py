@@ -18,9 +18,10 @@ from ...core.grpc.connect_protocol import (
     timeout_of,
     trailer_fields,
 )
-from ...core.grpc.grpc_messages import MessageCounter, MessageError, MessageReader, framed
-from ...core.grpc.grpc_status import INTERNAL, INVALID_ARGUMENT, OK, RESOURCE_EXHAUSTED, UNIMPLEMENTED
+from ...core.grpc.grpc_messages import MessageCounter, MessageReader, framed
+from ...core.grpc.grpc_status import INTERNAL, OK, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 from ...core.grpc.grpc_text import format_timeout
+from ...core.grpc.message_compression import UnknownCompression, check_compression, decompress
 from .call_ends import CallEnd
 from .web_call import Call, Codec
 
@@ -41,7 +42,6 @@ class ConnectCall(Call):
     """
 
     encoding = b""  #: the request's field that names the compression of its messages
-    accepts = b""  #: the request's field that names what compressions the client takes
     answers = b""  #: the answer's field that names the compression of its messages
 
     def describe(self, method: Codec | None) -> Answer | None:
@@ -53,12 +53,20 @@ class ConnectCall(Call):
         """See `Call.access`."""
         try:
             self._fields()
-        except BadCall as error:
-            return self.refuse(INVALID_ARGUMENT, str(error))
+        except UnknownCompression as error:
+            return self.refuse_compression(error)
+        except ValueError as error:
+            return self.refuse_message(error)
         return None
 
     def _fields(self) -> None:
-        """Say in gRPC's fields what Connect's say. Raises BadCall."""
+        """Say in gRPC's fields what Connect's say.
+
+        Raises:
+            BadCall: they say what cannot be.
+            UnknownCompression: see `compressed`.
+            ValueError: the message there is cannot be read.
+        """
         super().access()
         exchange = self.exchange
         version = exchange.get_header(b"connect-protocol-version")
@@ -83,10 +91,12 @@ class ConnectCall(Call):
             exchange.set_upstream_header(b"grpc-accept-encoding", b",".join(dict.fromkeys(accepted)))
 
     def compressed(self, encoding: bytes) -> None:
-        """The request's messages are compressed. Raises BadCall."""
-        if self.codec is not None:
-            raise BadCall("a compressed message cannot be translated from JSON")
-        self.exchange.set_upstream_header(b"grpc-encoding", encoding)
+        """The request's messages are compressed. Raises UnknownCompression: they have to be read, and cannot be."""
+        if self.codec is None:
+            self.exchange.set_upstream_header(b"grpc-encoding", encoding)
+        else:
+            check_compression(encoding)
+            self.compression = encoding
 
     def answer_head(self) -> None:
         """Take out of the head what is gRPC's alone."""
@@ -125,7 +135,7 @@ class ConnectStream(ConnectCall):
     def request_filter(self) -> BodyFilter | None:
         if self.codec is None and not self._single:
             return None
-        translate = None if self.codec is None else self.translated(self.codec.request)
+        translate = None if self.codec is None else self.translated(self.codec.request, self.compression)
         counter = MessageCounter()
 
         def pass_up(chunk: bytes, last: bool) -> bytes | Answer:
@@ -135,39 +145,25 @@ class ConnectStream(ConnectCall):
             try:
                 return chunk if translate is None else translate(chunk)
             except ValueError as error:
-                return self.refuse(INVALID_ARGUMENT, str(error))
+                return self.refuse_message(error)
 
         return BodyFilter(pass_up)
 
-    def answered(self) -> BodyFilter:
-        exchange, block = self.exchange, self.exchange.response_fields
+    def answered(self) -> Answer | BodyFilter:
+        refused = self.unreadable_answer()
+        if refused is not None:
+            return refused
+        exchange, encoding = self.exchange, self.answer_compression
         exchange.set_response_header(b"Content-Type", self.kind)
-        encoding = None if block is None else block.first(b"grpc-encoding")
         self.expose()
         self.answer_head()
-        if encoding is not None:
+        if encoding is not None and self.codec is None:
             exchange.set_response_header(b"Connect-Content-Encoding", encoding)
-        counter = MessageCounter()
-        translate = None if self.codec is None else self.translated(self.codec.answer)
-
-        def pass_on(chunk: bytes, last: bool) -> bytes:
-            counter.feed(chunk)
-            if translate is not None:
-                chunk = translate(chunk)
-            if last:
-                if not counter.between:
-                    raise MessageError("the upstream's answer ends within a message")
-                chunk += self._end(self.end_of_answer())
-            return chunk
-
-        return BodyFilter(pass_on)
+        return BodyFilter(self.passed_on(self._end))
 
     def ended(self, end: CallEnd) -> bytes:
-        exchange = self.exchange
-        exchange.status = 200
-        exchange.set_response_header(b"Content-Type", self.kind)
-        for name in (b"grpc-status", b"grpc-message", b"Content-Encoding"):
-            exchange.clear_response_header(name)
+        self.exchange.status = 200
+        self.no_messages()
         self.expose()
         return self._end(end)
 
@@ -225,13 +221,12 @@ class ConnectUnary(ConnectCall):
             exchange.set_upstream_body(self._message(exchange.upstream_body or b""))
 
     def _message(self, body: bytes) -> bytes:
-        """The message in a request's body, with its prefix. Raises BadCall."""
-        if self.codec is not None:
-            try:
-                body = self.codec.request(body)
-            except ValueError as error:
-                raise BadCall(str(error)) from error
-        return framed(body, self._flags)
+        """The message in a request's body, with its prefix. Raises ValueError."""
+        if self.codec is None:
+            return framed(body, self._flags)
+        if self._flags and body:  # a body without a byte is an empty message, whatever its coding
+            body = decompress(self.compression, body, self.exchange.gateway.grpc_message_size)
+        return framed(self.codec.request(body))
 
     def request_filter(self) -> BodyFilter:
         limit = self.exchange.gateway.grpc_message_size
@@ -248,8 +243,8 @@ class ConnectUnary(ConnectCall):
                 return b""
             try:
                 return self._message(b"".join(held))
-            except BadCall as error:
-                return self.refuse(INVALID_ARGUMENT, str(error))
+            except ValueError as error:
+                return self.refuse_message(error)
 
         return BodyFilter(pass_up)
 
@@ -270,14 +265,17 @@ class ConnectUnary(ConnectCall):
                 code = UNIMPLEMENTED if messages.between else INTERNAL
                 return self.ended(CallEnd.of(code, f"unary response has {len(found) or 'zero'} messages"))
             (flags, message), *_ = found
+            encoding = self.answer_compression
             if self.codec is not None:
+                if flags:
+                    message = decompress(encoding or b"identity", message, self.exchange.gateway.grpc_message_size)
                 message = self.codec.answer(message)
         except ValueError as error:
             return self.ended(CallEnd.of(INTERNAL, str(error)))
-        exchange, block = self.exchange, self.exchange.response_fields
+        exchange = self.exchange
         exchange.set_response_header(b"Content-Type", self.kind)
-        if flags and block is not None and block.first(b"grpc-encoding"):
-            exchange.set_response_header(b"Content-Encoding", block.first(b"grpc-encoding") or b"")
+        if flags and encoding and self.codec is None:
+            exchange.set_response_header(b"Content-Encoding", encoding)
         self._add_trailers(end)
         return message
 
@@ -296,9 +294,8 @@ class ConnectUnary(ConnectCall):
         if end.code == OK:  # an answer of a plugin that is no failure, and no message either
             end = CallEnd.of(INTERNAL, "answered without a message")
         exchange.status = self._status or connect_status(end.code)
+        self.no_messages()
         exchange.set_response_header(b"Content-Type", b"application/json")
-        for name in (b"grpc-status", b"grpc-message", b"Content-Encoding"):
-            exchange.clear_response_header(name)
         self._add_trailers(end)
         return json.dumps(self.error_of(end), separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
 

@@ -7,9 +7,10 @@ from typing import Protocol
 
 from ...core.chain.phases import BodyFilter, WholeBody
 from ...core.exchange import Answer, Exchange
-from ...core.grpc.grpc_messages import MessageCounter, MessageError, MessageReader, framed
-from ...core.grpc.grpc_status import INVALID_ARGUMENT, UNIMPLEMENTED
-from ...core.grpc.web_frames import BadText, Base64Pieces, encode_text, trailers_frame
+from ...core.grpc.grpc_messages import MessageCounter, MessageError, MessageReader, MessageTooLarge, framed
+from ...core.grpc.grpc_status import INTERNAL, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED
+from ...core.grpc.message_compression import READABLE, UnknownCompression, check_compression, decompress
+from ...core.grpc.web_frames import Base64Pieces, encode_text, trailers_frame
 from .call_ends import CallEnd, end_of_refusal, end_of_trailers, trailers_of_head
 
 __all__ = ["Call", "Codec", "WebCall"]
@@ -43,10 +44,12 @@ class Call:
 
     Attributes:
         codec: translates its messages; None: they go as they are.
+        compression: coding of the request's messages, where they are translated.
         end: how the plugin itself has ended it; None: it has not.
     """
 
     methods: tuple[bytes, ...] = (b"POST",)  #: of HTTP
+    accepts = b"grpc-accept-encoding"  #: the field that names the codings that one side reads
 
     upstream_type = b"application/grpc+proto"  #: content type towards the upstream
 
@@ -55,6 +58,7 @@ class Call:
         self.kind = kind
         self.json = json
         self.codec: Codec | None = None
+        self.compression = b"identity"
         self.end: CallEnd | None = None
         self._status = 0
 
@@ -84,7 +88,7 @@ class Call:
         """What the request's body passes through."""
         raise NotImplementedError
 
-    def answered(self) -> BodyFilter | WholeBody | None:
+    def answered(self) -> Answer | BodyFilter | WholeBody | None:
         """gRPC's answer has begun: change its head; what is done with the body."""
         raise NotImplementedError
 
@@ -120,6 +124,37 @@ class Call:
         self._status = status
         return Answer(status or 400, message.encode())
 
+    def refuse_message(self, error: ValueError) -> Answer:
+        """`refuse` a request with a message that cannot be read, or is too large."""
+        code = RESOURCE_EXHAUSTED if isinstance(error, MessageTooLarge) else INVALID_ARGUMENT
+        return self.refuse(code, str(error))
+
+    def refuse_compression(self, error: UnknownCompression) -> Answer:
+        """`refuse` a request whose messages are compressed in a way that is not read here, and say which are."""
+        answer = self.refuse(UNIMPLEMENTED, str(error))
+        answer.headers.append((self.accepts.title(), b", ".join(READABLE)))
+        return answer
+
+    def unreadable_answer(self) -> Answer | None:
+        """End a call whose answer is to be translated, and is compressed in a way that is not read here; None: go on."""
+        block, encoding = self.exchange.response_fields, self.answer_compression
+        if self.codec is None or block is None or encoding is None:
+            return None
+        try:
+            if b"grpc-status" not in block:  # else there is no message
+                check_compression(encoding)
+        except UnknownCompression as error:
+            body = self.ended(CallEnd.of(INTERNAL, f"the upstream's {error}"))
+            return Answer(self.exchange.status, body)
+        self.exchange.clear_response_header(b"grpc-encoding")
+        return None
+
+    @property
+    def answer_compression(self) -> bytes | None:
+        """The coding that the upstream names for its messages."""
+        block = self.exchange.response_fields
+        return None if block is None else block.first(b"grpc-encoding")
+
     def end_of_answer(self) -> CallEnd:
         """How the upstream ended the call, whose last byte is here. Its trailers go no further: the body has them."""
         exchange = self.exchange
@@ -143,19 +178,52 @@ class Call:
         listed = dict.fromkeys((b"grpc-status", b"grpc-message", b"grpc-status-details-bin", *ours, *names))
         self.exchange.set_response_header(b"Access-Control-Expose-Headers", b",".join(listed))
 
-    def translated(self, translate: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
-        """What translates each message of a body that comes in pieces. Raises ValueError."""
-        reader = MessageReader(self.exchange.gateway.grpc_message_size)
+    def translated(self, translate: Callable[[bytes], bytes], encoding: bytes) -> Callable[[bytes], bytes]:
+        """What translates each message of a body that comes in pieces; what it makes is not compressed. Raises ValueError.
+
+        Args:
+            translate: gets a message, decompressed.
+            encoding: how those that say so are compressed.
+        """
+        limit = self.exchange.gateway.grpc_message_size
+        reader = MessageReader(limit)
 
         def pieces(data: bytes) -> bytes:
             out = []
             for flags, message in reader.feed(data):
-                if flags:
-                    raise MessageError("a compressed message cannot be translated")
-                out.append(framed(translate(message)))
+                out.append(framed(translate(decompress(encoding, message, limit) if flags else message)))
             return b"".join(out)
 
         return pieces
+
+    def passed_on(self, last_frame: Callable[[CallEnd], bytes]) -> Callable[[bytes, bool], bytes]:
+        """What passes gRPC's messages on, translated where they are to be, and puts a frame behind them.
+
+        Args:
+            last_frame: makes it of the end of the call.
+        """
+        counter = MessageCounter()
+        encoding = self.answer_compression or b"identity"
+        translate = None if self.codec is None else self.translated(self.codec.answer, encoding)
+
+        def pass_on(chunk: bytes, last: bool) -> bytes:
+            counter.feed(chunk)
+            if translate is not None:
+                chunk = translate(chunk)
+            if last:
+                if not counter.between:
+                    raise MessageError("the upstream's answer ends within a message")
+                chunk += last_frame(self.end_of_answer())
+            return chunk
+
+        return pass_on
+
+    def no_messages(self) -> None:
+        """Make the head that of an answer with nothing but the end of the call."""
+        exchange = self.exchange
+        exchange.set_response_header(b"Content-Type", self.kind)
+        for name in (b"grpc-status", b"grpc-message", b"Content-Encoding"):
+            exchange.clear_response_header(name)
 
 
 class WebCall(Call):
@@ -170,11 +238,26 @@ class WebCall(Call):
         super().__init__(exchange, kind, json=json)
         self.text = text
 
+    def access(self) -> Answer | None:
+        super().access()
+        if self.codec is None:
+            return None
+        exchange = self.exchange
+        self.compression = exchange.get_header(b"grpc-encoding") or b"identity"
+        for name in (b"grpc-encoding", self.accepts):  # of messages that do not go up as they are, nor come down so
+            if exchange.get_header(name) is not None:
+                exchange.clear_upstream_header(name)
+        try:
+            check_compression(self.compression)
+        except UnknownCompression as error:
+            return self.refuse_compression(error)
+        return None
+
     def request_filter(self) -> BodyFilter | None:
         if not self.text and self.codec is None:
             return None
         text = Base64Pieces() if self.text else None
-        translate = None if self.codec is None else self.translated(self.codec.request)
+        translate = None if self.codec is None else self.translated(self.codec.request, self.compression)
 
         def pass_up(chunk: bytes, last: bool) -> bytes | Answer:
             try:
@@ -183,36 +266,31 @@ class WebCall(Call):
                     if last:
                         text.end()
                 return chunk if translate is None else translate(chunk)
-            except (BadText, ValueError) as error:
-                return self.refuse(INVALID_ARGUMENT, str(error))
+            except ValueError as error:
+                return self.refuse_message(error)
 
         return BodyFilter(pass_up)
 
-    def answered(self) -> BodyFilter:
+    def answered(self) -> Answer | BodyFilter:
+        refused = self.unreadable_answer()
+        if refused is not None:
+            return refused
         self.exchange.set_response_header(b"Content-Type", self.kind)
         self.expose()
         self.clear_trailers()
-        counter = MessageCounter()
-        translate = None if self.codec is None else self.translated(self.codec.answer)
+        pass_on = self.passed_on(_frame)
+        if not self.text:
+            return BodyFilter(pass_on)
 
-        def pass_on(chunk: bytes, last: bool) -> bytes:
-            counter.feed(chunk)
-            if translate is not None:
-                chunk = translate(chunk)
-            if last:
-                if not counter.between:
-                    raise MessageError("the upstream's answer ends within a message")
-                chunk += _frame(self.end_of_answer())
-            return encode_text(chunk) if self.text and chunk else chunk
+        def pass_text(chunk: bytes, last: bool) -> bytes:
+            chunk = pass_on(chunk, last)
+            return encode_text(chunk) if chunk else chunk
 
-        return BodyFilter(pass_on)
+        return BodyFilter(pass_text)
 
     def ended(self, end: CallEnd) -> bytes:
-        exchange = self.exchange
-        exchange.status = 200
-        exchange.set_response_header(b"Content-Type", self.kind)
-        for name in (b"grpc-status", b"grpc-message", b"Content-Encoding"):
-            exchange.clear_response_header(name)
+        self.exchange.status = 200
+        self.no_messages()
         self.expose()
         frame = _frame(end)
         return encode_text(frame) if self.text else frame

@@ -6,9 +6,9 @@ are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-__all__ = ["LARGEST", "MOST", "expired_line", "joined", "read_cookies", "split"]
+__all__ = ["LARGEST", "MOST", "expired_line", "joined", "split"]
 
 LARGEST = 4096
 """Bytes of a cookie, its name included: what browsers take at least (RFC 6265 6.1)."""
@@ -16,21 +16,6 @@ MOST = 9
 """Cookies of one value."""
 
 _OVER = b"; Expires=Thu, 01 Jan 1970 00:00:01 GMT; Max-Age=0"
-
-
-def read_cookies(fields: Iterable[bytes]) -> dict[bytes, bytes]:
-    """Cookies by name, of several with a name the first.
-
-    Args:
-        fields: the values of the header ``Cookie``.
-    """
-    found: dict[bytes, bytes] = {}
-    for field in fields:
-        for pair in field.split(b";"):
-            name, equals, value = pair.strip().partition(b"=")
-            if equals:
-                found.setdefault(name, value)
-    return found
 
 
 def split(name: bytes, value: bytes) -> list[tuple[bytes, bytes]]:

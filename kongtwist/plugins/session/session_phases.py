@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
-from ...core.chain.credentials import identity_headers, vouched
+from ...core.chain.authentication import identify, vouched
 from ...core.chain.failures import is_cancelled
 from ...core.chain.host import Host
 from ...core.chain.plugin import Plugin
 from ...core.exchange import Answer, BodyTooLarge, Exchange
 from ...core.http.bodies import decode_body
+from ...core.http.cookies import read_cookies
 from ...core.http.headers import encoded
 from ...core.rows import Row
 from .._once import Seldom
 from .client_session import ClientSession, Settings
-from .session_cookies import read_cookies
 from .session_fields import CONFIG, SESSIONS
 from .session_rows import SessionRows
 
@@ -273,12 +273,9 @@ def _authenticate(
         _tell(exchange.set_response_header, name, session.word(word))
     exchange.ctx[AUTHENTICATED] = session
     credential = None if credential_id is None else {"id": credential_id, "consumer_id": consumer["id"]}
-    exchange.authenticate(consumer, credential)
-    changes: dict[bytes, bytes | None] = dict(exchange.request_changes or ())
-    changes.update(identity_headers(consumer, credential_id))
-    changes[b"x-authenticated-groups"] = encoded(", ".join(groups).encode()) if groups is not None else None
-    exchange.request_changes = changes
+    identify(exchange, consumer, credential, credential_id)
     if groups is not None:
+        exchange.set_upstream_header(b"x-authenticated-groups", encoded(", ".join(groups).encode()))
         exchange.authenticated_groups = groups
 
 

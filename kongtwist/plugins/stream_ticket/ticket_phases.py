@@ -11,7 +11,8 @@ from collections.abc import Awaitable
 from math import ceil
 from typing import Any
 
-from ...core.chain.credentials import expired, identity_headers, vouch
+from ...core.chain.authentication import identity_headers, vouch
+from ...core.chain.credentials import expired
 from ...core.chain.host import Host, HostError
 from ...core.chain.phases import ProxyEndpoint
 from ...core.chain.plugin import Plugin
@@ -190,7 +191,7 @@ def _authenticate(exchange: Exchange, ticket: Ticket) -> bool:
     exchange.authenticate(consumer, credential)
     exchange.authenticated_groups = ticket.groups
     changes: dict[bytes, bytes | None] = dict(exchange.request_changes or ())
-    changes.update(dict.fromkeys(identity_headers({"id": ""}, None)))
+    changes.update(dict.fromkeys(identity_headers(None, None)))
     changes.update({name.encode("latin-1"): value.encode("latin-1") for name, value in ticket.fields.items()})
     exchange.request_changes = changes
     return True

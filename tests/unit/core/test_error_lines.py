@@ -19,6 +19,7 @@ from kongtwist.core.limits import Limits
 from kongtwist.observability.masking import SecretMask
 from kongtwist.streams.stream_errors import broken, silent
 
+from ..http2.http2_door import HTTP2Client
 from ..proxy.relay_kit import Gateway, plugin_row
 
 GET = b"GET /st/x?apikey=s3cret HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -191,6 +192,13 @@ class WrittenTests(SynchronousTestCase):
             self.line(),
             "no usable answer from the upstream: malformed status line; see whether it speaks HTTP there, or correct",
         )
+
+    def test_http2(self) -> None:
+        """The protocol is the client's, by the name it has in the access log."""
+        made = self.gateway()
+        made.refuse = 1
+        self.assertEqual(HTTP2Client(made).ask(path="/st/x?apikey=s3cret").status, 502)
+        self.assertIn('request: "GET /st/x?*** HTTP/2.0"', self.line())
 
     def test_names(self) -> None:
         """A name that does not resolve, and what one resolved to that does not answer."""

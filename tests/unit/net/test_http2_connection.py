@@ -86,6 +86,17 @@ class RuleTests(SynchronousTestCase):
             self.assertTrue(peer.wire.closed)
             self.assertEqual(peer.send(frame(frames.PING, 0, 0, b"12345678")), [])
 
+    def test_connection_errors_end_streams(self) -> None:
+        """At once: the connection itself stays until the peer has read why."""
+        for peer in (make_server(), make_client()):
+            if peer.connection.client:
+                stream = peer.connection.open_stream(0, Recorder())
+            else:
+                peer.send(peer.request(1))
+                stream = stream_of(peer)
+            self.assertIsNotNone(goaway_code(peer.send(frame(frames.PING, 0, 0, b"1"))))
+            self.assertEqual((stream.user.calls, peer.connection.streams), ([("lost", None)], {}))
+
     def test_stream_errors(self) -> None:
         """RST_STREAM with the code of the rule; the connection goes on."""
         number = struct.Struct(">I").pack
@@ -551,3 +562,26 @@ class TiedTests(SynchronousTestCase):
         found = self.client.read()
         self.assertEqual((data_of(found, two.id), found[-1][1] & 1), (b"onetwo", 1))
         self.assertEqual((one.user.calls, one.held), ([("end", None)], 0))
+
+    def test_what_waits_before(self) -> None:
+        """It counts as held: its side gets no credit before the other one has taken it, and no more than it sent."""
+        self.server.send(self.server.request(7))
+        one = stream_of(self.server)
+        two = self.client.connection.open_stream(0, Recorder())
+        two.send_headers(b"\x83")
+        two.window = 0
+        one.user.on_data = two.send_data
+        self.server.send(frame(frames.DATA, 0, 7, bytes(16384)))
+        one.tie(two)
+        self.assertEqual((one.held, self.server.connection.held), (16384, 16384))
+        self.client.send(frames.window_update(two.id, 16384))
+        self.assertEqual((two.queued, one.held, self.server.connection.held), (0, 0, 0))
+
+    def test_pings_beside_it(self) -> None:
+        """Who measures the line while DATA passes to it has a reason, on either side."""
+        two = self.pairs[0][1]
+        self.client.send(self.client.answer(two.id))
+        for sender, number, receiver in ((self.client, two.id, self.server), (self.server, 1, self.client)):
+            for _ in range(2 * Limits().http2_idle_frames):
+                sender.send(frame(frames.DATA, 0, number, b"\0\0\0\0\3abc"))
+                self.assertIsNone(goaway_code(receiver.send(frames.ping(b"12345678", False))))

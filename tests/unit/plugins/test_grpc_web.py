@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
-from base64 import b64decode, b64encode
+from base64 import b64decode, b64encode, urlsafe_b64encode
 from typing import Any
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
@@ -445,6 +446,76 @@ class DescribedTests(_Case):
         self.harness.upload(outcome, [framed(JSON), b""])
         self.harness.respond(outcome)
         self.assertIn("error", json.loads(outcome.sent[5:]))
+
+    def test_compressed(self) -> None:
+        """A message of JSON that came compressed is read, and goes up as it is in protobuf; no dialect promises otherwise."""
+        zipped = gzip.compress(JSON)
+        for kind, name, body in (
+            ("application/json", "content-encoding", zipped),
+            ("application/connect+json", "connect-content-encoding", framed(zipped, 1)),
+            ("application/grpc-web+json", "grpc-encoding", framed(zipped, 1)),
+        ):
+            outcome = self.ask("Put", kind, (name, "gzip"), ("grpc-accept-encoding", "gzip"), body=b"x")
+            self.assertEqual(self.harness.upload(outcome, [body[:7], body[7:], b""]).passed, framed(WIRE), kind)
+            self.assertNotIn("grpc-encoding", outcome.upstream_headers)
+            self.assertIn(name, outcome.removed_headers)
+        query = "?encoding=json&compression=gzip&base64=1&message=" + urlsafe_b64encode(zipped).decode()
+        self.assertEqual(self.ask("Read" + query, "", method="GET").upstream_body, framed(WIRE))
+
+    def test_compressed_answers(self) -> None:
+        """They are read as well, though nobody asked for them; the answer says nothing of it."""
+        zipped = framed(gzip.compress(WIRE), 1)
+        for kind, sent in (
+            ("application/json", JSON),
+            ("application/connect+json", framed(JSON)),
+            ("application/grpc-web+json", framed(JSON)),
+        ):
+            outcome = self.ask("Put", kind, ("grpc-accept-encoding", "gzip"), body=b"x")
+            self.assertNotIn("grpc-accept-encoding", outcome.upstream_headers)
+            self.harness.respond(outcome, 200, [*GRPC, ("grpc-encoding", "gzip")], [zipped[:6], zipped[6:], b""], OK)
+            self.assertEqual(outcome.sent[: len(sent)], sent, kind)
+            encodings = {"grpc-encoding", "content-encoding", "connect-content-encoding"}
+            self.assertTrue(encodings.isdisjoint(outcome.response_headers), kind)
+
+    def test_unknown_compression(self) -> None:
+        """What cannot be read is named, with what can; nothing of it goes up."""
+        told = "messages compressed with 'br' cannot be translated to or from JSON: gzip and identity can"
+        for kind, name, accepts, code in (
+            ("application/json", "content-encoding", "accept-encoding", b"unimplemented"),
+            ("application/connect+json", "connect-content-encoding", "connect-accept-encoding", b"unimplemented"),
+            ("application/grpc-web+json", "grpc-encoding", "grpc-accept-encoding", b"grpc-status:12"),
+        ):
+            outcome = self.ask("Put", kind, (name, "br"), body=b"x")
+            assert outcome.answer is not None
+            self.assertIn((accepts.title().encode(), b"gzip, identity"), outcome.answer.headers)
+            self.assertEqual(outcome.answer.body, told.encode())
+            self.harness.respond(outcome)
+            self.assertIn(code, outcome.sent)
+            outcome = self.ask("Put", kind, body=b"x")
+            self.harness.respond(outcome, 200, [*GRPC, ("grpc-encoding", "br")], [framed(b"zip", 1), b""], OK)
+            self.assertIn(told.encode(), outcome.sent)
+        outcome = self.ask("Put", "application/json", body=b"x")
+        self.harness.respond(outcome, 200, [*GRPC, ("grpc-encoding", "br"), ("grpc-status", "5")], [b""])
+        self.assertEqual(json.loads(outcome.sent)["code"], "not_found")
+
+    def test_bad_compression(self) -> None:
+        """Bytes that are no gzip, that break off, have more behind them, or grow beyond the limit."""
+        self.harness.gateway.grpc_message_size = 200
+        zipped = gzip.compress(JSON)
+        for body, code in (
+            (b"no gzip", "invalid_argument"),
+            (zipped[:-3], "invalid_argument"),
+            (zipped + zipped, "invalid_argument"),
+            (gzip.compress(b" " * 1000), "resource_exhausted"),
+        ):
+            outcome = self.ask("Put", "application/json", ("content-encoding", "gzip"), body=b"x")
+            self.harness.upload(outcome, [body, b""])
+            self.harness.respond(outcome)
+            self.assertEqual(json.loads(outcome.sent)["code"], code, body)
+        outcome = self.ask("Watch", "application/connect+json", body=b"x")
+        self.harness.upload(outcome, [framed(zipped, 1), b""])
+        self.harness.respond(outcome)
+        self.assertIn("no coding is named", json.loads(outcome.sent[5:])["error"]["message"])
 
     def test_no_file(self) -> None:
         """Without descriptors JSON is refused with Kong's text; binary calls pass."""

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from kongtwist.core.http.cookies import read_cookies
 from kongtwist.plugins.session.client_session import ClientSession, Settings, Write
 from kongtwist.plugins.session.sealing import Sealer, base64url, unbase64url
-from kongtwist.plugins.session.session_cookies import LARGEST, MOST, joined, read_cookies, split
+from kongtwist.plugins.session.session_cookies import LARGEST, MOST, joined, split
 from kongtwist.plugins.session.session_fields import CONFIG
 
 NOW = 1_700_000_000

@@ -8,7 +8,8 @@ from typing import Any, cast
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.answers import Answer
-from kongtwist.core.chain.credentials import Credentials, Known, hide, is_known, refuse
+from kongtwist.core.chain.authentication import is_known, refuse
+from kongtwist.core.chain.credentials import Credentials, Known, hide
 from kongtwist.core.exchange import Exchange, Row
 from kongtwist.core.http.bodies import decode_body
 from kongtwist.core.http.head import HeaderBlock

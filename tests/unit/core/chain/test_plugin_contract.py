@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.chain.plugin import Plugin
 from kongtwist.node.plugin_loader import load_plugins
+from kongtwist.plugins.basic_auth import password_digest
 from kongtwist.testing import Outcome, PluginHarness
 from tests.places import CONTRACT
 
@@ -27,6 +28,14 @@ def store(harness: PluginHarness, rows: dict[str, list[dict[str, Any]]]) -> None
             harness.store(entity, **row | ({} if ttl is None else {"expires_at": harness.now + ttl}))
 
 
+def pairs_of(headers: dict[str, Any]) -> list[tuple[str, str]]:
+    """Headers as pairs; a list stands for a name that comes more than once."""
+    return [(name, each) for name, value in headers.items() for each in (value if isinstance(value, list) else [value])]
+
+
+DEFAULT_MESSAGES = {400: "Bad request", 401: "Unauthorized", 403: "Forbidden"}
+
+
 class VectorTests(SynchronousTestCase):
     """Every vector of the plugins built so far."""
 
@@ -40,10 +49,15 @@ class VectorTests(SynchronousTestCase):
         for number, case in enumerate(cases):
             harness = self.harness(case)
             request = case["request"]
-            outcome = harness.send(
-                request["method"], request["uri"], request["headers"], request.get("body", "").encode(),
+            exchange = harness.request(
+                request["method"], request["uri"], pairs_of(request["headers"]), request.get("body", "").encode(),
                 request.get("ip", "10.0.0.1"),
             )  # fmt: skip
+            exchange.authenticate(case.get("consumer"), case.get("credential"))
+            exchange.authenticated_groups = case.get("authenticated_groups")
+            outcome = harness.run(exchange)
+            if outcome.answer is None and "response" in case:
+                harness.respond(outcome, case["response"]["status"], case["response"]["headers"].items())
             self.assertEqual(self.seen(outcome, case), self.expected(case), f"case {number}: {json.dumps(case)}")
 
     def harness(self, case: dict[str, Any]) -> PluginHarness:
@@ -68,6 +82,11 @@ class VectorTests(SynchronousTestCase):
         if isinstance(body, dict) and "request" in body:
             # Lua has one empty table; the recorded answers show an empty list here.
             body["request"]["uri_captures"]["unnamed"] = []
+        for name, value in expected.get("response_headers", {}).items():
+            if isinstance(value, list):  # the upstream's values are among them; ours are those that the plugin adds
+                (expected["response_headers"][name],) = (
+                    each for each in value if each != case["response"]["headers"][name]
+                )
         return expected
 
     @staticmethod
@@ -81,6 +100,8 @@ class VectorTests(SynchronousTestCase):
             answer["kind"] = "exit" if outcome.answer.message is None else "error"
             if outcome.answer.message is not None:
                 answer["message"] = outcome.answer.message
+                if "message" not in expected["answer"]:  # Kong's own for the status
+                    assert answer.pop("message") == DEFAULT_MESSAGES[answer["status"]]
             elif outcome.answer.body:
                 raw = isinstance(expected["answer"].get("body"), str)
                 answer["body"] = outcome.answer.body.decode() if raw else outcome.answer_json
@@ -88,12 +109,21 @@ class VectorTests(SynchronousTestCase):
                     answer["body"]["request"]["headers"].pop("content-length", None)
             headers = {n.decode(): v.decode() for n, v in outcome.answer.headers}
             if "headers" in expected["answer"]:
+                if answer["kind"] == "exit" and "Content-Type" not in expected["answer"]["headers"]:
+                    headers.pop("Content-Type", None)  # that of JSON; a handler need not give it
                 answer["headers"] = headers
-        if outcome.consumer is not None:
+        if outcome.consumer is not None and (
+            outcome.answer is None or "consumer" not in case
+        ):  # a given one is not told
             out["consumer"] = outcome.consumer["username"]
         upstream: dict[str, Any] = {}
         if outcome.upstream_headers:
             upstream["headers_set"] = outcome.upstream_headers
+        hidden = [
+            name for name in expected.get("upstream", {}).get("headers_removed", ()) if name in outcome.removed_headers
+        ]
+        if hidden:
+            upstream["headers_removed"] = hidden
         if outcome.upstream_query is not None:
             upstream["query"] = outcome.upstream_query
         if outcome.upstream_body is not None:
@@ -107,9 +137,29 @@ class VectorTests(SynchronousTestCase):
 
 OURS = (
     "x-consumer-", "x-credential-", "x-anonymous-", "x-ratelimit-", "ratelimit-", "retry-after", "www-auth", "kong-",
-    "x-t",
+    "x-t", "access-control-", "vary", "location",
 )  # fmt: skip
 """Headers that plugins make; the others are the gateway's."""
+
+
+def deviations() -> dict[str, str]:
+    """Recorded cases that are wilfully answered otherwise: name -> status and message."""
+    every = json.loads((CONTRACT / "deviations.json").read_text())
+    pairs = [(each["case"].partition("/"), each["answer"]) for each in every]
+    return {name: answer for (part, _, name), answer in pairs if part == "observed_plugins"}
+
+
+def with_our_answer(case: dict[str, Any], wilful: dict[str, str]) -> dict[str, Any]:
+    """A recorded case with our answer in place of Kong's, where that differs; it is taken out of ``wilful``."""
+    ours = wilful.pop(case["name"], None)
+    if ours is None:
+        return case
+    status, _, message = ours.partition(" ")
+    headers = [
+        ["Content-Type", "application/json; charset=utf-8"],
+        ["WWW-Authenticate", 'Bearer error="invalid_token"'],
+    ]
+    return case | {"response": {"status": int(status), "headers": headers, "body": {"message": message}}}
 
 
 def plugin_headers(pairs: list[list[str]]) -> dict[str, str]:
@@ -126,6 +176,7 @@ class RecordedTests(SynchronousTestCase):
         recorded = load("observed_plugins.json")
         harnesses: dict[str, list[PluginHarness]] = {}
         count = 0
+        wilful = deviations()
         for case in recorded["cases"]:
             chain = harnesses.get(case["route"])
             if chain is None:
@@ -134,9 +185,10 @@ class RecordedTests(SynchronousTestCase):
                 for harness in chain:
                     harness.now = 1795399835.0
                     store(harness, dict(rows_of(recorded["consumers"])))
-            self.check(chain, case)
+            self.check(chain, with_our_answer(case, wilful))
             count += 1
-        self.assertGreater(count, 45)
+        self.assertGreater(count, 90)
+        self.assertEqual(wilful, {})
 
     def check(self, chain: list[PluginHarness], case: dict[str, Any]) -> None:
         request, response = case["request"], case["response"]
@@ -217,3 +269,12 @@ def rows_of(consumers: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[st
             for key in c["keyauth_credentials"]
         ],
     )
+    for entity in ("jwt_secrets", "acls", "basicauth_credentials", "hmacauth_credentials"):
+        rows = []
+        for c in consumers:
+            for number, each in enumerate(c.get(entity, ())):
+                row = {"id": f"{entity} {c['username']} {number}", **each, "consumer": {"id": f"id of {c['username']}"}}
+                if "password" in each:
+                    row["password"] = password_digest(each["password"], row["consumer"]["id"])
+                rows.append(row)
+        yield entity, rows

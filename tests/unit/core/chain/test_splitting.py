@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.core.chain.credentials import identity_headers
+from kongtwist.core.chain.authentication import identity_headers
 from kongtwist.core.chain.plugin import Plugin
 from kongtwist.core.chain.secrets import Secrets, Unusable
 from kongtwist.core.exchange import Answer, Exchange, Row
