@@ -24,7 +24,7 @@ NOT_BUILT = {
     "hmacauth_credentials": 2, "oauth2_credentials": 6,
     "oauth2_tokens": 1,
     "plugins/acme": 2, "plugins/ai-prompt-decorator": 1, "plugins/ai-prompt-guard": 1,
-    "plugins/ai-prompt-template": 1, "plugins/ai-proxy": 1, "plugins/aws-lambda": 3,
+    "plugins/ai-prompt-template": 1, "plugins/ai-proxy": 1,
     "plugins/datadog": 2, "plugins/file-log": 2,
     "plugins/hmac-auth": 1, "plugins/ldap-auth": 1,
     "plugins/loggly": 1, "plugins/oauth2": 1, "plugins/opentelemetry": 3, "plugins/post-function": 1,
