@@ -431,7 +431,7 @@ def _plan(whats: tuple[str, ...], names: tuple[bytes, ...]) -> tuple[frozenset[b
     """The lower-case names and the beginnings of the lines, of changes that only add fields none of which is ours or
     comes twice; None for others."""
     keys = frozenset(name.lower() for name in names)
-    ours = _WRITTEN_BACK | _RESPONSE_FRAMING
+    ours = _BESIDE | _RESPONSE_FRAMING
     if "clear" in whats or len(keys) < len(names) or not keys.isdisjoint(ours):
         return None
     return keys, [name + b": " for name in names]
