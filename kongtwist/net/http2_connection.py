@@ -43,7 +43,7 @@ from ..core.http2.frames import (
     window_update,
 )
 from .http2_frames import ROUND_TRIP, HTTP2Frames
-from .http2_output import MOST, HTTP2Output
+from .http2_output import MOST
 from .http2_stream import RESET_BY_PEER, HTTP2Stream
 from .run_steps import run_steps
 from .sending import end_writing
@@ -202,24 +202,15 @@ class HTTP2Connection(HTTP2Frames):
                 return
             self._preface = False
             at = 24
-        touched: list[HTTP2Output] = []
         try:
-            at = self._read(data, view, at, size, touched)
+            at = self._read(data, view, at, size)
         except HTTP2Error as error:
             self.fail(error.code, error.why)
-        finally:
-            if view is _view:
-                for each in touched:
-                    each.settle()
         if at < size and not self.failed:
             self._rest = bytes(view[at:size])
 
-    def _read(self, data: Any, view: memoryview, at: int, size: int, touched: list[HTTP2Output]) -> int:
-        """Serve frames from ``data``, from ``at`` to ``size``; where the first one that is not complete begins.
-
-        Args:
-            view: of ``data``.
-            touched: gets the connections that slices of ``view`` were put into.
+    def _read(self, data: Any, view: memoryview, at: int, size: int) -> int:
+        """Serve frames from ``data``, which ``view`` shows, from ``at`` to ``size``; where the first one that is not complete begins.
 
         Raises:
             HTTP2Error: the connection ends.
@@ -257,8 +248,6 @@ class HTTP2Connection(HTTP2Frames):
                         if run is not None:
                             run.pass_on(view[begin:at])
                         run, begin = onto, at
-                        if onto not in touched:
-                            touched.append(onto)  # type: ignore[arg-type]
                     if length > 4 and not stream.left_of_message and length == 5 + _number_at(data, at + 10)[0]:
                         stream.messages += 1
                     else:
@@ -292,7 +281,8 @@ class HTTP2Connection(HTTP2Frames):
         if total:
             self._idle.refill()
             self._took(total)
-            self.credit()
+            if self.room < self.connection_window >> 1:
+                self.credit()
         return at
 
     def _relayed_end(self, stream: HTTP2Stream) -> None:

@@ -223,7 +223,8 @@ class HTTP2Frames(HTTP2Output):
             self._data_before = self.sent
             self._idle.refill()
             return
-        self._spend(self._idle, "too many frames that bring nothing")
+        if not self._idle.spend(self.monotonic()):
+            raise HTTP2Error(ENHANCE_YOUR_CALM, "too many frames that bring nothing")
 
     # -- frames --------------------------------------------------------------------------------------------------------
 
@@ -445,7 +446,7 @@ class HTTP2Frames(HTTP2Output):
             raise HTTP2Error(FRAME_SIZE_ERROR, "PING of a wrong size")
         if not flags & ACK:
             self._spend_idle()
-            self.put_answer(ping(payload, True))
+            self.put_answer(ping(payload, True), late=True)
         elif payload == ROUND_TRIP and self._stopping:
             self.stop_now()
         else:

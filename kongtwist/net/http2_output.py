@@ -55,7 +55,9 @@ class HTTP2Output(Protocol):
         self._high_water = limits.high_water
         self._most = min(MOST, 4 * self._high_water)
         self._socket: Any = None
+        self._late = b""
         to_flush = getattr(reactor, "to_flush", None)
+        self._flushed_late: list[Any] | None = getattr(reactor, "to_flush_late", None)
         self._later: Callable[[Any], object] = self._call_later if to_flush is None else to_flush.append
 
     def connectionMade(self) -> None:
@@ -75,14 +77,6 @@ class HTTP2Output(Protocol):
             self._later(self)
         out.append(data)
 
-    def pass_on(self, data: memoryview) -> None:
-        """Send a run of whole frames of DATA with the next flush."""
-        out = self.out
-        if not out:
-            self._later(self)
-        out.append(data)
-        self.sent += len(data)
-
     def put_data(self, head: bytes, data: bytes | memoryview) -> None:
         """Send a frame of DATA; flushed when there are many of them."""
         out = self.out
@@ -97,8 +91,24 @@ class HTTP2Output(Protocol):
             if self._pending > self._high_water:
                 self.flush()
 
-    def put_answer(self, data: bytes) -> None:
+    def pass_on(self, frames: memoryview) -> None:
+        """Send a run of whole frames of DATA. They lie in memory which is about to be used for something else: what is long goes
+        out at once, what is short with the next flush, as a copy."""
+        size = len(frames)
+        self.sent += size
+        if size < _SHORT:
+            self.put(bytes(frames))
+        else:
+            if self.out:
+                self.flush()
+            self._write(frames)
+
+    def put_answer(self, data: bytes, late: bool = False) -> None:
         """Send a frame that the peer made us send.
+
+        Args:
+            data: the frame.
+            late: it need not come before what follows: it may wait for that, a moment.
 
         Raises:
             HTTP2Error: it does not read, and too many of them are held.
@@ -107,17 +117,30 @@ class HTTP2Output(Protocol):
             self._answers += 1
             if self._answers > self.limits.http2_unsent_answers:
                 raise HTTP2Error(ENHANCE_YOUR_CALM, "too many answers are held for a peer that does not read")
-        self.put(data)
+        waiting = self._flushed_late
+        if not late or waiting is None or self.out:
+            self.put(data)
+        else:
+            if not self._late:
+                waiting.append(self)
+            self._late += data
 
     def flush(self) -> None:
-        """Send what is there: at once where the socket takes it, as `sending.sender` does it."""
+        """Send what is there."""
         out = self.out
         self._pending = 0
+        late = self._late
+        if late:
+            self._late = b""
+            out.insert(0, late)
+        if out:
+            data = out[0] if len(out) == 1 else b"".join(out)
+            out.clear()
+            self._write(data)
+
+    def _write(self, data: bytes | memoryview) -> None:
+        """Send at once where the socket takes it, as `sending.sender` does it."""
         transport: Any = self.transport
-        if not out:
-            return
-        data = out[0] if len(out) == 1 else b"".join(out)
-        out.clear()
         if transport is None:
             return
         sock = self._socket
@@ -131,16 +154,6 @@ class HTTP2Output(Protocol):
         else:
             if sent != len(data):
                 transport.write(bytes(data[sent:]))
-
-    def settle(self) -> None:
-        """What was put here lies in memory that is about to be used for something else: copy what is short, so that it goes out
-        with the rest of this round; send what is long."""
-        out = self.out
-        size = sum(map(len, out))
-        if size > _SHORT:
-            self.flush()
-        elif out:
-            out[:] = [bytes(out[0]) if len(out) == 1 else b"".join(out)]
 
     # -- the transport's calls -----------------------------------------------------------------------------------------
 

@@ -465,8 +465,7 @@ class HTTP2Stream:
         for one, two in ((self, other), (other, self)):
             one.peer = two
             one.copy = None
-            if not one.ended_in and not one.closed and one.left is None:
-                one._warm()
+            one._warm()
         for one, two in ((self, other), (other, self)):
             one._hold(two.queued)  # it came from here, and is let go when it is sent
             one.paused = False
@@ -500,8 +499,7 @@ class HTTP2Stream:
         peer = self.peer
         if peer is not None:
             peer.copy = None
-            if not self.ended_in and not self.closed:
-                self._warm()
+            self._warm()
 
     def keep_copy(self, data: bytes) -> None:
         """A piece passes of which a copy is kept."""
@@ -558,8 +556,8 @@ class HTTP2Stream:
         connection.stream_closed(self, how)
 
     def _warm(self) -> None:
-        """DATA is passed on in the read loop."""
-        if not self.hot:
+        """DATA is passed on in the read loop from now on, where some will come and none is counted."""
+        if not self.ended_in and not self.closed and self.left is None and not self.hot:
             self.hot = True
             self.connection.hot += 1
             self.connection.ties = True

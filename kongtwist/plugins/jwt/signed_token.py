@@ -43,7 +43,8 @@ def read_token(token: bytes) -> SignedToken:
     if not dot:
         raise BadToken("invalid JSON")
     # A header that names extensions which must be understood is not understood here (RFC 7515 4.1.11).
-    if not isinstance(header, dict) or header.get("alg") not in _VERIFY or "crit" in header:
+    algorithm = header.get("alg") if isinstance(header, dict) else None
+    if not isinstance(algorithm, str) or algorithm not in _VERIFY or "crit" in header:
         raise BadToken("invalid alg")
     if not isinstance(claims, dict):
         raise BadToken("invalid claims")

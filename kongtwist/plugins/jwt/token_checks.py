@@ -30,7 +30,7 @@ MOST_KEPT = 16 * 1024 * 1024
 _LARGEST = 1e300
 """No number in a claim is larger: what a double cannot hold never comes."""
 
-_BEARER = re.compile(rb"\s*[Bb]earer\s+(.+)").search
+_BEARER = re.compile(rb"[Bb]earer\s+(.+)").search
 
 
 class _Refused(Exception):
