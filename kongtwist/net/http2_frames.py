@@ -80,8 +80,8 @@ class HTTP2Frames(HTTP2Output):
     credit_at_once = False
 
     __slots__ = (
-        "_data_before", "_gone", "_gone_before", "_idle", "_memory", "_partial", "_preface", "_remembered", "_resets", "_rest", "_settled", "_stopping",
-        "connection_window", "decoder", "draining", "encoder", "failed", "hot", "last", "list_size", "monotonic", "next_id",
+        "_data_before", "_gone", "_gone_before", "_idle", "_memory", "_partial", "_preface", "_remembered", "_resets", "_rest", "_settled",
+        "_stopping", "connection_window", "decoder", "draining", "encoder", "failed", "hot", "last", "list_size", "monotonic", "next_id",
         "peer_connects", "peer_list_size", "peer_streams", "room", "stream_window", "streams", "ties",
     )  # fmt: skip
 
