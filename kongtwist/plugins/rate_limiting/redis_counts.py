@@ -13,13 +13,14 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from ...core.chain.failures import is_cancelled
-from ...core.chain.host import Host, RedisSettings
+from ...core.chain.host import Host
 from ...core.counters import RateWindow
 from ...core.rows import Row
 from .._once import Seldom
+from .._redis_fields import redis_settings
 from .windows import PERIODS, key_prefix
 
-__all__ = ["RedisCounts", "SyncedCounts"]
+__all__ = ["RedisCounts", "RedisSums", "SyncedCounts"]
 
 _NAMES = tuple(PERIODS.items())
 
@@ -49,19 +50,38 @@ _AT_ONCE = 500
 """Keys in one call."""
 
 
-def _settings(redis: Row) -> RedisSettings:
-    return RedisSettings(
-        host=redis["host"], port=redis["port"], timeout=redis["timeout"], username=redis["username"],
-        password=redis["password"], database=redis["database"] or 0, ssl=bool(redis["ssl"]),
-        ssl_verify=bool(redis["ssl_verify"]), server_name=redis["server_name"],
-    )  # fmt: skip
+_NO_COUNTS = "the Redis server does not answer with counts; see whether it is one"
 
 
 def _checked(answer: object, count: int) -> list[int]:
     """What a script answers, if it is so many numbers. Raises ValueError."""
     if not isinstance(answer, list) or len(answer) != count or not all(type(each) is int for each in answer):
-        raise ValueError("the Redis server does not answer with counts; see whether it is one")
+        raise ValueError(_NO_COUNTS)
     return answer
+
+
+class RedisSums:
+    """Sums in a Redis server that are read first, and added to later.
+
+    Args:
+        redis: ``config.redis``.
+        host: gives the server's client.
+    """
+
+    def __init__(self, redis: Row, host: Host) -> None:
+        self._client = host.redis(redis_settings(redis))
+
+    async def read(self, keys: Sequence[str]) -> list[int]:
+        """The sums; nought where nobody has added."""
+        found = await self._client.command("MGET", *keys)
+        if not isinstance(found, list) or len(found) != len(keys):
+            raise ValueError(_NO_COUNTS)
+        return [0 if each is None else int(float(each)) for each in found]
+
+    async def add(self, keys: Sequence[str], frames: Sequence[RateWindow], amount: int) -> None:
+        """Add to each. A new one ends with its window."""
+        words = [word for frame in frames for word in (amount, int(frame.expires))]
+        _checked(await self._client.script(_ADD, keys, words), len(keys))
 
 
 class RedisCounts:
@@ -75,7 +95,7 @@ class RedisCounts:
 
     def __init__(self, plugin: Row, redis: Row, host: Host) -> None:
         self._prefix = key_prefix(plugin)
-        self._client = host.redis(_settings(redis))
+        self._client = host.redis(redis_settings(redis))
         self._frames: Sequence[RateWindow] = ()
         self._ends: tuple[str, ...] = ()
 
