@@ -376,10 +376,10 @@ class NotBuiltTests(ConfCase):
 
     def test_one_warning_lists_all(self) -> None:
         """Properties, nginx directives and vault settings that have no effect are listed in one sentence."""
-        conf = self.read("nginx_http_gzip = on\nmem_cache_size = 1g\npluginserver_x_socket = /s", {"KONG_KIC": "on"})
+        conf = self.read("nginx_http_gzip = on\nlmdb_map_size = 1g\npluginserver_x_socket = /s", {"KONG_KIC": "on"})
         self.assertEqual(
             conf.warnings,
-            ["known to Kong and without effect here yet: kic, mem_cache_size, nginx_http_gzip, pluginserver_x_socket"],
+            ["known to Kong and without effect here yet: kic, lmdb_map_size, nginx_http_gzip, pluginserver_x_socket"],
         )
 
     def test_defaults_written_out_give_no_warning(self) -> None:
