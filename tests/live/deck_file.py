@@ -118,6 +118,14 @@ def _consumers() -> list[dict[str, Any]]:
             "custom_id": "5",
             "tags": ["c"],
             "keyauth_credentials": [{"key": "key-of-bob", "tags": ["k"]}, {"key": "other-of-bob"}],
+            "oauth2_credentials": [
+                {
+                    "name": "app",
+                    "client_id": "bobs-app",
+                    "client_secret": "s",
+                    "redirect_uris": ["https://app.example/back"],
+                },
+            ],
             "plugins": [{"name": "request-termination", "config": {"status_code": 403, "message": "no"}}],
         },
         {"username": "\u00c5sa"},

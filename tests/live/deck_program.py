@@ -23,7 +23,7 @@ from tests.live.postgres_server import shared_server
 from tests.live.support import PATIENCE, GatewayProcess, LiveTestCase
 
 KINDS = (
-    "services", "routes", "upstreams", "consumers", "plugins", "certificates", "snis", "ca_certificates", "key-auths",
+    "services", "routes", "upstreams", "consumers", "plugins", "certificates", "snis", "ca_certificates", "key-auths", "oauth2",
     "vaults", "keys", "key-sets",
 )  # fmt: skip
 
