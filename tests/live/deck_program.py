@@ -23,8 +23,8 @@ from tests.live.postgres_server import shared_server
 from tests.live.support import PATIENCE, GatewayProcess, LiveTestCase
 
 KINDS = (
-    "services", "routes", "upstreams", "consumers", "plugins", "certificates", "snis", "ca_certificates", "key-auths", "oauth2",
-    "vaults", "keys", "key-sets",
+    "services", "routes", "upstreams", "consumers", "plugins", "certificates", "snis", "ca_certificates", "key-auths",
+    "jwts", "basic-auths", "hmac-auths", "acls", "oauth2", "vaults", "keys", "key-sets",
 )  # fmt: skip
 
 
