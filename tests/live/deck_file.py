@@ -138,6 +138,14 @@ def _consumers() -> list[dict[str, Any]]:
             "basicauth_credentials": [{"username": "bob", "password": "pw"}],  # of which decK compares the name only
             "hmacauth_credentials": [{"username": "bob", "secret": "hs"}],
             "acls": [{"group": "gold"}, {"group": "staff", "tags": ["g"]}],
+            "oauth2_credentials": [
+                {
+                    "name": "app",
+                    "client_id": "bobs-app",
+                    "client_secret": "s",
+                    "redirect_uris": ["https://app.example/back"],
+                },
+            ],
             "plugins": [{"name": "request-termination", "config": {"status_code": 403, "message": "no"}}],
         },
         {"username": "\u00c5sa"},
