@@ -7,7 +7,8 @@ import socket
 import statistics
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,18 @@ from .servers import Server, Stage, resident
 from .usage import Cost, Usage
 
 __all__ = ["Pace", "Waits", "http_cost", "idle_memory", "idle_streams", "load_cost", "stream_cost"]
+
+Load = subprocess.Popen[bytes]
+"""A load generator that runs."""
+VALUES = """\
+local lines, at = {}, 0
+for line in io.lines("FILE") do lines[#lines + 1] = line end
+request = function()
+  at = at % #lines + 1
+  return wrk.format(nil, nil, {["NAME"] = lines[at]})
+end
+"""
+"""wrk's script for a header with one value after the other."""
 
 VARYING = """
 local count = 0
@@ -37,7 +50,10 @@ class Pace:
     rounds: int = 3  #: times each server has its turn
 
 
-def http_cost(stage: Stage, server: Server, path: str, pace: Pace, *, header: str = "", varying: bool = False) -> Cost:
+def http_cost(
+    stage: Stage, server: Server, path: str, pace: Pace, *, header: str = "", varying: bool = False,
+    values: tuple[str, Sequence[str]] | None = None,
+) -> Cost:  # fmt: skip
     """What a GET over keep-alive connections costs.
 
     Args:
@@ -47,6 +63,7 @@ def http_cost(stage: Stage, server: Server, path: str, pace: Pace, *, header: st
         pace: how long.
         header: a further header line.
         varying: let two header fields differ from request to request.
+        values: a header's name, and its values in turn.
 
     Raises:
         RuntimeError: some requests failed; the figure would mean nothing.
@@ -55,6 +72,11 @@ def http_cost(stage: Stage, server: Server, path: str, pace: Pace, *, header: st
     if varying:
         script = Path(stage.folder, "varying.lua")
         script.write_text(VARYING, encoding="ascii")
+        words += ["-s", str(script)]
+    if values is not None:
+        script, lines = Path(stage.folder, "values.lua"), Path(stage.folder, "values")
+        lines.write_text("\n".join(values[1]), encoding="ascii")
+        script.write_text(VALUES.replace("FILE", str(lines)).replace("NAME", values[0]), encoding="ascii")
         words += ["-s", str(script)]
     url = f"http://127.0.0.1:{server.port}{path}"
     subprocess.run([*words, f"-d{max(1, round(pace.warm))}s", url], check=True, capture_output=True)
@@ -124,20 +146,13 @@ def idle_memory(
         pairs: how many.
         ask: a path to ask 300 times for while they are open; the waiting times come back too.
     """
-    warm = stage.load("idle", server.port, path, 50, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    warm.communicate(timeout=60)  # what the first connections load once is no cost of a connection
-    time.sleep(0.5)
-    before = resident(server.pid)
-    load = stage.load("idle", server.port, path, pairs, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert load.stdout is not None and load.stdin is not None
-    if load.stdout.readline() != f"open {pairs}\n".encode():
-        raise RuntimeError(f"{server.name}: {pairs} streams could not be opened")
-    time.sleep(1.0)
-    used = resident(server.pid) - before
-    waits = _waits(server.port, ask) if ask else None
-    load.stdin.close()
-    load.wait()
-    return used / pairs, waits
+
+    def load(count: int) -> Load:
+        return stage.load("idle", server.port, path, count, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    with _idle(server, load(50), lambda: load(pairs), pairs) as each:
+        waits = _waits(server.port, ask) if ask else None
+    return each, waits
 
 
 def idle_streams(stage: Stage, server: Server, connections: int, streams: int) -> float:
@@ -149,19 +164,35 @@ def idle_streams(stage: Stage, server: Server, connections: int, streams: int) -
         connections: how many from the client.
         streams: how many on each.
     """
-    warm = stage.grpc_load("idle", server.port, 5, 10, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def load(*counts: int) -> Load:
+        return stage.grpc_load("idle", server.port, *counts, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    with _idle(server, load(5, 10), lambda: load(connections, streams), connections * streams) as each:
+        return each
+
+
+@contextmanager
+def _idle(server: Server, warm: Load, begin: Callable[[], Load], count: int) -> Iterator[float]:
+    """Keep streams open; bytes of the proxy's memory for each.
+
+    Args:
+        server: the proxy.
+        warm: opens a few before: what the first ones load once is no cost of a stream.
+        begin: opens those that are measured.
+        count: how many those are.
+    """
     warm.communicate(timeout=60)
     time.sleep(0.5)
     before = resident(server.pid)
-    load = stage.grpc_load("idle", server.port, connections, streams, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    load = begin()
     assert load.stdout is not None and load.stdin is not None
-    if load.stdout.readline() != f"open {connections * streams}\n".encode():
-        raise RuntimeError(f"{server.name}: {connections * streams} streams could not be opened")
+    if load.stdout.readline() != f"open {count}\n".encode():
+        raise RuntimeError(f"{server.name}: {count} streams could not be opened")
     time.sleep(1.0)
-    used = resident(server.pid) - before
+    yield (resident(server.pid) - before) / count
     load.stdin.close()
     load.wait()
-    return used / (connections * streams)
 
 
 def _waits(port: int, path: str) -> Waits:

@@ -84,7 +84,7 @@ def decoded(content_type: str, raw: bytes, entity: Entity | None, stored: Row | 
         return _json(raw)
     try:
         if kind == "application/x-www-form-urlencoded":
-            return _typed(_pairs(raw), entity, stored)
+            return _fitting(_typed(_pairs(raw), entity, stored))
         if kind == "multipart/form-data":
             return _fitting(_multipart(content_type, raw, entity, stored))
     except TooManyArguments as error:

@@ -110,8 +110,9 @@ class Listeners:
         LISTENERS,
         "0.0.0.0:8000 reuseport backlog=16384",
         "Addresses for proxied traffic: <ip>:<port> or unix:<path> with flags, separated by commas, or off. Flags: ssl,"
-        " reuseport, backlog=N, ipv6only=on|off, deferred, so_keepalive=on|off|idle:interval:count; bind and http2 are"
-        " taken and have no effect yet. For TLS add for example '0.0.0.0:8443 ssl'.",
+        " reuseport, backlog=N, ipv6only=on|off, deferred, so_keepalive=on|off|idle:interval:count; http2 offers"
+        " HTTP/2 in TLS, which clients of gRPC need there (without ssl whoever begins with its preface has it); bind is taken"
+        " and has no effect. For TLS add for example '0.0.0.0:8443 http2 ssl'.",
     )
     admin_listen = Property(
         LISTENERS,
@@ -156,6 +157,14 @@ class Tls:
         live=True,
     )
     ssl_cert_key = Property(ARRAY, "", "Files with the keys of ssl_cert, in the same order.", live=True)
+    proxy_ssl_client_ca = Property(
+        ARRAY,
+        "",
+        "Files with certificates (PEM) of authorities: on the ssl addresses of proxy_listen, clients are asked for a"
+        " certificate, and refused in the handshake where they show one that none of these has signed. Who shows none goes on;"
+        " the plugin client-certificate demands one (our own name).",
+        live=True,
+    )
     admin_ssl_cert = Property(ARRAY, "", "As ssl_cert, for admin_listen.", live=True)
     admin_ssl_cert_key = Property(ARRAY, "", "Keys of admin_ssl_cert.", live=True)
     status_ssl_cert = Property(ARRAY, "", "As ssl_cert, for status_listen.", live=True)

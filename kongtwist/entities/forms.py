@@ -1,14 +1,21 @@
-"""Form fields decoded to the tree that JSON would have been, typed by the schema (Kong 3.9, ``kong/api/arguments.lua``)."""
+"""Form fields decoded to the tree that JSON would have been, typed by the schema (Kong 3.9, ``kong/api/arguments.lua``).
+
+Beside Kong's own forms a list may be given as the text of a JSON array, which is how people write one in a shell.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 from .entity import Config, Entity
+from .errors import EntityError
+from .json_text import parse_json
 from .schema import Array, Boolean, Field, Foreign, Integer, Map, Number, Record, Row
-from .size import MAX_DEPTH
+from .size import MAX_DEPTH, MAX_VALUES
 
 __all__ = ["MAX_ARGUMENTS", "TooManyArguments", "decode_form", "lua_number"]
 
@@ -36,7 +43,8 @@ def decode_form(
 
     Raises:
         TooManyArguments: more than `MAX_ARGUMENTS`.
-        ValueError: a name is nested too deeply.
+        ValueError: a name is nested too deeply, or a JSON array has too many values.
+        EntityError: a list is a JSON array without its quotes.
     """
     if len(pairs) > MAX_ARGUMENTS:
         raise TooManyArguments("Too many arguments")
@@ -45,7 +53,7 @@ def decode_form(
         _put(tree, _path(name), True if value is None else value)
     found = {str(name): value for name, value in tree.items()}  # "[]" and "[1]" at the top are names like any other
     fields = _fields(entity, found, stored)
-    return {name: _typed(_plain(value), fields.get(name)) for name, value in found.items()}
+    return {name: _typed(_plain(value), fields.get(name), (name,)) for name, value in found.items()}
 
 
 def _fields(entity: Entity, tree: Mapping[str, Any], stored: Row | None) -> Mapping[str, Field]:
@@ -132,20 +140,21 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _typed(value: Any, field: Field | None) -> Any:
+def _typed(value: Any, field: Field | None, path: tuple[str, ...]) -> Any:
+    """A value with the type that its field has. ``path``: the field's name and those above it."""
     if field is None or value is None:
         return value
     if value == "":
         return None
     if isinstance(field, Array):
-        return _items(value, field)
+        return _items(value, field, path)
     if isinstance(field, Map) and isinstance(value, dict):
-        return {name: _typed(each, field.values) for name, each in value.items()}
+        return {name: _typed(each, field.values, (*path, name)) for name, each in value.items()}
     if isinstance(field, Record) and isinstance(value, dict):
         known = dict(field.fields)
         if isinstance(field, Config):
             known |= {name: each.field for name, each in field.shorthands.items()}
-        return {name: _typed(each, known.get(name)) for name, each in value.items()}
+        return {name: _typed(each, known.get(name), (*path, name)) for name, each in value.items()}
     if isinstance(field, Foreign) and isinstance(value, dict):
         return {name: each or None for name, each in value.items()}
     if not isinstance(value, str) or isinstance(field, Foreign):
@@ -157,15 +166,63 @@ def _typed(value: Any, field: Field | None) -> Any:
     return value
 
 
-def _items(value: Any, field: Array) -> Any:
-    """A scalar is a list of one. Members of an enumeration may stand in one text, separated by commas."""
+def _items(value: Any, field: Array, path: tuple[str, ...]) -> Any:
+    """A scalar is a list of one, but for the text of a JSON array, which is that list. Members of an enumeration may stand in
+    one text, separated by commas."""
     if isinstance(value, dict):
         return value
+    if isinstance(value, str) and value.lstrip()[:1] == "[":
+        found = _json_array(value, field.elements)
+        if found is not None:
+            return found
+        _check_quotes(value.strip(), field.elements, path)
     items = value if isinstance(value, list) else [value]
     allowed = field.elements.attrs.get("one_of")
     if allowed and len(items) == 1 and isinstance(items[0], str) and items[0] not in allowed:
         items = items[0].split(",")
-    return [_typed(each, field.elements) for each in items]
+    return [_typed(each, field.elements, path) for each in items]
+
+
+def _json_array(text: str, elements: Field) -> list[Any] | None:
+    """The array that a text stands for, if it is one of such elements.
+
+    Raises:
+        ValueError: it has more values than a row.
+    """
+    if text.count(",") >= MAX_VALUES:
+        raise ValueError("too many values")
+    try:
+        found = parse_json(text, parse_float=_finite, parse_constant=_finite)
+        if "\\ud" in text.lower():
+            json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair cannot be stored
+    except ValueError:
+        return None
+    return found if isinstance(found, list) and all(elements.fits(each) for each in found) else None
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not isfinite(number):
+        raise ValueError(f"no number of JSON's: {text}")
+    return number
+
+
+def _check_quotes(text: str, elements: Field, path: tuple[str, ...]) -> None:
+    """Refuse what is left of a JSON array when a shell has taken its quotes, and divided it at the blanks.
+
+    Raises:
+        EntityError: the text ends behind a comma, or the elements may not be such a text.
+    """
+    if elements.attrs.get("one_of") is None and not text.endswith(",") and elements.error(text) is None:
+        return
+    name = ".".join(path)
+    error: Any = (
+        f"'{text}' is no JSON array: its quotes are missing, a shell takes them away; put the whole argument in single quotes:"
+        f' \'{name}=["first", "second"]\''
+    )
+    for each in reversed(path[1:]):
+        error = {each: error}
+    raise EntityError.schema_violation({path[0]: error})
 
 
 def lua_number(text: str) -> Any:

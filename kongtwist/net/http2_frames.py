@@ -71,21 +71,27 @@ class HTTP2Frames(HTTP2Output):
         peer_streams: streams the peer lets us open at a time (SETTINGS_MAX_CONCURRENT_STREAMS); 100 until it says so.
         peer_list_size: bytes of a field list it takes, or None.
         peer_connects: it takes extended CONNECT (RFC 8441).
+        list_size: bytes of the largest field list we take (SETTINGS_MAX_HEADER_LIST_SIZE), as far as peers are told.
         draining: no new streams: GOAWAY was sent, or received.
         failed: the connection has ended with an error, or is ending.
     """
 
     client = False
     credit_at_once = False
-    ties = False
-    list_size = 65536
-    """Bytes of the largest field list we take (SETTINGS_MAX_HEADER_LIST_SIZE), as far as peers are told."""
+
+    __slots__ = (
+        "_data_before", "_gone", "_idle", "_memory", "_partial", "_preface", "_remembered", "_resets", "_rest", "_settled", "_stopping",
+        "connection_window", "decoder", "draining", "encoder", "failed", "hot", "last", "list_size", "monotonic", "next_id",
+        "peer_connects", "peer_list_size", "peer_streams", "room", "stream_window", "streams", "ties",
+    )  # fmt: skip
 
     def __init__(self, reactor: Any, limits: Limits, monotonic: Callable[[], float]) -> None:
         HTTP2Output.__init__(self, reactor, limits)
         self.monotonic = monotonic
         self.streams: dict[int, HTTP2Stream] = {}
-        self.hot: dict[int, HTTP2Stream] = {}
+        self.hot = 0
+        self.ties = False
+        self.list_size = 65536
         self.stream_window = limits.http2_stream_window_size
         self.room = self.connection_window = max(65535, limits.http2_connection_window_size)
         self.decoder = Decoder()
@@ -105,10 +111,6 @@ class HTTP2Frames(HTTP2Output):
         self._resets = Budget(limits.http2_reset_burst, limits.http2_reset_rate)
         self._idle = Budget(limits.http2_idle_frames, 100.0)
         self._data_before = 0
-        self._methods: tuple[Callable[[int, int, bytes], None], ...] = (
-            self._data, self._headers, self._priority, self._rst_stream, self._settings, self._push_promise, self._ping, self._goaway,
-            self._window_update, self._continuation,
-        )  # fmt: skip
 
     # -- what a subclass decides ---------------------------------------------------------------------------------------
 
@@ -220,7 +222,8 @@ class HTTP2Frames(HTTP2Output):
         if self.sent != self._data_before:
             self._data_before = self.sent
             self._idle.refill()
-        self._spend(self._idle, "too many frames that bring nothing")
+        if not self._idle.spend(self.monotonic()):
+            raise HTTP2Error(ENHANCE_YOUR_CALM, "too many frames that bring nothing")
 
     # -- frames --------------------------------------------------------------------------------------------------------
 
@@ -444,7 +447,7 @@ class HTTP2Frames(HTTP2Output):
             raise HTTP2Error(FRAME_SIZE_ERROR, "PING of a wrong size")
         if not flags & ACK:
             self._spend_idle()
-            self.put_answer(ping(payload, True))
+            self.put_answer(ping(payload, True), late=True)
         elif payload == ROUND_TRIP and self._stopping:
             self.stop_now()
         else:
@@ -494,6 +497,11 @@ class HTTP2Frames(HTTP2Output):
     def _unknown(self, flags: int, number: int, payload: bytes) -> None:
         """A type of a frame that we do not know is ignored (RFC 9113 5.5)."""
         self._spend_idle()
+
+    _methods = (
+        _data, _headers, _priority, _rst_stream, _settings, _push_promise, _ping, _goaway, _window_update, _continuation,
+    )  # fmt: skip
+    """What serves a frame, by its type."""
 
 
 def _unpadded(payload: bytes) -> bytes:

@@ -54,12 +54,13 @@ CREDENTIALS = Entity(
     nested_name="basic-auth",
     plugin="basic-auth",
     transform=_stored,
+    bound=("password", "consumer"),
     text="A name and a password of a consumer, for the plugin basic-auth.",
     example={"username": "alice", "password": "open-sesame", "consumer": {"username": "alice"}},
 )
 """Names and passwords."""
 
-_SENT = re.compile(rb"\s*[Bb]asic\s*(.+)").search
+_SENT = re.compile(rb"[Bb]asic\s*(.+)").search
 _PARTS = re.compile(rb"([^:]+):(.*)").search
 _NOBODY = "00000000-0000-0000-0000-000000000000"
 
@@ -80,6 +81,7 @@ class BasicAuth(Plugin):
 
     name = "basic-auth"
     priority = 1100
+    authenticates = True
     scopes = ("service", "route")
     example = {"hide_credentials": True}
     config = {
@@ -140,7 +142,7 @@ def _sent(value: bytes | None) -> tuple[str, bytes] | None:
     """Name and password of a header."""
     found = None if value is None else _SENT(value)
     decoded = None if found is None else decode_base64(found[1].strip())
-    parts = None if decoded is None else _PARTS(decoded)
+    parts = None if decoded is None or b":" not in decoded else _PARTS(decoded)
     if parts is None:
         return None
     try:

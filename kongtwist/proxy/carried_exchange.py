@@ -7,14 +7,11 @@ matched) becomes such a frame.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.logger import Logger
 
-from ..core.error_lines import too_large_line
-from ..core.exchange import Answer
 from ..core.grpc.grpc_messages import MessageCounter
 from ..core.grpc.grpc_status import STATUS_WORDS, UNAVAILABLE, status_of_http
 from ..core.grpc.grpc_text import encode_message
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
 
     from ..core.exchange import Exchange
     from ..core.http.head import HeaderBlock
-    from ..core.limits import Limits
     from ..core.log_values import TLSFacts
     from .context import ProxyContext
 
@@ -50,6 +46,7 @@ class Carrier(Protocol):
 
     context: ProxyContext
     tls: TLSFacts | None  #: what is known of its TLS connection
+    client_certificate: bytes | None  #: see `Exchange.client_certificate`
 
     def send(self, data: bytes) -> None:
         """Send a message."""
@@ -73,7 +70,7 @@ class CarriedExchange(BodyExchange):
     """
 
     __slots__ = (
-        "_carrier", "_counter", "_tls", "begun", "open",
+        "_carrier", "_client_certificate", "_counter", "_tls", "begun",
     )  # fmt: skip
 
     def __init__(self, carrier: Carrier, handshake: Exchange, method: bytes, block: HeaderBlock) -> None:
@@ -84,6 +81,7 @@ class CarriedExchange(BodyExchange):
         self.scheme, self.mount = handshake.scheme, handshake.mount
         self.peer_ip, self.peer_port, self.local_port = handshake.peer_ip, handshake.peer_port, handshake.local_port
         self.trusted, self.sni, self._tls = handshake.trusted, handshake.sni, carrier.tls
+        self._client_certificate = carrier.client_certificate
         self.client_ip = context.real_ip.client_of(self.peer_ip, block) if self.trusted else self.peer_ip
         self.gateway = context.host
         self.started, self.wall_started = context.monotonic(), context.wall()
@@ -100,6 +98,11 @@ class CarriedExchange(BodyExchange):
     def tls(self) -> TLSFacts | None:
         """See `Exchange.tls`."""
         return self._tls
+
+    @property
+    def client_certificate(self) -> bytes | None:
+        """See `Exchange.client_certificate`."""
+        return self._client_certificate
 
     # -- the answer ----------------------------------------------------------------------------------------------------
 
@@ -155,48 +158,21 @@ class CarriedExchange(BodyExchange):
         self.body_sink = self._pending = None
         run_steps(partial(self._carrier.answered, code), partial(self._carrier.context.finished, self))
 
-    def gone(self, reason: str) -> None:
-        """The client went away in the middle."""
-        if not self.open:
-            return
-        self.open = False
-        if not self.begun:
-            self.status = 499
-        sink, self.answer_sink = self.answer_sink, None
-        reader, self._reader = self._reader, None
-        self.body_sink = self._pending = None
-        steps: list[Callable[[], object]] = []
-        if sink is not None:
-            steps.append(partial(sink.client_gone, reason))
-        if reader is not None:
-            steps.append(reader.cancel)
-        run_steps(*steps, partial(self._carrier.context.finished, self))
-
     # -- the request body ----------------------------------------------------------------------------------------------
 
     def body_received(self, data: bytes) -> None:
         if not self.open:
             return
         size = self.bytes_in + len(data)
-        limit = self._limits().client_max_body_size
+        limit = self._context().limits.client_max_body_size
         if limit and size > limit:
             self.bytes_in = size
-            self._too_large(limit)
+            self.too_large()
         else:
             super().body_received(data)
 
-    def _too_large(self, limit: int) -> None:
-        _log.error("{line}", line=too_large_line(self, limit))
-        if self.begun:
-            self.abort()
-            return
-        sink, self.answer_sink = self.answer_sink, None
-        if sink is not None:
-            sink.client_gone("body too large")
-        self._carrier.context.send_answer(self, Answer.error(413, "Payload too large"), upstream=True)
-
-    def _limits(self) -> Limits:
-        return self._carrier.context.limits
+    def _context(self) -> ProxyContext:
+        return self._carrier.context
 
     def _hold_body(self) -> None:
         self._carrier.pause_reading()

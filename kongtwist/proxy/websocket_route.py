@@ -13,6 +13,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from ..core.chain.failures import PluginFailed
+from ..core.chain.subprotocols import chosen, told
 from ..core.error_lines import request_line
 from ..core.exchange import Answer, Exchange
 from ..core.http.head import HeaderBlock, parse_request_block, parse_response_block
@@ -27,8 +28,8 @@ from .websocket_answer import bad_handshake
 if TYPE_CHECKING:
     from ..core.chain.phases import CarriedRequest
     from ..core.views import ChainView, RouteView, WatchesView
-    from ..streams.carrying_protocol import CarryingFactory
     from ..streams.websocket_handshake import StreamServerFactory
+    from ..streams.websocket_server import ServerFactory
     from ..upstream.connection import ResponseHead, UpstreamConnection
     from .context import ProxyContext
 
@@ -60,7 +61,7 @@ class Handshakes:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self.factory: StreamServerFactory | None = None
-        self.carrying: CarryingFactory | None = None
+        self.carrying: ServerFactory | None = None
         module = sys.modules.get(_MODULE)
         if module is not None and not getattr(module.__spec__, "_initializing", False):
             self._make(module)
@@ -117,13 +118,13 @@ class WebSocketRoute(HTTPRoute):
         await deferLater(self.context.reactor, 0)
 
     def _carry(self, taken: CarriedRequest, exchange: Exchange) -> None:
-        from ..streams.carrying_protocol import CarryingFactory  # Autobahn is loaded by now
+        from ..streams.websocket_server import ServerFactory  # Autobahn is loaded by now
         from .carried_requests import carry
 
         assert self.tree is not None
         factory = self.handshakes.carrying
         if factory is None:
-            factory = self.handshakes.carrying = CarryingFactory(self.context.reactor)
+            factory = self.handshakes.carrying = ServerFactory(self.context.reactor)
         carry(self.context, exchange, taken, self.tree, factory)
 
     def forward(self, exchange: Exchange) -> None:
@@ -183,7 +184,7 @@ class WebSocketRoute(HTTPRoute):
             lines = apply_changes(lines, exchange.response_changes)
         try:
             assert self.handshakes.factory is not None
-            answer = self.handshakes.factory.answer(head.block, lines)
+            answer = self.handshakes.factory.answer(head.block, lines, chosen(exchange))
         except BadUpgrade as error:
             self._refuse(exchange, connection, str(error))
             return
@@ -192,7 +193,7 @@ class WebSocketRoute(HTTPRoute):
     def _splice(self, exchange: Exchange, connection: UpstreamConnection, answer: bytes) -> None:
         """Send the client its answer and let the two connections run into one another."""
         if self.route.chain.logs:
-            exchange.sent_head = answer
+            exchange.sent_head = told(exchange, answer)
         ending = _Ending(exchange)
         stream = RelayedStream(self.context, exchange, ending)
         chain = self.route.chain

@@ -104,6 +104,21 @@ class FormTests(CurlCase):
         )  # fmt: skip
         self.assertEqual(self.made("/consumers", "-d", "@-", stdin=b"username=stdin")["username"], "stdin")
 
+    def test_arrays_as_json(self) -> None:
+        """An array of JSON is that list; what a shell leaves of it without quotes is refused with what to write."""
+        self.made("/routes", "-d", "name=grpc-stream-route", "-d", "paths=/grpc")
+        path = "/routes/grpc-stream-route/plugins"
+        plugin = self.made(
+            path, "--data", "name=ip-restriction", "--data", 'config.allow=["192.168.1.0/24", "10.0.0.0/8"]'
+        )
+        self.assertEqual(plugin["config"]["allow"], ["192.168.1.0/24", "10.0.0.0/8"])
+        shown = self.curl(path, "--data", "name=ip-restriction", "--data", "config.allow=[192.168.1.0/24,")
+        self.assertEqual(shown.status, 400, shown)
+        self.assertEqual((shown.json["name"], shown.json["code"]), ("schema violation", 2))
+        self.assertIn("single quotes", shown.json["fields"]["config"]["allow"])
+        route = self.made("/routes", "-F", 'hosts=["a.example", "b.example"]')
+        self.assertEqual(route["hosts"], ["a.example", "b.example"])
+
     def test_arrays(self) -> None:
         """Every spelling of an array gives the same array."""
         spellings = [

@@ -128,6 +128,10 @@ class Rows(Protocol):
         """A row by a unique field."""
         ...
 
+    def all(self, entity: str) -> list[Row]:
+        """All rows."""
+        ...
+
     def insert(self, entity: str, values: Mapping[str, Any]) -> Awaitable[Row]:
         """Create a row. ``ttl`` among the values: seconds it lives, where the entity has such."""
         ...
@@ -140,8 +144,14 @@ class Rows(Protocol):
         """Create the row with this id, or replace it."""
         ...
 
-    def delete(self, entity: str, key: str) -> Awaitable[None]:
-        """Delete the row with this id, and what depends on it; no error where there is none."""
+    def delete(self, entity: str, key: str) -> Awaitable[bool]:
+        """Delete the row with this id, and what depends on it; whether there was one. Of all who delete it, on all nodes, one is
+        told so."""
+        ...
+
+    def refresh(self) -> Awaitable[None]:
+        """Bring in what other processes and nodes have written until now, and are about to tell. For who misses a row that a
+        client may have been told of elsewhere."""
         ...
 
 
@@ -219,6 +229,10 @@ class Connection(Protocol):
 
     def read(self) -> Awaitable[bytes]:
         """What has come; b"" at the peer's end."""
+        ...
+
+    def start_tls(self, settings: TLSSettings) -> Awaitable[None]:
+        """Go on in TLS, when both sides have agreed to. What came before it and was not read ends the connection. Raises ConnectFailed."""
         ...
 
     def close(self) -> Awaitable[None]:
@@ -351,6 +365,18 @@ class Host(GatewayFacts):
         """Run a coroutine beside the requests. Its failure is logged with ``name``; it is cancelled when the scope closes."""
         coroutine.close()
         raise NotOffered("this process does not offer host.spawn to plugins")
+
+    def ask_workers(self, plugin: str, question: Any) -> Awaitable[list[Any]]:
+        """Ask a plugin in every process of the node that serves (`Plugin.asked`); only where the Admin API is served.
+
+        Args:
+            plugin: its name.
+            question: what JSON can say.
+
+        Returns:
+            what each process answers; one that is too slow (2 s) or ends meanwhile is left out.
+        """
+        raise NotOffered("this process does not offer host.ask_workers to plugins")
 
     def cells(self, name: str, count: int) -> SharedCells:
         """``count`` integers shared by the workers of the node. Raises HostError when there is no room for more."""

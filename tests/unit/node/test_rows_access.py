@@ -104,8 +104,8 @@ class WriteTests(PairTestCase):
         self.assertEqual(self.storage.get("consumers", row["id"]), changed)
         put = self.done(self.rows.upsert("consumers", ABSENT, {"username": "bob"}))
         self.assertEqual((put["id"], self.storage.get("consumers", ABSENT)), (ABSENT, put))
-        for _ in range(2):
-            self.assertIsNone(self.done(self.rows.delete("consumers", ABSENT)))
+        for there in (True, False):
+            self.assertIs(self.done(self.rows.delete("consumers", ABSENT)), there)
         self.assertIsNone(self.storage.get("consumers", ABSENT))
 
     def test_refusals(self) -> None:
@@ -171,6 +171,34 @@ class WriteTests(PairTestCase):
         self.serve()
         self.assertEqual(len(self.storage.load()["consumers"]), 1)
         self.done(self.rows.insert("consumers", {"username": "bob"}))
+
+    def test_refresh(self) -> None:
+        """One question for all who wait; who comes behind it has the next one; the changes it brings are served before the answer."""
+        waiting = [Deferred.fromCoroutine(self.rows.refresh()) for _ in range(3)]
+        self.assertEqual(len(self.upwards), 1)
+        waiting[2].addErrback(lambda failure: None).cancel()
+        self.up()
+        self.down()
+        self.assertNoResult(waiting[0])
+        self.serve()
+        self.successResultOf(waiting[0])
+        self.assertNoResult(waiting[1])
+        self.assertEqual(len(self.upwards), 1)
+        self.up()
+        self.down()
+        self.serve()
+        self.successResultOf(waiting[1])
+        self.assertEqual(self.upwards, [])
+        self.done(self.rows.refresh())
+
+    def test_refresh_that_fails(self) -> None:
+        """Whoever waits is told, and the next one is asked for again."""
+        self.patch(self.storage, "refresh", self.away)
+        self.assertEqual(self.refusal(self.rows.refresh()).message, "the database is away")
+        self.assertEqual(self.refusal(self.rows.refresh()).status, 503)
+
+    async def away(self) -> bool:
+        raise EntityError.unavailable("the database is away")
 
     def test_parent_gone(self) -> None:
         """Who waits is told, and so is who comes."""
