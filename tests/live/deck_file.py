@@ -43,6 +43,17 @@ def everything(tag: str | None = None) -> dict[str, Any]:
         "plugins": [
             {"name": "correlation-id", "instance_name": "cid", "config": {"generator": "uuid#counter"}},
             {"name": "ip-restriction", "config": {"deny": ["10.0.0.0/8"]}, "enabled": False},
+            {"name": "proxy-cache", "config": {"strategy": "memory", "vary_headers": ["x-b", "x-a"], "storage_ttl": 9}},
+            {
+                "name": "acme",
+                "config": {
+                    "account_email": "a@b.example",
+                    "api_uri": "https://ca.example/dir",
+                    "domains": ["*.a.example"],
+                    "storage": "redis",
+                    "storage_config": {"redis": {"host": "r.example", "extra_options": {"namespace": "n:"}}},
+                },
+            },
         ],
         "vaults": [{"name": "env", "prefix": "my-env", "config": {"prefix": "SECRETS_"}, "description": "d"}],
         "key_sets": [{"name": "ring"}],
@@ -66,6 +77,7 @@ def _services() -> list[dict[str, Any]]:
                     "hosts": ["a.example", "*.b.example"],
                     "plugins": [
                         {"name": "key-auth", "instance_name": "keys", "config": {"key_names": ["apikey", "k2"]}},
+                        {"name": "stream-ticket", "config": {"secret": "shared", "ttl": 20}},
                     ],
                 },
                 {
