@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import time
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from hmac import digest
 from typing import Any
 
 from .measures import Pace, http_cost, stream_cost
@@ -15,6 +19,9 @@ __all__ = ["Case", "Field", "cases"]
 
 KEY = "3f6c1b9e5a7d4e0f"
 ORIGIN = "https://app.example.org"
+SECRET = "c2e4a6b8d0f1a3c5e7b9d1f3a5c7e9b1"
+TOKENS = 20_000
+"""Tokens that are sent in turn where none may have been seen before: more than are remembered."""
 EVENT = 100
 """Bytes of one event."""
 
@@ -89,7 +96,12 @@ class Field:
         http = f"http://127.0.0.1:{self.http_upstream}"
         limits = {"minute": 100_000_000, "hour": 1_000_000_000, "policy": "local"}
         key_auth, rate_limiting = {"name": "key-auth"}, {"name": "rate-limiting", "config": limits}
+        jwt, acl = (
+            {"name": "jwt", "config": {"claims_to_verify": ["exp"]}},
+            {"name": "acl", "config": {"allow": ["gold"]}},
+        )
         routes = {
+            "jwt": (http, [jwt]), "acl": (http, [key_auth, acl]),
             "plain": (http, []), "key": (http, [key_auth]), "limited": (http, [key_auth, rate_limiting]),
             "cors": (http, [{"name": "cors", "config": {"origins": [ORIGIN, r"https://.*\.example\.com"], "credentials": True}}]),
             "transformed": (
@@ -103,7 +115,10 @@ class Field:
              "routes": [{"name": name, "paths": [f"/{name}"], "plugins": plugins}]}
             for name, (url, plugins) in routes.items()
         ]  # fmt: skip
-        consumers = [{"username": "bench", "keyauth_credentials": [{"key": KEY}]}]
+        consumers = [{
+            "username": "bench", "keyauth_credentials": [{"key": KEY}], "jwt_secrets": [{"key": KEY, "secret": SECRET}],
+            "acls": [{"group": "gold"}],
+        }]  # fmt: skip
         return {"_format_version": "3.0", "services": services, "consumers": consumers}
 
     @cached_property
@@ -115,6 +130,16 @@ class Field:
     def kongtwist_logged(self) -> Server:
         """The gateway with its access log, as it is by default."""
         return self.stage.kongtwist(f"logged-{self._number}", self._declarative(), "logs/access.log")
+
+
+def _token(number: int) -> str:
+    """A token of HS256 that holds for a day."""
+    claims = {"iss": KEY, "exp": int(time.time()) + 86400, "sub": f"user-{number}"}
+    parts = [
+        urlsafe_b64encode(json.dumps(each).encode()).rstrip(b"=") for each in ({"alg": "HS256", "typ": "JWT"}, claims)
+    ]
+    signed = b".".join(parts)
+    return b".".join([signed, urlsafe_b64encode(digest(SECRET.encode(), signed, "sha256")).rstrip(b"=")]).decode()
 
 
 def cases(field: Field) -> Iterator[Case]:
@@ -132,6 +157,10 @@ def cases(field: Field) -> Iterator[Case]:
     def ours() -> Server:
         return field.kongtwist
 
+    def unseen(pace: Pace) -> Cost:
+        lines = [f"Bearer {_token(number)}" for number in range(TOKENS)]
+        return http_cost(stage, field.kongtwist, "/jwt", pace, values=("Authorization", lines))
+
     keyed = f"apikey: {KEY}"
     yield Case("HTTP GET", [plain, ("kongtwist", get(ours, "/plain"))], "at most 2.4x")
     yield Case(
@@ -142,6 +171,10 @@ def cases(field: Field) -> Iterator[Case]:
         "HTTP GET, heads that differ",
         [("nginx", get(nginx(), "/plain", varying=True)), ("kongtwist", get(ours, "/plain", varying=True))],
     )
+    one = f"Authorization: Bearer {_token(0)}"
+    yield Case("HTTP GET, jwt HS256, token seen before", [plain, ("kongtwist", get(ours, "/jwt", one))], "at most 2.2x")
+    yield Case("HTTP GET, jwt HS256, tokens not seen before", [plain, ("kongtwist", unseen)], "at most 4.0x")
+    yield Case("HTTP GET, key-auth, acl", [plain, ("kongtwist", get(ours, "/acl", keyed))], "at most 2.2x")
     yield Case("HTTP GET, key-auth", [plain, ("kongtwist", get(ours, "/key", keyed))], "at most 2.8x")
     yield Case(
         "HTTP GET, key-auth, rate-limiting in 2 windows",

@@ -19,6 +19,15 @@ __all__ = ["Pace", "Waits", "http_cost", "idle_memory", "idle_streams", "load_co
 
 Load = subprocess.Popen[bytes]
 """A load generator that runs."""
+VALUES = """\
+local lines, at = {}, 0
+for line in io.lines("FILE") do lines[#lines + 1] = line end
+request = function()
+  at = at % #lines + 1
+  return wrk.format(nil, nil, {["NAME"] = lines[at]})
+end
+"""
+"""wrk's script for a header with one value after the other."""
 
 VARYING = """
 local count = 0
@@ -41,7 +50,10 @@ class Pace:
     rounds: int = 3  #: times each server has its turn
 
 
-def http_cost(stage: Stage, server: Server, path: str, pace: Pace, *, header: str = "", varying: bool = False) -> Cost:
+def http_cost(
+    stage: Stage, server: Server, path: str, pace: Pace, *, header: str = "", varying: bool = False,
+    values: tuple[str, Sequence[str]] | None = None,
+) -> Cost:  # fmt: skip
     """What a GET over keep-alive connections costs.
 
     Args:
@@ -51,6 +63,7 @@ def http_cost(stage: Stage, server: Server, path: str, pace: Pace, *, header: st
         pace: how long.
         header: a further header line.
         varying: let two header fields differ from request to request.
+        values: a header's name, and its values in turn.
 
     Raises:
         RuntimeError: some requests failed; the figure would mean nothing.
@@ -59,6 +72,11 @@ def http_cost(stage: Stage, server: Server, path: str, pace: Pace, *, header: st
     if varying:
         script = Path(stage.folder, "varying.lua")
         script.write_text(VARYING, encoding="ascii")
+        words += ["-s", str(script)]
+    if values is not None:
+        script, lines = Path(stage.folder, "values.lua"), Path(stage.folder, "values")
+        lines.write_text("\n".join(values[1]), encoding="ascii")
+        script.write_text(VALUES.replace("FILE", str(lines)).replace("NAME", values[0]), encoding="ascii")
         words += ["-s", str(script)]
     url = f"http://127.0.0.1:{server.port}{path}"
     subprocess.run([*words, f"-d{max(1, round(pace.warm))}s", url], check=True, capture_output=True)

@@ -56,6 +56,8 @@ class Entity:
         admin_name: collection path when it is not ``name``; ``nested_name``: the same below a parent.
         ttl: rows may expire (``ttl`` in the body, seconds).
         transform: last change to a row before it is stored; see `Transform`.
+        bound: a field whose stored value ``transform`` makes of it and of a reference, and that reference: it does not change
+            without the field.
         variants: the subschemas there are, by the value that chooses them.
         text: what a row is.
         example: what a client may send to create one, for the documentation.
@@ -82,6 +84,7 @@ class Entity:
         nested_name: str | None = None,
         ttl: bool = False,
         transform: Transform | None = None,
+        bound: tuple[str, str] | None = None,
         variants: Mapping[str, Subschema] | None = None,
         text: str = "",
         example: Mapping[str, Any] | None = None,
@@ -100,6 +103,7 @@ class Entity:
         self.nested_name = nested_name or self.admin_name
         self.ttl, self.transform, self.stored, self.plugin = ttl, transform, stored, plugin
         self.exported, self.in_admin, self.changed_together = exported, in_admin, changed_together
+        self.bound = bound
         self.foreign = {name: field for name, field in self.fields.items() if isinstance(field, Foreign)}
         self.unique = tuple(name for name, field in self.fields.items() if field.unique)
 
@@ -147,6 +151,11 @@ class Entity:
         given = self._expand(given, stored)
         base = {name: value for name, value in stored.items() if name in self.fields}
         merged = _merge(self.fields_of(base | given), base, given)
+        if self.bound is not None and self.bound[0] not in given:
+            field, reference = self.bound
+            if reference in given and given[reference] != stored.get(reference):
+                message = f"all or none of these fields must be set: '{field}', '{reference}.id'"
+                raise EntityError.schema_violation({"@entity": [message]})
         row = self._filled(merged)
         if "updated_at" in self.fields and "updated_at" not in given:
             row["updated_at"] = _stamp(self.fields["updated_at"], now)

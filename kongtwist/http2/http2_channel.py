@@ -36,7 +36,7 @@ __all__ = ["HTTP2Channel"]
 _log = Logger(namespace="kongtwist.proxy")
 
 _PLANS = 64
-"""Plans for calls that a connection remembers."""
+"""Plans for calls that a connection remembers, or all those from one address."""
 _PER_FIELD = 32
 """Bytes that a field counts beyond its own in a list (RFC 7541 4.1)."""
 
@@ -64,8 +64,10 @@ class HTTP2Channel(KnownClient, HTTP2Connection):
         self.scheme = first.scheme
         self.peer_ip, self.peer_port, self.local_port = first.peer_ip, first.peer_port, first.local_port
         self.trusted = first.trusted
-        self._direct = False  # there is a plan
-        self._plans: dict[tuple[Field, ...], Any] = {}
+        self._plans: dict[tuple[Field, ...], Any] = (
+            {} if self.secure or self.trusted else self.tree.plans_of(self.peer_ip, self.local_port)
+        )
+        self._direct = bool(self._plans)  # there is a plan
 
     @classmethod
     def take_over(cls, first: HTTP1Channel, data: bytes) -> None:
@@ -176,7 +178,7 @@ class HTTP2Channel(KnownClient, HTTP2Connection):
         return fields.direct
 
     def _remember_plan(self, fields: FieldList, plan: Any) -> None:
-        """Remember how calls like this one are relayed, on this connection."""
+        """Remember how calls like this one are relayed: on this connection, and on others from the same address."""
         self._direct = True
         fields.direct = plan.of(fields)
         if plan.shared:

@@ -246,7 +246,10 @@ class HTTP2Connection(HTTP2Frames):
                         if run is not None:
                             run.pass_on(view[begin:at])
                         run, begin = onto, at
-                    if length > 4 and not stream.left_of_message and length == 5 + _number_at(data, at + 10)[0]:
+                    left = stream.left_of_message
+                    if left >= length:
+                        stream.left_of_message = left - length
+                    elif length > 4 and not left and length == 5 + _number_at(data, at + 10)[0]:
                         stream.messages += 1
                     else:
                         stream.count(view[at + 9 : end])

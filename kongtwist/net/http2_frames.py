@@ -71,21 +71,27 @@ class HTTP2Frames(HTTP2Output):
         peer_streams: streams the peer lets us open at a time (SETTINGS_MAX_CONCURRENT_STREAMS); 100 until it says so.
         peer_list_size: bytes of a field list it takes, or None.
         peer_connects: it takes extended CONNECT (RFC 8441).
+        list_size: bytes of the largest field list we take (SETTINGS_MAX_HEADER_LIST_SIZE), as far as peers are told.
         draining: no new streams: GOAWAY was sent, or received.
         failed: the connection has ended with an error, or is ending.
     """
 
     client = False
     credit_at_once = False
-    ties = False
-    list_size = 65536
-    """Bytes of the largest field list we take (SETTINGS_MAX_HEADER_LIST_SIZE), as far as peers are told."""
+
+    __slots__ = (
+        "_data_before", "_gone", "_idle", "_memory", "_partial", "_preface", "_remembered", "_resets", "_rest", "_settled", "_stopping",
+        "connection_window", "decoder", "draining", "encoder", "failed", "hot", "last", "list_size", "monotonic", "next_id",
+        "peer_connects", "peer_list_size", "peer_streams", "room", "stream_window", "streams", "ties",
+    )  # fmt: skip
 
     def __init__(self, reactor: Any, limits: Limits, monotonic: Callable[[], float]) -> None:
         HTTP2Output.__init__(self, reactor, limits)
         self.monotonic = monotonic
         self.streams: dict[int, HTTP2Stream] = {}
         self.hot = 0
+        self.ties = False
+        self.list_size = 65536
         self.stream_window = limits.http2_stream_window_size
         self.room = self.connection_window = max(65535, limits.http2_connection_window_size)
         self.decoder = Decoder()

@@ -24,8 +24,10 @@ _log = Logger()
 
 _MANY_CANCELLED = 50
 """Cancelled calls from which on the stock reactor considers a clean-up."""
+_BUSY = 2
+"""Events of a round behind which something may wait for what the next one brings."""
 _LATE = 2
-"""Rounds that what may wait waits at most."""
+"""Rounds that it waits at most."""
 _LONGEST = 2147483.0
 """Seconds that epoll_wait(2) can wait."""
 
@@ -35,8 +37,8 @@ class LeanEPollReactor(EPollReactor):
 
     Attributes:
         to_flush: what has bytes to send once the events of this round are served: its ``flush`` is called then.
-        to_flush_late: what has bytes that may wait for others to the same peer, while there is something else to do:
-            rounds later at most, and before the reactor waits.
+        to_flush_late: what has bytes that may wait for others to the same peer, while there is enough else to do:
+            two rounds at most, and not while the reactor waits.
     """
 
     def __init__(self) -> None:
@@ -109,7 +111,7 @@ class LeanEPollReactor(EPollReactor):
             self._flush(self.to_flush)
         if late:
             self._late += 1
-            if not events or self._late > _LATE:
+            if len(events) < _BUSY or self._late > _LATE:
                 self._late = 0
                 self._flush(late)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ..core.chain.plugin import Plugin
 from ..core.exchange import Answer, Exchange, Row
-from ..core.http.headers import encoded
+from ..core.http.headers import PreparedChanges, encoded
 from ..entities.checks import AtLeastOneOf, ExactlyOneOf
 from ..entities.entity import Entity
 from ..entities.schema import Array, Boolean, Foreign, String, Timestamp, Uuid
@@ -40,6 +40,23 @@ Verdict = bytes | None
 """What the upstream is told of the groups; None: kept out."""
 
 
+class _Remembered:
+    """A verdict on a consumer.
+
+    Attributes:
+        rows: its groups.
+        verdict: on them.
+        before, after: changes to the request that came with the consumer, and those with its groups; None: none seen yet.
+    """
+
+    __slots__ = ("after", "before", "rows", "verdict")
+
+    def __init__(self, rows: tuple[Row, ...], verdict: Verdict) -> None:
+        self.rows, self.verdict = rows, verdict
+        self.before: PreparedChanges | None = None
+        self.after: PreparedChanges | None = None
+
+
 class Config:
     """A configuration, ready for requests; remembers its verdicts on groups."""
 
@@ -51,7 +68,7 @@ class Config:
         self.hide: bool = conf["hide_groups_header"]
         self.always_authenticated: bool = conf["always_use_authenticated_groups"]
         # By the consumer's id. The rows are the same objects as long as none of them has changed.
-        self.verdicts: dict[str, tuple[tuple[Row, ...], Verdict]] = {}
+        self.verdicts: dict[str, _Remembered] = {}
 
     def verdict(self, groups: Iterable[str]) -> Verdict:
         """What becomes of who is in these groups."""
@@ -97,13 +114,20 @@ class Acl(Plugin):
         if not rows and not conf.denies:
             return exchange.error(401, "Unauthorized") if credential is None else exchange.error(403, _FORBIDDEN)
         known = conf.verdicts.get(consumer["id"])
-        if known is not None and known[0] is rows:
-            return self._go_on(exchange, conf, known[1], b"x-consumer-groups")
-        verdict = conf.verdict([row["group"] for row in rows])
-        if len(conf.verdicts) >= REMEMBERED:
-            conf.verdicts.clear()
-        conf.verdicts[consumer["id"]] = (rows, verdict)
-        return self._go_on(exchange, conf, verdict, b"x-consumer-groups")
+        if known is None or known.rows is not rows:
+            if len(conf.verdicts) >= REMEMBERED:
+                conf.verdicts.clear()
+            known = conf.verdicts[consumer["id"]] = _Remembered(rows, conf.verdict([row["group"] for row in rows]))
+        changes = exchange.request_changes
+        if known.before is not None and changes is known.before:
+            exchange.request_changes = known.after
+            return None
+        if isinstance(changes, PreparedChanges) and known.verdict is not None and not conf.hide:
+            # Whoever recognised the consumer says the same each time; what it says with the groups is made once.
+            known.before, known.after = changes, PreparedChanges({**changes, b"x-consumer-groups": known.verdict})
+            exchange.request_changes = known.after
+            return None
+        return self._go_on(exchange, conf, known.verdict, b"x-consumer-groups")
 
     @staticmethod
     def _go_on(exchange: Exchange, conf: Config, verdict: Verdict, header: bytes) -> Answer | None:

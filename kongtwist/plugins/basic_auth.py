@@ -54,6 +54,7 @@ CREDENTIALS = Entity(
     nested_name="basic-auth",
     plugin="basic-auth",
     transform=_stored,
+    bound=("password", "consumer"),
     text="A name and a password of a consumer, for the plugin basic-auth.",
     example={"username": "alice", "password": "open-sesame", "consumer": {"username": "alice"}},
 )

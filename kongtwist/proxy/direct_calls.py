@@ -29,6 +29,7 @@ from .http2_forwarding import ID_FIELD, HTTP2UpstreamExchange
 if TYPE_CHECKING:
     from ..core.exchange import Exchange
     from ..core.http.head import HeaderBlock
+    from ..core.http2.hpack import Field
     from ..core.views import Match, RouteView
     from ..http2.http2_channel import HTTP2Channel
     from ..upstream.connection import ResponseHead
@@ -123,7 +124,7 @@ class DirectPlan:
         counts: of the method.
     """
 
-    __slots__ = ("_head", "counts", "match", "shared", "snapshot", "way")
+    __slots__ = ("_head", "_last", "counts", "match", "shared", "snapshot", "way")
 
     def __init__(self, way: DirectRoute, exchange: Exchange) -> None:
         self.way = way
@@ -138,15 +139,20 @@ class DirectPlan:
         scheme = b"https" if route.secure else b"http"
         self._head = encoded_head(exchange.method, scheme, host, target, lines, block.never)
         self.counts = way.context.calls.of(self.match.upstream_path)
+        self._last: tuple[list[Field], DirectHead] | None = None
 
     def of(self, fields: FieldList) -> DirectHead:
-        """What is particular to calls with these fields."""
+        """What is particular to calls with these fields; connections whose calls have the same share it."""
         timeout = None
         passing = [field for field in fields.fields if field.passes]
+        if self._last is not None and self._last[0] == passing:
+            return self._last[1]
         for field in reversed(passing):
             if field.name == b"grpc-timeout":
                 timeout = parse_timeout(field.value)
-        return DirectHead(self, self._head + encoded_fields(passing) if self.shared else self._head, timeout)
+        made = DirectHead(self, self._head + encoded_fields(passing) if self.shared else self._head, timeout)
+        self._last = passing, made
+        return made
 
 
 class DirectHead:

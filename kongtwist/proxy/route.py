@@ -120,7 +120,7 @@ class HTTPRoute(RouteResource):
             self.context.send_answer(exchange, not_forwarded(self.route))
 
     def forward(self, exchange: Exchange) -> None:
-        """ProxyContext the request to the service."""
+        """Relay the request to the service."""
         if self._http2:
             HTTP2UpstreamExchange(self.context, exchange, self.read_timeout).start(self.http2_pool)
         else:

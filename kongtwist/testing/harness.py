@@ -263,7 +263,7 @@ class PluginHarness:
         service = {"id": "service-1", "name": "s"}
         exchange.route = cast(Any, SimpleNamespace(row={"id": "route-1", "name": "r"}, service=service))
         exchange.match = Match(exchange.route, b"/", None, exchange.raw_path, b"")
-        exchange.body = body
+        exchange.body, exchange.shown = body, None
         return exchange
 
     def send(

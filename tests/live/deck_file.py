@@ -42,6 +42,14 @@ def everything(tag: str | None = None) -> dict[str, Any]:
         "ca_certificates": [{"id": AUTHORITY, "cert": signer.pem}],
         "plugins": [
             {"name": "correlation-id", "instance_name": "cid", "config": {"generator": "uuid#counter"}},
+            {"name": "jwt", "config": {"claims_to_verify": ["exp"], "maximum_expiration": 600}, "enabled": False},
+            {"name": "basic-auth", "config": {"realm": "r", "anonymous": "nobody"}, "enabled": False},
+            {
+                "name": "hmac-auth",
+                "config": {"enforce_headers": ["date"], "algorithms": ["hmac-sha256"]},
+                "enabled": False,
+            },
+            {"name": "acl", "config": {"deny": ["gold"]}, "enabled": False},
             {"name": "ip-restriction", "config": {"deny": ["10.0.0.0/8"]}, "enabled": False},
             {"name": "proxy-cache", "config": {"strategy": "memory", "vary_headers": ["x-b", "x-a"], "storage_ttl": 9}},
             {
@@ -130,6 +138,18 @@ def _consumers() -> list[dict[str, Any]]:
             "custom_id": "5",
             "tags": ["c"],
             "keyauth_credentials": [{"key": "key-of-bob", "tags": ["k"]}, {"key": "other-of-bob"}],
+            "jwt_secrets": [
+                {"key": "iss-of-bob", "secret": "s3cr3t", "tags": ["j"]},
+                {
+                    "key": "rsa-of-bob",
+                    "algorithm": "RS256",
+                    "rsa_public_key": _key_pair()["public_key"],
+                    "secret": "unused",
+                },
+            ],
+            "basicauth_credentials": [{"username": "bob", "password": "pw"}],  # of which decK compares the name only
+            "hmacauth_credentials": [{"username": "bob", "secret": "hs"}],
+            "acls": [{"group": "gold"}, {"group": "staff", "tags": ["g"]}],
             "plugins": [{"name": "request-termination", "config": {"status_code": 403, "message": "no"}}],
         },
         {"username": "\u00c5sa"},

@@ -143,6 +143,8 @@ class ConnectStream(ConnectCall):
             if self._single and (counter.count > 1 or (last and not counter.count)):
                 return self.refuse(UNIMPLEMENTED, f"unary request has {counter.count or 'zero'} messages")
             try:
+                if last and not counter.between:
+                    raise MessageError("the request ends within a message")
                 return chunk if translate is None else translate(chunk)
             except ValueError as error:
                 return self.refuse_message(error)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
+from google.protobuf import descriptor_pb2, json_format, message_factory
 from google.protobuf.message import DecodeError
+
+from .._descriptors import Descriptors
 
 __all__ = ["MethodCodec", "Methods"]
 
@@ -72,23 +74,9 @@ class Methods:
     """
 
     def __init__(self, descriptors: bytes) -> None:
-        try:
-            files = descriptor_pb2.FileDescriptorSet.FromString(descriptors)
-        except DecodeError as error:
-            raise ValueError("these are no descriptors") from error
-        pool = descriptor_pool.DescriptorPool()
-        try:
-            for file in files.file:
-                pool.Add(file)
-        except TypeError as error:
-            raise ValueError(f"its descriptors do not fit together: {error}") from error
+        found = Descriptors(descriptors)
         self.faults: list[str] = []
-        self._methods: dict[bytes, MethodCodec] = {}
-        for file in files.file:
-            for service in file.service:
-                name = f"{file.package}.{service.name}" if file.package else service.name
-                for method in service.method:
-                    self._methods[f"/{name}/{method.name}".encode()] = MethodCodec(method, pool)
+        self._methods = {path.encode(): MethodCodec(declared, found.pool) for path, declared in found.methods()}
 
     def find(self, path: bytes) -> MethodCodec | None:
         """The method with this path, ``/package.Service/Method``; None: there is none."""

@@ -39,7 +39,7 @@ def read_token(token: bytes) -> SignedToken:
     """
     header_text, _, rest = token.partition(b".")
     claims_text, dot, signature_text = rest.partition(b".")
-    header, claims = _json(header_text), _json(claims_text)
+    header, claims = _header(header_text), _json(claims_text)
     if not dot:
         raise BadToken("invalid JSON")
     # A header that names extensions which must be understood is not understood here (RFC 7515 4.1.11).
@@ -62,6 +62,12 @@ def _json(text: bytes) -> Any:
         return _decode(raw.decode())
     except (ValueError, RecursionError):
         raise BadToken("invalid JSON") from None
+
+
+@lru_cache(maxsize=256)
+def _header(text: bytes) -> Any:
+    """The header of many tokens is the same. Not to be changed."""
+    return _json(text)
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

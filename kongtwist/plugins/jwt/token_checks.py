@@ -120,7 +120,13 @@ class Jwt(Plugin):
                 if verified is not None:
                     return self._pass_on(exchange, verified)
         try:
-            verified = self._authenticated(exchange, conf)
+            if field is None:
+                verified = self._authenticated(exchange, conf)
+            else:
+                bearer = _BEARER(field)
+                if bearer is None:
+                    raise _Refused("Unauthorized", plain=True)
+                verified = self._verified(exchange, conf, bearer[1])
         except _Refused as refused:
             if conf.anonymous is not None:
                 return use_anonymous(exchange, conf.anonymous)

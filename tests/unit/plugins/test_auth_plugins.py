@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.entities import registry
+from kongtwist.entities import EntityError, registry
 from kongtwist.node.plugin_loader import load_plugins
 from kongtwist.plugins.acl import Acl
 from kongtwist.plugins.basic_auth import CREDENTIALS, BasicAuth, password_digest
@@ -59,6 +59,12 @@ class BasicAuthTests(SynchronousTestCase):
         )
         self.assertEqual(entity.update(row, {"username": "v"}, now=2)["password"], row["password"])
         self.assertEqual(entity.update(row, {"password": "x"}, now=2)["password"], password_digest("x", consumer))
+        other = {"consumer": {"id": consumer.replace("1", "2")}}
+        with self.assertRaisesRegex(EntityError, "all or none of these fields must be set: 'password', 'consumer.id'"):
+            entity.update(row, other, now=2)
+        moved = entity.update(row, {**other, "password": "pw"}, now=2)
+        self.assertEqual(moved["password"], password_digest("pw", other["consumer"]["id"]))
+        self.assertEqual(entity.update(row, {"consumer": {"id": consumer}}, now=2)["password"], row["password"])
         given = {"username": "u", "password": row["password"], "consumer": {"id": consumer}}
         again = entity.insert(given, now=1, new_id=lambda: consumer, transformed=True)
         self.assertEqual(again["password"], row["password"])
