@@ -18,7 +18,7 @@ from ...core.grpc.connect_protocol import (
     timeout_of,
     trailer_fields,
 )
-from ...core.grpc.grpc_messages import MessageCounter, MessageReader, framed
+from ...core.grpc.grpc_messages import MessageCounter, MessageError, MessageReader, framed
 from ...core.grpc.grpc_status import INTERNAL, OK, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 from ...core.grpc.grpc_text import format_timeout
 from ...core.grpc.message_compression import UnknownCompression, check_compression, decompress
