@@ -27,7 +27,7 @@ def endpoints_of(issuer_of: Callable[[Row, Host], Issuer]) -> tuple[AdminEndpoin
     return (
         AdminEndpoint("/acme", {"POST": paths.create, "PATCH": paths.renew}, "Get a certificate for a host; renew those that end soon."),
         AdminEndpoint("/acme/certificates", {"GET": paths.list}, "The certificates that acme renews."),
-        AdminEndpoint("/acme/certificates/{host}", {"GET": paths.show}, "One of them."),
+        AdminEndpoint("/acme/certificates/{certificates}", {"GET": paths.show}, "One of them."),
     )  # fmt: skip
 
 
@@ -104,7 +104,7 @@ class _Paths:
         issuer = self._issuer(call.host)
         if issuer is None:
             return _message(404, "Not found")
-        host = call.arguments["host"].lower()
+        host = call.arguments["certificates"].lower()
         pair = await issuer.certificate(host)
         if pair is None:
             return _message(404, f"Certificate for host {host}not found in storage")
