@@ -19,15 +19,9 @@ LISTED: list[str] = next(
     if case["name"] == "endpoints"
 )
 
-NOT_BUILT = {
-    "acme_storage": "acme", "hmacauth_credentials": "hmac-auth",
-}  # fmt: skip
+NOT_BUILT: dict[str, str] = {}
 """Entities of plugins that are not built yet: their paths come with them. This list can only shrink."""
-NOT_BUILT_PATHS = {
-    "/acme": "acme", "/acme/certificates": "acme", "/acme/certificates/{certificates}": "acme",
-    "/proxy-cache": "proxy-cache", "/proxy-cache/{cache_key}": "proxy-cache",
-    "/proxy-cache/{plugin_id}/caches/{cache_key}": "proxy-cache",
-}  # fmt: skip
+NOT_BUILT_PATHS: dict[str, str] = {}
 """Further paths of plugins that are not built yet."""
 SWITCHED_OFF = {"/targets", "/targets/{targets}", "/targets/{targets}/upstream", "/snis/{snis}/certificate"}
 """Paths that Kong generates and takes away again."""
