@@ -50,7 +50,33 @@ def everything(tag: str | None = None) -> dict[str, Any]:
                 "enabled": False,
             },
             {"name": "acl", "config": {"deny": ["gold"]}, "enabled": False},
+            {"name": "cors", "config": {"origins": ["https://a.example"], "max_age": 60}, "enabled": False},
+            {"name": "bot-detection", "config": {"allow": ["Googlebot"]}, "enabled": False},
+            {
+                "name": "response-ratelimiting",
+                "config": {"limits": {"video": {"minute": 5}}, "policy": "local"},
+                "enabled": False,
+            },
+            {"name": "redirect", "config": {"location": "https://b.example/"}, "enabled": False},
+            {"name": "standard-webhooks", "config": {"secret_v1": "s3cret"}, "enabled": False},
+            {
+                "name": "aws-lambda",
+                "config": {"function_name": "f", "aws_key": "k", "aws_secret": "s", "aws_region": "eu-west-1"},
+                "enabled": False,
+            },
+            {"name": "azure-functions", "config": {"appname": "a", "functionname": "f"}, "enabled": False},
             {"name": "ip-restriction", "config": {"deny": ["10.0.0.0/8"]}, "enabled": False},
+            {"name": "proxy-cache", "config": {"strategy": "memory", "vary_headers": ["x-b", "x-a"], "storage_ttl": 9}},
+            {
+                "name": "acme",
+                "config": {
+                    "account_email": "a@b.example",
+                    "api_uri": "https://ca.example/dir",
+                    "domains": ["*.a.example"],
+                    "storage": "redis",
+                    "storage_config": {"redis": {"host": "r.example", "extra_options": {"namespace": "n:"}}},
+                },
+            },
         ],
         "vaults": [{"name": "env", "prefix": "my-env", "config": {"prefix": "SECRETS_"}, "description": "d"}],
         "key_sets": [{"name": "ring"}],
@@ -74,6 +100,7 @@ def _services() -> list[dict[str, Any]]:
                     "hosts": ["a.example", "*.b.example"],
                     "plugins": [
                         {"name": "key-auth", "instance_name": "keys", "config": {"key_names": ["apikey", "k2"]}},
+                        {"name": "stream-ticket", "config": {"secret": "shared", "ttl": 20}},
                     ],
                 },
                 {
