@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PreparedChanges", "ResponseHeaders", "apply_changes", "check_field", "check_lines", "encoded", "forwarded_lines",
-    "path_lines", "says_who_reads", "spread", "upstream_fields", "upstream_head", "with_charset",
+    "path_lines", "spread", "upstream_fields", "upstream_head", "with_charset",
 ]  # fmt: skip
 
 Pair = tuple[bytes, bytes]
@@ -340,11 +340,6 @@ def spread(changes: Iterable[tuple[str, Any, bytes]]) -> list[tuple[str, bytes, 
         else:
             out.append((what, name, value))
     return out
-
-
-def says_who_reads(changes: Sequence[tuple[str, Any, bytes]] | None) -> bool:
-    """Whether changes to a response say already which pages may read it (Access-Control-Allow-Origin), or that none may."""
-    return bool(changes) and any(name.lower() == b"access-control-allow-origin" for _, name, _ in spread(changes or ()))
 
 
 def apply_changes(lines: bytes, changes: Sequence[tuple[str, Any, bytes]], block: HeaderBlock | None = None) -> bytes:

@@ -19,7 +19,7 @@ from ...core.exchange import Answer, Exchange, Row
 from ...core.grpc.grpc_status import INTERNAL, INVALID_ARGUMENT, UNKNOWN
 from ...core.grpc.grpc_text import is_grpc
 from ...core.grpc.web_frames import SocketMessages
-from ...core.http.headers import says_who_reads
+from ...core.http.headers import spread
 from ...entities.schema import Boolean, String
 from ...entities.typedefs import header_value
 from .._once import Seldom
@@ -156,7 +156,7 @@ class GRPCWeb(Plugin):
         return None if call is None else call.request_filter()
 
     def header_filter(self, exchange: Exchange, conf: Conf) -> Answer | BodyFilter | WholeBody | None:
-        if not says_who_reads(exchange.response_changes):  # cors has the last word, as in Kong
+        if not _is_told(exchange):  # cors has the last word, as in Kong
             exchange.set_response_header(b"Access-Control-Allow-Origin", conf.origin)
         call = None if exchange.method == b"OPTIONS" else _call(exchange)
         if call is None:
@@ -165,6 +165,12 @@ class GRPCWeb(Plugin):
         if exchange.answer_source == "service" and block is not None and is_grpc(block.first(b"content-type")):
             return call.answered()
         return call.refused()
+
+
+def _is_told(exchange: Exchange) -> bool:
+    """Whether another plugin has said which pages may read the answer, or that none may."""
+    changes = exchange.response_changes
+    return bool(changes) and any(name.lower() == b"access-control-allow-origin" for _, name, _ in spread(changes or ()))
 
 
 def _methods(descriptors: bytes) -> Methods:
