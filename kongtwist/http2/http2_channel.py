@@ -37,6 +37,8 @@ _log = Logger(namespace="kongtwist.proxy")
 
 _PLANS = 64
 """Plans for calls that a connection remembers, or all those from one address."""
+_LOOKED_AT = 100
+"""Fields of a refused head in which those are looked for that the answer and the log need."""
 _PER_FIELD = 32
 """Bytes that a field counts beyond its own in a list (RFC 7541 4.1)."""
 
@@ -240,7 +242,7 @@ class HTTP2Channel(KnownClient, HTTP2Connection):
     def _refuse(self, number: int, fields: FieldList, error: HeadError) -> None:
         """Answer a request that is none."""
         context = self.context
-        names = {field.name: field.value for field in fields.fields[:1000]}
+        names = {field.name: field.value for field in fields.fields[:_LOOKED_AT]}
         request_id = context.next_id()
         answer, size = context.refusal(error, request_id, names.get(b"accept"), names.get(b"content-type"), True)
         head, _, body = answer.partition(b"\r\n\r\n")
@@ -314,5 +316,5 @@ class HTTP2Channel(KnownClient, HTTP2Connection):
 
 def _start_line(fields: FieldList) -> bytes:
     """A request line for the log, as far as there is one."""
-    known = {field.name: field.value for field in fields.fields[:16]}
+    known = {field.name: field.value for field in fields.fields[:_LOOKED_AT]}
     return b"%b %b HTTP/2.0" % (known.get(b":method", b"-"), known.get(b":path", b"-"))

@@ -53,6 +53,7 @@ class ClientCertificate(Plugin):
 
     name = "client-certificate"
     priority = 1600
+    authenticates = False  # a ticket does not stand for the connection's certificate
     protocols = ("grpcs", "https")
     scopes = ("service", "route")
     example = {"consumer_by": ["username"]}

@@ -79,7 +79,7 @@ class HTTPRoute(RouteResource):
                 self.http2_pool = context.pools.http2(route.host, route.port, None)
             else:
                 self.pool = context.pools.get(route.host, route.port, None)
-        if self.http2_pool is not None and is_direct(context, route, self.http2_pool):
+        if is_direct(context, route):
             self.direct = DirectRoute(context, route, self.http2_pool, self.read_timeout)
         self._http2 = route.grpc or (context.upstream_http2 and route.protocol == b"https")
         self._forwarded = is_forwarded(route)

@@ -5,6 +5,7 @@ Loaded when a configuration needs it: protobuf is megabytes. Nothing here waits.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from google.protobuf import descriptor_pb2, json_format, message_factory
@@ -51,10 +52,10 @@ class MethodCodec:
         """An answer's message as JSON. Raises ValueError: it is none of the method's."""
         try:
             made = self._class(self._output).FromString(message)
-            text: str = json_format.MessageToJson(made, indent=None, descriptor_pool=self._pool, ensure_ascii=False)
+            found = json_format.MessageToDict(made, descriptor_pool=self._pool)
         except (DecodeError, TypeError, json_format.Error) as error:
             raise ValueError("the answer is no message of the method's type") from error
-        return text.encode("utf-8", "replace")
+        return json.dumps(found, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
 
     def _class(self, name: str) -> Any:
         return message_factory.GetMessageClass(self._pool.FindMessageTypeByName(name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable
 from typing import Any
 
@@ -12,7 +13,7 @@ from ...core.chain.plugin import Plugin
 from ...core.chain.subprotocols import take
 from ...core.exchange import Answer, BodyTooLarge, Exchange
 from ...core.http.bodies import RequestBody, decode_body
-from ...core.http.lookups import variable
+from ...core.http.lookups import named, variable
 from ...core.rows import Row
 from ...entities.errors import EntityError
 from .grants import GLOBAL, INVALID, Policy, Refusal, verdict
@@ -21,6 +22,9 @@ from .oauth2_endpoints import BODIES, Endpoints, endpoint_of
 from .oauth2_fields import CODES, CONFIG, CREDENTIALS, TOKENS
 
 __all__ = ["OAuth2"]
+
+_PARTICULAR = re.compile(rb"[?%]|oauth2")
+"""What a target has that may be an endpoint or bring a token."""
 
 _MISSING = Refusal("invalid_request", "The access token is missing", 401)
 _SEVERAL = Refusal("invalid_request", "More than one access token is given", 401)
@@ -34,7 +38,18 @@ class Config:
         endpoints, host: set in processes that serve.
     """
 
-    __slots__ = ("anonymous", "endpoints", "header", "hide", "host", "plugin_id", "policy", "row", "subprotocol")
+    __slots__ = (
+        "anonymous",
+        "endpoints",
+        "header",
+        "hide",
+        "host",
+        "plugin_id",
+        "policy",
+        "quick",
+        "row",
+        "subprotocol",
+    )
 
     def __init__(self, conf: Row, plugin: Row) -> None:
         self.row = conf
@@ -44,6 +59,8 @@ class Config:
         self.hide: bool = conf["hide_credentials"]
         self.subprotocol = bool(conf.get("token_in_subprotocol"))
         self.header: bytes = (conf["auth_header_name"] or "authorization").lower().encode()
+        # Whether a header that was seen before is looked at first, and alone.
+        self.quick = not self.hide and not self.subprotocol
         self.host: Host | None = None
         self.endpoints: Endpoints | None = None
 
@@ -71,6 +88,15 @@ class OAuth2(Plugin):
         return conf
 
     def access(self, exchange: Exchange, conf: Config) -> Answer | Awaitable[Answer | None] | None:
+        target = exchange.target
+        if conf.quick and exchange.credential is None and not _PARTICULAR.search(target):
+            fields = named(exchange.block, conf.header)
+            if len(fields) == 1:
+                known = self._tokens.recall(exchange.snapshot, fields[0], exchange.wall_started)
+                service = exchange.route.service
+                if known is not None and service is not None and known.service_id == service["id"]:
+                    known.pass_on(exchange)
+                    return None
         endpoint = endpoint_of(exchange.raw_path)
         if endpoint is not None and conf.endpoints is not None:
             return conf.endpoints.answer(exchange, endpoint)
@@ -147,6 +173,8 @@ class OAuth2(Plugin):
         if fault is not None:
             return self._refuse(exchange, conf, fault)
         known.pass_on(exchange)
+        if conf.quick and len(fields := named(exchange.block, conf.header)) == 1:
+            self._tokens.remember(fields[0], known)  # a header that is there decides: the token was found in it
         return None
 
     @staticmethod

@@ -366,7 +366,7 @@ class HandshakeTests(_Case):
 
 
 WIRE = b"\x0a\x02s1\x28\x05"
-JSON = b'{"sensorId": "s1", "timestamp": "5"}'
+JSON = b'{"sensorId":"s1","timestamp":"5"}'
 
 
 class DescribedTests(_Case):
