@@ -21,6 +21,7 @@ KEY = "3f6c1b9e5a7d4e0f"
 SECRET = "c2e4a6b8d0f1a3c5e7b9d1f3a5c7e9b1"
 TOKENS = 20_000
 """Tokens that are sent in turn where none may have been seen before: more than are remembered."""
+ORIGIN = "https://app.example.org"
 EVENT = 100
 """Bytes of one event."""
 
@@ -102,6 +103,10 @@ class Field:
         routes = {
             "jwt": (http, [jwt]), "acl": (http, [key_auth, acl]),
             "plain": (http, []), "key": (http, [key_auth]), "limited": (http, [key_auth, rate_limiting]),
+            "cors": (http, [{"name": "cors", "config": {"origins": [ORIGIN, r"https://.*\.example\.com"], "credentials": True}}]),
+            "transformed": (
+                http, [{"name": "request-transformer", "config": {"add": {"headers": ["x-tier:gold", "x-from:bench"]}}}],
+            ),
             "ws": (f"http://127.0.0.1:{self.echo_upstream}", []),
             "events": (f"http://127.0.0.1:{self.events_port}", []),
         }  # fmt: skip
@@ -175,6 +180,13 @@ def cases(field: Field) -> Iterator[Case]:
         "HTTP GET, key-auth, rate-limiting in 2 windows",
         [plain, ("kongtwist", get(ours, "/limited", keyed))],
         "at most 3.5x",
+    )
+
+    yield Case("HTTP GET, cors", [plain, ("kongtwist", get(ours, "/cors", f"origin: {ORIGIN}"))], "at most 2.0x")
+    yield Case(
+        "HTTP GET, request-transformer adds 2 headers",
+        [plain, ("kongtwist", get(ours, "/transformed"))],
+        "at most 2.6x",
     )
 
     def ping(server: Callable[[], Server], connections: int, size: int) -> Callable[[Pace], Cost]:

@@ -7,7 +7,8 @@ import socket
 import statistics
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,9 @@ request = function()
 end
 """
 """wrk's script for a header with one value after the other."""
+
+Load = subprocess.Popen[bytes]
+"""A load generator that runs."""
 
 VARYING = """
 local count = 0
@@ -143,20 +147,13 @@ def idle_memory(
         pairs: how many.
         ask: a path to ask 300 times for while they are open; the waiting times come back too.
     """
-    warm = stage.load("idle", server.port, path, 50, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    warm.communicate(timeout=60)  # what the first connections load once is no cost of a connection
-    time.sleep(0.5)
-    before = resident(server.pid)
-    load = stage.load("idle", server.port, path, pairs, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert load.stdout is not None and load.stdin is not None
-    if load.stdout.readline() != f"open {pairs}\n".encode():
-        raise RuntimeError(f"{server.name}: {pairs} streams could not be opened")
-    time.sleep(1.0)
-    used = resident(server.pid) - before
-    waits = _waits(server.port, ask) if ask else None
-    load.stdin.close()
-    load.wait()
-    return used / pairs, waits
+
+    def load(count: int) -> Load:
+        return stage.load("idle", server.port, path, count, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    with _idle(server, load(50), lambda: load(pairs), pairs) as each:
+        waits = _waits(server.port, ask) if ask else None
+    return each, waits
 
 
 def idle_streams(stage: Stage, server: Server, connections: int, streams: int) -> float:
@@ -168,19 +165,35 @@ def idle_streams(stage: Stage, server: Server, connections: int, streams: int) -
         connections: how many from the client.
         streams: how many on each.
     """
-    warm = stage.grpc_load("idle", server.port, 5, 10, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def load(*counts: int) -> Load:
+        return stage.grpc_load("idle", server.port, *counts, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    with _idle(server, load(5, 10), lambda: load(connections, streams), connections * streams) as each:
+        return each
+
+
+@contextmanager
+def _idle(server: Server, warm: Load, begin: Callable[[], Load], count: int) -> Iterator[float]:
+    """Keep streams open; bytes of the proxy's memory for each.
+
+    Args:
+        server: the proxy.
+        warm: opens a few before: what the first ones load once is no cost of a stream.
+        begin: opens those that are measured.
+        count: how many those are.
+    """
     warm.communicate(timeout=60)
     time.sleep(0.5)
     before = resident(server.pid)
-    load = stage.grpc_load("idle", server.port, connections, streams, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    load = begin()
     assert load.stdout is not None and load.stdin is not None
-    if load.stdout.readline() != f"open {connections * streams}\n".encode():
-        raise RuntimeError(f"{server.name}: {connections * streams} streams could not be opened")
+    if load.stdout.readline() != f"open {count}\n".encode():
+        raise RuntimeError(f"{server.name}: {count} streams could not be opened")
     time.sleep(1.0)
-    used = resident(server.pid) - before
+    yield (resident(server.pid) - before) / count
     load.stdin.close()
     load.wait()
-    return used / (connections * streams)
 
 
 def _waits(port: int, path: str) -> Waits:

@@ -16,6 +16,7 @@ curl curl
 node nodejs
 npm npm
 openssl openssl
+slapd slapd
 pg_lsclusters postgresql
 javac default-jdk-headless
 mvn maven

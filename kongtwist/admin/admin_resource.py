@@ -126,9 +126,9 @@ class StatusResource(_Gated):
 
 
 def _rows_of(api: AdminAPI) -> Mapping[str, EntityRows]:
-    """The rows of every entity that is stored."""
+    """The rows of every entity that is stored and has paths."""
     rows: dict[str, EntityRows] = {}
     for name, entity in api.registry.items():
-        if entity.stored:
+        if entity.stored and entity.in_admin:
             rows[name] = rows_class(name)(api, entity, rows)
     return rows

@@ -78,6 +78,7 @@ class Link(StreamProtocol):
 
     Attributes:
         where: ``host:port``, for messages.
+        connector: who made the connection.
         ended: waits for its end.
     """
 
@@ -85,6 +86,7 @@ class Link(StreamProtocol):
 
     def __init__(self) -> None:
         self.where = ""
+        self.connector: Connector | None = None
         self.ended = Ended()
         self._name: str | None = None  # to be checked when TLS is there
         self._tls = False
@@ -125,7 +127,7 @@ class Link(StreamProtocol):
             return
         if self._name is not None:
             try:
-                check_name(self.transport.getHandle(), self._name)
+                check_name(self._tls_handle(), self._name)
             except (VerificationError, CertificateError):
                 self.failed(Failure())
                 self.abort()
@@ -147,10 +149,16 @@ class Link(StreamProtocol):
         if ready is not None:
             ready.errback(reason)
 
+    def _tls_handle(self) -> SSL.Connection:
+        """OpenSSL's connection. Where TLS began later, it is the protocol of the transport."""
+        found: SSL.Connection = (self.transport.protocol if self._open else self.transport).getHandle()
+        return found
+
     def _use(self) -> None:
         ready, self._ready = self._ready, None
-        self._open = True
-        self.opened()
+        if not self._open:
+            self._open = True
+            self.opened()
         if ready is not None:
             ready.callback(None)
 
@@ -213,7 +221,7 @@ class Connector:
         Raises:
             ConnectFailed: there is no connection.
         """
-        link.where = f"{host}:{port}"
+        link.where, link.connector = f"{host}:{port}", self
         if self._closed:
             raise ConnectFailed(link.where, "the gateway is stopping")
         try:
@@ -253,6 +261,39 @@ class Connector:
         except BaseException:
             self.links.pop(link, None)
             raise
+
+    async def upgrade(self, link: Link, tls: TLSSettings, timeout: float) -> None:
+        """Speak TLS on an open connection from now on.
+
+        Args:
+            link: the connection; nothing of what came on it may be unread.
+            tls: how.
+            timeout: seconds for the handshake.
+
+        Raises:
+            ConnectFailed: the handshake failed, and the connection is cut.
+        """
+
+        async def steps() -> None:
+            host = link.where.rpartition(":")[0]
+            creator = self._contexts.creator(tls, host)
+            link._tls, link._protocols = True, tls.protocols
+            link._name = (tls.server_name or host) if tls.verify else None
+            ready: Deferred[None] = Deferred(lambda _: give_up())
+            link._ready = ready
+            link.transport.startTLS(creator)
+            await ready
+
+        def give_up() -> None:
+            link._ready = None
+            link.abort()
+
+        try:
+            late = f"no TLS within {timeout:g} s"
+            await within(self.reactor, timeout, steps(), lambda: ConnectFailed(link.where, late))
+        except _FAULTS as error:
+            link.abort()
+            raise ConnectFailed(link.where, why(Failure(error))) from error
 
     def _forget(self, link: Link) -> None:
         self.links.pop(link, None)
@@ -326,6 +367,20 @@ class Connection(Link):
         if not data and self._end:
             raise ConnectionLost(f"{self.where} {self._end}")
         return data
+
+    async def start_tls(self, settings: TLSSettings) -> None:
+        """Speak TLS from now on.
+
+        Raises:
+            ConnectionLost: the connection has ended, or something came that was not read: nobody vouches for it, and it is cut.
+            ConnectFailed: the handshake failed, and the connection is cut.
+        """
+        self._check()
+        if self._received or self.connector is None:
+            self._end = "sent something before TLS had begun"
+            self.abort()
+            raise ConnectionLost(f"{self.where} {self._end}")
+        await self.connector.upgrade(self, settings, self._timeout)
 
     def close(self) -> Deferred[None]:
         """End it behind what was written, within a few seconds; fires when it has ended."""

@@ -69,7 +69,10 @@ def _purpose(plugin: Plugin) -> str:
 def _entity(entity: Entity, entities: Mapping[str, Entity]) -> str:
     parts = [f"# {entity.name}\n\n{_MADE}\n{entity.text}\n"]
     keys = f"its id or its `{entity.endpoint_key}`" if entity.endpoint_key else "its id"
-    parts.append(f"Path: `{_path(entity)}`. A row is addressed by {keys}.\n")
+    if entity.in_admin:
+        parts.append(f"Path: `{_path(entity)}`. A row is addressed by {keys}.\n")
+    else:
+        parts.append("The Admin API has no path for its rows.\n")
     children = [each for each in entities.values() if any(to.reference == entity.name for to in each.foreign.values())]
     if children:
         links = ", ".join(f"[{each.name}]({each.name}.md)" for each in children)

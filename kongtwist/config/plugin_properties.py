@@ -35,6 +35,12 @@ class PluginServices:
     plugin_thread_backlog = Property(
         INTEGER.within(0), "1000", "Such calls that may wait for a thread; more are refused."
     )
+    plugin_ldap_binds = Property(
+        INTEGER.within(1),
+        "64",
+        "Logins that one configuration of ldap-auth has under way at once at its server, in each worker, at the most; one more is"
+        " answered 500.",
+    )
     plugin_queue_bytes = Property(
         SIZE,
         "64m",

@@ -110,8 +110,9 @@ class Listeners:
         LISTENERS,
         "0.0.0.0:8000 reuseport backlog=16384",
         "Addresses for proxied traffic: <ip>:<port> or unix:<path> with flags, separated by commas, or off. Flags: ssl,"
-        " reuseport, backlog=N, ipv6only=on|off, deferred, so_keepalive=on|off|idle:interval:count; bind and http2 are"
-        " taken and have no effect yet. For TLS add for example '0.0.0.0:8443 ssl'.",
+        " reuseport, backlog=N, ipv6only=on|off, deferred, so_keepalive=on|off|idle:interval:count; http2 offers"
+        " HTTP/2 in TLS, which clients of gRPC need there (without ssl whoever begins with its preface has it); bind is taken"
+        " and has no effect. For TLS add for example '0.0.0.0:8443 http2 ssl'.",
     )
     admin_listen = Property(
         LISTENERS,

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 __all__ = [
-    "ACCEPTED", "ACTIVE", "CELLS", "CELL_NAMES", "EVENT_STREAMS", "GAUGES", "HANDLED", "READING", "REQUESTS", "WAITING",
+    "ACCEPTED", "ACTIVE", "CELLS", "CELL_NAMES", "EVENT_STREAMS", "GAUGES", "HANDLED", "MOST_AT_ONCE", "READING", "REQUESTS", "WAITING",
     "WEBSOCKETS", "WRITING", "Cells", "Counters", "RateWindow", "Windows",
 ]  # fmt: skip
 
@@ -45,6 +45,10 @@ CELLS = 16
 """Cells in a row: two cache lines, with room to spare."""
 
 
+MOST_AT_ONCE = 1 << 40
+"""The largest amount that is counted at once: sums of it fit into a cell of 64 bits for as long as a window lasts."""
+
+
 class RateWindow(NamedTuple):
     """One fixed window of a rate limit: which one it is, when it is over, how much fits."""
 
@@ -69,6 +73,21 @@ class Windows(Protocol):
 
         Returns:
             for each frame the requests counted before this one; the request fits if each is below its limit.
+        """
+        ...
+
+    def read(self, key: str, frames: Sequence[RateWindow]) -> list[int]:
+        """What was counted of ``key`` in each of ``frames``; nothing is counted by it."""
+        ...
+
+    def add(self, key: str, frames: Sequence[RateWindow], amount: int, now: float) -> None:
+        """Count ``amount`` of ``key`` in all ``frames``, whether it fits or not.
+
+        Args:
+            key: who is counted, scope included.
+            frames: the windows running now.
+            amount: 1 to `MOST_AT_ONCE`.
+            now: epoch seconds, as for `take`.
         """
         ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from .checks import EntityCheck, run_checks
+from .checks import AllOrNone, EntityCheck, run_checks
 from .errors import EntityError, ErrorTree
 from .lua_print import lua_text
 from .schema import Field, Foreign, Record, Row, field_errors, fill
@@ -64,6 +64,8 @@ class Entity:
         stored: False for entities that are views of others (tags).
         plugin: the plugin that brings it.
         exported: whether ``config db_export`` writes its rows; not those that live shortly, such as sessions.
+        in_admin: whether the Admin API has paths for its rows.
+        changed_together: fields of which a change (PATCH) gives all or none, because one says how another is stored.
     """
 
     def __init__(
@@ -89,6 +91,8 @@ class Entity:
         stored: bool = True,
         plugin: str | None = None,
         exported: bool = True,
+        in_admin: bool = True,
+        changed_together: Sequence[Sequence[str]] = (),
     ) -> None:
         self.name, self.fields, self.endpoint_key = name, dict(fields), endpoint_key
         self.checks, self.shorthands = tuple(checks), dict(shorthands or {})
@@ -98,7 +102,7 @@ class Entity:
         self.admin_name = admin_name or name
         self.nested_name = nested_name or self.admin_name
         self.ttl, self.transform, self.stored, self.plugin = ttl, transform, stored, plugin
-        self.exported, self.bound = exported, bound
+        self.exported, self.in_admin, self.bound, self.changed_together = exported, in_admin, bound, changed_together
         self.foreign = {name: field for name, field in self.fields.items() if isinstance(field, Foreign)}
         self.unique = tuple(name for name, field in self.fields.items() if field.unique)
 
@@ -154,7 +158,7 @@ class Entity:
         row = self._filled(merged)
         if "updated_at" in self.fields and "updated_at" not in given:
             row["updated_at"] = _stamp(self.fields["updated_at"], now)
-        self._validate(row, UPDATING)
+        self._validate(row, UPDATING, given)
         if ttl:
             row["expires_at"] = self._begun("updated_at", now) + ttl
         elif ttl is None and "expires_at" in stored:
@@ -267,7 +271,7 @@ class Entity:
             else:
                 row[name] = new_id().replace("-", "")
 
-    def _validate(self, row: Row, words: str = "") -> None:
+    def _validate(self, row: Row, words: str = "", given: Row | None = None) -> None:
         errors: dict[str, ErrorTree] = {}
         checks = self.checks
         fields: Mapping[str, Field] = self.fields
@@ -290,6 +294,8 @@ class Entity:
         else:
             errors = field_errors(fields, row)
         run_checks(checks, row, errors, fields, words)
+        for names in self.changed_together if given is not None else ():
+            run_checks((AllOrNone(*names),), given or {}, errors, fields)
         if errors:
             raise EntityError.schema_violation(errors)
 

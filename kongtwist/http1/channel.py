@@ -29,6 +29,7 @@ from ..core.http2.frames import PREFACE
 from ..net.run_steps import run_steps
 from ..net.sending import end_writing, half_closes, is_ending, sender, unsent
 from .client_errors import log_refused, log_timeout
+from .client_facts import KnownClient
 from .http1_exchange import HTTP1Exchange
 from .request_body import BODY, CLOSED, HEAD, LINGER, TAKEN, WAIT, RequestBodies
 
@@ -48,22 +49,14 @@ _CONTENT_TYPE = re.compile(rb"(?:^|\n)content-type:[ \t]*([^\r\n]*)", re.IGNOREC
 
 
 @implementer(IPushProducer, IHandshakeListener)
-class HTTP1Channel(RequestBodies):
+class HTTP1Channel(KnownClient, RequestBodies):
     """One client connection.
 
     Attributes:
         exchange: the request being served, or None.
         cell: which of the counted states the connection is in.
-        forwarded, forwarded_for, forwarded_minor: lines `HTTP1Exchange.forwarded` made last, and for what.
     """
 
-    peer_ip = "unix:"
-    peer_port = 0
-    local_port = 0
-    trusted = False
-    forwarded = b""
-    forwarded_for: HeaderBlock | bytes | None = None
-    forwarded_minor = -1
     send: Any = None
     cell = WAITING
     _stopped = 0
@@ -81,7 +74,6 @@ class HTTP1Channel(RequestBodies):
     _block: HeaderBlock
     _unsent: float = 0
     _fd = -1
-    _client: tuple[HeaderBlock | None, str] = (None, "")
 
     def __init__(self, tree: Tree, context: HTTP1Context, secure: bool, http2: TakeOver | None = None) -> None:
         self.tree = tree
@@ -362,23 +354,6 @@ class HTTP1Channel(RequestBodies):
 
     # -- the exchange's calls ------------------------------------------------------------------------------------------
 
-    def client_ip(self, block: HeaderBlock) -> str:
-        """The client's address, as ``block`` tells it when the peer is trusted."""
-        if not self.trusted:
-            return self.peer_ip
-        if self._client[0] is not block:
-            self._client = (block, self.context.real_ip.client_of(self.peer_ip, block))
-        return self._client[1]
-
-    @property
-    def sni(self) -> str | None:
-        """The server name the client asked for in its TLS handshake."""
-        if not self.secure or self.transport is None:
-            return None
-        handle: Any = self.transport.getHandle()  # type: ignore[attr-defined]
-        name = handle.get_servername() if hasattr(handle, "get_servername") else None
-        return name.decode("ascii", "replace") if name else None
-
     def keeps_alive(self, exchange: HTTP1Exchange) -> bool:
         """Whether the connection stays open behind the answer of ``exchange``."""
         block, context = exchange.block, self.context
@@ -450,7 +425,7 @@ class HTTP1Channel(RequestBodies):
 
     def _stop(self, why: int) -> None:
         if not self._stopped and self.transport is not None:
-            self.transport.pauseProducing()  # type: ignore[attr-defined]
+            self.transport.pauseProducing()
             if self._fd >= 0:
                 self.context.hangups.watch(self._fd, self)
             if not self._blocked:
@@ -466,7 +441,7 @@ class HTTP1Channel(RequestBodies):
         if not self._stopped and self._state not in (TAKEN, CLOSED) and self.transport is not None:
             if self._state == BODY and self.exchange is not None:
                 self._within(self.context.limits.client_body_timeout)
-            self.transport.resumeProducing()  # type: ignore[attr-defined]
+            self.transport.resumeProducing()
 
     def handshakeCompleted(self) -> None:
         """TLS is there, and the client has said what it will speak."""
@@ -519,14 +494,8 @@ class HTTP1Channel(RequestBodies):
                 self.cut()
         elif exchange is not None and self._state == BODY:
             log_timeout(exchange, self.peer_ip, "while its request body was read", limits.client_body_timeout)
-            if exchange.begun:
-                exchange.abort()
-                return
-            sink, exchange.answer_sink = exchange.answer_sink, None
-            if sink is not None:
-                sink.client_gone("body timed out")
             self._linger_until = 0.0
-            self.context.send_answer(exchange, Answer.error(408, "Request timeout"), upstream=True)
+            exchange.refuse(Answer.error(408, "Request timeout"), "body timed out")
         elif exchange is None:
             if self.cell == READING:
                 line, request_id = self._partial.partition(b"\r\n")[0], self.context.next_id()
@@ -555,7 +524,7 @@ class HTTP1Channel(RequestBodies):
         """End now, whatever is going on."""
         self.context.hangups.unwatch(self._fd, self)
         if self.transport is not None:
-            self.transport.abortConnection()  # type: ignore[attr-defined]
+            self.transport.abortConnection()
 
     def cut_short(self, reset: bool) -> None:
         """The answer cannot be completed: end so that the client notices."""

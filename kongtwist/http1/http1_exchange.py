@@ -6,18 +6,13 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.http.chunks import LAST_CHUNK, last_chunk
-from ..core.http.headers import forwarded_lines
-from ..net.body_exchange import BodyExchange
 from ..net.run_steps import run_steps
-from ..net.tls_transport import tls_facts
+from .client_facts import ClientFacts, ConnectedExchange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..core.http.head import HeaderBlock
-    from ..core.limits import Limits
-    from ..core.log_values import TLSFacts
-    from .http1_context import HTTP1Context
 
 __all__ = ["ClientConnection", "HTTP1Exchange"]
 
@@ -39,44 +34,14 @@ def _length_lines(length: int, keep: bool) -> bytes:
     return b"Content-Length: %d\r\n%b" % (length, _KEEP if keep else _CLOSE)
 
 
-class ClientConnection(Protocol):
+class ClientConnection(ClientFacts, Protocol):
     """What an exchange needs of its connection (`channel.HTTP1Channel`).
 
     Attributes:
         send: sends bytes at once.
-        transport: the connection's.
-        forwarded, forwarded_for, forwarded_minor: lines `HTTP1Exchange.forwarded` made last, and for what.
     """
 
     send: Any
-    transport: Any
-    forwarded: bytes
-    forwarded_for: HeaderBlock | bytes | None
-    forwarded_minor: int
-
-    @property
-    def context(self) -> HTTP1Context: ...
-
-    @property
-    def scheme(self) -> bytes: ...
-
-    @property
-    def peer_ip(self) -> str: ...
-
-    @property
-    def peer_port(self) -> int: ...
-
-    @property
-    def local_port(self) -> int: ...
-
-    @property
-    def trusted(self) -> bool: ...
-
-    @property
-    def sni(self) -> str | None: ...
-
-    def client_ip(self, block: HeaderBlock) -> str:
-        """The client behind trusted peers."""
 
     def keeps_alive(self, exchange: HTTP1Exchange) -> bool:
         """Whether the connection stays open behind the answer of ``exchange``."""
@@ -106,20 +71,17 @@ class ClientConnection(Protocol):
         """The connection has ended with whom its transport was given to."""
 
 
-class HTTP1Exchange(BodyExchange):
-    """See `Exchange`. Facts of the connection are read from its channel.
-
-    Attributes:
-        channel: the connection's channel.
-        open: the client still waits for (the rest of) the answer.
-    """
+class HTTP1Exchange(ConnectedExchange):
+    """See `Exchange`."""
 
     __slots__ = (
-        "_continued", "_keep", "_left", "_mode", "channel", "open",
+        "_continued", "_keep", "_left", "_mode",
     )  # fmt: skip
 
+    channel: ClientConnection
+
     def __init__(self, channel: ClientConnection, method: bytes, target: bytes, minor: int, block: HeaderBlock) -> None:
-        BodyExchange.__init__(self)
+        ConnectedExchange.__init__(self)
         context = channel.context
         monotonic, wall, next_id = context.monotonic, context.wall, context.next_id
         self.channel = channel
@@ -137,37 +99,6 @@ class HTTP1Exchange(BodyExchange):
         self._keep = self._continued = False
         self._left = 0
         self._pending = self._reader = None
-
-    # -- facts of the connection ---------------------------------------------------------------------------------------
-
-    scheme = property(lambda self: self.channel.scheme)
-    peer_ip = property(lambda self: self.channel.peer_ip)
-    peer_port = property(lambda self: self.channel.peer_port)
-    local_port = property(lambda self: self.channel.local_port)
-    trusted = property(lambda self: self.channel.trusted)
-    sni = property(lambda self: self.channel.sni)
-
-    @property
-    def tls(self) -> TLSFacts | None:
-        """See `Exchange.tls`."""
-        return tls_facts(self.channel.transport)
-
-    @property
-    def client_ip(self) -> str:  # type: ignore[override]
-        """The client behind trusted peers."""
-        return self.channel.client_ip(self.block)
-
-    def forwarded(self) -> bytes:
-        """See `Exchange.forwarded`; the connection remembers them for its next request."""
-        channel = self.channel
-        block = self.block
-        # Of a request that comes from its client itself, nothing but Host and version matters.
-        what = block if block.relayed or channel.trusted else block.host
-        if channel.forwarded_for == what and channel.forwarded_minor == self.minor:
-            return channel.forwarded
-        channel.forwarded = lines = forwarded_lines(self)
-        channel.forwarded_for, channel.forwarded_minor = what, self.minor
-        return lines
 
     # -- the answer ----------------------------------------------------------------------------------------------------
 
@@ -281,23 +212,6 @@ class HTTP1Exchange(BodyExchange):
         self._pending = None
         self.channel.context.finished(self)
 
-    def gone(self, reason: str) -> None:
-        """The client went away in the middle."""
-        if not self.open:
-            return
-        self.open = False
-        if self._mode == NOT_BEGUN:
-            self.status = 499
-        sink, self.answer_sink = self.answer_sink, None
-        self.body_sink = None
-        reader, self._reader = self._reader, None
-        steps: list[Callable[[], object]] = []
-        if sink is not None:
-            steps.append(partial(sink.client_gone, reason))
-        if reader is not None:
-            steps.append(reader.cancel)
-        run_steps(*steps, partial(self.channel.context.finished, self))
-
     @property
     def begun(self) -> bool:  # type: ignore[override]
         """Whether anything of the answer has been sent."""
@@ -311,9 +225,6 @@ class HTTP1Exchange(BodyExchange):
         self._pending = []
         self._pending_size = 0
         self._trailers = []
-
-    def _limits(self) -> Limits:
-        return self.channel.context.limits
 
     def _hold_body(self) -> None:
         self.channel.hold_body()

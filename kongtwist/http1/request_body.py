@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 
-from ..core.error_lines import error_line, request_line, too_large_line
-from ..core.exchange import Answer
+from ..core.error_lines import error_line
 from ..core.http.chunks import ChunkScanner, FramingError
 from ..core.http.head import HeaderBlock
 
@@ -78,21 +77,11 @@ class RequestBodies(Protocol):
         else:
             self._left = length = block.content_length or 0
             if limits.client_max_body_size and length > limits.client_max_body_size:
-                self._too_large(exchange)
+                exchange.too_large()
                 return
         self._within(limits.client_body_timeout)
         if rest:
             self._body(rest)
-
-    def _too_large(self, exchange: HTTP1Exchange) -> None:
-        _log.error("{line}", line=too_large_line(exchange, self.context.limits.client_max_body_size))
-        if exchange.begun:
-            exchange.abort()
-            return
-        if exchange.answer_sink is not None:
-            exchange.answer_sink.client_gone("body too large")
-        answer = Answer.error(413, "Payload too large")
-        self.context.send_answer(exchange, answer, upstream=True)
 
     def _body(self, data: bytes) -> None:
         """Go on with a request body."""
@@ -123,20 +112,12 @@ class RequestBodies(Protocol):
 
     def _bad_body(self, error: FramingError) -> None:
         exchange = self.exchange
-        what = f"client sent a malformed request body: {error}"
         if exchange is None:
-            _log.info("{line}", line=error_line(what, client=self.peer_ip))
+            _log.info("{line}", line=error_line(f"client sent a malformed request body: {error}", client=self.peer_ip))
             self._close(linger=True)
             return
-        _log.info("{line}", line=request_line(exchange, what))
         self._linger_until = 0.0  # its end will not be found: the connection ends behind the answer
-        if exchange.begun:
-            exchange.abort()
-            return
-        sink, exchange.answer_sink = exchange.answer_sink, None
-        if sink is not None:
-            sink.client_gone("malformed body")
-        self.context.send_answer(exchange, Answer.error(400, "Bad request"), upstream=True)
+        exchange.malformed(str(error))
 
     def _body_piece(self, data: bytes) -> None:
         exchange = self.exchange
@@ -147,7 +128,7 @@ class RequestBodies(Protocol):
         self._await_more()
         exchange.body_received(data)
         if limits.client_max_body_size and exchange.bytes_in > limits.client_max_body_size and exchange.open:
-            self._too_large(exchange)
+            exchange.too_large()
 
     def _await_more(self) -> None:
         """The client has time for its next piece. Not while nothing is read from it: TLS hands out what it has decrypted
@@ -170,7 +151,7 @@ class RequestBodies(Protocol):
             limit = self.context.limits.client_max_body_size
             if limit and exchange.bytes_in + len(data) > limit:
                 exchange.body_complete = True
-                self._too_large(exchange)
+                exchange.too_large()
                 return
             exchange.body_received(data)
         if exchange.open:

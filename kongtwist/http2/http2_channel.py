@@ -16,6 +16,7 @@ from ..core.http2.field_lists import FieldList, MalformedFields
 from ..core.http2.frames import error_name
 from ..core.http2.hpack import encode_field
 from ..http1.client_errors import log_refused, log_timeout
+from ..http1.client_facts import KnownClient
 from ..net.http2_connection import HTTP2Connection
 from ..net.http2_frames import CONNECT_PROTOCOL
 from ..net.http2_stream import NOBODY
@@ -40,22 +41,18 @@ _PER_FIELD = 32
 """Bytes that a field counts beyond its own in a list (RFC 7541 4.1)."""
 
 
-class HTTP2Channel(HTTP2Connection):
+class HTTP2Channel(KnownClient, HTTP2Connection):
     """One client connection. It takes the place of an `HTTP1Channel` whose client speaks HTTP/2.
 
     Attributes:
         tree, context, secure, scheme, peer_ip, peer_port, local_port, trusted: as the HTTP/1.1 channel's.
-        forwarded, forwarded_for: lines `HTTP2Exchange.forwarded` made last, and for what.
         deadline, wake: see `deadlines.Expiring`: without a stream, the time until the connection closes.
     """
 
-    forwarded = b""
-    forwarded_for: HeaderBlock | bytes | None = None
     deadline = wake = inf
     _served = 0
     _cell = READING
     _unsent: float = 0
-    _client: tuple[HeaderBlock | None, str] = (None, "")
 
     def __init__(self, first: HTTP1Channel) -> None:
         context = self.context = first.context
@@ -115,23 +112,6 @@ class HTTP2Channel(HTTP2Connection):
         """See `HTTP2Frames.failing`."""
         what = f"client broke HTTP/2: {why} ({error_name(code)}); the connection ends"
         _log.info("{line}", line=error_line(what, client=self.peer_ip))
-
-    def client_ip(self, block: HeaderBlock) -> str:
-        """The client's address, as ``block`` tells it when the peer is trusted."""
-        if not self.trusted:
-            return self.peer_ip
-        if self._client[0] is not block:
-            self._client = (block, self.context.real_ip.client_of(self.peer_ip, block))
-        return self._client[1]
-
-    @property
-    def sni(self) -> str | None:
-        """The server name the client asked for in its TLS handshake."""
-        if not self.secure or self.transport is None:
-            return None
-        handle: Any = self.transport.getHandle()  # type: ignore[attr-defined]
-        name = handle.get_servername() if hasattr(handle, "get_servername") else None
-        return name.decode("ascii", "replace") if name else None
 
     def _count(self, cell: int) -> None:
         cells = self.context.cells

@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.logger import Logger
 
-from ..core.error_lines import request_line, too_large_line
 from ..core.exchange import Answer
-from ..core.http.headers import forwarded_lines
 from ..core.http2.frames import CANCEL, INTERNAL_ERROR, NO_ERROR
 from ..core.http2.hpack import Encoder, encode_field
 from ..http1.client_errors import log_timeout
-from ..net.body_exchange import BodyExchange
+from ..http1.client_facts import ClientFacts, ConnectedExchange
 from ..net.http2_stream import NOBODY
 from ..net.run_steps import run_steps
-from ..net.tls_transport import tls_facts
 from .stream_transport import StreamTransport
 
 if TYPE_CHECKING:
@@ -25,9 +22,6 @@ if TYPE_CHECKING:
 
     from ..core.http.head import HeaderBlock
     from ..core.http2.field_lists import FieldList
-    from ..core.limits import Limits
-    from ..core.log_values import TLSFacts
-    from ..http1.http1_context import HTTP1Context
     from ..net.http2_stream import HTTP2Stream
 
 __all__ = ["HTTP2Exchange", "RequestConnection"]
@@ -48,58 +42,35 @@ def _length_field(length: int) -> bytes:
     return encode_field(b"content-length", b"%d" % length)
 
 
-class RequestConnection(Protocol):
-    """What an exchange needs of its connection (`http2_channel.HTTP2Channel`); attributes as `http1_exchange.ClientConnection`."""
+class RequestConnection(ClientFacts, Protocol):
+    """What an exchange needs of its connection (`http2_channel.HTTP2Channel`).
+
+    Attributes:
+        encoder: of what the client is sent.
+    """
 
     encoder: Encoder
-    transport: Any
-    forwarded: bytes
-    forwarded_for: HeaderBlock | bytes | None
-
-    @property
-    def context(self) -> HTTP1Context: ...
-
-    @property
-    def scheme(self) -> bytes: ...
-
-    @property
-    def peer_ip(self) -> str: ...
-
-    @property
-    def peer_port(self) -> int: ...
-
-    @property
-    def local_port(self) -> int: ...
-
-    @property
-    def trusted(self) -> bool: ...
-
-    @property
-    def sni(self) -> str | None: ...
-
-    def client_ip(self, block: HeaderBlock) -> str:
-        """The client behind trusted peers."""
 
 
-class HTTP2Exchange(BodyExchange):
+class HTTP2Exchange(ConnectedExchange):
     """See `Exchange`. It is the user of its stream, and has a deadline: for the next piece of the body, or for the client to
     take more of the answer.
 
     Attributes:
         stream: the request's.
-        open: the client still waits for (the rest of) the answer.
     """
 
     __slots__ = (
-        "_continued", "_held", "_length", "_mode", "_progress", "_reset_behind", "channel", "deadline", "open", "stream", "wake",
+        "_continued", "_held", "_length", "_mode", "_progress", "_reset_behind", "deadline", "stream", "wake",
     )  # fmt: skip
 
+    channel: RequestConnection
     minor = 1
 
     def __init__(
         self, channel: RequestConnection, stream: HTTP2Stream, method: bytes, target: bytes, block: HeaderBlock
     ) -> None:
-        BodyExchange.__init__(self)
+        ConnectedExchange.__init__(self)
         context = channel.context
         monotonic, wall, next_id = context.monotonic, context.wall, context.next_id
         self.channel = channel
@@ -121,40 +92,27 @@ class HTTP2Exchange(BodyExchange):
         self._reader = None
         self._trailers = []
 
-    def go_on(self, relay: Any, begun: tuple[int, bytes] | None) -> None:
-        """Take up a request whose body has gone its way so far, and goes to ``relay`` from now on.
+    def was_begun(self, status: int, headers: bytes) -> None:
+        """Somebody else has sent the answer's head, with these lines."""
+        self._mode = _OPEN_END
+        self.status = status
+        self.sent_head = b"HTTP/2 %d\r\n%b\r\n" % (status, headers)
 
-        Args:
-            relay: takes the body, and gives the answer.
-            begun: status and lines of the answer's head, where the client has got that.
-        """
+    def go_on(self, relay: Any) -> None:
+        """Take up a request whose body has gone its way so far, and goes to ``relay`` from now on, who gives the answer."""
         self._pending = None
         self.body_sink = self.answer_sink = relay
         self.bytes_in = self.stream.received
-        if begun is not None:
-            self._mode = _OPEN_END
-            self.status = begun[0]
-            self.sent_head = b"HTTP/2 %d\r\n%b\r\n" % begun
-        elif not self.body_complete:
+        if self._mode == _NOT_BEGUN and not self.body_complete:
             self._within(self.channel.context.limits.client_body_timeout)
         if not self.stream.closed:
             self.stream.user = self
 
-    def close_silently(self) -> None:
-        """The whole answer was sent by somebody else: know what the log tells of it."""
-        stream = self.stream
-        self.open = False
-        self.bytes_in, self.bytes_out = stream.received, stream.sent
-        self.body_sink = self.answer_sink = None
+    def was_answered(self) -> None:
+        """Somebody else has sent the whole answer: the request is over."""
+        self._finished()
 
     # -- facts of the connection ---------------------------------------------------------------------------------------
-
-    scheme = property(lambda self: self.channel.scheme)
-    peer_ip = property(lambda self: self.channel.peer_ip)
-    peer_port = property(lambda self: self.channel.peer_port)
-    local_port = property(lambda self: self.channel.local_port)
-    trusted = property(lambda self: self.channel.trusted)
-    sni = property(lambda self: self.channel.sni)
 
     @property
     def http_version(self) -> str:
@@ -163,27 +121,6 @@ class HTTP2Exchange(BodyExchange):
     @property
     def http2_stream(self) -> Any:
         return self.stream
-
-    @property
-    def tls(self) -> TLSFacts | None:
-        """See `Exchange.tls`."""
-        transport = self.channel.transport
-        return None if transport is None else tls_facts(transport)
-
-    @property
-    def client_ip(self) -> str:  # type: ignore[override]
-        """The client behind trusted peers."""
-        return self.channel.client_ip(self.block)
-
-    def forwarded(self) -> bytes:
-        """See `Exchange.forwarded`; the connection remembers them for its next request."""
-        channel, block = self.channel, self.block
-        what = block if block.relayed or channel.trusted else block.host
-        if channel.forwarded_for == what and channel.forwarded:
-            return channel.forwarded
-        channel.forwarded = lines = forwarded_lines(self)
-        channel.forwarded_for = what
-        return lines
 
     # -- the answer ----------------------------------------------------------------------------------------------------
 
@@ -394,32 +331,9 @@ class HTTP2Exchange(BodyExchange):
             self.gone("timed out")
         elif self.open and self._mode == _NOT_BEGUN and not self.body_complete and stream.peer is None:
             log_timeout(self, self.peer_ip, "while its request body was read", limits.client_body_timeout)
-            self._refuse(Answer.error(408, "Request timeout"), "body timed out")
-
-    def too_large(self) -> None:
-        """The body is larger than allowed."""
-        _log.error("{line}", line=too_large_line(self, self.channel.context.limits.client_max_body_size))
-        self._refuse(Answer.error(413, "Payload too large"), "body too large")
-
-    def bad_request(self, why: str) -> None:
-        """The body is no good."""
-        _log.info("{line}", line=request_line(self, f"client sent a malformed request body: {why}"))
-        self._refuse(Answer.error(400, "Bad request"), "malformed body")
-
-    def _refuse(self, answer: Answer, why: str) -> None:
-        """Answer instead of whoever was about to; cut where that is too late."""
-        if self.begun:
-            self.abort()
-            return
-        sink, self.answer_sink = self.answer_sink, None
-        if sink is not None:
-            sink.client_gone(why)
-        self.channel.context.send_answer(self, answer, upstream=True)
+            self.refuse(Answer.error(408, "Request timeout"), "body timed out")
 
     # -- the request body ----------------------------------------------------------------------------------------------
-
-    def _limits(self) -> Limits:
-        return self.channel.context.limits
 
     def _hold_body(self) -> None:
         self._held = True

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
 
-from ..core.exchange import BodySink, BodyTooLarge, Exchange
+from ..core.error_lines import request_line, too_large_line
+from ..core.exchange import Answer, BodySink, BodyTooLarge, Exchange
+from .run_steps import run_steps
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..core.limits import Limits
 
-__all__ = ["BodyExchange"]
+__all__ = ["BodyContext", "BodyExchange"]
+
+_log = Logger(namespace="kongtwist.proxy")
+
+
+class BodyContext(Protocol):
+    """See the attributes and methods of the same name of `proxy.context.ProxyContext`."""
+
+    @property
+    def limits(self) -> Limits: ...
+
+    @property
+    def finished(self) -> Callable[[Exchange], None]: ...
+
+    @property
+    def send_answer(self) -> Callable[..., None]: ...
 
 
 class BodyExchange(Exchange):
@@ -20,9 +41,10 @@ class BodyExchange(Exchange):
 
     Attributes:
         body_complete: the whole request is here.
+        open: the client still waits for (the rest of) the answer.
     """
 
-    __slots__ = ("_pending", "_pending_size", "_reader", "_reader_limit", "_trailers", "body_complete")
+    __slots__ = ("_pending", "_pending_size", "_reader", "_reader_limit", "_trailers", "body_complete", "open")
 
     body_complete: bool
     _pending: list[bytes] | None  #: what came and nobody has taken; None: it is taken, or there is no body
@@ -33,7 +55,7 @@ class BodyExchange(Exchange):
 
     # -- what a subclass does ------------------------------------------------------------------------------------------
 
-    def _limits(self) -> Limits:
+    def _context(self) -> BodyContext:
         raise NotImplementedError
 
     def _hold_body(self) -> None:
@@ -60,7 +82,7 @@ class BodyExchange(Exchange):
                 if self._pending_size > self._reader_limit:
                     reader, self._reader = self._reader, None
                     reader.errback(BodyTooLarge())
-            elif self._pending_size > self._limits().client_body_buffer_size:
+            elif self._pending_size > self._context().limits.client_body_buffer_size:
                 self._hold_body()
 
     def body_ended(self, trailers: list[tuple[bytes, bytes]]) -> None:
@@ -73,6 +95,45 @@ class BodyExchange(Exchange):
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.callback(b"".join(self._pending or ()))
+
+    # -- its ends ------------------------------------------------------------------------------------------------------
+
+    def too_large(self) -> None:
+        """The body is larger than allowed."""
+        _log.error("{line}", line=too_large_line(self, self._context().limits.client_max_body_size))
+        self.refuse(Answer.error(413, "Payload too large"), "body too large")
+
+    def malformed(self, why: str) -> None:
+        """The body's framing is broken."""
+        _log.info("{line}", line=request_line(self, f"client sent a malformed request body: {why}"))
+        self.refuse(Answer.error(400, "Bad request"), "malformed body")
+
+    def refuse(self, answer: Answer, why: str) -> None:
+        """Answer in place of whoever was about to, who is told ``why``; cut where that is too late."""
+        if self.begun:
+            self.abort()
+            return
+        sink, self.answer_sink = self.answer_sink, None
+        if sink is not None:
+            sink.client_gone(why)
+        self._context().send_answer(self, answer, upstream=True)
+
+    def gone(self, why: str) -> None:
+        """The client went away in the middle: the one place where an open request gives back what it has then."""
+        if not self.open:
+            return
+        self.open = False
+        if not self.begun:
+            self.status = 499
+        sink, self.answer_sink = self.answer_sink, None
+        reader, self._reader = self._reader, None
+        self.body_sink = self._pending = None
+        steps: list[Callable[[], object]] = []
+        if sink is not None:
+            steps.append(partial(sink.client_gone, why))
+        if reader is not None:
+            steps.append(reader.cancel)
+        run_steps(*steps, partial(self._context().finished, self))
 
     # -- who takes it --------------------------------------------------------------------------------------------------
 

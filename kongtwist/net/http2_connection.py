@@ -2,7 +2,8 @@
 
 A subclass says which side it is (`client`), what becomes of a request (`request_received`) and of the peer's GOAWAY,
 and when the connection ends by itself. What streams offer their users stands in `http2_stream`. Bytes come by
-`dataReceived`; everything that is sent waits for the end of the reactor's round (`http2_output`).
+`dataReceived`, or from a bare socket into memory that all connections share; what is sent waits for the end of the
+reactor's round, unless there is much of it (`http2_output`).
 
 DATA of tied streams is passed on where it lies: the stream's id is changed in the received bytes, and neighbouring
 frames for one connection go out as one slice. All other frames go through a method for their type."""
@@ -15,6 +16,7 @@ from struct import Struct
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -39,6 +41,7 @@ from ..core.http2.frames import (
     window_update,
 )
 from .http2_frames import ROUND_TRIP, HTTP2Frames
+from .http2_output import MOST
 from .http2_stream import RESET_BY_PEER, HTTP2Stream
 from .run_steps import run_steps
 from .sending import end_writing
@@ -50,7 +53,12 @@ _log = Logger(namespace="kongtwist.proxy")
 _unpack = HEADER.unpack_from
 _id_into = Struct(">I").pack_into
 _number_at = Struct(">I").unpack_from
-_NO_TIES: dict[int, HTTP2Stream] = {}
+_KINDS = len(HTTP2Frames._methods)
+_NO_STREAMS: dict[int, HTTP2Stream] = {}
+
+_buffer = bytearray(MOST + LEAST_FRAME + 9)
+_view = memoryview(_buffer)
+"""Where bare sockets are read into, one after the other: with the beginning of a frame that was there before."""
 
 
 class HTTP2Connection(HTTP2Frames):
@@ -63,6 +71,8 @@ class HTTP2Connection(HTTP2Frames):
     def connectionMade(self) -> None:
         """Send what a connection begins with."""
         HTTP2Frames.connectionMade(self)
+        if self._socket is not None:
+            self.transport.doRead = self._receive  # type: ignore[union-attr]
         if self.client:
             self.put(PREFACE)
         self.put(settings(self.own_settings().items()))
@@ -83,7 +93,7 @@ class HTTP2Connection(HTTP2Frames):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Tell the streams, and the subclass."""
         self.failed = True
-        self._send = None
+        self._socket = None
         self.transport = None
         self.out.clear()
         linger, self._linger = self._linger, None
@@ -155,37 +165,57 @@ class HTTP2Connection(HTTP2Frames):
             return
         if self._rest:
             data = self._rest + data
+            self._rest = b""
+        frames = bytearray(data) if self.ties else data
+        self._received(frames, memoryview(frames), len(data))
+
+    def _receive(self) -> Exception | None:
+        """Read from a bare socket: in place of its transport's `doRead`, without memory of our own for what comes."""
+        rest = self._rest
+        begin = len(rest)
+        try:
+            size = self._socket.recv_into(_view[begin:] if begin else _view, self._most)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not size:
+            return CONNECTION_DONE
+        if not self.failed:
+            if begin:
+                _buffer[:begin] = rest
+                self._rest = b""
+            self._received(_buffer, _view, begin + size)
+        return None
+
+    def _received(self, data: Any, view: memoryview, size: int) -> None:
+        """Serve what is in the first ``size`` bytes of ``data``; the beginning of a frame is kept."""
         at = 0
         if self._preface:
-            if not PREFACE.startswith(data[:24]):
+            if not PREFACE.startswith(bytes(view[: min(size, 24)])):
                 self.fail(PROTOCOL_ERROR, "no preface of HTTP/2")
                 return
-            if len(data) < 24:
-                self._rest = data
+            if size < 24:
+                self._rest = bytes(view[:size])
                 return
             self._preface = False
             at = 24
-        self._rest = b""
         try:
-            at = self._read(bytearray(data) if self.ties else data, at)
+            at = self._read(data, view, at, size)
         except HTTP2Error as error:
             self.fail(error.code, error.why)
-            return
-        if not self.failed:
-            self._rest = data[at:]
+        if at < size and not self.failed:
+            self._rest = bytes(view[at:size])
 
-    def _read(self, data: Any, at: int) -> int:
-        """Serve frames from ``data``, from ``at`` on; where the first one that is not complete begins.
+    def _read(self, data: Any, view: memoryview, at: int, size: int) -> int:
+        """Serve frames from ``data``, which ``view`` shows, from ``at`` to ``size``; where the first one that is not complete begins.
 
         Raises:
             HTTP2Error: the connection ends.
         """
-        size = len(data)
-        view = memoryview(data)
         patched = type(data) is bytearray
-        methods, kinds = self._methods, len(self._methods)
         half = self.stream_window >> 1
-        hot = self.hot if patched and self._partial is None else _NO_TIES
+        hot = self.streams if patched and self.hot and self._partial is None else _NO_STREAMS
         run: Any = None  # connection whose frames stand side by side from ``begin`` to ``at``
         begin = total = 0
         while size - at >= 9:
@@ -196,7 +226,7 @@ class HTTP2Connection(HTTP2Frames):
                 raise HTTP2Error(FRAME_SIZE_ERROR, f"a frame of {length} bytes")
             if end > size:
                 break
-            if not kind & 0xFF and length and (stream := hot.get(number)) is not None and flags < 2:
+            if not kind & 0xFF and length and flags < 2 and (stream := hot.get(number)) is not None and stream.hot:
                 peer = stream.peer
                 onto = peer.connection  # type: ignore[union-attr]
                 room = stream.room - length
@@ -238,21 +268,19 @@ class HTTP2Connection(HTTP2Frames):
             if run is not None:
                 run.pass_on(view[begin:at])
                 run = None
-            kind &= 0xFF
-            self._frame(
-                methods[kind] if kind < kinds else self._unknown, kind, flags, number, bytes(view[at + 9 : end])
-            )
+            self._frame(kind & 0xFF, flags, number, bytes(view[at + 9 : end]))
             at = end
             if self.failed:
                 return at
             if patched:
-                hot = self.hot if self._partial is None else _NO_TIES
+                hot = self.streams if self.hot and self._partial is None else _NO_STREAMS
         if run is not None:
             run.pass_on(view[begin:at])
         if total:
             self._idle.refill()
             self._took(total)
-            self.credit()
+            if self.room < self.connection_window >> 1:
+                self.credit()
         return at
 
     def _relayed_end(self, stream: HTTP2Stream) -> None:
@@ -272,9 +300,7 @@ class HTTP2Connection(HTTP2Frames):
             _log.failure("serving an HTTP/2 stream failed")
             stream.reset(INTERNAL_ERROR)
 
-    def _frame(
-        self, method: Callable[[int, int, bytes], None], kind: int, flags: int, number: int, payload: bytes
-    ) -> None:
+    def _frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """One frame. Raises HTTP2Error where the connection ends."""
         if number >> 31:
             number &= LARGEST_WINDOW  # the reserved bit is ignored (RFC 9113 4.1)
@@ -285,7 +311,10 @@ class HTTP2Connection(HTTP2Frames):
                 raise HTTP2Error(PROTOCOL_ERROR, "the first frame is no SETTINGS")
             self._settled = True
         try:
-            method(flags, number, payload)
+            if kind < _KINDS:
+                self._methods[kind](self, flags, number, payload)
+            else:
+                self._unknown(flags, number, payload)
         except HTTP2Error as error:
             if not error.stream:
                 raise

@@ -85,7 +85,7 @@ class HTTP2Frames(HTTP2Output):
         HTTP2Output.__init__(self, reactor, limits)
         self.monotonic = monotonic
         self.streams: dict[int, HTTP2Stream] = {}
-        self.hot: dict[int, HTTP2Stream] = {}
+        self.hot = 0
         self.stream_window = limits.http2_stream_window_size
         self.room = self.connection_window = max(65535, limits.http2_connection_window_size)
         self.decoder = Decoder()
@@ -105,10 +105,6 @@ class HTTP2Frames(HTTP2Output):
         self._resets = Budget(limits.http2_reset_burst, limits.http2_reset_rate)
         self._idle = Budget(limits.http2_idle_frames, 100.0)
         self._data_before = 0
-        self._methods: tuple[Callable[[int, int, bytes], None], ...] = (
-            self._data, self._headers, self._priority, self._rst_stream, self._settings, self._push_promise, self._ping, self._goaway,
-            self._window_update, self._continuation,
-        )  # fmt: skip
 
     # -- what a subclass decides ---------------------------------------------------------------------------------------
 
@@ -220,7 +216,8 @@ class HTTP2Frames(HTTP2Output):
         if self.sent != self._data_before:
             self._data_before = self.sent
             self._idle.refill()
-        self._spend(self._idle, "too many frames that bring nothing")
+        if not self._idle.spend(self.monotonic()):
+            raise HTTP2Error(ENHANCE_YOUR_CALM, "too many frames that bring nothing")
 
     # -- frames --------------------------------------------------------------------------------------------------------
 
@@ -444,7 +441,7 @@ class HTTP2Frames(HTTP2Output):
             raise HTTP2Error(FRAME_SIZE_ERROR, "PING of a wrong size")
         if not flags & ACK:
             self._spend_idle()
-            self.put_answer(ping(payload, True))
+            self.put_answer(ping(payload, True), late=True)
         elif payload == ROUND_TRIP and self._stopping:
             self.stop_now()
         else:
@@ -494,6 +491,11 @@ class HTTP2Frames(HTTP2Output):
     def _unknown(self, flags: int, number: int, payload: bytes) -> None:
         """A type of a frame that we do not know is ignored (RFC 9113 5.5)."""
         self._spend_idle()
+
+    _methods = (
+        _data, _headers, _priority, _rst_stream, _settings, _push_promise, _ping, _goaway, _window_update, _continuation,
+    )  # fmt: skip
+    """What serves a frame, by its type."""
 
 
 def _unpadded(payload: bytes) -> bytes:

@@ -11,13 +11,18 @@ from twisted.internet.protocol import Protocol
 from zope.interface import implementer
 
 from ..core.http2.frames import ENHANCE_YOUR_CALM, LEAST_FRAME, HTTP2Error
-from .sending import sender
+from .sending import is_plain
 
 if TYPE_CHECKING:
     from ..core.limits import Limits
     from .http2_stream import HTTP2Stream
 
-__all__ = ["HTTP2Output"]
+__all__ = ["MOST", "HTTP2Output"]
+
+MOST = 262144
+"""Bytes that are read at a time, at most."""
+_SHORT = 16384
+"""Bytes up to which copying costs less than a call of send(2)."""
 
 
 @implementer(IPushProducer)
@@ -48,15 +53,18 @@ class HTTP2Output(Protocol):
         self.waiting: dict[HTTP2Stream, None] = {}
         self.held = self.sent = self._pending = self._answers = 0
         self._high_water = limits.high_water
-        self._send: Callable[[bytes], None] | None = None
+        self._most = min(MOST, 4 * self._high_water)
+        self._socket: Any = None
+        self._late = b""
         to_flush = getattr(reactor, "to_flush", None)
+        self._flushed_late: list[Any] | None = getattr(reactor, "to_flush_late", None)
         self._later: Callable[[Any], object] = self._call_later if to_flush is None else to_flush.append
 
     def connectionMade(self) -> None:
         """There is a transport."""
         transport: Any = self.transport
         transport.bufferSize = self._high_water
-        self._send = sender(transport)
+        self._socket = transport.socket if is_plain(transport) else None
         transport.registerProducer(self, True)
 
     def _call_later(self, _: Any) -> None:
@@ -68,14 +76,6 @@ class HTTP2Output(Protocol):
         if not out:
             self._later(self)
         out.append(data)
-
-    def pass_on(self, data: memoryview) -> None:
-        """Send a run of whole frames of DATA with the next flush."""
-        out = self.out
-        if not out:
-            self._later(self)
-        out.append(data)
-        self.sent += len(data)
 
     def put_data(self, head: bytes, data: bytes | memoryview) -> None:
         """Send a frame of DATA; flushed when there are many of them."""
@@ -91,8 +91,24 @@ class HTTP2Output(Protocol):
             if self._pending > self._high_water:
                 self.flush()
 
-    def put_answer(self, data: bytes) -> None:
+    def pass_on(self, frames: memoryview) -> None:
+        """Send a run of whole frames of DATA. They lie in memory which is about to be used for something else: what is long goes
+        out at once, what is short with the next flush, as a copy."""
+        size = len(frames)
+        self.sent += size
+        if size < _SHORT:
+            self.put(bytes(frames))
+        else:
+            if self.out:
+                self.flush()
+            self._write(frames)
+
+    def put_answer(self, data: bytes, late: bool = False) -> None:
         """Send a frame that the peer made us send.
+
+        Args:
+            data: the frame.
+            late: it need not come before what follows: it may wait for that, a moment.
 
         Raises:
             HTTP2Error: it does not read, and too many of them are held.
@@ -101,17 +117,43 @@ class HTTP2Output(Protocol):
             self._answers += 1
             if self._answers > self.limits.http2_unsent_answers:
                 raise HTTP2Error(ENHANCE_YOUR_CALM, "too many answers are held for a peer that does not read")
-        self.put(data)
+        waiting = self._flushed_late
+        if not late or waiting is None or self.out:
+            self.put(data)
+        else:
+            if not self._late:
+                waiting.append(self)
+            self._late += data
 
     def flush(self) -> None:
         """Send what is there."""
         out = self.out
         self._pending = 0
+        late = self._late
+        if late:
+            self._late = b""
+            out.insert(0, late)
         if out:
-            data = b"".join(out)
+            data = out[0] if len(out) == 1 else b"".join(out)
             out.clear()
-            if self._send is not None:
-                self._send(data)
+            self._write(data)
+
+    def _write(self, data: bytes | memoryview) -> None:
+        """Send at once where the socket takes it, as `sending.sender` does it."""
+        transport: Any = self.transport
+        if transport is None:
+            return
+        sock = self._socket
+        if sock is None or transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting:
+            transport.write(bytes(data))
+            return
+        try:
+            sent = sock.send(data)
+        except OSError:  # it takes nothing, or is broken: the transport tells in its own turn
+            transport.write(bytes(data))
+        else:
+            if sent != len(data):
+                transport.write(bytes(data[sent:]))
 
     # -- the transport's calls -----------------------------------------------------------------------------------------
 

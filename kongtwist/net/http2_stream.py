@@ -27,7 +27,7 @@ Attributes of a stream: ``id``; ``connection``; ``user`` (may be replaced at any
 of DATA without padding: whether there is traffic); ``messages``; ``ended_in`` and ``ended_out`` (the peer's end, and
 ours); ``closed``; ``queued`` (bytes waiting to be sent); ``left`` (bytes of Content-Length still to come, None where
 that is not known: set it with ``expect(length)`` from within the call that brings the head, and what comes is checked
-against it)."""
+against it); ``hot`` (tied, and its DATA is passed on in the read loop)."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class StreamCarrier(Protocol):
         waiting: streams that could send but for the connection.
         stream_window: bytes we let the peer send on each stream.
         held: bytes of DATA that are here and not passed on.
-        hot: tied streams by id.
+        hot: how many of its streams are tied, and may have DATA passed on in the read loop.
         ties: there were some, and so there will be: what is read is read where it can be changed.
     """
 
@@ -120,7 +120,7 @@ class StreamCarrier(Protocol):
     stopped: bool
     waiting: dict[HTTP2Stream, None]
     held: int
-    hot: dict[int, HTTP2Stream]
+    hot: int
     ties: bool
 
     @property
@@ -153,8 +153,8 @@ class HTTP2Stream:
     """
 
     __slots__ = (
-        "_half", "_kept", "_kept_end", "_prefix", "_queue_blocked", "_trailers", "closed", "connection", "copy",
-        "ended_in", "ended_out", "head_in", "held", "id", "left", "left_of_message", "messages", "paused",
+        "_kept", "_kept_end", "_prefix", "_queue_blocked", "_trailers", "closed", "connection", "copy",
+        "ended_in", "ended_out", "head_in", "held", "hot", "id", "left", "left_of_message", "messages", "paused",
         "peer", "queue", "queued", "received", "room", "sent", "user", "window",
     )  # fmt: skip
 
@@ -165,11 +165,10 @@ class HTTP2Stream:
         self.user: Any = user
         self.peer: HTTP2Stream | None = None
         self.room = connection.stream_window
-        self._half = self.room >> 1
         self.held = self.queued = self.received = self.sent = self.messages = self.left_of_message = 0
         self._prefix = b""
         self.left: int | None = None
-        self.paused = self.ended_in = self.ended_out = self.closed = self.head_in = False
+        self.paused = self.ended_in = self.ended_out = self.closed = self.head_in = self.hot = False
         self.queue: deque[Any] | None = None
         self._queue_blocked = False
         self._kept: list[bytes] | None = None
@@ -334,7 +333,7 @@ class HTTP2Stream:
         self.head_in = not interim
         if end:
             self.ended_in = True
-            self.connection.hot.pop(self.id, None)
+            self._cool()
             if self.ended_out:
                 self._close(ENDED)
         self.user.stream_head(fields, end)
@@ -373,7 +372,7 @@ class HTTP2Stream:
             self.user.stream_data(data)
         if end:
             self._end_in(None)
-        elif self.room < self._half:
+        elif self.room < self.connection.stream_window >> 1:
             self._credit()
 
     def end(self, trailers: FieldList | None) -> None:
@@ -388,7 +387,7 @@ class HTTP2Stream:
 
     def end_relayed(self) -> None:
         """The peer's end came with the last DATA, and has been passed on to the tied stream."""
-        self.connection.hot.pop(self.id, None)
+        self._cool()
         user = self.user
         self.ended_in = True
         if self.ended_out:
@@ -397,7 +396,7 @@ class HTTP2Stream:
 
     def _end_in(self, trailers: FieldList | None) -> None:
         self.ended_in = True
-        self.connection.hot.pop(self.id, None)
+        self._cool()
         if self.ended_out:
             self._close(ENDED)
         if self._kept is not None or self.paused:
@@ -430,7 +429,7 @@ class HTTP2Stream:
         connection = self.connection
         if not self.ended_in and not self.closed and not self.paused:
             owed = connection.stream_window - self.room - self.held
-            if owed > self._half:
+            if owed > connection.stream_window >> 1:
                 self.room += owed
                 connection.put(window_update(self.id, owed))
         connection.credit()
@@ -466,9 +465,7 @@ class HTTP2Stream:
         for one, two in ((self, other), (other, self)):
             one.peer = two
             one.copy = None
-            if not one.ended_in and not one.closed and one.left is None:
-                one.connection.hot[one.id] = one
-                one.connection.ties = True
+            one._warm()
         for one, two in ((self, other), (other, self)):
             one._hold(two.queued)  # it came from here, and is let go when it is sent
             one.paused = False
@@ -493,9 +490,7 @@ class HTTP2Stream:
         """
         self.peer = other
         other.peer = self
-        connection = self.connection
-        connection.hot[self.id] = self
-        connection.ties = True
+        self._warm()
         if copied:
             self.copy = []
 
@@ -504,9 +499,7 @@ class HTTP2Stream:
         peer = self.peer
         if peer is not None:
             peer.copy = None
-            if not self.ended_in and not self.closed:
-                self.connection.hot[self.id] = self
-                self.connection.ties = True
+            self._warm()
 
     def keep_copy(self, data: bytes) -> None:
         """A piece passes of which a copy is kept."""
@@ -523,7 +516,7 @@ class HTTP2Stream:
             return
         self.peer = peer.peer = None
         for one in (self, peer):
-            one.connection.hot.pop(one.id, None)
+            one._cool()
             one._let_go(one.held)
             one._credit()
             if one.queue is not None:
@@ -552,7 +545,7 @@ class HTTP2Stream:
             return
         self.closed = True
         connection = self.connection
-        connection.hot.pop(self.id, None)
+        self._cool()
         connection.waiting.pop(self, None)
         peer = self.peer
         if peer is not None:
@@ -562,10 +555,23 @@ class HTTP2Stream:
                 self.peer = peer.peer = None
         connection.stream_closed(self, how)
 
+    def _warm(self) -> None:
+        """DATA is passed on in the read loop from now on, where some will come and none is counted."""
+        if not self.ended_in and not self.closed and self.left is None and not self.hot:
+            self.hot = True
+            self.connection.hot += 1
+            self.connection.ties = True
+
+    def _cool(self) -> None:
+        """DATA is passed on in the read loop no more."""
+        if self.hot:
+            self.hot = False
+            self.connection.hot -= 1
+
     def _untie(self, peer: HTTP2Stream) -> None:
         """Nothing passes any more: what waits here is gone, and so is what the other side sent to it."""
         self.peer = peer.peer = None
-        peer.connection.hot.pop(peer.id, None)
+        peer._cool()
         peer._let_go(peer.held)
         peer._credit()
         if peer.queue is not None:

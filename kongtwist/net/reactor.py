@@ -24,6 +24,8 @@ _log = Logger()
 
 _MANY_CANCELLED = 50
 """Cancelled calls from which on the stock reactor considers a clean-up."""
+_LATE = 2
+"""Rounds that what may wait waits at most."""
 _LONGEST = 2147483.0
 """Seconds that epoll_wait(2) can wait."""
 
@@ -33,11 +35,15 @@ class LeanEPollReactor(EPollReactor):
 
     Attributes:
         to_flush: what has bytes to send once the events of this round are served: its ``flush`` is called then.
+        to_flush_late: what has bytes that may wait for others to the same peer, while there is something else to do:
+            rounds later at most, and before the reactor waits.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.to_flush: list[Any] = []
+        self.to_flush_late: list[Any] = []
+        self._late = 0  # rounds that they have waited
 
     def mainLoop(self) -> None:
         """As the stock reactor's, but timed calls are looked after only when there are any to look after."""
@@ -70,7 +76,10 @@ class LeanEPollReactor(EPollReactor):
         """
         selectables = self._selectables
         if self.to_flush:  # timed calls wrote something
-            self._flush()
+            self._flush(self.to_flush)
+        late = self.to_flush_late
+        if late:
+            timeout = 0.0
         try:
             events = self._poller.poll(-1 if timeout is None else timeout, len(selectables))
         except OSError as error:
@@ -97,11 +106,15 @@ class LeanEPollReactor(EPollReactor):
             except BaseException:  # noqa: BLE001 - as the stock reactor: whatever it was, the other connections go on
                 _log.failure("telling {selectable!r} of its end failed", selectable=selectable)
         if self.to_flush:
-            self._flush()
+            self._flush(self.to_flush)
+        if late:
+            self._late += 1
+            if not events or self._late > _LATE:
+                self._late = 0
+                self._flush(late)
 
-    def _flush(self) -> None:
+    def _flush(self, waiting: list[Any]) -> None:
         """Have everybody send what was written in this round: in one piece, however often that was."""
-        waiting = self.to_flush
         while waiting:
             batch = waiting[:]
             waiting.clear()

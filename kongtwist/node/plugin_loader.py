@@ -38,8 +38,10 @@ class LoadedPlugins(dict[str, Plugin]):
 
     def absence(self, name: object) -> str:
         """Why there is no plugin of this name: it is not enabled (Kong's words), or this version does not have it. What
-        neither Kong nor anybody here knows has Kong's words, too."""
-        if isinstance(name, str) and name in KONGS_PLUGINS and not _is_installed(name):
+        neither Kong nor anybody here knows has Kong's words, too, and so have the ``ai-`` plugins, which are not going to be
+        built."""
+        known = isinstance(name, str) and name in KONGS_PLUGINS and not name.startswith("ai-")
+        if isinstance(name, str) and known and not _is_installed(name):
             return f"plugin '{name}' is not available: {_NOT_BUILT}"
         return not_enabled(name)
 

@@ -11,7 +11,7 @@ answer, which is handed over behind the snapshot that they make.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -37,6 +37,7 @@ MAX_ASKED_BYTES = 64 * 1024 * 1024
 
 WRITES = ("insert", "update", "upsert", "delete")
 TALLY = "tally"
+REFRESH = "refresh"
 
 STOPPING = "the gateway is stopping"
 PARENT_GONE = "the node's parent process is gone"
@@ -63,6 +64,8 @@ class Storing(Protocol):
 
     async def delete(self, entity: str, key: str) -> Row | None: ...
 
+    async def refresh(self) -> bool: ...
+
 
 class RowsAccess:
     """Rows as plugins use them.
@@ -83,6 +86,8 @@ class RowsAccess:
     ) -> None:
         self._snapshot, self._now, self._ask, self._max_pending = snapshot, now, ask, max_pending
         self._pending = 0
+        self._curious: list[Deferred[None]] = []
+        self._refreshing = False
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -128,9 +133,40 @@ class RowsAccess:
         row: Row = await self._write("upsert", entity, key, dict(values))
         return row
 
-    async def delete(self, entity: str, key: str) -> None:
-        """Delete the row with this id, if there is one, and what depends on it. As `insert`."""
-        await self._write("delete", entity, key)
+    async def delete(self, entity: str, key: str) -> bool:
+        """Delete the row with this id, if there is one, and what depends on it; whether there was. As `insert`."""
+        return await self._write("delete", entity, key) is not None
+
+    async def refresh(self) -> None:
+        """Have what other processes and nodes have written until now served here; one question for all who wait.
+
+        Raises:
+            EntityError: the database is away.
+        """
+        told: Deferred[None] = Deferred()
+        self._curious.append(told)
+        if not self._refreshing:
+            self._refreshing = True
+            self._question = Deferred.fromCoroutine(self._refresh())
+        await told
+
+    async def _refresh(self) -> None:
+        """Ask as long as somebody waits: who came behind a question was asked waits for the next one."""
+        try:
+            while self._curious:
+                waiting, self._curious = self._curious, []
+                answer: Failure | None = None
+                try:
+                    await self._ask(REFRESH)
+                except CancelledError:
+                    raise
+                except Exception:  # noqa: BLE001 - whoever waits gets it
+                    answer = Failure()
+                for each in waiting:
+                    if not each.called:  # else its caller was cancelled
+                        each.callback(cast(Any, answer))  # a Failure fails it
+        finally:
+            self._refreshing = False
 
     async def _write(self, verb: str, *arguments: Any) -> Any:
         if self._pending >= self._max_pending:
@@ -162,6 +198,10 @@ class Answers:
         """Do one thing; its result. Raises EntityError, or of tallies HostError."""
         if what == TALLY:
             return await self._tally(*arguments)
+        if what == REFRESH:
+            await self._storage.refresh()
+            await self._sent()
+            return None
         entity = arguments[0]
         if what not in WRITES or entity not in self._storage.registry:
             raise EntityError.database(f"cannot {what} '{entity}' entities: there are none")

@@ -32,6 +32,7 @@ _ENTRY = 3  # cells of an entry: tag, epoch second it expires, count
 _STRIDE = WAYS * _ENTRY
 _NAMED = CELL_ENTRIES * CELL_WIDTH  # numbers in a worker's table of named cells
 _MASK = (1 << 64) - 1
+_FULL = 1 << 60  # no count grows beyond it, so that the sum over workers fits a cell
 _TAKEN = _MASK  # tag of an entry that is just being replaced: no key's (its chance is 2**-64)
 
 
@@ -63,6 +64,21 @@ class LocalWindows:
                     self._make_room(table)
                 table[key] = count + 1
         return used
+
+    def read(self, key: str, frames: Sequence[RateWindow]) -> list[int]:
+        """See `kongtwist.core.counters.Windows.read`."""
+        return [self._tables.get(frame.window, {}).get(key, 0) for frame in frames]
+
+    def add(self, key: str, frames: Sequence[RateWindow], amount: int, now: float) -> None:
+        """See `kongtwist.core.counters.Windows.add`."""
+        for window, expires, _ in frames:
+            table = self._tables.get(window)
+            if table is None:
+                table = self._open(window, expires, now)
+            count = table.get(key, 0)
+            if not count and len(table) >= self._max_keys:
+                self._make_room(table)
+            table[key] = count + amount
 
     def _open(self, window: int, expires: float, now: float) -> dict[str, int]:
         for old in [each for each, end in self._expires.items() if end <= now]:
@@ -168,7 +184,25 @@ class SharedWindows:
                     self._enter(*_spot(key, frame[0], self._sets), frame, now)
         return used
 
-    def _enter(self, tag: int, start: int, frame: RateWindow, now: float) -> None:
+    def read(self, key: str, frames: Sequence[RateWindow]) -> list[int]:
+        """See `kongtwist.core.counters.Windows.read`."""
+        return [self._count(*_spot(key, frame.window, self._sets)) for frame in frames]
+
+    def _count(self, tag: int, start: int) -> int:
+        found = [(table, _find(table, tag, start)) for table in (self._own, *self._others)]
+        return sum(table[at + 2] for table, at in found if at >= 0)
+
+    def add(self, key: str, frames: Sequence[RateWindow], amount: int, now: float) -> None:
+        """See `kongtwist.core.counters.Windows.add`."""
+        for frame in frames:
+            tag, start = _spot(key, frame.window, self._sets)
+            place = _find(self._own, tag, start)
+            if place >= 0:
+                self._own[place + 2] = min(self._own[place + 2] + amount, _FULL)
+            else:
+                self._enter(tag, start, frame, now, amount)
+
+    def _enter(self, tag: int, start: int, frame: RateWindow, now: float, amount: int = 1) -> None:
         """Begin an entry, in a free place of its set or in the place of the one that is missed least."""
         own = self._own
         places = range(start, start + _STRIDE, _ENTRY)
@@ -176,7 +210,7 @@ class SharedWindows:
         if own[place]:
             own[place] = _TAKEN  # readers must not take the old tag with the new count
         own[place + 1] = int(frame.expires)
-        own[place + 2] = 1
+        own[place + 2] = amount
         own[place] = tag
 
 

@@ -7,14 +7,11 @@ matched) becomes such a frame.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.logger import Logger
 
-from ..core.error_lines import too_large_line
-from ..core.exchange import Answer
 from ..core.grpc.grpc_messages import MessageCounter
 from ..core.grpc.grpc_status import STATUS_WORDS, UNAVAILABLE, status_of_http
 from ..core.grpc.grpc_text import encode_message
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
 
     from ..core.exchange import Exchange
     from ..core.http.head import HeaderBlock
-    from ..core.limits import Limits
     from ..core.log_values import TLSFacts
     from .context import ProxyContext
 
@@ -73,7 +69,7 @@ class CarriedExchange(BodyExchange):
     """
 
     __slots__ = (
-        "_carrier", "_counter", "_tls", "begun", "open",
+        "_carrier", "_counter", "_tls", "begun",
     )  # fmt: skip
 
     def __init__(self, carrier: Carrier, handshake: Exchange, method: bytes, block: HeaderBlock) -> None:
@@ -155,48 +151,21 @@ class CarriedExchange(BodyExchange):
         self.body_sink = self._pending = None
         run_steps(partial(self._carrier.answered, code), partial(self._carrier.context.finished, self))
 
-    def gone(self, reason: str) -> None:
-        """The client went away in the middle."""
-        if not self.open:
-            return
-        self.open = False
-        if not self.begun:
-            self.status = 499
-        sink, self.answer_sink = self.answer_sink, None
-        reader, self._reader = self._reader, None
-        self.body_sink = self._pending = None
-        steps: list[Callable[[], object]] = []
-        if sink is not None:
-            steps.append(partial(sink.client_gone, reason))
-        if reader is not None:
-            steps.append(reader.cancel)
-        run_steps(*steps, partial(self._carrier.context.finished, self))
-
     # -- the request body ----------------------------------------------------------------------------------------------
 
     def body_received(self, data: bytes) -> None:
         if not self.open:
             return
         size = self.bytes_in + len(data)
-        limit = self._limits().client_max_body_size
+        limit = self._context().limits.client_max_body_size
         if limit and size > limit:
             self.bytes_in = size
-            self._too_large(limit)
+            self.too_large()
         else:
             super().body_received(data)
 
-    def _too_large(self, limit: int) -> None:
-        _log.error("{line}", line=too_large_line(self, limit))
-        if self.begun:
-            self.abort()
-            return
-        sink, self.answer_sink = self.answer_sink, None
-        if sink is not None:
-            sink.client_gone("body too large")
-        self._carrier.context.send_answer(self, Answer.error(413, "Payload too large"), upstream=True)
-
-    def _limits(self) -> Limits:
-        return self._carrier.context.limits
+    def _context(self) -> ProxyContext:
+        return self._carrier.context
 
     def _hold_body(self) -> None:
         self._carrier.pause_reading()

@@ -23,7 +23,7 @@ from ..core.stream_registry import StreamRecord
 from ..net.hangups import descriptor_of
 from ..net.run_steps import run_steps
 from ..net.sending import is_ending, switch_protocol, unsent
-from ..streams.carrying_protocol import CarryingFactory, CarryingProtocol
+from ..streams.websocket_server import ServerFactory, ServerSide
 from .carried_exchange import CarriedExchange, failure_frame
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ _CREDENTIALS = frozenset((b"cookie", b"authorization", b"proxy-authorization"))
 
 
 def carry(
-    context: ProxyContext, handshake: Exchange, taken: CarriedRequest, tree: Tree, factory: CarryingFactory
+    context: ProxyContext, handshake: Exchange, taken: CarriedRequest, tree: Tree, factory: ServerFactory
 ) -> None:
     """Answer a handshake, and serve the request that comes.
 
@@ -98,7 +98,7 @@ class CarriedSocket(StreamRecord):
         self.deadline = self.wake = inf
         self._bytes = [0, 0]
         self._counts = [0, 0]
-        self._protocol: CarryingProtocol
+        self._protocol: ServerSide
         self._transport: Any = None
         self.tls: TLSFacts | None = None
 
@@ -118,12 +118,12 @@ class CarriedSocket(StreamRecord):
     def messages_out(self) -> int:
         return self._counts[1]
 
-    def begin(self, factory: CarryingFactory) -> None:
+    def begin(self, factory: ServerFactory) -> None:
         """Answer the handshake."""
         handshake, context = self._handshake, self.context
         assert handshake is not None
         shown = _shown(handshake.block, self._taken.subprotocol)
-        protocol = self._protocol = CarryingProtocol(factory, self, self._taken.subprotocol.decode("ascii"))
+        protocol = self._protocol = ServerSide(factory, self, self._taken.subprotocol.decode("ascii"))
         self.tls = handshake.tls  # not every door knows it when its transport is taken
         transport, early = handshake.take_transport()
         self._transport = transport
@@ -148,7 +148,7 @@ class CarriedSocket(StreamRecord):
 
     # -- the protocol's calls (SocketUser) --------------------------------------------------------------------------------
 
-    def message_begins(self) -> None:
+    def message_begins(self, binary: bool) -> None:  # of text the content counts too
         self._counts[0] += 1
         if self._first is None:
             self._messages.begin()
@@ -181,6 +181,14 @@ class CarriedSocket(StreamRecord):
         elif self._messages.ended and not self._asked and self._exchange is not None and self._exchange.open:
             self._asked = True
             self._exchange.body_ended([])
+
+    def broken(self, why: str) -> None:
+        request = self._exchange or self._handshake
+        if request is not None:
+            _log.info("{line}", line=request_line(request, f"client broke a WebSocket: {why}"))
+
+    def dropping(self) -> None:
+        """`closed` follows."""
 
     def closing(self, why: str = "the client closed the connection") -> None:
         self._first = None

@@ -136,7 +136,7 @@ class DirectPlan:
             lines = lines.removesuffix(block.forward)
         host = block.host if route.preserve_host and block.host is not None else route.host_header
         scheme = b"https" if route.secure else b"http"
-        self._head = encoded_head(exchange.method, scheme, host, target, lines)
+        self._head = encoded_head(exchange.method, scheme, host, target, lines, block.never)
         self.counts = way.context.calls.of(self.match.upstream_path)
 
     def of(self, fields: FieldList) -> DirectHead:
@@ -322,9 +322,7 @@ class DirectCall:
         counts.bytes_out += upstream.received
         context = plan.way.context
         if context.access_log.enabled:
-            exchange = self._exchange()
-            exchange.close_silently()
-            context.finished(exchange)
+            self._exchange().was_answered()
 
     def stream_lost(self, code: int | None, why: str) -> None:
         """The stream is over before its end."""
@@ -380,30 +378,30 @@ class DirectCall:
         exchange.started, exchange.request_id = self._started, self._request_id
         exchange.wall_started -= context.monotonic() - self._started
         exchange.snapshot, exchange.match, exchange.route = plan.snapshot, plan.match, plan.way.route
-        if self._answer is not None:
+        answer = self._answer
+        if answer is not None and answer.made is not None:
+            lines = answer.head(context, int(self._latency * 1000))[0]
+            if context.headers.request_id:
+                lines += b"X-Kong-Request-Id: %b\r\n" % self._request_id
+            exchange.was_begun(answer.made.status, lines)
+            exchange.upstream_status, exchange.response_fields = answer.made.status, answer.made.block
             exchange.latencies = (0.0, self._latency)
         return exchange
 
     def take_over(self) -> tuple[HTTP2Exchange, UpstreamStream]:
         """Go on in the general way: the exchange, and the upstream's stream as that knows it."""
-        plan, client, upstream, answer = self._head.plan, self._client, self.upstream, self._answer
+        plan, client, upstream = self._head.plan, self._client, self.upstream
         way = plan.way
         deadline = self.deadline
         self._over()
         client.untie()
         exchange = self._exchange()
         relay = HTTP2UpstreamExchange(way.context, exchange, way.read_timeout)
-        begun = None
-        if answer is not None:
-            lines = answer.head(way.context, int(self._latency * 1000))[0]
-            if way.context.headers.request_id:
-                lines += b"X-Kong-Request-Id: %b\r\n" % self._request_id
-            begun = (200, lines)
-        exchange.go_on(relay, begun)
+        exchange.go_on(relay)
         stream = UpstreamStream(upstream.connection)  # type: ignore[arg-type]
         stream.go_on(relay, upstream, way.read_timeout, way.route.write_timeout)
         kept, client.copy = client.copy, None
-        relay.go_on(stream, kept, client.ended_in, plan.counts, deadline, None if answer is None else answer.made)
+        relay.go_on(stream, kept, client.ended_in, plan.counts, deadline)
         if upstream.blocked and not upstream.closed:
             stream.stream_blocked()
         if client.blocked and not client.closed:
@@ -455,7 +453,7 @@ class DirectAnswer:
             lines += b"X-Kong-Upstream-Status: %d\r\n" % self.made.status
         if not self.made.dated:  # RFC 9110 6.6.1
             lines = b"Date: %b\r\n%b" % (date, lines)
-        return lines, Encoder().block(_STATUS_200, lines.split(b"\r\n")[:-1])
+        return lines, Encoder().block(_STATUS_200, lines.split(b"\r\n")[:-1], self.made.block.never)
 
 
 def _answer_of(fields: FieldList, context: ProxyContext, connection: Any) -> DirectAnswer:

@@ -212,18 +212,11 @@ class UpstreamExchange(Tries):
     def body_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
         """The request is whole. Its trailers go no further, as with nginx: an upstream that takes them for headers would
         believe a client who it is, where it comes from and what it may do."""
-        if self._answer is OVER:
+        rest = self._last_of_body()
+        if rest is None:
             return
-        rest = b""
-        if self._through is not None:
-            made = self._through.feed(b"", True)
-            if isinstance(made, Answer):
-                self._refuse_with(made)
-                return
-            rest = b"%x\r\n%b\r\n" % (len(made), made) if made and self._chunked else made
-        self._request = SENT
         if self._chunked:
-            rest += LAST_CHUNK
+            rest = b"%x\r\n%b\r\n%b" % (len(rest), rest, LAST_CHUNK) if rest else LAST_CHUNK
         if rest:
             self._pass_up(rest)
         elif self._head:
@@ -231,15 +224,33 @@ class UpstreamExchange(Tries):
         if self._connection is not None:
             self._connection.sent_whole(self.read_timeout)
 
+    def _last_of_body(self) -> bytes | None:
+        """The request is whole: what plugins have held back of its body; None: nobody waits for it any more."""
+        if self._answer is OVER:
+            return None
+        rest = b""
+        if self._through is not None:
+            made = self._through.feed(b"", True)
+            if isinstance(made, Answer):
+                self._refuse_with(made)
+                return None
+            rest = made
+        self._request = SENT
+        return rest
+
     def _pass_up(self, data: bytes) -> None:
-        """Send a piece, and keep it for another try while that is little."""
+        """Send a piece."""
+        self._keep(data)
+        self._send(data)
+
+    def _keep(self, data: bytes) -> None:
+        """Keep a piece for another try while that is little."""
         if self._kept is not None:
             self._kept_size += len(data)
             if self._kept_size > self.context.limits.client_body_buffer_size:
                 self._kept = None
             else:
                 self._kept.append(data)
-        self._send(data)
 
     def request_blocked(self) -> None:
         self.exchange.pause_request()

@@ -159,7 +159,6 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         whole: bool,
         counts: MethodCounts,
         deadline: float,
-        head: ResponseHead | None,
     ) -> None:
         """Take up a call that was relayed directly so far (`direct_calls.DirectCall`).
 
@@ -169,7 +168,6 @@ class HTTP2UpstreamExchange(UpstreamExchange):
             whole: that was all of it.
             counts: of its method; it is counted as open.
             deadline: monotonic seconds at which the call's time is over, or ``inf``.
-            head: the answer's, which the client has got; None: nothing came yet.
         """
         exchange, context = self.exchange, self.context
         self._started = exchange.started
@@ -180,9 +178,7 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         if deadline != inf:
             self._call_deadline = CallDeadline(self)
             context.deadlines.set(self._call_deadline, deadline)
-        if head is not None:
-            exchange.upstream_status = head.status
-            exchange.response_fields = head.block
+        if exchange.begun:
             self._answer, self._kept, self._write = BEGUN, None, exchange.write
 
     def _body_first(self) -> bool:
@@ -344,16 +340,9 @@ class HTTP2UpstreamExchange(UpstreamExchange):
 
     def body_end(self, trailers: list[tuple[bytes, bytes]]) -> None:
         """The request is whole. Its trailers go no further, as in HTTP/1.1."""
-        if self._answer is OVER:
+        rest = self._last_of_body()
+        if rest is None:
             return
-        rest = b""
-        if self._through is not None:
-            made = self._through.feed(b"", True)
-            if isinstance(made, Answer):
-                self._refuse_with(made)
-                return
-            rest = made
-        self._request = SENT
         if rest:
             if self._counts is not None:
                 self._count(rest)
@@ -367,15 +356,6 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         self._keep(data)
         if self._connection is not None:
             self._connection.send(data)
-
-    def _keep(self, data: bytes) -> None:
-        """Keep a piece for another try while that is little."""
-        if self._kept is not None:
-            self._kept_size += len(data)
-            if self._kept_size > self.context.limits.client_body_buffer_size:
-                self._kept = None
-            else:
-                self._kept.append(data)
 
     def _count(self, data: bytes) -> None:
         """Count the messages of the request, where they pass here."""

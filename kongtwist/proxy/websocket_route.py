@@ -27,8 +27,8 @@ from .websocket_answer import bad_handshake
 if TYPE_CHECKING:
     from ..core.chain.phases import CarriedRequest
     from ..core.views import ChainView, RouteView, WatchesView
-    from ..streams.carrying_protocol import CarryingFactory
     from ..streams.websocket_handshake import StreamServerFactory
+    from ..streams.websocket_server import ServerFactory
     from ..upstream.connection import ResponseHead, UpstreamConnection
     from .context import ProxyContext
 
@@ -60,7 +60,7 @@ class Handshakes:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self.factory: StreamServerFactory | None = None
-        self.carrying: CarryingFactory | None = None
+        self.carrying: ServerFactory | None = None
         module = sys.modules.get(_MODULE)
         if module is not None and not getattr(module.__spec__, "_initializing", False):
             self._make(module)
@@ -117,13 +117,13 @@ class WebSocketRoute(HTTPRoute):
         await deferLater(self.context.reactor, 0)
 
     def _carry(self, taken: CarriedRequest, exchange: Exchange) -> None:
-        from ..streams.carrying_protocol import CarryingFactory  # Autobahn is loaded by now
+        from ..streams.websocket_server import ServerFactory  # Autobahn is loaded by now
         from .carried_requests import carry
 
         assert self.tree is not None
         factory = self.handshakes.carrying
         if factory is None:
-            factory = self.handshakes.carrying = CarryingFactory(self.context.reactor)
+            factory = self.handshakes.carrying = ServerFactory(self.context.reactor)
         carry(self.context, exchange, taken, self.tree, factory)
 
     def forward(self, exchange: Exchange) -> None:

@@ -1,5 +1,4 @@
-"""WebSockets that the gateway serves itself (`kongtwist.core.answers.WebSocketAnswer`): Autobahn speaks the protocol, a coroutine
-takes and gives messages.
+"""WebSockets that the gateway serves itself (`kongtwist.core.answers.WebSocketAnswer`): a coroutine takes and gives messages.
 
 What the client sends waits, a bounded amount of it, until the coroutine asks for it; the coroutine's messages wait while the client
 takes none. A client that takes nothing for ``send_timeout``, or a WebSocket on which nothing moves for the service's
@@ -14,20 +13,20 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectionClosed
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..core.answers import WebSocketAnswer
+from ..core.error_lines import request_line
 from ..core.stream_registry import GOING_AWAY, StreamRecord
 from ..net.hangups import descriptor_of, notice_vanished
 from ..net.run_steps import run_steps
 from ..net.sending import switch_protocol
 from .websocket_handshake import Recorder
+from .websocket_server import ServerFactory, ServerSide
 
 if TYPE_CHECKING:
     from ..core.exchange import Exchange
@@ -39,8 +38,6 @@ _log = Logger(namespace="kongtwist.proxy")
 
 _MOST, _BYTES = 16, 65536
 """Messages, and bytes of them, that wait for the coroutine before the client is read no more."""
-_LONGEST_REASON = 123
-"""Bytes of a Close frame's reason (RFC 6455 5.5)."""
 _CLOSE_TIME = 5.0
 """Seconds that a client has to answer a Close frame."""
 _FAILED = 1011
@@ -49,44 +46,6 @@ _SHOWN = (
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 """The handshake that Autobahn is shown: the client's own has been answered."""
-
-
-class _Server(WebSocketServerProtocol):
-    """Autobahn's side of one WebSocket."""
-
-    def __init__(self, served: ServedWebSocket) -> None:
-        super().__init__()
-        self._served = served
-
-    def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        self._served.came(bytes(payload) if isBinary else bytes(payload).decode("utf-8"), len(payload))
-
-    def dropConnection(self, abort: bool = False) -> None:
-        self._served.ending()
-        super().dropConnection(abort)
-
-    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
-        """`connectionLost` tells."""
-
-    def connectionLost(self, reason: Failure = Failure(ConnectionClosed())) -> None:  # noqa: B008 - Twisted's signature
-        try:
-            super().connectionLost(reason)
-        finally:
-            self._served.lost()
-
-
-def _factory(reactor: Any, limit: int) -> Any:
-    factory = WebSocketServerFactory(reactor=reactor)
-    factory.setProtocolOptions(
-        openHandshakeTimeout=0,
-        closeHandshakeTimeout=_CLOSE_TIME,
-        maxMessagePayloadSize=limit,
-        maxFramePayloadSize=limit,
-        utf8validateIncoming=True,
-        failByDrop=False,
-        autoPingInterval=0,
-    )
-    return factory
 
 
 @implementer(IPushProducer)
@@ -125,8 +84,9 @@ class ServedWebSocket(StreamRecord):
         self._idle = context.limits.read_timeout(exchange.route.read_timeout) if exchange.route is not None else inf
         self.deadline = self.wake = inf
         self.why = "client closed"
-        self._protocol = _Server(self)
-        self._protocol.factory = _factory(reactor, answer.limit)
+        self._pieces: list[bytes] = []  # of the message that comes
+        self._binary = True
+        self._protocol = ServerSide(ServerFactory(reactor, answer.limit, _CLOSE_TIME), self)
         self._transport: Any = None
         self._fd = -1
 
@@ -205,14 +165,13 @@ class ServedWebSocket(StreamRecord):
         if code == GOING_AWAY:
             self.why = reason or "closed by the gateway"
         self._read_on()
-        cut = reason.encode()[:_LONGEST_REASON].decode("utf-8", "ignore").encode()
-        self._protocol.sendCloseFrame(code=code, reasonUtf8=cut or None, isReply=False)
+        self._protocol.close(code, reason)
         self._wake(None)
         context = self._context
         context.deadlines.set(self, context.monotonic() + _CLOSE_TIME)
 
-    def ending(self) -> None:
-        """The connection is about to be closed. A transport with a producer does not close behind what it holds."""
+    def dropping(self) -> None:
+        """A transport with a producer does not close behind what it holds."""
         if self._registered:
             self._registered = False
             self._transport.unregisterProducer()
@@ -230,7 +189,14 @@ class ServedWebSocket(StreamRecord):
         else:
             self.close(GOING_AWAY, "idle for too long")
 
-    def lost(self) -> None:
+    def broken(self, why: str) -> None:
+        """`SocketUser`."""
+        _log.info("{line}", line=request_line(self._exchange, f"client broke a WebSocket: {why}"))
+
+    def closing(self) -> None:
+        """`closed` follows at once."""
+
+    def closed(self) -> None:
         """The connection is over: give everything back."""
         if self._over or self._transport is None:
             return
@@ -248,15 +214,28 @@ class ServedWebSocket(StreamRecord):
 
     def _stop_serving(self) -> None:
         self._come.clear()
+        self._pieces.clear()
         if self._serving is not None:
             self._serving.cancel()
 
     # -- messages --------------------------------------------------------------------------------------------------------
 
-    def came(self, message: str | bytes, size: int) -> None:
-        """The client has sent a message of so many bytes."""
+    def message_begins(self, binary: bool) -> None:
+        """`SocketUser`."""
+        self._binary = binary
+
+    def message_piece(self, data: bytes) -> None:
+        """`SocketUser`; the factory's limit bounds the message."""
+        self._pieces.append(data)
+
+    def message_ends(self) -> None:
+        """The client has sent a message."""
+        data = b"".join(self._pieces)
+        self._pieces.clear()
         if self._closing:
             return
+        message: str | bytes = data if self._binary else data.decode()
+        size = len(data)
         self._messages_in += 1
         self._in += size
         self._moved()
@@ -312,7 +291,7 @@ class ServedWebSocket(StreamRecord):
         self._messages_out += 1
         self._out += len(data)
         self._moved()
-        self._protocol.sendMessage(data, isinstance(message, bytes))
+        self._protocol.send(data, isinstance(message, bytes))
         if self._blocked:
             self._sender = Deferred(self._no_sender)
             await self._sender
@@ -349,7 +328,7 @@ class ServedWebSocket(StreamRecord):
             sender.callback(None)
 
     def stopProducing(self) -> None:
-        """The connection is lost; `lost` tells."""
+        """The connection is lost; `closed` tells."""
 
     def peer_gone(self, reset: bool) -> None:
         """`HangUpWatch`: hung up while nobody read."""

@@ -166,7 +166,7 @@ class StandInConnection:
 
     Attributes:
         address: (host, port) as asked for.
-        tls: as asked for.
+        tls: as asked for, at first or later.
         written: bytes the plugin sent.
         closed: it has ended.
     """
@@ -201,6 +201,11 @@ class StandInConnection:
             reader.callback(self._come.pop(0))
         return reader
 
+    async def start_tls(self, settings: TLSSettings) -> None:
+        """See `kongtwist.core.chain.host.Connection`."""
+        self._check()
+        self.tls = settings
+
     async def close(self) -> None:
         """See `kongtwist.core.chain.host.Connection`."""
         self.cut()
@@ -231,6 +236,7 @@ class StandInRows:
     Attributes:
         away: writes fail with HostError.
         held: writes wait for `go_on`.
+        refreshed: how often others' writes were asked for; ``coming``: the rows, with their entity, that they bring.
     """
 
     def __init__(self, stored: Stored, entities: Callable[[], Mapping[str, Entity]], now: Callable[[], float]) -> None:
@@ -239,6 +245,8 @@ class StandInRows:
         self._now = now
         self._number = 0
         self.away = self.held = False
+        self.refreshed = 0
+        self.coming: list[tuple[str, Row]] = []
         self._waiting: list[Deferred[None]] = []
 
     def go_on(self) -> None:
@@ -278,11 +286,21 @@ class StandInRows:
         )
         return self._put(entity, row)
 
-    async def delete(self, entity: str, key: str) -> None:
+    async def refresh(self) -> None:
+        """See `kongtwist.core.chain.host.Rows`; what stands in `coming` is there then."""
+        self.refreshed += 1
+        await self._begin()
+        coming, self.coming = self.coming, []
+        for entity, row in coming:
+            self._put(entity, row)
+
+    async def delete(self, entity: str, key: str) -> bool:
         """See `kongtwist.core.chain.host.Rows`."""
         await self._begin()
+        there = self.get(entity, key) is not None
         left = {each: row for each, row in self._stored.rows.get(entity, {}).items() if each != key}
         self._stored.rows = {**self._stored.rows, entity: left}
+        return there
 
     def _rules(self, entity: str) -> Entity:
         return self._entities()[entity]

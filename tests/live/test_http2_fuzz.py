@@ -111,7 +111,7 @@ class FuzzTests(SynchronousTestCase):
         for connection in connections:
             connection.connectionLost(Failure(ConnectionLost()))
         for connection in connections:
-            self.assertEqual((connection.held, connection.streams, connection.waiting, connection.hot), (0, {}, {}, {}))
+            self.assertEqual((connection.held, connection.streams, connection.waiting, connection.hot), (0, {}, {}, 0))
 
     def test_server(self) -> None:
         """A client's connection, whose streams answer at once."""

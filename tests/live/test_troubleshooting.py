@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
@@ -40,7 +41,13 @@ class TroubleshootingTests(LiveTestCase):
 
     def test_messages(self) -> None:
         """Every heading's message was seen, with the status that stands before it."""
-        seen = [*self.refused_starts(), *self.proxy_answers(), *self.admin_answers(), self.full_database()]
+        seen = [
+            *self.refused_starts(),
+            *self.proxy_answers(),
+            *self.grpc_answers(),
+            *self.admin_answers(),
+            self.full_database(),
+        ]
         for status, message in messages():
             if message in ELSEWHERE:
                 continue
@@ -126,6 +133,30 @@ class TroubleshootingTests(LiveTestCase):
         ):  # fmt: skip
             route = gateway.route(f"/{name}", "http://no-such-host.invalid")
             gateway.create(f"/routes/{route['id']}/plugins", name=plugin, config=config)
+
+    def grpc_answers(self) -> Iterator[str]:
+        """What clients of gRPC are told, and those that are none on its Routes."""
+        gateway = self.gateway(tls=True)
+        silent = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(silent.close)
+        for name, port in (("closed", free_port()), ("silent", silent.getsockname()[1])):
+            gateway.route(f"/{name}.A", f"grpc://127.0.0.1:{port}", name=name, protocols=["grpc", "grpcs"])
+            gateway.admin("PATCH", f"/services/{name}", json={"read_timeout": 200, "retries": 0})
+        for headers in ({}, {"Content-Type": "application/grpc"}):
+            answer = request(gateway.proxy_port, "POST", "/closed.A/B", headers=headers)
+            yield f"{answer.status} {answer.body.decode()}"
+        trusted = grpc.ssl_channel_credentials(Path(gateway.prefix, "ssl", "default-ecdsa.crt").read_bytes())
+        with (
+            grpc.insecure_channel(f"127.0.0.1:{gateway.proxy_port}") as plain,
+            grpc.secure_channel(f"localhost:{gateway.tls_port}", trusted) as secure,
+        ):
+            for channel, path, timeout in (
+                (secure, "/closed.A/B", PATIENCE), (plain, "/x.Y/Z", None), (plain, "/closed.A/B", None), (plain, "/silent.A/B", 0.3),
+                (plain, "/silent.A/B", None),
+            ):  # fmt: skip
+                with self.assertRaises(grpc.RpcError) as raised:
+                    channel.unary_unary(path)(b"", timeout=timeout)
+                yield f"{raised.exception.code().name} {raised.exception.details()}"
 
     def admin_answers(self) -> Iterator[str]:
         """Refusals of the Admin API: status and body."""

@@ -140,8 +140,14 @@ class Rows(Protocol):
         """Create the row with this id, or replace it."""
         ...
 
-    def delete(self, entity: str, key: str) -> Awaitable[None]:
-        """Delete the row with this id, and what depends on it; no error where there is none."""
+    def delete(self, entity: str, key: str) -> Awaitable[bool]:
+        """Delete the row with this id, and what depends on it; whether there was one. Of all who delete it, on all nodes, one is
+        told so."""
+        ...
+
+    def refresh(self) -> Awaitable[None]:
+        """Bring in what other processes and nodes have written until now, and are about to tell. For who misses a row that a
+        client may have been told of elsewhere."""
         ...
 
 
@@ -219,6 +225,10 @@ class Connection(Protocol):
 
     def read(self) -> Awaitable[bytes]:
         """What has come; b"" at the peer's end."""
+        ...
+
+    def start_tls(self, settings: TLSSettings) -> Awaitable[None]:
+        """Go on in TLS, when both sides have agreed to. What came before it and was not read ends the connection. Raises ConnectFailed."""
         ...
 
     def close(self) -> Awaitable[None]:

@@ -18,7 +18,7 @@ from ...core.grpc.connect_protocol import (
     timeout_of,
     trailer_fields,
 )
-from ...core.grpc.grpc_messages import MessageCounter, MessageError, MessageReader, framed
+from ...core.grpc.grpc_messages import MessageCounter, MessageReader, framed
 from ...core.grpc.grpc_status import INTERNAL, OK, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 from ...core.grpc.grpc_text import format_timeout
 from ...core.grpc.message_compression import UnknownCompression, check_compression, decompress
@@ -159,27 +159,11 @@ class ConnectStream(ConnectCall):
         self.answer_head()
         if encoding is not None and self.codec is None:
             exchange.set_response_header(b"Connect-Content-Encoding", encoding)
-        counter = MessageCounter()
-        translate = None if self.codec is None else self.translated(self.codec.answer, encoding or b"identity")
-
-        def pass_on(chunk: bytes, last: bool) -> bytes:
-            counter.feed(chunk)
-            if translate is not None:
-                chunk = translate(chunk)
-            if last:
-                if not counter.between:
-                    raise MessageError("the upstream's answer ends within a message")
-                chunk += self._end(self.end_of_answer())
-            return chunk
-
-        return BodyFilter(pass_on)
+        return BodyFilter(self.passed_on(self._end))
 
     def ended(self, end: CallEnd) -> bytes:
-        exchange = self.exchange
-        exchange.status = 200
-        exchange.set_response_header(b"Content-Type", self.kind)
-        for name in (b"grpc-status", b"grpc-message", b"Content-Encoding"):
-            exchange.clear_response_header(name)
+        self.exchange.status = 200
+        self.no_messages()
         self.expose()
         return self._end(end)
 
@@ -310,9 +294,8 @@ class ConnectUnary(ConnectCall):
         if end.code == OK:  # an answer of a plugin that is no failure, and no message either
             end = CallEnd.of(INTERNAL, "answered without a message")
         exchange.status = self._status or connect_status(end.code)
+        self.no_messages()
         exchange.set_response_header(b"Content-Type", b"application/json")
-        for name in (b"grpc-status", b"grpc-message", b"Content-Encoding"):
-            exchange.clear_response_header(name)
         self._add_trailers(end)
         return json.dumps(self.error_of(end), separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
 

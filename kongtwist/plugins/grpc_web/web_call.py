@@ -196,6 +196,35 @@ class Call:
 
         return pieces
 
+    def passed_on(self, last_frame: Callable[[CallEnd], bytes]) -> Callable[[bytes, bool], bytes]:
+        """What passes gRPC's messages on, translated where they are to be, and puts a frame behind them.
+
+        Args:
+            last_frame: makes it of the end of the call.
+        """
+        counter = MessageCounter()
+        encoding = self.answer_compression or b"identity"
+        translate = None if self.codec is None else self.translated(self.codec.answer, encoding)
+
+        def pass_on(chunk: bytes, last: bool) -> bytes:
+            counter.feed(chunk)
+            if translate is not None:
+                chunk = translate(chunk)
+            if last:
+                if not counter.between:
+                    raise MessageError("the upstream's answer ends within a message")
+                chunk += last_frame(self.end_of_answer())
+            return chunk
+
+        return pass_on
+
+    def no_messages(self) -> None:
+        """Make the head that of an answer with nothing but the end of the call."""
+        exchange = self.exchange
+        exchange.set_response_header(b"Content-Type", self.kind)
+        for name in (b"grpc-status", b"grpc-message", b"Content-Encoding"):
+            exchange.clear_response_header(name)
+
 
 class WebCall(Call):
     """gRPC-Web (PROTOCOL-WEB.md): messages as gRPC has them, trailers in a frame behind them.
@@ -249,28 +278,19 @@ class WebCall(Call):
         self.exchange.set_response_header(b"Content-Type", self.kind)
         self.expose()
         self.clear_trailers()
-        counter = MessageCounter()
-        encoding = self.answer_compression or b"identity"
-        translate = None if self.codec is None else self.translated(self.codec.answer, encoding)
+        pass_on = self.passed_on(_frame)
+        if not self.text:
+            return BodyFilter(pass_on)
 
-        def pass_on(chunk: bytes, last: bool) -> bytes:
-            counter.feed(chunk)
-            if translate is not None:
-                chunk = translate(chunk)
-            if last:
-                if not counter.between:
-                    raise MessageError("the upstream's answer ends within a message")
-                chunk += _frame(self.end_of_answer())
-            return encode_text(chunk) if self.text and chunk else chunk
+        def pass_text(chunk: bytes, last: bool) -> bytes:
+            chunk = pass_on(chunk, last)
+            return encode_text(chunk) if chunk else chunk
 
-        return BodyFilter(pass_on)
+        return BodyFilter(pass_text)
 
     def ended(self, end: CallEnd) -> bytes:
-        exchange = self.exchange
-        exchange.status = 200
-        exchange.set_response_header(b"Content-Type", self.kind)
-        for name in (b"grpc-status", b"grpc-message", b"Content-Encoding"):
-            exchange.clear_response_header(name)
+        self.exchange.status = 200
+        self.no_messages()
         self.expose()
         frame = _frame(end)
         return encode_text(frame) if self.text else frame

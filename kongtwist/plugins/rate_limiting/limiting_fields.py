@@ -12,9 +12,9 @@ from ...entities.schema import Any_, Boolean, Field, Integer, Number, Record, St
 from ...entities.typedefs import SEGMENTS, header_name, host, path, sni
 from .windows import PERIODS
 
-__all__ = ["CONFIG", "CONFIG_CHECKS"]
+__all__ = ["CONFIG", "CONFIG_CHECKS", "REDIS", "former_names", "lower_later", "requires"]
 
-_REDIS: dict[str, Field] = {
+REDIS: dict[str, Field] = {
     "host": String(checks=(host,), text="Host of the Redis server (policy redis)."),
     "port": Integer(default=6379, between=[0, 65535], text="The TCP port of the server."),
     "timeout": Integer(default=2000, between=[0, 2147483646], text="Milliseconds to connect, send and read, each."),
@@ -27,27 +27,44 @@ _REDIS: dict[str, Field] = {
 }
 
 
-def _alias(name: str, kind: type[Field], **attrs: Any) -> tuple[str, Shorthand]:
-    """A deprecated ``redis_<name>`` beside ``redis.<name>``."""
-    words = f"rate-limiting: config.redis_{name} is deprecated, please use config.redis.{name} instead"
+def former_names(plugin: str) -> dict[str, Shorthand]:
+    """The deprecated ``redis_<name>`` beside ``redis.<name>``, in Kong's order, of this plugin."""
+    kinds: tuple[tuple[str, type[Field], dict[str, Any]], ...] = (
+        ("host", String, {}), ("port", Integer, {}), ("password", String, {"len_min": 0}), ("username", String, {}),
+        ("ssl", Boolean, {}), ("ssl_verify", Boolean, {}), ("server_name", String, {}), ("timeout", Integer, {}),
+        ("database", Integer, {}),
+    )  # fmt: skip
+    return {f"redis_{name}": _former_name(plugin, name, kind, attrs) for name, kind, attrs in kinds}
+
+
+def _former_name(plugin: str, name: str, kind: type[Field], attrs: dict[str, Any]) -> Shorthand:
+    words = f"{plugin}: config.redis_{name} is deprecated, please use config.redis.{name} instead"
     deprecation = {"message": words, "removal_in_version": "4.0", "replaced_with": [{"path": ["redis", name]}]}
-    return f"redis_{name}", Shorthand(
+    return Shorthand(
         kind(deprecation=deprecation, **attrs),
         lambda value: {"redis": {name: value}},
         lambda config: config["redis"][name],
     )
 
 
-def _limits_in_order(conf: Row) -> str | None:
-    """No lower limit for a longer period; a sync_rate only with policy redis."""
-    periods = [name for name in PERIODS if conf.get(name) is not None]
+def lower_later(limits: Row) -> str | None:
+    """What is wrong where a longer period has a lower limit than a shorter one."""
+    periods = [name for name in PERIODS if isinstance(limits.get(name), int | float)]
     for at, shorter in enumerate(periods):
         for longer in periods[at + 1 :]:
-            if conf[longer] < conf[shorter]:
+            if limits[longer] < limits[shorter]:
                 return (
-                    f"The limit for {longer}({conf[longer]:.1f}) cannot be lower than"
-                    f" the limit for {shorter}({conf[shorter]:.1f})"
+                    f"limit for {longer}({limits[longer]:.1f}) cannot be lower than"
+                    f" the limit for {shorter}({limits[shorter]:.1f})"
                 )
+    return None
+
+
+def _limits_in_order(conf: Row) -> str | None:
+    """No lower limit for a longer period; a sync_rate only with policy redis."""
+    lower = lower_later(conf)
+    if lower is not None:
+        return f"The {lower}"
     rate = conf.get("sync_rate")
     if conf.get("policy") != "redis" and rate != -1:
         return "sync_rate can only be used with the redis policy"
@@ -56,7 +73,8 @@ def _limits_in_order(conf: Row) -> str | None:
     return None
 
 
-def _requires(if_field: str, value: str, then_field: str) -> Conditional:
+def requires(if_field: str, value: str, then_field: str) -> Conditional:
+    """Where ``if_field`` has the value, ``then_field`` must have one."""
     shown = {
         "if_field": if_field, "if_match": {"eq": value}, "then_field": then_field, "then_match": {"required": True},
     }  # fmt: skip
@@ -81,7 +99,7 @@ CONFIG = ConfigRecord(
         "fault_tolerant": Boolean(
             required=True, default=True, text="Let requests pass where the counts are not to be had; false: answer 500."
         ),
-        "redis": Record(_REDIS, text="The Redis server of policy redis."),
+        "redis": Record(REDIS, text="The Redis server of policy redis."),
         "hide_client_headers": Boolean(required=True, default=False, text="Tell clients nothing about their limits."),
         "error_code": Number(default=429, gt=0, text="HTTP status of refusals."),
         "error_message": String(default="API rate limit exceeded", text="Message of refusals."),
@@ -90,19 +108,15 @@ CONFIG = ConfigRecord(
         ),
     },
     checks=(_limits_in_order,),
-    shorthands=dict((
-        _alias("host", String), _alias("port", Integer), _alias("password", String, len_min=0),
-        _alias("username", String), _alias("ssl", Boolean), _alias("ssl_verify", Boolean),
-        _alias("server_name", String), _alias("timeout", Integer), _alias("database", Integer),
-    )),
+    shorthands=former_names("rate-limiting"),
 )  # fmt: skip
 
 
 CONFIG_CHECKS = (
     AtLeastOneOf(*(f"config.{name}" for name in PERIODS)),
-    _requires("config.policy", "redis", "config.redis.host"),
-    _requires("config.policy", "redis", "config.redis.port"),
-    _requires("config.policy", "redis", "config.redis.timeout"),
-    _requires("config.limit_by", "header", "config.header_name"),
-    _requires("config.limit_by", "path", "config.path"),
+    requires("config.policy", "redis", "config.redis.host"),
+    requires("config.policy", "redis", "config.redis.port"),
+    requires("config.policy", "redis", "config.redis.timeout"),
+    requires("config.limit_by", "header", "config.header_name"),
+    requires("config.limit_by", "path", "config.path"),
 )

@@ -19,7 +19,7 @@ from ...core.rows import Row
 from .._once import Seldom
 from .windows import PERIODS, key_prefix
 
-__all__ = ["RedisCounts", "SyncedCounts"]
+__all__ = ["RedisCounts", "RedisSums", "SyncedCounts"]
 
 _NAMES = tuple(PERIODS.items())
 
@@ -49,6 +49,9 @@ _AT_ONCE = 500
 """Keys in one call."""
 
 
+_NO_COUNTS = "the Redis server does not answer with counts; see whether it is one"
+
+
 def _settings(redis: Row) -> RedisSettings:
     return RedisSettings(
         host=redis["host"], port=redis["port"], timeout=redis["timeout"], username=redis["username"],
@@ -60,8 +63,32 @@ def _settings(redis: Row) -> RedisSettings:
 def _checked(answer: object, count: int) -> list[int]:
     """What a script answers, if it is so many numbers. Raises ValueError."""
     if not isinstance(answer, list) or len(answer) != count or not all(type(each) is int for each in answer):
-        raise ValueError("the Redis server does not answer with counts; see whether it is one")
+        raise ValueError(_NO_COUNTS)
     return answer
+
+
+class RedisSums:
+    """Sums in a Redis server that are read first, and added to later.
+
+    Args:
+        redis: ``config.redis``.
+        host: gives the server's client.
+    """
+
+    def __init__(self, redis: Row, host: Host) -> None:
+        self._client = host.redis(_settings(redis))
+
+    async def read(self, keys: Sequence[str]) -> list[int]:
+        """The sums; nought where nobody has added."""
+        found = await self._client.command("MGET", *keys)
+        if not isinstance(found, list) or len(found) != len(keys):
+            raise ValueError(_NO_COUNTS)
+        return [0 if each is None else int(float(each)) for each in found]
+
+    async def add(self, keys: Sequence[str], frames: Sequence[RateWindow], amount: int) -> None:
+        """Add to each. A new one ends with its window."""
+        words = [word for frame in frames for word in (amount, int(frame.expires))]
+        _checked(await self._client.script(_ADD, keys, words), len(keys))
 
 
 class RedisCounts:

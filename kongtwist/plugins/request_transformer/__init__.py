@@ -9,6 +9,7 @@ from collections.abc import Awaitable
 
 from ...core.chain.plugin import Plugin
 from ...core.exchange import BodyTooLarge, Exchange, Row
+from ...core.http.headers import PreparedChanges
 from ...core.http.pairs import split_pair, template_in
 from ...core.http.query import join_arguments, parse_arguments
 from ...core.http.uri import escape
@@ -81,7 +82,7 @@ def _pairs(what: str, *, names: bool = False, **more: Field) -> Record:
 class Transformation:
     """A configuration, ready for requests."""
 
-    __slots__ = ("body", "headers", "method", "path", "query")
+    __slots__ = ("body", "fresh", "headers", "method", "names", "path", "query")
 
     def __init__(self, conf: Row) -> None:
         uri: str | None = conf["replace"]["uri"]
@@ -92,6 +93,11 @@ class Transformation:
         self.headers = HeaderRules.of(conf)
         self.body = Rules.of(conf, "body")
         self.query = Rules.of(conf, "querystring")
+        self.names = self.headers.names()
+        # What becomes of headers where the request has none of these names, which is the usual case; None: see `access`.
+        self.fresh: PreparedChanges | None = None
+        if self.path is None and self.method is None and self.body.empty and self.query.empty:
+            self.fresh = self.headers.on_none()
 
 
 class RequestTransformer(Plugin):
@@ -126,6 +132,11 @@ class RequestTransformer(Plugin):
         return Transformation(conf)
 
     def access(self, exchange: Exchange, conf: Transformation) -> Awaitable[None] | None:
+        fresh = conf.fresh
+        if fresh is not None and not exchange.request_changes and exchange.block.has_none_of(conf.names):
+            if fresh:
+                exchange.request_changes = fresh
+            return None
         if conf.path is not None:
             exchange.set_upstream_path(conf.path)
         kind = exchange.get_header(b"content-type")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ...core.http.headers import PreparedChanges
 from ...core.http.pairs import pairs_of
 
 __all__ = ["HeaderChanges", "HeaderRules", "changed_headers"]
@@ -41,6 +42,20 @@ class HeaderRules(NamedTuple):
     def empty(self) -> bool:
         """There is nothing to do."""
         return not any(self)
+
+    def names(self) -> frozenset[bytes]:
+        """The names of all fields that they look at."""
+        pairs = (*self.replace, *self.add, *self.append)
+        found = {*self.remove, *[name for pair in self.rename for name in pair], *[name for name, _ in pairs]}
+        return frozenset(found | {name.replace(b"_", b"-") for name in found})
+
+    def on_none(self) -> PreparedChanges | None:
+        """What they change where none of these fields is there; None where that depends on the request all the same."""
+        changes = changed_headers(self, {})
+        try:
+            return PreparedChanges({name: b"\0".join(values) for name, values in changes.items() if values is not None})
+        except ValueError:
+            return None  # fields that the gateway writes, or with several values
 
 
 def _name(text: str) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.core.counters import ACCEPTED, ACTIVE, READING, REQUESTS, WRITING, RateWindow, Windows
+from kongtwist.core.counters import ACCEPTED, ACTIVE, MOST_AT_ONCE, READING, REQUESTS, WRITING, RateWindow, Windows
 from kongtwist.observability.shared_counters import LocalCounters, LocalWindows, SharedCounters
 
 MINUTE = RateWindow(8, 60.0, 3)
@@ -20,6 +20,7 @@ class WindowsContract:
     """What every implementation of `Windows` must do."""
 
     assertEqual: Any
+    assertGreater: Any
 
     def windows(self) -> Windows:
         raise NotImplementedError
@@ -35,6 +36,23 @@ class WindowsContract:
         seen = [windows.take("k", [MINUTE, HOUR], 1) for _ in range(5)]
         self.assertEqual(seen[-1], [3, 3])
         self.assertEqual(windows.take("k", [RateWindow(16, 120.0, 3), HOUR], 61), [0, 3])
+
+    def test_amounts(self) -> None:
+        """They are added whether they fit or not, and read without being counted."""
+        windows = self.windows()
+        windows.add("k", [MINUTE, HOUR], 2, 1)
+        windows.add("k", [MINUTE], 40, 1)
+        windows.add("other", [MINUTE], 1, 1)
+        for _ in range(2):
+            self.assertEqual(windows.read("k", [MINUTE, HOUR]), [42, 2])
+        self.assertEqual(windows.read("nobody", [MINUTE]), [0])
+        self.assertEqual(windows.take("k", [MINUTE, HOUR], 1), [42, 2])
+        later = RateWindow(16, 120.0, 3)
+        windows.add("k", [later], 1, 61)
+        self.assertEqual(windows.read("k", [later]), [1])
+        for _ in range(3000):
+            windows.add("k", [later], MOST_AT_ONCE, 61)
+        self.assertGreater(windows.read("k", [later])[0], MOST_AT_ONCE)
 
     def test_keys_are_apart(self) -> None:
         """Other keys and other windows of a key have counts of their own."""
@@ -52,6 +70,7 @@ class WindowsContract:
             windows.take("heavy", [limit], 1)
         for number in range(500):
             windows.take(f"made up {number}", [limit], 1)
+            windows.add(f"made up too {number}", [limit], 1, 1)
         self.assertEqual(windows.take("heavy", [limit], 1), [50])
 
 

@@ -74,7 +74,7 @@ class PluginGuideTests(SynchronousTestCase):
 
     def test_table_of_bundled_plugins(self) -> None:
         """Name and priority of each bundled plugin, in the order they run."""
-        rows = re.findall(r"^\| `([a-z-]+)` \| (-?\d+) \|", DOCUMENT, re.MULTILINE)
+        rows = re.findall(r"^\| `([a-z0-9-]+)` \| (-?\d+) \|", DOCUMENT, re.MULTILINE)
         loaded = [(name, str(plugin.priority)) for name, plugin in load_plugins(["bundled"]).items()]
         self.assertEqual(rows, loaded)
 

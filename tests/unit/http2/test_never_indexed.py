@@ -35,30 +35,41 @@ class NeverIndexedTests(SynchronousTestCase):
         self.encoder = hpack.Encoder()
         self.sent = 1
 
-    def call(self, *fields: tuple[str, str, bool]) -> int:
-        """Send a call's whole request: (name, value, never indexed) each. Its stream."""
+    def call(self, *fields: tuple[str, str, bool], end: bool = False) -> int:
+        """Send a call's head, whose fields are (name, value, never indexed) each; ``end``: that is all of it. Its stream."""
         number, self.sent = self.sent, self.sent + 2
-        self.client.send(frames.headers(number, self.encoder.encode([*PSEUDO, *fields, *GRPC]), True))
+        self.client.send(frames.headers(number, self.encoder.encode([*PSEUDO, *fields, *GRPC]), end))
         return number
 
     def test_requests(self) -> None:
-        """What the client marks, ``:path`` too; what is secret without a mark; equal requests, and the same line unmarked."""
+        """What the client marks, ``:path`` too; what is secret without a mark; equal requests, and the same line unmarked.
+        Whole requests and those with a body, which are relayed directly after the first."""
         path, other = (":path", "/a.B/C", False), ("x-other", "1", False)
-        self.call(path, ("x-token", "secret", True), other)
+        heads = (
+            (path, ("x-token", "secret", True), other),
+            (path, ("x-token", "secret", False), other),
+            ((":path", "/a.B/C?key=1", True), ("authorization", "Basic eDp5", False), other),
+        )
+        self.call(path)
         server = HTTP2Server(self.gateway)
-        self.call(path, ("x-token", "secret", True), other)
-        self.call(path, ("x-token", "secret", False), other)
-        self.call((":path", "/a.B/C?key=1", True), ("authorization", "Basic eDp5", False), other)
-        _ = server.received
-        self.assertEqual(marked(server.wire), [{"x-token"}, {"x-token"}, set(), {":path", "authorization"}])
+        for end in (True, False):
+            seen = len(server.wire.sent)
+            self.encoder.header_table_size = 0  # what it has put into its table it would not mark again
+            self.encoder.header_table_size = 4096
+            for head in heads:
+                self.call(*head, end=end)
+                self.call(*head, end=end)
+            _ = server.received
+            marks = [{"x-token"}] * 2 + [set()] * 2 + [{":path", "authorization"}] * 2
+            self.assertEqual(marked(server.wire, seen), marks, end)
 
     def test_answers(self) -> None:
         """What the upstream marks, in its head and in its trailers."""
-        first = self.call((":path", "/a.B/C", False))
+        streams = [self.call((":path", "/a.B/C", False))]
         server = HTTP2Server(self.gateway)
-        second = self.call((":path", "/a.B/C", False))
+        streams += [self.call((":path", "/a.B/C", False)) for _ in range(3)]
         seen = len(self.client.wire.sent)
-        for stream, never in ((first, True), (second, False)):
+        for stream, never in zip(streams, (True, True, False, False), strict=True):
             head = [
                 (":status", "200", False),
                 ("content-type", "application/grpc", False),
@@ -67,7 +78,8 @@ class NeverIndexedTests(SynchronousTestCase):
             trailers = [("grpc-status", "0", False), ("x-debug", "secret", never)]
             server.send(
                 frames.headers(stream, server.encoder.encode(head), False),
+                server.data(stream, b"\0\0\0\0\0"),
                 frames.headers(stream, server.encoder.encode(trailers), True),
             )
         self.client.read()
-        self.assertEqual(marked(self.client.wire, seen), [{"x-token"}, {"x-debug"}, set(), set()])
+        self.assertEqual(marked(self.client.wire, seen), [{"x-token"}, {"x-debug"}] * 2 + [set()] * 4)

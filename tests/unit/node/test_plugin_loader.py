@@ -17,6 +17,11 @@ ORDER = ["correlation-id", "key-auth", "ip-restriction", "rate-limiting", "reque
 """Some bundled plugins in the order they run. The id must be there before anything answers; who it is comes before where
 it may go from and how often; terminating comes last, so that everything else has had its say."""
 
+AI_PLUGINS = (
+    "ai-prompt-decorator", "ai-prompt-guard", "ai-prompt-template", "ai-proxy", "ai-request-transformer",
+    "ai-response-transformer",
+)  # fmt: skip
+
 GOOD = """
     from kongtwist.api import Plugin
 
@@ -202,24 +207,25 @@ class LoaderTests(SynchronousTestCase):
         self.assertIn("plugin angry: RuntimeError: no licence", self.sentence("angry:Angry"))
 
     def test_why_there_is_none(self) -> None:
-        """One that is there and not enabled has Kong's words, whose advice helps; one of Kong's that is not built here is
-        told so, at a request and at the start; what nobody knows has Kong's words."""
+        """One that is there and not enabled has Kong's words, whose advice helps; one of Kong's that is not built yet is
+        told so, at a request and at the start; what nobody knows has Kong's words, and so have those that never will be."""
         enabled = load_plugins(["key-auth"])
         words = "plugin '{}' not enabled; add it to the 'plugins' configuration property"
-        names: tuple[object, ...] = ("rate-limiting", "nope", 7, ["cors"], {})
+        names: tuple[object, ...] = ("rate-limiting", "nope", 7, ["zipkin"], {}, *AI_PLUGINS)
         for name in names:
             self.assertEqual(enabled.absence(name), words.format(name))
         entity = registry(enabled)["plugins"]
         for asked, sentence in (
             ("rate-limiting", words.format("rate-limiting")),
-            ("cors", f"plugin 'cors' is not available: kongtwist {VERSION} does not have this plugin of Kong's yet, and no"
+            ("ai-proxy", words.format("ai-proxy")),
+            ("zipkin", f"plugin 'zipkin' is not available: kongtwist {VERSION} does not have this plugin of Kong's yet, and no"
              " installed package has it as an entry point of kongtwist.plugins"),
         ):  # fmt: skip
             error = self.assertRaises(EntityError, entity.insert, {"name": asked}, now=1, new_id=lambda: "id")
             self.assertEqual(error.fields, {"name": sentence})
-        refused = self.assertRaises(PluginLoadError, load_plugins, ["cors"])
+        refused = self.assertRaises(PluginLoadError, load_plugins, ["zipkin"])
         self.assertIn("does not have this plugin of Kong's yet", str(refused))
         self.assertTrue(str(refused).endswith("take it out of the property plugins"))
         self.write("distributed-1.dist-info/METADATA", "Name: distributed\nVersion: 1\n")
-        self.write("distributed-1.dist-info/entry_points.txt", "[kongtwist.plugins]\ncors = distributed:Mine\n")
-        self.assertEqual(enabled.absence("cors"), words.format("cors"))
+        self.write("distributed-1.dist-info/entry_points.txt", "[kongtwist.plugins]\nzipkin = distributed:Mine\n")
+        self.assertEqual(enabled.absence("zipkin"), words.format("zipkin"))

@@ -104,8 +104,8 @@ class WriteTests(PairTestCase):
         self.assertEqual(self.storage.get("consumers", row["id"]), changed)
         put = self.done(self.rows.upsert("consumers", ABSENT, {"username": "bob"}))
         self.assertEqual((put["id"], self.storage.get("consumers", ABSENT)), (ABSENT, put))
-        for _ in range(2):
-            self.assertIsNone(self.done(self.rows.delete("consumers", ABSENT)))
+        for there in (True, False):
+            self.assertIs(self.done(self.rows.delete("consumers", ABSENT)), there)
         self.assertIsNone(self.storage.get("consumers", ABSENT))
 
     def test_refusals(self) -> None:

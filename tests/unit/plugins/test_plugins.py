@@ -286,8 +286,10 @@ class RateLimitingTests(SynchronousTestCase):
         """Fault tolerant: through, and said so; else the chain answers 500."""
 
         class Broken:
-            def take(self, *_: Any) -> list[int]:
+            def take(self, *_: Any) -> Any:
                 raise OSError("no memory")
+
+            read = add = take
 
         harness = PluginHarness(RateLimiting, minute=1)
         harness.counters.windows = Broken()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 import kongtwist.streams.websocket_handshake  # noqa: F401 - as it is loaded, handshakes need no thread
@@ -239,6 +240,19 @@ class CarriedTests(SynchronousTestCase):
         opcode, payload = frames(client.received)[0]
         self.assertEqual((opcode, payload[:2]), (8, b"\x03\xea"))
         self.assertEqual(gateway.log.lines[0][0], 499)
+
+    def test_broken(self) -> None:
+        """A client that breaks WebSockets is cut, and the log says why."""
+        events: list[Any] = []
+        observer = cast(Any, events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        gateway = self.gateway()
+        client = self.open(gateway)
+        client.send(frame(FIELDS) + b"\xf2\x80" + bytes(4))
+        self.assertEqual((client.wire.end, gateway.log.lines[0][0]), ("abort", 499))
+        (line,) = [each["line"] for each in events if "line" in each]
+        self.assertRegex(line, '^client broke a WebSocket: .+, client: 127.0.0.1, request: "POST /st/sensor')
 
     def test_too_large(self) -> None:
         """nginx_http_client_max_body_size holds for all of a call's messages."""

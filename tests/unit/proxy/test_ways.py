@@ -24,8 +24,10 @@ PACKAGE = str(Path(kongtwist.__file__).parent)
 GET = b"GET /st/x HTTP/1.1\r\nHost: h\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\nDate: then\r\nContent-Length: 5\r\n\r\nabcde"
 
-SMALL = frozenset(("core/exchange.py", "core/limits.py", "core/stream_registry.py", "core/error_lines.py"))
-"""The record of a request, and what is looked up in records: no stations."""
+SMALL = frozenset((
+    "core/exchange.py", "core/limits.py", "core/stream_registry.py", "core/error_lines.py", "http1/client_facts.py",
+))  # fmt: skip
+"""The record of a request, of its connection, and what is looked up in records: no stations."""
 
 WAY_OF_A_GET = [
     "http1/channel.py",

@@ -1,0 +1,141 @@
+"""What is known of a client's connection, over HTTP/1.1 and over HTTP/2: kept with the connection, read by each of its requests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..core.http.headers import forwarded_lines
+from ..net.body_exchange import BodyExchange
+from ..net.tls_transport import tls_facts
+
+if TYPE_CHECKING:
+    from ..core.http.head import HeaderBlock
+    from ..core.log_values import TLSFacts
+    from .http1_context import HTTP1Context
+
+__all__ = ["ClientFacts", "ConnectedExchange", "KnownClient"]
+
+
+class ClientFacts(Protocol):
+    """What a request reads of its connection.
+
+    Attributes:
+        transport: the connection's; None when it is lost.
+        forwarded, forwarded_for, forwarded_minor: lines `ConnectedExchange.forwarded` made last, and for what.
+        context: the gateway's facilities.
+        scheme: b"http" or b"https".
+        peer_ip, peer_port, local_port: addresses of the connection.
+        trusted: the peer is one of ``trusted_ips``.
+        sni: the server name the client asked for in its TLS handshake, or None.
+    """
+
+    transport: Any
+    forwarded: bytes
+    forwarded_for: HeaderBlock | bytes | None
+    forwarded_minor: int
+
+    @property
+    def context(self) -> HTTP1Context: ...
+
+    @property
+    def scheme(self) -> bytes: ...
+
+    @property
+    def peer_ip(self) -> str: ...
+
+    @property
+    def peer_port(self) -> int: ...
+
+    @property
+    def local_port(self) -> int: ...
+
+    @property
+    def trusted(self) -> bool: ...
+
+    @property
+    def sni(self) -> str | None: ...
+
+    def client_ip(self, block: HeaderBlock) -> str:
+        """The client behind trusted peers."""
+
+
+class KnownClient:
+    """A channel that tells `ClientFacts`; what it sets itself is declared here only.
+
+    Attributes:
+        secure: the connection has TLS.
+    """
+
+    transport: Any
+    context: HTTP1Context
+    secure: bool
+    trusted = False
+    peer_ip = "unix:"
+    peer_port = 0
+    local_port = 0
+    forwarded = b""
+    forwarded_for: HeaderBlock | bytes | None = None
+    forwarded_minor = -1
+    _client: tuple[HeaderBlock | None, str] = (None, "")
+
+    def client_ip(self, block: HeaderBlock) -> str:
+        """The client's address, as ``block`` tells it when the peer is trusted."""
+        if not self.trusted:
+            return self.peer_ip
+        if self._client[0] is not block:
+            self._client = (block, self.context.real_ip.client_of(self.peer_ip, block))
+        return self._client[1]
+
+    @property
+    def sni(self) -> str | None:
+        """The server name the client asked for in its TLS handshake."""
+        if not self.secure or self.transport is None:
+            return None
+        handle = self.transport.getHandle()
+        name = handle.get_servername() if hasattr(handle, "get_servername") else None
+        return name.decode("ascii", "replace") if name else None
+
+
+class ConnectedExchange(BodyExchange):
+    """See `Exchange`. Facts of the connection are read from its channel.
+
+    Attributes:
+        channel: the connection's channel.
+    """
+
+    __slots__ = ("channel",)
+
+    channel: ClientFacts
+
+    def _context(self) -> HTTP1Context:
+        return self.channel.context
+
+    scheme = property(lambda self: self.channel.scheme)
+    peer_ip = property(lambda self: self.channel.peer_ip)
+    peer_port = property(lambda self: self.channel.peer_port)
+    local_port = property(lambda self: self.channel.local_port)
+    trusted = property(lambda self: self.channel.trusted)
+    sni = property(lambda self: self.channel.sni)
+
+    @property
+    def tls(self) -> TLSFacts | None:
+        """See `Exchange.tls`."""
+        transport = self.channel.transport
+        return None if transport is None else tls_facts(transport)
+
+    @property
+    def client_ip(self) -> str:  # type: ignore[override]
+        """The client behind trusted peers."""
+        return self.channel.client_ip(self.block)
+
+    def forwarded(self) -> bytes:
+        """See `Exchange.forwarded`; the connection remembers them for its next request."""
+        channel = self.channel
+        block = self.block
+        # Of a request that comes from its client itself, nothing but Host and version matters.
+        what = block if block.relayed or channel.trusted else block.host
+        if channel.forwarded_for == what and channel.forwarded_minor == self.minor:
+            return channel.forwarded
+        channel.forwarded = lines = forwarded_lines(self)
+        channel.forwarded_for, channel.forwarded_minor = what, self.minor
+        return lines
