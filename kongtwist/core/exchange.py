@@ -94,7 +94,6 @@ class Exchange:
         "sni",
         "started",
         "status",
-        "subprotocol",
         "target",
         "tries",
         "trusted",
@@ -147,7 +146,6 @@ class Exchange:
     response_changes: list[tuple[str, Any, bytes]] | None  #: see `core.http.headers.apply_changes`
     response_fields: HeaderBlock | None  #: the upstream's header block, once it came
     status: int  #: status sent to the client; 0 before
-    subprotocol: bytes | None  #: the one that a WebSocket's client is told where the upstream has chosen none
     upstream_status: int  #: status the upstream sent; 0 when it was not asked
     answer_source: str  #: "service", "exit" or "error"
     answer_trailers: list[tuple[bytes, bytes]] | None
@@ -174,7 +172,6 @@ class Exchange:
         self.plugin_confs = self.latencies = self.upstream_body = self.upstream_peer = self._own = None
         self._query_args = self._ctx = self.held = self.returned_filters = self.body_sink = self.answer_sink = None
         self.upstream_method = self.log_values = self.tries = self.answer_trailers = self.service_call = None
-        self.subprotocol = None
         self.own_lines = self.sent_head = b""
         self.status = self.upstream_status = self.bytes_in = self.bytes_out = 0
         self.answer_source = "service"

@@ -10,7 +10,6 @@ lasts: `Exchange.set_log_value` (``kong.log.set_serialize_value``). Times are mi
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
 from .http.headers import host_name
@@ -27,8 +26,6 @@ _ROWS = 4096
 """Rows whose part of the record is remembered."""
 
 _REDACTED = ("authorization", "proxy-authorization")
-_SUBPROTOCOLS = "sec-websocket-protocol"
-_IN_SUBPROTOCOL = re.compile(r"\b(bearer|kong)\.")
 
 
 class LogRecords:
@@ -157,8 +154,6 @@ def _request_headers(exchange: Exchange) -> dict[str, Any]:
     for name in _REDACTED:
         if name in found:
             found[name] = "REDACTED"
-    if _SUBPROTOCOLS in found and _IN_SUBPROTOCOL.search(str(found[_SUBPROTOCOLS])):  # core/chain/subprotocols.py
-        found[_SUBPROTOCOLS] = "REDACTED"
     return found
 
 

@@ -8,7 +8,6 @@ from typing import Any
 from ..core.chain.authentication import anonymous_field, challenge, is_known, realm_field, unauthorized
 from ..core.chain.credentials import Credentials, hide
 from ..core.chain.plugin import Plugin
-from ..core.chain.subprotocols import HEADER, take_offered
 from ..core.exchange import Answer, BodyTooLarge, Exchange, Row
 from ..core.http.bodies import RequestBody, decode_body
 from ..core.http.lookups import named
@@ -56,16 +55,11 @@ class Config:
     """A configuration, ready for requests."""
 
     __slots__ = (
-        "anonymous", "challenge", "first", "hide", "in_body", "in_header", "in_query", "names", "offers", "preflight",
+        "anonymous", "challenge", "first", "hide", "in_body", "in_header", "in_query", "names", "preflight",
     )  # fmt: skip
 
     def __init__(self, conf: Row) -> None:
-        names = [(name, name.lower().encode()) for name in conf["key_names"]]
-        self.names: list[tuple[str, bytes]] = [(name, header) for name, header in names if header != HEADER]
-        # Subprotocols that a WebSocket may offer, where the configuration says so by naming their header.
-        self.offers = (
-            tuple([b"kong.%b." % name.encode() for name, _ in self.names]) if len(self.names) < len(names) else ()
-        )
+        self.names: list[tuple[str, bytes]] = [(name, name.lower().encode()) for name in conf["key_names"]]
         self.hide: bool = conf["hide_credentials"]
         self.anonymous: str | None = conf["anonymous"]
         self.in_header: bool = conf["key_in_header"]
@@ -87,8 +81,7 @@ class KeyAuth(Plugin):
     config = {
         "key_names": Array(
             String(checks=(header_name,)), required=True, default=["apikey"], checks=(searched,),
-            text="Names under which the key is looked for, in header, query and body. With sec-websocket-protocol among them a"
-            " WebSocket may offer the subprotocol `kong.NAME.KEY`, NAME being one of the others.",
+            text="Names under which the key is looked for, in header, query and body.",
         ),
         "hide_credentials": Boolean(
             required=True, default=False, text="Take the key out of the request before it goes to the upstream."
@@ -117,12 +110,6 @@ class KeyAuth(Plugin):
         if not conf.preflight and exchange.method == b"OPTIONS":
             return None
         if conf.anonymous is not None and is_known(exchange, conf.anonymous):
-            return None
-        if conf.offers and (offered := take_offered(exchange, conf.offers)):
-            known = self._credentials.find(exchange, offered[0]) if len(offered) == 1 else None
-            if known is None:
-                return self._refuse(exchange, conf, _UNAUTHORIZED if len(offered) == 1 else _DUPLICATE)
-            known.pass_on(exchange)
             return None
         if conf.first is not None:
             values = named(exchange.block, conf.first)

@@ -183,7 +183,7 @@ class WebSocketRoute(HTTPRoute):
             lines = apply_changes(lines, exchange.response_changes)
         try:
             assert self.handshakes.factory is not None
-            answer = self.handshakes.factory.answer(head.block, lines, exchange.subprotocol)
+            answer = self.handshakes.factory.answer(head.block, lines)
         except BadUpgrade as error:
             self._refuse(exchange, connection, str(error))
             return

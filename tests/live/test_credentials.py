@@ -231,39 +231,20 @@ class ProtocolTests(LiveTestCase):
             stream.close()
         self.assertEqual(self.at.get("/sse").status, 401)
 
-    def handshake(self, headers: dict[str, str], path: str = "/ws") -> int:
-        """The status of the answer."""
-        return int(self.answered(headers, path).split()[1])
-
-    def answered(self, headers: dict[str, str], path: str = "/ws") -> str:
-        """The answer's head."""
+    def handshake(self, headers: dict[str, str]) -> int:
         fields = {
             "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
         }  # fmt: skip
         lines = "".join(f"{name}: {value}\r\n" for name, value in {"Host": "h", **fields, **headers}.items())
         with socket.create_connection(("127.0.0.1", self.at.proxy_port), PATIENCE) as sock:
-            sock.sendall(f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode())
-            return sock.recv(4096).decode()
+            sock.sendall(f"GET /ws HTTP/1.1\r\n{lines}\r\n".encode())
+            return int(sock.recv(4096).split()[1])
 
     def test_websockets(self) -> None:
         """A handshake is refused, or passes."""
         self.assertEqual(self.handshake({}), 401)
         self.assertEqual(self.handshake(bearer("ann-iss", "wrong" * 8)), 401)
         self.assertEqual(self.handshake(bearer("ann-iss")), 101)
-
-    def test_offered_subprotocol(self) -> None:
-        """A browser's way to send a token: the answer says a name that was offered, and the token goes nowhere else."""
-        self.at.create("/services/ws/routes", name="offered", paths=["/offered"])
-        config = {"header_names": ["authorization", "sec-websocket-protocol"]}
-        self.at.create("/routes/offered/plugins", name="jwt", config=config)
-        offer = "bearer." + bearer("ann-iss")["Authorization"].removeprefix("Bearer ")
-        head = self.answered({"Sec-WebSocket-Protocol": offer}, "/offered")
-        self.assertTrue(head.startswith("HTTP/1.1 101 "), head)
-        self.assertIn(f"\r\nSec-WebSocket-Protocol: {offer}\r\n", head)
-        self.assertEqual(self.handshake({"Sec-WebSocket-Protocol": offer}), 401)  # nobody has asked for it there
-        self.assertEqual(self.handshake({"Sec-WebSocket-Protocol": "bearer.x"}, "/offered"), 401)
-        seen = "".join(self.at.log(name) for name in ("access.log", "error.log"))
-        self.assertNotIn(offer.split(".")[3], seen)
 
     def test_grpc(self) -> None:
         """A call is refused in gRPC's words: status 16, UNAUTHENTICATED."""

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from ...core.chain.authentication import challenge, is_known, use_anonymous
 from ...core.chain.credentials import REMEMBERED, Credentials, Known
 from ...core.chain.plugin import Plugin
-from ...core.chain.subprotocols import HEADER, take_offered
 from ...core.exchange import Answer, Exchange, Row
 from ...core.http.base64_text import decode_base64url
 from ...core.http.cookies import read_cookies
@@ -62,7 +61,7 @@ class Config:
 
     __slots__ = (
         "anonymous", "base64", "bearer", "challenge", "claims", "cookies", "faulty", "headers", "kept", "key_claim",
-        "most_ahead", "offered", "preflight",
+        "most_ahead", "preflight",
         "queries", "verified",
     )  # fmt: skip
 
@@ -75,11 +74,9 @@ class Config:
         self.preflight: bool = conf["run_on_preflight"]
         self.queries: tuple[str, ...] = tuple(conf["uri_param_names"] or ())
         self.cookies = tuple([name.lower().encode() for name in conf["cookie_names"] or ()])
-        headers = [name.lower().encode() for name in conf["header_names"] or ()]
-        self.headers = tuple([name for name in headers if name != HEADER])
-        self.offered = HEADER in headers  # of a WebSocket's handshake
+        self.headers = tuple([name.lower().encode() for name in conf["header_names"] or ()])
         # The one header that is looked at before anything else: where it is the only place, its value tells all.
-        self.bearer = self.headers[0] if len(headers) == 1 and self.headers and not self.cookies else None
+        self.bearer = self.headers[0] if len(self.headers) == 1 and not self.cookies else None
         self.challenge = challenge("Bearer", conf["realm"])
         self.faulty = challenge("Bearer", conf["realm"], 'error="invalid_token"')
         # By token, and by the whole field where that is the only place. Verdicts depend on the configuration.
@@ -199,8 +196,6 @@ def _tokens(exchange: Exchange, conf: Config) -> set[bytes]:
             found.update([each.encode("utf-8", "surrogateescape") for each in args.get(name, ())])
     if conf.cookies and (fields := exchange.get_headers(b"cookie")):
         found.update([value for name, value in read_cookies(fields).items() if name.lower() in conf.cookies])
-    if conf.offered:
-        found.update([each.encode("latin-1") for each in take_offered(exchange, (b"bearer.",))])
     for header in conf.headers:
         for value in exchange.get_headers(header):
             bearer = _BEARER(value)

@@ -107,9 +107,7 @@ CONFIG = {
         text="Seconds that exp may lie ahead at the most; 0: any. More than 0 needs exp in claims_to_verify.",
     ),
     "header_names": Set(
-        String(), default=["authorization"],
-        text="Headers in which `Bearer TOKEN` is looked for; null or empty: none. With sec-websocket-protocol a WebSocket may"
-        " offer the subprotocol `bearer.TOKEN`.",
+        String(), default=["authorization"], text="Headers in which `Bearer TOKEN` is looked for; null or empty: none."
     ),
     "realm": realm_field(),
 }  # fmt: skip

@@ -305,57 +305,6 @@ class AclTests(SynchronousTestCase):
                 self.assertEqual(outcome.upstream_headers["x-authenticated-groups"], "staff")
 
 
-class SubprotocolTests(SynchronousTestCase):
-    """A key in a name that a WebSocket's handshake offers."""
-
-    FIELDS = (("Connection", "Upgrade"), ("Upgrade", "websocket"))
-
-    def harness(self, *names: str, **config: Any) -> PluginHarness:
-        harness = PluginHarness(KeyAuth, key_names=["apikey", *names], **config)
-        harness.store("consumers", id="c1", username="bob")
-        harness.store("consumers", id="c2", username="anon")
-        harness.store("keyauth_credentials", id="k", key="se.cret", consumer={"id": "c1"})
-        return harness
-
-    def send(self, harness: PluginHarness, *offered: str, fields: Any = FIELDS) -> Outcome:
-        return harness.send("GET", "/", [*fields, *[("Sec-WebSocket-Protocol", each) for each in offered]])
-
-    def test_taken(self) -> None:
-        """It lets in and does not go up; the client is told its name where nothing else was offered."""
-        harness = self.harness("sec-websocket-protocol")
-        for offered, up, told in (
-            (["kong.apikey.se.cret"], None, b"kong.apikey.se.cret"), (["chat, kong.apikey.se.cret"], (b"chat",), None),
-            (["a, kong.apikey.se.cret,b", "c"], (b"a, b, c",), None), (["kong.apikey.se.cret", "chat"], (b"chat",), None),
-        ):  # fmt: skip
-            outcome = self.send(harness, *offered)
-            self.assertIsNone(outcome.answer)
-            self.assertEqual(outcome.upstream_headers["x-consumer-username"], "bob")
-            fields = outcome.exchange.request_fields()
-            self.assertEqual(fields.get(b"sec-websocket-protocol"), up)
-            self.assertEqual(outcome.exchange.subprotocol, told)
-
-    def test_refused(self) -> None:
-        """Wrong and doubled ones, those of other names, those of requests that ask for no WebSocket, and where nobody asked for it."""
-        harness = self.harness("sec-websocket-protocol")
-        for offered, message in (
-            (["kong.apikey.wrong"], "Unauthorized"), (["kong.apikey.se.cret, kong.apikey.se.cret"], "Duplicate API key found"),
-            (["kong.other.se.cret"], "No API key found in request"), (["KONG.apikey.se.cret"], "No API key found in request"),
-        ):  # fmt: skip
-            self.assertEqual(refused(self.send(harness, *offered)), (401, message), offered)
-        good = "kong.apikey.se.cret"
-        self.assertEqual(refused(self.send(harness, good, fields=()))[1], "No API key found in request")
-        self.assertEqual(refused(self.send(self.harness(), good))[1], "No API key found in request")
-        outcome = self.send(self.harness("sec-websocket-protocol", anonymous="anon"), "kong.apikey.wrong")
-        self.assertNotIn(b"sec-websocket-protocol", outcome.exchange.request_fields())
-
-    def test_a_header_beside_it(self) -> None:
-        """A wrong key in the header is not remembered for a good one in the offer."""
-        harness = self.harness("sec-websocket-protocol")
-        wrong = ("apikey", "wrong")
-        self.assertIsNone(self.send(harness, "kong.apikey.se.cret", fields=(*self.FIELDS, wrong)).answer)
-        self.assertEqual(refused(harness.send("GET", "/", [wrong])), (401, "Unauthorized"))
-
-
 class ChainTests(SynchronousTestCase):
     """Several authentication plugins on one route."""
 

@@ -314,20 +314,6 @@ class PlaceTests(JwtCase):
             harness = self.harness(uri_param_names=off, cookie_names=off)
             self.assertIsNone(self.send(harness, good, target="/?jwt=x").answer)
 
-    def test_offered_subprotocol(self) -> None:
-        """A WebSocket may offer its token, where the configuration says so; it is a place like the others, and does not go up."""
-        one, other = token({"iss": "iss1"}), token({"iss": "iss1", "b": 1})
-        upgrade = [("connection", "Upgrade"), ("upgrade", "websocket")]
-        harness = self.harness(header_names=["authorization", "sec-websocket-protocol"])
-        for _ in range(2):
-            outcome = harness.send("GET", "/", [*upgrade, ("sec-websocket-protocol", f"chat, bearer.{one}")])
-            self.assertIsNone(outcome.answer)
-            self.assertEqual(outcome.exchange.request_fields()[b"sec-websocket-protocol"], (b"chat",))
-        fields = [*upgrade, ("sec-websocket-protocol", f"bearer.{other}")]
-        self.assertEqual(self.refusal(self.send(harness, one, *fields)), "Multiple tokens provided")
-        self.assertEqual(self.refusal(harness.send("GET", "/", fields[2:])), "Unauthorized")
-        self.assertEqual(self.refusal(self.harness().send("GET", "/", fields)), "Unauthorized")
-
     def test_preflight(self) -> None:
         """OPTIONS passes where it is not asked for a token, and is nobody's."""
         outcome = self.harness(run_on_preflight=False).send("OPTIONS", "/", {"authorization": "Bearer x"})
