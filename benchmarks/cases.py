@@ -18,10 +18,10 @@ from .usage import Cost
 __all__ = ["Case", "Field", "cases"]
 
 KEY = "3f6c1b9e5a7d4e0f"
+ORIGIN = "https://app.example.org"
 SECRET = "c2e4a6b8d0f1a3c5e7b9d1f3a5c7e9b1"
 TOKENS = 20_000
 """Tokens that are sent in turn where none may have been seen before: more than are remembered."""
-ORIGIN = "https://app.example.org"
 EVENT = 100
 """Bytes of one event."""
 

@@ -17,6 +17,8 @@ from .usage import Cost, Usage
 
 __all__ = ["Pace", "Waits", "http_cost", "idle_memory", "idle_streams", "load_cost", "stream_cost"]
 
+Load = subprocess.Popen[bytes]
+"""A load generator that runs."""
 VALUES = """\
 local lines, at = {}, 0
 for line in io.lines("FILE") do lines[#lines + 1] = line end
@@ -26,9 +28,6 @@ request = function()
 end
 """
 """wrk's script for a header with one value after the other."""
-
-Load = subprocess.Popen[bytes]
-"""A load generator that runs."""
 
 VARYING = """
 local count = 0

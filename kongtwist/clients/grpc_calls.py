@@ -31,7 +31,6 @@ _log = Logger(namespace="kongtwist.plugins")
 _NO_CONNECTION = "failed to connect to all addresses"
 """How the library's message begins when nothing was sent (gRPC core, pick_first)."""
 
-
 _SETTLING = 0.05
 """Seconds from the server's first metadata in which a message or the end may still come with them: libraries send a failure as both."""
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from google.protobuf import descriptor_pb2
+from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection_pb2 as messages
 
 from ..core.chain.host import GRPCFailed
@@ -22,6 +23,7 @@ _VERSIONS = ("v1", "v1alpha")
 _MOST_FILES = 10_000
 _MOST_BYTES = 64 * 1024 * 1024
 """Of what a server tells of itself."""
+_TOO_MUCH = "the server tells too much of itself"
 
 
 def described(channel: Any, timeout: float) -> bytes:
@@ -91,25 +93,34 @@ class _Asking:
     def _take(self, questions: Iterable[Any]) -> None:
         for answer in self._ask(list(questions)):
             for raw in answer.file_descriptor_response.file_descriptor_proto:
-                self._bytes += len(raw)
-                file = descriptor_pb2.FileDescriptorProto.FromString(raw)
+                try:
+                    file = descriptor_pb2.FileDescriptorProto.FromString(raw)
+                except DecodeError as error:
+                    raise GRPCFailed(INTERNAL, "the server tells what is no descriptor") from error
                 self._files.setdefault(file.name, file)
-                if self._bytes > _MOST_BYTES or len(self._files) > _MOST_FILES:
-                    raise GRPCFailed(INTERNAL, "the server tells too much of itself")
+                if len(self._files) > _MOST_FILES:
+                    raise GRPCFailed(INTERNAL, _TOO_MUCH)
 
     def _ask(self, questions: list[Any]) -> list[Any]:
-        """The answers to these questions. A symbol that the server lists and does not know is passed over."""
+        """The answers to these questions, one each. A symbol that the server lists and does not know is passed over."""
         left = self._until - time.monotonic()
         if left <= 0:
             raise GRPCFailed(DEADLINE_EXCEEDED, "the server took too long to tell its services")
         answers = []
+        count = 0
         for answer in self._call(iter(questions), timeout=left):
+            count += 1
+            self._bytes += answer.ByteSize()
+            if count > len(questions) or self._bytes > _MOST_BYTES:
+                raise GRPCFailed(INTERNAL, _TOO_MUCH)
             if answer.HasField("error_response"):
                 error = answer.error_response
                 if error.error_code == NOT_FOUND:
                     continue
                 raise GRPCFailed(error.error_code or INTERNAL, error.error_message)
             answers.append(answer)
+        if count < len(questions):
+            raise GRPCFailed(INTERNAL, "the server does not answer all that it is asked")
         return answers
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -73,6 +74,8 @@ class ProtoFiles:
 def _compiled(path: str) -> _Kept:
     """Compile one file. In a thread. Raises ProtoFault."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
+            raise ProtoFault(f"{path}: is no regular file")  # reading it may have no end
         with open(path, "rb") as file:
             package = _PACKAGE.search(file.read(_MOST_BEFORE_PACKAGE))
     except OSError as error:

@@ -60,16 +60,23 @@ class ConfError(Exception):
         self.problems = problems
 
 
+def _digits(number: float) -> str:
+    """A number without an exponent."""
+    return f"{number:.15g}"
+
+
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[T]):
-    """A kind of value: its name in the documentation and how its text is read."""
+    """A kind of value: its name in the documentation, how its text is read, and how the text of a bound is written."""
 
     name: str
     parse: Callable[[str], T]
+    written: Callable[[float], str] = _digits
 
     def within(self, low: float, high: float = float("inf")) -> Kind[T]:
         """The same kind, limited to ``low``..``high`` (both included)."""
-        span = f">= {low:g}" if high == float("inf") else f"{low:g} to {high:g}"
+        write = self.written
+        span = f">= {write(low)}" if high == float("inf") else f"{write(low)} to {write(high)}"
 
         def parse(text: str) -> T:
             value = self.parse(text)
@@ -77,7 +84,7 @@ class Kind(Generic[T]):
                 raise ValueError(f"must be {span}: '{text}'")
             return value
 
-        return Kind(f"{self.name} ({span})", parse)
+        return Kind(f"{self.name} ({span})", parse, write)
 
 
 class Property(Generic[T]):
@@ -182,6 +189,12 @@ def _size(text: str) -> int:
     return int(match[1]) * _SIZE_UNITS[match[2].lower()]
 
 
+def _written_size(size: float) -> str:
+    """A size in the largest unit that it is a multiple of."""
+    unit, factor = [each for each in _SIZE_UNITS.items() if size % each[1] == 0 and (size or each[1] == 1)][-1]
+    return _digits(size / factor) + unit
+
+
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "M": 2592000, "y": 31536000, "": 1}
 _DURATION = re.compile(r"([0-9]{1,12})(ms|[smhdwMy]?)\s*")
 
@@ -241,7 +254,7 @@ BOOLEAN: Kind[bool] = Kind("on, off", _boolean)
 NGX_BOOLEAN: Kind[bool] = Kind("on, off", _ngx_boolean)
 NUMBER: Kind[float] = Kind("number", _number)
 INTEGER: Kind[int] = Kind("whole number", _integer)
-SIZE: Kind[int] = Kind("size in bytes (k, m, g)", _size)
+SIZE: Kind[int] = Kind("size in bytes (k, m, g)", _size, _written_size)
 DURATION: Kind[float] = Kind("time (ms, s, m, h, d; plain numbers are seconds)", _duration)
 PAIR: Kind[tuple[int, int]] = Kind("number and size", _pair)
 CPU_COUNT: Kind[int] = Kind("number, or auto", _cpu_count)

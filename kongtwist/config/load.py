@@ -317,6 +317,11 @@ def _warnings(conf: Conf, others: Mapping[str, str]) -> list[str]:
         found.append(f"known to Kong and without effect here yet: {', '.join(sorted(unbuilt))}")
     if conf.admin_gui_listen:
         found.append("the browser console is not built yet; nothing listens on admin_gui_listen")
+    if conf.http2_stream_window_size > conf.http2_connection_window_size:
+        found.append(
+            "http2_stream_window_size is larger than http2_connection_window_size, which bounds what clients send on all"
+            " streams of a connection; raise that, too"
+        )
     return found
 
 

@@ -29,6 +29,18 @@ class PluginServices:
         "20000",
         "Counters of all nodes (rate limits by cluster) that may wait for the database; more are refused.",
     )
+    mem_cache_size = Property(
+        SIZE,
+        "128m",
+        "Bytes that the answers kept by proxy-cache take on this node; those used longest ago go first. Each worker has its own share"
+        " of it, and its own answers. (In Kong entities take it up too; here they do not.)",
+    )
+    proxy_cache_max_body_size = Property(
+        SIZE,
+        "1m",
+        "Bytes of the longest answer that proxy-cache keeps. A longer one, or one that turns out to be longer while it passes, is not"
+        " kept; it is never held back.",
+    )
     plugin_threads = Property(
         INTEGER.within(1, 1000), "10", "Threads for calls of plugins that block (passwords, LDAP and the like)."
     )

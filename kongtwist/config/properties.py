@@ -157,6 +157,14 @@ class Tls:
         live=True,
     )
     ssl_cert_key = Property(ARRAY, "", "Files with the keys of ssl_cert, in the same order.", live=True)
+    proxy_ssl_client_ca = Property(
+        ARRAY,
+        "",
+        "Files with certificates (PEM) of authorities: on the ssl addresses of proxy_listen, clients are asked for a"
+        " certificate, and refused in the handshake where they show one that none of these has signed. Who shows none goes on;"
+        " the plugin client-certificate demands one (our own name).",
+        live=True,
+    )
     admin_ssl_cert = Property(ARRAY, "", "As ssl_cert, for admin_listen.", live=True)
     admin_ssl_cert_key = Property(ARRAY, "", "Keys of admin_ssl_cert.", live=True)
     status_ssl_cert = Property(ARRAY, "", "As ssl_cert, for status_listen.", live=True)

@@ -43,7 +43,6 @@ class Unbuilt:
     )
     worker_state_update_frequency = _known(NUMBER, "5", "seconds between rebuilds; here changes apply at once")
     worker_events_max_payload = _known(NUMBER, "65535", "bytes of a message between workers")
-    mem_cache_size = _known(SIZE, "128m", "size of the entity cache; here all entities are in memory")
     lmdb_environment_path = _known(STRING, "dbless.lmdb", "folder of an LMDB copy")
     lmdb_map_size = _known(SIZE, "2048m", "its size")
     kic = _known(BOOLEAN, "off", "an ingress controller is in charge")

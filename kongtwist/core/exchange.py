@@ -284,6 +284,12 @@ class Exchange:
         return None
 
     @property
+    def client_certificate(self) -> bytes | None:
+        """The client's certificate (DER), verified in the handshake against ``proxy_ssl_client_ca``; None where it has shown
+        none, or where the door does not verify any."""
+        return None
+
+    @property
     def http2_stream(self) -> Any:
         """The client's stream, while nobody but the relay may look at its bytes (`net.http2_stream.HTTP2Stream`); else None."""
         return None

@@ -102,7 +102,8 @@ class Entity:
         self.admin_name = admin_name or name
         self.nested_name = nested_name or self.admin_name
         self.ttl, self.transform, self.stored, self.plugin = ttl, transform, stored, plugin
-        self.exported, self.in_admin, self.bound, self.changed_together = exported, in_admin, bound, changed_together
+        self.exported, self.in_admin, self.changed_together = exported, in_admin, changed_together
+        self.bound = bound
         self.foreign = {name: field for name, field in self.fields.items() if isinstance(field, Foreign)}
         self.unique = tuple(name for name, field in self.fields.items() if field.unique)
 

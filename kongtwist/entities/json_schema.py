@@ -256,7 +256,7 @@ def object_schema(
 
 def needed(field: Field) -> bool:
     """Whether a field must be given: it has no default that would do."""
-    return not field.auto and field.error(fill({"it": field}, {})["it"]) is not None
+    return not field.auto and field.error(fill({"it": field}, {}).get("it")) is not None
 
 
 @_typed.register

@@ -9,10 +9,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
-__all__ = ["NESTING", "check_nesting", "parse_json"]
+__all__ = ["NESTING", "TooDeep", "check_nesting", "parse_json"]
 
 NESTING = 400
 """Arrays and objects inside one another, at most (Kong's cjson: 1000)."""
+
+
+class TooDeep(ValueError):
+    """What was read is nested too deeply."""
+
+    def __init__(self) -> None:
+        super().__init__("nested too deeply")
 
 
 def parse_json(text: str | bytes, **hooks: Any) -> Any:
@@ -23,12 +30,13 @@ def parse_json(text: str | bytes, **hooks: Any) -> Any:
         hooks: as `json.loads` takes them.
 
     Raises:
-        ValueError: the text is not JSON, a number in it has more digits than Python reads, or it is nested too deeply.
+        TooDeep: it is nested too deeply.
+        ValueError: the text is not JSON, or a number in it has more digits than Python reads.
     """
     try:
         found = json.loads(text, **hooks)
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise TooDeep from None
     brackets = text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
     if brackets > NESTING:
         check_nesting(found)
@@ -39,7 +47,7 @@ def check_nesting(value: Any) -> None:
     """Refuse a tree of lists and dictionaries that is deeper than `NESTING`.
 
     Raises:
-        ValueError: it is.
+        TooDeep: it is.
     """
     level = [value]
     for _ in range(NESTING):
@@ -52,4 +60,4 @@ def check_nesting(value: Any) -> None:
         ]
         if not level:
             return
-    raise ValueError("nested too deeply")
+    raise TooDeep

@@ -36,7 +36,7 @@ def config_of(plugin: Any) -> Config:
 def _subschema(plugin: Any) -> Subschema:
     config = config_of(plugin)
     fields: dict[str, Field] = {"config": config}
-    for scope in ("route", "service", "consumer"):
+    for scope in ("consumer", "service", "route"):
         if scope not in plugin.scopes:
             fields[scope] = Null(text=f"Always null: this plugin is never for one {scope}.")
     fields["protocols"] = Set(

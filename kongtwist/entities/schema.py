@@ -43,6 +43,7 @@ class Field:
     Args:
         text: what it means: unit, meaning of nought and null.
         checks: rules of its own, after all others.
+        ours: Kong has no such field. Rows have it only where it is set, so that they are Kong's otherwise.
         shown: whether ``/schemas`` shows the attribute ``one_of`` as given here instead of `one_of`.
         attrs: attributes by Kong's names.
     """
@@ -52,9 +53,16 @@ class Field:
     made = False  #: made at random where it is not given: no document shows a default
 
     def __init__(
-        self, *, text: str = "", checks: Sequence[Check] = (), shown_one_of: Sequence[Any] = (), **attrs: Any
+        self,
+        *,
+        text: str = "",
+        checks: Sequence[Check] = (),
+        shown_one_of: Sequence[Any] = (),
+        ours: bool = False,
+        **attrs: Any,
     ) -> None:
         self.text = text
+        self.ours = ours
         self.attrs = attrs
         self.checks = tuple(checks)
         self.shown_one_of = list(shown_one_of)
@@ -454,8 +462,12 @@ class Any_(Field):
 
 def fill(fields: Mapping[str, Field], data: Mapping[str, Any]) -> Row:
     """Data with defaults for what is missing, in the order of declaration; unknown members stay for the error."""
-    row = {name: field.filled(data.get(name, _UNSET)) for name, field in fields.items()}
-    row.update((name, value) for name, value in data.items() if name not in row)
+    row = {
+        name: field.filled(data.get(name, _UNSET))
+        for name, field in fields.items()
+        if not (field.ours and data.get(name) is None)
+    }
+    row.update((name, value) for name, value in data.items() if name not in fields)
     return row
 
 

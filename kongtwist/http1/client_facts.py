@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.http.headers import forwarded_lines
 from ..net.body_exchange import BodyExchange
-from ..net.tls_transport import tls_facts
+from ..net.tls_transport import client_certificate, tls_facts
 
 if TYPE_CHECKING:
     from ..core.http.head import HeaderBlock
@@ -122,6 +122,12 @@ class ConnectedExchange(BodyExchange):
         """See `Exchange.tls`."""
         transport = self.channel.transport
         return None if transport is None else tls_facts(transport)
+
+    @property
+    def client_certificate(self) -> bytes | None:
+        """See `Exchange.client_certificate`."""
+        transport = self.channel.transport
+        return None if transport is None else client_certificate(transport)
 
     @property
     def client_ip(self) -> str:  # type: ignore[override]

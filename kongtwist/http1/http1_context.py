@@ -38,6 +38,9 @@ class Tree(Protocol):
     def find(self, exchange: Exchange) -> Serves:
         """What serves ``exchange``."""
 
+    def plans_of(self, peer_ip: str, local_port: int) -> dict[Any, Any]:
+        """How calls are relayed, for connections over HTTP/2."""
+
 
 class RefusalLog(Protocol):
     """Writes a line about a request that was refused before there was one."""

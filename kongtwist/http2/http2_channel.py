@@ -36,7 +36,9 @@ __all__ = ["HTTP2Channel"]
 _log = Logger(namespace="kongtwist.proxy")
 
 _PLANS = 64
-"""Plans for calls that a connection remembers."""
+"""Plans for calls that a connection remembers, or all those from one address."""
+_LOOKED_AT = 100
+"""Fields of a refused head in which those are looked for that the answer and the log need."""
 _PER_FIELD = 32
 """Bytes that a field counts beyond its own in a list (RFC 7541 4.1)."""
 
@@ -64,8 +66,10 @@ class HTTP2Channel(KnownClient, HTTP2Connection):
         self.scheme = first.scheme
         self.peer_ip, self.peer_port, self.local_port = first.peer_ip, first.peer_port, first.local_port
         self.trusted = first.trusted
-        self._direct = False  # there is a plan
-        self._plans: dict[tuple[Field, ...], Any] = {}
+        self._plans: dict[tuple[Field, ...], Any] = (
+            {} if self.secure or self.trusted else self.tree.plans_of(self.peer_ip, self.local_port)
+        )
+        self._direct = bool(self._plans)  # there is a plan
 
     @classmethod
     def take_over(cls, first: HTTP1Channel, data: bytes) -> None:
@@ -176,7 +180,7 @@ class HTTP2Channel(KnownClient, HTTP2Connection):
         return fields.direct
 
     def _remember_plan(self, fields: FieldList, plan: Any) -> None:
-        """Remember how calls like this one are relayed, on this connection."""
+        """Remember how calls like this one are relayed: on this connection, and on others from the same address."""
         self._direct = True
         fields.direct = plan.of(fields)
         if plan.shared:
@@ -238,7 +242,7 @@ class HTTP2Channel(KnownClient, HTTP2Connection):
     def _refuse(self, number: int, fields: FieldList, error: HeadError) -> None:
         """Answer a request that is none."""
         context = self.context
-        names = {field.name: field.value for field in fields.fields[:1000]}
+        names = {field.name: field.value for field in fields.fields[:_LOOKED_AT]}
         request_id = context.next_id()
         answer, size = context.refusal(error, request_id, names.get(b"accept"), names.get(b"content-type"), True)
         head, _, body = answer.partition(b"\r\n\r\n")
@@ -312,5 +316,5 @@ class HTTP2Channel(KnownClient, HTTP2Connection):
 
 def _start_line(fields: FieldList) -> bytes:
     """A request line for the log, as far as there is one."""
-    known = {field.name: field.value for field in fields.fields[:16]}
+    known = {field.name: field.value for field in fields.fields[:_LOOKED_AT]}
     return b"%b %b HTTP/2.0" % (known.get(b":method", b"-"), known.get(b":path", b"-"))

@@ -143,7 +143,11 @@ class StreamTransport:
             self.protocol.dataReceived(data)
 
     def stream_end(self, trailers: FieldList | None) -> None:
-        """The client has sent all; so do we."""
+        """The client has sent all. A protocol with ``read_ended`` may still write; of others it is the end."""
+        told = None if self._losing else getattr(self.protocol, "read_ended", None)
+        if told is not None:
+            told()
+            return
         self._stream.send_data(b"", True)
         self._lose(ConnectionDone())
 

@@ -10,7 +10,6 @@ frames for one connection go out as one slice. All other frames go through a met
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from struct import Struct
 from typing import Any
@@ -25,8 +24,11 @@ from ..core.http2.field_lists import MalformedFields
 from ..core.http2.frames import (
     ACK,
     CONTINUATION,
+    END_HEADERS,
+    END_STREAM,
     FRAME_SIZE_ERROR,
     HEADER,
+    HEADERS,
     INTERNAL_ERROR,
     LARGEST_WINDOW,
     LEAST_FRAME,
@@ -246,7 +248,10 @@ class HTTP2Connection(HTTP2Frames):
                         if run is not None:
                             run.pass_on(view[begin:at])
                         run, begin = onto, at
-                    if length > 4 and not stream.left_of_message and length == 5 + _number_at(data, at + 10)[0]:
+                    left = stream.left_of_message
+                    if left >= length:
+                        stream.left_of_message = left - length
+                    elif length > 4 and not left and length == 5 + _number_at(data, at + 10)[0]:
                         stream.messages += 1
                     else:
                         stream.count(view[at + 9 : end])
@@ -287,13 +292,9 @@ class HTTP2Connection(HTTP2Frames):
         """DATA with END_STREAM was passed on from ``stream`` to the one it is tied to."""
         peer = stream.peer
         assert peer is not None
-        self._guarded(stream, peer._end_out)
-        self._guarded(stream, stream.end_relayed)
-
-    def _guarded(self, stream: HTTP2Stream, call: Callable[[], None]) -> None:
-        """What a stream's user raises ends the stream, and not the connection."""
         try:
-            call()
+            peer._end_out()
+            stream.end_relayed()
         except HTTP2Error:
             raise
         except Exception:  # noqa: BLE001 - one stream of many
@@ -311,7 +312,11 @@ class HTTP2Connection(HTTP2Frames):
                 raise HTTP2Error(PROTOCOL_ERROR, "the first frame is no SETTINGS")
             self._settled = True
         try:
-            if kind < _KINDS:
+            if kind == HEADERS and flags | END_STREAM == END_HEADERS | END_STREAM:  # as most are
+                if not number:
+                    raise HTTP2Error(PROTOCOL_ERROR, "HEADERS without a stream")
+                self._block(number, bool(flags & END_STREAM), payload, False)
+            elif kind < _KINDS:
                 self._methods[kind](self, flags, number, payload)
             else:
                 self._unknown(flags, number, payload)

@@ -46,8 +46,8 @@ CONNECT_PROTOCOL = 8
 
 _MEMORIES = 64
 """Blocks that a connection remembers with what they mean."""
-_GONE = 1000
-"""Closed streams that are remembered: frames for them may be on their way."""
+_GONE = 500
+"""Closed streams that are remembered, and as many that were closed before them: frames for them may be on their way."""
 ROUND_TRIP = b"kongtwst"
 """Payload of the PING that tells when the peer has seen our first GOAWAY."""
 
@@ -71,21 +71,27 @@ class HTTP2Frames(HTTP2Output):
         peer_streams: streams the peer lets us open at a time (SETTINGS_MAX_CONCURRENT_STREAMS); 100 until it says so.
         peer_list_size: bytes of a field list it takes, or None.
         peer_connects: it takes extended CONNECT (RFC 8441).
+        list_size: bytes of the largest field list we take (SETTINGS_MAX_HEADER_LIST_SIZE), as far as peers are told.
         draining: no new streams: GOAWAY was sent, or received.
         failed: the connection has ended with an error, or is ending.
     """
 
     client = False
     credit_at_once = False
-    ties = False
-    list_size = 65536
-    """Bytes of the largest field list we take (SETTINGS_MAX_HEADER_LIST_SIZE), as far as peers are told."""
+
+    __slots__ = (
+        "_data_before", "_gone", "_gone_before", "_idle", "_memory", "_partial", "_preface", "_remembered", "_resets", "_rest", "_settled",
+        "_stopping", "connection_window", "decoder", "draining", "encoder", "failed", "hot", "last", "list_size", "monotonic", "next_id",
+        "peer_connects", "peer_list_size", "peer_streams", "room", "stream_window", "streams", "ties",
+    )  # fmt: skip
 
     def __init__(self, reactor: Any, limits: Limits, monotonic: Callable[[], float]) -> None:
         HTTP2Output.__init__(self, reactor, limits)
         self.monotonic = monotonic
         self.streams: dict[int, HTTP2Stream] = {}
         self.hot = 0
+        self.ties = False
+        self.list_size = 65536
         self.stream_window = limits.http2_stream_window_size
         self.room = self.connection_window = max(65535, limits.http2_connection_window_size)
         self.decoder = Decoder()
@@ -96,6 +102,7 @@ class HTTP2Frames(HTTP2Output):
         self.peer_list_size: int | None = None
         self.peer_connects = self.draining = self.failed = False
         self._gone: dict[int, int] = {}
+        self._gone_before: dict[int, int] = {}
         self._rest = b""
         self._preface = not self.client
         self._settled = self._stopping = False
@@ -164,13 +171,18 @@ class HTTP2Frames(HTTP2Output):
     def _remember(self, number: int, how: int) -> None:
         gone = self._gone
         gone[number] = how
-        if len(gone) > _GONE:
-            del gone[next(iter(gone))]
+        if len(gone) >= _GONE:
+            self._gone_before, self._gone = gone, {}
+
+    def _how(self, number: int) -> int | None:
+        """How a stream was closed, if that is remembered."""
+        how = self._gone.get(number)
+        return self._gone_before.get(number) if how is None else how
 
     def _left(self, number: int) -> bool:
         """Whether we have reset a closed stream, so that what still comes for it is ignored (RFC 9113 5.1). One of our own requests
         that is not remembered any more may have been reset too: many can be, before the peer hears of it."""
-        how = self._gone.get(number)
+        how = self._how(number)
         return how == RESET_BY_US or (how is None and self.client)
 
     def _check_known(self, number: int) -> None:
@@ -216,6 +228,7 @@ class HTTP2Frames(HTTP2Output):
         if self.sent != self._data_before:
             self._data_before = self.sent
             self._idle.refill()
+            return
         if not self._idle.spend(self.monotonic()):
             raise HTTP2Error(ENHANCE_YOUR_CALM, "too many frames that bring nothing")
 
@@ -288,7 +301,9 @@ class HTTP2Frames(HTTP2Output):
 
     def _block(self, number: int, end: bool, block: bytes, on_itself: bool) -> None:
         """A whole field block came. It is decoded whatever becomes of it: the table has to stay in step."""
-        fields = self._fields(block)
+        fields = self._memory.get(block) if self.decoder.changes == self._remembered else None
+        if fields is None:
+            fields = self._fields(block)
         self._idle.refill()
         stream = self.streams.get(number)
         if stream is None:
@@ -312,13 +327,9 @@ class HTTP2Frames(HTTP2Output):
         stream.end(fields)
 
     def _fields(self, block: bytes) -> FieldList:
-        """The fields of a block; equal blocks are decoded once while the table does not change."""
+        """The fields of a block, decoded; equal blocks are decoded once while the table does not change."""
         decoder = self.decoder
         memory = self._memory
-        if decoder.changes == self._remembered:
-            known = memory.get(block)
-            if known is not None:
-                return known
         try:
             fields = FieldList(decoder.decode(block))
         except HPACKError as error:
@@ -341,7 +352,7 @@ class HTTP2Frames(HTTP2Output):
         if self.client or number <= self.last:
             if self._left(number):
                 return
-            how = self._gone.get(number)
+            how = self._how(number)
             if how is None:
                 raise HTTP2Error(PROTOCOL_ERROR, "an id that is too small")
             raise HTTP2Error(STREAM_CLOSED, "HEADERS on a closed stream", number if how == RESET_BY_PEER else 0)

@@ -3,7 +3,6 @@ transport allow."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IPushProducer
@@ -43,6 +42,11 @@ class HTTP2Output(Protocol):
             traffic.
     """
 
+    __slots__ = (
+        "_answers", "_flushed", "_flushed_late", "_high_water", "_late", "_most", "_pending", "_socket", "held", "initial", "largest",
+        "limits", "out", "reactor", "sent", "stopped", "waiting", "window",
+    )  # fmt: skip
+
     def __init__(self, reactor: Any, limits: Limits) -> None:
         self.reactor = reactor
         self.limits = limits
@@ -56,9 +60,8 @@ class HTTP2Output(Protocol):
         self._most = min(MOST, 4 * self._high_water)
         self._socket: Any = None
         self._late = b""
-        to_flush = getattr(reactor, "to_flush", None)
+        self._flushed: list[Any] | None = getattr(reactor, "to_flush", None)
         self._flushed_late: list[Any] | None = getattr(reactor, "to_flush_late", None)
-        self._later: Callable[[Any], object] = self._call_later if to_flush is None else to_flush.append
 
     def connectionMade(self) -> None:
         """There is a transport."""
@@ -67,21 +70,25 @@ class HTTP2Output(Protocol):
         self._socket = transport.socket if is_plain(transport) else None
         transport.registerProducer(self, True)
 
-    def _call_later(self, _: Any) -> None:
-        self.reactor.callLater(0, self.flush)
+    def _later(self) -> None:
+        """Flush at the end of this round."""
+        if self._flushed is None:
+            self.reactor.callLater(0, self.flush)
+        else:
+            self._flushed.append(self)
 
     def put(self, data: bytes | memoryview) -> None:
         """Send a frame, or a part of one, with the next flush."""
         out = self.out
         if not out:
-            self._later(self)
+            self._later()
         out.append(data)
 
     def put_data(self, head: bytes, data: bytes | memoryview) -> None:
         """Send a frame of DATA; flushed when there are many of them."""
         out = self.out
         if not out:
-            self._later(self)
+            self._later()
         out.append(head)
         if data:
             size = len(data)

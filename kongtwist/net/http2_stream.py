@@ -453,11 +453,6 @@ class HTTP2Stream:
             left = int.from_bytes(prefix[1:], "big")
         self.left_of_message = left
 
-    @property
-    def between_messages(self) -> bool:
-        """Whether the next byte begins a message."""
-        return not self.left_of_message and not self._prefix
-
     # -- ends ----------------------------------------------------------------------------------------------------------
 
     def tie(self, other: HTTP2Stream) -> None:

@@ -24,8 +24,8 @@ _log = Logger()
 
 _MANY_CANCELLED = 50
 """Cancelled calls from which on the stock reactor considers a clean-up."""
-_LATE = 2
-"""Rounds that what may wait waits at most."""
+_PATIENCE = 0.001
+"""Seconds that what may wait for something else waits at most."""
 _LONGEST = 2147483.0
 """Seconds that epoll_wait(2) can wait."""
 
@@ -35,15 +35,14 @@ class LeanEPollReactor(EPollReactor):
 
     Attributes:
         to_flush: what has bytes to send once the events of this round are served: its ``flush`` is called then.
-        to_flush_late: what has bytes that may wait for others to the same peer, while there is something else to do:
-            rounds later at most, and before the reactor waits.
+        to_flush_late: what has bytes that may wait for others to the same peer: a round, or a millisecond.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.to_flush: list[Any] = []
         self.to_flush_late: list[Any] = []
-        self._late = 0  # rounds that they have waited
+        self._waited: list[Any] = []  # those of the round before
 
     def mainLoop(self) -> None:
         """As the stock reactor's, but timed calls are looked after only when there are any to look after."""
@@ -78,8 +77,8 @@ class LeanEPollReactor(EPollReactor):
         if self.to_flush:  # timed calls wrote something
             self._flush(self.to_flush)
         late = self.to_flush_late
-        if late:
-            timeout = 0.0
+        if self._waited and (timeout is None or timeout > _PATIENCE):
+            timeout = _PATIENCE
         try:
             events = self._poller.poll(-1 if timeout is None else timeout, len(selectables))
         except OSError as error:
@@ -107,11 +106,10 @@ class LeanEPollReactor(EPollReactor):
                 _log.failure("telling {selectable!r} of its end failed", selectable=selectable)
         if self.to_flush:
             self._flush(self.to_flush)
-        if late:
-            self._late += 1
-            if not events or self._late > _LATE:
-                self._late = 0
-                self._flush(late)
+        if late or self._waited:
+            due, self._waited = self._waited, late[:]
+            late.clear()
+            self._flush(due)
 
     def _flush(self, waiting: list[Any]) -> None:
         """Have everybody send what was written in this round: in one piece, however often that was."""

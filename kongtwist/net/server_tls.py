@@ -251,6 +251,9 @@ def _configured(conf: Any, listener: str, make: bool = True) -> tuple[TLSRules, 
     certificates, keys = getattr(conf, name), getattr(conf, f"{name}_key")
     pairs = read_pairs(name, certificates, keys) if certificates else default_pairs(conf.prefix, make)
     rules = TLSRules.from_conf(conf)
+    if listener == "proxy_listen" and conf.proxy_ssl_client_ca:
+        asked_for = authorities("proxy_ssl_client_ca", conf.proxy_ssl_client_ca)
+        rules = replace(rules, client_ca=asked_for, client_ca_demanded=False)
     if listener == "admin_listen" and conf.admin_ssl_client_ca:
         rules = replace(rules, client_ca=authorities("admin_ssl_client_ca", conf.admin_ssl_client_ca))
     return rules, pairs
@@ -271,6 +274,7 @@ class TLSRules:
     session_timeout: float = 86400  #: seconds
     alpn: tuple[bytes, ...] = ALPN  #: protocols offered, the best first
     client_ca: tuple[x509.Certificate, ...] = ()  #: authorities, one of which must have signed the client's certificate
+    client_ca_demanded: bool = True  #: whether a client must show one
 
     @classmethod
     def from_conf(cls, conf: Any) -> TLSRules:
@@ -323,8 +327,9 @@ class TLSRules:
         return context
 
     def _ask_for_certificates(self, context: SSL.Context) -> None:
-        """Refuse clients in the handshake that show no certificate of ``client_ca`` for TLS clients (RFC 5280 4.2.1.12)."""
-        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, None)
+        """Refuse clients in the handshake that show a certificate of somebody else's than ``client_ca``, or none for TLS clients
+        (RFC 5280 4.2.1.12); where one is demanded, those that show none too."""
+        context.set_verify(SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if self.client_ca_demanded else 0), None)
         store = context.get_cert_store()
         assert store is not None
         store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)  # an intermediate authority may be trusted by itself

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 from OpenSSL import SSL
+from OpenSSL.crypto import FILETYPE_ASN1, dump_certificate
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
@@ -21,7 +22,7 @@ from twisted.python.failure import Failure
 from ..core.log_values import TLSFacts
 from .sending import unsent
 
-__all__ = ["TLSClientFactory", "TLSTransport", "TLSUser", "tls_facts"]
+__all__ = ["TLSClientFactory", "TLSTransport", "TLSUser", "client_certificate", "tls_facts"]
 
 _log = Logger(namespace="kongtwist.proxy")
 
@@ -101,6 +102,13 @@ class TLSClientFactory(TLSMemoryBIOFactory):
     """Puts a `TLSTransport` on connections that we make."""
 
     protocol = TLSTransport
+
+
+def client_certificate(transport: Any) -> bytes | None:
+    """The certificate (DER) that a client has shown, and that the handshake has verified; None without one."""
+    handle: Any = transport.getHandle() if hasattr(transport, "getHandle") else None
+    found = handle.get_peer_certificate() if hasattr(handle, "get_peer_certificate") else None
+    return None if found is None else dump_certificate(FILETYPE_ASN1, found)
 
 
 def tls_facts(transport: Any) -> TLSFacts | None:

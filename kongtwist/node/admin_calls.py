@@ -1,4 +1,5 @@
-"""What the process of the Admin API asks of others: gRPC services for their methods, protoc for what is wrong with a file.
+"""What the process of the Admin API asks of others: gRPC services for their methods, protoc for what is wrong with a file, and
+whatever endpoints of plugins ask for.
 
 Made when it is first used: most nodes never ask.
 """
@@ -7,20 +8,22 @@ from __future__ import annotations
 
 import time
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..config.authorities import trusted_authorities
 from ..config.load import Conf
-from ..core.chain.host import GRPCClient, GRPCTarget, Host
+from ..core.chain.host import GRPCClient, GRPCTarget, Host, HTTPAnswer, RedisClient, RedisSettings
 from ..core.limits import Limits
 from ..net.resolver import Resolver
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from ..clients.scopes import Scope, Services
 
 __all__ = ["AdminCalls"]
+
+T = TypeVar("T")
 
 _THREADS = 10
 """Services that are asked at a time."""
@@ -42,6 +45,8 @@ class AdminCalls:
         self._reactor, self._conf, self._facts = reactor, conf, facts
         self.facts = copy(facts)
         self.facts.grpc, self.facts.proto = self.grpc, self.proto  # type: ignore[method-assign]
+        self.facts.redis, self.facts.threads = self.redis, self.threads  # type: ignore[method-assign]
+        self.facts.spawn, self.facts.http = self.spawn, self  # type: ignore[method-assign]
         self._services: Services | None = None
         self._scope: Scope | None = None
 
@@ -52,6 +57,22 @@ class AdminCalls:
     def proto(self, path: str) -> Awaitable[bytes]:
         """See `Host.proto`."""
         return self._made().proto(path)
+
+    def redis(self, settings: RedisSettings) -> RedisClient:
+        """See `Host.redis`."""
+        return self._made().redis(settings)
+
+    def threads(self, call: Callable[..., T], *args: Any) -> Awaitable[T]:
+        """See `Host.threads`."""
+        return self._made().threads(call, *args)
+
+    def spawn(self, name: str, coroutine: Coroutine[Any, Any, object]) -> None:
+        """See `Host.spawn`."""
+        self._made().spawn(name, coroutine)
+
+    def request(self, method: str, url: str, **options: Any) -> Awaitable[HTTPAnswer]:
+        """See `HTTPClient.request`."""
+        return self._made().http.request(method, url, **options)
 
     async def close(self, seconds: float) -> None:
         """End what is under way."""

@@ -354,4 +354,6 @@ def _key_names(plugins: Mapping[str, Mapping[str, Any]]) -> set[str]:
     names: set[str] = set()
     for row in plugins.values():
         names.update(row["config"].get("key_names") or ())
+        if row["name"] == "stream-ticket":
+            names.add(row["config"]["query_name"])
     return names

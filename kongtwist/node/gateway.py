@@ -298,7 +298,14 @@ class Gateway(MultiService):
         """What endpoints of plugins are given in this process, which serves the Admin API and perhaps no traffic."""
         if self._admin_calls is None:
             self._admin_calls = AdminCalls(self._reactor, self.conf, self._facts_of_admin())
+            self._admin_calls.facts.ask_workers = self._ask_workers  # type: ignore[method-assign]
         return self._admin_calls.facts
+
+    async def _ask_workers(self, plugin: str, question: Any) -> list[Any]:
+        """See `Host.ask_workers`."""
+        if self.workers is not None:
+            return await self.workers.ask(plugin, question)
+        return [self.plugins[plugin].asked(question, self._own_plane().host)]
 
     def _facts_of_admin(self) -> Host:
         if self.plane is not None:

@@ -106,6 +106,12 @@ class RowsAccess:
         found = () if snapshot is None else snapshot.all_by(entity, field, value)
         return [row for row in found if self._living(row)]
 
+    def all(self, entity: str) -> list[Row]:
+        """All rows that live."""
+        snapshot = self._snapshot()
+        found = {} if snapshot is None else snapshot.rows.get(entity, {})
+        return [row for row in found.values() if self._living(row)]
+
     def _living(self, row: Row | None) -> Row | None:
         return row if row is not None and is_living(row, self._now()) else None
 

@@ -94,6 +94,7 @@ class Worker:
             "reload": self._on_reload,
             "reopen": self._on_reopen,
             "leave": self._on_leave,
+            "question": self._on_question,
             "finish": self._on_finish,
             "stop": lambda _: self.end(),
         }
@@ -163,6 +164,15 @@ class Worker:
     def _on_metrics(self, message: Message) -> None:
         assert self.services is not None
         self.link.send({"type": "metrics", "report": self.services.metrics.take()})
+
+    def _on_question(self, message: Message) -> None:
+        assert self._plane is not None
+        answer: Message = {"type": "told", "id": message["id"], "told": None}
+        try:
+            answer["told"] = self._plugins[message["plugin"]].asked(message["question"], self._plane.host)
+        except Exception:  # noqa: BLE001 - the others answer, and this worker serves on
+            _log.failure("plugin {name} could not answer the Admin API", name=message["plugin"])
+        self.link.send(answer)
 
     def _on_rows(self, message: Message) -> None:
         self._rows.setdefault(message["entity"], {}).update((row["id"], row) for row in message["rows"])

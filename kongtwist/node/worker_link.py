@@ -13,7 +13,8 @@ must not be able to run code.
 | ``metrics`` | tell plugins' figures | | |
 | ``listen`` | you have what all others have: accept | | |
 | ``mark`` | whether a target may be chosen (version) | | |
-| ``level`` | least severe messages that the error log shows | | |
+| ``level`` | least severe messages that the error log shows | ``told`` | what a plugin answers (id, told) |
+| ``question`` | an Admin endpoint asks a plugin (id, plugin, question) | | |
 | ``reload``, ``reopen`` | configuration read again; log files anew | | |
 | ``stop`` | finish what you do and exit | | |
 

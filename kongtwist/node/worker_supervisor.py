@@ -48,6 +48,9 @@ CRASH_SPAN = 10.0
 LISTENING_ON = 0.1
 """Seconds from the word to stop until the parent's own copies of the listening sockets are shut."""
 
+ASK_TIME = 2.0
+"""Seconds in which a worker answers what an Admin endpoint of a plugin asks."""
+
 _log = Logger(namespace="kongtwist.node")
 
 
@@ -77,6 +80,7 @@ class _Worker(ProcessProtocol):
         self._unserved: list[tuple[int, Deferred[None]]] = []
         self._reloads: list[Deferred[str | None]] = []
         self._reports: list[Deferred[None]] = []
+        self._questions: dict[int, Deferred[Any]] = {}
 
     def connectionMade(self) -> None:
         self.pid = self.transport.pid
@@ -105,6 +109,22 @@ class _Worker(ProcessProtocol):
         self._reports.append(told)
         return told
 
+    def ask(self, plugin: str, question: Any, number: int) -> Deferred[Any]:
+        """Have a plugin answer a question; fires with what it says, or with None when the worker is gone."""
+        told: Deferred[Any] = Deferred(lambda _: self._forget(number))
+        self._questions[number] = told
+        self.link.send({"type": "question", "id": number, "plugin": plugin, "question": question})
+        return told
+
+    def _forget(self, number: int) -> None:
+        self._questions.pop(number, None)
+
+    def _release_asked(self) -> None:
+        questions, self._questions = self._questions, {}
+        for told in questions.values():
+            told.callback(None)
+        self._release_reports()
+
     def _release_reports(self) -> None:
         reports, self._reports = self._reports, []
         for each in reports:
@@ -130,6 +150,10 @@ class _Worker(ProcessProtocol):
         elif kind == "metrics":
             self._workers.metrics.absorb(self.row, message["report"])
             self._release_reports()
+        elif kind == "told":
+            told = self._questions.pop(message["id"], None)
+            if told is not None:
+                told.callback(message["told"])
         elif kind == "ask":
             self._workers.answer(message, self.link.send)
         elif kind == "reloaded" and self._reloads:
@@ -151,7 +175,7 @@ class _Worker(ProcessProtocol):
         reloads, self._reloads = self._reloads, []
         for done in reloads:
             done.callback(None)  # the one that takes its place begins with the new configuration
-        self._release_reports()
+        self._release_asked()
         self._workers.on_ended(self, reason)
 
 
@@ -197,6 +221,7 @@ class Workers:
         self._closing: IDelayedCall | None = None
         self.stopping = False
         self.metrics = NodeMetrics()
+        self._asked = 0
         self.first_messages: Callable[[], Iterable[Message]] = lambda: ()
         self.answer: Callable[[Message, Callable[[Message], None]], None] = lambda question, send: None
 
@@ -298,6 +323,17 @@ class Workers:
         """Have all workers tell their plugins' figures; fires when they have."""
         waiting = [worker.report() for worker in self._living.values() if worker.listening]
         return Deferred.fromCoroutine(_all_of(waiting))
+
+    async def ask(self, plugin: str, question: Any) -> list[Any]:
+        """Ask a plugin in all workers that accept connections; what those answer that do so within `ASK_TIME` seconds."""
+        self._asked += 1
+        waiting = [
+            worker.ask(plugin, question, self._asked).addTimeout(ASK_TIME, self._reactor)
+            for worker in self._living.values()
+            if worker.listening
+        ]
+        answers = await DeferredList(waiting, consumeErrors=True)
+        return [told for good, told in answers if good]
 
     def set_log_level(self, level: str) -> None:
         """Have all workers log from this level on."""

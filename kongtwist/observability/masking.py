@@ -19,7 +19,7 @@ SECRET_NAMES = frozenset(
     {
         "access_token", "api-key", "api_key", "apikey", "assertion", "auth", "authorization", "client_assertion",
         "client_secret", "code_verifier", "id_token", "jwt", "key", "passwd", "password", "private_key",
-        "refresh_token", "secret", "session", "sig", "signature", "token", "x-api-key",
+        "refresh_token", "secret", "session", "sig", "signature", "ticket", "token", "x-api-key",
     }
 )  # fmt: skip
 """Query arguments whose values are credentials, lower case."""

@@ -1,14 +1,30 @@
-"""Lines for the error log that would come with every request: one a minute."""
+"""Lines for the error log that would come with every request: one a minute, or one for a configuration."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
 
-__all__ = ["Seldom"]
+__all__ = ["Once", "Seldom"]
 
 EVERY = 60.0
 """Seconds between two lines."""
+
+
+class Once:
+    """Remembers what was said already."""
+
+    __slots__ = ("_said",)
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def __call__(self, what: str) -> bool:
+        """Whether this is the first time."""
+        if what in self._said:
+            return False
+        self._said.add(what)
+        return True
 
 
 class Seldom:

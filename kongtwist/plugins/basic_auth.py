@@ -81,6 +81,7 @@ class BasicAuth(Plugin):
 
     name = "basic-auth"
     priority = 1100
+    authenticates = True
     scopes = ("service", "route")
     example = {"hide_credentials": True}
     config = {

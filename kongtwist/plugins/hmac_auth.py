@@ -89,6 +89,7 @@ class HmacAuth(Plugin):
 
     name = "hmac-auth"
     priority = 1030
+    authenticates = True
     scopes = ("service", "route")
     example = {"enforce_headers": ["date", "@request-target"], "validate_request_body": True}
     config = {

@@ -8,6 +8,7 @@ from typing import Any
 from ..core.chain.authentication import anonymous_field, challenge, is_known, realm_field, unauthorized
 from ..core.chain.credentials import Credentials, hide
 from ..core.chain.plugin import Plugin
+from ..core.chain.subprotocols import take
 from ..core.exchange import Answer, BodyTooLarge, Exchange, Row
 from ..core.http.bodies import RequestBody, decode_body
 from ..core.http.lookups import named
@@ -55,7 +56,8 @@ class Config:
     """A configuration, ready for requests."""
 
     __slots__ = (
-        "anonymous", "challenge", "first", "hide", "in_body", "in_header", "in_query", "names", "preflight",
+        "anonymous", "challenge", "first", "hide", "in_body", "in_header", "in_query", "in_subprotocol", "names",
+        "preflight",
     )  # fmt: skip
 
     def __init__(self, conf: Row) -> None:
@@ -65,6 +67,7 @@ class Config:
         self.in_header: bool = conf["key_in_header"]
         self.in_query: bool = conf["key_in_query"]
         self.in_body: bool = conf["key_in_body"]
+        self.in_subprotocol: bool = bool(conf.get("key_in_subprotocol"))
         self.preflight: bool = conf["run_on_preflight"]
         # The header that alone is looked at where its value has been seen before.
         self.first = self.names[0][1] if self.names and self.in_header and not self.hide else None
@@ -76,6 +79,7 @@ class KeyAuth(Plugin):
 
     name = "key-auth"
     priority = 1250
+    authenticates = True
     scopes = ("service", "route")
     example = {"key_names": ["apikey"], "hide_credentials": True}
     config = {
@@ -93,6 +97,11 @@ class KeyAuth(Plugin):
             required=True, default=False,
             text="Look for the key in forms, multipart forms and JSON bodies not larger than client_body_buffer_size.",
         ),
+        "key_in_subprotocol": Boolean(
+            ours=True,
+            text="Look for the key in Sec-WebSocket-Protocol of requests for a WebSocket: kong.<key name>.<key>, or bearer.<key>."
+            " What is offered so never goes to the upstream.",
+        ),
         "run_on_preflight": Boolean(
             required=True, default=True, text="Ask OPTIONS requests for a key too; false: let them pass."
         ),
@@ -109,6 +118,8 @@ class KeyAuth(Plugin):
     def access(self, exchange: Exchange, conf: Config) -> Answer | Awaitable[Answer | None] | None:
         if not conf.preflight and exchange.method == b"OPTIONS":
             return None
+        if conf.in_subprotocol:
+            take(exchange)  # whoever it is, the upstream must not see it
         if conf.anonymous is not None and is_known(exchange, conf.anonymous):
             return None
         if conf.first is not None:
@@ -164,6 +175,11 @@ class KeyAuth(Plugin):
                 return value
             if isinstance(value, list | dict):
                 raise _Refused(_DUPLICATE)
+        offered = take(exchange).values(name for name, _ in conf.names) if conf.in_subprotocol else []
+        if len(offered) > 1:
+            raise _Refused(_DUPLICATE)
+        if offered and offered[0]:
+            return offered[0]
         raise _Refused(_NO_KEY)
 
     def _admit(self, exchange: Exchange, conf: Config, key: str) -> Answer | None:

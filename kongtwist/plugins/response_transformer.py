@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 from ..core.chain.phases import WholeBody
 from ..core.chain.plugin import Plugin
 from ..core.exchange import Answer, Exchange, Row
-from ..core.http.pairs import ABSENT, json_text, object_of, pairs_of, set_members, split_pair
+from ..core.grpc.grpc_text import is_grpc
+from ..core.http.pairs import ABSENT, BodyBomb, json_text, object_of, pairs_of, set_members, split_pair
 from ..entities.entity import Config
 from ..entities.schema import Array, Record, String
 from ..entities.typedefs import header_name, header_value
+from ._once import Once
 
 __all__ = ["LARGEST", "ResponseTransformer", "is_json"]
 
@@ -34,6 +36,22 @@ _HEX = re.compile(r"[ \t]*[+-]?0[xX][0-9A-Fa-f]+[ \t]*\Z")
 
 _PAIR = "^[^:]+:.*$"
 _NOTHING_TO_SEND = frozenset((204, 205))  # a 304 has the length of the body that is not sent, which changes
+
+
+_INVALID = "An invalid response was received from the upstream server"
+
+
+def _untouched(status: int, kind: bytes, coding: bytes) -> str | None:
+    """What an answer is whose body no rule for JSON touches, though somebody may expect that; None for others."""
+    if status == 101:
+        return "WebSockets"
+    if kind[:17].lower() == b"text/event-stream":
+        return "event streams"
+    if is_grpc(kind):
+        return "gRPC"
+    if coding not in (b"", b"identity") and is_json(kind):
+        return "compressed answers"
+    return None
 
 
 def is_json(content_type: bytes | None) -> bool:
@@ -208,9 +226,10 @@ def _pairs(what: str) -> Record:
 class Transformation:
     """A configuration, ready for answers."""
 
-    __slots__ = ("headers", "json")
+    __slots__ = ("first", "headers", "json")
 
     def __init__(self, conf: Row) -> None:
+        self.first = Once()
         self.headers = HeaderRules.of(conf)
         self.json = JsonRules.of(conf)
 
@@ -251,18 +270,28 @@ class ResponseTransformer(Plugin):
     def header_filter(self, exchange: Exchange, conf: Transformation) -> WholeBody | None:
         fields = exchange.answer_fields()
         conf.headers.apply(exchange, fields)
-        if conf.json.empty or exchange.status in _NOTHING_TO_SEND or exchange.status < 200:
+        if conf.json.empty or exchange.status in _NOTHING_TO_SEND:
             return None
-        if not is_json(b",".join(fields.get(b"content-type", ()))):
-            return None
+        kind = b",".join(fields.get(b"content-type", ()))
         coding = b",".join(fields.get(b"content-encoding", ())).strip().lower()
-        if coding not in (b"", b"identity"):
+        passes = _untouched(exchange.status, kind, coding)
+        if passes is not None:
+            if conf.first(passes):
+                exchange.report(
+                    f"plugin {self.name} has rules for JSON and lets the bodies of {passes} pass as they are; this is said once"
+                )
+            return None
+        if exchange.status < 200 or not is_json(kind):
             return None
         if not is_json(b",".join(exchange.answer_fields().get(b"content-type", ()))):
             return None  # the rules above took the type away, and Kong looks again
 
-        def transform(raw: bytes) -> bytes:
-            body = conf.json.transformed(raw)
+        def transform(raw: bytes) -> bytes | Answer:
+            try:
+                body = conf.json.transformed(raw)
+            except BodyBomb as error:
+                exchange.report(f"plugin {self.name} does not let a JSON body pass that it cannot transform: {error}")
+                return Answer.error(502, _INVALID)
             if body is None:
                 exchange.report(f"plugin {self.name}: body transform failed: failed parsing json body")
                 return raw
@@ -272,6 +301,6 @@ class ResponseTransformer(Plugin):
             exchange.report(
                 f"plugin {self.name}: the answer's body is longer than {LARGEST} bytes and cannot be transformed"
             )
-            return Answer.error(502, "An invalid response was received from the upstream server")
+            return Answer.error(502, _INVALID)
 
         return WholeBody(LARGEST, transform, too_large)

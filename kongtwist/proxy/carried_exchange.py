@@ -46,6 +46,7 @@ class Carrier(Protocol):
 
     context: ProxyContext
     tls: TLSFacts | None  #: what is known of its TLS connection
+    client_certificate: bytes | None  #: see `Exchange.client_certificate`
 
     def send(self, data: bytes) -> None:
         """Send a message."""
@@ -69,7 +70,7 @@ class CarriedExchange(BodyExchange):
     """
 
     __slots__ = (
-        "_carrier", "_counter", "_tls", "begun",
+        "_carrier", "_client_certificate", "_counter", "_tls", "begun",
     )  # fmt: skip
 
     def __init__(self, carrier: Carrier, handshake: Exchange, method: bytes, block: HeaderBlock) -> None:
@@ -80,6 +81,7 @@ class CarriedExchange(BodyExchange):
         self.scheme, self.mount = handshake.scheme, handshake.mount
         self.peer_ip, self.peer_port, self.local_port = handshake.peer_ip, handshake.peer_port, handshake.local_port
         self.trusted, self.sni, self._tls = handshake.trusted, handshake.sni, carrier.tls
+        self._client_certificate = carrier.client_certificate
         self.client_ip = context.real_ip.client_of(self.peer_ip, block) if self.trusted else self.peer_ip
         self.gateway = context.host
         self.started, self.wall_started = context.monotonic(), context.wall()
@@ -96,6 +98,11 @@ class CarriedExchange(BodyExchange):
     def tls(self) -> TLSFacts | None:
         """See `Exchange.tls`."""
         return self._tls
+
+    @property
+    def client_certificate(self) -> bytes | None:
+        """See `Exchange.client_certificate`."""
+        return self._client_certificate
 
     # -- the answer ----------------------------------------------------------------------------------------------------
 

@@ -79,7 +79,7 @@ class CarriedSocket(StreamRecord):
 
     __slots__ = (
         "_asked", "_bytes", "_counts", "_exchange", "_fd", "_first", "_first_size", "_handshake", "_messages", "_paused",
-        "_protocol", "_taken", "_transport", "_tree", "_unsent", "context", "deadline", "tls", "wake",
+        "_protocol", "_taken", "_transport", "_tree", "_unsent", "client_certificate", "context", "deadline", "tls", "wake",
     )  # fmt: skip
 
     def __init__(self, context: ProxyContext, handshake: Exchange, taken: CarriedRequest, tree: Tree) -> None:
@@ -101,6 +101,7 @@ class CarriedSocket(StreamRecord):
         self._protocol: ServerSide
         self._transport: Any = None
         self.tls: TLSFacts | None = None
+        self.client_certificate: bytes | None = None
 
     @property
     def bytes_in(self) -> int:
@@ -124,6 +125,7 @@ class CarriedSocket(StreamRecord):
         assert handshake is not None
         shown = _shown(handshake.block, self._taken.subprotocol)
         protocol = self._protocol = ServerSide(factory, self, self._taken.subprotocol.decode("ascii"))
+        self.client_certificate = handshake.client_certificate
         self.tls = handshake.tls  # not every door knows it when its transport is taken
         transport, early = handshake.take_transport()
         self._transport = transport

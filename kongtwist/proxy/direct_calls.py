@@ -1,8 +1,9 @@
 """Calls of gRPC that nobody has to look at, relayed from stream to stream: the short way of `http2_forwarding`.
 
-Where a route has no plugins and its service one address, what becomes of a call follows from its fields alone. The first call with
-certain fields goes the general way, and leaves a `DirectPlan` with the client's connection: where such calls go, and with which head.
-The next ones are tied to a stream of the upstream at once, and have one `DirectCall` each in place of an exchange and its relay.
+Where a route has no plugins and its service is no upstream with targets, what becomes of a call follows from its fields alone. The
+first call with certain fields goes the general way, and leaves a `DirectPlan` with the client's connection: where such calls go, and
+with which head. The next ones are tied to a stream of the upstream at once, and have one `DirectCall` each in place of an exchange and
+its relay.
 
 It does what nearly all calls need: the body up, a plain head back, the answer, trailers. At anything else (a refusal, a reset, a loss,
 an answer without messages, silence, a deadline) it makes what the general way would have by then, and that goes on.
@@ -15,13 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.grpc.call_counts import NO_STATUS
 from ..core.grpc.grpc_text import parse_timeout
-from ..core.http.headers import upstream_fields
+from ..core.http.headers import host_name, upstream_fields
 from ..core.http2.field_lists import FieldList
+from ..core.http2.frames import headers
 from ..core.http2.hpack import Encoder, encode_field, encoded_fields
 from ..core.routing.protocol_checks import check_protocol
 from ..http2.http2_exchange import HTTP2Exchange
 from ..net.http2_stream import NOBODY, HTTP2Stream
+from ..net.resolver import NameNotResolved
 from ..streams.server_sent_events import is_event_stream
+from ..upstream.client_tls import facts_of
 from ..upstream.http2_upstream import encoded_head
 from ..upstream.upstream_stream import UpstreamStream
 from .http2_forwarding import ID_FIELD, HTTP2UpstreamExchange
@@ -29,10 +33,13 @@ from .http2_forwarding import ID_FIELD, HTTP2UpstreamExchange
 if TYPE_CHECKING:
     from ..core.exchange import Exchange
     from ..core.http.head import HeaderBlock
+    from ..core.http2.hpack import Field
     from ..core.views import Match, RouteView
     from ..http2.http2_channel import HTTP2Channel
+    from ..upstream.client_tls import TLSFacts
     from ..upstream.connection import ResponseHead
     from ..upstream.http2_pool import HTTP2Pool
+    from ..upstream.http2_upstream import HTTP2Upstream
     from .context import ProxyContext
 
 __all__ = ["DirectCall", "DirectPlan", "DirectRoute", "is_direct"]
@@ -43,15 +50,14 @@ _LOOKS = 4
 _STATUS_200 = encode_field(b":status", b"200")
 
 
-def is_direct(context: ProxyContext, route: RouteView, pool: HTTP2Pool | None) -> bool:
+def is_direct(context: ProxyContext, route: RouteView) -> bool:
     """Whether calls of a route can be relayed directly: nothing is to be asked for each of them. Decided once for a route.
 
     Args:
         context: the gateway's facilities.
         route: compiled, with its plugins.
-        pool: of its only address; None: there is a choice, a lookup or TLS.
     """
-    return pool is not None and route.grpc and route.chain.empty and not context.limits.client_max_body_size
+    return route.grpc and route.balancer is None and route.chain.empty and not context.limits.client_max_body_size
 
 
 class DirectRoute:
@@ -60,19 +66,19 @@ class DirectRoute:
     Args:
         context: the gateway's facilities.
         route: `is_direct` says yes to it.
-        pool: connections to its service.
+        pool: connections to its service, where that has only one address and no TLS.
         read_timeout: seconds between two pieces of the answer.
 
     Attributes:
         calls: under way.
     """
 
-    __slots__ = ("_every", "calls", "context", "deadline", "pool", "read_timeout", "route", "wake")
+    __slots__ = ("_every", "_pool", "calls", "context", "deadline", "read_timeout", "route", "wake")
 
-    def __init__(self, context: ProxyContext, route: RouteView, pool: HTTP2Pool, read_timeout: float) -> None:
+    def __init__(self, context: ProxyContext, route: RouteView, pool: HTTP2Pool | None, read_timeout: float) -> None:
         self.context = context
         self.route = route
-        self.pool = pool
+        self._pool = pool
         self.read_timeout = read_timeout
         self.calls: dict[DirectCall, None] = {}
         self.deadline = self.wake = inf
@@ -95,6 +101,23 @@ class DirectRoute:
         ):
             return None
         return DirectPlan(self, exchange)
+
+    def with_room(self, tls: TLSFacts | None) -> HTTP2Upstream | None:
+        """A connection to the service that has room for a call; None where there is something to be waited for.
+
+        Args:
+            tls: how TLS is spoken on it.
+        """
+        pool = self._pool
+        if pool is None:
+            try:
+                address = self.context.resolver.known(self.route.host)
+            except NameNotResolved:
+                return None
+            if address is None:
+                return None
+            pool = self.context.pools.http2(address, self.route.port, tls)
+        return pool.with_room()
 
     def watch(self, now: float) -> None:
         """There is a call to look at."""
@@ -121,9 +144,10 @@ class DirectPlan:
         snapshot: the configuration it holds for.
         shared: it holds for calls whose other fields differ, too.
         counts: of the method.
+        tls: how TLS is spoken to the upstream, or None.
     """
 
-    __slots__ = ("_head", "counts", "match", "shared", "snapshot", "way")
+    __slots__ = ("_head", "_last", "counts", "match", "shared", "snapshot", "tls", "way")
 
     def __init__(self, way: DirectRoute, exchange: Exchange) -> None:
         self.way = way
@@ -135,18 +159,27 @@ class DirectPlan:
         if self.shared:
             lines = lines.removesuffix(block.forward)
         host = block.host if route.preserve_host and block.host is not None else route.host_header
+        self.tls: TLSFacts | None = None
+        if route.tls is not None:
+            name = host_name(host).decode("latin-1").strip("[]")
+            self.tls = facts_of(route.tls, name, way.context.tls_defaults, b"h2")
         scheme = b"https" if route.secure else b"http"
         self._head = encoded_head(exchange.method, scheme, host, target, lines, block.never)
         self.counts = way.context.calls.of(self.match.upstream_path)
+        self._last: tuple[list[Field], DirectHead] | None = None
 
     def of(self, fields: FieldList) -> DirectHead:
-        """What is particular to calls with these fields."""
+        """What is particular to calls with these fields; connections whose calls have the same share it."""
         timeout = None
         passing = [field for field in fields.fields if field.passes]
+        if self._last is not None and self._last[0] == passing:
+            return self._last[1]
         for field in reversed(passing):
             if field.name == b"grpc-timeout":
                 timeout = parse_timeout(field.value)
-        return DirectHead(self, self._head + encoded_fields(passing) if self.shared else self._head, timeout)
+        made = DirectHead(self, self._head + encoded_fields(passing) if self.shared else self._head, timeout)
+        self._last = passing, made
+        return made
 
 
 class DirectHead:
@@ -178,7 +211,7 @@ class DirectHead:
             fields: its head, without an end.
         """
         way = self.plan.way
-        connection = way.pool.with_room()
+        connection = way.with_room(self.plan.tls)
         if connection is None:
             return False
         context = way.context
@@ -186,12 +219,12 @@ class DirectHead:
         block = self.block
         if context.send_request_id:
             block += ID_FIELD + request_id
-        if not connection.surely_takes(len(block)):
+        if connection.peer_list_size is not None and not connection.surely_takes(len(block)):
             return False
         client = channel.open_stream(number)
         client.head_in = True
         upstream = connection.open_stream()
-        upstream.send_headers(connection.encoder.whole(block))
+        connection.put(headers(upstream.id, connection.encoder.whole(block), False, connection.largest))
         client.pass_to(upstream, copied=True)
         DirectCall(self, channel, fields, client, upstream, request_id)
         connection.opened()
@@ -447,9 +480,9 @@ class DirectAnswer:
 
     def _make(self, context: ProxyContext, date: bytes, latency: int) -> tuple[bytes, bytes]:
         assert self.made is not None
-        headers = context.headers
-        lines = self._lines + headers.latency_lines((0, latency))
-        if headers.upstream_status:
+        ours = context.headers
+        lines = self._lines + ours.latency_lines((0, latency))
+        if ours.upstream_status:
             lines += b"X-Kong-Upstream-Status: %d\r\n" % self.made.status
         if not self.made.dated:  # RFC 9110 6.6.1
             lines = b"Date: %b\r\n%b" % (date, lines)

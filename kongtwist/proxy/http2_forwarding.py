@@ -249,12 +249,7 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         body = exchange.upstream_body
         scheme = b"https" if route.secure else b"http"
         block = None
-        if (
-            exchange.request_changes is None
-            and exchange.upstream_query is None
-            and self._through is None
-            and body is None
-        ):
+        if exchange.upstream_query is None and body is None:
             block = self._known_head(match, scheme, host)
         if block is None:
             block = self._new_head(match, scheme, host)
@@ -279,23 +274,28 @@ class HTTP2UpstreamExchange(UpstreamExchange):
     def _known_head(self, match: Match, scheme: bytes, host: bytes) -> bytes | None:
         """The head that an equal request had before: such a request has the same lines, and only its id is its own.
 
-        It is kept with the client's block, which equal requests share. None where the request's own time matters.
+        It is kept with the client's block, which equal requests share. None where the request's own time matters, or a plugin has given
+        it an id.
         """
         exchange, context = self.exchange, self.context
         if self._timeout is not None and context.monotonic() - exchange.started > _KEPT_TIMEOUT:
             return None
+        changes = exchange.request_changes
+        if changes and b"x-kong-request-id" in changes:
+            return None
         block, forwarded, method = exchange.block, exchange.forwarded(), self.method
+        length = block.content_length if self._through is None or self._through.keeps_length else None
         kept: dict[bytes, Any] | None = block.passed_on
         if kept is None:
             kept = block.passed_on = {}
         known = kept.get(exchange.target)
-        if known is None or known[0] is not match or known[1] != forwarded or known[2] != host or known[3] != method:
-            target, lines = upstream_fields(exchange, match.upstream_path, match.prefix, False, block.content_length)
+        if known is None or known[0] is not match or known[1:6] != (forwarded, host, method, length, changes):
+            target, lines = upstream_fields(exchange, match.upstream_path, match.prefix, False, length)
             made = encoded_head(method, scheme, host, target, lines, block.never)
             if len(kept) >= _KEPT_HEADS:
                 kept.clear()
-            known = kept[exchange.target] = (match, forwarded, host, method, made)
-        made = known[4]
+            known = kept[exchange.target] = (match, forwarded, host, method, length, changes and dict(changes), made)
+        made = known[6]
         return made + ID_FIELD + exchange.request_id if context.send_request_id else made
 
     def _new_head(self, match: Match, scheme: bytes, host: bytes) -> bytes:

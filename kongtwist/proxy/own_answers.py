@@ -154,13 +154,8 @@ class OwnAnswers:
             exchange.start(*head(), answer.length)
         stream.start()
 
-    def compose(self, exchange: Exchange, answer: Answer, upstream: bool = False) -> tuple[bytes, bytes]:
-        """Header lines (without framing) and body of an answer made here."""
-        lines, body = self._made(exchange, answer, upstream)
-        return lines + self._headers.of_own(exchange, self._monotonic()), body
-
     def _made(self, exchange: Exchange, answer: Answer, upstream: bool) -> tuple[bytes, bytes]:
-        """The same without the lines that the gateway adds to every answer."""
+        """Header lines and body of an answer made here, without the lines that the gateway adds to every answer."""
         if takes_grpc(exchange):
             return b"Date: %b\r\n%b" % (self.date(), grpc_lines(answer)), b""
         body = answer.body

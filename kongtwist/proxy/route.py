@@ -79,7 +79,7 @@ class HTTPRoute(RouteResource):
                 self.http2_pool = context.pools.http2(route.host, route.port, None)
             else:
                 self.pool = context.pools.get(route.host, route.port, None)
-        if self.http2_pool is not None and is_direct(context, route, self.http2_pool):
+        if is_direct(context, route):
             self.direct = DirectRoute(context, route, self.http2_pool, self.read_timeout)
         self._http2 = route.grpc or (context.upstream_http2 and route.protocol == b"https")
         self._forwarded = is_forwarded(route)
@@ -120,7 +120,7 @@ class HTTPRoute(RouteResource):
             self.context.send_answer(exchange, not_forwarded(self.route))
 
     def forward(self, exchange: Exchange) -> None:
-        """ProxyContext the request to the service."""
+        """Relay the request to the service."""
         if self._http2:
             HTTP2UpstreamExchange(self.context, exchange, self.read_timeout).start(self.http2_pool)
         else:

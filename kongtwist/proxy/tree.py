@@ -7,7 +7,7 @@ found segment by segment: the snapshot's router finds the route, the tree keeps 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.exchange import Answer, Exchange
 from .route import AnswerResource, HTTPRoute, RouteResource, waiting_for
@@ -23,6 +23,9 @@ __all__ = ["RouteTree", "TellingTree"]
 
 KEPT_RESOURCES = 64
 """So many resources are kept before those of routes that are gone or changed are looked for."""
+
+_PEERS = 1024
+"""Addresses for which plans of calls are kept."""
 
 RouteMaker = Callable[["ProxyContext", "RouteView"], RouteResource]
 
@@ -42,6 +45,7 @@ class RouteTree:
         self._http: dict[RouteView, RouteResource] = {}
         self._websocket: dict[RouteView, RouteResource] = {}
         self._most = KEPT_RESOURCES
+        self._plans: dict[tuple[str, int], dict[Any, Any]] = {}
         self._make_websocket = websocket
         self._no_route = AnswerResource(context, Answer.error(404, "no Route matched with those values"))
         self._not_ready = AnswerResource(context, Answer.error(503, "The gateway has no configuration yet"))
@@ -53,6 +57,8 @@ class RouteTree:
     def publish(self, snapshot: Snapshot) -> None:
         """Serve by ``snapshot`` from now on. Requests being served go on with the one they began with."""
         self.snapshot = snapshot
+        for plans in self._plans.values():
+            plans.clear()
         both = (self._http, self._websocket)
         if sum(map(len, both)) > self._most:
             # Resources of routes that are gone or changed; looked for when there are twice as many as were needed.
@@ -60,6 +66,16 @@ class RouteTree:
                 for route in [route for route in resources if not snapshot.is_newest(route)]:
                     del resources[route]
             self._most = 2 * sum(map(len, both)) + KEPT_RESOURCES
+
+    def plans_of(self, peer_ip: str, local_port: int) -> dict[Any, Any]:
+        """Plans for calls (`direct_calls.DirectPlan`) by their decisive fields, from one address to one of our ports, without TLS.
+        Connections share them, and fill them."""
+        plans = self._plans.get((peer_ip, local_port))
+        if plans is None:
+            if len(self._plans) >= _PEERS:
+                self._plans.clear()
+            plans = self._plans[peer_ip, local_port] = {}
+        return plans
 
     def find(self, exchange: Exchange) -> RouteResource:
         """The Resource that serves ``exchange``; its ``snapshot``, ``match`` and ``route`` are set."""

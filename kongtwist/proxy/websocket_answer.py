@@ -17,6 +17,7 @@ from twisted.internet.threads import deferToThreadPool
 
 from ..core.answers import Answer, WebSocketAnswer
 from ..core.chain.failures import PluginFailed
+from ..core.chain.subprotocols import chosen, told
 
 if TYPE_CHECKING:
     from ..core.exchange import Exchange
@@ -105,8 +106,9 @@ def _open(
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n",
         b"Sec-WebSocket-Accept: %b\r\n" % accept_of(key),
     ]
-    if answer.subprotocol is not None:
-        parts.append(b"Sec-WebSocket-Protocol: %b\r\n" % answer.subprotocol.encode("latin-1"))
+    subprotocol = chosen(exchange) if answer.subprotocol is None else answer.subprotocol.encode("latin-1")
+    if subprotocol is not None:
+        parts.append(b"Sec-WebSocket-Protocol: %b\r\n" % subprotocol)
     kept = [line for line in lines.split(b"\r\n") if line and line.partition(b":")[0].lower() not in _NOT_OURS]
     handshake = b"".join((*parts, *(line + b"\r\n" for line in kept), b"\r\n"))
     chain: ChainView | None = exchange.route.chain if exchange.route is not None else None
@@ -114,7 +116,7 @@ def _open(
     served = module.ServedWebSocket(context, reactor, exchange, answer, ending.over)
     ending.served = served
     exchange.status = 101
-    exchange.sent_head = handshake
+    exchange.sent_head = told(exchange, handshake)
     transport, early = exchange.take_transport()
     served.begin(transport, early, handshake, ending.admit)
 

@@ -13,6 +13,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from ..core.chain.failures import PluginFailed
+from ..core.chain.subprotocols import chosen, told
 from ..core.error_lines import request_line
 from ..core.exchange import Answer, Exchange
 from ..core.http.head import HeaderBlock, parse_request_block, parse_response_block
@@ -183,7 +184,7 @@ class WebSocketRoute(HTTPRoute):
             lines = apply_changes(lines, exchange.response_changes)
         try:
             assert self.handshakes.factory is not None
-            answer = self.handshakes.factory.answer(head.block, lines)
+            answer = self.handshakes.factory.answer(head.block, lines, chosen(exchange))
         except BadUpgrade as error:
             self._refuse(exchange, connection, str(error))
             return
@@ -192,7 +193,7 @@ class WebSocketRoute(HTTPRoute):
     def _splice(self, exchange: Exchange, connection: UpstreamConnection, answer: bytes) -> None:
         """Send the client its answer and let the two connections run into one another."""
         if self.route.chain.logs:
-            exchange.sent_head = answer
+            exchange.sent_head = told(exchange, answer)
         ending = _Ending(exchange)
         stream = RelayedStream(self.context, exchange, ending)
         chain = self.route.chain

@@ -149,6 +149,11 @@ class RelayedStream(StreamRecord):
         elif end.half_closes and peer.half_closes:
             peer.end_writing()
             self.check_over()
+        elif end.tracker.closed and not peer.tracker.closed and not (end.dead or peer.ended):
+            # It ended with a Close frame, as browsers do over HTTP/2, and waits for the answer (RFC 6455 7.1.1).
+            self._closing = True
+            self.why = "closed"
+            self._look_again(self.context.limits.lingering_timeout)
         else:
             self._finish("closed")
 

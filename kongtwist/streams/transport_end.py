@@ -30,13 +30,13 @@ class TransportEnd(StreamEnd):
         transport: a connected transport.
     """
 
-    __slots__ = ("_blocked", "_fd", "_paused", "_started", "transport")
+    __slots__ = ("_blocked", "_fd", "_half", "_paused", "_started", "transport")
 
     def __init__(self, stream: Spliced, transport: Any) -> None:
         super().__init__(stream)
         self.transport = transport
         self._fd = descriptor_of(transport)  # kept: a transport that is lost has none any more
-        self._blocked = self._started = False
+        self._blocked = self._started = self._half = False
         self._paused = True
         transport.pauseProducing()
         switch_protocol(transport, self)
@@ -72,7 +72,7 @@ class TransportEnd(StreamEnd):
         """Both directions are over."""
         if self.closed:
             return
-        ended, self.ended = self.ended, True
+        ended, self.ended = self.ended and not self._half, True
         self.closed = self.dead = True
         self.stream.context.hangups.unwatch(self._fd, self)
         if ended:
@@ -81,6 +81,12 @@ class TransportEnd(StreamEnd):
             self.stream.read_all(self)
         else:
             self.stream.lost(self, reason.value)
+
+    def read_ended(self) -> None:
+        """The peer has sent all, and still reads: a stream of HTTP/2 (`http2.stream_transport`)."""
+        if not self.ended:
+            self._half = True
+            self.stream.read_all(self)
 
     def pauseProducing(self) -> None:
         """The transport holds enough."""
@@ -140,8 +146,8 @@ class TransportEnd(StreamEnd):
         self.close()
 
     def close(self) -> None:
-        if not self.ended and not self.closed:
-            self.ended = True
+        if not self.closed and (self._half or not self.ended):
+            self._half, self.ended = False, True
             self.stream.context.hangups.unwatch(self._fd, self)
             self._unregister()
             self.transport.resumeProducing()  # or the end of the connection would not be seen

@@ -168,13 +168,14 @@ class StreamServerFactory(WebSocketServerFactory):
         self.server = None
         self.setProtocolOptions(openHandshakeTimeout=0, allowNullOrigin=True, webStatus=False)
 
-    def answer(self, upstream: HeaderBlock, lines: bytes) -> bytes:
+    def answer(self, upstream: HeaderBlock, lines: bytes, otherwise: bytes | None = None) -> bytes:
         """The answer to a client's handshake.
 
         Args:
             upstream: the upstream's block, which was checked (`check_answer`).
             lines: header lines for the client, each with its CRLF; those a handshake consists of are left out and taken
                 from ``upstream``.
+            otherwise: the subprotocol that is named where the upstream names none.
 
         Returns:
             the whole head of the 101.
@@ -193,6 +194,8 @@ class StreamServerFactory(WebSocketServerFactory):
         ours = [status, b"Connection: upgrade", b"Upgrade: " + (said if said.lower() == b"websocket" else b"websocket")]
         for name, spelled in ((b"sec-websocket-accept", b"Accept"), (b"sec-websocket-protocol", b"Protocol")):
             ours += [b"Sec-WebSocket-%b: %b" % (spelled, value) for value in upstream.all(name)]
+        if otherwise is not None and b"sec-websocket-protocol" not in upstream:
+            ours.append(b"Sec-WebSocket-Protocol: " + otherwise)
         return b"\r\n".join(
             ours + [line for line in theirs if line.partition(b":")[0].lower() not in _OF_THE_HANDSHAKE]
         )

@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from ..core.answers import Answer, StreamedAnswer
+from ..core.chain.authentication import vouched
 from ..core.chain.chain import call_of
 from ..core.chain.filters import AnswerFilters, RequestFilters, body_filter_of
 from ..core.chain.host import Host
@@ -150,6 +151,7 @@ class PluginHarness:
         writes = StandInRows(self.rows, lambda: self._entities, self.clock.seconds)
         host = StandInHost(self._facts, self.clock, writes, self._shared)
         self._shared = self._shared or host
+        host.asked = lambda name, question: self._kinds[name].asked(question, host)
         made = Configured(plugin, row, host)
         self._configured.append(made)
         return made
@@ -261,7 +263,7 @@ class PluginHarness:
         service = {"id": "service-1", "name": "s"}
         exchange.route = cast(Any, SimpleNamespace(row={"id": "route-1", "name": "r"}, service=service))
         exchange.match = Match(exchange.route, b"/", None, exchange.raw_path, b"")
-        exchange.body = body
+        exchange.body, exchange.shown = body, None
         return exchange
 
     def send(
@@ -473,7 +475,7 @@ class PluginHarness:
                 return
             done.add(following[0].plugin.name)
             call = call_of(following[0].plugin, "access")
-            if call is not None:
+            if call is not None and not (vouched(exchange) and following[0].plugin.authenticates):
                 yield call(exchange, following[0].conf)
 
     async def _later(

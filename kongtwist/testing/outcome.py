@@ -74,9 +74,15 @@ class StoredRows:
 class UnderTest(Exchange):
     """An exchange whose body is there already and whose client is nobody."""
 
-    __slots__ = ("body",)
+    __slots__ = ("body", "shown")
 
     body: bytes
+    shown: bytes | None
+
+    @property
+    def client_certificate(self) -> bytes | None:
+        """See `Exchange.client_certificate`; ``shown`` sets it."""
+        return self.shown
 
     async def read_body(self, limit: int) -> bytes:
         if len(self.body) > limit:

@@ -265,6 +265,10 @@ class StandInRows:
         """See `kongtwist.core.chain.host.Rows`."""
         return self._stored.by(entity, name, value)
 
+    def all(self, entity: str) -> list[Row]:
+        """See `kongtwist.core.chain.host.Rows`."""
+        return list(self._stored.rows.get(entity, {}).values())
+
     async def insert(self, entity: str, values: Mapping[str, Any]) -> Row:
         """See `kongtwist.core.chain.host.Rows`."""
         await self._begin()
@@ -441,6 +445,7 @@ class StandInHost(Scope):
         threaded: (call, arguments) of what was given to threads; ``threads_busy``: there is none free.
         named_cells: by name.
         released: how often it was released.
+        asked: answers `ask_workers`, by plugin and question.
     """
 
     def __init__(self, facts: Mapping[str, Any], clock: Clock, rows: StandInRows, shared: StandInHost | None) -> None:
@@ -464,6 +469,11 @@ class StandInHost(Scope):
         self.threaded: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self.threads_busy = False
         self.released = 0
+        self.asked: Callable[[str, Any], Any] = lambda plugin, question: None
+
+    def ask_workers(self, plugin: str, question: Any) -> Awaitable[list[Any]]:
+        """See `kongtwist.core.chain.host.Host`; there is one process."""
+        return _answered(lambda: [self.asked(plugin, question)])
 
     def redis(self, settings: RedisSettings) -> StandInRedis:
         """See `kongtwist.core.chain.host.Host`."""

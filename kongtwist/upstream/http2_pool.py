@@ -128,7 +128,7 @@ class HTTP2Pool:
         """A connection that has room for a stream now; None where there is none, or somebody waits already."""
         if not self.waiting:
             for connection in self._usable:
-                if connection.free > 0:
+                if connection.has_room():
                     return connection
         return None
 
@@ -213,7 +213,7 @@ class HTTP2Pool:
         """There may be room for who waits: a stream has ended, or the upstream has said how many it takes."""
         waiting = self.waiting
         while waiting:
-            connection = next((each for each in self._usable if each.free > 0), None)
+            connection = next((each for each in self._usable if each.has_room()), None)
             if connection is None:
                 break
             asking = next(iter(waiting))

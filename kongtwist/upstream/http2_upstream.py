@@ -163,15 +163,11 @@ class HTTP2Upstream(HTTP2Connection):
 
     # -- streams -------------------------------------------------------------------------------------------------------
 
-    @property
-    def most(self) -> float:
-        """Streams the upstream takes at a time; until it has said so, what it took on the connection before."""
-        return self.peer_streams if self.settled else self.pool.assumed
-
-    @property
-    def free(self) -> float:
-        """Streams it has room for now."""
-        return 0 if self.draining or self.failed else self.most - len(self.streams)
+    def has_room(self) -> bool:
+        """Whether there is room for a stream now. Until the upstream has said how many it takes, it is what it took on the connection
+        before."""
+        most = self.peer_streams if self.settled else self.pool.assumed
+        return len(self.streams) < most and not (self.draining or self.failed)
 
     def take(self) -> UpstreamStream:
         """A stream for a request that is sent at once."""

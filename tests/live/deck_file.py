@@ -50,6 +50,21 @@ def everything(tag: str | None = None) -> dict[str, Any]:
                 "enabled": False,
             },
             {"name": "acl", "config": {"deny": ["gold"]}, "enabled": False},
+            {"name": "cors", "config": {"origins": ["https://a.example"], "max_age": 60}, "enabled": False},
+            {"name": "bot-detection", "config": {"allow": ["Googlebot"]}, "enabled": False},
+            {
+                "name": "response-ratelimiting",
+                "config": {"limits": {"video": {"minute": 5}}, "policy": "local"},
+                "enabled": False,
+            },
+            {"name": "redirect", "config": {"location": "https://b.example/"}, "enabled": False},
+            {"name": "standard-webhooks", "config": {"secret_v1": "s3cret"}, "enabled": False},
+            {
+                "name": "aws-lambda",
+                "config": {"function_name": "f", "aws_key": "k", "aws_secret": "s", "aws_region": "eu-west-1"},
+                "enabled": False,
+            },
+            {"name": "azure-functions", "config": {"appname": "a", "functionname": "f"}, "enabled": False},
             {"name": "ip-restriction", "config": {"deny": ["10.0.0.0/8"]}, "enabled": False},
         ],
         "vaults": [{"name": "env", "prefix": "my-env", "config": {"prefix": "SECRETS_"}, "description": "d"}],
@@ -138,6 +153,14 @@ def _consumers() -> list[dict[str, Any]]:
             "basicauth_credentials": [{"username": "bob", "password": "pw"}],  # of which decK compares the name only
             "hmacauth_credentials": [{"username": "bob", "secret": "hs"}],
             "acls": [{"group": "gold"}, {"group": "staff", "tags": ["g"]}],
+            "oauth2_credentials": [
+                {
+                    "name": "app",
+                    "client_id": "bobs-app",
+                    "client_secret": "s",
+                    "redirect_uris": ["https://app.example/back"],
+                },
+            ],
             "plugins": [{"name": "request-termination", "config": {"status_code": 403, "message": "no"}}],
         },
         {"username": "\u00c5sa"},

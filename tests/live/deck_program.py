@@ -24,7 +24,7 @@ from tests.live.support import PATIENCE, GatewayProcess, LiveTestCase
 
 KINDS = (
     "services", "routes", "upstreams", "consumers", "plugins", "certificates", "snis", "ca_certificates", "key-auths",
-    "jwts", "basic-auths", "hmac-auths", "acls", "vaults", "keys", "key-sets",
+    "jwts", "basic-auths", "hmac-auths", "acls", "oauth2", "vaults", "keys", "key-sets",
 )  # fmt: skip
 
 

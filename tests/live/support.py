@@ -38,6 +38,9 @@ PATIENCE = 60.0
 
 T = TypeVar("T")
 
+_LISTENS = "0A"
+"""State of a listening socket in /proc/net/tcp (proc_pid_net(5))."""
+
 
 _claims: deque[socket.socket] = deque()
 """Names of the ports that were given last: no process of any test run is given one that another is about to take."""
@@ -60,6 +63,25 @@ def free_port() -> int:
             _claims.popleft().close()
         return port
     raise AssertionError("no free port")
+
+
+def _group_sockets(group: int) -> set[str]:
+    """Inodes of the sockets that the processes of a group hold."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(stat.read_text().rpartition(")")[2].split()[2]) == group:
+                found |= {os.readlink(each) for each in (stat.parent / "fd").iterdir()}
+        except OSError:
+            pass  # it has ended, or closed one
+    return {name[8:-1] for name in found if name.startswith("socket:[")}
+
+
+def listens_alone(group: int, port: int) -> bool:
+    """Whether sockets listen on a port, and all of them are held by a group of processes."""
+    lines = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]]
+    sockets = {each[9] for each in lines if each[3] == _LISTENS and int(each[1].rpartition(":")[2], 16) == port}
+    return bool(sockets) and sockets <= _group_sockets(group)
 
 
 def wait_until(condition: Callable[[], T], what: str, patience: float = PATIENCE) -> T:
@@ -445,28 +467,30 @@ class LiveTestCase(SynchronousTestCase):
         return port
 
     def wait_for_port(self, port: int, process: Process) -> None:
-        """Wait until ``process`` listens on ``port``."""
+        """Wait until ``process``, or a child of it, listens on ``port``, and nobody else."""
 
         def listening() -> bool:
             if not process.running:
                 raise AssertionError(f"{process.name} ended:\n{process.output()}")
             socket.create_connection(("127.0.0.1", port), 1).close()
+            if not listens_alone(process.pid, port):
+                raise AssertionError(f"another process listens on port {port} of {process.name}")
             return True
 
         wait_until(listening, f"{process.name} on port {port}")
 
     def nginx(self, server: str, http: str = "") -> int:
-        """Start nginx with one server that has these directives, and ``http`` beside it; returns its port."""
+        """Start nginx with one server that has these directives, and ``http`` beside it; returns its port. Its errors are its output."""
         path = shutil.which("nginx") or "/usr/sbin/nginx"
         folder, port = self.folder(), free_port()
         temporary = " ".join(
             f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
         text = (
-            f"daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log; events {{}}\n"
+            f"daemon off; worker_processes 1; pid {folder}/pid; error_log stderr; events {{}}\n"
             f"http {{ access_log off; {temporary} {http} server {{ listen 127.0.0.1:{port}; {server} }} }}\n"
         )
         Path(folder, "nginx.conf").write_text(text, encoding="utf-8")
-        process = self.start([path, "-p", folder, "-c", f"{folder}/nginx.conf", "-e", f"{folder}/error.log"], "nginx")
+        process = self.start([path, "-p", folder, "-c", f"{folder}/nginx.conf", "-e", "stderr"], "nginx")
         self.wait_for_port(port, process)
         return port

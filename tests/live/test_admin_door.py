@@ -26,6 +26,21 @@ def tcp_state(sock: socket.socket) -> int:
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
 
 
+def _ends(sock: socket.socket, drop: bytes, times: int) -> bool:
+    """Whether a connection answers, or ends, while a piece comes ten times a second, so many times at most."""
+    sock.settimeout(0.1)
+    for _ in range(times):
+        try:
+            sock.sendall(drop)
+            if sock.recv(1024):
+                return True
+        except TimeoutError:
+            continue
+        except ConnectionError:
+            return True
+    return False
+
+
 class Client:
     """A connection that sends bytes as they are and reads answers one after the other."""
 
@@ -377,34 +392,13 @@ class TimeTests(DoorCase):
         """A head that comes byte by byte does not live on its bytes: it ends although something always comes."""
         gateway = self.gateway(self.SHORT)
         client = self.connect(gateway).send(b"GET /status HTTP/1.1\r\n")
-        client.socket.settimeout(0.1)
-        until = 600  # at ten bytes a second
-        for _ in range(until):
-            try:
-                client.socket.sendall(b"a")
-                if client.socket.recv(1024):
-                    return
-            except TimeoutError:
-                continue
-            except ConnectionError:
-                return
-        self.fail("it lives on")
+        self.assertTrue(_ends(client.socket, b"a", 600), "it lives on")
 
     def test_dripping_body(self) -> None:
         """Nor does a body: each piece in time, and yet it ends."""
         gateway = self.gateway(self.SHORT)
         client = self.connect(gateway).send(head("POST", "/services", {**JSON, "Content-Length": 10**6}))
-        client.socket.settimeout(0.1)
-        for _ in range(6000):
-            try:
-                client.socket.sendall(b" ")
-                if client.socket.recv(1024):
-                    return
-            except TimeoutError:
-                continue
-            except ConnectionError:
-                return
-        self.fail("it lives on")
+        self.assertTrue(_ends(client.socket, b" ", 6000), "it lives on")
 
     def test_no_keepalive(self) -> None:
         """With nginx_http_keepalive_timeout = 0 each answer is the last."""

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 from websockets.sync.client import connect
 
@@ -31,7 +32,7 @@ class FirstMinutesTests(LiveTestCase):
     def example(self, name: str) -> int:
         """Start a program of examples/; returns its port."""
         port = free_port()
-        process = self.start([sys.executable, str(ROOT / "examples" / f"{name}.py"), str(port)], name)
+        process = self.start([sys.executable, str(ROOT / "examples" / f"{name}.py"), str(port)], Path(name).name)
         self.wait_for_port(port, process)
         return port
 
@@ -45,16 +46,24 @@ class FirstMinutesTests(LiveTestCase):
         return int(head.split()[1]), body
 
     def test_commands(self) -> None:
-        """The commands work as they stand; right after them both streams flow, with no restart."""
+        """The commands work as they stand; right after them all streams flow, with no restart."""
         gateway = self.gateway()
         ports = {
             "8001": gateway.admin_port, "9100": self.example("chat"), "9200": self.example("ticker"),
+            "50051": self.example("sensors/sensor_service"),
         }  # fmt: skip
-        answers = [self.curl(re.sub(r":(\d{4})\b", lambda port: f":{ports[port[1]]}", command)) for command in COMMANDS]
-        self.assertEqual([status for status, _ in answers], [201, 201, 201, 201, 200, 200])
+        answers = [
+            self.curl(re.sub(r":(\d{4,5})\b", lambda port: f":{ports[port[1]]}", command)) for command in COMMANDS
+        ]
+        self.assertEqual([status for status, _ in answers], [201, 201, 201, 201, 200, 201, 201, 200])
         patched = json.loads(answers[4][1])
         self.assertEqual((patched["read_timeout"], patched["write_timeout"]), (3_600_000, 3_600_000))
         self.assertEqual(json.loads(answers[1][1])["protocols"], ["http", "https"])
+
+        generator = [sys.executable, str(ROOT / "examples" / "sensors" / "sensor_generator.py")]
+        target = f"127.0.0.1:{gateway.proxy_port}"
+        done = subprocess.run([*generator, target, "3"], check=True, capture_output=True, timeout=PATIENCE)
+        self.assertEqual(len(done.stdout.splitlines()), 3)
 
         with connect(gateway.url("/ws", "ws"), proxy=None) as chat:
             self.assertEqual(json.loads(chat.recv(PATIENCE))["type"], "welcome")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -443,6 +444,11 @@ class MethodSourceTests(_Sensors):
         answer = gateway.admin("POST", "/plugins", json={"name": "grpc-gateway", "config": {"proto": str(path)}})
         self.assertEqual((answer.status, answer.json["name"]), (400, "schema violation"))
         self.assertEqual(answer.json["fields"], {"config": {"proto": f'{path}, line 4: "strin" is not defined.'}})
+        pipe = str(path.with_name("pipe.proto"))
+        os.mkfifo(pipe)
+        for endless in (pipe, "/dev/zero"):
+            answer = gateway.admin("POST", "/plugins", json={"name": "grpc-gateway", "config": {"proto": endless}})
+            self.assertEqual(answer.json["fields"], {"config": {"proto": f"{endless}: is no regular file"}})
         away = {"proto": str(path.with_name("away.proto"))}
         row = gateway.create("/plugins", name="grpc-gateway", config=away)
         patched = gateway.admin("PATCH", f"/plugins/{row['id']}", json={"config": {"proto": str(path)}})

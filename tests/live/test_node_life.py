@@ -27,7 +27,7 @@ class StartTests(LiveTestCase):
 
     def test_start_says_where(self) -> None:
         """Configuration file, prefix and every address are in the output and in the error log."""
-        gateway = self.gateway({"mem_cache_size": "1g", "log_level": "notice"}, tls=True)
+        gateway = self.gateway({"lmdb_map_size": "1g", "log_level": "notice"}, tls=True)
         assert gateway.process is not None
         for text in (gateway.process.output(), gateway.log()):
             for expected in (
@@ -36,7 +36,7 @@ class StartTests(LiveTestCase):
                 f"proxy listens on http://127.0.0.1:{gateway.proxy_port}",
                 f"proxy listens on https://127.0.0.1:{gateway.tls_port}",
                 f"Admin API listens on http://127.0.0.1:{gateway.admin_port}",
-                "known to Kong and without effect here yet: mem_cache_size",
+                "known to Kong and without effect here yet: lmdb_map_size",
             ):
                 self.assertIn(expected, text)
 

@@ -187,6 +187,25 @@ class OAuth2Tests(NodesTestCase):
         self.assertIn(made["ttl"], (3599, 3600))
         self.use(gateway, "made-by-hand")
 
+    def test_written_again(self) -> None:
+        """What is shown can be sent back, as decK does it, and nothing changes: neither a hash nor a key that was made here."""
+        gateway = self.gateway()
+        self.configure(gateway)
+        consumer = gateway.admin("GET", "/consumers/ada").json
+        for client_id in ("keeps", "open"):
+            row = gateway.admin("GET", f"/oauth2/{client_id}").json
+            checked = gateway.admin("POST", "/schemas/oauth2_credentials/validate", json=row)
+            self.assertEqual(checked.status, 200, checked.body)
+            again = gateway.admin("PUT", f"/consumers/{consumer['id']}/oauth2/{row['id']}", json=row)
+            self.assertEqual((again.status, again.json), (200, row))
+        (plugin,) = gateway.admin("GET", "/plugins").json["data"]
+        again = gateway.admin("PUT", f"/plugins/{plugin['id']}", json=plugin)
+        self.assertEqual((again.status, again.json["config"]), (200, plugin["config"]))
+        made = gateway.create("/plugins", name="oauth2", config={"enable_client_credentials": True})
+        self.assertRegex(made["config"]["provision_key"], r"\A[A-Za-z0-9]{32}\Z")
+        changed = gateway.admin("PATCH", f"/plugins/{made['id']}", json={"config": {"token_expiration": 5}}).json
+        self.assertEqual(changed["config"]["provision_key"], made["config"]["provision_key"])
+
     def test_without_a_database(self) -> None:
         """Tokens of the file hold; new ones cannot be given, and the log says why."""
         file = Path(self.folder(), "kong.yml")

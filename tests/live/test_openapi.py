@@ -31,7 +31,9 @@ def rows(gateway: GatewayProcess) -> dict[str, str]:
     """Create a row of each entity from its example; returns path parameter -> key."""
     made = authority("Example CA")
     found: dict[str, str] = {}
-    entities: list[Entity] = [each for each in registry(load_plugins(["bundled"])).values() if each.stored]
+    entities: list[Entity] = [
+        each for each in registry(load_plugins(["bundled"])).values() if each.stored and each.in_admin
+    ]
     for number, entity in enumerate(entities):
         key = f"5f1e2d3c-0000-4000-8000-0000000001{number:02x}"
         body = dict(entity.example)

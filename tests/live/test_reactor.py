@@ -117,6 +117,28 @@ class LeanReactorTests(SynchronousTestCase):
         self.assertIsNone(made[0].lost)
         self.assertIn(made[0], self.reactor.getReaders())
 
+    def test_flushes(self) -> None:
+        """What is to be sent is, behind the events of the round; what may wait waits for those of the next one, if there are some
+        in a moment."""
+        told: list[str] = []
+
+        class Sending:
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+            def flush(self) -> None:
+                told.append(self.name)
+
+        reader = self.reader()
+        for number in (1, 2):
+            self.reactor.to_flush.append(Sending("now"))
+            self.reactor.to_flush_late.append(Sending("late"))
+            reader.other.send(b"x")
+            self.reactor.doPoll(10)
+            self.assertEqual(told, ["now", "now", "late"][: 2 * number - 1])
+        self.reactor.doPoll(10)  # does not wait for so long
+        self.assertEqual((told, reader.got), (["now", "now", "late", "late"], b"xx"))
+
     def test_timeout(self) -> None:
         self.reactor.doPoll(0)
 

@@ -16,7 +16,7 @@ from ..rows import Row
 
 __all__ = [
     "anonymous_consumer", "anonymous_field", "challenge", "identify", "identity_headers", "is_known", "realm_field", "refuse",
-    "unauthorized", "use_anonymous",
+    "unauthorized", "use_anonymous", "vouch", "vouched",
 ]  # fmt: skip
 
 
@@ -53,6 +53,20 @@ def challenge(scheme: str, realm: str | None, error: str = "") -> bytes:
 def is_known(exchange: Exchange, anonymous: str | None) -> bool:
     """Whether an authentication plugin with this ``anonymous`` is skipped: another one has found out who it is."""
     return anonymous is not None and exchange.credential is not None
+
+
+_VOUCHED = "kongtwist.vouched"
+
+
+def vouch(exchange: Exchange) -> None:
+    """All plugins of this Route that authenticate have been satisfied before, and who it is is known (`Exchange.authenticate`): the
+    plugins behind the caller whose `Plugin.authenticates` is set are skipped. Only for a plugin whose ``access`` waits."""
+    exchange.ctx[_VOUCHED] = True
+
+
+def vouched(exchange: Exchange) -> bool:
+    """Whether a plugin has vouched for the client."""
+    return _VOUCHED in exchange.ctx
 
 
 def refuse(exchange: Exchange, anonymous: str | None, answer: Answer) -> Answer | None:

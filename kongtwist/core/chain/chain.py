@@ -21,6 +21,7 @@ from ..answers import Answer
 from ..exchange import Exchange
 from ..http.uri import normalise
 from ..rows import Row
+from .authentication import vouched
 from .compiled import Compiled
 from .failures import PluginFailed, failed, is_cancelled
 from .filters import AnswerFilters, RequestFilters, body_filter_of
@@ -208,6 +209,11 @@ class Chain:
         if self._lifetimes is not None:
             hold_generation(exchange, self._lifetimes)
         return self._collect_after(result, exchange, chosen)
+
+    def has_endpoint(self, exchange: Exchange) -> bool:
+        """Whether a plugin of the route answers a request itself (`Plugin.proxy_endpoints`)."""
+        found = (call for call, _ in self._access if isinstance(call, EndpointsBefore))
+        return any(True for call in found for _ in call.matching(exchange))
 
     def request_filters(self, exchange: Exchange) -> RequestFilters | Answer | None:
         """What the request's body passes through, asked once, before its first byte goes up; None: nothing looks at it.
@@ -405,35 +411,44 @@ def _name(call: Callable[..., Any]) -> str:
     return str(getattr(getattr(call, "__self__", call), "name", call))
 
 
+def _authenticates(call: Callable[..., Any]) -> bool:
+    return bool(getattr(getattr(call, "__self__", call), "authenticates", False))
+
+
 def call_of(plugin: Plugin, phase: str) -> Callable[..., Any] | None:
     """What is called of a plugin in ``phase``: the plugin's method, behind its endpoints; None: nothing."""
     own = getattr(plugin, phase) if _has(plugin, phase) else None
     if phase in ("access", "rewrite") and plugin.proxy_endpoints:
         chosen = [one for one in plugin.proxy_endpoints if one.anywhere == (phase == "rewrite")]
         if chosen:
-            return EndpointsBefore(plugin.name, chosen, own)
+            return EndpointsBefore(plugin, chosen, own)
     return own
 
 
 class EndpointsBefore:
     """Answers a plugin's own paths, before its phase has its turn with all others."""
 
-    __slots__ = ("_endpoints", "_then", "name")
+    __slots__ = ("_endpoints", "_then", "authenticates", "name")
 
-    def __init__(self, name: str, endpoints: Iterable[ProxyEndpoint], then: Callable[..., Any] | None) -> None:
-        self.name = name
+    def __init__(self, plugin: Plugin, endpoints: Iterable[ProxyEndpoint], then: Callable[..., Any] | None) -> None:
+        self.name, self.authenticates = plugin.name, plugin.authenticates
         self._endpoints = [(one, one.path.encode(), frozenset(m.encode() for m in one.methods)) for one in endpoints]
         self._then = then
 
-    def __call__(self, exchange: Exchange, conf: Any) -> Any:
+    def matching(self, exchange: Exchange) -> Iterator[ProxyEndpoint]:
+        """The endpoints that a request asks for."""
         path = normalise(exchange.raw_path)
         for endpoint, own, methods in self._endpoints:
             if (path.startswith(own) if endpoint.anywhere else path.endswith(own)) and (
                 not methods or exchange.method in methods
             ):
-                result = endpoint.call(exchange, conf)
-                if result is not None:
-                    return result
+                yield endpoint
+
+    def __call__(self, exchange: Exchange, conf: Any) -> Any:
+        for endpoint in self.matching(exchange):
+            result = endpoint.call(exchange, conf)
+            if result is not None:
+                return result
         return None if self._then is None else self._then(exchange, conf)
 
 
@@ -484,6 +499,8 @@ async def _run_on(
         return failed(exchange, _name(call), phase, error)
     if answer is not None:
         return answer
+    if vouched(exchange):
+        calls = (each for each in calls if not _authenticates(each[0]))
     rest = _run(exchange, calls, phase)
     return rest if rest is None or isinstance(rest, Answer) else await rest
 

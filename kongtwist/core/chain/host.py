@@ -128,6 +128,10 @@ class Rows(Protocol):
         """A row by a unique field."""
         ...
 
+    def all(self, entity: str) -> list[Row]:
+        """All rows."""
+        ...
+
     def insert(self, entity: str, values: Mapping[str, Any]) -> Awaitable[Row]:
         """Create a row. ``ttl`` among the values: seconds it lives, where the entity has such."""
         ...
@@ -361,6 +365,18 @@ class Host(GatewayFacts):
         """Run a coroutine beside the requests. Its failure is logged with ``name``; it is cancelled when the scope closes."""
         coroutine.close()
         raise NotOffered("this process does not offer host.spawn to plugins")
+
+    def ask_workers(self, plugin: str, question: Any) -> Awaitable[list[Any]]:
+        """Ask a plugin in every process of the node that serves (`Plugin.asked`); only where the Admin API is served.
+
+        Args:
+            plugin: its name.
+            question: what JSON can say.
+
+        Returns:
+            what each process answers; one that is too slow (2 s) or ends meanwhile is left out.
+        """
+        raise NotOffered("this process does not offer host.ask_workers to plugins")
 
     def cells(self, name: str, count: int) -> SharedCells:
         """``count`` integers shared by the workers of the node. Raises HostError when there is no room for more."""

@@ -45,6 +45,9 @@ class Plugin:
     name: ClassVar[str]  #: as in Kong's ``plugins`` entity, e.g. "key-auth"
     priority: ClassVar[int]  #: higher runs earlier; unique among bundled plugins
     version: ClassVar[str] = "3.9.3"
+    authenticates: ClassVar[bool] = (
+        False  #: finds out who a client is; skipped where that is settled (`credentials.vouch`)
+    )
     protocols: ClassVar[tuple[str, ...]] = ("grpc", "grpcs", "http", "https")
     scopes: ClassVar[tuple[str, ...]] = ("service", "route", "consumer")  #: entities it may be bound to
     protocols_allowed: ClassVar[tuple[str, ...] | None] = (
@@ -66,6 +69,19 @@ class Plugin:
         Args:
             conf: the ``config`` record as it would be, not validated yet: fields may lack or have any type.
             host: of the process that serves the Admin API.
+        """
+        return None
+
+    def asked(self, question: Any, host: Host) -> Any:
+        """Answer a question that an Admin endpoint of the plugin has asked all processes that serve (`Host.ask_workers`). Does not
+        wait.
+
+        Args:
+            question: what JSON can say.
+            host: of this process.
+
+        Returns:
+            what JSON can say.
         """
         return None
 

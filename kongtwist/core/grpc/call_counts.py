@@ -17,9 +17,11 @@ __all__ = ["NO_STATUS", "OTHERS", "CallCounts", "MethodCounts"]
 OTHERS = "(others)"
 """Stands for the methods that there was no room for, and for paths that are none."""
 
-
 NO_STATUS = -1
 """Stands for the status of a call that ended without one."""
+
+_LONGEST = 256
+"""Bytes of the longest path counted by itself."""
 
 
 class Figures(Protocol):
@@ -115,7 +117,3 @@ class CallCounts:
             each.tell(figures)
         if self._others is not None:
             self._others.tell(figures)
-
-
-_LONGEST = 256
-"""Bytes of the longest path counted by itself."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "REASONS", "PreparedChanges", "ResponseHeaders", "apply_changes", "check_field", "check_lines", "encoded", "forwarded_lines",
-    "nginx_page", "path_lines", "reason_of", "spread", "upstream_fields", "upstream_head", "with_charset",
+    "nginx_page", "path_lines", "reason_of", "says_who_reads", "spread", "upstream_fields", "upstream_head", "with_charset",
 ]  # fmt: skip
 
 Pair = tuple[bytes, bytes]
@@ -379,6 +379,11 @@ def spread(changes: Iterable[tuple[str, Any, bytes]]) -> list[tuple[str, bytes, 
     return out
 
 
+def says_who_reads(changes: Sequence[tuple[str, Any, bytes]] | None) -> bool:
+    """Whether changes to a response say already which pages may read it (Access-Control-Allow-Origin), or that none may."""
+    return bool(changes) and any(name.lower() == b"access-control-allow-origin" for _, name, _ in spread(changes or ()))
+
+
 def apply_changes(lines: bytes, changes: Sequence[tuple[str, Any, bytes]], block: HeaderBlock | None = None) -> bytes:
     """Apply a plugin's changes to lines of a response, in the order they were made.
 
@@ -407,7 +412,10 @@ def apply_changes(lines: bytes, changes: Sequence[tuple[str, Any, bytes]], block
         if what != "clear" and start is not None:
             line = start + clean(value) + b"\r\n"
             added[key] = added[key] + line if key in added else line
-    if replaced:
+    made = None if block is None or not replaced else block.passed_on
+    if made is not None and made[1] in lines and _BESIDE.isdisjoint([key for key, _ in replaced]):
+        lines = lines.replace(made[1], _lines_without(made[1], tuple([key for key, _ in replaced])), 1)
+    elif replaced:
         lowered = b"\n" + lines.lower()
         for key, needle in replaced:
             if needle in lowered:
@@ -416,11 +424,19 @@ def apply_changes(lines: bytes, changes: Sequence[tuple[str, Any, bytes]], block
 
 
 @lru_cache(maxsize=256)
+def _lines_without(lines: bytes, names: tuple[bytes, ...]) -> bytes:
+    """Lines without the fields of these names (lower case)."""
+    for name in names:
+        lines = _without(lines, name)
+    return lines
+
+
+@lru_cache(maxsize=256)
 def _plan(whats: tuple[str, ...], names: tuple[bytes, ...]) -> tuple[frozenset[bytes], list[bytes]] | None:
     """The lower-case names and the beginnings of the lines, of changes that only add fields none of which is ours or
     comes twice; None for others."""
     keys = frozenset(name.lower() for name in names)
-    ours = _WRITTEN_BACK | _RESPONSE_FRAMING
+    ours = _BESIDE | _RESPONSE_FRAMING
     if "clear" in whats or len(keys) < len(names) or not keys.isdisjoint(ours):
         return None
     return keys, [name + b": " for name in names]
@@ -431,6 +447,7 @@ _WRITTEN_BACK = frozenset((
     b"x-kong-request-id",
 ))  # fmt: skip
 """Response fields that `ResponseHeaders.of_proxied` writes."""
+_BESIDE = _WRITTEN_BACK | {b"date"}  # those that may stand beside `ResponseHeaders.passed_on`
 
 _CHARSET_TYPES = frozenset((
     b"text/html", b"text/xml", b"text/plain", b"text/vnd.wap.wml", b"application/javascript", b"application/rss+xml",

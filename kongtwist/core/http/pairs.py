@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from ...entities.json_text import parse_json
+from ...entities.json_text import TooDeep, parse_json
 
 __all__ = [
     "ABSENT",
+    "BodyBomb",
     "appended",
     "is_truthy",
     "json_text",
@@ -29,6 +30,11 @@ _LIKE_BYTES = re.compile(rb"\\ud[cC][89a-fA-F]", re.IGNORECASE)
 """An escape that stands for what a byte that is no UTF-8 becomes in Python: the two could not be told apart."""
 _HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 """Halves of surrogate pairs that are no such byte."""
+
+CONTAINERS = 250_000
+"""Arrays and objects in a JSON body, at most: reading them takes a good half of a second of the process."""
+
+_NO_OBJECTS = frozenset((b"", *(bytes((each,)) for each in b'["-0123456789tfn')))
 
 ABSENT: Any = object()
 """In place of a member that is not there; null is one that is."""
@@ -58,11 +64,24 @@ def template_in(text: str) -> str | None:
     return None
 
 
+class BodyBomb(Exception):
+    """A JSON body that would take too much time or memory, or has numbers that nobody could write again. Whoever lets it pass as
+    it is lets pass what was to be removed; the argument says what is wrong with it."""
+
+
 def object_of(raw: bytes) -> dict[str, Any] | None:
     """The JSON object that a body is; None where it is something else, or nothing that could be written again.
 
     Texts in it that are not UTF-8 are let pass, as by Kong's cjson; `json_text` writes their bytes as they came.
+
+    Raises:
+        BodyBomb: it is more than is read: nested deeper than `kongtwist.entities.json_text.NESTING`, of more than `CONTAINERS`
+            arrays and objects, or with a number that is too large.
     """
+    if raw.lstrip(b" \t\r\n")[:1] in _NO_OBJECTS:
+        return None  # whatever it is, it need not be read
+    if raw.count(b"[") + raw.count(b"{") > CONTAINERS:
+        raise BodyBomb(f"it has more than {CONTAINERS} arrays and objects")
     try:
         try:
             found = parse_json(raw, parse_constant=_no_number, parse_float=_finite)
@@ -71,13 +90,17 @@ def object_of(raw: bytes) -> dict[str, Any] | None:
                 return None
             text = raw.decode("utf-8", "surrogateescape")
             found = parse_json(text, parse_constant=_no_number, parse_float=_finite)
-    except ValueError:
+    except json.JSONDecodeError:
         return None
+    except TooDeep as error:
+        raise BodyBomb(f"it is {error}") from error
+    except ValueError as error:
+        raise BodyBomb("a number in it is too large") from error
     return found if isinstance(found, dict) else None
 
 
 def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise json.JSONDecodeError(f"{name} is no JSON", "", 0)
 
 
 def _finite(text: str) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from ..http.head import REQUEST_DROPPED
 from .huffman import decode as decode_huffman
@@ -29,7 +30,7 @@ REGULAR, PSEUDO, COOKIE, HOST, TE, FORBIDDEN, BAD = range(7)
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
 _BAD_VALUE = re.compile(rb"[\x00\r\n]|^[ \t]|[ \t]$").search
-_PLAIN_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
+_PLAIN_VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?").fullmatch
 _PSEUDO_NAME = re.compile(rb":[a-z]+").fullmatch
 _KINDS = {
     b"cookie": COOKIE, b"host": HOST, b"te": TE, b"connection": FORBIDDEN, b"keep-alive": FORBIDDEN,
@@ -59,6 +60,17 @@ class NeverIndexed(bytes):
         return self
 
 
+def _judge(name: bytes) -> tuple[int, bool]:
+    """The kind of a field with this name and a good value, and whether a proxy passes it on as it is."""
+    if name[:1] == b":":
+        return PSEUDO if _PSEUDO_NAME(name) else BAD, False
+    kind = _KINDS.get(name, REGULAR) if _NAME(name) else BAD
+    return kind, kind == REGULAR and name not in REQUEST_DROPPED
+
+
+_of_name = lru_cache(maxsize=512)(_judge)
+
+
 class Field:
     """One field, as it came. Immutable.
 
@@ -80,13 +92,13 @@ class Field:
         self.never = never
         self.size = 32 + len(name) + len(value)
         self.line = b"%b: %b\r\n" % (name, value)
-        if _BAD_VALUE(value) is not None:
-            self.kind = BAD
-        elif name[:1] == b":":
-            self.kind = PSEUDO if _PSEUDO_NAME(name) else BAD
-        else:
-            self.kind = _KINDS.get(name, REGULAR) if _NAME(name) else BAD
-        self.passes = self.kind == REGULAR and name not in REQUEST_DROPPED and _PLAIN_VALUE(value) is not None
+        kind, passes = (_of_name if len(name) <= _LONGEST else _judge)(name)
+        if _PLAIN_VALUE(value) is None:
+            passes = False
+            if _BAD_VALUE(value) is not None:
+                kind = BAD
+        self.kind = kind
+        self.passes = passes
         self.encoded: bytes | None = None
 
     def __repr__(self) -> str:
@@ -272,6 +284,8 @@ def _integer(block: bytes, at: int, value: int) -> tuple[int, int]:
 _WHOLE = {(each.name, each.value): bytes((0x80 | index,)) for index, each in enumerate(STATIC) if index}
 _NAMED = {each.name: index for index, each in reversed(list(enumerate(STATIC))) if index}
 
+_LENGTHS = [bytes((size,)) for size in range(0x7F)]
+
 _encoded: dict[bytes, bytes] = {}
 
 
@@ -302,9 +316,18 @@ def encode_field(name: bytes, value: bytes, never: bool = False) -> bytes:
         if whole is not None:
             return whole
     kind = 0x10 if never else 0
+    size = len(value)
+    start = (_start_of if len(name) <= _LONGEST else _begin)(name, kind)
+    return start + (_LENGTHS[size] if size < 0x7F else _number(size, 7, 0)) + value
+
+
+def _begin(name: bytes, kind: int) -> bytes:
+    """The beginning of a literal, as far as its value."""
     index = _NAMED.get(name)
-    start = bytes((kind,)) + _number(len(name), 7, 0) + name if index is None else _number(index, 4, kind)
-    return start + _number(len(value), 7, 0) + value
+    return bytes((kind,)) + _number(len(name), 7, 0) + name if index is None else _number(index, 4, kind)
+
+
+_start_of = lru_cache(maxsize=512)(_begin)
 
 
 def encoded_fields(fields: Iterable[Field]) -> bytes:

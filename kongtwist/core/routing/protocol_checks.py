@@ -46,7 +46,7 @@ def check_protocol(route: RouteView, exchange: Exchange) -> Answer | None:
         return _to_https(route, exchange)
     if not _GRPC.isdisjoint(protocols):
         return _check_grpc(route, exchange)
-    if route.websocket_only and not exchange.block.upgrade_websocket:
+    if route.websocket_only and not exchange.block.upgrade_websocket and not route.chain.has_endpoint(exchange):
         headers = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
         return Answer.error(426, "Please use the WebSocket protocol", headers)
     return None

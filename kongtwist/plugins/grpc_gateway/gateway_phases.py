@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from .transcoder import Transcoder
 
-__all__ = ["GrpcGateway"]
+__all__ = ["GRPCGateway"]
 
 _PREFLIGHT = [
     (b"Content-Type", b"application/json"),
@@ -41,6 +41,7 @@ class Config:
     """A configuration, ready for requests.
 
     Attributes:
+        proto: path of the .proto file, or None.
         source: where the methods come from; set in processes that serve.
         host: for calls.
         seldom: lines that would come with every request.
@@ -55,7 +56,7 @@ class Config:
         self.seldom: Seldom | None = None
 
 
-class GrpcGateway(Plugin):
+class GRPCGateway(Plugin):
     """Answer HTTP requests by calls of gRPC methods."""
 
     name = "grpc-gateway"
@@ -132,7 +133,7 @@ def _found(exchange: Exchange, transcoder: Transcoder) -> Any:
 
 
 async def _find(exchange: Exchange, conf: Config) -> Answer | None:
-    """As `GrpcGateway.access` where the methods have to be read first."""
+    """As `GRPCGateway.access` where the methods have to be read first."""
     service, source = exchange.route.service, conf.source
     assert service is not None and source is not None and conf.seldom is not None
     key = service["id"]

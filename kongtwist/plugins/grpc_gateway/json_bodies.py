@@ -12,15 +12,23 @@ __all__ = ["Shape", "shape_of"]
 
 
 class Shape(Protocol):
-    """One way. ``end`` follows the last message of a stream that ended well."""
+    """One way.
+
+    Attributes:
+        kind: the body's content type.
+        headers: other fields of the answer.
+        end: what follows the last message of a stream that ended well.
+    """
 
     kind: bytes
     headers: list[tuple[bytes, bytes]]
     end: bytes
 
-    def message(self, text: bytes) -> bytes: ...
+    def message(self, text: bytes) -> bytes:
+        """A message, of its JSON."""
 
-    def error(self, text: bytes) -> bytes: ...
+    def error(self, text: bytes) -> bytes:
+        """The failure that ends a stream, of its JSON."""
 
 
 class _Lines:

@@ -19,6 +19,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
+from .._descriptors import Descriptors
 from .path_templates import BadTemplate, PathTemplate, TemplateIndex
 
 __all__ = ["BadRequest", "Binding", "Method", "Transcoder"]
@@ -223,33 +224,20 @@ class Transcoder:
     """
 
     def __init__(self, descriptors: bytes) -> None:
-        try:
-            files = descriptor_pb2.FileDescriptorSet.FromString(descriptors)
-        except DecodeError as error:
-            raise ValueError("these are no descriptors") from error
-        self._pool = descriptor_pool.DescriptorPool()
-        try:
-            for file in files.file:
-                self._pool.Add(file)
-        except TypeError as error:
-            raise ValueError(f"its descriptors do not fit together: {error}") from error
+        found = Descriptors(descriptors)
+        self._pool = found.pool
         self.faults: list[str] = []
-        self.index: TemplateIndex[Binding] = TemplateIndex(self._entries(files))
+        self.index: TemplateIndex[Binding] = TemplateIndex(
+            entry for path, declared in found.methods() for entry in self._bindings(path, declared)
+        )
 
-    def _entries(self, files: Any) -> Iterator[tuple[str, PathTemplate, Binding]]:
-        for file in files.file:
-            for service in file.service:
-                name = f"{file.package}.{service.name}" if file.package else service.name
-                for method in service.method:
-                    yield from self._bindings(name, method)
-
-    def _bindings(self, service: str, declared: Any) -> Iterator[tuple[str, PathTemplate, Binding]]:
+    def _bindings(self, path: str, declared: Any) -> Iterator[tuple[str, PathTemplate, Binding]]:
         # Options of a private pool do not know the extension; read anew they do.
         options = descriptor_pb2.MethodOptions.FromString(declared.options.SerializeToString())
         if not options.HasExtension(annotations_pb2.http):
             return
         method = Method(
-            f"/{service}/{declared.name}",
+            path,
             self._class(declared.input_type),
             self._class(declared.output_type),
             declared.client_streaming,
@@ -260,9 +248,9 @@ class Transcoder:
             kind = each.WhichOneof("pattern")
             if kind is None:
                 continue
-            verb, path = (each.custom.kind, each.custom.path) if kind == "custom" else (kind, getattr(each, kind))
+            verb, text = (each.custom.kind, each.custom.path) if kind == "custom" else (kind, getattr(each, kind))
             try:
-                template = PathTemplate(path)
+                template = PathTemplate(text)
                 yield verb if kind == "custom" else verb.upper(), template, Binding(method, each, template, self._pool)
             except (BadTemplate, BadRequest) as wrong:
                 self.faults.append(str(wrong))

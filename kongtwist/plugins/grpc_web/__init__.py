@@ -19,6 +19,7 @@ from ...core.exchange import Answer, Exchange, Row
 from ...core.grpc.grpc_status import INTERNAL, INVALID_ARGUMENT, UNKNOWN
 from ...core.grpc.grpc_text import is_grpc
 from ...core.grpc.web_frames import SocketMessages
+from ...core.http.headers import says_who_reads
 from ...entities.schema import Boolean, String
 from ...entities.typedefs import header_value
 from .._once import Seldom
@@ -155,7 +156,8 @@ class GRPCWeb(Plugin):
         return None if call is None else call.request_filter()
 
     def header_filter(self, exchange: Exchange, conf: Conf) -> Answer | BodyFilter | WholeBody | None:
-        exchange.set_response_header(b"Access-Control-Allow-Origin", conf.origin)
+        if not says_who_reads(exchange.response_changes):  # cors has the last word, as in Kong
+            exchange.set_response_header(b"Access-Control-Allow-Origin", conf.origin)
         call = None if exchange.method == b"OPTIONS" else _call(exchange)
         if call is None:
             return None

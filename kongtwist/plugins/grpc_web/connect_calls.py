@@ -18,7 +18,7 @@ from ...core.grpc.connect_protocol import (
     timeout_of,
     trailer_fields,
 )
-from ...core.grpc.grpc_messages import MessageCounter, MessageReader, framed
+from ...core.grpc.grpc_messages import MessageCounter, MessageError, MessageReader, framed
 from ...core.grpc.grpc_status import INTERNAL, OK, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 from ...core.grpc.grpc_text import format_timeout
 from ...core.grpc.message_compression import UnknownCompression, check_compression, decompress
@@ -143,6 +143,8 @@ class ConnectStream(ConnectCall):
             if self._single and (counter.count > 1 or (last and not counter.count)):
                 return self.refuse(UNIMPLEMENTED, f"unary request has {counter.count or 'zero'} messages")
             try:
+                if last and not counter.between:
+                    raise MessageError("the request ends within a message")
                 return chunk if translate is None else translate(chunk)
             except ValueError as error:
                 return self.refuse_message(error)

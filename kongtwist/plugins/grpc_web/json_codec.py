@@ -5,10 +5,13 @@ Loaded when a configuration needs it: protobuf is megabytes. Nothing here waits.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
+from google.protobuf import descriptor_pb2, json_format, message_factory
 from google.protobuf.message import DecodeError
+
+from .._descriptors import Descriptors
 
 __all__ = ["MethodCodec", "Methods"]
 
@@ -49,10 +52,10 @@ class MethodCodec:
         """An answer's message as JSON. Raises ValueError: it is none of the method's."""
         try:
             made = self._class(self._output).FromString(message)
-            text: str = json_format.MessageToJson(made, indent=None, descriptor_pool=self._pool, ensure_ascii=False)
+            found = json_format.MessageToDict(made, descriptor_pool=self._pool)
         except (DecodeError, TypeError, json_format.Error) as error:
             raise ValueError("the answer is no message of the method's type") from error
-        return text.encode("utf-8", "replace")
+        return json.dumps(found, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
 
     def _class(self, name: str) -> Any:
         return message_factory.GetMessageClass(self._pool.FindMessageTypeByName(name))
@@ -72,23 +75,9 @@ class Methods:
     """
 
     def __init__(self, descriptors: bytes) -> None:
-        try:
-            files = descriptor_pb2.FileDescriptorSet.FromString(descriptors)
-        except DecodeError as error:
-            raise ValueError("these are no descriptors") from error
-        pool = descriptor_pool.DescriptorPool()
-        try:
-            for file in files.file:
-                pool.Add(file)
-        except TypeError as error:
-            raise ValueError(f"its descriptors do not fit together: {error}") from error
+        found = Descriptors(descriptors)
         self.faults: list[str] = []
-        self._methods: dict[bytes, MethodCodec] = {}
-        for file in files.file:
-            for service in file.service:
-                name = f"{file.package}.{service.name}" if file.package else service.name
-                for method in service.method:
-                    self._methods[f"/{name}/{method.name}".encode()] = MethodCodec(method, pool)
+        self._methods = {path.encode(): MethodCodec(declared, found.pool) for path, declared in found.methods()}
 
     def find(self, path: bytes) -> MethodCodec | None:
         """The method with this path, ``/package.Service/Method``; None: there is none."""

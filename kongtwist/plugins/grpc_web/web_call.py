@@ -258,6 +258,7 @@ class WebCall(Call):
             return None
         text = Base64Pieces() if self.text else None
         translate = None if self.codec is None else self.translated(self.codec.request, self.compression)
+        counter = MessageCounter()
 
         def pass_up(chunk: bytes, last: bool) -> bytes | Answer:
             try:
@@ -265,6 +266,9 @@ class WebCall(Call):
                     chunk = text.feed(chunk)
                     if last:
                         text.end()
+                counter.feed(chunk)
+                if last and not counter.between:
+                    raise MessageError("the request ends within a message")
                 return chunk if translate is None else translate(chunk)
             except ValueError as error:
                 return self.refuse_message(error)

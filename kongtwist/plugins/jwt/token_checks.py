@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ...core.chain.authentication import challenge, is_known, use_anonymous
 from ...core.chain.credentials import REMEMBERED, Credentials, Known
 from ...core.chain.plugin import Plugin
+from ...core.chain.subprotocols import take
 from ...core.exchange import Answer, Exchange, Row
 from ...core.http.base64_text import decode_base64url
 from ...core.http.cookies import read_cookies
@@ -62,7 +63,7 @@ class Config:
     __slots__ = (
         "anonymous", "base64", "bearer", "challenge", "claims", "cookies", "faulty", "headers", "kept", "key_claim",
         "most_ahead", "preflight",
-        "queries", "verified",
+        "queries", "subprotocol", "verified",
     )  # fmt: skip
 
     def __init__(self, conf: Row) -> None:
@@ -72,6 +73,7 @@ class Config:
         self.claims = frozenset(conf["claims_to_verify"] or ())
         self.most_ahead: float = conf["maximum_expiration"] or 0
         self.preflight: bool = conf["run_on_preflight"]
+        self.subprotocol = bool(conf.get("token_in_subprotocol"))
         self.queries: tuple[str, ...] = tuple(conf["uri_param_names"] or ())
         self.cookies = tuple([name.lower().encode() for name in conf["cookie_names"] or ()])
         self.headers = tuple([name.lower().encode() for name in conf["header_names"] or ()])
@@ -89,6 +91,7 @@ class Jwt(Plugin):
 
     name = "jwt"
     priority = 1450
+    authenticates = True
     scopes = ("service", "route")
     example = {"claims_to_verify": ["exp"], "key_claim_name": "iss"}
     config = CONFIG
@@ -104,6 +107,8 @@ class Jwt(Plugin):
     def access(self, exchange: Exchange, conf: Config) -> Answer | None:
         if not conf.preflight and exchange.method == b"OPTIONS":
             return None
+        if conf.subprotocol:
+            take(exchange)  # whoever it is, the upstream must not see it
         if is_known(exchange, conf.anonymous):
             return None
         field = None
@@ -201,6 +206,9 @@ def _tokens(exchange: Exchange, conf: Config) -> set[bytes]:
             bearer = _BEARER(value)
             if bearer is not None:
                 found.add(bearer[1])
+    if conf.subprotocol:
+        offered = take(exchange).values(conf.queries or ("jwt",))
+        found.update([each.encode("utf-8", "surrogateescape") for each in offered])
     found.discard(b"")
     return found
 

@@ -99,6 +99,11 @@ CONFIG = {
         text="Claims that must be there and hold: exp (not over yet), nbf (begun); null or empty: none.",
     ),
     "anonymous": anonymous_field(),
+    "token_in_subprotocol": Boolean(
+        ours=True,
+        text="Look for the token in Sec-WebSocket-Protocol of requests for a WebSocket: bearer.<token>, or kong.<name>.<token> with a"
+        " name of uri_param_names. What is offered so never goes to the upstream.",
+    ),
     "run_on_preflight": Boolean(
         required=True, default=True, text="Ask OPTIONS requests for a token too; false: let them pass."
     ),

@@ -106,6 +106,7 @@ class LDAPAuth(Plugin):
 
     name = "ldap-auth"
     priority = 1200
+    authenticates = True
     scopes = ("service", "route")
     example = {"ldap_host": "ldap.example", "base_dn": "ou=people,dc=example", "attribute": "uid", "start_tls": True}
     config = CONFIG

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import inf
 
 from ...core.chain.authentication import identity_headers
 from ...core.chain.credentials import REMEMBERED, expired
@@ -25,15 +26,21 @@ class TokenHolder:
 
     Attributes:
         token: its row.
+        service_id: the service it holds for; None: all with global_credentials.
+        until: epoch seconds up to which the token and its row hold.
     """
 
-    __slots__ = ("_changes", "_consumer", "_credential", "_generation", "token")
+    __slots__ = ("_changes", "_consumer", "_credential", "_generation", "service_id", "token", "until")
 
     def __init__(self, token: Row, credential: Row, consumer: Row, generation: int) -> None:
         self.token = token
         self._credential = credential
         self._consumer = consumer
         self._generation = generation
+        self.service_id: str | None = None if token["service"] is None else token["service"]["id"]
+        gone = token.get("expires_at")
+        over = token["created_at"] + token["expires_in"] if token["expires_in"] > 0 else inf
+        self.until: float = over if gone is None else min(over, gone)
         changes = identity_headers(consumer, credential["client_id"])
         self._changes = PreparedChanges(
             {**changes, SCOPE: _text(token["scope"]), USER: _text(token["authenticated_userid"])}
@@ -63,6 +70,25 @@ class IssuedTokens:
         self._rows: Mapping[str, Mapping[str, Row]] = {}
         self._generation = 0
         self._found: dict[str, TokenHolder] = {}
+        self._aliases: dict[bytes, TokenHolder] = {}
+
+    def recall(self, snapshot: SnapshotView, field: bytes, now: float) -> TokenHolder | None:
+        """Who was remembered with `remember`, if that still holds, the token's own time included."""
+        known = self._aliases.get(field)
+        if known is None:
+            return None
+        if self._rows is not snapshot.rows:
+            self._moved(snapshot)
+        if now < known.until and (known._generation == self._generation or self._holds(snapshot, known, now)):
+            return known
+        del self._aliases[field]
+        return None
+
+    def remember(self, field: bytes, known: TokenHolder) -> None:
+        """Find a token by a whole header field from now on."""
+        if len(self._aliases) >= self._most:
+            self._aliases.clear()
+        self._aliases[field] = known
 
     def find(self, snapshot: SnapshotView, text: str, now: float) -> TokenHolder | None:
         """Whose the token is; None for one that is unknown, expired with its row, or whose client or consumer is gone.

@@ -90,6 +90,11 @@ CONFIG = ConfigRecord(
             required=True, default=False,
             text="Give tokens for users whose password your own login page has checked (RFC 6749 4.3).",
         ),
+        "token_in_subprotocol": Boolean(
+            ours=True,
+            text="Look for the token in Sec-WebSocket-Protocol of requests for a WebSocket: bearer.<token>, or"
+            " kong.access_token.<token>. What is offered so never goes to the upstream.",
+        ),
         "hide_credentials": Boolean(
             required=True, default=False, text="Take the token out of the request before it goes to the upstream."
         ),

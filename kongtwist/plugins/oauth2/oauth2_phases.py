@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable
 from typing import Any
 
@@ -9,9 +10,10 @@ from ...core.chain.authentication import challenge, is_known, use_anonymous
 from ...core.chain.credentials import hide
 from ...core.chain.host import Host
 from ...core.chain.plugin import Plugin
+from ...core.chain.subprotocols import take
 from ...core.exchange import Answer, BodyTooLarge, Exchange
 from ...core.http.bodies import RequestBody, decode_body
-from ...core.http.lookups import variable
+from ...core.http.lookups import named, variable
 from ...core.rows import Row
 from ...entities.errors import EntityError
 from .grants import GLOBAL, INVALID, Policy, Refusal, verdict
@@ -20,6 +22,9 @@ from .oauth2_endpoints import BODIES, Endpoints, endpoint_of
 from .oauth2_fields import CODES, CONFIG, CREDENTIALS, TOKENS
 
 __all__ = ["OAuth2"]
+
+_PARTICULAR = re.compile(rb"[?%]|oauth2")
+"""What a target has that may be an endpoint or bring a token."""
 
 _MISSING = Refusal("invalid_request", "The access token is missing", 401)
 _SEVERAL = Refusal("invalid_request", "More than one access token is given", 401)
@@ -33,7 +38,18 @@ class Config:
         endpoints, host: set in processes that serve.
     """
 
-    __slots__ = ("anonymous", "endpoints", "header", "hide", "host", "plugin_id", "policy", "row")
+    __slots__ = (
+        "anonymous",
+        "endpoints",
+        "header",
+        "hide",
+        "host",
+        "plugin_id",
+        "policy",
+        "quick",
+        "row",
+        "subprotocol",
+    )
 
     def __init__(self, conf: Row, plugin: Row) -> None:
         self.row = conf
@@ -41,7 +57,10 @@ class Config:
         self.policy = Policy(conf)
         self.anonymous: str | None = conf["anonymous"]
         self.hide: bool = conf["hide_credentials"]
+        self.subprotocol = bool(conf.get("token_in_subprotocol"))
         self.header: bytes = (conf["auth_header_name"] or "authorization").lower().encode()
+        # Whether a header that was seen before is looked at first, and alone.
+        self.quick = not self.hide and not self.subprotocol
         self.host: Host | None = None
         self.endpoints: Endpoints | None = None
 
@@ -51,6 +70,7 @@ class OAuth2(Plugin):
 
     name = "oauth2"
     priority = 1400
+    authenticates = True
     scopes = ("service", "route")
     example = {"scopes": ["read", "write"], "enable_authorization_code": True}
     config = CONFIG
@@ -68,9 +88,20 @@ class OAuth2(Plugin):
         return conf
 
     def access(self, exchange: Exchange, conf: Config) -> Answer | Awaitable[Answer | None] | None:
+        target = exchange.target
+        if conf.quick and exchange.credential is None and not _PARTICULAR.search(target):
+            fields = named(exchange.block, conf.header)
+            if len(fields) == 1:
+                known = self._tokens.recall(exchange.snapshot, fields[0], exchange.wall_started)
+                service = exchange.route.service
+                if known is not None and service is not None and known.service_id == service["id"]:
+                    known.pass_on(exchange)
+                    return None
         endpoint = endpoint_of(exchange.raw_path)
         if endpoint is not None and conf.endpoints is not None:
             return conf.endpoints.answer(exchange, endpoint)
+        if conf.subprotocol:
+            take(exchange)  # whoever it is, the upstream must not see it
         if is_known(exchange, conf.anonymous):
             exchange.clear_upstream_header(SCOPE)
             exchange.clear_upstream_header(USER)
@@ -81,12 +112,12 @@ class OAuth2(Plugin):
                 return self._access_with_body(exchange, conf)
             return self._from_arguments(exchange, conf, None)
         text = _token_of(values[0])
-        others = {_token_of(each) for each in values[1:]} | set(_in_query(exchange))
+        others = {_token_of(each) for each in values[1:]} | set(_in_arguments(exchange, conf))
         if others - {text}:  # RFC 6750 2: which one counts must not be a matter of who looks
             return self._refuse(exchange, conf, _SEVERAL)
         if conf.hide:
             exchange.clear_upstream_header(conf.header)
-            if others:
+            if _in_query(exchange):
                 hide(exchange, _ARGUMENT)
         return self._admit(exchange, conf, text)
 
@@ -104,7 +135,7 @@ class OAuth2(Plugin):
     def _from_arguments(
         self, exchange: Exchange, conf: Config, body: RequestBody | None
     ) -> Answer | Awaitable[Answer | None] | None:
-        found: list[Any] = [*_in_query(exchange)]
+        found: list[Any] = [*_in_arguments(exchange, conf)]
         if body is not None and _ARGUMENT in body.args:
             inside = body.args[_ARGUMENT]
             found += inside if isinstance(inside, list) else [inside]
@@ -142,6 +173,8 @@ class OAuth2(Plugin):
         if fault is not None:
             return self._refuse(exchange, conf, fault)
         known.pass_on(exchange)
+        if conf.quick and len(fields := named(exchange.block, conf.header)) == 1:
+            self._tokens.remember(fields[0], known)  # a header that is there decides: the token was found in it
         return None
 
     @staticmethod
@@ -164,6 +197,12 @@ def _token_of(value: bytes) -> str:
     words = value.split()
     token = words[1] if len(words) == 2 and words[0].lower() in (b"bearer", b"token") else value
     return token.decode("utf-8", "surrogateescape")
+
+
+def _in_arguments(exchange: Exchange, conf: Config) -> list[str]:
+    """Tokens in the query, and those offered as subprotocols."""
+    found = _in_query(exchange)
+    return [*found, *take(exchange).values((_ARGUMENT,))] if conf.subprotocol else found
 
 
 def _in_query(exchange: Exchange) -> list[str]:

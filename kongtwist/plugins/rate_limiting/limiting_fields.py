@@ -9,22 +9,13 @@ from ...entities.checks import AtLeastOneOf, Conditional
 from ...entities.entity import Config as ConfigRecord
 from ...entities.entity import Shorthand
 from ...entities.schema import Any_, Boolean, Field, Integer, Number, Record, String
-from ...entities.typedefs import SEGMENTS, header_name, host, path, sni
+from ...entities.typedefs import SEGMENTS, header_name, path
+from .._redis_fields import redis_fields
 from .windows import PERIODS
 
 __all__ = ["CONFIG", "CONFIG_CHECKS", "REDIS", "former_names", "lower_later", "requires"]
 
-REDIS: dict[str, Field] = {
-    "host": String(checks=(host,), text="Host of the Redis server (policy redis)."),
-    "port": Integer(default=6379, between=[0, 65535], text="The TCP port of the server."),
-    "timeout": Integer(default=2000, between=[0, 2147483646], text="Milliseconds to connect, send and read, each."),
-    "username": String(referenceable=True, text="User to log in as; null: none."),
-    "password": String(encrypted=True, referenceable=True, len_min=0, text="Password to log in with; null: none."),
-    "database": Integer(default=0, text="Number of the database."),
-    "ssl": Boolean(required=False, default=False, text="Connect with TLS."),
-    "ssl_verify": Boolean(required=False, default=False, text="Verify the server's certificate."),
-    "server_name": String(required=False, checks=(sni,), text="Server name for TLS; null: the host."),
-}
+REDIS: dict[str, Field] = redis_fields("policy redis")
 
 
 def former_names(plugin: str) -> dict[str, Shorthand]:

@@ -13,10 +13,11 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from ...core.chain.failures import is_cancelled
-from ...core.chain.host import Host, RedisSettings
+from ...core.chain.host import Host
 from ...core.counters import RateWindow
 from ...core.rows import Row
 from .._once import Seldom
+from .._redis_fields import redis_settings
 from .windows import PERIODS, key_prefix
 
 __all__ = ["RedisCounts", "RedisSums", "SyncedCounts"]
@@ -52,14 +53,6 @@ _AT_ONCE = 500
 _NO_COUNTS = "the Redis server does not answer with counts; see whether it is one"
 
 
-def _settings(redis: Row) -> RedisSettings:
-    return RedisSettings(
-        host=redis["host"], port=redis["port"], timeout=redis["timeout"], username=redis["username"],
-        password=redis["password"], database=redis["database"] or 0, ssl=bool(redis["ssl"]),
-        ssl_verify=bool(redis["ssl_verify"]), server_name=redis["server_name"],
-    )  # fmt: skip
-
-
 def _checked(answer: object, count: int) -> list[int]:
     """What a script answers, if it is so many numbers. Raises ValueError."""
     if not isinstance(answer, list) or len(answer) != count or not all(type(each) is int for each in answer):
@@ -76,7 +69,7 @@ class RedisSums:
     """
 
     def __init__(self, redis: Row, host: Host) -> None:
-        self._client = host.redis(_settings(redis))
+        self._client = host.redis(redis_settings(redis))
 
     async def read(self, keys: Sequence[str]) -> list[int]:
         """The sums; nought where nobody has added."""
@@ -102,7 +95,7 @@ class RedisCounts:
 
     def __init__(self, plugin: Row, redis: Row, host: Host) -> None:
         self._prefix = key_prefix(plugin)
-        self._client = host.redis(_settings(redis))
+        self._client = host.redis(redis_settings(redis))
         self._frames: Sequence[RateWindow] = ()
         self._ends: tuple[str, ...] = ()
 

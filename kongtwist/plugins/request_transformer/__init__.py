@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Awaitable
 
 from ...core.chain.plugin import Plugin
-from ...core.exchange import BodyTooLarge, Exchange, Row
+from ...core.exchange import Answer, BodyTooLarge, Exchange, Row
+from ...core.grpc.grpc_text import is_grpc
 from ...core.http.headers import PreparedChanges
-from ...core.http.pairs import split_pair, template_in
+from ...core.http.pairs import BodyBomb, split_pair, template_in
 from ...core.http.query import join_arguments, parse_arguments
 from ...core.http.uri import escape
 from ...entities.entity import Config
 from ...entities.schema import Array, Field, Record, String
 from ...entities.typedefs import header_name, header_value
+from .._once import Once
 from .transform_body import Rules, body_transformer, transform_arguments
 from .transform_headers import HeaderChanges, HeaderRules, changed_headers
 
@@ -82,7 +84,7 @@ def _pairs(what: str, *, names: bool = False, **more: Field) -> Record:
 class Transformation:
     """A configuration, ready for requests."""
 
-    __slots__ = ("body", "fresh", "headers", "method", "names", "path", "query")
+    __slots__ = ("body", "first", "fresh", "headers", "method", "names", "path", "query")
 
     def __init__(self, conf: Row) -> None:
         uri: str | None = conf["replace"]["uri"]
@@ -91,6 +93,7 @@ class Transformation:
         self.path = None if uri is None else escape(uri.encode("utf-8", "surrogatepass"))
         self.method: bytes | None = None if conf["http_method"] is None else conf["http_method"].encode()
         self.headers = HeaderRules.of(conf)
+        self.first = Once()
         self.body = Rules.of(conf, "body")
         self.query = Rules.of(conf, "querystring")
         self.names = self.headers.names()
@@ -131,7 +134,7 @@ class RequestTransformer(Plugin):
     def compile(self, conf: Row, plugin: Row) -> Transformation:
         return Transformation(conf)
 
-    def access(self, exchange: Exchange, conf: Transformation) -> Awaitable[None] | None:
+    def access(self, exchange: Exchange, conf: Transformation) -> Awaitable[Answer | None] | None:
         fresh = conf.fresh
         if fresh is not None and not exchange.request_changes and exchange.block.has_none_of(conf.names):
             if fresh:
@@ -140,6 +143,11 @@ class RequestTransformer(Plugin):
         if conf.path is not None:
             exchange.set_upstream_path(conf.path)
         kind = exchange.get_header(b"content-type")
+        if exchange.block.upgrade_websocket or is_grpc(kind):
+            self._tell_of_streams(exchange, conf)
+            if _is_call(exchange, kind):
+                self._headers_and_query(exchange, conf)
+                return None
         to_query = conf.method in _WITHOUT_BODY and _is_form(kind)
         if conf.method is not None:
             exchange.set_upstream_method(conf.method)
@@ -155,7 +163,23 @@ class RequestTransformer(Plugin):
         _transform_query(exchange, conf, b"")
         return None
 
-    async def _with_body(self, exchange: Exchange, conf: Transformation, kind: bytes, to_query: bool) -> None:
+    def _tell_of_streams(self, exchange: Exchange, conf: Transformation) -> None:
+        """Say once what rules do not do to streams. What a client claims to be changes no rule: a handshake whose method
+        is another one goes up as an ordinary request (`kongtwist.proxy.websocket_route`)."""
+        what = "gRPC calls" if is_grpc(exchange.get_header(b"content-type")) else "WebSockets"
+        if not conf.body.empty and conf.first(f"bodies of {what}"):
+            exchange.report(f"plugin {self.name} has rules for bodies and lets those of {what} pass; this is said once")
+        if conf.method is not None and conf.first(f"method of {what}"):
+            becomes = "keep their method" if what == "gRPC calls" else "go up as ordinary requests by another method"
+            exchange.report(f"plugin {self.name} has a rule for the method: {what} {becomes}; this is said once")
+
+    def _headers_and_query(self, exchange: Exchange, conf: Transformation) -> None:
+        """All that is done to a call of gRPC: with another method, or another body, it would be none any more."""
+        if not conf.headers.empty:
+            _send_headers(exchange, changed_headers(conf.headers, exchange.request_fields()))
+        _transform_query(exchange, conf, b"")
+
+    async def _with_body(self, exchange: Exchange, conf: Transformation, kind: bytes, to_query: bool) -> Answer | None:
         """The rest, once the body is here. One too large to be held is left as it is."""
         try:
             raw = await _body_of(exchange)
@@ -166,10 +190,21 @@ class RequestTransformer(Plugin):
                 "raise client_body_buffer_size",
             )
             _transform_query(exchange, conf, b"")
-            return
+            return None
         if not conf.body.empty:
-            _transform_body(exchange, conf, kind, raw)
+            try:
+                _transform_body(exchange, conf, kind, raw)
+            except BodyBomb as error:
+                exchange.report(f"plugin {self.name} refuses a request whose JSON body it cannot transform: {error}")
+                return exchange.error(400, "Bad request")
         _transform_query(exchange, conf, raw if to_query else b"")
+        return None
+
+
+def _is_call(exchange: Exchange, kind: bytes | None) -> bool:
+    """Whether it is a call for a service of gRPC, and not only says so."""
+    service = exchange.route.service
+    return is_grpc(kind) and service is not None and service["protocol"] in ("grpc", "grpcs")
 
 
 def _is_form(kind: bytes | None) -> bool:

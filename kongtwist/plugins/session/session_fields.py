@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
-from secrets import token_urlsafe
-from typing import Any
-
 from ...entities.entity import Config as ConfigRecord
 from ...entities.entity import Entity, Shorthand
 from ...entities.schema import Boolean, Field, Integer, Number, Set, String, Timestamp, Uuid
 from ...entities.typedefs import cookie_name, header_value
+from .._made_secret import MadeSecret
 
 __all__ = ["CONFIG", "SESSIONS"]
-
-
-@cache
-def _made_secret() -> str:
-    """The secret of configurations that name none: one for each start, so that the plugins of several routes share sessions."""
-    return token_urlsafe(33)
-
-
-class _Secret(String):
-    """A text that is made at random where none is given; no document shows it."""
-
-    made = True
-
-    def filled(self, value: Any) -> Any:
-        value = super().filled(value)
-        return _made_secret() if value is None else value
 
 
 def _attribute(value: str) -> str | None:
@@ -43,7 +24,7 @@ def _words() -> Field:
 
 CONFIG = ConfigRecord(
     {
-        "secret": _Secret(
+        "secret": MadeSecret(
             required=False, encrypted=True, referenceable=True,
             text="What the keys of cookies and rows are made from; made at random where it is not given or null. Nodes and"
             " restarts share sessions only where they share it.",

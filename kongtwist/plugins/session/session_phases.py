@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
-from ...core.chain.authentication import identify
+from ...core.chain.authentication import identify, vouched
 from ...core.chain.failures import is_cancelled
 from ...core.chain.host import Host
 from ...core.chain.plugin import Plugin
@@ -77,6 +77,7 @@ class Session(Plugin):
 
     name = "session"
     priority = 1900
+    authenticates = True
     scopes = ("service", "route")
     protocols_allowed = ("grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp")
     example = {"storage": "cookie", "cookie_secure": True}
@@ -182,7 +183,7 @@ class Session(Plugin):
     def header_filter(self, exchange: Exchange, conf: Config) -> None:
         session: ClientSession | _Ended | None = exchange.ctx.get(_SEEN)
         consumer, credential = exchange.consumer, exchange.credential
-        if credential is not None and consumer is not None:
+        if credential is not None and consumer is not None and not vouched(exchange):
             known = exchange.ctx.get(AUTHENTICATED)
             if known is None or _held(known)[:2] != (consumer["id"], credential.get("id")):
                 session = self._save(exchange, conf, session, consumer, credential.get("id") or consumer["id"])

@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
-from pathlib import Path
 from unittest.mock import patch
-
-from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist import KONG_VERSION, VERSION
 from kongtwist.commands import main as cli
 from kongtwist.node.outcomes import Outcome, write_outcome
 from kongtwist.node.prefix import Prefix
 
+from .cli_kit import CommandTestCase
+
 HINT = "\n\n  Run with --v (verbose) or --vv (debug) for more details\n"
 
 
-class CommandTests(SynchronousTestCase):
+class CommandTests(CommandTestCase):
     """Outputs and exit codes."""
-
-    def run_command(self, *words: str) -> tuple[int, str, str]:
-        """Exit code, standard output and standard error of a command."""
-        out, err = io.StringIO(), io.StringIO()
-        with patch("sys.stdout", out), patch("sys.stderr", err):
-            try:
-                code = cli.main(words)
-            except SystemExit as left:
-                code = int(left.code or 0)
-        return code, out.getvalue(), err.getvalue()
-
-    def file(self, text: str) -> str:
-        """A configuration file."""
-        path: str = self.mktemp()
-        Path(path).write_text(text)
-        return path
 
     def test_no_command(self) -> None:
         """Without a command: all of them, and 1."""

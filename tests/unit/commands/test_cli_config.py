@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
-from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.commands import main as cli
 from kongtwist.commands.config_command import EXAMPLE, import_plan
 from kongtwist.entities import EntityError, registry
 from kongtwist.node.plugin_loader import load_plugins
 from kongtwist.storage.declarative.dataset import declared
 from kongtwist.storage.row_store import RowStore
 from tests.places import CONTRACT
+
+from .cli_kit import CommandTestCase
 
 RECORDED = CONTRACT / "observed_cli"
 HINT = "\n\n  Run with --v (verbose) or --vv (debug) for more details\n"
@@ -34,21 +32,12 @@ def recorded(name: str) -> tuple[int, str]:
     return int(code), re.sub(r"(?m)^\d{4}/.* \[warn\] .*\n", "", output)
 
 
-class ConfigTests(SynchronousTestCase):
-    def run_command(self, *words: str) -> tuple[int, str, str]:
-        """Exit code, standard output and standard error."""
-        out, err = io.StringIO(), io.StringIO()
-        with patch("sys.stdout", out), patch("sys.stderr", err), patch.dict(os.environ, {"KONG_DATABASE": "off"}):
-            try:
-                code = cli.main(["config", *words])
-            except SystemExit as left:
-                code = int(left.code or 0)
-        return code, out.getvalue(), err.getvalue()
+class ConfigTests(CommandTestCase):
+    environ = {"KONG_DATABASE": "off"}
 
-    def file(self, text: str) -> str:
-        path: str = self.mktemp()
-        Path(path).write_text(text)
-        return path
+    def run_command(self, *words: str) -> tuple[int, str, str]:
+        """Of ``kongtwist config``."""
+        return super().run_command("config", *words)
 
     def test_parse(self) -> None:
         """A good file; output and exit code as recorded."""

@@ -296,6 +296,14 @@ class KindTests(ConfCase):
             ),
             ("tracing_sampling_rate = 2", "tracing_sampling_rate must be 0 to 1: '2'"),
             (
+                "http2_max_concurrent_streams = 0",
+                "http2_max_concurrent_streams must be 1 to 1000000: '0'",
+            ),
+            ("http2_stream_window_size = 3g", "http2_stream_window_size must be 65535 to 1g: '3g'"),
+            ("http2_max_block_size = 0", "http2_max_block_size must be 16k to 16m: '0'"),
+            ("http2_reset_rate = 0.5", "http2_reset_rate is not a whole number: '0.5'"),
+            ("upstream_http2 = maybe", "upstream_http2 is not a boolean: 'maybe'"),
+            (
                 "ssl_protocols = TLSv9",
                 "ssl_protocols has an invalid value: 'TLSv9' (SSLv3, TLSv1, TLSv1.1, TLSv1.2, TLSv1.3)",
             ),
@@ -368,10 +376,10 @@ class NotBuiltTests(ConfCase):
 
     def test_one_warning_lists_all(self) -> None:
         """Properties, nginx directives and vault settings that have no effect are listed in one sentence."""
-        conf = self.read("nginx_http_gzip = on\nmem_cache_size = 1g\npluginserver_x_socket = /s", {"KONG_KIC": "on"})
+        conf = self.read("nginx_http_gzip = on\nlmdb_map_size = 1g\npluginserver_x_socket = /s", {"KONG_KIC": "on"})
         self.assertEqual(
             conf.warnings,
-            ["known to Kong and without effect here yet: kic, mem_cache_size, nginx_http_gzip, pluginserver_x_socket"],
+            ["known to Kong and without effect here yet: kic, lmdb_map_size, nginx_http_gzip, pluginserver_x_socket"],
         )
 
     def test_defaults_written_out_give_no_warning(self) -> None:
@@ -391,6 +399,12 @@ class NotBuiltTests(ConfCase):
             "nginx_admin_auth_basic = x", "proxy_listen = 0.0.0.0:8000 proxy_protocol",
         ):  # fmt: skip
             self.assertRegex(self.refusal(line), r"not built|not supported|use traditional", line)
+
+    def test_windows(self) -> None:
+        """A stream's window that its connection does not allow is told; the defaults go together."""
+        self.assertEqual(self.read("http2_stream_window_size = 4m").warnings, [])
+        (told,) = self.read("http2_stream_window_size = 8m").warnings
+        self.assertIn("larger than http2_connection_window_size", told)
 
     def test_http2(self) -> None:
         """http2 on a listener is taken without a word."""

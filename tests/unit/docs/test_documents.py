@@ -251,9 +251,10 @@ class NameTests(SynchronousTestCase):
     def test_endpoints(self) -> None:
         """Paths of the Admin API; others are listed, with what they are."""
         unused = cast(Any, None)
-        entities = registry(load_plugins(["bundled"]))
+        plugins = load_plugins(["bundled"])
+        entities = registry(plugins)
         api = AdminResource(
-            unused, entities, cast(Any, SimpleNamespace(plugins={})), gate=unused, published=unused, now=unused
+            unused, entities, cast(Any, SimpleNamespace(plugins=plugins)), gate=unused, published=unused, now=unused
         )
         asked = 0
         for page, found in self.each(r"(?:(?:GET|POST|PUT|PATCH|DELETE) )?(/[\w{}<>./?=-]*)"):

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.http2 import frames
+from kongtwist.core.limits import Limits
 from kongtwist.proxy.tree import RouteTree
 from kongtwist.proxy.websocket_route import WebSocketRoute
 from kongtwist.streams.websocket_handshake import accept_of
@@ -84,16 +85,43 @@ class WebSocketTests(SynchronousTestCase):
         self.assertEqual(len(self.gateway.context.streams), 0)
 
     def test_client_ends(self) -> None:
-        """Its end closes the upstream's connection; a reset cuts it."""
+        """An end without a Close frame closes the upstream's connection; a reset cuts it."""
         self.ask(sec_websocket_protocol="chat")
         upstream = self.agree()
-        self.client.send(frame(frames.DATA, 1, 1, message(8, b"", mask=b"abcd")))
+        self.client.send(frame(frames.DATA, 1, 1, message(1, b"x", mask=b"abcd")))
         self.assertIsNotNone(upstream.wire.end)
         self.assertTrue(self.client.streams[1].ended)
         self.ask(sec_websocket_protocol="chat")
         upstream = self.agree()
         self.client.send(frames.rst_stream(3, 8))
         self.assertIsNotNone(upstream.wire.end)
+        self.assertEqual([status for status, _ in self.gateway.log.lines], [101, 101])
+
+    def test_close_with_the_end(self) -> None:
+        """A browser ends its stream with its Close frame, and waits for the answer: it gets it."""
+        self.ask(sec_websocket_protocol="chat")
+        upstream = self.agree()
+        self.client.send(frame(frames.DATA, 1, 1, message(8, b"", mask=b"abcd")))
+        stream = self.client.streams[1]
+        self.assertEqual((upstream.wire.end, stream.ended), (None, False))
+        upstream.wire.protocol.dataReceived(message(8, b""))
+        upstream.wire.lose()
+        self.client.read()
+        self.assertEqual((stream.body, stream.ended, stream.code), (message(8, b""), True, None))
+        self.assertEqual([status for status, _ in self.gateway.log.lines], [101])
+
+    def test_close_without_an_answer(self) -> None:
+        """An upstream has a while to give it; a client that leaves does not wait."""
+        for end in (
+            lambda: self.gateway.reactor.pump([1.0] * int(2 * Limits().lingering_timeout)),
+            lambda: self.client.send(frames.rst_stream(3, 8)),
+        ):
+            self.ask(sec_websocket_protocol="chat")
+            upstream = self.agree()
+            self.client.send(frame(frames.DATA, 1, max(self.client.streams), message(8, b"", mask=b"abcd")))
+            self.assertIsNone(upstream.wire.end)
+            end()
+            self.assertIsNotNone(upstream.wire.end)
         self.assertEqual([status for status, _ in self.gateway.log.lines], [101, 101])
 
     def test_slow_client(self) -> None:

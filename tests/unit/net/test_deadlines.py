@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from math import inf
 
 from twisted.internet.task import Clock
@@ -96,6 +97,15 @@ class DeadlineTests(SynchronousTestCase):
         for number in range(100):
             self.deadlines.set(Item(), 1.0 + number)
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+
+    def test_room_is_given_back(self) -> None:
+        """Of many that were watched and are closed long before their time."""
+        items = [Item() for _ in range(1000)]
+        for item in items:
+            self.deadlines.set(item, 3600.0)
+        for item in items:
+            self.deadlines.drop(item)
+        self.assertLess(sum(map(sys.getsizeof, self.deadlines._buckets.values())), 1000)
 
     def test_a_fault_does_not_stop_the_others(self) -> None:
         class Faulty(Item):

@@ -172,6 +172,34 @@ class WriteTests(PairTestCase):
         self.assertEqual(len(self.storage.load()["consumers"]), 1)
         self.done(self.rows.insert("consumers", {"username": "bob"}))
 
+    def test_refresh(self) -> None:
+        """One question for all who wait; who comes behind it has the next one; the changes it brings are served before the answer."""
+        waiting = [Deferred.fromCoroutine(self.rows.refresh()) for _ in range(3)]
+        self.assertEqual(len(self.upwards), 1)
+        waiting[2].addErrback(lambda failure: None).cancel()
+        self.up()
+        self.down()
+        self.assertNoResult(waiting[0])
+        self.serve()
+        self.successResultOf(waiting[0])
+        self.assertNoResult(waiting[1])
+        self.assertEqual(len(self.upwards), 1)
+        self.up()
+        self.down()
+        self.serve()
+        self.successResultOf(waiting[1])
+        self.assertEqual(self.upwards, [])
+        self.done(self.rows.refresh())
+
+    def test_refresh_that_fails(self) -> None:
+        """Whoever waits is told, and the next one is asked for again."""
+        self.patch(self.storage, "refresh", self.away)
+        self.assertEqual(self.refusal(self.rows.refresh()).message, "the database is away")
+        self.assertEqual(self.refusal(self.rows.refresh()).status, 503)
+
+    async def away(self) -> bool:
+        raise EntityError.unavailable("the database is away")
+
     def test_parent_gone(self) -> None:
         """Who waits is told, and so is who comes."""
         writing = Deferred.fromCoroutine(self.rows.insert("consumers", {"username": "ann"}))

@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.entities import EntityError
 from kongtwist.plugins import cors
+from kongtwist.plugins.grpc_web import GRPCWeb
 from kongtwist.testing import Outcome, PluginHarness
 
 ALLOW = "access-control-allow-origin"
@@ -75,6 +76,17 @@ class CorsTests(SynchronousTestCase):
         self.assertEqual(fields[b"access-control-expose-headers"], (b"x-a,x-b",))
         fields = self.answer(harness, "https://evil.example", *own).exchange.answer_fields()
         self.assertNotIn(ALLOW.encode(), fields)
+
+    def test_grpc_web(self) -> None:
+        """What it allows to all by itself is what is said here, or nothing."""
+        harness = PluginHarness(cors.Cors, origins=["https://a.example", "https://b.example"])
+        harness.add(GRPCWeb)
+        for origin, told in (("https://a.example", (b"https://a.example",)), ("https://evil.example", None)):
+            exchange = harness.request("GET", "/", {"origin": origin})
+            outcome = Outcome(exchange)
+            outcome.answer = exchange.exit(200)
+            fields = harness.respond(outcome).exchange.answer_fields()
+            self.assertEqual(fields.get(ALLOW.encode()), told)
 
     def test_ports(self) -> None:
         """A default port is no port, on both sides."""

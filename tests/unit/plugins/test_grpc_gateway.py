@@ -15,7 +15,7 @@ from kongtwist.core.chain.host import GRPCFailed, GRPCReply, ProtoFault
 from kongtwist.core.exchange import Exchange
 from kongtwist.core.peer import Peer
 from kongtwist.entities import EntityError
-from kongtwist.plugins.grpc_gateway import GrpcGateway
+from kongtwist.plugins.grpc_gateway import GRPCGateway
 from kongtwist.plugins.request_termination import RequestTermination
 from kongtwist.testing import Outcome, PluginHarness, StandInCall, StandInGRPC
 from tests.live.sensor_server import descriptors, pool_of
@@ -83,7 +83,7 @@ class GatewayTests(SynchronousTestCase):
     """Requests on a route of a service ``grpc://service.example:50051``."""
 
     def setUp(self) -> None:
-        self.harness = PluginHarness(GrpcGateway, proto=PROTO)
+        self.harness = PluginHarness(GRPCGateway, proto=PROTO)
         self.harness.host.protos[PROTO] = DESCRIPTORS
         self.harness.advance(5)  # the file was not there at first
         self.balancer: Balancer | None = None
@@ -271,7 +271,7 @@ class SourceTests(SynchronousTestCase):
 
     def test_examined(self) -> None:
         """A file that does not compile refuses the configuration; one that is not there does not."""
-        harness = PluginHarness(GrpcGateway, proto=PROTO)
+        harness = PluginHarness(GRPCGateway, proto=PROTO)
         for conf in ({"proto": "/away.proto"}, {"proto": None}, {"proto": 5}, {}):
             self.successResultOf(Deferred.fromCoroutine(harness.plugin.examine(conf, harness.host)))
         harness.host.protos[PROTO] = ProtoFault('/sensors.proto, line 3: Expected ";".')
@@ -283,7 +283,7 @@ class SourceTests(SynchronousTestCase):
     def test_a_server_that_tells(self) -> None:
         """It is asked once, again for a path that nobody knows, and when what it told is old."""
         tests = GatewayTests("test_one_message")
-        tests.harness = PluginHarness(GrpcGateway)
+        tests.harness = PluginHarness(GRPCGateway)
         tests.balancer = None
         exchange = tests.request("GET", "/v1/sensors/a")
         asked: list[float] = []
@@ -312,7 +312,7 @@ class SourceTests(SynchronousTestCase):
     def test_a_server_that_does_not_tell(self) -> None:
         """502, or the status of what kept it; asked again a little later."""
         tests = GatewayTests("test_one_message")
-        tests.harness = PluginHarness(GrpcGateway)
+        tests.harness = PluginHarness(GRPCGateway)
         tests.balancer = None
 
         def failing(code: int) -> Any:

@@ -366,7 +366,7 @@ class HandshakeTests(_Case):
 
 
 WIRE = b"\x0a\x02s1\x28\x05"
-JSON = b'{"sensorId": "s1", "timestamp": "5"}'
+JSON = b'{"sensorId":"s1","timestamp":"5"}'
 
 
 class DescribedTests(_Case):
@@ -405,6 +405,15 @@ class DescribedTests(_Case):
             self.assertEqual(outcome.passed, framed(WIRE))
             self.harness.respond(outcome, 200, GRPC, [framed(WIRE)[:4], framed(WIRE)[4:] + framed(b""), b""], OK)
             self.assertTrue(outcome.sent.startswith(framed(JSON) + framed(b"{}")), outcome.sent)
+
+    def test_request_cut_within_a_message(self) -> None:
+        """The service must not take it for an empty one, nor wait for the rest."""
+        for kind, wanted in (("connect+json", b'"invalid_argument"'), ("grpc-web+json", b"grpc-status:3\r\n")):
+            outcome = self.ask("Watch", f"application/{kind}", body=b"x")
+            self.harness.upload(outcome, [framed(JSON)[:9], b""])
+            assert outcome.answer is not None, kind
+            self.harness.respond(outcome)
+            self.assertIn(wanted, outcome.sent)
 
     def test_get(self) -> None:
         """Only methods that change nothing may be called so."""

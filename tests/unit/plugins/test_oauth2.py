@@ -415,7 +415,8 @@ class TokenTests(Kit):
         for entity, key in (("oauth2_tokens", id_of("good")), ("oauth2_credentials", APP), ("consumers", "c1")):
             harness = self.made()
             self.token(harness, "good")
-            self.assertEqual(self.status(harness.send(headers={"authorization": "Bearer good"})), 200)
+            for _ in range(2):
+                self.assertEqual(self.status(harness.send(headers={"authorization": "Bearer good"})), 200)
             left = {each: row for each, row in harness.rows.rows[entity].items() if each != key}
             harness.rows.rows = {**harness.rows.rows, entity: left}
             self.assertEqual(self.status(harness.send(headers={"authorization": "Bearer good"})), 401, entity)

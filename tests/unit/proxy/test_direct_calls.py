@@ -15,6 +15,7 @@ from kongtwist.core.http2 import frames
 from kongtwist.core.limits import Limits
 from kongtwist.http2.http2_exchange import HTTP2Exchange
 from kongtwist.net.http2_stream import HTTP2Stream
+from kongtwist.net.resolver import NameNotResolved
 from kongtwist.proxy.direct_calls import DirectCall
 from kongtwist.proxy.http2_forwarding import HTTP2UpstreamExchange
 from kongtwist.proxy.tree import TellingTree
@@ -37,7 +38,7 @@ class Both:
     """
 
     def __init__(self, limits: Limits | None = None, service: dict[str, Any] | None = None, **more: Any) -> None:
-        self.gateway = gateway = grpc_gateway(limits, service, **more)
+        self.gateway = gateway = more.pop("gateway", None) or grpc_gateway(limits, service, **more)
         gateway.automatic = False
         self.client = HTTP2Client(gateway)
         self.number = self.at = 1
@@ -385,6 +386,30 @@ class PlanTests(SynchronousTestCase):
         self.assertEqual(len(both.direct), 1)
         both.begin()
         self.assertEqual((len(both.direct), both.gateway.connects()), (1, 1))
+
+    def test_names(self) -> None:
+        """A service with a name: its address as it is known at the moment."""
+        gateway = grpc_gateway(service={"host": "localhost"})
+        answers: list[str | Exception | None] = ["127.0.0.1"]
+
+        def known(name: str) -> str | None:
+            answer = answers[-1]
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        self.patch(gateway.context.resolver, "known", known)
+        both = Both(gateway=gateway)
+        both.answer()
+        self.assertTrue(self.relayed(both))
+        answers.append("127.0.0.2")
+        self.assertFalse(self.relayed(both))
+        self.assertEqual(gateway.reactor.tcpClients[-1][0], "127.0.0.2")
+        for unknown in (None, NameNotResolved("localhost")):
+            answers.append(unknown)
+            self.assertFalse(self.relayed(both))
+        answers.append("127.0.0.1")
+        self.assertTrue(self.relayed(both))
 
     def test_heads_the_upstream_takes_not(self) -> None:
         both = Both()

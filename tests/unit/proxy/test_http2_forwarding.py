@@ -382,7 +382,48 @@ class Trailing(Plugin):
         return b"".join([b"%b:%b;" % pair for pair in trailers])
 
 
+class Naming(Plugin):
+    """Says something of its own to the upstream."""
+
+    name, priority, version = "naming", 10, "1"
+
+    def __init__(self, *changes: tuple[bytes, bytes | None]) -> None:
+        super().__init__()
+        self.changes = iter(changes)
+
+    def access(self, exchange: Exchange, conf: Any) -> None:
+        name, value = next(self.changes)
+        if value is None:
+            exchange.clear_upstream_header(name)
+        else:
+            exchange.set_upstream_header(name, value)
+
+
 class PluginTests(SynchronousTestCase):
+    def test_heads_are_kept_with_what_plugins_change(self) -> None:
+        """Equal changes find the head that was made before; other ones do not."""
+        changes = (
+            (b"x-a", b"1"),
+            (b"x-a", b"1"),
+            (b"x-a", b"2"),
+            (b"content-type", None),
+            (b"x-kong-request-id", b"own"),
+        )
+        gateway = grpc_gateway(plugins={"naming": Naming(*changes)}, plugin_rows=[plugin_row("naming")])
+        server, found = None, []
+        for _ in changes:
+            call = Call(gateway)
+            server = server or HTTP2Server(gateway)
+            ((_, _, fields),) = server.received
+            own = fields["x-kong-request-id"]
+            found.append(
+                (fields.get("x-a"), "content-type" in fields, "id" if own == call.request_id.decode() else own)
+            )
+        self.assertEqual(
+            found,
+            [("1", True, "id"), ("1", True, "id"), ("2", True, "id"), (None, False, "id"), (None, True, "own")],
+        )
+
     def relayed(self, keep: bool) -> tuple[Call, Trailing]:
         plugin = Trailing(keep)
         _, call, server = begun(grpc_gateway(plugins={"trailing": plugin}, plugin_rows=[plugin_row("trailing")]))

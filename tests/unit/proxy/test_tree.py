@@ -75,6 +75,20 @@ class TreeTests(SynchronousTestCase):
             tree.find(exchange(b"/st"))
         self.assertLess(len(tree._http), 70)
 
+    def test_plans_of_calls(self) -> None:
+        """Connections from one address to one port share them, until there is another configuration; they are bounded in number."""
+        gateway = Gateway()
+        tree = gateway.tree
+        plans = tree.plans_of("10.0.0.9", 8000)
+        plans["fields"] = "plan"
+        self.assertIs(tree.plans_of("10.0.0.9", 8000), plans)
+        self.assertEqual((tree.plans_of("10.0.0.8", 8000), tree.plans_of("10.0.0.9", 8002)), ({}, {}))
+        gateway.publish()
+        self.assertEqual(plans, {})
+        for number in range(3000):
+            tree.plans_of("10.0.0.9", number)
+        self.assertLessEqual(len(tree._plans), 1024)
+
     def test_facts_are_set(self) -> None:
         gateway = Gateway()
         made = exchange(b"/st/x")

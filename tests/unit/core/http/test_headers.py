@@ -201,6 +201,15 @@ class TowardsClientTests(SynchronousTestCase):
         theirs = b"A: 1\r\nd: 0\r\n"
         for its in (None, parse_response_block(theirs)):
             self.assertEqual(apply_changes(theirs, [given], its), b"A: 1\r\nC: 5\r\nD: 6\r\n")
+        proxied = exchange()
+        proxied.latencies = (0.0, 0.001)
+        block = parse_response_block(lines)
+        whole = b"Date: x\r\n" + ResponseHeaders().of_proxied(
+            proxied, block
+        )  # as made once for the block, with more around it
+        for name in (b"a", b"B", b"date", b"x-kong-upstream-latency", b"Server"):
+            for changes in ([("set", name, b"4"), ("add", b"C", b"5")], [("clear", name, b""), ("set", b"b", b"6")]):
+                self.assertEqual(apply_changes(whole, changes, block), apply_changes(whole, changes))
         server = b"Server: kong/3.9.3\r\n"  # written by us: no field of the upstream's block
         self.assertEqual(apply_changes(server, [("set", b"server", b"x")], parse_response_block(b"")), b"server: x\r\n")
 

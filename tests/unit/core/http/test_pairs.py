@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.http.pairs import (
     ABSENT,
+    BodyBomb,
     appended,
     is_truthy,
     json_text,
@@ -52,9 +53,29 @@ class PairTests(SynchronousTestCase):
 class JsonTests(SynchronousTestCase):
     def test_only_objects(self) -> None:
         """Whatever else there may be in a body, no member can be changed in it."""
-        for raw in (b"[1]", b"1", b"null", b'"a"', b"", b"{", b'{"a":NaN}', b'{"a":1e400}', b"\xff", b"[" * 5000):
+        for raw in (
+            b"[1]",
+            b"1",
+            b"null",
+            b'"a"',
+            b"",
+            b"{",
+            b'{"a":NaN}',
+            b"\xff",
+            b"[" * 5000,
+            b" [" + b"{}," * 999_999,
+        ):
             self.assertIsNone(object_of(raw), raw[:20])
         self.assertEqual(object_of(b' {"a": [], "a": {}} '), {"a": {}})
+
+    def test_bombs(self) -> None:
+        """What would take too long, or could not be written again, is told from what is no object."""
+        for raw in (
+            b'{"a":' + b"[" * 500 + b"]" * 500 + b"}", b'{"a":' * 100_000, b'{"a":[' + b"[]," * 300_000 + b"0]}",
+            b'{"a":' + b"9" * 5000 + b"}", b'{"a":1e400}',
+        ):  # fmt: skip
+            self.assertRaises(BodyBomb, object_of, raw)
+        self.assertIsNotNone(object_of(b'{"a":' + b"[" * 300 + b"]" * 300 + b"}"))
 
     @given(st.dictionaries(st.text(), JSON))
     def test_what_is_written_is_read_again(self, value: dict[str, Any]) -> None:
