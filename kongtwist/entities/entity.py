@@ -196,6 +196,8 @@ class Entity:
             shown["config"] = row["config"] | {
                 name: each.shown(row["config"]) for name, each in config.shorthands.items() if each.shown is not None
             }
+        if config is not None and config.shown is not None and isinstance(row.get("config"), dict):
+            shown["config"] = config.shown(shown["config"])
         return shown
 
     # -- steps ---------------------------------------------------------------------------------------------------------
@@ -323,13 +325,25 @@ class Entity:
 
 
 class Config(Record):
-    """A plugin's configuration: a record that may have deprecated aliases."""
+    """A plugin's configuration: a record that may have deprecated aliases.
+
+    Args:
+        fields: by name, in order.
+        shorthands: members that set other fields.
+        shown: makes of a configuration what answers show of it, where records inside have aliases.
+    """
 
     def __init__(
-        self, fields: Mapping[str, Field], *, shorthands: Mapping[str, Shorthand] | None = None, **attrs: Any
+        self,
+        fields: Mapping[str, Field],
+        *,
+        shorthands: Mapping[str, Shorthand] | None = None,
+        shown: Callable[[Row], Row] | None = None,
+        **attrs: Any,
     ) -> None:
         super().__init__(fields, **({"text": "Its configuration."} | attrs))
         self.shorthands = dict(shorthands or {})
+        self.shown = shown
 
 
 def _expanded(shorthands: Mapping[str, Shorthand], data: Row, errors: dict[str, ErrorTree]) -> Row:

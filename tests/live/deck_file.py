@@ -66,6 +66,17 @@ def everything(tag: str | None = None) -> dict[str, Any]:
             },
             {"name": "azure-functions", "config": {"appname": "a", "functionname": "f"}, "enabled": False},
             {"name": "ip-restriction", "config": {"deny": ["10.0.0.0/8"]}, "enabled": False},
+            {"name": "proxy-cache", "config": {"strategy": "memory", "vary_headers": ["x-b", "x-a"], "storage_ttl": 9}},
+            {
+                "name": "acme",
+                "config": {
+                    "account_email": "a@b.example",
+                    "api_uri": "https://ca.example/dir",
+                    "domains": ["*.a.example"],
+                    "storage": "redis",
+                    "storage_config": {"redis": {"host": "r.example", "extra_options": {"namespace": "n:"}}},
+                },
+            },
         ],
         "vaults": [{"name": "env", "prefix": "my-env", "config": {"prefix": "SECRETS_"}, "description": "d"}],
         "key_sets": [{"name": "ring"}],
@@ -89,6 +100,7 @@ def _services() -> list[dict[str, Any]]:
                     "hosts": ["a.example", "*.b.example"],
                     "plugins": [
                         {"name": "key-auth", "instance_name": "keys", "config": {"key_names": ["apikey", "k2"]}},
+                        {"name": "stream-ticket", "config": {"secret": "shared", "ttl": 20}},
                     ],
                 },
                 {

@@ -71,6 +71,21 @@ class _Redis(Record):
         return super().describe() | {"shorthand_fields": shown}
 
 
+def _with_former_names(config: Row) -> Row:
+    """A configuration as answers show it: the Redis record has its former names beside those of now."""
+    storages: Any = config.get("storage_config")
+    redis = storages.get("redis") if isinstance(storages, dict) else None
+    if not isinstance(redis, dict):
+        return config
+    told = dict(redis)
+    for name, (_, _, path) in _DEPRECATED.items():
+        value: Any = redis
+        for step in path:
+            value = (value or {}).get(step)
+        told[name] = value
+    return config | {"storage_config": storages | {"redis": told}}
+
+
 def _namespace(value: str) -> str | None:
     """No namespace may look like one of the plugin's own keys."""
     return "namespace can't be prefixed with reserved keyword: kong_acme:" if value.startswith("kong_acme") else None
@@ -184,7 +199,8 @@ CONFIG = ConfigRecord(
         ),
         "preferred_chain": String(text="Common name of the issuer whose chain is taken where there are several; null: any."),
         "enable_ipv4_common_name": Boolean(default=True, text="Ask for certificates for IPv4 addresses, too."),
-    }
+    },
+    shown=_with_former_names,
 )  # fmt: skip
 
 CONFIG_CHECKS = (

@@ -94,6 +94,8 @@ class RowStorage:
             await self._rows.update(_TABLE, row["id"], {"value": value, "ttl": ceil(ttl)})
 
     async def add(self, key: str, value: str, ttl: float) -> bool:
+        if self._rows.by(_TABLE, "key", key) is not None:
+            return False
         values: dict[str, Any] = {"key": key, "value": value}
         if ttl:
             values["ttl"] = ceil(ttl)

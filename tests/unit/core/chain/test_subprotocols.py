@@ -6,7 +6,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.chain.subprotocols import chosen, take, told
 from kongtwist.core.exchange import Exchange
+from kongtwist.plugins.jwt import Jwt
 from kongtwist.plugins.key_auth import KeyAuth
+from kongtwist.plugins.oauth2 import OAuth2
 from kongtwist.testing import PluginHarness
 
 UPGRADE = [("Upgrade", "websocket"), ("Connection", "Upgrade")]
@@ -78,3 +80,39 @@ class KeyAuthTests(SynchronousTestCase):
         )
         self.assertEqual(outcome.answer and outcome.answer.status, 401)
         self.assertEqual(outcome.exchange.block.all(FIELD), [b"bearer.secret"])
+
+
+class TokenTests(SynchronousTestCase):
+    """The same for jwt and oauth2."""
+
+    def test_jwt(self) -> None:
+        """A token as ``bearer``, or by a name of uri_param_names; gone from the request whatever comes of it; off by default."""
+        for config, offered, status in (
+            ({"token_in_subprotocol": True}, "bearer.no.token.x", "Bad token; invalid JSON"),
+            ({"token_in_subprotocol": True}, "kong.jwt.no.token.x", "Bad token; invalid JSON"),
+            ({"token_in_subprotocol": True}, "kong.other.no.token.x", "Unauthorized"),
+            ({"token_in_subprotocol": True}, "bearer.a, bearer.b", "Multiple tokens provided"),
+            ({}, "bearer.no.token.x", "Unauthorized"),
+        ):
+            harness = PluginHarness(Jwt, **config)
+            outcome = harness.send("GET", "/", [*UPGRADE, ("Sec-WebSocket-Protocol", offered)])
+            assert outcome.answer is not None
+            self.assertEqual(outcome.answer.status, 401)
+            told = outcome.answer.message or (outcome.answer.body or b"").decode()
+            self.assertIn(status, told, offered)
+            self.assertEqual(FIELD in outcome.exchange.block, not config, offered)
+
+    def test_oauth2(self) -> None:
+        """A token is looked at, as in Authorization; it is gone from the request."""
+        harness = PluginHarness(OAuth2, enable_client_credentials=True, token_in_subprotocol=True)
+        for offered, status in (
+            ("bearer.x", "The access token is invalid or has expired"),
+            ("kong.access_token.x", "The access token is invalid or has expired"),
+            ("chat", "The access token is missing"),
+        ):
+            asked = [*UPGRADE, ("Sec-WebSocket-Protocol", offered)]
+            outcome = harness.send("GET", "/", asked)
+            assert outcome.answer is not None
+            told = outcome.answer.message or (outcome.answer.body or b"").decode()
+            self.assertIn(status, told, offered)
+            self.assertNotIn(b".x", b",".join(outcome.exchange.block.all(FIELD)))
