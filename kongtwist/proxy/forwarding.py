@@ -19,7 +19,8 @@ from ..core.chain.chain import PluginFailed
 from ..core.error_lines import request_line
 from ..core.exchange import Answer, Exchange
 from ..core.http.chunks import LAST_CHUNK, ChunkScanner
-from ..core.http.headers import REASONS, apply_changes, upstream_head
+from ..core.http.headers import apply_changes, upstream_head
+from ..core.http.reasons import REASONS
 from ..net.run_steps import run_steps
 from ..streams.server_sent_events import EventStream, is_event_stream
 from ..upstream.connection import ResponseHead, UpstreamConnection

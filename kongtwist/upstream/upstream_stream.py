@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from twisted.python.failure import Failure
 
 from ..core.http.head import HeadError, parse_response_block
-from ..core.http.headers import REASONS
+from ..core.http.reasons import REASONS
 from ..core.http2.frames import CANCEL, NO_ERROR, REFUSED_STREAM
 from ..net.http2_stream import NOBODY, HTTP2Stream
 from .connection import ResponseHead

@@ -29,7 +29,7 @@ from twisted.web.server import Request as SiteRequest
 from twisted.web.server import Site
 from zope.interface import implementer
 
-from ...core.http.headers import nginx_page, reason_of
+from ...core.http.reasons import nginx_page, reason_of
 from ..access.gate import Gate
 from ..access.path_mask import frames_of
 from ..replies import Reply, Verdict

@@ -13,10 +13,10 @@ from kongtwist.core.http.headers import (
     apply_changes,
     forwarded_lines,
     host_name,
-    nginx_page,
     path_lines,
     upstream_head,
 )
+from kongtwist.core.http.reasons import nginx_page
 
 ID = b"0123456789abcdef0123456789abcdef"
 
