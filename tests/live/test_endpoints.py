@@ -7,8 +7,6 @@ import re
 from collections import Counter
 from typing import Any
 
-from kongtwist.entities import registry
-from kongtwist.node.plugin_loader import load_plugins
 from tests.live.support import GatewayProcess, LiveTestCase, request
 from tests.places import CONTRACT
 
@@ -19,16 +17,6 @@ LISTED: list[str] = next(
     if case["name"] == "endpoints"
 )
 
-NOT_BUILT = {
-    "acme_storage": "acme", "hmacauth_credentials": "hmac-auth",
-}  # fmt: skip
-"""Entities of plugins that are not built yet: their paths come with them. This list can only shrink."""
-NOT_BUILT_PATHS = {
-    "/acme": "acme", "/acme/certificates": "acme", "/acme/certificates/{certificates}": "acme",
-    "/proxy-cache": "proxy-cache", "/proxy-cache/{cache_key}": "proxy-cache",
-    "/proxy-cache/{plugin_id}/caches/{cache_key}": "proxy-cache",
-}  # fmt: skip
-"""Further paths of plugins that are not built yet."""
 SWITCHED_OFF = {"/targets", "/targets/{targets}", "/targets/{targets}/upstream", "/snis/{snis}/certificate"}
 """Paths that Kong generates and takes away again."""
 OURS = ("/services/{services}/grpc",)
@@ -55,36 +43,28 @@ class EndpointTests(LiveTestCase):
     def test_generated(self) -> None:
         """Each path of each entity has its methods, with and without a slash at the end."""
         gateway = self.gateway()
-        absent, wrong = set(), {}
+        wrong = {}
         for each in ENDPOINTS:
             path, methods = each["path"], set(each["methods"])
             if path in ONLY_GET:
                 methods = {"GET"}
             expected = None if path in SWITCHED_OFF else sorted(methods | {"HEAD", "OPTIONS"})
             found = self.options(gateway, path)
-            if found is None and each["declared_by"] in NOT_BUILT:
-                absent.add(each["declared_by"])
-            elif found != expected:
+            if found != expected:
                 wrong[path] = found
             if found is not None:
                 self.assertEqual(self.options(gateway, path + "/"), found, path)
         self.assertEqual(wrong, {})
-        self.assertEqual(absent, set(NOT_BUILT))
-        entities = registry(load_plugins(["bundled"]))
-        self.assertEqual([name for name in NOT_BUILT if name in entities], [], "built: take it off the list")
 
     def test_listed(self) -> None:
         """Each path that Kong's own list has is there and in our list, and our list has no other but `OURS`."""
         gateway = self.gateway()
         ours = gateway.admin("GET", "/endpoints").json["data"]
-        later = set(NOT_BUILT_PATHS) | {each["path"] for each in ENDPOINTS if each["declared_by"] in NOT_BUILT}
-        expected = [*(path for path in LISTED if path not in later), *OURS]
+        expected = [*LISTED, *OURS]
         self.assertEqual(ours, sorted(expected, key=lambda path: path.split("/")))
         self.assertEqual(Counter(ours).most_common(1)[0][1], 1)
         missing = [path for path in ours if path not in SWITCHED_OFF and self.options(gateway, path) is None]
         self.assertEqual(missing, [])
-        built = [path for path in NOT_BUILT_PATHS if self.options(gateway, path) is not None]
-        self.assertEqual(built, [], "built: take it off the list")
 
     def test_methods(self) -> None:
         """HEAD is GET without a body; a method that a path has not is 405, of a path that is not there 404."""
