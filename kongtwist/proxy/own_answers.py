@@ -13,13 +13,7 @@ from ..core.exchange import Answer, Exchange, StreamedAnswer
 from ..core.grpc.grpc_text import is_grpc
 from ..core.http.error_bodies import error_body
 from ..core.http.head import HeadError
-from ..core.http.headers import (
-    TOKEN,
-    ResponseHeaders,
-    apply_changes,
-    clean,
-    with_charset,
-)
+from ..core.http.headers import TOKEN, ResponseHeaders, apply_changes, clean, with_charset
 from ..core.http.reasons import REASONS, nginx_page, reason_of
 from .filtered_answer import FilteredAnswer, HeadOfAnswer
 from .grpc_answers import grpc_lines, refusal_lines, takes_grpc
