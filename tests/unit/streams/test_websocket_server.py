@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import txaio
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -62,8 +63,9 @@ class ServerSideTests(SynchronousTestCase):
 
     def open(self, *arguments: Any) -> ServerSide:
         """A server's side; what it sent of the handshake is taken away."""
-        self.user, self.wire = User(), Wire()
-        side = ServerSide(ServerFactory(Clock(), *arguments), self.user)
+        self.user, self.wire, clock = User(), Wire(), Clock()
+        self.patch(txaio.config, "loop", clock)  # Autobahn's timers go where txaio says
+        side = ServerSide(ServerFactory(clock, *arguments), self.user)
         side.makeConnection(self.wire)
         side.dataReceived(HANDSHAKE)
         self.assertTrue(side.usable)
