@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import txaio
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from txaio.tx import config as txaio_config
 
 from kongtwist.streams.websocket_server import ServerFactory, ServerSide
 
@@ -64,7 +64,7 @@ class ServerSideTests(SynchronousTestCase):
     def open(self, *arguments: Any) -> ServerSide:
         """A server's side; what it sent of the handshake is taken away."""
         self.user, self.wire, clock = User(), Wire(), Clock()
-        self.patch(txaio.config, "loop", clock)  # Autobahn's timers go where txaio says
+        self.patch(txaio_config, "loop", clock)  # Autobahn's timers go where txaio says
         side = ServerSide(ServerFactory(clock, *arguments), self.user)
         side.makeConnection(self.wire)
         side.dataReceived(HANDSHAKE)
