@@ -14,6 +14,7 @@ from hashlib import sha256
 
 from ...core.exchange import Exchange
 from ...core.http.head import HeaderBlock
+from ...core.http.identity_fields import IDENTITY_FIELDS
 from ...core.http.query import parse_arguments
 
 __all__ = ["Directives", "cache_key", "directives", "lifetime", "variant", "vary_of"]
@@ -29,7 +30,7 @@ _KEYED = (
     b"host", b"origin", b"authorization", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port", b"x-forwarded-prefix",
     b"x-forwarded-path", b"forwarded", b"x-forwarded-server", b"x-forwarded-scheme", b"x-forwarded-ssl", b"x-host",
     b"x-original-host", b"x-http-host-override", b"x-original-url", b"x-rewrite-url", b"x-http-method", b"x-http-method-override",
-    b"x-method-override", b"x-url-scheme", b"front-end-https", b"range", b"x-original-uri", b"x-wap-profile",
+    b"x-method-override", b"x-url-scheme", b"front-end-https", b"range", b"proxy-authorization", b"x-original-uri", b"x-wap-profile",
 )  # fmt: skip
 """Request headers by which applications are known to choose what they answer, though no Vary says so."""
 
@@ -88,8 +89,15 @@ def variant(exchange: Exchange, vary: Iterable[bytes], body: bytes) -> bytes:
         if name in block:
             for value in block.all(name):
                 made.update(b"\n%b:%d:%b" % (name, len(value), value))
+    changes = exchange.request_changes
+    if changes:
+        # What upstreams are told of the client: users of a directory, or of an OAuth application, share a consumer or have none.
+        for name in IDENTITY_FIELDS:
+            told = changes.get(name)
+            if told is not None:
+                made.update(b"\n\n%b:%d:%b" % (name, len(told), told))
     if body:
-        made.update(b"\n\n" + body)
+        made.update(b"\n\n\n" + body)
     return made.digest()
 
 

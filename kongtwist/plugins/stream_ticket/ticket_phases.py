@@ -11,12 +11,13 @@ from collections.abc import Awaitable
 from math import ceil
 from typing import Any
 
-from ...core.chain.authentication import identity_headers, vouch
+from ...core.chain.authentication import vouch
 from ...core.chain.credentials import expired
 from ...core.chain.host import Host, HostError
 from ...core.chain.phases import ProxyEndpoint
 from ...core.chain.plugin import Plugin
 from ...core.exchange import Answer, Exchange
+from ...core.http.identity_fields import IDENTITY_FIELDS
 from ...core.http.query import parse_query, without_argument
 from ...core.rows import Row
 from ...entities.checks import Conditional
@@ -191,7 +192,7 @@ def _authenticate(exchange: Exchange, ticket: Ticket) -> bool:
     exchange.authenticate(consumer, credential)
     exchange.authenticated_groups = ticket.groups
     changes: dict[bytes, bytes | None] = dict(exchange.request_changes or ())
-    changes.update(dict.fromkeys(identity_headers(None, None)))
+    changes.update(dict.fromkeys(IDENTITY_FIELDS))  # the client's own claims
     changes.update({name.encode("latin-1"): value.encode("latin-1") for name, value in ticket.fields.items()})
     exchange.request_changes = changes
     return True

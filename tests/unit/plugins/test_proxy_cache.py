@@ -10,8 +10,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.core.chain.plugin import BodyFilter
-from kongtwist.core.exchange import StreamedAnswer
+from kongtwist.core.chain.plugin import BodyFilter, Plugin
+from kongtwist.core.exchange import Exchange, StreamedAnswer
 from kongtwist.core.http.head import HeaderBlock
 from kongtwist.entities import EntityError
 from kongtwist.plugins.key_auth import KeyAuth
@@ -96,6 +96,20 @@ class RequestTests(CacheCase):
             self.harness.store("consumers", id=each, username=each)
             self.harness.store("keyauth_credentials", id=f"k-{each}", key=each, consumer={"id": each})
         self.assertEqual([self.said("/", {"apikey": each}) for each in ("one", "two", "one")], ["Miss", "Miss", "Hit"])
+
+    def test_clients_that_are_no_consumers(self) -> None:
+        """Users of a directory, and those in whose name an application comes, have answers of their own as well."""
+
+        class Names(Plugin):
+            name = "names"
+            priority = 1200
+
+            def access(self, exchange: Exchange, conf: Any) -> None:
+                user = exchange.get_header(b"x-token")
+                exchange.request_changes = {b"x-authenticated-userid": user, b"x-consumer-id": None, b"x-other": user}
+
+        self.harness.add(Names)
+        self.assertEqual([self.said("/", {"x-token": each}) for each in ("one", "two", "one")], ["Miss", "Miss", "Hit"])
 
     def test_bypassed(self) -> None:
         """Other methods, WebSockets, gRPC; with cache_control what asks for no kept answer, and whoever shows a credential."""

@@ -8,6 +8,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.chain.host import RedisSettings
+from kongtwist.core.http.identity_fields import IDENTITY_FIELDS
 from kongtwist.plugins.key_auth import KeyAuth
 from kongtwist.plugins.session import Session
 from kongtwist.plugins.stream_ticket import StreamTicket
@@ -60,6 +61,14 @@ class TicketTests(StreamTicketCase):
         self.assertEqual(self.status(ticket), 401)
         self.assertEqual(self.status(self.ticket(), fields=SOCKET), 0)
         self.assertNotEqual(self.ticket(), self.ticket())
+
+    def test_claims(self) -> None:
+        """What the client says of itself goes, also where the plugin that found out who it is had nothing to say of it."""
+        exchange = self.use(self.ticket(), {**EVENTS, **{name.decode(): "admin" for name in IDENTITY_FIELDS}}).exchange
+        told = {name: value for name, value in exchange.request_fields().items() if name in IDENTITY_FIELDS}
+        self.assertEqual(
+            told, {b"x-consumer-id": (b"c1",), b"x-consumer-username": (b"bob",), b"x-credential-identifier": (b"k1",)}
+        )
 
     def test_unseen(self) -> None:
         """Neither the upstream's query, nor the target that is logged, nor a Referer has it, whatever comes of the request."""
