@@ -225,7 +225,9 @@ class ProxyCache(Plugin):
         if length is not None and length > self._largest and exchange.method != b"HEAD":
             return None
         keep = conf.storage_ttl if conf.storage_ttl is not None else ttl
-        drop = _DROPPED | block.connection
+        # What plugins before this one took out, they may know from the first answer only.
+        taken = {name.lower() for what, name, _ in exchange.response_changes or () if what == "clear"}
+        drop = _DROPPED | block.connection | taken
         headers = [
             (name, value)
             for name, value in block.pairs

@@ -18,6 +18,7 @@ from kongtwist.plugins.key_auth import KeyAuth
 from kongtwist.plugins.proxy_cache import ProxyCache
 from kongtwist.plugins.proxy_cache.cache_keys import directives, lifetime, vary_of
 from kongtwist.plugins.proxy_cache.cache_store import Kept, Store
+from kongtwist.plugins.response_ratelimiting import ResponseRateLimiting
 from kongtwist.testing import NOW, PluginHarness, finished
 from kongtwist.testing.outcome import Outcome
 
@@ -73,6 +74,13 @@ class RequestTests(CacheCase):
         key = first.response_headers["x-cache-key"]
         self.assertEqual(outcome.response_headers, {"x-cache-status": "Hit", "x-cache-key": key, "age": "2"})
         self.assertEqual(first.response_headers, {"x-cache-status": "Miss", "x-cache-key": key})
+
+    def test_taken_out(self) -> None:
+        """What a plugin before it keeps from the first client, the next ones do not see either."""
+        self.harness.add(ResponseRateLimiting, limits={"sms": {"minute": 9}}, policy="local")
+        told = (*PLAIN, ("X-Kong-Limit", "sms=1"))
+        self.get(answer=told)
+        self.assertEqual(self.get().answer_headers, {"content-type": "text/plain"})
 
     def test_key(self) -> None:
         """Kong's key: route, method, line, arguments in order, headers that count."""
