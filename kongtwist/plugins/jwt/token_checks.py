@@ -78,7 +78,7 @@ class Config:
         self.cookies = tuple([name.lower().encode() for name in conf["cookie_names"] or ()])
         self.headers = tuple([name.lower().encode() for name in conf["header_names"] or ()])
         # The one header that is looked at before anything else: where it is the only place, its value tells all.
-        self.bearer = self.headers[0] if len(self.headers) == 1 and not self.cookies else None
+        self.bearer = self.headers[0] if len(self.headers) == 1 and not self.cookies and not self.subprotocol else None
         self.challenge = challenge("Bearer", conf["realm"])
         self.faulty = challenge("Bearer", conf["realm"], 'error="invalid_token"')
         # By token, and by the whole field where that is the only place. Verdicts depend on the configuration.

@@ -30,7 +30,8 @@ _KEYED = (
     b"host", b"origin", b"authorization", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port", b"x-forwarded-prefix",
     b"x-forwarded-path", b"forwarded", b"x-forwarded-server", b"x-forwarded-scheme", b"x-forwarded-ssl", b"x-host",
     b"x-original-host", b"x-http-host-override", b"x-original-url", b"x-rewrite-url", b"x-http-method", b"x-http-method-override",
-    b"x-method-override", b"x-url-scheme", b"front-end-https", b"range", b"proxy-authorization", b"x-original-uri", b"x-wap-profile",
+    b"x-method-override", b"x-url-scheme", b"front-end-https", b"range", b"if-range", b"proxy-authorization", b"x-original-uri",
+    b"x-wap-profile",
 )  # fmt: skip
 """Request headers by which applications are known to choose what they answer, though no Vary says so."""
 

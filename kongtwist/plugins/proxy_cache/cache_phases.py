@@ -29,6 +29,8 @@ _DROPPED = frozenset((
 ))  # fmt: skip
 """Headers of an answer that are not kept: those of a connection, and those that are made anew."""
 
+_CONDITIONS = (b"if-none-match", b"if-modified-since", b"if-match", b"if-unmodified-since")
+
 _MEMORY = 128 * 1024 * 1024
 _LARGEST = 1024 * 1024
 
@@ -247,6 +249,8 @@ class ProxyCache(Plugin):
         """Whether an answer may be kept and given to others."""
         if exchange.status not in conf.codes or exchange.status == 101 or ttl <= 0:
             return False
+        if exchange.status in (304, 412) and any(name in exchange.block for name in _CONDITIONS):
+            return False  # who makes no condition must not get it
         if b"set-cookie" in block:  # it is for this client alone
             return False
         if not said.keys().isdisjoint(("private", "no-store", "no-cache")):

@@ -262,6 +262,23 @@ class PoisoningTests(CacheCase):
         outcome = self.get()
         self.assertEqual(outcome.answer and outcome.answer.body, b"good")
 
+    def test_conditions(self) -> None:
+        """What is answered to a condition is for who made it, also where such answers may be kept."""
+        self.harness = self.made(response_code=[200, 206, 304, 412])
+        for name, status in (
+            ("If-None-Match", 304),
+            ("If-Modified-Since", 304),
+            ("If-Match", 412),
+            ("If-Unmodified-Since", 412),
+        ):
+            target = f"/{name}"
+            self.assertEqual(self.said(target, {name: "x"}, status=status, chunks=()), "Bypass")
+            self.assertEqual(self.said(target), "Miss")
+            self.assertEqual(self.said(target, {name: "x"}), "Hit")
+        part = {"range": "bytes=0-1"}
+        self.assertEqual(self.said("/part", {**part, "if-range": '"one"'}, status=206), "Miss")
+        self.assertEqual(self.said("/part", {**part, "if-range": '"two"'}, status=206), "Miss")
+
     def test_first(self) -> None:
         """The same where the attacker comes first."""
         for name in ("X-Forwarded-Host", "Host", "X-Original-URL"):

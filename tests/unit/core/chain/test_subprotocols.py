@@ -102,6 +102,15 @@ class TokenTests(SynchronousTestCase):
             self.assertIn(status, told, offered)
             self.assertEqual(FIELD in outcome.exchange.block, not config, offered)
 
+    def test_jwt_beside_a_header(self) -> None:
+        """Another scheme in Authorization does not hide the one offered; a token there makes them two."""
+        harness = PluginHarness(Jwt, token_in_subprotocol=True)
+        for field, message in (("Basic eDp5", "Bad token; invalid JSON"), ("Bearer b.b.b", "Multiple tokens provided")):
+            asked = [*UPGRADE, ("Sec-WebSocket-Protocol", "bearer.no.token.x"), ("Authorization", field)]
+            answer = harness.send("GET", "/", asked).answer
+            assert answer is not None
+            self.assertIn(message, answer.message or (answer.body or b"").decode())
+
     def test_oauth2(self) -> None:
         """A token is looked at, as in Authorization; it is gone from the request."""
         harness = PluginHarness(OAuth2, enable_client_credentials=True, token_in_subprotocol=True)
