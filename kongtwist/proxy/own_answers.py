@@ -75,6 +75,7 @@ class OwnAnswers:
         """
         if isinstance(answer, WebSocketAnswer):
             answer = bad_handshake(exchange) or answer
+        answer = _final(exchange, answer)
         exchange.answer_source = answer.source
         exchange.status = answer.status
         chain = _chain_of(exchange)
@@ -89,7 +90,7 @@ class OwnAnswers:
                 replaced = chain.run_header_filter(exchange)
             if replaced is not None:
                 _discard(answer)
-                answer = replaced
+                answer = _final(exchange, replaced)
                 exchange.answer_source, exchange.status = answer.source, answer.status
                 lines, body = self._made(exchange, answer, upstream)
             if (filtered or replaced is not None) and answer.source == "error":
@@ -214,6 +215,16 @@ def _end_of_body(filters: AnswerFiltersView) -> None:
         filters.feed(b"", True)
     except PluginFailed:
         pass  # logged
+
+
+def _final(exchange: Exchange, answer: Answer) -> Answer:
+    """The answer, or an error in place of one that clients would take for an interim one (RFC 9110 15.2), and its body for the answer
+    to their next request."""
+    if answer.status >= 200 or isinstance(answer, WebSocketAnswer):
+        return answer
+    exchange.report(f"an answer with status {answer.status} cannot be sent: no answer ends with it", "give it another")
+    _discard(answer)
+    return Answer.error(500, "An unexpected error occurred")
 
 
 def _discard(answer: Answer) -> None:

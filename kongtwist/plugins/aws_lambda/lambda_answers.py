@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 import json
+import re
 from base64 import b64decode
 from typing import Any, NamedTuple
 
@@ -11,6 +12,9 @@ from ...core.http.headers import check_field
 from ...entities.json_text import parse_json
 
 __all__ = ["NotAnAnswer", "ProxyAnswer", "proxy_answer", "with_empty_objects"]
+
+
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 
 
 class NotAnAnswer(Exception):
@@ -55,9 +59,9 @@ def proxy_answer(content: bytes) -> ProxyAnswer:
 def _status(value: Any) -> int:
     try:
         number = int(value) if not isinstance(value, bool) else 0
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = 0
-    if not 100 <= number <= 599:
+    if not 200 <= number <= 599:  # Kong takes 1xx, with which no answer ends (RFC 9110 15.2)
         raise NotAnAnswer("statusCode validation failed")
     return number
 
@@ -73,6 +77,8 @@ def _fields(headers: dict[str, Any], lists: dict[str, Any]) -> list[tuple[bytes,
         if each is not None
     ]
     for name, value in pairs:
+        if not _NAME(name):
+            raise NotAnAnswer("a header cannot be sent")
         try:
             check_field(name, value)
         except ValueError as error:

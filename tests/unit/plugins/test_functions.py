@@ -229,6 +229,9 @@ class LambdaTests(SynchronousTestCase):
         for wrong, words in (
             ("not JSON", "Expecting value"), ([], "proxy response must be json format"), ({}, "statusCode validation failed"),
             ({"statusCode": 99}, "statusCode validation failed"), ({"statusCode": 200, "headers": "x"}, "headers must be a table"),
+            ('{"statusCode": 1e999}', "statusCode validation failed"), ({"statusCode": 100}, "statusCode validation failed"),
+            ({"statusCode": 200, "headers": {"": "b"}}, "a header cannot be sent"),
+            ({"statusCode": 200, "headers": {"a b": "c"}}, "a header cannot be sent"),
             ({"statusCode": 200, "body": 1}, "body must be a string"), ({"statusCode": True}, "statusCode validation failed"),
             ({"statusCode": 200, "isBase64Encoded": "x"}, "isBase64Encoded must be a boolean"),
             ({"statusCode": 200, "headers": {"a": "b\r\nc: d"}}, "a header cannot be sent"),

@@ -123,6 +123,19 @@ class BodyTests(SynchronousTestCase):
         self.assertTrue(client.received.endswith(b"abc"))
         self.assertEqual((gateway.connects(), plugin.logged), (0, 2))
 
+    def test_no_final_status(self) -> None:
+        """A client would take the body of a 1xx for the next answer: 500 instead, and the log says why."""
+        for phase in ("access", "header"):
+            for answer in (Answer(103, b"HTTP/1.1 200 OK"), StreamedAnswer(100, [b"x"])):
+                gateway = self.serve(Given(**{phase: partial(_given, answer)}))
+                client = gateway.client()
+                client.send(GET)
+                if phase == "header":
+                    gateway.accept().answer(OK)
+                self.assertTrue(client.received.startswith(b"HTTP/1.1 500 "), client.received)
+                self.assertNotIn(b"HTTP/1.1 200", client.received)
+                self.assertIn(f"status {answer.status}", gateway.reports[-1])
+
     def test_raw_chunks(self) -> None:
         """A filter that comes with the head gets payload, though framing was to pass."""
         seen: list[bytes] = []
