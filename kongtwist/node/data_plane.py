@@ -33,6 +33,7 @@ from ..http2.http2_channel import HTTP2Channel
 from ..net.listeners import DescriptorRoom, listen_on, raise_descriptor_limit
 from ..net.server_tls import ServerContexts, contexts_for, reconfigure
 from ..observability.access_log import AccessLog
+from ..observability.masking import configured_names
 from ..proxy.context import ProxyContext
 from ..proxy.tree import RouteTree, TellingTree
 from ..proxy.websocket_route import WebSocketRoute
@@ -199,7 +200,7 @@ class DataPlane:
         rows = snapshot.rows["plugins"]
         if rows is not self._plugin_rows:
             self._plugin_rows = rows
-            self.access_log.hide(_key_names(rows))
+            self.access_log.hide(configured_names(rows.values()))
         self.tree.publish(snapshot)
 
     def reload(self, conf: Conf) -> None:
@@ -347,13 +348,3 @@ def _closing(name: str, coroutine: Coroutine[Any, Any, None]) -> Deferred[None]:
             _log.failure("{name} failed", failure, name=name)
 
     return Deferred.fromCoroutine(coroutine).addErrback(log)
-
-
-def _key_names(plugins: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    """Query arguments that carry credentials, as the configuration names them."""
-    names: set[str] = set()
-    for row in plugins.values():
-        names.update(row["config"].get("key_names") or ())
-        if row["name"] == "stream-ticket":
-            names.add(row["config"]["query_name"])
-    return names

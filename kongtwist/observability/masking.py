@@ -7,10 +7,11 @@ names below are hidden always; the gateway adds those that plugins are configure
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 from urllib.parse import unquote_plus
 
-__all__ = ["MASK", "SECRET_NAMES", "SecretMask", "escape", "escape_text"]
+__all__ = ["MASK", "SECRET_NAMES", "SecretMask", "configured_names", "escape", "escape_text"]
 
 MASK = b"***"
 """What stands in place of a credential."""
@@ -23,6 +24,9 @@ SECRET_NAMES = frozenset(
     }
 )  # fmt: skip
 """Query arguments whose values are credentials, lower case."""
+
+_OAUTH2_NAMES = ("code", "provision_key")
+"""Those of an authorization server, that mean something else where there is none."""
 
 _UNSAFE = re.compile(rb'[\x00-\x1f"\\\x7f-\xff]')
 _UNSAFE_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
@@ -137,3 +141,20 @@ class SecretMask:
         text = self._text.sub(rf"\1{mask}", text)
         text = _TEXT_HEADER.sub(rf"\1\2{mask}", text)
         return _TEXT_USERINFO.sub(rf"\1{mask}@", text)
+
+
+def configured_names(plugins: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Query arguments that carry credentials, as the configuration names them.
+
+    Args:
+        plugins: rows.
+    """
+    names: set[str] = set()
+    for row in plugins:
+        config = row["config"]
+        names.update(config.get("key_names") or (), config.get("uri_param_names") or ())
+        if row["name"] == "stream-ticket":
+            names.add(config["query_name"])
+        elif row["name"] == "oauth2":
+            names.update(_OAUTH2_NAMES)
+    return names

@@ -19,7 +19,7 @@ from kongtwist.observability.access_log import AccessLog
 from kongtwist.observability.error_log import ErrorLog, notice
 from kongtwist.observability.foreground import Console, console_for
 from kongtwist.observability.log_file import LogFile
-from kongtwist.observability.masking import SecretMask, escape
+from kongtwist.observability.masking import SecretMask, configured_names, escape
 
 REQUEST_ID = b"0123456789abcdef0123456789abcdef"
 AT = 1_767_225_599.5  # 2025-12-31 23:59:59.5 UTC
@@ -47,6 +47,21 @@ def recorder(writes: list[bytes]) -> Callable[[LogFile, bytes], int]:
 
 class MaskingTests(SynchronousTestCase):
     """What a line may show of a request."""
+
+    def test_configured(self) -> None:
+        """What plugins are configured to take from the query is hidden, and what an authorization server gets there."""
+        rows: list[dict[str, Any]] = [
+            {"name": "key-auth", "config": {"key_names": ["Pass"]}},
+            {"name": "jwt", "config": {"uri_param_names": ["tok"]}},
+            {"name": "stream-ticket", "config": {"query_name": "once"}},
+            {"name": "acl", "config": {}},
+        ]
+        mask = SecretMask(configured_names(rows))
+        target = b"/a?pass=1&tok=2&once=3&code=4&provision_key=5"
+        self.assertEqual(mask.target(target), b"/a?pass=***&tok=***&once=***&code=4&provision_key=5")
+        rows.append({"name": "oauth2", "config": {}})
+        mask = SecretMask(configured_names(rows))
+        self.assertEqual(mask.target(target), b"/a?pass=***&tok=***&once=***&code=***&provision_key=***")
 
     def test_credentials_in_query(self) -> None:
         """Values of credential arguments are hidden, whatever the case and escaping of the name; the rest stays."""
