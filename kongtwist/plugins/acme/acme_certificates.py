@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Iterable
 from ipaddress import IPv4Address
@@ -18,7 +19,16 @@ from .._redis_fields import redis_settings
 from .acme_session import Failed, Settings, begin, ends, finish, key_of_jwk, new_key
 from .acme_storage import MemoryStorage, RedisStorage, RowStorage, Storage
 
-__all__ = ["Config", "Issuer"]
+__all__ = ["AT_ONCE", "Config", "Issuer"]
+
+AT_ONCE = 4
+"""Names for which a process gets certificates at once because clients ask for them. A star in ``domains`` lets anybody make names up;
+each one takes a thread, and counts at the CA."""
+
+_HOST = re.compile(
+    r"(?=.{1,253}\Z)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*\Z"
+).match
+"""A name as DNS has it (RFC 1123 2.1), lower case; no CA knows any other."""
 
 PREFIX = "kong_acme:"
 TAG = "managed-by-acme"
@@ -58,7 +68,7 @@ class Config:
         if _is_address(host):
             if not self.addresses:
                 return False
-        elif ":" in host or not host:
+        elif _HOST(host) is None:
             return False
         if self.any:
             return True
@@ -235,7 +245,7 @@ class Issuer:
 
     async def on_demand(self, name: str) -> None:
         """A client asked for a name that has no certificate: get one, here or from the storage."""
-        if name in self._busy:
+        if name in self._busy or len(self._busy) >= AT_ONCE:
             return
         self._busy.add(name)
         try:

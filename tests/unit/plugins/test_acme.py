@@ -7,13 +7,14 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.chain.host import RedisSettings
 from kongtwist.entities import EntityError
 from kongtwist.plugins.acme import Acme
-from kongtwist.plugins.acme.acme_certificates import Config, Issuer
+from kongtwist.plugins.acme.acme_certificates import AT_ONCE, Config, Issuer
 from kongtwist.plugins.acme.acme_session import Begun, Failed, ends, new_key, shown
 from kongtwist.plugins.acme.acme_storage import MemoryStorage, RedisStorage, RowStorage, Storage
 from kongtwist.testing import NOW, PluginHarness, finished
@@ -36,7 +37,9 @@ class ConfigTests(SynchronousTestCase):
         config = self.config(domains=["Shop.test", "*.wild.test", "left.*"])
         for name, allowed in (
             ("shop.test", True), ("a.shop.test", False), ("a.wild.test", True), ("wild.test", False), ("awild.test", False),
-            ("left.org", True), ("left.", False), ("10.0.0.1", False), ("", False),
+            ("left.org", True), ("left.", False), ("10.0.0.1", False), ("", False), ("a..wild.test", False), ("a b.wild.test", False),
+            ("-a.wild.test", False), (f"{'a' * 63}.wild.test", True), (f"{'a' * 64}.wild.test", False),
+            ("a." * 122 + "wild.test", True), ("a." * 123 + "wild.test", False), ("left./x", False),
         ):  # fmt: skip
             self.assertEqual(config.allows(name), allowed, name)
         self.assertTrue(self.config(allow_any_domain=True).allows("10.0.0.1"))
@@ -168,6 +171,23 @@ class PhaseTests(SynchronousTestCase):
                 self.harness.certificate("shop.test")
                 self.harness.rows.rows = {**self.harness.rows.rows, "snis": {}}
             self.assertEqual(issue.call_count, 1)
+
+    def test_many_names(self) -> None:
+        """Whoever makes up names under a star does not keep all threads busy; a client that comes later is served."""
+        harness = configured(domains=["*.test"])
+        waiting: list[Deferred[None]] = []
+
+        async def issue(name: str) -> None:
+            waiting.append(Deferred())
+            await waiting[-1]
+
+        with patch.object(harness.conf, "issue", issue):
+            for number in range(20):
+                harness.certificate(f"n{number}.test")
+            self.assertEqual(len(waiting), AT_ONCE)
+            waiting[0].callback(None)
+            harness.certificate("late.test")
+            self.assertEqual(len(waiting), AT_ONCE + 1)
 
 
 class IssuerTests(SynchronousTestCase):
