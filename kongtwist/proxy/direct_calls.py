@@ -491,6 +491,8 @@ class DirectAnswer:
 
 def _answer_of(fields: FieldList, context: ProxyContext, connection: Any) -> DirectAnswer:
     """What becomes of an answer's head."""
+    if fields.size > connection.list_size:
+        return DirectAnswer()  # refused by the general way
     answer = fields.answer
     if answer.status != 200 or answer.length is not None:
         return DirectAnswer()
