@@ -358,14 +358,11 @@ class FloodTests(SynchronousTestCase):
         peer = make_server(self.LIMITS)
         head = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a")]
         block = peer.encoder.encode(head + [(f"x-{number}", "a" * 100) for number in range(300)])
-        self.assertGreater(len(block), 20000)
-        peer.send(
-            frames.headers(1, block, True), frames.headers(3, peer.encoder.encode([*head, ("x-299", "a" * 100)]), True)
-        )
+        peer.send(frames.headers(1, block, True))
+        peer.send(frames.headers(3, peer.encoder.encode([*head, ("x-299", "a" * 100)]), True))
         large, small = (fields for _, fields, _ in peer.connection.requests)
         self.assertEqual((large.size, len(large.fields)), (peer.connection.list_size + 1, 100))
         self.assertEqual((len(small.fields), small.fields[-1].name), (5, b"x-299"))
-        self.assertNotIn(block, peer.connection._memory)
 
     def test_answers_that_nobody_reads(self) -> None:
         """Answers are held for a peer that does not read, up to a number."""
