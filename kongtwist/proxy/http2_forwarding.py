@@ -140,8 +140,12 @@ class HTTP2UpstreamExchange(UpstreamExchange):
             counts.open += 1
         try:
             if self._timeout is not None:
+                when = exchange.started + self._timeout
+                if when <= now:
+                    self.deadline_passed()
+                    return
                 self._call_deadline = CallDeadline(self)
-                context.deadlines.set(self._call_deadline, max(exchange.started + self._timeout, now))
+                context.deadlines.set(self._call_deadline, when)
             if self._request is UNASKED and self._body_first():
                 return
             stream = None if pool is None else pool.take()
@@ -238,9 +242,12 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         """Send the request."""
         stream = cast("UpstreamStream", connection)
         self._attempt = None
+        exchange, route, context = self.exchange, self.route, self.context
+        if self._timeout is not None and context.monotonic() >= exchange.started + self._timeout:
+            self.deadline_passed()  # before its timer rang
+            return
         self._connection = connection
         self._stream = stream
-        exchange, route, context = self.exchange, self.route, self.context
         match = exchange.match
         if route.chain.logs:
             note_try(exchange, connection.pool, context.wall)

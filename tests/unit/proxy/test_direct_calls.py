@@ -396,6 +396,15 @@ class PlanTests(SynchronousTestCase):
         both.answer()
         self.assertEqual([self.relayed(both, cookie="a=b") for _ in range(3)], [False, False, True])
 
+    def test_calls_without_time(self) -> None:
+        """They are answered here."""
+        both = Both()
+        both.answer()
+        for _ in range(2):
+            both.begin(grpc_timeout="0n")
+            self.assertEqual((both.direct, both.received), ([], []))
+            self.assertEqual(both.told()[0][0]["grpc-status"], "4")
+
     def test_malformed_values(self) -> None:
         """What a proxy may not pass on is refused, as ever."""
         both = Both()
