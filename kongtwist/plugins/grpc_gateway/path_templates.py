@@ -130,6 +130,10 @@ class _Parser:
         parts = [self._segment(in_variable)]
         while self._peek() == "/":
             self._at += 1
+            if self._at == len(self._text):  # no segment (as the grammar has it), but Kong's examples have such
+                self._kinds.append(_LITERAL)
+                parts.append("")
+                break
             parts.append(self._segment(in_variable))
         joined = "/".join(parts)
         # What "**" stands for may be no segment at all.
