@@ -33,7 +33,9 @@ class Serves(Protocol):
 class Tree(Protocol):
     """What knows the routes (proxy/tree.py)."""
 
-    snapshot: Any  #: the configuration of the moment
+    @property
+    def snapshot(self) -> Any:
+        """The configuration of the moment."""
 
     def find(self, exchange: Exchange) -> Serves:
         """What serves ``exchange``."""

@@ -15,6 +15,7 @@ from ..core.exchange import Answer, Exchange
 from ..core.grpc.grpc_text import is_grpc
 from ..core.http.head import HeadError
 from ..http1.factory import HTTP1Factory
+from ..http1.http1_context import Tree
 from ..http1.http1_exchange import HTTP1Exchange
 from ..http2.http2_channel import HTTP2Channel
 from ..net.sending import switch_protocol
@@ -194,6 +195,15 @@ class _TreeThenSite:
         found = self._tree.find(exchange)
         return self._otherwise if self._tree.is_no_route(found) else found
 
+    @property
+    def snapshot(self) -> Any:
+        """The gateway's configuration."""
+        return self._tree.snapshot
+
+    def plans_of(self, peer_ip: str, local_port: int) -> dict[Any, Any]:
+        """The gateway's; calls for the site leave none."""
+        return self._tree.plans_of(peer_ip, local_port)
+
 
 class GatewayFactory(HTTP1Factory):
     """The gateway's own HTTP/1.1 and HTTP/2 on a port of yours; what no route matches goes to your site, over HTTP/1.1.
@@ -208,7 +218,7 @@ class GatewayFactory(HTTP1Factory):
     """
 
     def __init__(self, gateway: Serving, otherwise: ServerFactory | None = None, secure: bool = False) -> None:
-        tree: Any = gateway.tree if otherwise is None else _TreeThenSite(gateway.tree, otherwise)
+        tree: Tree = gateway.tree if otherwise is None else _TreeThenSite(gateway.tree, otherwise)
         super().__init__(tree, gateway.context, secure, HTTP2Channel.take_over)
         self._site = otherwise
 

@@ -45,6 +45,8 @@ def rows(gateway: GatewayProcess) -> dict[str, str]:
             body |= {"name": "*.example.org", "certificate": {"id": found["certificates"]}}
         if entity.name == "keys":
             body["pem"] = {"private_key": made.key_pem}
+        if entity.name == "oauth2_tokens":
+            body["credential"] = {"id": found["oauth2_credentials"]}
         path = f"/{entity.admin_name}/{key}"
         if entity.name == "targets":
             path = f"/upstreams/{found['upstreams']}/targets"

@@ -433,9 +433,10 @@ def _(resource: PluginPath, components: Components) -> Operations:
     for method in endpoint.methods:
         writes = method in ("POST", "PUT", "PATCH")
         others = ("UnknownType",) if writes else ()
-        found[method.lower()] = operation(
-            endpoint.text, {200: answer}, *others, "NotFound", body=body if writes else None
-        ) | {"tags": [endpoint.tag]}
+        answers = {200: answer} | {"POST": {201: answer}, "DELETE": {204: NOTHING}}.get(method, {})
+        found[method.lower()] = operation(endpoint.text, answers, *others, "NotFound", body=body if writes else None) | {
+            "tags": [endpoint.tag]
+        }
     return found
 
 
