@@ -431,8 +431,8 @@ class HTTP2UpstreamExchange(UpstreamExchange):
             self.context.send_answer(self.exchange, Answer.error(504, "the deadline has passed"), upstream=True)
 
     @ends_request
-    def reset(self, code: int) -> None:
-        """The upstream reset the stream (RFC 9113 6.4)."""
+    def reset(self, code: int, why: str) -> None:
+        """The stream was reset (RFC 9113 6.4): by the upstream, or here for what it sent."""
         connection, self._connection = self._connection, None
         if self._answer is OVER:
             return
@@ -440,7 +440,6 @@ class HTTP2UpstreamExchange(UpstreamExchange):
             self.deadline_passed()  # the upstream keeps it, too, and its clock rang first
             return
         pool = None if connection is None else connection.pool
-        why = f"it reset the stream: {error_name(code)}"
         self._log_error(broken_off(Reason(why, ENDED)), "", pool)
         begun = self._answer is BEGUN or self.exchange.begun
         self._code = status_of_reset(code)

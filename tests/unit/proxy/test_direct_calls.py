@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.chain.plugin import Plugin
@@ -322,7 +323,12 @@ class EndsTests(SynchronousTestCase):
         for play in (large_head, larger_head):
             told, _, _, codes, _, _ = self.play(play, limits=limits)
             self.assertEqual((told[0][0]["grpc-status"], codes), ("14", {14: 1}))
+        events: list[Any] = []
+        observer = cast(Any, events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         told, _, _, codes, _, _ = self.play(large_trailers, limits=limits)
+        self.assertEqual(len([each for each in events if "trailers that are too large" in each.get("line", "")]), 2)
         self.assertEqual((told[2:], codes), ((False, frames.ENHANCE_YOUR_CALM), {8: 1}))
         both = Both(limits)
         both.answer()
