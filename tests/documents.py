@@ -34,7 +34,7 @@ __all__ = [
 
 ROOT = Path(__file__).resolve().parents[1]
 
-LANGUAGES = frozenset({"sh", "js", "python", "proto", "yaml", "ini", "json", "text"})
+LANGUAGES = frozenset({"sh", "html", "js", "python", "proto", "yaml", "ini", "json", "text"})
 
 PAGES = tuple(
     str(path.relative_to(ROOT))
