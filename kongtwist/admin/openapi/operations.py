@@ -434,9 +434,9 @@ def _(resource: PluginPath, components: Components) -> Operations:
         writes = method in ("POST", "PUT", "PATCH")
         others = ("UnknownType",) if writes else ()
         answers = {200: answer} | {"POST": {201: answer}, "DELETE": {204: NOTHING}}.get(method, {})
-        found[method.lower()] = operation(endpoint.text, answers, *others, "NotFound", body=body if writes else None) | {
-            "tags": [endpoint.tag]
-        }
+        found[method.lower()] = operation(
+            endpoint.text, answers, *others, "NotFound", body=body if writes else None
+        ) | {"tags": [endpoint.tag]}
     return found
 
 
