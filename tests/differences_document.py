@@ -40,7 +40,6 @@ it, so this page says all that is known.
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "Traffic": (
-        "Out of the box the proxy listens on port 8000 without TLS. Kong listens on 8443 too.",
         "HTTP/2 is spoken on plain listeners without the flag `http2` too, to clients that begin with its preface. With TLS it"
         " takes the flag, as in Kong.",
         "The bounds of HTTP/2 are our own (`http2_*`): 1000 concurrent requests on a connection, where nginx has 128.",

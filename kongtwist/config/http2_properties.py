@@ -29,11 +29,14 @@ class HTTP2:
     http2_max_block_size = Property(
         SIZE.within(16384, 1 << 24),
         "64k",
-        "Bytes of a compressed field block. The connection of a client that sends more ends (ENHANCE_YOUR_CALM); a head whose"
-        " fields are larger than nginx_http_large_client_header_buffers allows is answered 400.",
+        "Bytes of a compressed field block, from clients and from upstreams. A larger one ends its own request: a client's head is"
+        " answered 400 (gRPC: RESOURCE_EXHAUSTED), as one whose fields are larger than nginx_http_large_client_header_buffers"
+        " allows; an upstream's 502. More than four times as much ends the connection (ENHANCE_YOUR_CALM).",
     )
     http2_max_continuations = Property(
-        INTEGER.within(0), "8", "CONTINUATION frames of a field block; more end the connection (ENHANCE_YOUR_CALM)."
+        INTEGER.within(0),
+        "8",
+        "CONTINUATION frames of a field block, those of 16 KiB left out; more end the connection (ENHANCE_YOUR_CALM).",
     )
     http2_reset_burst = Property(
         INTEGER.within(1),

@@ -108,11 +108,11 @@ class Listeners:
 
     proxy_listen = Property(
         LISTENERS,
-        "0.0.0.0:8000 reuseport backlog=16384",
+        "0.0.0.0:8000 reuseport backlog=16384, 0.0.0.0:8443 http2 ssl reuseport backlog=16384",
         "Addresses for proxied traffic: <ip>:<port> or unix:<path> with flags, separated by commas, or off. Flags: ssl,"
         " reuseport, backlog=N, ipv6only=on|off, deferred, so_keepalive=on|off|idle:interval:count; http2 offers"
         " HTTP/2 in TLS, which clients of gRPC need there (without ssl whoever begins with its preface has it); bind is taken"
-        " and has no effect. For TLS add for example '0.0.0.0:8443 http2 ssl'.",
+        " and has no effect.",
     )
     admin_listen = Property(
         LISTENERS,

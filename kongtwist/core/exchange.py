@@ -507,8 +507,9 @@ class Exchange:
         """Send bytes of a chunked body with their framing, the last chunk and the trailers excepted."""
         raise NotImplementedError
 
-    def interim(self, status: int, reason: bytes, headers: bytes) -> None:
-        """Pass on an informational answer (103) where the door can; else nothing."""
+    def interim(self, status: int, reason: bytes, headers: bytes, never: frozenset[bytes] = frozenset()) -> None:
+        """Pass on an informational answer (103) where the door can; else nothing. ``never``: names, in lower case, of fields that
+        came as never indexed (RFC 7541 7.1.3)."""
 
     def forwarded(self) -> bytes:
         """Lines telling the upstream where the request came from (core/http/headers.py: `forwarded_lines`)."""

@@ -60,9 +60,10 @@ class Limits:
     http2_connection_window_size: int = 4194304
     """The same for all streams of a client's connection together."""
     http2_max_block_size: int = 65536
-    """Bytes of one compressed field block; the connection ends beyond it (ENHANCE_YOUR_CALM)."""
+    """Bytes of one compressed field block; its request or answer is refused beyond it, and beyond four times as much the connection
+    ends (ENHANCE_YOUR_CALM)."""
     http2_max_continuations: int = 8
-    """CONTINUATION frames of one field block (ENHANCE_YOUR_CALM)."""
+    """CONTINUATION frames of one field block, those of 16 KiB left out (ENHANCE_YOUR_CALM)."""
     http2_reset_burst: int = 1000
     """Streams a peer may reset, or have us reset for its errors, at once (ENHANCE_YOUR_CALM)."""
     http2_reset_rate: float = 33.0

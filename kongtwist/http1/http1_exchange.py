@@ -197,7 +197,7 @@ class HTTP1Exchange(ConnectedExchange):
                 steps.append(partial(sink.client_gone, "the answer was cut"))
             run_steps(*steps)
 
-    def interim(self, status: int, reason: bytes, headers: bytes) -> None:
+    def interim(self, status: int, reason: bytes, headers: bytes, never: frozenset[bytes] = frozenset()) -> None:
         if self.open and self.minor and self._mode == NOT_BEGUN:
             self.channel.send(b"%b%b\r\n" % (_status_line(status, reason), headers))
 

@@ -189,9 +189,10 @@ class HTTP2Exchange(ConnectedExchange):
                 stream.send_data(b"", True)
         self._end()
 
-    def interim(self, status: int, reason: bytes, headers: bytes) -> None:
+    def interim(self, status: int, reason: bytes, headers: bytes, never: frozenset[bytes] = frozenset()) -> None:
         if self.open and self._mode == _NOT_BEGUN:
-            self.stream.send_headers(self.channel.encoder.block(_status_field(status), headers.split(b"\r\n")[:-1]))
+            lines = headers.split(b"\r\n")[:-1]
+            self.stream.send_headers(self.channel.encoder.block(_status_field(status), lines, never))
 
     def abort(self) -> None:
         self.reset(INTERNAL_ERROR)

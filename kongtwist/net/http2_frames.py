@@ -46,6 +46,10 @@ CONNECT_PROTOCOL = 8
 
 _MEMORIES = 64
 """Blocks that a connection remembers with what they mean."""
+_LARGEST = 4
+"""Times ``http2_max_block_size`` that a field block is taken in for: above the size itself it is decoded and refused."""
+_LOOKED_AT = 100
+"""Fields of a list that is too large which are kept, for whoever tells of it."""
 _GONE = 500
 """Closed streams that are remembered, and as many that were closed before them: frames for them may be on their way."""
 ROUND_TRIP = b"kongtwst"
@@ -290,8 +294,8 @@ class HTTP2Frames(HTTP2Output):
             raise HTTP2Error(PROTOCOL_ERROR, "CONTINUATION of nothing")
         partial[2].append(payload)
         partial[3] += len(payload)
-        partial[4] += 1
-        if partial[3] > self.limits.http2_max_block_size:
+        partial[4] += len(payload) < LEAST_FRAME  # full ones are bounded by the size
+        if partial[3] > _LARGEST * self.limits.http2_max_block_size:
             raise HTTP2Error(ENHANCE_YOUR_CALM, "a field block that is too large")
         if partial[4] > self.limits.http2_max_continuations:
             raise HTTP2Error(ENHANCE_YOUR_CALM, "too many CONTINUATION frames")
@@ -327,17 +331,25 @@ class HTTP2Frames(HTTP2Output):
         stream.end(fields)
 
     def _fields(self, block: bytes) -> FieldList:
-        """The fields of a block, decoded; equal blocks are decoded once while the table does not change."""
+        """The fields of a block, decoded; equal blocks are decoded once while the table does not change.
+
+        A block or a list that is too large ends its stream only (RFC 9113 4.3, 10.5.1): it is decoded, most of it is dropped,
+        and its size is larger than `list_size`.
+        """
         decoder = self.decoder
         memory = self._memory
         try:
             fields = FieldList(decoder.decode(block))
         except HPACKError as error:
             raise HTTP2Error(COMPRESSION_ERROR, str(error)) from error
+        large = len(block) > self.limits.http2_max_block_size or fields.size > self.list_size
+        if large:
+            fields.size = max(fields.size, self.list_size + 1)
+            del fields.fields[_LOOKED_AT:]
         if decoder.changes != self._remembered:
             self._remembered = decoder.changes
             memory.clear()
-        else:
+        elif not large:
             if len(memory) >= _MEMORIES:
                 memory.clear()
             memory[block] = fields

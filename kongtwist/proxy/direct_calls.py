@@ -168,8 +168,9 @@ class DirectPlan:
         self.counts = way.context.calls.of(self.match.upstream_path)
         self._last: tuple[list[Field], DirectHead] | None = None
 
-    def of(self, fields: FieldList) -> DirectHead:
-        """What is particular to calls with these fields; connections whose calls have the same share it."""
+    def of(self, fields: FieldList) -> DirectHead | None:
+        """What is particular to calls with these fields; connections whose calls have the same share it. None: they have no time, and
+        the general way refuses them."""
         timeout = None
         passing = [field for field in fields.fields if field.passes]
         if self._last is not None and self._last[0] == passing:
@@ -177,6 +178,8 @@ class DirectPlan:
         for field in reversed(passing):
             if field.name == b"grpc-timeout":
                 timeout = parse_timeout(field.value)
+        if timeout == 0:
+            return None
         made = DirectHead(self, self._head + encoded_fields(passing) if self.shared else self._head, timeout)
         self._last = passing, made
         return made
@@ -491,6 +494,8 @@ class DirectAnswer:
 
 def _answer_of(fields: FieldList, context: ProxyContext, connection: Any) -> DirectAnswer:
     """What becomes of an answer's head."""
+    if fields.size > connection.list_size:
+        return DirectAnswer()  # refused by the general way
     answer = fields.answer
     if answer.status != 200 or answer.length is not None:
         return DirectAnswer()

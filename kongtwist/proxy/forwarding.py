@@ -273,7 +273,7 @@ class UpstreamExchange(Tries):
 
     def interim(self, head: ResponseHead) -> None:
         """Pass on 102 and 103."""
-        self.exchange.interim(head.status, head.reason, head.block.forward)
+        self.exchange.interim(head.status, head.reason, head.block.forward, head.block.never)
 
     def upgraded(self, connection: UpstreamConnection, head: ResponseHead) -> bool:
         """101: the WebSocket's."""

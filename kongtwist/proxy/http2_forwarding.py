@@ -140,8 +140,12 @@ class HTTP2UpstreamExchange(UpstreamExchange):
             counts.open += 1
         try:
             if self._timeout is not None:
+                when = exchange.started + self._timeout
+                if when <= now:
+                    self.deadline_passed()
+                    return
                 self._call_deadline = CallDeadline(self)
-                context.deadlines.set(self._call_deadline, max(exchange.started + self._timeout, now))
+                context.deadlines.set(self._call_deadline, when)
             if self._request is UNASKED and self._body_first():
                 return
             stream = None if pool is None else pool.take()
@@ -238,9 +242,12 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         """Send the request."""
         stream = cast("UpstreamStream", connection)
         self._attempt = None
+        exchange, route, context = self.exchange, self.route, self.context
+        if self._timeout is not None and context.monotonic() >= exchange.started + self._timeout:
+            self.deadline_passed()  # before its timer rang
+            return
         self._connection = connection
         self._stream = stream
-        exchange, route, context = self.exchange, self.route, self.context
         match = exchange.match
         if route.chain.logs:
             note_try(exchange, connection.pool, context.wall)
@@ -424,8 +431,8 @@ class HTTP2UpstreamExchange(UpstreamExchange):
             self.context.send_answer(self.exchange, Answer.error(504, "the deadline has passed"), upstream=True)
 
     @ends_request
-    def reset(self, code: int) -> None:
-        """The upstream reset the stream (RFC 9113 6.4)."""
+    def reset(self, code: int, why: str) -> None:
+        """The stream was reset (RFC 9113 6.4): by the upstream, or here for what it sent."""
         connection, self._connection = self._connection, None
         if self._answer is OVER:
             return
@@ -433,7 +440,6 @@ class HTTP2UpstreamExchange(UpstreamExchange):
             self.deadline_passed()  # the upstream keeps it, too, and its clock rang first
             return
         pool = None if connection is None else connection.pool
-        why = f"it reset the stream: {error_name(code)}"
         self._log_error(broken_off(Reason(why, ENDED)), "", pool)
         begun = self._answer is BEGUN or self.exchange.begun
         self._code = status_of_reset(code)

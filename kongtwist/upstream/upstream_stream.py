@@ -53,8 +53,8 @@ class StreamingUser(Protocol):
 
     method: bytes
 
-    def reset(self, code: int) -> None:
-        """The upstream reset the stream (RFC 9113 6.4). Raises nothing."""
+    def reset(self, code: int, why: str) -> None:
+        """The stream was reset (RFC 9113 6.4): by the upstream, or here for what it sent, as ``why`` tells. Raises nothing."""
 
     def refused(self, why: str) -> None:
         """The upstream says that it has not processed the request (RFC 9113 8.7). Raises nothing."""
@@ -281,7 +281,7 @@ class UpstreamStream:
         elif code is None:
             user.broken(why, fault=ENDED, unread=unread)
         else:
-            user.reset(code)
+            user.reset(code, why)
 
     def stream_blocked(self) -> None:
         """The upstream takes less than comes."""

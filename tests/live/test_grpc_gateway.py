@@ -444,6 +444,17 @@ class MethodSourceTests(_Sensors):
         answer = gateway.admin("POST", "/plugins", json={"name": "grpc-gateway", "config": {"proto": str(path)}})
         self.assertEqual((answer.status, answer.json["name"]), (400, "schema violation"))
         self.assertEqual(answer.json["fields"], {"config": {"proto": f'{path}, line 4: "strin" is not defined.'}})
+        rules = path.with_name("rules.proto")
+        rules.write_text(
+            'syntax = "proto3";\npackage x;\nimport "google/api/annotations.proto";\nmessage A { string name = 1; }\n'
+            'service S { rpc Do (A) returns (A) { option (google.api.http) = { get: "/v1/{nam}" }; } }\n',
+            encoding="utf-8",
+        )
+        answer = gateway.admin("POST", "/plugins", json={"name": "grpc-gateway", "config": {"proto": str(rules)}})
+        self.assertEqual(
+            (answer.status, answer.json["fields"]),
+            (400, {"config": {"proto": "/x.S/Do: nam of its path is no field with one value"}}),
+        )
         pipe = str(path.with_name("pipe.proto"))
         os.mkfifo(pipe)
         for endless in (pipe, "/dev/zero"):

@@ -7,9 +7,10 @@ streams, WebSockets and what else ``google.api.http`` can say are more than Kong
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ...core.chain.host import Host, NotOffered, ProtoFault, Scope
+from ...core.chain.host import Host, HostError, ProtoFault, Scope
 from ...core.chain.plugin import Plugin
 from ...core.exchange import Answer, Exchange, Row
 from ...core.grpc.grpc_status import http_status_of
@@ -17,10 +18,10 @@ from ...core.grpc.grpc_text import is_grpc
 from ...core.http.uri import path_of
 from ...entities import EntityError
 from ...entities.schema import String
+from .._method_sources import NoMethods, Source
 from .._once import Seldom
+from .._service_targets import NoTarget, target_of
 from .method_calls import Calls, told
-from .method_sources import NoMethods, Source
-from .service_targets import NoTarget, target_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -35,6 +36,9 @@ _PREFLIGHT = [
     (b"Access-Control-Allow-Methods", b"GET,POST,PATCH,DELETE"),
     (b"Access-Control-Allow-Headers", b"content-type"),
 ]
+
+_TOLD = 10
+"""Faults of a file that an answer tells."""
 
 
 class Config:
@@ -76,19 +80,22 @@ class GRPCGateway(Plugin):
         if not isinstance(path, str) or not path:
             return
         try:
-            await host.proto(path)
-        except NotOffered:
-            return
+            faults = (await host.threads(_transcoder, await host.proto(path))).faults
         except ProtoFault as fault:
-            if not fault.missing:  # it may lie on other nodes only
-                raise EntityError.schema_violation({"config": {"proto": str(fault)}}) from fault
+            faults = [] if fault.missing else [str(fault)]  # it may lie on other nodes only
+        except HostError:  # not offered, or no thread is free: who serves requests will tell
+            return
+        except (ValueError, KeyError) as error:
+            faults = [f"{path}: {error}"]
+        if faults:
+            raise EntityError.schema_violation({"config": {"proto": "; ".join(faults[:_TOLD])}})
 
     def compile(self, conf: Row, plugin: Row) -> Config:
         return Config(conf)
 
     def open(self, conf: Config, plugin: Row, host: Scope) -> Config:
         conf.host = host
-        conf.source = Source(host, conf.proto)
+        conf.source = Source(host, conf.proto, _transcoder, self.name)
         conf.seldom = Seldom(host.report, host.now)
         if conf.proto is not None:
             host.spawn("reading the .proto file of grpc-gateway", _read_ahead(conf))
@@ -108,6 +115,12 @@ class GRPCGateway(Plugin):
         if known is not None and _fits(exchange, known) and not conf.source.is_old(key):
             return _call(exchange, conf, known)
         return _find(exchange, conf)
+
+
+def _transcoder(descriptors: bytes) -> Transcoder:
+    """Loads what it takes, which is why a thread does it."""
+    made: Transcoder = import_module(f"{__package__}.transcoder").Transcoder(descriptors)
+    return made
 
 
 async def _read_ahead(conf: Config) -> None:

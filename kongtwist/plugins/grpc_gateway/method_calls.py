@@ -13,9 +13,9 @@ from ...core.exchange import BodyTooLarge, Exchange
 from ...core.grpc.grpc_status import CANCELLED, DEADLINE_EXCEEDED, INTERNAL, NAMES, UNAVAILABLE, http_status_of
 from ...core.grpc.grpc_text import encode_message, parse_timeout
 from .._once import Seldom
+from .._service_targets import NoTarget, target_of
 from .call_metadata import headers_of, metadata_of
 from .json_bodies import Shape, shape_of
-from .service_targets import NoTarget, target_of
 
 if TYPE_CHECKING:
     from ...core.peer import Peer

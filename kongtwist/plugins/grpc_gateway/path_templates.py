@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*").fullmatch
 _SLASHES = re.compile(rb"(%2[Ff])")
+_NOT_IN_PATHS = re.compile(r"[?#\s]").search
 _LITERAL, _ONE, _MANY = range(3)
 
 
@@ -102,6 +103,9 @@ class _Parser:
         """A pattern for whole paths, its groups, the kinds of its segments, and the verb."""
         if not self._text.startswith("/"):
             raise self._wrong("it does not begin with /")
+        never = _NOT_IN_PATHS(self._text)
+        if never is not None:
+            raise self._wrong(f"{never[0]!r} stands in no path")
         self._at = 1
         if self._text == "/":
             return "/", (), [], ""
@@ -126,6 +130,10 @@ class _Parser:
         parts = [self._segment(in_variable)]
         while self._peek() == "/":
             self._at += 1
+            if self._at == len(self._text):  # no segment (as the grammar has it), but Kong's examples have such
+                self._kinds.append(_LITERAL)
+                parts.append("")
+                break
             parts.append(self._segment(in_variable))
         joined = "/".join(parts)
         # What "**" stands for may be no segment at all.

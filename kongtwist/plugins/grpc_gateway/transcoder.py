@@ -41,6 +41,7 @@ _AS_TEXT = frozenset(
 _BOOLEANS = {"true": True, "1": True, "": True, "false": False, "0": False}
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\-]*={0,2}").fullmatch
 _NUMBER = re.compile(r"-?[0-9]{1,10}").fullmatch
+_HTTP_METHOD = re.compile(r"[A-Z_-]+|\*").fullmatch
 _RAW = "google.api.HttpBody"
 
 
@@ -247,9 +248,12 @@ class Transcoder:
         for each in (rule, *rule.additional_bindings):
             kind = each.WhichOneof("pattern")
             if kind is None:
+                self.faults.append(f"{path}: a rule without a path")
                 continue
             verb, text = (each.custom.kind, each.custom.path) if kind == "custom" else (kind, getattr(each, kind))
             try:
+                if kind == "custom" and _HTTP_METHOD(verb) is None:
+                    raise BadRequest(f"{path}: {verb!r} is no method of HTTP")
                 template = PathTemplate(text)
                 yield verb if kind == "custom" else verb.upper(), template, Binding(method, each, template, self._pool)
             except (BadTemplate, BadRequest) as wrong:

@@ -22,9 +22,9 @@ from ...core.grpc.web_frames import SocketMessages
 from ...core.http.headers import spread
 from ...entities.schema import Boolean, String
 from ...entities.typedefs import header_value
+from .._method_sources import NoMethods, Source
 from .._once import Seldom
-from ..grpc_gateway.method_sources import NoMethods, Source
-from ..grpc_gateway.service_targets import NoTarget, target_of
+from .._service_targets import NoTarget, target_of
 from .dialects import call_of
 
 if TYPE_CHECKING:

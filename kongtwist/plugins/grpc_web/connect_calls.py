@@ -132,9 +132,7 @@ class ConnectStream(ConnectCall):
             return self.refuse(UNIMPLEMENTED, "unary request has zero messages")
         return refused
 
-    def request_filter(self) -> BodyFilter | None:
-        if self.codec is None and not self._single:
-            return None
+    def request_filter(self) -> BodyFilter:
         translate = None if self.codec is None else self.translated(self.codec.request, self.compression)
         counter = MessageCounter()
 
@@ -149,7 +147,7 @@ class ConnectStream(ConnectCall):
             except ValueError as error:
                 return self.refuse_message(error)
 
-        return BodyFilter(pass_up)
+        return BodyFilter(pass_up, keeps_length=translate is None)
 
     def answered(self) -> Answer | BodyFilter:
         refused = self.unreadable_answer()

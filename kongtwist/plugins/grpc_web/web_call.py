@@ -253,9 +253,7 @@ class WebCall(Call):
             return self.refuse_compression(error)
         return None
 
-    def request_filter(self) -> BodyFilter | None:
-        if not self.text and self.codec is None:
-            return None
+    def request_filter(self) -> BodyFilter:
         text = Base64Pieces() if self.text else None
         translate = None if self.codec is None else self.translated(self.codec.request, self.compression)
         counter = MessageCounter()
@@ -273,7 +271,7 @@ class WebCall(Call):
             except ValueError as error:
                 return self.refuse_message(error)
 
-        return BodyFilter(pass_up)
+        return BodyFilter(pass_up, keeps_length=text is None and translate is None)
 
     def answered(self) -> Answer | BodyFilter:
         refused = self.unreadable_answer()

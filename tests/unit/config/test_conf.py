@@ -129,7 +129,7 @@ class NameTests(ConfCase):
         self.assertEqual(
             differing - {name for name in differing if (ours[name].default or None) is None},
             {
-                "prefix", "proxy_listen", "admin_listen", "admin_gui_listen", "status_listen", "database",
+                "prefix", "admin_listen", "admin_gui_listen", "status_listen", "database",
                 "nginx_worker_processes", "router_flavor",
             },
         )  # fmt: skip

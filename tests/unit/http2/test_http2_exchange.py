@@ -158,6 +158,20 @@ class ExchangeTests(SynchronousTestCase):
         client.send(frames.headers(1, first + b"\x40\x01a\x7f\x81\x1e" + b"v" * 3968 + b"\xbe" * 12000, True))
         self.assertEqual(client.streams[1].status, 400)
 
+    def test_large_blocks(self) -> None:
+        """A block above the limit is answered as other large heads are; trailers end their stream. Others go on."""
+        client = HTTP2Client(Gateway(limits=Limits(http2_max_block_size=20000)))
+        answer = client.ask(x="y" * 30_000, kept="1")
+        self.assertEqual((answer.status, answer.ended), (400, True))
+        answer = client.ask("POST", content_type="application/grpc", x="y" * 30_000)
+        self.assertEqual(answer.heads[0]["grpc-status"], "8")
+        client.send(client.head("POST", end=False))
+        client.send(frames.headers(5, client._encoder.encode([("x", "y" * 30_000)]), True))
+        self.assertEqual(client.streams[5].code, frames.ENHANCE_YOUR_CALM)
+        self.assertEqual((client.ask(kept="1").status, client.goaways()), (200, []))
+        client.send(frames.headers(9, b"x" * 90_000, True))
+        self.assertEqual(client.goaways(), [(7, frames.ENHANCE_YOUR_CALM)])
+
     def test_read_by_a_plugin(self) -> None:
         """`read_body`, up to its limit."""
         gateway = Gateway(plugins={"reading": Reading()}, plugin_rows=[plugin_row("reading")])

@@ -83,3 +83,15 @@ class NeverIndexedTests(SynchronousTestCase):
             )
         self.client.read()
         self.assertEqual(marked(self.client.wire, seen), [{"x-token"}, {"x-debug"}] * 2 + [set()] * 4)
+
+    def test_interim_answers(self) -> None:
+        """What the upstream marks in a 103."""
+        stream = self.call((":path", "/a.B/C", False))
+        server = HTTP2Server(self.gateway)
+        seen = len(self.client.wire.sent)
+        for never in (True, False):
+            head = [(":status", "103", False), ("link", "</a>", False), ("x-token", "secret", never)]
+            server.encoder.header_table_size = 0
+            server.send(frames.headers(stream, server.encoder.encode(head), False))
+        self.client.read()
+        self.assertEqual(marked(self.client.wire, seen), [{"x-token"}, set()])

@@ -348,8 +348,21 @@ class FloodTests(SynchronousTestCase):
         found = [goaway_code(peer.send(frame(frames.CONTINUATION, 0, 1))) for _ in range(4)]
         self.assertEqual(found, [None] * 3 + [ENHANCE_YOUR_CALM])
         peer = make_server(self.LIMITS)
-        peer.send(frame(frames.HEADERS, 0, 1, b"x" * 16000))
-        self.assertEqual(goaway_code(peer.send(frame(frames.CONTINUATION, 0, 1, b"x" * 5000))), ENHANCE_YOUR_CALM)
+        peer.send(frame(frames.HEADERS, 0, 1, b"x" * 16384))
+        more = frame(frames.CONTINUATION, 0, 1, b"x" * 16384)
+        found = [goaway_code(peer.send(more)) for _ in range(4)]
+        self.assertEqual(found, [None] * 3 + [ENHANCE_YOUR_CALM])
+
+    def test_blocks_that_are_too_large(self) -> None:
+        """They are decoded, so that the table stays in step, count as too large, and little of them is kept."""
+        peer = make_server(self.LIMITS)
+        head = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a")]
+        block = peer.encoder.encode(head + [(f"x-{number}", "a" * 100) for number in range(300)])
+        peer.send(frames.headers(1, block, True))
+        peer.send(frames.headers(3, peer.encoder.encode([*head, ("x-299", "a" * 100)]), True))
+        large, small = (fields for _, fields, _ in peer.connection.requests)
+        self.assertEqual((large.size, len(large.fields)), (peer.connection.list_size + 1, 100))
+        self.assertEqual((len(small.fields), small.fields[-1].name), (5, b"x-299"))
 
     def test_answers_that_nobody_reads(self) -> None:
         """Answers are held for a peer that does not read, up to a number."""

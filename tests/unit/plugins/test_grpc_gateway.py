@@ -280,6 +280,28 @@ class SourceTests(SynchronousTestCase):
         self.assertEqual(refused.body()["fields"], {"config": {"proto": '/sensors.proto, line 3: Expected ";".'}})
         self.assertEqual(len(harness.reports), 1, "of the configuration itself")
 
+    def test_examined_rules(self) -> None:
+        """Rules that cannot work refuse it too: unknown fields, wildcards that fit nothing. Busy threads do not."""
+        harness = PluginHarness(GRPCGateway)
+
+        def examined(descriptors: bytes) -> Deferred[None]:
+            harness.host.protos[PROTO] = descriptors
+            return Deferred.fromCoroutine(harness.plugin.examine({"proto": PROTO}, harness.host))
+
+        self.successResultOf(examined(DESCRIPTORS))
+        for rule, fault in (
+            (b"/v1/sensors/{sensor_it}", "GetReading: sensor_it of its path is no field with one value"),
+            (b"/v1/**/{sensor_id}/abcd", "** is not its last segment"),
+        ):
+            wrong = DESCRIPTORS.replace(b"/v1/sensors/{sensor_id}", rule)
+            self.assertNotEqual(wrong, DESCRIPTORS)
+            refused = self.failureResultOf(examined(wrong), EntityError).value
+            self.assertIn(fault, refused.body()["fields"]["config"]["proto"])
+        refused = self.failureResultOf(examined(b"\xff"), EntityError).value
+        self.assertIn("these are no descriptors", refused.body()["fields"]["config"]["proto"])
+        harness.host.threads_busy = True
+        self.successResultOf(examined(b"\xff"))
+
     def test_a_server_that_tells(self) -> None:
         """It is asked once, again for a path that nobody knows, and when what it told is old."""
         tests = GatewayTests("test_one_message")

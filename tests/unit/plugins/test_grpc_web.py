@@ -65,8 +65,19 @@ class WebTests(_Case):
         self.assertIsNone(outcome.answer)
         self.assertEqual(outcome.upstream_headers, {"content-type": "application/grpc+proto", "te": "trailers"})
         self.assertEqual(self.harness.upload(outcome, [framed(b"abc")]).passed, framed(b"abc"))
-        self.assertIsNone(self.harness.plugin.request_body_filter(outcome.exchange, self.harness.conf))
+        stage = self.harness.plugin.request_body_filter(outcome.exchange, self.harness.conf)
+        self.assertTrue(stage.keeps_length)
         self.assertEqual(outcome.exchange.match.upstream_path, b"/sensor.DataService/GetReading")
+
+    def test_request_cut_within_a_message(self) -> None:
+        """The service must not wait for the rest of a message that goes up as it is, either."""
+        for kind in ("application/grpc-web", "application/grpc-web+proto", "application/connect+proto"):
+            for pieces in ([framed(b"abc")[:-1], b""], [framed(b"abc") + b"\0\0"]):
+                outcome = self.call(kind, body=b"x")
+                self.harness.upload(outcome, pieces)
+                assert outcome.answer is not None, kind
+                self.harness.respond(outcome)
+                self.assertIn(b'"invalid_argument"' if "connect" in kind else b"grpc-status:3\r\n", outcome.sent)
 
     def test_stripped_path(self) -> None:
         """The path of the Route goes up where that is configured."""
@@ -320,7 +331,7 @@ class ConnectStreamTests(_Case):
         )
         self.assertEqual(outcome.upstream_headers["grpc-encoding"], "gzip")
         self.assertEqual(outcome.upstream_headers["grpc-accept-encoding"], "gzip")
-        self.assertIsNone(self.harness.plugin.request_body_filter(outcome.exchange, self.harness.conf))
+        self.assertEqual(self.harness.upload(outcome, [framed(b"abc")]).passed, framed(b"abc"))
         head = [*GRPC, ("grpc-encoding", "gzip"), ("grpc-accept-encoding", "gzip")]
         self.harness.respond(outcome, 200, head, [framed(b"zip", 1), b""], [*OK, ("x-t", "1")])
         end = b'{"metadata":{"x-t":["1"]}}'

@@ -28,6 +28,9 @@ MATCHES: list[tuple[str, bytes, list[tuple[str, str]] | None]] = [
     ("/v1/{name}", b"/v1/a:b", [("name", "a:b")]),
     ("/v1/a(b)", b"/v1/a%28b%29", []),
     ("/v1.0/x", b"/v1x0/x", None),
+    ("/v1/messages/", b"/v1/messages/", []),
+    ("/v1/messages/", b"/v1/messages", None),
+    ("/v1/{name}/", b"/v1/a/", [("name", "a")]),
     ("/", b"/", []),
 ]
 
@@ -42,8 +45,8 @@ class PathTemplateTests(SynchronousTestCase):
     def test_wrong_templates(self) -> None:
         """Each is refused with the template and what is wrong with it."""
         for text in (
-            "", "v1", "/v1/", "/a//b", "/{a", "/{a={b}}", "/{}", "/{1a}", "/{a.}", "/{a}/{a}", "/a*", "/**/b", "/a:", "/a:b/c", "/a}",
-            "/{a=**}/b",
+            "", "v1", "/v1//", "/**/", "/a//b", "/{a", "/{a={b}}", "/{}", "/{1a}", "/{a.}", "/{a}/{a}", "/a*", "/**/b", "/a:", "/a:b/c",
+            "/a}", "/{a=**}/b", "/a?b={b}", "/a#b", "/a b", "/a:b?c",
         ):  # fmt: skip
             with self.assertRaises(BadTemplate) as caught:
                 PathTemplate(text)

@@ -169,13 +169,16 @@ class RuleTests(SynchronousTestCase):
     def test_wrong_rules(self) -> None:
         """They are left out, and told."""
         faults = " ".join(transcoder().faults)
-        self.assertEqual(len(transcoder().faults), 6)
+        self.assertEqual(len(transcoder().faults), 9)
         for words in (
             "nothing of its path",
             "words of its path",
             "inner of its path",
             "its body nothing",
             "its response_body",
+            "is wrong: ",
+            "'link' is no method of HTTP",
+            "a rule without a path",
         ):
             self.assertIn(words, faults)
         self.assertIn("'wrong' is wrong", faults)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.chain.plugin import Plugin
@@ -253,6 +254,22 @@ def by_stream(received: list[Any]) -> dict[int, tuple[dict[str, str], bytes, boo
     return found
 
 
+def large_head(both: Both) -> None:
+    both.client.send(both.piece(MESSAGE, True))
+    both.serve(both.server.head(both.at, *OK, ("x-large", "a" * 40000)))
+
+
+def larger_head(both: Both) -> None:
+    both.client.send(both.piece(MESSAGE, True))
+    both.serve(both.server.head(both.at, *OK, ("x-large", "a" * 70_000)))
+
+
+def large_trailers(both: Both) -> None:
+    both.client.send(both.piece(MESSAGE, True))
+    large = ("x-large", "a" * 40_000)
+    both.serve(both.server.head(both.at, *OK), both.server.head(both.at, DONE, ("x-kept", "b"), large, end=True))
+
+
 class EndsTests(SynchronousTestCase):
     """Each is played twice: with a call that goes the general way, and with one that is relayed directly."""
 
@@ -299,6 +316,33 @@ class EndsTests(SynchronousTestCase):
     def test_upstreams_that_fail(self) -> None:
         for play in (reset, reset_behind_the_head, lost, lost_behind_the_head, reset_while_held):
             self.play(play)
+
+    def test_heads_and_trailers_that_are_too_large(self) -> None:
+        """They end their own call, and nothing else; the table of HPACK stays in step."""
+        limits = Limits(http2_max_block_size=20000, proxy_buffer_size=25000)
+        for play in (large_head, larger_head):
+            told, _, _, codes, _, _ = self.play(play, limits=limits)
+            self.assertEqual((told[0][0]["grpc-status"], codes), ("14", {14: 1}))
+        events: list[Any] = []
+        observer = cast(Any, events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        told, _, _, codes, _, _ = self.play(large_trailers, limits=limits)
+        self.assertEqual(len([each for each in events if "trailers that are too large" in each.get("line", "")]), 2)
+        self.assertEqual((told[2:], codes), ((False, frames.ENHANCE_YOUR_CALM), {8: 1}))
+        both = Both(limits)
+        both.answer()
+        both.begin()
+        other = both.number, both.at
+        both.begin()
+        large_trailers(both)
+        both.begin()
+        larger_head(both)
+        both.number, both.at = other
+        both.client.send(both.piece(MESSAGE, True))
+        both.serve(both.server.head(both.at, *OK), both.server.head(both.at, DONE, ("x-kept", "b"), end=True))
+        self.assertEqual(both.told()[0][-1], {"grpc-status": "0", "x-kept": "b"})
+        self.assertFalse(both.server.connection.failed)
 
     def test_not_processed(self) -> None:
         told, received, *_ = self.play(refused)
@@ -357,6 +401,15 @@ class PlanTests(SynchronousTestCase):
         both = Both()
         both.answer()
         self.assertEqual([self.relayed(both, cookie="a=b") for _ in range(3)], [False, False, True])
+
+    def test_calls_without_time(self) -> None:
+        """They are answered here."""
+        both = Both()
+        both.answer()
+        for _ in range(2):
+            both.begin(grpc_timeout="0n")
+            self.assertEqual((both.direct, both.received), ([], []))
+            self.assertEqual(both.told()[0][0]["grpc-status"], "4")
 
     def test_malformed_values(self) -> None:
         """What a proxy may not pass on is refused, as ever."""

@@ -332,6 +332,17 @@ class TimeTests(SynchronousTestCase):
             server.send(frames.rst_stream(1, frames.CANCEL))
             self.assertEqual(call.told[0][2], code)
 
+    def test_deadlines_that_are_over(self) -> None:
+        """A call without time is not sent: from the start, or when there is room for it at last."""
+        gateway = grpc_gateway()
+        call = Call(gateway, b"/a.B/C", (b"grpc-timeout", b"0n"))
+        self.assertEqual((call.told, gateway.connects()), ([("head", 504, b"4"), ("end", None)], 0))
+        call = Call(gateway, b"/a.B/C", (b"grpc-timeout", b"500m"))
+        gateway.reactor.rightNow += 0.6  # no timer has rung
+        server = HTTP2Server(gateway)
+        self.assertEqual((call.told, server.received), ([("head", 504, b"4"), ("end", None)], []))
+        self.assertEqual(gateway.context.calls.of(b"/a.B/C").codes, {4: 2})
+
     def test_deadlines_pass_on_what_is_left(self) -> None:
         gateway = grpc_gateway()
         Call(gateway, b"/a.B/C", (b"grpc-timeout", b"10S"))

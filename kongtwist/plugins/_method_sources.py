@@ -6,15 +6,14 @@ seconds at the most, and after `OLD` seconds. What could not be read is looked a
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from ...core.chain.host import GRPCFailed, HostError, Scope
+from ..core.chain.host import GRPCFailed, HostError, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ...core.chain.host import GRPCTarget
+    from ..core.chain.host import GRPCTarget
 
 __all__ = ["NoMethods", "Source"]
 
@@ -52,11 +51,6 @@ class NoMethods(Exception):
         self.code = code
 
 
-def _transcoder(descriptors: bytes) -> Any:
-    """Loads what it takes, which is why a thread does it."""
-    return import_module(f"{__package__}.transcoder").Transcoder(descriptors)
-
-
 class Source(Generic[M]):
     """The methods of one configuration.
 
@@ -67,13 +61,7 @@ class Source(Generic[M]):
         plugin: whose configuration it is, for the log.
     """
 
-    def __init__(
-        self,
-        host: Scope,
-        proto: str | None,
-        make: Callable[[bytes], M] = _transcoder,
-        plugin: str = "grpc-gateway",
-    ) -> None:
+    def __init__(self, host: Scope, proto: str | None, make: Callable[[bytes], M], plugin: str) -> None:
         self._make = make
         self._plugin = plugin
         self._host = host

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
-from ...core.answers import Answer
-from ...core.chain.host import GRPCTarget, TLSSettings
-from ...core.http.headers import host_name
+from ..core.answers import Answer
+from ..core.chain.host import GRPCTarget, TLSSettings
+from ..core.http.headers import host_name
 
 if TYPE_CHECKING:
-    from ...core.exchange import Exchange
-    from ...core.peer import Peer
+    from ..core.exchange import Exchange
+    from ..core.peer import Peer
 
 __all__ = ["NoTarget", "target_of"]
 
