@@ -6,11 +6,11 @@ from collections.abc import Awaitable
 from typing import Any
 
 from ..core.chain.authentication import anonymous_field, challenge, is_known, realm_field, unauthorized
-from ..core.chain.credentials import Credentials, hide
+from ..core.chain.credentials import Credentials, hide, readable_body
 from ..core.chain.plugin import Plugin
 from ..core.chain.subprotocols import take
-from ..core.exchange import Answer, BodyTooLarge, Exchange, Row
-from ..core.http.bodies import RequestBody, decode_body
+from ..core.exchange import Answer, Exchange, Row
+from ..core.http.bodies import RequestBody
 from ..core.http.lookups import named
 from ..entities.entity import Entity
 from ..entities.route_limits import searched
@@ -139,12 +139,7 @@ class KeyAuth(Plugin):
 
     async def _access_with_body(self, exchange: Exchange, conf: Config) -> Answer | None:
         """The same, once the body is here. One too large to be held is not looked into."""
-        try:
-            raw = await exchange.read_body(exchange.gateway.body_limit)
-        except BodyTooLarge:
-            body = None
-        else:
-            body = decode_body(exchange.get_header(b"content-type"), raw)
+        body = await readable_body(exchange)
         try:
             key = self._find_key(exchange, conf, body, unread=False)
         except _Refused as refused:

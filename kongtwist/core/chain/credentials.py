@@ -10,14 +10,14 @@ from typing import Any
 
 from ...entities.entity import Entity
 from ...entities.references import SecretMissing, is_reference
-from ..exchange import Exchange
-from ..http.bodies import RequestBody
+from ..exchange import BodyTooLarge, Exchange
+from ..http.bodies import RequestBody, decode_body
 from ..http.headers import PreparedChanges
 from ..rows import Row
 from ..views import SnapshotView
 from .authentication import identity_headers
 
-__all__ = ["REMEMBERED", "Credentials", "Known", "expired", "hide"]
+__all__ = ["REMEMBERED", "Credentials", "Known", "expired", "hide", "readable_body"]
 
 REMEMBERED = 16384
 """Credentials that are remembered for each plugin, and as many of the texts they were found by."""
@@ -162,6 +162,15 @@ class Credentials:
             return False
         known._generation = self._generation
         return True
+
+
+async def readable_body(exchange: Exchange) -> RequestBody | None:
+    """The request's body, to look for a credential in it; None: it is too large to be held, and is not looked into."""
+    try:
+        raw = await exchange.read_body(exchange.gateway.body_limit)
+    except BodyTooLarge:
+        return None
+    return decode_body(exchange.get_header(b"content-type"), raw)
 
 
 def hide(exchange: Exchange, name: str, body: RequestBody | None = None) -> None:

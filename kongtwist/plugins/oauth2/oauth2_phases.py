@@ -7,12 +7,12 @@ from collections.abc import Awaitable
 from typing import Any
 
 from ...core.chain.authentication import challenge, is_known, use_anonymous
-from ...core.chain.credentials import hide
+from ...core.chain.credentials import hide, readable_body
 from ...core.chain.host import Host
 from ...core.chain.plugin import Plugin
 from ...core.chain.subprotocols import take
-from ...core.exchange import Answer, BodyTooLarge, Exchange
-from ...core.http.bodies import RequestBody, decode_body
+from ...core.exchange import Answer, Exchange
+from ...core.http.bodies import RequestBody
 from ...core.http.lookups import named, variable
 from ...core.rows import Row
 from ...entities.errors import EntityError
@@ -123,12 +123,7 @@ class OAuth2(Plugin):
 
     async def _access_with_body(self, exchange: Exchange, conf: Config) -> Answer | None:
         """The token may be in a form (RFC 6750 2.2). A body too large to be held is not looked into."""
-        try:
-            raw = await exchange.read_body(exchange.gateway.body_limit)
-        except BodyTooLarge:
-            body = None
-        else:
-            body = decode_body(exchange.get_header(b"content-type"), raw)
+        body = await readable_body(exchange)
         answer = self._from_arguments(exchange, conf, body)
         return answer if answer is None or isinstance(answer, Answer) else await answer
 
