@@ -65,7 +65,7 @@ class AcmeAuthority:
             "externalAccountBindingRequired": False,
         }
         config.write_text(json.dumps({"pebble": told}))
-        env = {**os.environ, "PEBBLE_VA_NOSLEEP": "1"}
+        env = {**os.environ, "PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "25"}  # of a hundred nonces
         words = [_program("pebble"), "-config", str(config), "-dnsserver", f"127.0.0.1:{dns}"]
         case.wait_for_port(self.port, case.start(words, "pebble", env))
         return self

@@ -21,6 +21,8 @@ from cryptography.x509.oid import NameOID
 
 __all__ = ["Begun", "Failed", "Settings", "begin", "finish", "new_key"]
 
+_NONCES = 5
+"""Times a request is sent again with the fresh nonce of the answer that refused it (RFC 8555, section 6.5)."""
 _CALL = 30
 """Seconds for one request to the authority."""
 _ORDER = 120.0
@@ -92,6 +94,23 @@ def _verify(trusted: tuple[str, ...]) -> Any:
     return bundle.name
 
 
+def _ask_again(net: Any, refusal: type[Exception]) -> None:
+    """Send what was refused for its nonce again, more often than the library's once: authorities that run on several
+    machines refuse nonces in a row."""
+    once = net.post
+
+    def post(*args: Any, **kwargs: Any) -> Any:
+        for _ in range(_NONCES):
+            try:
+                return once(*args, **kwargs)
+            except refusal as error:
+                if getattr(error, "code", None) != "badNonce":
+                    raise
+        return once(*args, **kwargs)
+
+    net.post = post
+
+
 def _account(client: Any, settings: Settings) -> None:
     """Log in to the account of this key; make it where there is none."""
     from acme import errors, messages
@@ -133,6 +152,7 @@ def begin(settings: Settings, host: str, key_pem: bytes) -> Begun:
         algorithm = ES256 if isinstance(account, JWKEC) else RS256
         verify = _verify(settings.trusted)
         net = client.ClientNetwork(account, alg=algorithm, verify_ssl=verify, user_agent="kongtwist", timeout=_CALL)
+        _ask_again(net, messages.Error)
         acme = client.ClientV2(client.ClientV2.get_directory(settings.directory, net), net)
         _account(acme, settings)
         order = acme.new_order(_request_for(host, key_pem))
