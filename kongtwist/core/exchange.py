@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .answers import Answer, StreamedAnswer
 from .error_lines import request_line
-from .http.headers import check_field, check_lines, forwarded_lines, spread
+from .http.headers import check_field, check_lines, forwarded_lines, request_opening, spread
 from .http.identity_fields import SPELLINGS
 from .http.lookups import named, variable
 from .http.query import join_query, parse_query, without_argument
@@ -514,6 +514,10 @@ class Exchange:
     def forwarded(self) -> bytes:
         """Lines telling the upstream where the request came from (core/http/headers.py: `forwarded_lines`)."""
         return forwarded_lines(self)
+
+    def opening(self, path: bytes, prefix: bytes | None, host: bytes, upgrade: bool) -> bytes:
+        """The first lines of the head of the request to the upstream (core/http/headers.py: `request_opening`)."""
+        return request_opening(self, path, prefix, host, upgrade)
 
     def receive_body(self, sink: BodySink) -> None:
         """Give the request body to ``sink``, from its first byte on, as it comes: `body_chunk` calls, one `body_end`.
