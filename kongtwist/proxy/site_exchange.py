@@ -75,7 +75,9 @@ class SiteExchange(Exchange):
         "context",
         "deadline",
         "open",
+        "peer_port",
         "request",
+        "sni",
         "wake",
     )
 
