@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .answers import Answer, StreamedAnswer
 from .error_lines import request_line
-from .http.headers import check_field, check_lines, forwarded_lines, request_opening, spread
+from .http.headers import check_field, forwarded_lines, prepared_lines, request_opening, spread
 from .http.identity_fields import SPELLINGS
 from .http.lookups import named, variable
 from .http.query import join_query, parse_query, without_argument
@@ -371,10 +371,15 @@ class Exchange:
             names: the fields' names in lower case; none of those the gateway writes itself.
             lines: ``Name: value`` with CRLF, each.
         """
-        check_lines(names, lines)
+        self.set_prepared_lines(prepared_lines(names, lines))
+
+    def set_prepared_lines(self, change: tuple[str, Any, bytes]) -> None:
+        """As `set_response_lines`, for lines that are known to be right: what `core.http.headers.prepared_lines` gave, or of that
+        form with nothing but digits for values."""
         if self.response_changes is None:
-            self.response_changes = []
-        self.response_changes.append(("lines", names, lines))
+            self.response_changes = [change]
+        else:
+            self.response_changes.append(change)
 
     def add_response_header(self, name: bytes, value: bytes) -> None:
         """Send one more header ``name`` to the client."""

@@ -250,7 +250,10 @@ class Chain:
         if self._dynamic is None and not self._header:
             return None
         answer: Answer | None = None
-        for call, conf in self._later(exchange, self._header, "header_filter"):
+        calls: Iterable[tuple[Callable[..., Any], Any]] = self._header
+        if self._dynamic is not None:
+            calls = self._later(exchange, self._header, "header_filter")
+        for call, conf in calls:
             try:
                 result = call(exchange, conf)
                 if result is None:

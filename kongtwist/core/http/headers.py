@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from .request_facts import RequestFacts
 
 __all__ = [
-    "PreparedChanges", "ResponseHeaders", "apply_changes", "check_field", "check_lines", "encoded", "forwarded_lines",
-    "path_lines", "request_opening", "spread", "upstream_fields", "upstream_head", "with_charset",
+    "PreparedChanges", "ResponseHeaders", "apply_changes", "check_field", "encoded", "forwarded_lines", "path_lines",
+    "prepared_lines", "request_opening", "spread", "upstream_fields", "upstream_head", "with_charset",
 ]  # fmt: skip
 
 Pair = tuple[bytes, bytes]
@@ -325,8 +325,12 @@ def check_field(name: bytes, value: bytes) -> None:
         raise ValueError(f"header {name!r} cannot be sent: CR, LF or NUL in its name or value")
 
 
-def check_lines(names: frozenset[bytes], lines: bytes) -> None:
-    """`check_field` for complete lines, one for each name.
+def prepared_lines(names: frozenset[bytes], lines: bytes) -> tuple[str, frozenset[bytes], bytes]:
+    """A change to an answer's fields (`apply_changes`) that sets these; it may be made once and used for many answers.
+
+    Args:
+        names: of the fields, lower case.
+        lines: complete lines, one for each name.
 
     Raises:
         ValueError: they are more, or less, than that.
@@ -334,6 +338,7 @@ def check_lines(names: frozenset[bytes], lines: bytes) -> None:
     count = len(names)
     if lines.count(b"\n") != count or lines.count(b"\r") != count:
         raise ValueError(f"headers {sorted(names)} cannot be sent: CR or LF in a name or value")
+    return "lines", names, lines
 
 
 def encoded(value: bytes) -> bytes:
