@@ -28,7 +28,7 @@ def consumer_rows(stage: Stage, wanted: Callable[[str], bool], pace: Pace, *, qu
     Raises:
         RuntimeError: a gateway does not let a consumer in.
     """
-    many = 2000 if quick else 100_000
+    many = 1000 if quick else 100_000
     request = f"key-auth, {many} consumers beside {FEW}"
     memory = f"consumer with its key ({many} known)"
     if not wanted(request) and not wanted(memory):
