@@ -7,6 +7,8 @@ as the anonymous consumer (`refuse`, `unauthorized`).
 
 from __future__ import annotations
 
+from math import inf
+
 from ...entities.schema import String
 from ...entities.typedefs import header_value
 from ..answers import Answer
@@ -15,8 +17,8 @@ from ..http.headers import encoded
 from ..rows import Row
 
 __all__ = [
-    "anonymous_consumer", "anonymous_field", "challenge", "identify", "identity_headers", "is_known", "realm_field", "refuse",
-    "unauthorized", "use_anonymous", "vouch", "vouched",
+    "anonymous_consumer", "anonymous_field", "challenge", "held_until", "holds_until", "identify", "identity_headers", "is_known",
+    "realm_field", "refuse", "unauthorized", "use_anonymous", "vouch", "vouched",
 ]  # fmt: skip
 
 
@@ -67,6 +69,31 @@ def vouch(exchange: Exchange) -> None:
 def vouched(exchange: Exchange) -> bool:
     """Whether a plugin has vouched for the client."""
     return _VOUCHED in exchange.ctx
+
+
+_UNTIL = "kongtwist.held_until"
+
+
+def holds_until(exchange: Exchange, until: float) -> None:
+    """Note when what the client has shown holds no more: for tokens that say so themselves. What ends first counts.
+
+    Args:
+        exchange: the request.
+        until: epoch seconds.
+    """
+    shared = exchange.ctx
+    before = shared.get(_UNTIL)
+    if before is None or until < before:
+        shared[_UNTIL] = until
+
+
+def held_until(exchange: Exchange) -> float:
+    """Epoch seconds at which what the client has shown holds no more, as far as plugins have noted it (`holds_until`), or its
+    credential says so; infinite where nothing does."""
+    until: float = exchange.ctx.get(_UNTIL, inf)
+    row = exchange.credential
+    ends: float | None = None if row is None else row.get("expires_at")
+    return until if ends is None else min(until, ends)
 
 
 def refuse(exchange: Exchange, anonymous: str | None, answer: Answer) -> Answer | None:
