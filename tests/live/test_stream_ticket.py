@@ -87,12 +87,15 @@ class BrowserTests(_Tickets):
             "jwt": jwt.encode({"iss": "page", "exp": int(time.time()) + 3600}, SECRET),
             "oauth2": "an-access-token-31415",
         }
-        settings = {"jwt": {"claims_to_verify": ["exp"]}, "oauth2": {"enable_client_credentials": True}}
+        settings: dict[str, dict[str, Any]] = {
+            "jwt": {"claims_to_verify": ["exp"]},
+            "oauth2": {"enable_client_credentials": True},
+        }
         gateway.create("/consumers", username="ada")
         for name, config in settings.items():
             route = gateway.route(f"/{name}", f"ws://127.0.0.1:{upstream}", protocols=["http", "https"])
-            config = {**config, "token_in_subprotocol": True}
-            gateway.create(f"/routes/{route['id']}/plugins", name=name, config=config)
+            given = {**config, "token_in_subprotocol": True}
+            gateway.create(f"/routes/{route['id']}/plugins", name=name, config=given)
         gateway.create("/consumers/ada/jwt", key="page", secret=SECRET)
         client = gateway.create("/consumers/ada/oauth2", name="page")
         service = {"id": route["service"]["id"]}

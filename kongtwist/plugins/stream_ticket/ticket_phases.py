@@ -107,7 +107,10 @@ class StreamTicket(Plugin):
     scopes = ("service", "route")
     example = {"ttl": 30}
     config = {
-        "ttl": Integer(default=30, between=(1, 300), text="Seconds for which a ticket is good; not beyond the end of the token or key it was asked for with."),
+        "ttl": Integer(
+            default=30, between=(1, 300),
+            text="Seconds for which a ticket is good; not beyond the end of the token or key it was asked for with.",
+        ),
         "query_name": String(
             default="ticket", required=True, len_min=1, text="Query argument in which a handshake brings its ticket."
         ),
