@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from math import inf
 
-from ...entities.schema import String
+from ...entities.schema import Boolean, String
 from ...entities.typedefs import header_value
 from ..answers import Answer
 from ..exchange import Exchange
@@ -17,14 +17,32 @@ from ..http.headers import encoded
 from ..rows import Row
 
 __all__ = [
-    "anonymous_consumer", "anonymous_field", "challenge", "held_until", "holds_until", "identify", "identity_headers", "is_known",
-    "realm_field", "refuse", "unauthorized", "use_anonymous", "vouch", "vouched",
+    "Guard", "anonymous_consumer", "anonymous_field", "challenge", "held_until", "hide_field", "holds_until", "identify",
+    "identity_headers", "is_known", "preflight_field", "realm_field", "refuse", "unauthorized", "use_anonymous", "vouch", "vouched",
 ]  # fmt: skip
 
 
 def anonymous_field() -> String:
     """The field ``anonymous`` of a plugin's configuration."""
     return String(text="Id or username of the consumer to go on as where nobody is recognised; null: answer 401.")
+
+
+def hide_field(what: str) -> Boolean:
+    """The field ``hide_credentials`` of a plugin's configuration.
+
+    Args:
+        what: what is hidden, for the text.
+    """
+    return Boolean(required=True, default=False, text=f"Take {what} out of the request before it goes to the upstream.")
+
+
+def preflight_field(what: str) -> Boolean:
+    """The field ``run_on_preflight`` of a plugin's configuration.
+
+    Args:
+        what: what is asked for, for the text.
+    """
+    return Boolean(required=True, default=True, text=f"Ask OPTIONS requests for {what} too; false: let them pass.")
 
 
 def realm_field(default: str | None = None) -> String:
@@ -50,6 +68,27 @@ def challenge(scheme: str, realm: str | None, error: str = "") -> bytes:
     """
     parts = [scheme, "" if realm is None else f'realm="{realm}"', error]
     return " ".join([part for part in parts if part]).encode()
+
+
+class Guard:
+    """What a configuration of every plugin has that looks for credentials; those of plugins are its subclasses.
+
+    Args:
+        conf: with the fields `anonymous_field`, `hide_field`, `realm_field`.
+        scheme: of the challenge.
+
+    Attributes:
+        anonymous: the consumer to go on as; None: none.
+        hide: take the credential out of the request.
+        challenge: WWW-Authenticate of the 401.
+    """
+
+    __slots__ = ("anonymous", "challenge", "hide")
+
+    def __init__(self, conf: Row, scheme: str) -> None:
+        self.anonymous: str | None = conf["anonymous"]
+        self.hide: bool = conf["hide_credentials"]
+        self.challenge = challenge(scheme, conf["realm"])
 
 
 def is_known(exchange: Exchange, anonymous: str | None) -> bool:
