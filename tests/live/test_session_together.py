@@ -28,7 +28,9 @@ class SessionTogetherTests(LiveTestCase):
         self.ca = authority("ours")
         self.files = self.folder()
         self.ca.write(self.files, "ours")
-        self.directory = SlapdServer(self.folder(), self.ca.sign("localhost"), self.ca, {who: f"l-{who}" for who in CONSUMERS})
+        self.directory = SlapdServer(
+            self.folder(), self.ca.sign("localhost"), self.ca, {who: f"l-{who}" for who in CONSUMERS}
+        )
         self.addCleanup(self.directory.kill)
         self.directory.start()
         conf = {"proxy_ssl_client_ca": os.path.join(self.files, "ours.crt")}
@@ -84,7 +86,9 @@ class SessionTogetherTests(LiveTestCase):
             values = {**self.configs[plugin], **config}
             self.at.create(f"/routes/{path}/plugins", name=plugin, config=values)
 
-    def ask(self, path: str, plugin: str, who: str | None, cookie: str = "", method: str = "GET", target: str = "") -> Answer:
+    def ask(
+        self, path: str, plugin: str, who: str | None, cookie: str = "", method: str = "GET", target: str = ""
+    ) -> Answer:
         """A request from a client that shows this plugin who it is, or that shows nothing."""
         headers = {} if who is None else self.shown(plugin, who)
         if cookie:
@@ -95,7 +99,9 @@ class SessionTogetherTests(LiveTestCase):
         if who is not None:
             signer = self.ca if who in CONSUMERS else authority("ours")
             context.load_cert_chain(*signer.sign(who, client=True).write(self.files, who))
-            if who not in CONSUMERS:  # its handshake would fail: one that our authority names, and no consumer has, is let in
+            if (
+                who not in CONSUMERS
+            ):  # its handshake would fail: one that our authority names, and no consumer has, is let in
                 context.load_cert_chain(*self.ca.sign(who, client=True).write(self.files, who))
         made = http.client.HTTPSConnection("127.0.0.1", self.at.tls_port, timeout=PATIENCE, context=context)
         try:
@@ -206,7 +212,9 @@ class SessionTogetherTests(LiveTestCase):
             self.assertEqual(self.at.get("/both", headers=headers).status, 401, str(headers))
         answer = self.at.get("/both", headers={"apikey": "k-ann", "x-jwt": token})
         seen = self.seen(answer, "both")
-        self.assertEqual((seen["x-consumer-username"], seen["x-credential-identifier"]), ("ann", self.ids["ann"]["key-auth"]))
+        self.assertEqual(
+            (seen["x-consumer-username"], seen["x-credential-identifier"]), ("ann", self.ids["ann"]["key-auth"])
+        )
         cookie = self.cookie(answer, "both")
         for headers in ({}, {"apikey": "k-ann"}, {"x-jwt": token}):
             self.assertEqual(self.at.get("/both", headers=headers | {"Cookie": cookie}).status, 401, str(headers))
@@ -234,7 +242,9 @@ class SessionTogetherTests(LiveTestCase):
         self.route("two", shared, jwt={"anonymous": "nobody"})
         cookie = self.cookie(self.ask("one", "key-auth", "ann"), "one")
         seen = self.seen(self.ask("two", "jwt", None, cookie), "two")
-        self.assertEqual((seen["x-consumer-username"], seen["x-credential-identifier"]), ("ann", self.ids["ann"]["key-auth"]))
+        self.assertEqual(
+            (seen["x-consumer-username"], seen["x-credential-identifier"]), ("ann", self.ids["ann"]["key-auth"])
+        )
 
     def test_a_consumer_that_is_gone(self) -> None:
         """Its session is worth nothing: it is the anonymous consumer, or nobody."""
