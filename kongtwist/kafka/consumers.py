@@ -3,14 +3,16 @@ called in threads of the readers."""
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
 
-from ..core.chain.host_kafka import KafkaConnection
+from ..core.chain.host_kafka import KafkaConnection, KafkaFailed
 from ..core.chain.host_reading import BadStart, KafkaRecord, StartAt, UnknownTopic
+from .causes import Causes
 from .connection_settings import client_options
 from .positions import BadPosition, Position
 
@@ -19,6 +21,9 @@ __all__ = ["Gap", "begin_at", "ends_of", "open_consumer", "partitions_of", "reco
 _FETCH = 2 << 20
 _PARTITION_FETCH = 256 << 10
 """Bytes that one answer of a broker holds, and of one partition: what a consumer keeps in memory."""
+
+_BOOTSTRAP = 0.8
+"""Part of the time in which the first broker has to answer, so that there is time left to tell why it has not."""
 
 Gap = tuple[str, str]
 """Reason and text of a ``resync`` event."""
@@ -33,9 +38,11 @@ def open_consumer(connection: KafkaConnection, authorities: tuple[str, ...], tim
         timeout: seconds until a broker has answered.
 
     Raises:
-        KafkaError, ValueError: there is none.
+        KafkaFailed: there is none; the text tells why, and what to do about it.
+        ValueError: see `client_options`.
     """
     made: list[Any] = []
+    causes = Causes.installed()
 
     def client(**settings: Any) -> Any:
         made.append(KafkaNetClient(**settings))
@@ -46,7 +53,7 @@ def open_consumer(connection: KafkaConnection, authorities: tuple[str, ...], tim
     try:
         consumer: Any = KafkaConsumer(
             kafka_client=client,
-            bootstrap_timeout_ms=int(timeout * 1000),
+            bootstrap_timeout_ms=int(timeout * _BOOTSTRAP * 1000),
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="none",
@@ -58,10 +65,17 @@ def open_consumer(connection: KafkaConnection, authorities: tuple[str, ...], tim
             max_partition_fetch_bytes=_PARTITION_FETCH,
             **options,
         )
-    except BaseException:
+    except BaseException as error:
+        threads: list[int | None] = [threading.get_ident()]
         for each in made:
+            threads.append(getattr(each._net._io_thread, "ident", None))
             each.close()
-        raise
+        if not isinstance(error, KafkaError):
+            raise
+        cause = causes.taken(*threads)
+        where = connection.cluster or ", ".join(connection.servers)
+        told = f"{cause.text}; {cause.remedy}" if cause is not None else str(error) or repr(error)
+        raise KafkaFailed(f"Kafka at {where}: {told}") from error
     consumer._client.cluster.config["allow_auto_create_topics"] = False  # the library passes the argument over
     return consumer
 
@@ -115,7 +129,9 @@ def begin_at(consumer: Any, topics: tuple[str, ...], start: StartAt, timeout: fl
     """
     partitions = partitions_of(consumer, topics)
     limit = int(timeout * 1000)
-    position, gaps = Position(dict.fromkeys(topics, ())), []
+    position = Position(dict.fromkeys(topics, ()))
+    gaps: list[Gap] = []
+    offset: int | None
     if start.position is None:
         for each, offset in _reset(consumer, partitions, start, limit).items():
             position.move(each.topic, each.partition, offset)

@@ -51,15 +51,21 @@ class EventCursor:
     Args:
         policy: one of `POLICIES`.
         number: of the event that it gets next.
+        place: the position of who has got all before that.
         ahead: where it stands, if it has got events of the window already; its ids are its own until the window has reached it.
     """
 
-    __slots__ = ("ahead", "number", "policy")
+    __slots__ = ("ahead", "number", "place", "policy")
 
-    def __init__(self, policy: str, number: int, ahead: Position | None = None) -> None:
+    def __init__(self, policy: str, number: int, place: bytes, ahead: Position | None = None) -> None:
         self.policy = policy
         self.number = number
+        self.place = place
         self.ahead = ahead
+
+    def is_at_end(self, window: EventWindow) -> bool:
+        """Whether it has got all there is, and its ids are its own until others have got it too."""
+        return self.number == window.end and self.ahead is not None
 
     def is_current(self, window: EventWindow) -> bool:
         """Whether it has got all there is, and is sent what all others are."""
@@ -79,16 +85,15 @@ class EventCursor:
                 return Taken(b"", True)
             count = window.start - self.number
             self.number = window.start
-            at = window.before if self.ahead is None else bytes(self.ahead)
-            missing = resync_event("dropped", f"{count} events were dropped for a slow client", at)
-        if self.policy == CONFLATE and self.ahead is None:
-            events = window.rest(self.number)
-            self.number += len(events)
-            return Taken(missing + joined(newest(events)))
-        events = window.since(self.number, size)
+            self.place = window.before if self.ahead is None else bytes(self.ahead)
+            missing = resync_event("dropped", f"{count} events were dropped for a slow client", self.place)
+        is_conflated = self.policy == CONFLATE and self.ahead is None
+        events = window.rest(self.number) if is_conflated else window.since(self.number, size)
         self.number += len(events)
         if self.ahead is None:
-            return Taken(missing + joined(events))
+            if events:
+                self.place = events[-1].position
+            return Taken(missing + joined(newest(events) if is_conflated else events))
         return Taken(missing + self._own(events, self.ahead, reached, self.number == window.end))
 
     def _own(self, events: list[Event], ahead: Position, reached: Position, is_end: bool) -> bytes:
@@ -101,6 +106,8 @@ class EventCursor:
                 pieces.append(b"id: %b\n%b" % (bytes(ahead), event.body))
         if is_end and reached.has_reached(ahead):
             self.ahead = None
+            ahead = reached
+        self.place = bytes(ahead)
         return b"".join(pieces)
 
 

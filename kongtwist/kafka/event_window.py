@@ -17,7 +17,9 @@ class Event:
 
     __slots__ = ("body", "key", "offset", "partition", "position", "topic")
 
-    def __init__(self, topic: str, partition: int, offset: int, key: bytes | None, body: bytes, position: bytes) -> None:
+    def __init__(
+        self, topic: str, partition: int, offset: int, key: bytes | None, body: bytes, position: bytes
+    ) -> None:
         self.topic = topic
         self.partition = partition
         self.offset = offset

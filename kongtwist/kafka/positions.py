@@ -52,10 +52,12 @@ class Position:
         return cls(offsets)
 
     def __bytes__(self) -> bytes:
-        return b",".join([
-            b"%b:%b" % (topic.encode(), b".".join([b"-" if each is None else b"%d" % each for each in offsets]))
-            for topic, offsets in self.offsets.items()
-        ])
+        return b",".join(
+            [
+                b"%b:%b" % (topic.encode(), b".".join([b"-" if each is None else b"%d" % each for each in offsets]))
+                for topic, offsets in self.offsets.items()
+            ]
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Position) and self.offsets == other.offsets

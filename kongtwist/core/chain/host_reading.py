@@ -74,7 +74,9 @@ class KafkaFeed(Protocol):
         """
         ...
 
-    def fetch(self, start: StartAt, go_on: bool, count: int, wait: float) -> Awaitable[tuple[list[FetchedPartition], bytes]]:
+    def fetch(
+        self, start: StartAt, go_on: bool, count: int, wait: float
+    ) -> Awaitable[tuple[list[FetchedPartition], bytes]]:
         """Some records, at once or when there are some.
 
         Args:
