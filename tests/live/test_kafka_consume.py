@@ -15,7 +15,7 @@ from kafka.admin import NewTopic
 
 from kongtwist.kafka.connection_settings import client_options
 from tests.live.kafka_server import KafkaCluster, shared_cluster
-from tests.live.support import EventStream, GatewayProcess, LiveTestCase, free_port, wait_until
+from tests.live.support import EventStream, GatewayProcess, LiveTestCase, free_port, group_sockets, wait_until
 
 from kongtwist.core.chain.host_kafka import KafkaConnection
 
@@ -164,24 +164,23 @@ class EventStreamTests(_Topics):
         self.assertEqual(json.loads(notice["data"])["reason"], "retention")
         self.assertNumbers(again, [n for n in range(30) if n % 3 or n >= 12])
 
-    def test_slow_client_beside_a_fast_one(self) -> None:
-        gateway = self.begin(window_bytes=65536)
+    def beside(self, gateway: GatewayProcess) -> tuple[EventStream, int]:
+        """A client that reads nothing while another one has read all: the slow one, and how many events there were."""
         slow, fast = self.stream(gateway), self.stream(gateway)
         first_line(slow), first_line(fast)
         count = 400
-        for at in range(0, count, 50):  # 16 MB: more than all buffers on the way
-            self.send(range(at, at + 50), 40_000)
-        self.assertNumbers(fast, range(count))
+        for at in range(0, count, 10):  # 16 MB, more than all buffers on the way
+            self.send(range(at, at + 10), 40_000)
+            self.assertNumbers(fast, range(at, at + 10))
+        return slow, count
+
+    def test_slow_client_beside_a_fast_one(self) -> None:
+        slow, count = self.beside(self.begin(window_bytes=1 << 20))
         self.assertNumbers(slow, range(count))
 
-    def test_disconnect_and_drop(self) -> None:
-        gateway = self.begin(window_bytes=65536, slow_client="disconnect")
-        slow, fast = self.stream(gateway), self.stream(gateway)
-        first_line(slow), first_line(fast)
-        count = 400
-        for at in range(0, count, 50):
-            self.send(range(at, at + 50), 40_000)
-        self.assertNumbers(fast, range(count))
+    def test_slow_client_is_disconnected(self) -> None:
+        gateway = self.begin(window_bytes=1 << 20, slow_client="disconnect")
+        slow, count = self.beside(gateway)
         got = list(slow)  # it has an end
         self.assertLess(len(got), count)
         rest = self.stream(gateway, got[-1]["id"])
@@ -189,23 +188,23 @@ class EventStreamTests(_Topics):
 
     def test_no_consumer_is_left(self) -> None:
         gateway = self.begin()
-        stream, other = self.stream(gateway), self.stream(gateway)
-        first_line(stream), first_line(other)
-        workers = [int(each) for each in self._serving(gateway)]
-        wait_until(lambda: self._threads(workers) == 1, "one reader")
-        stream.close()
-        other.close()
-        wait_until(lambda: self._threads(workers) == 0, "no reader")
+        streams = [self.stream(gateway) for _ in range(20)]
+        for each in streams:
+            first_line(each)
+        self.send(range(3))
+        for each in streams:
+            self.assertNumbers(each, range(3))
+        self.assertIn(self._connections(gateway), range(1, 4))  # of one consumer, not of twenty
+        for each in streams:
+            each.close()
+        wait_until(lambda: self._connections(gateway) == 0, "no consumer")
 
-    @staticmethod
-    def _serving(gateway: GatewayProcess) -> list[str]:
-        children = Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text().split()
-        return [str(gateway.pid), *children]
-
-    @staticmethod
-    def _threads(processes: list[int]) -> int:
-        names = [each.read_text() for pid in processes for each in Path(f"/proc/{pid}/task").glob("*/comm")]
-        return sum(name.startswith("kafka-topic") for name in names)
+    def _connections(self, gateway: GatewayProcess) -> int:
+        """How many connections the gateway has to the broker."""
+        ports = {int(each.rpartition(":")[2]) for each in self.cluster.servers.split(",")}
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        inodes = {each[9] for each in lines if int(each[2].rpartition(":")[2], 16) in ports}
+        return len(inodes & group_sockets(gateway.pid))
 
 
 class FailureTests(_Topics):
