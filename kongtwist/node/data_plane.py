@@ -291,6 +291,8 @@ class DataPlane:
                 thread_backlog=conf.plugin_thread_backlog,
                 queue_bytes=conf.plugin_queue_bytes or None,
                 grpc=GRPCLimits(conf.plugin_grpc_threads, conf.plugin_grpc_message_size, conf.plugin_grpc_channels),
+                kafka_bytes=conf.plugin_kafka_bytes,
+                kafka_window=conf.plugin_kafka_window,
             ),
         )
 

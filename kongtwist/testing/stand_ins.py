@@ -24,9 +24,11 @@ from ..core.chain.host import (
     Tally,
     TLSSettings,
 )
+from ..core.chain.host_kafka import KafkaProducing
 from ..core.rows import Row
 from ..entities.entity import Entity
 from .grpc_stand_ins import StandInGRPC
+from .kafka_stand_ins import StandInKafka
 
 __all__ = [
     "HTTPRequest", "StandInConnection", "StandInHTTP", "StandInHost", "StandInMetrics", "StandInQueue", "StandInRedis", "StandInRows",
@@ -437,6 +439,7 @@ class StandInHost(Scope):
     Attributes:
         http, tallies, metrics, rows: stand-ins.
         redises: servers by their settings.
+        producers: of records for Kafka, by their settings.
         services: gRPC servers by their targets.
         protos: descriptors of .proto files by their paths, or what is wrong with them.
         queues: by key.
@@ -456,6 +459,7 @@ class StandInHost(Scope):
         self.tallies: StandInTallies = StandInTallies() if shared is None else shared.tallies
         self.metrics: StandInMetrics = StandInMetrics() if shared is None else shared.metrics
         self.redises: dict[RedisSettings, StandInRedis] = {} if shared is None else shared.redises
+        self.producers: dict[KafkaProducing, StandInKafka] = {} if shared is None else shared.producers
         self.services: dict[GRPCTarget, StandInGRPC] = {} if shared is None else shared.services
         self.protos: dict[str, bytes | Exception] = {} if shared is None else shared.protos
         self.queues: dict[str, StandInQueue] = {} if shared is None else shared.queues
@@ -478,6 +482,10 @@ class StandInHost(Scope):
     def redis(self, settings: RedisSettings) -> StandInRedis:
         """See `kongtwist.core.chain.host.Host`."""
         return self.redises.setdefault(settings, StandInRedis(settings))
+
+    def kafka_producer(self, settings: KafkaProducing) -> StandInKafka:
+        """See `kongtwist.core.chain.host.Host`."""
+        return self.producers.setdefault(settings, StandInKafka())
 
     def grpc(self, target: GRPCTarget) -> StandInGRPC:
         """See `kongtwist.core.chain.host.Host`."""
