@@ -78,11 +78,19 @@ class KafkaPythonProducer:
         before = self._asked.get(topic)
         if before is not None and not before.is_done:
             return None
-        answered = before is not None and before.succeeded()
+        # What brokers say of a topic that is asked for alone becomes the fate of the question.
+        answered = before is not None and (
+            before.succeeded() or isinstance(before.exception, kafka.errors.BrokerResponseError)
+        )
         self._sender.add_topic(topic)
         self._asked[topic] = cluster.request_update()
         self._sender.wakeup()
         return False if answered else None
+
+    def forget(self, topic: str) -> None:
+        """See `ProducerClient`."""
+        self._asked.pop(topic, None)
+        self._producer._metadata._topics.discard(topic)
 
     def send(self, record: KafkaRecord, done: Callable[[Outcome], None]) -> None:
         """See `ProducerClient`."""

@@ -25,6 +25,10 @@ class ProducerClient(Protocol):
         """Whether the topic exists; None while no broker has answered that. Never waits."""
         ...
 
+    def forget(self, topic: str) -> None:
+        """Do not look for a topic any more that is not there."""
+        ...
+
     def send(self, record: KafkaRecord, done: Callable[[Outcome], None]) -> None:
         """Send to a topic that is known; never waits, and raises nothing. ``done`` is called once, maybe at once."""
         ...

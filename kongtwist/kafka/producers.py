@@ -318,10 +318,10 @@ class Producer:
             topic = entry.record.topic
             if topic in self._parked:
                 self._parked[topic][1].append(entry)
+            elif topic in self._missing and time.monotonic() < self._missing[topic]:
+                self._outcome(entry, _unknown(topic))
             elif client.knows(topic):
                 room -= self._give(client, entry)
-            elif time.monotonic() < self._missing.get(topic, 0.0):
-                self._outcome(entry, _unknown(topic))
             else:
                 self._parked[topic] = (time.monotonic() + _TOPIC_GRACE, [entry])
 
@@ -346,6 +346,7 @@ class Producer:
                 self._waiting.extendleft(reversed(entries))  # they were first
         elif known is False and time.monotonic() >= until:
             self._missing[topic] = time.monotonic() + _REMEMBERED
+            client.forget(topic)
             del self._parked[topic]
             for entry in entries:
                 self._outcome(entry, _unknown(topic))
@@ -390,7 +391,8 @@ def _library(settings: KafkaProducing, authorities: tuple[str, ...]) -> Producer
 
 def _unknown(topic: str) -> KafkaFailed:
     return KafkaFailed(
-        f"the brokers have no topic {topic}, and do not create it", "create the topic, or correct config.topic"
+        f"the brokers have no topic {topic} for us, and do not create it",
+        "create the topic and grant access to it, or correct config.topic",
     )
 
 

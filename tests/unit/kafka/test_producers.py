@@ -53,10 +53,14 @@ class Library:
         self.topics: dict[str, bool | None] = {}
         self.given: list[tuple[KafkaRecord, Callable[[Outcome], None]]] = []
         self.closed: list[float] = []
+        self.forgotten: list[str] = []
         self.lately: Cause | None = None
 
     def knows(self, topic: str) -> bool | None:
         return self.topics.get(topic, True)
+
+    def forget(self, topic: str) -> None:
+        self.forgotten.append(topic)
 
     def send(self, record: KafkaRecord, done: Callable[[Outcome], None]) -> None:
         self.given.append((record, done))
@@ -249,6 +253,7 @@ class TopicTests(BridgeCase):
         self.failureResultOf(done, KafkaFailed)
         self.assertEqual(self.producer.pending, 0)
         self.assertEqual(self.producer._in_flight, 0)
+        self.assertEqual(self.library.forgotten, ["none"])
 
 
 class LifeTests(SynchronousTestCase):
