@@ -100,7 +100,7 @@ class Producer:
         self._missing: dict[str, float] = {}
         self._in_flight = 0
         self._done: deque[tuple[_Entry, Outcome]] = deque()
-        self._asked = False
+        self._asked = self._called = False
         self._guard = threading.Lock()
         self._wake = threading.Event()
         self._start = start or _in_a_thread
@@ -150,8 +150,15 @@ class Producer:
         if not self._running:
             self._running = True
             self._start(self._run)
-        if not self._wake.is_set():
-            self._wake.set()
+        if (
+            not self._called
+        ):  # once for all that are put in during this turn: each wake takes the interpreter's lock away
+            self._called = True
+            self._reactor.callLater(0, self._call)
+
+    def _call(self) -> None:
+        self._called = False
+        self._wake.set()
 
     def _take_back(self, entry: _Entry) -> bool:
         """Nobody waits for an entry any more; whether it had not been sent, and never will be."""

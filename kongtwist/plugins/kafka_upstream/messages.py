@@ -16,6 +16,7 @@ __all__ = ["body_arguments", "message", "record_headers"]
 
 _TEXT = frozenset((b"text/plain", b"text/html", b"application/xml", b"text/xml", b"application/soap+xml"))
 """Content types whose bodies are told as they are, though nothing is known of their fields."""
+_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _DECODED = frozenset((b"application/x-www-form-urlencoded", b"application/json", b"multipart/form-data"))
 
 
@@ -44,7 +45,7 @@ def message(exchange: Exchange, conf: Row, raw: bytes, arguments: Any) -> bytes:
         }
     if conf["forward_body"]:
         told.update(_body(_content_type(exchange), raw, arguments))
-    return json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+    return _json(told).encode("utf-8", "replace")
 
 
 def _body(kind: bytes, raw: bytes, arguments: Any) -> dict[str, Any]:

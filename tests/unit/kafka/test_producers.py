@@ -96,6 +96,7 @@ class BridgeCase(TestCase):
 
     def pump(self) -> None:
         """A turn of the producer's thread, and then one of the reactor's."""
+        self.reactor.advance(0)
         self.producer._send_all(self.library)
         self.reactor.turn()
 

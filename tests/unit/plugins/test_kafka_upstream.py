@@ -10,6 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.chain.host_kafka import KafkaFailed, KafkaFull, KafkaLate
 from kongtwist.entities import EntityError
+from kongtwist.entities.plugin_rows import config_of
+from kongtwist.plugins.kafka_log import KafkaLog
 from kongtwist.plugins.kafka_upstream import KafkaUpstream
 from kongtwist.testing import Outcome, PluginHarness
 from tests.places import CONTRACT
@@ -242,9 +244,10 @@ class ConfigurationTests(KafkaCase):
 
     def test_as_kongs(self) -> None:
         """Fields, types and defaults are Kong's, but for those that are ours and what the plugin's text says."""
-        kongs = json.loads((CONTRACT / "enterprise_schemas.json").read_text())["KafkaUpstream"]["properties"]["config"]
-        ours = {name: field for name, field in KafkaUpstream.config.items() if not field.ours}
-        _compare(self, kongs["properties"], ours, "config")
+        recorded = json.loads((CONTRACT / "enterprise_schemas.json").read_text())
+        for plugin, name in ((KafkaUpstream, "KafkaUpstream"), (KafkaLog, "KafkaLog")):
+            ours = {name: field for name, field in config_of(plugin).fields.items() if not field.ours}
+            _compare(self, recorded[name]["properties"]["config"]["properties"], ours, "config")
 
 
 _WILFUL = {"config.producer_request_acks", "config.schema_registry", "config.authentication.oauthbearer"}
