@@ -25,9 +25,10 @@ from ..core.chain.host import (
     TLSSettings,
 )
 from ..core.chain.host_grpc import Metadata
-from ..core.chain.host_kafka import KafkaConnection
+from ..core.chain.host_kafka import KafkaConnection, KafkaProducing
 from ..core.chain.host_reading import Encode, FeedSettings
 from ..core.rows import Row
+from ..kafka.producers import KafkaLimits, Producer, Producers
 from .connections import Connection, Connector, Resolver
 from .grpc_calls import Call, GRPCCalls, GRPCLimits
 from .http_client import HTTPClient, HTTPLimits
@@ -63,6 +64,8 @@ class ClientLimits(NamedTuple):
     threads: int = 10  #: calls that block at a time
     thread_backlog: int = 1000  #: calls that wait for a thread
     queue_bytes: int | None = None  #: of entries that wait in a queue that does not bound them itself; None: no bound
+    kafka_bytes: int = 64 << 20  #: of records that wait for Kafka's brokers, for each producer
+    kafka_window: int = 500  #: records of each producer under way to brokers at a time
     drain: float = 60.0  #: seconds a queue may go on sending when its last configuration has closed
 
 
@@ -76,7 +79,7 @@ class Services:
         limits: bounds.
 
     Attributes:
-        connector, redises, queues, http, threads, grpc, protos: see their classes.
+        connector, redises, queues, http, threads, grpc, protos, producers: see their classes.
         scopes: those that are not released.
     """
 
@@ -97,10 +100,20 @@ class Services:
         self._topics: SharedTopics | None = None
         self._new_topics = (trust.authorities, limits.kafka_replays)
         self._drain = limits.drain
+        self._limits, self._authorities = limits, trust.authorities
+        self._producers: Producers | None = None
         self._late: float | None = None
         self.grpc = GRPCCalls(reactor, self.connector, resolver, limits.grpc)
         self.protos = ProtoFiles(self.threads)
         self.scopes: dict[Scope, None] = {}
+
+    @property
+    def producers(self) -> Producers:
+        """Kafka's."""
+        if self._producers is None:
+            limits = KafkaLimits(self._limits.kafka_window, self._limits.kafka_bytes)
+            self._producers = Producers(self.reactor, limits, self._authorities)
+        return self._producers
 
     @property
     def drain(self) -> float:
@@ -243,6 +256,7 @@ class Scope(contract.Scope):
         self._queues: list[Queue] = []
         self._redises: list[RedisClient] = []
         self._feeds: list[TopicFeed] = []
+        self._producers: list[Producer] = []
         self._connections: dict[Connection, Deferred[None]] = {}
         self._calls: dict[Call, Deferred[None]] = {}
         self._under_way = _UnderWay()
@@ -266,6 +280,16 @@ class Scope(contract.Scope):
         client = self._services.redises.take(settings)
         self._redises.append(client)
         return client
+
+    def kafka_producer(self, settings: KafkaProducing) -> Producer:
+        """See `Host.kafka_producer`. Raises HostError when the scope is released."""
+        self._check()
+        for producer in self._producers:
+            if producer.settings == settings:
+                return producer
+        producer = self._services.producers.take(settings)
+        self._producers.append(producer)
+        return producer
 
     def connect(self, host: str, port: int, *, tls: TLSSettings | None = None, timeout: float) -> Deferred[Connection]:
         """See `Host.connect`; ``timeout`` also bounds every write and read."""
@@ -351,6 +375,10 @@ class Scope(contract.Scope):
             await self._tasks.close(min(_TIDY_TIME, services.drain))
             drained = [Deferred.fromCoroutine(queue.release(services.drain)) for queue in self._queues]
             results = await DeferredList(drained, consumeErrors=True)
+            # Queues may send with them, so they come last.
+            producers, self._producers = self._producers, []
+            closing = [services.producers.give(each, services.drain) for each in producers]
+            await DeferredList([each for each in closing if each is not None])
             for good, failure in results:
                 if not good and failure is not None and not failure.check(CancelledError):
                     _log.failure("{owner}: a queue could not be released", failure, owner=self._tag)

@@ -80,3 +80,15 @@ class PluginServices:
     plugin_grpc_channels = Property(
         INTEGER.within(1), "100", "Connections to gRPC services that are kept while no call uses them."
     )
+    plugin_kafka_bytes = Property(
+        SIZE,
+        "64m",
+        "Bytes of records that wait for Kafka's brokers, and their acknowledgement, of each producer (one for each distinct connection"
+        " settings) in each worker; more are refused (503).",
+    )
+    plugin_kafka_window = Property(
+        INTEGER.within(1, 100000),
+        "500",
+        "Records of each producer that are given to the Kafka library at a time. What still waits can be taken back when a client's time"
+        " is over; what was given cannot.",
+    )

@@ -11,7 +11,7 @@ from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
 
 from ..core.chain.host_kafka import KafkaConnection, KafkaFailed
-from ..core.chain.host_reading import BadStart, KafkaRecord, StartAt, UnknownTopic
+from ..core.chain.host_reading import BadStart, StartAt, TopicRecord, UnknownTopic
 from .causes import Causes
 from .connection_settings import client_options
 from .positions import BadPosition, Position
@@ -172,10 +172,10 @@ def _reset(consumer: Any, partitions: list[Any], start: StartAt, limit: int) -> 
     return {each: ends[each] if found.get(each) is None else found[each].offset for each in partitions}
 
 
-def records_of(polled: dict[Any, list[Any]]) -> list[KafkaRecord]:
+def records_of(polled: dict[Any, list[Any]]) -> list[TopicRecord]:
     """What `KafkaConsumer.poll` has given."""
     return [
-        KafkaRecord(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, tuple(r.headers or ()))
+        TopicRecord(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, tuple(r.headers or ()))
         for records in polled.values()
         for r in records
     ]

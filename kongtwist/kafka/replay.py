@@ -9,7 +9,7 @@ from kafka import TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 
 from ..core.chain.host_kafka import KafkaFailed
-from ..core.chain.host_reading import KafkaRecord, StartAt
+from ..core.chain.host_reading import StartAt, TopicRecord
 from ..net.work_thread import WorkThread
 from .consumers import Gap, begin_at, records_of, seek_all
 from .positions import Position
@@ -61,7 +61,7 @@ class Replay:
         except KafkaError as error:
             raise KafkaFailed(str(error) or repr(error)) from error
 
-    async def read(self, count: int = _RECORDS, wait: float | None = None) -> list[KafkaRecord]:
+    async def read(self, count: int = _RECORDS, wait: float | None = None) -> list[TopicRecord]:
         """The next records; none, if there are none for a while. Raises KafkaFailed.
 
         Args:
@@ -73,7 +73,7 @@ class Replay:
         self.position = position
         return records
 
-    def _read(self, position: Position, count: int, wait: int) -> tuple[list[KafkaRecord], Position]:
+    def _read(self, position: Position, count: int, wait: int) -> tuple[list[TopicRecord], Position]:
         consumer = self._consumer
         try:
             if position != self._sought:

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..core.chain.host_kafka import KafkaFailed
-from ..core.chain.host_reading import BadStart, Encode, FeedSettings, FetchedPartition, KafkaRecord, StartAt
+from ..core.chain.host_reading import BadStart, Encode, FeedSettings, FetchedPartition, StartAt, TopicRecord
 from .event_cursor import DISCONNECT, joined, resync_event
 from .event_window import Event, EventWindow
 from .feed_client import FeedClient
@@ -177,7 +177,7 @@ class TopicFeed:
             reader.listeners.remove(self)
             self._give(reader)
 
-    def records_came(self, records: list[KafkaRecord]) -> None:
+    def records_came(self, records: list[TopicRecord]) -> None:
         """`TopicListener`."""
         window = self.window
         if window is None:
@@ -248,7 +248,7 @@ class TopicFeed:
                 self._fetched = replay.position
             ends = await replay.ends()
             self._idle = self.reactor.callLater(_IDLE, self._drop_fetcher)
-            found: dict[tuple[str, int], list[KafkaRecord]] = {}
+            found: dict[tuple[str, int], list[TopicRecord]] = {}
             for record in records:
                 found.setdefault((record.topic, record.partition), []).append(record)
             parts = [

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ..core.chain.host_kafka import KafkaFailed
-from ..core.chain.host_reading import KafkaRecord, UnknownTopic
+from ..core.chain.host_reading import TopicRecord, UnknownTopic
 from .consumers import ends_of, partitions_of, records_of, seek_all
 from .positions import Position
 
@@ -39,7 +39,7 @@ _AGAIN = 1.0
 class TopicListener(Protocol):
     """Who gets what is read, in the reactor's thread."""
 
-    def records_came(self, records: list[KafkaRecord]) -> None:
+    def records_came(self, records: list[TopicRecord]) -> None:
         """In order of each partition."""
 
     def records_lost(self, topic: str, partition: int, offset: int, count: int) -> None:
@@ -74,7 +74,7 @@ class TopicReader:
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._taken = threading.Condition(self._lock)
-        self._pending: list[KafkaRecord] = []
+        self._pending: list[TopicRecord] = []
         self._thread = threading.Thread(target=self._run, name=f"kafka-topic-{topic}", daemon=True)
 
     # -- the reactor's side ------------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ class TopicReader:
         finally:
             _close(consumer)
 
-    def _give(self, records: list[KafkaRecord], reached: Position) -> None:
+    def _give(self, records: list[TopicRecord], reached: Position) -> None:
         for record in records:
             reached.move(record.topic, record.partition, record.offset + 1)
         with self._lock:

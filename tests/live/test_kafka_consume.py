@@ -13,11 +13,10 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 
+from kongtwist.core.chain.host_kafka import KafkaConnection
 from kongtwist.kafka.connection_settings import client_options
 from tests.live.kafka_server import KafkaCluster, shared_cluster
 from tests.live.support import EventStream, GatewayProcess, LiveTestCase, free_port, group_sockets, wait_until
-
-from kongtwist.core.chain.host_kafka import KafkaConnection
 
 PARTITIONS = 3
 

@@ -10,7 +10,13 @@ from ..answers import AnswerFeeder
 from .host_kafka import KafkaFailed
 
 __all__ = [
-    "BadStart", "FeedSettings", "FetchedPartition", "KafkaFeed", "KafkaRecord", "StartAt", "UnknownTopic",
+    "BadStart",
+    "FeedSettings",
+    "FetchedPartition",
+    "KafkaFeed",
+    "StartAt",
+    "TopicRecord",
+    "UnknownTopic",
 ]  # fmt: skip
 
 
@@ -22,7 +28,7 @@ class BadStart(ValueError):
     """What a client has sent as its last position is none."""
 
 
-class KafkaRecord(NamedTuple):
+class TopicRecord(NamedTuple):
     """A record of a topic."""
 
     topic: str
@@ -59,7 +65,7 @@ class FetchedPartition(NamedTuple):
     topic: str
     partition: int
     end: int  #: the offset behind its last record
-    records: tuple[KafkaRecord, ...]
+    records: tuple[TopicRecord, ...]
 
 
 class KafkaFeed(Protocol):
@@ -94,5 +100,5 @@ class KafkaFeed(Protocol):
         ...
 
 
-Encode = Callable[[KafkaRecord], bytes | None]
+Encode = Callable[[TopicRecord], bytes | None]
 """Makes an event of a record, without its id and with the empty line at its end; None: it is left out."""

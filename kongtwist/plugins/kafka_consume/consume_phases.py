@@ -13,8 +13,8 @@ from ...core.chain.host import HostError, Scope
 from ...core.chain.host_reading import BadStart, FeedSettings, KafkaFeed, StartAt, UnknownTopic
 from ...core.chain.plugin import Plugin
 from ...core.exchange import Answer, Exchange, Row
-from ...entities.schema import Any_, Array, Boolean, Integer, Record, String
-from .._kafka_fields import kafka_connection, kafka_fields
+from ...entities.schema import Array, Boolean, Field, Integer, Record, String
+from .._kafka_fields import cluster_fields, kafka_connection, registry_field
 from .._once import Seldom
 from .record_forms import Filter, batch, event_encoder, pointer_fault
 
@@ -46,6 +46,14 @@ def _no_group(value: str) -> str | None:
     if value == "random":
         return None
     return "consumer groups: this version does not have them; every client, or every process in mode http-get, reads all records"
+
+
+def _cluster() -> dict[str, Field]:
+    """The cluster, which has to be named."""
+    fields = cluster_fields()
+    servers = fields["bootstrap_servers"]
+    servers.required = servers.attrs["required"] = True
+    return fields
 
 
 class Config:
@@ -98,11 +106,11 @@ class KafkaConsume(Plugin):
         "mode": "server-sent-events",
     }
     config = {
-        **kafka_fields(),
+        **_cluster(),
         "topics": Array(
             Record({
                 "name": String(required=True, match="^[%w._-]+$", len_max=249, text="Name of the topic."),
-                "schema_registry": Any_(required=False, checks=(_not_built("schema registries"),), text="Not built."),
+                "schema_registry": registry_field(),
             }),
             required=True, len_min=1, text="Topics that are read.",
         ),
@@ -142,7 +150,7 @@ class KafkaConsume(Plugin):
         "message_by_lua_functions": Array(
             String(), checks=(_not_built("functions in Lua"),), text="Needs Lua, which this version does not have."
         ),
-        "schema_registry": Any_(required=False, checks=(_not_built("schema registries"),), text="Not built."),
+        "schema_registry": registry_field(),
         "start_timestamp": Integer(
             required=False, between=[0, 253402300799999], ours=True,
             text="Milliseconds of the epoch: clients without a position begin with the first record at or after it; null: as"
@@ -193,13 +201,8 @@ class KafkaConsume(Plugin):
         return Config(conf)
 
     def open(self, conf: Config, plugin: Row, host: Scope) -> Config:
-        certificate = None
-        if (wanted := conf.conf["security"]["certificate_id"]) is not None:
-            certificate = host.rows.get("certificates", wanted)
-            if certificate is None:
-                raise ValueError(f"there is no certificate {wanted} (config.security.certificate_id)")
         conf.seldom = Seldom(host.report, host.now)
-        conf.feed = host.kafka_feed(kafka_connection(conf.conf, certificate), conf.settings, conf.encode)
+        conf.feed = host.kafka_feed(kafka_connection(conf.conf, host), conf.settings, conf.encode)
         return conf
 
     def access(self, exchange: Exchange, conf: Config) -> Answer | None:

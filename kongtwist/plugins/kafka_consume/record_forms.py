@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ...core.chain.host_reading import FetchedPartition, KafkaRecord
+from ...core.chain.host_reading import FetchedPartition, TopicRecord
 from ...core.rows import Row
 
 __all__ = ["Filter", "batch", "event_encoder", "pointer_fault"]
@@ -59,7 +59,7 @@ def _member(value: Any, name: str) -> Any:
     return _MISSING
 
 
-def _passes(filters: Sequence[Filter], record: KafkaRecord) -> bool:
+def _passes(filters: Sequence[Filter], record: TopicRecord) -> bool:
     if not filters:
         return True
     try:
@@ -73,7 +73,7 @@ def _text(data: bytes | None) -> str | None:
     return None if data is None else data.decode("utf-8", "replace")
 
 
-def _record(record: KafkaRecord, is_json: bool) -> Row:
+def _record(record: TopicRecord, is_json: bool) -> Row:
     """A record as JSON shows it."""
     value: Any = _text(record.value)
     shown: Row = {"timestamp": record.timestamp, "offset": record.offset, "key": _text(record.key)}
@@ -87,7 +87,7 @@ def _record(record: KafkaRecord, is_json: bool) -> Row:
 
 def event_encoder(
     filters: Sequence[Filter], is_json: bool, whole: bool
-) -> Callable[[KafkaRecord], bytes | None]:  # fmt: skip
+) -> Callable[[TopicRecord], bytes | None]:  # fmt: skip
     """What makes events of records (WHATWG HTML 9.2).
 
     Args:
@@ -96,7 +96,7 @@ def event_encoder(
         whole: an event's data is the whole record as JSON, not its value alone.
     """
 
-    def encode(record: KafkaRecord) -> bytes | None:
+    def encode(record: TopicRecord) -> bytes | None:
         if not _passes(filters, record):
             return None
         if whole:

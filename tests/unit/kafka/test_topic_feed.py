@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.chain.host_kafka import KafkaFailed
-from kongtwist.core.chain.host_reading import BadStart, FeedSettings, KafkaRecord, StartAt
+from kongtwist.core.chain.host_reading import BadStart, FeedSettings, StartAt, TopicRecord
 from kongtwist.kafka.feed_client import FeedClient
 from kongtwist.kafka.positions import Position
 from kongtwist.kafka.topic_feed import LINGER, TopicFeed
@@ -64,7 +64,7 @@ class FeedTests(SynchronousTestCase):
             lambda: None, DeferredSemaphore(1),
         )  # fmt: skip
 
-    def encode(self, record: KafkaRecord) -> bytes | None:
+    def encode(self, record: TopicRecord) -> bytes | None:
         return None if record.value == b"no" else b"data: %b\n\n" % (record.value or b"")
 
     def take(self, topic: str) -> Any:
@@ -81,7 +81,7 @@ class FeedTests(SynchronousTestCase):
         """Records come, together."""
         first = self.feed.position.next_of("t", partition)
         self.feed.records_came(
-            [KafkaRecord("t", partition, first + at, -1, None, value) for at, value in enumerate(values)]
+            [TopicRecord("t", partition, first + at, -1, None, value) for at, value in enumerate(values)]
         )
 
     def test_all_get_what_comes(self) -> None:

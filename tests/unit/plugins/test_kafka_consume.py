@@ -7,7 +7,10 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.core.chain.host_reading import FetchedPartition, KafkaRecord
+from kongtwist.core.answers import FedAnswer
+from kongtwist.core.chain.host_kafka import KafkaFailed
+from kongtwist.core.chain.host_reading import BadStart, FetchedPartition, StartAt, TopicRecord, UnknownTopic
+from kongtwist.entities import EntityError
 from kongtwist.plugins._kafka_fields import kafka_connection
 from kongtwist.plugins.kafka_consume import KafkaConsume
 from kongtwist.plugins.kafka_consume.record_forms import Filter, batch, event_encoder, pointer_fault
@@ -16,8 +19,8 @@ from kongtwist.testing import PluginHarness
 CONF = {"bootstrap_servers": "one:1, two:2", "topics": [{"name": "t"}]}
 
 
-def record(value: bytes | None, key: bytes | None = None) -> KafkaRecord:
-    return KafkaRecord("t", 1, 7, 1000, key, value, (("h", b"v"),))
+def record(value: bytes | None, key: bytes | None = None) -> TopicRecord:
+    return TopicRecord("t", 1, 7, 1000, key, value, (("h", b"v"),))
 
 
 def passes(value: bytes, pointer: str, **rule: str) -> bool:
@@ -75,8 +78,8 @@ class ConfigurationTests(SynchronousTestCase):
         conf = PluginHarness(KafkaConsume, **CONF).conf.conf
         self.assertEqual(conf["bootstrap_servers"], [{"host": "one", "port": 1}, {"host": "two", "port": 2}])
         login: dict[str, Any] = {"strategy": "sasl", "mechanism": "PLAIN", "user": "u", "password": "p"}
-        conf = PluginHarness(KafkaConsume, **CONF, authentication=login, security={"ssl": True}).conf.conf
-        connection = kafka_connection(conf)
+        harness = PluginHarness(KafkaConsume, **CONF, authentication=login, security={"ssl": True})
+        connection = kafka_connection(harness.conf.conf, harness.host)
         self.assertEqual((connection.servers, connection.mechanism), (("one:1", "two:2"), "PLAIN"))
         assert connection.tls is not None
         self.assertTrue(connection.tls.verify)
@@ -86,12 +89,37 @@ class ConfigurationTests(SynchronousTestCase):
         for more in (
             {"mode": "websocket"}, {"consumer_group": {"mode": "manual"}}, {"enable_dlq": True},
             {"message_by_lua_functions": ["return 1"]}, {"schema_registry": {"confluent": {"url": "http://x"}}},
-            {"topics": [{"name": "a b"}]}, {"bootstrap_servers": "kafka"},
+            {"topics": [{"name": "a b"}]}, {"bootstrap_servers": "kafka"}, {"bootstrap_servers": None},
         ):  # fmt: skip
-            with self.assertRaises(Exception, msg=repr(more)):
+            with self.assertRaises(EntityError, msg=repr(more)):
                 PluginHarness(KafkaConsume, **{**CONF, **more})
 
     def test_only_reading(self) -> None:
         outcome = PluginHarness(KafkaConsume, **CONF).send("POST", "/")
         assert outcome.answer is not None
         self.assertEqual(outcome.answer.status, 405)
+
+    def test_where_clients_begin(self) -> None:
+        for more, headers, start in (
+            ({}, {}, StartAt()),
+            ({"auto_offset_reset": "earliest"}, {}, StartAt(earliest=True)),
+            ({"start_timestamp": 5}, {"Last-Event-ID": "t:1"}, StartAt(b"t:1", 5)),
+        ):
+            harness = PluginHarness(KafkaConsume, **CONF, mode="server-sent-events", **more)
+            answer = harness.send("GET", "/", headers=headers).answer
+            self.assertIsInstance(answer, FedAnswer)
+            self.assertEqual(harness.host.feeds[0].starts, [start])
+
+    def test_batches_and_failures(self) -> None:
+        harness = PluginHarness(KafkaConsume, **CONF)
+        feed = harness.host.feeds[0]
+        feed.found = ([FetchedPartition("t", 0, 3, (record(b"1"),))], b"t:3")
+        answer = harness.send("GET", "/").answer
+        assert answer is not None and answer.body is not None
+        self.assertEqual(json.loads(answer.body)["t"]["partitions"]["0"]["high_watermark"], 3)
+        self.assertIn((b"X-Kong-Kafka-Position", b"t:3"), answer.headers)
+        for error, status in ((BadStart("x"), 400), (UnknownTopic("x"), 404), (KafkaFailed("x"), 503)):
+            feed.found = error
+            answer = harness.send("GET", "/").answer
+            assert answer is not None
+            self.assertEqual(answer.status, status)
