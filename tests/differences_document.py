@@ -60,6 +60,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
         " others get 403. On a loopback address `Host` must be a loopback name."
         " Programs are answered as by Kong ([security.md](security.md)).",
         "It can demand a token (`admin_api_token`) or client certificates (`admin_ssl_client_ca`).",
+        "A service without `host` gets its name as its host, where that can be one.",
         "The value of a list in a form may be a JSON array (`--data 'config.allow=[\"10.0.0.0/8\"]'`), which Kong takes for text."
         " One that has lost its quotes is refused, with what to write.",
         "A change serves in all workers of the node when its answer arrives.",

@@ -44,7 +44,18 @@ _CORE = frozenset((
     "entities", "core/http", "core/http2", "core", "core/balancing", "core/routing", "core/chain", "core/snapshot", "core/grpc",
 ))  # fmt: skip
 _SERVING = _CORE | {"net", "upstream", "http1", "streams"}
-_NODE = _SERVING | {"http2", "config", "storage", "observability", "clients", "plugins", "proxy", "admin", "demo"}
+_NODE = _SERVING | {
+    "http2",
+    "config",
+    "storage",
+    "observability",
+    "kafka",
+    "clients",
+    "plugins",
+    "proxy",
+    "admin",
+    "demo",
+}
 
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "entities": frozenset(),
@@ -62,7 +73,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "net": _CORE | {"config"},
     "storage": _CORE | {"config", "net"},
     "upstream": _CORE | {"net"},
-    "clients": _CORE | {"net"},
+    "kafka": _CORE | {"net"},
+    "clients": _CORE | {"net", "kafka"},
     "http1": _CORE | {"net"},
     "http2": _CORE | {"net", "http1"},
     "streams": _CORE | {"net"},

@@ -53,11 +53,23 @@ class PluginServices:
         "Logins that one configuration of ldap-auth has under way at once at its server, in each worker, at the most; one more is"
         " answered 500.",
     )
+    plugin_acme_orders = Property(
+        INTEGER.within(1),
+        "4",
+        "Names for which one configuration of acme gets certificates at once, in each worker, at the most, because clients ask for"
+        " them; one more is tried when a client next asks for it. Each takes a thread (plugin_threads).",
+    )
     plugin_queue_bytes = Property(
         SIZE,
         "64m",
         "Bytes of entries that wait in one queue of a plugin, in each worker, where its queue.max_bytes is not set; the oldest go."
         " 0: as many as they come to.",
+    )
+    plugin_kafka_replays = Property(
+        INTEGER.within(1, 1000),
+        "8",
+        "Clients of kafka-consume that are read records again at once, in each worker, because they come back to what the window no"
+        " longer holds; each takes a thread and a connection to each broker meanwhile. Others wait.",
     )
     plugin_grpc_threads = Property(
         INTEGER.within(1, 10000),
@@ -73,4 +85,16 @@ class PluginServices:
     )
     plugin_grpc_channels = Property(
         INTEGER.within(1), "100", "Connections to gRPC services that are kept while no call uses them."
+    )
+    plugin_kafka_bytes = Property(
+        SIZE,
+        "64m",
+        "Bytes of records that wait for Kafka's brokers, and their acknowledgement, of each producer (one for each distinct connection"
+        " settings) in each worker; more are refused (503).",
+    )
+    plugin_kafka_window = Property(
+        INTEGER.within(1, 100000),
+        "500",
+        "Records of each producer that are given to the Kafka library at a time. What still waits can be taken back when a client's time"
+        " is over; what was given cannot.",
     )

@@ -49,6 +49,7 @@ class Entity:
         endpoint_key: the field that addresses a row beside its id.
         checks: rules over several fields.
         shorthands: members that set other fields, in order.
+        completed: what a new row says beside what was given for it; see `insert`.
         subschema_key: the field whose value chooses a subschema; ``subschema``: finds it, raising ValueError with the
             error message for that field.
         cache_key: fields that must be unique together; None parts count.
@@ -76,6 +77,7 @@ class Entity:
         endpoint_key: str | None = None,
         checks: Sequence[EntityCheck] = (),
         shorthands: Mapping[str, Shorthand] | None = None,
+        completed: Callable[[Row], Row] | None = None,
         subschema_key: str | None = None,
         subschema: Callable[[Any], Subschema] | None = None,
         cache_key: Sequence[str] = (),
@@ -95,7 +97,7 @@ class Entity:
         changed_together: Sequence[Sequence[str]] = (),
     ) -> None:
         self.name, self.fields, self.endpoint_key = name, dict(fields), endpoint_key
-        self.checks, self.shorthands = tuple(checks), dict(shorthands or {})
+        self.checks, self.shorthands, self.completed = tuple(checks), dict(shorthands or {}), completed
         self.subschema_key, self.subschema = subschema_key, subschema
         self.variants, self.text, self.example = dict(variants or {}), text, dict(example or {})
         self.cache_key, self.found_by = tuple(cache_key), tuple(found_by)
@@ -125,6 +127,8 @@ class Entity:
         """
         given, ttl = self._split_ttl(data)
         given = self._expand(given)
+        if self.completed is not None:
+            given = self.completed(given)
         row = self._filled(given)
         self._auto(row, now, new_id)
         self._validate(row)

@@ -77,6 +77,16 @@ def _protocol_rule(then: str, condition: dict[str, Any], shown: list[str]) -> Co
 _PLAIN = ["tcp", "tls", "udp", "grpc", "grpcs"]
 _TLS = ["https", "tls"]
 
+
+def _named_host(given: Row) -> Row:
+    """Without a host the name is the host, as the services of a cluster are named: where a plugin answers in place of the upstream
+    nobody is asked. Kong demands a host."""
+    name = given.get("name")
+    if "host" in given or not isinstance(name, str) or rule.host(name) is not None:
+        return given
+    return {**given, "host": name}
+
+
 SERVICES = Entity(
     "services",
     {
@@ -88,7 +98,10 @@ SERVICES = Entity(
             required=True, default="http", one_of=[*PROTOCOLS, "ws", "wss"], shown_one_of=PROTOCOLS,
             text="Protocol towards the upstream; ws and wss take WebSockets only.",
         ),
-        "host": String(required=True, checks=(rule.host,), text="Name or address of the upstream, or an upstream entity's name."),
+        "host": String(
+            required=True, checks=(rule.host,), text="Name or address of the upstream, or an upstream entity's name."
+            " Where it is not given: the service's name.",
+        ),
         "port": Integer(required=True, default=80, between=[0, 65535], text="TCP port; of no meaning for an upstream entity."),
         "path": String(starts_with="/", match_none=rule.SEGMENTS, checks=(rule.path,), text="Put before every path; null: nothing."),
         "connect_timeout": _milliseconds("to connect"),
@@ -117,6 +130,7 @@ SERVICES = Entity(
             String(required=True, checks=(_no_bare_host,), text="Sets protocol, host, port and path at once; never shown."), _expand_url
         )
     },
+    completed=_named_host,
     text="Where requests go: the address of an upstream, and how it is talked to.",
     example={"name": "orders", "url": "http://orders.internal:8080/api", "read_timeout": 10000, "tags": ["shop"]},
 )  # fmt: skip

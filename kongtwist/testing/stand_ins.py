@@ -24,9 +24,12 @@ from ..core.chain.host import (
     Tally,
     TLSSettings,
 )
+from ..core.chain.host_kafka import KafkaConnection, KafkaProducing
+from ..core.chain.host_reading import Encode, FeedSettings
 from ..core.rows import Row
 from ..entities.entity import Entity
 from .grpc_stand_ins import StandInGRPC
+from .kafka_stand_ins import StandInFeed, StandInKafka
 
 __all__ = [
     "HTTPRequest", "StandInConnection", "StandInHTTP", "StandInHost", "StandInMetrics", "StandInQueue", "StandInRedis", "StandInRows",
@@ -437,7 +440,9 @@ class StandInHost(Scope):
     Attributes:
         http, tallies, metrics, rows: stand-ins.
         redises: servers by their settings.
+        producers: of records for Kafka, by their settings.
         services: gRPC servers by their targets.
+        feeds: of topics, in the order they were asked for.
         protos: descriptors of .proto files by their paths, or what is wrong with them.
         queues: by key.
         connections: all that were made; ``refused``: why none is, or None.
@@ -456,6 +461,8 @@ class StandInHost(Scope):
         self.tallies: StandInTallies = StandInTallies() if shared is None else shared.tallies
         self.metrics: StandInMetrics = StandInMetrics() if shared is None else shared.metrics
         self.redises: dict[RedisSettings, StandInRedis] = {} if shared is None else shared.redises
+        self.producers: dict[KafkaProducing, StandInKafka] = {} if shared is None else shared.producers
+        self.feeds: list[StandInFeed] = [] if shared is None else shared.feeds
         self.services: dict[GRPCTarget, StandInGRPC] = {} if shared is None else shared.services
         self.protos: dict[str, bytes | Exception] = {} if shared is None else shared.protos
         self.queues: dict[str, StandInQueue] = {} if shared is None else shared.queues
@@ -479,9 +486,18 @@ class StandInHost(Scope):
         """See `kongtwist.core.chain.host.Host`."""
         return self.redises.setdefault(settings, StandInRedis(settings))
 
+    def kafka_producer(self, settings: KafkaProducing) -> StandInKafka:
+        """See `kongtwist.core.chain.host.Host`."""
+        return self.producers.setdefault(settings, StandInKafka())
+
     def grpc(self, target: GRPCTarget) -> StandInGRPC:
         """See `kongtwist.core.chain.host.Host`."""
         return self.services.setdefault(target, StandInGRPC(target, _answered))
+
+    def kafka_feed(self, connection: KafkaConnection, settings: FeedSettings, encode: Encode) -> StandInFeed:
+        """See `kongtwist.core.chain.host.Host`; kept in ``feeds``."""
+        self.feeds.append(StandInFeed(connection, settings, encode))
+        return self.feeds[-1]
 
     def proto(self, path: str) -> Awaitable[bytes]:
         """See `kongtwist.core.chain.host.Host`."""

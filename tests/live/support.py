@@ -28,8 +28,8 @@ from urllib.parse import urlencode
 from twisted.trial.unittest import SynchronousTestCase
 
 __all__ = [
-    "PATIENCE", "ROOT", "Answer", "EventStream", "GatewayProcess", "LiveTestCase", "Process", "free_port", "request",
-    "wait_until",
+    "PATIENCE", "ROOT", "Answer", "EventStream", "GatewayProcess", "LiveTestCase", "Process", "free_port", "group_sockets",
+    "request", "wait_until",
 ]  # fmt: skip
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,7 +65,7 @@ def free_port() -> int:
     raise AssertionError("no free port")
 
 
-def _group_sockets(group: int) -> set[str]:
+def group_sockets(group: int) -> set[str]:
     """Inodes of the sockets that the processes of a group hold."""
     found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -81,7 +81,7 @@ def listens_alone(group: int, port: int) -> bool:
     """Whether sockets listen on a port, and all of them are held by a group of processes."""
     lines = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]]
     sockets = {each[9] for each in lines if each[3] == _LISTENS and int(each[1].rpartition(":")[2], 16) == port}
-    return bool(sockets) and sockets <= _group_sockets(group)
+    return bool(sockets) and sockets <= group_sockets(group)
 
 
 def wait_until(condition: Callable[[], T], what: str, patience: float = PATIENCE) -> T:
@@ -480,7 +480,10 @@ class LiveTestCase(SynchronousTestCase):
         wait_until(listening, f"{process.name} on port {port}")
 
     def nginx(self, server: str, http: str = "") -> int:
-        """Start nginx with one server that has these directives, and ``http`` beside it; returns its port. Its errors are its output."""
+        """Start nginx with one server that has these directives, and ``http`` beside it; returns its port.
+
+        Its output: its errors, and for each request who answered it.
+        """
         path = shutil.which("nginx") or "/usr/sbin/nginx"
         folder, port = self.folder(), free_port()
         temporary = " ".join(
@@ -488,7 +491,8 @@ class LiveTestCase(SynchronousTestCase):
         )
         text = (
             f"daemon off; worker_processes 1; pid {folder}/pid; error_log stderr; events {{}}\n"
-            f"http {{ access_log off; {temporary} {http} server {{ listen 127.0.0.1:{port}; {server} }} }}\n"
+            f"http {{ log_format from '$remote_port $request $status of $upstream_addr'; access_log /dev/stderr from; "
+            f"{temporary} {http} server {{ listen 127.0.0.1:{port}; {server} }} }}\n"
         )
         Path(folder, "nginx.conf").write_text(text, encoding="utf-8")
         process = self.start([path, "-p", folder, "-c", f"{folder}/nginx.conf", "-e", "stderr"], "nginx")

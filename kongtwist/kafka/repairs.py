@@ -1,0 +1,70 @@
+"""Faults of kafka-python 3.0.12, mended in place, once, before its first client is made.
+
+Each has a test that fails when the library no longer has it: the repair then goes, and setup.cfg asks for that version. What needs
+no change inside the library is done where clients are made (`connection_settings`, `kafka_producer`).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import kafka.errors
+from kafka.net.transport import KafkaTCPTransport
+from kafka.producer.transaction_manager import TransactionManager, TransactionState
+
+__all__ = ["forbid_creation", "mend", "read_transport", "reset_producer_id"]
+
+original_reset = TransactionManager.reset_producer_id
+original_read = KafkaTCPTransport._read_from_sock
+
+_LAST_WORDS = 0.02
+"""Seconds in which what came with the end of a connection is looked at before it counts as lost."""
+
+
+def mend() -> None:
+    """Put the repairs in; a second time changes nothing."""
+    TransactionManager.reset_producer_id = reset_producer_id  # type: ignore[method-assign]
+    KafkaTCPTransport._read_from_sock = read_transport  # type: ignore[method-assign]
+
+
+def reset_producer_id(manager: Any) -> None:
+    """Forget the producer id, and have the next one asked for. The library stays READY without one: it sends nothing ever after,
+    and nothing expires either."""
+    with manager._lock:
+        original_reset(manager)
+        if manager._current_state == TransactionState.READY:
+            manager._current_state = TransactionState.UNINITIALIZED
+
+
+async def read_transport(transport: Any) -> None:
+    """Read a socket to its end. The library throws away what comes together with the end of a connection; that is where brokers say
+    that a login is refused."""
+    while transport._read and not transport._closed:
+        await transport._net.wait_read(transport._sock)
+        data, error = transport._sock_recv()
+        if data:
+            transport.last_read = time.monotonic()
+            protocol = transport._protocol
+            if protocol and protocol._sensors:
+                protocol._sensors.bytes_received.record(len(data))
+            try:
+                protocol.data_received(data)
+            except kafka.errors.KafkaProtocolError as fault:
+                transport.abort(error=fault)
+                return
+        if error:
+            if data:
+                await transport._net.sleep(_LAST_WORDS)
+            transport.abort(error=error)
+            return
+
+
+def forbid_creation(client: Any) -> None:
+    """Ask brokers not to create topics that are asked for and do not exist. The library takes the setting
+    ``allow_auto_create_topics``, and passes it over.
+
+    Args:
+        client: a KafkaProducer (of a KafkaConsumer: its ``_client.cluster``).
+    """
+    client._metadata.config["allow_auto_create_topics"] = False

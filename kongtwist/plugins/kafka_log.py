@@ -1,0 +1,75 @@
+"""kafka-log: put a record of every request into a topic of Apache Kafka. Kong 3.15 `kafka-log`.
+
+As in Kong there is no queue beside the producer's own: it is bounded, and what is in it is sent once brokers take it, each record once.
+"""
+
+from __future__ import annotations
+
+from ..core.chain.host import Scope
+from ..core.chain.host_kafka import KafkaFull, KafkaRecord
+from ..core.chain.plugin import Plugin
+from ..core.exchange import Exchange, Row
+from ..core.log_record import LogRecords
+from ..entities.schema import Map, String
+from ._kafka_producing import kafka_producing, producing_fields
+
+__all__ = ["KafkaLog"]
+
+_QUIET = 10.0
+"""Seconds between two lines in the log about records that were dropped."""
+
+
+def _no_lua(_value: str) -> str:
+    return "fields in Lua are not available: this version has no Lua; leave custom_fields_by_lua out"
+
+
+class Sender:
+    """A configuration with its producer."""
+
+    def __init__(self, conf: Row, host: Scope) -> None:
+        self._topic: str = conf["topic"]
+        self._key_query_arg: str | None = conf["key_query_arg"]
+        self._most: int = conf["producer_async_buffering_limits_messages_in_memory"]
+        self._records = LogRecords(host.workspace_id)
+        self._producer = host.kafka_producer(kafka_producing(conf, host))
+        self._host = host
+        self._told = 0.0
+        self._dropped = 0
+
+    def log(self, exchange: Exchange) -> None:
+        """Have a record of the request sent."""
+        key = None
+        if self._key_query_arg is not None:
+            key = next(iter(exchange.query_args().get(self._key_query_arg, ())), None)
+        encoded = None if key is None else key.encode("utf-8", "replace")
+        try:
+            self._producer.offer(KafkaRecord(self._topic, self._records.text(exchange), encoded), self._most)
+        except KafkaFull as full:
+            self._dropped += 1
+            now = self._host.now()
+            if abs(now - self._told) >= _QUIET:
+                self._host.report(
+                    f"plugin kafka-log: {self._dropped} records for topic {self._topic} are dropped: {full}; {full.remedy}"
+                )
+                self._told, self._dropped = now, 0
+
+
+class KafkaLog(Plugin):
+    """Put a record of every request into a topic."""
+
+    name = "kafka-log"
+    priority = 5
+    example = {"bootstrap_servers": [{"host": "kafka.internal", "port": 9092}], "topic": "access"}
+    config = {
+        **producing_fields(),
+        "custom_fields_by_lua": Map(
+            String(len_min=1), String(len_min=1, checks=(_no_lua,)),
+            text="Members of the record made by Lua; not available in this version.",
+        ),
+    }  # fmt: skip
+
+    def open(self, conf: Row, plugin: Row, host: Scope) -> Sender:
+        return Sender(conf, host)
+
+    def log(self, exchange: Exchange, conf: Sender) -> None:
+        conf.log(exchange)

@@ -1,0 +1,117 @@
+"""What a request becomes in a topic: the value, and the headers beside it (Kong 3.15, ``kafka-upstream``)."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from typing import Any
+
+from ...core.exchange import Exchange
+from ...core.http.bodies import decode_body
+from ...core.http.query import parse_arguments
+from ...core.rows import Row
+from ...entities.json_text import parse_json
+
+__all__ = ["body_arguments", "message", "record_headers"]
+
+_TEXT = frozenset((b"text/plain", b"text/html", b"application/xml", b"text/xml", b"application/soap+xml"))
+"""Content types whose bodies are told as they are, though nothing is known of their fields."""
+_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+_DECODED = frozenset((b"application/x-www-form-urlencoded", b"application/json", b"multipart/form-data"))
+
+
+def message(exchange: Exchange, conf: Row, raw: bytes, arguments: Any) -> bytes:
+    """The value of the record: JSON with what is to be forwarded.
+
+    Args:
+        exchange: the request.
+        conf: with ``forward_method``, ``forward_headers``, ``forward_uri`` and ``forward_body``.
+        raw: the body.
+        arguments: what `body_arguments` makes of it.
+    """
+    told: dict[str, Any] = {}
+    if conf["forward_method"]:
+        told["method"] = _text(exchange.method)
+    if conf["forward_headers"]:
+        told["headers"] = {
+            _text(name): _some(list(map(_text, all_))) for name, all_ in exchange.request_fields().items()
+        }
+    if conf["forward_uri"]:
+        query = exchange.raw_query
+        told["uri"] = _text(exchange.raw_path + (b"?" + query if query else b""))
+        told["uri_args"] = {
+            _text(name): _some([True if each is None else _text(each) for each in values])
+            for name, values in parse_arguments(query).items()
+        }
+    if conf["forward_body"]:
+        told.update(_body(_content_type(exchange), raw, arguments))
+    return _json(told).encode("utf-8", "replace")
+
+
+def _body(kind: bytes, raw: bytes, arguments: Any) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    try:
+        text = raw.decode() if kind in _TEXT or kind in _DECODED or not raw else None
+    except UnicodeDecodeError:
+        text = None
+    if text is None:  # JSON has no bytes
+        told["body"], told["body_base64"] = b64encode(raw).decode(), True
+    else:
+        told["body"] = text
+    if kind not in _DECODED:
+        told["body_args"] = {}
+    elif arguments is not None:
+        told["body_args"] = arguments
+    return told
+
+
+def body_arguments(exchange: Exchange, raw: bytes) -> Any:
+    """The fields of a form, or the value of a body of JSON; None where it is neither, or is not what it says."""
+    kind = _content_type(exchange)
+    if kind == b"application/json":
+        try:
+            return parse_json(raw)
+        except ValueError:
+            return None
+    found = decode_body(exchange.get_header(b"content-type"), raw)
+    return None if found is None else found.args
+
+
+def record_headers(exchange: Exchange, conf: Row) -> list[tuple[str, bytes]]:
+    """The request's fields that become headers of the record.
+
+    Args:
+        exchange: the request.
+        conf: ``config.headers``.
+    """
+    if not conf["forward_http_headers_as_record_headers"]:
+        return []
+    wanted = {each.lower() for each in conf["include_headers"]}
+    unwanted = {each.lower() for each in conf["exclude_headers"]}
+    names = {name.lower(): new for name, new in conf["name_mappings"].items()}
+    repeated = conf["repeated_headers_behavior"]
+    found: list[tuple[str, bytes]] = []
+    if not wanted and not conf["forward_all_by_default"]:
+        return found
+    for field, values in exchange.request_fields().items():
+        name = _text(field)
+        if name in unwanted or not (conf["forward_all_by_default"] or name in wanted):
+            continue
+        new = names.get(name, name)
+        if repeated == "concatenate_by_comma":
+            found.append((new, b",".join(values)))
+        else:
+            found.extend((new, value) for value in (values[:1] if repeated == "take_first" else values))
+    return found
+
+
+def _content_type(exchange: Exchange) -> bytes:
+    return (exchange.get_header(b"content-type") or b"").partition(b";")[0].strip().lower()
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+def _some(values: list[Any]) -> Any:
+    return values[0] if len(values) == 1 else values
