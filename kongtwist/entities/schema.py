@@ -406,7 +406,9 @@ class Record(Field):
         return field is not None and isinstance(value, dict) and field.refers(value.get(name), rest)
 
     def describe(self) -> Row:
-        shown = super().describe() | {"fields": [{name: each.describe()} for name, each in self.fields.items()]}
+        # Programs fill in what is described (decK: null where there is no default), and would then miss it in rows.
+        fields = [{name: each.describe()} for name, each in self.fields.items() if not each.ours]
+        shown = super().describe() | {"fields": fields}
         if self.entity_checks:
             shown["entity_checks"] = [check.describe() for check in self.entity_checks if check.described]
         return shown

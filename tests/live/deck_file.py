@@ -12,6 +12,8 @@ from tests.live.pki import authority
 __all__ = ["everything"]
 
 CERTIFICATE = "c6a5b1f0-1111-4111-8111-111111111111"
+_PERIODS = ("second", "minute", "hour", "day", "month", "year")
+"""decK fills in no defaults of values of a map, of what a record without fields holds, nor of credentials: they are said."""
 AUTHORITY = "d6a5b1f0-1111-4111-8111-111111111111"
 
 
@@ -54,7 +56,7 @@ def everything(tag: str | None = None) -> dict[str, Any]:
             {"name": "bot-detection", "config": {"allow": ["Googlebot"]}, "enabled": False},
             {
                 "name": "response-ratelimiting",
-                "config": {"limits": {"video": {"minute": 5}}, "policy": "local"},
+                "config": {"limits": {"video": {**dict.fromkeys(_PERIODS), "minute": 5}}, "policy": "local"},
                 "enabled": False,
             },
             {"name": "redirect", "config": {"location": "https://b.example/"}, "enabled": False},
@@ -66,6 +68,15 @@ def everything(tag: str | None = None) -> dict[str, Any]:
             },
             {"name": "azure-functions", "config": {"appname": "a", "functionname": "f"}, "enabled": False},
             {"name": "ip-restriction", "config": {"deny": ["10.0.0.0/8"]}, "enabled": False},
+            {"name": "http-log", "config": {"http_endpoint": "http://logs.example/in"}, "enabled": False},
+            {"name": "request-size-limiting", "config": {"allowed_payload_size": 8}, "enabled": False},
+            {"name": "request-transformer", "config": {"add": {"headers": ["x-a:1"]}}, "enabled": False},
+            {"name": "response-transformer", "config": {"remove": {"headers": ["x-b"]}}, "enabled": False},
+            {
+                "name": "ldap-auth",
+                "config": {"ldap_host": "d.example", "base_dn": "dc=example", "attribute": "uid", "ldaps": True},
+                "enabled": False,
+            },
             {"name": "proxy-cache", "config": {"strategy": "memory", "vary_headers": ["x-b", "x-a"], "storage_ttl": 9}},
             {
                 "name": "acme",
@@ -74,7 +85,10 @@ def everything(tag: str | None = None) -> dict[str, Any]:
                     "api_uri": "https://ca.example/dir",
                     "domains": ["*.a.example"],
                     "storage": "redis",
-                    "storage_config": {"redis": {"host": "r.example", "extra_options": {"namespace": "n:"}}},
+                    "storage_config": {
+                        "kong": {},
+                        "redis": {"host": "r.example", "extra_options": {"namespace": "n:"}},
+                    },
                 },
             },
         ],
@@ -114,6 +128,14 @@ def _services() -> list[dict[str, Any]]:
             ],
             "plugins": [
                 {"name": "rate-limiting", "tags": ["p"], "config": {"minute": 5, "policy": "local"}},
+                {"name": "session", "config": {"secret": "s" * 32, "storage": "kong", "cookie_same_site": "Lax"}},
+                {
+                    "name": "oauth2",
+                    "config": {"enable_client_credentials": True, "provision_key": "p", "scopes": ["a", "b"]},
+                },
+                {"name": "grpc-web", "config": {"allow_origin_header": "https://a.example"}},
+                {"name": "grpc-gateway", "config": {}},
+                {"name": "client-certificate", "config": {"anonymous": "nobody"}},
             ],
         },
         {
@@ -154,7 +176,7 @@ def _consumers() -> list[dict[str, Any]]:
             "tags": ["c"],
             "keyauth_credentials": [{"key": "key-of-bob", "tags": ["k"]}, {"key": "other-of-bob"}],
             "jwt_secrets": [
-                {"key": "iss-of-bob", "secret": "s3cr3t", "tags": ["j"]},
+                {"key": "iss-of-bob", "secret": "s3cr3t", "algorithm": "HS256", "tags": ["j"]},  # decK wants it said
                 {
                     "key": "rsa-of-bob",
                     "algorithm": "RS256",
@@ -170,6 +192,8 @@ def _consumers() -> list[dict[str, Any]]:
                     "name": "app",
                     "client_id": "bobs-app",
                     "client_secret": "s",
+                    "client_type": "confidential",
+                    "hash_secret": False,
                     "redirect_uris": ["https://app.example/back"],
                 },
             ],

@@ -115,7 +115,8 @@ class DeckTests(LiveTestCase):
         self.ok("gateway", "reset", "--force")
         self.assertEqual({kind: rows for kind, rows in self.rows().items() if rows}, {})
         self.ok("gateway", "sync", self.write(yaml.safe_load(first), "again.yaml"))
-        self.assertEqual(self.dumped(), first)
+        hashed = re.compile(r"(password: )[0-9a-f]{40}")  # decK sends a hash as a password, which is hashed again
+        self.assertEqual(hashed.sub(r"\1", self.dumped()), hashed.sub(r"\1", first))
         self.assertEqual(self.ok("gateway", "diff", "--non-zero-exit-code", path).summary, (0, 0, 0))
 
     def test_dump_without_database(self) -> None:
@@ -180,7 +181,7 @@ class DeckTests(LiveTestCase):
         self.ok("gateway", "sync", self.write(wanted))
         gone = {**wanted, "services": wanted["services"][1:]}
         path = self.write(gone)
-        self.assertEqual(self.ok("gateway", "sync", path).summary, (0, 0, 5))
+        self.assertEqual(self.ok("gateway", "sync", path).summary, (0, 0, 11))
         self.assertEqual([row["name"] for row in self.rows()["services"]], ["two"])
         self.assertEqual(self.ok("gateway", "diff", "--non-zero-exit-code", path).summary, (0, 0, 0))
 
