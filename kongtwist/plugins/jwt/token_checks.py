@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any, NamedTuple
 
-from ...core.chain.authentication import challenge, is_known, use_anonymous
+from ...core.chain.authentication import challenge, holds_until, is_known, use_anonymous
 from ...core.chain.credentials import REMEMBERED, Credentials, Known
 from ...core.chain.plugin import Plugin
 from ...core.chain.subprotocols import take
@@ -140,6 +140,8 @@ class Jwt(Plugin):
     def _pass_on(exchange: Exchange, verified: _Verified) -> None:
         verified.known.pass_on(exchange)
         exchange.ctx[AUTHENTICATED] = verified.token
+        if verified.until != math.inf:
+            holds_until(exchange, verified.until)
 
     def _recalled(self, exchange: Exchange, conf: Config, text: bytes) -> _Verified | None:
         """What was verified before, if that still holds: not over, and key and consumer unchanged."""
