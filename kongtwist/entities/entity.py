@@ -130,6 +130,8 @@ class Entity:
         try:
             row = self._whole(given if self.completed is None else self.completed(given), now, new_id)
         except EntityError:
+            if self.completed is None:
+                raise
             row = self._whole(given, now, new_id)  # where more is wrong, what was not given is named too
         if ttl:
             row["expires_at"] = self._begun("created_at", now) + ttl
