@@ -7,7 +7,7 @@ that nothing new begins; then queues, which may still send; then what they send 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
@@ -25,7 +25,8 @@ from ..core.chain.host import (
     TLSSettings,
 )
 from ..core.chain.host_grpc import Metadata
-from ..core.chain.host_kafka import KafkaProducing
+from ..core.chain.host_kafka import KafkaConnection, KafkaProducing
+from ..core.chain.host_reading import Encode, FeedSettings
 from ..core.rows import Row
 from ..kafka.producers import KafkaLimits, Producer, Producers
 from .connections import Connection, Connector, Resolver
@@ -37,6 +38,11 @@ from .redis import RedisClient, Redises, RedisLimits
 from .tasks import Tasks
 from .threads import Threads
 from .tls import Trust
+from .waiting import within
+
+if TYPE_CHECKING:
+    from ..kafka.shared_topics import SharedTopics
+    from ..kafka.topic_feed import TopicFeed
 
 __all__ = ["ClientLimits", "Scope", "Services"]
 
@@ -54,6 +60,7 @@ class ClientLimits(NamedTuple):
     redis: RedisLimits = RedisLimits()
     http: HTTPLimits = HTTPLimits()
     grpc: GRPCLimits = GRPCLimits()
+    kafka_replays: int = 8  #: clients that are read their missed records again at a time
     threads: int = 10  #: calls that block at a time
     thread_backlog: int = 1000  #: calls that wait for a thread
     queue_bytes: int | None = None  #: of entries that wait in a queue that does not bound them itself; None: no bound
@@ -90,6 +97,8 @@ class Services:
         self.queues = Queues(reactor, limits.queue_bytes)
         self.http = HTTPClient(self.connector, limits.http)
         self.threads = Threads(reactor, limits.threads, limits.thread_backlog)
+        self._topics: SharedTopics | None = None
+        self._new_topics = (trust.authorities, limits.kafka_replays)
         self._drain = limits.drain
         self._limits, self._authorities = limits, trust.authorities
         self._producers: Producers | None = None
@@ -113,6 +122,22 @@ class Services:
             return self._drain
         rest: float = self._late - self.reactor.seconds()
         return min(self._drain, max(rest, 0.0))
+
+    @property
+    def topics(self) -> SharedTopics:
+        """Who reads topics of Kafka; made when first asked for, since the library is large."""
+        if self._topics is None:
+            from ..kafka.shared_topics import SharedTopics
+
+            self._topics = SharedTopics(self.reactor, *self._new_topics)
+        return self._topics
+
+    async def _close_topics(self) -> None:
+        if self._topics is not None:
+            try:
+                await within(self.reactor, _TIDY_TIME, self._topics.close(), TimeoutError)
+            except TimeoutError:
+                pass  # a broker hangs; the thread ends with the process
 
     def scope(self, facts: Host, plugin: str, row: Row) -> Scope:
         """A scope for one configuration.
@@ -147,6 +172,7 @@ class Services:
             await DeferredList([Deferred.fromCoroutine(scope.release()) for scope in list(self.scopes)])
             await self.http.close()
             await self.grpc.close(seconds)
+            await self._close_topics()
             await self.threads.close(seconds)
         finally:
             self.redises.close()
@@ -229,6 +255,7 @@ class Scope(contract.Scope):
         self._tasks = Tasks(services.reactor, self._tag)
         self._queues: list[Queue] = []
         self._redises: list[RedisClient] = []
+        self._feeds: list[TopicFeed] = []
         self._producers: list[Producer] = []
         self._connections: dict[Connection, Deferred[None]] = {}
         self._calls: dict[Call, Deferred[None]] = {}
@@ -291,6 +318,13 @@ class Scope(contract.Scope):
         self._calls[call] = call.over.wait().addCallback(lambda _: self._calls.pop(call, None) and None)
         return call
 
+    def kafka_feed(self, connection: KafkaConnection, settings: FeedSettings, encode: Encode) -> TopicFeed:
+        """See `Host.kafka_feed`. Its clients are ended when the scope is released."""
+        self._check()
+        feed = self._services.topics.feed(connection, settings, encode)
+        self._feeds.append(feed)
+        return feed
+
     def proto(self, path: str) -> Deferred[bytes]:
         """See `Host.proto`."""
         return self.run(lambda: self._services.protos.compile(path))
@@ -352,6 +386,8 @@ class Scope(contract.Scope):
             self._closed = True
             self._queues.clear()
             self._under_way.cancel()
+            for feed in self._feeds:
+                feed.close()
             for call in list(self._calls):
                 call.cancel()
             for connection in list(self._connections):

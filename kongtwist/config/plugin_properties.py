@@ -65,6 +65,12 @@ class PluginServices:
         "Bytes of entries that wait in one queue of a plugin, in each worker, where its queue.max_bytes is not set; the oldest go."
         " 0: as many as they come to.",
     )
+    plugin_kafka_replays = Property(
+        INTEGER.within(1, 1000),
+        "8",
+        "Clients of kafka-consume that are read records again at once, in each worker, because they come back to what the window no"
+        " longer holds; each takes a thread and a connection to each broker meanwhile. Others wait.",
+    )
     plugin_grpc_threads = Property(
         INTEGER.within(1, 10000),
         "100",

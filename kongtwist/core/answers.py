@@ -7,7 +7,9 @@ from typing import Protocol
 
 from .http.headers import check_field
 
-__all__ = ["Answer", "BrokenOff", "StreamedAnswer", "WebSocketAnswer", "WebSocketPeer"]
+__all__ = [
+    "Answer", "AnswerFeeder", "AnswerWriter", "BrokenOff", "FedAnswer", "StreamedAnswer", "WebSocketAnswer", "WebSocketPeer",
+]  # fmt: skip
 
 
 class Answer:
@@ -85,6 +87,59 @@ class StreamedAnswer(Answer):
         super().__init__(status, b"", headers, None, source)
         self.chunks = chunks
         self.length = length
+
+
+class AnswerWriter(Protocol):
+    """Where the body of a `FedAnswer` goes."""
+
+    def write(self, data: bytes, chunk: bytes | None = None) -> None:
+        """Send a piece, whole events where the answer is an event stream. Never waits; `AnswerFeeder.pause` may be called meanwhile.
+
+        Args:
+            data: the piece.
+            chunk: the same as a chunk (RFC 9112 7.1), for who sends one piece to many; None: it is made where it is needed.
+        """
+        ...
+
+    def finish(self) -> None:
+        """The body is complete; no harm if the answer has ended before."""
+        ...
+
+
+class AnswerFeeder(Protocol):
+    """What gives the body of a `FedAnswer`."""
+
+    def begin(self, writer: AnswerWriter) -> None:
+        """The head has been sent; from now on ``writer`` takes the body."""
+        ...
+
+    def pause(self) -> None:
+        """The client has enough for now: give nothing more. What is given all the same is held in memory."""
+        ...
+
+    def resume(self) -> None:
+        """It has taken that."""
+        ...
+
+    def gone(self, why: str) -> None:
+        """The answer has ended, or nobody wants its body. Called once, also where it was never begun."""
+        ...
+
+
+class FedAnswer(StreamedAnswer):
+    """A streamed answer whose body is given when it is there, instead of being asked for: the way for what many clients get at once.
+
+    Args:
+        status: HTTP status code.
+        feeder: gives the body.
+        headers: (name, value) pairs to add.
+    """
+
+    __slots__ = ("feeder",)
+
+    def __init__(self, status: int, feeder: AnswerFeeder, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+        super().__init__(status, (), headers)
+        self.feeder = feeder
 
 
 class WebSocketPeer(Protocol):

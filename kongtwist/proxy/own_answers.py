@@ -7,7 +7,7 @@ from email.utils import formatdate
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..core.answers import WebSocketAnswer
+from ..core.answers import FedAnswer, WebSocketAnswer
 from ..core.chain.failures import PluginFailed
 from ..core.exchange import Answer, Exchange, StreamedAnswer
 from ..core.grpc.grpc_text import is_grpc
@@ -15,6 +15,7 @@ from ..core.http.error_bodies import error_body
 from ..core.http.head import HeadError
 from ..core.http.headers import TOKEN, ResponseHeaders, apply_changes, clean, with_charset
 from ..core.http.reasons import REASONS, nginx_page, reason_of
+from .fed_answer import FedStream
 from .filtered_answer import FilteredAnswer, HeadOfAnswer
 from .grpc_answers import grpc_lines, refusal_lines, takes_grpc
 from .streamed_answer import AnswerContext, AnswerStream, discard
@@ -140,9 +141,8 @@ class OwnAnswers:
             return
         filtered = None if filters is None else FilteredAnswer(exchange, filters, head, answer.length)
         replace = partial(self.send, exchange, filtered=True, as_is=True)
-        stream = exchange.answer_sink = AnswerStream(
-            self._context, exchange, answer, filtered, replace, _chain_of(exchange)
-        )
+        kind = FedStream if isinstance(answer, FedAnswer) else AnswerStream
+        stream = exchange.answer_sink = kind(self._context, exchange, answer, filtered, replace, _chain_of(exchange))
         if filtered is None:
             exchange.start(*head(), answer.length)
         stream.start()

@@ -76,7 +76,9 @@ class SiteExchange(Exchange):
         "context",
         "deadline",
         "open",
+        "peer_port",
         "request",
+        "sni",
         "wake",
     )
 

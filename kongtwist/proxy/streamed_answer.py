@@ -16,7 +16,7 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..core.answers import BrokenOff
+from ..core.answers import BrokenOff, FedAnswer
 from ..core.chain.failures import PluginFailed
 from ..streams.server_sent_events import EventStream
 from ..streams.stream_context import StreamContext
@@ -246,7 +246,10 @@ class AnswerStream:
 
 
 def discard(answer: StreamedAnswer) -> None:
-    """Close an answer's iteration of which nothing is asked for."""
+    """Close an answer's iteration of which nothing is asked for, or tell what would have fed it."""
+    if isinstance(answer, FedAnswer):
+        answer.feeder.gone("nothing of it is sent")
+        return
     ensureDeferred(_close(answer.chunks)).addErrback(_unexpected)  # type: ignore[unused-awaitable]
 
 

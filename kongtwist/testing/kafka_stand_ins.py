@@ -6,9 +6,11 @@ from collections.abc import Awaitable
 
 from twisted.internet.defer import fail, succeed
 
-from ..core.chain.host_kafka import KafkaFailed, KafkaFull, KafkaPlaced, KafkaRecord
+from ..core.answers import AnswerFeeder, AnswerWriter
+from ..core.chain.host_kafka import KafkaConnection, KafkaFailed, KafkaFull, KafkaPlaced, KafkaRecord
+from ..core.chain.host_reading import Encode, FeedSettings, FetchedPartition, StartAt
 
-__all__ = ["StandInKafka"]
+__all__ = ["StandInFeed", "StandInKafka"]
 
 
 class StandInKafka:
@@ -38,3 +40,42 @@ class StandInKafka:
         if isinstance(self.fails, KafkaFull):
             raise self.fails
         self.records.append(record)
+
+
+class _Silent:
+    """A client's events that never come."""
+
+    def begin(self, writer: AnswerWriter) -> None: ...
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def gone(self, why: str) -> None: ...
+
+
+class StandInFeed:
+    """Records of topics.
+
+    Attributes:
+        connection, settings, encode: what it was asked for with.
+        starts: where clients began.
+        found: what `fetch` gives, or an exception that it raises.
+    """
+
+    def __init__(self, connection: KafkaConnection, settings: FeedSettings, encode: Encode) -> None:
+        self.connection, self.settings, self.encode = connection, settings, encode
+        self.starts: list[StartAt] = []
+        self.found: tuple[list[FetchedPartition], bytes] | Exception = ([], b"")
+
+    async def subscribe(self, start: StartAt) -> AnswerFeeder:
+        """See `kongtwist.core.chain.host_reading.KafkaFeed`."""
+        self.starts.append(start)
+        return _Silent()
+
+    async def fetch(self, start: StartAt, go_on: bool, count: int, wait: float) -> tuple[list[FetchedPartition], bytes]:
+        """See `kongtwist.core.chain.host_reading.KafkaFeed`."""
+        self.starts.append(start)
+        if isinstance(self.found, Exception):
+            raise self.found
+        return self.found

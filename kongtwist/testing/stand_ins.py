@@ -24,11 +24,12 @@ from ..core.chain.host import (
     Tally,
     TLSSettings,
 )
-from ..core.chain.host_kafka import KafkaProducing
+from ..core.chain.host_kafka import KafkaConnection, KafkaProducing
+from ..core.chain.host_reading import Encode, FeedSettings
 from ..core.rows import Row
 from ..entities.entity import Entity
 from .grpc_stand_ins import StandInGRPC
-from .kafka_stand_ins import StandInKafka
+from .kafka_stand_ins import StandInFeed, StandInKafka
 
 __all__ = [
     "HTTPRequest", "StandInConnection", "StandInHTTP", "StandInHost", "StandInMetrics", "StandInQueue", "StandInRedis", "StandInRows",
@@ -441,6 +442,7 @@ class StandInHost(Scope):
         redises: servers by their settings.
         producers: of records for Kafka, by their settings.
         services: gRPC servers by their targets.
+        feeds: of topics, in the order they were asked for.
         protos: descriptors of .proto files by their paths, or what is wrong with them.
         queues: by key.
         connections: all that were made; ``refused``: why none is, or None.
@@ -460,6 +462,7 @@ class StandInHost(Scope):
         self.metrics: StandInMetrics = StandInMetrics() if shared is None else shared.metrics
         self.redises: dict[RedisSettings, StandInRedis] = {} if shared is None else shared.redises
         self.producers: dict[KafkaProducing, StandInKafka] = {} if shared is None else shared.producers
+        self.feeds: list[StandInFeed] = [] if shared is None else shared.feeds
         self.services: dict[GRPCTarget, StandInGRPC] = {} if shared is None else shared.services
         self.protos: dict[str, bytes | Exception] = {} if shared is None else shared.protos
         self.queues: dict[str, StandInQueue] = {} if shared is None else shared.queues
@@ -490,6 +493,11 @@ class StandInHost(Scope):
     def grpc(self, target: GRPCTarget) -> StandInGRPC:
         """See `kongtwist.core.chain.host.Host`."""
         return self.services.setdefault(target, StandInGRPC(target, _answered))
+
+    def kafka_feed(self, connection: KafkaConnection, settings: FeedSettings, encode: Encode) -> StandInFeed:
+        """See `kongtwist.core.chain.host.Host`; kept in ``feeds``."""
+        self.feeds.append(StandInFeed(connection, settings, encode))
+        return self.feeds[-1]
 
     def proto(self, path: str) -> Awaitable[bytes]:
         """See `kongtwist.core.chain.host.Host`."""

@@ -28,8 +28,8 @@ from urllib.parse import urlencode
 from twisted.trial.unittest import SynchronousTestCase
 
 __all__ = [
-    "PATIENCE", "ROOT", "Answer", "EventStream", "GatewayProcess", "LiveTestCase", "Process", "free_port", "request",
-    "wait_until",
+    "PATIENCE", "ROOT", "Answer", "EventStream", "GatewayProcess", "LiveTestCase", "Process", "free_port", "group_sockets",
+    "request", "wait_until",
 ]  # fmt: skip
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,7 +65,7 @@ def free_port() -> int:
     raise AssertionError("no free port")
 
 
-def _group_sockets(group: int) -> set[str]:
+def group_sockets(group: int) -> set[str]:
     """Inodes of the sockets that the processes of a group hold."""
     found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -81,7 +81,7 @@ def listens_alone(group: int, port: int) -> bool:
     """Whether sockets listen on a port, and all of them are held by a group of processes."""
     lines = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]]
     sockets = {each[9] for each in lines if each[3] == _LISTENS and int(each[1].rpartition(":")[2], 16) == port}
-    return bool(sockets) and sockets <= _group_sockets(group)
+    return bool(sockets) and sockets <= group_sockets(group)
 
 
 def wait_until(condition: Callable[[], T], what: str, patience: float = PATIENCE) -> T:

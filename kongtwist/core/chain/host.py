@@ -18,7 +18,8 @@ from ..gateway_facts import GatewayFacts, random_id
 from ..rows import Row
 from .host_basics import HostError, NotOffered, ProtoFault, TLSSettings
 from .host_grpc import GRPCCall, GRPCClient, GRPCFailed, GRPCReply, GRPCTarget
-from .host_kafka import KafkaProducer, KafkaProducing
+from .host_kafka import KafkaConnection, KafkaProducer, KafkaProducing
+from .host_reading import Encode, FeedSettings, KafkaFeed
 
 if TYPE_CHECKING:
     from .stream_watch import StreamInfo
@@ -321,6 +322,16 @@ class Host(GatewayFacts):
     def grpc(self, target: GRPCTarget) -> GRPCClient:
         """Calls to a gRPC server; equal targets share a connection."""
         raise NotOffered("this process does not offer host.grpc to plugins")
+
+    def kafka_feed(self, connection: KafkaConnection, settings: FeedSettings, encode: Encode) -> KafkaFeed:
+        """Records of topics of Kafka for many clients; each topic is read once in a process. Nothing is read while nobody wants it.
+
+        Args:
+            connection: the cluster.
+            settings: topics and bounds.
+            encode: makes an event of a record; called in order of each partition.
+        """
+        raise NotOffered("this process does not offer host.kafka_feed to plugins")
 
     def kafka_producer(self, settings: KafkaProducing) -> KafkaProducer:
         """Sends to the topics of a cluster; hosts with equal settings share one. Never waits: brokers are asked when there is something

@@ -1,0 +1,181 @@
+"""Consumers of kafka-python, as readers of topics need them: without a group, each partition from a known offset. All of this blocks: it is
+called in threads of the readers."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+from kafka.net.compat import KafkaNetClient
+
+from ..core.chain.host_kafka import KafkaConnection, KafkaFailed
+from ..core.chain.host_reading import BadStart, StartAt, TopicRecord, UnknownTopic
+from .causes import Causes
+from .connection_settings import client_options
+from .positions import BadPosition, Position
+
+__all__ = ["Gap", "begin_at", "ends_of", "open_consumer", "partitions_of", "records_of", "seek_all"]
+
+_FETCH = 2 << 20
+_PARTITION_FETCH = 256 << 10
+"""Bytes that one answer of a broker holds, and of one partition: what a consumer keeps in memory."""
+
+_BOOTSTRAP = 0.8
+"""Part of the time in which the first broker has to answer, so that there is time left to tell why it has not."""
+
+Gap = tuple[str, str]
+"""Reason and text of a ``resync`` event."""
+
+
+def open_consumer(connection: KafkaConnection, authorities: tuple[str, ...], timeout: float) -> Any:
+    """A consumer. One that cannot reach its brokers leaves no thread and no descriptor, which the library alone would.
+
+    Args:
+        connection: to which brokers.
+        authorities: see `client_options`.
+        timeout: seconds until a broker has answered.
+
+    Raises:
+        KafkaFailed: there is none; the text tells why, and what to do about it.
+        ValueError: see `client_options`.
+    """
+    made: list[Any] = []
+    causes = Causes.installed()
+
+    def client(**settings: Any) -> Any:
+        made.append(KafkaNetClient(**settings))
+        return made[-1]
+
+    options = client_options(connection, authorities)
+    options.setdefault("connections_max_idle_ms", 540_000)
+    try:
+        consumer: Any = KafkaConsumer(
+            kafka_client=client,
+            bootstrap_timeout_ms=int(timeout * _BOOTSTRAP * 1000),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            allow_auto_create_topics=False,
+            request_timeout_ms=min(30_000, options["connections_max_idle_ms"] - 1),
+            fetch_max_wait_ms=500,
+            fetch_max_bytes=_FETCH,
+            max_partition_fetch_bytes=_PARTITION_FETCH,
+            **options,
+        )
+    except BaseException as error:
+        threads: list[int | None] = [threading.get_ident()]
+        for each in made:
+            threads.append(getattr(each._net._io_thread, "ident", None))
+            each.close()
+        if not isinstance(error, KafkaError):
+            raise
+        cause = causes.taken(*threads)
+        where = connection.cluster or ", ".join(connection.servers)
+        told = f"{cause.text}; {cause.remedy}" if cause is not None else str(error) or repr(error)
+        raise KafkaFailed(f"Kafka at {where}: {told}") from error
+    consumer._client.cluster.config["allow_auto_create_topics"] = False  # the library passes the argument over
+    return consumer
+
+
+def partitions_of(consumer: Any, topics: tuple[str, ...]) -> list[Any]:
+    """All partitions.
+
+    Raises:
+        UnknownTopic: the cluster does not have a topic.
+    """
+    found = []
+    for topic in topics:
+        numbers = consumer.partitions_for_topic(topic)
+        if not numbers:
+            raise UnknownTopic(f"the cluster has no topic {topic!r}: create it, or name another in config.topics")
+        found += [TopicPartition(topic, number) for number in sorted(numbers)]
+    return found
+
+
+def ends_of(consumer: Any, partitions: list[Any], timeout: float) -> dict[Any, int | None]:
+    """The offset behind the last record of each partition; None for those whose leader does not tell in time."""
+    try:
+        return dict(consumer.end_offsets(partitions, timeout_ms=int(timeout * 1000)))
+    except KafkaError:
+        ends: dict[Any, int | None] = {}
+        for each in partitions:
+            try:
+                ends.update(consumer.end_offsets([each], timeout_ms=int(timeout * 200)))
+            except KafkaError:
+                ends[each] = None
+        return ends
+
+
+def seek_all(consumer: Any, position: Position) -> None:
+    """Read these partitions from these offsets; those without one from their end."""
+    wanted = {TopicPartition(topic, n): at for topic, all_ in position.offsets.items() for n, at in enumerate(all_)}
+    consumer.assign(list(wanted))
+    for partition, offset in wanted.items():
+        if offset is None:
+            consumer.seek_to_end(partition)
+        else:
+            consumer.seek(partition, offset)
+
+
+def begin_at(consumer: Any, topics: tuple[str, ...], start: StartAt, timeout: float) -> tuple[Position, list[Gap]]:
+    """Where a client begins, and what it has missed for good.
+
+    Raises:
+        BadStart: its position is none.
+        UnknownTopic, KafkaError: the cluster does not tell.
+    """
+    partitions = partitions_of(consumer, topics)
+    limit = int(timeout * 1000)
+    position = Position(dict.fromkeys(topics, ()))
+    gaps: list[Gap] = []
+    offset: int | None
+    if start.position is None:
+        for each, offset in _reset(consumer, partitions, start, limit).items():
+            position.move(each.topic, each.partition, offset)
+        return position, gaps
+    try:
+        old = Position.parse(start.position)
+    except BadPosition as error:
+        raise BadStart(str(error)) from error
+    if set(old.offsets) != set(topics):
+        gaps.append(("topics", "the position is one of other topics"))
+    first = consumer.beginning_offsets(partitions, timeout_ms=limit)
+    end = consumer.end_offsets(partitions, timeout_ms=limit)
+    for each in partitions:
+        told = each.partition < len(old.offsets.get(each.topic, ()))
+        offset = old.next_of(each.topic, each.partition)
+        if offset is None:  # a partition that is new, or whose end was not known
+            offset = end[each] if told or each.topic not in old.offsets else first[each]
+        elif offset < first[each]:
+            lost = first[each] - offset
+            gaps.append(("retention", f"{lost} records of {each.topic} {each.partition} are no longer kept"))
+            offset = first[each]
+        elif offset > end[each]:
+            gaps.append(("recreated", f"{each.topic} {each.partition} ends before the position: it was made anew"))
+            offset = first[each]
+        position.move(each.topic, each.partition, offset)
+    for topic, offsets in old.offsets.items():
+        if topic in topics and len(offsets) > len(position.offsets[topic]):
+            gaps.append(("recreated", f"{topic} has fewer partitions than the position: it was made anew"))
+    return position, gaps
+
+
+def _reset(consumer: Any, partitions: list[Any], start: StartAt, limit: int) -> dict[Any, int]:
+    if start.timestamp is None:
+        ask = consumer.beginning_offsets if start.earliest else consumer.end_offsets
+        return dict(ask(partitions, timeout_ms=limit))
+    ends = consumer.end_offsets(partitions, timeout_ms=limit)
+    found = consumer.offsets_for_times(dict.fromkeys(partitions, start.timestamp), timeout_ms=limit)
+    return {each: ends[each] if found.get(each) is None else found[each].offset for each in partitions}
+
+
+def records_of(polled: dict[Any, list[Any]]) -> list[TopicRecord]:
+    """What `KafkaConsumer.poll` has given."""
+    return [
+        TopicRecord(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, tuple(r.headers or ()))
+        for records in polled.values()
+        for r in records
+    ]

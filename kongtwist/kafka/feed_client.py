@@ -1,0 +1,259 @@
+"""One client of a feed: its beginning, what it has missed, and its end. See `kongtwist.core.answers.AnswerFeeder`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..core.chain.host_kafka import KafkaFailed
+from ..core.chain.host_reading import StartAt
+from .event_cursor import EventCursor, resync_event
+from .positions import Position
+
+if TYPE_CHECKING:
+    from ..core.answers import AnswerWriter
+    from ..core.chain.host_reading import Encode, FeedSettings
+    from .event_window import EventWindow
+    from .replay import Replay
+
+__all__ = ["ClientFeed", "FeedClient"]
+
+_log = Logger(namespace="kongtwist.kafka")
+
+_PIECE = 65536
+_TURN = 4
+"""Pieces from the window before others have their turn."""
+_TRIES = 3
+"""Times in a row that reading again may fail before the client is sent away, to come back with its last id."""
+
+
+class ClientFeed(Protocol):
+    """What a client needs of its feed (`topic_feed.TopicFeed`, where the attributes are described)."""
+
+    reactor: Any
+    settings: FeedSettings
+    encode: Encode
+    replays: DeferredSemaphore
+    window: EventWindow | None
+    position: Position
+
+    def replay(self) -> Replay: ...
+
+    def is_live(self, client: FeedClient) -> bool: ...
+
+    def up_to_date(self, client: FeedClient) -> None: ...
+
+    def fell_behind(self, client: FeedClient) -> None: ...
+
+    def forget(self, client: FeedClient) -> None: ...
+
+
+class FeedClient:
+    """One client.
+
+    Args:
+        feed: whose; it is open.
+        start: where it begins.
+
+    Attributes:
+        writer: where its events go.
+        cursor: its place in the window.
+        is_joining: it has got what there is, and needs ids of its own until the window has reached them.
+    """
+
+    writer: AnswerWriter
+
+    def __init__(self, feed: ClientFeed, start: StartAt) -> None:
+        self._feed = feed
+        self._start = start
+        window = feed.window
+        assert window is not None
+        self.cursor = EventCursor(feed.settings.policy, window.end, bytes(feed.position))
+        self.is_joining = False
+        self._blocked = self._over = self._begun = self._catching = self._writing = False
+        self._unblocked: Deferred[None] | None = None
+        self._work: Deferred[None] | None = None
+        self._turn: Any = None
+
+    # -- AnswerFeeder ----------------------------------------------------------------------------------------------------------
+
+    def begin(self, writer: AnswerWriter) -> None:
+        """Send it where it stands, so that it comes back there if nothing follows, then what it has missed."""
+        self.writer = writer
+        self._begun = True
+        feed, start, window = self._feed, self._start, self._feed.window
+        if window is None or self._over:  # the feed has closed meanwhile
+            self.end()
+            return
+        feed.fell_behind(self)
+        if start.position is None and start.timestamp is None and not start.earliest:
+            self.cursor.number, self.cursor.place = window.end, bytes(feed.position)
+            self._write(b"id: %b\n\n" % self.cursor.place)
+            self.go_on()
+            return
+        if start.position is not None:
+            self._write(b"id: %b\n\n" % start.position)
+            position = Position.parse(start.position)
+            before = Position.parse(window.before)
+            known = set(position.offsets) == set(feed.settings.topics) and position.is_known(feed.position)
+            if known and position.has_reached(before) and feed.position.has_reached(position):
+                self._join(position)
+                return
+        else:
+            self._write(b":\n\n")
+        self._catch_up(start)
+
+    def pause(self) -> None:
+        """The client reads slowly."""
+        self._blocked = True
+        feed, window = self._feed, self._feed.window
+        if window is not None and feed.is_live(self):
+            self.cursor.number, self.cursor.place = window.end, bytes(feed.position)
+            feed.fell_behind(self)
+
+    def resume(self) -> None:
+        """It has caught up with what it was sent."""
+        self._blocked = False
+        if self._over:
+            return
+        if self._catching:
+            unblocked, self._unblocked = self._unblocked, None
+            if unblocked is not None:
+                unblocked.callback(None)
+        else:
+            self.go_on()
+
+    def gone(self, why: str) -> None:
+        """Nobody reads any more."""
+        if self._over:
+            return
+        self._over = True
+        self._feed.forget(self)
+        if self._turn is not None and self._turn.active():
+            self._turn.cancel()
+        if self._work is not None and not self._writing:  # else it looks when it has written
+            self._work.cancel()
+
+    def end(self) -> None:
+        """End the answer; a browser comes back with its last id."""
+        if self._begun:
+            self.writer.finish()
+        self.gone("ended")
+
+    # -- the window --------------------------------------------------------------------------------------------------------------
+
+    def _write(self, data: bytes) -> None:
+        if data and not self._over:
+            self._writing = True
+            try:
+                self.writer.write(data, b"%x\r\n%b\r\n" % (len(data), data))
+            finally:
+                self._writing = False
+
+    def _join(self, position: Position) -> None:
+        """Go on in the window, which holds all that is missing at ``position``."""
+        window = self._feed.window
+        assert window is not None
+        self.cursor.number, self.cursor.place = window.start, bytes(position)
+        self.cursor.ahead = position.copy()
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Send it what the window has for it."""
+        feed, window, count = self._feed, self._feed.window, 0
+        if self._turn is not None:
+            return
+        self.is_joining = False
+        while not (self._blocked or self._over or window is None):
+            if self.cursor.is_current(window):
+                feed.up_to_date(self)
+                return
+            if count == _TURN:
+                self._turn = feed.reactor.callLater(0, self._turned)
+                return
+            count += 1
+            place = self.cursor.place
+            taken = self.cursor.take(window, _PIECE, feed.position)
+            if taken.lost:
+                self._catch_up(StartAt(place))
+                return
+            self._write(taken.data)
+            if self.cursor.is_at_end(window):
+                self.is_joining = True
+                return
+
+    def _turned(self) -> None:
+        self._turn = None
+        self.go_on()
+
+    # -- the broker ----------------------------------------------------------------------------------------------------------
+
+    def _catch_up(self, start: StartAt) -> None:
+        self._catching = True
+        self._work = Deferred.fromCoroutine(self._caught_up(start))
+        self._work.addErrback(_unexpected)  # type: ignore[unused-awaitable]
+
+    async def _caught_up(self, start: StartAt) -> None:
+        """Have it read its records again, then go on in the window."""
+        feed, failures = self._feed, 0
+        while not self._over and failures < _TRIES:
+            await feed.replays.acquire()
+            replay = feed.replay()
+            try:
+                gaps = await replay.begin(start)
+                at = bytes(replay.position)
+                for reason, detail in gaps:
+                    self._write(resync_event(reason, detail, at))
+                if start.position is None:
+                    self._write(b"id: %b\n\n" % at)
+                start = StartAt(at)
+                await self._read_again(replay)
+                if not self._over:
+                    self._catching = False
+                    self._join(replay.position)
+                return
+            except KafkaFailed as error:
+                failures += 1
+                _log.warn("reading again for a client failed: {error}", error=error)
+                if replay.position.offsets:
+                    start = StartAt(bytes(replay.position))
+            finally:
+                feed.replays.release()
+                await replay.close()
+            if failures < _TRIES:
+                await deferLater(feed.reactor, 1.0, _nothing)
+        self._work = None
+        self.end()
+
+    async def _read_again(self, replay: Replay) -> None:
+        """Until the window has what follows."""
+        feed = self._feed
+        while not self._over:
+            if feed.window is None:
+                raise KafkaFailed("the feed was closed")
+            if replay.position.has_reached(Position.parse(feed.window.before)):
+                return
+            running = replay.position.copy()
+            pieces = []
+            for record in await replay.read():
+                running.move(record.topic, record.partition, record.offset + 1)
+                body = feed.encode(record)
+                if body is not None:
+                    pieces.append(b"id: %b\n%b" % (bytes(running), body))
+            self._write(b"".join(pieces))
+            if self._blocked and not self._over:
+                self._unblocked = Deferred()
+                await self._unblocked
+
+
+def _nothing() -> None:
+    pass
+
+
+def _unexpected(failure: Failure) -> None:
+    if not failure.check(CancelledError):
+        _log.failure("reading again for a client failed", failure)

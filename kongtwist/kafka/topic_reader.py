@@ -1,0 +1,223 @@
+"""One topic, read once in a process for all who want it.
+
+The consumer lives in a thread of its own, and gives what it reads to the reactor by one call for all that has come meanwhile. When
+the reactor is behind, the thread reads no more until that was taken.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from kafka import TopicPartition
+from kafka.errors import KafkaError, OffsetOutOfRangeError
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from ..core.chain.host_kafka import KafkaFailed
+from ..core.chain.host_reading import TopicRecord, UnknownTopic
+from .consumers import ends_of, partitions_of, records_of, seek_all
+from .positions import Position
+
+__all__ = ["TopicListener", "TopicReader"]
+
+_log = Logger(namespace="kongtwist.kafka")
+
+_POLL = 500
+"""Milliseconds of one poll: so long an end may take."""
+_RECORDS = 500
+"""Records of one poll."""
+_PENDING = 2000
+"""Records that wait for the reactor before the thread waits for it."""
+_LOOK = 60
+"""Polls between two looks at the number of partitions; also with traffic that is every half a minute at the most."""
+_AGAIN = 1.0
+"""Seconds after a failure until the consumer is made anew."""
+
+
+class TopicListener(Protocol):
+    """Who gets what is read, in the reactor's thread."""
+
+    def records_came(self, records: list[TopicRecord]) -> None:
+        """In order of each partition."""
+
+    def records_lost(self, topic: str, partition: int, offset: int, count: int) -> None:
+        """Retention has taken records before they were read; it goes on at ``offset``."""
+
+
+class TopicReader:
+    """Reads from the end of the topic until it is stopped.
+
+    Args:
+        reactor: gets the records.
+        make: makes a consumer; called in the thread.
+        topic: its name.
+        timeout: seconds the cluster has to answer questions.
+
+    Attributes:
+        position: what listeners have been given; None until it is known.
+        listeners: who gets records.
+        ended: fires when the thread is over.
+    """
+
+    def __init__(self, reactor: Any, make: Callable[[], Any], topic: str, timeout: float) -> None:
+        self._reactor = reactor
+        self._make = make
+        self.topic = topic
+        self._timeout = timeout
+        self.position: Position | None = None
+        self.listeners: list[TopicListener] = []
+        self._waiting: list[Deferred[None]] = []
+        self._reached: Position | None = None  # the thread's: what it has handed over
+        self.ended: Deferred[None] = Deferred()
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._taken = threading.Condition(self._lock)
+        self._pending: list[TopicRecord] = []
+        self._thread = threading.Thread(target=self._run, name=f"kafka-topic-{topic}", daemon=True)
+
+    # -- the reactor's side ------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def ready(self) -> Deferred[None]:
+        """Fires when `position` is known; fails with `KafkaFailed` when the next try has failed."""
+        waiter: Deferred[None] = Deferred(self._forget)
+        if self.position is not None:
+            waiter.callback(None)
+        else:
+            self._waiting.append(waiter)
+        return waiter
+
+    def _forget(self, waiter: Deferred[None]) -> None:
+        if waiter in self._waiting:
+            self._waiting.remove(waiter)
+
+    def stop(self) -> None:
+        """End the thread, soon; `ended` tells when."""
+        self._stopped.set()
+        with self._lock:
+            self._taken.notify_all()
+
+    def _begun(self, position: Position) -> None:
+        self.position = position
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(None)
+
+    def _broken(self, error: KafkaFailed) -> None:
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.errback(error)
+
+    def _flush(self) -> None:
+        with self._lock:
+            records, self._pending = self._pending, []
+            self._taken.notify_all()
+        position = self.position
+        if position is None or self._stopped.is_set():
+            return
+        for record in records:
+            position.move(record.topic, record.partition, record.offset + 1)
+        for listener in list(self.listeners):
+            listener.records_came(records)
+
+    def _lost(self, partition: int, offset: int, count: int) -> None:
+        self._flush()
+        if self.position is not None and not self._stopped.is_set():
+            self.position.move(self.topic, partition, offset)
+            for listener in list(self.listeners):
+                listener.records_lost(self.topic, partition, offset, count)
+
+    # -- the thread ----------------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._stopped.is_set():
+                try:
+                    self._read()
+                except Exception as error:  # noqa: BLE001 - told to who waits; it is tried again
+                    failed = error if isinstance(error, KafkaFailed) else KafkaFailed(str(error) or repr(error))
+                    if not isinstance(error, UnknownTopic):
+                        _log.warn("reading the topic {topic} failed: {error}", topic=self.topic, error=failed)
+                    self._tell(self._broken, failed)
+                    self._stopped.wait(_AGAIN)
+        finally:
+            self._tell(self.ended.callback, None)
+
+    def _tell(self, call: Callable[..., object], *args: Any) -> None:
+        self._reactor.callFromThread(call, *args)
+
+    def _read(self) -> None:
+        """Make a consumer and read until the end. What it raises is told, and it begins anew where it has come."""
+        consumer = self._make()
+        try:
+            partitions = partitions_of(consumer, (self.topic,))
+            reached = self._reached
+            if reached is None:
+                reached = Position({self.topic: ()})
+                for each, offset in ends_of(consumer, partitions, self._timeout).items():
+                    reached.move(each.topic, each.partition, -1 if offset is None else offset)
+                unknown = reached.offsets[self.topic]
+                unknown[:] = [None if each == -1 else each for each in unknown]
+                self._reached = reached
+                self._tell(self._begun, reached.copy())
+            seek_all(consumer, reached)
+            count = 0
+            while not self._stopped.is_set():
+                count += 1
+                if count % _LOOK == 0:
+                    self._look(consumer, reached)
+                try:
+                    records = records_of(consumer.poll(timeout_ms=_POLL, max_records=_RECORDS))
+                except OffsetOutOfRangeError:
+                    self._skip(consumer, reached)
+                    continue
+                if records:
+                    self._give(records, reached)
+        finally:
+            _close(consumer)
+
+    def _give(self, records: list[TopicRecord], reached: Position) -> None:
+        for record in records:
+            reached.move(record.topic, record.partition, record.offset + 1)
+        with self._lock:
+            begin = not self._pending
+            self._pending += records
+        if begin:
+            self._tell(self._flush)
+        with self._lock:
+            while len(self._pending) >= _PENDING and not self._stopped.is_set():
+                self._taken.wait()
+
+    def _look(self, consumer: Any, reached: Position) -> None:
+        """Read partitions that have been added, from their beginning."""
+        known = consumer.partitions_for_topic(self.topic) or ()
+        new = [number for number in sorted(known) if number >= len(reached.offsets[self.topic])]
+        if new:
+            for number in new:
+                reached.move(self.topic, number, 0)
+            seek_all(consumer, reached)
+
+    def _skip(self, consumer: Any, reached: Position) -> None:
+        """Go on with what there is."""
+        offsets = reached.offsets[self.topic]
+        partitions = [TopicPartition(self.topic, number) for number in range(len(offsets))]
+        first = consumer.beginning_offsets(partitions, timeout_ms=int(self._timeout * 1000))
+        end = consumer.end_offsets(partitions, timeout_ms=int(self._timeout * 1000))
+        for each in partitions:
+            offset = offsets[each.partition]
+            if offset is not None and not first[each] <= offset <= end[each]:
+                reached.move(self.topic, each.partition, first[each])
+                self._tell(self._lost, each.partition, first[each], max(first[each] - offset, 0))
+        seek_all(consumer, reached)
+
+
+def _close(consumer: Any) -> None:
+    try:
+        consumer.close(timeout_ms=2000)
+    except KafkaError as error:
+        _log.info("closing a consumer: {error}", error=error)

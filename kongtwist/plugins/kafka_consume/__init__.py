@@ -1,0 +1,5 @@
+"""kafka-consume: topics of Kafka over HTTP and as Server-Sent Events. Kong 3.15 `kafka-consume`."""
+
+from .consume_phases import KafkaConsume
+
+__all__ = ["KafkaConsume"]
