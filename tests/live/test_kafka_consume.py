@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
-from kafka.admin import NewTopic
+from kafka.admin import NewTopic  # type: ignore[attr-defined]
 
 from kongtwist.core.chain.host_kafka import KafkaConnection
 from kongtwist.kafka.connection_settings import client_options
