@@ -183,6 +183,9 @@ more: for figures to keep, let nothing else run.
 - Idle gRPC streams: opened, used once, and left alone; memory of both sides together.
 - Idle pairs: WebSockets opened through the proxy and left alone; memory of both sides together. Beside 9,000 of them
   one client asks 300 times, and its longest wait is shown.
+- Consumers: each with one credential of key-auth, from a declarative file; memory is what the process has in use more than
+  one with ten consumers, divided by their number. The column nginx shows the aim there, and the gateway with ten
+  consumers where requests are measured: ten keys come in turn on both.
 - Admin creates: one client on one connection, in turns with a bare loop of inserts into SQLite (write-ahead log,
   `synchronous=FULL`) on the same disk; 16 clients in processes of their own. The faster the disk, the more of a create
   is our own work.

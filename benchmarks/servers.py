@@ -21,7 +21,7 @@ from urllib.request import urlopen
 __all__ = ["Server", "Stage", "free_port", "resident"]
 
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds within which a server must be up."""
 
 

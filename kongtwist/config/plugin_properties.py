@@ -53,6 +53,12 @@ class PluginServices:
         "Logins that one configuration of ldap-auth has under way at once at its server, in each worker, at the most; one more is"
         " answered 500.",
     )
+    plugin_acme_orders = Property(
+        INTEGER.within(1),
+        "4",
+        "Names for which one configuration of acme gets certificates at once, in each worker, at the most, because clients ask for"
+        " them; one more is tried when a client next asks for it. Each takes a thread (plugin_threads).",
+    )
     plugin_queue_bytes = Property(
         SIZE,
         "64m",

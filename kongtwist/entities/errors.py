@@ -10,8 +10,8 @@ from .lua_print import lua_table, pretty
 __all__ = ["EntityError", "ErrorTree", "summary"]
 
 ErrorTree = Any
-"""A message, or errors by field name (``@entity`` for those of the whole), or by position (a list, or a dict with
-positions as text when there are gaps)."""
+"""A message, or errors by field name (``@entity`` for those of the whole), or by position: a list, with None where there is no
+error, or a dict with positions as text where the list would be too long."""
 
 
 class EntityError(Exception):

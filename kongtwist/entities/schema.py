@@ -279,6 +279,10 @@ class Timestamp(Integer):
         super().__init__(**(given | attrs))
 
 
+_LONGEST_LIST = 1 << 15
+"""Positions up to which errors by position are a list with nulls, as they are in Kong's JSON (``encode_sparse_array``)."""
+
+
 class Array(Field):
     """A list."""
 
@@ -303,9 +307,10 @@ class Array(Field):
         found = [(at, error) for at, error in errors if error is not None]
         if not found:
             return None
-        if [at for at, _ in found] == list(range(1, len(found) + 1)):
-            return [error for _, error in found]
-        return {str(at): error for at, error in found}
+        last = found[-1][0]
+        if last > _LONGEST_LIST:
+            return {str(at): error for at, error in found}
+        return [error for _, error in errors[:last]]
 
     def describe(self) -> Row:
         return super().describe() | {"elements": self.elements.describe()}

@@ -465,7 +465,7 @@ class HTTP1Channel(KnownClient, RequestBodies):
         self.context.connections.discard(self)
         self.send = _send_nothing
         # What was remembered for the next request would stay as long as the stream: kilobytes, by the thousand.
-        for name in ("_block", "_raw", "_line", "_whole", "_parsed", "_client", "forwarded", "forwarded_for"):
+        for name in ("_block", "_raw", "_line", "_whole", "_parsed", "_client", "forwarded", "forwarded_for", "opened"):
             self.__dict__.pop(name, None)
         return transport, early
 

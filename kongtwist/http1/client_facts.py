@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..core.http.headers import forwarded_lines
+from ..core.http.headers import forwarded_lines, request_opening
 from ..net.body_exchange import BodyExchange
 from ..net.tls_transport import client_certificate, tls_facts
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ClientFacts", "ConnectedExchange", "KnownClient"]
 
+Opened = tuple["HeaderBlock", bytes, bytes, int, bytes, "bytes | None", bytes, bytes]
+"""What the lines were made for (block, target, method, minor version; path, prefix and host of the upstream), and the lines."""
+
 
 class ClientFacts(Protocol):
     """What a request reads of its connection.
@@ -22,6 +25,7 @@ class ClientFacts(Protocol):
     Attributes:
         transport: the connection's; None when it is lost.
         forwarded, forwarded_for, forwarded_minor: lines `ConnectedExchange.forwarded` made last, and for what.
+        opened: what `ConnectedExchange.opening` made last, behind what it was made for; None: nothing yet.
         context: the gateway's facilities.
         scheme: b"http" or b"https".
         peer_ip, peer_port, local_port: addresses of the connection.
@@ -33,6 +37,7 @@ class ClientFacts(Protocol):
     forwarded: bytes
     forwarded_for: HeaderBlock | bytes | None
     forwarded_minor: int
+    opened: Opened | None
 
     @property
     def context(self) -> HTTP1Context: ...
@@ -76,6 +81,7 @@ class KnownClient:
     forwarded = b""
     forwarded_for: HeaderBlock | bytes | None = None
     forwarded_minor = -1
+    opened: Opened | None = None
     _client: tuple[HeaderBlock | None, str] = (None, "")
 
     def client_ip(self, block: HeaderBlock) -> str:
@@ -144,4 +150,26 @@ class ConnectedExchange(BodyExchange):
             return channel.forwarded
         channel.forwarded = lines = forwarded_lines(self)
         channel.forwarded_for, channel.forwarded_minor = what, self.minor
+        return lines
+
+    def opening(self, path: bytes, prefix: bytes | None, host: bytes, upgrade: bool) -> bytes:
+        """See `Exchange.opening`; the connection remembers it for its next request, which is often the same one again."""
+        if upgrade or self.upstream_method is not None or self.upstream_query is not None:
+            return request_opening(self, path, prefix, host, upgrade)
+        channel = self.channel
+        opened = channel.opened
+        # What is the same object is equal, and what is not is only made again.
+        if (
+            opened is not None
+            and opened[0] is self.block
+            and opened[1] is self.target
+            and opened[2] is self.method
+            and opened[3] is self.minor
+            and opened[4] is path
+            and opened[5] is prefix
+            and opened[6] is host
+        ):
+            return opened[7]
+        lines = request_opening(self, path, prefix, host, upgrade)
+        channel.opened = (self.block, self.target, self.method, self.minor, path, prefix, host, lines)
         return lines

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ..core.limits import Limits
 
-__all__ = ["BodyContext", "BodyExchange"]
+__all__ = ["BodyContext", "BodyExchange", "leave"]
 
 _log = Logger(namespace="kongtwist.proxy")
 
@@ -33,6 +33,19 @@ class BodyContext(Protocol):
 
     @property
     def send_answer(self) -> Callable[..., None]: ...
+
+
+def leave(exchange: Exchange, why: str) -> list[Callable[[], object]]:
+    """Note that the client of an open request went away.
+
+    Returns:
+        steps (see `run_steps`) by which whoever was about to answer is told ``why``.
+    """
+    if not exchange.begun:
+        exchange.status = 499
+    sink, exchange.answer_sink = exchange.answer_sink, None
+    exchange.body_sink = None
+    return [] if sink is None else [partial(sink.client_gone, why)]
 
 
 class BodyExchange(Exchange):
@@ -123,14 +136,9 @@ class BodyExchange(Exchange):
         if not self.open:
             return
         self.open = False
-        if not self.begun:
-            self.status = 499
-        sink, self.answer_sink = self.answer_sink, None
+        steps = leave(self, why)
         reader, self._reader = self._reader, None
-        self.body_sink = self._pending = None
-        steps: list[Callable[[], object]] = []
-        if sink is not None:
-            steps.append(partial(sink.client_gone, why))
+        self._pending = None
         if reader is not None:
             steps.append(reader.cancel)
         run_steps(*steps, partial(self._context().finished, self))

@@ -56,6 +56,7 @@ _unpack = HEADER.unpack_from
 _id_into = Struct(">I").pack_into
 _number_at = Struct(">I").unpack_from
 _KINDS = len(HTTP2Frames._methods)
+_WHOLE = END_HEADERS | END_STREAM
 _NO_STREAMS: dict[int, HTTP2Stream] = {}
 
 _buffer = bytearray(MOST + LEAST_FRAME + 9)
@@ -217,7 +218,9 @@ class HTTP2Connection(HTTP2Frames):
         """
         patched = type(data) is bytearray
         half = self.stream_window >> 1
-        hot = self.streams if patched and self.hot and self._partial is None else _NO_STREAMS
+        streams = self.streams if patched else _NO_STREAMS
+        between = self._settled and self._partial is None
+        hot = streams if between else _NO_STREAMS
         run: Any = None  # connection whose frames stand side by side from ``begin`` to ``at``
         begin = total = 0
         while size - at >= 9:
@@ -229,21 +232,16 @@ class HTTP2Connection(HTTP2Frames):
             if end > size:
                 break
             if not kind & 0xFF and length and flags < 2 and (stream := hot.get(number)) is not None and stream.hot:
-                peer = stream.peer
-                onto = peer.connection  # type: ignore[union-attr]
+                peer: Any = stream.peer
+                onto = peer.connection
                 room = stream.room - length
                 if (
-                    length <= peer.window  # type: ignore[union-attr]
-                    and length <= onto.window
-                    and length <= onto.largest
-                    and room >= 0
-                    and peer.queue is None  # type: ignore[union-attr]
-                    and not onto.stopped
-                    and not peer.ended_out  # type: ignore[union-attr]
-                ):
-                    peer.window -= length  # type: ignore[union-attr]
+                    length <= peer.window and length <= onto.window and length <= onto.largest and room >= 0
+                    and peer.queue is None and not onto.stopped and not peer.ended_out
+                ):  # fmt: skip
+                    peer.window -= length
                     onto.window -= length
-                    _id_into(data, at + 5, peer.id)  # type: ignore[union-attr]
+                    _id_into(data, at + 5, peer.id)
                     if run is not onto:
                         if run is not None:
                             run.pass_on(view[begin:at])
@@ -258,7 +256,7 @@ class HTTP2Connection(HTTP2Frames):
                     stream.received += length
                     if stream.copy is not None:
                         stream.keep_copy(bytes(view[at + 9 : end]))
-                    peer.sent += length  # type: ignore[union-attr]
+                    peer.sent += length
                     total += length
                     at = end
                     if room < half and not flags:
@@ -273,20 +271,32 @@ class HTTP2Connection(HTTP2Frames):
             if run is not None:
                 run.pass_on(view[begin:at])
                 run = None
-            self._frame(kind & 0xFF, flags, number, bytes(view[at + 9 : end]))
+            kind &= 0xFF
+            payload = bytes(view[at + 9 : end])
             at = end
+            if kind == HEADERS and flags | END_STREAM == _WHOLE and between and 0 < number <= LARGEST_WINDOW:
+                try:  # as most are
+                    self._block(number, flags == _WHOLE, payload, False)
+                except Exception as error:  # noqa: BLE001 - one stream of many
+                    self._frame_failed(number, error)
+            else:
+                self._frame(kind, flags, number, payload)
+                between = self._settled and self._partial is None
+                hot = streams if between else _NO_STREAMS
             if self.failed:
                 return at
-            if patched:
-                hot = self.streams if self.hot and self._partial is None else _NO_STREAMS
         if run is not None:
             run.pass_on(view[begin:at])
         if total:
-            self._idle.refill()
-            self._took(total)
-            if self.room < self.connection_window >> 1:
-                self.credit()
+            self._relayed(total)
         return at
+
+    def _relayed(self, size: int) -> None:
+        """So many bytes of DATA were passed on. Raises HTTP2Error: more than the connection's window allows."""
+        self._idle.left = self._idle.burst
+        self._took(size)
+        if self.room < self.connection_window >> 1:
+            self.credit()
 
     def _relayed_end(self, stream: HTTP2Stream) -> None:
         """DATA with END_STREAM was passed on from ``stream`` to the one it is tied to."""
@@ -312,21 +322,22 @@ class HTTP2Connection(HTTP2Frames):
                 raise HTTP2Error(PROTOCOL_ERROR, "the first frame is no SETTINGS")
             self._settled = True
         try:
-            if kind == HEADERS and flags | END_STREAM == END_HEADERS | END_STREAM:  # as most are
-                if not number:
-                    raise HTTP2Error(PROTOCOL_ERROR, "HEADERS without a stream")
-                self._block(number, bool(flags & END_STREAM), payload, False)
-            elif kind < _KINDS:
+            if kind < _KINDS:
                 self._methods[kind](self, flags, number, payload)
             else:
                 self._unknown(flags, number, payload)
-        except HTTP2Error as error:
+        except Exception as error:  # noqa: BLE001 - one stream of many
+            self._frame_failed(number, error)
+
+    def _frame_failed(self, number: int, error: Exception) -> None:
+        """Serving a frame of stream ``number`` raised ``error``, which is being handled. Raises HTTP2Error where the connection ends."""
+        if isinstance(error, HTTP2Error):
             if not error.stream:
-                raise
+                raise error
             self._end_stream(error.stream, error.code, error.why)
-        except MalformedFields as error:
+        elif isinstance(error, MalformedFields):
             self._end_stream(number, PROTOCOL_ERROR, str(error))
-        except Exception:  # noqa: BLE001 - one stream of many
+        else:
             _log.failure("serving a frame of HTTP/2 failed")
             if not number:
                 raise HTTP2Error(INTERNAL_ERROR, "our own fault") from None

@@ -165,9 +165,13 @@ class HTTP2Frames(HTTP2Output):
 
     def stream_closed(self, stream: HTTP2Stream, how: int) -> None:
         """Forget a stream; see `http2_stream.StreamCarrier`."""
-        if self.streams.pop(stream.id, None) is None:
+        number = stream.id
+        if self.streams.pop(number, None) is None:
             return
-        self._remember(stream.id, how)
+        gone = self._gone
+        gone[number] = how
+        if len(gone) >= _GONE:
+            self._gone_before, self._gone = gone, {}
         self.streams_changed()
         if self.draining:
             self._close_if_done()
@@ -308,7 +312,7 @@ class HTTP2Frames(HTTP2Output):
         fields = self._memory.get(block) if self.decoder.changes == self._remembered else None
         if fields is None:
             fields = self._fields(block)
-        self._idle.refill()
+        self._idle.left = self._idle.burst
         stream = self.streams.get(number)
         if stream is None:
             self._opened(number, fields, end, on_itself)

@@ -3,6 +3,7 @@ transport allow."""
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IPushProducer
@@ -61,7 +62,7 @@ class HTTP2Output(Protocol):
         self._socket: Any = None
         self._late = b""
         self._flushed: list[Any] | None = getattr(reactor, "to_flush", None)
-        self._flushed_late: list[Any] | None = getattr(reactor, "to_flush_late", None)
+        self._flushed_late: dict[Any, float] | None = getattr(reactor, "to_flush_late", None)
 
     def connectionMade(self) -> None:
         """There is a transport."""
@@ -129,7 +130,7 @@ class HTTP2Output(Protocol):
             self.put(data)
         else:
             if not self._late:
-                waiting.append(self)
+                waiting[self] = monotonic()
             self._late += data
 
     def flush(self) -> None:
@@ -140,6 +141,8 @@ class HTTP2Output(Protocol):
         if late:
             self._late = b""
             out.insert(0, late)
+            if self._flushed_late:
+                self._flushed_late.pop(self, None)
         if out:
             data = out[0] if len(out) == 1 else b"".join(out)
             out.clear()

@@ -387,7 +387,8 @@ class HTTP2Stream:
 
     def end_relayed(self) -> None:
         """The peer's end came with the last DATA, and has been passed on to the tied stream."""
-        self._cool()
+        if self.hot:
+            self._cool()
         user = self.user
         self.ended_in = True
         if self.ended_out:
@@ -396,7 +397,8 @@ class HTTP2Stream:
 
     def _end_in(self, trailers: FieldList | None) -> None:
         self.ended_in = True
-        self._cool()
+        if self.hot:
+            self._cool()
         if self.ended_out:
             self._close(ENDED)
         if self._kept is not None or self.paused:
@@ -540,8 +542,10 @@ class HTTP2Stream:
             return
         self.closed = True
         connection = self.connection
-        self._cool()
-        connection.waiting.pop(self, None)
+        if self.hot:
+            self._cool()
+        if connection.waiting:
+            connection.waiting.pop(self, None)
         peer = self.peer
         if peer is not None:
             if how != ENDED:

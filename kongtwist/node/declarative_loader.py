@@ -27,6 +27,7 @@ from ..entities import Entity
 from ..entities.schema import Row
 from ..net.slices import Slices, uncollected
 from ..net.work_thread import DaemonThreads
+from ..storage.declarative.compact_rows import CompactRows
 from ..storage.declarative.dataset import Declared, settled
 from ..storage.declarative.dump import dumped
 from ..storage.declarative.fault_lists import lines_of
@@ -194,11 +195,14 @@ class _Wanted:
 
     def __init__(self, storage: MemoryStorage, now: float) -> None:
         self._present, self._now = storage.load(), now
+        self._compact = CompactRows()
         self.rows: dict[str, dict[str, Row]] = {name: {} for name, entity in storage.registry.items() if entity.stored}
 
     def take(self, rows: Iterable[Declared]) -> Iterable[None]:
         """Enter rows, one at each step."""
-        for name, row in settled(self._present, rows, self._now):
+        compact = self._compact
+        small = (each._replace(row=compact.row(each.entity, each.row)) for each in rows)
+        for name, row in settled(self._present, small, self._now):
             self.rows[name][row["id"]] = row
             yield
 

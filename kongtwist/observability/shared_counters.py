@@ -47,7 +47,8 @@ class LocalWindows:
     def take(self, key: str, frames: Sequence[RateWindow], now: float) -> list[int]:
         """See `kongtwist.core.counters.Windows.take`."""
         tables = self._tables
-        used = []
+        used: list[int] = []
+        found: list[dict[str, int]] = []
         fits = True
         for window, expires, limit in frames:
             table = tables.get(window)
@@ -55,11 +56,11 @@ class LocalWindows:
                 table = self._open(window, expires, now)
             count = table.get(key, 0)
             used.append(count)
+            found.append(table)
             if count >= limit:
                 fits = False
         if fits:
-            for frame, count in zip(frames, used, strict=True):
-                table = tables[frame[0]]
+            for table, count in zip(found, used, strict=True):
                 if not count and len(table) >= self._max_keys:
                     self._make_room(table)
                 table[key] = count + 1

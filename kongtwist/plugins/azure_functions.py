@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ..core.chain.failures import is_cancelled
-from ..core.chain.host import Host, HTTPClient
-from ..core.chain.plugin import Plugin
+from collections.abc import Awaitable
+
+from ..core.chain.host import HTTPAnswer, HTTPClient
 from ..core.exchange import Answer, BodyTooLarge, Exchange, Row
 from ..entities.schema import Boolean, Number, String
 from ..entities.typedefs import header_value
-from ._functions import answered_fields, asked_fields
+from ._functions import FunctionPlugin, answered_fields, asked_fields
 
 __all__ = ["AzureFunctions"]
 
@@ -46,7 +46,7 @@ class Function:
         self.http: HTTPClient | None = None
 
 
-class AzureFunctions(Plugin):
+class AzureFunctions(FunctionPlugin):
     """Ask the function as the client asked here, and pass its answer on."""
 
     name = "azure-functions"
@@ -75,13 +75,8 @@ class AzureFunctions(Plugin):
     def compile(self, conf: Row, plugin: Row) -> Function:
         return Function(conf)
 
-    def open(self, conf: Function, plugin: Row, host: Host) -> Function:
-        conf.http = host.http
-        return conf
-
     async def access(self, exchange: Exchange, conf: Function) -> Answer:
-        if conf.http is None:
-            raise RuntimeError("azure-functions: functions cannot be asked in this process")
+        http = self.client(conf)
         try:
             body = await exchange.read_body(exchange.gateway.body_limit)
         except BodyTooLarge:
@@ -98,8 +93,9 @@ class AzureFunctions(Plugin):
             else:
                 fields[name] = (value,)
         query = exchange.raw_query
-        try:
-            found = await conf.http.request(
+
+        def ask() -> Awaitable[HTTPAnswer]:
+            return http.request(
                 exchange.method.decode("latin-1"),
                 conf.url + ("?" + query.decode("latin-1") if query else ""),
                 headers=[(name, value) for name, values in fields.items() for value in values],
@@ -108,9 +104,8 @@ class AzureFunctions(Plugin):
                 keepalive=conf.keepalive,
                 ssl_verify=conf.verify,
             )
-        except Exception as error:
-            if is_cancelled(error):
-                raise
-            exchange.report(f"plugin {self.name}: the function did not answer: {error}")
+
+        found = await self.told(exchange, ask)
+        if found is None:
             return exchange.exit(500, {"message": "An unexpected error occurred"})
         return Answer(found.status, found.body, answered_fields(exchange, found.headers))

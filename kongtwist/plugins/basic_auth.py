@@ -7,15 +7,13 @@ from collections.abc import Collection
 from hashlib import sha1
 from hmac import compare_digest
 
-from ..core.chain.authentication import anonymous_field, challenge, is_known, realm_field, unauthorized
-from ..core.chain.credentials import Credentials, Known
-from ..core.chain.plugin import Plugin
+from ..core.chain.authentication import Guard, anonymous_field, hide_field, is_known, realm_field, unauthorized
+from ..core.chain.credentials import Known
 from ..core.exchange import Answer, Exchange, Row
 from ..core.http.base64_text import decode_base64
 from ..core.http.lookups import named
-from ..entities.entity import Entity
-from ..entities.schema import Boolean, Foreign, String, Timestamp, Uuid
-from ..entities.typedefs import tags
+from ..entities.schema import String
+from ._named_credentials import NamedCredentials, named_credentials
 
 __all__ = ["CREDENTIALS", "BasicAuth", "password_digest"]
 
@@ -36,23 +34,16 @@ def _stored(row: Row, given: Collection[str]) -> Row:
     return row | {"password": password_digest(row["password"], row["consumer"]["id"])}
 
 
-CREDENTIALS = Entity(
+CREDENTIALS = named_credentials(
     "basicauth_credentials",
-    {
-        "id": Uuid(),
-        "created_at": Timestamp(),
-        "consumer": Foreign("consumers", on_delete="cascade", required=True, text="Who the name belongs to."),
-        "username": String(required=True, unique=True, text="The name; up to the first colon of what a client sends."),
+    "basic-auth",
+    owner="Who the name belongs to.",
+    named="The name; up to the first colon of what a client sends.",
+    secret={
         "password": String(
             required=True, encrypted=True, text="The password; stored and shown as SHA-1 over it and the consumer's id."
-        ),
-        "tags": tags(),
+        )
     },
-    endpoint_key="username",
-    cache_key=("username",),
-    admin_name="basic-auths",
-    nested_name="basic-auth",
-    plugin="basic-auth",
     transform=_stored,
     bound=("password", "consumer"),
     text="A name and a password of a consumer, for the plugin basic-auth.",
@@ -65,41 +56,23 @@ _PARTS = re.compile(rb"([^:]+):(.*)").search
 _NOBODY = "00000000-0000-0000-0000-000000000000"
 
 
-class Config:
-    """A configuration, ready for requests."""
-
-    __slots__ = ("anonymous", "challenge", "hide")
-
-    def __init__(self, conf: Row) -> None:
-        self.anonymous: str | None = conf["anonymous"]
-        self.hide: bool = conf["hide_credentials"]
-        self.challenge = challenge("Basic", conf["realm"])
-
-
-class BasicAuth(Plugin):
+class BasicAuth(NamedCredentials):
     """Look for name and password in Proxy-Authorization, then in Authorization; tell the upstream who it is."""
 
     name = "basic-auth"
     priority = 1100
-    authenticates = True
-    scopes = ("service", "route")
     example = {"hide_credentials": True}
     config = {
         "anonymous": anonymous_field(),
-        "hide_credentials": Boolean(
-            required=True, default=False, text="Take name and password out of the request before it goes to the upstream."
-        ),
+        "hide_credentials": hide_field("name and password"),
         "realm": realm_field("service"),
-    }  # fmt: skip
+    }
     entities = (CREDENTIALS,)
 
-    def __init__(self) -> None:
-        self._credentials = Credentials(CREDENTIALS, "username", lambda row: row["username"])
+    def compile(self, conf: Row, plugin: Row) -> Guard:
+        return Guard(conf, "Basic")
 
-    def compile(self, conf: Row, plugin: Row) -> Config:
-        return Config(conf)
-
-    def access(self, exchange: Exchange, conf: Config) -> Answer | None:
+    def access(self, exchange: Exchange, conf: Guard) -> Answer | None:
         if is_known(exchange, conf.anonymous):
             return None
         alias = None
@@ -119,7 +92,7 @@ class BasicAuth(Plugin):
         known.pass_on(exchange)
         return None
 
-    def _authenticated(self, exchange: Exchange, conf: Config) -> Known | None:
+    def _authenticated(self, exchange: Exchange, conf: Guard) -> Known | None:
         """Whose name and password the request has. A name that is there decides, right password or not."""
         for header in (b"proxy-authorization", b"authorization"):
             sent = _sent(exchange.get_header(header))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from ..core.chain.plugin import Plugin
 from ..core.exchange import Answer, Exchange, Row
+from ..core.http.headers import prepared_lines
 from ..core.routing.patterns import BoundedPattern, PatternClock
 from ..entities.regexes import fault
 from ..entities.schema import Array, Boolean, Number, String
@@ -55,10 +56,10 @@ class _Told:
         lines: the fields, complete lines.
         allowed: some page may read the answer; else an upstream's own word for that is taken out.
         varies: the answer depends on the Origin.
-        with_vary: names and lines with ``vary`` among them, for answers that have none.
+        change: sets them and ``vary``, for answers that have none (`Exchange.set_prepared_lines`).
     """
 
-    __slots__ = ("allowed", "lines", "names", "varies", "with_vary")
+    __slots__ = ("allowed", "change", "lines", "names", "varies")
 
     def __init__(self, origin: bytes | None, credentials: bool, varies: bool) -> None:
         self.allowed = origin is not None
@@ -69,10 +70,10 @@ class _Told:
             self._add(b"Access-Control-Allow-Origin", origin)
         if credentials:
             self._add(b"Access-Control-Allow-Credentials", b"true")
-        self.with_vary = self._with_vary()
+        self.change = self._change()
 
-    def _with_vary(self) -> tuple[frozenset[bytes], bytes]:
-        return self.names | {b"vary"}, b"vary: Origin\r\n" + self.lines
+    def _change(self) -> tuple[str, frozenset[bytes], bytes]:
+        return prepared_lines(self.names | {b"vary"}, b"vary: Origin\r\n" + self.lines)
 
     def _add(self, name: bytes, value: bytes) -> None:
         self.names |= {name.lower()}
@@ -89,7 +90,7 @@ class _Told:
         told = _Told(None, False, self.varies)
         told.allowed, told.names, told.lines = self.allowed, self.names, self.lines
         told._add(b"Access-Control-Expose-Headers", names)
-        told.with_vary = told._with_vary()
+        told.change = told._change()
         return told
 
 
@@ -288,13 +289,13 @@ class Cors(Plugin):
     def header_filter(self, exchange: Exchange, conf: Config) -> None:
         if exchange.method == b"OPTIONS" and exchange.own(self.name):
             return  # a preflight has its headers, or the upstream answers it
-        told = conf.told(exchange.get_header(b"origin"), exchange)
+        told = conf.told(exchange.block.first(b"origin"), exchange)
         if told is None:
             return
         if told.varies:
             fields = exchange.response_fields
             if fields is not None and told.allowed and exchange.response_changes is None and b"vary" not in fields:
-                exchange.set_response_lines(*told.with_vary)  # the usual case, and one change instead of two
+                exchange.set_prepared_lines(told.change)  # the usual case, and one change instead of two
                 return
             exchange.add_response_header(b"vary", b"Origin")
         _tell(exchange, told)

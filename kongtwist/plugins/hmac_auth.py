@@ -12,33 +12,22 @@ from hashlib import sha256
 from hmac import compare_digest, digest
 from typing import NamedTuple
 
-from ..core.chain.authentication import anonymous_field, challenge, is_known, realm_field, unauthorized
-from ..core.chain.credentials import Credentials, Known
-from ..core.chain.plugin import Plugin
+from ..core.chain.authentication import Guard, anonymous_field, hide_field, is_known, realm_field, unauthorized
+from ..core.chain.credentials import Known
 from ..core.exchange import Answer, BodyTooLarge, Exchange, Row
 from ..core.http.base64_text import decode_base64
 from ..core.http.lookups import variable
-from ..entities.entity import Entity
-from ..entities.schema import Array, Boolean, Foreign, Number, String, Timestamp, Uuid
-from ..entities.typedefs import tags
+from ..entities.schema import Array, Boolean, Number, String
+from ._named_credentials import NamedCredentials, named_credentials
 
 __all__ = ["CREDENTIALS", "HmacAuth", "http_time"]
 
-CREDENTIALS = Entity(
+CREDENTIALS = named_credentials(
     "hmacauth_credentials",
-    {
-        "id": Uuid(),
-        "created_at": Timestamp(),
-        "consumer": Foreign("consumers", on_delete="cascade", required=True, text="Who signs with the secret."),
-        "username": String(required=True, unique=True, text="The name that a client gives beside its signature."),
-        "secret": String(auto=True, text="What requests are signed with; made at random when it is not given."),
-        "tags": tags(),
-    },
-    endpoint_key="username",
-    cache_key=("username",),
-    admin_name="hmac-auths",
-    nested_name="hmac-auth",
-    plugin="hmac-auth",
+    "hmac-auth",
+    owner="Who signs with the secret.",
+    named="The name that a client gives beside its signature.",
+    secret={"secret": String(auto=True, text="What requests are signed with; made at random when it is not given.")},
     text="A secret with which a consumer signs requests, for the plugin hmac-auth.",
     example={"username": "alice", "secret": "R5hSyWv2", "consumer": {"username": "alice"}},
 )
@@ -69,33 +58,27 @@ class _Signature(NamedTuple):
     signature: bytes  #: base64
 
 
-class Config:
+class Config(Guard):
     """A configuration, ready for requests."""
 
-    __slots__ = ("algorithms", "anonymous", "body", "challenge", "enforced", "hide", "skew")
+    __slots__ = ("algorithms", "body", "enforced", "skew")
 
     def __init__(self, conf: Row) -> None:
-        self.hide: bool = conf["hide_credentials"]
+        super().__init__(conf, "hmac")
         self.skew: float = conf["clock_skew"] if conf["clock_skew"] is not None else 300
-        self.anonymous: str | None = conf["anonymous"]
         self.body: bool = conf["validate_request_body"]
         self.enforced = frozenset([name.encode() for name in conf["enforce_headers"] or ()])
         self.algorithms = frozenset(conf["algorithms"] or ())
-        self.challenge = challenge("hmac", conf["realm"])
 
 
-class HmacAuth(Plugin):
+class HmacAuth(NamedCredentials):
     """Compare the signature in Proxy-Authorization, or Authorization, with our own; tell the upstream who it is."""
 
     name = "hmac-auth"
     priority = 1030
-    authenticates = True
-    scopes = ("service", "route")
     example = {"enforce_headers": ["date", "@request-target"], "validate_request_body": True}
     config = {
-        "hide_credentials": Boolean(
-            required=True, default=False, text="Take the signature out of the request before it goes to the upstream."
-        ),
+        "hide_credentials": hide_field("the signature"),
         "clock_skew": Number(
             default=300, gt=0, text="Seconds that X-Date or Date may differ from the gateway's clock at the most."
         ),
@@ -113,9 +96,6 @@ class HmacAuth(Plugin):
         "realm": realm_field(),
     }  # fmt: skip
     entities = (CREDENTIALS,)
-
-    def __init__(self) -> None:
-        self._credentials = Credentials(CREDENTIALS, "username", lambda row: row["username"])
 
     def compile(self, conf: Row, plugin: Row) -> Config:
         return Config(conf)

@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
-from ..core.chain.authentication import anonymous_field, challenge, is_known, realm_field, unauthorized
+from ..core.chain.authentication import (
+    Guard,
+    anonymous_field,
+    hide_field,
+    is_known,
+    preflight_field,
+    realm_field,
+    unauthorized,
+)
 from ..core.chain.credentials import Credentials, hide, readable_body
 from ..core.chain.plugin import Plugin
-from ..core.chain.subprotocols import take
+from ..core.chain.subprotocols import subprotocol_field, take
 from ..core.exchange import Answer, Exchange, Row
 from ..core.http.bodies import RequestBody
 from ..core.http.lookups import named
@@ -52,18 +60,14 @@ class _Refused(Exception):
     """No usable key; the argument is the message for the client."""
 
 
-class Config:
+class Config(Guard):
     """A configuration, ready for requests."""
 
-    __slots__ = (
-        "anonymous", "challenge", "first", "hide", "in_body", "in_header", "in_query", "in_subprotocol", "names",
-        "preflight",
-    )  # fmt: skip
+    __slots__ = ("first", "in_body", "in_header", "in_query", "in_subprotocol", "names", "preflight")
 
     def __init__(self, conf: Row) -> None:
+        super().__init__(conf, "Key")
         self.names: list[tuple[str, bytes]] = [(name, name.lower().encode()) for name in conf["key_names"]]
-        self.hide: bool = conf["hide_credentials"]
-        self.anonymous: str | None = conf["anonymous"]
         self.in_header: bool = conf["key_in_header"]
         self.in_query: bool = conf["key_in_query"]
         self.in_body: bool = conf["key_in_body"]
@@ -71,7 +75,6 @@ class Config:
         self.preflight: bool = conf["run_on_preflight"]
         # The header that alone is looked at where its value has been seen before.
         self.first = self.names[0][1] if self.names and self.in_header and not self.hide else None
-        self.challenge = challenge("Key", conf["realm"])
 
 
 class KeyAuth(Plugin):
@@ -87,9 +90,7 @@ class KeyAuth(Plugin):
             String(checks=(header_name,)), required=True, default=["apikey"], checks=(searched,),
             text="Names under which the key is looked for, in header, query and body.",
         ),
-        "hide_credentials": Boolean(
-            required=True, default=False, text="Take the key out of the request before it goes to the upstream."
-        ),
+        "hide_credentials": hide_field("the key"),
         "anonymous": anonymous_field(),
         "key_in_header": Boolean(required=True, default=True, text="Look for the key in the headers."),
         "key_in_query": Boolean(required=True, default=True, text="Look for the key in the query string."),
@@ -97,14 +98,8 @@ class KeyAuth(Plugin):
             required=True, default=False,
             text="Look for the key in forms, multipart forms and JSON bodies not larger than client_body_buffer_size.",
         ),
-        "key_in_subprotocol": Boolean(
-            ours=True,
-            text="Look for the key in Sec-WebSocket-Protocol of requests for a WebSocket: kong.<key name>.<key>, or bearer.<key>."
-            " What is offered so never goes to the upstream.",
-        ),
-        "run_on_preflight": Boolean(
-            required=True, default=True, text="Ask OPTIONS requests for a key too; false: let them pass."
-        ),
+        "key_in_subprotocol": subprotocol_field("key", "kong.<key name>.<key>, or bearer.<key>"),
+        "run_on_preflight": preflight_field("a key"),
         "realm": realm_field(),
     }  # fmt: skip
     entities = (CREDENTIALS,)

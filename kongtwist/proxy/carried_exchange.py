@@ -70,7 +70,7 @@ class CarriedExchange(BodyExchange):
     """
 
     __slots__ = (
-        "_carrier", "_client_certificate", "_counter", "_tls", "begun",
+        "_carrier", "_client_certificate", "_counter", "_tls", "begun", "peer_port", "sni",
     )  # fmt: skip
 
     def __init__(self, carrier: Carrier, handshake: Exchange, method: bytes, block: HeaderBlock) -> None:

@@ -65,7 +65,7 @@ class Finish:
         snapshot = exchange.snapshot
         chain = route.chain if route is not None else (snapshot.global_chain if snapshot is not None else None)
         try:
-            if chain is not None and not chain.empty:
+            if chain is not None and chain.logs:
                 chain.run_log(exchange)
             if self._access_log.enabled:
                 self._access_log.log(exchange)

@@ -308,7 +308,7 @@ class UpstreamExchange(Tries):
             lines = b"Date: %b\r\n%b" % (context.date(), lines)
         reason = head.reason
         chain = self.route.chain
-        if not chain.empty:
+        if chain.answers:
             replaced = chain.run_header_filter(exchange)
             if replaced is not None:
                 self._drop()

@@ -22,6 +22,7 @@ from zope.interface import implementer
 from ..core.counters import REQUESTS
 from ..core.exchange import BodySink, BodyTooLarge, Exchange
 from ..core.http.head import check_request, parse_request_block, parse_request_line
+from ..net.body_exchange import leave
 from ..net.hangups import descriptor_of
 from ..net.run_steps import run_steps
 from ..net.sending import is_ending, unsent
@@ -75,7 +76,9 @@ class SiteExchange(Exchange):
         "context",
         "deadline",
         "open",
+        "peer_port",
         "request",
+        "sni",
         "wake",
     )
 
@@ -192,14 +195,9 @@ class SiteExchange(Exchange):
         if not self.open:
             return
         self.open = False
-        if not self.begun:
-            self.status = 499
-        sink, self.answer_sink = self.answer_sink, None
-        self.body_sink = self._go_on = None
-        steps: list[Callable[[], object]] = [self._unwatch]
-        if sink is not None:
-            steps.append(partial(sink.client_gone, "the client closed the connection"))
-        run_steps(*steps, partial(self.context.finished, self))
+        self._go_on = None
+        steps = leave(self, "the client closed the connection")
+        run_steps(self._unwatch, *steps, partial(self.context.finished, self))
 
     # -- backpressure (IPushProducer, called by the Site's channel) ----------------------------------------------------
 

@@ -74,7 +74,7 @@ class StoredRows:
 class UnderTest(Exchange):
     """An exchange whose body is there already and whose client is nobody."""
 
-    __slots__ = ("body", "shown")
+    __slots__ = ("body", "peer_port", "shown", "sni")
 
     body: bytes
     shown: bytes | None

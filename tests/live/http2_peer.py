@@ -10,7 +10,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hpack import Decoder, Encoder
 
@@ -37,6 +37,7 @@ class Frame:
 
     Attributes:
         fields: of HEADERS, names and values, with those of CONTINUATION.
+        pairs: the same, with names that come more than once.
     """
 
     kind: int
@@ -44,6 +45,7 @@ class Frame:
     stream: int
     payload: bytes
     fields: dict[str, str]
+    pairs: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def ends(self) -> bool:
@@ -188,7 +190,8 @@ class HTTP2Peer:
                 following = self.read()
                 assert following is not None and following.kind == CONTINUATION
                 block, last = block + following.payload, following
-            frame.fields = {str(name): str(value) for name, value in self._decoder.decode(block)}
+            frame.pairs = [(str(name), str(value)) for name, value in self._decoder.decode(block)]
+            frame.fields = dict(frame.pairs)
         self._note(frame)
         return frame
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import struct
@@ -38,23 +39,35 @@ class RawUpstream:
         self.asked = 0
         self.head = b""
         self.go_on = threading.Event()
-        self._open: list[socket.socket] = []
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._open: dict[threading.Thread, socket.socket] = {}
+        self._accepting = threading.Thread(target=self._serve, daemon=True)
+        self._accepting.start()
 
     def play(self, case: Case) -> None:
-        """Answer with ``case`` from now on."""
+        """Answer with ``case`` from now on; nothing of the former one is under way any more."""
+        self.drop()
         self.case, self.asked = case, 0
         self.go_on.clear()
-        self.drop()
 
     def drop(self) -> None:
-        """Close the connections that were kept."""
-        for each in self._open:
-            each.close()
-        self._open.clear()
+        """End the connections that were kept, and the threads that serve them.
+
+        A thread has the number of its descriptor in its hand while it reads or writes. If that were closed under it, the next
+        connection could have the same number: so it is shut first, and closed when the thread has ended.
+        """
+        self.go_on.set()
+        while self._open:
+            thread, peer = self._open.popitem()
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(peer, socket.SHUT_RDWR)
+            thread.join(PATIENCE)
+            peer.close()
 
     def close(self) -> None:
         """Serve no more."""
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._accepting.join(PATIENCE)
         self._server.close()
         self.drop()
 
@@ -64,7 +77,9 @@ class RawUpstream:
                 peer = self._server.accept()[0]
             except OSError:
                 return
-            threading.Thread(target=self._answer, args=(peer,), daemon=True).start()
+            thread = threading.Thread(target=self._answer, args=(peer,), daemon=True)
+            self._open[thread] = peer
+            thread.start()
 
     def _answer(self, peer: socket.socket) -> None:
         case = self.case
@@ -72,7 +87,7 @@ class RawUpstream:
         try:
             if self._context is not None:
                 peer = self._context.wrap_socket(peer, server_side=True)
-            self._open.append(peer)
+                self._open[threading.current_thread()] = peer
             data = b""
             while b"\r\n\r\n" not in data:
                 piece = peer.recv(65536)

@@ -480,7 +480,10 @@ class LiveTestCase(SynchronousTestCase):
         wait_until(listening, f"{process.name} on port {port}")
 
     def nginx(self, server: str, http: str = "") -> int:
-        """Start nginx with one server that has these directives, and ``http`` beside it; returns its port. Its errors are its output."""
+        """Start nginx with one server that has these directives, and ``http`` beside it; returns its port.
+
+        Its output: its errors, and for each request who answered it.
+        """
         path = shutil.which("nginx") or "/usr/sbin/nginx"
         folder, port = self.folder(), free_port()
         temporary = " ".join(
@@ -488,7 +491,8 @@ class LiveTestCase(SynchronousTestCase):
         )
         text = (
             f"daemon off; worker_processes 1; pid {folder}/pid; error_log stderr; events {{}}\n"
-            f"http {{ access_log off; {temporary} {http} server {{ listen 127.0.0.1:{port}; {server} }} }}\n"
+            f"http {{ log_format from '$remote_port $request $status of $upstream_addr'; access_log /dev/stderr from; "
+            f"{temporary} {http} server {{ listen 127.0.0.1:{port}; {server} }} }}\n"
         )
         Path(folder, "nginx.conf").write_text(text, encoding="utf-8")
         process = self.start([path, "-p", folder, "-c", f"{folder}/nginx.conf", "-e", "stderr"], "nginx")

@@ -7,6 +7,9 @@ import os
 import subprocess
 from pathlib import Path
 
+import grpc
+
+from tests.live.grpc_kit import GRPCTestCase
 from tests.live.pki import Signed, authority
 from tests.live.support import PATIENCE, GatewayProcess, LiveTestCase, wait_until
 
@@ -81,3 +84,41 @@ class CertificateTests(LiveTestCase):
         gateway.process.signal(1)
         ours = self.authority.sign("warehouse", client=True)
         wait_until(lambda: self.ask(gateway, ours)[0] == 200, "the authority is trusted")
+
+
+class CallTests(GRPCTestCase):
+    """The same for gRPC, with grpcio."""
+
+    def test_who_may_call(self) -> None:
+        """Refusals are in gRPC's words; who is let in is told to the service."""
+        folder, ours = self.folder(), authority("ours")
+        ours.write(folder, "ours")
+        certificate, key = ours.sign("localhost").write(folder, "server")
+        conf = {"ssl_cert": certificate, "ssl_cert_key": key, "proxy_ssl_client_ca": os.path.join(folder, "ours.crt")}
+        gateway = self.gateway(conf, tls=True, http2=True)
+        gateway.create("/services", name="grpc", url=f"grpc://127.0.0.1:{self.echo()}")
+        gateway.create("/services/grpc/routes", name="grpc", protocols=["grpcs"], paths=["/"])
+        gateway.create("/services/grpc/plugins", name="client-certificate")
+        gateway.create("/consumers", username="warehouse")
+        self.assertEqual(self.call(gateway, ours, "warehouse"), (grpc.StatusCode.OK, "", [b"hello"]))
+        unauthenticated = grpc.StatusCode.UNAUTHENTICATED
+        self.assertEqual(self.call(gateway, ours, None), (unauthenticated, "No client certificate was shown", []))
+        self.assertEqual(self.call(gateway, ours, "nobody"), (unauthenticated, "Unauthorized", []))
+
+    def call(
+        self, gateway: GatewayProcess, ours: Signed, client: str | None
+    ) -> tuple[grpc.StatusCode, str, list[bytes]]:
+        """Status, message, and what came back for a message, over a connection with this client's certificate."""
+        roots, chain, key = ours.pem.encode(), None, None
+        if client is not None:
+            signed = ours.sign(client, client=True)
+            chain, key = signed.pem.encode(), signed.key_pem.encode()
+        credentials = grpc.ssl_channel_credentials(roots, key, chain)
+        with grpc.secure_channel(f"localhost:{gateway.tls_port}", credentials) as channel:
+            answers = channel.stream_stream("/any.Service/Method")(iter([b"hello"]), timeout=PATIENCE)
+            got: list[bytes] = []
+            try:
+                got += answers
+            except grpc.RpcError:
+                pass
+            return answers.code(), answers.details(), got

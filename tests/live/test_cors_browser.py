@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import threading
 from typing import Any
 from unittest import SkipTest
 
 from tests.live.browser import Browser, chromium
+from tests.live.stand_in import Answering, served
 from tests.live.support import GatewayProcess, LiveTestCase, request
 
 REFUSED = "TypeError: Failed to fetch"
 
 
-class _Page(http.server.BaseHTTPRequestHandler):
+class _Page(Answering):
     """An empty page, whatever is asked for."""
 
     def do_GET(self) -> None:
-        body = b"<!doctype html><title>page</title><body></body>"
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing."""
+        self.answer(200, "text/html", b"<!doctype html><title>page</title><body></body>")
 
 
 class CorsBrowserTests(LiveTestCase):
@@ -36,13 +27,7 @@ class CorsBrowserTests(LiveTestCase):
 
     def site(self) -> str:
         """A site of its own: its origin."""
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Page)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        self.addCleanup(thread.join)
-        self.addCleanup(server.server_close)
-        self.addCleanup(server.shutdown)
-        return f"http://localhost:{server.server_port}"
+        return f"http://localhost:{served(self, _Page)}"
 
     def guarded(self, *origins: str, **config: Any) -> GatewayProcess:
         """A gateway in front of an echo, of events and of a WebSocket."""

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import threading
 from typing import Any
 
 from kongtwist.plugins.aws_lambda.request_signing import AWSKeys, signed_fields
+from tests.live.stand_in import Answering, served
 from tests.live.support import LiveTestCase, request
 
 SECRET = "wJalrXUtnFEMI"
 
 
-class _Lambda(http.server.BaseHTTPRequestHandler):
+class _Lambda(Answering):
     """Lambda's API "Invoke": it verifies who asks, and the function tells what it was told."""
-
-    protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -27,13 +24,13 @@ class _Lambda(http.server.BaseHTTPRequestHandler):
             AWSKeys("AK", SECRET), "eu-west-1", "lambda", "POST", path, query, fields, body, self.stamp()
         )
         if told["Authorization"] != self.headers["Authorization"]:
-            self.answer(403, {"Message": "The request signature we calculated does not match"})
+            self.tell(403, {"Message": "The request signature we calculated does not match"})
         elif path != "/2015-03-31/functions/prices/invocations":
-            self.answer(404, {"Message": f"Function not found: {path}"})
+            self.tell(404, {"Message": f"Function not found: {path}"})
         else:
             event = json.loads(body)
             headers = {"x-method": event["httpMethod"], "content-type": "text/plain"}
-            self.answer(
+            self.tell(
                 200,
                 {"statusCode": 201, "headers": headers, "body": json.dumps(event["multiValueQueryStringParameters"])},
             )
@@ -44,32 +41,14 @@ class _Lambda(http.server.BaseHTTPRequestHandler):
 
         return datetime.strptime(self.headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
 
-    def answer(self, status: int, value: Any) -> None:
-        body = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing."""
+    def tell(self, status: int, value: Any) -> None:
+        self.answer(status, "application/json", json.dumps(value).encode())
 
 
 class FunctionTests(LiveTestCase):
-    def aws(self) -> int:
-        """The port of a stand-in."""
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Lambda)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        self.addCleanup(thread.join)
-        self.addCleanup(server.server_close)
-        self.addCleanup(server.shutdown)
-        return server.server_port
-
     def test_lambda(self) -> None:
         """The call is signed as AWS verifies it, and the function's answer is the client's; a wrong secret is a 500."""
-        port, gateway = self.aws(), self.gateway()
+        port, gateway = served(self, _Lambda), self.gateway()
         for name, secret in (("good", SECRET), ("bad", "x")):
             route = gateway.create("/routes", paths=[f"/{name}"])
             config = {

@@ -6,7 +6,6 @@ import base64
 import functools
 import http.server
 import subprocess
-import threading
 from pathlib import Path
 from typing import Any
 from unittest import SkipTest
@@ -16,6 +15,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from kongtwist.clients.proto_files import _compiled
 from tests.live.browser import Browser, chromium
 from tests.live.grpc_kit import GRPCTestCase
+from tests.live.stand_in import served
 from tests.live.support import ROOT, GatewayProcess, free_port, wait_until
 
 HERE = Path(__file__).parent
@@ -69,13 +69,10 @@ class BrowserCallTests(GRPCTestCase):
         subprocess.run(words, check=True)
         Path(folder, "index.html").write_text('<link rel="icon" href="data:,"><script src="page.js"></script>')
         handler = functools.partial(_Pages, directory=folder)
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        self.addCleanup(server.server_close)
-        self.addCleanup(server.shutdown)
+        port = served(self, handler)
         browser = Browser(flags=["--ignore-certificate-errors"] if tls else [])
         self.addCleanup(browser.close)
-        browser.open(f"http://127.0.0.1:{server.server_port}/")
+        browser.open(f"http://127.0.0.1:{port}/")
         browser.wait("globalThis.web !== undefined")
         return browser
 

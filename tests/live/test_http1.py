@@ -27,7 +27,10 @@ class RawUpstream:
         self.port: int = self.listening.getsockname()[1]
         self.connections = 0
         case.addCleanup(self.listening.close)
-        threading.Thread(target=self._accept, daemon=True).start()
+        accepting = threading.Thread(target=self._accept, daemon=True)
+        accepting.start()
+        case.addCleanup(accepting.join, PATIENCE)
+        case.addCleanup(self.listening.shutdown, socket.SHUT_RDWR)  # or the thread waits on, behind another's number
 
     def _accept(self) -> None:
         while True:

@@ -547,7 +547,7 @@ class SiteTests(LiveTestCase):
             wait_until(lambda: read_journal(self.journal), "the first chunk")
             self.assertEqual(request(self.port, "GET", "/api/nothing").status, 404)
             self.assertLess(len(read_journal(self.journal)), 40, "all of it was made")
-        wait_until(lambda: read_journal(self.journal)[-2] == "closed", "the end of the producer")
+        wait_until(lambda: read_journal(self.journal)[-2:-1] == ["closed"], "the end of the producer")
 
     def test_bodies(self) -> None:
         """Requests are filtered and refused, answers held, changed and replaced."""

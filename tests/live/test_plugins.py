@@ -30,6 +30,7 @@ class _Recorded:
     upstream: Any
     assertEqual: Any
     assertIn: Any
+    assertRegex: Any
 
     def test_recorded_exchanges(self) -> None:
         """Status, the plugins' headers, message or body, and what the upstream got."""
@@ -42,6 +43,45 @@ class _Recorded:
                 time.sleep(60 - time.time() % 60)  # a series must not fall into two windows
             self.check(gateway, renewed(with_our_answer(case, wilful), self.http_version))
         self.assertEqual(wilful, {})
+
+    def test_answers(self) -> None:
+        """The same of what depends on the answers before: what a cache says, what answers have cost, and that without a plugin
+        nothing that a client says is taken away."""
+        recorded = json.loads((CONTRACT / "observed_answers.json").read_text())
+        gateway: GatewayProcess = self.gateway({"nginx_worker_processes": self.workers})
+        self.configure(gateway, recorded, self.upstream("echo"))
+        keys = set()
+        for case in recorded["cases"]:
+            if case["route"] == "/pc":
+                keys.add(self.check_cached(gateway, case))
+            else:
+                self.check(gateway, case)
+        self.assertEqual(len(keys - {None}), 1)
+
+    def check_cached(self, gateway: GatewayProcess, case: dict[str, Any]) -> str | None:
+        """Check what a cache says; returns its key. Each worker has what it was asked for, so that a hit may take some requests."""
+        asked, told = case["request"], dict(case["response"]["headers"])
+        body = asked["body"].encode() if asked["body"] else None
+
+        def status() -> Any:
+            return self.ask(gateway.proxy_port, asked["method"], asked["path"], asked["headers"], body)
+
+        answer = status()
+        for _ in range(20 if told["X-Cache-Status"] == "Hit" else 0):
+            if answer.headers["X-Cache-Status"] == "Hit":
+                break
+            answer = status()
+        self.assertEqual(answer.status, 200, case["name"])
+        self.assertEqual(answer.headers["X-Cache-Status"], told["X-Cache-Status"], case["name"])
+        self.assertEqual("age" in answer.headers, "age" in told, case["name"])
+        key: str | None = answer.headers["X-Cache-Key"]
+        self.assertEqual(key is None, "X-Cache-Key" not in told, case["name"])
+        if key is not None:
+            self.assertRegex(key, r"\A[0-9a-f]{64}\Z")
+        self.assertEqual(
+            (answer.json["method"], answer.json["body"]), (asked["method"], asked["body"] or ""), case["name"]
+        )
+        return key
 
     def configure(self, gateway: GatewayProcess, recorded: dict[str, Any], echo: int) -> None:
         for consumer in recorded["consumers"]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,28 @@ class SharingTests(NodesTestCase):
         one, two = self.gateway(conf), self.gateway({**conf, "nginx_worker_processes": 2})
         one.route("/r", f"http://127.0.0.1:{self.upstream('echo')}")
         wait_until(lambda: all(two.get("/r/x").status == 200 for _ in range(10)), "the route in both workers")
+
+    def test_purges(self) -> None:
+        """What one node purges from proxy-cache, all workers of the other forget, too; also where it kept nothing itself."""
+        conf = {**self.database(), "nginx_worker_processes": 2}
+        one, two = self.gateway(conf), self.gateway(conf)
+        one.route("/r", f"http://127.0.0.1:{self.upstream('echo')}")
+        types = ["application/json; charset=utf-8"]
+        one.create("/plugins", name="proxy-cache", config={"strategy": "memory", "content_type": types})
+        wait_until(lambda: "X-Cache-Status" in two.get("/r").headers, "the plugin on the other node")
+        numbers = count()
+
+        def told() -> set[str]:
+            """What the other node's workers answer: for whom each answer was made."""
+            answers = [two.get("/r", headers={"X-Made-For": str(next(numbers))}) for _ in range(12)]
+            return {dict(each.json["headers"]).get("X-Made-For", "") for each in answers}
+
+        key = two.get("/r", headers={"X-Made-For": "-"}).headers["X-Cache-Key"]
+        for path, status in ((f"/proxy-cache/{key}", 404), ("/proxy-cache", 204)):
+            before = told()
+            wait_until(lambda: told() <= before, "answers that are kept")  # noqa: B023 - called at once
+            self.assertEqual(one.admin("DELETE", path).status, status)
+            wait_until(lambda: not told() & before, "answers of all workers made anew")  # noqa: B023
 
     def test_writers_on_all_nodes(self) -> None:
         """Of writers of one name one is answered 201, the others 409; no row is lost, none is there twice."""

@@ -12,6 +12,7 @@ from twisted.internet.main import CONNECTION_DONE
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from kongtwist.net import reactor
 from kongtwist.net.reactor import LeanEPollReactor
 
 from .support import ROOT
@@ -118,8 +119,7 @@ class LeanReactorTests(SynchronousTestCase):
         self.assertIn(made[0], self.reactor.getReaders())
 
     def test_flushes(self) -> None:
-        """What is to be sent is, behind the events of the round; what may wait waits for those of the next one, if there are some
-        in a moment."""
+        """What is to be sent is, behind the events of the round; what may wait does so while there are events, but not for long."""
         told: list[str] = []
 
         class Sending:
@@ -130,14 +130,27 @@ class LeanReactorTests(SynchronousTestCase):
                 told.append(self.name)
 
         reader = self.reader()
-        for number in (1, 2):
+        now = 100.0
+        self.patch(reactor, "monotonic", lambda: now)
+
+        def turn() -> None:
             self.reactor.to_flush.append(Sending("now"))
-            self.reactor.to_flush_late.append(Sending("late"))
             reader.other.send(b"x")
             self.reactor.doPoll(10)
-            self.assertEqual(told, ["now", "now", "late"][: 2 * number - 1])
+
+        self.reactor.to_flush_late[Sending("late")] = now
+        turn()
+        now += 0.004
+        turn()
+        self.assertEqual(told, ["now", "now"])
+        now += 0.002
+        turn()
+        self.assertEqual(told, ["now", "now", "now", "late"])
+        self.reactor.to_flush_late[Sending("later")] = now
+        turn()
         self.reactor.doPoll(10)  # does not wait for so long
-        self.assertEqual((told, reader.got), (["now", "now", "late", "late"], b"xx"))
+        self.assertEqual(told[4:], ["now", "later"])
+        self.assertEqual(reader.got, b"x" * 4)
 
     def test_timeout(self) -> None:
         self.reactor.doPoll(0)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 from unittest import SkipTest
+
+import jwt
 
 from tests.live.browser import Browser, chromium
 from tests.live.support import GatewayProcess, LiveTestCase, request, wait_until
@@ -14,6 +17,7 @@ from tests.live.test_postgres_nodes import NodesTestCase
 
 EVENTS = {"Accept": "text/event-stream"}
 KEY = "adas-key-2718"
+SECRET = "a secret of thirty-two bytes, and more"
 
 
 class _Tickets(LiveTestCase):
@@ -75,6 +79,63 @@ class BrowserTests(_Tickets):
         self.assertNotIn(f"kong.apikey.{KEY}", written)
         self.assertNotIn(f"bearer.{KEY}", written)
 
+    def test_tokens_as_subprotocols(self) -> None:
+        """A page opens WebSockets with a JWT and an access token as subprotocols. Neither the upstream nor a log has them."""
+        gateway = self.gateway({"log_level": "debug"})
+        upstream = self.upstream("websocket")
+        tokens = {
+            "jwt": jwt.encode({"iss": "page", "exp": int(time.time()) + 3600}, SECRET),
+            "oauth2": "an-access-token-31415",
+        }
+        settings: dict[str, dict[str, Any]] = {
+            "jwt": {"claims_to_verify": ["exp"]},
+            "oauth2": {"enable_client_credentials": True},
+        }
+        gateway.create("/consumers", username="ada")
+        for name, config in settings.items():
+            route = gateway.route(f"/{name}", f"ws://127.0.0.1:{upstream}", protocols=["http", "https"])
+            given = {**config, "token_in_subprotocol": True}
+            gateway.create(f"/routes/{route['id']}/plugins", name=name, config=given)
+        gateway.create("/consumers/ada/jwt", key="page", secret=SECRET)
+        client = gateway.create("/consumers/ada/oauth2", name="page")
+        service = {"id": route["service"]["id"]}
+        gateway.create(
+            "/oauth2_tokens", credential={"id": client["id"]}, service=service, expires_in=3600,
+            access_token=tokens["oauth2"],
+        )  # fmt: skip
+        gateway.route("/page", f"http://127.0.0.1:{self.upstream('echo')}")
+        browser = Browser()
+        self.addCleanup(browser.close)
+        browser.open(f"http://localhost:{gateway.proxy_port}/page")
+        names = {"jwt": "jwt", "oauth2": "access_token"}
+        for plugin, token in tokens.items():
+            alone, named = f"bearer.{token}", f"kong.{names[plugin]}.{token}"
+            offers = [[alone], [named], ["chat.v1", alone], [f"{alone}x"], []]
+            seen = browser.run(SOCKETS % json.dumps([f"/{plugin}", offers]))
+            let_in = [[alone, "ada", None], [named, "ada", None], ["chat.v1", "ada", "chat.v1"]]
+            self.assertEqual(seen, [*let_in, "refused", "refused"], plugin)
+        browser.close()
+        self.assertEqual(gateway.stop(), 0)
+        written = "\n".join(file.read_text() for file in Path(gateway.prefix).rglob("*.log"))
+        self.assertIn("/oauth2", written)
+        for token in tokens.values():
+            self.assertNotIn(token, written)
+
+
+SOCKETS = """(async () => {
+    const [path, offers] = %s, out = [];
+    for (const offered of offers) out.push(await new Promise(resolve => {
+        const ws = new WebSocket('ws://' + location.host + path, offered);
+        ws.onopen = () => ws.send('headers');
+        ws.onmessage = ({data}) => {
+            const seen = JSON.parse(data);
+            resolve([ws.protocol, seen['X-Consumer-Username'], seen['Sec-WebSocket-Protocol'] || null]);
+            ws.close();
+        };
+        ws.onerror = () => resolve('refused');
+    }));
+    return out;
+})()"""
 
 SCRIPT = """(async () => {
     const key = %s, out = [];

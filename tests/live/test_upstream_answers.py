@@ -93,14 +93,14 @@ class BesideNginxTests(AnswerTestCase):
         version = nginx_version()
         for name, (_, ours, theirs) in rows("What is taken, and what is refused").items():
             found, asked = self.play(gateway, CASES[name])
-            self.assertEqual(asked, 1, (name, found))
+            self.assertEqual(asked, 1, (name, found, self.raw.port, self.raw.head))
             self.assertTrue(_is(found, ours), (name, found, ours))
             if name in ("100 first", "103 first", "102 without end") and version >= (1, 29):
                 continue  # it knows informational answers by then
             now, _, before = theirs.removesuffix(")").partition(" (before 1.23: ")
             expected = before if before and version < (1, 23) else ours if now.startswith("the same") else now
             found, asked = self.play(nginx, CASES[name])
-            self.assertEqual(asked, 1, (name, found))
+            self.assertEqual(asked, 1, (name, found, self.raw.port, self.raw.head))
             self.assertTrue(_is(found, expected), (name, found, expected))
 
     def test_what_is_tried_again(self) -> None:

@@ -7,7 +7,9 @@ as the anonymous consumer (`refuse`, `unauthorized`).
 
 from __future__ import annotations
 
-from ...entities.schema import String
+from math import inf
+
+from ...entities.schema import Boolean, String
 from ...entities.typedefs import header_value
 from ..answers import Answer
 from ..exchange import Exchange
@@ -15,14 +17,32 @@ from ..http.headers import encoded
 from ..rows import Row
 
 __all__ = [
-    "anonymous_consumer", "anonymous_field", "challenge", "identify", "identity_headers", "is_known", "realm_field", "refuse",
-    "unauthorized", "use_anonymous", "vouch", "vouched",
+    "Guard", "anonymous_consumer", "anonymous_field", "challenge", "held_until", "hide_field", "holds_until", "identify",
+    "identity_headers", "is_known", "preflight_field", "realm_field", "refuse", "unauthorized", "use_anonymous", "vouch", "vouched",
 ]  # fmt: skip
 
 
 def anonymous_field() -> String:
     """The field ``anonymous`` of a plugin's configuration."""
     return String(text="Id or username of the consumer to go on as where nobody is recognised; null: answer 401.")
+
+
+def hide_field(what: str) -> Boolean:
+    """The field ``hide_credentials`` of a plugin's configuration.
+
+    Args:
+        what: what is hidden, for the text.
+    """
+    return Boolean(required=True, default=False, text=f"Take {what} out of the request before it goes to the upstream.")
+
+
+def preflight_field(what: str) -> Boolean:
+    """The field ``run_on_preflight`` of a plugin's configuration.
+
+    Args:
+        what: what is asked for, for the text.
+    """
+    return Boolean(required=True, default=True, text=f"Ask OPTIONS requests for {what} too; false: let them pass.")
 
 
 def realm_field(default: str | None = None) -> String:
@@ -50,6 +70,27 @@ def challenge(scheme: str, realm: str | None, error: str = "") -> bytes:
     return " ".join([part for part in parts if part]).encode()
 
 
+class Guard:
+    """What a configuration of every plugin has that looks for credentials; those of plugins are its subclasses.
+
+    Args:
+        conf: with the fields `anonymous_field`, `hide_field`, `realm_field`.
+        scheme: of the challenge.
+
+    Attributes:
+        anonymous: the consumer to go on as; None: none.
+        hide: take the credential out of the request.
+        challenge: WWW-Authenticate of the 401.
+    """
+
+    __slots__ = ("anonymous", "challenge", "hide")
+
+    def __init__(self, conf: Row, scheme: str) -> None:
+        self.anonymous: str | None = conf["anonymous"]
+        self.hide: bool = conf["hide_credentials"]
+        self.challenge = challenge(scheme, conf["realm"])
+
+
 def is_known(exchange: Exchange, anonymous: str | None) -> bool:
     """Whether an authentication plugin with this ``anonymous`` is skipped: another one has found out who it is."""
     return anonymous is not None and exchange.credential is not None
@@ -67,6 +108,31 @@ def vouch(exchange: Exchange) -> None:
 def vouched(exchange: Exchange) -> bool:
     """Whether a plugin has vouched for the client."""
     return _VOUCHED in exchange.ctx
+
+
+_UNTIL = "kongtwist.held_until"
+
+
+def holds_until(exchange: Exchange, until: float) -> None:
+    """Note when what the client has shown holds no more: for tokens that say so themselves. What ends first counts.
+
+    Args:
+        exchange: the request.
+        until: epoch seconds.
+    """
+    shared = exchange.ctx
+    before = shared.get(_UNTIL)
+    if before is None or until < before:
+        shared[_UNTIL] = until
+
+
+def held_until(exchange: Exchange) -> float:
+    """Epoch seconds at which what the client has shown holds no more, as far as plugins have noted it (`holds_until`), or its
+    credential says so; infinite where nothing does."""
+    until: float = exchange.ctx.get(_UNTIL, inf)
+    row = exchange.credential
+    ends: float | None = None if row is None else row.get("expires_at")
+    return until if ends is None else min(until, ends)
 
 
 def refuse(exchange: Exchange, anonymous: str | None, answer: Answer) -> Answer | None:

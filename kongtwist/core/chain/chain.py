@@ -114,13 +114,15 @@ class Chain:
     Attributes:
         empty: there is no plugin.
         logs: plugins may take part in the log phase.
+        answers: plugins may look at the answer's head or body, or live for its time; else `run_header_filter` and
+            `answer_filters` have nothing to do.
         steps: the plugins' places.
         certifies: plugins may choose certificates (`certificate`).
     """
 
     __slots__ = (
         "_access", "_bodies", "_certificate", "_dynamic", "_handshake", "_header", "_lifetimes", "_lives", "_log", "_open",
-        "_request", "_rewrite", "_rewriting_lives", "certifies", "empty", "logs", "steps",
+        "_request", "_rewrite", "_rewriting_lives", "answers", "certifies", "empty", "logs", "steps",
     )  # fmt: skip
 
     def __init__(
@@ -144,6 +146,7 @@ class Chain:
         self._certificate = _calls(everywhere, "certificate")
         self.certifies = bool(self._certificate)
         self._lives = _lives(defaults)
+        self.answers = dynamic or bool(self._header or self._bodies or self._lives)
         self._rewriting_lives = _lives(each for each in everywhere if call_of(each.plugin, "rewrite") is not None)
 
     def certificate(self, hello: ClientHello) -> CertificateChoice | None:
@@ -200,7 +203,7 @@ class Chain:
             if self._lives or exchange.held is not None:
                 hold(exchange, self._lives)
                 drop_generations(exchange)
-            return _run(exchange, iter(self._access), "access")
+            return _run(exchange, iter(self._access), "access") if self._access else None
         chosen = exchange.plugin_confs = Chosen(self._dynamic)
         result = _run(exchange, self._turns(exchange, chosen), "access")
         if result is None or isinstance(result, Answer):
@@ -247,7 +250,10 @@ class Chain:
         if self._dynamic is None and not self._header:
             return None
         answer: Answer | None = None
-        for call, conf in self._later(exchange, self._header, "header_filter"):
+        calls: Iterable[tuple[Callable[..., Any], Any]] = self._header
+        if self._dynamic is not None:
+            calls = self._later(exchange, self._header, "header_filter")
+        for call, conf in calls:
             try:
                 result = call(exchange, conf)
                 if result is None:

@@ -141,6 +141,8 @@ class Credentials:
     def holds(self, exchange: Exchange, known: Known) -> bool:
         """Whether what is remembered is true of the rows of this request, and not expired."""
         snapshot = exchange.snapshot
+        if self._rows is snapshot.rows and known._generation == self._generation:  # the usual case
+            return known.expires is None or known.expires > exchange.wall_started
         if self._rows is not snapshot.rows:
             self._moved(snapshot)
         if known._generation != self._generation and not self._still(snapshot, known):

@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from urllib.parse import unquote
 
+from ...entities.schema import Boolean
 from ..exchange import Exchange
 from ..http.head import HeaderBlock
 
-__all__ = ["Offered", "chosen", "take", "told"]
+__all__ = ["Offered", "chosen", "subprotocol_field", "take", "told"]
 
 _FIELD = b"sec-websocket-protocol"
 _KEPT = "kongtwist.subprotocols"
@@ -23,6 +24,20 @@ _KEPT = "kongtwist.subprotocols"
 
 _BEARER = "bearer."
 _NAMED = "kong."
+
+
+def subprotocol_field(what: str, forms: str) -> Boolean:
+    """The field of a plugin's configuration that has it look here.
+
+    Args:
+        what: what it looks for, for the text.
+        forms: how it is offered, for the text.
+    """
+    return Boolean(
+        ours=True,
+        text=f"Look for the {what} in Sec-WebSocket-Protocol of requests for a WebSocket: {forms}. What is offered so never goes to the"
+        " upstream.",
+    )
 
 
 class Offered:

@@ -417,7 +417,8 @@ class FieldLines:
     def _learned(self, lines: list[bytes], found: list[Line | None]) -> list[Line]:
         """``found`` with the lines that were not known. A line is remembered when it comes the second time: many never
         do."""
-        unknown = [line for line, known in zip(lines, found, strict=True) if known is None]
+        places = [at for at, known in enumerate(found) if known is None]
+        unknown = lines if len(places) == len(lines) else [lines[at] for at in places]
         text = b"\r\n".join([*unknown, b""])
         if _BLOCK(text) is None:
             raise _Malformed("malformed header line")
@@ -426,10 +427,9 @@ class FieldLines:
         except httptools.HttpParserUpgrade:
             pass  # "Connection: upgrade"; what follows a head is none of llhttp's business here
         met = self._met
-        made = []
-        for line in unknown:
-            one = _line(line, self._dropped)
-            made.append(one)
+        for at in places:
+            line = lines[at]
+            found[at] = one = _line(line, self._dropped)
             mark = hash(line)
             if mark not in met:
                 met.add(mark)
@@ -439,10 +439,7 @@ class FieldLines:
                 self._known[line] = one
         if len(met) > 2 * self._entries:
             met.clear()
-        if len(made) == len(found):
-            return made
-        new = iter(made)
-        return [next(new) if known is None else known for known in found]
+        return found  # type: ignore[return-value]
 
 
 _NOBODY = object()

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from .request_facts import RequestFacts
 
 __all__ = [
-    "PreparedChanges", "ResponseHeaders", "apply_changes", "check_field", "check_lines", "encoded", "forwarded_lines",
-    "path_lines", "spread", "upstream_fields", "upstream_head", "with_charset",
+    "PreparedChanges", "ResponseHeaders", "apply_changes", "check_field", "encoded", "forwarded_lines", "path_lines",
+    "prepared_lines", "request_opening", "spread", "upstream_fields", "upstream_head", "with_charset",
 ]  # fmt: skip
 
 Pair = tuple[bytes, bytes]
@@ -100,6 +100,22 @@ def path_lines(exchange: RequestFacts, prefix: bytes | None, path: bytes) -> byt
     return b"X-Forwarded-Path: %b\r\n" % path
 
 
+def request_opening(exchange: RequestFacts, path: bytes, prefix: bytes | None, host: bytes, upgrade: bool) -> bytes:
+    """The first lines of the head of the request to the upstream: what does not differ where the same is asked for again.
+
+    Args:
+        exchange, path, prefix, host, upgrade: as for `upstream_head`.
+    """
+    target = exchange.target
+    at = target.find(b"?", 1)
+    return b"".join((
+        exchange.upstream_method or exchange.method, b" ", path, _query(exchange, at), b" HTTP/1.1\r\nHost: ", host,
+        b"\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n" if upgrade else _KEEP_ALIVE,
+        exchange.forwarded(),
+        path_lines(exchange, prefix, target[:at] if at > 0 else target),
+    ))  # fmt: skip
+
+
 _KEEP_ALIVE = b"\r\nConnection: keep-alive\r\n"
 
 
@@ -129,18 +145,13 @@ def upstream_head(
         rest = _framed(block, b"Content-Length: %d" % len(exchange.upstream_body))
     elif chunked and not block.chunked:
         rest = _framed(block, b"Transfer-Encoding: chunked")
-    target = exchange.target
-    at = target.find(b"?", 1)
+    opening = exchange.opening(path, prefix, host, upgrade)
+    if exchange.request_changes is None:
+        if send_id:
+            return b"%bX-Kong-Request-Id: %b\r\n%b" % (opening, exchange.request_id, rest)
+        return opening + rest
     more, changes = _prepared(exchange)
-    head = b"".join((
-        exchange.upstream_method or exchange.method, b" ", path, _query(exchange, at), b" HTTP/1.1\r\nHost: ", host,
-        b"\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n" if upgrade else _KEEP_ALIVE,
-        exchange.forwarded(),
-        path_lines(exchange, prefix, target[:at] if at > 0 else target),
-        b"X-Kong-Request-Id: %b\r\n" % exchange.request_id if send_id else b"",
-        more,
-        rest,
-    ))  # fmt: skip
+    head = b"".join((opening, b"X-Kong-Request-Id: %b\r\n" % exchange.request_id if send_id else b"", more, rest))
     return _change_request(head, changes) if changes else head
 
 
@@ -314,8 +325,12 @@ def check_field(name: bytes, value: bytes) -> None:
         raise ValueError(f"header {name!r} cannot be sent: CR, LF or NUL in its name or value")
 
 
-def check_lines(names: frozenset[bytes], lines: bytes) -> None:
-    """`check_field` for complete lines, one for each name.
+def prepared_lines(names: frozenset[bytes], lines: bytes) -> tuple[str, frozenset[bytes], bytes]:
+    """A change to an answer's fields (`apply_changes`) that sets these; it may be made once and used for many answers.
+
+    Args:
+        names: of the fields, lower case.
+        lines: complete lines, one for each name.
 
     Raises:
         ValueError: they are more, or less, than that.
@@ -323,6 +338,7 @@ def check_lines(names: frozenset[bytes], lines: bytes) -> None:
     count = len(names)
     if lines.count(b"\n") != count or lines.count(b"\r") != count:
         raise ValueError(f"headers {sorted(names)} cannot be sent: CR or LF in a name or value")
+    return "lines", names, lines
 
 
 def encoded(value: bytes) -> bytes:

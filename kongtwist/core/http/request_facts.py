@@ -53,3 +53,7 @@ class RequestFacts(Protocol):
     def forwarded(self) -> bytes:
         """Lines telling the upstream where the request came from."""
         ...
+
+    def opening(self, path: bytes, prefix: bytes | None, host: bytes, upgrade: bool) -> bytes:
+        """The first lines of the head of the request to the upstream."""
+        ...

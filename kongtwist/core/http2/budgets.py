@@ -11,12 +11,16 @@ class Budget:
     Args:
         burst: tokens at first, and at most.
         rate: tokens that come back each second.
+
+    Attributes:
+        burst: tokens at most.
+        left: tokens that are there. Where speed matters the caller writes ``left = burst`` itself: all of them are back.
     """
 
-    __slots__ = ("_burst", "_left", "_rate", "_since")
+    __slots__ = ("_rate", "_since", "burst", "left")
 
     def __init__(self, burst: int, rate: float) -> None:
-        self._burst = self._left = float(burst)
+        self.burst = self.left = float(burst)
         self._rate = rate
         self._since = 0.0
 
@@ -26,16 +30,16 @@ class Budget:
         Args:
             now: monotonic seconds.
         """
-        if self._left < 1.0:
-            self._left = min(self._burst, self._left + (now - self._since) * self._rate)
+        if self.left < 1.0:
+            self.left = min(self.burst, self.left + (now - self._since) * self._rate)
             self._since = now
-            if self._left < 1.0:
+            if self.left < 1.0:
                 return False
-        elif self._left == self._burst:
+        elif self.left == self.burst:
             self._since = now
-        self._left -= 1.0
+        self.left -= 1.0
         return True
 
     def refill(self) -> None:
         """All of them are back."""
-        self._left = self._burst
+        self.left = self.burst

@@ -186,11 +186,12 @@ class Decoder:
         while at < size:
             first = block[at]
             if first > 0x80:
-                at += 1
-                index = first & 0x7F
-                if index == 0x7F:
-                    index, at = _integer(block, at, 0x7F)
-                add(static[index] if index < 62 else table[61 - index])
+                if first < 0xFF:  # as most are: an index below 127, by 128 more
+                    add(static[first - 128] if first < 190 else table[189 - first])
+                    at += 1
+                    continue
+                index, at = _integer(block, at + 1, 0x7F)
+                add(table[61 - index])
                 continue
             if first & 0xC0 == 0x40:
                 mask = 0x3F

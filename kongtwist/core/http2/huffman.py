@@ -18,7 +18,6 @@ _LENGTHS = bytes.fromhex(
 """Bits of each symbol's code; the last symbol is EOS."""
 
 _EOS = 256
-_FAILS = (-1, b"")
 
 
 def _make_tree() -> list[list[int]]:
@@ -43,7 +42,7 @@ def _make_tree() -> list[list[int]]:
 
 _TREE = _make_tree()
 _steps: dict[int, tuple[int, bytes]] = {}
-"""``node << 8 | byte`` -> (``node << 8`` afterwards, what was decoded); -1 where it is no code."""
+"""``node << 8 | byte`` -> (``node << 8`` afterwards, what was decoded), where it is a code."""
 
 
 def _ends() -> frozenset[int]:
@@ -65,8 +64,7 @@ def _step(key: int) -> tuple[int, bytes]:
         node = _TREE[node][key >> shift & 1]
         if node < 0:
             if node == -1 - _EOS:
-                _steps[key] = _FAILS
-                return _FAILS
+                raise ValueError("EOS in a Huffman string")
             out.append(-1 - node)
             node = 0
     found = _steps[key] = (node << 8, bytes(out))
@@ -81,15 +79,14 @@ def decode(data: bytes) -> bytes:
     """
     steps = _steps
     state = 0
-    out = []
+    out: list[bytes] = []
+    add = out.append
     for byte in data:
         try:
             state, piece = steps[state | byte]
         except KeyError:
             state, piece = _step(state | byte)
-        if state < 0:
-            raise ValueError("EOS in a Huffman string")
-        out.append(piece)
+        add(piece)
     if state not in _ENDS:
         raise ValueError("malformed padding of a Huffman string")
     return b"".join(out)

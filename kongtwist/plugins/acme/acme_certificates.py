@@ -19,11 +19,10 @@ from .._redis_fields import redis_settings
 from .acme_session import Failed, Settings, begin, ends, finish, key_of_jwk, new_key
 from .acme_storage import MemoryStorage, RedisStorage, RowStorage, Storage
 
-__all__ = ["AT_ONCE", "Config", "Issuer"]
+__all__ = ["Config", "Issuer"]
 
-AT_ONCE = 4
-"""Names for which a process gets certificates at once because clients ask for them. A star in ``domains`` lets anybody make names up;
-each one takes a thread, and counts at the CA."""
+_ORDERS = 4
+"""See ``plugin_acme_orders`` in kong.conf."""
 
 _HOST = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*\Z"
@@ -244,8 +243,11 @@ class Issuer:
     # -- in the background ---------------------------------------------------------------------------------------------
 
     async def on_demand(self, name: str) -> None:
-        """A client asked for a name that has no certificate: get one, here or from the storage."""
-        if name in self._busy or len(self._busy) >= AT_ONCE:
+        """A client asked for a name that has no certificate: get one, here or from the storage. A star in ``domains`` lets anybody
+        make names up; each one takes a thread, and counts at the CA."""
+        conf = self.host.conf
+        most = _ORDERS if conf is None else conf.plugin_acme_orders
+        if name in self._busy or len(self._busy) >= most:
             return
         self._busy.add(name)
         try:

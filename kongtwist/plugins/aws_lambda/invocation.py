@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Awaitable
 from urllib.parse import quote
 
-from ...core.chain.failures import is_cancelled
-from ...core.chain.host import Host, HTTPAnswer, HTTPClient
-from ...core.chain.plugin import Plugin
+from ...core.chain.host import HTTPAnswer, HTTPClient
 from ...core.exchange import Answer, BodyTooLarge, Exchange, Row
-from .._functions import answered_fields
+from .._functions import FunctionPlugin, answered_fields
 from .lambda_answers import NotAnAnswer, proxy_answer, with_empty_objects
 from .lambda_events import event_of
 from .lambda_fields import CONFIG, CONFIG_CHECKS
@@ -71,7 +70,7 @@ def _keys(conf: Row) -> AWSKeys | None:
     return None if not key or not secret else AWSKeys(key, secret, os.environ.get("AWS_SESSION_TOKEN") or None)
 
 
-class AWSLambda(Plugin):
+class AWSLambda(FunctionPlugin):
     """Tell the function of the request, and pass its answer on."""
 
     name = "aws-lambda"
@@ -83,17 +82,13 @@ class AWSLambda(Plugin):
     def compile(self, conf: Row, plugin: Row) -> Function:
         return Function(conf)
 
-    def open(self, conf: Function, plugin: Row, host: Host) -> Function:
-        conf.http = host.http
-        return conf
-
     async def access(self, exchange: Exchange, conf: Function) -> Answer:
-        if conf.http is None:
-            raise RuntimeError("aws-lambda: functions cannot be asked in this process")
+        http = self.client(conf)
         event = event_of(conf.conf, exchange, await self._body(exchange, conf.conf))
         payload = json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
-        try:
-            found = await conf.http.request(
+
+        def ask() -> Awaitable[HTTPAnswer]:
+            return http.request(
                 "POST",
                 conf.url,
                 headers=conf.signed(payload, exchange.gateway.now()),
@@ -103,10 +98,9 @@ class AWSLambda(Plugin):
                 # Kong never verifies. Another host than AWS's may have a certificate of its own.
                 ssl_verify=conf.conf["host"] is None,
             )
-        except Exception as error:
-            if is_cancelled(error):
-                raise
-            exchange.report(f"plugin {self.name}: the function did not answer: {error}")
+
+        found = await self.told(exchange, ask)
+        if found is None:
             return exchange.error(500, _UNEXPECTED)
         if found.status >= 400:
             said = found.body[:500].decode("utf-8", "replace")

@@ -55,11 +55,17 @@ def read_token(token: bytes) -> SignedToken:
 
 
 def _json(text: bytes) -> Any:
+    found: Any = None
     raw = decode_base64url(text)
     if raw is None:
         raise BadToken("invalid JSON")
     try:
-        return _decode(raw.decode())
+        given = raw.decode()
+        try:
+            found, end = _scan(given, 0)
+        except StopIteration:  # blanks come first, or it is none
+            end = -1
+        return found if end == len(given) else _decode(given)
     except (ValueError, RecursionError):
         raise BadToken("invalid JSON") from None
 
@@ -82,7 +88,10 @@ def _no_number(text: str) -> Any:
     raise ValueError(text)  # NaN and Infinity are no JSON
 
 
-_decode = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no_number).decode
+_decoder = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no_number)
+_decode = _decoder.decode
+_scan: Callable[[str, int], tuple[Any, int]] = _decoder.scan_once  # type: ignore[attr-defined]
+"""`_decode` without blanks around it."""
 
 
 # -- signatures ------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any, NamedTuple
 
-from ...core.chain.authentication import challenge, is_known, use_anonymous
+from ...core.chain.authentication import challenge, holds_until, is_known, use_anonymous
 from ...core.chain.credentials import REMEMBERED, Credentials, Known
 from ...core.chain.plugin import Plugin
 from ...core.chain.subprotocols import take
@@ -70,7 +70,7 @@ class Config:
         self.anonymous: str | None = conf["anonymous"]
         self.base64: bool = conf["secret_is_base64"]
         self.key_claim: str = conf["key_claim_name"] or "iss"
-        self.claims = frozenset(conf["claims_to_verify"] or ())
+        self.claims = tuple(sorted(set(conf["claims_to_verify"] or ())))
         self.most_ahead: float = conf["maximum_expiration"] or 0
         self.preflight: bool = conf["run_on_preflight"]
         self.subprotocol = bool(conf.get("token_in_subprotocol"))
@@ -109,10 +109,11 @@ class Jwt(Plugin):
             return None
         if conf.subprotocol:
             take(exchange)  # whoever it is, the upstream must not see it
-        if is_known(exchange, conf.anonymous):
+        if conf.anonymous is not None and is_known(exchange, conf.anonymous):
             return None
         field = None
-        if conf.bearer is not None and (not conf.queries or not exchange.raw_query):
+        plain = b"?" not in exchange.target and exchange.upstream_query is None
+        if conf.bearer is not None and (plain or not conf.queries or not exchange.raw_query):
             values = named(exchange.block, conf.bearer)
             if len(values) == 1:
                 field = values[0]
@@ -140,6 +141,8 @@ class Jwt(Plugin):
     def _pass_on(exchange: Exchange, verified: _Verified) -> None:
         verified.known.pass_on(exchange)
         exchange.ctx[AUTHENTICATED] = verified.token
+        if verified.until != math.inf:
+            holds_until(exchange, verified.until)
 
     def _recalled(self, exchange: Exchange, conf: Config, text: bytes) -> _Verified | None:
         """What was verified before, if that still holds: not over, and key and consumer unchanged."""
@@ -171,7 +174,8 @@ class Jwt(Plugin):
         except BadToken as bad:
             raise _Refused(f"Bad token; {bad}") from None
         key = _key_of(read, conf.key_claim)
-        row = exchange.snapshot.by(SECRETS.name, "key", key)
+        known = self._credentials.find(exchange, key)
+        row = exchange.snapshot.by(SECRETS.name, "key", key) if known is None else known.credential
         if row is None:
             raise _Refused(f"No credentials found for given '{conf.key_claim}'")
         # The algorithm is the key's, never the token's to choose.
@@ -185,7 +189,6 @@ class Jwt(Plugin):
         if not right:
             raise _Refused("Invalid signature")
         until = _claims_hold(read, conf, exchange.wall_started)
-        known = self._credentials.find(exchange, key)
         if known is None:
             raise _Refused(f"Could not find consumer for '{conf.key_claim}={key}'", unchallenged=True)
         return _Verified(known, until, token.decode("utf-8", "surrogateescape"))
@@ -241,7 +244,7 @@ def _claims_hold(token: SignedToken, conf: Config, now: float) -> float:
     claims: Any = token.claims
     seconds = int(now)
     errors = {}
-    for name in sorted(conf.claims):
+    for name in conf.claims:
         value = claims.get(name)
         if not _is_number(value):
             errors[name] = "must be a number"

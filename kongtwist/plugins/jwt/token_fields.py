@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...core.chain.authentication import anonymous_field, realm_field
+from ...core.chain.authentication import anonymous_field, preflight_field, realm_field
+from ...core.chain.subprotocols import subprotocol_field
 from ...entities.checks import Conditional
 from ...entities.entity import Entity
 from ...entities.pem import read_private, read_public
@@ -99,14 +100,10 @@ CONFIG = {
         text="Claims that must be there and hold: exp (not over yet), nbf (begun); null or empty: none.",
     ),
     "anonymous": anonymous_field(),
-    "token_in_subprotocol": Boolean(
-        ours=True,
-        text="Look for the token in Sec-WebSocket-Protocol of requests for a WebSocket: bearer.<token>, or kong.<name>.<token> with a"
-        " name of uri_param_names. What is offered so never goes to the upstream.",
+    "token_in_subprotocol": subprotocol_field(
+        "token", "bearer.<token>, or kong.<name>.<token> with a name of uri_param_names"
     ),
-    "run_on_preflight": Boolean(
-        required=True, default=True, text="Ask OPTIONS requests for a token too; false: let them pass."
-    ),
+    "run_on_preflight": preflight_field("a token"),
     "maximum_expiration": Number(
         default=0, between=[0, 31536000],
         text="Seconds that exp may lie ahead at the most; 0: any. More than 0 needs exp in claims_to_verify.",

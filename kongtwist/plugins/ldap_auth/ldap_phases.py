@@ -10,7 +10,15 @@ from hashlib import blake2b, sha256
 from os import urandom
 from typing import Any
 
-from ...core.chain.authentication import anonymous_field, challenge, identify, is_known, realm_field, unauthorized
+from ...core.chain.authentication import (
+    Guard,
+    anonymous_field,
+    hide_field,
+    identify,
+    is_known,
+    realm_field,
+    unauthorized,
+)
 from ...core.chain.credentials import REMEMBERED
 from ...core.chain.host import Host
 from ...core.chain.plugin import Plugin
@@ -49,9 +57,7 @@ CONFIG = ConfigRecord(
             required=True, default=60,
             text="Seconds for which it is remembered that a name and password are right, or that they are not; 0: not at all.",
         ),
-        "hide_credentials": Boolean(
-            required=True, default=False, text="Take the headers with name and password out of the request."
-        ),
+        "hide_credentials": hide_field("the headers with name and password"),
         "timeout": Number(
             default=10000, text="Milliseconds for connecting, and for each answer of the server; null or 0: 10000."
         ),
@@ -77,22 +83,20 @@ CONFIG = ConfigRecord(
 )  # fmt: skip
 
 
-class Config:
+class Config(Guard):
     """A configuration, ready for requests.
 
     Attributes:
         binds: the server; set in processes that serve.
     """
 
-    __slots__ = ("anonymous", "binds", "challenge", "hide", "pattern", "place", "row", "suffix", "tell", "ttl")
+    __slots__ = ("binds", "pattern", "place", "row", "suffix", "tell", "ttl")
 
     def __init__(self, conf: Row) -> None:
-        self.row = conf
         kind = conf["header_type"] or "ldap"
-        self.anonymous: str | None = conf["anonymous"]
-        self.hide: bool = conf["hide_credentials"]
+        super().__init__(conf, "LDAP" if kind == "ldap" else kind)
+        self.row = conf
         self.ttl: float = conf["cache_ttl"]
-        self.challenge = challenge("LDAP" if kind == "ldap" else kind, conf["realm"])
         self.pattern = re.compile(rb"\s*" + re.escape(kind.encode()) + rb"\s+", re.IGNORECASE)
         self.suffix = f",{conf['base_dn']}"
         server = f"{conf['ldap_host'].lower()}:{conf['ldap_port']}:{conf['ldaps']}:{conf['start_tls']}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from math import inf
 
-from ...core.chain.authentication import identity_headers
+from ...core.chain.authentication import holds_until, identity_headers
 from ...core.chain.credentials import REMEMBERED, expired
 from ...core.chain.host import Rows
 from ...core.exchange import Exchange
@@ -52,6 +52,8 @@ class TokenHolder:
         exchange.credential = self._credential
         changes = exchange.request_changes
         exchange.request_changes = {**changes, **self._changes} if changes else self._changes
+        if self.until != inf:
+            holds_until(exchange, self.until)
 
 
 def _text(value: str | None) -> bytes | None:

@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping
 from secrets import token_urlsafe
 from typing import Any
 
-from ...core.chain.authentication import anonymous_field, realm_field
+from ...core.chain.authentication import anonymous_field, hide_field, realm_field
+from ...core.chain.subprotocols import subprotocol_field
 from ...core.rows import Row
 from ...entities.checks import Conditional
 from ...entities.entity import Config as ConfigRecord
@@ -90,14 +91,8 @@ CONFIG = ConfigRecord(
             required=True, default=False,
             text="Give tokens for users whose password your own login page has checked (RFC 6749 4.3).",
         ),
-        "token_in_subprotocol": Boolean(
-            ours=True,
-            text="Look for the token in Sec-WebSocket-Protocol of requests for a WebSocket: bearer.<token>, or"
-            " kong.access_token.<token>. What is offered so never goes to the upstream.",
-        ),
-        "hide_credentials": Boolean(
-            required=True, default=False, text="Take the token out of the request before it goes to the upstream."
-        ),
+        "token_in_subprotocol": subprotocol_field("token", "bearer.<token>, or kong.access_token.<token>"),
+        "hide_credentials": hide_field("the token"),
         "accept_http_if_already_terminated": Boolean(
             required=True, default=False,
             text="Serve the endpoints without TLS to those of trusted_ips that say X-Forwarded-Proto: https.",

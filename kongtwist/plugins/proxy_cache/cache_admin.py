@@ -1,4 +1,8 @@
-"""The Admin API of proxy-cache: answers are looked at and purged in all processes of the node (Kong 3.9.3, ``api.lua``)."""
+"""The Admin API of proxy-cache (Kong 3.9.3, ``api.lua``): answers are looked at in all processes of the node, and purged in all
+processes of all nodes.
+
+Those of this node are asked. The others find a row, `PURGES`, before they next look for an answer (`Purges`).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from typing import Any
 
 from ...core.answers import Answer
 from ...core.chain.phases import AdminCall, AdminEndpoint
+from .cache_fields import PURGE_TTL, PURGES
 from .cache_store import Store
 
 __all__ = ["ENDPOINTS", "answer_question"]
@@ -28,6 +33,14 @@ def answer_question(store: Store | None, question: Any, now: float) -> Any:
         case ["clear"]:
             store.clear()
     return None
+
+
+async def _purged(call: AdminCall, question: list[str], key: str | None) -> bool:
+    """Purge on all nodes; whether there was something on this one. Raises EntityError when others cannot be told."""
+    told = await call.host.ask_workers(_PLUGIN, question)
+    if getattr(call.host.conf, "database", "off") == "postgres":
+        await call.host.rows.insert(PURGES.name, {"cache_key": key, "ttl": PURGE_TTL})
+    return any(told)
 
 
 def _not_found() -> Answer:
@@ -58,21 +71,21 @@ async def _show(call: AdminCall) -> Answer:
 async def _purge(call: AdminCall) -> Answer:
     if not _is_plugin(call):
         return _not_found()
-    told = await call.host.ask_workers(_PLUGIN, ["purge", call.arguments["cache_key"]])
-    return Answer(204) if any(told) else _not_found()
+    key = call.arguments["cache_key"]
+    return Answer(204) if await _purged(call, ["purge", key], key) else _not_found()
 
 
 async def _clear(call: AdminCall) -> Answer:
-    await call.host.ask_workers(_PLUGIN, ["clear"])
+    await _purged(call, ["clear"], None)
     return Answer(204)
 
 
 ENDPOINTS = (
-    AdminEndpoint("/proxy-cache", {"DELETE": _clear}, "All answers that proxy-cache keeps on this node."),
+    AdminEndpoint("/proxy-cache", {"DELETE": _clear}, "All answers that proxy-cache keeps, on all nodes."),
     AdminEndpoint(
         "/proxy-cache/{cache_key}",
         {"GET": _show, "DELETE": _purge},
-        "Answers that proxy-cache keeps under one X-Cache-Key.",
+        "Answers that proxy-cache keeps under one X-Cache-Key; shown are this node's.",
     ),
     AdminEndpoint(
         "/proxy-cache/{plugin_id}/caches/{cache_key}",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from ...core.rows import Row
 from ...entities.checks import Custom
 from ...entities.entity import Config as ConfigRecord
-from ...entities.schema import Array, Boolean, Integer, Record, String
+from ...entities.entity import Entity
+from ...entities.schema import Array, Boolean, Integer, Record, String, Timestamp, Uuid
 
-__all__ = ["CONFIG", "CONFIG_CHECKS"]
+__all__ = ["CONFIG", "CONFIG_CHECKS", "PURGES", "PURGE_TTL"]
 
 _DICTIONARIES = frozenset((
     "kong", "kong_cluster_events", "kong_core_db_cache", "kong_core_db_cache_miss", "kong_db_cache", "kong_db_cache_miss",
@@ -76,3 +77,21 @@ CONFIG = ConfigRecord(
 )  # fmt: skip
 
 CONFIG_CHECKS = (Custom(("config",), _memory_there),)
+
+PURGE_TTL = 600
+"""Seconds for which other nodes can learn of a purge; so long one may be cut off from the database."""
+
+PURGES = Entity(
+    "proxy_cache_purges",
+    {
+        "id": Uuid(),
+        "created_at": Timestamp(),
+        "cache_key": String(required=False, text="Whose answers all nodes forget; null: those of all keys."),
+    },
+    ttl=True,
+    plugin="proxy-cache",
+    exported=False,
+    in_admin=False,
+    text="A purge by the Admin API, on its way to the other nodes of the database.",
+)
+"""What Kong tells by its cluster event ``proxy-cache:purge``."""

@@ -16,7 +16,7 @@ from ...core.grpc.grpc_text import is_grpc
 from ...core.http.head import HeaderBlock
 from ...core.rows import Row
 from .cache_admin import ENDPOINTS, answer_question
-from .cache_fields import CONFIG, CONFIG_CHECKS
+from .cache_fields import CONFIG, CONFIG_CHECKS, PURGES
 from .cache_keys import Directives, cache_key, directives, lifetime, variant, vary_of
 from .cache_store import Kept, Store
 
@@ -30,6 +30,8 @@ _DROPPED = frozenset((
 """Headers of an answer that are not kept: those of a connection, and those that are made anew."""
 
 _CONDITIONS = (b"if-none-match", b"if-modified-since", b"if-match", b"if-unmodified-since")
+
+_NO_ROWS: dict[str, Row] = {}
 
 _MEMORY = 128 * 1024 * 1024
 _LARGEST = 1024 * 1024
@@ -135,6 +137,7 @@ class ProxyCache(Plugin):
     example = {"strategy": "memory", "cache_ttl": 30}
     config = CONFIG
     config_checks = CONFIG_CHECKS
+    entities = (PURGES,)
     endpoints = ENDPOINTS
 
     def __init__(self) -> None:
@@ -145,6 +148,8 @@ class ProxyCache(Plugin):
         return Config(conf)
 
     def asked(self, question: Any, host: Host) -> Any:
+        if self.store is not None:
+            self.store.follow({row["id"]: row for row in host.rows.all(PURGES.name)}, host.now())
         return answer_question(self.store, question, host.now())
 
     # -- requests ------------------------------------------------------------------------------------------------------
@@ -177,6 +182,7 @@ class ProxyCache(Plugin):
             exchange.set_response_header(b"X-Cache-Key", key.encode())
         store = self._opened(exchange)
         now = exchange.gateway.now()
+        store.follow(exchange.snapshot.rows.get(PURGES.name, _NO_ROWS), now)
         kept = store.find(key, variant(exchange, store.vary(key), body), now)
         if kept is None:
             if "only-if-cached" in said:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import inf
 from typing import Any
+
+from ...core.chain.credentials import expired
+from ...core.rows import Row
 
 __all__ = ["Kept", "Store"]
 
@@ -78,6 +82,7 @@ class Store:
         self._keys: dict[str, _Variants] = {}
         self._used: dict[tuple[str, bytes], Kept] = {}  # the one used longest ago is first
         self.size = 0
+        self._purges: Mapping[str, Row] = {}
 
     def __len__(self) -> int:
         return len(self._used)
@@ -126,6 +131,27 @@ class Store:
         self.size += kept.size
         while self.size > self._most:
             self._drop(next(iter(self._used.values())))
+
+    def follow(self, purges: Mapping[str, Row], now: float) -> None:
+        """Forget what was purged on any node.
+
+        Args:
+            purges: rows of `PURGES` by id, which are followed once; the same mapping again costs nothing.
+            now: epoch seconds.
+        """
+        before = self._purges
+        if purges is before:
+            return
+        self._purges = purges
+        for each in purges.keys() - before.keys():
+            row = purges[each]
+            key = row["cache_key"]
+            if expired(row, now):  # followed before; whether such rows are still among them is not ours to say
+                continue
+            if key is None:
+                self.clear()
+            else:
+                self.purge(key)
 
     def newest(self, key: str, now: float) -> Kept | None:
         """The newest answer of a key."""

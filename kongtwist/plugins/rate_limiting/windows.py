@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from math import inf
 from typing import Protocol
 
 from ...core.answers import Answer
@@ -23,7 +24,6 @@ the nominal length (Kong does so)."""
 
 _NOBODY = "00000000-0000-0000-0000-000000000000"
 _DRAFT = (b"ratelimit-limit", b"ratelimit-remaining", b"ratelimit-reset")
-_DIGITS = tuple(str(number).encode() for number in range(2001))
 
 
 class Period:
@@ -33,11 +33,11 @@ class Period:
         limit: requests; length: seconds, nominal; start: of the window running now, epoch seconds.
         position: among the periods of the configuration.
         names: of its headers, in lower case.
-        lines: its headers, with a place for what remains.
-        draft_line: the draft's header with its limit.
+        opening: its headers up to the number of what remains.
+        draft: the draft's headers up to that number.
     """
 
-    __slots__ = ("draft_line", "index", "length", "limit", "lines", "name", "names", "position", "start")
+    __slots__ = ("draft", "index", "length", "limit", "name", "names", "opening", "position", "start")
 
     def __init__(self, name: str, limit: float, position: int) -> None:
         self.name = name
@@ -48,8 +48,10 @@ class Period:
         title = name.capitalize().encode()
         digits = _digits(self.limit)
         self.names = (b"x-ratelimit-limit-" + name.encode(), b"x-ratelimit-remaining-" + name.encode())
-        self.lines = b"X-RateLimit-Limit-%b: %b\r\nX-RateLimit-Remaining-%b: %%b\r\n" % (title, digits, title)
-        self.draft_line = b"RateLimit-Limit: %b\r\n" % digits
+        # What stands before a number ends the line before it.
+        begin = b"\r\n" if position else b""
+        self.opening = b"%bX-RateLimit-Limit-%b: %b\r\nX-RateLimit-Remaining-%b: " % (begin, title, digits, title)
+        self.draft = b"\r\nRateLimit-Limit: %b\r\nRateLimit-Remaining: " % digits
         self.start = 0
 
     def frame(self, now: float) -> RateWindow:
@@ -103,17 +105,13 @@ class Limits:
     """
 
     __slots__ = (
-        "counts", "error_code", "fault_tolerant", "frames", "hide", "identify", "message", "names", "periods", "prefix", "since", "told",
+        "counts", "error_code", "fault_tolerant", "frames", "hide", "identify", "message", "names", "periods", "prefix", "since",
         "until",
     )  # fmt: skip
 
     def __init__(self, conf: Row, plugin: Row) -> None:
         limited = [name for name in PERIODS if conf[name] is not None]
         self.periods = [Period(name, conf[name], at) for at, name in enumerate(limited)]
-        # The headers for clients, with places for numbers: one form for each period that may be nearest its end.
-        lines = b"".join([period.lines for period in self.periods])
-        draft = b"RateLimit-Remaining: %b\r\nRateLimit-Reset: %b\r\n"
-        self.told = {period: lines + period.draft_line + draft for period in self.periods}
         self.names = frozenset((*[name for period in self.periods for name in period.names], *_DRAFT))
         self.identify: Identify = identifier(conf)
         # Counted apart for each route or service the plugin is bound to, together everywhere for a global one.
@@ -151,31 +149,29 @@ def decide(
         if count >= period.limit:
             full = period
     if not conf.hide:
-        now = int(moment)
-        nearest = conf.periods[0]
-        least: float = nearest.limit
-        numbers = []
+        nearest, least, least_text = conf.periods[0], inf, b""
+        told: list[bytes] = []
         for period, count in zip(conf.periods, used):  # noqa: B905
             left = period.limit - count
             if full is None or full is period:
                 left -= 1  # this request
             if left < 0:
                 left = 0
+            text = b"%d" % left if left.__class__ is int else _digits(left)
+            told += (period.opening, text)
             if left <= least:  # of equals the longer one, and periods come in order of length
-                nearest, least = period, left
-            numbers.append(_digits(left))
-        reset = nearest.length - now + (frames[nearest.position][0] >> 3)
-        seconds = _digits(reset if reset > 1 else 1)
-        exchange.set_response_lines(conf.names, conf.told[nearest] % (*numbers, _digits(least), seconds))
+                nearest, least, least_text = period, left, text
+        reset = nearest.length - int(moment) + (frames[nearest.position][0] >> 3)
+        seconds = b"%d" % reset if reset > 1 else b"1"
+        told += (nearest.draft, least_text, b"\r\nRateLimit-Reset: ", seconds, b"\r\n")
+        exchange.set_prepared_lines(("lines", conf.names, b"".join(told)))
         if full is not None:
             exchange.set_response_header(b"Retry-After", seconds)
     return None if full is None else exchange.error(conf.error_code, conf.message)
 
 
 def _digits(number: float) -> bytes:
-    if number.__class__ is int:
-        return _DIGITS[number] if number <= 2000 else b"%d" % number
-    return b"%.14g" % number  # as Lua prints numbers
+    return b"%d" % number if number.__class__ is int else b"%.14g" % number  # as Lua prints numbers
 
 
 def key_prefix(plugin: Row) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable
 from math import ceil
 from typing import Any
 
-from ...core.chain.authentication import vouch
+from ...core.chain.authentication import held_until, vouch
 from ...core.chain.credentials import expired
 from ...core.chain.host import Host, HostError
 from ...core.chain.phases import ProxyEndpoint
@@ -64,9 +64,11 @@ async def _issue(exchange: Exchange, conf: Config) -> Answer:
         return exchange.error(401, "Unauthorized")
     consumer = exchange.consumer
     key = credential.get("id")
+    now = exchange.gateway.now()
+    expires = min(now + conf.ttl, held_until(exchange))
     ticket = Ticket(
         exchange.route.row["id"],
-        exchange.gateway.now() + conf.ttl,
+        expires,
         None if consumer is None else consumer["id"],
         _table_of(exchange, key),
         key,
@@ -78,7 +80,7 @@ async def _issue(exchange: Exchange, conf: Config) -> Answer:
     except ValueError as error:
         exchange.report(f"stream-ticket: {error}", "give the consumer shorter names or fewer groups")
         return exchange.error(500, "An unexpected error occurred")
-    return exchange.exit(200, {"ticket": made, "expires_in": conf.ttl}, _NO_STORE)
+    return exchange.exit(200, {"ticket": made, "expires_in": max(int(expires - now), 0)}, _NO_STORE)
 
 
 def _table_of(exchange: Exchange, key: Any) -> str | None:
@@ -105,7 +107,10 @@ class StreamTicket(Plugin):
     scopes = ("service", "route")
     example = {"ttl": 30}
     config = {
-        "ttl": Integer(default=30, between=(1, 300), text="Seconds for which a ticket is good."),
+        "ttl": Integer(
+            default=30, between=(1, 300),
+            text="Seconds for which a ticket is good; not beyond the end of the token or key it was asked for with.",
+        ),
         "query_name": String(
             default="ticket", required=True, len_min=1, text="Query argument in which a handshake brings its ticket."
         ),

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kongtwist.core.chain.host import RedisSettings
 from kongtwist.entities import EntityError
 from kongtwist.plugins.acme import Acme
-from kongtwist.plugins.acme.acme_certificates import AT_ONCE, Config, Issuer
+from kongtwist.plugins.acme.acme_certificates import Config, Issuer
 from kongtwist.plugins.acme.acme_session import Begun, Failed, ends, new_key, shown
 from kongtwist.plugins.acme.acme_storage import MemoryStorage, RedisStorage, RowStorage, Storage
 from kongtwist.testing import NOW, PluginHarness, finished
@@ -138,7 +138,7 @@ class StorageTests(SynchronousTestCase):
 class PhaseTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.harness = configured(domains=["shop.test"])
-        self.harness.host.conf = SimpleNamespace(database="sqlite")
+        self.harness.host.conf = SimpleNamespace(database="sqlite", plugin_acme_orders=4)
 
     def ask(self, token: str, host: str = "Shop.test:80", **more: Any) -> Any:
         exchange = self.harness.request("GET", CHALLENGE + token, {"host": host})
@@ -174,20 +174,22 @@ class PhaseTests(SynchronousTestCase):
 
     def test_many_names(self) -> None:
         """Whoever makes up names under a star does not keep all threads busy; a client that comes later is served."""
-        harness = configured(domains=["*.test"])
-        waiting: list[Deferred[None]] = []
+        for conf, most in ((None, 4), (SimpleNamespace(plugin_acme_orders=2), 2)):
+            harness = configured(domains=["*.test"])
+            harness.host.conf = conf
+            waiting: list[Deferred[None]] = []
 
-        async def issue(name: str) -> None:
-            waiting.append(Deferred())
-            await waiting[-1]
+            async def issue(name: str) -> None:
+                waiting.append(Deferred())  # noqa: B023 - called in this round
+                await waiting[-1]  # noqa: B023
 
-        with patch.object(harness.conf, "issue", issue):
-            for number in range(20):
-                harness.certificate(f"n{number}.test")
-            self.assertEqual(len(waiting), AT_ONCE)
-            waiting[0].callback(None)
-            harness.certificate("late.test")
-            self.assertEqual(len(waiting), AT_ONCE + 1)
+            with patch.object(harness.conf, "issue", issue):
+                for number in range(20):
+                    harness.certificate(f"n{number}.test")
+                self.assertEqual(len(waiting), most)
+                waiting[0].callback(None)
+                harness.certificate("late.test")
+                self.assertEqual(len(waiting), most + 1)
 
 
 class IssuerTests(SynchronousTestCase):

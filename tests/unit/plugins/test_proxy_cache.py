@@ -323,6 +323,36 @@ class AdminTests(CacheCase):
         self.assertEqual(self.ask("DELETE", "/proxy-cache"), (204, None))
         self.assertEqual(self.said(), "Miss")
 
+    def test_other_nodes(self) -> None:
+        """A purge is a row for them where there is a database for several, also of what this node does not keep."""
+        key = self.get().response_headers["x-cache-key"]
+        for database, found in (("sqlite", []), ("off", []), ("postgres", [key, "strange", None])):
+            self.harness.host.conf = SimpleNamespace(
+                database=database, mem_cache_size=1 << 20, nginx_worker_processes=1, proxy_cache_max_body_size=99
+            )
+            asked = [self.ask("DELETE", f"/proxy-cache{each}")[0] for each in (f"/{key}", "/strange", "")]
+            self.assertEqual(asked, [204, 404, 204])
+            told = self.harness.host.rows.all("proxy_cache_purges")
+            self.assertEqual([row["cache_key"] for row in told], found)
+            self.assertTrue(all(row["expires_at"] == self.harness.clock.seconds() + 600 for row in told))
+            self.get()
+
+    def test_purged_elsewhere(self) -> None:
+        """What another node has purged is not found any more, here by requests and by the Admin API; once, for each purge."""
+        key, _ = (self.get(each).response_headers["x-cache-key"] for each in ("/", "/other"))
+        self.harness.store("proxy_cache_purges", id="1", cache_key=key, expires_at=NOW + 600)
+        self.assertEqual(self.ask("GET", f"/proxy-cache/{key}")[0], 404)
+        self.assertEqual([self.said("/") for _ in "ab"], ["Miss", "Hit"])
+        self.assertEqual(self.said("/other"), "Hit")
+        self.harness.store("proxy_cache_purges", id="2", cache_key=None, expires_at=NOW + 600)
+        self.assertEqual([self.said(each) for each in ("/", "/other") * 2], ["Miss"] * 2 + ["Hit"] * 2)
+
+    def test_purged_long_ago(self) -> None:
+        """Rows whose time is over mean nothing, in whatever set of rows they are."""
+        key = self.get("/").response_headers["x-cache-key"]
+        self.harness.store("proxy_cache_purges", id="1", cache_key=key, expires_at=NOW)
+        self.assertEqual(self.said("/"), "Hit")
+
     def test_before_anything_is_kept(self) -> None:
         """Nothing is found, and clearing does no harm."""
         self.assertEqual(self.ask("GET", "/proxy-cache/1")[0], 404)

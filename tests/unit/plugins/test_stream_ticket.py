@@ -9,12 +9,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.chain.host import RedisSettings
 from kongtwist.core.http.identity_fields import IDENTITY_FIELDS
+from kongtwist.plugins.jwt import Jwt
 from kongtwist.plugins.key_auth import KeyAuth
+from kongtwist.plugins.oauth2 import OAuth2
 from kongtwist.plugins.session import Session
 from kongtwist.plugins.stream_ticket import StreamTicket
 from kongtwist.plugins.stream_ticket.tickets import LONGEST, Ticket, TicketBook
-from kongtwist.testing import PluginHarness
+from kongtwist.testing import NOW, PluginHarness
 from kongtwist.testing.outcome import Outcome
+from tests.unit.plugins.test_jwt import token
 
 EVENTS = {"accept": "text/event-stream"}
 SOCKET = {"upgrade": "websocket", "connection": "upgrade"}
@@ -137,6 +140,49 @@ class TicketTests(StreamTicketCase):
         outcome = self.use(self.ticket())
         self.harness.respond(outcome, 200)
         self.assertNotIn("set-cookie", repr(outcome.exchange.response_changes).lower())
+
+    def lives(self, harness: PluginHarness, fields: dict[str, str]) -> tuple[int, float]:
+        """Seconds for which a ticket is said to be good, and those after which it is not any more."""
+        self.harness = harness
+        given = [harness.send("POST", "/kong/ticket", fields).answer for _ in range(20)]
+        told = [json.loads(each.body or b"") for each in given if each is not None]
+        for second, each in enumerate(told):
+            if self.status(each["ticket"]) == 401:
+                return told[0]["expires_in"], second
+            harness.advance(1)
+        return told[0]["expires_in"], 20
+
+    def test_no_longer_than_a_jwt(self) -> None:
+        """A ticket ends with the token it was given for, where that says and is held to when it ends."""
+        for claims, left, expected in (
+            (["exp"], 5, (5, 5)), (["exp"], 5.5, (5, 6)), (["exp"], 3600, (10, 10)), ([], 5, (10, 10)),
+        ):  # fmt: skip
+            harness = PluginHarness(StreamTicket, secret="s3", ttl=10)
+            harness.add(Jwt, claims_to_verify=claims)
+            harness.store("consumers", id="c1", username="bob")
+            row = {"id": "j1", "key": "iss1", "secret": "s3cr3t", "algorithm": "HS256", "consumer": {"id": "c1"}}
+            harness.store("jwt_secrets", rsa_public_key=None, **row)
+            shown = token({"iss": "iss1", "exp": NOW + left})
+            self.assertEqual(self.lives(harness, {"authorization": f"Bearer {shown}"}), expected, (claims, left))
+
+    def test_no_longer_than_a_token_of_oauth2(self) -> None:
+        """The same with access tokens, and with keys that end; of several credentials the one that ends first counts."""
+        for seconds, gone, key_gone, expected in (
+            (5, None, None, (5, 5)), (0, None, None, (10, 10)), (0, 7, None, (7, 7)), (8, None, 3, (3, 3)), (3, None, 8, (3, 3)),
+        ):  # fmt: skip
+            harness = PluginHarness(StreamTicket, secret="s3", ttl=10)
+            harness.add(OAuth2, enable_client_credentials=True, global_credentials=True)
+            harness.add(KeyAuth)
+            harness.store("consumers", id="c1", username="bob")
+            ends = {} if key_gone is None else {"expires_at": NOW + key_gone}
+            harness.store("keyauth_credentials", id="k1", key="secret", consumer={"id": "c1"}, **ends)
+            harness.store("oauth2_credentials", id="o1", client_id="app", consumer={"id": "c1"})
+            harness.store(
+                "oauth2_tokens", id="t1", access_token="t", credential={"id": "o1"}, service=None, expires_in=seconds,
+                created_at=NOW, scope=None, authenticated_userid=None, expires_at=None if gone is None else NOW + gone,
+            )  # fmt: skip
+            fields = {"authorization": "Bearer t", "apikey": "secret"}
+            self.assertEqual(self.lives(harness, fields), expected, (seconds, gone, key_gone))
 
     def test_redis(self) -> None:
         """Uses are noted in Redis, if so configured, no longer than the ticket is good."""

@@ -38,6 +38,10 @@ def compiled(row: Row, service: Row | None = None) -> CompiledRoute:
     return CompiledRoute(row, service, None, EMPTY_CHAIN, None)
 
 
+class PlainRequest(Exchange):
+    """A request over HTTP/1.1."""
+
+
 class HTTP2Request(Exchange):
     """A request that came over HTTP/2."""
 
@@ -53,7 +57,7 @@ def exchange(
     http2: bool = False,
 ) -> Exchange:
     """A request as a door would hand it over."""
-    made = HTTP2Request() if http2 else Exchange()
+    made: PlainRequest | HTTP2Request = HTTP2Request() if http2 else PlainRequest()
     made.target = target
     made.method = method
     made.minor = 1
