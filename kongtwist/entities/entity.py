@@ -127,14 +127,22 @@ class Entity:
         """
         given, ttl = self._split_ttl(data)
         given = self._expand(given)
-        if self.completed is not None:
-            given = self.completed(given)
-        row = self._filled(given)
-        self._auto(row, now, new_id)
-        self._validate(row)
+        try:
+            row = self._whole(given if self.completed is None else self.completed(given), now, new_id)
+        except EntityError:
+            if self.completed is None:
+                raise
+            row = self._whole(given, now, new_id)  # where more is wrong, what was not given is named too
         if ttl:
             row["expires_at"] = self._begun("created_at", now) + ttl
         return self._transformed(row, {} if transformed else given)
+
+    def _whole(self, given: Row, now: float, new_id: Callable[[], str]) -> Row:
+        """What was given with defaults and what is made, if it is right."""
+        row = self._filled(given)
+        self._auto(row, now, new_id)
+        self._validate(row)
+        return row
 
     def upsert(self, data: Mapping[str, Any], stored: Row | None, *, now: float, new_id: Callable[[], str]) -> Row:
         """A complete row in place of ``stored`` (PUT): what is not given has its default; the id stays."""

@@ -23,3 +23,8 @@ class HostTests(SynchronousTestCase):
         """A name that is none, and a host that is taken away."""
         for given in ({}, {"name": "a~b"}, {"name": "a", "host": None}, {"protocol": "http"}):
             self.assertRaises(EntityError, self.made, **given)
+
+    def test_more_is_wrong(self) -> None:
+        """Then Kong's error stands: the host is named too."""
+        error = self.assertRaises(EntityError, self.made, name="orders", port=-1)
+        self.assertEqual(sorted(error.fields), ["host", "port"])
