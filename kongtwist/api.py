@@ -9,7 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import KONG_VERSION, VERSION
-from .core.answers import Answer, BrokenOff, StreamedAnswer, WebSocketAnswer, WebSocketPeer
+from .core.answers import (
+    Answer,
+    AnswerFeeder,
+    AnswerWriter,
+    BrokenOff,
+    FedAnswer,
+    StreamedAnswer,
+    WebSocketAnswer,
+    WebSocketPeer,
+)
 from .core.chain.authentication import (
     anonymous_consumer,
     anonymous_field,
@@ -93,6 +102,8 @@ __all__ = [
     "AdminCall",
     "AdminEndpoint",
     "Answer",
+    "AnswerFeeder",
+    "AnswerWriter",
     "Any_",
     "Array",
     "AtLeastOneOf",
@@ -114,6 +125,7 @@ __all__ = [
     "Entity",
     "EntityError",
     "Exchange",
+    "FedAnswer",
     "Field",
     "Foreign",
     "GRPCCall",

@@ -62,6 +62,7 @@ class FeedClient:
     Attributes:
         writer: where its events go.
         cursor: its place in the window.
+        is_catching_up: it is read its records again.
         is_joining: it has got what there is, and needs ids of its own until the window has reached them.
     """
 
@@ -74,7 +75,8 @@ class FeedClient:
         assert window is not None
         self.cursor = EventCursor(feed.settings.policy, window.end, bytes(feed.position))
         self.is_joining = False
-        self._blocked = self._over = self._begun = self._catching = self._writing = False
+        self.is_catching_up = False
+        self._blocked = self._over = self._begun = self._writing = False
         self._unblocked: Deferred[None] | None = None
         self._work: Deferred[None] | None = None
         self._turn: Any = None
@@ -120,7 +122,7 @@ class FeedClient:
         self._blocked = False
         if self._over:
             return
-        if self._catching:
+        if self.is_catching_up:
             unblocked, self._unblocked = self._unblocked, None
             if unblocked is not None:
                 unblocked.callback(None)
@@ -193,7 +195,7 @@ class FeedClient:
     # -- the broker ----------------------------------------------------------------------------------------------------------
 
     def _catch_up(self, start: StartAt) -> None:
-        self._catching = True
+        self.is_catching_up = True
         self._work = Deferred.fromCoroutine(self._caught_up(start))
         self._work.addErrback(_unexpected)  # type: ignore[unused-awaitable]
 
@@ -213,7 +215,7 @@ class FeedClient:
                 start = StartAt(at)
                 await self._read_again(replay)
                 if not self._over:
-                    self._catching = False
+                    self.is_catching_up = False
                     self._join(replay.position)
                 return
             except KafkaFailed as error:

@@ -11,8 +11,8 @@ from kafka.errors import KafkaError, OffsetOutOfRangeError
 from ..core.chain.host_kafka import KafkaFailed
 from ..core.chain.host_reading import StartAt, TopicRecord
 from ..net.work_thread import WorkThread
-from .consumers import Gap, begin_at, records_of, seek_all
 from .positions import Position
+from .topic_consumers import Gap, begin_at, records_of, seek_all
 
 __all__ = ["Replay"]
 

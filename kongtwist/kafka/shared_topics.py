@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 
 from ..core.chain.host_kafka import KafkaConnection
 from ..core.chain.host_reading import Encode, FeedSettings
-from .consumers import open_consumer
+from .topic_consumers import open_consumer
 from .topic_feed import TopicFeed
 from .topic_reader import TopicReader
 

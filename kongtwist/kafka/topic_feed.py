@@ -217,7 +217,9 @@ class TopicFeed:
         for client in list(self._behind):
             if client.is_joining:
                 client.go_on()
-            elif self.settings.policy == DISCONNECT and client.cursor.number < window.start:
+            elif (
+                client.cursor.number < window.start and self.settings.policy == DISCONNECT and not client.is_catching_up
+            ):
                 client.end()
 
     def _to_all(self, data: bytes) -> None:
@@ -234,7 +236,7 @@ class TopicFeed:
     async def fetch(self, start: StartAt, go_on: bool, count: int, wait: float) -> tuple[list[FetchedPartition], bytes]:
         """See `KafkaFeed.fetch`. One call at a time: a record that one has got no other gets."""
         _check_start(start)
-        await self._fetching.acquire()
+        await self._turn()
         try:
             self._check()
             _stop(self._idle)
@@ -261,6 +263,19 @@ class TopicFeed:
             raise
         finally:
             self._fetching.release()
+
+    async def _turn(self) -> None:
+        """Wait until no other call fetches, for so long as the cluster may take to answer."""
+        turn = self._fetching.acquire()
+        late = self.reactor.callLater(self.settings.timeout, turn.cancel)
+        try:
+            await turn
+        except CancelledError:
+            if late.active():
+                raise
+            raise KafkaFailed("too many requests wait for records at once") from None
+        finally:
+            _stop(late)
 
     def _drop_fetcher(self) -> None:
         fetcher, self._fetcher = self._fetcher, None

@@ -17,8 +17,8 @@ from twisted.logger import Logger
 
 from ..core.chain.host_kafka import KafkaFailed
 from ..core.chain.host_reading import TopicRecord, UnknownTopic
-from .consumers import ends_of, partitions_of, records_of, seek_all
 from .positions import Position
+from .topic_consumers import ends_of, partitions_of, records_of, seek_all
 
 __all__ = ["TopicListener", "TopicReader"]
 

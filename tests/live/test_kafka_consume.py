@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
-from kafka.admin import NewTopic
+from kafka.admin import NewTopic  # type: ignore[attr-defined]
 
 from kongtwist.core.chain.host_kafka import KafkaConnection
 from kongtwist.kafka.connection_settings import client_options
@@ -197,6 +197,33 @@ class EventStreamTests(_Topics):
         for each in streams:
             each.close()
         wait_until(lambda: self._connections(gateway) == 0, "no consumer")
+
+    def test_the_gateway_stops(self) -> None:
+        gateway = self.begin()
+        stream = self.stream(gateway)
+        first_line(stream)
+        self.send(range(3))
+        self.assertNumbers(stream, range(3))
+        gateway.stop()
+        self.assertEqual(list(stream), [])  # it has ended, and was not cut
+
+    def test_broker_is_killed_and_comes_back(self) -> None:
+        cluster = KafkaCluster(self.folder())
+        self.addCleanup(cluster.kill_all)
+        cluster.start()
+        options = client_options(KafkaConnection(tuple(cluster.servers.split(","))))
+        producer = KafkaProducer(**options, delivery_timeout_ms=120_000)
+        self.addCleanup(producer.close, 10)
+        producer.send(self.topic, b"0").get(60)
+        gateway = self.begin(bootstrap_servers=cluster.servers)
+        stream = self.stream(gateway)
+        first_line(stream)
+        producer.send(self.topic, b"1").get(60)
+        self.assertEqual(next(stream)["data"], "1")
+        cluster.kill()
+        cluster.restart()
+        producer.send(self.topic, b"2").get(90)
+        self.assertEqual(next(stream)["data"], "2")
 
     def _connections(self, gateway: GatewayProcess) -> int:
         """How many connections the gateway has to the broker."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -117,6 +117,27 @@ class FeedTests(SynchronousTestCase):
         self.assertTrue(slow.ended)
         self.assertEqual(slow.got[-2:], ["id: t:11.20", "data: a"])
         self.assertFalse(fast.ended)
+
+    def test_not_disconnected_while_it_is_read_its_records_again(self) -> None:
+        self.make(FeedSettings(("t",), policy="disconnect", count=2))
+        self.feed.replays.acquire()  # it waits for its turn
+        self.client()
+        late = self.client(StartAt(earliest=True))
+        self.come(b"a", b"b", b"c", b"d")
+        self.assertFalse(late.ended)
+        self.assertEqual(late.got, [":"])
+        late.client.gone("left")
+        self.assertEqual(self.feed.replays.waiting, [])
+
+    def test_waits_for_others_that_fetch_but_not_for_ever(self) -> None:
+        self.feed._fetching.acquire()
+        waiting = Deferred.fromCoroutine(self.feed.fetch(StartAt(), True, 1, 1.0))
+        left = Deferred.fromCoroutine(self.feed.fetch(StartAt(), True, 1, 1.0))
+        left.cancel()
+        self.failureResultOf(left, CancelledError)
+        self.clock.advance(10)
+        self.failureResultOf(waiting, KafkaFailed)
+        self.assertEqual(self.feed._fetching.waiting, [])
 
     def test_resumes_in_the_window(self) -> None:
         self.client()

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kongtwist.core.chain.host_kafka import KafkaFailed, KafkaFull, KafkaLate
 from kongtwist.entities import EntityError
 from kongtwist.entities.plugin_rows import config_of
+from kongtwist.plugins.kafka_consume import KafkaConsume
 from kongtwist.plugins.kafka_log import KafkaLog
 from kongtwist.plugins.kafka_upstream import KafkaUpstream
 from kongtwist.testing import Outcome, PluginHarness
@@ -245,7 +246,7 @@ class ConfigurationTests(KafkaCase):
     def test_as_kongs(self) -> None:
         """Fields, types and defaults are Kong's, but for those that are ours and what the plugin's text says."""
         recorded = json.loads((CONTRACT / "enterprise_schemas.json").read_text())
-        for plugin, name in ((KafkaUpstream, "KafkaUpstream"), (KafkaLog, "KafkaLog")):
+        for plugin, name in ((KafkaUpstream, "KafkaUpstream"), (KafkaLog, "KafkaLog"), (KafkaConsume, "KafkaConsume")):
             ours = {name: field for name, field in config_of(plugin).fields.items() if not field.ours}
             _compare(self, recorded[name]["properties"]["config"]["properties"], ours, "config")
 
