@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ..core.chain.host_kafka import KafkaFailed, KafkaFull, KafkaLate, KafkaPlaced, KafkaProducing, KafkaRecord
 from .causes import Cause
+from .own_thread import defer_to_own_thread
 from .producer_client import Outcome, ProducerClient
 
 __all__ = ["KafkaLimits", "Producer", "Producers"]
@@ -103,8 +105,9 @@ class Producer:
         self._asked = self._called = False
         self._guard = threading.Lock()
         self._wake = threading.Event()
-        self._start = start or _in_a_thread
+        self._start = start or self._in_a_thread
         self._running = False
+        self._thread: Deferred[None] | None = None
         self._taken_back = 0
         self._cause: Cause | None = None
         self._late: float | None = None
@@ -150,10 +153,8 @@ class Producer:
         if not self._running:
             self._running = True
             self._start(self._run)
-        if (
-            not self._called
-        ):  # once for all that are put in during this turn: each wake takes the interpreter's lock away
-            self._called = True
+        if not self._called:
+            self._called = True  # once for all of this turn: each wake takes the interpreter's lock away
             self._reactor.callLater(0, self._call)
 
     def _call(self) -> None:
@@ -170,9 +171,7 @@ class Producer:
                 return False
             entry.state = _GONE
             self._taken_back += 1
-            if self._taken_back > max(
-                _SWEPT, len(self._waiting) // 2
-            ):  # while no broker is there nobody else takes them out
+            if self._taken_back > max(_SWEPT, len(self._waiting) // 2):  # without a broker nobody else takes them out
                 self._waiting = deque(each for each in self._waiting if each.state == _WAITING)
                 self._taken_back = 0
         self._over(entry)
@@ -297,6 +296,9 @@ class Producer:
             client.close(max((self._late or 0) - time.monotonic(), 0.0))
         self._reactor.callFromThread(self._closed)
 
+    def _in_a_thread(self, run: Callable[[], None]) -> None:
+        self._thread = defer_to_own_thread(self._reactor, "kafka-producer", run).addErrback(_thread_failed)
+
     def _idle(self) -> bool:
         """Whether nothing waits and nothing is with the library."""
         return not (self._waiting or self._parked or self._in_flight)
@@ -385,8 +387,8 @@ class Producer:
             self._reactor.callFromThread(self._drain)
 
 
-def _in_a_thread(run: Callable[[], None]) -> None:
-    threading.Thread(target=run, name="kongtwist-kafka-producer", daemon=True).start()
+def _thread_failed(failure: Failure) -> None:
+    _log.failure("kafka: the thread of a producer failed", failure)
 
 
 def _library(settings: KafkaProducing, authorities: tuple[str, ...]) -> ProducerClient:

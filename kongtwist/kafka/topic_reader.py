@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from ..core.chain.host_kafka import KafkaFailed
 from ..core.chain.host_reading import TopicRecord, UnknownTopic
+from .own_thread import defer_to_own_thread
 from .positions import Position
 from .topic_consumers import ends_of, partitions_of, records_of, seek_all
 
@@ -71,17 +72,18 @@ class TopicReader:
         self._waiting: list[Deferred[None]] = []
         self._reached: Position | None = None  # the thread's: what it has handed over
         self.ended: Deferred[None] = Deferred()
+        self._thread: Deferred[None] | None = None
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._taken = threading.Condition(self._lock)
         self._pending: list[TopicRecord] = []
-        self._thread = threading.Thread(target=self._run, name=f"kafka-topic-{topic}", daemon=True)
 
     # -- the reactor's side ------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to read."""
-        self._thread.start()
+        name = f"kafka-topic-{self.topic}"
+        self._thread = defer_to_own_thread(self._reactor, name, self._run).addBoth(self.ended.callback)
 
     def ready(self) -> Deferred[None]:
         """Fires when `position` is known; fails with `KafkaFailed` when the next try has failed."""
@@ -135,18 +137,15 @@ class TopicReader:
     # -- the thread ----------------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        try:
-            while not self._stopped.is_set():
-                try:
-                    self._read()
-                except Exception as error:  # noqa: BLE001 - told to who waits; it is tried again
-                    failed = error if isinstance(error, KafkaFailed) else KafkaFailed(str(error) or repr(error))
-                    if not isinstance(error, UnknownTopic):
-                        _log.warn("reading the topic {topic} failed: {error}", topic=self.topic, error=failed)
-                    self._tell(self._broken, failed)
-                    self._stopped.wait(_AGAIN)
-        finally:
-            self._tell(self.ended.callback, None)
+        while not self._stopped.is_set():
+            try:
+                self._read()
+            except Exception as error:  # noqa: BLE001 - told to who waits; it is tried again
+                failed = error if isinstance(error, KafkaFailed) else KafkaFailed(str(error) or repr(error))
+                if not isinstance(error, UnknownTopic):
+                    _log.warn("reading the topic {topic} failed: {error}", topic=self.topic, error=failed)
+                self._tell(self._broken, failed)
+                self._stopped.wait(_AGAIN)
 
     def _tell(self, call: Callable[..., object], *args: Any) -> None:
         self._reactor.callFromThread(call, *args)
