@@ -66,6 +66,21 @@ def everything(tag: str | None = None) -> dict[str, Any]:
                 "config": {"function_name": "f", "aws_key": "k", "aws_secret": "s", "aws_region": "eu-west-1"},
                 "enabled": False,
             },
+            {
+                "name": "kafka-upstream",
+                "config": {"topic": "t", "bootstrap_servers": [{"host": "k.example", "port": 9092}]},
+                "enabled": False,
+            },
+            {
+                "name": "kafka-log",
+                "config": {"topic": "t", "bootstrap_servers": [{"host": "k.example", "port": 9092}]},
+                "enabled": False,
+            },
+            {
+                "name": "kafka-consume",
+                "config": {"topics": [{"name": "t"}], "bootstrap_servers": [{"host": "k.example", "port": 9092}]},
+                "enabled": False,
+            },
             {"name": "azure-functions", "config": {"appname": "a", "functionname": "f"}, "enabled": False},
             {"name": "ip-restriction", "config": {"deny": ["10.0.0.0/8"]}, "enabled": False},
             {"name": "http-log", "config": {"http_endpoint": "http://logs.example/in"}, "enabled": False},
