@@ -43,7 +43,7 @@ def consumer_rows(stage: Stage, wanted: Callable[[str], bool], pace: Pace, *, qu
     if wanted(memory):
         time.sleep(3.0)  # what loading took is given back
         each = (resident(much.pid) - resident(few.pid)) / (many - FEW) / 1024
-        yield Row(memory, "KB", MOST, "", each, each / MOST, f"at most {MOST} KB")
+        yield Row(memory, "KB", MOST, "", each, each / MOST, "at most 1.5 KB")
     if wanted(request):
         turns = []
         for _ in range(pace.rounds):

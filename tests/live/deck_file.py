@@ -42,75 +42,79 @@ def everything(tag: str | None = None) -> dict[str, Any]:
             }
         ],
         "ca_certificates": [{"id": AUTHORITY, "cert": signer.pem}],
-        "plugins": [
-            {"name": "correlation-id", "instance_name": "cid", "config": {"generator": "uuid#counter"}},
-            {"name": "jwt", "config": {"claims_to_verify": ["exp"], "maximum_expiration": 600}, "enabled": False},
-            {"name": "basic-auth", "config": {"realm": "r", "anonymous": "nobody"}, "enabled": False},
-            {
-                "name": "hmac-auth",
-                "config": {"enforce_headers": ["date"], "algorithms": ["hmac-sha256"]},
-                "enabled": False,
-            },
-            {"name": "acl", "config": {"deny": ["gold"]}, "enabled": False},
-            {"name": "cors", "config": {"origins": ["https://a.example"], "max_age": 60}, "enabled": False},
-            {"name": "bot-detection", "config": {"allow": ["Googlebot"]}, "enabled": False},
-            {
-                "name": "response-ratelimiting",
-                "config": {"limits": {"video": {**dict.fromkeys(_PERIODS), "minute": 5}}, "policy": "local"},
-                "enabled": False,
-            },
-            {"name": "redirect", "config": {"location": "https://b.example/"}, "enabled": False},
-            {"name": "standard-webhooks", "config": {"secret_v1": "s3cret"}, "enabled": False},
-            {
-                "name": "aws-lambda",
-                "config": {"function_name": "f", "aws_key": "k", "aws_secret": "s", "aws_region": "eu-west-1"},
-                "enabled": False,
-            },
-            {
-                "name": "kafka-upstream",
-                "config": {"topic": "t", "bootstrap_servers": [{"host": "k.example", "port": 9092}]},
-                "enabled": False,
-            },
-            {
-                "name": "kafka-log",
-                "config": {"topic": "t", "bootstrap_servers": [{"host": "k.example", "port": 9092}]},
-                "enabled": False,
-            },
-            {
-                "name": "kafka-consume",
-                "config": {"topics": [{"name": "t"}], "bootstrap_servers": [{"host": "k.example", "port": 9092}]},
-                "enabled": False,
-            },
-            {"name": "azure-functions", "config": {"appname": "a", "functionname": "f"}, "enabled": False},
-            {"name": "ip-restriction", "config": {"deny": ["10.0.0.0/8"]}, "enabled": False},
-            {"name": "http-log", "config": {"http_endpoint": "http://logs.example/in"}, "enabled": False},
-            {"name": "request-size-limiting", "config": {"allowed_payload_size": 8}, "enabled": False},
-            {"name": "request-transformer", "config": {"add": {"headers": ["x-a:1"]}}, "enabled": False},
-            {"name": "response-transformer", "config": {"remove": {"headers": ["x-b"]}}, "enabled": False},
-            {
-                "name": "ldap-auth",
-                "config": {"ldap_host": "d.example", "base_dn": "dc=example", "attribute": "uid", "ldaps": True},
-                "enabled": False,
-            },
-            {"name": "proxy-cache", "config": {"strategy": "memory", "vary_headers": ["x-b", "x-a"], "storage_ttl": 9}},
-            {
-                "name": "acme",
-                "config": {
-                    "account_email": "a@b.example",
-                    "api_uri": "https://ca.example/dir",
-                    "domains": ["*.a.example"],
-                    "storage": "redis",
-                    "storage_config": {
-                        "kong": {},
-                        "redis": {"host": "r.example", "extra_options": {"namespace": "n:"}},
-                    },
-                },
-            },
-        ],
+        "plugins": _plugins(),
         "vaults": [{"name": "env", "prefix": "my-env", "config": {"prefix": "SECRETS_"}, "description": "d"}],
         "key_sets": [{"name": "ring"}],
         "keys": [{"name": "key", "kid": "1", "set": {"name": "ring"}, "pem": _key_pair()}],
     }
+
+
+def _plugins() -> list[dict[str, Any]]:
+    return [
+        {"name": "correlation-id", "instance_name": "cid", "config": {"generator": "uuid#counter"}},
+        {"name": "jwt", "config": {"claims_to_verify": ["exp"], "maximum_expiration": 600}, "enabled": False},
+        {"name": "basic-auth", "config": {"realm": "r", "anonymous": "nobody"}, "enabled": False},
+        {
+            "name": "hmac-auth",
+            "config": {"enforce_headers": ["date"], "algorithms": ["hmac-sha256"]},
+            "enabled": False,
+        },
+        {"name": "acl", "config": {"deny": ["gold"]}, "enabled": False},
+        {"name": "cors", "config": {"origins": ["https://a.example"], "max_age": 60}, "enabled": False},
+        {"name": "bot-detection", "config": {"allow": ["Googlebot"]}, "enabled": False},
+        {
+            "name": "response-ratelimiting",
+            "config": {"limits": {"video": {**dict.fromkeys(_PERIODS), "minute": 5}}, "policy": "local"},
+            "enabled": False,
+        },
+        {"name": "redirect", "config": {"location": "https://b.example/"}, "enabled": False},
+        {"name": "standard-webhooks", "config": {"secret_v1": "s3cret"}, "enabled": False},
+        {
+            "name": "aws-lambda",
+            "config": {"function_name": "f", "aws_key": "k", "aws_secret": "s", "aws_region": "eu-west-1"},
+            "enabled": False,
+        },
+        {
+            "name": "kafka-upstream",
+            "config": {"topic": "t", "bootstrap_servers": [{"host": "k.example", "port": 9092}]},
+            "enabled": False,
+        },
+        {
+            "name": "kafka-log",
+            "config": {"topic": "t", "bootstrap_servers": [{"host": "k.example", "port": 9092}]},
+            "enabled": False,
+        },
+        {
+            "name": "kafka-consume",
+            "config": {"topics": [{"name": "t"}], "bootstrap_servers": [{"host": "k.example", "port": 9092}]},
+            "enabled": False,
+        },
+        {"name": "azure-functions", "config": {"appname": "a", "functionname": "f"}, "enabled": False},
+        {"name": "ip-restriction", "config": {"deny": ["10.0.0.0/8"]}, "enabled": False},
+        {"name": "http-log", "config": {"http_endpoint": "http://logs.example/in"}, "enabled": False},
+        {"name": "request-size-limiting", "config": {"allowed_payload_size": 8}, "enabled": False},
+        {"name": "request-transformer", "config": {"add": {"headers": ["x-a:1"]}}, "enabled": False},
+        {"name": "response-transformer", "config": {"remove": {"headers": ["x-b"]}}, "enabled": False},
+        {
+            "name": "ldap-auth",
+            "config": {"ldap_host": "d.example", "base_dn": "dc=example", "attribute": "uid", "ldaps": True},
+            "enabled": False,
+        },
+        {"name": "proxy-cache", "config": {"strategy": "memory", "vary_headers": ["x-b", "x-a"], "storage_ttl": 9}},
+        {
+            "name": "acme",
+            "config": {
+                "account_email": "a@b.example",
+                "api_uri": "https://ca.example/dir",
+                "domains": ["*.a.example"],
+                "storage": "redis",
+                "storage_config": {
+                    "kong": {},
+                    "redis": {"host": "r.example", "extra_options": {"namespace": "n:"}},
+                },
+            },
+        },
+    ]
 
 
 def _services() -> list[dict[str, Any]]:

@@ -135,7 +135,7 @@ class KafkaCluster:
 
     def start(self) -> KafkaCluster:
         """Format and start all brokers, and wait until each serves and knows the others."""
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        cluster = "A" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]  # not "-", which begins an option
         scram = [word for kind in _SCRAM for word in ("--add-scram", f"{kind}=[name={USER[0]},password={USER[1]}]")]
         formatting = []
         for node in range(len(self._ports)):

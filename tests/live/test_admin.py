@@ -148,7 +148,7 @@ class AdminTests(LiveTestCase):
         """One sentence that names the faults, and exit code 1."""
         path = os.path.join(self.folder(), "kong.yml")
         with open(path, "w", encoding="utf-8") as file:
-            file.write("_format_version: '3.0'\nservices:\n- name: s\n- name: t\n  host: h\n  port: x\n")
+            file.write("_format_version: '3.0'\nservices:\n- retries: 3\n- name: t\n  host: h\n  port: x\n")
         process = GatewayProcess(self, {"database": "off", "declarative_config": path}).launch()
         self.assertEqual(process.wait(), 1)
         self.assertIn("required field missing", process.output())

@@ -201,7 +201,7 @@ class AioKongTests(LiveTestCase):
         async def work(client: Kong) -> None:
             await client.services.create(name="s", host="h")
             for _ in range(3):
-                wrong = await self.refusal(client.services.create(name="s2"))
+                wrong = await self.refusal(client.services.create(path="/p"))
                 self.assertEqual((wrong.status, wrong.message["fields"]), (400, {"host": "required field missing"}))
                 taken = await self.refusal(client.services.create(name="s", host="h"))
                 self.assertEqual((taken.status, taken.message["name"]), (409, "unique constraint violation"))

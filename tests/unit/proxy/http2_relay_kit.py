@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from functools import cache
 from typing import Any
 
@@ -16,7 +17,7 @@ from kongtwist.http2.http2_channel import HTTP2Channel
 
 from .relay_kit import Gateway, Wire
 
-__all__ = ["Call", "ClientSide", "HTTP2Server", "grpc_gateway"]
+__all__ = ["Call", "ClientSide", "HTTP2Server", "grpc_gateway", "kept", "new"]
 
 Frame = tuple[str, int, Any]
 """Type, stream, and what is in it: fields, bytes, a number."""
@@ -241,3 +242,14 @@ class ClientSide:
             ("content-type", "application/grpc"),
         ]
         self.send(frames.headers(stream, self.encoder.encode([*fields, ("te", "trailers")]), False))
+
+
+def kept(kinds: tuple[type, ...]) -> list[Any]:
+    """All objects of some kinds that there are: what other tests of this process have left, which a look for leaks is not about."""
+    return [each for each in gc.get_objects() if isinstance(each, kinds)]
+
+
+def new(kinds: tuple[type, ...], others: list[Any]) -> list[Any]:
+    """Objects of some kinds, of streams or calls, that are not among the ``others``."""
+    known = {id(each) for each in others}
+    return [each for each in kept(kinds) if id(each) not in known and getattr(each, "id", True)]

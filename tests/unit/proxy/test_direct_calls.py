@@ -23,7 +23,7 @@ from kongtwist.proxy.tree import TellingTree
 
 from ..http2.http2_door import HTTP2Client
 from ..net.http2_kit import frame
-from .http2_relay_kit import OK, HTTP2Server, grpc_gateway
+from .http2_relay_kit import OK, HTTP2Server, grpc_gateway, kept, new
 from .relay_kit import plugin_row
 
 MESSAGE = framed(b"abc")
@@ -505,15 +505,14 @@ class PlanTests(SynchronousTestCase):
         gc.collect()
         gc.disable()
         self.addCleanup(gc.enable)
+        kinds = (DirectCall, HTTP2Exchange, HTTP2UpstreamExchange, HTTP2Stream)
+        others = kept(kinds)
         both = Both()
         both.answer()
         for play in (whole, trailers_only, left, reset, piece_by_piece):
             both.begin()
             play(both)
-        kinds = (DirectCall, HTTP2Exchange, HTTP2UpstreamExchange, HTTP2Stream)
-        self.assertEqual(
-            [each for each in gc.get_objects() if isinstance(each, kinds) and getattr(each, "id", True)], []
-        )
+        self.assertEqual(new(kinds, others), [])
 
 
 class Watching(Plugin):

@@ -12,7 +12,7 @@ from kongtwist.http2.http2_exchange import HTTP2Exchange
 from kongtwist.net.http2_stream import HTTP2Stream
 from kongtwist.proxy.http2_forwarding import HTTP2UpstreamExchange
 
-from .http2_relay_kit import OK, ClientSide, HTTP2Server, grpc_gateway
+from .http2_relay_kit import OK, ClientSide, HTTP2Server, grpc_gateway, kept, new
 
 KINDS = (HTTP2Exchange, HTTP2Stream, HTTP2UpstreamExchange)
 
@@ -23,14 +23,14 @@ class GarbageTests(SynchronousTestCase):
         gc.collect()
         gc.disable()
         self.addCleanup(gc.enable)
+        others = kept(KINDS)
         gateway = grpc_gateway()
         client = ClientSide(gateway)
         client.call(1)
         server = HTTP2Server(gateway)
         for end in ends:
             end(client, server)
-        before = gc.get_objects()
-        return [each for each in before if isinstance(each, KINDS) and getattr(each, "id", True)]
+        return new(KINDS, others)
 
     def test_answered(self) -> None:
         self.assertEqual(

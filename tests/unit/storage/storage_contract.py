@@ -80,7 +80,7 @@ class WriteContract(StorageTestCase):
         self.assertEqual(seen, [1])
 
     async def test_misfits_leave_nothing(self) -> None:
-        error = await self.refusal(self.storage.insert("services", {"name": "a"}))
+        error = await self.refusal(self.storage.insert("services", {"retries": 3}))
         self.assertEqual((error.status, error.code, error.fields), (400, 2, {"host": "required field missing"}))
         self.assertEqual((self.told, dict(self.storage.load()["services"])), ([], {}))
 

@@ -386,7 +386,9 @@ class FaultTests(DeclarativeTestCase):
     def test_a_misfit_parent_is_still_there_for_its_children(self) -> None:
         """One fault is told once: rows that refer to the faulty one are not blamed."""
         data = {"services": [{"name": "s", "port": "x"}], "routes": [{"paths": ["/"], "service": "s"}]}
-        self.assertEqual(self.faults(data), {"services": [{"port": "expected an integer"}]})
+        self.assertEqual(
+            self.faults(data), {"services": [{"host": "required field missing", "port": "expected an integer"}]}
+        )
 
     def test_many_rows_are_gone_through_once(self) -> None:
         """The work grows with the rows, not with their square: each row is validated once."""
