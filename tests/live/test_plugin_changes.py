@@ -9,12 +9,13 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from tests.places import ROOT
 
 from .soak.stage import LOOK, WATCHING
-from .support import GatewayProcess, LiveTestCase, wait_until
+from .support import GatewayProcess, LiveTestCase, group_sockets, wait_until
 from .test_http_log import Collector
 from .valkey_server import ValkeyServer
 
@@ -39,14 +40,26 @@ class ChangeTests(LiveTestCase):
         threads = len(os.listdir(f"/proc/{self.running.pid}/task"))
         # One timer for all deadlines, there while any connection has one: it says nothing of plugins.
         timers = {name: count for name, count in seen["timers"].items() if name != WATCHING}
-        return {"timers": timers, "sockets": seen["descriptors"].get("socket", 0), "threads": threads}
+        return {"timers": timers, "sockets": self.sockets(), "threads": threads}
+
+    def sockets(self) -> list[str]:
+        """The gateway's TCP sockets: state and peer, as proc(5) has them; whom a port belongs to where that is known."""
+        names = {self.valkey.port: "valkey", self.collector.port: "collector"}
+        held = group_sockets(self.running.pid)
+        found = []
+        for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
+            cells = line.split()
+            if cells[9] in held:
+                port = int(cells[2].rpartition(":")[2], 16)
+                found.append(f"state {cells[3]}, {names.get(port) or ('a listener' if port == 0 else 'another')}")
+        return sorted(found)
 
     def test_nothing_stays(self) -> None:
         """A queue, its HTTP client, a Redis client and its timer, for each configuration."""
         self.looks = self.folder()
-        valkey = ValkeyServer(self.folder()).start()
+        valkey = self.valkey = ValkeyServer(self.folder()).start()
         self.addCleanup(valkey.kill)
-        collector = Collector(self)
+        collector = self.collector = Collector(self)
         env = {"PYTHONPATH": f"{LOOK}{os.pathsep}{ROOT}", "SOAK_LOOK": self.looks}
         gateway = self.running = self.gateway({"upstream_keepalive_idle_timeout": 1}, env=env)
         route = gateway.route("/echo", f"http://127.0.0.1:{self.upstream('echo')}")
@@ -63,14 +76,23 @@ class ChangeTests(LiveTestCase):
         with self.clients(gateway):
             for number in range(1, 11):
                 change(number)
+        self.use(gateway)
         before = self.settled(None)
         with self.clients(gateway):
             for number in range(11, CHANGES // 2 + 1):
                 change(number)
+        self.use(gateway)
         after = self.settled(before)
         # A pool of threads grows when two of its works meet, and never beyond its bound.
         self.assertLess(after.pop("threads"), before.pop("threads") + THREADS)
         self.assertEqual(after, before)
+
+    def use(self, gateway: GatewayProcess) -> None:
+        """Have the configurations that stand last used, for what they hold is compared too."""
+        for _ in range(20):
+            self.assertEqual(gateway.get("/echo").status, 200)
+        time.sleep(1)  # twice the rate at which counts go to Redis
+        wait_until(lambda: "state 01, valkey" in self.sockets(), "a connection to Redis")
 
     @contextlib.contextmanager
     def clients(self, gateway: GatewayProcess) -> Iterator[None]:
