@@ -12,7 +12,7 @@ from ..core.chain.host_kafka import KafkaFailed
 from ..core.chain.host_reading import StartAt, TopicRecord
 from ..net.work_thread import WorkThread
 from .positions import Position
-from .topic_consumers import Gap, begin_at, records_of, seek_all
+from .topic_consumers import Gap, begin_at, close_consumer, records_of, seek_all
 
 __all__ = ["Replay"]
 
@@ -119,7 +119,4 @@ class Replay:
     def _close(self) -> None:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            try:
-                consumer.close(timeout_ms=2000)
-            except KafkaError:
-                pass  # the broker is away; its thread has ended
+            close_consumer(consumer)

@@ -9,6 +9,7 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
+from twisted.logger import Logger
 
 from ..core.chain.host_kafka import KafkaConnection, KafkaFailed
 from ..core.chain.host_reading import BadStart, StartAt, TopicRecord, UnknownTopic
@@ -16,7 +17,9 @@ from .causes import Causes
 from .connection_settings import client_options
 from .positions import BadPosition, Position
 
-__all__ = ["Gap", "begin_at", "ends_of", "open_consumer", "partitions_of", "records_of", "seek_all"]
+__all__ = ["Gap", "begin_at", "close_consumer", "ends_of", "open_consumer", "partitions_of", "records_of", "seek_all"]
+
+_log = Logger(namespace="kongtwist.kafka")
 
 _FETCH = 2 << 20
 _PARTITION_FETCH = 256 << 10
@@ -78,6 +81,14 @@ def open_consumer(connection: KafkaConnection, authorities: tuple[str, ...], tim
         raise KafkaFailed(f"Kafka at {where}: {told}") from error
     consumer._client.cluster.config["allow_auto_create_topics"] = False  # the library passes the argument over
     return consumer
+
+
+def close_consumer(consumer: Any) -> None:
+    """Give its thread and connections back, also where the brokers are away."""
+    try:
+        consumer.close(timeout_ms=2000)
+    except KafkaError as error:
+        _log.info("closing a consumer: {error}", error=error)
 
 
 def partitions_of(consumer: Any, topics: tuple[str, ...]) -> list[Any]:

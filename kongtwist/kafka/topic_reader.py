@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from kafka import TopicPartition
-from kafka.errors import KafkaError, OffsetOutOfRangeError
+from kafka.errors import OffsetOutOfRangeError
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
@@ -19,7 +19,7 @@ from ..core.chain.host_kafka import KafkaFailed
 from ..core.chain.host_reading import TopicRecord, UnknownTopic
 from .own_thread import defer_to_own_thread
 from .positions import Position
-from .topic_consumers import ends_of, partitions_of, records_of, seek_all
+from .topic_consumers import close_consumer, ends_of, partitions_of, records_of, seek_all
 
 __all__ = ["TopicListener", "TopicReader"]
 
@@ -178,7 +178,7 @@ class TopicReader:
                 if records:
                     self._give(records, reached)
         finally:
-            _close(consumer)
+            close_consumer(consumer)
 
     def _give(self, records: list[TopicRecord], reached: Position) -> None:
         for record in records:
@@ -213,10 +213,3 @@ class TopicReader:
                 reached.move(self.topic, each.partition, first[each])
                 self._tell(self._lost, each.partition, first[each], max(first[each] - offset, 0))
         seek_all(consumer, reached)
-
-
-def _close(consumer: Any) -> None:
-    try:
-        consumer.close(timeout_ms=2000)
-    except KafkaError as error:
-        _log.info("closing a consumer: {error}", error=error)
