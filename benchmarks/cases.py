@@ -41,7 +41,7 @@ class Field:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.events_port = free_port()
-        self._number = id(self)
+        self._number = next(stage.numbers)
 
     @cached_property
     def http_upstream(self) -> int:

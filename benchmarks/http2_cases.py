@@ -44,7 +44,7 @@ class HTTP2Field:
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
-        self._number = id(self)
+        self._number = next(stage.numbers)
 
     @cached_property
     def _echo(self) -> int:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from resource import RLIMIT_NOFILE, getrlimit
 from types import TracebackType
@@ -96,6 +97,7 @@ class Stage:
         self.folder = tempfile.mkdtemp(prefix="kongtwist-bench-")
         self._processes: list[subprocess.Popen[bytes]] = []
         self._load = os.path.join(self.folder, "load")
+        self.numbers = count()  #: makes the names of servers differ; an id() may come again
 
     def __enter__(self) -> Stage:
         source = Path(__file__).with_name("load.c")

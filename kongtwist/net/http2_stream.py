@@ -153,7 +153,7 @@ class HTTP2Stream:
     """
 
     __slots__ = (
-        "_kept", "_kept_end", "_prefix", "_queue_blocked", "_trailers", "closed", "connection", "copy",
+        "_end_queued", "_kept", "_kept_end", "_prefix", "_queue_blocked", "_trailers", "closed", "connection", "copy",
         "ended_in", "ended_out", "head_in", "held", "hot", "id", "left", "left_of_message", "messages", "paused",
         "peer", "queue", "queued", "received", "room", "sent", "user", "window",
     )  # fmt: skip
@@ -170,7 +170,7 @@ class HTTP2Stream:
         self.left: int | None = None
         self.paused = self.ended_in = self.ended_out = self.closed = self.head_in = self.hot = False
         self.queue: deque[Any] | None = None
-        self._queue_blocked = False
+        self._queue_blocked = self._end_queued = False
         self._kept: list[bytes] | None = None
         self._kept_end = False
         self._trailers: FieldList | None = None
@@ -183,7 +183,9 @@ class HTTP2Stream:
         if self.closed or self.ended_out:
             return
         if self.queue is not None:
-            self.queue.append((block, end))
+            if not self._end_queued:
+                self._end_queued = end
+                self.queue.append((block, end))
             return
         connection = self.connection
         connection.put(headers(self.id, block, end, connection.largest))
@@ -215,6 +217,10 @@ class HTTP2Stream:
             return
         if self.queue is None:
             self.queue = deque()
+            self._end_queued = False
+        elif self._end_queued:  # the end is given by whoever passes it on, and by the user who hears of it
+            return
+        self._end_queued = end
         self.queue.append((memoryview(data), end))
         self.queued += size
         while self.drain():

@@ -14,6 +14,8 @@ from kongtwist.core.grpc.grpc_messages import framed
 from kongtwist.core.http2 import frames
 from kongtwist.observability.plugin_metrics import Metrics
 
+from ..http2.http2_door import HTTP2Client
+from ..net.http2_kit import frame
 from .http2_relay_kit import OK, Call, HTTP2Server, grpc_gateway
 from .relay_kit import Gateway, plugin_row
 
@@ -139,6 +141,36 @@ class PassingTests(SynchronousTestCase):
         server.send(frames.window_update(1, 100))
         self.assertFalse(call.held_back)
         self.assertEqual(server.received, [("DATA", 1, b"x" * 15)])
+
+    def test_an_end_that_waits(self) -> None:
+        """Behind a body that the upstream takes slowly comes one end, whoever has given it; whether the answer had begun or not."""
+        for number, early in ((1, True), (1, False), (3, True)):  # the second call goes directly
+            gateway = grpc_gateway()
+            gateway.automatic = False
+            client = HTTP2Client(gateway)
+            for stream in range(1, number + 1, 2):
+                fields = {"content_type": "application/grpc", "te": "trailers"}
+                client.send(client.head("POST", "/a.B/C", False, **fields))
+                if stream == 1:
+                    server = HTTP2Server(gateway)
+                if early:
+                    server.send(server.head(stream, *OK))
+                pieces = [b"x" * 16384] * 5
+                client.send(*(frame(frames.DATA, 0, stream, piece) for piece in pieces))
+                client.send(frame(frames.DATA, 1, stream, b""))
+                got = server.received
+                server.send(frames.window_update(0, 65535), frames.window_update(stream, 65535))
+                got += server.received
+                data = [(kind, content) for kind, _, content in got if kind.startswith("DATA")]
+                self.assertEqual(b"".join(content for _, content in data), b"".join(pieces))
+                self.assertEqual([kind for kind, _ in data].index("DATA/"), len(data) - 1, (number, early))
+                if not early:
+                    server.send(server.head(stream, *OK))
+                server.send(server.data(stream, b"ok"), server.head(stream, *DONE, end=True))
+                client.read()
+                answered = client.streams[stream]
+                self.assertEqual((answered.body, answered.ended, answered.code), (b"ok", True, None))
+                self.assertEqual(server.received, [])
 
     def test_requests_that_are_no_calls(self) -> None:
         """Answers of other content, with a length; a client of HTTP/1.1."""
