@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import select
-from threading import Lock
 
 from ..core.chain.host import QueueSettings, Scope
 from ..core.chain.plugin import Plugin
@@ -42,7 +41,6 @@ class LogFile:
     def __init__(self, path: str, reopen: bool) -> None:
         self._path, self._reopen = path, reopen
         self._descriptor: int | None = None
-        self._lock = Lock()  # it may be closed by one thread while another writes
 
     def write(self, data: bytes) -> None:
         """Append.
@@ -50,10 +48,6 @@ class LogFile:
         Raises:
             OSError: it cannot be opened or written; parts may be there.
         """
-        with self._lock:
-            self._append(data)
-
-    def _append(self, data: bytes) -> None:
         if self._descriptor is None:
             # A named pipe without a reader is refused in place of waiting for one.
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
@@ -61,10 +55,10 @@ class LogFile:
         try:
             self._write(self._descriptor, data)
         except OSError:
-            self._give_back()
+            self.close()
             raise
         if self._reopen:
-            self._give_back()
+            self.close()
 
     def _write(self, descriptor: int, data: bytes) -> None:
         rest = memoryview(data)
@@ -76,12 +70,7 @@ class LogFile:
                     raise TimeoutError(errno.ETIMEDOUT, "nobody reads what is written", self._path) from None
 
     def close(self) -> None:
-        """Give the descriptor back; what is still written opens the file each time."""
-        with self._lock:
-            self._reopen = True
-            self._give_back()
-
-    def _give_back(self) -> None:
+        """Give the descriptor back; what is written after that opens the file again."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
@@ -95,15 +84,24 @@ class Sender:
         self.records = LogRecords(scope.workspace_id)
         self.file = LogFile(path, reopen)
         self._scope = scope
+        self._writing = self._ending = False
         self.queue = scope.queue(f"file-log:{path}{':reopen' * reopen}", _QUEUE, self.send)
 
     async def send(self, lines: list[bytes]) -> None:
         """Write lines. Raises OSError, HostError."""
-        await self._scope.threads(self.file.write, b"".join(lines))
+        self._writing = True
+        try:
+            await self._scope.threads(self.file.write, b"".join(lines))
+        finally:
+            self._writing = False
+            if self._ending:
+                await self._scope.threads(self.file.close)
 
     async def close(self) -> None:
-        """Keep the file open no longer. Raises HostError."""
-        await self._scope.threads(self.file.close)
+        """Keep the file open no longer; what waits is still written. Raises HostError."""
+        self._ending = True
+        if not self._writing:  # else it is closed behind that: two threads must not use it
+            await self._scope.threads(self.file.close)
 
 
 class FileLog(Plugin):
