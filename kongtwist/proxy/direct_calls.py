@@ -22,8 +22,9 @@ from ..core.http2.frames import headers
 from ..core.http2.hpack import Encoder, encode_field, encoded_fields
 from ..core.routing.protocol_checks import check_protocol
 from ..http2.http2_exchange import HTTP2Exchange
-from ..net.http2_stream import NOBODY, HTTP2Stream
+from ..net.http2_stream import HTTP2Stream
 from ..net.resolver import NameNotResolved
+from ..net.stream_user import NOBODY
 from ..streams.server_sent_events import is_event_stream
 from ..upstream.client_tls import facts_of
 from ..upstream.http2_upstream import encoded_head
