@@ -19,15 +19,16 @@ whose peer has answered completely before it read the whole request: send the en
 **Tying.** ``one.tie(other)`` has DATA pass from each to the other inside the read loops, without calls to the users:
 from now on both users get no ``stream_data``, and no ``stream_blocked``. Heads, trailers and losses still go to them,
 and ``stream_end``: its trailers are the user's to pass on (``other.send_headers``); an end without trailers **has been
-passed on already**, with the last DATA, in its order, unless ``ends`` of the stream says otherwise. Each holds at most the window it gave. The tie is undone when
-either closes by a reset or a loss: the other's user has to decide what becomes of it. ``messages`` counts gRPC's
-length-prefixed messages that came on a tied stream.
+passed on already**, with the last DATA, in its order, unless ``ends`` says otherwise. Each holds at most the window it
+gave. The tie is undone when either closes by a reset or a loss: the other's user has to decide what becomes of it.
+``messages`` counts gRPC's length-prefixed messages that came on a tied stream.
 
 Attributes of a stream: ``id``; ``connection``; ``user`` (may be replaced at any time); ``received`` and ``sent`` (bytes
 of DATA without padding: whether there is traffic); ``messages``; ``ended_in`` and ``ended_out`` (the peer's end, and
 ours); ``closed``; ``queued`` (bytes waiting to be sent); ``left`` (bytes of Content-Length still to come, None where
 that is not known: set it with ``expect(length)`` from within the call that brings the head, and what comes is checked
-against it); ``ends`` (what becomes of its end while it is tied: PASSED, IF_WHOLE, KEPT); ``hot`` (tied, and its DATA is passed on in the read loop)."""
+against it); ``ends`` (what becomes of its end while it is tied: PASSED, IF_WHOLE, KEPT); ``hot`` (tied, and
+its DATA is passed on in the read loop)."""
 
 from __future__ import annotations
 
@@ -59,7 +60,7 @@ ENDED, RESET_BY_PEER, RESET_BY_US = range(3)
 """How a stream was closed."""
 
 PASSED, IF_WHOLE, KEPT = range(3)
-"""What becomes of an end without trailers on a tied stream: passed on; passed on if it does not come within a message; left to the user."""
+"""What becomes of an end without trailers on a tied stream: passed on; passed on behind a whole message; left to the user."""
 
 
 class StreamCarrier(Protocol):
