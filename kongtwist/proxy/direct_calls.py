@@ -29,7 +29,7 @@ from ..streams.server_sent_events import is_event_stream
 from ..upstream.client_tls import facts_of
 from ..upstream.http2_upstream import encoded_head
 from ..upstream.upstream_stream import UpstreamStream
-from .http2_forwarding import ID_FIELD, HTTP2UpstreamExchange, PlacedFilters
+from .http2_forwarding import ID_FIELD, HTTP2UpstreamExchange
 
 if TYPE_CHECKING:
     from ..core.exchange import Exchange
@@ -411,7 +411,8 @@ class DirectCall:
     def expire(self, now: float) -> None:
         """The client's own time is over."""
         _, stream = self.take_over()
-        stream.user.deadline_passed()
+        if stream.user is not None:
+            stream.user.deadline_passed()
 
     def look(self, now: float) -> None:
         """Look whether bytes have passed; end what was silent for too long."""
@@ -460,10 +461,6 @@ class DirectCall:
             exchange.latencies = (0.0, self._latency)
         return exchange
 
-    def _filters(self, exchange: HTTP2Exchange, whole: bool) -> PlacedFilters | None:
-        """What bodies pass through from now on."""
-        return None
-
     def take_over(self, whole: bool | None = None) -> tuple[HTTP2Exchange, UpstreamStream]:
         """Go on in the general way: the exchange, and the upstream's stream as that knows it.
 
@@ -484,7 +481,7 @@ class DirectCall:
         stream = UpstreamStream(upstream.connection)  # type: ignore[arg-type]
         stream.go_on(relay, upstream, way.read_timeout, way.route.write_timeout)
         kept, client.copy = client.copy, None
-        relay.go_on(stream, kept, whole, plan.counts, deadline, self._filters(exchange, whole))
+        relay.go_on(stream, kept, whole, plan.counts, deadline)
         if upstream.blocked and not upstream.closed:
             stream.stream_blocked()
         if client.blocked and not client.closed:

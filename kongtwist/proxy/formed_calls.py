@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ..http2.http2_exchange import HTTP2Exchange
     from ..net.http2_stream import HTTP2Stream
     from ..upstream.http2_pool import HTTP2Pool
+    from ..upstream.upstream_stream import UpstreamStream
     from .context import ProxyContext
 
 __all__ = ["FormCall", "direct_route"]
@@ -175,30 +176,46 @@ class FormCall(DirectCall):
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
+    def take_over(self, whole: bool | None = None) -> tuple[HTTP2Exchange, UpstreamStream]:
+        """As `DirectCall.take_over`; the plugin's filters are put in their places. Where that fails both streams are reset."""
+        if whole is None:
+            whole = self.client.ended_in
+        exchange, stream = super().take_over(whole)
+        relay = stream.user
+        try:
+            relay.place(self._filters(exchange, whole))
+        except PluginFailed:
+            relay.fault()
+        return exchange, stream
+
     def _filters(self, exchange: HTTP2Exchange, whole: bool) -> PlacedFilters:
+        """What bodies pass through from now on. Raises PluginFailed."""
+        through, requests = (None, None) if whole else self._of_request(exchange)
+        return PlacedFilters(through, requests, None if self._answer is None else self._of_answer(exchange))
+
+    def _of_request(self, exchange: HTTP2Exchange) -> tuple[FiltersView | None, MessageCounter]:
+        filters = self.plan.way.route.chain.request_filters(exchange)
+        if isinstance(filters, Answer):
+            raise PluginFailed("request_body_filter")
+        cut = self.client.cut_message
+        counter = MessageCounter()
+        counter.feed(cut)
+        counter.count = 0  # that one is counted
+        if filters is not None:
+            filters.feed(cut, False)
+        return filters, counter
+
+    def _of_answer(self, exchange: HTTP2Exchange) -> FilteredAnswer | None:
         chain = self.plan.way.route.chain
-        requests = filtered = None
-        through: FiltersView | Answer | None = None
-        if not whole:
-            through = chain.request_filters(exchange)
-            cut = self.client.cut_message
-            requests = MessageCounter()
-            requests.feed(cut)
-            requests.count = 0  # that one is counted
-            if isinstance(through, Answer):
-                raise PluginFailed("request_body_filter")
-            if through is not None:
-                through.feed(cut, False)
-        answer = self._answer
-        if answer is not None:
-            if chain.run_header_filter(exchange) is not None:
-                raise PluginFailed("header_filter")
-            filters = chain.answer_filters(exchange)
-            if filters is not None:
-                filters.feed(self.upstream.cut_message, False)
-                filtered = FilteredAnswer(exchange, filters, _no_head, None)
-                filtered.begun = True
-        return PlacedFilters(through, requests, filtered)
+        if chain.run_header_filter(exchange) is not None:
+            raise PluginFailed("header_filter")
+        filters = chain.answer_filters(exchange)
+        if filters is None:
+            return None
+        filters.feed(self.upstream.cut_message, False)
+        filtered = FilteredAnswer(exchange, filters, _no_head, None)
+        filtered.begun = True
+        return filtered
 
 
 def _no_head() -> tuple[int, bytes, bytes]:

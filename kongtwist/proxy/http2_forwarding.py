@@ -172,7 +172,6 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         whole: bool,
         counts: MethodCounts,
         deadline: float,
-        filters: PlacedFilters | None,
     ) -> None:
         """Take up a call that was relayed directly so far (`direct_calls.DirectCall`).
 
@@ -182,7 +181,6 @@ class HTTP2UpstreamExchange(UpstreamExchange):
             whole: that was all of it.
             counts: of its method; it is counted as open.
             deadline: monotonic seconds at which the call's time is over, or ``inf``.
-            filters: what bodies pass through from now on.
         """
         exchange, context = self.exchange, self.context
         self._started = exchange.started
@@ -195,10 +193,12 @@ class HTTP2UpstreamExchange(UpstreamExchange):
             context.deadlines.set(self._call_deadline, deadline)
         if exchange.begun:
             self._answer, self._kept, self._write = BEGUN, None, exchange.write
-        if filters is not None:
-            self._through, self._requests, self._filtered = filters
-            if self._filtered is not None:
-                self._write = self._write_filtered
+
+    def place(self, filters: PlacedFilters) -> None:
+        """Behind `go_on`: bodies pass through filters from now on."""
+        self._through, self._requests, self._filtered = filters
+        if self._filtered is not None:
+            self._write = self._write_filtered
 
     def _body_first(self) -> bool:
         """As the other's; there is no length to wait for."""
@@ -542,10 +542,9 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         client = self.exchange.http2_stream
         if client is not None:
             counts.messages_in += client.messages
-            counts.bytes_in += client.received
         if self._requests is not None:
             counts.messages_in += self._requests.count
-            counts.bytes_in += self.exchange.bytes_in
+        counts.bytes_in += self.exchange.bytes_in if client is None else client.received
         if self._stream is not None:
             counts.messages_out += self._stream.stream.messages
             counts.bytes_out += self._stream.stream.received

@@ -176,6 +176,8 @@ class UpstreamStream:
     def give_up(self) -> None:
         """The upstream was silent for too long."""
         user, stream = self._over(), self.stream
+        if user is None:
+            return
         stream.reset(CANCEL)
         user.broken("no answer in time", timeout=True, unread=not stream.head_in and not stream.received)
 
