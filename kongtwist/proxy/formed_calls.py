@@ -201,8 +201,8 @@ class FormCall(DirectCall):
         counter = MessageCounter()
         counter.feed(cut)
         counter.count = 0  # that one is counted
-        if filters is not None:
-            filters.feed(cut, False)
+        if filters is not None and isinstance(filters.feed(cut, False), Answer):
+            raise PluginFailed("request_body_filter")
         return filters, counter
 
     def _of_answer(self, exchange: HTTP2Exchange) -> FilteredAnswer | None:

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.chain.phases import BodyFilter, DirectForm
 from kongtwist.core.chain.plugin import Plugin
+from kongtwist.core.grpc.grpc_messages import framed
 from kongtwist.core.http2 import frames
 from kongtwist.core.limits import Limits
 from kongtwist.http2.http2_exchange import HTTP2Exchange
@@ -18,11 +19,13 @@ from kongtwist.proxy.formed_calls import FormCall
 from kongtwist.proxy.http2_forwarding import HTTP2UpstreamExchange
 
 from . import test_direct_calls as plain
+from ..net.http2_kit import frame
 from .http2_relay_kit import OK, kept, new
 from .relay_kit import Gateway, plugin_row
 from .test_direct_calls import DONE, MESSAGE, Both, by_stream
 
 WEB = {"content_type": "application/grpc-web+proto", "x_grpc_web": "1"}
+LONG = framed(bytes(20))
 CONFIG = {"proto": None, "pass_stripped_path": None, "allow_origin_header": "*"}
 TIMES = {"read_timeout": 5000, "write_timeout": 5000}
 
@@ -74,6 +77,21 @@ def cut_behind_pieces(both: Both) -> None:
     both.client.send(both.piece(b"", True))
 
 
+def padded(number: int, data: bytes) -> bytes:
+    """The last DATA, with padding: not every frame is passed on where it lies."""
+    return frame(frames.DATA, frames.END_STREAM | frames.PADDED, number, b"\x03" + data + bytes(3))
+
+
+def cut_with_padding(both: Both) -> None:
+    both.client.send(padded(both.number, MESSAGE + MESSAGE[:6]))
+
+
+def padding(both: Both) -> None:
+    """An answer without trailers."""
+    both.client.send(padded(both.number, MESSAGE))
+    both.serve(both.server.head(both.at, *OK), padded(both.at, MESSAGE))
+
+
 def cut_with_trailers(both: Both) -> None:
     both.client.send(both.piece(MESSAGE[:6]), frames.headers(both.number, b"\x00\x01a\x01b", True))
 
@@ -85,9 +103,9 @@ def cut_behind_the_head(both: Both) -> None:
 
 def taken_up_within_a_message(both: Both) -> None:
     """The general way takes the call up between two pieces of a message."""
-    both.client.send(both.piece(MESSAGE + MESSAGE[:6]))
+    both.client.send(both.piece(MESSAGE + LONG[:6]))
     both.serve(both.server.head(both.at, (":status", "103"), ("link", "x")))
-    both.client.send(both.piece(MESSAGE[6:]))
+    both.client.send(both.piece(LONG[6:]))
     plain.whole(both)
 
 
@@ -176,7 +194,7 @@ class WebEndsTests(plain.EndsTests):
 
     def test_requests_that_break_off(self) -> None:
         """The gateway refuses them, and the upstream never believes that they are whole."""
-        for play in (cut_request, cut_behind_pieces, cut_with_trailers, taken_up_and_cut):
+        for play in (cut_request, cut_behind_pieces, cut_with_trailers, cut_with_padding, taken_up_and_cut):
             told, received, *_ = self.play(play)
             self.assertEqual(self.answered(told)[1]["grpc-status"], "3", play.__name__)
             self.assertEqual([each[2:] for each in received.values()], [(False, frames.CANCEL)], play.__name__)
@@ -202,7 +220,8 @@ class WebEndsTests(plain.EndsTests):
             told, _, _, codes, counted, _ = self.play(play)
             messages = 3 if play is taken_up_within_a_message else 2
             self.assertEqual((self.answered(told)[1]["grpc-status"], codes), ("0", {0: 1}))
-            self.assertEqual(counted, (messages, 8 * messages, 1, 8))
+            size = 2 * len(MESSAGE) + (len(LONG) if play is taken_up_within_a_message else 0)
+            self.assertEqual(counted, (messages, size, 1, 8))
 
     def test_answers_that_break_off(self) -> None:
         """The client must not believe that they are whole."""
@@ -211,7 +230,7 @@ class WebEndsTests(plain.EndsTests):
             self.assertEqual(told[2:], (False, frames.INTERNAL_ERROR), play.__name__)
 
     def test_ends_of_answers(self) -> None:
-        for play in (no_messages, empty_end, no_grpc, status_in_the_head):
+        for play in (no_messages, empty_end, padding, no_grpc, status_in_the_head):
             told, *_ = self.play(play)
             self.assertTrue(told[2], play.__name__)
         told, *_ = self.play(metadata)
@@ -322,23 +341,41 @@ class FormTests(SynchronousTestCase):
             self.assertEqual(both.told()[0][0]["access-control-allow-origin"], "https://a")
 
     def test_plugins_that_fail(self) -> None:
-        """A plugin that fails ends the call, and nothing is left of it."""
-        for failing in ("direct", "request_body_filter", "header_filter", "header_filter_again", "feed"):
+        """A plugin that fails where a call is taken up ends it, on both sides."""
+        interim = (":status", "103"), ("link", "x")
+        for failing, begun in (
+            ("request_body_filter", False),
+            ("feed", False),
+            ("header_filter", True),
+            ("feed", True),
+        ):
             plugin = Failing(failing)
             both = web(plugin=plugin)
             both.answer()
-            plugin.fails = True
             both.begin()
             both.client.send(both.piece(MESSAGE[:6]))
-            if failing.startswith("header_filter"):
+            if begun:
                 both.serve(both.server.head(both.at, *OK))
-                plugin.fails = "again" not in failing or bool(both.direct)
-            both.serve(frames.rst_stream(both.at, frames.INTERNAL_ERROR))
-            both.wait(1)
-            told = both.told()
-            self.assertTrue(told[2] or told[3] is not None, (failing, told))
+            self.assertEqual(len(both.direct), 1)
+            plugin.fails = True
+            if begun:
+                both.serve(both.server.head(both.at, DONE, end=True))
+            else:
+                both.serve(both.server.head(both.at, *interim))
+            self.assertEqual(both.told()[2:], (False, frames.INTERNAL_ERROR), failing)
             self.assertEqual((both.direct, both.client.channel.streams, both.server.connection.streams), ([], {}, {}))
-            self.flushLoggedErrors()
+
+    def test_plugins_that_fail_at_once(self) -> None:
+        """One that fails when it is asked has its calls go the general way."""
+        for failing in ("direct", "header_filter"):
+            plugin = Failing(failing)
+            plugin.fails = True
+            both = web(plugin=plugin)
+            both.answer()
+            both.begin()
+            self.assertEqual(len(both.direct), int(failing == "header_filter"))
+            plain.whole(both)
+            self.assertEqual(both.told()[0][0][":status"], "500" if failing == "header_filter" else "200")
 
     def test_nothing_is_left(self) -> None:
         """Nothing waits for the garbage collector but what the plugin leaves in the general way."""
