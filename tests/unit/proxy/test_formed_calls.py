@@ -18,8 +18,8 @@ from kongtwist.plugins.grpc_web import GRPCWeb
 from kongtwist.proxy.formed_calls import FormCall
 from kongtwist.proxy.http2_forwarding import HTTP2UpstreamExchange
 
-from . import test_direct_calls as plain
 from ..net.http2_kit import frame
+from . import test_direct_calls as plain
 from .http2_relay_kit import OK, kept, new
 from .relay_kit import Gateway, plugin_row
 from .test_direct_calls import DONE, MESSAGE, Both, by_stream
