@@ -300,7 +300,10 @@ class FormTests(SynchronousTestCase):
 
     def test_who_is_looked_at(self) -> None:
         """Another plugin has its say with each call, and so has a limit."""
-        for both in (web(None, plugin_row("p")), web(Limits(client_max_body_size=1000))):
+        of_consumer = plugin_row("grpc-web", id="other", config=CONFIG, consumer={"id": "c"})
+        cases = [web(None, plugin_row("p")), web(None, of_consumer), web(Limits(client_max_body_size=1000))]
+        cases += [web(plugin=plugin) for plugin in (Logging(), Opening(), Filtering())]
+        for both in cases:
             both.client.send(frames.rst_stream(1, frames.CANCEL))
             self.assertEqual(self.relayed(both), [False] * 3)
 
@@ -390,6 +393,27 @@ class FormTests(SynchronousTestCase):
             both.begin()
             play(both)
         self.assertEqual(new(kinds, others), [])
+
+
+class Logging(GRPCWeb):
+    """With a log phase."""
+
+    def log(self, exchange: Any, conf: Any) -> None:
+        """Nothing is written."""
+
+
+class Opening(GRPCWeb):
+    """Told of streams."""
+
+    def on_open(self, stream: Any, conf: Any) -> None:
+        """Nothing is watched."""
+
+
+class Filtering(GRPCWeb):
+    """Looks at bodies."""
+
+    def body_filter(self, exchange: Any, conf: Any, chunk: bytes, last: bool) -> bytes:
+        return chunk
 
 
 class Failing(Plugin):
