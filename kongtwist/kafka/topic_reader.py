@@ -38,7 +38,14 @@ _AGAIN = 1.0
 
 
 class TopicListener(Protocol):
-    """Who gets what is read, in the reactor's thread."""
+    """Who gets what is read, in the reactor's thread.
+
+    Attributes:
+        has_enough: it has not come through what it was given, and is given nothing more before it calls `TopicReader.go_on`.
+    """
+
+    @property
+    def has_enough(self) -> bool: ...
 
     def records_came(self, records: list[TopicRecord]) -> None:
         """In order of each partition."""
@@ -115,7 +122,17 @@ class TopicReader:
         for each in waiting:
             each.errback(error)
 
+    def go_on(self) -> None:
+        """A listener that had enough takes more."""
+        if self._pending:
+            self._flush()
+
     def _flush(self) -> None:
+        """Give listeners what was read; the thread reads no more than a bounded number of records meanwhile."""
+        if not any(listener.has_enough for listener in self.listeners):
+            self._deliver()
+
+    def _deliver(self) -> None:
         with self._lock:
             records, self._pending = self._pending, []
             self._taken.notify_all()
@@ -128,7 +145,7 @@ class TopicReader:
             listener.records_came(records)
 
     def _lost(self, partition: int, offset: int, count: int) -> None:
-        self._flush()
+        self._deliver()
         if self.position is not None and not self._stopped.is_set():
             self.position.move(self.topic, partition, offset)
             for listener in list(self.listeners):
