@@ -30,6 +30,7 @@ CLIENTS = min(int(os.environ.get("KAFKA_CLIENTS") or 5000), _MOST if _MOST > 0 e
 RECORDS = int(os.environ.get("KAFKA_RECORDS") or 15)
 LEAVES = int(os.environ.get("KAFKA_LEAVES") or 1000)
 PACE = int(os.environ.get("KAFKA_PACE") or 60)
+WINDOW = int(os.environ.get("KAFKA_WINDOW") or 60)
 SLOW = int(os.environ.get("KAFKA_SLOW") or 1)
 PATIENCE = 300.0
 """Seconds that anything may take."""
@@ -44,7 +45,7 @@ class ManyClientsTests(LiveTestCase):
 
     def test_they_leave_and_come_back(self) -> None:
         """Each gets every record of each partition once and in order, wherever it comes back."""
-        gateways = [self.begin(), self.begin()]
+        gateways = [self.begin(window_records=WINDOW), self.begin(window_records=WINDOW)]
         readers, report = self.readers(gateways, CLIENTS, leaves=LEAVES)
         for gateway in gateways:  # of one consumer, for all the clients
             wait_until(lambda gateway=gateway: broker_connections(self.cluster, gateway) in range(1, 4), "one consumer")  # type: ignore[misc]
