@@ -33,6 +33,8 @@ _PENDING = 2000
 """Records that wait for the reactor before the thread waits for it."""
 _LOOK = 60
 """Polls between two looks at the number of partitions; also with traffic that is every half a minute at the most."""
+_AT_ONCE = 32
+"""Clients that are told in one turn of the reactor that they can begin: an answer begins for each."""
 _AGAIN = 1.0
 """Seconds after a failure until the consumer is made anew."""
 
@@ -114,13 +116,23 @@ class TopicReader:
     def _begun(self, position: Position) -> None:
         self.position = position
         waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            each.callback(None)
+        self._answer(waiting, None)
 
     def _broken(self, error: KafkaFailed) -> None:
         waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            each.errback(error)
+        self._answer(waiting, error)
+
+    def _answer(self, waiting: list[Deferred[None]], error: KafkaFailed | None) -> None:
+        """Tell those who wait, some in each turn: after a start all clients come back together."""
+        for each in waiting[:_AT_ONCE]:
+            if each.called:
+                continue  # it was cancelled
+            if error is None:
+                each.callback(None)
+            else:
+                each.errback(error)
+        if len(waiting) > _AT_ONCE:
+            self._reactor.callLater(0, self._answer, waiting[_AT_ONCE:], error)
 
     def go_on(self) -> None:
         """A listener that had enough takes more."""
