@@ -24,7 +24,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_EVENT = re.compile(rb"data: (\d+) (\d+) (\d+)\n")
+_EVENT = re.compile(rb"data: (\d+) (\d+) (\d+) *\n")
 _CONNECTING = 200
 """Connections that are opened at a time."""
 _KEPT = 2_000_000

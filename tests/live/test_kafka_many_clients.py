@@ -59,7 +59,7 @@ class ManyClientsTests(LiveTestCase):
         """It keeps nothing from the others, and has its connection all the time."""
         gateway = self.begin(window_records=100)
         readers, report = self.readers([gateway], min(1000, CLIENTS), slow=SLOW)
-        found = self.played(readers, report)
+        found = self.played(readers, report, filler=4000)  # more than the kernel takes for it
         self.assertGreaterEqual(found["slow_bytes"], SLOW)
 
     # -- what happens --------------------------------------------------------------------------------------------------
@@ -89,9 +89,9 @@ class ManyClientsTests(LiveTestCase):
         self.wait_for(readers, "ready")
         return readers, report
 
-    def played(self, readers: Process, report: Path) -> dict[str, Any]:
+    def played(self, readers: Process, report: Path, filler: int = 0) -> dict[str, Any]:
         """Have records come, and the clients leave; what they have found, which has to be everything."""
-        self.send()
+        self.send(filler)
         self.wait_for(readers, "done", report)
         readers.signal(15)
         self.wait_for(readers, "left")
@@ -116,14 +116,14 @@ class ManyClientsTests(LiveTestCase):
             wait_until(lambda: not readers.running, "their end")
             raise AssertionError(f"{error}: {report.read_text() if report else ''}") from error
 
-    def send(self) -> None:
-        """All records, some at a time."""
+    def send(self, filler: int) -> None:
+        """All records, some at a time; each with this many bytes beside what it says."""
         begun = time.monotonic()
         for number in range(RECORDS):
             for partition in range(PARTITIONS):
                 at = (number * PARTITIONS + partition) / PACE - (time.monotonic() - begun)
                 if at > 0:
                     time.sleep(at)
-                value = f"{partition} {number} {int(time.monotonic() * 1e6)}".encode()
+                value = f"{partition} {number} {int(time.monotonic() * 1e6)}{' ' * filler}".encode()
                 self.producer.send(self.topic, value=value, partition=partition)
         self.producer.flush(60)
