@@ -35,7 +35,7 @@ class BrowserTests(LiveTestCase):
         browser.wait("document.querySelector('#chat-log').textContent.includes('hello from the browser')")
         browser.wait("document.querySelector('#chat-latency').textContent.endsWith('ms')")
         browser.wait("document.querySelector('#request-facts').textContent.includes('X-Kong-Request-Id')")
-        browser.wait("document.querySelector('#wiring-rows').children.length === 4")
+        browser.wait("document.querySelector('#wiring-rows').children.length === 6")
         browser.wait("document.querySelector('#sensors-state').dataset.state === 'open'")
         browser.wait("Number(document.querySelector('#sensors-count').textContent) > 3")
         browser.wait("document.querySelector('#sensors-latency').textContent.endsWith('ms')")
