@@ -199,7 +199,7 @@ class Demo(MultiService):
             self._run("small broker", "analytics/small_broker.py", str(port))
             self._run("event counter", "analytics/event_counter.py", f"127.0.0.1:{port}", "--bound")
             self.broker = f"127.0.0.1:{port}"
-            self.urls.update({path: f"kafka://{self.broker}" for path in KAFKA})
+            self.urls.update(dict.fromkeys(KAFKA, f"kafka://{self.broker}"))
         self._kept.save()
         pages.tell_about({"admin": self._admin, "urls": self.urls, "broker": self.broker})
         super().startService()

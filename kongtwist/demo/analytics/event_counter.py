@@ -34,6 +34,8 @@ KINDS = 100
 OTHER, UNREADABLE = "(other)", "(unreadable)"
 EVERY = 0.25
 """Seconds between two records of counts, at the least."""
+SESSION = 10_000
+"""Milliseconds after which another member of the group goes on with the partitions of one that has died."""
 PATIENCE = 1.0
 """Seconds between two tries to reach the broker."""
 BOUND = "--bound"
@@ -142,7 +144,7 @@ def run(broker: str) -> None:
             with closing(KafkaProducer(bootstrap_servers=broker)) as producer, closing(
                 KafkaConsumer(
                     EVENTS, bootstrap_servers=broker, group_id=GROUP, enable_auto_commit=False,
-                    auto_offset_reset="earliest",
+                    auto_offset_reset="earliest", session_timeout_ms=SESSION,
                 )
             ) as consumer:  # fmt: skip
                 print(f"counts {EVENTS} into {COUNTS} at {broker}", flush=True)

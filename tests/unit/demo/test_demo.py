@@ -19,8 +19,8 @@ from twisted.web.test.requesthelper import DummyRequest
 from kongtwist.demo import Demo, DemoPages, demo_overlay
 from kongtwist.demo.analytics import small_broker
 from kongtwist.demo.chat import HOST, ChatMember, ChatRoom
-from kongtwist.demo.ports import USUAL, KeptPorts
 from kongtwist.demo.demo_process import PATIENCE
+from kongtwist.demo.ports import USUAL, KeptPorts
 from kongtwist.demo.ticker import KEPT, Market, TickerResource
 
 
