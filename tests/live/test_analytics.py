@@ -109,8 +109,8 @@ class AnalyticsTests(LiveTestCase):
         counter = self.counter(broker)
         page, dashboard = self.open_pages(f"{origin}/shop", f"?{origin}")
         self.follow(page, dashboard, {"page_view": 3, "purchase": 1})
-        self.assertRegex(
-            page.run("document.querySelector('#log').textContent"), r"page_view: message sent to partition \d, offset 0"
+        page.wait(
+            r"/page_view: message sent to partition \d, offset \d/.test(document.querySelector('#log').textContent)"
         )
         counter.signal(signal.SIGTERM)
         self.assertEqual(counter.wait(), 0)
