@@ -3,7 +3,7 @@ import { about, address, byId, element, median, milliseconds, showState } from "
 import { followCounts } from "./event_counts.js";
 import { eventTracker } from "./event_tracker.js";
 
-const tracking = { sent: 0, waiting: new Map(), middle: median() };
+const tracking = { sent: 0, waiting: new Set(), counted: new Map(), middle: median() };
 const buttons = document.querySelectorAll("#events-buttons button");
 const track = eventTracker(address("analytics"), `visitor-${Math.random().toString(36).slice(2, 8)}`);
 
@@ -26,22 +26,23 @@ const click = async (type) => {
   const began = performance.now();
   try {
     const { partition, offset } = await track(type);
-    tracking.waiting.set(`${partition} ${offset}`, began);
+    tracking.waiting.add({ partition, offset, began });
     tracking.sent += 1;
     byId("events-sent").textContent = tracking.sent;
     byId("events-note").textContent = `Kafka has the event: partition ${partition}, offset ${offset}.`;
+    measure();
   } catch (error) {
     byId("events-note").textContent = `Not sent: ${error.message}`;
   }
 };
 
-/** The clicks that a record of counts has counted for the first time. */
-const measure = ({ partition, offset }) => {
-  for (const [place, began] of tracking.waiting) {
-    const [at, number] = place.split(" ").map(Number);
-    if (at !== partition || number >= offset) continue;
-    tracking.waiting.delete(place);
-    byId("events-latency").textContent = milliseconds(tracking.middle(performance.now() - began));
+/** Take the time of clicks that are counted. The count may be here before the answer to the click is. */
+const measure = () => {
+  for (const click of tracking.waiting) {
+    const { offset, at } = tracking.counted.get(click.partition) ?? { offset: 0 };
+    if (click.offset >= offset) continue;
+    tracking.waiting.delete(click);
+    byId("events-latency").textContent = milliseconds(tracking.middle(at - click.began));
   }
 };
 
@@ -56,7 +57,8 @@ const show = (counts, told) => {
     count.textContent = number;
     meter.value = number / total;
   }
-  measure(told);
+  tracking.counted.set(told.partition, { offset: told.offset, at: performance.now() });
+  measure();
 };
 
 const { broker } = await about;
