@@ -48,7 +48,7 @@ _KNOWN = (
     # Above time-outs: a library that tries in vain until its time is over says both.
     (r"socket disconnected|reset by peer|Errno 104", "the broker closed the connection",
      "check that config.security.ssl and config.authentication fit the broker's listener"),
-    (r"[Tt]imed? ?out", "no answer in time", "look at the broker's log and load"),
+    (r"[Tt]imed? ?[Oo]ut", "no answer in time", "look at the broker's log and load"),
     (r"disconnected|Connection lost", "the broker closed the connection",
      "check that config.security.ssl and config.authentication fit the broker's listener"),
 )  # fmt: skip
