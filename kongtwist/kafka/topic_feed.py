@@ -205,9 +205,19 @@ class TopicFeed:
             return
         self.position.move(topic, partition, offset)
         at = bytes(self.position)
-        notice = resync_event("retention", f"{count} records of {topic} {partition} are no longer kept", at)
+        if count:
+            notice = resync_event("retention", f"{count} records of {topic} {partition} are no longer kept", at)
+        else:
+            notice = resync_event("recreated", f"{topic} {partition} ends before the position: it was made anew", at)
         body = notice.partition(b"\n")[2]
         self._send(self.window, [Event(topic, partition, offset - 1, None, body, at)])
+
+    def topic_remade(self) -> None:
+        """`TopicListener`. Clients come back with their last id, and are told; by then other readers have begun."""
+        _stop(self._timer)
+        self._rest()
+        for client in [*self._live, *self._behind]:
+            client.end()
 
     def _send(self, window: EventWindow, events: list[Event]) -> None:
         """Keep events, and send them to all who have had everything before."""
