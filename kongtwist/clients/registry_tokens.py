@@ -83,11 +83,19 @@ class Credentials:
                 ssl_verify=oauth.verify,
             )
         except HostError as error:
-            remedy = "see that config.schema_registry.confluent.authentication.oauth2.token_endpoint is right and answers"
+            remedy = (
+                "see that config.schema_registry.confluent.authentication.oauth2.token_endpoint is right and answers"
+            )
             raise SchemaFailed(f"there is no token for the registry of schemas: {error}", remedy) from error
         said = _json(answer.body)
         token = said.get("access_token")
-        if answer.status != 200 or not isinstance(token, str) or not token.isascii() or not token.isprintable() or not token:
+        if (
+            answer.status != 200
+            or not isinstance(token, str)
+            or not token.isascii()
+            or not token.isprintable()
+            or not token
+        ):
             why = said.get("error")
             told = f" ({why})" if isinstance(why, str) and why.isprintable() and len(why) < 100 else ""
             raise SchemaFailed(
@@ -107,7 +115,9 @@ class Credentials:
         if oauth.grant_type == "password":
             form += [("username", oauth.username), ("password", oauth.password)]
         if oauth.auth_method == "client_secret_basic":  # RFC 6749 2.3.1
-            fields.append((b"Authorization", _basic(quote(oauth.client_id, safe=""), quote(oauth.client_secret, safe=""))))
+            fields.append(
+                (b"Authorization", _basic(quote(oauth.client_id, safe=""), quote(oauth.client_secret, safe="")))
+            )
         elif oauth.auth_method == "client_secret_jwt":
             form += [("client_id", oauth.client_id), ("client_assertion_type", _ASSERTION)]
             form.append(("client_assertion", self._assertion(oauth)))
@@ -115,7 +125,9 @@ class Credentials:
             form.append(("client_id", oauth.client_id))
             if oauth.auth_method == "client_secret_post":
                 form.append(("client_secret", oauth.client_secret))
-        fields += [(name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in oauth.headers]
+        fields += [
+            (name.encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in oauth.headers
+        ]
         return fields, [*form, *oauth.arguments]
 
     def _assertion(self, oauth: RegistryOAuth) -> str:

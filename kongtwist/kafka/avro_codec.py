@@ -79,7 +79,8 @@ def _plain(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     plain = {
-        name: _plain(value) if name in ("type", "items", "values", "fields") else value for name, value in schema.items()
+        name: _plain(value) if name in ("type", "items", "values", "fields") else value
+        for name, value in schema.items()
     }
     if plain.get("logicalType") != "decimal":
         plain.pop("logicalType", None)
@@ -169,7 +170,9 @@ class _Fits:
             if not isinstance(value, dict):
                 raise _wrong(where, f"it is no object ({schema['name']})")
             if len(value) > len(known) or not value.keys() <= known:
-                raise _wrong(where, f"the schema has no field {next(each for each in value if each not in known)[:100]}")
+                raise _wrong(
+                    where, f"the schema has no field {next(each for each in value if each not in known)[:100]}"
+                )
             found = {}
             for name, inner, default in fields:
                 if (given := value.get(name, default)) is not _NONE:
@@ -304,7 +307,9 @@ def _decimal(schema: Any) -> Fit:
             raise _wrong(where, "it is no number")
         try:
             made = Decimal(str(value))
-            if not made.is_finite() or made != made.quantize(Decimal(1).scaleb(-scale), context=Context(prec=precision)):
+            if not made.is_finite() or made != made.quantize(
+                Decimal(1).scaleb(-scale), context=Context(prec=precision)
+            ):
                 raise InvalidOperation
         except InvalidOperation:
             raise _wrong(where, f"it is no number of {precision} digits, {scale} of them behind the point") from None

@@ -36,7 +36,7 @@ class ProtobufCodec:
         self._pool = DescriptorPool()
         try:
             for each in files:
-                self._pool.Add(each)  # type: ignore[no-untyped-call]
+                self._pool.Add(each)
             self._file: Any = self._pool.FindFileByName(files[-1].name)
         except (TypeError, KeyError, IndexError) as error:
             raise BadSchema(str(error)) from error

@@ -6,7 +6,6 @@ Codecs are made in threads: their libraries are large, and so may schemas be.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from ..core.chain.host_schemas import SchemaFailed
@@ -29,7 +28,9 @@ class SchemaText(NamedTuple):
 
     kind: str  #: AVRO, JSON or PROTOBUF
     text: str
-    references: tuple[tuple[str, str], ...] = ()  #: names and texts of the schemas that it refers to, those first that others need
+    references: tuple[
+        tuple[str, str], ...
+    ] = ()  #: names and texts of the schemas that it refers to, those first that others need
 
 
 class Codec(Protocol):
@@ -68,8 +69,11 @@ def make_codec(schema: SchemaText, descriptors: bytes | None = None) -> Codec:
 
             return ProtobufCodec(descriptors)
     except BadSchema as error:
-        raise SchemaFailed(f"the schema cannot be used: {error}", "register one that can, or name another version") from error
-    raise SchemaFailed(f"schemas of the type {schema.kind} are not known", "register an Avro, JSON or Protobuf schema")
+        remedy = "register one that can, or name another version"
+        raise SchemaFailed(f"the schema cannot be used: {error}", remedy, final=True) from error
+    raise SchemaFailed(
+        f"schemas of the type {schema.kind} are not known", "register an Avro, JSON or Protobuf schema", final=True
+    )
 
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode

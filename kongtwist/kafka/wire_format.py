@@ -1,4 +1,5 @@
-"""Confluent's wire format: a zero, four bytes with the id of the schema, for Protobuf the place of the message in its file, and the data."""
+"""Confluent's wire format: a zero, the id of the schema in four bytes, and the data. Before data of Protobuf stands the place of the
+message in its file."""
 
 from __future__ import annotations
 

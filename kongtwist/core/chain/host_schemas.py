@@ -12,7 +12,16 @@ __all__ = ["RegistryOAuth", "RegistrySettings", "SchemaFailed", "SchemaMismatch"
 
 
 class SchemaFailed(KafkaFailed):
-    """The registry is away, refuses, or does not have the schema; or the schema cannot be used."""
+    """The registry is away, refuses, or does not have the schema; or the schema cannot be used.
+
+    Args:
+        text, remedy: see `KafkaFailed`.
+        final: asking again will not help: there is no such schema, or it cannot be used.
+    """
+
+    def __init__(self, text: str, remedy: str = "", final: bool = False) -> None:
+        super().__init__(text, remedy)
+        self.final = final
 
 
 class SchemaMismatch(KafkaFailed):
@@ -61,6 +70,11 @@ class Subject(NamedTuple):
 
 class SchemaRegistry(Protocol):
     """Has records written with schemas. Schemas are kept, so that the registry is seldom asked."""
+
+    @property
+    def room(self) -> int:
+        """Bytes of records that may wait for the registry."""
+        ...
 
     def encode(self, subject: Subject, value: bytes, timeout: float) -> Awaitable[bytes]:
         """Check JSON against a schema, and write it as that asks.
