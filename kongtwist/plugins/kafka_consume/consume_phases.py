@@ -6,7 +6,7 @@ what becomes of it when it is slow.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...core.answers import FedAnswer
 from ...core.chain.host import HostError, Scope
@@ -108,7 +108,7 @@ class KafkaConsume(Plugin):
 
     name = "kafka-consume"
     priority = 753
-    scopes = ("route", "consumer")
+    scopes: ClassVar[tuple[str, ...]] = ("route", "consumer")
     protocols_allowed = ("grpc", "grpcs", "http", "https", "ws", "wss")
     example = {
         "bootstrap_servers": [{"host": "kafka", "port": 9092}],
