@@ -20,7 +20,8 @@ from ..core.chain.host_basics import HostError
 from ..core.chain.host_kafka import KafkaFull
 from ..core.chain.host_schemas import RegistrySettings, SchemaFailed, SchemaMismatch, Subject
 from ..entities.json_text import parse_json
-from ..kafka.schema_codecs import AVRO, PROTOBUF, Codec, NotFitting, SchemaText, make_codec
+from ..kafka.codec_basics import AVRO, PROTOBUF, Codec, NotFitting, SchemaText
+from ..kafka.schema_codecs import make_codec
 from ..kafka.wire_format import framed
 from .registry_tokens import Credentials
 from .schema_sources import SchemaSources

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 
 from ..core.chain.host_schemas import SchemaFailed
-from ..kafka.schema_codecs import SchemaText
+from ..kafka.codec_basics import SchemaText
 
 __all__ = ["SchemaSources"]
 

@@ -15,7 +15,7 @@ import fastavro
 from fastavro import _read_py
 
 from ..entities.json_text import parse_json
-from .schema_codecs import BadSchema, NotFitting, SchemaText, json_bytes
+from .codec_basics import BadSchema, NotFitting, SchemaText, json_bytes
 
 __all__ = ["AvroCodec"]
 

@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from ..core.chain.host_reading import TopicRecord
 from ..core.chain.host_schemas import SchemaFailed
-from .schema_codecs import Codec, NotFitting
+from .codec_basics import Codec, NotFitting
 from .wire_format import NotFramed, unframed
 
 __all__ = ["DecodedConsumer", "FindCodec", "decoded"]

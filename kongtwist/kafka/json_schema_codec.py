@@ -7,7 +7,7 @@ from typing import Any
 import jsonschema_rs
 
 from ..entities.json_text import parse_json
-from .schema_codecs import BadSchema, NotFitting, SchemaText, json_bytes
+from .codec_basics import BadSchema, NotFitting, SchemaText, json_bytes
 
 __all__ = ["JSONSchemaCodec"]
 

@@ -12,7 +12,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
-from .schema_codecs import BadSchema, NotFitting, json_bytes
+from .codec_basics import BadSchema, NotFitting, json_bytes
 from .wire_format import NotFramed, read_indexes, write_indexes
 
 __all__ = ["ProtobufCodec"]

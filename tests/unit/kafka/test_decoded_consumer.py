@@ -9,8 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.chain.host_schemas import SchemaFailed
 from kongtwist.kafka import decoded_consumer
+from kongtwist.kafka.codec_basics import NotFitting
 from kongtwist.kafka.decoded_consumer import DecodedConsumer, decoded
-from kongtwist.kafka.schema_codecs import NotFitting
 from kongtwist.kafka.topic_consumers import records_of
 from kongtwist.kafka.wire_format import framed
 

@@ -9,7 +9,8 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorP
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.chain.host_schemas import SchemaFailed
-from kongtwist.kafka.schema_codecs import Codec, NotFitting, SchemaText, make_codec
+from kongtwist.kafka.codec_basics import Codec, NotFitting, SchemaText
+from kongtwist.kafka.schema_codecs import make_codec
 
 USER = {
     "type": "record", "name": "ex.User", "fields": [
