@@ -87,7 +87,7 @@ class SchemaRegistryServer:
         def serves() -> bool:
             if not process.running:
                 raise AssertionError(f"the registry ended:\n{process.output()[-4000:]}")
-            return self._ask("GET", "/subjects").status == 200
+            return bool(self._ask("GET", "/subjects").status == 200)
 
         wait_until(serves, "the registry of schemas", START_SECONDS)
         return self
@@ -95,7 +95,9 @@ class SchemaRegistryServer:
     def _ask(self, method: str, path: str, **options: Any) -> Any:
         return request(self._port, method, f"/apis/ccompat/v7{path}", **options)
 
-    def register(self, subject: str, schema: Any, kind: str = "AVRO", references: list[dict[str, Any]] | None = None) -> int:
+    def register(
+        self, subject: str, schema: Any, kind: str = "AVRO", references: list[dict[str, Any]] | None = None
+    ) -> int:
         """Make it the newest version of a subject; returns its id."""
         said = {"schema": schema if isinstance(schema, str) else json.dumps(schema), "schemaType": kind}
         if references:
