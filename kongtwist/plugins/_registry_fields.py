@@ -52,8 +52,8 @@ def _authentication() -> Field:
     return Record({
         "mode": String(default="none", one_of=["basic", "none", "oauth2"], text="What the registry is shown of us."),
         "basic": Record({
-            "username": String(required=True, **secret, text="Name."),
-            "password": String(required=True, **secret, text="Password."),
+            "username": String(required=True, **secret, text="Name that the registry knows."),
+            "password": String(required=True, **secret, text="Password of that name."),
         }, required=False, text="Of mode basic (RFC 7617)."),
         "oauth2": Record({
             "token_endpoint": String(required=True, checks=(url,), text="URL that gives tokens."),
@@ -61,7 +61,7 @@ def _authentication() -> Field:
                 default="client_credentials", one_of=["client_credentials", "password"], text="How a token is asked for (RFC 6749)."
             ),
             "client_id": String(**secret, text="Id of the client."),
-            "client_secret": String(**secret, text="Its secret."),
+            "client_secret": String(**secret, text="Secret of the client."),
             "username": String(**secret, text="Of grant_type password."),
             "password": String(**secret, text="Of grant_type password."),
             "audience": Array(String(), default=[], text="Each is sent as audience."),
