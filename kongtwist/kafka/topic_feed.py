@@ -217,8 +217,7 @@ class TopicFeed:
         """`TopicListener`. Clients come back with their last id, and are told; by then other readers have begun."""
         _stop(self._timer)
         self._rest()
-        for client in [*self._live.clients(), *self._behind]:
-            client.end()
+        self._end([*self._live.clients(), *self._behind])
 
     def _comes(self, items: Sequence[TopicRecord | _Loss]) -> None:
         if self.window is None:

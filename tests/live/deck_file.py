@@ -80,6 +80,34 @@ def _plugins() -> list[dict[str, Any]]:
             "enabled": False,
         },
         {
+            "name": "confluent",
+            "config": {
+                "topic": "t",
+                "bootstrap_servers": [{"host": "k.example", "port": 9092}],
+                "cluster_api_key": "key",
+                "cluster_api_secret": "secret",
+                "schema_registry": {
+                    "confluent": {
+                        "url": "https://schemas.example",
+                        "ttl": 60,
+                        "authentication": {"mode": "basic", "basic": {"username": "u", "password": "p"}},
+                        "value_schema": {"subject_name": "t-value", "schema_version": "latest"},
+                    }
+                },
+            },
+            "enabled": False,
+        },
+        {
+            "name": "confluent-consume",
+            "config": {
+                "topics": [{"name": "t", "schema_registry": {"confluent": {"url": "https://schemas.example"}}}],
+                "bootstrap_servers": [{"host": "k.example", "port": 9092}],
+                "cluster_api_key": "key",
+                "cluster_api_secret": "secret",
+            },
+            "enabled": False,
+        },
+        {
             "name": "kafka-log",
             "config": {"topic": "t", "bootstrap_servers": [{"host": "k.example", "port": 9092}]},
             "enabled": False,

@@ -20,6 +20,7 @@ from .host_basics import HostError, NotOffered, ProtoFault, TLSSettings
 from .host_grpc import GRPCCall, GRPCClient, GRPCFailed, GRPCReply, GRPCTarget
 from .host_kafka import KafkaConnection, KafkaProducer, KafkaProducing
 from .host_reading import Encode, FeedSettings, KafkaFeed
+from .host_schemas import RegistrySettings, SchemaRegistry
 
 if TYPE_CHECKING:
     from .stream_watch import StreamInfo
@@ -346,6 +347,10 @@ class Host(GatewayFacts):
         """Sends to the topics of a cluster; hosts with equal settings share one. Never waits: brokers are asked when there is something
         to send."""
         raise NotOffered("this process does not offer host.kafka_producer to plugins")
+
+    def schema_registry(self, settings: RegistrySettings) -> SchemaRegistry:
+        """What a registry of schemas knows; hosts with equal settings share that. It is asked when something is to be written."""
+        raise NotOffered("this process does not offer host.schema_registry to plugins")
 
     def proto(self, path: str) -> Awaitable[bytes]:
         """Compile a .proto file, which finds what it imports in its own folder, where its package begins, and among Google's files.
