@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 
 from ..core.chain.host_kafka import KafkaConnection
 from ..core.chain.host_reading import Encode, FeedSettings
-from .topic_consumers import open_consumer
+from .libraries import KAFKA_PYTHON, consumer_opener
 from .topic_feed import TopicFeed
 from .topic_reader import TopicReader
 
@@ -23,21 +23,23 @@ class SharedTopics:
         reactor: for time and threads.
         authorities: PEM texts of whom TLS trusts where connections do not say.
         replays: clients that are read their records again at a time; others wait.
+        library: see `libraries`.
 
     Attributes:
         readers: those that read, by connection and topic, with how many want them.
     """
 
-    def __init__(self, reactor: Any, authorities: tuple[str, ...], replays: int) -> None:
+    def __init__(self, reactor: Any, authorities: tuple[str, ...], replays: int, library: str = KAFKA_PYTHON) -> None:
         self._reactor = reactor
         self._authorities = authorities
+        self._open = consumer_opener(library)
         self._replays = DeferredSemaphore(replays)
         self.readers: dict[tuple[KafkaConnection, str], tuple[TopicReader, int]] = {}
         self._ending: dict[TopicReader, Deferred[None]] = {}
 
     def feed(self, connection: KafkaConnection, settings: FeedSettings, encode: Encode) -> TopicFeed:
         """A feed; nothing is read before somebody subscribes."""
-        make = partial(open_consumer, connection, self._authorities, settings.timeout)
+        make = partial(self._open, connection, self._authorities, settings.timeout)
         take = partial(self._take, connection, settings.timeout)
         return TopicFeed(
             self._reactor, settings, encode, take, partial(self._give, connection), make, self._replays
@@ -47,7 +49,7 @@ class SharedTopics:
         key = (connection, topic)
         reader, users = self.readers.get(key, (None, 0))
         if reader is None:
-            make = partial(open_consumer, connection, self._authorities, timeout)
+            make = partial(self._open, connection, self._authorities, timeout)
             reader = TopicReader(self._reactor, make, topic, timeout)
             reader.start()
         self.readers[key] = (reader, users + 1)
