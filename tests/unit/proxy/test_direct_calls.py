@@ -115,6 +115,15 @@ def piece_by_piece(both: Both) -> None:
     both.serve(both.server.head(both.at, ("grpc-status", "5"), ("grpc-message", "no"), ("x-bin", "AA"), end=True))
 
 
+def like_a_message(both: Both) -> None:
+    """The middle of a message looks like one: what is counted is not led astray."""
+    message = framed(bytes(8))
+    pieces = message[:4], message[4:9], message[9:]
+    both.client.send(*(both.piece(piece) for piece in pieces), both.piece(message, True))
+    both.serve(both.server.head(both.at, *OK), *(both.server.data(both.at, piece) for piece in pieces))
+    both.serve(both.server.head(both.at, DONE, end=True))
+
+
 def too_long(both: Both) -> None:
     both.client.send(both.piece(MESSAGE), both.piece(MESSAGE))
 
@@ -391,6 +400,10 @@ class EndsTests(SynchronousTestCase):
             self.assertEqual(codes, {4: 1})
         told, *_ = self.play(no_body, limits=Limits(client_body_timeout=2))
         self.assertEqual(self.answered(told)[1]["grpc-message"].replace("%20", " "), "Request timeout")
+
+    def test_counted(self) -> None:
+        told, _, _, _, counted, _ = self.play(like_a_message)
+        self.assertEqual((self.answered(told)[1]["grpc-status"], counted), ("0", (2, 26, 1, 13)))
 
     def test_announced_lengths(self) -> None:
         """What does not add up ends the call, and is not passed on as if it was whole."""
