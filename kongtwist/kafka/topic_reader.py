@@ -10,13 +10,12 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from kafka import TopicPartition
-from kafka.errors import OffsetOutOfRangeError
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ..core.chain.host_kafka import KafkaFailed
 from ..core.chain.host_reading import TopicRecord, UnknownTopic
+from . import late_names
 from .own_thread import defer_to_own_thread
 from .positions import Position
 from .topic_consumers import close_consumer, ends_of, partitions_of, records_of, seek_all
@@ -213,7 +212,7 @@ class TopicReader:
                     self._look(consumer, reached)
                 try:
                     records = records_of(consumer.poll(timeout_ms=_POLL, max_records=_RECORDS))
-                except OffsetOutOfRangeError:
+                except late_names.OffsetOutOfRangeError:
                     self._skip(consumer, reached)
                     continue
                 if records:
@@ -245,7 +244,7 @@ class TopicReader:
     def _skip(self, consumer: Any, reached: Position) -> None:
         """Go on with what there is."""
         offsets = reached.offsets[self.topic]
-        partitions = [TopicPartition(self.topic, number) for number in range(len(offsets))]
+        partitions = [late_names.TopicPartition(self.topic, number) for number in range(len(offsets))]
         first = consumer.beginning_offsets(partitions, timeout_ms=int(self._timeout * 1000))
         end = consumer.end_offsets(partitions, timeout_ms=int(self._timeout * 1000))
         for each in partitions:
