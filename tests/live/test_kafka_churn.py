@@ -24,7 +24,7 @@ from tests.live.kafka_posts import CUT, HUNG
 from tests.live.kafka_server import KafkaCluster, shared_cluster
 from tests.live.support import ROOT, GatewayProcess, LiveTestCase, Process, wait_until
 
-SECONDS = float(os.environ.get("KAFKA_CHURN") or 10)
+SECONDS = float(os.environ.get("KAFKA_CHURN") or 6)
 WARM_UP = 4.0
 """Seconds of it before anything is counted."""
 PARTITIONS = 4

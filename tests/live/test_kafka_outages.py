@@ -26,8 +26,8 @@ from tests.live.kafka_posts import CUT, HUNG
 from tests.live.kafka_server import KafkaCluster, shared_cluster
 from tests.live.support import ROOT, GatewayProcess, LiveTestCase, Process, request, wait_until
 
-REQUESTS = int(os.environ.get("KAFKA_REQUESTS") or 3000)
-AWAY = float(os.environ.get("KAFKA_AWAY") or 5)
+REQUESTS = int(os.environ.get("KAFKA_REQUESTS") or 2000)
+AWAY = float(os.environ.get("KAFKA_AWAY") or 4)
 CLIENTS = 64
 PARTITIONS = 6
 TIMEOUT = 4.0
