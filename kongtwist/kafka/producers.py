@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -41,6 +42,8 @@ _QUIET = 10.0
 _OVERHEAD = 1000
 """Bytes that a record takes beside its own, in the library above all."""
 
+_AT_ONCE = 32
+"""Requests that are answered in one turn of the reactor: brokers acknowledge hundreds together."""
 _SWEPT = 100
 """Entries that nobody waits for, and that stay in the queue until it is swept."""
 
@@ -191,13 +194,14 @@ class Producer:
         if done is not None:
             done.errback(KafkaLate(f"not in {timeout:g} s: {cause.text}", cause.remedy, sent=not kept))
 
-    def _drain(self) -> None:
-        """Hand out what has come."""
+    def _drain(self, most: float = _AT_ONCE) -> None:
+        """Hand out what has come, to so many who wait at the most; the others' turn is the next one."""
         self._asked = False
         outcomes = self._done
         count = 0
-        while outcomes:
+        while outcomes and most > 0:
             entry, outcome = outcomes.popleft()
+            most -= 0.01 if entry.done is None else 1  # nothing is answered then
             count += entry.state == _SENT
             entry.state = _GONE
             self._over(entry)
@@ -208,6 +212,9 @@ class Producer:
             self._in_flight -= count
         if (self._waiting or self._late is not None) and not self._wake.is_set():
             self._wake.set()
+        if outcomes and not self._asked:
+            self._asked = True
+            self._reactor.callLater(0, self._drain)
 
     def _hand_out(self, entry: _Entry, outcome: Outcome) -> None:
         done, entry.done = entry.done, None
@@ -271,7 +278,7 @@ class Producer:
         if lost:
             self._told = self._reactor.seconds()
             _log.error("kafka: {lost} records that wait for a broker are lost, as the producer closes", lost=lost)
-        self._drain()
+        self._drain(inf)
         if self._ended is not None:
             self._ended.callback(None)
 

@@ -125,8 +125,17 @@ class ProducerTests(BridgeCase):
         self.library.acknowledge(50)
         self.assertEqual(self.reactor.asked, before + 1)
         self.reactor.turn()
+        self.assertEqual(sum(each.called for each in waiting), 32)  # the rest in turns of their own
+        self.reactor.advance(0)
         for each in waiting:
             self.successResultOf(each)
+
+    def test_nothing_is_left_at_the_end(self) -> None:
+        waiting = [self.producer.send(record(), 10) for _ in range(100)]
+        self.pump()
+        self.library.acknowledge(100)
+        self.producer._closed()
+        self.assertEqual(sum(each.called for each in waiting), 100)
 
     def test_window(self) -> None:
         """The library has as much as the window is wide; what comes back makes room."""
