@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .kinds import ARRAY, INTEGER, SIZE, Property
+from .kinds import ARRAY, INTEGER, SIZE, Property, enum
 
 __all__ = ["PluginServices"]
 
@@ -71,6 +71,16 @@ class PluginServices:
         "Clients of kafka-consume that are read records again at once, in each worker, because they come back to what the window no"
         " longer holds; each takes a thread and a connection to each broker meanwhile. Others wait.",
     )
+    plugin_kafka_schemas = Property(
+        INTEGER.within(1, 1000000),
+        "500",
+        "Schemas of each registry (config.schema_registry of plugins for Kafka) that are kept in memory, in each worker; the oldest go.",
+    )
+    plugin_kafka_registry_bytes = Property(
+        SIZE,
+        "16m",
+        "Bytes of records that wait for one registry of schemas, in each worker; more are refused (503), or dropped by kafka-log.",
+    )
     plugin_grpc_threads = Property(
         INTEGER.within(1, 10000),
         "100",
@@ -85,6 +95,12 @@ class PluginServices:
     )
     plugin_grpc_channels = Property(
         INTEGER.within(1), "100", "Connections to gRPC services that are kept while no call uses them."
+    )
+    plugin_kafka_client = Property(
+        enum("kafka-python", "librdkafka"),
+        "kafka-python",
+        "Library that speaks with Kafka. librdkafka takes less of the CPU, and needs the package confluent-kafka"
+        " (pip install 'kongtwist[librdkafka]').",
     )
     plugin_kafka_bytes = Property(
         SIZE,

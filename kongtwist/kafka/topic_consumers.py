@@ -190,7 +190,9 @@ def _reset(consumer: Any, partitions: list[Any], start: StartAt, limit: int) -> 
 def records_of(polled: dict[Any, list[Any]]) -> list[TopicRecord]:
     """What `KafkaConsumer.poll` has given."""
     return [
-        TopicRecord(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, tuple(r.headers or ()))
+        r
+        if isinstance(r, TopicRecord)  # of a `DecodedConsumer`
+        else TopicRecord(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, tuple(r.headers or ()))
         for records in polled.values()
         for r in records
     ]
