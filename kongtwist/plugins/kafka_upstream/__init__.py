@@ -15,6 +15,7 @@ from ...core.chain.plugin import Plugin
 from ...core.exchange import Answer, BodyTooLarge, Exchange, Row
 from ...entities.schema import Array, Boolean, Map, Record, String
 from .._kafka_producing import producing_fields, topic_name
+from .._passed_body import passed_body
 from .._request_template import Template, template
 from .._schema_producing import SchemaProducer, producer_of
 from .messages import body_arguments, message, record_headers
@@ -143,7 +144,7 @@ class KafkaUpstream(Plugin):
 
     async def access(self, exchange: Exchange, conf: Target) -> Answer:
         try:
-            records = _records(exchange, conf, await exchange.read_body(exchange.gateway.body_limit))
+            records = _records(exchange, conf, await passed_body(exchange, exchange.gateway.body_limit))
         except BodyTooLarge:
             limit = exchange.gateway.body_limit
             exchange.report(

@@ -75,6 +75,18 @@ class MessageTests(KafkaCase):
         harness.send("POST", "/", JSON, body=b'"\xff"')
         self.assertTrue(self.value(harness)["body_base64"])
 
+    def test_what_plugins_have_made_of_it(self) -> None:
+        """A body that another plugin has changed, or freed of credentials, is what goes on."""
+
+        class Behind(KafkaUpstream):
+            async def access(self, exchange: Any, conf: Any) -> Any:
+                exchange.set_upstream_body(b'{"a":1}')
+                return await super().access(exchange, conf)
+
+        harness = PluginHarness(Behind, bootstrap_servers="kafka:9092", topic="events", producer_async=False)
+        harness.send("POST", "/", JSON, body=b'{"a":1,"apikey":"secret"}')
+        self.assertEqual(self.value(harness), {"body": '{"a":1}', "body_args": {"a": 1}})
+
     def test_nothing(self) -> None:
         harness = self.harness(forward_body=False)
         harness.send("POST", "/", JSON, body=b"{}")
