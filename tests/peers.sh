@@ -18,6 +18,7 @@ node nodejs
 npm npm
 openssl openssl
 slapd slapd
+rsyslogd rsyslog
 pebble pebble
 pg_lsclusters postgresql
 javac default-jdk-headless

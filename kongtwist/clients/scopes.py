@@ -32,6 +32,7 @@ from ..core.chain.host_schemas import RegistrySettings
 from ..core.rows import Row
 from ..kafka.producers import KafkaLimits, Producer, Producers
 from .connections import Connection, Connector, Resolver
+from .datagrams import DatagramSocket
 from .grpc_calls import Call, GRPCCalls, GRPCLimits
 from .http_client import HTTPClient, HTTPLimits
 from .proto_files import ProtoFiles
@@ -96,6 +97,7 @@ class Services:
         limits: ClientLimits = ClientLimits(),  # noqa: B008 - immutable
     ) -> None:
         self.reactor = reactor
+        self.resolver = resolver
         self.connector = Connector(reactor, resolver, trust)
         self.redises = Redises(self.connector, limits.redis)
         self.queues = Queues(reactor, limits.queue_bytes)
@@ -264,6 +266,7 @@ class Scope(contract.Scope):
         self._feeds: list[TopicFeed] = []
         self._producers: list[Producer] = []
         self._registries: list[Registry] = []
+        self._sockets: list[DatagramSocket] = []
         self._connections: dict[Connection, Deferred[None]] = {}
         self._calls: dict[Call, Deferred[None]] = {}
         self._under_way = _UnderWay()
@@ -347,6 +350,18 @@ class Scope(contract.Scope):
         """See `Host.proto`."""
         return self.run(lambda: self._services.protos.compile(path))
 
+    def datagrams(self, address: str, port: int | None = None) -> DatagramSocket:
+        """See `Host.datagrams`. Raises HostError when the scope is released."""
+        self._check()
+        services = self._services
+
+        def report(text: str) -> None:
+            self.report(f"[{self._tag}] {text}")
+
+        made = DatagramSocket(services.resolver, services.reactor.seconds, report, address, port)
+        self._sockets.append(made)
+        return made
+
     def threads(self, call: Callable[..., T], *args: Any) -> Deferred[T]:
         """See `Host.threads`."""
         self._check()
@@ -406,6 +421,8 @@ class Scope(contract.Scope):
             self._under_way.cancel()
             for feed in self._feeds:
                 feed.close()
+            for each in self._sockets:
+                each.close()
             for call in list(self._calls):
                 call.cancel()
             for connection in list(self._connections):

@@ -33,8 +33,8 @@ from .grpc_stand_ins import StandInGRPC
 from .kafka_stand_ins import StandInFeed, StandInKafka, StandInSchemas
 
 __all__ = [
-    "HTTPRequest", "StandInConnection", "StandInHTTP", "StandInHost", "StandInMetrics", "StandInQueue", "StandInRedis", "StandInRows",
-    "StandInTallies",
+    "HTTPRequest", "StandInConnection", "StandInDatagrams", "StandInHTTP", "StandInHost", "StandInMetrics", "StandInQueue",
+    "StandInRedis", "StandInRows", "StandInTallies",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -70,6 +70,17 @@ class StandInHTTP:
         asked = HTTPRequest(method, url, dict(headers), body, options)
         self.requests.append(asked)
         return _answered(self.reply, asked)
+
+
+class StandInDatagrams:
+    """A socket for datagrams; keeps what is ``sent``."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def send(self, data: bytes) -> None:
+        """See `kongtwist.core.chain.host.Datagrams`."""
+        self.sent.append(data)
 
 
 class StandInRedis:
@@ -473,6 +484,7 @@ class StandInHost(Scope):
         self.open_streams: list[Any] = [] if shared is None else shared.open_streams
         self.streams = self.open_streams
         self.connections: list[StandInConnection] = []
+        self.sockets: dict[tuple[str, int | None], StandInDatagrams] = {}
         self.refused: str | None = None
         self.timers: list[Any] = []
         self.tasks: dict[str, Deferred[Any]] = {}
@@ -522,6 +534,10 @@ class StandInHost(Scope):
         connection = StandInConnection(host, port, tls)
         self.connections.append(connection)
         return connection
+
+    def datagrams(self, address: str, port: int | None = None) -> StandInDatagrams:
+        """See `kongtwist.core.chain.host.Host`; what is sent is kept in ``sockets``, by address and port."""
+        return self.sockets.setdefault((address, port), StandInDatagrams())
 
     def threads(self, call: Callable[..., T], *args: Any) -> Awaitable[T]:
         """See `kongtwist.core.chain.host.Host`; done at once."""

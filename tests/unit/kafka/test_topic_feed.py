@@ -23,6 +23,10 @@ class Reader:
         self.position: Position | None = Position({topic: [10, 20]})
         self.listeners: list[Any] = []
         self.answer: Deferred[None] | None = None
+        self.asked = 0
+
+    def go_on(self) -> None:
+        self.asked += 1
 
     def ready(self) -> Deferred[None]:
         return self.answer if self.answer is not None else succeed(None)
