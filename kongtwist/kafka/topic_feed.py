@@ -213,6 +213,12 @@ class TopicFeed:
         """`TopicListener`."""
         self._comes([_Loss(topic, partition, offset, count)])
 
+    def topic_remade(self) -> None:
+        """`TopicListener`. Clients come back with their last id, and are told; by then other readers have begun."""
+        _stop(self._timer)
+        self._rest()
+        self._end([*self._live.clients(), *self._behind])
+
     def _comes(self, items: Sequence[TopicRecord | _Loss]) -> None:
         if self.window is None:
             return
@@ -249,7 +255,12 @@ class TopicFeed:
             topic, partition, offset, lost = item
             self.position.move(topic, partition, offset)
             at = bytes(self.position)
-            notice = resync_event("retention", f"{lost} records of {topic} {partition} are no longer kept", at)
+            if lost:
+                notice = resync_event("retention", f"{lost} records of {topic} {partition} are no longer kept", at)
+            else:
+                notice = resync_event(
+                    "recreated", f"{topic} {partition} ends before the position: it was made anew", at
+                )
             return Event(topic, partition, offset - 1, None, notice.partition(b"\n")[2], at)
         self.position.move(item.topic, item.partition, item.offset + 1)
         try:

@@ -53,7 +53,11 @@ class TopicListener(Protocol):
         """In order of each partition."""
 
     def records_lost(self, topic: str, partition: int, offset: int, count: int) -> None:
-        """Retention has taken records before they were read; it goes on at ``offset``."""
+        """Retention has taken ``count`` records before they were read; it goes on at ``offset``. 0: the topic ends before the position, as
+        it was made anew."""
+
+    def topic_remade(self) -> None:
+        """The topic was made anew with fewer partitions: no position in it holds any more, and the reader is of no use."""
 
 
 class TopicReader:
@@ -163,6 +167,10 @@ class TopicReader:
             for listener in list(self.listeners):
                 listener.records_lost(self.topic, partition, offset, count)
 
+    def _remade(self) -> None:
+        for listener in list(self.listeners):
+            listener.topic_remade()
+
     # -- the thread ----------------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -193,6 +201,10 @@ class TopicReader:
                 unknown[:] = [None if each == -1 else each for each in unknown]
                 self._reached = reached
                 self._tell(self._begun, reached.copy())
+            elif len(partitions) < len(reached.offsets[self.topic]):
+                self._tell(self._remade)
+                self._stopped.wait(_AGAIN)
+                return
             seek_all(consumer, reached)
             count = 0
             while not self._stopped.is_set():

@@ -49,8 +49,57 @@ def everything(tag: str | None = None) -> dict[str, Any]:
     }
 
 
+def _kafka_plugins() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": "kafka-upstream",
+            "config": {"topic": "t", "bootstrap_servers": [{"host": "k.example", "port": 9092}]},
+            "enabled": False,
+        },
+        {
+            "name": "confluent",
+            "config": {
+                "topic": "t",
+                "bootstrap_servers": [{"host": "k.example", "port": 9092}],
+                "cluster_api_key": "key",
+                "cluster_api_secret": "secret",
+                "schema_registry": {
+                    "confluent": {
+                        "url": "https://schemas.example",
+                        "ttl": 60,
+                        "authentication": {"mode": "basic", "basic": {"username": "u", "password": "p"}},
+                        "value_schema": {"subject_name": "t-value", "schema_version": "latest"},
+                    }
+                },
+            },
+            "enabled": False,
+        },
+        {
+            "name": "confluent-consume",
+            "config": {
+                "topics": [{"name": "t", "schema_registry": {"confluent": {"url": "https://schemas.example"}}}],
+                "bootstrap_servers": [{"host": "k.example", "port": 9092}],
+                "cluster_api_key": "key",
+                "cluster_api_secret": "secret",
+            },
+            "enabled": False,
+        },
+        {
+            "name": "kafka-log",
+            "config": {"topic": "t", "bootstrap_servers": [{"host": "k.example", "port": 9092}]},
+            "enabled": False,
+        },
+        {
+            "name": "kafka-consume",
+            "config": {"topics": [{"name": "t"}], "bootstrap_servers": [{"host": "k.example", "port": 9092}]},
+            "enabled": False,
+        },
+    ]
+
+
 def _plugins() -> list[dict[str, Any]]:
     return [
+        *_kafka_plugins(),
         {"name": "correlation-id", "instance_name": "cid", "config": {"generator": "uuid#counter"}},
         {"name": "jwt", "config": {"claims_to_verify": ["exp"], "maximum_expiration": 600}, "enabled": False},
         {"name": "basic-auth", "config": {"realm": "r", "anonymous": "nobody"}, "enabled": False},
@@ -74,7 +123,6 @@ def _plugins() -> list[dict[str, Any]]:
             "config": {"function_name": "f", "aws_key": "k", "aws_secret": "s", "aws_region": "eu-west-1"},
             "enabled": False,
         },
-        *_kafka_plugins(),
         {"name": "azure-functions", "config": {"appname": "a", "functionname": "f"}, "enabled": False},
         {"name": "ip-restriction", "config": {"deny": ["10.0.0.0/8"]}, "enabled": False},
         {"name": "file-log", "config": {"path": "/var/log/kong.json", "reopen": True}, "enabled": False},
@@ -105,29 +153,6 @@ def _plugins() -> list[dict[str, Any]]:
                 },
             },
         },
-    ]
-
-
-def _kafka_plugins() -> list[dict[str, Any]]:
-    servers = [{"host": "k.example", "port": 9092}]
-    schemas = {
-        "url": "https://schemas.example",
-        "ttl": 60,
-        "authentication": {"mode": "basic", "basic": {"username": "u", "password": "p"}},
-    }
-    written = {**schemas, "value_schema": {"subject_name": "t-value", "schema_version": "latest"}}
-    key = {"cluster_api_key": "key", "cluster_api_secret": "secret"}
-    topics = [{"name": "t", "schema_registry": {"confluent": {"url": "https://schemas.example"}}}]
-    configs: dict[str, dict[str, Any]] = {
-        "kafka-upstream": {"topic": "t"},
-        "kafka-log": {"topic": "t"},
-        "kafka-consume": {"topics": [{"name": "t"}]},
-        "confluent": {"topic": "t", **key, "schema_registry": {"confluent": written}},
-        "confluent-consume": {"topics": topics, **key, "schema_registry": {"confluent": schemas}},
-    }
-    return [
-        {"name": name, "config": {"bootstrap_servers": servers, **config}, "enabled": False}
-        for name, config in configs.items()
     ]
 
 
