@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from kafka.errors import KafkaError
 from twisted.logger import Logger
 
 from ..core.chain.host_reading import TopicRecord
@@ -57,8 +58,11 @@ class DecodedConsumer:
             }
         except SchemaFailed as error:
             for each, of in polled.items():
-                if of:
-                    self._consumer.seek(each, of[0].offset)
+                try:
+                    if of:
+                        self._consumer.seek(each, of[0].offset)
+                except (KafkaError, AssertionError, ValueError):
+                    continue  # a group has given the partition to somebody else, who reads them
             if not self._patient:
                 raise
             self._tell(error)
