@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from twisted.internet.defer import fail, succeed
 
 from ..core.answers import AnswerFeeder, AnswerWriter
-from ..core.chain.host_kafka import KafkaConnection, KafkaFailed, KafkaFull, KafkaPlaced, KafkaRecord
+from ..core.chain.host_kafka import KafkaConnection, KafkaFailed, KafkaFull, KafkaPlaced, KafkaRecord, Settled
 from ..core.chain.host_reading import Encode, FeedSettings, FetchedPartition, StartAt
 
 __all__ = ["StandInFeed", "StandInKafka"]
@@ -27,19 +27,31 @@ class StandInKafka:
         self.timeouts: list[float] = []
         self.fails: KafkaFailed | None = None
 
-    def send(self, record: KafkaRecord, timeout: float) -> Awaitable[KafkaPlaced]:
+    def send(self, record: KafkaRecord, timeout: float, settled: Settled | None = None) -> Awaitable[KafkaPlaced]:
         """See `kongtwist.core.chain.host_kafka.KafkaProducer`."""
         if self.fails is not None:
+            if settled is not None and not isinstance(self.fails, KafkaFull):
+                self._settle(settled, self.fails)
             return fail(self.fails)
         self.records.append(record)
         self.timeouts.append(timeout)
-        return succeed(KafkaPlaced(record.topic, record.partition or 0, len(self.records) - 1))
+        placed = KafkaPlaced(record.topic, record.partition or 0, len(self.records) - 1)
+        if self.waiting is not None:
+            return self._later(placed, settled)
+        if settled is not None:
+            settled(placed)
+        return succeed(placed)
 
-    def offer(self, record: KafkaRecord, most: int) -> None:
+    def offer(self, record: KafkaRecord, most: int, settled: Settled | None = None) -> None:
         """See `kongtwist.core.chain.host_kafka.KafkaProducer`."""
         if isinstance(self.fails, KafkaFull):
             raise self.fails
         self.records.append(record)
+        placed = KafkaPlaced(record.topic, record.partition or 0, len(self.records) - 1)
+        if self.waiting is not None:
+            _ = self._later(placed, settled)
+        elif settled is not None:
+            settled(placed)
 
 
 class _Silent:

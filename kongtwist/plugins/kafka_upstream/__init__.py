@@ -168,8 +168,10 @@ class KafkaUpstream(Plugin):
 
     def _failed(self, exchange: Exchange, conf: Target, error: HostError) -> Answer:
         fate = ""
-        if isinstance(error, KafkaLate):
-            fate = "; it may be in the topic all the same" if error.sent else "; it was not sent, and will not be"
+        if getattr(error, "sent", False):
+            fate = "; it may be in the topic all the same"
+        elif isinstance(error, KafkaLate):
+            fate = "; it was not sent, and will not be"
         remedy = getattr(error, "remedy", "") or "look at the brokers"
         conf.report(exchange, f"plugin {self.name}: {_COULD_NOT} {conf.topic}: {error}{fate}", remedy)
         said: dict[str, Any] = {"message": "Bad Gateway", "error": _COULD_NOT}

@@ -167,6 +167,7 @@ class AnswerTests(KafkaCase):
         """Clients are told Kong's words; the log has the cause, the record's fate and the remedy."""
         for error, fate in (
             (KafkaFailed("refused", "log in"), ""),
+            (KafkaFailed("the producer ended", "look", sent=True), "it may be in the topic"),
             (KafkaLate("connection refused", "start it", sent=True), "it may be in the topic"),
             (KafkaLate("connection refused", "start it"), "it was not sent, and will not be"),
         ):
