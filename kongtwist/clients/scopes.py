@@ -38,7 +38,7 @@ from .redis import RedisClient, Redises, RedisLimits
 from .tasks import Tasks
 from .threads import Threads
 from .tls import Trust
-from .waiting import within
+from .waiting import Promise, within
 
 if TYPE_CHECKING:
     from ..kafka.shared_topics import SharedTopics
@@ -349,6 +349,10 @@ class Scope(contract.Scope):
     def later(self, seconds: float, call: Callable[[], object]) -> contract.Timer:
         """See `Host.later`."""
         return self._tasks.later(seconds, call)
+
+    def promise(self) -> Promise:
+        """See `Host.promise`."""
+        return Promise(self._services.reactor)
 
     def spawn(self, name: str, coroutine: Coroutine[Any, Any, object]) -> None:
         """See `Host.spawn`."""

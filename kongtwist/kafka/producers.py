@@ -57,9 +57,7 @@ class _Entry:
 
     __slots__ = ("done", "record", "settled", "size", "state", "timer")
 
-    def __init__(
-        self, record: KafkaRecord, done: Deferred[KafkaPlaced] | None, settled: Settled | None = None
-    ) -> None:
+    def __init__(self, record: KafkaRecord, done: Deferred[KafkaPlaced] | None, settled: Settled | None = None) -> None:
         self.record = record
         self.done = done
         self.settled = settled
@@ -124,7 +122,7 @@ class Producer:
         """See `KafkaProducer.send`."""
 
         def cancel(_: Deferred[KafkaPlaced]) -> None:
-            self._take_back(entry)
+            self._take_back(entry, KafkaFailed("nobody waited for it any more"))
 
         done: Deferred[KafkaPlaced] = Deferred(cancel)
         entry = _Entry(record, done, settled)
@@ -165,8 +163,8 @@ class Producer:
         self._called = False
         self._wake.set()
 
-    def _take_back(self, entry: _Entry) -> bool:
-        """Nobody waits for an entry any more; whether it had not been sent, and never will be."""
+    def _take_back(self, entry: _Entry, outcome: KafkaFailed) -> bool:
+        """Nobody waits for an entry any more; whether it had not been sent, and never will be, which is ``outcome``."""
         if entry.timer is not None and entry.timer.active():
             entry.timer.cancel()
         entry.done = None
@@ -178,7 +176,7 @@ class Producer:
             if self._taken_back > max(_SWEPT, len(self._waiting) // 2):  # without a broker nobody else takes them out
                 self._waiting = deque(each for each in self._waiting if each.state == _WAITING)
                 self._taken_back = 0
-        self._over(entry, KafkaFailed("nobody waited for it any more"))
+        self._over(entry, outcome)
         return True
 
     def _over(self, entry: _Entry, outcome: Outcome) -> None:
@@ -190,11 +188,14 @@ class Producer:
 
     def _too_late(self, entry: _Entry, timeout: float) -> None:
         done = entry.done
-        kept = self._take_back(entry)
         cause = self._cause or Cause("no acknowledgement", "look at the broker's log and load")
-        self.failed += kept
+        late = KafkaLate(f"not in {timeout:g} s: {cause.text}", cause.remedy)
+        if self._take_back(entry, late):
+            self.failed += 1
+        else:
+            late.sent = True
         if done is not None:
-            done.errback(KafkaLate(f"not in {timeout:g} s: {cause.text}", cause.remedy, sent=not kept))
+            done.errback(late)
 
     def _drain(self) -> None:
         """Hand out what has come."""
@@ -400,7 +401,6 @@ class Producer:
         if not self._asked:
             self._asked = True
             self._reactor.callFromThread(self._drain)
-
 
     def _untold(self) -> None:
         """The library is closed, and says nothing more: what it had and has not told of is given up."""

@@ -30,6 +30,7 @@ from ..core.rows import Row
 from ..entities.entity import Entity
 from .grpc_stand_ins import StandInGRPC
 from .kafka_stand_ins import StandInFeed, StandInKafka
+from .stand_in_promise import StandInPromise
 
 __all__ = [
     "HTTPRequest", "StandInConnection", "StandInHTTP", "StandInHost", "StandInMetrics", "StandInQueue", "StandInRedis", "StandInRows",
@@ -534,6 +535,10 @@ class StandInHost(Scope):
     def later(self, seconds: float, call: Callable[[], object]) -> _Repeated:
         """See `kongtwist.core.chain.host.Host`."""
         return _Repeated(self, seconds, call, False)
+
+    def promise(self) -> StandInPromise:
+        """See `kongtwist.core.chain.host.Host`."""
+        return StandInPromise(self.clock)
 
     def spawn(self, name: str, coroutine: Coroutine[Any, Any, object]) -> None:
         """See `kongtwist.core.chain.host.Host`; begins at once."""

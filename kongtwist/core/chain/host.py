@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConnectFailed", "Connection", "ConnectionLost", "GRPCCall", "GRPCClient", "GRPCFailed", "GRPCReply", "GRPCTarget", "HTTPAnswer",
-    "HTTPClient", "Host", "HostError", "Metrics", "NotOffered", "ProtoFault", "Queue", "QueueSettings", "RedisClient", "RedisError",
+    "HTTPClient", "Host", "HostError", "Metrics", "NotOffered", "Promise", "ProtoFault", "Queue", "QueueSettings", "RedisClient",
+    "RedisError",
     "RedisSettings", "RedisUnavailable", "Rows", "Scope", "SharedCells", "Streams", "TLSSettings", "Tallies", "Tally", "Timer",
     "random_id",
 ]  # fmt: skip
@@ -258,6 +259,34 @@ class Timer(Protocol):
         ...
 
 
+class Promise(Protocol):
+    """A value that is going to be there, and any number who wait for it."""
+
+    @property
+    def over(self) -> bool:
+        """Whether it is there."""
+        ...
+
+    def give(self, value: Any = None) -> None:
+        """Here it is; no harm where it is there already."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """There will be none: whoever waits gets this raised. No harm where it is there already."""
+        ...
+
+    def wait(self, seconds: float | None = None) -> Awaitable[Any]:
+        """The value. Being cancelled concerns nobody else.
+
+        Args:
+            seconds: how long to wait; None: for ever.
+
+        Raises:
+            TimeoutError: it was not there in time.
+        """
+        ...
+
+
 class SharedCells(Protocol):
     """Integers of one name. This worker writes its own; others see the sum over all workers of the node."""
 
@@ -377,6 +406,10 @@ class Host(GatewayFacts):
     def later(self, seconds: float, call: Callable[[], object]) -> Timer:
         """Call once. What it raises is logged."""
         raise NotOffered("this process does not offer host.later to plugins")
+
+    def promise(self) -> Promise:
+        """Something to wait for, between coroutines of a plugin."""
+        raise NotOffered("this process does not offer host.promise to plugins")
 
     def spawn(self, name: str, coroutine: Coroutine[Any, Any, object]) -> None:
         """Run a coroutine beside the requests. Its failure is logged with ``name``; it is cancelled when the scope closes."""
