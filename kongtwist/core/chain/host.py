@@ -434,7 +434,14 @@ class Host(GatewayFacts):
 
 
 class Scope(Host):
-    """What one opened configuration is given. Released when that is closed."""
+    """What one opened configuration is given. Released when that is closed.
+
+    Attributes:
+        certificates: rows that the configuration uses (`Plugin.certificates`), by id, with the values of their references; those that
+            there are.
+    """
+
+    certificates: Mapping[str, Row] = {}
 
     async def release(self) -> None:
         """Cancel, close and give back whatever was asked through this scope. Called once, after `Plugin.close`."""

@@ -6,6 +6,7 @@ what becomes of it when it is slow.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ...core.answers import FedAnswer
@@ -14,7 +15,7 @@ from ...core.chain.host_reading import BadStart, FeedSettings, KafkaFeed, StartA
 from ...core.chain.plugin import Plugin
 from ...core.exchange import Answer, Exchange, Row
 from ...entities.schema import Array, Boolean, Field, Integer, Record, String
-from .._kafka_fields import cluster_fields, kafka_connection, registry_field
+from .._kafka_fields import cluster_fields, kafka_connection, registry_field, used_certificates
 from .._once import Seldom
 from .record_forms import Filter, batch, event_encoder, pointer_fault
 
@@ -196,6 +197,9 @@ class KafkaConsume(Plugin):
             text="Of mode http-get: milliseconds that a request waits for a first record; null: 1000.",
         ),
     }  # fmt: skip
+
+    def certificates(self, conf: Row) -> Iterable[str]:
+        return used_certificates(conf)
 
     def compile(self, conf: Row, plugin: Row) -> Config:
         return Config(conf)

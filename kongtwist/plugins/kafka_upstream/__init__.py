@@ -6,7 +6,7 @@ once with 202, and records wait in bounded memory. A WebSocket, and a body of ND
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -18,6 +18,7 @@ from ...core.chain.plugin import Plugin
 from ...core.exchange import Answer, BodyTooLarge, Exchange, Row
 from ...entities.json_text import parse_json
 from ...entities.schema import Array, Boolean, Map, Record, String
+from .._kafka_fields import used_certificates
 from .._kafka_producing import kafka_producing, producing_fields, topic_name
 from .._redis_fields import redis_settings
 from .._request_template import Template, template
@@ -161,6 +162,9 @@ class KafkaUpstream(Plugin):
         **stream_fields(),
         "idempotency": idempotency_field(),
     }  # fmt: skip
+
+    def certificates(self, conf: Row) -> Iterable[str]:
+        return used_certificates(conf)
 
     def compile(self, conf: Row, plugin: Row) -> Target:
         return Target(conf)
