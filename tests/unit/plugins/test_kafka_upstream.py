@@ -233,15 +233,20 @@ class ConfigurationTests(KafkaCase):
     def test_certificate(self) -> None:
         """What brokers are shown comes with the configuration; one that is not there refuses it."""
         key = "8a1b2c3d-0000-4000-8000-000000000000"
-        config = {"bootstrap_servers": "kafka:9093", "topic": "t", "security": {"ssl": True, "certificate_id": key}}
+        config: dict[str, Any] = {
+            "bootstrap_servers": "kafka:9093",
+            "topic": "t",
+            "security": {"ssl": True, "certificate_id": key},
+        }
         harness = self.harness()
         self.assertRaises(ValueError, harness.add, KafkaUpstream, **config)
         harness.store("certificates", id=key, cert="CERT", key="KEY")
         for plugin in (KafkaUpstream, KafkaLog):
             harness.add(plugin, **config)
-        for plugin in (KafkaUpstream, KafkaLog, KafkaConsume):
-            self.assertEqual(plugin().certificates({"security": {"certificate_id": key}}), (key,))
+        for kind in (KafkaUpstream, KafkaLog, KafkaConsume):
+            self.assertEqual(kind().certificates({"security": {"certificate_id": key}}), (key,))
         tls = [each.connection.tls for each in harness.host.producers][1]
+        assert tls is not None
         self.assertEqual((tls.certificate, tls.key), ("CERT", "KEY"))
 
     def test_refused(self) -> None:
