@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -9,11 +10,14 @@ from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 
 from ..core.chain.host_kafka import KafkaConnection
 from ..core.chain.host_reading import Encode, FeedSettings
+from .decoded_consumer import DecodedConsumer, FindCodec
 from .topic_consumers import open_consumer
 from .topic_feed import TopicFeed
 from .topic_reader import TopicReader
 
-__all__ = ["SharedTopics"]
+__all__ = ["Finders", "SharedTopics"]
+
+Finders = Mapping[str, FindCodec]
 
 
 class SharedTopics:
@@ -25,36 +29,44 @@ class SharedTopics:
         replays: clients that are read their records again at a time; others wait.
 
     Attributes:
-        readers: those that read, by connection and topic, with how many want them.
+        readers: those that read, by connection, topic and what finds its schemas, with how many want them.
     """
 
     def __init__(self, reactor: Any, authorities: tuple[str, ...], replays: int) -> None:
         self._reactor = reactor
         self._authorities = authorities
         self._replays = DeferredSemaphore(replays)
-        self.readers: dict[tuple[KafkaConnection, str], tuple[TopicReader, int]] = {}
+        self.readers: dict[tuple[KafkaConnection, str, FindCodec | None], tuple[TopicReader, int]] = {}
         self._ending: dict[TopicReader, Deferred[None]] = {}
 
-    def feed(self, connection: KafkaConnection, settings: FeedSettings, encode: Encode) -> TopicFeed:
-        """A feed; nothing is read before somebody subscribes."""
-        make = partial(open_consumer, connection, self._authorities, settings.timeout)
-        take = partial(self._take, connection, settings.timeout)
+    def feed(
+        self, connection: KafkaConnection, settings: FeedSettings, encode: Encode, finders: Finders | None = None
+    ) -> TopicFeed:
+        """A feed; nothing is read before somebody subscribes.
+
+        Args:
+            connection, settings, encode: see `Host.kafka_feed`.
+            finders: what finds schemas, by topic; a topic is shared by those who have the same.
+        """
+        finders = finders or {}
+        make = partial(_consumer, connection, self._authorities, settings.timeout, finders, False)
+        take = partial(self._take, connection, settings.timeout, finders)
         return TopicFeed(
-            self._reactor, settings, encode, take, partial(self._give, connection), make, self._replays
+            self._reactor, settings, encode, take, partial(self._give, connection, finders), make, self._replays
         )  # fmt: skip
 
-    def _take(self, connection: KafkaConnection, timeout: float, topic: str) -> TopicReader:
-        key = (connection, topic)
+    def _take(self, connection: KafkaConnection, timeout: float, finders: Finders, topic: str) -> TopicReader:
+        key = (connection, topic, finders.get(topic))
         reader, users = self.readers.get(key, (None, 0))
         if reader is None:
-            make = partial(open_consumer, connection, self._authorities, timeout)
+            make = partial(_consumer, connection, self._authorities, timeout, finders, True)
             reader = TopicReader(self._reactor, make, topic, timeout)
             reader.start()
         self.readers[key] = (reader, users + 1)
         return reader
 
-    def _give(self, connection: KafkaConnection, reader: TopicReader) -> None:
-        key = (connection, reader.topic)
+    def _give(self, connection: KafkaConnection, finders: Finders, reader: TopicReader) -> None:
+        key = (connection, reader.topic, finders.get(reader.topic))
         _, users = self.readers[key]
         if users > 1:
             self.readers[key] = (reader, users - 1)
@@ -71,3 +83,11 @@ class SharedTopics:
         """Wait for the end of readers that have been given back."""
         if self._ending:
             await DeferredList(list(self._ending.values()))
+
+
+def _consumer(
+    connection: KafkaConnection, authorities: tuple[str, ...], timeout: float, finders: Finders, patient: bool
+) -> Any:
+    """See `open_consumer` and `DecodedConsumer`."""
+    consumer = open_consumer(connection, authorities, timeout)
+    return DecodedConsumer(consumer, finders, patient) if finders else consumer

@@ -18,8 +18,9 @@ from ..core.chain.host_kafka import (
     Settled,
 )
 from ..core.chain.host_reading import Encode, FeedSettings, FetchedPartition, StartAt
+from ..core.chain.host_schemas import RegistrySettings, Subject
 
-__all__ = ["StandInFeed", "StandInKafka"]
+__all__ = ["StandInFeed", "StandInKafka", "StandInSchemas"]
 
 
 class StandInKafka:
@@ -90,6 +91,37 @@ class StandInKafka:
         self._waiting.appendleft((placed, None, settled))
         if done is not None:
             done.errback(KafkaLate("not in time", "wait", sent=True))
+
+
+class StandInSchemas:
+    """A registry of schemas that any JSON fits: it writes the subject, a colon and the value.
+
+    Attributes:
+        settings: what it was asked for with.
+        room: see `SchemaRegistry`.
+        is_known: it need not be asked; else `encode_now` gives None.
+        fails: what becomes of further values instead.
+    """
+
+    def __init__(self, settings: RegistrySettings) -> None:
+        self.settings = settings
+        self.room = 1 << 20
+        self.is_known = True
+        self.fails: KafkaFailed | None = None
+
+    async def encode(self, subject: Subject, value: bytes, timeout: float) -> bytes:
+        """See `kongtwist.core.chain.host_schemas.SchemaRegistry`."""
+        if self.fails is not None:
+            raise self.fails
+        return f"{subject.name}/{subject.version}:".encode() + value
+
+    def encode_now(self, subject: Subject, value: bytes) -> bytes | None:
+        """See `kongtwist.core.chain.host_schemas.SchemaRegistry`."""
+        if not self.is_known:
+            return None
+        if self.fails is not None:
+            raise self.fails
+        return f"{subject.name}/{subject.version}:".encode() + value
 
 
 class _Silent:

@@ -7,21 +7,22 @@ once with 202, and records wait in bounded memory. A WebSocket, and a body of ND
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable
-from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
 from ...core.answers import FedAnswer, WebSocketAnswer, WebSocketPeer
 from ...core.chain.host import HostError, RedisError, Scope
 from ...core.chain.host_kafka import KafkaFull, KafkaLate, KafkaPlaced, KafkaProducer, KafkaRecord
+from ...core.chain.host_schemas import SchemaFailed, SchemaMismatch
 from ...core.chain.plugin import Plugin
 from ...core.exchange import Answer, BodyTooLarge, Exchange, Row
 from ...entities.json_text import parse_json
 from ...entities.schema import Array, Boolean, Map, Record, String
 from .._kafka_fields import used_certificates
-from .._kafka_producing import kafka_producing, producing_fields, topic_name
+from .._kafka_producing import producing_fields, topic_name
 from .._redis_fields import redis_settings
 from .._request_template import Template, template
+from .._schema_producing import SchemaProducer, producer_of, taken
 from .client_streams import IN_FLIGHT, idempotency_field, may_open, stream_fields
 from .idempotency_keys import KeyRefused, Keys, MemoryStore, OnceOnly, RedisStore, key_of
 from .messages import body_arguments, content_type, message, record_headers
@@ -72,7 +73,7 @@ class Target:
         self.longest: int = conf.get("stream_max_message_bytes") or conf["producer_request_limits_bytes_per_request"]
         self.idempotency: Row | None = conf.get("idempotency")
         self.key_header = (self.idempotency["header"] if self.idempotency else "").lower().encode()
-        self.producer: KafkaProducer | None = None
+        self.producer: KafkaProducer | SchemaProducer | None = None
         self.once: OnceOnly | None = None
         self.host: Scope | None = None
         self.streams = 0  # that have records under way
@@ -173,11 +174,9 @@ class KafkaUpstream(Plugin):
         self._keys: Keys | None = None
 
     def open(self, conf: Target, plugin: Row, host: Scope) -> Target:
-        settings = kafka_producing(conf.conf, host)
-        if (conf.websocket or conf.ndjson) and conf.conf.get("producer_linger") is None:
-            settings = replace(settings, linger=_TOGETHER)
+        waited_for = (conf.websocket or conf.ndjson) and conf.conf.get("producer_linger") is None
         conf.host = host
-        conf.producer = producer = host.kafka_producer(settings)
+        conf.producer = producer = producer_of(conf.conf, host, _TOGETHER if waited_for else None)
         if conf.idempotency is not None:
             if self._keys is None:
                 self._keys = Keys(_KEYS if host.conf is None else host.conf.plugin_kafka_keys)
@@ -187,7 +186,7 @@ class KafkaUpstream(Plugin):
                 if redis is None
                 else RedisStore(host.redis(redis_settings(redis)), host, ttl, keys.most)
             )
-            cluster = ",".join(sorted(settings.connection.servers))
+            cluster = ",".join(sorted(f"{each['host']}:{each['port']}" for each in conf.conf["bootstrap_servers"]))
             most = None if conf.waits else conf.most
             conf.once = OnceOnly(host, keys, store, producer, cluster, conf.timeout, most)
         return conf
@@ -230,7 +229,7 @@ class KafkaUpstream(Plugin):
             else:
                 placed = []
                 for record in records:
-                    producer.offer(record, conf.most)
+                    await taken(producer, record, conf.most)
         except HostError as error:
             status, said = self._failed(exchange, conf, error)
             return exchange.exit(status, said, [(b"Retry-After", _RETRY_AFTER)] if status == 503 else None)
@@ -243,9 +242,12 @@ class KafkaUpstream(Plugin):
         fate = ""
         if getattr(error, "sent", False):
             fate = "; it may be in the topic all the same"
-        elif isinstance(error, KafkaLate | RedisError):
+        elif isinstance(error, KafkaLate | SchemaFailed | RedisError):
             fate = "; it was not sent, and will not be"
         remedy = getattr(error, "remedy", "") or "look at the brokers"
+        if isinstance(error, SchemaMismatch):
+            conf.report(exchange, f"plugin {self.name}: {error}", "send what fits, or correct the schema")
+            return 400, {"message": "Bad Request", "error": str(error)}
         if isinstance(error, RedisError):
             remedy = "start the server of config.idempotency.redis; nothing is sent that may have been sent before"
         conf.report(exchange, f"plugin {self.name}: {_COULD_NOT} {conf.topic}: {error}{fate}", remedy)
@@ -297,7 +299,12 @@ class _Stream:
     """Makes records of what comes, and sends them. See `record_streams.Produce`."""
 
     def __init__(
-        self, plugin: KafkaUpstream, exchange: Exchange, conf: Target, producer: KafkaProducer, key: str | None
+        self,
+        plugin: KafkaUpstream,
+        exchange: Exchange,
+        conf: Target,
+        producer: KafkaProducer | SchemaProducer,
+        key: str | None,
     ) -> None:
         self._plugin, self._exchange, self._conf, self._producer = plugin, exchange, conf, producer
         self._key = key
@@ -337,7 +344,9 @@ class _Stream:
             key, who, same = f"{self._key}\0{self._number}", _who(self._exchange), sha256(raw).hexdigest()
             sending = [once.begin(key, who, same, record) for record in records]
         else:
-            sending = [self._producer.send(record, self._conf.timeout) for record in records]
+            producer = self._producer
+            send = producer.begin if isinstance(producer, SchemaProducer) else producer.send
+            sending = [send(record, self._conf.timeout) for record in records]
         return self._told(sending)
 
     async def _told(self, sending: list[Awaitable[KafkaPlaced | None]]) -> Told:
@@ -414,7 +423,7 @@ async def _sent_once(
 
 
 async def _sent(
-    exchange: Exchange, conf: Target, producer: KafkaProducer, records: list[KafkaRecord]
+    exchange: Exchange, conf: Target, producer: KafkaProducer | SchemaProducer, records: list[KafkaRecord]
 ) -> list[KafkaPlaced]:
     """Where the records are, all of them acknowledged within one time-out. Raises HostError."""
     placed = [await producer.send(records[0], conf.timeout)]

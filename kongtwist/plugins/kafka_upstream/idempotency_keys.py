@@ -15,8 +15,9 @@ from hashlib import sha256
 from typing import Any, Protocol
 
 from ...core.chain.host import HostError, Promise, RedisClient, RedisError, Scope
-from ...core.chain.host_kafka import KafkaFailed, KafkaFull, KafkaLate, KafkaPlaced, KafkaProducer, KafkaRecord
+from ...core.chain.host_kafka import KafkaFailed, KafkaLate, KafkaPlaced, KafkaProducer, KafkaRecord
 from .._once import Seldom
+from .._schema_producing import SchemaProducer, taken
 
 __all__ = ["KeyRefused", "Keys", "MemoryStore", "OnceOnly", "RedisStore", "key_of"]
 
@@ -264,7 +265,7 @@ class OnceOnly:
         host: Scope,
         keys: Keys,
         store: Store,
-        producer: KafkaProducer,
+        producer: KafkaProducer | SchemaProducer,
         scope: str,
         timeout: float,
         most: int | None,
@@ -349,17 +350,20 @@ class OnceOnly:
             if self._most is None:
                 await self._producer.send(record, seconds, settled)
             else:
-                self._producer.offer(record, self._most, settled)
+                await taken(self._producer, record, self._most, settled)
                 pending.first.give(None)
                 pending.final.give(None)
-        except KafkaFull as full:
-            self._settled(name, pending, full)
         except KafkaFailed as failed:
-            pending.late = failed
-            pending.first.fail(failed)
+            if failed.sent:
+                pending.late = failed
+                pending.first.fail(failed)
+            else:  # of what was never taken nobody tells
+                self._settled(name, pending, failed)
 
     def _settled(self, name: str, pending: _Pending, outcome: KafkaPlaced | KafkaFailed) -> None:
         """What became of a record is known."""
+        if self._keys.pending.get(name) is not pending:
+            return
         known: dict[str, Any] = {"request": pending.fingerprint}
         if isinstance(outcome, KafkaPlaced):
             self._store.write(name, pending.mine, json.dumps({**known, "placed": outcome}).encode())
@@ -370,8 +374,8 @@ class OnceOnly:
         self._over(name, pending, outcome)
 
     def _over(self, name: str, pending: _Pending, outcome: KafkaPlaced | HostError) -> None:
-        if self._keys.pending.pop(name, None) is not None:
-            self._under_way -= 1
+        del self._keys.pending[name]
+        self._under_way -= 1
         for each in (pending.first, pending.final):
             if isinstance(outcome, HostError):
                 each.fail(outcome)
