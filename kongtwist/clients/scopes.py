@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
@@ -30,6 +31,7 @@ from ..core.chain.host_kafka import KafkaConnection, KafkaProducing
 from ..core.chain.host_reading import Encode, FeedSettings
 from ..core.chain.host_schemas import RegistrySettings
 from ..core.rows import Row
+from ..kafka.libraries import KAFKA_PYTHON, made_producer
 from ..kafka.producers import KafkaLimits, Producer, Producers
 from .connections import Connection, Connector, Resolver
 from .datagrams import DatagramSocket
@@ -69,6 +71,7 @@ class ClientLimits(NamedTuple):
     thread_backlog: int = 1000  #: calls that wait for a thread
     queue_bytes: int | None = None  #: of entries that wait in a queue that does not bound them itself; None: no bound
     kafka_bytes: int = 64 << 20  #: of records that wait for Kafka's brokers, for each producer
+    kafka_library: str = KAFKA_PYTHON  #: that speaks with Kafka (`kongtwist.kafka.libraries`)
     kafka_window: int = 500  #: records of each producer under way to brokers at a time
     registries: RegistryLimits = RegistryLimits()
     drain: float = 60.0  #: seconds a queue may go on sending when its last configuration has closed
@@ -104,7 +107,7 @@ class Services:
         self.http = HTTPClient(self.connector, limits.http)
         self.threads = Threads(reactor, limits.threads, limits.thread_backlog)
         self._topics: SharedTopics | None = None
-        self._new_topics = (trust.authorities, limits.kafka_replays)
+        self._new_topics = (trust.authorities, limits.kafka_replays, limits.kafka_library)
         self._drain = limits.drain
         self._limits, self._authorities = limits, trust.authorities
         self._producers: Producers | None = None
@@ -120,7 +123,8 @@ class Services:
         """Kafka's."""
         if self._producers is None:
             limits = KafkaLimits(self._limits.kafka_window, self._limits.kafka_bytes)
-            self._producers = Producers(self.reactor, limits, self._authorities)
+            make = partial(made_producer, self._limits.kafka_library)
+            self._producers = Producers(self.reactor, limits, self._authorities, make)
         return self._producers
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .kinds import ARRAY, INTEGER, SIZE, Property
+from .kinds import ARRAY, INTEGER, SIZE, Property, enum
 
 __all__ = ["PluginServices"]
 
@@ -95,6 +95,12 @@ class PluginServices:
     )
     plugin_grpc_channels = Property(
         INTEGER.within(1), "100", "Connections to gRPC services that are kept while no call uses them."
+    )
+    plugin_kafka_client = Property(
+        enum("kafka-python", "librdkafka"),
+        "kafka-python",
+        "Library that speaks with Kafka. librdkafka takes less of the CPU, and needs the package confluent-kafka"
+        " (pip install 'kongtwist[librdkafka]').",
     )
     plugin_kafka_bytes = Property(
         SIZE,

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 
 from ..core.chain.host_kafka import KafkaConnection
 from ..core.chain.host_reading import Encode, FeedSettings
 from .decoded_consumer import DecodedConsumer, FindCodec
-from .topic_consumers import open_consumer
+from .libraries import KAFKA_PYTHON, consumer_opener
 from .topic_feed import TopicFeed
 from .topic_reader import TopicReader
+
+if TYPE_CHECKING:
+    from .consumer_client import OpenConsumer
 
 __all__ = ["Finders", "SharedTopics"]
 
@@ -27,14 +30,16 @@ class SharedTopics:
         reactor: for time and threads.
         authorities: PEM texts of whom TLS trusts where connections do not say.
         replays: clients that are read their records again at a time; others wait.
+        library: see `libraries`.
 
     Attributes:
         readers: those that read, by connection, topic and what finds its schemas, with how many want them.
     """
 
-    def __init__(self, reactor: Any, authorities: tuple[str, ...], replays: int) -> None:
+    def __init__(self, reactor: Any, authorities: tuple[str, ...], replays: int, library: str = KAFKA_PYTHON) -> None:
         self._reactor = reactor
         self._authorities = authorities
+        self._open = consumer_opener(library)
         self._replays = DeferredSemaphore(replays)
         self.readers: dict[tuple[KafkaConnection, str, FindCodec | None], tuple[TopicReader, int]] = {}
         self._ending: dict[TopicReader, Deferred[None]] = {}
@@ -49,7 +54,7 @@ class SharedTopics:
             finders: what finds schemas, by topic; a topic is shared by those who have the same.
         """
         finders = finders or {}
-        make = partial(_consumer, connection, self._authorities, settings.timeout, finders, False)
+        make = partial(_consumer, self._open, connection, self._authorities, settings.timeout, finders, False)
         take = partial(self._take, connection, settings.timeout, finders)
         return TopicFeed(
             self._reactor, settings, encode, take, partial(self._give, connection, finders), make, self._replays
@@ -59,7 +64,7 @@ class SharedTopics:
         key = (connection, topic, finders.get(topic))
         reader, users = self.readers.get(key, (None, 0))
         if reader is None:
-            make = partial(_consumer, connection, self._authorities, timeout, finders, True)
+            make = partial(_consumer, self._open, connection, self._authorities, timeout, finders, True)
             reader = TopicReader(self._reactor, make, topic, timeout)
             reader.start()
         self.readers[key] = (reader, users + 1)
@@ -86,8 +91,13 @@ class SharedTopics:
 
 
 def _consumer(
-    connection: KafkaConnection, authorities: tuple[str, ...], timeout: float, finders: Finders, patient: bool
+    opened: OpenConsumer,
+    connection: KafkaConnection,
+    authorities: tuple[str, ...],
+    timeout: float,
+    finders: Finders,
+    patient: bool,
 ) -> Any:
-    """See `open_consumer` and `DecodedConsumer`."""
-    consumer = open_consumer(connection, authorities, timeout)
+    """See `consumer_opener` and `DecodedConsumer`."""
+    consumer = opened(connection, authorities, timeout)
     return DecodedConsumer(consumer, finders, patient) if finders else consumer

@@ -296,6 +296,7 @@ class DataPlane:
                 kafka_bytes=conf.plugin_kafka_bytes,
                 kafka_window=conf.plugin_kafka_window,
                 registries=RegistryLimits(conf.plugin_kafka_schemas, conf.plugin_kafka_registry_bytes),
+                kafka_library=conf.plugin_kafka_client,
             ),
         )
 
