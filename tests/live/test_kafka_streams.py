@@ -59,7 +59,13 @@ class _Streams(LiveTestCase):
         port = free_port()
         gateway = self.gateway({"proxy_listen": f"127.0.0.1:{port} http2"})
         gateway.proxy_port = port
-        wanted = {"topic": self.topic, "allow_ndjson": True, "allow_websocket": True, "producer_async": True}
+        wanted = {
+            "topic": self.topic,
+            "allow_ndjson": True,
+            "allow_websocket": True,
+            "producer_async": True,
+            "timeout": 60000,
+        }
         kafka_route(gateway, servers or self.cluster.servers, **{**wanted, **config})
         gateway.create("/services/events/routes", name="socket", paths=["/socket"])
         gateway.create("/routes", name="after", paths=["/after"])
@@ -242,7 +248,7 @@ class KeyTests(LiveTestCase):
         """Many at once and later, here and there: one record, and everybody is told where it is."""
         cluster = shared_cluster()
         topic = create_topic(cluster)
-        nodes = self.nodes(cluster, topic)
+        nodes = self.nodes(cluster, topic, timeout=60000)
         answers: list[Answer] = []
         threads = [
             threading.Thread(target=lambda number=number: answers.append(self.post(nodes[number % 2], "k")))
@@ -270,7 +276,8 @@ class KeyTests(LiveTestCase):
         topic = create_topic(cluster)
         nodes = self.nodes(cluster, topic, timeout=2000)
         for number, each in enumerate(nodes):
-            self.assertEqual(self.post(each, f"first-{number}").status, 200)
+            key = f"first-{number}"
+            wait_until(lambda each=each, key=key: self.post(each, key).status == 200, "an acknowledgement", 60)  # type: ignore[misc]
         cluster.signal(signal.SIGSTOP)
         self.assertEqual((self.post(nodes[0], "k").status, self.post(nodes[0], "k").status), (500, 500))
         self.assertEqual(self.post(nodes[1], "k").status, 409)

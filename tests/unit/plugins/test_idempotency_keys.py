@@ -7,6 +7,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.chain.host_kafka import KafkaFailed, KafkaFull, KafkaLate
+from kongtwist.core.chain.host_schemas import SchemaMismatch
 from kongtwist.entities import EntityError
 from kongtwist.plugins.kafka_upstream import KafkaUpstream
 from kongtwist.plugins.kafka_upstream.idempotency_keys import KeyRefused, key_of
@@ -141,6 +142,18 @@ class MemoryTests(SynchronousTestCase):
             self.assertEqual(self.node.told()[0], status)
             self.node.producer.fails = None
             self.assertEqual(self.node.told(), (200, placed(0)))
+
+    def test_schemas(self) -> None:
+        """What could not be written was not sent."""
+        registry = {"confluent": {"url": "http://registry:8081", "value_schema": {"subject_name": "events"}}}
+        for is_async, good in ((False, 200), (True, 202)):
+            self.node = Node(None, schema_registry=registry, producer_async=is_async)
+            (schemas,) = self.node.harness.host.registries.values()
+            schemas.fails = SchemaMismatch("does not fit")
+            self.assertEqual(self.node.told()[0], 400)
+            schemas.fails = None
+            self.assertEqual([self.node.told()[0] for _ in range(2)], [good] * 2)
+            self.assertEqual(len(self.node.producer.records), 1)
 
     def test_late(self) -> None:
         """What may be in the topic is not sent again; whoever asks is told when it is known."""

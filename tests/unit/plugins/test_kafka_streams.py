@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.answers import FedAnswer, WebSocketAnswer
 from kongtwist.core.chain.host_kafka import KafkaFailed
+from kongtwist.core.chain.host_schemas import SchemaFailed, SchemaMismatch
 from kongtwist.plugins.kafka_upstream import KafkaUpstream
 from kongtwist.testing import Outcome, PluginHarness
 
@@ -231,6 +232,51 @@ class LineTests(StreamCase):
         self.assertEqual(client.read(), [{"message": "message sent", "records": told}])
         for each in self.producer.records:
             self.assertEqual((each.value, each.key, each.headers), (b'{"user": "u"}', b"u", (("shop", b"s"),)))
+
+    def test_schemas(self) -> None:
+        """Lines are written with a schema; one that does not fit is answered in its place."""
+        schemas = self.with_schemas()
+        client = Client(self)
+        client.send(b"1\n")
+        schemas.fails = SchemaMismatch("does not fit")
+        client.send(b"2\n")
+        schemas.fails = SchemaFailed("the registry does not answer")
+        client.send(b"3\n")
+        schemas.fails = None
+        client.send(b"4\n")
+        misfit = {"message": "Bad Request", "error": "does not fit"}
+        away = {"message": "Bad Gateway", "error": "could not send message to topic"}
+        self.assertEqual(client.read(), [placed(0), misfit, away, placed(1)])
+        self.assertEqual([each.value for each in self.producer.records], [b"events/latest:1", b"events/latest:4"])
+
+    def test_registry_that_is_asked(self) -> None:
+        """What comes while it is asked keeps its place."""
+        schemas = self.with_schemas()
+        schemas.is_known = False
+        asked: Deferred[None] = Deferred()
+
+        async def encode(subject: Any, value: bytes, timeout: float) -> bytes:
+            await asked
+            if value == b"2":
+                raise SchemaMismatch("does not fit")
+            return value
+
+        schemas.encode = encode
+        client = Client(self)
+        client.send(b"1\n2\n3\n")
+        schemas.is_known = True
+        client.send(b"4\n")
+        self.assertEqual(client.read(), [])
+        asked.callback(None)
+        told = client.read()
+        self.assertEqual([each.get("offset") for each in told], [0, None, 1, 2])
+        self.assertEqual([each.value for each in self.producer.records], [b"1", b"3", b"4"])
+
+    def with_schemas(self) -> Any:
+        registry = {"confluent": {"url": "http://registry:8081", "value_schema": {"subject_name": "events"}}}
+        self.begin(schema_registry=registry, message_format="body")
+        (schemas,) = self.harness.host.registries.values()
+        return schemas
 
     def test_not_allowed(self) -> None:
         """Without being asked for, such a body is one record."""
