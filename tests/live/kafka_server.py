@@ -176,10 +176,13 @@ class KafkaCluster:
         return _brokers(port) == len(self._ports)
 
     def signal(self, number: int, node: int = 0) -> None:
-        """Send a broker a signal, such as SIGSTOP: the kernel then takes connections, and nothing is answered."""
+        """Send a broker a signal, such as SIGSTOP: the kernel then takes connections, and nothing is answered. On a busy machine its
+        threads go on for a while, which is waited for."""
         process = self._processes[node]
         assert process is not None
         process.signal(number)
+        if number == signal.SIGSTOP:
+            wait_until(lambda: _stands_still(process.pid), "a broker that stands still")
 
     def kill(self, node: int = 0) -> None:
         """Kill a broker with SIGKILL, frozen or not."""
@@ -238,6 +241,15 @@ class KafkaCluster:
             "broker.session.timeout.ms": 6000, "broker.heartbeat.interval.ms": 1000, "controller.quorum.election.timeout.ms": 300,
         }  # fmt: skip
         return {**made, **self._settings}
+
+
+def _stands_still(pid: int) -> bool:
+    """Whether all threads of a process are stopped (proc_pid_stat(5))."""
+    try:
+        told = [task.joinpath("stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:  # a thread has just ended
+        return False
+    return {each.rpartition(")")[2].split()[0] for each in told} == {"T"}
 
 
 def _brokers(port: int) -> int:
