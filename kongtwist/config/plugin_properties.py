@@ -71,6 +71,16 @@ class PluginServices:
         "Clients of kafka-consume that are read records again at once, in each worker, because they come back to what the window no"
         " longer holds; each takes a thread and a connection to each broker meanwhile. Others wait.",
     )
+    plugin_kafka_schemas = Property(
+        INTEGER.within(1, 1000000),
+        "500",
+        "Schemas of each registry (config.schema_registry of plugins for Kafka) that are kept in memory, in each worker; the oldest go.",
+    )
+    plugin_kafka_registry_bytes = Property(
+        SIZE,
+        "16m",
+        "Bytes of records that wait for one registry of schemas, in each worker; more are refused (503), or dropped by kafka-log.",
+    )
     plugin_grpc_threads = Property(
         INTEGER.within(1, 10000),
         "100",

@@ -43,9 +43,14 @@ _KNOWN = (
      "correct config.bootstrap_servers, or what the broker calls itself (advertised.listeners)"),
     (r"TopicAuthorization|Error 29", "not allowed to use the topic", "grant the user access to it (ACL)"),
     (r"ClusterAuthorization|Error 31", "not allowed to write idempotently", "grant the user IdempotentWrite"),
-    (r"[Tt]imed? ?out", "no answer in time",
+    (r"InvalidReceiveError|Invalid frame length", "what listens there speaks TLS, or no Kafka",
+     "set config.security.ssl, or correct config.bootstrap_servers"),
+    # Above time-outs: a library that tries in vain until its time is over says both.
+    (r"socket disconnected|reset by peer|Errno 104", "the broker closed the connection",
+     "check that config.security.ssl and config.authentication fit the broker's listener"),
+    (r"[Tt]imed? ?[Oo]ut", "no answer in time",
      "look at the broker's log and load, and whether its listener speaks TLS (config.security.ssl)"),
-    (r"[Dd]isconnected|Connection lost|reset by peer|Errno 104", "the broker closed the connection",
+    (r"[Dd]isconnected|Connection lost", "the broker closed the connection",
      "check that config.security.ssl and config.authentication fit the broker's listener"),
 )  # fmt: skip
 

@@ -232,6 +232,8 @@ class Producer:
     def _unreachable(self, error: KafkaFailed) -> None:
         """No broker can be reached; told in the log where nobody waits who would be told."""
         self._cause = Cause(str(error), error.remedy)
+        if self._late is not None and not self.pending:  # a try that ends behind the last user, and was for nothing
+            return
         now = self._reactor.seconds()
         if now - self._told >= _QUIET:
             self._told = now

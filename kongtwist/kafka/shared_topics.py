@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -9,11 +10,15 @@ from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 
 from ..core.chain.host_kafka import KafkaConnection
 from ..core.chain.host_reading import Encode, FeedSettings
+from .consumer_client import OpenConsumer
+from .decoded_consumer import DecodedConsumer, FindCodec
 from .libraries import KAFKA_PYTHON, consumer_opener
 from .topic_feed import TopicFeed
 from .topic_reader import TopicReader
 
-__all__ = ["SharedTopics"]
+__all__ = ["Finders", "SharedTopics"]
+
+Finders = Mapping[str, FindCodec]
 
 
 class SharedTopics:
@@ -26,7 +31,7 @@ class SharedTopics:
         library: see `libraries`.
 
     Attributes:
-        readers: those that read, by connection and topic, with how many want them.
+        readers: those that read, by connection, topic and what finds its schemas, with how many want them.
     """
 
     def __init__(self, reactor: Any, authorities: tuple[str, ...], replays: int, library: str = KAFKA_PYTHON) -> None:
@@ -34,29 +39,37 @@ class SharedTopics:
         self._authorities = authorities
         self._open = consumer_opener(library)
         self._replays = DeferredSemaphore(replays)
-        self.readers: dict[tuple[KafkaConnection, str], tuple[TopicReader, int]] = {}
+        self.readers: dict[tuple[KafkaConnection, str, FindCodec | None], tuple[TopicReader, int]] = {}
         self._ending: dict[TopicReader, Deferred[None]] = {}
 
-    def feed(self, connection: KafkaConnection, settings: FeedSettings, encode: Encode) -> TopicFeed:
-        """A feed; nothing is read before somebody subscribes."""
-        make = partial(self._open, connection, self._authorities, settings.timeout)
-        take = partial(self._take, connection, settings.timeout)
+    def feed(
+        self, connection: KafkaConnection, settings: FeedSettings, encode: Encode, finders: Finders | None = None
+    ) -> TopicFeed:
+        """A feed; nothing is read before somebody subscribes.
+
+        Args:
+            connection, settings, encode: see `Host.kafka_feed`.
+            finders: what finds schemas, by topic; a topic is shared by those who have the same.
+        """
+        finders = finders or {}
+        make = partial(_consumer, self._open, connection, self._authorities, settings.timeout, finders, False)
+        take = partial(self._take, connection, settings.timeout, finders)
         return TopicFeed(
-            self._reactor, settings, encode, take, partial(self._give, connection), make, self._replays
+            self._reactor, settings, encode, take, partial(self._give, connection, finders), make, self._replays
         )  # fmt: skip
 
-    def _take(self, connection: KafkaConnection, timeout: float, topic: str) -> TopicReader:
-        key = (connection, topic)
+    def _take(self, connection: KafkaConnection, timeout: float, finders: Finders, topic: str) -> TopicReader:
+        key = (connection, topic, finders.get(topic))
         reader, users = self.readers.get(key, (None, 0))
         if reader is None:
-            make = partial(self._open, connection, self._authorities, timeout)
+            make = partial(_consumer, self._open, connection, self._authorities, timeout, finders, True)
             reader = TopicReader(self._reactor, make, topic, timeout)
             reader.start()
         self.readers[key] = (reader, users + 1)
         return reader
 
-    def _give(self, connection: KafkaConnection, reader: TopicReader) -> None:
-        key = (connection, reader.topic)
+    def _give(self, connection: KafkaConnection, finders: Finders, reader: TopicReader) -> None:
+        key = (connection, reader.topic, finders.get(reader.topic))
         _, users = self.readers[key]
         if users > 1:
             self.readers[key] = (reader, users - 1)
@@ -73,3 +86,16 @@ class SharedTopics:
         """Wait for the end of readers that have been given back."""
         if self._ending:
             await DeferredList(list(self._ending.values()))
+
+
+def _consumer(
+    open_: OpenConsumer,
+    connection: KafkaConnection,
+    authorities: tuple[str, ...],
+    timeout: float,
+    finders: Finders,
+    patient: bool,
+) -> Any:
+    """See `topic_consumers.open_consumer` and `DecodedConsumer`."""
+    consumer = open_(connection, authorities, timeout)
+    return DecodedConsumer(consumer, finders, patient) if finders else consumer

@@ -278,6 +278,7 @@ class DataPlane:
 
     def _made_clients(self) -> Services:
         from ..clients.grpc_calls import GRPCLimits
+        from ..clients.schema_registry import RegistryLimits
         from ..clients.scopes import ClientLimits, Services  # megabytes, for who has plugins that use them
         from ..clients.tls import Trust
 
@@ -295,6 +296,7 @@ class DataPlane:
                 kafka_bytes=conf.plugin_kafka_bytes,
                 kafka_window=conf.plugin_kafka_window,
                 kafka_library=conf.plugin_kafka_client,
+                registries=RegistryLimits(conf.plugin_kafka_schemas, conf.plugin_kafka_registry_bytes),
             ),
         )
 

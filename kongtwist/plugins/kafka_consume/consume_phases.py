@@ -6,16 +6,18 @@ what becomes of it when it is slow.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...core.answers import FedAnswer
 from ...core.chain.host import HostError, Scope
 from ...core.chain.host_reading import BadStart, FeedSettings, KafkaFeed, StartAt, UnknownTopic
+from ...core.chain.host_schemas import RegistrySettings
 from ...core.chain.plugin import Plugin
 from ...core.exchange import Answer, Exchange, Row
 from ...entities.schema import Array, Boolean, Field, Integer, Record, String
-from .._kafka_fields import cluster_fields, kafka_connection, registry_field
+from .._kafka_fields import cluster_fields, kafka_connection
 from .._once import Seldom
+from .._registry_fields import registry_field, registry_settings
 from .record_forms import Filter, batch, event_encoder, pointer_fault
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ class Config:
             conf.get("window_records") or 10_000,
             conf.get("window_bytes") or 8 << 20,
             (conf.get("timeout") or 10_000) / 1000.0,
+            _registries(conf),
         )
         self.encode = event_encoder(self.filters, self.is_json, conf.get("event_data") == "record")
         self.count: int = conf.get("fetch_records") or 500
@@ -93,12 +96,19 @@ class Config:
         return StartAt(position or None, conf.get("start_timestamp"), conf["auto_offset_reset"] == "earliest")
 
 
+def _registries(conf: Row) -> tuple[tuple[str, RegistrySettings], ...]:
+    """The registry of each topic: its own, or that of all."""
+    shared = registry_settings(conf["schema_registry"])
+    named = {each["name"]: registry_settings(each["schema_registry"]) or shared for each in conf["topics"]}
+    return tuple((name, each) for name, each in named.items() if each is not None)
+
+
 class KafkaConsume(Plugin):
     """Answer with records of topics."""
 
     name = "kafka-consume"
     priority = 753
-    scopes = ("route", "consumer")
+    scopes: ClassVar[tuple[str, ...]] = ("route", "consumer")
     protocols_allowed = ("grpc", "grpcs", "http", "https", "ws", "wss")
     example = {
         "bootstrap_servers": [{"host": "kafka", "port": 9092}],
@@ -221,9 +231,9 @@ async def _answer(exchange: Exchange, conf: Config) -> Answer:
         if conf.is_events:
             return FedAnswer(200, await conf.feed.subscribe(conf.start(exchange)), _EVENTS)
         start = conf.start(exchange)
-        partitions, position = await conf.feed.fetch(
-            start, conf.go_on and start.position is None, conf.count, conf.wait
-        )  # fmt: skip
+        # HEAD must not take records away from the next GET (RFC 9110 9.2.1).
+        go_on = conf.go_on and start.position is None and exchange.method != b"HEAD"
+        partitions, position = await conf.feed.fetch(start, go_on, conf.count, conf.wait)
         body = batch(partitions, conf.filters, conf.is_json)
         return Answer(200, body, [(b"Content-Type", b"application/json; charset=utf-8"), (_POSITION, position)])
     except BadStart as error:
