@@ -84,8 +84,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "Plugins for Kafka": (
         "They are compared with the forms of Kong 3.15, whose plugins they are.",
         "`producer_request_acks` is -1 by default: with Kong's 1 records are lost when a leader dies.",
-        "`schema_registry.confluent` needs a `url`, and where records are written a `subject_name`: without them nothing would be checked. Proxies"
-        " on the way to a token endpoint are refused. Kong knows schemas of Avro and JSON; here are those of Protobuf, too.",
+        "`schema_registry.confluent` needs a `url`, and where records are written a `subject_name`: without them nothing would be checked."
+        " Proxies on the way to a token endpoint are refused. Kong knows schemas of Avro and JSON; here are those of Protobuf, too.",
         "`confluent` and `confluent-consume` manage nothing in Confluent Cloud: `confluent_cloud_api_key` and"
         " `confluent_cloud_api_secret` have no effect.",
     ),

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 
 from ..core.chain.host_kafka import KafkaConnection
 from ..core.chain.host_reading import Encode, FeedSettings
-from .consumer_client import OpenConsumer
 from .decoded_consumer import DecodedConsumer, FindCodec
 from .libraries import KAFKA_PYTHON, consumer_opener
 from .topic_feed import TopicFeed
 from .topic_reader import TopicReader
+
+if TYPE_CHECKING:
+    from .consumer_client import OpenConsumer
 
 __all__ = ["Finders", "SharedTopics"]
 
@@ -89,13 +91,13 @@ class SharedTopics:
 
 
 def _consumer(
-    open_: OpenConsumer,
+    opened: OpenConsumer,
     connection: KafkaConnection,
     authorities: tuple[str, ...],
     timeout: float,
     finders: Finders,
     patient: bool,
 ) -> Any:
-    """See `topic_consumers.open_consumer` and `DecodedConsumer`."""
-    consumer = open_(connection, authorities, timeout)
+    """See `consumer_opener` and `DecodedConsumer`."""
+    consumer = opened(connection, authorities, timeout)
     return DecodedConsumer(consumer, finders, patient) if finders else consumer

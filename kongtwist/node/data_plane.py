@@ -295,8 +295,8 @@ class DataPlane:
                 grpc=GRPCLimits(conf.plugin_grpc_threads, conf.plugin_grpc_message_size, conf.plugin_grpc_channels),
                 kafka_bytes=conf.plugin_kafka_bytes,
                 kafka_window=conf.plugin_kafka_window,
-                kafka_library=conf.plugin_kafka_client,
                 registries=RegistryLimits(conf.plugin_kafka_schemas, conf.plugin_kafka_registry_bytes),
+                kafka_library=conf.plugin_kafka_client,
             ),
         )
 

@@ -49,31 +49,8 @@ def everything(tag: str | None = None) -> dict[str, Any]:
     }
 
 
-def _plugins() -> list[dict[str, Any]]:
+def _kafka_plugins() -> list[dict[str, Any]]:
     return [
-        {"name": "correlation-id", "instance_name": "cid", "config": {"generator": "uuid#counter"}},
-        {"name": "jwt", "config": {"claims_to_verify": ["exp"], "maximum_expiration": 600}, "enabled": False},
-        {"name": "basic-auth", "config": {"realm": "r", "anonymous": "nobody"}, "enabled": False},
-        {
-            "name": "hmac-auth",
-            "config": {"enforce_headers": ["date"], "algorithms": ["hmac-sha256"]},
-            "enabled": False,
-        },
-        {"name": "acl", "config": {"deny": ["gold"]}, "enabled": False},
-        {"name": "cors", "config": {"origins": ["https://a.example"], "max_age": 60}, "enabled": False},
-        {"name": "bot-detection", "config": {"allow": ["Googlebot"]}, "enabled": False},
-        {
-            "name": "response-ratelimiting",
-            "config": {"limits": {"video": {**dict.fromkeys(_PERIODS), "minute": 5}}, "policy": "local"},
-            "enabled": False,
-        },
-        {"name": "redirect", "config": {"location": "https://b.example/"}, "enabled": False},
-        {"name": "standard-webhooks", "config": {"secret_v1": "s3cret"}, "enabled": False},
-        {
-            "name": "aws-lambda",
-            "config": {"function_name": "f", "aws_key": "k", "aws_secret": "s", "aws_region": "eu-west-1"},
-            "enabled": False,
-        },
         {
             "name": "kafka-upstream",
             "config": {"topic": "t", "bootstrap_servers": [{"host": "k.example", "port": 9092}]},
@@ -115,6 +92,35 @@ def _plugins() -> list[dict[str, Any]]:
         {
             "name": "kafka-consume",
             "config": {"topics": [{"name": "t"}], "bootstrap_servers": [{"host": "k.example", "port": 9092}]},
+            "enabled": False,
+        },
+    ]
+
+
+def _plugins() -> list[dict[str, Any]]:
+    return [
+        *_kafka_plugins(),
+        {"name": "correlation-id", "instance_name": "cid", "config": {"generator": "uuid#counter"}},
+        {"name": "jwt", "config": {"claims_to_verify": ["exp"], "maximum_expiration": 600}, "enabled": False},
+        {"name": "basic-auth", "config": {"realm": "r", "anonymous": "nobody"}, "enabled": False},
+        {
+            "name": "hmac-auth",
+            "config": {"enforce_headers": ["date"], "algorithms": ["hmac-sha256"]},
+            "enabled": False,
+        },
+        {"name": "acl", "config": {"deny": ["gold"]}, "enabled": False},
+        {"name": "cors", "config": {"origins": ["https://a.example"], "max_age": 60}, "enabled": False},
+        {"name": "bot-detection", "config": {"allow": ["Googlebot"]}, "enabled": False},
+        {
+            "name": "response-ratelimiting",
+            "config": {"limits": {"video": {**dict.fromkeys(_PERIODS), "minute": 5}}, "policy": "local"},
+            "enabled": False,
+        },
+        {"name": "redirect", "config": {"location": "https://b.example/"}, "enabled": False},
+        {"name": "standard-webhooks", "config": {"secret_v1": "s3cret"}, "enabled": False},
+        {
+            "name": "aws-lambda",
+            "config": {"function_name": "f", "aws_key": "k", "aws_secret": "s", "aws_region": "eu-west-1"},
             "enabled": False,
         },
         {"name": "azure-functions", "config": {"appname": "a", "functionname": "f"}, "enabled": False},

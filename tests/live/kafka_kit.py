@@ -16,14 +16,8 @@ from tests.live.kafka_server import KafkaCluster
 from tests.live.support import GatewayProcess, group_sockets, wait_until
 
 __all__ = [
-    "broker_connections",
-    "create_topic",
-    "delete_records",
-    "kafka_route",
-    "new_topic",
-    "topic_records",
-    "topic_values",
-]
+    "broker_connections", "create_topic", "delete_records", "kafka_route", "new_topic", "topic_records", "topic_values",
+]  # fmt: skip
 
 JSON = {"Content-Type": "application/json"}
 

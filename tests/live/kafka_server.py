@@ -127,8 +127,8 @@ class KafkaCluster:
         return self.listener("PLAINTEXT")
 
     def listener(self, name: str) -> str:
-        """Bootstrap servers of the listener ``PLAINTEXT``, ``SASL_PLAINTEXT``, ``SSL``, ``SASL_SSL``, or ``EXPIRED``: TLS with a certificate
-        that has expired."""
+        """Bootstrap servers of the listener ``PLAINTEXT``, ``SASL_PLAINTEXT``, ``SSL``, ``SASL_SSL``, or ``EXPIRED``: TLS with a
+        certificate that has expired."""
         return ",".join(f"127.0.0.1:{ports[name]}" for ports in self._ports)
 
     def log(self) -> str:
