@@ -70,10 +70,11 @@ class ProduceCounts:
         """Tell what has come since the last time."""
         labels = {"topic": self.topic}
         for name, count in (
-            ("produced", self.produced), ("acknowledged", self.acknowledged), ("late", self.late),
+            ("kongtwist_kafka_produced_total", self.produced), ("kongtwist_kafka_acknowledged_total", self.acknowledged),
+            ("kongtwist_kafka_late_total", self.late),
         ):  # fmt: skip
             if count:
-                figures.count(f"kongtwist_kafka_{name}_total", count, labels)
+                figures.count(name, count, labels)
         for kind, count in self.failed.items():
             figures.count("kongtwist_kafka_failed_total", count, {**labels, "cause": kind})
         if self.acknowledged:
