@@ -31,6 +31,7 @@ from ..core.chain.host_kafka import KafkaConnection, KafkaProducing
 from ..core.chain.host_reading import Encode, FeedSettings
 from ..core.chain.host_schemas import RegistrySettings
 from ..core.rows import Row
+from ..kafka.kafka_counts import KafkaCounts
 from ..kafka.libraries import KAFKA_PYTHON, made_producer
 from ..kafka.producers import KafkaLimits, Producer, Producers
 from .connections import Connection, Connector, Resolver
@@ -106,8 +107,9 @@ class Services:
         self.queues = Queues(reactor, limits.queue_bytes)
         self.http = HTTPClient(self.connector, limits.http)
         self.threads = Threads(reactor, limits.threads, limits.thread_backlog)
+        self.kafka_counts = KafkaCounts()
         self._topics: SharedTopics | None = None
-        self._new_topics = (trust.authorities, limits.kafka_replays, limits.kafka_library)
+        self._new_topics = (trust.authorities, limits.kafka_replays, limits.kafka_library, self.kafka_counts)
         self._drain = limits.drain
         self._limits, self._authorities = limits, trust.authorities
         self._producers: Producers | None = None
@@ -124,7 +126,7 @@ class Services:
         if self._producers is None:
             limits = KafkaLimits(self._limits.kafka_window, self._limits.kafka_bytes)
             make = partial(made_producer, self._limits.kafka_library)
-            self._producers = Producers(self.reactor, limits, self._authorities, make)
+            self._producers = Producers(self.reactor, limits, self._authorities, make, self.kafka_counts)
         return self._producers
 
     @property

@@ -54,6 +54,9 @@ class FanOut:
         self._served.pop(client, None)
         self._due.pop(client, None)
 
+    def __len__(self) -> int:
+        return len(self._served) + len(self._due)
+
     def clients(self) -> list[FeedClient]:
         """All."""
         return [*self._served, *self._due]

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 from ..core.chain.host_kafka import KafkaConnection
 from ..core.chain.host_reading import Encode, FeedSettings
 from .decoded_consumer import DecodedConsumer, FindCodec
+from .kafka_counts import KafkaCounts
 from .libraries import KAFKA_PYTHON, consumer_opener
 from .topic_feed import TopicFeed
 from .topic_reader import TopicReader
@@ -31,14 +32,23 @@ class SharedTopics:
         authorities: PEM texts of whom TLS trusts where connections do not say.
         replays: clients that are read their records again at a time; others wait.
         library: see `libraries`.
+        counts: where records and clients are counted.
 
     Attributes:
         readers: those that read, by connection, topic and what finds its schemas, with how many want them.
     """
 
-    def __init__(self, reactor: Any, authorities: tuple[str, ...], replays: int, library: str = KAFKA_PYTHON) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        authorities: tuple[str, ...],
+        replays: int,
+        library: str = KAFKA_PYTHON,
+        counts: KafkaCounts | None = None,
+    ) -> None:
         self._reactor = reactor
         self._authorities = authorities
+        self._counts = counts or KafkaCounts()
         self._open = consumer_opener(library)
         self._replays = DeferredSemaphore(replays)
         self.readers: dict[tuple[KafkaConnection, str, FindCodec | None], tuple[TopicReader, int]] = {}
@@ -57,7 +67,8 @@ class SharedTopics:
         make = partial(_consumer, self._open, connection, self._authorities, settings.timeout, finders, False)
         take = partial(self._take, connection, settings.timeout, finders)
         return TopicFeed(
-            self._reactor, settings, encode, take, partial(self._give, connection, finders), make, self._replays
+            self._reactor, settings, encode, take, partial(self._give, connection, finders), make, self._replays,
+            self._counts.of_feed(settings.topics),
         )  # fmt: skip
 
     def _take(self, connection: KafkaConnection, timeout: float, finders: Finders, topic: str) -> TopicReader:
@@ -65,7 +76,7 @@ class SharedTopics:
         reader, users = self.readers.get(key, (None, 0))
         if reader is None:
             make = partial(_consumer, self._open, connection, self._authorities, timeout, finders, True)
-            reader = TopicReader(self._reactor, make, topic, timeout)
+            reader = TopicReader(self._reactor, make, topic, timeout, self._counts)
             reader.start()
         self.readers[key] = (reader, users + 1)
         return reader

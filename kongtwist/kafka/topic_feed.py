@@ -7,7 +7,7 @@ has passed, or who begin before it, are read their records again from the broker
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredLock, DeferredSemaphore, FirstError
@@ -17,10 +17,12 @@ from twisted.python.failure import Failure
 
 from ..core.chain.host_kafka import KafkaFailed
 from ..core.chain.host_reading import BadStart, Encode, FeedSettings, FetchedPartition, StartAt, TopicRecord
+from .client_lag import known_ends, lags
 from .event_cursor import DISCONNECT, joined, resync_event
 from .event_window import Event, EventWindow
 from .fan_out import FanOut
 from .feed_client import FeedClient
+from .kafka_counts import FeedCounts
 from .positions import BadPosition, Position
 from .replay import Replay
 from .topic_reader import TopicReader
@@ -63,10 +65,12 @@ class TopicFeed:
         give: says that it is not wanted any more.
         make: makes a consumer; called in threads.
         replays: bounds how many clients are read their records again at a time.
+        counts: where clients and what they are sent are counted.
 
     Attributes:
         window: the last events; None until the ends of all topics are known.
         position: where the feed stands.
+        counts: see above.
     """
 
     def __init__(
@@ -78,7 +82,10 @@ class TopicFeed:
         give: Callable[[TopicReader], None],
         make: Callable[[], Any],
         replays: DeferredSemaphore,
+        counts: FeedCounts | None = None,
     ) -> None:
+        self.counts = counts or FeedCounts(",".join(settings.topics))
+        self.counts.lags.append(self._lags)
         self.reactor = reactor
         self.settings = settings
         self.encode = encode
@@ -250,6 +257,7 @@ class TopicFeed:
         if pieces:
             looks = self.settings.policy == DISCONNECT
             others = [client for client in self._behind if looks or client.is_joining]
+            self.counts.delivered += len(pieces) * len(self._live)
             self._live.send(joined(pieces), number, place, others, self._look_after)
         else:
             self._sent()
@@ -285,7 +293,13 @@ class TopicFeed:
         if client.is_joining:
             client.go_on()
         elif client.cursor.number < window.start and self.settings.policy == DISCONNECT and not client.is_catching_up:
+            self.counts.drop(DISCONNECT, 1)
             client.end()
+
+    def _lags(self) -> Iterator[tuple[int, int]]:
+        """How far clients are behind the brokers; see `FeedCounts`."""
+        newest = self.window.end if self.window is not None else 0
+        return lags(self.position, known_ends(self._readers), newest, len(self._live), self._behind)
 
     def _sent(self) -> None:
         """All have got what was sent."""
@@ -375,6 +389,8 @@ class TopicFeed:
 
     def close(self) -> None:
         """End all clients, and give everything back."""
+        if not self._closed:
+            self.counts.lags.remove(self._lags)
         self._closed = True
         _stop(self._timer)
         _stop(self._idle)

@@ -24,6 +24,7 @@ class Reader:
         self.listeners: list[Any] = []
         self.answer: Deferred[None] | None = None
         self.asked = 0
+        self.ends: dict[int, int] = {}
 
     def go_on(self) -> None:
         self.asked += 1
