@@ -153,6 +153,11 @@ class WebSocketPeer(Protocol):
         """Send a message, as text or as binary; waits while the client reads slower. Nothing is sent when it is gone."""
         ...
 
+    def feed(self, feeder: AnswerFeeder) -> None:
+        """Have ``feeder`` give messages when they are there, as whole frames of a server (RFC 6455 5.2): the way for what many clients get
+        at once. From now on it is told as that of a `FedAnswer`; its end closes with 1001. Nothing is sent by `send` meanwhile."""
+        ...
+
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close (RFC 6455 7.4); no harm when it is closed. A reason is cut to what a Close frame holds (123 bytes)."""
         ...

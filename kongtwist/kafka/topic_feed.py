@@ -16,9 +16,10 @@ from twisted.python.failure import Failure
 
 from ..core.chain.host_kafka import KafkaFailed
 from ..core.chain.host_reading import BadStart, Encode, FeedSettings, FetchedPartition, StartAt, TopicRecord
-from .event_cursor import DISCONNECT, joined, resync_event
+from .event_cursor import DISCONNECT
 from .event_window import Event, EventWindow
 from .feed_client import FeedClient
+from .feed_forms import form_of
 from .positions import BadPosition, Position
 from .replay import Replay
 from .topic_reader import TopicReader
@@ -50,6 +51,7 @@ class TopicFeed:
         replays: bounds how many clients are read their records again at a time.
 
     Attributes:
+        form: how events are written.
         window: the last events; None until the ends of all topics are known.
         position: where the feed stands.
     """
@@ -66,6 +68,7 @@ class TopicFeed:
     ) -> None:
         self.reactor = reactor
         self.settings = settings
+        self.form = form_of(settings.form)
         self.encode = encode
         self._take, self._give, self._make = take, give, make
         self.replays = replays
@@ -204,16 +207,14 @@ class TopicFeed:
         if self.window is None:
             return
         self.position.move(topic, partition, offset)
-        at = bytes(self.position)
-        notice = resync_event("retention", f"{count} records of {topic} {partition} are no longer kept", at)
-        body = notice.partition(b"\n")[2]
-        self._send(self.window, [Event(topic, partition, offset - 1, None, body, at)])
+        body = self.form.resync("retention", f"{count} records of {topic} {partition} are no longer kept")
+        self._send(self.window, [Event(topic, partition, offset - 1, None, body, bytes(self.position))])
 
     def _send(self, window: EventWindow, events: list[Event]) -> None:
         """Keep events, and send them to all who have had everything before."""
         for event in events:
             window.append(event)
-        self._to_all(joined(events))
+        self._to_all(self.form.joined(events))
         for client in list(self._behind):
             if client.is_joining:
                 client.go_on()
@@ -223,12 +224,12 @@ class TopicFeed:
                 client.end()
 
     def _to_all(self, data: bytes) -> None:
-        chunk = b"%x\r\n%b\r\n" % (len(data), data)
+        chunk = self.form.chunk(data)
         for client in list(self._live):
             client.writer.write(data, chunk)
 
     def _beat(self) -> None:
-        self._to_all(b"id: %b\n\n" % bytes(self.position))
+        self._to_all(self.form.event(bytes(self.position), self.form.place))
         self._heart = self.reactor.callLater(_HEARTBEAT, self._beat)
 
     # -- fetching ------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ from ..answers import AnswerFeeder
 from .host_kafka import KafkaFailed
 
 __all__ = [
+    "EVENTS",
+    "MESSAGES",
     "BadStart",
     "FeedSettings",
     "FetchedPartition",
@@ -18,6 +20,10 @@ __all__ = [
     "TopicRecord",
     "UnknownTopic",
 ]  # fmt: skip
+
+
+EVENTS, MESSAGES = "events", "messages"
+"""Forms of a feed: Server-Sent Events; text messages of a WebSocket, each a JSON object."""
 
 
 class UnknownTopic(KafkaFailed):
@@ -57,6 +63,7 @@ class FeedSettings:
     count: int = 10_000  #: events kept for clients that are behind
     size: int = 8 << 20  #: bytes of them
     timeout: float = 10.0  #: seconds until the cluster has to tell where its topics end
+    form: str = EVENTS  #: EVENTS or MESSAGES
 
 
 class FetchedPartition(NamedTuple):
@@ -72,7 +79,7 @@ class KafkaFeed(Protocol):
     """Records of some topics, for many clients."""
 
     def subscribe(self, start: StartAt) -> Awaitable[AnswerFeeder]:
-        """What feeds the answer to one client with events.
+        """What feeds the answer to one client with events: that of a `FedAnswer`, or a `WebSocketPeer.feed`.
 
         Raises:
             BadStart: its position is none.
@@ -101,4 +108,5 @@ class KafkaFeed(Protocol):
 
 
 Encode = Callable[[TopicRecord], bytes | None]
-"""Makes an event of a record, without its id and with the empty line at its end; None: it is left out."""
+"""Makes an event of a record without its id; None: it is left out. EVENTS: lines with the empty one at the end. MESSAGES: the members of a
+JSON object behind ``id``, and its closing brace."""

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ...core.answers import FedAnswer
+from ...core.answers import FedAnswer, WebSocketAnswer
 from ...core.chain.host import HostError, Scope
-from ...core.chain.host_reading import BadStart, FeedSettings, KafkaFeed, StartAt, UnknownTopic
+from ...core.chain.host_reading import EVENTS, MESSAGES, BadStart, FeedSettings, KafkaFeed, StartAt, UnknownTopic
 from ...core.chain.plugin import Plugin
 from ...core.exchange import Answer, Exchange, Row
 from ...entities.schema import Array, Boolean, Field, Integer, Record, String
 from .._kafka_fields import cluster_fields, kafka_connection, registry_field
 from .._once import Seldom
-from .record_forms import Filter, batch, event_encoder, pointer_fault
+from .record_forms import Filter, batch, event_encoder, message_encoder, pointer_fault
+from .socket_feed import LONGEST_MESSAGE, SocketFeed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +29,7 @@ _EVENTS = [
     (b"Cache-Control", b"no-cache, no-transform"),
     (b"X-Accel-Buffering", b"no"),
 ]
+_UPGRADE = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
 _POSITION = b"X-Kong-Kafka-Position"
 
 
@@ -36,10 +38,6 @@ def _not_built(what: str) -> Callable[[Any], str | None]:
         return f"{what}: this version does not have it" if value else None
 
     return check
-
-
-def _known_mode(value: str) -> str | None:
-    return "messages over WebSocket: this version does not have them" if value == "websocket" else None
 
 
 def _no_group(value: str) -> str | None:
@@ -73,6 +71,7 @@ class Config:
         self.filters = [Filter(each) for each in conf.get("filters") or ()]
         self.is_json = conf["message_deserializer"] == "json"
         self.is_events = conf["mode"] == "server-sent-events"
+        self.is_socket = conf["mode"] == "websocket"
         self.go_on = conf["commit_strategy"] == "auto"
         self.settings = FeedSettings(
             self.topics,
@@ -80,16 +79,26 @@ class Config:
             conf.get("window_records") or 10_000,
             conf.get("window_bytes") or 8 << 20,
             (conf.get("timeout") or 10_000) / 1000.0,
+            MESSAGES if self.is_socket else EVENTS,
         )
-        self.encode = event_encoder(self.filters, self.is_json, conf.get("event_data") == "record")
+        encoder = message_encoder if self.is_socket else event_encoder
+        self.encode = encoder(self.filters, self.is_json, conf.get("event_data") == "record")
         self.count: int = conf.get("fetch_records") or 500
         self.wait: float = (1000 if conf.get("fetch_wait") is None else conf["fetch_wait"]) / 1000.0
         self.tells: bool = conf["error_handling"]["return_error_message"]
+
+    def explain(self, error: HostError) -> tuple[int, str]:
+        """Status and text for a client that cannot be given records; the log is told why."""
+        self.seldom(f"kafka-consume cannot read {', '.join(self.topics)}: {error}")
+        status, text = (404, "No such topic") if isinstance(error, UnknownTopic) else (503, "Kafka does not answer")
+        return status, str(error) if self.tells else text
 
     def start(self, exchange: Exchange) -> StartAt:
         """Where a client begins."""
         conf = self.conf
         position = exchange.block.first(b"last-event-id")
+        if not position:  # neither WebSockets of browsers nor the first request of an EventSource can have the header
+            position = next(iter(exchange.query_args().get("last_event_id", ())), "").encode("utf-8", "replace")
         return StartAt(position or None, conf.get("start_timestamp"), conf["auto_offset_reset"] == "earliest")
 
 
@@ -115,9 +124,9 @@ class KafkaConsume(Plugin):
             required=True, len_min=1, text="Topics that are read.",
         ),
         "mode": String(
-            default="http-get", one_of=["http-get", "server-sent-events", "websocket"], checks=(_known_mode,),
+            default="http-get", one_of=["http-get", "server-sent-events", "websocket"],
             text="http-get: each request gets some records as JSON; server-sent-events: the answer goes on for as long as the client"
-            " stays. websocket is refused: it is not built.",
+            " stays; websocket: each record is a message of a WebSocket, a JSON object.",
         ),
         "message_deserializer": String(
             default="noop", one_of=["json", "noop"],
@@ -208,6 +217,8 @@ class KafkaConsume(Plugin):
     def access(self, exchange: Exchange, conf: Config) -> Answer | None:
         if exchange.method not in (b"GET", b"HEAD"):
             return exchange.error(405, "Method not allowed", [(b"Allow", b"GET, HEAD")])
+        if conf.is_socket and not exchange.block.upgrade_websocket:
+            return exchange.error(426, "Please use the WebSocket protocol", _UPGRADE)
 
         async def answer(exchange: Exchange) -> Answer:
             return await _answer(exchange, conf)
@@ -221,6 +232,10 @@ async def _answer(exchange: Exchange, conf: Config) -> Answer:
         if conf.is_events:
             return FedAnswer(200, await conf.feed.subscribe(conf.start(exchange)), _EVENTS)
         start = conf.start(exchange)
+        if conf.is_socket:
+            socket = SocketFeed(conf.feed, start, conf.explain)
+            await socket.check()
+            return WebSocketAnswer(socket.serve, limit=LONGEST_MESSAGE)
         partitions, position = await conf.feed.fetch(
             start, conf.go_on and start.position is None, conf.count, conf.wait
         )  # fmt: skip
@@ -229,6 +244,4 @@ async def _answer(exchange: Exchange, conf: Config) -> Answer:
     except BadStart as error:
         return exchange.error(400, f"Last-Event-ID is no position: {error}")
     except HostError as error:
-        conf.seldom(f"kafka-consume cannot read {', '.join(conf.topics)}: {error}")
-        status, text = (404, "No such topic") if isinstance(error, UnknownTopic) else (503, "Kafka does not answer")
-        return exchange.error(status, str(error) if conf.tells else text)
+        return exchange.error(*conf.explain(error))

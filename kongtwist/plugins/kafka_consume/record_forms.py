@@ -9,7 +9,7 @@ from typing import Any
 from ...core.chain.host_reading import FetchedPartition, TopicRecord
 from ...core.rows import Row
 
-__all__ = ["Filter", "batch", "event_encoder", "pointer_fault"]
+__all__ = ["Filter", "batch", "event_encoder", "message_encoder", "pointer_fault"]
 
 _MISSING = object()
 
@@ -85,6 +85,10 @@ def _record(record: TopicRecord, is_json: bool) -> Row:
     return {**shown, "value": value, "headers": [[name, _text(each)] for name, each in record.headers]}
 
 
+def _placed(record: TopicRecord, is_json: bool) -> Row:
+    return {"topic": record.topic, "partition": record.partition, **_record(record, is_json)}
+
+
 def event_encoder(
     filters: Sequence[Filter], is_json: bool, whole: bool
 ) -> Callable[[TopicRecord], bytes | None]:  # fmt: skip
@@ -100,8 +104,7 @@ def event_encoder(
         if not _passes(filters, record):
             return None
         if whole:
-            place = {"topic": record.topic, "partition": record.partition}
-            return b"data: %b\n\n" % _json({**place, **_record(record, is_json)})
+            return b"data: %b\n\n" % _json(_placed(record, is_json))
         value = record.value
         if value is None:
             return b"data: null\n\n"
@@ -111,6 +114,21 @@ def event_encoder(
             return b"data: %b\n\n" % value
         lines = value.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         return b"".join([b"data: %b\n" % line for line in lines]) + b"\n"
+
+    return encode
+
+
+def message_encoder(
+    filters: Sequence[Filter], is_json: bool, whole: bool
+) -> Callable[[TopicRecord], bytes | None]:  # fmt: skip
+    """What makes messages of a WebSocket of records, each the members of a JSON object that follow its ``id``. Arguments as of
+    `event_encoder`."""
+
+    def encode(record: TopicRecord) -> bytes | None:
+        if not _passes(filters, record):
+            return None
+        shown = _placed(record, is_json)
+        return _json(shown if whole else {name: shown[name] for name in ("value", "error") if name in shown})[1:]
 
     return encode
 

@@ -87,7 +87,7 @@ class ConfigurationTests(SynchronousTestCase):
 
     def test_what_is_not_built_is_refused(self) -> None:
         for more in (
-            {"mode": "websocket"}, {"consumer_group": {"mode": "manual"}}, {"enable_dlq": True},
+            {"consumer_group": {"mode": "manual"}}, {"enable_dlq": True},
             {"message_by_lua_functions": ["return 1"]}, {"schema_registry": {"confluent": {"url": "http://x"}}},
             {"topics": [{"name": "a b"}]}, {"bootstrap_servers": "kafka"}, {"bootstrap_servers": None},
         ):  # fmt: skip
