@@ -61,6 +61,7 @@ class ClientLimits(NamedTuple):
     http: HTTPLimits = HTTPLimits()
     grpc: GRPCLimits = GRPCLimits()
     kafka_replays: int = 8  #: clients that are read their missed records again at a time
+    kafka_fetches: int = 16  #: requests that fetch records of Kafka at a time
     threads: int = 10  #: calls that block at a time
     thread_backlog: int = 1000  #: calls that wait for a thread
     queue_bytes: int | None = None  #: of entries that wait in a queue that does not bound them itself; None: no bound
@@ -98,7 +99,7 @@ class Services:
         self.http = HTTPClient(self.connector, limits.http)
         self.threads = Threads(reactor, limits.threads, limits.thread_backlog)
         self._topics: SharedTopics | None = None
-        self._new_topics = (trust.authorities, limits.kafka_replays)
+        self._new_topics = (trust.authorities, limits.kafka_replays, limits.kafka_fetches)
         self._drain = limits.drain
         self._limits, self._authorities = limits, trust.authorities
         self._producers: Producers | None = None

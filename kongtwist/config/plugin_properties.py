@@ -71,6 +71,12 @@ class PluginServices:
         "Clients of kafka-consume that are read records again at once, in each worker, because they come back to what the window no"
         " longer holds; each takes a thread and a connection to each broker meanwhile. Others wait.",
     )
+    plugin_kafka_fetches = Property(
+        INTEGER.within(1, 1000),
+        "16",
+        "Requests of kafka-consume in mode http-get that are under way at once, in each worker; each takes a thread and a connection to"
+        " each broker, but for those that go on where the one before has ended, which take turns. One more is answered 503.",
+    )
     plugin_grpc_threads = Property(
         INTEGER.within(1, 10000),
         "100",

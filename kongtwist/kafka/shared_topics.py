@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 
 from ..core.chain.host_kafka import KafkaConnection
 from ..core.chain.host_reading import Encode, FeedSettings
+from .permits import Permits
 from .topic_consumers import open_consumer
 from .topic_feed import TopicFeed
 from .topic_reader import TopicReader
@@ -23,14 +24,16 @@ class SharedTopics:
         reactor: for time and threads.
         authorities: PEM texts of whom TLS trusts where connections do not say.
         replays: clients that are read their records again at a time; others wait.
+        fetches: requests that fetch records at a time; others are refused.
 
     Attributes:
         readers: those that read, by connection and topic, with how many want them.
     """
 
-    def __init__(self, reactor: Any, authorities: tuple[str, ...], replays: int) -> None:
+    def __init__(self, reactor: Any, authorities: tuple[str, ...], replays: int, fetches: int) -> None:
         self._reactor = reactor
         self._authorities = authorities
+        self._fetches = Permits(fetches)
         self._replays = DeferredSemaphore(replays)
         self.readers: dict[tuple[KafkaConnection, str], tuple[TopicReader, int]] = {}
         self._ending: dict[TopicReader, Deferred[None]] = {}
@@ -40,7 +43,7 @@ class SharedTopics:
         make = partial(open_consumer, connection, self._authorities, settings.timeout)
         take = partial(self._take, connection, settings.timeout)
         return TopicFeed(
-            self._reactor, settings, encode, take, partial(self._give, connection), make, self._replays
+            self._reactor, settings, encode, take, partial(self._give, connection), make, self._replays, self._fetches
         )  # fmt: skip
 
     def _take(self, connection: KafkaConnection, timeout: float, topic: str) -> TopicReader:

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredLock, DeferredSemaphore, FirstError
+from twisted.internet.defer import CancelledError, DeferredList, DeferredSemaphore, FirstError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from ..core.chain.host_kafka import KafkaFailed
 from ..core.chain.host_reading import BadStart, Encode, FeedSettings, FetchedPartition, StartAt, TopicRecord
@@ -20,8 +19,10 @@ from .event_cursor import DISCONNECT
 from .event_window import Event, EventWindow
 from .feed_client import FeedClient
 from .feed_forms import form_of
+from .permits import Permits
 from .positions import BadPosition, Position
 from .replay import Replay
+from .topic_fetches import TopicFetches
 from .topic_reader import TopicReader
 
 __all__ = ["TopicFeed"]
@@ -34,8 +35,6 @@ LINGER = 5.0
 """Seconds that topics are read on behind the last client: browsers that lost their connection come back within these."""
 _HEARTBEAT = 15.0
 """Seconds between two signs of life, which also tell clients whose filters let nothing pass where they stand."""
-_IDLE = 30.0
-"""Seconds that the consumer of `TopicFeed.fetch` is kept for the next call."""
 
 
 class TopicFeed:
@@ -49,6 +48,7 @@ class TopicFeed:
         give: says that it is not wanted any more.
         make: makes a consumer; called in threads.
         replays: bounds how many clients are read their records again at a time.
+        fetches: bounds how many calls of `fetch` are under way.
 
     Attributes:
         form: how events are written.
@@ -65,6 +65,7 @@ class TopicFeed:
         give: Callable[[TopicReader], None],
         make: Callable[[], Any],
         replays: DeferredSemaphore,
+        fetches: Permits,
     ) -> None:
         self.reactor = reactor
         self.settings = settings
@@ -81,10 +82,7 @@ class TopicFeed:
         self._closed = False
         self._timer: IDelayedCall | None = None
         self._heart: IDelayedCall | None = None
-        self._fetcher: Replay | None = None
-        self._fetching = DeferredLock()
-        self._fetched: Position | None = None
-        self._idle: IDelayedCall | None = None
+        self._fetches = TopicFetches(reactor, self.replay, settings.timeout, fetches)
 
     # -- who reads -----------------------------------------------------------------------------------------------------------
 
@@ -235,53 +233,10 @@ class TopicFeed:
     # -- fetching ------------------------------------------------------------------------------------------------------------
 
     async def fetch(self, start: StartAt, go_on: bool, count: int, wait: float) -> tuple[list[FetchedPartition], bytes]:
-        """See `KafkaFeed.fetch`. One call at a time: a record that one has got no other gets."""
+        """See `KafkaFeed.fetch`."""
         _check_start(start)
-        await self._turn()
-        try:
-            self._check()
-            _stop(self._idle)
-            replay = self._fetcher = self._fetcher or self.replay()
-            if not go_on or self._fetched is None:
-                await replay.begin(start)
-            else:
-                replay.position = self._fetched
-            records = await replay.read(count, wait)
-            if go_on:
-                self._fetched = replay.position
-            ends = await replay.ends()
-            self._idle = self.reactor.callLater(_IDLE, self._drop_fetcher)
-            found: dict[tuple[str, int], list[TopicRecord]] = {}
-            for record in records:
-                found.setdefault((record.topic, record.partition), []).append(record)
-            parts = [
-                FetchedPartition(topic, number, ends.next_of(topic, number) or 0, tuple(of))
-                for (topic, number), of in sorted(found.items())
-            ]
-            return parts, bytes(replay.position)
-        except BaseException:
-            self._drop_fetcher()
-            raise
-        finally:
-            self._fetching.release()
-
-    async def _turn(self) -> None:
-        """Wait until no other call fetches, for so long as the cluster may take to answer."""
-        turn = self._fetching.acquire()
-        late = self.reactor.callLater(self.settings.timeout, turn.cancel)
-        try:
-            await turn
-        except CancelledError:
-            if late.active():
-                raise
-            raise KafkaFailed("too many requests wait for records at once") from None
-        finally:
-            _stop(late)
-
-    def _drop_fetcher(self) -> None:
-        fetcher, self._fetcher = self._fetcher, None
-        if fetcher is not None:
-            Deferred.fromCoroutine(fetcher.close()).addErrback(_failed)  # type: ignore[unused-awaitable]
+        self._check()
+        return await self._fetches.fetch(start, go_on, count, wait)
 
     # -- the end -------------------------------------------------------------------------------------------------------------
 
@@ -291,8 +246,7 @@ class TopicFeed:
         for client in [*self._live, *self._behind]:
             client.end()
         _stop(self._timer)
-        _stop(self._idle)
-        self._drop_fetcher()
+        self._fetches.close()
         self._rest()
 
 
@@ -307,7 +261,3 @@ def _check_start(start: StartAt) -> None:
 def _stop(timer: IDelayedCall | None) -> None:
     if timer is not None and timer.active():
         timer.cancel()
-
-
-def _failed(failure: Failure) -> None:
-    _log.failure("closing a consumer failed", failure)

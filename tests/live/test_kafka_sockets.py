@@ -25,7 +25,9 @@ class SocketTests(_Topics):
     def open(self, gateway: GatewayProcess, last: str | None = None, **options: Any) -> ClientConnection:
         """A client of the route."""
         query = f"?last_event_id={last}" if last else ""
-        client = connect(f"ws://127.0.0.1:{gateway.proxy_port}/events{query}", max_size=None, **options)
+        client: ClientConnection = connect(
+            f"ws://127.0.0.1:{gateway.proxy_port}/events{query}", max_size=None, **options
+        )
         self.addCleanup(client.close)
         return client
 
@@ -56,7 +58,8 @@ class SocketTests(_Topics):
         self.assertNumbers(self.messages(two), range(300))
         one.ping().wait(60)
         wait_until(lambda: self.connections(gateway) in range(1, 4), "one consumer")
-        one.close(), two.close()
+        for each in (one, two):
+            each.close()
         wait_until(lambda: self.connections(gateway) == 0, "no consumer")
 
     def test_resume_in_the_window_past_it_and_on_another_node(self) -> None:

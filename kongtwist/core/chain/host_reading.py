@@ -15,6 +15,7 @@ __all__ = [
     "BadStart",
     "FeedSettings",
     "FetchedPartition",
+    "KafkaBusy",
     "KafkaFeed",
     "StartAt",
     "TopicRecord",
@@ -28,6 +29,10 @@ EVENTS, MESSAGES = "events", "messages"
 
 class UnknownTopic(KafkaFailed):
     """The cluster does not have the topic."""
+
+
+class KafkaBusy(KafkaFailed):
+    """As many read as may."""
 
 
 class BadStart(ValueError):
@@ -102,7 +107,8 @@ class KafkaFeed(Protocol):
             partitions that have records, and the position behind them.
 
         Raises:
-            as `subscribe`.
+            KafkaBusy: others fetch, as many as may.
+            BadStart, KafkaFailed, UnknownTopic: as `subscribe`.
         """
         ...
 

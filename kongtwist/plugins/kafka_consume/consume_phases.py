@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from ...core.answers import FedAnswer, WebSocketAnswer
 from ...core.chain.host import HostError, Scope
-from ...core.chain.host_reading import EVENTS, MESSAGES, BadStart, FeedSettings, KafkaFeed, StartAt, UnknownTopic
+from ...core.chain.host_reading import (
+    EVENTS,
+    MESSAGES,
+    BadStart,
+    FeedSettings,
+    KafkaBusy,
+    KafkaFeed,
+    StartAt,
+    UnknownTopic,
+)
 from ...core.chain.plugin import Plugin
 from ...core.exchange import Answer, Exchange, Row
 from ...entities.schema import Array, Boolean, Field, Integer, Record, String
@@ -243,5 +252,8 @@ async def _answer(exchange: Exchange, conf: Config) -> Answer:
         return Answer(200, body, [(b"Content-Type", b"application/json; charset=utf-8"), (_POSITION, position)])
     except BadStart as error:
         return exchange.error(400, f"Last-Event-ID is no position: {error}")
+    except KafkaBusy as error:
+        conf.seldom(f"kafka-consume refuses a request: {error}")
+        return exchange.error(503, "Too many requests read topics at once", [(b"Retry-After", b"1")])
     except HostError as error:
         return exchange.error(*conf.explain(error))

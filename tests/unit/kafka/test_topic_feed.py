@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, succeed
+from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.chain.host_kafka import KafkaFailed
 from kongtwist.core.chain.host_reading import BadStart, FeedSettings, StartAt, TopicRecord
 from kongtwist.kafka.feed_client import FeedClient
+from kongtwist.kafka.permits import Permits
 from kongtwist.kafka.positions import Position
 from kongtwist.kafka.topic_feed import LINGER, TopicFeed
 
@@ -61,7 +62,7 @@ class FeedTests(SynchronousTestCase):
         """Begin with another feed."""
         self.feed: Any = TopicFeed(
             self.clock, settings, self.encode, self.take, self.given.append,  # type: ignore[arg-type]
-            lambda: None, DeferredSemaphore(1),
+            lambda: None, DeferredSemaphore(1), Permits(1),
         )  # fmt: skip
 
     def encode(self, record: TopicRecord) -> bytes | None:
@@ -128,16 +129,6 @@ class FeedTests(SynchronousTestCase):
         self.assertEqual(late.got, [":"])
         late.client.gone("left")
         self.assertEqual(self.feed.replays.waiting, [])
-
-    def test_waits_for_others_that_fetch_but_not_for_ever(self) -> None:
-        self.feed._fetching.acquire()
-        waiting = Deferred.fromCoroutine(self.feed.fetch(StartAt(), True, 1, 1.0))
-        left = Deferred.fromCoroutine(self.feed.fetch(StartAt(), True, 1, 1.0))
-        left.cancel()
-        self.failureResultOf(left, CancelledError)
-        self.clock.advance(10)
-        self.failureResultOf(waiting, KafkaFailed)
-        self.assertEqual(self.feed._fetching.waiting, [])
 
     def test_resumes_in_the_window(self) -> None:
         self.client()
