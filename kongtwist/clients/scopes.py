@@ -24,6 +24,7 @@ from ..core.chain.host import (
     SharedCells,
     TLSSettings,
 )
+from ..core.chain.host_groups import GroupSettings
 from ..core.chain.host_grpc import Metadata
 from ..core.chain.host_kafka import KafkaConnection, KafkaProducing
 from ..core.chain.host_reading import Encode, FeedSettings
@@ -43,6 +44,7 @@ from .waiting import within
 if TYPE_CHECKING:
     from ..kafka.shared_topics import SharedTopics
     from ..kafka.topic_feed import TopicFeed
+    from ..kafka.topic_groups import TopicGroups
 
 __all__ = ["ClientLimits", "Scope", "Services"]
 
@@ -62,6 +64,7 @@ class ClientLimits(NamedTuple):
     grpc: GRPCLimits = GRPCLimits()
     kafka_replays: int = 8  #: clients that are read their missed records again at a time
     kafka_fetches: int = 16  #: requests that fetch records of Kafka at a time
+    kafka_groups: int = 16  #: consumer groups of Kafka that the process is a member of
     threads: int = 10  #: calls that block at a time
     thread_backlog: int = 1000  #: calls that wait for a thread
     queue_bytes: int | None = None  #: of entries that wait in a queue that does not bound them itself; None: no bound
@@ -99,7 +102,7 @@ class Services:
         self.http = HTTPClient(self.connector, limits.http)
         self.threads = Threads(reactor, limits.threads, limits.thread_backlog)
         self._topics: SharedTopics | None = None
-        self._new_topics = (trust.authorities, limits.kafka_replays, limits.kafka_fetches)
+        self._new_topics = (trust.authorities, limits.kafka_replays, limits.kafka_fetches, limits.kafka_groups)
         self._drain = limits.drain
         self._limits, self._authorities = limits, trust.authorities
         self._producers: Producers | None = None
@@ -256,7 +259,7 @@ class Scope(contract.Scope):
         self._tasks = Tasks(services.reactor, self._tag)
         self._queues: list[Queue] = []
         self._redises: list[RedisClient] = []
-        self._feeds: list[TopicFeed] = []
+        self._feeds: list[TopicFeed | TopicGroups] = []
         self._producers: list[Producer] = []
         self._connections: dict[Connection, Deferred[None]] = {}
         self._calls: dict[Call, Deferred[None]] = {}
@@ -325,6 +328,13 @@ class Scope(contract.Scope):
         feed = self._services.topics.feed(connection, settings, encode)
         self._feeds.append(feed)
         return feed
+
+    def kafka_groups(self, connection: KafkaConnection, settings: GroupSettings) -> TopicGroups:
+        """See `Host.kafka_groups`. They are left when the scope is released."""
+        self._check()
+        groups = self._services.topics.groups(connection, settings)
+        self._feeds.append(groups)
+        return groups
 
     def proto(self, path: str) -> Deferred[bytes]:
         """See `Host.proto`."""

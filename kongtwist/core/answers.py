@@ -149,8 +149,8 @@ class WebSocketPeer(Protocol):
         """The next message, text or binary; None when the client has closed, or is gone. One at a time."""
         ...
 
-    def send(self, message: str | bytes) -> Awaitable[None]:
-        """Send a message, as text or as binary; waits while the client reads slower. Nothing is sent when it is gone."""
+    def send(self, message: str | bytes) -> Awaitable[bool]:
+        """Send a message, as text or as binary; waits while the client reads slower. False: it is gone, and nothing was sent."""
         ...
 
     def feed(self, feeder: AnswerFeeder) -> None:

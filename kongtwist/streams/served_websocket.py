@@ -293,10 +293,10 @@ class ServedWebSocket(StreamRecord):
     def _no_receiver(self, _: Deferred[str | bytes | None]) -> None:
         self._receiver = None
 
-    async def send(self, message: str | bytes) -> None:
-        """Send a message, and wait while the client takes none."""
-        if self._closing:
-            return
+    async def send(self, message: str | bytes) -> bool:
+        """Send a message, and wait while the client takes none. False: it is not sent."""
+        if self._closing or not self._protocol.usable:
+            return False
         data = message.encode() if isinstance(message, str) else message
         self._messages_out += 1
         self._out += len(data)
@@ -305,6 +305,7 @@ class ServedWebSocket(StreamRecord):
         if self._blocked:
             self._sender = Deferred(self._no_sender)
             await self._sender
+        return True
 
     def feed(self, feeder: AnswerFeeder) -> None:
         """See `kongtwist.core.answers.WebSocketPeer`."""

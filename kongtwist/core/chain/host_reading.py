@@ -76,7 +76,7 @@ class FetchedPartition(NamedTuple):
 
     topic: str
     partition: int
-    end: int  #: the offset behind its last record
+    end: int  #: the offset behind its last record; -1: not known
     records: tuple[TopicRecord, ...]
 
 

@@ -10,22 +10,30 @@ from typing import TYPE_CHECKING, Any
 
 from ...core.answers import FedAnswer, WebSocketAnswer
 from ...core.chain.host import HostError, Scope
+from ...core.chain.host_groups import GroupSettings
+from ...core.chain.host_kafka import KafkaProducing
 from ...core.chain.host_reading import (
     EVENTS,
     MESSAGES,
     BadStart,
     FeedSettings,
+    FetchedPartition,
     KafkaBusy,
     KafkaFeed,
     StartAt,
+    TopicRecord,
     UnknownTopic,
 )
 from ...core.chain.plugin import Plugin
 from ...core.exchange import Answer, Exchange, Row
+from ...entities.entity import Config
 from ...entities.schema import Array, Boolean, Field, Integer, Record, String
 from .._kafka_fields import cluster_fields, kafka_connection, registry_field
+from .._kafka_producing import topic_name
 from .._once import Seldom
-from .record_forms import Filter, batch, event_encoder, message_encoder, pointer_fault
+from .dead_letters import DeadLetters
+from .group_answers import GroupAnswers
+from .record_forms import Filter, batch, event_encoder, fault_of, message_encoder, pointer_fault
 from .socket_feed import LONGEST_MESSAGE, SocketFeed
 
 if TYPE_CHECKING:
@@ -39,6 +47,8 @@ _EVENTS = [
     (b"X-Accel-Buffering", b"no"),
 ]
 _UPGRADE = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+_LARGEST_LETTER = 16 << 20
+"""Bytes of a request with a dead letter: brokers decide what is too large."""
 _POSITION = b"X-Kong-Kafka-Position"
 
 
@@ -49,10 +59,18 @@ def _not_built(what: str) -> Callable[[Any], str | None]:
     return check
 
 
-def _no_group(value: str) -> str | None:
-    if value == "random":
-        return None
-    return "consumer groups: this version does not have them; every client, or every process in mode http-get, reads all records"
+def _rules(conf: Row) -> str | None:
+    """What does not go together."""
+    group = conf["consumer_group"]
+    if group["mode"] == "manual" and not group.get("consumer_group_id"):
+        return "consumer_group.mode manual needs consumer_group.consumer_group_id"
+    if conf.get("enable_dlq") and not conf.get("dlq_topic"):
+        return "enable_dlq needs dlq_topic"
+    if conf.get("max_deliveries") and not conf.get("enable_dlq"):
+        return "max_deliveries needs enable_dlq and dlq_topic"
+    if group["mode"] != "random" and conf["mode"] == "server-sent-events" and conf["commit_strategy"] == "off":
+        return "clients of server-sent-events cannot acknowledge: consumer groups need commit_strategy auto, or mode websocket"
+    return None
 
 
 def _cluster() -> dict[str, Field]:
@@ -63,16 +81,22 @@ def _cluster() -> dict[str, Field]:
     return fields
 
 
-class Config:
+class Reading:
     """A configuration, ready for requests.
 
     Attributes:
-        feed: gives records; set in processes that serve.
+        host: of processes that serve, as all that follows.
+        feed: gives records that all clients get.
+        groups: answers with those of consumer groups; None: there are none.
+        letters: takes records that cannot be given; None: nobody does.
         seldom: lines that would come with every request.
     """
 
+    host: Scope
     feed: KafkaFeed
     seldom: Seldom
+    groups: GroupAnswers | None = None
+    letters: DeadLetters | None = None
 
     def __init__(self, conf: Row) -> None:
         self.conf = conf
@@ -91,10 +115,65 @@ class Config:
             MESSAGES if self.is_socket else EVENTS,
         )
         encoder = message_encoder if self.is_socket else event_encoder
-        self.encode = encoder(self.filters, self.is_json, conf.get("event_data") == "record")
+        self._encode = encoder(self.filters, self.is_json, conf.get("event_data") == "record")
         self.count: int = conf.get("fetch_records") or 500
         self.wait: float = (1000 if conf.get("fetch_wait") is None else conf["fetch_wait"]) / 1000.0
         self.tells: bool = conf["error_handling"]["return_error_message"]
+
+    def open(self, host: Scope) -> None:
+        """Get what reads. Raises ValueError: see `kafka_connection`."""
+        conf, settings = self.conf, self.settings
+        self.host = host
+        self.seldom = Seldom(host.report, host.now)
+        connection = kafka_connection(conf, host)
+        if conf.get("enable_dlq"):
+            producer = host.kafka_producer(KafkaProducing(connection, largest=_LARGEST_LETTER))
+            self.letters = DeadLetters(producer, conf["dlq_topic"], settings.timeout, Seldom(host.report, host.now))
+        if conf["consumer_group"]["mode"] == "random":
+            self.feed = host.kafka_feed(connection, settings, self.encode)
+            return
+        window = conf.get("ack_window") or 100
+        groups = host.kafka_groups(
+            connection,
+            GroupSettings(
+                self.topics, conf["auto_offset_reset"] == "earliest", settings.count, settings.size, settings.timeout,
+                window, (conf.get("ack_timeout") or 30_000) / 1000.0,
+            ),
+        )  # fmt: skip
+        self.groups = GroupAnswers(
+            groups, self.letters, self._encode, self.fault, self.batch, self.explain, self.go_on, window,
+            conf.get("max_deliveries"),
+        )  # fmt: skip
+
+    def fault(self, record: TopicRecord) -> str | None:
+        """Why a record cannot be given."""
+        return fault_of(record) if self.is_json else None
+
+    def encode(self, record: TopicRecord) -> bytes | None:
+        """An event or message of a record that all clients get; None leaves it out."""
+        return None if self._is_dead(record) else self._encode(record)
+
+    def _is_dead(self, record: TopicRecord) -> bool:
+        """Whether it goes to the dead-letter topic."""
+        why = self.fault(record) if self.letters is not None else None
+        if why is not None and self.letters is not None:
+            self.letters.offer(record, why)
+        return why is not None
+
+    def batch(self, partitions: list[FetchedPartition]) -> bytes:
+        """One answer of records."""
+        if self.letters is not None and self.groups is None:
+            living = [tuple(record for record in each.records if not self._is_dead(record)) for each in partitions]
+            partitions = [each._replace(records=of) for each, of in zip(partitions, living, strict=True)]
+        return batch(partitions, self.filters, self.is_json)
+
+    def group_of(self, exchange: Exchange) -> str | None:
+        """The id of a client's group; None: it has none."""
+        group = self.conf["consumer_group"]
+        if group["mode"] == "manual":
+            named: str = group["consumer_group_id"]
+            return named
+        return None if exchange.consumer is None else exchange.consumer["id"]
 
     def explain(self, error: HostError) -> tuple[int, str]:
         """Status and text for a client that cannot be given records; the log is told why."""
@@ -123,7 +202,7 @@ class KafkaConsume(Plugin):
         "topics": [{"name": "user-events"}],
         "mode": "server-sent-events",
     }
-    config = {
+    config = Config({
         **_cluster(),
         "topics": Array(
             Record({
@@ -151,17 +230,22 @@ class KafkaConsume(Plugin):
         "commit_strategy": String(
             default="auto", one_of=["auto", "off"],
             text="Of mode http-get: auto: a request gets what follows the request before it in the same process; off: each begins as"
-            " auto_offset_reset says. With a Last-Event-ID it begins there.",
+            " auto_offset_reset says. With a Last-Event-ID it begins there. Of consumer groups: auto: a record counts as read when it has"
+            " been sent; off: when a client over WebSocket acknowledges it, and never in mode http-get.",
         ),
         "consumer_group": Record({
             "mode": String(
-                default="random", one_of=["kong_consumer", "manual", "random"], checks=(_no_group,),
-                text="random: no group that others could join; the others are refused: they are not built.",
+                default="random", one_of=["kong_consumer", "manual", "random"],
+                text="random: none: every client, or every process in mode http-get, gets all records. manual: the group"
+                " consumer_group_id; kong_consumer: one for each consumer, whose id it has: each record goes to one client of the group.",
             ),
-            "consumer_group_id": String(text="Of mode manual."),
+            "consumer_group_id": String(len_max=249, text="Id of the group of mode manual."),
         }, text="Groups of consumers."),
-        "enable_dlq": Boolean(checks=(_not_built("dead-letter topics"),), text="Not built."),
-        "dlq_topic": String(text="Topic of enable_dlq."),
+        "enable_dlq": Boolean(
+            text="Send records that clients cannot be given to dlq_topic: values that are no JSON with message_deserializer json; of"
+            " consumer groups also what a client rejects, and what max_deliveries is about.",
+        ),
+        "dlq_topic": String(checks=(topic_name,), text="Topic of enable_dlq."),
         "error_handling": Record({
             "return_error_message": Boolean(default=False, text="Tell clients why Kafka cannot be read."),
         }, text="What clients are told of failures."),
@@ -213,17 +297,28 @@ class KafkaConsume(Plugin):
             required=False, between=[0, 60000], ours=True,
             text="Of mode http-get: milliseconds that a request waits for a first record; null: 1000.",
         ),
-    }  # fmt: skip
+        "ack_window": Integer(
+            required=False, between=[1, 10000], ours=True,
+            text="Of consumer groups: records that a client may have at a time without having acknowledged them; null: 100.",
+        ),
+        "ack_timeout": Integer(
+            required=False, between=[100, 86400000], ours=True,
+            text="Of consumer groups: milliseconds after which a record that a client has not acknowledged goes to another; null: 30000.",
+        ),
+        "max_deliveries": Integer(
+            required=False, between=[1, 1000], ours=True,
+            text="Of consumer groups: so often a record is sent at the most before it goes to dlq_topic; null: no bound.",
+        ),
+    }, checks=(_rules,))  # fmt: skip
 
-    def compile(self, conf: Row, plugin: Row) -> Config:
-        return Config(conf)
+    def compile(self, conf: Row, plugin: Row) -> Reading:
+        return Reading(conf)
 
-    def open(self, conf: Config, plugin: Row, host: Scope) -> Config:
-        conf.seldom = Seldom(host.report, host.now)
-        conf.feed = host.kafka_feed(kafka_connection(conf.conf, host), conf.settings, conf.encode)
+    def open(self, conf: Reading, plugin: Row, host: Scope) -> Reading:
+        conf.open(host)
         return conf
 
-    def access(self, exchange: Exchange, conf: Config) -> Answer | None:
+    def access(self, exchange: Exchange, conf: Reading) -> Answer | None:
         if exchange.method not in (b"GET", b"HEAD"):
             return exchange.error(405, "Method not allowed", [(b"Allow", b"GET, HEAD")])
         if conf.is_socket and not exchange.block.upgrade_websocket:
@@ -236,8 +331,10 @@ class KafkaConsume(Plugin):
         return None
 
 
-async def _answer(exchange: Exchange, conf: Config) -> Answer:
+async def _answer(exchange: Exchange, conf: Reading) -> Answer:
     try:
+        if conf.groups is not None:
+            return await _of_group(exchange, conf, conf.groups)
         if conf.is_events:
             return FedAnswer(200, await conf.feed.subscribe(conf.start(exchange)), _EVENTS)
         start = conf.start(exchange)
@@ -248,8 +345,9 @@ async def _answer(exchange: Exchange, conf: Config) -> Answer:
         partitions, position = await conf.feed.fetch(
             start, conf.go_on and start.position is None, conf.count, conf.wait
         )  # fmt: skip
-        body = batch(partitions, conf.filters, conf.is_json)
-        return Answer(200, body, [(b"Content-Type", b"application/json; charset=utf-8"), (_POSITION, position)])
+        return Answer(
+            200, conf.batch(partitions), [(b"Content-Type", b"application/json; charset=utf-8"), (_POSITION, position)]
+        )
     except BadStart as error:
         return exchange.error(400, f"Last-Event-ID is no position: {error}")
     except KafkaBusy as error:
@@ -257,3 +355,14 @@ async def _answer(exchange: Exchange, conf: Config) -> Answer:
         return exchange.error(503, "Too many requests read topics at once", [(b"Retry-After", b"1")])
     except HostError as error:
         return exchange.error(*conf.explain(error))
+
+
+async def _of_group(exchange: Exchange, conf: Reading, groups: GroupAnswers) -> Answer:
+    group = conf.group_of(exchange)
+    if group is None:
+        return exchange.error(403, "Only consumers have a group here")
+    if conf.is_socket:
+        return await groups.socket(group, conf.host)
+    if conf.is_events:
+        return await groups.events(group)
+    return await groups.some(group, conf.count, conf.wait)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...core.chain.host_reading import FetchedPartition, TopicRecord
 from ...core.rows import Row
 
-__all__ = ["Filter", "batch", "event_encoder", "message_encoder", "pointer_fault"]
+__all__ = ["Filter", "batch", "event_encoder", "fault_of", "message_encoder", "pointer_fault"]
 
 _MISSING = object()
 
@@ -85,6 +85,16 @@ def _record(record: TopicRecord, is_json: bool) -> Row:
     return {**shown, "value": value, "headers": [[name, _text(each)] for name, each in record.headers]}
 
 
+def fault_of(record: TopicRecord) -> str | None:
+    """Why a record's value cannot be shown as JSON."""
+    if record.value is not None:
+        try:
+            json.loads(record.value)
+        except (ValueError, RecursionError):
+            return "the value is no JSON"
+    return None
+
+
 def _placed(record: TopicRecord, is_json: bool) -> Row:
     return {"topic": record.topic, "partition": record.partition, **_record(record, is_json)}
 
@@ -138,8 +148,9 @@ def batch(partitions: Sequence[FetchedPartition], filters: Sequence[Filter], is_
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for each in partitions:
         records = [_record(record, is_json) for record in each.records if _passes(filters, record)]
-        shown: Mapping[str, Any] = {"errcode": 0, "high_watermark": each.end, "records": records}
-        found.setdefault(each.topic, {"partitions": {}})["partitions"][str(each.partition)] = dict(shown)
+        end = {"high_watermark": each.end} if each.end >= 0 else {}
+        shown: Row = {"errcode": 0, **end, "records": records}
+        found.setdefault(each.topic, {"partitions": {}})["partitions"][str(each.partition)] = shown
     return _json(found)
 
 
