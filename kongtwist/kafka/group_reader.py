@@ -1,7 +1,7 @@
 """A member of a consumer group: joins, reads what it is given, commits, and leaves, in a thread of its own.
 
-The library asks for partitions back in its own thread. What was read before that is not handed over any more: it is read again by
-whoever has the partition then, from where the group has committed.
+Partitions change hands within `poll`, though the library tells that from its own thread: what a poll has given is of the partitions that
+the member has.
 """
 
 from __future__ import annotations
@@ -136,6 +136,7 @@ class GroupReader(ConsumerRebalanceListener):
 
     def _read(self) -> None:
         consumer = self._consumer = self._make()
+        anchored = self._assignments
         try:
             partitions_of(consumer, self._topics)
             consumer.subscribe(topics=self._topics, listener=self)
@@ -145,12 +146,12 @@ class GroupReader(ConsumerRebalanceListener):
                     consumer.pause(*consumer.assignment())
                 elif consumer.paused():
                     consumer.resume(*consumer.paused())
-                before = self._assignments
                 records = records_of(consumer.poll(timeout_ms=_POLL, max_records=_RECORDS))
-                if before != self._assignments:
+                if anchored != self._assignments:
+                    anchored = self._assignments
                     self._anchor(consumer, records)
                 if records:
-                    self._give(records, before)
+                    self._give(records)
             self._commit()
         finally:
             self._consumer = None
@@ -173,10 +174,8 @@ class GroupReader(ConsumerRebalanceListener):
             except KafkaError as error:
                 _log.info("where a group begins is not known yet: {error}", error=error)
 
-    def _give(self, records: list[TopicRecord], assignments: int) -> None:
+    def _give(self, records: list[TopicRecord]) -> None:
         with self._lock:
-            if assignments != self._assignments:
-                return
             begin = not self._pending
             self._pending += records
             if begin:
@@ -227,7 +226,7 @@ class GroupReader(ConsumerRebalanceListener):
                 del self._commits[key]
 
     def _changed(self, call: Callable[[frozenset[Key]], None], partitions: Iterable[Any]) -> frozenset[Key]:
-        """Tell the listener behind what was read before, and nothing of what is read meanwhile."""
+        """Tell the listener, behind what was read before."""
         keys = frozenset((each.topic, each.partition) for each in partitions)
         with self._lock:
             self._assignments += 1
