@@ -152,6 +152,7 @@ class GroupLedger(Generic[C]):
         """It is gone; what it has others get."""
         for (key, offset), entry in list(self._clients.get(client, {}).items()):
             self._return(key, offset, entry)
+            entry.before = None
         self._clients.pop(client, None)
         self._share_out()
 
