@@ -50,6 +50,7 @@ $(BIN)/python:
 $(VENV)/installed: $(BIN)/python setup.cfg pyproject.toml
 	@echo 'Installing kongtwist and the packages it needs into $(VENV): a minute or two, this once.'
 	@$(INSTALL) -e .
+	@$(INSTALL) -e '.[demo]' || echo 'The small Kafka broker of the demo is not to be had here; the demo starts without it.'
 	@touch $@
 
 $(VENV)/installed-test: $(BIN)/python setup.cfg pyproject.toml

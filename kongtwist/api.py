@@ -60,6 +60,7 @@ from .core.chain.phases import (
     CarriedRequest,
     CertificateChoice,
     ClientHello,
+    DirectForm,
     ProxyEndpoint,
     WholeBody,
 )
@@ -122,6 +123,7 @@ __all__ = [
     "ConnectFailed",
     "ConnectionLost",
     "Credentials",
+    "DirectForm",
     "Entity",
     "EntityError",
     "Exchange",

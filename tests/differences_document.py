@@ -81,6 +81,14 @@ CHOICES: dict[str, tuple[str, ...]] = {
         "`pg_ssl = on` never goes on without TLS. Kong does, where the server has none.",
         "Plugins are written in Python ([plugins.md](plugins.md)). Plugins in Lua are not run.",
     ),
+    "Plugins for Kafka": (
+        "They are compared with the forms of Kong 3.15, whose plugins they are.",
+        "`producer_request_acks` is -1 by default: with Kong's 1 records are lost when a leader dies.",
+        "`schema_registry.confluent` needs a `url`, and where records are written a `subject_name`: without them nothing would be checked."
+        " Proxies on the way to a token endpoint are refused. Kong knows schemas of Avro and JSON; here are those of Protobuf, too.",
+        "`confluent` and `confluent-consume` manage nothing in Confluent Cloud: `confluent_cloud_api_key` and"
+        " `confluent_cloud_api_secret` have no effect.",
+    ),
 }
 """What was decided otherwise and shows in no recorded answer, by part."""
 

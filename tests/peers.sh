@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Install the real peers that tests/live talk to: Debian packages, and Node's packages beside the tests. PYTHON, where it is
-# set, also builds the peers that are made from source (tests/live/grpc_peers.py), and fetches Apache Kafka (tests/live/kafka_server.py).
+# set, also builds the peers that are made from source (tests/live/grpc_peers.py), and fetches Apache Kafka (tests/live/kafka_server.py) and a registry
+# of schemas (tests/live/schema_registry_server.py).
 # What cannot be installed is named; the tests that need it are then skipped, or fail where CI=true.
 set -u
 cd "$(dirname "$0")/live" || exit 1
@@ -17,6 +18,7 @@ node nodejs
 npm npm
 openssl openssl
 slapd slapd
+rsyslogd rsyslog
 pebble pebble
 pg_lsclusters postgresql
 javac default-jdk-headless
@@ -46,6 +48,7 @@ if command -v npm >/dev/null 2>&1 && ! cmp -s package-lock.json node_modules/ins
 fi
 
 if [ -n "${PYTHON:-}" ]; then
-  (cd ../.. && "$PYTHON" -m tests.live.grpc_peers && "$PYTHON" -m tests.live.kafka_server) || exit 1
+  (cd ../.. && "$PYTHON" -m tests.live.grpc_peers && "$PYTHON" -m tests.live.kafka_server &&
+    "$PYTHON" -m tests.live.schema_registry_server) || exit 1
 fi
 exit 0

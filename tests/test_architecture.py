@@ -37,7 +37,19 @@ EXEMPT: dict[tuple[str, str], str] = {
 
 PURE = ("entities", "core", "plugins")
 """Rooms that do no I/O: what decides."""
-IMPURE = ("twisted", "autobahn", "grpc", "kafka", "treq", "socket", "asyncio", "threading", "subprocess", "selectors")
+IMPURE = (
+    "twisted",
+    "autobahn",
+    "grpc",
+    "kafka",
+    "confluent_kafka",
+    "treq",
+    "socket",
+    "asyncio",
+    "threading",
+    "subprocess",
+    "selectors",
+)
 """What `PURE` rooms never import."""
 
 _CORE = frozenset((

@@ -6,7 +6,9 @@ that nothing new begins; then queues, which may still send; then what they send 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
@@ -28,14 +30,18 @@ from ..core.chain.host_groups import GroupSettings
 from ..core.chain.host_grpc import Metadata
 from ..core.chain.host_kafka import KafkaConnection, KafkaProducing
 from ..core.chain.host_reading import Encode, FeedSettings
+from ..core.chain.host_schemas import RegistrySettings
 from ..core.rows import Row
+from ..kafka.libraries import KAFKA_PYTHON, made_producer
 from ..kafka.producers import KafkaLimits, Producer, Producers
 from .connections import Connection, Connector, Resolver
+from .datagrams import DatagramSocket
 from .grpc_calls import Call, GRPCCalls, GRPCLimits
 from .http_client import HTTPClient, HTTPLimits
 from .proto_files import ProtoFiles
 from .queue import Queue, Queues
 from .redis import RedisClient, Redises, RedisLimits
+from .schema_registry import Registries, Registry, RegistryLimits, RegistryServices
 from .tasks import Tasks
 from .threads import Threads
 from .tls import Trust
@@ -69,7 +75,9 @@ class ClientLimits(NamedTuple):
     thread_backlog: int = 1000  #: calls that wait for a thread
     queue_bytes: int | None = None  #: of entries that wait in a queue that does not bound them itself; None: no bound
     kafka_bytes: int = 64 << 20  #: of records that wait for Kafka's brokers, for each producer
+    kafka_library: str = KAFKA_PYTHON  #: that speaks with Kafka (`kongtwist.kafka.libraries`)
     kafka_window: int = 500  #: records of each producer under way to brokers at a time
+    registries: RegistryLimits = RegistryLimits()
     drain: float = 60.0  #: seconds a queue may go on sending when its last configuration has closed
 
 
@@ -83,7 +91,7 @@ class Services:
         limits: bounds.
 
     Attributes:
-        connector, redises, queues, http, threads, grpc, protos, producers: see their classes.
+        connector, redises, queues, http, threads, grpc, protos, registries, producers: see their classes.
         scopes: those that are not released.
     """
 
@@ -96,19 +104,24 @@ class Services:
         limits: ClientLimits = ClientLimits(),  # noqa: B008 - immutable
     ) -> None:
         self.reactor = reactor
+        self.resolver = resolver
         self.connector = Connector(reactor, resolver, trust)
         self.redises = Redises(self.connector, limits.redis)
         self.queues = Queues(reactor, limits.queue_bytes)
         self.http = HTTPClient(self.connector, limits.http)
         self.threads = Threads(reactor, limits.threads, limits.thread_backlog)
         self._topics: SharedTopics | None = None
-        self._new_topics = (trust.authorities, limits.kafka_replays, limits.kafka_fetches, limits.kafka_groups)
+        self._new_topics = (
+            trust.authorities, limits.kafka_replays, limits.kafka_fetches, limits.kafka_groups, limits.kafka_library
+        )  # fmt: skip
         self._drain = limits.drain
         self._limits, self._authorities = limits, trust.authorities
         self._producers: Producers | None = None
         self._late: float | None = None
         self.grpc = GRPCCalls(reactor, self.connector, resolver, limits.grpc)
         self.protos = ProtoFiles(self.threads)
+        asking = RegistryServices(reactor, self.http, self.threads.run, self.protos.compile, time.time)
+        self.registries = Registries(asking, limits.registries)
         self.scopes: dict[Scope, None] = {}
 
     @property
@@ -116,7 +129,8 @@ class Services:
         """Kafka's."""
         if self._producers is None:
             limits = KafkaLimits(self._limits.kafka_window, self._limits.kafka_bytes)
-            self._producers = Producers(self.reactor, limits, self._authorities)
+            make = partial(made_producer, self._limits.kafka_library)
+            self._producers = Producers(self.reactor, limits, self._authorities, make)
         return self._producers
 
     @property
@@ -261,6 +275,8 @@ class Scope(contract.Scope):
         self._redises: list[RedisClient] = []
         self._feeds: list[TopicFeed | TopicGroups] = []
         self._producers: list[Producer] = []
+        self._sockets: list[DatagramSocket] = []
+        self._registries: list[Registry] = []
         self._connections: dict[Connection, Deferred[None]] = {}
         self._calls: dict[Call, Deferred[None]] = {}
         self._under_way = _UnderWay()
@@ -325,20 +341,44 @@ class Scope(contract.Scope):
     def kafka_feed(self, connection: KafkaConnection, settings: FeedSettings, encode: Encode) -> TopicFeed:
         """See `Host.kafka_feed`. Its clients are ended when the scope is released."""
         self._check()
-        feed = self._services.topics.feed(connection, settings, encode)
+        finders = {topic: self.schema_registry(each).find for topic, each in settings.registries}
+        feed = self._services.topics.feed(connection, settings, encode, finders)
         self._feeds.append(feed)
         return feed
 
     def kafka_groups(self, connection: KafkaConnection, settings: GroupSettings) -> TopicGroups:
         """See `Host.kafka_groups`. They are left when the scope is released."""
         self._check()
-        groups = self._services.topics.groups(connection, settings)
+        finders = {topic: self.schema_registry(each).find for topic, each in settings.registries}
+        groups = self._services.topics.groups(connection, settings, finders)
         self._feeds.append(groups)
         return groups
+
+    def schema_registry(self, settings: RegistrySettings) -> Registry:
+        """See `Host.schema_registry`. Raises HostError when the scope is released."""
+        self._check()
+        for registry in self._registries:
+            if registry.settings == settings:
+                return registry
+        registry = self._services.registries.take(settings)
+        self._registries.append(registry)
+        return registry
 
     def proto(self, path: str) -> Deferred[bytes]:
         """See `Host.proto`."""
         return self.run(lambda: self._services.protos.compile(path))
+
+    def datagrams(self, address: str, port: int | None = None) -> DatagramSocket:
+        """See `Host.datagrams`. Raises HostError when the scope is released."""
+        self._check()
+        services = self._services
+
+        def report(text: str) -> None:
+            self.report(f"[{self._tag}] {text}")
+
+        made = DatagramSocket(services.resolver, services.reactor.seconds, report, address, port)
+        self._sockets.append(made)
+        return made
 
     def threads(self, call: Callable[..., T], *args: Any) -> Deferred[T]:
         """See `Host.threads`."""
@@ -399,10 +439,15 @@ class Scope(contract.Scope):
             self._under_way.cancel()
             for feed in self._feeds:
                 feed.close()
+            for each in self._sockets:
+                each.close()
             for call in list(self._calls):
                 call.cancel()
             for connection in list(self._connections):
                 connection.abort()
+            registries, self._registries = self._registries, []
+            for registry in registries:
+                services.registries.give(registry)
             redises, self._redises = self._redises, []
             for client in redises:
                 services.redises.give(client)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .kinds import ARRAY, INTEGER, SIZE, Property
+from .kinds import ARRAY, INTEGER, SIZE, Property, enum
 
 __all__ = ["PluginServices"]
 
@@ -83,6 +83,16 @@ class PluginServices:
         "Consumer groups of Kafka that a worker is a member of at a time, for clients of kafka-consume; each takes a thread and a"
         " connection to each broker. A client of one more is answered 503.",
     )
+    plugin_kafka_schemas = Property(
+        INTEGER.within(1, 1000000),
+        "500",
+        "Schemas of each registry (config.schema_registry of plugins for Kafka) that are kept in memory, in each worker; the oldest go.",
+    )
+    plugin_kafka_registry_bytes = Property(
+        SIZE,
+        "16m",
+        "Bytes of records that wait for one registry of schemas, in each worker; more are refused (503), or dropped by kafka-log.",
+    )
     plugin_grpc_threads = Property(
         INTEGER.within(1, 10000),
         "100",
@@ -97,6 +107,12 @@ class PluginServices:
     )
     plugin_grpc_channels = Property(
         INTEGER.within(1), "100", "Connections to gRPC services that are kept while no call uses them."
+    )
+    plugin_kafka_client = Property(
+        enum("kafka-python", "librdkafka"),
+        "kafka-python",
+        "Library that speaks with Kafka. librdkafka takes less of the CPU, and needs the package confluent-kafka"
+        " (pip install 'kongtwist[librdkafka]').",
     )
     plugin_kafka_bytes = Property(
         SIZE,

@@ -6,7 +6,7 @@ Protocols, so that the exchange needs none of the rooms that are built on it (``
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple, Protocol
 
@@ -62,6 +62,16 @@ class ChainView(Protocol):
 
     @property
     def answers(self) -> bool: ...
+
+    @property
+    def direct(self) -> bool: ...
+
+    @property
+    def rewrites(self) -> bool: ...
+
+    def direct_form(self, exchange: Any) -> Any: ...
+
+    def direct_answer(self, exchange: Any) -> Sequence[tuple[str, Any, bytes]] | None: ...
 
     def run_rewrite(self, exchange: Any) -> Answer | Awaitable[Answer | None] | None: ...
 

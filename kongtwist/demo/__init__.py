@@ -1,4 +1,4 @@
-"""What ``--demo`` adds: three small upstreams, a page that shows them live, and routes to them through the gateway.
+"""What ``--demo`` adds: small upstreams, a broker of Kafka where there is one, a page that shows them live, and routes to them.
 
 The upstreams listen on loopback ports (ports.py) and are ordinary servers that know nothing of the gateway (they are also
 `examples/`). The routes are an overlay over the stored configuration: they are never stored, and carry the tag
@@ -22,9 +22,10 @@ from twisted.web.http import Request
 from twisted.web.resource import NoResource, Resource
 from twisted.web.server import Site
 
+from .analytics.small_broker import binary
 from .chat import chat_factory
+from .demo_process import DemoProcess
 from .ports import KeptPorts
-from .sensor_process import SensorProcess
 from .ticker import ticker_factory
 
 __all__ = ["TAG", "Demo", "DemoPages", "demo_overlay"]
@@ -35,8 +36,22 @@ TAG = "kongtwist-demo"
 SENSORS = "/sensor.DataService"
 """Where the paths of all calls to the sensor service begin."""
 
+KAFKA: dict[str, tuple[str, dict[str, Any]]] = {
+    "/demo/analytics": (
+        "kafka-upstream",
+        {"topic": "user-events", "key_template": "{body.user_id}", "producer_async": False},
+    ),
+    "/demo/counts": (
+        "kafka-consume",
+        {"topics": [{"name": "event-counts"}], "mode": "server-sent-events", "auto_offset_reset": "earliest"},
+    ),
+}
+"""Path -> plugin and its configuration: pages send events to the first, and follow at the second what a pipeline makes of them."""
+
 # Their names begin with no path of a route: "sensors.js" would be the sensor service.
-_SCRIPTS = (b"common.js", b"demo.js", b"readings.js", b"sensor_client.js")
+_SCRIPTS = (
+    b"common.js", b"demo.js", b"event_counts.js", b"event_tracker.js", b"readings.js", b"sensor_client.js", b"tracking.js",
+)  # fmt: skip
 _FILES = {
     b"": ("index.html", b"text/html; charset=utf-8"),
     b"demo.css": ("demo.css", b"text/css; charset=utf-8"),
@@ -112,6 +127,12 @@ def demo_overlay(urls: Mapping[str, str], entities: Mapping[str, _Entity], now: 
     for path, url in urls.items():
         name = "-".join([TAG, *path.split("/")[2:]])
         at = urlsplit(url)
+        if at.scheme == "kafka":
+            plugin, config = KAFKA[path]
+            route = add("routes", name, name=name, paths=[path])
+            config = {"bootstrap_servers": [{"host": at.hostname, "port": at.port}], **config}
+            add("plugins", name, name=plugin, route=route, config=config, protocols=["http", "https"])
+            continue
         service = add("services", name, name=name, protocol=at.scheme, host=at.hostname, port=at.port)
         route = add("routes", name, name=name, paths=[path], service=service)
         if at.scheme == "grpc":
@@ -132,6 +153,7 @@ class Demo(MultiService):
         admin: the Admin API's, likewise.
         kept: file in which ports are kept from one start to the next; None: nowhere.
         grpc: whether the gateway has what lets a page call gRPC services (its plugin grpc-web); without it there are no sensors.
+        kafka: whether it has what puts requests into topics and gives them to pages (kafka-upstream, kafka-consume).
     """
 
     def __init__(
@@ -142,6 +164,7 @@ class Demo(MultiService):
         admin: str = "localhost:8001",
         kept: str | None = None,
         grpc: bool = True,
+        kafka: bool = True,
     ) -> None:
         super().__init__()
         self._reactor: Any = reactor
@@ -150,8 +173,11 @@ class Demo(MultiService):
         self._admin = admin
         self._kept = KeptPorts(kept)
         self._ports: list[IListeningPort] = []
-        self._sensors = SensorProcess(reactor) if grpc else None
+        self._kafka = kafka
+        self._processes: list[DemoProcess] = []
+        self._grpc = grpc
         self.urls: dict[str, str] = {}  #: path to the address of the upstream behind it
+        self.broker: str | None = None  #: address of the small broker, where there is one
 
     def startService(self) -> None:
         """Open the upstreams' ports.
@@ -164,13 +190,24 @@ class Demo(MultiService):
         pages = DemoPages()
         page = self._listen("page", Site(pages, reactor=self._reactor))
         self.urls = {"/demo": f"http://{page}", "/demo/chat": f"ws://{chat}", "/demo/ticker": f"http://{ticker}"}
-        if self._sensors is not None:
+        if self._grpc:
             port = self._free("sensors")
-            self._sensors.start(port)
+            self._run("sensor service", "sensors/sensor_service.py", str(port), "--bound")
             self.urls["/demo/sensors"] = f"grpc://127.0.0.1:{port}"
+        if self._kafka and binary() is not None:
+            port = self._free("kafka")
+            self._run("small broker", "analytics/small_broker.py", str(port))
+            self._run("event counter", "analytics/event_counter.py", f"127.0.0.1:{port}", "--bound")
+            self.broker = f"127.0.0.1:{port}"
+            self.urls.update(dict.fromkeys(KAFKA, f"kafka://{self.broker}"))
         self._kept.save()
-        pages.tell_about({"admin": self._admin, "urls": self.urls})
+        pages.tell_about({"admin": self._admin, "urls": self.urls, "broker": self.broker})
         super().startService()
+
+    def _run(self, name: str, program: str, *words: str) -> None:
+        process = DemoProcess(self._reactor, name, program)
+        process.start(*words)
+        self._processes.append(process)
 
     def _listen(self, name: str, factory: Any) -> str:
         factory.noisy = False
@@ -184,12 +221,21 @@ class Demo(MultiService):
         return f"127.0.0.1:{number}"
 
     def _free(self, name: str) -> int:
-        """A port for a process of ours to listen on: it is let go again before that begins."""
+        """A port for a process of ours to listen on. It is let go again before that begins; a name that goes with it is held, so
+        that no other demo of this machine takes it meanwhile."""
         factory = Factory()
         factory.noisy = False
-        port = self._kept.listen(name, lambda number: self._reactor.listenTCP(number, factory, interface="127.0.0.1"))
-        number: int = port.getHost().port
-        _ = maybeDeferred(port.stopListening)
+
+        def take(number: int) -> int:
+            port = self._reactor.listenTCP(number, factory, interface="127.0.0.1")
+            found: int = port.getHost().port
+            try:
+                self._ports.append(self._reactor.listenUNIX(f"\0{TAG}-{found}", factory))
+            finally:
+                _ = maybeDeferred(port.stopListening)
+            return found
+
+        number = self._kept.listen(name, take)
         self._kept.keep(name, number)
         return number
 
@@ -197,8 +243,9 @@ class Demo(MultiService):
         """Close the ports; the ticker ends its streams with its port."""
         ports, self._ports = self._ports, []
         closing: list[Deferred[Any]] = [maybeDeferred(port.stopListening) for port in ports]
-        if self._sensors is not None:
-            closing.append(self._sensors.stop())
+        # Last started, first told: the counter leaves its group while the broker is there.
+        processes, self._processes = self._processes, []
+        closing += [process.stop() for process in reversed(processes)]
         return gatherResults([maybeDeferred(super().stopService), *closing])
 
     def overlay(self) -> dict[str, dict[str, Any]]:
@@ -210,7 +257,15 @@ class Demo(MultiService):
         service = f"curl -X PUT http://{self._admin}/services/mine --data url={self.urls['/demo/ticker']}"
         route = f"curl -X PUT http://{self._admin}/services/mine/routes/mine --data paths=/mine"
         return [
+            self._told_of_kafka(),
             f"open this page:             http://{self._proxy}/demo/",
             f"add a route and follow it:  {service} && {route} && curl -N http://{self._proxy}/mine",
             "stop:                       Ctrl-C",
         ]
+
+    def _told_of_kafka(self) -> str:
+        if self.broker is not None:
+            return f"Kafka in the demo:          noida-db, a small broker for trying things, at {self.broker}"
+        if not self._kafka:
+            return "no Kafka in the demo:       the plugins kafka-upstream and kafka-consume are not loaded"
+        return "no Kafka in the demo:       there is no small broker; get it with: pip install noida-db"

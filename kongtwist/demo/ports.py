@@ -14,7 +14,7 @@ from twisted.internet.error import CannotListenError
 
 __all__ = ["USUAL", "KeptPorts"]
 
-USUAL = {"page": 9301, "chat": 9101, "ticker": 9201, "sensors": 9401}
+USUAL = {"page": 9301, "chat": 9101, "ticker": 9201, "sensors": 9401, "kafka": 9501}
 """Upstream -> its port. Beside 9100 and 9200, where `examples/` listen."""
 
 T = TypeVar("T")

@@ -19,9 +19,9 @@ from ..http1.client_errors import log_refused, log_timeout
 from ..http1.client_facts import KnownClient
 from ..net.http2_connection import HTTP2Connection
 from ..net.http2_frames import CONNECT_PROTOCOL
-from ..net.http2_stream import NOBODY
 from ..net.run_steps import run_steps
 from ..net.sending import switch_protocol, unsent
+from ..net.stream_user import NOBODY
 from .http2_exchange import HTTP2Exchange
 from .stream_transport import handshake_lines
 

@@ -13,8 +13,8 @@ from ..core.http2.frames import CANCEL, INTERNAL_ERROR, NO_ERROR
 from ..core.http2.hpack import Encoder, encode_field
 from ..http1.client_errors import log_timeout
 from ..http1.client_facts import ClientFacts, ConnectedExchange
-from ..net.http2_stream import NOBODY
 from ..net.run_steps import run_steps
+from ..net.stream_user import NOBODY
 from .stream_transport import StreamTransport
 
 if TYPE_CHECKING:

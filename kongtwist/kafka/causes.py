@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from typing import NamedTuple
 
-__all__ = ["Cause", "Causes", "explained"]
+__all__ = ["Cause", "Causes", "explained", "more_telling"]
 
 _MOST_THREADS = 256
 """Threads whose last line is kept."""
@@ -33,18 +33,24 @@ _KNOWN = (
     (r"UnsupportedSaslMechanism|Error 33", "the broker does not offer this SASL mechanism",
      "set config.authentication.mechanism to one the listener offers"),
     (r"CERTIFICATE_VERIFY_FAILED.*expired", "the broker's certificate has expired", "renew it"),
-    (r"CERTIFICATE_VERIFY_FAILED", "the broker's certificate is not trusted",
+    (r"CERTIFICATE_VERIFY_FAILED|certificate verify failed", "the broker's certificate is not trusted",
      "name its authority in lua_ssl_trusted_certificate, and brokers as their certificates do"),
-    (r"WRONG_VERSION_NUMBER|wrong version number|RECORD_LAYER_FAILURE", "the broker does not speak TLS on this port",
-     "turn config.security.ssl off, or name the port of its TLS listener"),
+    (r"WRONG_VERSION_NUMBER|wrong version number|RECORD_LAYER_FAILURE|PLAINTEXT broker listener",
+     "the broker does not speak TLS on this port", "turn config.security.ssl off, or name the port of its TLS listener"),
     (r"SSL|TLS", "TLS failed", "check config.security and the broker's listener"),
     (r"ECONNREFUSED|Connection refused|Errno 111", "connection refused", "start the broker, or correct config.bootstrap_servers"),
     (r"Name or service not known|getaddrinfo|DNS|Errno -[235]", "a broker's name cannot be resolved",
      "correct config.bootstrap_servers, or what the broker calls itself (advertised.listeners)"),
     (r"TopicAuthorization|Error 29", "not allowed to use the topic", "grant the user access to it (ACL)"),
     (r"ClusterAuthorization|Error 31", "not allowed to write idempotently", "grant the user IdempotentWrite"),
-    (r"[Tt]imed? ?out", "no answer in time", "look at the broker's log and load"),
-    (r"disconnected|Connection lost|reset by peer|Errno 104", "the broker closed the connection",
+    (r"InvalidReceiveError|Invalid frame length", "what listens there speaks TLS, or no Kafka",
+     "set config.security.ssl, or correct config.bootstrap_servers"),
+    # Above time-outs: a library that tries in vain until its time is over says both.
+    (r"socket disconnected|reset by peer|Errno 104", "the broker closed the connection",
+     "check that config.security.ssl and config.authentication fit the broker's listener"),
+    (r"[Tt]imed? ?[Oo]ut", "no answer in time",
+     "look at the broker's log and load, and whether its listener speaks TLS (config.security.ssl)"),
+    (r"[Dd]isconnected|Connection lost", "the broker closed the connection",
      "check that config.security.ssl and config.authentication fit the broker's listener"),
 )  # fmt: skip
 
@@ -64,6 +70,11 @@ def _weight(text: str) -> int:
         if re.search(pattern, text):
             return number
     return len(_KNOWN)
+
+
+def more_telling(held: str | None, text: str) -> str:
+    """Of two lines of one failure the one that says more; of equal ones the later."""
+    return text if held is None or _weight(text) <= _weight(held) else held
 
 
 class Causes(logging.Handler):
@@ -94,7 +105,7 @@ class Causes(logging.Handler):
         text = record.getMessage()
         with self._guard:
             held = self._kept.pop(thread, None)
-            self._kept[thread] = text if held is None or _weight(text) <= _weight(held) else held
+            self._kept[thread] = more_telling(held, text)
             if len(self._kept) > _MOST_THREADS:
                 self._kept.popitem(last=False)
 

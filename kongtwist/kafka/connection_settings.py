@@ -125,6 +125,10 @@ class Tokens(AbstractTokenProvider):
             self._good_until = asked + life * _TOKEN_USED
         return self._token
 
+    def seconds_left(self) -> float:
+        """For how long the last token is used."""
+        return max(self._good_until - time.monotonic(), 0.0)
+
     def extensions(self) -> dict[str, str]:
         """What goes to the broker with the token (RFC 7628 3.1)."""
         return dict(self._oauth.extensions)

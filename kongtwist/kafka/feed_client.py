@@ -45,7 +45,7 @@ class ClientFeed(Protocol):
 
     def replay(self) -> Replay: ...
 
-    def is_live(self, client: FeedClient) -> bool: ...
+    def standing(self, client: FeedClient) -> tuple[int, bytes] | None: ...
 
     def up_to_date(self, client: FeedClient) -> None: ...
 
@@ -114,10 +114,10 @@ class FeedClient:
     def pause(self) -> None:
         """The client reads slowly."""
         self._blocked = True
-        feed, window = self._feed, self._feed.window
-        if window is not None and feed.is_live(self):
-            self.cursor.number, self.cursor.place = window.end, bytes(feed.position)
-            feed.fell_behind(self)
+        standing = self._feed.standing(self)
+        if standing is not None:
+            self.cursor.number, self.cursor.place = standing
+            self._feed.fell_behind(self)
 
     def resume(self) -> None:
         """It has caught up with what it was sent."""

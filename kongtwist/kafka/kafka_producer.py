@@ -47,6 +47,7 @@ class KafkaPythonProducer:
         self._causes = Causes.installed()
         self._causes.taken(threading.get_ident())
         self._asked: dict[str, Any] = {}
+        self._is_told = settings.acks != 0  # else what the library says of offsets is made up
         clients: list[Any] = []
 
         def kept(**words: Any) -> Any:
@@ -99,8 +100,9 @@ class KafkaPythonProducer:
         except (kafka.errors.KafkaError, ValueError, TypeError) as error:
             done(_failed(error))
             return
+        told = self._is_told
         future._add_cb_eb(
-            lambda placed: done(KafkaPlaced(placed.topic, placed.partition, placed.offset)),
+            lambda placed: done(KafkaPlaced(placed.topic, placed.partition, placed.offset if told else -1)),
             lambda error: done(_failed(error)),
         )
 

@@ -1,4 +1,4 @@
-"""The interface behind which a Kafka library sends records. kafka-python stands there; another one can."""
+"""The interface behind which a Kafka library sends records: kafka-python, or librdkafka (`libraries`)."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -19,6 +20,7 @@ from twisted.python.failure import Failure
 
 from ..core.chain.host_kafka import KafkaFailed, KafkaFull, KafkaLate, KafkaPlaced, KafkaProducing, KafkaRecord
 from .causes import Cause
+from .libraries import KAFKA_PYTHON, made_producer
 from .own_thread import defer_to_own_thread
 from .producer_client import Outcome, ProducerClient
 
@@ -230,6 +232,8 @@ class Producer:
     def _unreachable(self, error: KafkaFailed) -> None:
         """No broker can be reached; told in the log where nobody waits who would be told."""
         self._cause = Cause(str(error), error.remedy)
+        if self._late is not None and not self.pending:  # a try that ends behind the last user, and was for nothing
+            return
         now = self._reactor.seconds()
         if now - self._told >= _QUIET:
             self._told = now
@@ -391,13 +395,6 @@ def _thread_failed(failure: Failure) -> None:
     _log.failure("kafka: the thread of a producer failed", failure)
 
 
-def _library(settings: KafkaProducing, authorities: tuple[str, ...]) -> ProducerClient:
-    """Called in a producer's thread, which imports the library: that would take the reactor's thread too long."""
-    from .kafka_producer import KafkaPythonProducer
-
-    return KafkaPythonProducer(settings, authorities)
-
-
 def _unknown(topic: str) -> KafkaFailed:
     return KafkaFailed(
         f"the brokers have no topic {topic} for us, and do not create it",
@@ -422,7 +419,12 @@ class Producers:
         authorities: tuple[str, ...] = (),
         make: Callable[[KafkaProducing, tuple[str, ...]], ProducerClient] | None = None,
     ) -> None:
-        self._reactor, self._limits, self._authorities, self._make = reactor, limits, authorities, make or _library
+        self._reactor, self._limits, self._authorities, self._make = (
+            reactor,
+            limits,
+            authorities,
+            make or partial(made_producer, KAFKA_PYTHON),
+        )
         self._held: dict[KafkaProducing, Producer] = {}
 
     def __len__(self) -> int:

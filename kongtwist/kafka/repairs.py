@@ -13,7 +13,7 @@ import kafka.errors
 from kafka.net.transport import KafkaTCPTransport
 from kafka.producer.transaction_manager import TransactionManager, TransactionState
 
-__all__ = ["forbid_creation", "mend", "read_transport", "reset_producer_id"]
+__all__ = ["mend", "read_transport", "reset_producer_id"]
 
 original_reset = TransactionManager.reset_producer_id
 original_read = KafkaTCPTransport._read_from_sock
@@ -58,13 +58,3 @@ async def read_transport(transport: Any) -> None:
                 await transport._net.sleep(_LAST_WORDS)
             transport.abort(error=error)
             return
-
-
-def forbid_creation(client: Any) -> None:
-    """Ask brokers not to create topics that are asked for and do not exist. The library takes the setting
-    ``allow_auto_create_topics``, and passes it over.
-
-    Args:
-        client: a KafkaProducer (of a KafkaConsumer: its ``_client.cluster``).
-    """
-    client._metadata.config["allow_auto_create_topics"] = False

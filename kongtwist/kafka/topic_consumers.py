@@ -25,6 +25,9 @@ _FETCH = 2 << 20
 _PARTITION_FETCH = 256 << 10
 """Bytes that one answer of a broker holds, and of one partition: what a consumer keeps in memory."""
 
+_METADATA = 30_000
+"""Milliseconds after which the cluster is asked for its partitions again: some may have been added."""
+
 _BOOTSTRAP = 0.8
 """Part of the time in which the first broker has to answer, so that there is time left to tell why it has not."""
 
@@ -78,6 +81,7 @@ def open_consumer(
             allow_auto_create_topics=False,
             request_timeout_ms=min(30_000, options["connections_max_idle_ms"] - 1),
             fetch_max_wait_ms=500,
+            metadata_max_age_ms=_METADATA,
             fetch_max_bytes=_FETCH,
             max_partition_fetch_bytes=_PARTITION_FETCH,
             **options,
@@ -200,7 +204,9 @@ def _reset(consumer: Any, partitions: list[Any], start: StartAt, limit: int) -> 
 def records_of(polled: dict[Any, list[Any]]) -> list[TopicRecord]:
     """What `KafkaConsumer.poll` has given."""
     return [
-        TopicRecord(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, tuple(r.headers or ()))
+        r
+        if isinstance(r, TopicRecord)  # of a `DecodedConsumer`
+        else TopicRecord(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, tuple(r.headers or ()))
         for records in polled.values()
         for r in records
     ]

@@ -6,8 +6,9 @@ has passed, or who begin before it, are read their records again from the broker
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import CancelledError, DeferredList, DeferredSemaphore, FirstError
 from twisted.internet.interfaces import IDelayedCall
@@ -17,6 +18,7 @@ from ..core.chain.host_kafka import KafkaFailed
 from ..core.chain.host_reading import BadStart, Encode, FeedSettings, FetchedPartition, StartAt, TopicRecord
 from .event_cursor import DISCONNECT
 from .event_window import Event, EventWindow
+from .fan_out import FanOut
 from .feed_client import FeedClient
 from .feed_forms import form_of
 from .permits import Permits
@@ -31,10 +33,23 @@ _log = Logger(namespace="kongtwist.kafka")
 
 _PIECE = 65536
 """Bytes that are given to a client at once."""
+_RECORDS = 256
+"""Records that are made into events in one turn of the reactor."""
+_ENDED = 100
+"""Clients that are ended in one turn of the reactor."""
 LINGER = 5.0
 """Seconds that topics are read on behind the last client: browsers that lost their connection come back within these."""
 _HEARTBEAT = 15.0
 """Seconds between two signs of life, which also tell clients whose filters let nothing pass where they stand."""
+
+
+class _Loss(NamedTuple):
+    """Records that retention has taken before they were read: ``lost`` before ``offset``."""
+
+    topic: str
+    partition: int
+    offset: int
+    lost: int
 
 
 class TopicFeed:
@@ -75,7 +90,10 @@ class TopicFeed:
         self.replays = replays
         self.window: EventWindow | None = None
         self.position = Position()
-        self._live: dict[FeedClient, None] = {}
+        self._live = FanOut(reactor, self._sent, self.form.chunk)
+        self._coming: deque[TopicRecord | _Loss] = deque()
+        self._turn_of_coming: IDelayedCall | None = None
+        self._is_asking = False
         self._behind: dict[FeedClient, None] = {}
         self._readers: list[TopicReader] = []
         self._users = 0
@@ -102,23 +120,24 @@ class TopicFeed:
         """Reads again."""
         return Replay(self.reactor, self._make, self.settings.topics, self.settings.timeout)
 
-    def is_live(self, client: FeedClient) -> bool:
-        """Whether it is sent what comes."""
-        return client in self._live
+    def standing(self, client: FeedClient) -> tuple[int, bytes] | None:
+        """The number of the event that a client gets next which is sent what comes, and its place; None: it is not sent that."""
+        window = self.window
+        return None if window is None else self._live.standing(client, window.end, bytes(self.position))
 
     def up_to_date(self, client: FeedClient) -> None:
         """Send it what comes."""
         self._behind.pop(client, None)
-        self._live[client] = None
+        self._live.add(client)
 
     def fell_behind(self, client: FeedClient) -> None:
         """It is looked after on its own."""
-        self._live.pop(client, None)
+        self._live.discard(client)
         self._behind[client] = None
 
     def forget(self, client: FeedClient) -> None:
         """It is gone."""
-        self._live.pop(client, None)
+        self._live.discard(client)
         self._behind.pop(client, None)
         self._left()
 
@@ -172,62 +191,113 @@ class TopicFeed:
     def _rest(self) -> None:
         """Nobody has wanted anything for a while."""
         _stop(self._heart)
+        _stop(self._turn_of_coming)
+        self._live.stop()
+        self._coming.clear()
         readers, self._readers = self._readers, []
         self.window = None
         for reader in readers:
             reader.listeners.remove(self)
+            reader.go_on()  # it may have waited for us
             self._give(reader)
+
+    @property
+    def has_enough(self) -> bool:
+        """`TopicListener`."""
+        return bool(self._coming) and not self._is_asking
 
     def records_came(self, records: list[TopicRecord]) -> None:
         """`TopicListener`."""
-        window = self.window
-        if window is None:
-            return
-        events: list[Event] = []
-        size = 0
-        for record in records:
-            self.position.move(record.topic, record.partition, record.offset + 1)
-            body = self.encode(record)
-            if body is not None:
-                event = Event(
-                    record.topic, record.partition, record.offset, record.key, body, bytes(self.position)
-                )  # fmt: skip
-                events.append(event)
-                size += event.size
-                if size >= _PIECE:
-                    self._send(window, events)
-                    events, size = [], 0
-        if events:
-            self._send(window, events)
+        self._comes(records)
 
     def records_lost(self, topic: str, partition: int, offset: int, count: int) -> None:
         """`TopicListener`."""
+        self._comes([_Loss(topic, partition, offset, count)])
+
+    def topic_remade(self) -> None:
+        """`TopicListener`. Clients come back with their last id, and are told; by then other readers have begun."""
+        _stop(self._timer)
+        self._rest()
+        self._end([*self._live.clients(), *self._behind])
+
+    def _comes(self, items: Sequence[TopicRecord | _Loss]) -> None:
         if self.window is None:
             return
-        self.position.move(topic, partition, offset)
-        body = self.form.resync("retention", f"{count} records of {topic} {partition} are no longer kept")
-        self._send(self.window, [Event(topic, partition, offset - 1, None, body, bytes(self.position))])
+        self._coming.extend(items)
+        if not self._is_asking and not _is_active(self._turn_of_coming):
+            self._next()
 
-    def _send(self, window: EventWindow, events: list[Event]) -> None:
-        """Keep events, and send them to all who have had everything before."""
-        for event in events:
+    def _next(self) -> None:
+        """Make events of what has come, no more than fits into a turn, keep them, and send them to all who have had everything before."""
+        window, coming = self.window, self._coming
+        if window is None or self._live.is_sending:  # it comes again when all have got that
+            return
+        number, place = window.end, bytes(self.position)
+        pieces: list[Event] = []
+        size = 0
+        for _ in range(min(_RECORDS, len(coming))):
+            event = self._event(coming.popleft())
+            if event is not None:
+                pieces.append(event)
+                size += event.size
+                if size >= _PIECE:
+                    break
+        for event in pieces:
             window.append(event)
-        self._to_all(self.form.joined(events))
-        for client in list(self._behind):
-            if client.is_joining:
-                client.go_on()
-            elif (
-                client.cursor.number < window.start and self.settings.policy == DISCONNECT and not client.is_catching_up
-            ):
-                client.end()
+        if pieces:
+            looks = self.settings.policy == DISCONNECT
+            others = [client for client in self._behind if looks or client.is_joining]
+            self._live.send(self.form.joined(pieces), number, place, others, self._look_after)
+        else:
+            self._sent()
 
-    def _to_all(self, data: bytes) -> None:
-        chunk = self.form.chunk(data)
-        for client in list(self._live):
-            client.writer.write(data, chunk)
+    def _event(self, item: TopicRecord | _Loss) -> Event | None:
+        if isinstance(item, _Loss):
+            topic, partition, offset, lost = item
+            self.position.move(topic, partition, offset)
+            if lost:
+                notice = self.form.resync("retention", f"{lost} records of {topic} {partition} are no longer kept")
+            else:
+                told = f"{topic} {partition} ends before the position: it was made anew"
+                notice = self.form.resync("recreated", told)
+            return Event(topic, partition, offset - 1, None, notice, bytes(self.position))
+        self.position.move(item.topic, item.partition, item.offset + 1)
+        try:
+            body = self.encode(item)
+        except Exception:  # noqa: BLE001 - one record must not keep all others from the clients
+            _log.failure("a record of {topic} {partition} at {offset} is left out", topic=item.topic, partition=item.partition,
+                         offset=item.offset)  # fmt: skip
+            return None
+        if body is None:
+            return None
+        return Event(item.topic, item.partition, item.offset, item.key, body, bytes(self.position))
+
+    def _look_after(self, client: FeedClient) -> None:
+        """Something has come that a client that is behind may want to know of."""
+        window = self.window
+        if window is None or client not in self._behind:
+            return
+        if client.is_joining:
+            client.go_on()
+        elif client.cursor.number < window.start and self.settings.policy == DISCONNECT and not client.is_catching_up:
+            client.end()
+
+    def _sent(self) -> None:
+        """All have got what was sent."""
+        if not self._coming:
+            self._is_asking = True
+            try:
+                for reader in self._readers:
+                    reader.go_on()
+            finally:
+                self._is_asking = False
+        if self._coming and not _is_active(self._turn_of_coming):
+            self._turn_of_coming = self.reactor.callLater(0, self._next)
 
     def _beat(self) -> None:
-        self._to_all(self.form.event(bytes(self.position), self.form.place))
+        if self.window is not None and not self._live.is_sending and not self._coming:
+            place = bytes(self.position)
+            self._live.send(self.form.event(place, self.form.place), self.window.end, place)
         self._heart = self.reactor.callLater(_HEARTBEAT, self._beat)
 
     # -- fetching ------------------------------------------------------------------------------------------------------------
@@ -243,11 +313,16 @@ class TopicFeed:
     def close(self) -> None:
         """End all clients, and give everything back."""
         self._closed = True
-        for client in [*self._live, *self._behind]:
-            client.end()
         _stop(self._timer)
         self._fetches.close()
         self._rest()
+        self._end([*self._live.clients(), *self._behind])
+
+    def _end(self, clients: list[FeedClient]) -> None:
+        for client in clients[:_ENDED]:
+            client.end()
+        if len(clients) > _ENDED:
+            self.reactor.callLater(0, self._end, clients[_ENDED:])
 
 
 def _check_start(start: StartAt) -> None:
@@ -256,6 +331,10 @@ def _check_start(start: StartAt) -> None:
             Position.parse(start.position)
         except BadPosition as error:
             raise BadStart(str(error)) from error
+
+
+def _is_active(timer: IDelayedCall | None) -> bool:
+    return timer is not None and bool(timer.active())
 
 
 def _stop(timer: IDelayedCall | None) -> None:

@@ -33,18 +33,31 @@ _PENDING = 2000
 """Records that wait for the reactor before the thread waits for it."""
 _LOOK = 60
 """Polls between two looks at the number of partitions; also with traffic that is every half a minute at the most."""
+_AT_ONCE = 32
+"""Clients that are told in one turn of the reactor that they can begin: an answer begins for each."""
 _AGAIN = 1.0
 """Seconds after a failure until the consumer is made anew."""
 
 
 class TopicListener(Protocol):
-    """Who gets what is read, in the reactor's thread."""
+    """Who gets what is read, in the reactor's thread.
+
+    Attributes:
+        has_enough: it has not come through what it was given, and is given nothing more before it calls `TopicReader.go_on`.
+    """
+
+    @property
+    def has_enough(self) -> bool: ...
 
     def records_came(self, records: list[TopicRecord]) -> None:
         """In order of each partition."""
 
     def records_lost(self, topic: str, partition: int, offset: int, count: int) -> None:
-        """Retention has taken records before they were read; it goes on at ``offset``."""
+        """Retention has taken ``count`` records before they were read; it goes on at ``offset``. 0: the topic ends before the position, as
+        it was made anew."""
+
+    def topic_remade(self) -> None:
+        """The topic was made anew with fewer partitions: no position in it holds any more, and the reader is of no use."""
 
 
 class TopicReader:
@@ -107,15 +120,35 @@ class TopicReader:
     def _begun(self, position: Position) -> None:
         self.position = position
         waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            each.callback(None)
+        self._answer(waiting, None)
 
     def _broken(self, error: KafkaFailed) -> None:
         waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            each.errback(error)
+        self._answer(waiting, error)
+
+    def _answer(self, waiting: list[Deferred[None]], error: KafkaFailed | None) -> None:
+        """Tell those who wait, some in each turn: after a start all clients come back together."""
+        for each in waiting[:_AT_ONCE]:
+            if each.called:
+                continue  # it was cancelled
+            if error is None:
+                each.callback(None)
+            else:
+                each.errback(error)
+        if len(waiting) > _AT_ONCE:
+            self._reactor.callLater(0, self._answer, waiting[_AT_ONCE:], error)
+
+    def go_on(self) -> None:
+        """A listener that had enough takes more."""
+        if self._pending:
+            self._flush()
 
     def _flush(self) -> None:
+        """Give listeners what was read; the thread reads no more than a bounded number of records meanwhile."""
+        if not any(listener.has_enough for listener in self.listeners):
+            self._deliver()
+
+    def _deliver(self) -> None:
         with self._lock:
             records, self._pending = self._pending, []
             self._taken.notify_all()
@@ -128,11 +161,15 @@ class TopicReader:
             listener.records_came(records)
 
     def _lost(self, partition: int, offset: int, count: int) -> None:
-        self._flush()
+        self._deliver()
         if self.position is not None and not self._stopped.is_set():
             self.position.move(self.topic, partition, offset)
             for listener in list(self.listeners):
                 listener.records_lost(self.topic, partition, offset, count)
+
+    def _remade(self) -> None:
+        for listener in list(self.listeners):
+            listener.topic_remade()
 
     # -- the thread ----------------------------------------------------------------------------------------------------------
 
@@ -164,6 +201,10 @@ class TopicReader:
                 unknown[:] = [None if each == -1 else each for each in unknown]
                 self._reached = reached
                 self._tell(self._begun, reached.copy())
+            elif len(partitions) < len(reached.offsets[self.topic]):
+                self._tell(self._remade)
+                self._stopped.wait(_AGAIN)
+                return
             seek_all(consumer, reached)
             count = 0
             while not self._stopped.is_set():

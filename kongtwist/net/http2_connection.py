@@ -264,9 +264,8 @@ class HTTP2Connection(HTTP2Frames):
                         room = self.stream_window - stream.held
                     stream.room = room
                     if flags:
-                        run.pass_on(view[begin:at])
+                        self._pass_end(stream, run, view[begin:at], length)
                         run = None
-                        self._relayed_end(stream)
                     continue
             if run is not None:
                 run.pass_on(view[begin:at])
@@ -298,13 +297,27 @@ class HTTP2Connection(HTTP2Frames):
         if self.room < self.connection_window >> 1:
             self.credit()
 
-    def _relayed_end(self, stream: HTTP2Stream) -> None:
-        """DATA with END_STREAM was passed on from ``stream`` to the one it is tied to."""
+    def _pass_end(self, stream: HTTP2Stream, onto: Any, frames: memoryview, length: int) -> None:
+        """Pass on a run whose last frame is DATA with END_STREAM.
+
+        Args:
+            stream: whose end that is.
+            onto: the connection of the stream it is tied to.
+            frames: the run.
+            length: bytes of payload of the last frame.
+        """
+        kept = stream.ends and stream.keeps_end()
+        if kept:
+            frames[-length - 5] = 0
+        onto.pass_on(frames)
         peer = stream.peer
         assert peer is not None
         try:
-            peer._end_out()
-            stream.end_relayed()
+            if kept:
+                stream.end_kept()
+            else:
+                peer._end_out()
+                stream.end_relayed()
         except HTTP2Error:
             raise
         except Exception:  # noqa: BLE001 - one stream of many

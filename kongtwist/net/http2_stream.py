@@ -19,15 +19,16 @@ whose peer has answered completely before it read the whole request: send the en
 **Tying.** ``one.tie(other)`` has DATA pass from each to the other inside the read loops, without calls to the users:
 from now on both users get no ``stream_data``, and no ``stream_blocked``. Heads, trailers and losses still go to them,
 and ``stream_end``: its trailers are the user's to pass on (``other.send_headers``); an end without trailers **has been
-passed on already**, with the last DATA, in its order. Each holds at most the window it gave. The tie is undone when
-either closes by a reset or a loss: the other's user has to decide what becomes of it. ``messages`` counts gRPC's
-length-prefixed messages that came on a tied stream.
+passed on already**, with the last DATA, in its order, unless ``ends`` says otherwise. Each holds at most the window it
+gave. The tie is undone when either closes by a reset or a loss: the other's user has to decide what becomes of it.
+``messages`` counts gRPC's length-prefixed messages that came on a tied stream.
 
 Attributes of a stream: ``id``; ``connection``; ``user`` (may be replaced at any time); ``received`` and ``sent`` (bytes
 of DATA without padding: whether there is traffic); ``messages``; ``ended_in`` and ``ended_out`` (the peer's end, and
 ours); ``closed``; ``queued`` (bytes waiting to be sent); ``left`` (bytes of Content-Length still to come, None where
 that is not known: set it with ``expect(length)`` from within the call that brings the head, and what comes is checked
-against it); ``hot`` (tied, and its DATA is passed on in the read loop)."""
+against it); ``ends`` (what becomes of its end while it is tied: PASSED, IF_WHOLE, KEPT); ``hot`` (tied, and
+its DATA is passed on in the read loop)."""
 
 from __future__ import annotations
 
@@ -51,53 +52,15 @@ from ..core.http2.frames import (
 if TYPE_CHECKING:
     from ..core.http2.field_lists import FieldList
     from ..core.limits import Limits
+    from .stream_user import StreamUser
 
-__all__ = ["ENDED", "NOBODY", "RESET_BY_PEER", "RESET_BY_US", "HTTP2Stream", "StreamCarrier", "StreamUser"]
+__all__ = ["ENDED", "IF_WHOLE", "KEPT", "PASSED", "RESET_BY_PEER", "RESET_BY_US", "HTTP2Stream", "StreamCarrier"]
 
 ENDED, RESET_BY_PEER, RESET_BY_US = range(3)
 """How a stream was closed."""
 
-
-class StreamUser(Protocol):
-    """Whoever a stream serves; see the module."""
-
-    def stream_head(self, fields: FieldList, end: bool) -> None:
-        """An answer's head came (client's side); interim ones (1xx) first. With ``end`` nothing follows, and `stream_end` is not called."""
-
-    def stream_data(self, data: bytes) -> None:
-        """Bytes of the body; never empty."""
-
-    def stream_end(self, trailers: FieldList | None) -> None:
-        """The peer has sent all; ``trailers`` where there are some."""
-
-    def stream_lost(self, code: int | None, why: str) -> None:
-        """The stream is over before its end: reset by the peer or for an error of its (``code``), or with its connection (None)."""
-
-    def stream_blocked(self) -> None:
-        """What was sent has to wait: send no more."""
-
-    def stream_unblocked(self) -> None:
-        """It has been sent."""
-
-
-class _Nobody:
-    """The user of a stream of which nobody wants to know anything more: refused, or over. One that is over and keeps its user would be a
-    circle for the garbage collector."""
-
-    def stream_head(self, fields: FieldList, end: bool) -> None: ...
-
-    def stream_data(self, data: bytes) -> None: ...
-
-    def stream_end(self, trailers: FieldList | None) -> None: ...
-
-    def stream_lost(self, code: int | None, why: str) -> None: ...
-
-    def stream_blocked(self) -> None: ...
-
-    def stream_unblocked(self) -> None: ...
-
-
-NOBODY: StreamUser = _Nobody()
+PASSED, IF_WHOLE, KEPT = range(3)
+"""What becomes of an end without trailers on a tied stream: passed on; passed on behind a whole message; left to the user."""
 
 
 class StreamCarrier(Protocol):
@@ -154,7 +117,7 @@ class HTTP2Stream:
 
     __slots__ = (
         "_end_queued", "_kept", "_kept_end", "_prefix", "_queue_blocked", "_trailers", "closed", "connection", "copy",
-        "ended_in", "ended_out", "head_in", "held", "hot", "id", "left", "left_of_message", "messages", "paused",
+        "ended_in", "ended_out", "ends", "head_in", "held", "hot", "id", "left", "left_of_message", "messages", "paused",
         "peer", "queue", "queued", "received", "room", "sent", "user", "window",
     )  # fmt: skip
 
@@ -167,6 +130,7 @@ class HTTP2Stream:
         self.room = connection.stream_window
         self.held = self.queued = self.received = self.sent = self.messages = self.left_of_message = 0
         self._prefix = b""
+        self.ends = PASSED
         self.left: int | None = None
         self.paused = self.ended_in = self.ended_out = self.closed = self.head_in = self.hot = False
         self.queue: deque[Any] | None = None
@@ -232,6 +196,24 @@ class HTTP2Stream:
                 self._queue_blocked = True
                 if self.peer is None:
                     self.user.stream_blocked()
+
+    def send_last(self, data: bytes) -> bool:
+        """Send the end, with bytes that did not come from the tied stream; whether that was possible, as nothing has to wait."""
+        size = len(data)
+        connection = self.connection
+        if (
+            self.queue is not None
+            or self.closed
+            or connection.stopped
+            or size > min(self.window, connection.window, connection.largest)
+        ):
+            return False
+        self.window -= size
+        connection.window -= size
+        self.sent += size
+        connection.put_data(header(size, DATA, END_STREAM, self.id), data)
+        self._end_out()
+        return True
 
     def drain(self) -> bool:
         """Send one frame of what waits, if that is allowed now; whether there was one. The connection calls it in turns."""
@@ -361,11 +343,14 @@ class HTTP2Stream:
             self.count(data)
             if self.copy is not None:
                 self.keep_copy(data)
-            if not peer.ended_out:  # else nobody takes it
+            kept = end and self.keeps_end()
+            if not peer.ended_out and (size or not kept):  # else nobody takes it
                 self._hold(size)
-                peer.send_data(data, end)
+                peer.send_data(data, end and not kept)
             self._credit()
-            if end:
+            if kept:
+                self._end_in(None)
+            elif end:
                 self.end_relayed()
             return
         if self.paused or self._kept is not None:
@@ -390,6 +375,14 @@ class HTTP2Stream:
         if self.left:
             raise HTTP2Error(PROTOCOL_ERROR, "less DATA than Content-Length says", self.id)
         self._end_in(trailers)
+
+    def keeps_end(self) -> bool:
+        """Whether an end here, behind what was counted, is left to the user (``ends``)."""
+        return self.ends == KEPT or (self.ends == IF_WHOLE and bool(self.left_of_message or self._prefix))
+
+    def end_kept(self) -> None:
+        """The peer's end came with the last DATA, which was passed on without it."""
+        self._end_in(None)
 
     def end_relayed(self) -> None:
         """The peer's end came with the last DATA, and has been passed on to the tied stream."""
@@ -441,6 +434,12 @@ class HTTP2Stream:
                 self.room += owed
                 connection.put(window_update(self.id, owed))
         connection.credit()
+
+    @property
+    def cut_message(self) -> bytes:
+        """Where within a message what was counted ends, as bytes that end there, too: the beginning of a message with as much of it to
+        come. Nothing where it ends between two."""
+        return b"\0" + self.left_of_message.to_bytes(4, "big") if self.left_of_message else self._prefix
 
     def count(self, data: bytes | memoryview) -> None:
         """Count gRPC's messages in ``data``: a flag, four bytes of length, and so many bytes each."""

@@ -39,6 +39,8 @@ RESERVED = 16
 
 _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 _GONE = frozenset((errno.ECONNABORTED, errno.EPROTO, errno.EINTR))
+_AT_ONCE = 32
+"""Connections that a port accepts in one round at the most: the first request of each may be served at once, and all others wait."""
 _TIME_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 _log = Logger(namespace="kongtwist.listeners")
@@ -393,7 +395,8 @@ class _Accepting:
                 self._pause(f"nearly all descriptors are in use (limit {self.room.limit})")
                 return
         # Trying again only as often as there was something to accept saves a failing accept for each connection.
-        self.numberAccepts = accepted + 20 if accepted == self.numberAccepts else max(1, accepted)
+        more = accepted + 20 if accepted == self.numberAccepts else max(1, accepted)
+        self.numberAccepts = min(more, _AT_ONCE)
 
     def _begin(self, sock: socket.socket, address: Any) -> None:
         """Start serving an accepted connection."""

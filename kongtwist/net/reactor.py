@@ -30,6 +30,9 @@ _PATIENCE = 0.005
 """Seconds after which what may wait for something else is sent by itself, if nothing happens; if something does, in its round. Less
 than a tick of the kernel (4 ms where there are 250 in a second) would cost a timer of its own for each wait: 10 us on a virtual
 machine."""
+_AT_ONCE = 32
+"""Events that are served in one round: with thousands of connections all may have something at once, and timed calls and threads would
+wait for the last of them. The kernel gives those that are left over first the next time."""
 _LONGEST = 2147483.0
 """Seconds that epoll_wait(2) can wait."""
 
@@ -84,7 +87,7 @@ class LeanEPollReactor(EPollReactor):
         if late and (timeout is None or timeout > _PATIENCE):
             timeout = _PATIENCE
         try:
-            events = self._poller.poll(-1 if timeout is None else timeout, len(selectables))
+            events = self._poller.poll(-1 if timeout is None else timeout, _AT_ONCE)
         except OSError as error:
             if error.errno == errno.EINTR:
                 return

@@ -278,6 +278,7 @@ class DataPlane:
 
     def _made_clients(self) -> Services:
         from ..clients.grpc_calls import GRPCLimits
+        from ..clients.schema_registry import RegistryLimits
         from ..clients.scopes import ClientLimits, Services  # megabytes, for who has plugins that use them
         from ..clients.tls import Trust
 
@@ -296,6 +297,8 @@ class DataPlane:
                 grpc=GRPCLimits(conf.plugin_grpc_threads, conf.plugin_grpc_message_size, conf.plugin_grpc_channels),
                 kafka_bytes=conf.plugin_kafka_bytes,
                 kafka_window=conf.plugin_kafka_window,
+                registries=RegistryLimits(conf.plugin_kafka_schemas, conf.plugin_kafka_registry_bytes),
+                kafka_library=conf.plugin_kafka_client,
             ),
         )
 

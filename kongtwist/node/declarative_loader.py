@@ -35,7 +35,7 @@ from ..storage.memory import MemoryStorage
 from .declarative_reader import Refusal, Task, judge
 from .worker_supervisor import default_spawn_environ
 
-__all__ = ["LONG", "PATIENCE", "DeclarativeLoader", "configured_text", "faults_of"]
+__all__ = ["LONG", "DeclarativeLoader", "configured_text", "faults_of", "time_for"]
 
 LONG = 64 * 1024
 """Bytes from which on a text is read by a process of its own: starting one takes as long as reading this much."""
@@ -43,9 +43,16 @@ LONG = 64 * 1024
 T = TypeVar("T")
 
 PATIENCE = 60.0
-"""Seconds that reading may take."""
+"""Seconds that reading a text may take for each `LARGE` bytes of it, and at least. An idle machine needs three for these."""
+
+LARGE = 4 * 1024 * 1024
 
 _log = Logger(namespace="kongtwist.declarative")
+
+
+def time_for(size: int) -> float:
+    """Seconds that reading ``size`` bytes may take."""
+    return PATIENCE * max(1.0, size / LARGE)
 
 
 class DeclarativeLoader:
@@ -181,7 +188,7 @@ class DeclarativeLoader:
             [sys.executable, "-P", "-m", "kongtwist.node.declarative_reader"],
             env=default_spawn_environ(),
         )
-        late = self._reactor.callLater(PATIENCE, reading.give_up)
+        late = self._reactor.callLater(time_for(len(task.given)), reading.give_up)
         try:
             return await reading.ended
         finally:

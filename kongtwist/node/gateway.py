@@ -156,7 +156,8 @@ class Gateway(MultiService):
 
         proxy, admin = self._reached("proxy_listen"), self._reached("admin_listen")
         kept = self.conf.path("demo_ports.json") if self._sockets else None
-        demo = Demo(self._reactor, self.registry, proxy, admin, kept, grpc="grpc-web" in self.plugins)
+        grpc, kafka = "grpc-web" in self.plugins, self.plugins.keys() >= {"kafka-upstream", "kafka-consume"}
+        demo = Demo(self._reactor, self.registry, proxy, admin, kept, grpc, kafka)
         demo.setServiceParent(self)
         return demo
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from ..config.authorities import trusted_authorities
 from ..config.load import Conf, ConfError
 from ..entities import Entity, registry
+from ..kafka.libraries import is_installed
 from ..net.listeners import check_listeners
 from ..net.server_tls import check_tls
 from ..observability.log_file import STANDARD_STREAMS
@@ -108,6 +109,14 @@ def _check_database(conf: Conf) -> Iterator[str]:
     yield from _sentences(lambda: check_database(conf))
 
 
+def _check_kafka(conf: Conf) -> Iterator[str]:
+    if not is_installed(conf.plugin_kafka_client):
+        yield (
+            f"plugin_kafka_client = {conf.plugin_kafka_client} needs the package confluent-kafka:"
+            " pip install 'kongtwist[librdkafka]'"
+        )
+
+
 def _check_certificates(conf: Conf) -> Iterator[str]:
     for name in dict.fromkeys(name for name, listen in conf.listeners() if listen.ssl):
         yield from _sentences(lambda name=name: check_tls(conf, name))  # type: ignore[misc]
@@ -118,7 +127,7 @@ def _check_addresses(conf: Conf) -> Iterator[str]:
 
 
 _CHECKS: tuple[Callable[[Conf], Iterator[str]], ...] = (
-    _check_prefix, _check_plugins, _check_database, _check_authorities, _check_files, _check_certificates, _check_addresses,
+    _check_prefix, _check_plugins, _check_database, _check_kafka, _check_authorities, _check_files, _check_certificates, _check_addresses,
 )  # fmt: skip
 
 

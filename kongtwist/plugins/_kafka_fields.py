@@ -8,10 +8,10 @@ from typing import Any
 from ..core.chain.host import Scope, TLSSettings
 from ..core.chain.host_kafka import KafkaConnection, KafkaOAuth
 from ..core.rows import Row
-from ..entities.schema import Any_, Array, Boolean, Field, Integer, Map, Record, String
+from ..entities.schema import Array, Boolean, Field, Integer, Map, Record, String
 from ..entities.typedefs import host
 
-__all__ = ["cluster_fields", "kafka_connection", "registry_field"]
+__all__ = ["cluster_fields", "confluent_fields", "kafka_connection"]
 
 _SERVER = re.compile(r"\s*(?:\[([0-9a-fA-F:.]+)\]|([^\s:,]+)):([0-9]{1,5})\s*\Z")
 _MECHANISMS = ["OAUTHBEARER", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
@@ -40,21 +40,6 @@ def _servers(given: Any) -> list[Any]:
 
 def _no_delegation(value: bool) -> str | None:
     return "logins with delegation tokens are not built" if value else None
-
-
-def _not_built(_value: Any) -> str:
-    return "schema registries are not built in this version; leave schema_registry out"
-
-
-def registry_field() -> Field:
-    """``schema_registry``, which is refused so far."""
-    return Map(
-        String(),
-        Any_(),
-        required=False,
-        checks=(_not_built,),
-        text="Registry of schemas; not available in this version.",
-    )
 
 
 def cluster_fields() -> dict[str, Field]:
@@ -100,11 +85,34 @@ def cluster_fields() -> dict[str, Field]:
     }  # fmt: skip
 
 
+def confluent_fields() -> dict[str, Field]:
+    """What stands in place of `cluster_fields` for Confluent Cloud: SASL and TLS always."""
+    secret = {"encrypted": True, "referenceable": True}
+    fields = cluster_fields()
+    login = fields.pop("authentication")
+    assert isinstance(login, Record)
+    oauth = login.fields["oauthbearer"]
+    oauth.text = "Where tokens for OAUTHBEARER come from, in place of cluster_api_key."
+    fields["security"] = Record(
+        {"ssl_verify": Boolean(default=True, text="Verify brokers' certificates and names.")},
+        text="TLS with brokers, which is always spoken.",
+    )
+    none = "Taken and without effect: nothing is managed there."
+    return {
+        **fields,
+        "cluster_api_key": String(**secret, text="Key of the cluster: the name for SASL PLAIN."),
+        "cluster_api_secret": String(**secret, text="Its secret: the password for SASL PLAIN."),
+        "confluent_cloud_api_key": String(**secret, text=none),
+        "confluent_cloud_api_secret": String(**secret, text=none),
+        "oauthbearer": oauth,
+    }  # fmt: skip
+
+
 def kafka_connection(conf: Row, host: Scope) -> KafkaConnection:
     """How the cluster of a configuration is reached.
 
     Args:
-        conf: with the `cluster_fields`, and ``keepalive`` where the plugin has it.
+        conf: with the `cluster_fields` or the `confluent_fields`, and ``keepalive`` where the plugin has it.
         host: has the certificate that ``security.certificate_id`` names.
 
     Raises:
@@ -113,6 +121,8 @@ def kafka_connection(conf: Row, host: Scope) -> KafkaConnection:
     servers = conf["bootstrap_servers"] or []
     if not servers:
         raise ValueError("config.bootstrap_servers names no broker")
+    if "cluster_api_key" in conf:
+        return _confluent(conf)
     login, security = conf["authentication"], conf["security"]
     mechanism = login["mechanism"] if login["strategy"] else None
     if login["strategy"] and not mechanism:
@@ -121,7 +131,7 @@ def kafka_connection(conf: Row, host: Scope) -> KafkaConnection:
     if mechanism == "OAUTHBEARER" and not (oauth and oauth["token_endpoint_url"]):
         raise ValueError("config.authentication.oauthbearer.token_endpoint_url is not set")
     return KafkaConnection(
-        servers=tuple(_joined(each["host"], each["port"]) for each in servers),
+        servers=_servers_of(conf),
         tls=_tls(security, host) if security["ssl"] else None,
         mechanism=mechanism,
         username=login["user"] or "",
@@ -130,6 +140,27 @@ def kafka_connection(conf: Row, host: Scope) -> KafkaConnection:
         keepalive=conf.get("keepalive"),
         cluster=conf["cluster_name"] or "",
     )
+
+
+def _confluent(conf: Row) -> KafkaConnection:
+    oauth = conf["oauthbearer"]
+    by_token = bool(oauth and oauth["token_endpoint_url"])
+    if not by_token and not (conf["cluster_api_key"] and conf["cluster_api_secret"]):
+        raise ValueError("config.cluster_api_key and config.cluster_api_secret, or config.oauthbearer, are not set")
+    return KafkaConnection(
+        servers=_servers_of(conf),
+        tls=TLSSettings(verify=bool(conf["security"]["ssl_verify"])),
+        mechanism="OAUTHBEARER" if by_token else "PLAIN",
+        username=conf["cluster_api_key"] or "",
+        password=conf["cluster_api_secret"] or "",
+        oauth=_oauth(oauth) if by_token else None,
+        keepalive=conf.get("keepalive"),
+        cluster=conf["cluster_name"] or "",
+    )
+
+
+def _servers_of(conf: Row) -> tuple[str, ...]:
+    return tuple(_joined(each["host"], each["port"]) for each in conf["bootstrap_servers"])
 
 
 def _joined(name: str, port: int) -> str:

@@ -6,7 +6,8 @@ from ..core.chain.host import Scope
 from ..core.chain.host_kafka import KafkaProducing
 from ..core.rows import Row
 from ..entities.schema import Boolean, Field, Integer, String
-from ._kafka_fields import cluster_fields, kafka_connection, registry_field
+from ._kafka_fields import cluster_fields, kafka_connection
+from ._registry_fields import registry_field
 
 __all__ = ["kafka_producing", "producing_fields", "topic_name"]
 
@@ -57,7 +58,7 @@ def producing_fields() -> dict[str, Field]:
         "producer_async_buffering_limits_messages_in_memory": Integer(
             default=50000, gt=0, text="Records that may wait in each worker; more are refused with 503."
         ),
-        "schema_registry": registry_field(),
+        "schema_registry": registry_field(writes=True),
         "producer_compression": String(
             ours=True, one_of=["gzip"], text="Compression of batches; null: none. Kong has no such field."
         ),

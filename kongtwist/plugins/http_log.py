@@ -19,6 +19,7 @@ from ..entities.entity import Config
 from ..entities.queue_fields import batch_rules, queue_record
 from ..entities.schema import Integer, Map, Number, String
 from ..entities.typedefs import header_name, header_value, url
+from ._custom_fields import custom_fields_by_lua
 
 __all__ = ["HttpLog"]
 
@@ -29,10 +30,6 @@ _NO_TIMEOUT = 60_000
 
 _SHOWN = 500
 """Bytes of a server's refusal that are written into the log."""
-
-
-def _not_built(_value: str) -> str:
-    return "fields in Lua are not available: this version has no Lua; leave custom_fields_by_lua out"
 
 
 def _authorized_once(conf: Row) -> str | None:
@@ -180,10 +177,7 @@ class HttpLog(Plugin):
                 text="Headers of the requests; they replace none that is sent anyway. null: none.",
             ),
             "queue": queue_record(),
-            "custom_fields_by_lua": Map(
-                String(len_min=1), String(len_min=1, checks=(_not_built,)),
-                text="Members of the record made by Lua; not available in this version.",
-            ),
+            "custom_fields_by_lua": custom_fields_by_lua(),
         },
         checks=(_authorized_once,),
     )  # fmt: skip

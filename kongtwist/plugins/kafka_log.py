@@ -6,12 +6,13 @@ As in Kong there is no queue beside the producer's own: it is bounded, and what 
 from __future__ import annotations
 
 from ..core.chain.host import Scope
-from ..core.chain.host_kafka import KafkaFull, KafkaRecord
+from ..core.chain.host_kafka import KafkaFailed, KafkaRecord
 from ..core.chain.plugin import Plugin
 from ..core.exchange import Exchange, Row
 from ..core.log_record import LogRecords
 from ..entities.schema import Map, String
-from ._kafka_producing import kafka_producing, producing_fields
+from ._kafka_producing import producing_fields
+from ._schema_producing import producer_of
 
 __all__ = ["KafkaLog"]
 
@@ -31,7 +32,7 @@ class Sender:
         self._key_query_arg: str | None = conf["key_query_arg"]
         self._most: int = conf["producer_async_buffering_limits_messages_in_memory"]
         self._records = LogRecords(host.workspace_id)
-        self._producer = host.kafka_producer(kafka_producing(conf, host))
+        self._producer = producer_of(conf, host)
         self._host = host
         self._told = 0.0
         self._dropped = 0
@@ -44,13 +45,12 @@ class Sender:
         encoded = None if key is None else key.encode("utf-8", "replace")
         try:
             self._producer.offer(KafkaRecord(self._topic, self._records.text(exchange), encoded), self._most)
-        except KafkaFull as full:
+        except KafkaFailed as error:
             self._dropped += 1
             now = self._host.now()
             if abs(now - self._told) >= _QUIET:
-                self._host.report(
-                    f"plugin kafka-log: {self._dropped} records for topic {self._topic} are dropped: {full}; {full.remedy}"
-                )
+                what = f"{self._dropped} records for topic {self._topic} are dropped"
+                self._host.report(f"plugin kafka-log: {what}: {error}; {error.remedy or 'look at the schema'}")
                 self._told, self._dropped = now, 0
 
 

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.grpc.call_counts import NO_STATUS
 from ..core.grpc.grpc_text import parse_timeout
-from ..core.http.headers import host_name, upstream_fields
+from ..core.http.headers import PreparedChanges, host_name, upstream_fields
 from ..core.http2.field_lists import FieldList
 from ..core.http2.frames import headers
 from ..core.http2.hpack import Encoder, encode_field, encoded_fields
 from ..core.routing.protocol_checks import check_protocol
 from ..http2.http2_exchange import HTTP2Exchange
-from ..net.http2_stream import NOBODY, HTTP2Stream
+from ..net.http2_stream import HTTP2Stream
 from ..net.resolver import NameNotResolved
+from ..net.stream_user import NOBODY
 from ..streams.server_sent_events import is_event_stream
 from ..upstream.client_tls import facts_of
 from ..upstream.http2_upstream import encoded_head
@@ -42,22 +43,22 @@ if TYPE_CHECKING:
     from ..upstream.http2_upstream import HTTP2Upstream
     from .context import ProxyContext
 
-__all__ = ["DirectCall", "DirectPlan", "DirectRoute", "is_direct"]
+__all__ = [
+    "ClientSide",
+    "DirectAnswer",
+    "DirectCall",
+    "DirectHead",
+    "DirectPlan",
+    "DirectRoute",
+    "answer_of",
+    "trailers_of",
+]
 
 _LOOKS = 4
 """Looks in the time of silence that is allowed."""
 
 _STATUS_200 = encode_field(b":status", b"200")
-
-
-def is_direct(context: ProxyContext, route: RouteView) -> bool:
-    """Whether calls of a route can be relayed directly: nothing is to be asked for each of them. Decided once for a route.
-
-    Args:
-        context: the gateway's facilities.
-        route: compiled, with its plugins.
-    """
-    return route.grpc and route.balancer is None and route.chain.empty and not context.limits.client_max_body_size
+_NONE: frozenset[bytes] = frozenset()
 
 
 class DirectRoute:
@@ -93,13 +94,16 @@ class DirectRoute:
         block = exchange.block
         if (
             exchange.method != b"POST"
-            or not exchange.snapshot.global_chain.empty
+            or exchange.snapshot.global_chain.rewrites
             or exchange.response_changes is not None
             or block.content_length is not None
             or block.expect_continue
             or check_protocol(self.route, exchange) is not None
         ):
             return None
+        return self._plan(exchange)
+
+    def _plan(self, exchange: Exchange) -> DirectPlan | None:
         return DirectPlan(self, exchange)
 
     def with_room(self, tls: TLSFacts | None) -> HTTP2Upstream | None:
@@ -145,19 +149,38 @@ class DirectPlan:
         shared: it holds for calls whose other fields differ, too.
         counts: of the method.
         tls: how TLS is spoken to the upstream, or None.
+        call: what is made for each call.
+        changes: those of a plugin to the fields of the request.
     """
 
-    __slots__ = ("_head", "_last", "counts", "match", "shared", "snapshot", "tls", "way")
+    __slots__ = (
+        "_head",
+        "_last",
+        "_replaced",
+        "call",
+        "changes",
+        "counts",
+        "match",
+        "shared",
+        "snapshot",
+        "tls",
+        "way",
+    )
 
     def __init__(self, way: DirectRoute, exchange: Exchange) -> None:
         self.way = way
         self.snapshot = exchange.snapshot
         self.match: Match = exchange.match
         route, block = way.route, exchange.block
+        self.call: type[DirectCall] = DirectCall
         self.shared = not exchange.trusted and self.snapshot.router.remembers and b"cookie" not in block
-        target, lines = upstream_fields(exchange, self.match.upstream_path, self.match.prefix, False)
-        if self.shared:
-            lines = lines.removesuffix(block.forward)
+        self.changes = exchange.request_changes
+        target, lines = upstream_fields(exchange, self.match.upstream_path, self.match.prefix, False, own=self.shared)
+        self._replaced = _NONE
+        if self.shared and self.changes:
+            prepared = PreparedChanges(self.changes)
+            lines += prepared.lines
+            self._replaced = prepared.names
         host = block.host if route.preserve_host and block.host is not None else route.host_header
         self.tls: TLSFacts | None = None
         if route.tls is not None:
@@ -173,6 +196,8 @@ class DirectPlan:
         the general way refuses them."""
         timeout = None
         passing = [field for field in fields.fields if field.passes]
+        if self._replaced:
+            passing = [field for field in passing if field.name not in self._replaced]
         if self._last is not None and self._last[0] == passing:
             return self._last[1]
         for field in reversed(passing):
@@ -213,8 +238,9 @@ class DirectHead:
             number: its stream, which is not open yet.
             fields: its head, without an end.
         """
-        way = self.plan.way
-        connection = way.with_room(self.plan.tls)
+        plan = self.plan
+        way = plan.way
+        connection = way.with_room(plan.tls)
         if connection is None:
             return False
         context = way.context
@@ -229,12 +255,12 @@ class DirectHead:
         upstream = connection.open_stream()
         connection.put(headers(upstream.id, connection.encoder.whole(block), False, connection.largest))
         client.pass_to(upstream, copied=True)
-        DirectCall(self, channel, fields, client, upstream, request_id)
+        plan.call(self, channel, fields, client, upstream, request_id)
         connection.opened()
         return True
 
 
-class _Client:
+class ClientSide:
     """The user of the client's stream: what it hears is told to the call."""
 
     __slots__ = ("_call",)
@@ -277,7 +303,7 @@ class DirectCall:
     """
 
     __slots__ = (
-        "_answer", "_channel", "_client", "_fields", "_head", "_latency", "_quiet_since", "_request_id", "_seen", "_started",
+        "_answer", "_channel", "_fields", "_head", "_latency", "_quiet_since", "_request_id", "_seen", "_started", "client",
         "deadline", "upstream", "wake",
     )  # fmt: skip
 
@@ -296,7 +322,7 @@ class DirectCall:
         self._head = head
         self._channel = channel
         self._fields = fields
-        self._client = client
+        self.client = client
         self.upstream = upstream
         self._request_id = request_id
         self._started = self._quiet_since = now = monotonic()
@@ -304,7 +330,7 @@ class DirectCall:
         self._latency = 0.0
         self._answer: DirectAnswer | None = None
         self.deadline = self.wake = inf
-        client.user = _Client(self)
+        client.user = ClientSide(self)
         upstream.user = self
         head.plan.counts.open += 1
         way.calls[self] = None
@@ -319,11 +345,15 @@ class DirectCall:
         """The answer's head came."""
         answer = fields.direct
         if answer is None:
-            answer = fields.direct = _answer_of(fields, self._head.plan.way.context, self.upstream.connection)
+            answer = fields.direct = answer_of(fields, self._head.plan.way.context, self.upstream.connection)
         if end or not answer.plain:
             _, stream = self.take_over()
             stream.stream_head(fields, end)
-            return
+        else:
+            self._pass_head(answer)
+
+    def _pass_head(self, answer: DirectAnswer) -> None:
+        """Send an answer's head, and have what follows pass."""
         context = self._head.plan.way.context
         monotonic = context.monotonic
         self._answer = answer
@@ -331,7 +361,7 @@ class DirectCall:
         block: bytes = answer.head(context, int(latency * 1000))[1]
         if context.headers.request_id:
             block += ID_FIELD + self._request_id
-        self._client.send_headers(self._channel.encoder.whole(block))
+        self.client.send_headers(self._channel.encoder.whole(block))
         self.upstream.pass_back()
 
     def stream_data(self, data: bytes) -> None:
@@ -339,15 +369,20 @@ class DirectCall:
 
     def stream_end(self, trailers: FieldList | None) -> None:
         """The answer is whole."""
-        client = self._client
+        client = self.client
         if not client.ended_in or not self.upstream.closed or client.queue is not None or client.closed:
             _, stream = self.take_over()
             stream.stream_end(trailers)
             return
         code = NO_STATUS
         if trailers is not None:
-            block, code = trailers.direct or _trailers_of(trailers)
+            block, code, _ = trailers.direct or trailers_of(trailers)
             client.send_headers(self._channel.encoder.whole(block), True)
+        self._ended(code)
+
+    def _ended(self, code: int) -> None:
+        """The call is over as calls should be: count it with its status, and log it."""
+        client = self.client
         self._over()
         plan = self._head.plan
         counts, upstream = plan.counts, self.upstream
@@ -376,7 +411,8 @@ class DirectCall:
     def expire(self, now: float) -> None:
         """The client's own time is over."""
         _, stream = self.take_over()
-        stream.user.deadline_passed()
+        if stream.user is not None:
+            stream.user.deadline_passed()
 
     def look(self, now: float) -> None:
         """Look whether bytes have passed; end what was silent for too long."""
@@ -387,7 +423,7 @@ class DirectCall:
             self._quiet_since = now
             return
         silent = now - self._quiet_since
-        client = self._client
+        client = self.client
         if self._answer is None and not client.ended_in and silent >= way.context.limits.client_body_timeout:
             exchange, _ = self.take_over()
             exchange.expire(now)
@@ -403,17 +439,18 @@ class DirectCall:
         del way.calls[self]
         if self.wake != inf:
             way.context.deadlines.drop(self)
-        self._client.user = self.upstream.user = NOBODY
+        self.client.user = self.upstream.user = NOBODY
 
     def _exchange(self) -> HTTP2Exchange:
         """The call as a request of any kind."""
-        channel, plan, client = self._channel, self._head.plan, self._client
+        channel, plan, client = self._channel, self._head.plan, self.client
         method, target, block = channel.parsed(self._fields, False)
         exchange = HTTP2Exchange(channel, client, method, target, block)
         context = plan.way.context
         exchange.started, exchange.request_id = self._started, self._request_id
         exchange.wall_started -= context.monotonic() - self._started
         exchange.snapshot, exchange.match, exchange.route = plan.snapshot, plan.match, plan.way.route
+        exchange.request_changes = plan.changes
         answer = self._answer
         if answer is not None and answer.made is not None:
             lines = answer.head(context, int(self._latency * 1000))[0]
@@ -424,20 +461,27 @@ class DirectCall:
             exchange.latencies = (0.0, self._latency)
         return exchange
 
-    def take_over(self) -> tuple[HTTP2Exchange, UpstreamStream]:
-        """Go on in the general way: the exchange, and the upstream's stream as that knows it."""
-        plan, client, upstream = self._head.plan, self._client, self.upstream
+    def take_over(self, whole: bool | None = None) -> tuple[HTTP2Exchange, UpstreamStream]:
+        """Go on in the general way: the exchange, and the upstream's stream as that knows it.
+
+        Args:
+            whole: all of the request has passed; None: as its stream says.
+        """
+        plan, client, upstream = self._head.plan, self.client, self.upstream
         way = plan.way
         deadline = self.deadline
         self._over()
         client.untie()
         exchange = self._exchange()
+        if whole is None:
+            whole = client.ended_in
+        exchange.body_complete = whole
         relay = HTTP2UpstreamExchange(way.context, exchange, way.read_timeout)
         exchange.go_on(relay)
         stream = UpstreamStream(upstream.connection)  # type: ignore[arg-type]
         stream.go_on(relay, upstream, way.read_timeout, way.route.write_timeout)
         kept, client.copy = client.copy, None
-        relay.go_on(stream, kept, client.ended_in, plan.counts, deadline)
+        relay.go_on(stream, kept, whole, plan.counts, deadline)
         if upstream.blocked and not upstream.closed:
             stream.stream_blocked()
         if client.blocked and not client.closed:
@@ -456,12 +500,12 @@ class DirectAnswer:
         plain: it can be passed on here.
     """
 
-    __slots__ = ("_date", "_heads", "_lines", "made", "plain")
+    __slots__ = ("_date", "_heads", "lines", "made", "plain")
 
     def __init__(self, made: ResponseHead | None = None, lines: bytes = b"") -> None:
         self.made = made
         self.plain = made is not None
-        self._lines = lines
+        self.lines = lines
         self._date = b""
         self._heads: dict[int, tuple[bytes, bytes]] = {}
 
@@ -481,18 +525,23 @@ class DirectAnswer:
             known = self._heads[latency] = self._make(context, date, latency)
         return known
 
+    def _changed(self, lines: bytes) -> bytes:
+        """Lines for the client, as a plugin wants them."""
+        return lines
+
     def _make(self, context: ProxyContext, date: bytes, latency: int) -> tuple[bytes, bytes]:
         assert self.made is not None
         ours = context.headers
-        lines = self._lines + ours.latency_lines((0, latency))
+        lines = self.lines + ours.latency_lines((0, latency))
         if ours.upstream_status:
             lines += b"X-Kong-Upstream-Status: %d\r\n" % self.made.status
         if not self.made.dated:  # RFC 9110 6.6.1
             lines = b"Date: %b\r\n%b" % (date, lines)
+        lines = self._changed(lines)
         return lines, Encoder().block(_STATUS_200, lines.split(b"\r\n")[:-1], self.made.block.never)
 
 
-def _answer_of(fields: FieldList, context: ProxyContext, connection: Any) -> DirectAnswer:
+def answer_of(fields: FieldList, context: ProxyContext, connection: Any) -> DirectAnswer:
     """What becomes of an answer's head."""
     if fields.size > connection.list_size:
         return DirectAnswer()  # refused by the general way
@@ -506,12 +555,12 @@ def _answer_of(fields: FieldList, context: ProxyContext, connection: Any) -> Dir
     return DirectAnswer(made, context.headers.passed_on(block, False))
 
 
-def _trailers_of(trailers: FieldList) -> tuple[bytes, int]:
-    """A block for the client, and gRPC's status."""
+def trailers_of(trailers: FieldList) -> tuple[bytes, int, dict[Any, bytes]]:
+    """A block for the client, gRPC's status, and what plugins make of them (`formed_calls`)."""
     code = NO_STATUS
     for field in trailers.fields:
         if field.name == b"grpc-status" and field.value.isdigit() and len(field.value) < 4:
             code = int(field.value)
-    made: tuple[bytes, int] = (encoded_fields(trailers.fields), code)
+    made: tuple[bytes, int, dict[Any, bytes]] = (encoded_fields(trailers.fields), code, {})
     trailers.direct = made
     return made

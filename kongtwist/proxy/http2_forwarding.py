@@ -8,7 +8,7 @@ holds from the moment its head came, whatever becomes of it: choosing, connectin
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ..core.answers import Answer
 from ..core.grpc.call_counts import NO_STATUS
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from ..core.exchange import Exchange
     from ..core.grpc.call_counts import MethodCounts
-    from ..core.views import Match
+    from ..core.views import FiltersView, Match
     from ..net.deadlines import Deadlines
     from ..upstream.client_tls import TLSFacts
     from ..upstream.connection import ResponseHead, UpstreamConnection
@@ -47,8 +47,9 @@ if TYPE_CHECKING:
     from ..upstream.pool import Pool
     from ..upstream.upstream_stream import UpstreamStream
     from .context import ProxyContext
+    from .filtered_answer import FilteredAnswer
 
-__all__ = ["ID_FIELD", "HTTP2UpstreamExchange"]
+__all__ = ["ID_FIELD", "HTTP2UpstreamExchange", "PlacedFilters"]
 
 _EARLY = 0.01
 """Seconds before the end of a call's time in which a reset by the upstream is taken for that end."""
@@ -79,6 +80,14 @@ _KEPT_HEADS = 8
 
 ID_FIELD = encode_field(b"x-kong-request-id", b"0" * 32)[:-32]
 """The beginning of a field with 32 bytes of value."""
+
+
+class PlacedFilters(NamedTuple):
+    """What the bodies of a call pass through whose relaying began without."""
+
+    through: FiltersView | None  #: the request
+    requests: MessageCounter | None  #: counts the request's messages from now on
+    answer: FilteredAnswer | None  #: the answer
 
 
 class CallDeadline:
@@ -184,6 +193,12 @@ class HTTP2UpstreamExchange(UpstreamExchange):
             context.deadlines.set(self._call_deadline, deadline)
         if exchange.begun:
             self._answer, self._kept, self._write = BEGUN, None, exchange.write
+
+    def place(self, filters: PlacedFilters) -> None:
+        """Behind `go_on`: bodies pass through filters from now on."""
+        self._through, self._requests, self._filtered = filters
+        if self._filtered is not None:
+            self._write = self._write_filtered
 
     def _body_first(self) -> bool:
         """As the other's; there is no length to wait for."""
@@ -527,10 +542,9 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         client = self.exchange.http2_stream
         if client is not None:
             counts.messages_in += client.messages
-            counts.bytes_in += client.received
         if self._requests is not None:
             counts.messages_in += self._requests.count
-            counts.bytes_in += self.exchange.bytes_in
+        counts.bytes_in += self.exchange.bytes_in if client is None else client.received
         if self._stream is not None:
             counts.messages_out += self._stream.stream.messages
             counts.bytes_out += self._stream.stream.received

@@ -14,7 +14,8 @@ from ..core.error_lines import request_line
 from ..core.exchange import Answer, Exchange
 from ..core.routing.protocol_checks import check_protocol, is_forwarded, not_forwarded
 from ..net.resolver import is_address
-from .direct_calls import DirectRoute, is_direct
+from .direct_calls import DirectRoute
+from .formed_calls import direct_route
 from .forwarding import UpstreamExchange
 from .http2_forwarding import HTTP2UpstreamExchange
 
@@ -79,8 +80,7 @@ class HTTPRoute(RouteResource):
                 self.http2_pool = context.pools.http2(route.host, route.port, None)
             else:
                 self.pool = context.pools.get(route.host, route.port, None)
-        if is_direct(context, route):
-            self.direct = DirectRoute(context, route, self.http2_pool, self.read_timeout)
+        self.direct = direct_route(context, route, self.http2_pool, self.read_timeout)
         self._http2 = route.grpc or (context.upstream_http2 and route.protocol == b"https")
         self._forwarded = is_forwarded(route)
         self._checked = route.websocket_only or route.protocols != _UNCHECKED

@@ -67,6 +67,31 @@ def _leave(index: Any, value: str, key: str) -> None:
         del index[value]
 
 
+def _children_of(index: Any, parent: str) -> Sequence[str]:
+    """The ids of a parent's children, in order."""
+    ids: str | list[str] | None = index.get(parent)
+    return () if ids is None else (ids,) if isinstance(ids, str) else ids
+
+
+def _adopt(index: Any, parent: str, key: str) -> None:
+    """Enter a child. An only one stands there as it is: of a hundred thousand lists of one id each the memory is better used."""
+    ids = index.get(parent)
+    if ids is None:
+        index[parent] = key
+    elif isinstance(ids, str):
+        index[parent] = sorted((ids, key))
+    else:
+        insort(index.setdefault(parent, []), key)
+
+
+def _disown(index: Any, parent: str, key: str) -> None:
+    """Take a child out."""
+    if isinstance(index.get(parent), str):
+        del index[parent]
+    else:
+        _leave(index, parent, key)
+
+
 class _Table:
     """Rows of one entity, with the indexes its declaration asks for."""
 
@@ -116,7 +141,7 @@ class _Table:
         for field, by_parent in self.children.items():
             parent = _value_of(row, field)
             if parent is not None:
-                insort(by_parent.setdefault(parent, []), key)
+                _adopt(by_parent, parent, key)
 
     def _unlink(self, row: Row) -> None:
         key = row["id"]
@@ -128,7 +153,7 @@ class _Table:
         for field, by_parent in self.children.items():
             parent = _value_of(row, field)
             if parent is not None:
-                _leave(by_parent, parent, key)
+                _disown(by_parent, parent, key)
 
     def ids_tagged(self, how: str, tags: Sequence[str], after: str | None) -> Iterator[str]:
         """Ids of rows with all ("and") or any ("or") of some tags, in order, those behind ``after``."""
@@ -276,12 +301,12 @@ class RowStore:
 
     def children(self, entity: str, field: str, parent: str) -> list[Row]:
         table = self._tables[entity]
-        return [table.rows[key] for key in table.children[field].get(parent, ())]
+        return [table.rows[key] for key in _children_of(table.children[field], parent)]
 
     def dependents(self, entity: str, key: str) -> int:
         """How many rows refer to one."""
         return sum(
-            len(self._tables[child.name].children[field].get(key, ()))
+            len(_children_of(self._tables[child.name].children[field], key))
             for child, field in self._referring.get(entity, ())
         )
 
@@ -298,7 +323,7 @@ class RowStore:
         table = self._tables[entity]
         after = None if offset is None else _offset_id(offset)
         if parent is not None:
-            found = _ids_after(table.children[parent[0]].get(parent[1], ()), after)
+            found = _ids_after(_children_of(table.children[parent[0]], parent[1]), after)
         elif tags is not None:
             found = table.ids_tagged(tags[0], tags[1], after)
             tags = None

@@ -21,6 +21,7 @@ from .outcome import Outcome, StoredRows, finished
 from .stand_ins import (
     HTTPRequest,
     StandInConnection,
+    StandInDatagrams,
     StandInHost,
     StandInHTTP,
     StandInMetrics,
@@ -31,7 +32,7 @@ from .stand_ins import (
 )
 
 __all__ = [
-    "NOW", "Configured", "GRPCRequest", "HTTPRequest", "Outcome", "PluginHarness", "StandInCall", "StandInConnection",
+    "NOW", "Configured", "GRPCRequest", "HTTPRequest", "Outcome", "PluginHarness", "StandInCall", "StandInConnection", "StandInDatagrams",
     "StandInGRPC", "StandInHTTP", "StandInHost", "StandInMetrics", "StandInQueue", "StandInRedis", "StandInRows", "StandInStream",
     "StandInTallies", "StoredRows", "finished",
 ]  # fmt: skip

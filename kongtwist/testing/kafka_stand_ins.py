@@ -9,8 +9,9 @@ from twisted.internet.defer import fail, succeed
 from ..core.answers import AnswerFeeder, AnswerWriter
 from ..core.chain.host_kafka import KafkaConnection, KafkaFailed, KafkaFull, KafkaPlaced, KafkaRecord
 from ..core.chain.host_reading import Encode, FeedSettings, FetchedPartition, StartAt
+from ..core.chain.host_schemas import RegistrySettings, Subject
 
-__all__ = ["StandInFeed", "StandInKafka"]
+__all__ = ["StandInFeed", "StandInKafka", "StandInSchemas"]
 
 
 class StandInKafka:
@@ -40,6 +41,37 @@ class StandInKafka:
         if isinstance(self.fails, KafkaFull):
             raise self.fails
         self.records.append(record)
+
+
+class StandInSchemas:
+    """A registry of schemas that any JSON fits: it writes the subject, a colon and the value.
+
+    Attributes:
+        settings: what it was asked for with.
+        room: see `SchemaRegistry`.
+        is_known: it need not be asked; else `encode_now` gives None.
+        fails: what becomes of further values instead.
+    """
+
+    def __init__(self, settings: RegistrySettings) -> None:
+        self.settings = settings
+        self.room = 1 << 20
+        self.is_known = True
+        self.fails: KafkaFailed | None = None
+
+    async def encode(self, subject: Subject, value: bytes, timeout: float) -> bytes:
+        """See `kongtwist.core.chain.host_schemas.SchemaRegistry`."""
+        if self.fails is not None:
+            raise self.fails
+        return f"{subject.name}/{subject.version}:".encode() + value
+
+    def encode_now(self, subject: Subject, value: bytes) -> bytes | None:
+        """See `kongtwist.core.chain.host_schemas.SchemaRegistry`."""
+        if not self.is_known:
+            return None
+        if self.fails is not None:
+            raise self.fails
+        return f"{subject.name}/{subject.version}:".encode() + value
 
 
 class _Silent:

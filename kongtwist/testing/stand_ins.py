@@ -26,14 +26,15 @@ from ..core.chain.host import (
 )
 from ..core.chain.host_kafka import KafkaConnection, KafkaProducing
 from ..core.chain.host_reading import Encode, FeedSettings
+from ..core.chain.host_schemas import RegistrySettings
 from ..core.rows import Row
 from ..entities.entity import Entity
 from .grpc_stand_ins import StandInGRPC
-from .kafka_stand_ins import StandInFeed, StandInKafka
+from .kafka_stand_ins import StandInFeed, StandInKafka, StandInSchemas
 
 __all__ = [
-    "HTTPRequest", "StandInConnection", "StandInHTTP", "StandInHost", "StandInMetrics", "StandInQueue", "StandInRedis", "StandInRows",
-    "StandInTallies",
+    "HTTPRequest", "StandInConnection", "StandInDatagrams", "StandInHTTP", "StandInHost", "StandInMetrics", "StandInQueue",
+    "StandInRedis", "StandInRows", "StandInTallies",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -69,6 +70,17 @@ class StandInHTTP:
         asked = HTTPRequest(method, url, dict(headers), body, options)
         self.requests.append(asked)
         return _answered(self.reply, asked)
+
+
+class StandInDatagrams:
+    """A socket for datagrams; keeps what is ``sent``."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def send(self, data: bytes) -> None:
+        """See `kongtwist.core.chain.host.Datagrams`."""
+        self.sent.append(data)
 
 
 class StandInRedis:
@@ -441,6 +453,7 @@ class StandInHost(Scope):
         http, tallies, metrics, rows: stand-ins.
         redises: servers by their settings.
         producers: of records for Kafka, by their settings.
+        registries: of schemas, by their settings.
         services: gRPC servers by their targets.
         feeds: of topics, in the order they were asked for.
         protos: descriptors of .proto files by their paths, or what is wrong with them.
@@ -463,6 +476,7 @@ class StandInHost(Scope):
         self.redises: dict[RedisSettings, StandInRedis] = {} if shared is None else shared.redises
         self.producers: dict[KafkaProducing, StandInKafka] = {} if shared is None else shared.producers
         self.feeds: list[StandInFeed] = [] if shared is None else shared.feeds
+        self.registries: dict[RegistrySettings, StandInSchemas] = {} if shared is None else shared.registries
         self.services: dict[GRPCTarget, StandInGRPC] = {} if shared is None else shared.services
         self.protos: dict[str, bytes | Exception] = {} if shared is None else shared.protos
         self.queues: dict[str, StandInQueue] = {} if shared is None else shared.queues
@@ -470,6 +484,7 @@ class StandInHost(Scope):
         self.open_streams: list[Any] = [] if shared is None else shared.open_streams
         self.streams = self.open_streams
         self.connections: list[StandInConnection] = []
+        self.sockets: dict[tuple[str, int | None], StandInDatagrams] = {}
         self.refused: str | None = None
         self.timers: list[Any] = []
         self.tasks: dict[str, Deferred[Any]] = {}
@@ -489,6 +504,10 @@ class StandInHost(Scope):
     def kafka_producer(self, settings: KafkaProducing) -> StandInKafka:
         """See `kongtwist.core.chain.host.Host`."""
         return self.producers.setdefault(settings, StandInKafka())
+
+    def schema_registry(self, settings: RegistrySettings) -> StandInSchemas:
+        """See `kongtwist.core.chain.host.Host`."""
+        return self.registries.setdefault(settings, StandInSchemas(settings))
 
     def grpc(self, target: GRPCTarget) -> StandInGRPC:
         """See `kongtwist.core.chain.host.Host`."""
@@ -515,6 +534,10 @@ class StandInHost(Scope):
         connection = StandInConnection(host, port, tls)
         self.connections.append(connection)
         return connection
+
+    def datagrams(self, address: str, port: int | None = None) -> StandInDatagrams:
+        """See `kongtwist.core.chain.host.Host`; what is sent is kept in ``sockets``, by address and port."""
+        return self.sockets.setdefault((address, port), StandInDatagrams())
 
     def threads(self, call: Callable[..., T], *args: Any) -> Awaitable[T]:
         """See `kongtwist.core.chain.host.Host`; done at once."""

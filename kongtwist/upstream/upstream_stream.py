@@ -15,7 +15,8 @@ from twisted.python.failure import Failure
 from ..core.http.head import HeadError, parse_response_block
 from ..core.http.reasons import REASONS
 from ..core.http2.frames import CANCEL, NO_ERROR, REFUSED_STREAM
-from ..net.http2_stream import NOBODY, HTTP2Stream
+from ..net.http2_stream import HTTP2Stream
+from ..net.stream_user import NOBODY
 from .connection import ResponseHead
 from .upstream_errors import ENDED, LARGE, MALFORMED
 
@@ -175,6 +176,8 @@ class UpstreamStream:
     def give_up(self) -> None:
         """The upstream was silent for too long."""
         user, stream = self._over(), self.stream
+        if user is None:
+            return
         stream.reset(CANCEL)
         user.broken("no answer in time", timeout=True, unread=not stream.head_in and not stream.received)
 

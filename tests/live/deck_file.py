@@ -49,8 +49,57 @@ def everything(tag: str | None = None) -> dict[str, Any]:
     }
 
 
+def _kafka_plugins() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": "kafka-upstream",
+            "config": {"topic": "t", "bootstrap_servers": [{"host": "k.example", "port": 9092}]},
+            "enabled": False,
+        },
+        {
+            "name": "confluent",
+            "config": {
+                "topic": "t",
+                "bootstrap_servers": [{"host": "k.example", "port": 9092}],
+                "cluster_api_key": "key",
+                "cluster_api_secret": "secret",
+                "schema_registry": {
+                    "confluent": {
+                        "url": "https://schemas.example",
+                        "ttl": 60,
+                        "authentication": {"mode": "basic", "basic": {"username": "u", "password": "p"}},
+                        "value_schema": {"subject_name": "t-value", "schema_version": "latest"},
+                    }
+                },
+            },
+            "enabled": False,
+        },
+        {
+            "name": "confluent-consume",
+            "config": {
+                "topics": [{"name": "t", "schema_registry": {"confluent": {"url": "https://schemas.example"}}}],
+                "bootstrap_servers": [{"host": "k.example", "port": 9092}],
+                "cluster_api_key": "key",
+                "cluster_api_secret": "secret",
+            },
+            "enabled": False,
+        },
+        {
+            "name": "kafka-log",
+            "config": {"topic": "t", "bootstrap_servers": [{"host": "k.example", "port": 9092}]},
+            "enabled": False,
+        },
+        {
+            "name": "kafka-consume",
+            "config": {"topics": [{"name": "t"}], "bootstrap_servers": [{"host": "k.example", "port": 9092}]},
+            "enabled": False,
+        },
+    ]
+
+
 def _plugins() -> list[dict[str, Any]]:
     return [
+        *_kafka_plugins(),
         {"name": "correlation-id", "instance_name": "cid", "config": {"generator": "uuid#counter"}},
         {"name": "jwt", "config": {"claims_to_verify": ["exp"], "maximum_expiration": 600}, "enabled": False},
         {"name": "basic-auth", "config": {"realm": "r", "anonymous": "nobody"}, "enabled": False},
@@ -74,23 +123,13 @@ def _plugins() -> list[dict[str, Any]]:
             "config": {"function_name": "f", "aws_key": "k", "aws_secret": "s", "aws_region": "eu-west-1"},
             "enabled": False,
         },
-        {
-            "name": "kafka-upstream",
-            "config": {"topic": "t", "bootstrap_servers": [{"host": "k.example", "port": 9092}]},
-            "enabled": False,
-        },
-        {
-            "name": "kafka-log",
-            "config": {"topic": "t", "bootstrap_servers": [{"host": "k.example", "port": 9092}]},
-            "enabled": False,
-        },
-        {
-            "name": "kafka-consume",
-            "config": {"topics": [{"name": "t"}], "bootstrap_servers": [{"host": "k.example", "port": 9092}]},
-            "enabled": False,
-        },
         {"name": "azure-functions", "config": {"appname": "a", "functionname": "f"}, "enabled": False},
         {"name": "ip-restriction", "config": {"deny": ["10.0.0.0/8"]}, "enabled": False},
+        {"name": "file-log", "config": {"path": "/var/log/kong.json", "reopen": True}, "enabled": False},
+        {"name": "tcp-log", "config": {"host": "l.example", "port": 9, "tls": True}, "enabled": False},
+        {"name": "udp-log", "config": {"host": "l.example", "port": 9}, "enabled": False},
+        {"name": "syslog", "config": {"facility": "local3", "log_level": "notice"}, "enabled": False},
+        {"name": "loggly", "config": {"key": "k", "tags": ["a", "b"]}, "enabled": False},
         {"name": "http-log", "config": {"http_endpoint": "http://logs.example/in"}, "enabled": False},
         {"name": "request-size-limiting", "config": {"allowed_payload_size": 8}, "enabled": False},
         {"name": "request-transformer", "config": {"add": {"headers": ["x-a:1"]}}, "enabled": False},

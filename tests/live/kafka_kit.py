@@ -6,15 +6,18 @@ import json
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic  # type: ignore[attr-defined]
 
 from tests.live.kafka_server import KafkaCluster
-from tests.live.support import GatewayProcess, wait_until
+from tests.live.support import GatewayProcess, group_sockets, wait_until
 
-__all__ = ["create_topic", "kafka_route", "new_topic", "topic_records", "topic_values"]
+__all__ = [
+    "broker_connections", "create_topic", "delete_records", "kafka_route", "new_topic", "topic_records", "topic_values",
+]  # fmt: skip
 
 JSON = {"Content-Type": "application/json"}
 
@@ -24,15 +27,24 @@ def new_topic() -> str:
     return f"topic-{uuid.uuid4().hex[:12]}"
 
 
-def create_topic(cluster: KafkaCluster, partitions: int = 1, replicas: int = 1) -> str:
+def create_topic(cluster: KafkaCluster, partitions: int = 1, replicas: int = 1, name: str | None = None) -> str:
     """Create a topic; returns its name."""
-    name = new_topic()
+    name = name or new_topic()
     admin = KafkaAdminClient(bootstrap_servers=cluster.servers)
     try:
         admin.create_topics([NewTopic(name, partitions, replicas)])
     finally:
         admin.close()
     return name
+
+
+def delete_records(cluster: KafkaCluster, topic: str, partition: int, before: int) -> None:
+    """Take the records of a partition before an offset, as retention does."""
+    admin = KafkaAdminClient(bootstrap_servers=cluster.servers)
+    try:
+        admin.delete_records({TopicPartition(topic, partition): before})
+    finally:
+        admin.close()
 
 
 def kafka_route(gateway: GatewayProcess, servers: str, path: str = "/events", **config: Any) -> None:
@@ -79,3 +91,11 @@ def topic_records(cluster: KafkaCluster, topic: str) -> list[Any]:
 def topic_values(cluster: KafkaCluster, topic: str) -> list[Any]:
     """The values of all records, as JSON."""
     return [json.loads(each.value) for each in topic_records(cluster, topic)]
+
+
+def broker_connections(cluster: KafkaCluster, gateway: GatewayProcess) -> int:
+    """How many connections a gateway has to the brokers."""
+    ports = {int(each.rpartition(":")[2]) for each in cluster.servers.split(",")}
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    inodes = {each[9] for each in lines if int(each[2].rpartition(":")[2], 16) in ports}
+    return len(inodes & group_sockets(gateway.pid))

@@ -25,7 +25,7 @@ from unittest import SkipTest
 from tests.live.pki import authority
 from tests.live.support import Process, free_port, wait_until
 
-__all__ = ["USER", "KafkaCluster", "shared_cluster"]
+__all__ = ["FETCH_SECONDS", "USER", "KafkaCluster", "find_program", "shared_cluster", "tied"]
 
 POM = Path(__file__).with_name("broker") / "pom.xml"
 FETCH_SECONDS = 900.0
@@ -39,7 +39,7 @@ USER = ("alice", "alice-secret")
 # One processor, no compiler of the second tier: for a short life that costs the least.
 _JVM = ("-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Xshare:auto")
 _SCRAM = ("SCRAM-SHA-256", "SCRAM-SHA-512")
-_LISTENERS = ("PLAINTEXT", "CONTROLLER", "SASL_PLAINTEXT", "SSL")
+_LISTENERS = ("PLAINTEXT", "CONTROLLER", "SASL_PLAINTEXT", "SSL", "SASL_SSL", "EXPIRED")
 _JAAS = "org.apache.kafka.common.security"
 
 
@@ -49,7 +49,8 @@ def _home() -> Path:
 
 
 @cache
-def _program(name: str) -> str:
+def find_program(name: str) -> str:
+    """The path of a program; a test that needs one that is not there is skipped, in CI it fails."""
     found = shutil.which(name)
     if found is None:
         if os.environ.get("CI"):
@@ -68,7 +69,7 @@ def _jars() -> Path:
         with (home / "jars.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # tests of several processes may want them at the same time
             if not done.exists():
-                words = [_program("mvn"), "-q", "-B", "-f", str(POM), "dependency:copy-dependencies"]
+                words = [find_program("mvn"), "-q", "-B", "-f", str(POM), "dependency:copy-dependencies"]
                 words += [f"-DoutputDirectory={home / 'lib'}", "-DincludeScope=runtime"]
                 got = subprocess.run(
                     words, cwd=home, check=False, capture_output=True, text=True, timeout=FETCH_SECONDS
@@ -85,10 +86,10 @@ def _java(main: str, *arguments: str, options: tuple[str, ...] = ()) -> list[str
     if archive.exists() and not options:
         options = (f"-XX:SharedArchiveFile={archive}",)
     log = ("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true")
-    return [_program("java"), *_JVM, *options, *log, "-cp", f"{jars}/*", main, *arguments]
+    return [find_program("java"), *_JVM, *options, *log, "-cp", f"{jars}/*", main, *arguments]
 
 
-def _tied(words: list[str]) -> list[str]:
+def tied(words: list[str]) -> list[str]:
     """A command whose process the kernel kills with ours, however that ends."""
     tie = shutil.which("setpriv")
     return [tie, "--pdeathsig", "KILL", *words] if tie else words
@@ -114,6 +115,8 @@ class KafkaCluster:
         self._settings = settings or {}
         signed = self.ca.sign("localhost")
         Path(folder, "server.pem").write_text(signed.key_pem + signed.pem)
+        expired = self.ca.sign("localhost", years=1)
+        Path(folder, "expired.pem").write_text(expired.key_pem + expired.pem)
         Path(folder, "ca.pem").write_text(self.ca.pem)
 
     # -- where it is ---------------------------------------------------------------------------------------------------
@@ -124,7 +127,8 @@ class KafkaCluster:
         return self.listener("PLAINTEXT")
 
     def listener(self, name: str) -> str:
-        """Bootstrap servers of the listener ``PLAINTEXT``, ``SASL_PLAINTEXT`` or ``SSL``."""
+        """Bootstrap servers of the listener ``PLAINTEXT``, ``SASL_PLAINTEXT``, ``SSL``, ``SASL_SSL``, or ``EXPIRED``: TLS with a
+        certificate that has expired."""
         return ",".join(f"127.0.0.1:{ports[name]}" for ports in self._ports)
 
     def log(self) -> str:
@@ -140,7 +144,7 @@ class KafkaCluster:
         formatting = []
         for node in range(len(self._ports)):
             path = self._write(node)
-            words = _tied(_java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", path, *scram))
+            words = tied(_java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", path, *scram))
             formatting.append(Process(words, self._folder, f"format{node + 1}"))
         for each in formatting:
             if each.wait(START_SECONDS):
@@ -152,7 +156,7 @@ class KafkaCluster:
 
     def run(self, node: int = 0, options: tuple[str, ...] = ()) -> None:
         """Start the process of a broker, on the data it has."""
-        words = _tied(_java("kafka.Kafka", self._path(node), options=options))
+        words = tied(_java("kafka.Kafka", self._path(node), options=options))
         self._processes[node] = Process(words, self._folder, f"kafka{node + 1}")
 
     def restart(self, node: int = 0) -> None:
@@ -207,7 +211,8 @@ class KafkaCluster:
         made: dict[str, object] = {
             "process.roles": "broker,controller", "node.id": node + 1, "controller.quorum.voters": ",".join(voters),
             "listeners": ",".join(f"{name}://127.0.0.1:{port}" for name, port in self._ports[node].items()),
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,SSL:SSL",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,SSL:SSL,"
+            "SASL_SSL:SASL_SSL,EXPIRED:SSL",
             "controller.listener.names": "CONTROLLER", "inter.broker.listener.name": "PLAINTEXT",
             "log.dirs": f"{self._folder}/data{node + 1}",
             "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
@@ -216,7 +221,11 @@ class KafkaCluster:
             f"{sasl}.scram-sha-512.sasl.jaas.config": f"{scram} required;",
             # Takes tokens that nobody signed (alg none).
             f"{sasl}.oauthbearer.sasl.jaas.config": f'{oauth} required unsecuredLoginStringClaim_sub="broker";',
+            "listener.name.sasl_ssl.plain.sasl.jaas.config": f'{plain} required user_{USER[0]}="{USER[1]}";',
+            "listener.name.sasl_ssl.sasl.enabled.mechanisms": "PLAIN",
             "ssl.keystore.type": "PEM", "ssl.keystore.location": f"{self._folder}/server.pem",
+            "listener.name.expired.ssl.keystore.type": "PEM",
+            "listener.name.expired.ssl.keystore.location": f"{self._folder}/expired.pem",
             "ssl.truststore.type": "PEM", "ssl.truststore.location": f"{self._folder}/ca.pem",
             "offsets.topic.replication.factor": replicas, "offsets.topic.num.partitions": 4,
             "transaction.state.log.replication.factor": replicas, "transaction.state.log.min.isr": min(2, replicas),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from unittest import SkipTest
 
 from tests.live.browser import Browser, chromium
-from tests.live.support import GatewayProcess, LiveTestCase
+from tests.live.support import GatewayProcess, LiveTestCase, request, wait_until
 
 
 class BrowserTests(LiveTestCase):
@@ -24,8 +24,9 @@ class BrowserTests(LiveTestCase):
 
     def test_demo_page(self) -> None:
         """The demo's page shows all streams moving; what is said comes back; a dropped stream resumes without loss; a gRPC stream
-        that the page ends is ended by the service, when it has answered all."""
+        that the page ends is ended by the service, when it has answered all; a click is counted through Kafka."""
         gateway = self.gateway(demo=True)
+        wait_until(lambda: request(gateway.proxy_port, "HEAD", "/demo/counts").status == 200, "the topic of counts", 60)
         browser = self.browse(gateway, "/demo")  # without the slash: the page must find its files all the same
         browser.wait("document.querySelector('#chat-state')?.dataset.state === 'open'")
         browser.wait("document.querySelector('#ticker-state').dataset.state === 'open'")
@@ -35,7 +36,7 @@ class BrowserTests(LiveTestCase):
         browser.wait("document.querySelector('#chat-log').textContent.includes('hello from the browser')")
         browser.wait("document.querySelector('#chat-latency').textContent.endsWith('ms')")
         browser.wait("document.querySelector('#request-facts').textContent.includes('X-Kong-Request-Id')")
-        browser.wait("document.querySelector('#wiring-rows').children.length === 4")
+        browser.wait("document.querySelector('#wiring-rows').children.length === 6")
         browser.wait("document.querySelector('#sensors-state').dataset.state === 'open'")
         browser.wait("Number(document.querySelector('#sensors-count').textContent) > 3")
         browser.wait("document.querySelector('#sensors-latency').textContent.endsWith('ms')")
@@ -47,6 +48,10 @@ class BrowserTests(LiveTestCase):
         self.assertEqual(sent, answered)
         browser.run("document.querySelector('#sensors-end').click()")
         browser.wait("document.querySelector('#sensors-state').dataset.state === 'open'")
+        browser.wait("document.querySelector('#events-state').dataset.state === 'open'")
+        browser.run("document.querySelector('[data-event=purchase]').click()")
+        browser.wait("document.querySelector('#events-latency').textContent.endsWith('ms')")
+        self.assertEqual(browser.run("document.querySelector('#events-rows').innerText").split(), ["purchase", "1"])
         browser.run("document.querySelector('#ticker-drop').click()")
         browser.wait("document.querySelector('#ticker-note').textContent.includes('nothing was missed')")
         self.assertEqual(browser.complaints, [])

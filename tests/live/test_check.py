@@ -147,6 +147,18 @@ class CheckTests(_Commands):
         self.write(database="postgres")
         self.refused("database = postgres needs the driver psycopg: pip install", env={"PYTHONPATH": path})
 
+    def test_kafka_library(self) -> None:
+        """A library for Kafka that is not installed."""
+        hidden = os.path.join(self.folder(), "confluent_kafka")
+        os.mkdir(hidden)
+        Path(hidden, "__init__.py").write_text("raise ImportError('No module named confluent_kafka')\n")
+        path = os.pathsep.join([os.path.dirname(hidden), str(ROOT)])
+        self.write(database="off", plugin_kafka_client="librdkafka")
+        self.refused(
+            "plugin_kafka_client = librdkafka needs the package confluent-kafka: pip install 'kongtwist[librdkafka]'",
+            env={"PYTHONPATH": path},
+        )
+
     def test_everything_at_once(self) -> None:
         """All faults in one run."""
         self.write(plugins="nope", proxy_error_log="/proc/none/error.log", proxy_listen="192.0.2.77:8000")

@@ -18,12 +18,14 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from unittest import SkipTest
 
 from kongtwist.node.prefix import running_pid
 from tests.documents import PAGES, ROOT, Block, blocks, commands, status_of
 from tests.live.browser import Browser, chromium
 from tests.live.fresh_machine import COMMAND_PATIENCE, Machine, Shell, other_ports, private_network
+from tests.live.kafka_server import KafkaCluster
 from tests.live.postgres_server import PASSWORD, PostgresServer
 from tests.live.support import PATIENCE, LiveTestCase, request, wait_until
 
@@ -54,6 +56,7 @@ EXCEPTIONS: tuple[Exempt, ...] = (
     Exempt("README.md", "make test", "runs all tests, this one among them"),
     Exempt("docs/deployment.md", "sudo ", "changes the machine; test_deployment.py runs what the unit runs"),
     Exempt("docs/deployment.md", "docker ", "test_deployment.py builds the image by hand instead", no_builder),
+    Exempt("docs/kafka.md", "docker ", "the test has brokers of its own"),
     Exempt("docs/clients.md", "deck ", "there is no decK here", lambda: not shutil.which("deck")),
     Exempt("examples/README.md", "grpcurl ", "there is no grpcurl here", lambda: not shutil.which("grpcurl")),
     Exempt("docs/security.md", "deck ", "there is no decK here", lambda: not shutil.which("deck")),
@@ -83,6 +86,9 @@ SERVERS = (
     (r"\S*python\S* -m http\.server 9300", ("9300",)),
 )
 """Commands that go on until Ctrl-C, and ports of which one answers when they are up."""
+
+PROGRAMS = ((r"\S*python\S* examples/analytics/event_counter\.py", "counts user-events into event-counts"),)
+"""Commands that go on until Ctrl-C without a port of their own, and what they print when they are up."""
 
 STREAMS = r"curl (?:.* )?(?:-N|--no-buffer)\b"
 """Commands that print until Ctrl-C."""
@@ -158,6 +164,10 @@ class Reader:
             if re.match(pattern, command):
                 self._serve(command, ports)
                 return
+        for pattern, text in PROGRAMS:
+            if re.match(pattern, command):
+                self._go_on(command, lambda output, text=text: text in output.read_text())  # type: ignore[misc]
+                return
         if re.match(STREAMS, command):
             self._stream(command)
             return
@@ -174,13 +184,17 @@ class Reader:
 
     def _serve(self, command: str, ports: tuple[str, ...]) -> None:
         self.case.assertFalse(self._listens(ports), f"{command}: what was started before still has the port")
+        self._go_on(command, lambda _: self._listens(ports))
+
+    def _go_on(self, command: str, is_up: Callable[[Path], bool]) -> None:
+        """Start a command that goes on, wait until it is up by its output or otherwise, and open another terminal."""
         shell = self.shell
         output = shell.start(command)
         _, group, _ = shell.background[-1]
 
         def answers() -> bool:
             self.case.assertTrue(shell.goes_on(group), f"{command}\n{output.read_text()}")
-            return self._listens(ports)
+            return is_up(output)
 
         wait_until(answers, command, COMMAND_PATIENCE)
         self.open_terminal()
@@ -302,6 +316,10 @@ class DocumentTests(LiveTestCase):
                 server = PostgresServer(tcp=True)
                 network.callback(server.discard)
                 ports["5432"] = str(server.port)
+            if any("event_counter.py" in block.text for block in blocks(page)):
+                cluster = KafkaCluster(self.folder())
+                network.callback(cluster.kill_all)
+                ports["9092"] = cluster.start().servers.rpartition(":")[2]
             machine = Machine(self.folder(), ports)
             reader = Reader(self, page, machine)
             try:

@@ -24,8 +24,8 @@ from tests.unit.http2.http2_door import HTTP2Client
 from tests.unit.net.http2_kit import Recorder, frame, make_client, make_server
 from tests.unit.proxy.relay_kit import Gateway
 
-SECONDS = 60.0 if os.environ.get("CI") else 0.0
-"""Time for each kind of session; at least one round is made."""
+SECONDS = 20.0 if os.environ.get("CI") else 0.0
+"""Time for each of the four kinds of session; at least one round is made."""
 ROUND = 60
 """Sessions of a round."""
 SEEDS: tuple[int, ...] = (1, 2, 3)

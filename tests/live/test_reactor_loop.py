@@ -67,3 +67,40 @@ class MainLoopTests(SynchronousTestCase):
         self.assertEqual(play(LeanEPollReactor()), expected)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(expected, ["read hello", "from a thread", "at once", "late", "postponed", "lost", "shutdown"])
+
+    def test_rounds_are_short(self) -> None:
+        """However many sockets have something to read, timed calls come between, and all are read."""
+        reactor = LeanEPollReactor()
+        rounds = [0]
+        pairs = [socket.socketpair() for _ in range(200)]
+
+        class Reader:
+            def __init__(self, mine: socket.socket) -> None:
+                self.fileno = mine.fileno
+
+            def logPrefix(self) -> str:
+                return "reader"
+
+            def doRead(self) -> None:
+                rounds[-1] += 1
+                reactor.removeReader(self)
+                if sum(rounds) == len(pairs):
+                    reactor.stop()
+
+            def connectionLost(self, reason: object) -> None:
+                pass
+
+        def timed() -> None:
+            rounds.append(0)
+            reactor.callLater(0, timed)
+
+        for mine, other in pairs:
+            other.send(b"x")
+            reactor.addReader(Reader(mine))
+        reactor.callLater(0, timed)
+        reactor.run(installSignalHandlers=False)
+        for pair in pairs:
+            for each in pair:
+                each.close()
+        self.assertEqual(sum(rounds), 200)
+        self.assertLessEqual(max(rounds), 40)

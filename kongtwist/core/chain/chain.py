@@ -26,7 +26,7 @@ from .compiled import Compiled
 from .failures import PluginFailed, failed, is_cancelled
 from .filters import AnswerFilters, RequestFilters, body_filter_of
 from .lifetimes import Life, Lifetimes, drop_generations, hold, hold_generation
-from .phases import BodyFilter, CarriedRequest, CertificateChoice, ClientHello, ProxyEndpoint, WholeBody
+from .phases import BodyFilter, CarriedRequest, CertificateChoice, ClientHello, DirectForm, ProxyEndpoint, WholeBody
 from .plugin import Plugin
 from .stream_watch import StreamInfo, StreamWatch
 
@@ -118,11 +118,13 @@ class Chain:
             `answer_filters` have nothing to do.
         steps: the plugins' places.
         certifies: plugins may choose certificates (`certificate`).
+        rewrites: `run_rewrite` has something to do.
+        direct: the one plugin there is may let calls be relayed without it (`direct_form`).
     """
 
     __slots__ = (
-        "_access", "_bodies", "_certificate", "_dynamic", "_handshake", "_header", "_lifetimes", "_lives", "_log", "_open",
-        "_request", "_rewrite", "_rewriting_lives", "answers", "certifies", "empty", "logs", "steps",
+        "_access", "_bodies", "_certificate", "_direct", "_dynamic", "_handshake", "_header", "_lifetimes", "_lives", "_log", "_open",
+        "_request", "_rewrite", "_rewriting_lives", "answers", "certifies", "direct", "empty", "logs", "rewrites", "steps",
     )  # fmt: skip
 
     def __init__(
@@ -143,10 +145,13 @@ class Chain:
         self.logs = dynamic or bool(self._log)
         self._open = _calls(defaults, "on_open")
         self._rewrite = _calls(everywhere, "rewrite")
+        self.rewrites = bool(self._rewrite)
         self._certificate = _calls(everywhere, "certificate")
         self.certifies = bool(self._certificate)
         self._lives = _lives(defaults)
         self.answers = dynamic or bool(self._header or self._bodies or self._lives)
+        self._direct = _calls(defaults, "direct")
+        self.direct = len(self.steps) == len(self._direct) == 1 and not (self.logs or self._open or self._bodies)
         self._rewriting_lives = _lives(each for each in everywhere if call_of(each.plugin, "rewrite") is not None)
 
     def certificate(self, hello: ClientHello) -> CertificateChoice | None:
@@ -212,6 +217,40 @@ class Chain:
         if self._lifetimes is not None:
             hold_generation(exchange, self._lifetimes)
         return self._collect_after(result, exchange, chosen)
+
+    def direct_form(self, exchange: Exchange) -> DirectForm | None:
+        """How the one plugin has calls like this one relayed (`Plugin.direct`), which is asked before its access phase; None: not so."""
+        for call, conf in self._direct:
+            try:
+                form: DirectForm | None = call(exchange, conf)
+            except Exception as error:
+                if is_cancelled(error):
+                    raise
+                failed(exchange, _name(call), "direct", error)
+                return None
+            return form
+        return None
+
+    def direct_answer(self, exchange: Exchange) -> Sequence[tuple[str, Any, bytes]] | None:
+        """What header filters change in the head of an answer whose body passes as it is (`DirectForm`); None: it does not.
+
+        Args:
+            exchange: stands for all that have such an answer; it holds no lives.
+        """
+        status = exchange.status
+        for call, conf in self._header:
+            try:
+                if not isinstance(call(exchange, conf), BodyFilter):
+                    return None
+            except Exception as error:
+                if is_cancelled(error):
+                    raise
+                return None  # it fails again where the answer goes the general way, and is told there
+            finally:
+                exchange.own(
+                    _name(call)
+                ).clear()  # it may lead back to the exchange: a circle for the garbage collector
+        return (exchange.response_changes or ()) if exchange.status == status else None
 
     def has_endpoint(self, exchange: Exchange) -> bool:
         """Whether a plugin of the route answers a request itself (`Plugin.proxy_endpoints`)."""

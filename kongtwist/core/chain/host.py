@@ -21,15 +21,16 @@ from .host_groups import GroupSettings, KafkaGroups
 from .host_grpc import GRPCCall, GRPCClient, GRPCFailed, GRPCReply, GRPCTarget
 from .host_kafka import KafkaConnection, KafkaProducer, KafkaProducing
 from .host_reading import Encode, FeedSettings, KafkaFeed
+from .host_schemas import RegistrySettings, SchemaRegistry
 
 if TYPE_CHECKING:
     from .stream_watch import StreamInfo
 
 __all__ = [
-    "ConnectFailed", "Connection", "ConnectionLost", "GRPCCall", "GRPCClient", "GRPCFailed", "GRPCReply", "GRPCTarget", "HTTPAnswer",
-    "HTTPClient", "Host", "HostError", "Metrics", "NotOffered", "ProtoFault", "Queue", "QueueSettings", "RedisClient", "RedisError",
-    "RedisSettings", "RedisUnavailable", "Rows", "Scope", "SharedCells", "Streams", "TLSSettings", "Tallies", "Tally", "Timer",
-    "random_id",
+    "ConnectFailed", "Connection", "ConnectionLost", "Datagrams", "GRPCCall", "GRPCClient", "GRPCFailed", "GRPCReply", "GRPCTarget",
+    "HTTPAnswer", "HTTPClient", "Host", "HostError", "Metrics", "NotOffered", "ProtoFault", "Queue", "QueueSettings", "RedisClient",
+    "RedisError", "RedisSettings", "RedisUnavailable", "Rows", "Scope", "SharedCells", "Streams", "TLSSettings", "Tallies", "Tally",
+    "Timer", "random_id",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -243,6 +244,15 @@ class Connection(Protocol):
         ...
 
 
+class Datagrams(Protocol):
+    """A socket for datagrams to one address. What the kernel does not take at once, or is larger than a datagram can be, is dropped;
+    the log says how many were, once a minute."""
+
+    def send(self, data: bytes) -> None:
+        """Send one; never waits, raises nothing. While the address is looked up a few hundred wait."""
+        ...
+
+
 class Queue(Protocol):
     """Entries on their way to somewhere, in batches (Kong 3.9.3, ``kong/tools/queue.lua``)."""
 
@@ -348,6 +358,10 @@ class Host(GatewayFacts):
         to send."""
         raise NotOffered("this process does not offer host.kafka_producer to plugins")
 
+    def schema_registry(self, settings: RegistrySettings) -> SchemaRegistry:
+        """What a registry of schemas knows; hosts with equal settings share that. It is asked when something is to be written."""
+        raise NotOffered("this process does not offer host.schema_registry to plugins")
+
     def proto(self, path: str) -> Awaitable[bytes]:
         """Compile a .proto file, which finds what it imports in its own folder, where its package begins, and among Google's files.
 
@@ -365,6 +379,10 @@ class Host(GatewayFacts):
     def connect(self, host: str, port: int, *, tls: TLSSettings | None = None, timeout: float) -> Awaitable[Connection]:
         """Connect, within ``timeout`` seconds, TLS handshake included. Raises ConnectFailed."""
         raise NotOffered("this process does not offer host.connect to plugins")
+
+    def datagrams(self, address: str, port: int | None = None) -> Datagrams:
+        """Send datagrams: by UDP to a host and port, or to a Unix socket, whose path ``address`` is without a port."""
+        raise NotOffered("this process does not offer host.datagrams to plugins")
 
     def threads(self, call: Callable[..., T], *args: Any) -> Awaitable[T]:
         """Run a call that blocks in one of the gateway's own threads; its result. Raises HostError when too many wait."""

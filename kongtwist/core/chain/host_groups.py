@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from .host_reading import TopicRecord
+from .host_schemas import RegistrySettings
 
 __all__ = ["GroupClient", "GroupSettings", "GroupedRecord", "KafkaGroups"]
 
@@ -22,6 +23,7 @@ class GroupSettings:
     timeout: float = 10.0  #: seconds until the cluster has to have given the member its partitions
     most: int = 100  #: records that a client has at a time without having finished them
     patience: float = 30.0  #: seconds for which it has them, before they go to another
+    registries: tuple[tuple[str, RegistrySettings], ...] = ()  #: see `FeedSettings.registries`
 
 
 class GroupedRecord(NamedTuple):

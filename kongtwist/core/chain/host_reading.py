@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from ..answers import AnswerFeeder
 from .host_kafka import KafkaFailed
+from .host_schemas import RegistrySettings
 
 __all__ = [
     "EVENTS",
@@ -49,6 +50,7 @@ class TopicRecord(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...] = ()
+    error: str | None = None  #: why the value is still what was written: no schema makes JSON of it
 
 
 class StartAt(NamedTuple):
@@ -68,6 +70,9 @@ class FeedSettings:
     count: int = 10_000  #: events kept for clients that are behind
     size: int = 8 << 20  #: bytes of them
     timeout: float = 10.0  #: seconds until the cluster has to tell where its topics end
+    registries: tuple[
+        tuple[str, RegistrySettings], ...
+    ] = ()  #: topics whose keys and values were written with schemas: JSON is made of them
     form: str = EVENTS  #: EVENTS or MESSAGES
 
 

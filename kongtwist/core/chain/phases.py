@@ -11,11 +11,12 @@ if TYPE_CHECKING:
 
     from ..answers import Answer
     from ..exchange import Exchange
+    from ..http.head import HeaderBlock
     from .host import Host
 
 __all__ = [
     "PHASES", "AdminCall", "AdminEndpoint", "BodyFilter", "CarriedMessages", "CarriedRequest", "CertificateChoice", "ClientHello",
-    "ProxyEndpoint", "WholeBody",
+    "DirectForm", "ProxyEndpoint", "WholeBody",
 ]  # fmt: skip
 
 PHASES = (
@@ -70,6 +71,19 @@ class WholeBody:
         self.limit = limit
         self.call = call
         self.too_large = too_large
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DirectForm:
+    """How calls of gRPC are relayed from stream to stream, without their plugin being asked for each of them (`Plugin.direct`).
+
+    Heads are changed as the plugin changed those of the first such call, and of the first such answer. Messages pass as they are.
+    """
+
+    takes: Callable[[HeaderBlock], bool]
+    """Whether an answer with this head passes so. What the plugin's ``header_filter`` then does has to follow from the head alone."""
+    last: Callable[[list[tuple[bytes, bytes]]], bytes]
+    """What is sent behind the messages of an answer in place of its trailers: made of their names, in lower case, and values."""
 
 
 class CarriedMessages(Protocol):

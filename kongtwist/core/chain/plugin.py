@@ -21,6 +21,7 @@ from .phases import (
     CarriedRequest,
     CertificateChoice,
     ClientHello,
+    DirectForm,
     ProxyEndpoint,
     WholeBody,
 )
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from .host import Host, Scope
 
 __all__ = [
-    "PHASES", "AdminCall", "AdminEndpoint", "BodyFilter", "CarriedRequest", "CertificateChoice", "ClientHello", "Plugin",
-    "ProxyEndpoint", "StreamInfo", "StreamWatch", "WholeBody",
+    "PHASES", "AdminCall", "AdminEndpoint", "BodyFilter", "CarriedRequest", "CertificateChoice", "ClientHello", "DirectForm",
+    "Plugin", "ProxyEndpoint", "StreamInfo", "StreamWatch", "WholeBody",
 ]  # fmt: skip
 
 
@@ -168,6 +169,16 @@ class Plugin:
 
     def log(self, exchange: Exchange, conf: Any) -> None:
         """After the answer, always, also after an error or a disconnect. Must not wait: records go into a queue."""
+        raise NotImplementedError
+
+    def direct(self, exchange: Exchange, conf: Any) -> DirectForm | None:
+        """How calls like this one may be relayed without the plugin, where it is alone in a chain that nobody logs; None: they may not.
+        Asked before ``access``, where the next calls on the connection may be like this one: the same method, path, host, content
+        type and configuration, other fields of their own. Changes the request as ``access`` does, which still runs for this one.
+
+        Where such a call turns out not to be plain its body filters take it up, even within a message: they are given the beginning
+        of such a message first, and what they make of that is dropped. They may count messages, change nothing in them, and at the
+        end of an answer add what `DirectForm.last` gives. A request that ends within a message is theirs to refuse."""
         raise NotImplementedError
 
     def on_open(self, stream: StreamInfo, conf: Any) -> StreamWatch | None:

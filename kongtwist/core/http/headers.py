@@ -156,7 +156,12 @@ def upstream_head(
 
 
 def upstream_fields(
-    exchange: RequestFacts, path: bytes, prefix: bytes | None, send_id: bool = True, length: int | None = None
+    exchange: RequestFacts,
+    path: bytes,
+    prefix: bytes | None,
+    send_id: bool = True,
+    length: int | None = None,
+    own: bool = False,
 ) -> tuple[bytes, bytes]:
     """What a request over HTTP/2 has in place of a head: its target, and the lines of its regular fields.
 
@@ -166,17 +171,18 @@ def upstream_fields(
         prefix: what ``strip_path`` took off, or None.
         send_id: write X-Kong-Request-Id (``headers_upstream``).
         length: bytes of the body, where known.
+        own: only the lines that the gateway writes, neither the client's nor the plugins'.
     """
     target = exchange.target
     at = target.find(b"?", 1)
-    more, changes = _prepared(exchange)
+    more, changes = (b"", None) if own else _prepared(exchange)
     lines = b"".join((
         exchange.forwarded(),
         path_lines(exchange, prefix, target[:at] if at > 0 else target),
         b"X-Kong-Request-Id: %b\r\n" % exchange.request_id if send_id else b"",
         more,
         b"TE: trailers\r\n" if length is None else b"TE: trailers\r\nContent-Length: %d\r\n" % length,
-        exchange.block.forward,
+        b"" if own else exchange.block.forward,
     ))  # fmt: skip
     if changes:
         lines = _change_request(b"\r\n%b\r\n" % lines, {k: v for k, v in changes.items() if k != b"host"})[2:-2]

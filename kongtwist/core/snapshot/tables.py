@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..layers import Layers
@@ -19,7 +19,8 @@ CORE_ENTITIES = (
 )  # fmt: skip
 """Entities whose tables are always there, empty or not."""
 
-_Index = Layers[Any, "tuple[Row, ...]"]
+_Index = Layers[Any, "Row | tuple[Row, ...]"]
+"""Value to the row that has it, or to the rows: a tuple for each of many rows with values of their own would cost more than it tells."""
 Move = tuple["Row | None", "Row | None"]
 """A row before and after."""
 Moves = dict[str, dict[str, Move]]
@@ -56,7 +57,7 @@ class Tables:
         index = self._indexes.get((entity, field))
         if index is None:
             index = self._indexes[entity, field] = self._built(entity, field)
-        return index.get(value, _NONE)  # type: ignore[no-any-return]
+        return _rows_of(index, value)
 
     def one(self, entity: str, field: str, value: Any) -> Row | None:
         """The row whose unique ``field`` is ``value``, or None."""
@@ -69,7 +70,7 @@ class Tables:
             value = _value(row, field)
             if value is not None:
                 lists.setdefault(value, []).append(row)
-        return Layers({value: tuple(found) for value, found in lists.items()})
+        return Layers({value: _compact(found) for value, found in lists.items()})
 
     def changed(self, changes: Iterable[Change]) -> Tables:
         """Tables after these changes, with the same indexes."""
@@ -99,6 +100,15 @@ class Tables:
         return other, moves
 
 
+def _rows_of(index: _Index, value: Any) -> tuple[Row, ...]:
+    found = index.get(value, _NONE)
+    return found if isinstance(found, tuple) else (found,)
+
+
+def _compact(rows: Sequence[Row]) -> Row | tuple[Row, ...]:
+    return rows[0] if len(rows) == 1 else tuple(rows)
+
+
 def _moved(index: _Index, field: str, moves: Mapping[str, Move]) -> _Index:
     """An index after moves. A value that many rows share costs one pass over them, however many of them move."""
     out: dict[Any, set[int]] = {}
@@ -110,15 +120,15 @@ def _moved(index: _Index, field: str, moves: Mapping[str, Move]) -> _Index:
         value = None if after is None else _value(after, field)
         if after is not None and value is not None:
             new.setdefault(value, []).append(after)
-    put: dict[Any, tuple[Row, ...]] = {}
+    put: dict[Any, Row | tuple[Row, ...]] = {}
     empty: list[Any] = []
     for value in {**out, **new}:
-        rows, gone = index.get(value, _NONE), out.get(value)
+        rows, gone = _rows_of(index, value), out.get(value)
         if gone:
             rows = tuple([row for row in rows if id(row) not in gone])
         rows = (*rows, *new.get(value, ()))
         if rows:
-            put[value] = rows
+            put[value] = _compact(rows)
         else:
             empty.append(value)
     return index.changed(put, empty)

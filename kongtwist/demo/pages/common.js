@@ -6,6 +6,8 @@ export const address = (path, scheme = "") => {
   if (scheme) url.protocol = location.protocol === "https:" ? `${scheme}s:` : `${scheme}:`;
   return url;
 };
+/** What the demo tells about itself. */
+export const about = fetch(address("about.json")).then((answer) => answer.json());
 export const element = (tag, text = "", className = "") => {
   const made = document.createElement(tag);
   made.textContent = text;

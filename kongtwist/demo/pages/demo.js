@@ -1,5 +1,5 @@
-// The demo page: a WebSocket and an EventSource, both through the gateway; readings.js adds gRPC.
-import { address, byId, element, here, median, milliseconds, now, showState } from "./common.js";
+// The demo page: a WebSocket and an EventSource, both through the gateway; readings.js adds gRPC, tracking.js Kafka.
+import { about as told, address, byId, element, here, median, milliseconds, now, showState } from "./common.js";
 
 // -- chat ------------------------------------------------------------------------------------------------------------
 
@@ -225,8 +225,15 @@ const fill = (name, text) => document.querySelectorAll(`[data-fill="${name}"]`).
 fill("host", location.host);
 fill("path", here.pathname);
 
-const about = await (await fetch(address("about.json"))).json();
-const WHAT = { "/demo": "this page", "/demo/chat": "the chat room", "/demo/ticker": "the market ticker", "/demo/sensors": "the sensor service" };
+const about = await told;
+const WHAT = {
+  "/demo": "this page",
+  "/demo/chat": "the chat room",
+  "/demo/ticker": "the market ticker",
+  "/demo/sensors": "the sensor service",
+  "/demo/analytics": "a topic for events",
+  "/demo/counts": "a topic of their counts",
+};
 byId("wiring-rows").replaceChildren(
   ...Object.entries(about.urls).map(([path, url]) => {
     const row = document.createElement("tr");

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ...core.chain.host import Scope
-from ...core.chain.phases import BodyFilter, CarriedRequest, WholeBody
+from ...core.chain.phases import BodyFilter, CarriedRequest, DirectForm, WholeBody
 from ...core.chain.plugin import Plugin
 from ...core.exchange import Answer, Exchange, Row
 from ...core.grpc.grpc_status import INTERNAL, INVALID_ARGUMENT, UNKNOWN
@@ -26,6 +26,7 @@ from .._method_sources import NoMethods, Source
 from .._once import Seldom
 from .._service_targets import NoTarget, target_of
 from .dialects import call_of
+from .web_call import DIRECT, WebCall
 
 if TYPE_CHECKING:
     from .json_codec import Methods
@@ -150,6 +151,16 @@ class GRPCWeb(Plugin):
             exchange.let_go()
         assert known is not None
         return call.describe(known.find(path)) or call.access()
+
+    def direct(self, exchange: Exchange, conf: Conf) -> DirectForm | None:
+        """Binary gRPC-Web differs from gRPC in its heads and its end."""
+        call = _call(exchange)
+        if not isinstance(call, WebCall) or call.text or call.json or exchange.method not in call.methods:
+            return None
+        if conf.keep_path:
+            exchange.set_upstream_path(exchange.raw_path)
+        call.access()
+        return DIRECT
 
     def request_body_filter(self, exchange: Exchange, conf: Conf) -> BodyFilter | None:
         call = _call(exchange)

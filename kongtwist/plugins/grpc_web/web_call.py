@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from ...core.chain.phases import BodyFilter, WholeBody
+from ...core.chain.phases import BodyFilter, DirectForm, WholeBody
 from ...core.exchange import Answer, Exchange
 from ...core.grpc.grpc_messages import MessageCounter, MessageError, MessageReader, MessageTooLarge, framed
 from ...core.grpc.grpc_status import INTERNAL, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED
+from ...core.grpc.grpc_text import is_grpc
 from ...core.grpc.message_compression import READABLE, UnknownCompression, check_compression, decompress
 from ...core.grpc.web_frames import Base64Pieces, encode_text, trailers_frame
+from ...core.http.head import HeaderBlock
 from .call_ends import CallEnd, end_of_refusal, end_of_trailers, trailers_of_head
 
-__all__ = ["Call", "Codec", "WebCall"]
+__all__ = ["DIRECT", "Call", "Codec", "WebCall"]
 
 Pair = tuple[bytes, bytes]
 
@@ -296,6 +298,15 @@ class WebCall(Call):
         self.expose()
         frame = _frame(end)
         return encode_text(frame) if self.text else frame
+
+
+def _plain(block: HeaderBlock) -> bool:
+    """Whether an answer is gRPC whose end comes behind it."""
+    return is_grpc(block.first(b"content-type")) and b"grpc-status" not in block
+
+
+DIRECT = DirectForm(_plain, lambda trailers: _frame(end_of_trailers(trailers)))
+"""What is the same for all calls in binary."""
 
 
 def _frame(end: CallEnd) -> bytes:

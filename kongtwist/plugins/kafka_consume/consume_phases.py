@@ -6,7 +6,7 @@ what becomes of it when it is slow.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...core.answers import FedAnswer, WebSocketAnswer
 from ...core.chain.host import HostError, Scope
@@ -24,13 +24,15 @@ from ...core.chain.host_reading import (
     TopicRecord,
     UnknownTopic,
 )
+from ...core.chain.host_schemas import RegistrySettings
 from ...core.chain.plugin import Plugin
 from ...core.exchange import Answer, Exchange, Row
 from ...entities.entity import Config
 from ...entities.schema import Array, Boolean, Field, Integer, Record, String
-from .._kafka_fields import cluster_fields, kafka_connection, registry_field
+from .._kafka_fields import cluster_fields, kafka_connection
 from .._kafka_producing import topic_name
 from .._once import Seldom
+from .._registry_fields import registry_field, registry_settings
 from .dead_letters import DeadLetters
 from .group_answers import GroupAnswers
 from .record_forms import Filter, batch, event_encoder, fault_of, message_encoder, pointer_fault
@@ -39,7 +41,7 @@ from .socket_feed import LONGEST_MESSAGE, SocketFeed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["KafkaConsume"]
+__all__ = ["KafkaConsume", "consume_rules"]
 
 _EVENTS = [
     (b"Content-Type", b"text/event-stream"),
@@ -59,7 +61,7 @@ def _not_built(what: str) -> Callable[[Any], str | None]:
     return check
 
 
-def _rules(conf: Row) -> str | None:
+def consume_rules(conf: Row) -> str | None:
     """What does not go together."""
     group = conf["consumer_group"]
     if group["mode"] == "manual" and not group.get("consumer_group_id"):
@@ -112,6 +114,7 @@ class Reading:
             conf.get("window_records") or 10_000,
             conf.get("window_bytes") or 8 << 20,
             (conf.get("timeout") or 10_000) / 1000.0,
+            _registries(conf),
             MESSAGES if self.is_socket else EVENTS,
         )
         encoder = message_encoder if self.is_socket else event_encoder
@@ -137,7 +140,7 @@ class Reading:
             connection,
             GroupSettings(
                 self.topics, conf["auto_offset_reset"] == "earliest", settings.count, settings.size, settings.timeout,
-                window, (conf.get("ack_timeout") or 30_000) / 1000.0,
+                window, (conf.get("ack_timeout") or 30_000) / 1000.0, settings.registries,
             ),
         )  # fmt: skip
         self.groups = GroupAnswers(
@@ -147,7 +150,7 @@ class Reading:
 
     def fault(self, record: TopicRecord) -> str | None:
         """Why a record cannot be given."""
-        return fault_of(record) if self.is_json else None
+        return record.error or (fault_of(record) if self.is_json else None)
 
     def encode(self, record: TopicRecord) -> bytes | None:
         """An event or message of a record that all clients get; None leaves it out."""
@@ -190,19 +193,26 @@ class Reading:
         return StartAt(position or None, conf.get("start_timestamp"), conf["auto_offset_reset"] == "earliest")
 
 
+def _registries(conf: Row) -> tuple[tuple[str, RegistrySettings], ...]:
+    """The registry of each topic: its own, or that of all."""
+    shared = registry_settings(conf["schema_registry"])
+    named = {each["name"]: registry_settings(each["schema_registry"]) or shared for each in conf["topics"]}
+    return tuple((name, each) for name, each in named.items() if each is not None)
+
+
 class KafkaConsume(Plugin):
     """Answer with records of topics."""
 
     name = "kafka-consume"
     priority = 753
-    scopes = ("route", "consumer")
+    scopes: ClassVar[tuple[str, ...]] = ("route", "consumer")
     protocols_allowed = ("grpc", "grpcs", "http", "https", "ws", "wss")
     example = {
         "bootstrap_servers": [{"host": "kafka", "port": 9092}],
         "topics": [{"name": "user-events"}],
         "mode": "server-sent-events",
     }
-    config = Config({
+    fields: ClassVar[dict[str, Field]] = {
         **_cluster(),
         "topics": Array(
             Record({
@@ -309,7 +319,8 @@ class KafkaConsume(Plugin):
             required=False, between=[1, 1000], ours=True,
             text="Of consumer groups: so often a record is sent at the most before it goes to dlq_topic; null: no bound.",
         ),
-    }, checks=(_rules,))  # fmt: skip
+    }  # fmt: skip
+    config = Config(fields, checks=(consume_rules,))
 
     def compile(self, conf: Row, plugin: Row) -> Reading:
         return Reading(conf)
@@ -342,12 +353,11 @@ async def _answer(exchange: Exchange, conf: Reading) -> Answer:
             socket = SocketFeed(conf.feed, start, conf.explain)
             await socket.check()
             return WebSocketAnswer(socket.serve, limit=LONGEST_MESSAGE)
-        partitions, position = await conf.feed.fetch(
-            start, conf.go_on and start.position is None, conf.count, conf.wait
-        )  # fmt: skip
-        return Answer(
-            200, conf.batch(partitions), [(b"Content-Type", b"application/json; charset=utf-8"), (_POSITION, position)]
-        )
+        # HEAD must not take records away from the next GET (RFC 9110 9.2.1).
+        go_on = conf.go_on and start.position is None and exchange.method != b"HEAD"
+        partitions, position = await conf.feed.fetch(start, go_on, conf.count, conf.wait)
+        headers = [(b"Content-Type", b"application/json; charset=utf-8"), (_POSITION, position)]
+        return Answer(200, conf.batch(partitions), headers)
     except BadStart as error:
         return exchange.error(400, f"Last-Event-ID is no position: {error}")
     except KafkaBusy as error:

@@ -62,6 +62,8 @@ def _member(value: Any, name: str) -> Any:
 def _passes(filters: Sequence[Filter], record: TopicRecord) -> bool:
     if not filters:
         return True
+    if record.error:
+        return False
     try:
         value = json.loads(record.value or b"null")
     except (ValueError, RecursionError):
@@ -75,13 +77,15 @@ def _text(data: bytes | None) -> str | None:
 
 def _record(record: TopicRecord, is_json: bool) -> Row:
     """A record as JSON shows it."""
-    value: Any = _text(record.value)
+    value: Any = None if record.error else _text(record.value)
     shown: Row = {"timestamp": record.timestamp, "offset": record.offset, "key": _text(record.key)}
     if is_json and value is not None:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
             shown["error"] = "the value is no JSON"
+    if record.error:
+        shown["error"] = record.error
     return {**shown, "value": value, "headers": [[name, _text(each)] for name, each in record.headers]}
 
 
@@ -115,6 +119,14 @@ def event_encoder(
             return None
         if whole:
             return b"data: %b\n\n" % _json(_placed(record, is_json))
+        if record.error:
+            told = {
+                "topic": record.topic,
+                "partition": record.partition,
+                "offset": record.offset,
+                "error": record.error,
+            }
+            return b"event: unreadable\ndata: %b\n\n" % _json(told)
         value = record.value
         if value is None:
             return b"data: null\n\n"

@@ -10,11 +10,13 @@ from typing import Any
 
 from ...core.chain.host import HostError, Scope
 from ...core.chain.host_kafka import KafkaFull, KafkaLate, KafkaPlaced, KafkaProducer, KafkaRecord
+from ...core.chain.host_schemas import SchemaFailed, SchemaMismatch
 from ...core.chain.plugin import Plugin
 from ...core.exchange import Answer, BodyTooLarge, Exchange, Row
 from ...entities.schema import Array, Boolean, Map, Record, String
-from .._kafka_producing import kafka_producing, producing_fields, topic_name
+from .._kafka_producing import producing_fields, topic_name
 from .._request_template import Template, template
+from .._schema_producing import SchemaProducer, producer_of
 from .messages import body_arguments, message, record_headers
 
 __all__ = ["KafkaUpstream"]
@@ -47,7 +49,7 @@ class Target:
         self.headers = [(name, Template(text)) for name, text in (conf.get("header_templates") or {}).items()]
         templates = [*filter(None, (self.key, self.partition)), *(each for _, each in self.headers)]
         self.looks_into_body = any(each.body for each in templates)
-        self.producer: KafkaProducer | None = None
+        self.producer: KafkaProducer | SchemaProducer | None = None
         self._reported = 0.0
         self._unreported = 0
 
@@ -136,7 +138,7 @@ class KafkaUpstream(Plugin):
         return Target(conf)
 
     def open(self, conf: Target, plugin: Row, host: Scope) -> Target:
-        conf.producer = host.kafka_producer(kafka_producing(conf.conf, host))
+        conf.producer = producer_of(conf.conf, host)
         return conf
 
     async def access(self, exchange: Exchange, conf: Target) -> Answer:
@@ -156,7 +158,10 @@ class KafkaUpstream(Plugin):
         try:
             if not conf.waits:
                 for record in records:
-                    producer.offer(record, conf.most)
+                    if isinstance(producer, SchemaProducer):
+                        await producer.take(record, conf.most)
+                    else:
+                        producer.offer(record, conf.most)
                 return exchange.exit(202, {"message": "message sent"})
             placed = await _sent(exchange, conf, producer, records)
         except HostError as error:
@@ -170,7 +175,12 @@ class KafkaUpstream(Plugin):
         fate = ""
         if isinstance(error, KafkaLate):
             fate = "; it may be in the topic all the same" if error.sent else "; it was not sent, and will not be"
+        elif isinstance(error, SchemaFailed):
+            fate = "; it was not sent, and will not be"
         remedy = getattr(error, "remedy", "") or "look at the brokers"
+        if isinstance(error, SchemaMismatch):
+            conf.report(exchange, f"plugin {self.name}: {error}", "send what fits, or correct the schema")
+            return exchange.exit(400, {"message": "Bad Request", "error": str(error)})
         conf.report(exchange, f"plugin {self.name}: {_COULD_NOT} {conf.topic}: {error}{fate}", remedy)
         said: dict[str, Any] = {"message": "Bad Gateway", "error": _COULD_NOT}
         if conf.tells:
@@ -182,7 +192,7 @@ class KafkaUpstream(Plugin):
 
 
 async def _sent(
-    exchange: Exchange, conf: Target, producer: KafkaProducer, records: list[KafkaRecord]
+    exchange: Exchange, conf: Target, producer: KafkaProducer | SchemaProducer, records: list[KafkaRecord]
 ) -> list[KafkaPlaced]:
     """Where the records are, all of them acknowledged within one time-out. Raises HostError."""
     placed = [await producer.send(records[0], conf.timeout)]

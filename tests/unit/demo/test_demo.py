@@ -13,12 +13,14 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.server import Site
 from twisted.web.test.requesthelper import DummyRequest
 
 from kongtwist.demo import Demo, DemoPages, demo_overlay
+from kongtwist.demo.analytics import small_broker
 from kongtwist.demo.chat import HOST, ChatMember, ChatRoom
+from kongtwist.demo.demo_process import PATIENCE
 from kongtwist.demo.ports import USUAL, KeptPorts
-from kongtwist.demo.sensor_process import PATIENCE
 from kongtwist.demo.ticker import KEPT, Market, TickerResource
 
 
@@ -270,19 +272,24 @@ class DemoTests(SynchronousTestCase):
             sorted((port, interface) for port, _, _, interface in reactor.tcpServers),
             [(port, "127.0.0.1") for port in sorted(USUAL.values())],
         )
-        look, add, stop = demo.lines()
+        kafka, look, add, stop = demo.lines()
+        self.assertIn(f"noida-db, a small broker for trying things, at 127.0.0.1:{USUAL['kafka']}", kafka)
         self.assertIn("http://localhost:8000/demo/", look)
         self.assertIn(f"http://localhost:8001/services/mine --data url=http://127.0.0.1:{USUAL['ticker']} &&", add)
         self.assertIn("Ctrl-C", stop)
 
-    def test_sensor_process(self) -> None:
-        """The sensor service is told its port, and that it ends with us; stopping waits for its end, and kills it when that takes
+    def test_processes(self) -> None:
+        """Programs are told their ports, and to end with us; stopping waits for its end, and kills it when that takes
         too long; an end that nobody asked for is in the log, with its last line."""
         reactor = Spawning()
         demo = Demo(cast(Any, reactor), self.entities)
         demo.startService()
-        ((protocol, words),) = reactor.spawned
+        (protocol, words), (broker, broker_words), (counter, counter_words) = reactor.spawned
         self.assertEqual(words[2:], [str(USUAL["sensors"]), "--bound"])
+        self.assertEqual(broker_words[2:], [str(USUAL["kafka"])])
+        self.assertEqual(counter_words[2:], [f"127.0.0.1:{USUAL['kafka']}", "--bound"])
+        for each in (broker, counter):
+            each.processEnded(Failure(ProcessDone(0)))
         self.assertEqual(demo.urls["/demo/sensors"], f"grpc://127.0.0.1:{USUAL['sensors']}")
         stopped = demo.stopService()
         self.assertEqual(protocol.transport.asked, ["end of input"])
@@ -292,7 +299,7 @@ class DemoTests(SynchronousTestCase):
         protocol.processEnded(Failure(ProcessDone(0)))
         self.successResultOf(stopped)
 
-        demo = Demo(cast(Any, reactor), self.entities)
+        demo = Demo(cast(Any, reactor), self.entities, kafka=False)
         demo.startService()
         protocol = reactor.spawned[-1][0]
         with capturedLogs() as events:
@@ -304,10 +311,55 @@ class DemoTests(SynchronousTestCase):
     def test_without_grpc(self) -> None:
         """A gateway that lacks the plugin has no sensors."""
         reactor = Spawning()
-        demo = Demo(cast(Any, reactor), self.entities, grpc=False)
+        demo = Demo(cast(Any, reactor), self.entities, grpc=False, kafka=False)
         demo.startService()
         self.assertEqual(reactor.spawned, [])
         self.assertNotIn("/demo/sensors", demo.urls)
+
+    def test_kafka(self) -> None:
+        """Events go into a topic and come back as counts by plugins on two routes, which need no service."""
+        urls = dict.fromkeys(("/demo/analytics", "/demo/counts"), "kafka://127.0.0.1:1004")
+        overlay = demo_overlay(urls, self.entities, 1000)
+        self.assertEqual(overlay["services"], {})
+        routes = {row["id"]: row["paths"] for row in overlay["routes"].values()}
+        plugins = {row["name"]: row for row in overlay["plugins"].values()}
+        self.assertEqual(
+            {name: routes[row["route"]["id"]] for name, row in plugins.items()},
+            {"kafka-upstream": ["/demo/analytics"], "kafka-consume": ["/demo/counts"]},
+        )
+        for row in plugins.values():
+            self.assertEqual(row["config"]["bootstrap_servers"], [{"host": "127.0.0.1", "port": 1004}])
+
+    def test_without_broker(self) -> None:
+        """Where the small broker is not installed, or the gateway lacks the plugins, the demo starts without Kafka, and both the log and
+        the page say so."""
+        for plugins, said in ((True, "pip install noida-db"), (False, "the plugins kafka-upstream")):
+            self.patch(small_broker, "PACKAGE", "no_such_package")
+            reactor = Spawning()
+            demo = Demo(cast(Any, reactor), self.entities, grpc=False, kafka=plugins)
+            demo.startService()
+            self.assertEqual(reactor.spawned, [])
+            self.assertNotIn("/demo/counts", demo.urls)
+            self.assertIn(said, demo.lines()[0])
+            (page,) = [each[1].resource for each in reactor.tcpServers if isinstance(each[1], Site)][-1:]
+            self.assertIsNone(json.loads(page._files[b"about.json"][0])["broker"])
+
+    def test_process_ports(self) -> None:
+        """Two demos that start at the same time have other ports for their processes, though none listens there yet."""
+        taken: set[str] = set()
+
+        class Machine(Spawning):
+            def listenUNIX(self, address: str, *rest: Any, **more: Any) -> Any:
+                if address in taken:
+                    raise CannotListenError(None, address, OSError("in use"))
+                taken.add(address)
+                return super().listenUNIX(address, *rest, **more)
+
+        first, second = (Demo(cast(Any, Machine()), self.entities, grpc=False) for _ in range(2))
+        first.startService()
+        second.startService()
+        self.assertEqual(first.broker, f"127.0.0.1:{USUAL['kafka']}")
+        self.assertNotEqual(first.broker, second.broker)
 
     def test_ports_are_kept(self) -> None:
         """Where the usual port is taken another one is used, and at the next start, too; what cannot be read is no fault."""

@@ -17,7 +17,15 @@ NOW = 1700000000
 ID = "3b9c1a5e-0d6a-4c5e-9d9b-6f1d2a3b4c5d"
 
 
-OUR_PLUGINS = {"client-certificate", "kafka-consume", "kafka-log", "kafka-upstream", "stream-ticket"}
+OUR_PLUGINS = {
+    "client-certificate",
+    "confluent",
+    "confluent-consume",
+    "kafka-consume",
+    "kafka-log",
+    "kafka-upstream",
+    "stream-ticket",
+}
 """Plugins that Kong 3.9 has not; those of Kafka are compared with Kong 3.15's by their own tests."""
 
 

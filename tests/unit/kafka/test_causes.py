@@ -18,6 +18,8 @@ class ExplainedTests(SynchronousTestCase):
             "Handshake failed: [SSL: CERTIFICATE_VERIFY_FAILED] self-signed": "not trusted",
             "Bootstrap connection to bootstrap-0 failed: [Errno 111] ECONNREFUSED": "connection refused",
             "<KafkaTCPTransport>: Request timed out after 2000 ms. Closing connection.": "no answer in time",
+            "<KafkaConnection (disconnected)>: Connection lost: RequestTimedOutError": "no answer in time",
+            "<KafkaTCPTransport>: Abort (InvalidReceiveError: Invalid frame length: 352518912)": "speaks TLS",
         }
         for line, cause in lines.items():
             self.assertIn(cause, explained(line).text)
@@ -42,6 +44,15 @@ class CausesTests(SynchronousTestCase):
         assert cause is not None
         self.assertIn("login refused", cause.text)
         self.assertIsNone(self.causes.taken(threading.get_ident()))
+
+    def test_listener_of_another_kind(self) -> None:
+        """A listener that wants TLS or a login closes each connection; that the library tried for long does not hide it."""
+        self.logger.error("<KafkaTCPTransport>: socket disconnected")
+        self.logger.error("Bootstrap failed: KafkaTimeoutError: Unable to bootstrap from ['127.0.0.1:9093']")
+        cause = self.causes.taken(threading.get_ident())
+        assert cause is not None
+        self.assertIn("closed the connection", cause.text)
+        self.assertIn("config.authentication", cause.remedy)
 
     def test_of_another_thread(self) -> None:
         self.logger.warning("[Errno 111] ECONNREFUSED")

@@ -257,6 +257,24 @@ class TopicTests(BridgeCase):
         self.assertEqual(self.library.forgotten, ["none"])
 
 
+class UnreachableTests(BridgeCase):
+    def test_not_told_behind_the_end(self) -> None:
+        """A try that ends when the last user has gone is in the log only where records wait for it."""
+
+        def away() -> Library:
+            raise KafkaFailed("connection refused", "start the broker")
+
+        for waiting in (False, True):
+            lines = LogLines(self, "kongtwist.plugins")
+            producer = Producer(self.reactor, SETTINGS, KafkaLimits(), away, lambda run: None)
+            if waiting:
+                producer.offer(record(), 10)
+            _ = producer.close(1)
+            producer._made()
+            self.reactor.turn()
+            self.assertEqual([each for each in lines.taken() if "connection refused" in each] != [], waiting)
+
+
 class LifeTests(SynchronousTestCase):
     def test_shared(self) -> None:
         """One for equal settings, closed after its last user."""

@@ -24,6 +24,10 @@ class Reader:
         self.position: Position | None = Position({topic: [10, 20]})
         self.listeners: list[Any] = []
         self.answer: Deferred[None] | None = None
+        self.asked = 0
+
+    def go_on(self) -> None:
+        self.asked += 1
 
     def ready(self) -> Deferred[None]:
         return self.answer if self.answer is not None else succeed(None)
@@ -192,6 +196,25 @@ class FeedTests(SynchronousTestCase):
         client = self.client()
         self.feed.records_lost("t", 1, 30, 10)
         self.assertEqual(client.got[1:3], ["id: t:10.30", "event: resync"])
+        self.assertIn('"reason":"retention"', client.got[3])
+
+    def test_made_anew(self) -> None:
+        """A topic that ends before the position has lost nothing to retention."""
+        client = self.client()
+        self.feed.records_lost("t", 1, 0, 0)
+        self.assertEqual(client.got[1:3], ["id: t:10.0", "event: resync"])
+        self.assertIn('"reason":"recreated"', client.got[3])
+
+    def test_made_anew_with_fewer_partitions(self) -> None:
+        """All are sent away, to come back with their ids; nothing of before is used again, though others come at once."""
+        one, two = self.client(), self.client(slow=True)
+        self.reader.listeners[0].topic_remade()
+        self.assertTrue(one.ended and two.ended)
+        self.assertEqual(self.given, [self.reader])
+        self.reader = Reader("t")
+        self.reader.position = Position({"t": [3]})
+        self.assertEqual(self.client().got, ["id: t:3"])
+        self.assertEqual(len(self.taken), 2)
 
     def test_close(self) -> None:
         one, two = self.client(), self.client(slow=True)

@@ -86,11 +86,13 @@ class ConfigurationTests(SynchronousTestCase):
         self.assertNotIn("'p'", repr(connection))
 
     def test_what_is_not_built_is_refused(self) -> None:
-        for more in (
-            {"consumer_group": {"mode": "manual"}}, {"enable_dlq": True},
-            {"message_by_lua_functions": ["return 1"]}, {"schema_registry": {"confluent": {"url": "http://x"}}},
+        wrong: tuple[dict[str, Any], ...] = (
+            {"consumer_group": {"mode": "manual"}}, {"enable_dlq": True}, {"max_deliveries": 2},
+            {"consumer_group": {"mode": "kong_consumer"}, "mode": "server-sent-events", "commit_strategy": "off"},
+            {"message_by_lua_functions": ["return 1"]}, {"schema_registry": {"confluent": {}}},
             {"topics": [{"name": "a b"}]}, {"bootstrap_servers": "kafka"}, {"bootstrap_servers": None},
-        ):  # fmt: skip
+        )  # fmt: skip
+        for more in wrong:
             with self.assertRaises(EntityError, msg=repr(more)):
                 PluginHarness(KafkaConsume, **{**CONF, **more})
 

@@ -11,6 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from kongtwist.core.chain.host_kafka import KafkaFailed, KafkaFull, KafkaLate
 from kongtwist.entities import EntityError
 from kongtwist.entities.plugin_rows import config_of
+from kongtwist.plugins.confluent import Confluent
+from kongtwist.plugins.confluent_consume import ConfluentConsume
 from kongtwist.plugins.kafka_consume import KafkaConsume
 from kongtwist.plugins.kafka_log import KafkaLog
 from kongtwist.plugins.kafka_upstream import KafkaUpstream
@@ -246,12 +248,14 @@ class ConfigurationTests(KafkaCase):
     def test_as_kongs(self) -> None:
         """Fields, types and defaults are Kong's, but for those that are ours and what the plugin's text says."""
         recorded = json.loads((CONTRACT / "enterprise_schemas.json").read_text())
-        for plugin, name in ((KafkaUpstream, "KafkaUpstream"), (KafkaLog, "KafkaLog"), (KafkaConsume, "KafkaConsume")):
+        plugins = (KafkaUpstream, KafkaLog, KafkaConsume, Confluent, ConfluentConsume)
+        for plugin in plugins:
+            name = plugin.__name__
             ours = {name: field for name, field in config_of(plugin).fields.items() if not field.ours}
             _compare(self, recorded[name]["properties"]["config"]["properties"], ours, "config")
 
 
-_WILFUL = {"config.producer_request_acks", "config.schema_registry", "config.authentication.oauthbearer"}
+_WILFUL = {"config.producer_request_acks", "config.authentication.oauthbearer", "config.oauthbearer"}
 
 
 def _compare(case: SynchronousTestCase, kongs: dict[str, Any], ours: dict[str, Any], where: str) -> None:

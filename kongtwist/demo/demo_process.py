@@ -1,4 +1,4 @@
-"""The sensor service as a process of its own: grpcio brings threads of its own, which a gateway is better off without."""
+"""Programs of the demo that are processes of their own: they bring threads, which a gateway is better off without, or are no Python."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-__all__ = ["SensorProcess"]
+__all__ = ["DemoProcess"]
 
 _log = Logger()
 
@@ -24,26 +24,32 @@ PATIENCE = 3.0
 """Seconds after which it is killed, where it does not end when it is told."""
 
 
-class SensorProcess(ProcessProtocol):
+class DemoProcess(ProcessProtocol):
     """The process, from its start to its end. It ends by itself when we do, for its standard input ends then.
 
     Args:
         reactor: starts it.
+        name: what it is, for the log.
+        program: path of its source, in this folder.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, name: str, program: str) -> None:
         self._reactor = reactor
+        self._name = name
+        self._program = program
         self._output = b""
         self._ended: Deferred[None] | None = None
         self._stopping = False
         self.transport: IProcessTransport | None = None
 
-    def start(self, port: int) -> None:
-        """Start it; it listens on this port of 127.0.0.1 in a moment, or says in the log why it does not."""
-        program = str(files(__package__) / "sensors" / "sensor_service.py")
-        words = [sys.executable, program, str(port), "--bound"]
+    def start(self, *words: str) -> None:
+        """Start it with these arguments; when it ends before it should, the log says so."""
+        program = str(files(__package__) / self._program)
+        command = [sys.executable, program, *words]
         self._ended = Deferred()
-        self._reactor.spawnProcess(self, sys.executable, words, env=dict(os.environ), childFDs={0: "w", 1: "r", 2: "r"})
+        self._reactor.spawnProcess(
+            self, sys.executable, command, env=dict(os.environ), childFDs={0: "w", 1: "r", 2: "r"}
+        )
 
     def stop(self) -> Deferred[None]:
         """Have it end, and wait for that."""
@@ -73,7 +79,7 @@ class SensorProcess(ProcessProtocol):
         if not self._stopping:
             said = self._output.decode(errors="replace").strip().rpartition("\n")[2]
             how = "0" if reason.check(ProcessDone) else reason.getErrorMessage()
-            _log.warn("the demo's sensor service has ended ({how}): {said}", how=how, said=said)
+            _log.warn("the demo's {name} has ended ({how}): {said}", name=self._name, how=how, said=said)
         ended, self._ended = self._ended, None
         if ended is not None:
             ended.callback(None)

@@ -1,0 +1,1 @@
+../../kongtwist/demo/analytics/event_counter.py

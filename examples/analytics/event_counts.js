@@ -1,0 +1,1 @@
+../../kongtwist/demo/pages/event_counts.js

@@ -1,0 +1,74 @@
+"""What befalls the Kafka plugins beside traffic: odd requests, topics that are deleted and made anew, plugins that come and go."""
+
+from __future__ import annotations
+
+import json
+from itertools import takewhile
+
+from kafka.admin import NewTopic  # type: ignore[attr-defined]
+from kafka.errors import KafkaError
+
+from tests.live.support import EventStream, request, wait_until
+from tests.live.test_kafka_consume import _Topics, first_line
+
+
+class MadeAnewTests(_Topics):
+    """A topic is deleted and made anew while clients follow it."""
+
+    def remake(self, partitions: int) -> None:
+        self.admin.delete_topics([self.topic])
+        wait_until(lambda: self.topic not in self.admin.list_topics(), "the end of the topic", 60)
+
+        def made() -> bool:
+            try:
+                self.admin.create_topics([NewTopic(self.topic, partitions, 1)])
+            except KafkaError:  # its end takes a while
+                return False
+            return True
+
+        wait_until(made, "the topic", 60)
+
+    def test_fewer_partitions(self) -> None:
+        """The stream ends; who comes back with its id is told, and follows what comes."""
+        gateway = self.begin()
+        stream = self.stream(gateway)
+        first_line(stream)
+        self.send(range(30))
+        events = [next(stream) for _ in range(30)]
+        self.remake(1)
+        wait_until(lambda: _ended(stream), "the end of the stream", 60)
+        again = self.stream(gateway, events[-1]["id"])
+        wait_until(lambda: self.producer.partitions_for(self.topic) is not None, "the topic")
+        self.producer.send(self.topic, b"new", partition=0).get(60)
+        told = list(takewhile(lambda event: event["data"] != "new", again))
+        self.assertEqual(
+            {(each["event"], json.loads(each["data"])["reason"]) for each in told}, {("resync", "recreated")}
+        )
+
+
+class OddRequestTests(_Topics):
+    def test_head_takes_nothing(self) -> None:
+        """Records of a topic go to GET, however often HEAD asks before."""
+        gateway = self.begin(mode="http-get", fetch_wait=100)
+        self.assertEqual(gateway.get("/events").json, {})
+        self.send(range(3))
+        for _ in range(2):
+            self.assertEqual(request(gateway.proxy_port, "HEAD", "/events").status, 200)
+
+        found: list[int] = []
+
+        def read() -> bool:
+            for part in gateway.get("/events").json.get(self.topic, {"partitions": {}})["partitions"].values():
+                found.extend(int(each["value"]) for each in part["records"])
+            return len(found) >= 3
+
+        wait_until(read, "the records")
+        self.assertEqual(sorted(found), [0, 1, 2])
+
+
+def _ended(stream: EventStream) -> bool:
+    """Whether a stream that has nothing more to say has ended."""
+    try:
+        return stream._line() is None
+    except (OSError, StopIteration):
+        return True
