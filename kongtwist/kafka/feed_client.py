@@ -11,13 +11,14 @@ from twisted.python.failure import Failure
 
 from ..core.chain.host_kafka import KafkaFailed
 from ..core.chain.host_reading import StartAt
-from .event_cursor import CONFLATE, EventCursor, newest, resync_event
+from .event_cursor import CONFLATE, EventCursor, newest
 from .positions import Position
 
 if TYPE_CHECKING:
     from ..core.answers import AnswerWriter
     from ..core.chain.host_reading import Encode, FeedSettings
     from .event_window import EventWindow
+    from .feed_forms import EventForm
     from .kafka_counts import FeedCounts
     from .replay import Replay
 
@@ -37,6 +38,7 @@ class ClientFeed(Protocol):
 
     reactor: Any
     settings: FeedSettings
+    form: EventForm
     encode: Encode
     replays: DeferredSemaphore
     counts: FeedCounts
@@ -76,7 +78,7 @@ class FeedClient:
         self._start = start
         window = feed.window
         assert window is not None
-        self.cursor = EventCursor(feed.settings.policy, window.end, bytes(feed.position))
+        self.cursor = EventCursor(feed.form, feed.settings.policy, window.end, bytes(feed.position))
         self.is_joining = False
         self.is_catching_up = False
         self.reading_at: Position | None = None
@@ -98,11 +100,11 @@ class FeedClient:
         feed.fell_behind(self)
         if start.position is None and start.timestamp is None and not start.earliest:
             self.cursor.number, self.cursor.place = window.end, bytes(feed.position)
-            self._write(b"id: %b\n\n" % self.cursor.place)
+            self._write(feed.form.event(self.cursor.place, feed.form.place))
             self.go_on()
             return
         if start.position is not None:
-            self._write(b"id: %b\n\n" % start.position)
+            self._write(feed.form.event(start.position, feed.form.place))
             position = Position.parse(start.position)
             before = Position.parse(window.before)
             known = set(position.offsets) == set(feed.settings.topics) and position.is_known(feed.position)
@@ -110,7 +112,7 @@ class FeedClient:
                 self._join(position)
                 return
         else:
-            self._write(b":\n\n")
+            self._write(feed.form.opening)
         self._catch_up(start)
 
     def pause(self) -> None:
@@ -156,7 +158,7 @@ class FeedClient:
         if data and not self._over:
             self._writing = True
             try:
-                self.writer.write(data, b"%x\r\n%b\r\n" % (len(data), data))
+                self.writer.write(data, self._feed.form.chunk(data))
             finally:
                 self._writing = False
 
@@ -238,9 +240,9 @@ class FeedClient:
                 gaps = await replay.begin(start)
                 at, self.reading_at = bytes(replay.position), replay.position
                 for reason, detail in gaps:
-                    self._write(resync_event(reason, detail, at))
+                    self._write(feed.form.event(at, feed.form.resync(reason, detail)))
                 if start.position is None:
-                    self._write(b"id: %b\n\n" % at)
+                    self._write(feed.form.event(at, feed.form.place))
                 start = StartAt(at)
                 await self._read_again(replay)
                 if not self._over:
@@ -275,7 +277,7 @@ class FeedClient:
                 running.move(record.topic, record.partition, record.offset + 1)
                 body = feed.encode(record)
                 if body is not None:
-                    pieces.append(b"id: %b\n%b" % (bytes(running), body))
+                    pieces.append(feed.form.event(bytes(running), body))
             self.reading_at = running
             feed.counts.delivered += len(pieces)
             self._write(b"".join(pieces))

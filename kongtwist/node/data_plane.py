@@ -293,6 +293,8 @@ class DataPlane:
                 thread_backlog=conf.plugin_thread_backlog,
                 queue_bytes=conf.plugin_queue_bytes or None,
                 kafka_replays=conf.plugin_kafka_replays,
+                kafka_fetches=conf.plugin_kafka_fetches,
+                kafka_groups=conf.plugin_kafka_groups,
                 grpc=GRPCLimits(conf.plugin_grpc_threads, conf.plugin_grpc_message_size, conf.plugin_grpc_channels),
                 kafka_bytes=conf.plugin_kafka_bytes,
                 kafka_window=conf.plugin_kafka_window,
