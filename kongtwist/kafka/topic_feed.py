@@ -217,7 +217,11 @@ class TopicFeed:
         """`TopicListener`. Clients come back with their last id, and are told; by then other readers have begun."""
         _stop(self._timer)
         self._rest()
-        self._end([*self._live.clients(), *self._behind])
+        for client in [
+            *self._live.clients(),
+            *self._behind,
+        ]:  # at once: they must get nothing of the topic that is there now
+            client.end()
 
     def _comes(self, items: Sequence[TopicRecord | _Loss]) -> None:
         if self.window is None:

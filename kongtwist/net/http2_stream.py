@@ -378,7 +378,7 @@ class HTTP2Stream:
 
     def keeps_end(self) -> bool:
         """Whether an end here, behind what was counted, is left to the user (``ends``)."""
-        return self.ends == KEPT or (self.ends == IF_WHOLE and bool(self.left_of_message or self._prefix))
+        return self.ends == KEPT or (self.ends == IF_WHOLE and self.left_of_message != 0)
 
     def end_kept(self) -> None:
         """The peer's end came with the last DATA, which was passed on without it."""
@@ -439,11 +439,12 @@ class HTTP2Stream:
     def cut_message(self) -> bytes:
         """Where within a message what was counted ends, as bytes that end there, too: the beginning of a message with as much of it to
         come. Nothing where it ends between two."""
-        return b"\0" + self.left_of_message.to_bytes(4, "big") if self.left_of_message else self._prefix
+        return b"\0" + self.left_of_message.to_bytes(4, "big") if self.left_of_message > 0 else self._prefix
 
     def count(self, data: bytes | memoryview) -> None:
-        """Count gRPC's messages in ``data``: a flag, four bytes of length, and so many bytes each."""
-        left, at, size = self.left_of_message, 0, len(data)
+        """Count gRPC's messages in ``data``: a flag, four bytes of length, and so many bytes each. Within a prefix ``left_of_message``
+        is negative: whoever looks at it alone sees that this is not between two."""
+        left, at, size = max(self.left_of_message, 0), 0, len(data)
         while at < size:
             if left:
                 step = min(left, size - at)
@@ -458,7 +459,7 @@ class HTTP2Stream:
             self._prefix = b""
             self.messages += 1
             left = int.from_bytes(prefix[1:], "big")
-        self.left_of_message = left
+        self.left_of_message = left or -len(self._prefix)
 
     # -- ends ----------------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ an answer without messages, silence, a deadline) it makes what the general way w
 
 from __future__ import annotations
 
+import re
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,7 @@ _LOOKS = 4
 
 _STATUS_200 = encode_field(b":status", b"200")
 _NONE: frozenset[bytes] = frozenset()
+_LENGTH = re.compile(rb"\d{1,18}").fullmatch
 
 
 class DirectRoute:
@@ -96,7 +98,6 @@ class DirectRoute:
             exchange.method != b"POST"
             or exchange.snapshot.global_chain.rewrites
             or exchange.response_changes is not None
-            or block.content_length is not None
             or block.expect_continue
             or check_protocol(self.route, exchange) is not None
         ):
@@ -192,20 +193,31 @@ class DirectPlan:
         self._last: tuple[list[Field], DirectHead] | None = None
 
     def of(self, fields: FieldList) -> DirectHead | None:
-        """What is particular to calls with these fields; connections whose calls have the same share it. None: they have no time, and
-        the general way refuses them."""
-        timeout = None
+        """What is particular to calls with these fields; connections whose calls have the same share it. None: they have no time, no
+        body or no good length: the general way has answers to that."""
+        timeout = length = None
         passing = [field for field in fields.fields if field.passes]
         if self._replaced:
             passing = [field for field in passing if field.name not in self._replaced]
-        if self._last is not None and self._last[0] == passing:
-            return self._last[1]
+        for field in fields.fields:
+            if not field.passes and field.name == b"content-length":
+                if length is not None or _LENGTH(field.value) is None or not int(field.value):
+                    return None
+                length = int(field.value)
+        last = self._last
+        if last is not None and last[0] == passing and last[1].length == length:
+            return last[1]
         for field in reversed(passing):
             if field.name == b"grpc-timeout":
                 timeout = parse_timeout(field.value)
         if timeout == 0:
             return None
-        made = DirectHead(self, self._head + encoded_fields(passing) if self.shared else self._head, timeout)
+        block = self._head
+        if self.shared:
+            block += encoded_fields(passing)
+        if length is not None:
+            block += encode_field(b"content-length", b"%d" % length)
+        made = DirectHead(self, block, timeout, length)
         self._last = passing, made
         return made
 
@@ -217,14 +229,16 @@ class DirectHead:
         plan: how they are relayed.
         block: the head for the upstream, but for the request's id.
         timeout: seconds that ``grpc-timeout`` gives, or None.
+        length: bytes of the body that ``content-length`` gives, or None.
     """
 
-    __slots__ = ("block", "plan", "timeout")
+    __slots__ = ("block", "length", "plan", "timeout")
 
-    def __init__(self, plan: DirectPlan, block: bytes, timeout: float | None) -> None:
+    def __init__(self, plan: DirectPlan, block: bytes, timeout: float | None, length: int | None) -> None:
         self.plan = plan
         self.block = block
         self.timeout = timeout
+        self.length = length
 
     def holds(self, snapshot: Any) -> bool:
         """Whether the configuration is still that of the plan."""
@@ -252,6 +266,7 @@ class DirectHead:
             return False
         client = channel.open_stream(number)
         client.head_in = True
+        client.left = self.length
         upstream = connection.open_stream()
         connection.put(headers(upstream.id, connection.encoder.whole(block), False, connection.largest))
         client.pass_to(upstream, copied=True)

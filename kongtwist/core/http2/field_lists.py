@@ -157,8 +157,14 @@ class FieldList:
 
     @property
     def decisive(self) -> tuple[Field, ...]:
-        """The fields of a request on which it depends where it goes and what becomes of the others."""
-        return tuple([field for field in self.fields if not field.passes or field.name in _DECISIVE])
+        """The fields of a request on which it depends where it goes and what becomes of the others. A length is none of them."""
+        return tuple(
+            [
+                field
+                for field in self.fields
+                if (not field.passes and field.name != b"content-length") or field.name in _DECISIVE
+            ]
+        )
 
     @property
     def answer(self) -> AnswerHead:

@@ -115,6 +115,32 @@ def piece_by_piece(both: Both) -> None:
     both.serve(both.server.head(both.at, ("grpc-status", "5"), ("grpc-message", "no"), ("x-bin", "AA"), end=True))
 
 
+def like_a_message(both: Both) -> None:
+    """The middle of a message looks like one: what is counted is not led astray."""
+    message = framed(bytes(8))
+    pieces = message[:4], message[4:9], message[9:]
+    both.client.send(*(both.piece(piece) for piece in pieces), both.piece(message, True))
+    both.serve(both.server.head(both.at, *OK), *(both.server.data(both.at, piece) for piece in pieces))
+    both.serve(both.server.head(both.at, DONE, end=True))
+
+
+def too_long(both: Both) -> None:
+    both.client.send(both.piece(MESSAGE), both.piece(MESSAGE))
+
+
+def too_long_behind_the_head(both: Both) -> None:
+    both.serve(both.server.head(both.at, *OK), both.server.data(both.at, MESSAGE))
+    both.client.send(both.piece(2 * MESSAGE, True))
+
+
+def too_short(both: Both) -> None:
+    both.client.send(both.piece(MESSAGE[:7], True))
+
+
+def too_short_with_trailers(both: Both) -> None:
+    both.client.send(both.piece(MESSAGE[:7]), frames.headers(both.number, b"\x00\x01a\x01b", True))
+
+
 def trailers_of_the_client(both: Both) -> None:
     both.client.send(both.piece(MESSAGE), frames.headers(both.number, b"\x00\x01a\x01b", True))
     both.answer()
@@ -375,6 +401,20 @@ class EndsTests(SynchronousTestCase):
         told, *_ = self.play(no_body, limits=Limits(client_body_timeout=2))
         self.assertEqual(self.answered(told)[1]["grpc-message"].replace("%20", " "), "Request timeout")
 
+    def test_counted(self) -> None:
+        told, _, _, _, counted, _ = self.play(like_a_message)
+        self.assertEqual((self.answered(told)[1]["grpc-status"], counted), ("0", (2, 26, 1, 13)))
+
+    def test_announced_lengths(self) -> None:
+        """What does not add up ends the call, and is not passed on as if it was whole."""
+        for play in (whole, trailers_of_the_client, refused, early_trailers, left, silent):
+            _, received, *_ = self.play(play, content_length="16" if play is refused else "8")
+            self.assertEqual(received[3][0]["content-length"], "16" if play is refused else "8")
+        for play in (too_long, too_long_behind_the_head, too_short, too_short_with_trailers):
+            told, received, *_ = self.play(play, content_length="8")
+            self.assertEqual(told[2:], (False, frames.PROTOCOL_ERROR), play.__name__)
+            self.assertEqual(received[3][2:], (False, frames.CANCEL), play.__name__)
+
     def test_deadlines(self) -> None:
         for play in (silent, silent_behind_the_head, whole):
             *_, codes, _, _ = self.play(play, grpc_timeout="1500m")
@@ -406,6 +446,20 @@ class PlanTests(SynchronousTestCase):
             both.answer()
         for fields in ({"x_forwarded_for": "10.0.0.1"}, {"cookie": "a=b"}, {"via": "1.1 x"}):
             self.assertEqual([self.relayed(both, **fields) for _ in range(2)], [False, "cookie" not in fields])
+
+    def test_lengths(self) -> None:
+        """Those that are announced differ from call to call. The general way has a look at malformed ones, and at calls without a body."""
+        both = Both()
+        both.answer()
+        for size in (1, 2, 1, 3):
+            both.begin(content_length=str(size * len(MESSAGE)))
+            self.assertEqual(len(both.direct), 1)
+            self.assertEqual(both.received[0][2]["content-length"], str(size * len(MESSAGE)))
+            both.client.send(both.piece(size * MESSAGE, True))
+            both.answer()
+            self.assertEqual(both.told()[0][-1], {"grpc-status": "0"})
+        for length in ("0", "a", "-1"):
+            self.assertFalse(self.relayed(both, content_length=length), length)
 
     def test_equal_fields(self) -> None:
         """A call that came with the same block needs no other reason."""
