@@ -44,7 +44,7 @@ from .schema_registry import Registries, Registry, RegistryLimits, RegistryServi
 from .tasks import Tasks
 from .threads import Threads
 from .tls import Trust
-from .waiting import within
+from .waiting import Promise, within
 
 if TYPE_CHECKING:
     from ..kafka.shared_topics import SharedTopics
@@ -386,6 +386,10 @@ class Scope(contract.Scope):
     def later(self, seconds: float, call: Callable[[], object]) -> contract.Timer:
         """See `Host.later`."""
         return self._tasks.later(seconds, call)
+
+    def promise(self) -> Promise:
+        """See `Host.promise`."""
+        return Promise(self._services.reactor)
 
     def spawn(self, name: str, coroutine: Coroutine[Any, Any, object]) -> None:
         """See `Host.spawn`."""

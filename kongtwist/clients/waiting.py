@@ -6,9 +6,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
 
-__all__ = ["Ended", "Shared", "within"]
+__all__ = ["Ended", "Promise", "Shared", "within"]
 
 T = TypeVar("T")
 
@@ -72,6 +73,61 @@ class Ended:
     def _forget(self, waiter: Deferred[None]) -> None:
         if waiter in self._waiting:
             self._waiting.remove(waiter)
+
+
+class Promise:
+    """See `kongtwist.core.chain.host.Promise`.
+
+    Args:
+        reactor: keeps time.
+    """
+
+    __slots__ = ("_reactor", "_result", "_waiting", "over")
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._reactor = reactor
+        self.over = False
+        self._result: Any = None
+        self._waiting: list[Deferred[Any]] = []
+
+    def give(self, value: Any = None) -> None:
+        """See `kongtwist.core.chain.host.Promise`."""
+        if self.over:
+            return
+        self.over, self._result = True, value
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(value)  # a Failure fails it
+
+    def fail(self, error: Exception) -> None:
+        """See `kongtwist.core.chain.host.Promise`."""
+        self.give(Failure(error))
+
+    def wait(self, seconds: float | None = None) -> Deferred[Any]:
+        """See `kongtwist.core.chain.host.Promise`."""
+        waiter: Deferred[Any] = Deferred(self._forget)
+        if self.over:
+            waiter.callback(self._result)
+            return waiter
+        self._waiting.append(waiter)
+        if seconds is not None:
+            timer = self._reactor.callLater(max(seconds, 0.0), self._late, waiter)
+            _ = waiter.addBoth(_without, timer)
+        return waiter
+
+    def _late(self, waiter: Deferred[Any]) -> None:
+        self._forget(waiter)
+        waiter.errback(TimeoutError())
+
+    def _forget(self, waiter: Deferred[Any]) -> None:
+        if waiter in self._waiting:
+            self._waiting.remove(waiter)
+
+
+def _without(result: Any, timer: IDelayedCall) -> Any:
+    if timer.active():
+        timer.cancel()
+    return result
 
 
 class Shared(Generic[T]):

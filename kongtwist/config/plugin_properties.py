@@ -108,6 +108,12 @@ class PluginServices:
         "Bytes of records that wait for Kafka's brokers, and their acknowledgement, of each producer (one for each distinct connection"
         " settings) in each worker; more are refused (503).",
     )
+    plugin_kafka_keys = Property(
+        INTEGER.within(1, 10000000),
+        "10000",
+        "Idempotency keys of kafka-upstream that each worker remembers where the plugin has no Redis server for them; the oldest go. With"
+        " one: outcomes that may wait for the server to come back.",
+    )
     plugin_kafka_window = Property(
         INTEGER.within(1, 100000),
         "500",

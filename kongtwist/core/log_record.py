@@ -10,7 +10,7 @@ lasts: `Exchange.set_log_value` (``kong.log.set_serialize_value``). Times are mi
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .http.headers import host_name
 from .http.query import parse_arguments
@@ -20,12 +20,31 @@ if TYPE_CHECKING:
     from .log_values import LogValue
     from .rows import Row
 
-__all__ = ["LogRecords"]
+__all__ = ["Figures", "LogRecords", "figures_of"]
 
 _ROWS = 4096
 """Rows whose part of the record is remembered."""
 
 _REDACTED = ("authorization", "proxy-authorization")
+
+
+class Figures(NamedTuple):
+    """The numbers of a record, for who needs no more: bytes and milliseconds."""
+
+    request_size: int
+    response_size: int
+    latency: int  #: of the whole request
+    kong_latency: int  #: until the upstream was asked, or an answer of our own was ready
+    upstream_latency: int  #: of the upstream's head; -1: it gave none
+
+
+def figures_of(exchange: Exchange) -> Figures:
+    """The numbers of an exchange that is over."""
+    took = max(0, round((exchange.gateway.now() - exchange.wall_started) * 1000))
+    latencies = _latencies(exchange, took)
+    return Figures(
+        _request_size(exchange), len(exchange.sent_head) + exchange.bytes_out, took, latencies["kong"], latencies["proxy"]
+    )  # fmt: skip
 
 
 class LogRecords:

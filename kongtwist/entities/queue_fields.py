@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .schema import Integer, Number, Record, Row
+from .schema import Field, Integer, Number, Record, Row
 
-__all__ = ["batch_rules", "queue_record"]
+__all__ = ["batch_rules", "former_queue_fields", "queue_record"]
 
 
 def queue_record() -> Record:
@@ -37,6 +37,32 @@ def queue_record() -> Record:
         },
         text="How entries wait and are sent again.",
     )  # fmt: skip
+
+
+def former_queue_fields(plugin: str) -> dict[str, Field]:
+    """The forerunners of ``queue``, deprecated.
+
+    Args:
+        plugin: whose they are.
+    """
+
+    def deprecated(message: str, default: int) -> dict[str, Any]:
+        return {"message": f"{plugin}: config.{message}", "removal_in_version": "4.0", "old_default": default}
+
+    return {
+        "retry_count": Integer(
+            deprecation=deprecated("retry_count no longer works, please use config.queue.max_retry_time instead", 10),
+            text="Has no effect.",
+        ),
+        "queue_size": Integer(
+            deprecation=deprecated("queue_size is deprecated, please use config.queue.max_batch_size instead", 1),
+            text="Stands for queue.max_batch_size unless it is 1; null: that one holds.",
+        ),
+        "flush_timeout": Number(
+            deprecation=deprecated("flush_timeout is deprecated, please use config.queue.max_coalescing_delay instead", 2),
+            text="Seconds; stands for queue.max_coalescing_delay unless it is 2; null: that one holds.",
+        ),
+    }  # fmt: skip
 
 
 def batch_rules(conf: Row) -> tuple[Row, list[str]]:

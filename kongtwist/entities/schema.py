@@ -371,12 +371,13 @@ class Map(Field):
 
 
 class Record(Field):
-    """Fields inside a field; always there unless ``required=False``."""
+    """Fields inside a field; always there unless ``required=False``, or None for elements of a list, of which nothing is shown."""
 
     kind = "record"
 
     def __init__(self, fields: Mapping[str, Field], *, entity_checks: Sequence[Any] = (), **attrs: Any) -> None:
-        attrs.setdefault("required", True)
+        if attrs.setdefault("required", True) is None:
+            del attrs["required"]
         super().__init__(**attrs)
         self.fields = dict(fields)
         self.entity_checks = tuple(entity_checks)

@@ -7,6 +7,7 @@ members that a record does not have.
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Callable
 from decimal import Context, Decimal, InvalidOperation
 from typing import Any
@@ -21,6 +22,10 @@ __all__ = ["AvroCodec"]
 
 Fit = Callable[[Any, str], Any]
 """Makes of JSON what fastavro writes. Takes the value, and where it stands. Raises NotFitting."""
+
+_tried = threading.local()
+"""What became of objects and arrays as branches of unions, in the value that this thread looks at. Each is tried once: unions inside
+unions would be tried as often as there are ways through them."""
 
 _INT, _LONG = 1 << 31, 1 << 63
 _NONE = object()
@@ -43,33 +48,48 @@ class AvroCodec:
             for _, text in schema.references:
                 fastavro.parse_schema(_plain(parse_json(text)), named)
             self._schema: Any = fastavro.parse_schema(_plain(parse_json(schema.text)), named)
-        except (ValueError, KeyError, TypeError, AttributeError, fastavro.schema.SchemaParseException) as error:
+            made = _Fits(named)
+            self._fit = made.of(self._schema)
+        except BadSchema:
+            raise
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+            fastavro.schema.SchemaParseException,
+        ) as error:
             raise BadSchema(f"{type(error).__name__}: {error}") from error
-        made = _Fits(named)
-        self._fit = made.of(self._schema)
         # The reader in C overflows its stack on data that are nested deeply enough, which only such schemas allow.
         self._read: Any = _read_py.schemaless_reader if made.is_recursive else fastavro.schemaless_reader
 
     def encode(self, value: Any) -> bytes:
         """See `Codec`."""
         made = io.BytesIO()
-        fitting = self._fit(value, "")
+        _tried.by = {}
         try:
-            fastavro.schemaless_writer(made, self._schema, fitting)
+            fastavro.schemaless_writer(made, self._schema, self._fit(value, ""))
+        except NotFitting:
+            raise
+        except RecursionError:
+            raise NotFitting("nested too deeply") from None
         except (ValueError, TypeError, OverflowError, InvalidOperation) as error:
             raise NotFitting(f"it cannot be written as the schema asks ({type(error).__name__})") from error
+        finally:
+            _tried.by = {}
         return made.getvalue()
 
     def decode(self, data: bytes) -> bytes:
         """See `Codec`."""
         source = io.BytesIO(data)
         try:
-            value = self._read(source, self._schema, None)
+            value = _shown(self._read(source, self._schema, None))
         except Exception as error:  # the library raises whatever its parts do
             raise NotFitting(f"it is not what the schema says ({type(error).__name__})") from error
         if source.tell() != len(data):
             raise NotFitting(f"{len(data) - source.tell()} bytes follow it")
-        return json_bytes(_shown(value))
+        return json_bytes(value)
 
 
 def _plain(schema: Any) -> Any:
@@ -206,7 +226,7 @@ class _Fits:
         return fit
 
     def _union(self, branches: list[Any]) -> Fit:
-        fits = [(self._name_of(each), self.of(each)) for each in branches]
+        fits = [(self._name_of(each), self._tried_once(each)) for each in branches]
 
         def fit(value: Any, where: str) -> Any:
             first: NotFitting | None = None
@@ -223,6 +243,29 @@ class _Fits:
             if first is not None and len(fits) < 3:
                 raise first
             raise _wrong(where, f"it is none of {', '.join(name for name, _ in fits)}")
+
+        return fit
+
+    def _tried_once(self, branch: Any) -> Fit:
+        """The function of a branch, which remembers what became of a value."""
+        inner = self.of(branch)
+        name = self._name_of(branch)
+        key: Any = name if name in self._made else inner
+
+        def fit(value: Any, where: str) -> Any:
+            if not isinstance(value, dict | list):
+                return inner(value, where)
+            tried = _tried.by
+            place = (id(value), key)
+            if place not in tried:
+                try:
+                    tried[place] = inner(value, where)
+                except NotFitting as error:
+                    tried[place] = error
+            found = tried[place]
+            if isinstance(found, NotFitting):
+                raise found
+            return found
 
         return fit
 

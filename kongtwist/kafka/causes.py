@@ -43,6 +43,7 @@ _KNOWN = (
      "correct config.bootstrap_servers, or what the broker calls itself (advertised.listeners)"),
     (r"TopicAuthorization|Error 29", "not allowed to use the topic", "grant the user access to it (ACL)"),
     (r"ClusterAuthorization|Error 31", "not allowed to write idempotently", "grant the user IdempotentWrite"),
+    (r"Unrecognized partition", "no such partition", "correct config.partition_template, or add partitions to the topic"),
     (r"InvalidReceiveError|Invalid frame length", "what listens there speaks TLS, or no Kafka",
      "set config.security.ssl, or correct config.bootstrap_servers"),
     # Above time-outs: a library that tries in vain until its time is over says both.

@@ -7,11 +7,12 @@ OffsetOutOfRangeError where retention has taken what was to be read.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
-
-from kafka import TopicPartition
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.chain.host_kafka import KafkaConnection
+
+if TYPE_CHECKING:
+    from kafka import TopicPartition
 
 __all__ = ["ConsumerClient", "OpenConsumer"]
 

@@ -56,14 +56,23 @@ class DecodedConsumer:
                 each: [decoded(record, self._finders.get(each.topic)) for record in of] for each, of in polled.items()
             }
         except SchemaFailed as error:
-            for each, of in polled.items():
-                if of:
-                    self._consumer.seek(each, of[0].offset)
+            self._back(polled)
             if not self._patient:
                 raise
             self._tell(error)
         time.sleep(_PAUSE)
         return {}
+
+    def _back(self, polled: Mapping[Any, list[Any]]) -> None:
+        """Read these again next time."""
+        from kafka.errors import KafkaError  # here, in a thread: importing the library would keep the reactor for long
+
+        for each, of in polled.items():
+            try:
+                if of:
+                    self._consumer.seek(each, of[0].offset)
+            except (KafkaError, AssertionError, ValueError):
+                continue  # a group has given the partition to somebody else, who reads them
 
     def _tell(self, error: SchemaFailed) -> None:
         now = time.monotonic()

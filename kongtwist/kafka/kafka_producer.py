@@ -24,6 +24,14 @@ _NEVER = 24 * 3600 * 1000
 _BATCH = 131072
 """Bytes of a batch. An idempotent producer has one batch under way for each partition, so that small ones are slow."""
 
+_REFUSALS = (
+    kafka.errors.MessageSizeTooLargeError, kafka.errors.RecordListTooLargeError, kafka.errors.InvalidTopicError,
+    kafka.errors.TopicAuthorizationFailedError, kafka.errors.ClusterAuthorizationFailedError,
+    kafka.errors.InvalidRequiredAcksError, kafka.errors.InvalidRecordError, kafka.errors.InvalidTimestampError,
+    kafka.errors.UnsupportedForMessageFormatError, kafka.errors.PolicyViolationError,
+)  # fmt: skip
+"""What brokers answer instead of writing. After any other error, the end of the library's producer above all, a record may be there."""
+
 
 class _Quiet(kafka.KafkaProducer):
     """Without the library's own end, which takes the logger away from all producers."""
@@ -98,12 +106,12 @@ class KafkaPythonProducer:
         try:
             future = self._producer.send(record.topic, record.value, record.key, list(record.headers), record.partition)
         except (kafka.errors.KafkaError, ValueError, TypeError) as error:
-            done(_failed(error))
+            done(_failed(error, sent=False))
             return
         told = self._is_told
         future._add_cb_eb(
             lambda placed: done(KafkaPlaced(placed.topic, placed.partition, placed.offset if told else -1)),
-            lambda error: done(_failed(error)),
+            lambda error: done(_failed(error, sent=not isinstance(error, _REFUSALS))),
         )
 
     def cause(self) -> Cause | None:
@@ -132,10 +140,10 @@ def _options(settings: KafkaProducing, authorities: tuple[str, ...]) -> dict[str
     return options
 
 
-def _failed(error: Exception) -> KafkaFailed:
+def _failed(error: Exception, sent: bool) -> KafkaFailed:
     if isinstance(error, kafka.errors.MessageSizeTooLargeError | kafka.errors.RecordListTooLargeError):
         return KafkaFailed(
             str(error), "raise config.producer_request_limits_bytes_per_request and the topic's max.message.bytes"
         )
     cause = explained(f"{type(error).__name__}: {error}")
-    return KafkaFailed(cause.text, cause.remedy)
+    return KafkaFailed(cause.text, cause.remedy, sent)

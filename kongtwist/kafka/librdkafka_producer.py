@@ -31,6 +31,13 @@ _UNKNOWN = (
     KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.TOPIC_EXCEPTION,
 )  # fmt: skip
 
+_REFUSALS = (
+    *_TOO_LARGE, *_UNKNOWN, KafkaError.CLUSTER_AUTHORIZATION_FAILED, KafkaError.INVALID_REQUIRED_ACKS, KafkaError.INVALID_RECORD,
+    KafkaError.INVALID_TIMESTAMP, KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT, KafkaError.POLICY_VIOLATION,
+    KafkaError._UNKNOWN_PARTITION, KafkaError._PURGE_QUEUE,
+)  # fmt: skip
+"""What is answered instead of writing, or said of what was not sent. After any other error a record may be there."""
+
 
 class LibrdkafkaProducer:
     """See `ProducerClient`. Making it waits for a broker.
@@ -115,7 +122,7 @@ class LibrdkafkaProducer:
 
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is not None:
-                done(_failed(error))
+                done(_failed(error, sent=error.code() not in _REFUSALS))
                 return
             offset = message.offset()
             done(
@@ -130,7 +137,7 @@ class LibrdkafkaProducer:
                 record.topic, record.value, record.key, partition, delivered, headers=list(record.headers) or None
             )
         except KafkaException as error:
-            done(_failed(error.args[0]))
+            done(_failed(error.args[0], sent=False))
         except (BufferError, TypeError, ValueError) as error:
             done(KafkaFailed(f"{type(error).__name__}: {error}"))
 
@@ -174,10 +181,10 @@ def _options(settings: KafkaProducing, authorities: tuple[str, ...], told: Told)
     return options
 
 
-def _failed(error: KafkaError) -> KafkaFailed:
+def _failed(error: KafkaError, sent: bool) -> KafkaFailed:
     if error.code() in _TOO_LARGE:
         return KafkaFailed(
             error.str(), "raise config.producer_request_limits_bytes_per_request and the topic's max.message.bytes"
         )
     cause = explained(f"{error.name()}: {error.str()}")
-    return KafkaFailed(cause.text, cause.remedy)
+    return KafkaFailed(cause.text, cause.remedy, sent)

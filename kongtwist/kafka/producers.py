@@ -12,13 +12,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..core.chain.host_kafka import KafkaFailed, KafkaFull, KafkaLate, KafkaPlaced, KafkaProducing, KafkaRecord
+from ..core.chain.host_kafka import KafkaFailed, KafkaFull, KafkaLate, KafkaPlaced, KafkaProducing, KafkaRecord, Settled
 from .causes import Cause
 from .libraries import KAFKA_PYTHON, made_producer
 from .own_thread import defer_to_own_thread
@@ -41,6 +42,8 @@ _QUIET = 10.0
 _OVERHEAD = 1000
 """Bytes that a record takes beside its own, in the library above all."""
 
+_AT_ONCE = 32
+"""Requests that are answered in one turn of the reactor: brokers acknowledge hundreds together."""
 _SWEPT = 100
 """Entries that nobody waits for, and that stay in the queue until it is swept."""
 
@@ -55,13 +58,14 @@ class KafkaLimits(NamedTuple):
 
 
 class _Entry:
-    """A record on its way. ``done``: who waits, None for nobody."""
+    """A record on its way. ``done``: who waits, None for nobody; ``settled``: is told what became of it in the end."""
 
-    __slots__ = ("done", "record", "size", "state", "timer")
+    __slots__ = ("done", "record", "settled", "size", "state", "timer")
 
-    def __init__(self, record: KafkaRecord, done: Deferred[KafkaPlaced] | None) -> None:
+    def __init__(self, record: KafkaRecord, done: Deferred[KafkaPlaced] | None, settled: Settled | None = None) -> None:
         self.record = record
         self.done = done
+        self.settled = settled
         self.timer: Any = None
         self.state = _WAITING
         self.size = len(record.value) + len(record.key or b"") + _OVERHEAD
@@ -103,6 +107,7 @@ class Producer:
         self._parked: dict[str, tuple[float, list[_Entry]]] = {}
         self._missing: dict[str, float] = {}
         self._in_flight = 0
+        self._given: set[_Entry] = set()
         self._done: deque[tuple[_Entry, Outcome]] = deque()
         self._asked = self._called = False
         self._guard = threading.Lock()
@@ -118,14 +123,14 @@ class Producer:
 
     # -- in the reactor's thread ---------------------------------------------------------------------------------------
 
-    def send(self, record: KafkaRecord, timeout: float) -> Deferred[KafkaPlaced]:
+    def send(self, record: KafkaRecord, timeout: float, settled: Settled | None = None) -> Deferred[KafkaPlaced]:
         """See `KafkaProducer.send`."""
 
         def cancel(_: Deferred[KafkaPlaced]) -> None:
-            self._take_back(entry)
+            self._take_back(entry, KafkaFailed("nobody waited for it any more"))
 
         done: Deferred[KafkaPlaced] = Deferred(cancel)
-        entry = _Entry(record, done)
+        entry = _Entry(record, done, settled)
         try:
             self._put(entry)
         except KafkaFull as full:
@@ -134,12 +139,12 @@ class Producer:
         entry.timer = self._reactor.callLater(timeout, self._too_late, entry, timeout)
         return done
 
-    def offer(self, record: KafkaRecord, most: int) -> None:
+    def offer(self, record: KafkaRecord, most: int, settled: Settled | None = None) -> None:
         """See `KafkaProducer.offer`."""
         if self.pending >= most:
             why = f": {self._cause.text}" if self._cause else ""
             raise KafkaFull(f"{self.pending} records wait for Kafka{why}", self._cause.remedy if self._cause else "")
-        self._put(_Entry(record, None))
+        self._put(_Entry(record, None, settled))
 
     def _put(self, entry: _Entry) -> None:
         if self._late is not None:
@@ -163,8 +168,8 @@ class Producer:
         self._called = False
         self._wake.set()
 
-    def _take_back(self, entry: _Entry) -> bool:
-        """Nobody waits for an entry any more; whether it had not been sent, and never will be."""
+    def _take_back(self, entry: _Entry, outcome: KafkaFailed) -> bool:
+        """Nobody waits for an entry any more; whether it had not been sent, and never will be, which is ``outcome``."""
         if entry.timer is not None and entry.timer.active():
             entry.timer.cancel()
         entry.done = None
@@ -176,31 +181,38 @@ class Producer:
             if self._taken_back > max(_SWEPT, len(self._waiting) // 2):  # without a broker nobody else takes them out
                 self._waiting = deque(each for each in self._waiting if each.state == _WAITING)
                 self._taken_back = 0
-        self._over(entry)
+        self._over(entry, outcome)
         return True
 
-    def _over(self, entry: _Entry) -> None:
+    def _over(self, entry: _Entry, outcome: Outcome) -> None:
         self.pending -= 1
         self.pending_bytes -= entry.size
+        settled, entry.settled = entry.settled, None
+        if settled is not None:
+            settled(outcome)
 
     def _too_late(self, entry: _Entry, timeout: float) -> None:
         done = entry.done
-        kept = self._take_back(entry)
         cause = self._cause or Cause("no acknowledgement", "look at the broker's log and load")
-        self.failed += kept
+        late = KafkaLate(f"not in {timeout:g} s: {cause.text}", cause.remedy)
+        if self._take_back(entry, late):
+            self.failed += 1
+        else:
+            late.sent = True
         if done is not None:
-            done.errback(KafkaLate(f"not in {timeout:g} s: {cause.text}", cause.remedy, sent=not kept))
+            done.errback(late)
 
-    def _drain(self) -> None:
-        """Hand out what has come."""
+    def _drain(self, most: float = _AT_ONCE) -> None:
+        """Hand out what has come, to so many who wait at the most; the others' turn is the next one."""
         self._asked = False
         outcomes = self._done
         count = 0
-        while outcomes:
+        while outcomes and most > 0:
             entry, outcome = outcomes.popleft()
+            most -= 0.01 if entry.done is None else 1  # nothing is answered then
             count += entry.state == _SENT
             entry.state = _GONE
-            self._over(entry)
+            self._over(entry, outcome)
             if entry.timer is not None and entry.timer.active():
                 entry.timer.cancel()
             self._hand_out(entry, outcome)
@@ -208,6 +220,9 @@ class Producer:
             self._in_flight -= count
         if (self._waiting or self._late is not None) and not self._wake.is_set():
             self._wake.set()
+        if outcomes and not self._asked:
+            self._asked = True
+            self._reactor.callLater(0, self._drain)
 
     def _hand_out(self, entry: _Entry, outcome: Outcome) -> None:
         done, entry.done = entry.done, None
@@ -271,7 +286,7 @@ class Producer:
         if lost:
             self._told = self._reactor.seconds()
             _log.error("kafka: {lost} records that wait for a broker are lost, as the producer closes", lost=lost)
-        self._drain()
+        self._drain(inf)
         if self._ended is not None:
             self._ended.callback(None)
 
@@ -288,6 +303,7 @@ class Producer:
             if client is not None and client.broken:
                 client.close(0)
                 client = None
+                self._untold()
             try:
                 if client is None and (self._waiting or self._parked):
                     client = self._made()
@@ -298,6 +314,7 @@ class Producer:
                 time.sleep(_RETRY)
         if client is not None:
             client.close(max((self._late or 0) - time.monotonic(), 0.0))
+        self._untold()
         self._reactor.callFromThread(self._closed)
 
     def _in_a_thread(self, run: Callable[[], None]) -> None:
@@ -374,6 +391,7 @@ class Producer:
                 return 0
             entry.state = _SENT
             self._in_flight += 1
+            self._given.add(entry)
         client.send(entry.record, lambda outcome: self._outcome(entry, outcome))
         return 1
 
@@ -385,10 +403,21 @@ class Producer:
                     return
                 entry.state = _SENT
                 self._in_flight += 1
+        else:
+            try:
+                self._given.remove(entry)
+            except KeyError:  # told before
+                return
         self._done.append((entry, outcome))
         if not self._asked:
             self._asked = True
             self._reactor.callFromThread(self._drain)
+
+    def _untold(self) -> None:
+        """The library is closed, and says nothing more: what it had and has not told of is given up."""
+        for entry in list(self._given):
+            why = "the Kafka library gave up without telling what became of the record"
+            self._outcome(entry, KafkaFailed(why, "look at the broker's log and load", sent=True))
 
 
 def _thread_failed(failure: Failure) -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from kafka import TopicPartition
-from kafka.errors import KafkaError, OffsetOutOfRangeError
-
 from ..core.chain.host_kafka import KafkaFailed
 from ..core.chain.host_reading import StartAt, TopicRecord
 from ..net.work_thread import WorkThread
+from . import late_names
 from .positions import Position
 from .topic_consumers import Gap, begin_at, close_consumer, records_of, seek_all
 
@@ -58,7 +56,7 @@ class Replay:
             if self._consumer is None:
                 self._consumer = self._make()
             return begin_at(self._consumer, self._topics, start, self._timeout)
-        except KafkaError as error:
+        except late_names.KafkaError as error:
             raise KafkaFailed(str(error) or repr(error)) from error
 
     async def read(self, count: int = _RECORDS, wait: float | None = None) -> list[TopicRecord]:
@@ -84,14 +82,14 @@ class Replay:
                 reached.move(record.topic, record.partition, record.offset + 1)
             for topic, offsets in position.offsets.items():
                 for number in range(len(offsets)):
-                    at = consumer.position(TopicPartition(topic, number), timeout_ms=0)
+                    at = consumer.position(late_names.TopicPartition(topic, number), timeout_ms=0)
                     if at is not None:  # it may be behind the last record: some offsets are no record's
                         reached.move(topic, number, at)
             self._sought = reached.copy()
-        except OffsetOutOfRangeError as error:
+        except late_names.OffsetOutOfRangeError as error:
             self._sought = None
             raise KafkaFailed("retention has taken what was about to be read") from error
-        except KafkaError as error:
+        except late_names.KafkaError as error:
             self._sought = None
             raise KafkaFailed(str(error) or repr(error)) from error
         return records, reached
@@ -101,11 +99,13 @@ class Replay:
         return await self._thread.do(self._ends, self.position)
 
     def _ends(self, position: Position) -> Position:
-        partitions = [TopicPartition(topic, n) for topic, all_ in position.offsets.items() for n in range(len(all_))]
+        partitions = [
+            late_names.TopicPartition(topic, n) for topic, all_ in position.offsets.items() for n in range(len(all_))
+        ]
         found = Position()
         try:
             ends = self._consumer.end_offsets(partitions, timeout_ms=int(self._timeout * 1000))
-        except KafkaError as error:
+        except late_names.KafkaError as error:
             raise KafkaFailed(str(error) or repr(error)) from error
         for each in partitions:
             found.move(each.topic, each.partition, ends[each])

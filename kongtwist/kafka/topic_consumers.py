@@ -6,15 +6,12 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
-from kafka.net.compat import KafkaNetClient
 from twisted.logger import Logger
 
 from ..core.chain.host_kafka import KafkaConnection, KafkaFailed
 from ..core.chain.host_reading import BadStart, StartAt, TopicRecord, UnknownTopic
+from . import late_names
 from .causes import Causes
-from .connection_settings import client_options
 from .positions import BadPosition, Position
 
 __all__ = ["Gap", "begin_at", "close_consumer", "ends_of", "open_consumer", "partitions_of", "records_of", "seek_all"]
@@ -51,13 +48,13 @@ def open_consumer(connection: KafkaConnection, authorities: tuple[str, ...], tim
     causes = Causes.installed()
 
     def client(**settings: Any) -> Any:
-        made.append(KafkaNetClient(**settings))
+        made.append(late_names.KafkaNetClient(**settings))
         return made[-1]
 
-    options = client_options(connection, authorities)
+    options = late_names.client_options(connection, authorities)
     options.setdefault("connections_max_idle_ms", 540_000)
     try:
-        consumer: Any = KafkaConsumer(
+        consumer: Any = late_names.KafkaConsumer(
             kafka_client=client,
             bootstrap_timeout_ms=int(timeout * _BOOTSTRAP * 1000),
             group_id=None,
@@ -77,7 +74,7 @@ def open_consumer(connection: KafkaConnection, authorities: tuple[str, ...], tim
         for each in made:
             threads.append(getattr(each._net._io_thread, "ident", None))
             each.close()
-        if not isinstance(error, KafkaError):
+        if not isinstance(error, late_names.KafkaError):
             raise
         cause = causes.taken(*threads)
         where = connection.cluster or ", ".join(connection.servers)
@@ -91,7 +88,7 @@ def close_consumer(consumer: Any) -> None:
     """Give its thread and connections back, also where the brokers are away."""
     try:
         consumer.close(timeout_ms=2000)
-    except KafkaError as error:
+    except late_names.KafkaError as error:
         _log.info("closing a consumer: {error}", error=error)
 
 
@@ -106,7 +103,7 @@ def partitions_of(consumer: Any, topics: tuple[str, ...]) -> list[Any]:
         numbers = consumer.partitions_for_topic(topic)
         if not numbers:
             raise UnknownTopic(f"the cluster has no topic {topic!r}: create it, or name another in config.topics")
-        found += [TopicPartition(topic, number) for number in sorted(numbers)]
+        found += [late_names.TopicPartition(topic, number) for number in sorted(numbers)]
     return found
 
 
@@ -114,19 +111,21 @@ def ends_of(consumer: Any, partitions: list[Any], timeout: float) -> dict[Any, i
     """The offset behind the last record of each partition; None for those whose leader does not tell in time."""
     try:
         return dict(consumer.end_offsets(partitions, timeout_ms=int(timeout * 1000)))
-    except KafkaError:
+    except late_names.KafkaError:
         ends: dict[Any, int | None] = {}
         for each in partitions:
             try:
                 ends.update(consumer.end_offsets([each], timeout_ms=int(timeout * 200)))
-            except KafkaError:
+            except late_names.KafkaError:
                 ends[each] = None
         return ends
 
 
 def seek_all(consumer: Any, position: Position) -> None:
     """Read these partitions from these offsets; those without one from their end."""
-    wanted = {TopicPartition(topic, n): at for topic, all_ in position.offsets.items() for n, at in enumerate(all_)}
+    wanted = {
+        late_names.TopicPartition(topic, n): at for topic, all_ in position.offsets.items() for n, at in enumerate(all_)
+    }
     consumer.assign(list(wanted))
     for partition, offset in wanted.items():
         if offset is None:

@@ -217,7 +217,11 @@ class TopicFeed:
         """`TopicListener`. Clients come back with their last id, and are told; by then other readers have begun."""
         _stop(self._timer)
         self._rest()
-        self._end([*self._live.clients(), *self._behind])
+        for client in [
+            *self._live.clients(),
+            *self._behind,
+        ]:  # at once: they must get nothing of the topic that is there now
+            client.end()
 
     def _comes(self, items: Sequence[TopicRecord | _Loss]) -> None:
         if self.window is None:
@@ -310,12 +314,12 @@ class TopicFeed:
         try:
             self._check()
             _stop(self._idle)
-            replay = self._fetcher = self._fetcher or self.replay()
-            if not go_on or self._fetched is None:
-                await replay.begin(start)
+            if go_on and self._fetched is not None:
+                replay, records = await self._next_of(self._fetched, count, wait)
             else:
-                replay.position = self._fetched
-            records = await replay.read(count, wait)
+                replay = self._fetcher = self._fetcher or self.replay()
+                await replay.begin(start)
+                records = await replay.read(count, wait)
             if go_on:
                 self._fetched = replay.position
             ends = await replay.ends()
@@ -333,6 +337,21 @@ class TopicFeed:
             raise
         finally:
             self._fetching.release()
+
+    async def _next_of(self, position: Position, count: int, wait: float) -> tuple[Replay, list[TopicRecord]]:
+        """What follows a position, and the reader of it. One that cannot go on there, since the records or the whole topic are gone, is
+        replaced by one that begins with what there is."""
+        replay = self._fetcher
+        if replay is not None:
+            replay.position = position
+            try:
+                return replay, await replay.read(count, wait)
+            except KafkaFailed as error:
+                _log.info("reading anew: {error}", error=error)
+                self._drop_fetcher()
+        replay = self._fetcher = self.replay()
+        await replay.begin(StartAt(bytes(position)))
+        return replay, await replay.read(count, wait)
 
     async def _turn(self) -> None:
         """Wait until no other call fetches, for so long as the cluster may take to answer."""

@@ -10,13 +10,12 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from kafka import TopicPartition
-from kafka.errors import OffsetOutOfRangeError
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ..core.chain.host_kafka import KafkaFailed
 from ..core.chain.host_reading import TopicRecord, UnknownTopic
+from . import late_names
 from .own_thread import defer_to_own_thread
 from .positions import Position
 from .topic_consumers import close_consumer, ends_of, partitions_of, records_of, seek_all
@@ -90,6 +89,7 @@ class TopicReader:
         self._lock = threading.Lock()
         self._taken = threading.Condition(self._lock)
         self._pending: list[TopicRecord] = []
+        self._is_giving = False
 
     # -- the reactor's side ------------------------------------------------------------------------------------------------
 
@@ -145,7 +145,7 @@ class TopicReader:
 
     def _flush(self) -> None:
         """Give listeners what was read; the thread reads no more than a bounded number of records meanwhile."""
-        if not any(listener.has_enough for listener in self.listeners):
+        if not (self._is_giving or any(listener.has_enough for listener in self.listeners)):
             self._deliver()
 
     def _deliver(self) -> None:
@@ -157,15 +157,24 @@ class TopicReader:
             return
         for record in records:
             position.move(record.topic, record.partition, record.offset + 1)
-        for listener in list(self.listeners):
-            listener.records_came(records)
+        self._tell_all(lambda listener: listener.records_came(records))
+
+    def _tell_all(self, tell: Callable[[TopicListener], None]) -> None:
+        """One that is done at once asks for more: that waits until all others have got this."""
+        self._is_giving = True
+        try:
+            for listener in list(self.listeners):
+                tell(listener)
+        finally:
+            self._is_giving = False
+            if self._pending:
+                self._reactor.callLater(0, self._flush)
 
     def _lost(self, partition: int, offset: int, count: int) -> None:
         self._deliver()
         if self.position is not None and not self._stopped.is_set():
             self.position.move(self.topic, partition, offset)
-            for listener in list(self.listeners):
-                listener.records_lost(self.topic, partition, offset, count)
+            self._tell_all(lambda listener: listener.records_lost(self.topic, partition, offset, count))
 
     def _remade(self) -> None:
         for listener in list(self.listeners):
@@ -213,7 +222,7 @@ class TopicReader:
                     self._look(consumer, reached)
                 try:
                     records = records_of(consumer.poll(timeout_ms=_POLL, max_records=_RECORDS))
-                except OffsetOutOfRangeError:
+                except late_names.OffsetOutOfRangeError:
                     self._skip(consumer, reached)
                     continue
                 if records:
@@ -245,7 +254,7 @@ class TopicReader:
     def _skip(self, consumer: Any, reached: Position) -> None:
         """Go on with what there is."""
         offsets = reached.offsets[self.topic]
-        partitions = [TopicPartition(self.topic, number) for number in range(len(offsets))]
+        partitions = [late_names.TopicPartition(self.topic, number) for number in range(len(offsets))]
         first = consumer.beginning_offsets(partitions, timeout_ms=int(self._timeout * 1000))
         end = consumer.end_offsets(partitions, timeout_ms=int(self._timeout * 1000))
         for each in partitions:

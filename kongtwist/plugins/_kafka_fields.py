@@ -11,7 +11,7 @@ from ..core.rows import Row
 from ..entities.schema import Array, Boolean, Field, Integer, Map, Record, String
 from ..entities.typedefs import host
 
-__all__ = ["cluster_fields", "confluent_fields", "kafka_connection"]
+__all__ = ["cluster_fields", "confluent_fields", "kafka_connection", "used_certificates"]
 
 _SERVER = re.compile(r"\s*(?:\[([0-9a-fA-F:.]+)\]|([^\s:,]+)):([0-9]{1,5})\s*\Z")
 _MECHANISMS = ["OAUTHBEARER", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
@@ -85,6 +85,12 @@ def cluster_fields() -> dict[str, Field]:
     }  # fmt: skip
 
 
+def used_certificates(conf: Row) -> tuple[str, ...]:
+    """What `Plugin.certificates` says of such a configuration."""
+    shown = conf["security"].get("certificate_id")
+    return () if shown is None else (shown,)
+
+
 def confluent_fields() -> dict[str, Field]:
     """What stands in place of `cluster_fields` for Confluent Cloud: SASL and TLS always."""
     secret = {"encrypted": True, "referenceable": True}
@@ -113,7 +119,7 @@ def kafka_connection(conf: Row, host: Scope) -> KafkaConnection:
 
     Args:
         conf: with the `cluster_fields` or the `confluent_fields`, and ``keepalive`` where the plugin has it.
-        host: has the certificate that ``security.certificate_id`` names.
+        host: has the certificate that ``security.certificate_id`` names (`used_certificates`).
 
     Raises:
         ValueError: the configuration names no broker, no login or no certificate that there is.
@@ -182,7 +188,7 @@ def _tls(security: Row, host: Scope) -> TLSSettings:
     shown = security["certificate_id"]
     if shown is None:
         return TLSSettings(verify=bool(security["ssl_verify"]))
-    row = host.rows.get("certificates", shown)
+    row = host.certificates.get(shown)
     if row is None:
         raise ValueError(f"config.security.certificate_id: there is no certificate {shown}")
     return TLSSettings(verify=bool(security["ssl_verify"]), certificate=row["cert"], key=row["key"])

@@ -9,6 +9,7 @@ from ..core.exchange import Answer, BodyTooLarge, Exchange, Row
 from ..entities.schema import Boolean, Number, String
 from ..entities.typedefs import header_value
 from ._functions import FunctionPlugin, answered_fields, asked_fields
+from ._passed_body import passed_body
 
 __all__ = ["AzureFunctions"]
 
@@ -78,7 +79,7 @@ class AzureFunctions(FunctionPlugin):
     async def access(self, exchange: Exchange, conf: Function) -> Answer:
         http = self.client(conf)
         try:
-            body = await exchange.read_body(exchange.gateway.body_limit)
+            body = await passed_body(exchange, exchange.gateway.body_limit)
         except BodyTooLarge:
             limit = exchange.gateway.body_limit
             exchange.report(

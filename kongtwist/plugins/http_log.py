@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from base64 import b64encode
 from hashlib import sha256
-from typing import Any
 from urllib.parse import urlsplit
 
 from ..core.chain.host import HostError, QueueSettings, Scope
@@ -16,8 +15,8 @@ from ..core.chain.plugin import Plugin
 from ..core.exchange import Exchange, Row
 from ..core.log_record import LogRecords
 from ..entities.entity import Config
-from ..entities.queue_fields import batch_rules, queue_record
-from ..entities.schema import Integer, Map, Number, String
+from ..entities.queue_fields import batch_rules, former_queue_fields, queue_record
+from ..entities.schema import Map, Number, String
 from ..entities.typedefs import header_name, header_value, url
 from ._custom_fields import custom_fields_by_lua
 
@@ -47,10 +46,6 @@ def _authority(endpoint: str) -> str:
         return urlsplit(endpoint).netloc
     except ValueError:
         return ""
-
-
-def _deprecated(message: str, default: int) -> dict[str, Any]:
-    return {"message": f"http-log: config.{message}", "removal_in_version": "4.0", "old_default": default}
 
 
 class Endpoint:
@@ -124,6 +119,10 @@ class Sender:
             raise ValueError(f"request to {where} returned status code {answer.status} and body {said}")
 
 
+_FORMER = former_queue_fields("http-log")
+_FORMER["retry_count"].text = "Has no effect; two plugins with different ones do not share a queue."
+
+
 class HttpLog(Plugin):
     """Send a record of every request to an HTTP server."""
 
@@ -144,20 +143,7 @@ class HttpLog(Plugin):
             ),
             "timeout": Number(default=10000, text="Milliseconds a request may take; 0: 60,000."),
             "keepalive": Number(default=60000, text="Milliseconds an idle connection is kept."),
-            "retry_count": Integer(
-                deprecation=_deprecated("retry_count no longer works, please use config.queue.max_retry_time instead", 10),
-                text="Has no effect; two plugins with different ones do not share a queue.",
-            ),
-            "queue_size": Integer(
-                deprecation=_deprecated("queue_size is deprecated, please use config.queue.max_batch_size instead", 1),
-                text="Stands for queue.max_batch_size unless it is 1; null: that one holds.",
-            ),
-            "flush_timeout": Number(
-                deprecation=_deprecated(
-                    "flush_timeout is deprecated, please use config.queue.max_coalescing_delay instead", 2
-                ),
-                text="Seconds; stands for queue.max_coalescing_delay unless it is 2; null: that one holds.",
-            ),
+            **_FORMER,
             "headers": Map(
                 String(
                     match_none=[

@@ -5,12 +5,15 @@ As in Kong there is no queue beside the producer's own: it is bounded, and what 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..core.chain.host import Scope
 from ..core.chain.host_kafka import KafkaFailed, KafkaRecord
 from ..core.chain.plugin import Plugin
 from ..core.exchange import Exchange, Row
 from ..core.log_record import LogRecords
 from ..entities.schema import Map, String
+from ._kafka_fields import used_certificates
 from ._kafka_producing import producing_fields
 from ._schema_producing import producer_of
 
@@ -67,6 +70,9 @@ class KafkaLog(Plugin):
             text="Members of the record made by Lua; not available in this version.",
         ),
     }  # fmt: skip
+
+    def certificates(self, conf: Row) -> Iterable[str]:
+        return used_certificates(conf)
 
     def open(self, conf: Row, plugin: Row, host: Scope) -> Sender:
         return Sender(conf, host)

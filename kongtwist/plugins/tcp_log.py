@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from ..core.chain.host import Connection, ConnectionLost, QueueSettings, Scope, TLSSettings
+from ..core.chain.host import QueueSettings, Scope, TLSSettings
 from ..core.chain.plugin import Plugin
 from ..core.exchange import Exchange, Row
 from ..core.log_record import LogRecords
 from ..entities.schema import Boolean, Integer, Number, String
 from ..entities.typedefs import host
 from ._custom_fields import custom_fields_by_lua
+from ._kept_connection import KeptConnection
 
 __all__ = ["TCPLog"]
 
@@ -29,72 +30,21 @@ class Sender:
 
     def __init__(self, conf: Row, scope: Scope) -> None:
         self.records = LogRecords(scope.workspace_id)
-        self._host: str = conf["host"]
-        self._port: int = conf["port"]
-        timeout, keepalive = conf["timeout"], conf["keepalive"]
-        self._timeout = (10000 if timeout is None else timeout if timeout > 0 else _NO_TIMEOUT) / 1000.0
-        self._keepalive = (60000 if keepalive is None else keepalive) / 1000.0
-        self._tls = TLSSettings(server_name=conf["tls_sni"] or "") if conf["tls"] else None
-        self._scope = scope
-        self._connection: Connection | None = None
-        self._used = False
-        self._looking = False
-        self.ending = False  #: nothing may be kept any more
+        host, port, timeout, keepalive = conf["host"], conf["port"], conf["timeout"], conf["keepalive"]
+        self.connection = KeptConnection(
+            scope, host, port,
+            # Kong does not look at the server's certificate.
+            tls=TLSSettings(server_name=conf["tls_sni"] or "") if conf["tls"] else None,
+            timeout=(10000 if timeout is None else timeout if timeout > 0 else _NO_TIMEOUT) / 1000.0,
+            keepalive=(60000 if keepalive is None else keepalive) / 1000.0,
+        )  # fmt: skip
         same = ":".join(str(conf[field]) for field in ("timeout", "keepalive", "tls", "tls_sni"))
-        key = f"tcp-log:{self._host}:{self._port}:{sha256(same.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+        key = f"tcp-log:{host}:{port}:{sha256(same.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
         self.queue = scope.queue(key, _QUEUE, self.send)
 
     async def send(self, lines: list[bytes]) -> None:
-        """Send lines. Raises HostError: there is no connection, or it has ended."""
-        connection = self._connection
-        if connection is None:
-            # Kong does not look at the server's certificate.
-            connection = await self._scope.connect(self._host, self._port, tls=self._tls, timeout=self._timeout)
-            self._keep(connection)
-        try:
-            await connection.write(b"".join(lines))
-        except ConnectionLost:
-            self._forget(connection)
-            raise
-        self._used = True
-        if self.ending:
-            self._forget(connection)
-            await connection.close()
-
-    def _keep(self, connection: Connection) -> None:
-        if self.ending:  # what waits is still sent, and then it is over
-            return
-        self._connection = connection
-        self._scope.spawn(f"tcp-log to {self._host}:{self._port}", self._watch(connection))
-        if not self._looking:
-            self._looking = True
-            self._scope.later(self._keepalive, self._look)
-
-    async def _watch(self, connection: Connection) -> None:
-        """Notice when the server ends the connection; what it says is of no interest."""
-        try:
-            while await connection.read():
-                pass
-        except ConnectionLost:
-            pass
-        if self._forget(connection):
-            await connection.close()
-
-    async def _look(self) -> None:
-        """End a connection that nothing was sent over for a while."""
-        self._looking = False
-        connection = self._connection
-        if connection is not None and self._used:
-            self._used, self._looking = False, True
-            self._scope.later(self._keepalive, self._look)
-        elif connection is not None and self._forget(connection):
-            await connection.close()
-
-    def _forget(self, connection: Connection) -> bool:
-        known = self._connection is connection
-        if known:
-            self._connection = None
-        return known
+        """Send lines. Raises HostError."""
+        await self.connection.write(b"".join(lines))
 
 
 class TCPLog(Plugin):
@@ -123,4 +73,4 @@ class TCPLog(Plugin):
         conf.queue.add(conf.records.text(exchange) + b"\n")
 
     async def close(self, conf: Sender) -> None:
-        conf.ending = True
+        conf.connection.end()

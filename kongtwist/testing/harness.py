@@ -52,6 +52,8 @@ class Configured:
         self.conf: Any = plugin.compile(row["config"], row)
         self.opened = _overrides(plugin, "open") and plugin.opens(self.conf)
         if self.opened:
+            used = ((key, host.rows.get("certificates", key)) for key in plugin.certificates(row["config"]))
+            host.certificates = {key: found for key, found in used if found is not None}
             self.conf = plugin.open(self.conf, row, host)
 
     def takes_part(self, phase: str) -> bool:

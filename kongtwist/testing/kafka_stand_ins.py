@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable
 
-from twisted.internet.defer import fail, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 
 from ..core.answers import AnswerFeeder, AnswerWriter
-from ..core.chain.host_kafka import KafkaConnection, KafkaFailed, KafkaFull, KafkaPlaced, KafkaRecord
+from ..core.chain.host_kafka import (
+    KafkaConnection,
+    KafkaFailed,
+    KafkaFull,
+    KafkaLate,
+    KafkaPlaced,
+    KafkaRecord,
+    Settled,
+)
 from ..core.chain.host_reading import Encode, FeedSettings, FetchedPartition, StartAt
 from ..core.chain.host_schemas import RegistrySettings, Subject
 
@@ -21,26 +30,67 @@ class StandInKafka:
         records: what was sent, in order.
         timeouts: seconds that were given for each that was waited for.
         fails: what becomes of further ones instead.
+        held: further ones wait until `acknowledge`, `refuse` or `late` tells what becomes of them.
     """
 
     def __init__(self) -> None:
+        self.held = False
+        self._waiting: deque[tuple[KafkaPlaced, Deferred[KafkaPlaced] | None, Settled | None]] = deque()
         self.records: list[KafkaRecord] = []
         self.timeouts: list[float] = []
         self.fails: KafkaFailed | None = None
 
-    def send(self, record: KafkaRecord, timeout: float) -> Awaitable[KafkaPlaced]:
+    def send(self, record: KafkaRecord, timeout: float, settled: Settled | None = None) -> Awaitable[KafkaPlaced]:
         """See `kongtwist.core.chain.host_kafka.KafkaProducer`."""
         if self.fails is not None:
+            if settled is not None and not isinstance(self.fails, KafkaFull):
+                settled(self.fails)
             return fail(self.fails)
         self.records.append(record)
         self.timeouts.append(timeout)
-        return succeed(KafkaPlaced(record.topic, record.partition or 0, len(self.records) - 1))
+        placed = KafkaPlaced(record.topic, record.partition or 0, len(self.records) - 1)
+        if self.held:
+            done: Deferred[KafkaPlaced] = Deferred()
+            self._waiting.append((placed, done, settled))
+            return done
+        if settled is not None:
+            settled(placed)
+        return succeed(placed)
 
-    def offer(self, record: KafkaRecord, most: int) -> None:
+    def offer(self, record: KafkaRecord, most: int, settled: Settled | None = None) -> None:
         """See `kongtwist.core.chain.host_kafka.KafkaProducer`."""
         if isinstance(self.fails, KafkaFull):
             raise self.fails
         self.records.append(record)
+        placed = KafkaPlaced(record.topic, record.partition or 0, len(self.records) - 1)
+        if self.held:
+            self._waiting.append((placed, None, settled))
+        elif settled is not None:
+            settled(placed)
+
+    def acknowledge(self, count: int = 1) -> None:
+        """Have the brokers acknowledge the oldest that are held."""
+        for _ in range(count):
+            placed, done, settled = self._waiting.popleft()
+            if settled is not None:
+                settled(placed)
+            if done is not None:
+                done.callback(placed)
+
+    def refuse(self, error: KafkaFailed) -> None:
+        """Have the oldest that is held fail."""
+        _, done, settled = self._waiting.popleft()
+        if settled is not None:
+            settled(error)
+        if done is not None:
+            done.errback(error)
+
+    def late(self) -> None:
+        """The time of the oldest that is held is over, though it was sent: it may still be acknowledged."""
+        placed, done, settled = self._waiting.popleft()
+        self._waiting.appendleft((placed, None, settled))
+        if done is not None:
+            done.errback(KafkaLate("not in time", "wait", sent=True))
 
 
 class StandInSchemas:

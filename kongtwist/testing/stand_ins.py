@@ -29,8 +29,10 @@ from ..core.chain.host_reading import Encode, FeedSettings
 from ..core.chain.host_schemas import RegistrySettings
 from ..core.rows import Row
 from ..entities.entity import Entity
+from .figure_stand_ins import StandInCells, StandInMetrics
 from .grpc_stand_ins import StandInGRPC
 from .kafka_stand_ins import StandInFeed, StandInKafka, StandInSchemas
+from .stand_in_promise import StandInPromise
 
 __all__ = [
     "HTTPRequest", "StandInConnection", "StandInDatagrams", "StandInHTTP", "StandInHost", "StandInMetrics", "StandInQueue",
@@ -374,30 +376,6 @@ class StandInTallies:
             raise HostError("the database is away")
 
 
-class StandInMetrics:
-    """Figures: ``values[name, (("label", "value"), ...)]``, labels sorted."""
-
-    def __init__(self) -> None:
-        self.values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
-
-    def count(self, name: str, amount: float = 1, labels: Mapping[str, str] | None = None) -> None:
-        """See `kongtwist.core.chain.host.Metrics`."""
-        key = (name, tuple(sorted((labels or {}).items())))
-        self.values[key] = self.values.get(key, 0) + amount
-
-    def gauge(self, name: str, value: float, labels: Mapping[str, str] | None = None) -> None:
-        """See `kongtwist.core.chain.host.Metrics`."""
-        self.values[name, tuple(sorted((labels or {}).items()))] = value
-
-
-class StandInCells(list[int]):
-    """Integers of one name, of one worker."""
-
-    def total(self, index: int) -> int:
-        """This worker's own: there is no other."""
-        return self[index]
-
-
 class _Repeated:
     """A timer."""
 
@@ -557,6 +535,10 @@ class StandInHost(Scope):
     def later(self, seconds: float, call: Callable[[], object]) -> _Repeated:
         """See `kongtwist.core.chain.host.Host`."""
         return _Repeated(self, seconds, call, False)
+
+    def promise(self) -> StandInPromise:
+        """See `kongtwist.core.chain.host.Host`."""
+        return StandInPromise(self.clock)
 
     def spawn(self, name: str, coroutine: Coroutine[Any, Any, object]) -> None:
         """See `kongtwist.core.chain.host.Host`; begins at once."""

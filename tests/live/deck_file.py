@@ -129,6 +129,12 @@ def _plugins() -> list[dict[str, Any]]:
         {"name": "tcp-log", "config": {"host": "l.example", "port": 9, "tls": True}, "enabled": False},
         {"name": "udp-log", "config": {"host": "l.example", "port": 9}, "enabled": False},
         {"name": "syslog", "config": {"facility": "local3", "log_level": "notice"}, "enabled": False},
+        {
+            "name": "statsd",
+            "config": {"host": "s.example", "tag_style": "dogstatsd", "use_tcp": True},
+            "enabled": False,
+        },
+        {"name": "datadog", "config": {"host": "d.example", "prefix": "edge"}, "enabled": False},
         {"name": "loggly", "config": {"key": "k", "tags": ["a", "b"]}, "enabled": False},
         {"name": "http-log", "config": {"http_endpoint": "http://logs.example/in"}, "enabled": False},
         {"name": "request-size-limiting", "config": {"allowed_payload_size": 8}, "enabled": False},

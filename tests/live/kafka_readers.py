@@ -4,8 +4,9 @@
 
 Each record's value is ``partition number time``: its number in the partition, which is its offset, and when it was sent (microseconds
 of ``time.monotonic``). Each client must get the numbers of each partition one after the other, from the position that it was told first.
-Prints ``ready`` when all clients have been told where they stand, ``done`` when all have got everything, and ``left`` when it has gone at
-SIGTERM; writes ``REPORT`` at ``done`` and at SIGTERM. The words are members of `Wanted`.
+Prints ``ready`` when all clients have been told where they stand, ``done`` when all have got everything, and ``left`` when it has gone
+at SIGTERM; where clients stay for a while only, ``event`` and ``leaves`` at the first event and the first that leaves. Writes ``REPORT``
+at ``done`` and at SIGTERM. The words are members of `Wanted`.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class Wanted:
         elsewhere: share of these that come back to another node.
         away: seconds that a client is away at the most.
         slow: clients beside these that read one byte in a second.
+        stays: seconds after which each leaves, at the most, and comes back, every second time as one that was never there; 0: it stays.
+            Answers other than 200 are asked for again then.
         seed: of what is left to chance.
     """
 
@@ -55,6 +58,7 @@ class Wanted:
     elsewhere: float = 0.3
     away: float = 0.5
     slow: int = 0
+    stays: float = 0.0
     seed: int = 1
 
 
@@ -69,6 +73,7 @@ class Client:
     next: list[int] | None = None
     is_open: bool = False
     is_slow: bool = False
+    leaves: float = 0.0
 
 
 @dataclass
@@ -125,6 +130,10 @@ class Readers:
                 said.add("ready")
                 print("ready", flush=True)
             self._leave_and_come(now)
+            for word, count in (("event", self.found.events), ("leaves", self.found.left)):
+                if self._wanted.stays and count and word not in said:
+                    said.add(word)
+                    print(word, flush=True)
             if "done" not in said and self._is_done():
                 said.add("done")
                 self.tell()
@@ -168,6 +177,7 @@ class Readers:
             sock.sendall(b"GET %b HTTP/1.1\r\nHost: localhost\r\n%b\r\n" % (self._wanted.path.encode(), last))
             sock.setblocking(False)
             client.is_open, client.buffer = False, b""
+            client.leaves = time.monotonic() + self._chance.random() * self._wanted.stays
             self._by_fd[sock.fileno()] = client
             self._poll.register(sock.fileno(), select.EPOLLIN)
             if client.is_slow:
@@ -195,6 +205,7 @@ class Readers:
             self.found.ended += 1
             self._close(client)
             self._away.append((time.monotonic() + 1, client))
+            self._away.sort(key=lambda each: each[0])
             return
         data = client.buffer + data
         if not client.is_open:
@@ -204,7 +215,12 @@ class Readers:
                 return
             client.is_open = True
             self._opening -= 1
-            self.found.statuses[head[9:12].decode()] += 1
+            status = head[9:12].decode()
+            self.found.statuses[status] += 1
+            if status != "200":
+                self._close(client)
+                self._away.append((time.monotonic() + 0.5, client))
+                return
         end = data.rfind(b"\n\n") + 2
         if end < 2:
             client.buffer = data
@@ -253,12 +269,22 @@ class Readers:
             if client.sock is None or not client.is_open or client.next is None:
                 continue  # it is away
             found.left += 1
-            self._close(client)
+            self._leave(client, now)
             if self._chance.random() < wanted.elsewhere:
                 found.elsewhere += 1
                 client.port = self._chance.choice([port for port in wanted.ports if port != client.port])
-            self._away.append((now + self._chance.random() * wanted.away, client))
-            self._away.sort(key=lambda each: each[0])
+        if wanted.stays:
+            for client in self._clients:
+                if client.sock is not None and client.leaves <= now:
+                    found.left += 1
+                    self._leave(client, now)
+                    if found.left % 2:
+                        client.next, client.last = None, b""
+
+    def _leave(self, client: Client, now: float) -> None:
+        self._close(client)
+        self._away.append((now + self._chance.random() * self._wanted.away, client))
+        self._away.sort(key=lambda each: each[0])
 
 
 def main() -> None:

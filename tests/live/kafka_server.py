@@ -39,7 +39,7 @@ USER = ("alice", "alice-secret")
 # One processor, no compiler of the second tier: for a short life that costs the least.
 _JVM = ("-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Xshare:auto")
 _SCRAM = ("SCRAM-SHA-256", "SCRAM-SHA-512")
-_LISTENERS = ("PLAINTEXT", "CONTROLLER", "SASL_PLAINTEXT", "SSL", "SASL_SSL", "EXPIRED")
+_LISTENERS = ("PLAINTEXT", "CONTROLLER", "SASL_PLAINTEXT", "SSL", "SASL_SSL", "EXPIRED", "MUTUAL")
 _JAAS = "org.apache.kafka.common.security"
 
 
@@ -127,8 +127,8 @@ class KafkaCluster:
         return self.listener("PLAINTEXT")
 
     def listener(self, name: str) -> str:
-        """Bootstrap servers of the listener ``PLAINTEXT``, ``SASL_PLAINTEXT``, ``SSL``, ``SASL_SSL``, or ``EXPIRED``: TLS with a
-        certificate that has expired."""
+        """Bootstrap servers of the listener ``PLAINTEXT``, ``SASL_PLAINTEXT``, ``SSL``, ``SASL_SSL``, ``EXPIRED``: TLS with a
+        certificate that has expired, or ``MUTUAL``: TLS with clients that show a certificate of ``ca``."""
         return ",".join(f"127.0.0.1:{ports[name]}" for ports in self._ports)
 
     def log(self) -> str:
@@ -176,10 +176,13 @@ class KafkaCluster:
         return _brokers(port) == len(self._ports)
 
     def signal(self, number: int, node: int = 0) -> None:
-        """Send a broker a signal, such as SIGSTOP: the kernel then takes connections, and nothing is answered."""
+        """Send a broker a signal, such as SIGSTOP: the kernel then takes connections, and nothing is answered. On a busy machine its
+        threads go on for a while, which is waited for."""
         process = self._processes[node]
         assert process is not None
         process.signal(number)
+        if number == signal.SIGSTOP:
+            wait_until(lambda: _stands_still(process.pid), "a broker that stands still")
 
     def kill(self, node: int = 0) -> None:
         """Kill a broker with SIGKILL, frozen or not."""
@@ -212,7 +215,7 @@ class KafkaCluster:
             "process.roles": "broker,controller", "node.id": node + 1, "controller.quorum.voters": ",".join(voters),
             "listeners": ",".join(f"{name}://127.0.0.1:{port}" for name, port in self._ports[node].items()),
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,SSL:SSL,"
-            "SASL_SSL:SASL_SSL,EXPIRED:SSL",
+            "SASL_SSL:SASL_SSL,EXPIRED:SSL,MUTUAL:SSL",
             "controller.listener.names": "CONTROLLER", "inter.broker.listener.name": "PLAINTEXT",
             "log.dirs": f"{self._folder}/data{node + 1}",
             "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
@@ -226,6 +229,7 @@ class KafkaCluster:
             "ssl.keystore.type": "PEM", "ssl.keystore.location": f"{self._folder}/server.pem",
             "listener.name.expired.ssl.keystore.type": "PEM",
             "listener.name.expired.ssl.keystore.location": f"{self._folder}/expired.pem",
+            "listener.name.mutual.ssl.client.auth": "required",
             "ssl.truststore.type": "PEM", "ssl.truststore.location": f"{self._folder}/ca.pem",
             "offsets.topic.replication.factor": replicas, "offsets.topic.num.partitions": 4,
             "transaction.state.log.replication.factor": replicas, "transaction.state.log.min.isr": min(2, replicas),
@@ -237,6 +241,15 @@ class KafkaCluster:
             "broker.session.timeout.ms": 6000, "broker.heartbeat.interval.ms": 1000, "controller.quorum.election.timeout.ms": 300,
         }  # fmt: skip
         return {**made, **self._settings}
+
+
+def _stands_still(pid: int) -> bool:
+    """Whether all threads of a process are stopped (proc_pid_stat(5))."""
+    try:
+        told = [task.joinpath("stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:  # a thread has just ended
+        return False
+    return {each.rpartition(")")[2].split()[0] for each in told} == {"T"}
 
 
 def _brokers(port: int) -> int:

@@ -27,8 +27,8 @@ from tests.live.support import ROOT, GatewayProcess, LiveTestCase, Process, wait
 PARTITIONS = 12
 _MOST = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 500
 CLIENTS = min(int(os.environ.get("KAFKA_CLIENTS") or 5000), _MOST if _MOST > 0 else 1 << 20)
-RECORDS = int(os.environ.get("KAFKA_RECORDS") or 15)
-LEAVES = int(os.environ.get("KAFKA_LEAVES") or 1000)
+RECORDS = int(os.environ.get("KAFKA_RECORDS") or 10)
+LEAVES = int(os.environ.get("KAFKA_LEAVES") or 300)
 PACE = int(os.environ.get("KAFKA_PACE") or 60)
 WINDOW = int(os.environ.get("KAFKA_WINDOW") or 60)
 SLOW = int(os.environ.get("KAFKA_SLOW") or 1)

@@ -45,6 +45,35 @@ class MadeAnewTests(_Topics):
             {(each["event"], json.loads(each["data"])["reason"]) for each in told}, {("resync", "recreated")}
         )
 
+    def test_fetched(self) -> None:
+        """Mode http-get goes on with what there is, whether the topic is gone for a while or has fewer partitions afterwards."""
+        gateway = self.begin(mode="http-get", auto_offset_reset="earliest", fetch_wait=100)
+        found: list[int] = []
+
+        def read(count: int) -> None:
+            def enough() -> bool:
+                answer = gateway.get("/events")
+                self.assertIn(answer.status, (200, 404, 503), answer)
+                parts = (
+                    answer.json.get(self.topic, {"partitions": {}})["partitions"].values()
+                    if answer.status == 200
+                    else ()
+                )
+                found.extend(int(record["value"]) for part in parts for record in part["records"])
+                return len(found) >= count
+
+            wait_until(enough, "records", 60)
+
+        self.send(range(9))
+        read(9)
+        self.remake(1)
+        gateway.get("/events")
+        wait_until(lambda: self.producer.partitions_for(self.topic) is not None, "the topic")
+        for number in (9, 10):
+            self.producer.send(self.topic, b"%d" % number, partition=0).get(60)
+        read(11)
+        self.assertEqual(sorted(found), list(range(11)))
+
 
 class OddRequestTests(_Topics):
     def test_head_takes_nothing(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.live.kafka_kit import JSON, create_topic, kafka_route, new_topic, topic_records, topic_values
 from tests.live.kafka_server import USER, KafkaCluster, shared_cluster
+from tests.live.pki import authority
 from tests.live.support import Answer, GatewayProcess, LiveTestCase, free_port, request, wait_until
 
 SENT = {"message": "Bad Gateway", "error": "could not send message to topic"}
@@ -73,6 +74,26 @@ class ProduceTests(LiveTestCase):
         for path in ("/tls", "/login"):
             self.assertEqual(post(gateway, {"path": path}, path).status, 200)
         self.assertEqual([each["body_args"]["path"] for each in topic_values(self.cluster, topic)], ["/tls", "/login"])
+
+    def test_certificate(self) -> None:
+        """What brokers are shown is another as soon as its row changes; and it is there at a start."""
+        path = self.folder() + "/ca.pem"
+        with open(path, "w", encoding="ascii") as file:
+            file.write(self.cluster.ca.pem)
+        gateway = self.gateway({"lua_ssl_trusted_certificate": path})
+        topic = create_topic(self.cluster)
+        nobody, good = authority("nobody").sign("gateway", client=True), self.cluster.ca.sign("gateway", client=True)
+        row = gateway.create("/certificates", cert=nobody.pem, key=nobody.key_pem)
+        security = {"ssl": True, "certificate_id": row["id"]}
+        kafka_route(gateway, self.cluster.listener("MUTUAL"), topic=topic, security=security, timeout=2000)
+        self.assertEqual(post(gateway, {}).status, 500)
+        changed = {"cert": good.pem, "key": good.key_pem}
+        self.assertEqual(gateway.admin("PATCH", f"/certificates/{row['id']}", json=changed).status, 200)
+        wait_until(lambda: post(gateway, {}).status == 200, "an acknowledgement", 60)
+        self.assertEqual(gateway.stop(), 0)
+        gateway.start()
+        wait_until(lambda: gateway.get("/events").status == 204, "the route")
+        wait_until(lambda: post(gateway, {}).status == 200, "an acknowledgement", 60)
 
 
 class FailureTests(LiveTestCase):

@@ -1,9 +1,10 @@
-"""file-log, tcp-log, udp-log, loggly and syslog, with a real syslog daemon: up, killed, and back."""
+"""file-log, tcp-log, udp-log, loggly, syslog, statsd and datadog, with a real syslog daemon: up, killed, and back."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,7 +42,7 @@ class SenderTests(LiveTestCase):
     def logged(self, name: str, **config: Any) -> GatewayProcess:
         """A gateway whose requests one plugin logs."""
         gateway = self.gateway()
-        gateway.route("/a", f"http://127.0.0.1:{self.upstream('echo')}")
+        gateway.route("/a", f"http://127.0.0.1:{self.upstream('echo')}", "a")
         gateway.create("/plugins", name=name, config=config)
         return gateway
 
@@ -73,6 +74,38 @@ class SenderTests(LiveTestCase):
             ("err", "user", "kong", '[token@41058 tag="a" tag="b"]'),
         )
         self.assertEqual(json.loads(line["msg"])["request"]["uri"], "/none")
+
+    def test_statsd(self) -> None:
+        """Lines as they are, by UDP in one datagram for a request, and by TCP; datadog's tags beside them."""
+        metrics = [
+            {"name": "status_count", "stat_type": "counter", "sample_rate": 1},
+            {"name": "latency", "stat_type": "timer"},
+        ]
+        config = {"host": "127.0.0.1", "port": self.server.udp, "metrics": metrics}
+        gateway = self.logged("statsd", **config, udp_packet_size=1000)
+        gateway.create("/plugins", name="datadog", config={"host": "127.0.0.1", "port": self.server.udp})
+        self.ask(gateway, "/a/1", "/none")
+
+        def lines() -> set[str]:
+            """Without figures."""
+            found = {each for line in self.server.of("imudp") for each in line["rawmsg-after-pri"].split("\n")}
+            return {re.sub(r":\d+\|ms", ":N|ms", each) for each in found}
+
+        wanted = {
+            "kong.service.a.status.200:1|c", "kong.service.a.latency:N|ms", "kong.global.unmatched.status.404:1|c",
+            "kong.request.count:1|c|#name:a,status:200,app:kong", "kong.latency:N|ms|#name:a,status:200,app:kong",
+        }  # fmt: skip
+        wait_until(lambda: wanted <= lines(), f"the lines; there are {lines()}")
+        (plugin,) = (each for each in gateway.admin("GET", "/plugins").json["data"] if each["name"] == "statsd")
+        config = {"use_tcp": True, "port": self.server.tcp}
+        gateway.admin("PATCH", f"/plugins/{plugin['id']}", json={"config": config})
+
+        def by_tcp() -> bool:
+            self.ask(gateway, "/a/2")
+            found = [line["rawmsg-after-pri"] for line in self.server.of("imtcp")]
+            return "kong.service.a.status.200:1|c" in found
+
+        wait_until(by_tcp, "a line by TCP")
 
     def test_tcp(self) -> None:
         """Lines in order over one connection; those of a time without a server come when there is one."""

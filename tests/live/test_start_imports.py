@@ -7,7 +7,7 @@ import socket
 
 from websockets.sync.client import connect
 
-from tests.live.support import PATIENCE, GatewayProcess, LiveTestCase
+from tests.live.support import PATIENCE, GatewayProcess, LiveTestCase, free_port, wait_until
 
 LATER = {
     "autobahn": "the first WebSocket",
@@ -68,6 +68,22 @@ class ImportTests(LiveTestCase):
     def test_workers(self) -> None:
         """The same with two worker processes."""
         self.check(nginx_worker_processes=2)
+
+    def test_plugins_of_kafka(self) -> None:
+        """The library is loaded by the threads that speak with brokers, for the first client: it takes a tenth of a second."""
+        gateway = self.gateway(env={"PYTHONPROFILEIMPORTTIME": "1"})
+        route = gateway.create("/routes", paths=["/events"])
+        config = {
+            "bootstrap_servers": f"127.0.0.1:{free_port()}",
+            "topics": [{"name": "t"}],
+            "mode": "server-sent-events",
+            "timeout": 1000,
+        }
+        gateway.create(f"/routes/{route['id']}/plugins", name="kafka-consume", config=config)
+        wait_until(lambda: gateway.get("/events", headers={"Last-Event-ID": "!"}).status == 400, "the plugin")
+        self.assertNotIn("kafka", self.loaded(gateway))
+        self.assertEqual(gateway.get("/events").status, 503)
+        self.assertIn("kafka", self.loaded(gateway))
 
     def test_all_at_once(self) -> None:
         """Clients that ask for the first WebSocket together all get one; one that leaves meanwhile is no harm."""

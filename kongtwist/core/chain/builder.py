@@ -6,7 +6,7 @@ their own). Of each plugin name the most specific configuration runs (core/chain
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Container, Generator, Iterable, Mapping
 from copy import copy
 from typing import Any
 
@@ -14,7 +14,7 @@ from ...entities.size import is_heavy
 from ..layers import Layers
 from ..rows import Row
 from .chain import EMPTY_CHAIN, Chain, Step
-from .compiled import Compiled
+from .compiled import Certificate, Compiled
 from .lifetimes import Lifetimes
 from .plugin import Plugin
 from .secrets import Secrets
@@ -60,30 +60,51 @@ class ChainBuilder:
         self._consumers: Layers[_Scope, Layers[str, Layers[str, Compiled]]] = Layers()
         self._faulty: Layers[str, Compiled] = Layers()
         self._referring: Layers[str, Compiled] = Layers()
+        self._using: Layers[str, Compiled] = Layers()
         self._chains: dict[_Scope, tuple[list[Any], Chain]] = {} if previous is None else previous._chains
         for _ in self._fill([(None, row) for row in rows], previous):
             pass
 
     def steps(
-        self, moves: Iterable[tuple[Row | None, Row | None]], secrets: Secrets | None
+        self,
+        moves: Iterable[tuple[Row | None, Row | None]],
+        secrets: Secrets | None,
+        certificate: Certificate | None = None,
+        renewed: Iterable[str] = (),
     ) -> Generator[None, None, ChainBuilder]:
         """The builder after moves, made in steps: one ends behind each large configuration.
 
         Args:
             moves: rows before and after.
             secrets: as for the constructor.
+            certificate: finds certificates.
+            renewed: ids of those that have changed: configurations that use them are compiled anew.
         """
         other = copy(self)
         other._secrets = secrets
         anew = list(moves)
+        others = {row["id"] for move in anew for row in move if row is not None}
         if secrets is not self._secrets:
-            moved = {row["id"] for move in anew for row in move if row is not None}
-            anew += [(each.row, each.row) for key, each in self._referring.items() if key not in moved]
-        yield from other._fill(anew, self)
+            referring = [(each.row, each.row) for key, each in self._referring.items() if key not in others]
+            others.update(row["id"] for row, _ in referring)
+            anew += referring
+        stale: set[str] = set()
+        if self._using:
+            changed = set(renewed)
+            users = [each for each in self._using.values() if not changed.isdisjoint(each.uses)]
+            stale = {each.row["id"] for each in users}
+            anew += [(each.row, each.row) for each in users if each.row["id"] not in others]
+        if not anew and secrets is self._secrets:
+            return self
+        yield from other._fill(anew, self, certificate, stale)
         return other
 
     def _fill(
-        self, moves: Iterable[tuple[Row | None, Row | None]], known: ChainBuilder | None
+        self,
+        moves: Iterable[tuple[Row | None, Row | None]],
+        known: ChainBuilder | None,
+        certificate: Certificate | None = None,
+        stale: Container[str] = (),
     ) -> Generator[None, None, None]:
         gone: list[Compiled] = []
         come: list[Compiled] = []
@@ -92,7 +113,7 @@ class ChainBuilder:
             if old is not None:
                 gone.append(old)
             if after is not None and after["enabled"] and not _HTTP_PROTOCOLS.isdisjoint(after["protocols"]):
-                come.append(self._ready(after, known))
+                come.append(self._ready(after, None if after["id"] in stale else known, certificate))
                 if is_heavy(after["config"]):
                     yield
         if self._lifetimes is not None:
@@ -103,16 +124,17 @@ class ChainBuilder:
         faulty = {each.row["id"]: each for each in come if each.faults}
         self._faulty = self._faulty.changed(faulty, out)
         self._referring = self._referring.changed({each.row["id"]: each for each in come if each.refers}, out)
+        self._using = self._using.changed({each.row["id"]: each for each in come if each.uses}, out)
         self._sort(gone, come)
 
-    def _ready(self, row: Row, known: ChainBuilder | None) -> Compiled:
+    def _ready(self, row: Row, known: ChainBuilder | None, certificate: Certificate | None) -> Compiled:
         """The row compiled; as it was, if it is the same and so is what its references stand for."""
         if known is not None:
             before: Compiled | None = known._compiled.get(row["id"])
             same_secrets = known._secrets is self._secrets
             if before is not None and before.row is row and (same_secrets or not before.refers):
                 return before
-        return Compiled(row, self._plugins.get(row["name"]), self._secrets, self._lifetimes)
+        return Compiled(row, self._plugins.get(row["name"]), self._secrets, self._lifetimes, certificate)
 
     def _sort(self, gone: Iterable[Compiled], come: Iterable[Compiled]) -> None:
         """Take rows out of their scopes and put others in."""

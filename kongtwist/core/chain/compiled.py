@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ..answers import Answer
@@ -12,7 +13,7 @@ from .lifetimes import Life, Lifetimes, has_life
 from .plugin import Plugin
 from .secrets import Secrets, Unusable
 
-__all__ = ["Compiled", "Refused"]
+__all__ = ["Certificate", "Compiled", "Refused"]
 
 
 class Refused(Plugin):
@@ -30,6 +31,9 @@ class Refused(Plugin):
 
 _REFUSED = Refused()
 
+Certificate = Callable[[str], Row | None]
+"""Gives the row of a certificate by its id, with the values of its references."""
+
 
 class Compiled:
     """One plugin row, ready to run: ``plugin`` and the ``conf`` its phases get. Compared by identity.
@@ -39,9 +43,10 @@ class Compiled:
         emptied: sentences about fields whose references stand for nothing.
         life: counts who runs with it; None for plugins that open nothing, and where nothing is opened.
         refers: there are references in it: it has to be compiled again when what they stand for may have changed.
+        uses: ids of the certificates that it uses: so it has to when one of these changes.
     """
 
-    __slots__ = ("conf", "emptied", "life", "name", "plugin", "priority", "refers", "row")
+    __slots__ = ("conf", "emptied", "life", "name", "plugin", "priority", "refers", "row", "uses")
 
     def __init__(
         self,
@@ -49,8 +54,10 @@ class Compiled:
         plugin: Plugin | None,
         secrets: Secrets | None = None,
         lifetimes: Lifetimes | None = None,
+        certificate: Certificate | None = None,
     ) -> None:
         self.row = row
+        self.uses: tuple[str, ...] = ()
         self.emptied: list[str] = []
         self.life: Life | None = None
         self.refers = secrets is not None and plugin is not None and secrets.refers("plugins", row)
@@ -63,14 +70,20 @@ class Compiled:
         try:
             if secrets is not None and self.refers:
                 row, self.emptied = secrets.resolved("plugins", row)
+            self.uses = tuple(plugin.certificates(row["config"]))
             self.conf = plugin.compile(row["config"], row)
             if lifetimes is not None and has_life(plugin) and plugin.opens(self.conf):
-                self.life = lifetimes.open(plugin, self.conf, row)
+                self.life = lifetimes.open(plugin, self.conf, row, self._found(certificate))
                 self.conf = self.life.conf
         except Exception as error:  # noqa: BLE001 - a broken configuration closes its routes, not the gateway
             self.conf = self._refusal(self._words(error))
         else:
             self.plugin = plugin
+
+    def _found(self, certificate: Certificate | None) -> dict[str, Row]:
+        if certificate is None:
+            return {}
+        return {key: row for key in self.uses if (row := certificate(key)) is not None}
 
     def _words(self, error: Exception) -> str:
         """What an error says, unless a secret may be in it."""

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConnectFailed", "Connection", "ConnectionLost", "Datagrams", "GRPCCall", "GRPCClient", "GRPCFailed", "GRPCReply", "GRPCTarget",
-    "HTTPAnswer", "HTTPClient", "Host", "HostError", "Metrics", "NotOffered", "ProtoFault", "Queue", "QueueSettings", "RedisClient",
-    "RedisError", "RedisSettings", "RedisUnavailable", "Rows", "Scope", "SharedCells", "Streams", "TLSSettings", "Tallies", "Tally",
+    "HTTPAnswer", "HTTPClient", "Host", "HostError", "Metrics", "NotOffered", "Promise", "ProtoFault", "Queue", "QueueSettings",
+    "RedisClient", "RedisError",
+    "RedisSettings", "RedisUnavailable", "Rows", "Scope", "SharedCells", "Streams", "TLSSettings", "Tallies", "Tally",
     "Timer", "random_id",
 ]  # fmt: skip
 
@@ -268,6 +269,34 @@ class Timer(Protocol):
         ...
 
 
+class Promise(Protocol):
+    """A value that is going to be there, and any number who wait for it."""
+
+    @property
+    def over(self) -> bool:
+        """Whether it is there."""
+        ...
+
+    def give(self, value: Any = None) -> None:
+        """Here it is; no harm where it is there already."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """There will be none: whoever waits gets this raised. No harm where it is there already."""
+        ...
+
+    def wait(self, seconds: float | None = None) -> Awaitable[Any]:
+        """The value. Being cancelled concerns nobody else.
+
+        Args:
+            seconds: how long to wait; None: for ever.
+
+        Raises:
+            TimeoutError: it was not there in time.
+        """
+        ...
+
+
 class SharedCells(Protocol):
     """Integers of one name. This worker writes its own; others see the sum over all workers of the node."""
 
@@ -396,6 +425,10 @@ class Host(GatewayFacts):
         """Call once. What it raises is logged."""
         raise NotOffered("this process does not offer host.later to plugins")
 
+    def promise(self) -> Promise:
+        """Something to wait for, between coroutines of a plugin."""
+        raise NotOffered("this process does not offer host.promise to plugins")
+
     def spawn(self, name: str, coroutine: Coroutine[Any, Any, object]) -> None:
         """Run a coroutine beside the requests. Its failure is logged with ``name``; it is cancelled when the scope closes."""
         coroutine.close()
@@ -419,7 +452,14 @@ class Host(GatewayFacts):
 
 
 class Scope(Host):
-    """What one opened configuration is given. Released when that is closed."""
+    """What one opened configuration is given. Released when that is closed.
+
+    Attributes:
+        certificates: rows that the configuration uses (`Plugin.certificates`), by id, with the values of their references; those that
+            there are.
+    """
+
+    certificates: Mapping[str, Row] = {}
 
     async def release(self) -> None:
         """Cancel, close and give back whatever was asked through this scope. Called once, after `Plugin.close`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -10,7 +10,7 @@ from .host_basics import HostError, TLSSettings
 
 __all__ = [
     "KafkaConnection", "KafkaFailed", "KafkaFull", "KafkaLate", "KafkaOAuth", "KafkaPlaced", "KafkaProducer", "KafkaProducing",
-    "KafkaRecord",
+    "KafkaRecord", "Settled",
 ]  # fmt: skip
 
 
@@ -20,11 +20,13 @@ class KafkaFailed(HostError):
     Args:
         text: why.
         remedy: what the operator can do about it.
+        sent: of a record: it may be in the topic all the same; else it certainly is not, and never will be.
     """
 
-    def __init__(self, text: str, remedy: str = "") -> None:
+    def __init__(self, text: str, remedy: str = "", sent: bool = False) -> None:
         super().__init__(text)
         self.remedy = remedy
+        self.sent = sent
 
 
 class KafkaFull(KafkaFailed):
@@ -32,16 +34,7 @@ class KafkaFull(KafkaFailed):
 
 
 class KafkaLate(KafkaFailed):
-    """No acknowledgement in time.
-
-    Args:
-        text, remedy: see `KafkaFailed`.
-        sent: the record may be in the topic all the same; else it certainly is not, and never will be.
-    """
-
-    def __init__(self, text: str, remedy: str = "", sent: bool = False) -> None:
-        super().__init__(text, remedy)
-        self.sent = sent
+    """No acknowledgement in time. See `KafkaFailed`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,27 +96,33 @@ class KafkaPlaced(NamedTuple):
     offset: int  #: -1: nobody was to acknowledge it (``acks`` 0)
 
 
+Settled = Callable[[KafkaPlaced | KafkaFailed], None]
+"""Is told once what became of a record, however late and whoever still waits for it. Does not raise."""
+
+
 class KafkaProducer(Protocol):
     """Sends records. A record that was given to the brokers is tried until they take it, however long they are away."""
 
-    def send(self, record: KafkaRecord, timeout: float) -> Awaitable[KafkaPlaced]:
+    def send(self, record: KafkaRecord, timeout: float, settled: Settled | None = None) -> Awaitable[KafkaPlaced]:
         """Send a record, and wait for the acknowledgement.
 
         Args:
             record: what to send.
             timeout: seconds to wait.
+            settled: told what became of the record, also behind the time-out. Not told of a record that was never taken (KafkaFull).
 
         Raises:
             KafkaFull, KafkaLate, KafkaFailed: see there. Cancelled before it was sent it is never sent.
         """
         ...
 
-    def offer(self, record: KafkaRecord, most: int) -> None:
+    def offer(self, record: KafkaRecord, most: int, settled: Settled | None = None) -> None:
         """Take a record, and send it in the background. What becomes of it stands in the log where it fails.
 
         Args:
             record: what to send.
             most: records of this producer that may wait, this one included.
+            settled: see `send`.
 
         Raises:
             KafkaFull: as many wait.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from ..exchange import Exchange
@@ -115,13 +115,21 @@ class Lifetimes:
 
     # -- building ----------------------------------------------------------------------------------------------------
 
-    def open(self, plugin: Plugin, conf: Any, row: Row) -> Life:
+    def open(self, plugin: Plugin, conf: Any, row: Row, certificates: Mapping[str, Row] | None = None) -> Life:
         """Open a compiled configuration.
+
+        Args:
+            plugin: the plugin.
+            conf: what `Plugin.compile` gave.
+            row: the whole plugin entity.
+            certificates: see `Scope.certificates`.
 
         Raises:
             Exception: whatever the plugin raised; what it had asked for is released.
         """
         scope = self._scope_for(row)
+        if certificates:
+            scope.certificates = certificates
         label = f"{row['name']} ({row.get('id')})"
         try:
             opened = plugin.open(conf, row, scope)

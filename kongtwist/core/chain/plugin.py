@@ -10,7 +10,7 @@ row is gone or changed and the last request or stream that began with it is over
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .phases import (
@@ -111,6 +111,15 @@ class Plugin:
             what the phases, and `close`, get as ``conf``.
         """
         return conf
+
+    def certificates(self, conf: Row) -> Iterable[str]:
+        """Ids of rows of ``certificates`` that a configuration uses. `open` finds them in `Scope.certificates`; when one of them changes,
+        the configuration is compiled and opened anew.
+
+        Args:
+            conf: the plugin's ``config`` record.
+        """
+        return ()
 
     def opens(self, conf: Any) -> bool:
         """Whether a compiled configuration is opened, and closed, at all. Where only some need it: requests do not count on

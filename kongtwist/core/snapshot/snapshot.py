@@ -223,8 +223,13 @@ class Snapshot:
         certificates = before._certificates
         if "certificates" in moves or "vaults" in moves:
             certificates = self._resolved(certificates, moves, tables, secrets)
-        if "plugins" in moves or "vaults" in moves:
-            chains = yield from chains.steps(moves.get("plugins", {}).values(), secrets)
+        if "plugins" in moves or "vaults" in moves or "certificates" in moves:
+
+            def certificate(key: str) -> Row | None:
+                return certificate_of(key, tables, certificates)
+
+            renewed = tables.rows["certificates"] if "vaults" in moves else moves.get("certificates", {})
+            chains = yield from chains.steps(moves.get("plugins", {}).values(), secrets, certificate, renewed)
         balancers = yield from _balanced(before.balancers, moves, tables)
         router = before.router
         if not _ROUTED.isdisjoint(moves):

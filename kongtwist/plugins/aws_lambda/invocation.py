@@ -11,6 +11,7 @@ from urllib.parse import quote
 from ...core.chain.host import HTTPAnswer, HTTPClient
 from ...core.exchange import Answer, BodyTooLarge, Exchange, Row
 from .._functions import FunctionPlugin, answered_fields
+from .._passed_body import passed_body
 from .lambda_answers import NotAnAnswer, proxy_answer, with_empty_objects
 from .lambda_events import event_of
 from .lambda_fields import CONFIG, CONFIG_CHECKS
@@ -113,7 +114,7 @@ class AWSLambda(FunctionPlugin):
         if not conf["skip_large_bodies"]:
             limit = max(limit, LARGEST)
         try:
-            return await exchange.read_body(limit)
+            return await passed_body(exchange, limit)
         except BodyTooLarge:
             exchange.report(
                 f"plugin {self.name} leaves out a body that is longer than {limit} bytes",

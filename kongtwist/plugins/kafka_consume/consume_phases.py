@@ -6,6 +6,7 @@ what becomes of it when it is slow.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...core.answers import FedAnswer
@@ -15,7 +16,7 @@ from ...core.chain.host_schemas import RegistrySettings
 from ...core.chain.plugin import Plugin
 from ...core.exchange import Answer, Exchange, Row
 from ...entities.schema import Array, Boolean, Field, Integer, Record, String
-from .._kafka_fields import cluster_fields, kafka_connection
+from .._kafka_fields import cluster_fields, kafka_connection, used_certificates
 from .._once import Seldom
 from .._registry_fields import registry_field, registry_settings
 from .record_forms import Filter, batch, event_encoder, pointer_fault
@@ -206,6 +207,9 @@ class KafkaConsume(Plugin):
             text="Of mode http-get: milliseconds that a request waits for a first record; null: 1000.",
         ),
     }  # fmt: skip
+
+    def certificates(self, conf: Row) -> Iterable[str]:
+        return used_certificates(conf)
 
     def compile(self, conf: Row, plugin: Row) -> Config:
         return Config(conf)

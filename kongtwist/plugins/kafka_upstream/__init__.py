@@ -1,27 +1,45 @@
 """kafka-upstream: put requests into a topic of Apache Kafka in place of asking an upstream. Kong 3.15 `kafka-upstream`.
 
 With ``producer_async`` false the answer says what the brokers have acknowledged: topic, partition and offset. Else it leaves at
-once with 202, and records wait in bounded memory.
+once with 202, and records wait in bounded memory. A WebSocket, and a body of NDJSON, carry many records (`record_streams`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Iterable
+from hashlib import sha256
 from typing import Any
 
-from ...core.chain.host import HostError, Scope
+from ...core.answers import FedAnswer, WebSocketAnswer, WebSocketPeer
+from ...core.chain.host import HostError, RedisError, Scope
 from ...core.chain.host_kafka import KafkaFull, KafkaLate, KafkaPlaced, KafkaProducer, KafkaRecord
 from ...core.chain.host_schemas import SchemaFailed, SchemaMismatch
 from ...core.chain.plugin import Plugin
 from ...core.exchange import Answer, BodyTooLarge, Exchange, Row
+from ...entities.json_text import parse_json
 from ...entities.schema import Array, Boolean, Map, Record, String
+from .._kafka_fields import used_certificates
 from .._kafka_producing import producing_fields, topic_name
+from .._passed_body import passed_body
+from .._redis_fields import redis_settings
 from .._request_template import Template, template
-from .._schema_producing import SchemaProducer, producer_of
-from .messages import body_arguments, message, record_headers
+from .._schema_producing import SchemaProducer, producer_of, taken
+from .client_streams import IN_FLIGHT, idempotency_field, may_open, stream_fields
+from .idempotency_keys import KeyRefused, Keys, MemoryStore, OnceOnly, RedisStore, key_of
+from .messages import body_arguments, content_type, message, record_headers
+from .record_streams import LineRecords, Told, serve_messages
 
 __all__ = ["KafkaUpstream"]
 
 _COULD_NOT = "could not send message to topic"
+_NDJSON = b"application/x-ndjson"
+_JSON, _PLAIN, _BYTES = b"application/json", b"text/plain", b"application/octet-stream"
+_KEYS = 10_000
+"""Keys that are kept where no property says how many."""
+_TOGETHER = 5
+"""Milliseconds that records of streams wait for others to share a batch with."""
+_CLOSING = 10.0
+"""Seconds, beside the time-out, that what is under way may take when the configuration closes."""
 _RETRY_AFTER = b"1"
 """Seconds after which a client may try again where too much waits for the brokers."""
 
@@ -49,7 +67,18 @@ class Target:
         self.headers = [(name, Template(text)) for name, text in (conf.get("header_templates") or {}).items()]
         templates = [*filter(None, (self.key, self.partition)), *(each for _, each in self.headers)]
         self.looks_into_body = any(each.body for each in templates)
+        self.websocket: bool = bool(conf.get("allow_websocket"))
+        self.origins: list[str] | None = conf.get("websocket_origins")
+        self.ndjson: bool = bool(conf.get("allow_ndjson"))
+        self.in_flight: int = conf.get("stream_max_in_flight") or IN_FLIGHT
+        self.longest: int = conf.get("stream_max_message_bytes") or conf["producer_request_limits_bytes_per_request"]
+        self.idempotency: Row | None = conf.get("idempotency")
+        self.key_header = (self.idempotency["header"] if self.idempotency else "").lower().encode()
         self.producer: KafkaProducer | SchemaProducer | None = None
+        self.once: OnceOnly | None = None
+        self.host: Scope | None = None
+        self.streams = 0  # that have records under way
+        self.count = 0  # of streams so far
         self._reported = 0.0
         self._unreported = 0
 
@@ -132,18 +161,54 @@ class KafkaUpstream(Plugin):
             String(), String(checks=(template,)), ours=True,
             text="Headers of the record from parts of the request; one is left out where a part lacks.",
         ),
+        **stream_fields(),
+        "idempotency": idempotency_field(),
     }  # fmt: skip
+
+    def certificates(self, conf: Row) -> Iterable[str]:
+        return used_certificates(conf)
 
     def compile(self, conf: Row, plugin: Row) -> Target:
         return Target(conf)
 
+    def __init__(self) -> None:
+        self._keys: Keys | None = None
+
     def open(self, conf: Target, plugin: Row, host: Scope) -> Target:
-        conf.producer = producer_of(conf.conf, host)
+        waited_for = (conf.websocket or conf.ndjson) and conf.conf.get("producer_linger") is None
+        conf.host = host
+        conf.producer = producer = producer_of(conf.conf, host, _TOGETHER if waited_for else None)
+        if conf.idempotency is not None:
+            if self._keys is None:
+                self._keys = Keys(_KEYS if host.conf is None else host.conf.plugin_kafka_keys)
+            keys, ttl, redis = self._keys, conf.idempotency["ttl"], conf.idempotency["redis"]
+            store = (
+                MemoryStore(keys, host, ttl)
+                if redis is None
+                else RedisStore(host.redis(redis_settings(redis)), host, ttl, keys.most)
+            )
+            cluster = ",".join(sorted(f"{each['host']}:{each['port']}" for each in conf.conf["bootstrap_servers"]))
+            most = None if conf.waits else conf.most
+            conf.once = OnceOnly(host, keys, store, producer, cluster, conf.timeout, most)
         return conf
 
-    async def access(self, exchange: Exchange, conf: Target) -> Answer:
+    def close(self, conf: Target) -> Awaitable[None] | None:
+        busy = conf.streams or (conf.once is not None and conf.once.busy)
+        return _finished(conf) if busy else None
+
+    def access(self, exchange: Exchange, conf: Target) -> Answer | Awaitable[Answer]:
+        if conf.websocket and exchange.block.upgrade_websocket and exchange.method == b"GET":
+            return self._websocket(exchange, conf)
+        if conf.ndjson and content_type(exchange) == _NDJSON:
+            return self._lines(exchange, conf)
+        return self._one(exchange, conf)
+
+    async def _one(self, exchange: Exchange, conf: Target) -> Answer:
+        """A request that is one record."""
         try:
-            records = _records(exchange, conf, await exchange.read_body(exchange.gateway.body_limit))
+            key = _key(exchange, conf)
+            raw = await passed_body(exchange, exchange.gateway.body_limit)
+            records = _records(exchange, conf, raw)
         except BodyTooLarge:
             limit = exchange.gateway.body_limit
             exchange.report(
@@ -152,43 +217,210 @@ class KafkaUpstream(Plugin):
             return exchange.error(413, "Request body too large")
         except Refused as refused:
             return exchange.exit(400, {"message": "Bad Request", "error": str(refused)})
+        except KeyRefused as refused:
+            return exchange.exit(refused.status, {"message": refused.message, "error": str(refused)})
         producer = conf.producer
         if producer is None:
             raise RuntimeError("kafka-upstream: this process sends no records")
         try:
-            if not conf.waits:
+            if key is not None:
+                placed = await _sent_once(exchange, conf, key, raw, records)
+            elif conf.waits:
+                placed = await _sent(exchange, conf, producer, records)
+            else:
+                placed = []
                 for record in records:
-                    if isinstance(producer, SchemaProducer):
-                        await producer.take(record, conf.most)
-                    else:
-                        producer.offer(record, conf.most)
-                return exchange.exit(202, {"message": "message sent"})
-            placed = await _sent(exchange, conf, producer, records)
+                    await taken(producer, record, conf.most)
         except HostError as error:
-            return self._failed(exchange, conf, error)
-        told = [{"topic": each.topic, "partition": each.partition, "offset": each.offset} for each in placed]
-        if len(told) == 1:
-            return exchange.exit(200, {"message": "message sent", **told[0]})
-        return exchange.exit(200, {"message": "message sent", "records": told})
+            status, said = self._failed(exchange, conf, error)
+            return exchange.exit(status, said, [(b"Retry-After", _RETRY_AFTER)] if status == 503 else None)
+        return exchange.exit(200 if conf.waits else 202, _said(placed))
 
-    def _failed(self, exchange: Exchange, conf: Target, error: HostError) -> Answer:
+    def _failed(self, exchange: Exchange, conf: Target, error: HostError) -> tuple[int, dict[str, Any]]:
+        """The status of the answer and what it says, and a line for the log."""
+        if isinstance(error, KeyRefused):
+            return error.status, {"message": error.message, "error": str(error)}
         fate = ""
-        if isinstance(error, KafkaLate):
-            fate = "; it may be in the topic all the same" if error.sent else "; it was not sent, and will not be"
-        elif isinstance(error, SchemaFailed):
+        if getattr(error, "sent", False):
+            fate = "; it may be in the topic all the same"
+        elif isinstance(error, KafkaLate | SchemaFailed | RedisError):
             fate = "; it was not sent, and will not be"
         remedy = getattr(error, "remedy", "") or "look at the brokers"
         if isinstance(error, SchemaMismatch):
             conf.report(exchange, f"plugin {self.name}: {error}", "send what fits, or correct the schema")
-            return exchange.exit(400, {"message": "Bad Request", "error": str(error)})
+            return 400, {"message": "Bad Request", "error": str(error)}
+        if isinstance(error, RedisError):
+            remedy = "start the server of config.idempotency.redis; nothing is sent that may have been sent before"
         conf.report(exchange, f"plugin {self.name}: {_COULD_NOT} {conf.topic}: {error}{fate}", remedy)
         said: dict[str, Any] = {"message": "Bad Gateway", "error": _COULD_NOT}
         if conf.tells:
             said["error"] = f"{_COULD_NOT} {conf.topic}: {error}{fate}"
-        if isinstance(error, KafkaFull):
+        if isinstance(error, KafkaFull | RedisError):
             said["message"] = "Service unavailable"
-            return exchange.exit(503, said, [(b"Retry-After", _RETRY_AFTER)])
-        return exchange.exit(500, said)
+            return 503, said
+        return 500, said
+
+    # -- many records of one client ----------------------------------------------------------------------------------------
+
+    def _websocket(self, exchange: Exchange, conf: Target) -> Answer:
+        if not may_open(exchange, conf.origins):
+            return exchange.error(403, "This origin may not open a WebSocket")
+        stream, host = self._stream(exchange, conf, None)
+
+        async def serve(peer: WebSocketPeer) -> None:
+            conf.streams += 1
+            await serve_messages(peer, host, stream.name, conf.in_flight, stream.message, stream.over)
+
+        return WebSocketAnswer(serve, limit=conf.longest)
+
+    def _lines(self, exchange: Exchange, conf: Target) -> Answer:
+        try:
+            key = _key(exchange, conf)
+        except KeyRefused as refused:
+            return exchange.exit(refused.status, {"message": refused.message, "error": str(refused)})
+        stream, host = self._stream(exchange, conf, key)
+        exchange.continue_request()
+        conf.streams += 1
+        feeder = LineRecords(exchange, host, stream.name, conf.in_flight, conf.longest, stream.line, stream.over)
+        return FedAnswer(200, feeder, [(b"Content-Type", _NDJSON)])
+
+    def _stream(self, exchange: Exchange, conf: Target, key: str | None) -> tuple[_Stream, Scope]:
+        if conf.producer is None or conf.host is None:
+            raise RuntimeError("kafka-upstream: this process sends no records")
+        conf.count += 1
+        return _Stream(self, exchange, conf, conf.producer, key), conf.host
+
+    def told(self, exchange: Exchange, conf: Target, error: HostError) -> Told:
+        """What a client of a stream is told of a record that failed."""
+        lost = isinstance(error, KafkaLate) or bool(getattr(error, "sent", False))
+        return Told(self._failed(exchange, conf, error)[1], lost)
+
+
+class _Stream:
+    """Makes records of what comes, and sends them. See `record_streams.Produce`."""
+
+    def __init__(
+        self,
+        plugin: KafkaUpstream,
+        exchange: Exchange,
+        conf: Target,
+        producer: KafkaProducer | SchemaProducer,
+        key: str | None,
+    ) -> None:
+        self._plugin, self._exchange, self._conf, self._producer = plugin, exchange, conf, producer
+        self._key = key
+        self._number = 0
+        self.name = f"answering stream {conf.count} of kafka-upstream"
+
+    def over(self) -> None:
+        """Nothing of it is under way any more."""
+        self._conf.streams -= 1
+
+    def line(self, line: bytes) -> Awaitable[Told]:
+        """A line of NDJSON."""
+        self._number += 1
+        try:
+            value = parse_json(line.decode(), parse_constant=_no_number)
+        except ValueError:  # that is no UTF-8, too
+            return _refused("a line is no JSON")
+        return self._send(line, _JSON, value)
+
+    def message(self, message: str | bytes) -> Awaitable[Told]:
+        """A message of a WebSocket."""
+        if isinstance(message, bytes):
+            return self._send(message, _BYTES, None)
+        try:
+            return self._send(message.encode(), _JSON, parse_json(message, parse_constant=_no_number))
+        except ValueError:
+            return self._send(message.encode(), _PLAIN, None)
+
+    def _send(self, raw: bytes, kind: bytes, value: Any) -> Awaitable[Told]:
+        try:
+            records = _records(self._exchange, self._conf, raw, kind, value)
+        except Refused as refused:
+            return _refused(str(refused))
+        once = self._conf.once
+        sending: list[Awaitable[KafkaPlaced | None]]
+        if self._key is not None and once is not None:
+            key, who, same = f"{self._key}\0{self._number}", _who(self._exchange), sha256(raw).hexdigest()
+            sending = [once.begin(key, who, same, record) for record in records]
+        else:
+            producer = self._producer
+            send = producer.begin if isinstance(producer, SchemaProducer) else producer.send
+            sending = [send(record, self._conf.timeout) for record in records]
+        return self._told(sending)
+
+    async def _told(self, sending: list[Awaitable[KafkaPlaced | None]]) -> Told:
+        placed: list[KafkaPlaced] = []
+        failed: HostError | None = None
+        for each in sending:
+            try:
+                found = await each
+            except HostError as error:
+                failed = failed or error
+            else:
+                placed += [found] if found is not None else []
+        if failed is not None:
+            return self._plugin.told(self._exchange, self._conf, failed)
+        return Told(_said(placed))
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no JSON")
+
+
+async def _refused(why: str) -> Told:
+    return Told({"message": "Bad Request", "error": why})
+
+
+async def _finished(conf: Target) -> None:
+    """Wait for what is under way, which has its time-outs."""
+    host, until = conf.host, conf.timeout + _CLOSING
+    assert host is not None
+    until += host.now()
+    while conf.streams and host.now() < until:
+        try:
+            await host.promise().wait(0.1)
+        except TimeoutError:
+            continue
+    if conf.once is not None:
+        await conf.once.finished(until - host.now())
+
+
+def _said(placed: list[KafkaPlaced]) -> dict[str, Any]:
+    """What a client is told of records that are sent; none: they wait in the background."""
+    told = [{"topic": each.topic, "partition": each.partition, "offset": each.offset} for each in placed]
+    if len(told) == 1:
+        return {"message": "message sent", **told[0]}
+    return {"message": "message sent", **({"records": told} if told else {})}
+
+
+def _who(exchange: Exchange) -> str:
+    """The client, on whatever node."""
+    consumer = exchange.consumer or {}
+    return next((f"{name}:{consumer[name]}" for name in ("username", "custom_id", "id") if consumer.get(name)), "")
+
+
+def _key(exchange: Exchange, conf: Target) -> str | None:
+    """The key of a request. Raises KeyRefused."""
+    if conf.idempotency is None:
+        return None
+    name = conf.idempotency["header"]
+    key = key_of(exchange.get_headers(conf.key_header), name)
+    if key is None and conf.idempotency["required"]:
+        raise KeyRefused(400, "Bad Request", f"{name} is missing")
+    return key
+
+
+async def _sent_once(
+    exchange: Exchange, conf: Target, key: str, raw: bytes, records: list[KafkaRecord]
+) -> list[KafkaPlaced]:
+    """Where the records of a request with a key are; those that wait in the background are nowhere. Raises HostError."""
+    assert conf.once is not None
+    same = sha256(b"\0".join((exchange.method, exchange.target, raw))).hexdigest()
+    who = _who(exchange)
+    placed = [await conf.once.begin(key, who, same, record) for record in records]
+    return [each for each in placed if each is not None] if conf.waits else []
 
 
 async def _sent(
@@ -202,11 +434,21 @@ async def _sent(
     return placed
 
 
-def _records(exchange: Exchange, conf: Target, raw: bytes) -> list[KafkaRecord]:
-    """The records of a request, one for each topic. Raises Refused."""
-    needed = conf.looks_into_body or (not conf.raw and conf.conf["forward_body"])
-    arguments = body_arguments(exchange, raw) if needed else None
-    value = raw if conf.raw else message(exchange, conf.conf, raw, arguments)
+def _records(
+    exchange: Exchange, conf: Target, raw: bytes, kind: bytes | None = None, arguments: Any = None
+) -> list[KafkaRecord]:
+    """The records of a request, one for each topic. Raises Refused.
+
+    Args:
+        exchange: the request.
+        conf: what becomes of it.
+        raw: its body, or one message of many.
+        kind: content type of a message; None: it is the request's body.
+        arguments: the value of a message that is JSON.
+    """
+    if kind is None and (conf.looks_into_body or (not conf.raw and conf.conf["forward_body"])):
+        arguments = body_arguments(exchange, raw)
+    value = raw if conf.raw else message(exchange, conf.conf, raw, arguments, kind)
     key = conf.key.fill(exchange, arguments) if conf.key is not None else None
     if key is None and conf.key_query_arg is not None:
         key = next(iter(exchange.query_args().get(conf.key_query_arg, ())), None)

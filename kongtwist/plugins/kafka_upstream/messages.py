@@ -12,7 +12,7 @@ from ...core.http.query import parse_arguments
 from ...core.rows import Row
 from ...entities.json_text import parse_json
 
-__all__ = ["body_arguments", "message", "record_headers"]
+__all__ = ["body_arguments", "content_type", "message", "record_headers"]
 
 _TEXT = frozenset((b"text/plain", b"text/html", b"application/xml", b"text/xml", b"application/soap+xml"))
 """Content types whose bodies are told as they are, though nothing is known of their fields."""
@@ -20,7 +20,7 @@ _json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _DECODED = frozenset((b"application/x-www-form-urlencoded", b"application/json", b"multipart/form-data"))
 
 
-def message(exchange: Exchange, conf: Row, raw: bytes, arguments: Any) -> bytes:
+def message(exchange: Exchange, conf: Row, raw: bytes, arguments: Any, kind: bytes | None = None) -> bytes:
     """The value of the record: JSON with what is to be forwarded.
 
     Args:
@@ -28,6 +28,7 @@ def message(exchange: Exchange, conf: Row, raw: bytes, arguments: Any) -> bytes:
         conf: with ``forward_method``, ``forward_headers``, ``forward_uri`` and ``forward_body``.
         raw: the body.
         arguments: what `body_arguments` makes of it.
+        kind: its content type; None: the request's.
     """
     told: dict[str, Any] = {}
     if conf["forward_method"]:
@@ -44,7 +45,7 @@ def message(exchange: Exchange, conf: Row, raw: bytes, arguments: Any) -> bytes:
             for name, values in parse_arguments(query).items()
         }
     if conf["forward_body"]:
-        told.update(_body(_content_type(exchange), raw, arguments))
+        told.update(_body(content_type(exchange) if kind is None else kind, raw, arguments))
     return _json(told).encode("utf-8", "replace")
 
 
@@ -67,7 +68,7 @@ def _body(kind: bytes, raw: bytes, arguments: Any) -> dict[str, Any]:
 
 def body_arguments(exchange: Exchange, raw: bytes) -> Any:
     """The fields of a form, or the value of a body of JSON; None where it is neither, or is not what it says."""
-    kind = _content_type(exchange)
+    kind = content_type(exchange)
     if kind == b"application/json":
         try:
             return parse_json(raw)
@@ -105,7 +106,8 @@ def record_headers(exchange: Exchange, conf: Row) -> list[tuple[str, bytes]]:
     return found
 
 
-def _content_type(exchange: Exchange) -> bytes:
+def content_type(exchange: Exchange) -> bytes:
+    """The type of the request's body, without parameters, in lower case."""
     return (exchange.get_header(b"content-type") or b"").partition(b";")[0].strip().lower()
 
 

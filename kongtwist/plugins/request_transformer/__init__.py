@@ -18,6 +18,7 @@ from ...entities.entity import Config
 from ...entities.schema import Array, Field, Record, String
 from ...entities.typedefs import header_name, header_value
 from .._once import Once
+from .._passed_body import passed_body
 from .transform_body import Rules, body_transformer, transform_arguments
 from .transform_headers import HeaderChanges, HeaderRules, changed_headers
 
@@ -182,7 +183,7 @@ class RequestTransformer(Plugin):
     async def _with_body(self, exchange: Exchange, conf: Transformation, kind: bytes, to_query: bool) -> Answer | None:
         """The rest, once the body is here. One too large to be held is left as it is."""
         try:
-            raw = await _body_of(exchange)
+            raw = await passed_body(exchange, exchange.gateway.body_limit)
         except BodyTooLarge:
             exchange.report(
                 f"plugin {self.name} leaves the request body as it is: it is longer than"
@@ -211,12 +212,6 @@ def _is_form(kind: bytes | None) -> bool:
     lowered = (kind or b"").lower()
     others = b"application/json" in lowered or b"multipart/form-data" in lowered
     return not others and b"application/x-www-form-urlencoded" in lowered
-
-
-async def _body_of(exchange: Exchange) -> bytes:
-    if exchange.upstream_body is not None:
-        return exchange.upstream_body  # another plugin's
-    return await exchange.read_body(exchange.gateway.body_limit)
 
 
 def _send_headers(exchange: Exchange, changes: HeaderChanges) -> None:

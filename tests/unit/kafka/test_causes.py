@@ -19,6 +19,7 @@ class ExplainedTests(SynchronousTestCase):
             "Bootstrap connection to bootstrap-0 failed: [Errno 111] ECONNREFUSED": "connection refused",
             "<KafkaTCPTransport>: Request timed out after 2000 ms. Closing connection.": "no answer in time",
             "<KafkaConnection (disconnected)>: Connection lost: RequestTimedOutError": "no answer in time",
+            "ValueError: Unrecognized partition 77 for topic t": "no such partition",
             "<KafkaTCPTransport>: Abort (InvalidReceiveError: Invalid frame length: 352518912)": "speaks TLS",
         }
         for line, cause in lines.items():

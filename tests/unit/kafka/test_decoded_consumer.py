@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from kafka import TopicPartition
+from kafka.errors import IllegalStateError
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.chain.host_schemas import SchemaFailed
@@ -91,3 +92,13 @@ class DecodedTests(SynchronousTestCase):
         self.assertRaises(SchemaFailed, DecodedConsumer(inner, {"t": find}, False).poll)
         self.assertEqual(DecodedConsumer(inner, {"t": find}, True).poll(), {})
         self.assertEqual(inner.sought, [(PART, 7), (PART, 7)])
+
+    def test_away_meanwhile(self) -> None:
+        """A partition that the consumer no longer has is somebody else's."""
+        self.patch(decoded_consumer, "_PAUSE", 0)
+
+        class Lost(Consumer):
+            def seek(self, partition: TopicPartition, offset: int) -> None:
+                raise IllegalStateError
+
+        self.assertEqual(DecodedConsumer(Lost(Raw(framed(503, b"b"))), {"t": find}, True).poll(), {})

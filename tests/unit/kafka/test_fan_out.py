@@ -255,6 +255,20 @@ class FeedTurnsTests(SynchronousTestCase):
         self.assertEqual(self.numbers(self.writers[0]), [0, 2])
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
+    def test_made_anew_while_a_piece_is_under_way(self) -> None:
+        """Nobody gets anything of the new topic on the old place."""
+        for writer in self.writers:
+            writer.finish = lambda: None  # type: ignore[attr-defined]
+        self.reader.come(1)
+        self.feed.topic_remade()
+        self.reader.end = 7
+        self.reader.position = Position({"t": [7]})
+        newcomer = self.client()
+        self.reader.come(1)
+        self.reactor.turns()
+        self.assertEqual({tuple(self.numbers(each)) for each in self.writers}, {(0,), ()})
+        self.assertEqual(self.numbers(newcomer), [7])
+
     def test_close_while_a_piece_is_under_way(self) -> None:
         ended: list[Client] = []
         for writer in self.writers:

@@ -125,8 +125,17 @@ class ProducerTests(BridgeCase):
         self.library.acknowledge(50)
         self.assertEqual(self.reactor.asked, before + 1)
         self.reactor.turn()
+        self.assertEqual(sum(each.called for each in waiting), 32)  # the rest in turns of their own
+        self.reactor.advance(0)
         for each in waiting:
             self.successResultOf(each)
+
+    def test_nothing_is_left_at_the_end(self) -> None:
+        waiting = [self.producer.send(record(), 10) for _ in range(100)]
+        self.pump()
+        self.library.acknowledge(100)
+        self.producer._closed()
+        self.assertEqual(sum(each.called for each in waiting), 100)
 
     def test_window(self) -> None:
         """The library has as much as the window is wide; what comes back makes room."""
@@ -202,6 +211,59 @@ class ProducerTests(BridgeCase):
         self.reactor.turn()
         self.assertEqual(self.failureResultOf(done, KafkaFailed).value.remedy, "make it smaller")
         self.assertEqual(self.producer.failed, 1)
+
+    def test_settled(self) -> None:
+        """Whoever asks is told what became of a record in the end, though nobody waits any more."""
+        told: list[Outcome] = []
+        for cancelled in (False, True):
+            done = self.producer.send(record(), 10, told.append).addErrback(lambda _: None)
+            self.pump()
+            if cancelled:
+                done.cancel()
+            self.reactor.advance(10)
+            self.assertEqual(told, [])
+            self.library.acknowledge()
+            self.reactor.turn()
+            self.assertEqual(told.pop(), KafkaPlaced("t", 0, 7))
+        self.producer.offer(record(), 10, told.append)
+        self.pump()
+        self.library.acknowledge()
+        self.reactor.turn()
+        self.assertEqual(told.pop(), KafkaPlaced("t", 0, 7))
+
+    def test_settled_without_being_sent(self) -> None:
+        told: list[Outcome] = []
+        for late in (True, False):
+            done = self.producer.send(record(), 10, told.append).addErrback(lambda _: None)
+            if late:
+                self.reactor.advance(10)
+            else:
+                done.cancel()
+            failed = told.pop()
+            assert isinstance(failed, KafkaFailed)
+            self.assertFalse(failed.sent)
+
+    def test_library_gives_up(self) -> None:
+        """A producer of the library that ends for good without telling leaves nobody waiting; the record may be in the topic."""
+        done = self.producer.send(record(), 100)
+        self.pump()
+        first = self.library
+        first.broken = True
+        again = self.producer.send(record(), 100)
+        self.producer._wake.set()
+        ended: list[float] = []
+
+        def close(seconds: float) -> None:  # ends the loop, as there is no thread to run it in
+            ended.append(seconds)
+            self.assertIsNotNone(self.producer.close(0))
+
+        first.close = close  # type: ignore[method-assign]
+        self.begun[0]()
+        first.given[0][1](KafkaPlaced("t", 0, 7))  # too late to be told
+        self.reactor.turn()
+        for waiting in (done, again):
+            self.assertTrue(self.failureResultOf(waiting, KafkaFailed).value.sent)
+        self.assertEqual((self.producer.pending, self.producer._in_flight, ended), (0, 0, [0]))
 
     def test_lost_in_the_background(self) -> None:
         """Nobody waits who could be told, so the log is, and not for each record."""

@@ -108,6 +108,20 @@ class AvroTests(CodecCase):
         self.assertRaises(NotFitting, codec("AVRO", "string").decode, b"\xfe\xff\xff\xff\xff\x7fx")
         self.assertRaises(NotFitting, codec("AVRO", "double").decode, b"\0\0\0\0\0\0\xf8\x7f")
 
+    def test_ways(self) -> None:
+        """Unions within unions: each value is tried once as each branch, not once for each way that leads there."""
+        fields = [{"name": "n", "type": ["int", "A", "B"]}]
+        second = {"type": "record", "name": "B", "fields": fields}
+        first = {"type": "record", "name": "A", "fields": [{"name": "n", "type": ["int", "A", second]}]}
+        either = codec("AVRO", [first, "B"])
+        value: Any = "no int"
+        for _ in range(60):
+            value = {"n": value}
+        self.fails(either, value, "it is none of")
+        for _ in range(400):
+            value = {"n": value}
+        self.fails(either, value, "nested too deeply")
+
     def test_unusable(self) -> None:
         self.unusable("AVRO", {"type": "nope"}, "UnknownType")
         self.unusable("AVRO", {"type": "record", "name": "X", "fields": [{"name": "y", "type": "Y"}]}, "Y")
@@ -136,6 +150,21 @@ class JSONSchemaTests(CodecCase):
         self.fails(rules, {}, "at the top")
         for wrong in (b"{", b'{"id":"x"}', b"\xff"):
             self.assertRaises(NotFitting, rules.decode, wrong)
+
+    def test_ways(self) -> None:
+        """A schema within itself: where data do not fit is not told, since finding it out would double in time with each level."""
+        link = {"type": "object", "properties": {"n": {"$ref": "#/definitions/link"}}, "required": ["n"]}
+        rules = {
+            "$ref": "#/definitions/link",
+            "definitions": {"link": {"anyOf": [link, {**link, "title": "b"}, {"type": "integer"}]}},
+        }
+        value: Any = "no int"
+        for _ in range(200):
+            value = {"n": value}
+        self.fails(codec("JSON", rules), value, "it does not fit")
+        # Which is not so where schemas are only shared.
+        shared = {"properties": {"a": {"$ref": "#/definitions/x%20y"}}, "definitions": {"x y": {"type": "string"}}}
+        self.fails(codec("JSON", shared), {"a": 1}, "at /a: the value is not of type")
 
     def test_drafts(self) -> None:
         """Without $schema it is draft 7, where `items` may be a list."""

@@ -53,6 +53,37 @@ class Writer:
         self.ended = True
 
 
+class Replayed:
+    """Stands in for `Replay`: a topic without an end. Records before ``first`` are gone, which only the beginning notes."""
+
+    def __init__(self) -> None:
+        self.position: Position | None = None
+        self.first = 10
+        self.closed = False
+
+    async def begin(self, start: StartAt) -> list[Any]:
+        at = Position.parse(start.position).next_of("t", 0) if start.position else None
+        self.first = 100 if at == 14 else self.first
+        self.position = Position({"t": [max(at or 0, self.first)]})
+        return []
+
+    async def read(self, count: int, wait: float) -> list[TopicRecord]:
+        if self.closed or self.position is None:
+            raise AssertionError("it was not begun")
+        at = self.position.next_of("t", 0)
+        assert at is not None
+        if at < self.first:
+            raise KafkaFailed("gone")
+        self.position = Position({"t": [at + 1]})
+        return [TopicRecord("t", 0, at, -1, None, b"")]
+
+    async def ends(self) -> Position:
+        return Position({"t": [1000]})
+
+    async def close(self) -> None:
+        self.closed = True
+
+
 class FeedTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
@@ -132,6 +163,31 @@ class FeedTests(SynchronousTestCase):
         self.assertEqual(late.got, [":"])
         late.client.gone("left")
         self.assertEqual(self.feed.replays.waiting, [])
+
+    def fetched(self) -> list[int]:
+        """The next record of a feed that goes on, by its offset; its readers are `self.replays`."""
+        found, _ = self.successResultOf(Deferred.fromCoroutine(self.feed.fetch(StartAt(), True, 1, 1.0)))
+        return [record.offset for part in found for record in part.records]
+
+    def test_goes_on(self) -> None:
+        """Where the call before has stopped: with its reader, with a new one where that was given back, or cannot go on."""
+        replays: list[Replayed] = []
+
+        def replay() -> Replayed:
+            replays.append(Replayed())
+            return replays[-1]
+
+        self.feed.replay = replay
+        self.assertEqual([self.fetched(), self.fetched()], [[10], [11]])
+        self.assertEqual(len(replays), 1)
+        self.clock.advance(60)
+        self.assertTrue(replays[0].closed)
+        self.assertEqual([self.fetched(), self.fetched()], [[12], [13]])
+        self.assertEqual(len(replays), 2)
+        replays[1].first = 100
+        self.assertEqual([self.fetched(), self.fetched()], [[100], [101]])
+        self.assertTrue(replays[1].closed)
+        self.assertEqual(len(replays), 3)
 
     def test_waits_for_others_that_fetch_but_not_for_ever(self) -> None:
         self.feed._fetching.acquire()

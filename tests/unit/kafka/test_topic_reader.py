@@ -21,10 +21,13 @@ class Listener:
     def __init__(self) -> None:
         self.has_enough = False
         self.got: list[int] = []
+        self.on_records: Any = None
         self.lost: list[int] = []
 
     def records_came(self, records: list[TopicRecord]) -> None:
         self.got += [record.offset for record in records]
+        if self.on_records is not None:
+            self.on_records()
 
     def records_lost(self, topic: str, partition: int, offset: int, count: int) -> None:
         self.lost.append(offset)
@@ -65,7 +68,8 @@ class HeldBackTests(SynchronousTestCase):
     """A listener that has enough holds records back, in bounds, and misses none."""
 
     def setUp(self) -> None:
-        self.reader = made(Turns())
+        self.clock = Turns()
+        self.reader = made(self.clock)
         self.reader._begun(Position({"t": [0]}))
         self.one, self.two = Listener(), Listener()
         self.reader.listeners += [self.one, self.two]
@@ -95,3 +99,17 @@ class HeldBackTests(SynchronousTestCase):
         self.reader._lost(0, 7, 6)
         self.assertEqual((self.one.got, self.one.lost), ([0], [7]))
         self.assertEqual(self.reader.position, Position({"t": [7]}))
+
+    def test_all_get_them_in_order(self) -> None:
+        """Also when one is done at once, asks for more, and more has come by then."""
+
+        def more() -> None:
+            self.one.on_records = None
+            self.reader._pending.append(TopicRecord("t", 0, 1, -1, None, b""))
+            self.reader.go_on()
+
+        self.one.on_records = more
+        self.come(0)
+        self.assertEqual((self.one.got, self.two.got), ([0], [0]))
+        self.clock.turns()
+        self.assertEqual((self.one.got, self.two.got), ([0, 1], [0, 1]))

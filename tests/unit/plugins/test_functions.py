@@ -51,6 +51,16 @@ class AzureTests(SynchronousTestCase):
             other.send()
             self.assertEqual(other.host.http.requests[0].url, url)
 
+    def test_body_that_another_plugin_has_made(self) -> None:
+        class Behind(AzureFunctions):
+            def access(self, exchange: Any, conf: Any) -> Any:
+                exchange.set_upstream_body(b"without credentials")
+                return super().access(exchange, conf)
+
+        harness = PluginHarness(Behind, appname="shop", functionname="prices")
+        harness.send("POST", "/", {}, b"with credentials")
+        self.assertEqual(harness.host.http.requests[0].body, b"without credentials")
+
     def test_answered(self) -> None:
         """The answer is passed on, with Via, and without what belongs to the connection."""
         harness = self.harness()
@@ -109,9 +119,11 @@ class SigningTests(SynchronousTestCase):
 
 
 class LambdaTests(SynchronousTestCase):
-    def harness(self, answer: HTTPAnswer | Exception | None = None, **config: Any) -> PluginHarness:
+    def harness(
+        self, answer: HTTPAnswer | Exception | None = None, of: type[AWSLambda] = AWSLambda, **config: Any
+    ) -> PluginHarness:
         given = {"function_name": "f", "aws_region": "eu-west-1", "aws_key": "AK", "aws_secret": "secret"}
-        harness = PluginHarness(AWSLambda, **{**given, **config})
+        harness = PluginHarness(of, **{**given, **config})
         found = answer or HTTPAnswer(200, [(b"Content-Type", b"application/json"), (b"Content-Length", b"2")], b"{}")
         harness.host.http.reply = lambda asked: found
         return harness
@@ -140,6 +152,16 @@ class LambdaTests(SynchronousTestCase):
         self.assertEqual(json.loads(asked.body), {"a": "1", "b": ["2", "3"]})
         self.assertTrue(asked.options["ssl_verify"])
         self.assertNotIn("secret", repr(asked))
+
+    def test_body_that_another_plugin_has_made(self) -> None:
+        class Behind(AWSLambda):
+            def access(self, exchange: Any, conf: Any) -> Any:
+                exchange.set_upstream_body(b'{"b":1}')
+                return super().access(exchange, conf)
+
+        harness = self.harness(of=Behind)
+        outcome = harness.send("POST", "/", {"content-type": "application/json"}, b'{"b":1,"apikey":"secret"}')
+        self.assertEqual(self.event(outcome, harness), {"b": 1})
 
     def test_event_of_arguments(self) -> None:
         """Query and body in one; the body is stronger."""

@@ -75,6 +75,18 @@ class MessageTests(KafkaCase):
         harness.send("POST", "/", JSON, body=b'"\xff"')
         self.assertTrue(self.value(harness)["body_base64"])
 
+    def test_what_plugins_have_made_of_it(self) -> None:
+        """A body that another plugin has changed, or freed of credentials, is what goes on."""
+
+        class Behind(KafkaUpstream):
+            async def access(self, exchange: Any, conf: Any) -> Any:
+                exchange.set_upstream_body(b'{"a":1}')
+                return await super().access(exchange, conf)
+
+        harness = PluginHarness(Behind, bootstrap_servers="kafka:9092", topic="events", producer_async=False)
+        harness.send("POST", "/", JSON, body=b'{"a":1,"apikey":"secret"}')
+        self.assertEqual(self.value(harness), {"body": '{"a":1}', "body_args": {"a": 1}})
+
     def test_nothing(self) -> None:
         harness = self.harness(forward_body=False)
         harness.send("POST", "/", JSON, body=b"{}")
@@ -169,6 +181,7 @@ class AnswerTests(KafkaCase):
         """Clients are told Kong's words; the log has the cause, the record's fate and the remedy."""
         for error, fate in (
             (KafkaFailed("refused", "log in"), ""),
+            (KafkaFailed("the producer ended", "look", sent=True), "it may be in the topic"),
             (KafkaLate("connection refused", "start it", sent=True), "it may be in the topic"),
             (KafkaLate("connection refused", "start it"), "it was not sent, and will not be"),
         ):
@@ -230,6 +243,25 @@ class ConfigurationTests(KafkaCase):
             (connection.mechanism, connection.username, connection.password), ("SCRAM-SHA-256", "alice", "secret")
         )
         self.assertTrue(connection.tls.verify)
+
+    def test_certificate(self) -> None:
+        """What brokers are shown comes with the configuration; one that is not there refuses it."""
+        key = "8a1b2c3d-0000-4000-8000-000000000000"
+        config: dict[str, Any] = {
+            "bootstrap_servers": "kafka:9093",
+            "topic": "t",
+            "security": {"ssl": True, "certificate_id": key},
+        }
+        harness = self.harness()
+        self.assertRaises(ValueError, harness.add, KafkaUpstream, **config)
+        harness.store("certificates", id=key, cert="CERT", key="KEY")
+        for plugin in (KafkaUpstream, KafkaLog):
+            harness.add(plugin, **config)
+        for kind in (KafkaUpstream, KafkaLog, KafkaConsume):
+            self.assertEqual(kind().certificates({"security": {"certificate_id": key}}), (key,))
+        tls = [each.connection.tls for each in harness.host.producers][1]
+        assert tls is not None
+        self.assertEqual((tls.certificate, tls.key), ("CERT", "KEY"))
 
     def test_refused(self) -> None:
         wrong: list[dict[str, Any]] = [

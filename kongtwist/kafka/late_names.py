@@ -1,0 +1,35 @@
+"""Names of kafka-python, which is imported when the first of them is used: in a thread of the reader or producer that uses it. It
+would keep the reactor's thread for a tenth of a second.
+
+Use ``late_names.TopicPartition``: an import of the name from here would import the library at once.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kafka import KafkaConsumer as KafkaConsumer
+    from kafka import TopicPartition as TopicPartition
+    from kafka.errors import KafkaError as KafkaError
+    from kafka.errors import OffsetOutOfRangeError as OffsetOutOfRangeError
+    from kafka.net.compat import KafkaNetClient as KafkaNetClient
+
+    from .connection_settings import client_options as client_options
+else:
+    _PLACES = {
+        "KafkaConsumer": "kafka",
+        "KafkaError": "kafka.errors",
+        "KafkaNetClient": "kafka.net.compat",
+        "OffsetOutOfRangeError": "kafka.errors",
+        "TopicPartition": "kafka",
+        "client_options": "kongtwist.kafka.connection_settings",
+    }
+
+    def __getattr__(name: str) -> Any:
+        place = _PLACES.get(name)
+        if place is None:
+            raise AttributeError(name)
+        value = globals()[name] = getattr(import_module(place), name)
+        return value
