@@ -79,9 +79,9 @@ class MessageTests(KafkaCase):
         """A body that another plugin has changed, or freed of credentials, is what goes on."""
 
         class Behind(KafkaUpstream):
-            async def access(self, exchange: Any, conf: Any) -> Any:
+            def access(self, exchange: Any, conf: Any) -> Any:
                 exchange.set_upstream_body(b'{"a":1}')
-                return await super().access(exchange, conf)
+                return super().access(exchange, conf)
 
         harness = PluginHarness(Behind, bootstrap_servers="kafka:9092", topic="events", producer_async=False)
         harness.send("POST", "/", JSON, body=b'{"a":1,"apikey":"secret"}')
