@@ -14,6 +14,7 @@ from .admin import admin_rows
 from .cases import Case, Field, cases
 from .consumers import consumer_rows
 from .http2_cases import HTTP2Field, http2_cases, http2_memory
+from .kafka_rows import kafka_rows
 from .measures import Pace, idle_memory
 from .report import Row, describe_machine, markdown, of_admin, table
 from .servers import Stage
@@ -45,6 +46,7 @@ def main() -> None:
             _memory(stage, wanted, quick=options.quick),
             http2_memory(stage, wanted, quick=options.quick),
             consumer_rows(stage, wanted, pace, quick=options.quick),
+            kafka_rows(stage, wanted, pace, quick=options.quick),
             admin_rows(stage, wanted, pace, quick=options.quick),
         ):
             print(table([row], heading=not rows or of_admin(row) != of_admin(rows[-1])), flush=True)

@@ -29,6 +29,13 @@ end
 """
 """wrk's script for a header with one value after the other."""
 
+POST = """\
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+wrk.body = [[BODY]]
+"""
+"""wrk's script for a POST."""
+
 VARYING = """
 local count = 0
 function request()
@@ -52,9 +59,9 @@ class Pace:
 
 def http_cost(
     stage: Stage, server: Server, path: str, pace: Pace, *, header: str = "", varying: bool = False,
-    values: tuple[str, Sequence[str]] | None = None,
+    values: tuple[str, Sequence[str]] | None = None, body: str | None = None, clients: int = 32,
 ) -> Cost:  # fmt: skip
-    """What a GET over keep-alive connections costs.
+    """What a GET over keep-alive connections costs, or a POST.
 
     Args:
         stage: where scripts go.
@@ -64,11 +71,13 @@ def http_cost(
         header: a further header line.
         varying: let two header fields differ from request to request.
         values: a header's name, and its values in turn.
+        body: JSON that is posted.
+        clients: how many ask at a time.
 
     Raises:
         RuntimeError: some requests failed; the figure would mean nothing.
     """
-    words = ["wrk", "-t1", "-c32", *(["-H", header] if header else [])]
+    words = ["wrk", "-t1", f"-c{clients}", *(["-H", header] if header else [])]
     if varying:
         script = Path(stage.folder, "varying.lua")
         script.write_text(VARYING, encoding="ascii")
@@ -77,6 +86,10 @@ def http_cost(
         script, lines = Path(stage.folder, "values.lua"), Path(stage.folder, "values")
         lines.write_text("\n".join(values[1]), encoding="ascii")
         script.write_text(VALUES.replace("FILE", str(lines)).replace("NAME", values[0]), encoding="ascii")
+        words += ["-s", str(script)]
+    if body is not None:
+        script = Path(stage.folder, "post.lua")
+        script.write_text(POST.replace("BODY", body), encoding="ascii")
         words += ["-s", str(script)]
     url = f"http://127.0.0.1:{server.port}{path}"
     subprocess.run([*words, f"-d{max(1, round(pace.warm))}s", url], check=True, capture_output=True)

@@ -116,8 +116,10 @@ class Stage:
         self._processes.append(process)
         return process  # type: ignore[no-any-return]
 
-    def end(self, process: subprocess.Popen[bytes]) -> None:
+    def end(self, process: subprocess.Popen[bytes] | Server) -> None:
         """Kill a process and its children."""
+        if isinstance(process, Server):
+            process = next(each for each in self._processes if each.pid == process.pid)
         try:
             os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -145,13 +147,13 @@ class Stage:
     def grpc_echo(self) -> int:
         """A gRPC echo server; returns its port."""
         port = free_port()
-        self._wait(port, self.grpc_load("echo", port))
+        self.wait(port, self.grpc_load("echo", port))
         return port
 
     def echo_upstream(self) -> int:
         """A WebSocket echo server; returns its port."""
         port = free_port()
-        self._wait(port, self.load("echo", port))
+        self.wait(port, self.load("echo", port))
         return port
 
     def nginx(self, name: str, directives: str) -> int:
@@ -177,12 +179,20 @@ class Stage:
             time.sleep(0.02)
         raise SystemExit(f"nginx did not start: {Path(folder, 'error.log').read_text(encoding='utf-8')}")
 
-    def kongtwist(self, name: str, declarative: object, access_log: str = "off", *, rounds: bool = False) -> Server:
-        """Start a gateway with one worker and this declarative configuration, default limits on."""
+    def kongtwist(
+        self,
+        name: str,
+        declarative: object,
+        access_log: str = "off",
+        *,
+        rounds: bool = False,
+        conf: dict[str, str] | None = None,
+    ) -> Server:
+        """Start a gateway with one worker and this declarative configuration, default limits on; ``conf``: further properties."""
         file = os.path.join(self.folder, f"{name}.json")
         Path(file).write_text(json.dumps(declarative), encoding="utf-8")
-        conf = {"database": "off", "declarative_config": file, "proxy_access_log": access_log}
-        return self._gateway(name, conf, rounds=rounds)
+        given = {"database": "off", "declarative_config": file, "proxy_access_log": access_log}
+        return self._gateway(name, given | (conf or {}), rounds=rounds)
 
     def kongtwist_http2(self, name: str, declarative: object, certificate: str, key: str) -> tuple[Server, Server]:
         """Start a gateway that speaks HTTP/2 too; returns it twice, at its plain port and at the one with TLS."""
@@ -233,7 +243,8 @@ class Stage:
                 time.sleep(0.05)
         raise SystemExit(f"kongtwist did not start:\n{Path(folder, 'out').read_text(encoding='utf-8')[-4000:]}")
 
-    def _wait(self, port: int, process: subprocess.Popen[bytes]) -> None:
+    def wait(self, port: int, process: subprocess.Popen[bytes]) -> None:
+        """Wait until a process listens. Raises SystemExit: it does not."""
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until and process.poll() is None:
             try:

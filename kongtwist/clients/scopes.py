@@ -26,11 +26,13 @@ from ..core.chain.host import (
     SharedCells,
     TLSSettings,
 )
+from ..core.chain.host_groups import GroupSettings
 from ..core.chain.host_grpc import Metadata
 from ..core.chain.host_kafka import KafkaConnection, KafkaProducing
 from ..core.chain.host_reading import Encode, FeedSettings
 from ..core.chain.host_schemas import RegistrySettings
 from ..core.rows import Row
+from ..kafka.kafka_counts import KafkaCounts
 from ..kafka.libraries import KAFKA_PYTHON, made_producer
 from ..kafka.producers import KafkaLimits, Producer, Producers
 from .connections import Connection, Connector, Resolver
@@ -49,6 +51,7 @@ from .waiting import Promise, within
 if TYPE_CHECKING:
     from ..kafka.shared_topics import SharedTopics
     from ..kafka.topic_feed import TopicFeed
+    from ..kafka.topic_groups import TopicGroups
 
 __all__ = ["ClientLimits", "Scope", "Services"]
 
@@ -67,6 +70,8 @@ class ClientLimits(NamedTuple):
     http: HTTPLimits = HTTPLimits()
     grpc: GRPCLimits = GRPCLimits()
     kafka_replays: int = 8  #: clients that are read their missed records again at a time
+    kafka_fetches: int = 16  #: requests that fetch records of Kafka at a time
+    kafka_groups: int = 16  #: consumer groups of Kafka that the process is a member of
     threads: int = 10  #: calls that block at a time
     thread_backlog: int = 1000  #: calls that wait for a thread
     queue_bytes: int | None = None  #: of entries that wait in a queue that does not bound them itself; None: no bound
@@ -106,8 +111,12 @@ class Services:
         self.queues = Queues(reactor, limits.queue_bytes)
         self.http = HTTPClient(self.connector, limits.http)
         self.threads = Threads(reactor, limits.threads, limits.thread_backlog)
+        self.kafka_counts = KafkaCounts()
         self._topics: SharedTopics | None = None
-        self._new_topics = (trust.authorities, limits.kafka_replays, limits.kafka_library)
+        self._new_topics = (
+            trust.authorities, limits.kafka_replays, limits.kafka_fetches, limits.kafka_groups, limits.kafka_library,
+            self.kafka_counts,
+        )  # fmt: skip
         self._drain = limits.drain
         self._limits, self._authorities = limits, trust.authorities
         self._producers: Producers | None = None
@@ -124,7 +133,7 @@ class Services:
         if self._producers is None:
             limits = KafkaLimits(self._limits.kafka_window, self._limits.kafka_bytes)
             make = partial(made_producer, self._limits.kafka_library)
-            self._producers = Producers(self.reactor, limits, self._authorities, make)
+            self._producers = Producers(self.reactor, limits, self._authorities, make, self.kafka_counts)
         return self._producers
 
     @property
@@ -267,7 +276,7 @@ class Scope(contract.Scope):
         self._tasks = Tasks(services.reactor, self._tag)
         self._queues: list[Queue] = []
         self._redises: list[RedisClient] = []
-        self._feeds: list[TopicFeed] = []
+        self._feeds: list[TopicFeed | TopicGroups] = []
         self._producers: list[Producer] = []
         self._sockets: list[DatagramSocket] = []
         self._registries: list[Registry] = []
@@ -339,6 +348,14 @@ class Scope(contract.Scope):
         feed = self._services.topics.feed(connection, settings, encode, finders)
         self._feeds.append(feed)
         return feed
+
+    def kafka_groups(self, connection: KafkaConnection, settings: GroupSettings) -> TopicGroups:
+        """See `Host.kafka_groups`. They are left when the scope is released."""
+        self._check()
+        finders = {topic: self.schema_registry(each).find for topic, each in settings.registries}
+        groups = self._services.topics.groups(connection, settings, finders)
+        self._feeds.append(groups)
+        return groups
 
     def schema_registry(self, settings: RegistrySettings) -> Registry:
         """See `Host.schema_registry`. Raises HostError when the scope is released."""

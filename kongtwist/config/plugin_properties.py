@@ -71,6 +71,18 @@ class PluginServices:
         "Clients of kafka-consume that are read records again at once, in each worker, because they come back to what the window no"
         " longer holds; each takes a thread and a connection to each broker meanwhile. Others wait.",
     )
+    plugin_kafka_fetches = Property(
+        INTEGER.within(1, 1000),
+        "16",
+        "Requests of kafka-consume in mode http-get that are under way at once, in each worker; each takes a thread and a connection to"
+        " each broker, but for those that go on where the one before has ended, which take turns. One more is answered 503.",
+    )
+    plugin_kafka_groups = Property(
+        INTEGER.within(1, 1000),
+        "16",
+        "Consumer groups of Kafka that a worker is a member of at a time, for clients of kafka-consume; each takes a thread and a"
+        " connection to each broker. A client of one more is answered 503.",
+    )
     plugin_kafka_schemas = Property(
         INTEGER.within(1, 1000000),
         "500",

@@ -149,8 +149,13 @@ class WebSocketPeer(Protocol):
         """The next message, text or binary; None when the client has closed, or is gone. One at a time."""
         ...
 
-    def send(self, message: str | bytes) -> Awaitable[None]:
-        """Send a message, as text or as binary; waits while the client reads slower. Nothing is sent when it is gone."""
+    def send(self, message: str | bytes) -> Awaitable[bool]:
+        """Send a message, as text or as binary; waits while the client reads slower. False: it is gone, and nothing was sent."""
+        ...
+
+    def feed(self, feeder: AnswerFeeder) -> None:
+        """Have ``feeder`` give messages when they are there, as whole frames of a server (RFC 6455 5.2): the way for what many clients get
+        at once. From now on it is told as that of a `FedAnswer`; its end closes with 1001. Nothing is sent by `send` meanwhile."""
         ...
 
     def close(self, code: int = 1000, reason: str = "") -> None:

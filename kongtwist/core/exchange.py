@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "AnswerSink", "BodySink", "BodyTooLarge", "Exchange", "Row", "StreamedAnswer"]
 
+_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode  # `json.dumps` would make one each time
+
 
 class BodySink(Protocol):
     """Receiver of a request body as it arrives."""
@@ -432,7 +434,7 @@ class Exchange:
         """An answer with this body (``kong.response.exit``): bytes as they are, anything else but None as JSON."""
         extra = list(headers or [])
         if body is not None and not isinstance(body, bytes):
-            body = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+            body = _json(body).encode()
             extra.append((b"Content-Type", b"application/json; charset=utf-8"))
         return Answer(status, body if body is not None else b"", extra)
 

@@ -21,53 +21,56 @@ _SHOWN = 300
 
 
 class Cause(NamedTuple):
-    """What failed, and what to do about it."""
+    """What failed, what to do about it, and the word by which it is counted."""
 
     text: str
     remedy: str
+    kind: str = "other"
 
 
 _KNOWN = (
     (r"SaslAuthenticationFailed|Error 58|SASL.*(?:refus|fail)", "login refused",
-     "check config.authentication: user, password and mechanism"),
+     "check config.authentication: user, password and mechanism", "login"),
     (r"UnsupportedSaslMechanism|Error 33", "the broker does not offer this SASL mechanism",
-     "set config.authentication.mechanism to one the listener offers"),
-    (r"CERTIFICATE_VERIFY_FAILED.*expired", "the broker's certificate has expired", "renew it"),
+     "set config.authentication.mechanism to one the listener offers", "login"),
+    (r"CERTIFICATE_VERIFY_FAILED.*expired", "the broker's certificate has expired", "renew it", "tls"),
     (r"CERTIFICATE_VERIFY_FAILED|certificate verify failed", "the broker's certificate is not trusted",
-     "name its authority in lua_ssl_trusted_certificate, and brokers as their certificates do"),
+     "name its authority in lua_ssl_trusted_certificate, and brokers as their certificates do", "tls"),
     (r"WRONG_VERSION_NUMBER|wrong version number|RECORD_LAYER_FAILURE|PLAINTEXT broker listener",
-     "the broker does not speak TLS on this port", "turn config.security.ssl off, or name the port of its TLS listener"),
-    (r"SSL|TLS", "TLS failed", "check config.security and the broker's listener"),
-    (r"ECONNREFUSED|Connection refused|Errno 111", "connection refused", "start the broker, or correct config.bootstrap_servers"),
+     "the broker does not speak TLS on this port", "turn config.security.ssl off, or name the port of its TLS listener", "tls"),
+    (r"SSL|TLS", "TLS failed", "check config.security and the broker's listener", "tls"),
+    (r"ECONNREFUSED|Connection refused|Errno 111", "connection refused",
+     "start the broker, or correct config.bootstrap_servers", "unreachable"),
     (r"Name or service not known|getaddrinfo|DNS|Errno -[235]", "a broker's name cannot be resolved",
-     "correct config.bootstrap_servers, or what the broker calls itself (advertised.listeners)"),
-    (r"TopicAuthorization|Error 29", "not allowed to use the topic", "grant the user access to it (ACL)"),
-    (r"ClusterAuthorization|Error 31", "not allowed to write idempotently", "grant the user IdempotentWrite"),
-    (r"Unrecognized partition", "no such partition", "correct config.partition_template, or add partitions to the topic"),
+     "correct config.bootstrap_servers, or what the broker calls itself (advertised.listeners)", "unreachable"),
+    (r"TopicAuthorization|Error 29", "not allowed to use the topic", "grant the user access to it (ACL)", "not_allowed"),
+    (r"ClusterAuthorization|Error 31", "not allowed to write idempotently", "grant the user IdempotentWrite", "not_allowed"),
+    (r"Unrecognized partition", "no such partition", "correct config.partition_template, or add partitions to the topic",
+     "no_topic"),
     (r"InvalidReceiveError|Invalid frame length", "what listens there speaks TLS, or no Kafka",
-     "set config.security.ssl, or correct config.bootstrap_servers"),
+     "set config.security.ssl, or correct config.bootstrap_servers", "tls"),
     # Above time-outs: a library that tries in vain until its time is over says both.
     (r"socket disconnected|reset by peer|Errno 104", "the broker closed the connection",
-     "check that config.security.ssl and config.authentication fit the broker's listener"),
+     "check that config.security.ssl and config.authentication fit the broker's listener", "disconnected"),
     (r"[Tt]imed? ?[Oo]ut", "no answer in time",
-     "look at the broker's log and load, and whether its listener speaks TLS (config.security.ssl)"),
+     "look at the broker's log and load, and whether its listener speaks TLS (config.security.ssl)", "no_answer"),
     (r"[Dd]isconnected|Connection lost", "the broker closed the connection",
-     "check that config.security.ssl and config.authentication fit the broker's listener"),
+     "check that config.security.ssl and config.authentication fit the broker's listener", "disconnected"),
 )  # fmt: skip
 
 
 def explained(text: str) -> Cause:
     """A line of the library as a cause with its remedy."""
     shown = " ".join(text.split())[:_SHOWN]
-    for pattern, cause, remedy in _KNOWN:
+    for pattern, cause, remedy, kind in _KNOWN:
         if re.search(pattern, text):
-            return Cause(f"{cause} ({shown})", remedy)
+            return Cause(f"{cause} ({shown})", remedy, kind)
     return Cause(shown, "look at the broker's log")
 
 
 def _weight(text: str) -> int:
     """Which of two lines of one failure says more: a lower number."""
-    for number, (pattern, _, _) in enumerate(_KNOWN):
+    for number, (pattern, *_) in enumerate(_KNOWN):
         if re.search(pattern, text):
             return number
     return len(_KNOWN)

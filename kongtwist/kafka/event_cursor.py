@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .event_window import Event, EventWindow
+from .feed_forms import EventForm
 from .positions import Position
 
-__all__ = ["CONFLATE", "DISCONNECT", "DROP", "POLICIES", "WAIT", "EventCursor", "Taken", "joined", "resync_event"]
+__all__ = ["CONFLATE", "DISCONNECT", "DROP", "POLICIES", "WAIT", "EventCursor", "Taken"]
 
 WAIT, DROP, CONFLATE, DISCONNECT = "wait", "drop", "conflate", "disconnect"
 POLICIES = (WAIT, DROP, CONFLATE, DISCONNECT)
@@ -27,37 +28,23 @@ class Taken(NamedTuple):
     lost: bool = False
 
 
-def resync_event(reason: str, detail: str, position: bytes) -> bytes:
-    """Tells a client that events are missing before those that follow.
-
-    Args:
-        reason: one word.
-        detail: which, and why.
-        position: where the client stands now.
-    """
-    return b'id: %b\nevent: resync\ndata: {"reason":"%b","detail":"%b"}\n\n' % (
-        position, reason.encode(), detail.encode(),
-    )  # fmt: skip
-
-
-def joined(events: list[Event]) -> bytes:
-    """Events as they are sent to all who are up to date."""
-    return b"".join([b"id: %b\n%b" % (each.position, each.body) for each in events])
-
-
 class EventCursor:
     """One client's place.
 
     Args:
+        form: how events are written.
         policy: one of `POLICIES`.
         number: of the event that it gets next.
         place: the position of who has got all before that.
         ahead: where it stands, if it has got events of the window already; its ids are its own until the window has reached it.
     """
 
-    __slots__ = ("ahead", "number", "place", "policy")
+    __slots__ = ("_form", "ahead", "number", "place", "policy")
 
-    def __init__(self, policy: str, number: int, place: bytes, ahead: Position | None = None) -> None:
+    def __init__(
+        self, form: EventForm, policy: str, number: int, place: bytes, ahead: Position | None = None
+    ) -> None:  # fmt: skip
+        self._form = form
         self.policy = policy
         self.number = number
         self.place = place
@@ -86,14 +73,15 @@ class EventCursor:
             count = window.start - self.number
             self.number = window.start
             self.place = window.before if self.ahead is None else bytes(self.ahead)
-            missing = resync_event("dropped", f"{count} events were dropped for a slow client", self.place)
+            told = self._form.resync("dropped", f"{count} events were dropped for a slow client")
+            missing = self._form.event(self.place, told)
         is_conflated = self.policy == CONFLATE and self.ahead is None
         events = window.rest(self.number) if is_conflated else window.since(self.number, size)
         self.number += len(events)
         if self.ahead is None:
             if events:
                 self.place = events[-1].position
-            return Taken(missing + joined(newest(events) if is_conflated else events))
+            return Taken(missing + self._form.joined(newest(events) if is_conflated else events))
         return Taken(missing + self._own(events, self.ahead, reached, self.number == window.end))
 
     def _own(self, events: list[Event], ahead: Position, reached: Position, is_end: bool) -> bytes:
@@ -103,7 +91,7 @@ class EventCursor:
             known = ahead.next_of(event.topic, event.partition)
             if known is None or event.offset >= known:
                 ahead.move(event.topic, event.partition, event.offset + 1)
-                pieces.append(b"id: %b\n%b" % (bytes(ahead), event.body))
+                pieces.append(self._form.event(bytes(ahead), event.body))
         if is_end and reached.has_reached(ahead):
             self.ahead = None
             ahead = reached

@@ -28,20 +28,25 @@ class FanOut:
     Args:
         reactor: for turns.
         done: called when all have got a piece, maybe before `send` returns.
+        framed: see `EventForm.chunk`.
 
     Attributes:
         is_sending: a piece is under way.
     """
 
-    def __init__(self, reactor: Any, done: Callable[[], None]) -> None:
+    def __init__(
+        self, reactor: Any, done: Callable[[], None], framed: Callable[[bytes], bytes | None]
+    ) -> None:  # fmt: skip
         self._reactor = reactor
+        self._framed = framed
         self._done = done
         self.is_sending = False
         self._served: OrderedDict[FeedClient, None] = OrderedDict()
         self._due: OrderedDict[FeedClient, None] = OrderedDict()
         self._others: deque[FeedClient] = deque()
         self._visit: Callable[[FeedClient], None] | None = None
-        self._data = self._chunk = b""
+        self._data = b""
+        self._chunk: bytes | None = None
         self._before = (0, b"")
         self._turn: IDelayedCall | None = None
 
@@ -53,6 +58,9 @@ class FanOut:
         """It gets nothing more from here."""
         self._served.pop(client, None)
         self._due.pop(client, None)
+
+    def __len__(self) -> int:
+        return len(self._served) + len(self._due)
 
     def clients(self) -> list[FeedClient]:
         """All."""
@@ -86,7 +94,7 @@ class FanOut:
             visit: called for each of them.
         """
         self.is_sending = True
-        self._data, self._chunk = data, b"%x\r\n%b\r\n" % (len(data), data)
+        self._data, self._chunk = data, self._framed(data)
         self._before = (number, place)
         self._due, self._served = self._served, self._due
         self._others, self._visit = deque(others), visit
@@ -110,14 +118,14 @@ class FanOut:
                 self._turn = self._reactor.callLater(0, self._go_on)
         if self.is_sending and self._turn is None:
             self.is_sending = False
-            self._data = self._chunk = b""
+            self._data, self._chunk = b"", None
             self._done()
 
     def stop(self) -> None:
         """Forget what is under way."""
         self.is_sending = False
         self._others.clear()
-        self._data = self._chunk = b""
+        self._data, self._chunk = b"", None
         self._served.update(self._due)
         self._due.clear()
         if self._turn is not None:

@@ -11,13 +11,15 @@ from twisted.python.failure import Failure
 
 from ..core.chain.host_kafka import KafkaFailed
 from ..core.chain.host_reading import StartAt
-from .event_cursor import EventCursor, resync_event
+from .event_cursor import CONFLATE, EventCursor, newest
 from .positions import Position
 
 if TYPE_CHECKING:
     from ..core.answers import AnswerWriter
     from ..core.chain.host_reading import Encode, FeedSettings
     from .event_window import EventWindow
+    from .feed_forms import EventForm
+    from .kafka_counts import FeedCounts
     from .replay import Replay
 
 __all__ = ["ClientFeed", "FeedClient"]
@@ -36,8 +38,10 @@ class ClientFeed(Protocol):
 
     reactor: Any
     settings: FeedSettings
+    form: EventForm
     encode: Encode
     replays: DeferredSemaphore
+    counts: FeedCounts
     window: EventWindow | None
     position: Position
 
@@ -63,6 +67,7 @@ class FeedClient:
         writer: where its events go.
         cursor: its place in the window.
         is_catching_up: it is read its records again.
+        reading_at: where it stands while it is read its records again.
         is_joining: it has got what there is, and needs ids of its own until the window has reached them.
     """
 
@@ -73,9 +78,10 @@ class FeedClient:
         self._start = start
         window = feed.window
         assert window is not None
-        self.cursor = EventCursor(feed.settings.policy, window.end, bytes(feed.position))
+        self.cursor = EventCursor(feed.form, feed.settings.policy, window.end, bytes(feed.position))
         self.is_joining = False
         self.is_catching_up = False
+        self.reading_at: Position | None = None
         self._blocked = self._over = self._begun = self._writing = False
         self._unblocked: Deferred[None] | None = None
         self._work: Deferred[None] | None = None
@@ -94,11 +100,11 @@ class FeedClient:
         feed.fell_behind(self)
         if start.position is None and start.timestamp is None and not start.earliest:
             self.cursor.number, self.cursor.place = window.end, bytes(feed.position)
-            self._write(b"id: %b\n\n" % self.cursor.place)
+            self._write(feed.form.event(self.cursor.place, feed.form.place))
             self.go_on()
             return
         if start.position is not None:
-            self._write(b"id: %b\n\n" % start.position)
+            self._write(feed.form.event(start.position, feed.form.place))
             position = Position.parse(start.position)
             before = Position.parse(window.before)
             known = set(position.offsets) == set(feed.settings.topics) and position.is_known(feed.position)
@@ -106,7 +112,7 @@ class FeedClient:
                 self._join(position)
                 return
         else:
-            self._write(b":\n\n")
+            self._write(feed.form.opening)
         self._catch_up(start)
 
     def pause(self) -> None:
@@ -152,7 +158,7 @@ class FeedClient:
         if data and not self._over:
             self._writing = True
             try:
-                self.writer.write(data, b"%x\r\n%b\r\n" % (len(data), data))
+                self.writer.write(data, self._feed.form.chunk(data))
             finally:
                 self._writing = False
 
@@ -178,8 +184,10 @@ class FeedClient:
                 self._turn = feed.reactor.callLater(0, self._turned)
                 return
             count += 1
-            place = self.cursor.place
+            place, number = self.cursor.place, self.cursor.number
+            ahead = None if self.cursor.ahead is None else self.cursor.ahead.copy()
             taken = self.cursor.take(window, _PIECE, feed.position)
+            self._count(window, number, ahead)
             if taken.lost:
                 self._catch_up(StartAt(place))
                 return
@@ -187,6 +195,28 @@ class FeedClient:
             if self.cursor.is_at_end(window):
                 self.is_joining = True
                 return
+
+    def _count(self, window: EventWindow, before: int, ahead: Position | None) -> None:
+        """Count what it has taken out of the window.
+
+        Args:
+            window: of the feed.
+            before: number of the event that was next.
+            ahead: where it stood, if it had events of the window already.
+        """
+        counts, begun = self._feed.counts, max(before, window.start)
+        passed = sent = self.cursor.number - begun
+        if passed <= 0:
+            return
+        dropped = begun - before
+        if ahead is not None:
+            events = window.rest(begun)[:passed]
+            sent = sum(each.offset >= (ahead.next_of(each.topic, each.partition) or 0) for each in events)
+        elif self.cursor.policy == CONFLATE:
+            sent = len(newest(window.rest(begun)))
+            dropped += passed - sent
+        counts.delivered += sent
+        counts.drop(self.cursor.policy, dropped)
 
     def _turned(self) -> None:
         self._turn = None
@@ -196,6 +226,7 @@ class FeedClient:
 
     def _catch_up(self, start: StartAt) -> None:
         self.is_catching_up = True
+        self.reading_at = Position() if start.position is None else Position.parse(start.position)
         self._work = Deferred.fromCoroutine(self._caught_up(start))
         self._work.addErrback(_unexpected)  # type: ignore[unused-awaitable]
 
@@ -207,15 +238,16 @@ class FeedClient:
             replay = feed.replay()
             try:
                 gaps = await replay.begin(start)
-                at = bytes(replay.position)
+                at, self.reading_at = bytes(replay.position), replay.position
                 for reason, detail in gaps:
-                    self._write(resync_event(reason, detail, at))
+                    self._write(feed.form.event(at, feed.form.resync(reason, detail)))
                 if start.position is None:
-                    self._write(b"id: %b\n\n" % at)
+                    self._write(feed.form.event(at, feed.form.place))
                 start = StartAt(at)
                 await self._read_again(replay)
                 if not self._over:
                     self.is_catching_up = False
+                    self.reading_at = None
                     self._join(replay.position)
                 return
             except KafkaFailed as error:
@@ -245,7 +277,9 @@ class FeedClient:
                 running.move(record.topic, record.partition, record.offset + 1)
                 body = feed.encode(record)
                 if body is not None:
-                    pieces.append(b"id: %b\n%b" % (bytes(running), body))
+                    pieces.append(feed.form.event(bytes(running), body))
+            self.reading_at = running
+            feed.counts.delivered += len(pieces)
             self._write(b"".join(pieces))
             if self._blocked and not self._over:
                 self._unblocked = Deferred()

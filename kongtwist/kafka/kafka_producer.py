@@ -143,7 +143,9 @@ def _options(settings: KafkaProducing, authorities: tuple[str, ...]) -> dict[str
 def _failed(error: Exception, sent: bool) -> KafkaFailed:
     if isinstance(error, kafka.errors.MessageSizeTooLargeError | kafka.errors.RecordListTooLargeError):
         return KafkaFailed(
-            str(error), "raise config.producer_request_limits_bytes_per_request and the topic's max.message.bytes"
+            str(error),
+            "raise config.producer_request_limits_bytes_per_request and the topic's max.message.bytes",
+            kind="too_large",
         )
     cause = explained(f"{type(error).__name__}: {error}")
-    return KafkaFailed(cause.text, cause.remedy, sent)
+    return KafkaFailed(cause.text, cause.remedy, sent, cause.kind)

@@ -184,7 +184,9 @@ def _options(settings: KafkaProducing, authorities: tuple[str, ...], told: Told)
 def _failed(error: KafkaError, sent: bool) -> KafkaFailed:
     if error.code() in _TOO_LARGE:
         return KafkaFailed(
-            error.str(), "raise config.producer_request_limits_bytes_per_request and the topic's max.message.bytes"
+            error.str(),
+            "raise config.producer_request_limits_bytes_per_request and the topic's max.message.bytes",
+            kind="too_large",
         )
     cause = explained(f"{error.name()}: {error.str()}")
-    return KafkaFailed(cause.text, cause.remedy, sent)
+    return KafkaFailed(cause.text, cause.remedy, sent, cause.kind)

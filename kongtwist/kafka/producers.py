@@ -21,9 +21,11 @@ from twisted.python.failure import Failure
 
 from ..core.chain.host_kafka import KafkaFailed, KafkaFull, KafkaLate, KafkaPlaced, KafkaProducing, KafkaRecord, Settled
 from .causes import Cause
+from .kafka_counts import KafkaCounts, ProduceCounts
 from .libraries import KAFKA_PYTHON, made_producer
 from .own_thread import defer_to_own_thread
 from .producer_client import Outcome, ProducerClient
+from .time_limits import TimeLimits
 
 __all__ = ["KafkaLimits", "Producer", "Producers"]
 
@@ -60,16 +62,25 @@ class KafkaLimits(NamedTuple):
 class _Entry:
     """A record on its way. ``done``: who waits, None for nobody; ``settled``: is told what became of it in the end."""
 
-    __slots__ = ("done", "record", "settled", "size", "state", "timer")
+    __slots__ = ("begun", "counts", "done", "record", "settled", "size", "state", "timeout")
+
+    counts: ProduceCounts
+    begun: float
+    timeout: float
 
     def __init__(self, record: KafkaRecord, done: Deferred[KafkaPlaced] | None, settled: Settled | None = None) -> None:
         self.record = record
         self.done = done
         self.settled = settled
-        self.timer: Any = None
         self.state = _WAITING
         self.size = len(record.value) + len(record.key or b"") + _OVERHEAD
-        self.size += sum(len(name) + len(value) for name, value in record.headers)
+        if record.headers:
+            self.size += sum(len(name) + len(value) for name, value in record.headers)
+
+    @property
+    def is_over(self) -> bool:
+        """Nobody waits for it (any more)."""
+        return self.done is None
 
 
 class Producer:
@@ -81,6 +92,7 @@ class Producer:
         limits: its bounds.
         make: makes the library's producer; may wait, runs in the thread. Raises KafkaFailed.
         start: runs the producer's loop, in a thread.
+        counts: where records are counted.
 
     Attributes:
         pending: records without an outcome.
@@ -96,6 +108,7 @@ class Producer:
         limits: KafkaLimits,
         make: Callable[[], ProducerClient],
         start: Callable[[Callable[[], None]], None] | None = None,
+        counts: KafkaCounts | None = None,
     ) -> None:
         self.settings = settings
         self.users = 0
@@ -103,6 +116,8 @@ class Producer:
         self._reactor = reactor
         self._limits = limits
         self._make = make
+        self._counts = counts or KafkaCounts()
+        self._times = TimeLimits(reactor, self._too_late)
         self._waiting: deque[_Entry] = deque()
         self._parked: dict[str, tuple[float, list[_Entry]]] = {}
         self._missing: dict[str, float] = {}
@@ -127,7 +142,7 @@ class Producer:
         """See `KafkaProducer.send`."""
 
         def cancel(_: Deferred[KafkaPlaced]) -> None:
-            self._take_back(entry, KafkaFailed("nobody waited for it any more"))
+            self._take_back(entry, KafkaFailed("nobody waited for it any more", kind="cancelled"))
 
         done: Deferred[KafkaPlaced] = Deferred(cancel)
         entry = _Entry(record, done, settled)
@@ -136,24 +151,27 @@ class Producer:
         except KafkaFull as full:
             done.errback(full)
             return done
-        entry.timer = self._reactor.callLater(timeout, self._too_late, entry, timeout)
+        entry.timeout = timeout
+        self._times.add(entry, entry.begun, timeout)
         return done
 
     def offer(self, record: KafkaRecord, most: int, settled: Settled | None = None) -> None:
         """See `KafkaProducer.offer`."""
         if self.pending >= most:
             why = f": {self._cause.text}" if self._cause else ""
-            raise KafkaFull(f"{self.pending} records wait for Kafka{why}", self._cause.remedy if self._cause else "")
+            raise self._full(record.topic, f"{self.pending} records wait for Kafka{why}")
         self._put(_Entry(record, None, settled))
 
     def _put(self, entry: _Entry) -> None:
+        topic = entry.record.topic
         if self._late is not None:
-            raise KafkaFull("the producer is closing")
+            raise self._full(topic, "the producer is closing")
         if self.pending_bytes + entry.size > self._limits.bytes:
-            raise KafkaFull(
-                f"{self.pending_bytes} bytes of records wait for Kafka (plugin_kafka_bytes)",
-                self._cause.remedy if self._cause else "",
-            )
+            raise self._full(topic, f"{self.pending_bytes} bytes of records wait for Kafka (plugin_kafka_bytes)")
+        counts = entry.counts = self._counts.of_topic(topic)
+        counts.produced += 1
+        counts.in_flight += 1
+        entry.begun = self._reactor.seconds()
         self.pending += 1
         self.pending_bytes += entry.size
         self._waiting.append(entry)
@@ -164,15 +182,23 @@ class Producer:
             self._called = True  # once for all of this turn: each wake takes the interpreter's lock away
             self._reactor.callLater(0, self._call)
 
+    def _full(self, topic: str, why: str) -> KafkaFull:
+        """Why a record is not taken, which is counted."""
+        full = KafkaFull(why, self._cause.remedy if self._cause else "")
+        counts = self._counts.of_topic(topic)
+        counts.produced += 1
+        counts.has_failed(full.kind)
+        return full
+
     def _call(self) -> None:
         self._called = False
         self._wake.set()
 
     def _take_back(self, entry: _Entry, outcome: KafkaFailed) -> bool:
         """Nobody waits for an entry any more; whether it had not been sent, and never will be, which is ``outcome``."""
-        if entry.timer is not None and entry.timer.active():
-            entry.timer.cancel()
-        entry.done = None
+        if entry.done is not None:
+            entry.done = None
+            self._times.done()
         with self._guard:
             if entry.state != _WAITING:
                 return False
@@ -181,24 +207,27 @@ class Producer:
             if self._taken_back > max(_SWEPT, len(self._waiting) // 2):  # without a broker nobody else takes them out
                 self._waiting = deque(each for each in self._waiting if each.state == _WAITING)
                 self._taken_back = 0
+        entry.counts.has_failed(outcome.kind)
         self._over(entry, outcome)
         return True
 
     def _over(self, entry: _Entry, outcome: Outcome) -> None:
+        entry.counts.in_flight -= 1
         self.pending -= 1
         self.pending_bytes -= entry.size
         settled, entry.settled = entry.settled, None
         if settled is not None:
             settled(outcome)
 
-    def _too_late(self, entry: _Entry, timeout: float) -> None:
-        done = entry.done
+    def _too_late(self, entry: _Entry) -> None:
+        done, timeout = entry.done, entry.timeout
         cause = self._cause or Cause("no acknowledgement", "look at the broker's log and load")
         late = KafkaLate(f"not in {timeout:g} s: {cause.text}", cause.remedy)
         if self._take_back(entry, late):
             self.failed += 1
         else:
             late.sent = True
+            entry.counts.late += 1
         if done is not None:
             done.errback(late)
 
@@ -206,16 +235,23 @@ class Producer:
         """Hand out what has come, to so many who wait at the most; the others' turn is the next one."""
         self._asked = False
         outcomes = self._done
-        count = 0
+        count, now = 0, self._reactor.seconds()
         while outcomes and most > 0:
             entry, outcome = outcomes.popleft()
             most -= 0.01 if entry.done is None else 1  # nothing is answered then
             count += entry.state == _SENT
             entry.state = _GONE
             self._over(entry, outcome)
-            if entry.timer is not None and entry.timer.active():
-                entry.timer.cancel()
-            self._hand_out(entry, outcome)
+            if isinstance(outcome, KafkaFailed):
+                self._hand_back(entry, outcome)
+                continue
+            self.acknowledged += 1
+            self._cause = None
+            entry.counts.was_acknowledged(now - entry.begun)
+            done, entry.done = entry.done, None
+            if done is not None:
+                self._times.done()
+                done.callback(outcome)
         with self._guard:
             self._in_flight -= count
         if (self._waiting or self._late is not None) and not self._wake.is_set():
@@ -224,19 +260,15 @@ class Producer:
             self._asked = True
             self._reactor.callLater(0, self._drain)
 
-    def _hand_out(self, entry: _Entry, outcome: Outcome) -> None:
+    def _hand_back(self, entry: _Entry, error: KafkaFailed) -> None:
         done, entry.done = entry.done, None
-        if isinstance(outcome, KafkaFailed):
-            self.failed += 1
-            if done is None:
-                self._tell("a record for topic {topic} is lost: {error}; {remedy}", entry, outcome)
-            else:
-                done.errback(outcome)
-            return
-        self.acknowledged += 1
-        self._cause = None
-        if done is not None:
-            done.callback(outcome)
+        self.failed += 1
+        entry.counts.has_failed(error.kind)
+        if done is None:
+            self._tell("a record for topic {topic} is lost: {error}; {remedy}", entry, error)
+        else:
+            self._times.done()
+            done.errback(error)
 
     def _tell(self, words: str, entry: _Entry, error: KafkaFailed) -> None:
         now = self._reactor.seconds()
@@ -282,7 +314,7 @@ class Producer:
         for entry in left:
             if entry.state == _WAITING:
                 lost += entry.done is None
-                self._done.append((entry, KafkaFailed("the gateway closes the producer")))
+                self._done.append((entry, KafkaFailed("the gateway closes the producer", kind="closed")))
         if lost:
             self._told = self._reactor.seconds()
             _log.error("kafka: {lost} records that wait for a broker are lost, as the producer closes", lost=lost)
@@ -428,6 +460,7 @@ def _unknown(topic: str) -> KafkaFailed:
     return KafkaFailed(
         f"the brokers have no topic {topic} for us, and do not create it",
         "create the topic and grant access to it, or correct config.topic",
+        kind="no_topic",
     )
 
 
@@ -439,6 +472,7 @@ class Producers:
         limits: bounds of each.
         authorities: see `client_options`.
         make: makes the library's producer.
+        counts: where records are counted.
     """
 
     def __init__(
@@ -447,7 +481,9 @@ class Producers:
         limits: KafkaLimits,
         authorities: tuple[str, ...] = (),
         make: Callable[[KafkaProducing, tuple[str, ...]], ProducerClient] | None = None,
+        counts: KafkaCounts | None = None,
     ) -> None:
+        self._counts = counts or KafkaCounts()
         self._reactor, self._limits, self._authorities, self._make = (
             reactor,
             limits,
@@ -464,7 +500,9 @@ class Producers:
         producer = self._held.get(settings)
         if producer is None:
             make, authorities = self._make, self._authorities
-            producer = Producer(self._reactor, settings, self._limits, lambda: make(settings, authorities))
+            producer = Producer(
+                self._reactor, settings, self._limits, lambda: make(settings, authorities), counts=self._counts
+            )
             self._held[settings] = producer
         producer.users += 1
         return producer

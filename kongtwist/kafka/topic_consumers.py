@@ -28,17 +28,28 @@ _METADATA = 30_000
 _BOOTSTRAP = 0.8
 """Part of the time in which the first broker has to answer, so that there is time left to tell why it has not."""
 
+_SESSION = 30_000
+"""Milliseconds until a group is without a member whose process has died."""
+
 Gap = tuple[str, str]
 """Reason and text of a ``resync`` event."""
 
 
-def open_consumer(connection: KafkaConnection, authorities: tuple[str, ...], timeout: float) -> Any:
+def open_consumer(
+    connection: KafkaConnection,
+    authorities: tuple[str, ...],
+    timeout: float,
+    group: str | None = None,
+    earliest: bool = False,
+) -> Any:
     """A consumer. One that cannot reach its brokers leaves no thread and no descriptor, which the library alone would.
 
     Args:
         connection: to which brokers.
         authorities: see `client_options`.
         timeout: seconds until a broker has answered.
+        group: of which it becomes a member when it subscribes; None: it is told partitions and offsets.
+        earliest: where the group begins that has committed nothing: at the beginning, else with what comes.
 
     Raises:
         KafkaFailed: there is none; the text tells why, and what to do about it.
@@ -53,13 +64,16 @@ def open_consumer(connection: KafkaConnection, authorities: tuple[str, ...], tim
 
     options = late_names.client_options(connection, authorities)
     options.setdefault("connections_max_idle_ms", 540_000)
+    if group is not None:
+        options["session_timeout_ms"] = _SESSION
+    reset = "none" if group is None else "earliest" if earliest else "latest"
     try:
         consumer: Any = late_names.KafkaConsumer(
             kafka_client=client,
             bootstrap_timeout_ms=int(timeout * _BOOTSTRAP * 1000),
-            group_id=None,
+            group_id=group,
             enable_auto_commit=False,
-            auto_offset_reset="none",
+            auto_offset_reset=reset,
             isolation_level="read_committed",
             allow_auto_create_topics=False,
             request_timeout_ms=min(30_000, options["connections_max_idle_ms"] - 1),

@@ -7,22 +7,26 @@ has passed, or who begin before it, are read their records again from the broker
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredLock, DeferredSemaphore, FirstError
+from twisted.internet.defer import CancelledError, DeferredList, DeferredSemaphore, FirstError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from ..core.chain.host_kafka import KafkaFailed
 from ..core.chain.host_reading import BadStart, Encode, FeedSettings, FetchedPartition, StartAt, TopicRecord
-from .event_cursor import DISCONNECT, joined, resync_event
+from .client_lag import known_ends, lags
+from .event_cursor import DISCONNECT
 from .event_window import Event, EventWindow
 from .fan_out import FanOut
 from .feed_client import FeedClient
+from .feed_forms import form_of
+from .kafka_counts import FeedCounts
+from .permits import Permits
 from .positions import BadPosition, Position
 from .replay import Replay
+from .topic_fetches import TopicFetches
 from .topic_reader import TopicReader
 
 __all__ = ["TopicFeed"]
@@ -39,8 +43,6 @@ LINGER = 5.0
 """Seconds that topics are read on behind the last client: browsers that lost their connection come back within these."""
 _HEARTBEAT = 15.0
 """Seconds between two signs of life, which also tell clients whose filters let nothing pass where they stand."""
-_IDLE = 30.0
-"""Seconds that the consumer of `TopicFeed.fetch` is kept for the next call."""
 
 
 class _Loss(NamedTuple):
@@ -63,10 +65,14 @@ class TopicFeed:
         give: says that it is not wanted any more.
         make: makes a consumer; called in threads.
         replays: bounds how many clients are read their records again at a time.
+        fetches: bounds how many calls of `fetch` are under way.
+        counts: where clients and what they are sent are counted.
 
     Attributes:
+        form: how events are written.
         window: the last events; None until the ends of all topics are known.
         position: where the feed stands.
+        counts: see above.
     """
 
     def __init__(
@@ -78,15 +84,20 @@ class TopicFeed:
         give: Callable[[TopicReader], None],
         make: Callable[[], Any],
         replays: DeferredSemaphore,
+        fetches: Permits,
+        counts: FeedCounts | None = None,
     ) -> None:
+        self.counts = counts or FeedCounts(",".join(settings.topics))
+        self.counts.lags.append(self._lags)
         self.reactor = reactor
         self.settings = settings
+        self.form = form_of(settings.form)
         self.encode = encode
         self._take, self._give, self._make = take, give, make
         self.replays = replays
         self.window: EventWindow | None = None
         self.position = Position()
-        self._live = FanOut(reactor, self._sent)
+        self._live = FanOut(reactor, self._sent, self.form.chunk)
         self._coming: deque[TopicRecord | _Loss] = deque()
         self._turn_of_coming: IDelayedCall | None = None
         self._is_asking = False
@@ -96,10 +107,7 @@ class TopicFeed:
         self._closed = False
         self._timer: IDelayedCall | None = None
         self._heart: IDelayedCall | None = None
-        self._fetcher: Replay | None = None
-        self._fetching = DeferredLock()
-        self._fetched: Position | None = None
-        self._idle: IDelayedCall | None = None
+        self._fetches = TopicFetches(reactor, self.replay, settings.timeout, fetches)
 
     # -- who reads -----------------------------------------------------------------------------------------------------------
 
@@ -250,7 +258,8 @@ class TopicFeed:
         if pieces:
             looks = self.settings.policy == DISCONNECT
             others = [client for client in self._behind if looks or client.is_joining]
-            self._live.send(joined(pieces), number, place, others, self._look_after)
+            self.counts.delivered += len(pieces) * len(self._live)
+            self._live.send(self.form.joined(pieces), number, place, others, self._look_after)
         else:
             self._sent()
 
@@ -258,14 +267,12 @@ class TopicFeed:
         if isinstance(item, _Loss):
             topic, partition, offset, lost = item
             self.position.move(topic, partition, offset)
-            at = bytes(self.position)
             if lost:
-                notice = resync_event("retention", f"{lost} records of {topic} {partition} are no longer kept", at)
+                notice = self.form.resync("retention", f"{lost} records of {topic} {partition} are no longer kept")
             else:
-                notice = resync_event(
-                    "recreated", f"{topic} {partition} ends before the position: it was made anew", at
-                )
-            return Event(topic, partition, offset - 1, None, notice.partition(b"\n")[2], at)
+                told = f"{topic} {partition} ends before the position: it was made anew"
+                notice = self.form.resync("recreated", told)
+            return Event(topic, partition, offset - 1, None, notice, bytes(self.position))
         self.position.move(item.topic, item.partition, item.offset + 1)
         try:
             body = self.encode(item)
@@ -285,7 +292,13 @@ class TopicFeed:
         if client.is_joining:
             client.go_on()
         elif client.cursor.number < window.start and self.settings.policy == DISCONNECT and not client.is_catching_up:
+            self.counts.drop(DISCONNECT, 1)
             client.end()
+
+    def _lags(self) -> Iterator[tuple[int, int]]:
+        """How far clients are behind the brokers; see `FeedCounts`."""
+        newest = self.window.end if self.window is not None else 0
+        return lags(self.position, known_ends(self._readers), newest, len(self._live), self._behind)
 
     def _sent(self) -> None:
         """All have got what was sent."""
@@ -302,83 +315,26 @@ class TopicFeed:
     def _beat(self) -> None:
         if self.window is not None and not self._live.is_sending and not self._coming:
             place = bytes(self.position)
-            self._live.send(b"id: %b\n\n" % place, self.window.end, place)
+            self._live.send(self.form.event(place, self.form.place), self.window.end, place)
         self._heart = self.reactor.callLater(_HEARTBEAT, self._beat)
 
     # -- fetching ------------------------------------------------------------------------------------------------------------
 
     async def fetch(self, start: StartAt, go_on: bool, count: int, wait: float) -> tuple[list[FetchedPartition], bytes]:
-        """See `KafkaFeed.fetch`. One call at a time: a record that one has got no other gets."""
+        """See `KafkaFeed.fetch`."""
         _check_start(start)
-        await self._turn()
-        try:
-            self._check()
-            _stop(self._idle)
-            if go_on and self._fetched is not None:
-                replay, records = await self._next_of(self._fetched, count, wait)
-            else:
-                replay = self._fetcher = self._fetcher or self.replay()
-                await replay.begin(start)
-                records = await replay.read(count, wait)
-            if go_on:
-                self._fetched = replay.position
-            ends = await replay.ends()
-            self._idle = self.reactor.callLater(_IDLE, self._drop_fetcher)
-            found: dict[tuple[str, int], list[TopicRecord]] = {}
-            for record in records:
-                found.setdefault((record.topic, record.partition), []).append(record)
-            parts = [
-                FetchedPartition(topic, number, ends.next_of(topic, number) or 0, tuple(of))
-                for (topic, number), of in sorted(found.items())
-            ]
-            return parts, bytes(replay.position)
-        except BaseException:
-            self._drop_fetcher()
-            raise
-        finally:
-            self._fetching.release()
-
-    async def _next_of(self, position: Position, count: int, wait: float) -> tuple[Replay, list[TopicRecord]]:
-        """What follows a position, and the reader of it. One that cannot go on there, since the records or the whole topic are gone, is
-        replaced by one that begins with what there is."""
-        replay = self._fetcher
-        if replay is not None:
-            replay.position = position
-            try:
-                return replay, await replay.read(count, wait)
-            except KafkaFailed as error:
-                _log.info("reading anew: {error}", error=error)
-                self._drop_fetcher()
-        replay = self._fetcher = self.replay()
-        await replay.begin(StartAt(bytes(position)))
-        return replay, await replay.read(count, wait)
-
-    async def _turn(self) -> None:
-        """Wait until no other call fetches, for so long as the cluster may take to answer."""
-        turn = self._fetching.acquire()
-        late = self.reactor.callLater(self.settings.timeout, turn.cancel)
-        try:
-            await turn
-        except CancelledError:
-            if late.active():
-                raise
-            raise KafkaFailed("too many requests wait for records at once") from None
-        finally:
-            _stop(late)
-
-    def _drop_fetcher(self) -> None:
-        fetcher, self._fetcher = self._fetcher, None
-        if fetcher is not None:
-            Deferred.fromCoroutine(fetcher.close()).addErrback(_failed)  # type: ignore[unused-awaitable]
+        self._check()
+        return await self._fetches.fetch(start, go_on, count, wait)
 
     # -- the end -------------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """End all clients, and give everything back."""
+        if not self._closed:
+            self.counts.lags.remove(self._lags)
         self._closed = True
         _stop(self._timer)
-        _stop(self._idle)
-        self._drop_fetcher()
+        self._fetches.close()
         self._rest()
         self._end([*self._live.clients(), *self._behind])
 
@@ -404,7 +360,3 @@ def _is_active(timer: IDelayedCall | None) -> bool:
 def _stop(timer: IDelayedCall | None) -> None:
     if timer is not None and timer.active():
         timer.cancel()
-
-
-def _failed(failure: Failure) -> None:
-    _log.failure("closing a consumer failed", failure)

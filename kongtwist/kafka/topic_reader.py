@@ -7,6 +7,7 @@ the reactor is behind, the thread reads no more until that was taken.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from twisted.logger import Logger
 from ..core.chain.host_kafka import KafkaFailed
 from ..core.chain.host_reading import TopicRecord, UnknownTopic
 from . import late_names
+from .kafka_counts import KafkaCounts
 from .own_thread import defer_to_own_thread
 from .positions import Position
 from .topic_consumers import close_consumer, ends_of, partitions_of, records_of, seek_all
@@ -34,6 +36,8 @@ _LOOK = 60
 """Polls between two looks at the number of partitions; also with traffic that is every half a minute at the most."""
 _AT_ONCE = 32
 """Clients that are told in one turn of the reactor that they can begin: an answer begins for each."""
+_ENDS = 1.0
+"""Seconds between two looks at the ends of partitions, for the clients' lag."""
 _AGAIN = 1.0
 """Seconds after a failure until the consumer is made anew."""
 
@@ -67,20 +71,27 @@ class TopicReader:
         make: makes a consumer; called in the thread.
         topic: its name.
         timeout: seconds the cluster has to answer questions.
+        counts: where records are counted; None: nowhere.
 
     Attributes:
         position: what listeners have been given; None until it is known.
         listeners: who gets records.
+        ends: the offset behind the last record of each partition, as brokers told lately; set by the thread, whole.
         ended: fires when the thread is over.
     """
 
-    def __init__(self, reactor: Any, make: Callable[[], Any], topic: str, timeout: float) -> None:
+    def __init__(
+        self, reactor: Any, make: Callable[[], Any], topic: str, timeout: float, counts: KafkaCounts | None = None
+    ) -> None:
         self._reactor = reactor
         self._make = make
+        self._counts = counts
         self.topic = topic
         self._timeout = timeout
         self.position: Position | None = None
         self.listeners: list[TopicListener] = []
+        self.ends: dict[int, int] = {}
+        self._ends_at = 0.0
         self._waiting: list[Deferred[None]] = []
         self._reached: Position | None = None  # the thread's: what it has handed over
         self.ended: Deferred[None] = Deferred()
@@ -152,6 +163,8 @@ class TopicReader:
         with self._lock:
             records, self._pending = self._pending, []
             self._taken.notify_all()
+        if self._counts is not None and records:
+            self._counts.read(self.topic, len(records))
         position = self.position
         if position is None or self._stopped.is_set():
             return
@@ -227,8 +240,20 @@ class TopicReader:
                     continue
                 if records:
                     self._give(records, reached)
+                self._note_ends(consumer, len(reached.offsets[self.topic]))
         finally:
             close_consumer(consumer)
+
+    def _note_ends(self, consumer: Any, partitions: int) -> None:
+        """Keep what brokers have told of the ends with the latest records, once in a while."""
+        now = time.monotonic()
+        if now - self._ends_at < _ENDS:
+            return
+        self._ends_at = now
+        ends = {
+            number: consumer.highwater(late_names.TopicPartition(self.topic, number)) for number in range(partitions)
+        }
+        self.ends = {number: end for number, end in ends.items() if end is not None}
 
     def _give(self, records: list[TopicRecord], reached: Position) -> None:
         for record in records:

@@ -161,7 +161,7 @@ class DataPlane:
         }
         self.host = Host(**facts)
         self.host.rows, self.host.tallies = services.rows, services.tallies
-        self.host.metrics = services.metrics
+        self.host.metrics = self._metrics = services.metrics
         self.host.cells = services.cells.claim  # type: ignore[method-assign]
         self.lifetimes = Lifetimes(self._scope_for, _closing, _report)
         self.context = ProxyContext(
@@ -274,6 +274,7 @@ class DataPlane:
     def _scope_for(self, row: Row) -> Scope:
         if self._clients is None:
             self._clients = self._made_clients()
+            self._metrics.sources.append(self._clients.kafka_counts.tell)
         return self._clients.scope(self.host, row["name"], row)
 
     def _made_clients(self) -> Services:
@@ -292,6 +293,8 @@ class DataPlane:
                 thread_backlog=conf.plugin_thread_backlog,
                 queue_bytes=conf.plugin_queue_bytes or None,
                 kafka_replays=conf.plugin_kafka_replays,
+                kafka_fetches=conf.plugin_kafka_fetches,
+                kafka_groups=conf.plugin_kafka_groups,
                 grpc=GRPCLimits(conf.plugin_grpc_threads, conf.plugin_grpc_message_size, conf.plugin_grpc_channels),
                 kafka_bytes=conf.plugin_kafka_bytes,
                 kafka_window=conf.plugin_kafka_window,

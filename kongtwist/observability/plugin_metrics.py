@@ -1,4 +1,4 @@
-"""Figures that plugins give: counters and gauges by name and labels, summed over a node's workers, as Prometheus text.
+"""Figures that plugins give: counters, gauges and histograms by name and labels, summed over a node's workers, as Prometheus text.
 
 Each process counts by itself. What has changed is taken from time to time (`Metrics.take`) and brought to the one process
 that shows figures (`NodeMetrics.absorb`): a counter's growth, a gauge's value. A worker that dies takes its gauges with it,
@@ -32,7 +32,11 @@ Labels = tuple[tuple[str, str], ...]
 Figure = tuple[str, Labels]
 
 Report = list[tuple[str, str, Sequence[Sequence[str]], float]]
-"""Kind, name and labels of each figure that has changed, and a counter's growth or a gauge's value. Goes as JSON, too."""
+"""Kind, name and labels of each figure that has changed, and a counter's growth or a gauge's value. Goes as JSON, too. Of a histogram's
+figures, which are counters, the kind is ``histogram``."""
+
+_SUFFIXES = ("_bucket", "_sum", "_count")
+"""Of a histogram's figures, as they are shown."""
 
 
 class Metrics:
@@ -75,6 +79,33 @@ class Metrics:
         figure = self._figure("gauge", name, labels)
         if figure is not None and self._gauges.get(figure) != value:
             self._gauges[figure] = self._changed[figure] = value
+
+    def observe(
+        self, name: str, bounds: Sequence[float], counts: Sequence[int], total: float, labels: Mapping[str, str] = {}
+    ) -> None:
+        """Add to a histogram.
+
+        Args:
+            name: of the whole.
+            bounds: the upper bounds of its buckets, rising; the same each time.
+            counts: how much has come into each of them, and behind the last one.
+            total: the sum of what has come.
+            labels: without ``le``.
+
+        Raises:
+            ValueError: see `count`.
+        """
+        grown = 0
+        for bound, count in zip((*bounds, float("inf")), counts, strict=True):
+            grown += count
+            self._grow(f"{name}_bucket", grown, {**labels, "le": _number(bound)})
+        self._grow(f"{name}_sum", total, labels)
+        self._grow(f"{name}_count", grown, labels)
+
+    def _grow(self, name: str, amount: float, labels: Mapping[str, str]) -> None:
+        figure = self._figure("histogram", name, labels)
+        if figure is not None:
+            self._changed[figure] = self._changed.get(figure, 0.0) + amount
 
     def _figure(self, kind: str, name: str, labels: Mapping[str, str]) -> Figure | None:
         """What is counted; None where there is no room for it."""
@@ -151,12 +182,27 @@ class NodeMetrics:
             values[DROPPED, ()] = self._dropped
         lines: list[str] = []
         before = None
-        for (name, labels), value in sorted(values.items()):
-            if name != before:
-                before = name
-                lines.append(f"# TYPE {name} {self._kinds.get(name, 'counter')}")
+        for (name, labels), value in sorted(values.items(), key=self._place):
+            whole = self._whole(name)
+            if whole != before:
+                before = whole
+                lines.append(f"# TYPE {whole} {self._kinds.get(name, 'counter')}")
             lines.append(f"{name}{_shown(labels)} {_number(value)}")
         return "".join(f"{line}\n" for line in lines)
+
+    def _whole(self, name: str) -> str:
+        """The name that a figure's kind is told of: a histogram's figures have one together."""
+        return name.rpartition("_")[0] if self._kinds.get(name) == "histogram" else name
+
+    def _place(self, item: tuple[Figure, float]) -> tuple[Any, ...]:
+        """Where a figure is shown: by name and labels, a histogram's together, its buckets rising."""
+        (name, labels), _ = item
+        whole = self._whole(name)
+        if whole == name:
+            return name, labels, 0, 0.0
+        bound = next((float(value) for label, value in labels if label == "le"), 0.0)
+        rest = tuple(each for each in labels if each[0] != "le")
+        return whole, rest, _SUFFIXES.index(name[len(whole) :]), bound
 
 
 def _shown(labels: Labels) -> str:

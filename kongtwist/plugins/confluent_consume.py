@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..entities.entity import Config
 from ..entities.schema import Boolean, Integer, String
 from ._kafka_fields import confluent_fields
-from .kafka_consume import KafkaConsume
+from .kafka_consume import KafkaConsume, consume_rules
 
 __all__ = ["ConfluentConsume"]
 
@@ -22,9 +23,9 @@ class ConfluentConsume(KafkaConsume):
         "cluster_api_secret": "secret",
         "mode": "server-sent-events",
     }
-    config = {
+    config = Config({
         **confluent_fields(),
-        **{name: field for name, field in KafkaConsume.config.items() if name not in ("authentication", *confluent_fields())},
+        **{name: field for name, field in KafkaConsume.fields.items() if name not in ("authentication", *confluent_fields())},
         "auto_offset_reset": String(
             default="earliest", one_of=["earliest", "latest"],
             text="Where a client begins that has no position: at the beginning of the topics, or with what comes.",
@@ -34,4 +35,4 @@ class ConfluentConsume(KafkaConsume):
         ),
         "keepalive": Integer(default=60000, gt=0, text="Milliseconds after which an idle connection is closed."),
         "keepalive_enabled": Boolean(default=False, text="Has no effect: connections are always kept."),
-    }  # fmt: skip
+    }, checks=(consume_rules,))  # fmt: skip

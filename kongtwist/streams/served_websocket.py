@@ -25,10 +25,12 @@ from ..core.stream_registry import GOING_AWAY, StreamRecord
 from ..net.hangups import descriptor_of, notice_vanished
 from ..net.run_steps import run_steps
 from ..net.sending import switch_protocol
+from .fed_frames import FrameWriter
 from .websocket_handshake import Recorder
 from .websocket_server import ServerFactory, ServerSide
 
 if TYPE_CHECKING:
+    from ..core.answers import AnswerFeeder
     from ..core.exchange import Exchange
     from .stream_context import StreamContext
 
@@ -77,6 +79,7 @@ class ServedWebSocket(StreamRecord):
         self._receiver: Deferred[str | bytes | None] | None = None
         self._sender: Deferred[None] | None = None
         self._serving: Deferred[None] | None = None
+        self._feeder: AnswerFeeder | None = None
         self._reading = True
         self._registered = False
         self._blocked = self._closing = self._over = False
@@ -166,6 +169,7 @@ class ServedWebSocket(StreamRecord):
             self.why = reason or "closed by the gateway"
         self._read_on()
         self._protocol.close(code, reason)
+        self._stop_feeding()
         self._wake(None)
         context = self._context
         context.deadlines.set(self, context.monotonic() + _CLOSE_TIME)
@@ -207,10 +211,16 @@ class ServedWebSocket(StreamRecord):
             lambda: context.hangups.unwatch(self._fd, self),
             lambda: context.streams.remove(self),
             lambda: self._wake(None),
+            self._stop_feeding,
             self.resumeProducing,
             self._stop_serving,
             self._ended,
         )
+
+    def _stop_feeding(self) -> None:
+        feeder, self._feeder = self._feeder, None
+        if feeder is not None:
+            feeder.gone(self.why)
 
     def _stop_serving(self) -> None:
         self._come.clear()
@@ -283,10 +293,10 @@ class ServedWebSocket(StreamRecord):
     def _no_receiver(self, _: Deferred[str | bytes | None]) -> None:
         self._receiver = None
 
-    async def send(self, message: str | bytes) -> None:
-        """Send a message, and wait while the client takes none."""
-        if self._closing:
-            return
+    async def send(self, message: str | bytes) -> bool:
+        """Send a message, and wait while the client takes none. False: it is not sent."""
+        if self._closing or not self._protocol.usable:
+            return False
         data = message.encode() if isinstance(message, str) else message
         self._messages_out += 1
         self._out += len(data)
@@ -295,6 +305,30 @@ class ServedWebSocket(StreamRecord):
         if self._blocked:
             self._sender = Deferred(self._no_sender)
             await self._sender
+        return True
+
+    def feed(self, feeder: AnswerFeeder) -> None:
+        """See `kongtwist.core.answers.WebSocketPeer`."""
+        if self._closing:
+            feeder.gone(self.why)
+            return
+        self._feeder = feeder
+        feeder.begin(FrameWriter(self._transport, self._fed, self._stop_fed))
+        if self._blocked and self._feeder is not None:
+            feeder.pause()
+
+    def _fed(self, messages: int, size: int) -> bool:
+        """Whether the feeder's messages may be sent, which are then counted."""
+        if self._closing:
+            return False
+        self._messages_out += messages
+        self._out += size
+        self._moved()
+        return True
+
+    def _stop_fed(self) -> None:
+        """The feeder has no more."""
+        self.close(GOING_AWAY, "go on with the last id")
 
     def _no_sender(self, _: Deferred[None]) -> None:
         self._sender = None
@@ -317,6 +351,8 @@ class ServedWebSocket(StreamRecord):
         self._blocked = True
         context = self._context
         context.deadlines.set(self, context.monotonic() + context.limits.send_timeout)
+        if self._feeder is not None:
+            self._feeder.pause()
 
     def resumeProducing(self) -> None:
         """The transport takes bytes again."""
@@ -326,6 +362,8 @@ class ServedWebSocket(StreamRecord):
         sender, self._sender = self._sender, None
         if sender is not None:
             sender.callback(None)
+        if self._feeder is not None and not self._over:
+            self._feeder.resume()
 
     def stopProducing(self) -> None:
         """The connection is lost; `closed` tells."""

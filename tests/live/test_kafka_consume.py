@@ -6,6 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ class _Topics(LiveTestCase):
             "mode": "server-sent-events",
         }
         gateway.create(f"/routes/{route['id']}/plugins", name="kafka-consume", config={**given, **config})
-        wait_until(lambda: gateway.get("/events", headers={"Last-Event-ID": "!"}).status == 400, "the plugin")
+        wait_until(lambda: gateway.get("/events", headers={"Last-Event-ID": "!"}).status in (400, 426), "the plugin")
 
     def send(self, numbers: Iterable[int], size: int = 0, key: bytes | None = None) -> None:
         """Records whose values are these numbers, one partition after the other."""
@@ -75,6 +76,13 @@ class _Topics(LiveTestCase):
             self.assertEqual(
                 [n for n in got if n % PARTITIONS == partition], [n for n in wanted if n % PARTITIONS == partition]
             )
+
+    def connections(self, gateway: GatewayProcess) -> int:
+        """How many connections the gateway has to the broker."""
+        ports = {int(each.rpartition(":")[2]) for each in self.cluster.servers.split(",")}
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        inodes = {each[9] for each in lines if int(each[2].rpartition(":")[2], 16) in ports}
+        return len(inodes & group_sockets(gateway.pid))
 
 
 def first_line(stream: EventStream) -> str:
@@ -193,10 +201,10 @@ class EventStreamTests(_Topics):
         self.send(range(3))
         for each in streams:
             self.assertNumbers(each, range(3))
-        self.assertIn(self._connections(gateway), range(1, 4))  # of one consumer, not of twenty
+        self.assertIn(self.connections(gateway), range(1, 4))  # of one consumer, not of twenty
         for each in streams:
             each.close()
-        wait_until(lambda: self._connections(gateway) == 0, "no consumer")
+        wait_until(lambda: self.connections(gateway) == 0, "no consumer")
 
     def test_the_gateway_stops(self) -> None:
         gateway = self.begin()
@@ -224,13 +232,6 @@ class EventStreamTests(_Topics):
         cluster.restart()
         producer.send(self.topic, b"2").get(90)
         self.assertEqual(next(stream)["data"], "2")
-
-    def _connections(self, gateway: GatewayProcess) -> int:
-        """How many connections the gateway has to the broker."""
-        ports = {int(each.rpartition(":")[2]) for each in self.cluster.servers.split(",")}
-        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-        inodes = {each[9] for each in lines if int(each[2].rpartition(":")[2], 16) in ports}
-        return len(inodes & group_sockets(gateway.pid))
 
 
 class FailureTests(_Topics):
@@ -273,6 +274,41 @@ class FetchTests(_Topics):
             again += self._values(answer.json)
         self.assertEqual(sorted(again), list(range(30)))
         self.assertEqual(gateway.get("/events").json, {})
+
+    def test_several_at_once_and_no_more(self) -> None:
+        self.send(range(3))
+        gateway = self.gateway({"nginx_worker_processes": 1, "plugin_kafka_fetches": 3})
+        self.configure(gateway, mode="http-get", fetch_wait=60_000)
+        with ThreadPoolExecutor(2) as pool:
+            waiting = [pool.submit(self._fetch_unrefused, gateway, f"{self.topic}:1.1.1") for _ in range(2)]
+            logged = "fetch records at once"
+            self.assertEqual(self._values(self._fetch_unrefused(gateway, f"{self.topic}:0.1.1").json), [0])
+            refused = wait_until(lambda: self._refused(gateway), "a refusal")
+            self.assertEqual(refused.json["message"], "Too many requests read topics at once")
+            self.assertEqual(refused.headers["Retry-After"], "1")
+            wait_until(lambda: logged in gateway.log(), "a line of the log")
+            self.assertFalse(any(each.done() for each in waiting))
+            self.send([3])
+            for each in waiting:
+                self.assertEqual(self._values(each.result().json), [3])
+
+    def _fetch(self, gateway: GatewayProcess, position: str) -> Any:
+        return gateway.get("/events", headers={"Last-Event-ID": position})
+
+    def _fetch_unrefused(self, gateway: GatewayProcess, position: str) -> Any:
+        """The same, again until it is not refused."""
+
+        def answer() -> Any:
+            got = self._fetch(gateway, position)
+            return None if got.status == 503 else got
+
+        return wait_until(answer, "a place")
+
+    def _refused(self, gateway: GatewayProcess) -> Any:
+        """The answer to one of some requests at once that was refused."""
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: self._fetch(gateway, f"{self.topic}:0.1.1"), range(8)))
+        return next((each for each in answers if each.status == 503), None)
 
     def _values(self, body: Any) -> list[int]:
         parts = body.get(self.topic, {"partitions": {}})["partitions"].values()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol, TypeVar, 
 from ..gateway_facts import GatewayFacts, random_id
 from ..rows import Row
 from .host_basics import HostError, NotOffered, ProtoFault, TLSSettings
+from .host_groups import GroupSettings, KafkaGroups
 from .host_grpc import GRPCCall, GRPCClient, GRPCFailed, GRPCReply, GRPCTarget
 from .host_kafka import KafkaConnection, KafkaProducer, KafkaProducing
 from .host_reading import Encode, FeedSettings, KafkaFeed
@@ -371,6 +372,15 @@ class Host(GatewayFacts):
             encode: makes an event of a record; called in order of each partition.
         """
         raise NotOffered("this process does not offer host.kafka_feed to plugins")
+
+    def kafka_groups(self, connection: KafkaConnection, settings: GroupSettings) -> KafkaGroups:
+        """Consumer groups of topics of Kafka. None is joined while there is no client.
+
+        Args:
+            connection: the cluster.
+            settings: topics and bounds.
+        """
+        raise NotOffered("this process does not offer host.kafka_groups to plugins")
 
     def kafka_producer(self, settings: KafkaProducing) -> KafkaProducer:
         """Sends to the topics of a cluster; hosts with equal settings share one. Never waits: brokers are asked when there is something

@@ -21,10 +21,15 @@ class KafkaFailed(HostError):
         text: why.
         remedy: what the operator can do about it.
         sent: of a record: it may be in the topic all the same; else it certainly is not, and never will be.
+        kind: one word, by which failures are counted; None: that of the class.
     """
 
-    def __init__(self, text: str, remedy: str = "", sent: bool = False) -> None:
+    kind = "other"
+
+    def __init__(self, text: str, remedy: str = "", sent: bool = False, kind: str | None = None) -> None:
         super().__init__(text)
+        if kind is not None:
+            self.kind = kind
         self.remedy = remedy
         self.sent = sent
 
@@ -32,9 +37,13 @@ class KafkaFailed(HostError):
 class KafkaFull(KafkaFailed):
     """As much waits for the brokers as may: the record was not taken."""
 
+    kind = "full"
+
 
 class KafkaLate(KafkaFailed):
     """No acknowledgement in time. See `KafkaFailed`."""
+
+    kind = "late"
 
 
 @dataclass(frozen=True, slots=True)

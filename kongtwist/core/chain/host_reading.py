@@ -11,9 +11,12 @@ from .host_kafka import KafkaFailed
 from .host_schemas import RegistrySettings
 
 __all__ = [
+    "EVENTS",
+    "MESSAGES",
     "BadStart",
     "FeedSettings",
     "FetchedPartition",
+    "KafkaBusy",
     "KafkaFeed",
     "StartAt",
     "TopicRecord",
@@ -21,8 +24,16 @@ __all__ = [
 ]  # fmt: skip
 
 
+EVENTS, MESSAGES = "events", "messages"
+"""Forms of a feed: Server-Sent Events; text messages of a WebSocket, each a JSON object."""
+
+
 class UnknownTopic(KafkaFailed):
     """The cluster does not have the topic."""
+
+
+class KafkaBusy(KafkaFailed):
+    """As many read as may."""
 
 
 class BadStart(ValueError):
@@ -62,6 +73,7 @@ class FeedSettings:
     registries: tuple[
         tuple[str, RegistrySettings], ...
     ] = ()  #: topics whose keys and values were written with schemas: JSON is made of them
+    form: str = EVENTS  #: EVENTS or MESSAGES
 
 
 class FetchedPartition(NamedTuple):
@@ -69,7 +81,7 @@ class FetchedPartition(NamedTuple):
 
     topic: str
     partition: int
-    end: int  #: the offset behind its last record
+    end: int  #: the offset behind its last record; -1: not known
     records: tuple[TopicRecord, ...]
 
 
@@ -77,7 +89,7 @@ class KafkaFeed(Protocol):
     """Records of some topics, for many clients."""
 
     def subscribe(self, start: StartAt) -> Awaitable[AnswerFeeder]:
-        """What feeds the answer to one client with events.
+        """What feeds the answer to one client with events: that of a `FedAnswer`, or a `WebSocketPeer.feed`.
 
         Raises:
             BadStart: its position is none.
@@ -100,10 +112,12 @@ class KafkaFeed(Protocol):
             partitions that have records, and the position behind them.
 
         Raises:
-            as `subscribe`.
+            KafkaBusy: others fetch, as many as may.
+            BadStart, KafkaFailed, UnknownTopic: as `subscribe`.
         """
         ...
 
 
 Encode = Callable[[TopicRecord], bytes | None]
-"""Makes an event of a record, without its id and with the empty line at its end; None: it is left out."""
+"""Makes an event of a record without its id; None: it is left out. EVENTS: lines with the empty one at the end. MESSAGES: the members of a
+JSON object behind ``id``, and its closing brace."""

@@ -34,6 +34,8 @@ KINDS = 100
 OTHER, UNREADABLE = "(other)", "(unreadable)"
 EVERY = 0.25
 """Seconds between two records of counts, at the least."""
+LOOK = 20
+"""Milliseconds that records are waited for at a time."""
 SESSION = 10_000
 """Milliseconds after which another member of the group goes on with the partitions of one that has died."""
 PATIENCE = 1.0
@@ -115,7 +117,7 @@ def count(broker: str, consumer: Any, producer: Any) -> None:
     partitions: dict[Any, Counts] = {}
     due = 0.0
     while True:
-        records = consumer.poll(timeout_ms=int(EVERY * 1000))
+        records = consumer.poll(timeout_ms=LOOK)
         mine = consumer.assignment()
         for place in set(partitions) - mine:  # another member of the group goes on with it
             del partitions[place]
@@ -125,6 +127,9 @@ def count(broker: str, consumer: Any, producer: Any) -> None:
             for record in some if place in partitions else ():
                 partitions[place].take(record.offset, record.value)
         changed = [(place, each) for place, each in partitions.items() if each.changed]
+        if not records:
+            # A small broker answers at once that there is nothing, and waiting in poll would ask it again and again.
+            time.sleep(EVERY)
         if not changed or time.monotonic() < due:
             continue
         for place, each in changed:

@@ -9,28 +9,49 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...core.answers import FedAnswer
+from ...core.answers import FedAnswer, WebSocketAnswer
 from ...core.chain.host import HostError, Scope
-from ...core.chain.host_reading import BadStart, FeedSettings, KafkaFeed, StartAt, UnknownTopic
+from ...core.chain.host_groups import GroupSettings
+from ...core.chain.host_kafka import KafkaProducing
+from ...core.chain.host_reading import (
+    EVENTS,
+    MESSAGES,
+    BadStart,
+    FeedSettings,
+    FetchedPartition,
+    KafkaBusy,
+    KafkaFeed,
+    StartAt,
+    TopicRecord,
+    UnknownTopic,
+)
 from ...core.chain.host_schemas import RegistrySettings
 from ...core.chain.plugin import Plugin
 from ...core.exchange import Answer, Exchange, Row
+from ...entities.entity import Config
 from ...entities.schema import Array, Boolean, Field, Integer, Record, String
 from .._kafka_fields import cluster_fields, kafka_connection, used_certificates
+from .._kafka_producing import topic_name
 from .._once import Seldom
 from .._registry_fields import registry_field, registry_settings
-from .record_forms import Filter, batch, event_encoder, pointer_fault
+from .dead_letters import DeadLetters
+from .group_answers import GroupAnswers
+from .record_forms import Filter, batch, event_encoder, fault_of, message_encoder, pointer_fault
+from .socket_feed import LONGEST_MESSAGE, SocketFeed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["KafkaConsume"]
+__all__ = ["KafkaConsume", "consume_rules"]
 
 _EVENTS = [
     (b"Content-Type", b"text/event-stream"),
     (b"Cache-Control", b"no-cache, no-transform"),
     (b"X-Accel-Buffering", b"no"),
 ]
+_UPGRADE = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+_LARGEST_LETTER = 16 << 20
+"""Bytes of a request with a dead letter: brokers decide what is too large."""
 _POSITION = b"X-Kong-Kafka-Position"
 
 
@@ -41,14 +62,18 @@ def _not_built(what: str) -> Callable[[Any], str | None]:
     return check
 
 
-def _known_mode(value: str) -> str | None:
-    return "messages over WebSocket: this version does not have them" if value == "websocket" else None
-
-
-def _no_group(value: str) -> str | None:
-    if value == "random":
-        return None
-    return "consumer groups: this version does not have them; every client, or every process in mode http-get, reads all records"
+def consume_rules(conf: Row) -> str | None:
+    """What does not go together."""
+    group = conf["consumer_group"]
+    if group["mode"] == "manual" and not group.get("consumer_group_id"):
+        return "consumer_group.mode manual needs consumer_group.consumer_group_id"
+    if conf.get("enable_dlq") and not conf.get("dlq_topic"):
+        return "enable_dlq needs dlq_topic"
+    if conf.get("max_deliveries") and not conf.get("enable_dlq"):
+        return "max_deliveries needs enable_dlq and dlq_topic"
+    if group["mode"] != "random" and conf["mode"] == "server-sent-events" and conf["commit_strategy"] == "off":
+        return "clients of server-sent-events cannot acknowledge: consumer groups need commit_strategy auto, or mode websocket"
+    return None
 
 
 def _cluster() -> dict[str, Field]:
@@ -59,16 +84,22 @@ def _cluster() -> dict[str, Field]:
     return fields
 
 
-class Config:
+class Reading:
     """A configuration, ready for requests.
 
     Attributes:
-        feed: gives records; set in processes that serve.
+        host: of processes that serve, as all that follows.
+        feed: gives records that all clients get.
+        groups: answers with those of consumer groups; None: there are none.
+        letters: takes records that cannot be given; None: nobody does.
         seldom: lines that would come with every request.
     """
 
+    host: Scope
     feed: KafkaFeed
     seldom: Seldom
+    groups: GroupAnswers | None = None
+    letters: DeadLetters | None = None
 
     def __init__(self, conf: Row) -> None:
         self.conf = conf
@@ -76,6 +107,7 @@ class Config:
         self.filters = [Filter(each) for each in conf.get("filters") or ()]
         self.is_json = conf["message_deserializer"] == "json"
         self.is_events = conf["mode"] == "server-sent-events"
+        self.is_socket = conf["mode"] == "websocket"
         self.go_on = conf["commit_strategy"] == "auto"
         self.settings = FeedSettings(
             self.topics,
@@ -84,16 +116,81 @@ class Config:
             conf.get("window_bytes") or 8 << 20,
             (conf.get("timeout") or 10_000) / 1000.0,
             _registries(conf),
+            MESSAGES if self.is_socket else EVENTS,
         )
-        self.encode = event_encoder(self.filters, self.is_json, conf.get("event_data") == "record")
+        encoder = message_encoder if self.is_socket else event_encoder
+        self._encode = encoder(self.filters, self.is_json, conf.get("event_data") == "record")
         self.count: int = conf.get("fetch_records") or 500
         self.wait: float = (1000 if conf.get("fetch_wait") is None else conf["fetch_wait"]) / 1000.0
         self.tells: bool = conf["error_handling"]["return_error_message"]
+
+    def open(self, host: Scope) -> None:
+        """Get what reads. Raises ValueError: see `kafka_connection`."""
+        conf, settings = self.conf, self.settings
+        self.host = host
+        self.seldom = Seldom(host.report, host.now)
+        connection = kafka_connection(conf, host)
+        if conf.get("enable_dlq"):
+            producer = host.kafka_producer(KafkaProducing(connection, largest=_LARGEST_LETTER))
+            self.letters = DeadLetters(producer, conf["dlq_topic"], settings.timeout, Seldom(host.report, host.now))
+        if conf["consumer_group"]["mode"] == "random":
+            self.feed = host.kafka_feed(connection, settings, self.encode)
+            return
+        window = conf.get("ack_window") or 100
+        groups = host.kafka_groups(
+            connection,
+            GroupSettings(
+                self.topics, conf["auto_offset_reset"] == "earliest", settings.count, settings.size, settings.timeout,
+                window, (conf.get("ack_timeout") or 30_000) / 1000.0, settings.registries,
+            ),
+        )  # fmt: skip
+        self.groups = GroupAnswers(
+            groups, self.letters, self._encode, self.fault, self.batch, self.explain, self.go_on, window,
+            conf.get("max_deliveries"),
+        )  # fmt: skip
+
+    def fault(self, record: TopicRecord) -> str | None:
+        """Why a record cannot be given."""
+        return record.error or (fault_of(record) if self.is_json else None)
+
+    def encode(self, record: TopicRecord) -> bytes | None:
+        """An event or message of a record that all clients get; None leaves it out."""
+        return None if self._is_dead(record) else self._encode(record)
+
+    def _is_dead(self, record: TopicRecord) -> bool:
+        """Whether it goes to the dead-letter topic."""
+        why = self.fault(record) if self.letters is not None else None
+        if why is not None and self.letters is not None:
+            self.letters.offer(record, why)
+        return why is not None
+
+    def batch(self, partitions: list[FetchedPartition]) -> bytes:
+        """One answer of records."""
+        if self.letters is not None and self.groups is None:
+            living = [tuple(record for record in each.records if not self._is_dead(record)) for each in partitions]
+            partitions = [each._replace(records=of) for each, of in zip(partitions, living, strict=True)]
+        return batch(partitions, self.filters, self.is_json)
+
+    def group_of(self, exchange: Exchange) -> str | None:
+        """The id of a client's group; None: it has none."""
+        group = self.conf["consumer_group"]
+        if group["mode"] == "manual":
+            named: str = group["consumer_group_id"]
+            return named
+        return None if exchange.consumer is None else exchange.consumer["id"]
+
+    def explain(self, error: HostError) -> tuple[int, str]:
+        """Status and text for a client that cannot be given records; the log is told why."""
+        self.seldom(f"kafka-consume cannot read {', '.join(self.topics)}: {error}")
+        status, text = (404, "No such topic") if isinstance(error, UnknownTopic) else (503, "Kafka does not answer")
+        return status, str(error) if self.tells else text
 
     def start(self, exchange: Exchange) -> StartAt:
         """Where a client begins."""
         conf = self.conf
         position = exchange.block.first(b"last-event-id")
+        if not position:  # neither WebSockets of browsers nor the first request of an EventSource can have the header
+            position = next(iter(exchange.query_args().get("last_event_id", ())), "").encode("utf-8", "replace")
         return StartAt(position or None, conf.get("start_timestamp"), conf["auto_offset_reset"] == "earliest")
 
 
@@ -116,7 +213,7 @@ class KafkaConsume(Plugin):
         "topics": [{"name": "user-events"}],
         "mode": "server-sent-events",
     }
-    config = {
+    fields: ClassVar[dict[str, Field]] = {
         **_cluster(),
         "topics": Array(
             Record({
@@ -126,9 +223,9 @@ class KafkaConsume(Plugin):
             required=True, len_min=1, text="Topics that are read.",
         ),
         "mode": String(
-            default="http-get", one_of=["http-get", "server-sent-events", "websocket"], checks=(_known_mode,),
+            default="http-get", one_of=["http-get", "server-sent-events", "websocket"],
             text="http-get: each request gets some records as JSON; server-sent-events: the answer goes on for as long as the client"
-            " stays. websocket is refused: it is not built.",
+            " stays; websocket: each record is a message of a WebSocket, a JSON object.",
         ),
         "message_deserializer": String(
             default="noop", one_of=["json", "noop"],
@@ -144,17 +241,22 @@ class KafkaConsume(Plugin):
         "commit_strategy": String(
             default="auto", one_of=["auto", "off"],
             text="Of mode http-get: auto: a request gets what follows the request before it in the same process; off: each begins as"
-            " auto_offset_reset says. With a Last-Event-ID it begins there.",
+            " auto_offset_reset says. With a Last-Event-ID it begins there. Of consumer groups: auto: a record counts as read when it has"
+            " been sent; off: when a client over WebSocket acknowledges it, and never in mode http-get.",
         ),
         "consumer_group": Record({
             "mode": String(
-                default="random", one_of=["kong_consumer", "manual", "random"], checks=(_no_group,),
-                text="random: no group that others could join; the others are refused: they are not built.",
+                default="random", one_of=["kong_consumer", "manual", "random"],
+                text="random: none: every client, or every process in mode http-get, gets all records. manual: the group"
+                " consumer_group_id; kong_consumer: one for each consumer, whose id it has: each record goes to one client of the group.",
             ),
-            "consumer_group_id": String(text="Of mode manual."),
+            "consumer_group_id": String(len_max=249, text="Id of the group of mode manual."),
         }, text="Groups of consumers."),
-        "enable_dlq": Boolean(checks=(_not_built("dead-letter topics"),), text="Not built."),
-        "dlq_topic": String(text="Topic of enable_dlq."),
+        "enable_dlq": Boolean(
+            text="Send records that clients cannot be given to dlq_topic: values that are no JSON with message_deserializer json; of"
+            " consumer groups also what a client rejects, and what max_deliveries is about.",
+        ),
+        "dlq_topic": String(checks=(topic_name,), text="Topic of enable_dlq."),
         "error_handling": Record({
             "return_error_message": Boolean(default=False, text="Tell clients why Kafka cannot be read."),
         }, text="What clients are told of failures."),
@@ -206,22 +308,36 @@ class KafkaConsume(Plugin):
             required=False, between=[0, 60000], ours=True,
             text="Of mode http-get: milliseconds that a request waits for a first record; null: 1000.",
         ),
+        "ack_window": Integer(
+            required=False, between=[1, 10000], ours=True,
+            text="Of consumer groups: records that a client may have at a time without having acknowledged them; null: 100.",
+        ),
+        "ack_timeout": Integer(
+            required=False, between=[100, 86400000], ours=True,
+            text="Of consumer groups: milliseconds after which a record that a client has not acknowledged goes to another; null: 30000.",
+        ),
+        "max_deliveries": Integer(
+            required=False, between=[1, 1000], ours=True,
+            text="Of consumer groups: so often a record is sent at the most before it goes to dlq_topic; null: no bound.",
+        ),
     }  # fmt: skip
+    config = Config(fields, checks=(consume_rules,))
 
     def certificates(self, conf: Row) -> Iterable[str]:
         return used_certificates(conf)
 
-    def compile(self, conf: Row, plugin: Row) -> Config:
-        return Config(conf)
+    def compile(self, conf: Row, plugin: Row) -> Reading:
+        return Reading(conf)
 
-    def open(self, conf: Config, plugin: Row, host: Scope) -> Config:
-        conf.seldom = Seldom(host.report, host.now)
-        conf.feed = host.kafka_feed(kafka_connection(conf.conf, host), conf.settings, conf.encode)
+    def open(self, conf: Reading, plugin: Row, host: Scope) -> Reading:
+        conf.open(host)
         return conf
 
-    def access(self, exchange: Exchange, conf: Config) -> Answer | None:
+    def access(self, exchange: Exchange, conf: Reading) -> Answer | None:
         if exchange.method not in (b"GET", b"HEAD"):
             return exchange.error(405, "Method not allowed", [(b"Allow", b"GET, HEAD")])
+        if conf.is_socket and not exchange.block.upgrade_websocket:
+            return exchange.error(426, "Please use the WebSocket protocol", _UPGRADE)
 
         async def answer(exchange: Exchange) -> Answer:
             return await _answer(exchange, conf)
@@ -230,19 +346,37 @@ class KafkaConsume(Plugin):
         return None
 
 
-async def _answer(exchange: Exchange, conf: Config) -> Answer:
+async def _answer(exchange: Exchange, conf: Reading) -> Answer:
     try:
+        if conf.groups is not None:
+            return await _of_group(exchange, conf, conf.groups)
         if conf.is_events:
             return FedAnswer(200, await conf.feed.subscribe(conf.start(exchange)), _EVENTS)
         start = conf.start(exchange)
+        if conf.is_socket:
+            socket = SocketFeed(conf.feed, start, conf.explain)
+            await socket.check()
+            return WebSocketAnswer(socket.serve, limit=LONGEST_MESSAGE)
         # HEAD must not take records away from the next GET (RFC 9110 9.2.1).
         go_on = conf.go_on and start.position is None and exchange.method != b"HEAD"
         partitions, position = await conf.feed.fetch(start, go_on, conf.count, conf.wait)
-        body = batch(partitions, conf.filters, conf.is_json)
-        return Answer(200, body, [(b"Content-Type", b"application/json; charset=utf-8"), (_POSITION, position)])
+        headers = [(b"Content-Type", b"application/json; charset=utf-8"), (_POSITION, position)]
+        return Answer(200, conf.batch(partitions), headers)
     except BadStart as error:
         return exchange.error(400, f"Last-Event-ID is no position: {error}")
+    except KafkaBusy as error:
+        conf.seldom(f"kafka-consume refuses a request: {error}")
+        return exchange.error(503, "Too many requests read topics at once", [(b"Retry-After", b"1")])
     except HostError as error:
-        conf.seldom(f"kafka-consume cannot read {', '.join(conf.topics)}: {error}")
-        status, text = (404, "No such topic") if isinstance(error, UnknownTopic) else (503, "Kafka does not answer")
-        return exchange.error(status, str(error) if conf.tells else text)
+        return exchange.error(*conf.explain(error))
+
+
+async def _of_group(exchange: Exchange, conf: Reading, groups: GroupAnswers) -> Answer:
+    group = conf.group_of(exchange)
+    if group is None:
+        return exchange.error(403, "Only consumers have a group here")
+    if conf.is_socket:
+        return await groups.socket(group, conf.host)
+    if conf.is_events:
+        return await groups.events(group)
+    return await groups.some(group, conf.count, conf.wait)

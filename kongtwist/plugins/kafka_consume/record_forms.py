@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...core.chain.host_reading import FetchedPartition, TopicRecord
 from ...core.rows import Row
 
-__all__ = ["Filter", "batch", "event_encoder", "pointer_fault"]
+__all__ = ["Filter", "batch", "event_encoder", "fault_of", "message_encoder", "pointer_fault"]
 
 _MISSING = object()
 
@@ -89,6 +89,20 @@ def _record(record: TopicRecord, is_json: bool) -> Row:
     return {**shown, "value": value, "headers": [[name, _text(each)] for name, each in record.headers]}
 
 
+def fault_of(record: TopicRecord) -> str | None:
+    """Why a record's value cannot be shown as JSON."""
+    if record.value is not None:
+        try:
+            json.loads(record.value)
+        except (ValueError, RecursionError):
+            return "the value is no JSON"
+    return None
+
+
+def _placed(record: TopicRecord, is_json: bool) -> Row:
+    return {"topic": record.topic, "partition": record.partition, **_record(record, is_json)}
+
+
 def event_encoder(
     filters: Sequence[Filter], is_json: bool, whole: bool
 ) -> Callable[[TopicRecord], bytes | None]:  # fmt: skip
@@ -104,8 +118,7 @@ def event_encoder(
         if not _passes(filters, record):
             return None
         if whole:
-            place = {"topic": record.topic, "partition": record.partition}
-            return b"data: %b\n\n" % _json({**place, **_record(record, is_json)})
+            return b"data: %b\n\n" % _json(_placed(record, is_json))
         if record.error:
             told = {
                 "topic": record.topic,
@@ -127,13 +140,29 @@ def event_encoder(
     return encode
 
 
+def message_encoder(
+    filters: Sequence[Filter], is_json: bool, whole: bool
+) -> Callable[[TopicRecord], bytes | None]:  # fmt: skip
+    """What makes messages of a WebSocket of records, each the members of a JSON object that follow its ``id``. Arguments as of
+    `event_encoder`."""
+
+    def encode(record: TopicRecord) -> bytes | None:
+        if not _passes(filters, record):
+            return None
+        shown = _placed(record, is_json)
+        return _json(shown if whole else {name: shown[name] for name in ("value", "error") if name in shown})[1:]
+
+    return encode
+
+
 def batch(partitions: Sequence[FetchedPartition], filters: Sequence[Filter], is_json: bool) -> bytes:
     """Records of one answer, by topic and partition."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for each in partitions:
         records = [_record(record, is_json) for record in each.records if _passes(filters, record)]
-        shown: Mapping[str, Any] = {"errcode": 0, "high_watermark": each.end, "records": records}
-        found.setdefault(each.topic, {"partitions": {}})["partitions"][str(each.partition)] = dict(shown)
+        end = {"high_watermark": each.end} if each.end >= 0 else {}
+        shown: Row = {"errcode": 0, **end, "records": records}
+        found.setdefault(each.topic, {"partitions": {}})["partitions"][str(each.partition)] = shown
     return _json(found)
 
 

@@ -40,6 +40,8 @@ _TOGETHER = 5
 """Milliseconds that records of streams wait for others to share a batch with."""
 _CLOSING = 10.0
 """Seconds, beside the time-out, that what is under way may take when the configuration closes."""
+_SENT = b'{"message":"message sent","topic":"%b","partition":%d,"offset":%d}'
+_IS_JSON = [(b"Content-Type", b"application/json; charset=utf-8")]
 _RETRY_AFTER = b"1"
 """Seconds after which a client may try again where too much waits for the brokers."""
 
@@ -66,6 +68,10 @@ class Target:
         self.partition = _template(conf.get("partition_template"))
         self.headers = [(name, Template(text)) for name, text in (conf.get("header_templates") or {}).items()]
         templates = [*filter(None, (self.key, self.partition)), *(each for _, each in self.headers)]
+        headers = conf["headers"]
+        self.takes_headers = headers["forward_http_headers_as_record_headers"] and (
+            headers["forward_all_by_default"] or bool(headers["include_headers"])
+        )
         self.looks_into_body = any(each.body for each in templates)
         self.websocket: bool = bool(conf.get("allow_websocket"))
         self.origins: list[str] | None = conf.get("websocket_origins")
@@ -226,7 +232,10 @@ class KafkaUpstream(Plugin):
             if key is not None:
                 placed = await _sent_once(exchange, conf, key, raw, records)
             elif conf.waits:
-                placed = await _sent(exchange, conf, producer, records)
+                placed = [await producer.send(records[0], conf.timeout)]
+                for record in records[1:]:
+                    spent = max(exchange.gateway.now() - exchange.wall_started, 0.0)
+                    placed.append(await producer.send(record, max(conf.timeout - spent, 0.0)))
             else:
                 placed = []
                 for record in records:
@@ -234,6 +243,8 @@ class KafkaUpstream(Plugin):
         except HostError as error:
             status, said = self._failed(exchange, conf, error)
             return exchange.exit(status, said, [(b"Retry-After", _RETRY_AFTER)] if status == 503 else None)
+        if conf.waits and len(placed) == 1:
+            return exchange.exit(200, _SENT % (placed[0].topic.encode(), *placed[0][1:]), _IS_JSON)
         return exchange.exit(200 if conf.waits else 202, _said(placed))
 
     def _failed(self, exchange: Exchange, conf: Target, error: HostError) -> tuple[int, dict[str, Any]]:
@@ -423,17 +434,6 @@ async def _sent_once(
     return [each for each in placed if each is not None] if conf.waits else []
 
 
-async def _sent(
-    exchange: Exchange, conf: Target, producer: KafkaProducer | SchemaProducer, records: list[KafkaRecord]
-) -> list[KafkaPlaced]:
-    """Where the records are, all of them acknowledged within one time-out. Raises HostError."""
-    placed = [await producer.send(records[0], conf.timeout)]
-    for record in records[1:]:
-        spent = max(exchange.gateway.now() - exchange.wall_started, 0.0)
-        placed.append(await producer.send(record, max(conf.timeout - spent, 0.0)))
-    return placed
-
-
 def _records(
     exchange: Exchange, conf: Target, raw: bytes, kind: bytes | None = None, arguments: Any = None
 ) -> list[KafkaRecord]:
@@ -446,14 +446,16 @@ def _records(
         kind: content type of a message; None: it is the request's body.
         arguments: the value of a message that is JSON.
     """
-    if kind is None and (conf.looks_into_body or (not conf.raw and conf.conf["forward_body"])):
-        arguments = body_arguments(exchange, raw)
+    if kind is None:
+        kind = content_type(exchange)
+        if conf.looks_into_body or (not conf.raw and conf.conf["forward_body"]):
+            arguments = body_arguments(exchange, raw, kind)
     value = raw if conf.raw else message(exchange, conf.conf, raw, arguments, kind)
     key = conf.key.fill(exchange, arguments) if conf.key is not None else None
     if key is None and conf.key_query_arg is not None:
         key = next(iter(exchange.query_args().get(conf.key_query_arg, ())), None)
     partition = _partition(conf, exchange, arguments)
-    headers = record_headers(exchange, conf.conf["headers"])
+    headers = record_headers(exchange, conf.conf["headers"]) if conf.takes_headers else []
     for name, each in conf.headers:
         text = each.fill(exchange, arguments)
         if text is not None:

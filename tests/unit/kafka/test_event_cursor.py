@@ -6,6 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.kafka.event_cursor import CONFLATE, DROP, WAIT, EventCursor
 from kongtwist.kafka.event_window import Event, EventWindow
+from kongtwist.kafka.feed_forms import ServerSentEvents
 from kongtwist.kafka.positions import BadPosition, Position
 
 
@@ -50,7 +51,7 @@ class Feed:
 
     def cursor(self, policy: str = WAIT, ahead: Position | None = None) -> EventCursor:
         """A client at the beginning of the window."""
-        return EventCursor(policy, self.window.start, self.window.before, ahead)
+        return EventCursor(ServerSentEvents(), policy, self.window.start, self.window.before, ahead)
 
     def take(self, cursor: EventCursor, size: int = 100_000) -> list[str]:
         """Lines that the client is sent."""

@@ -10,6 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.chain.host_reading import FeedSettings, StartAt, TopicRecord
 from kongtwist.kafka.fan_out import FanOut
+from kongtwist.kafka.feed_forms import ServerSentEvents
+from kongtwist.kafka.permits import Permits
 from kongtwist.kafka.positions import Position
 from kongtwist.kafka.topic_feed import TopicFeed
 
@@ -53,7 +55,7 @@ class FanOutTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = Turns()
         self.done = 0
-        out: Any = FanOut(self.reactor, self.note)
+        out: Any = FanOut(self.reactor, self.note, ServerSentEvents().chunk)
         self.out = out
         self.clients = [Client() for _ in range(600)]
         for client in self.clients:
@@ -167,7 +169,7 @@ class FeedTurnsTests(SynchronousTestCase):
         self.feed: Any = TopicFeed(
             self.reactor, FeedSettings(("t",), count=10_000), lambda record: b"data: %b\n\n" % (record.value or b""),
             lambda topic: self.reader, lambda reader: None,  # type: ignore[arg-type,return-value]
-            lambda: None, DeferredSemaphore(1),
+            lambda: None, DeferredSemaphore(1), Permits(1),
         )  # fmt: skip
         self.writers = [self.client() for _ in range(600)]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, succeed
+from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.chain.host_kafka import KafkaFailed
 from kongtwist.core.chain.host_reading import BadStart, FeedSettings, StartAt, TopicRecord
 from kongtwist.kafka.feed_client import FeedClient
+from kongtwist.kafka.permits import Permits
 from kongtwist.kafka.positions import Position
 from kongtwist.kafka.topic_feed import LINGER, TopicFeed
 
@@ -24,6 +25,7 @@ class Reader:
         self.listeners: list[Any] = []
         self.answer: Deferred[None] | None = None
         self.asked = 0
+        self.ends: dict[int, int] = {}
 
     def go_on(self) -> None:
         self.asked += 1
@@ -96,7 +98,7 @@ class FeedTests(SynchronousTestCase):
         """Begin with another feed."""
         self.feed: Any = TopicFeed(
             self.clock, settings, self.encode, self.take, self.given.append,  # type: ignore[arg-type]
-            lambda: None, DeferredSemaphore(1),
+            lambda: None, DeferredSemaphore(1), Permits(1),
         )  # fmt: skip
 
     def encode(self, record: TopicRecord) -> bytes | None:
@@ -163,41 +165,6 @@ class FeedTests(SynchronousTestCase):
         self.assertEqual(late.got, [":"])
         late.client.gone("left")
         self.assertEqual(self.feed.replays.waiting, [])
-
-    def fetched(self) -> list[int]:
-        """The next record of a feed that goes on, by its offset; its readers are `self.replays`."""
-        found, _ = self.successResultOf(Deferred.fromCoroutine(self.feed.fetch(StartAt(), True, 1, 1.0)))
-        return [record.offset for part in found for record in part.records]
-
-    def test_goes_on(self) -> None:
-        """Where the call before has stopped: with its reader, with a new one where that was given back, or cannot go on."""
-        replays: list[Replayed] = []
-
-        def replay() -> Replayed:
-            replays.append(Replayed())
-            return replays[-1]
-
-        self.feed.replay = replay
-        self.assertEqual([self.fetched(), self.fetched()], [[10], [11]])
-        self.assertEqual(len(replays), 1)
-        self.clock.advance(60)
-        self.assertTrue(replays[0].closed)
-        self.assertEqual([self.fetched(), self.fetched()], [[12], [13]])
-        self.assertEqual(len(replays), 2)
-        replays[1].first = 100
-        self.assertEqual([self.fetched(), self.fetched()], [[100], [101]])
-        self.assertTrue(replays[1].closed)
-        self.assertEqual(len(replays), 3)
-
-    def test_waits_for_others_that_fetch_but_not_for_ever(self) -> None:
-        self.feed._fetching.acquire()
-        waiting = Deferred.fromCoroutine(self.feed.fetch(StartAt(), True, 1, 1.0))
-        left = Deferred.fromCoroutine(self.feed.fetch(StartAt(), True, 1, 1.0))
-        left.cancel()
-        self.failureResultOf(left, CancelledError)
-        self.clock.advance(10)
-        self.failureResultOf(waiting, KafkaFailed)
-        self.assertEqual(self.feed._fetching.waiting, [])
 
     def test_resumes_in_the_window(self) -> None:
         self.client()

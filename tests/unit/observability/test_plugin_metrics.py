@@ -95,3 +95,33 @@ class MetricsTests(SynchronousTestCase):
         shown = self.shown()
         for line in ("a +Inf", "b NaN", "c 1e+300", "d 1.152921504606847e+18"):
             self.assertIn(f"\n{line}\n", shown)
+
+
+class HistogramTests(SynchronousTestCase):
+    def test_shown(self) -> None:
+        """Buckets hold what is below them too, rise, and stand with sum and count under one name; workers are added up."""
+        node = NodeMetrics()
+        for row, counts in enumerate(([1, 0, 2], [0, 1, 1])):
+            metrics = Metrics()
+            metrics.observe("seconds", (0.5, 10), counts, 21.5, {"topic": "a"})
+            metrics.observe("seconds", (0.5, 10), [1, 0, 0], 0.25, {"topic": "b"})
+            metrics.count("seconds_a")
+            node.absorb(row, json.loads(json.dumps(metrics.take())))
+        self.assertEqual(
+            node.text().splitlines(),
+            [
+                "# TYPE seconds histogram",
+                'seconds_bucket{le="0.5",topic="a"} 1',
+                'seconds_bucket{le="10",topic="a"} 2',
+                'seconds_bucket{le="+Inf",topic="a"} 5',
+                'seconds_sum{topic="a"} 43',
+                'seconds_count{topic="a"} 5',
+                'seconds_bucket{le="0.5",topic="b"} 2',
+                'seconds_bucket{le="10",topic="b"} 2',
+                'seconds_bucket{le="+Inf",topic="b"} 2',
+                'seconds_sum{topic="b"} 0.5',
+                'seconds_count{topic="b"} 2',
+                "# TYPE seconds_a counter",
+                "seconds_a 2",
+            ],
+        )

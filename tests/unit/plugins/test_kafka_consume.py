@@ -87,7 +87,8 @@ class ConfigurationTests(SynchronousTestCase):
 
     def test_what_is_not_built_is_refused(self) -> None:
         wrong: tuple[dict[str, Any], ...] = (
-            {"mode": "websocket"}, {"consumer_group": {"mode": "manual"}}, {"enable_dlq": True},
+            {"consumer_group": {"mode": "manual"}}, {"enable_dlq": True}, {"max_deliveries": 2},
+            {"consumer_group": {"mode": "kong_consumer"}, "mode": "server-sent-events", "commit_strategy": "off"},
             {"message_by_lua_functions": ["return 1"]}, {"schema_registry": {"confluent": {}}},
             {"topics": [{"name": "a b"}]}, {"bootstrap_servers": "kafka"}, {"bootstrap_servers": None},
         )  # fmt: skip
