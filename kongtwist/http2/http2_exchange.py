@@ -28,6 +28,10 @@ __all__ = ["HTTP2Exchange", "RequestConnection"]
 
 _log = Logger(namespace="kongtwist.proxy")
 
+_LINGER = 0.1
+"""Seconds from the end of an answer to RST_STREAM, where the request has not ended: clients that read both at once (curl 7) see no more
+than the reset. What comes meanwhile is thrown away."""
+
 _NOT_BEGUN, _WITH_LENGTH, _OPEN_END, _BODYLESS = range(4)
 _UNMARKED: frozenset[bytes] = frozenset()
 
@@ -212,11 +216,9 @@ class HTTP2Exchange(ConnectedExchange):
         self._finished()
         if stream.closed or stream.ended_in:
             return
+        self._reset_behind = True
         if stream.ended_out:
-            stream.reset(NO_ERROR)
-            stream.user = NOBODY
-        else:
-            self._reset_behind = True
+            self._within(_LINGER)
 
     def _finished(self) -> None:
         """The request is over, however: the one place where it gives back what it has."""
@@ -271,6 +273,9 @@ class HTTP2Exchange(ConnectedExchange):
     def stream_end(self, trailers: FieldList | None) -> None:
         """The body is complete."""
         if not self.open:
+            self._reset_behind = False
+            if not self.stream.blocked:
+                self._let_go()
             return
         if not self.stream.blocked:
             self.deadline = inf
@@ -293,8 +298,9 @@ class HTTP2Exchange(ConnectedExchange):
         self.deadline = inf
         if not self.open:
             if self._reset_behind:
-                self.stream.reset(NO_ERROR)
-            self.stream.user = NOBODY
+                self._within(_LINGER)
+            else:
+                self._let_go()
         else:
             if self.answer_sink is not None:
                 self.answer_sink.resume_answer()
@@ -322,7 +328,10 @@ class HTTP2Exchange(ConnectedExchange):
     def expire(self, now: float) -> None:
         """The deadline has passed."""
         limits, stream = self.channel.context.limits, self.stream
-        if stream.blocked:
+        if self._reset_behind and not stream.blocked:
+            stream.reset(NO_ERROR)
+            self._let_go()
+        elif stream.blocked:
             if stream.sent != self._progress:  # slow, but reading
                 self._progress = stream.sent
                 self._within(limits.send_timeout)
@@ -333,6 +342,11 @@ class HTTP2Exchange(ConnectedExchange):
         elif self.open and self._mode == _NOT_BEGUN and not self.body_complete and stream.peer is None:
             log_timeout(self, self.peer_ip, "while its request body was read", limits.client_body_timeout)
             self.refuse(Answer.error(408, "Request timeout"), "body timed out")
+
+    def _let_go(self) -> None:
+        """The request is over, and nothing of its stream is waited for any more."""
+        self.stream.user = NOBODY
+        self.channel.context.deadlines.drop(self)
 
     # -- the request body ----------------------------------------------------------------------------------------------
 

@@ -144,5 +144,7 @@ class WebSocketTests(SynchronousTestCase):
         self.assertEqual(self.client.streams[1].status, 501)
         self.gateway.answers[b"/x"] = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"
         self.ask()
+        self.gateway.reactor.advance(0.3)
+        self.client.read()
         answer = self.client.streams[3]
         self.assertEqual((answer.status, answer.body, answer.ended, answer.code), (403, b"no", True, 0))

@@ -577,6 +577,7 @@ class PlanTests(SynchronousTestCase):
         for play in (whole, trailers_only, left, reset, piece_by_piece):
             both.begin()
             play(both)
+        both.wait(1)
         self.assertEqual(new(kinds, others), [])
 
 
