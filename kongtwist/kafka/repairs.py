@@ -58,3 +58,15 @@ async def read_transport(transport: Any) -> None:
                 await transport._net.sleep(_LAST_WORDS)
             transport.abort(error=error)
             return
+
+
+def finish_rejoining(consumer: Any) -> None:
+    """Have the next poll go on with joining that a poll has begun. Where it was begun because the partitions known of have changed, and the
+    poll's time was over before the broker had answered, the library forgets it, and the member reads nothing ever after.
+
+    Args:
+        consumer: a KafkaConsumer with a group.
+    """
+    coordinator = consumer._coordinator
+    if coordinator.rejoining and not coordinator.rejoin_needed:
+        coordinator.request_rejoin()

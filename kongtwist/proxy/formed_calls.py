@@ -145,7 +145,7 @@ class FormCall(DirectCall):
 
     def stream_head(self, fields: FieldList, end: bool) -> None:
         """The answer's head came."""
-        plan = self.plan
+        plan: Any = self._head.plan
         answer = fields.direct
         if answer is None:
             answer = fields.direct = answer_of(fields, plan.way.context, self.upstream.connection)
@@ -160,9 +160,10 @@ class FormCall(DirectCall):
     def stream_end(self, trailers: FieldList | None) -> None:
         """The answer is whole."""
         client, upstream = self.client, self.upstream
-        if trailers is not None and client.ended_in and upstream.closed and not upstream.cut_message:
+        if trailers is not None and client.ended_in and upstream.closed and not upstream.left_of_message:
             _, code, known = trailers.direct or trailers_of(trailers)
-            form = self.plan.form
+            plan: Any = self._head.plan
+            form = plan.form
             last = known.get(form)
             if last is None:
                 if len(known) >= _KEPT:

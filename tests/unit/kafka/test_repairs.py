@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from kafka.errors import KafkaConnectionError
@@ -99,3 +100,14 @@ class MendTests(SynchronousTestCase):
         repairs.mend()
         self.assertIs(TransactionManager.reset_producer_id, repairs.reset_producer_id)
         self.assertIs(KafkaTCPTransport._read_from_sock, repairs.read_transport)
+
+
+class RejoiningTests(SynchronousTestCase):
+    def test_what_a_poll_has_begun_the_next_goes_on_with(self) -> None:
+        for begun, known, asked in ((True, False, 1), (True, True, 0), (False, False, 0)):
+            calls: list[None] = []
+            coordinator = SimpleNamespace(
+                rejoining=begun, rejoin_needed=known, request_rejoin=lambda calls=calls: calls.append(None)
+            )
+            repairs.finish_rejoining(SimpleNamespace(_coordinator=coordinator))
+            self.assertEqual(len(calls), asked)
