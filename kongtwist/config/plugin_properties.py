@@ -111,8 +111,8 @@ class PluginServices:
     plugin_kafka_client = Property(
         enum("kafka-python", "librdkafka"),
         "kafka-python",
-        "Library that speaks with Kafka. librdkafka takes less of the CPU, and needs the package confluent-kafka"
-        " (pip install 'kongtwist[librdkafka]').",
+        "Library that speaks with Kafka; members of consumer groups are always kafka-python's. librdkafka takes less of the CPU, and"
+        " needs the package confluent-kafka (pip install 'kongtwist[librdkafka]').",
     )
     plugin_kafka_bytes = Property(
         SIZE,
