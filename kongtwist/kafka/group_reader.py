@@ -10,14 +10,12 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from kafka import ConsumerRebalanceListener, TopicPartition
-from kafka.errors import KafkaError
-from kafka.structs import OffsetAndMetadata
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ..core.chain.host_kafka import KafkaFailed
 from ..core.chain.host_reading import TopicRecord, UnknownTopic
+from . import late_names
 from .group_ledger import Key
 from .own_thread import defer_to_own_thread
 from .repairs import finish_rejoining
@@ -58,7 +56,7 @@ class GroupListener(Protocol):
         """It cannot read, and tries again."""
 
 
-class GroupReader(ConsumerRebalanceListener):
+class GroupReader:
     """See the module.
 
     Args:
@@ -140,6 +138,9 @@ class GroupReader(ConsumerRebalanceListener):
         anchored = self._assignments
         try:
             partitions_of(consumer, self._topics)
+            late_names.ConsumerRebalanceListener.register(
+                GroupReader
+            )  # not a base: the library is loaded here, in the thread
             consumer.subscribe(topics=self._topics, listener=self)
             while not self._stopped.is_set():
                 self._commit()
@@ -173,7 +174,7 @@ class GroupReader(ConsumerRebalanceListener):
                     if offset is not None:
                         with self._lock:
                             self._commits.setdefault((each.topic, each.partition), offset)
-            except KafkaError as error:
+            except late_names.KafkaError as error:
                 _log.info("where a group begins is not known yet: {error}", error=error)
 
     def _give(self, records: list[TopicRecord]) -> None:
@@ -188,7 +189,10 @@ class GroupReader(ConsumerRebalanceListener):
     def _taken_commits(self) -> dict[Any, Any]:
         with self._lock:
             commits, self._commits = self._commits, {}
-        return {TopicPartition(*key): OffsetAndMetadata(offset, "", -1) for key, offset in commits.items()}
+        return {
+            late_names.TopicPartition(*key): late_names.OffsetAndMetadata(offset, "", -1)
+            for key, offset in commits.items()
+        }
 
     def _commit(self) -> None:
         commits = self._taken_commits()
@@ -196,7 +200,7 @@ class GroupReader(ConsumerRebalanceListener):
             return
         try:
             self._consumer.commit(commits, timeout_ms=_COMMIT)
-        except KafkaError as error:
+        except late_names.KafkaError as error:
             _log.info("a commit has to be made again: {error}", error=error)
             with self._lock:
                 for each, told in commits.items():

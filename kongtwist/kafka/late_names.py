@@ -10,18 +10,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kafka import ConsumerRebalanceListener as ConsumerRebalanceListener
     from kafka import KafkaConsumer as KafkaConsumer
     from kafka import TopicPartition as TopicPartition
     from kafka.errors import KafkaError as KafkaError
     from kafka.errors import OffsetOutOfRangeError as OffsetOutOfRangeError
     from kafka.net.compat import KafkaNetClient as KafkaNetClient
+    from kafka.structs import OffsetAndMetadata as OffsetAndMetadata
 
     from .connection_settings import client_options as client_options
 else:
     _PLACES = {
+        "ConsumerRebalanceListener": "kafka",
         "KafkaConsumer": "kafka",
         "KafkaError": "kafka.errors",
         "KafkaNetClient": "kafka.net.compat",
+        "OffsetAndMetadata": "kafka.structs",
         "OffsetOutOfRangeError": "kafka.errors",
         "TopicPartition": "kafka",
         "client_options": "kongtwist.kafka.connection_settings",
