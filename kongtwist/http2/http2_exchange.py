@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from twisted.logger import Logger
 
 from ..core.exchange import Answer
+from ..core.grpc.grpc_text import is_grpc
 from ..core.http2.frames import CANCEL, INTERNAL_ERROR, NO_ERROR
 from ..core.http2.hpack import Encoder, encode_field
 from ..http1.client_errors import log_timeout
@@ -218,7 +219,7 @@ class HTTP2Exchange(ConnectedExchange):
             return
         self._reset_behind = True
         if stream.ended_out:
-            self._within(_LINGER)
+            self._reset_soon()
 
     def _finished(self) -> None:
         """The request is over, however: the one place where it gives back what it has."""
@@ -298,7 +299,7 @@ class HTTP2Exchange(ConnectedExchange):
         self.deadline = inf
         if not self.open:
             if self._reset_behind:
-                self._within(_LINGER)
+                self._reset_soon()
             else:
                 self._let_go()
         else:
@@ -342,6 +343,15 @@ class HTTP2Exchange(ConnectedExchange):
         elif self.open and self._mode == _NOT_BEGUN and not self.body_complete and stream.peer is None:
             log_timeout(self, self.peer_ip, "while its request body was read", limits.client_body_timeout)
             self.refuse(Answer.error(408, "Request timeout"), "body timed out")
+
+    def _reset_soon(self) -> None:
+        """The answer is sent, and the request goes on."""
+        if is_grpc(self.block.first(b"content-type")):
+            # Clients of gRPC take the trailers that came before; and thousands of calls end at once when an upstream dies.
+            self.stream.reset(NO_ERROR)
+            self._let_go()
+        else:
+            self._within(_LINGER)
 
     def _let_go(self) -> None:
         """The request is over, and nothing of its stream is waited for any more."""

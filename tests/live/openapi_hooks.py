@@ -18,6 +18,13 @@ Schema = dict[str, Any]
 
 
 @schemathesis.hook
+def before_load_schema(context: Any, raw_schema: Schema) -> None:
+    """Have changes of every second kind of plugin made up: of more than 35 kinds in one `anyOf` nothing is (jsonschema-rs gives up)."""
+    config = raw_schema["components"]["schemas"]["PluginPatch"]["properties"]["config"]
+    config["anyOf"] = config["anyOf"][::2]
+
+
+@schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
     """Address rows that are there three times of four, chosen by what was made up. What is deleted is never one of them."""
     if case.method == "DELETE":
