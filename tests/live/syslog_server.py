@@ -77,10 +77,16 @@ class SyslogServer:
                 os.unlink(name)
 
     def lines(self) -> list[dict[str, Any]]:
-        """What it took, in order."""
+        """What it took, in order. A line that is being written is not there yet; one that a kill has torn never will be."""
         if not self._taken.exists():
             return []
-        return [json.loads(line) for line in self._taken.read_text(encoding="utf-8").splitlines()]
+        found = []
+        for line in self._taken.read_text(encoding="utf-8").split("\n")[:-1]:
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+        return found
 
     def of(self, source: str) -> list[dict[str, Any]]:
         """What came by one of its inputs (``imudp`` ...)."""

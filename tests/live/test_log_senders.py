@@ -132,7 +132,7 @@ class SenderTests(LiveTestCase):
 
         def found() -> list[str]:
             files = sorted(Path(folder).glob("requests.json*"), reverse=True)
-            lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+            lines = [line for file in files for line in file.read_text(encoding="utf-8").split("\n")[:-1]]
             return [json.loads(line)["request"]["uri"] for line in lines]
 
         def first() -> bool:
