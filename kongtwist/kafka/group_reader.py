@@ -18,7 +18,6 @@ from ..core.chain.host_reading import TopicRecord, UnknownTopic
 from . import late_names
 from .group_ledger import Key
 from .own_thread import defer_to_own_thread
-from .repairs import finish_rejoining
 from .topic_consumers import close_consumer, partitions_of, records_of
 
 __all__ = ["GroupListener", "GroupReader"]
@@ -148,7 +147,7 @@ class GroupReader:
                     consumer.pause(*consumer.assignment())
                 elif consumer.paused():
                     consumer.resume(*consumer.paused())
-                finish_rejoining(consumer)
+                late_names.finish_rejoining(consumer)
                 records = records_of(consumer.poll(timeout_ms=_POLL, max_records=_RECORDS))
                 if anchored != self._assignments:
                     anchored = self._assignments

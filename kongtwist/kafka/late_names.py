@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kafka.structs import OffsetAndMetadata as OffsetAndMetadata
 
     from .connection_settings import client_options as client_options
+    from .repairs import finish_rejoining as finish_rejoining
 else:
     _PLACES = {
         "ConsumerRebalanceListener": "kafka",
@@ -29,6 +30,7 @@ else:
         "OffsetOutOfRangeError": "kafka.errors",
         "TopicPartition": "kafka",
         "client_options": "kongtwist.kafka.connection_settings",
+        "finish_rejoining": "kongtwist.kafka.repairs",
     }
 
     def __getattr__(name: str) -> Any:
