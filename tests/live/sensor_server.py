@@ -8,6 +8,7 @@ there is no generated code. ``sensor_id`` says what is to happen: ``unknown`` fa
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import threading
@@ -96,7 +97,7 @@ class Sensors:
             made.timestamp = number
             if asked.sensor_id == "flood":
                 made.alert_message = "x" * 10_000
-                print("sent", number, flush=True)
+                _tell(f"sent {number}")
             yield made
             if asked.sensor_id == "endless" and ended.wait(0.05):
                 return
@@ -131,14 +132,19 @@ class Sensors:
         return grpc.method_handlers_generic_handler(SERVICE, made)
 
 
+def _tell(line: str) -> None:
+    """Print a line in one piece: calls end in other threads, and a print would let their words come in between."""
+    os.write(sys.stdout.fileno(), f"{line}\n".encode())
+
+
 def _watched(method: str, context: Any) -> threading.Event:
     """Tell of a call's beginning, and of its end if it does not end by itself."""
-    print("begun", method, flush=True)
+    _tell(f"begun {method}")
     ended = threading.Event()
 
     def over() -> None:
         ended.set()
-        print("over", method, flush=True)
+        _tell(f"over {method}")
 
     context.add_callback(over)
     return ended
@@ -164,7 +170,7 @@ def main() -> None:
         bound = server.add_insecure_port(f"127.0.0.1:{port}")
     assert bound == int(port), "the port is taken"
     server.start()
-    print("serving", flush=True)
+    _tell("serving")
     while True:
         time.sleep(3600)
 
