@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 from ..core.chain.host import QueueSettings, Scope
 from ..core.chain.plugin import Plugin
@@ -29,7 +28,7 @@ def _default(name: str) -> Row:
 class _Metric:
     """One metric of a configuration."""
 
-    __slots__ = ("consumer", "kind", "name", "of", "rate", "tags")
+    __slots__ = ("_find", "_is_id", "kind", "name", "of", "rate", "tags")
 
     def __init__(self, conf: Row, prefix: str) -> None:
         self.of: str = conf["name"]
@@ -38,12 +37,13 @@ class _Metric:
         self.rate: float | None = conf.get("sample_rate")
         self.tags = [*(conf.get("tags") or ())]
         identifier = conf.get("consumer_identifier")
-        self.consumer: Callable[[Row | None], str | None] | None = consumer_of(identifier) if identifier else None
-        if identifier == "consumer_id":
-            found = self.consumer
-            self.consumer = lambda consumer: (
-                None if consumer is None or found is None else (found(consumer) or "").replace("-", "_")
-            )
+        self._find = consumer_of(identifier) if identifier else None
+        self._is_id = identifier == "consumer_id"
+
+    def consumer(self, consumer: Row | None) -> str | None:
+        """What stands for a consumer; a tag would not keep the dashes of an id."""
+        text = None if self._find is None else self._find(consumer)
+        return text.replace("-", "_") if text and self._is_id else text
 
 
 class Sender:
@@ -82,7 +82,7 @@ class Sender:
         lines = []
         for metric in self._metrics:
             value = 1 if metric.of == "request_count" else getattr(figures, metric.of)
-            consumer = metric.consumer(exchange.consumer) if metric.consumer is not None else None
+            consumer = metric.consumer(exchange.consumer)
             whose = [f"{self._consumer_tag}:{consumer}"] if consumer else []
             tags = ",".join([*always, *whose, *metric.tags])
             lines.append(f"{line(metric.name, value, metric.kind, metric.rate)}|#{tags}")

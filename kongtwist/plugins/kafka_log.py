@@ -12,7 +12,7 @@ from ..core.chain.host_kafka import KafkaFailed, KafkaRecord
 from ..core.chain.plugin import Plugin
 from ..core.exchange import Exchange, Row
 from ..core.log_record import LogRecords
-from ..entities.schema import Map, String
+from ._custom_fields import custom_fields_by_lua
 from ._kafka_fields import used_certificates
 from ._kafka_producing import producing_fields
 from ._schema_producing import producer_of
@@ -21,10 +21,6 @@ __all__ = ["KafkaLog"]
 
 _QUIET = 10.0
 """Seconds between two lines in the log about records that were dropped."""
-
-
-def _no_lua(_value: str) -> str:
-    return "fields in Lua are not available: this version has no Lua; leave custom_fields_by_lua out"
 
 
 class Sender:
@@ -65,11 +61,8 @@ class KafkaLog(Plugin):
     example = {"bootstrap_servers": [{"host": "kafka.internal", "port": 9092}], "topic": "access"}
     config = {
         **producing_fields(),
-        "custom_fields_by_lua": Map(
-            String(len_min=1), String(len_min=1, checks=(_no_lua,)),
-            text="Members of the record made by Lua; not available in this version.",
-        ),
-    }  # fmt: skip
+        "custom_fields_by_lua": custom_fields_by_lua(),
+    }
 
     def certificates(self, conf: Row) -> Iterable[str]:
         return used_certificates(conf)
