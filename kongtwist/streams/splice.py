@@ -23,6 +23,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from ..core.exchange import Exchange
+from ..core.message_times import EGRESS, INGRESS, MessageTimes
 from ..core.stream_registry import StreamRecord
 from ..net.run_steps import run_steps
 from ..net.sending import is_plain
@@ -30,7 +31,7 @@ from .socket_end import SocketEnd
 from .stream_end import StreamEnd
 from .stream_errors import StreamFault, broken, silent
 from .transport_end import TransportEnd
-from .websocket_frames import encode_close
+from .websocket_frames import TimedTracker, encode_close
 
 if TYPE_CHECKING:
     from .stream_context import StreamContext
@@ -97,6 +98,26 @@ class RelayedStream(StreamRecord):
     @property
     def messages_out(self) -> int:
         return self.upstream.tracker.messages
+
+    @property
+    def held(self) -> int:
+        return self.client.held + self.upstream.held
+
+    @property
+    def end(self) -> tuple[str, int]:
+        code = self.client.tracker.code or self.upstream.tracker.code
+        if self.why == "timed out":
+            return "timed_out", code
+        if self.fault is not None:
+            return "client_lost" if self.fault.by_client else "upstream_lost", code
+        if self.why.startswith("closed by the gateway"):
+            return "gateway", code
+        return ("cut" if self.why == "cut" else "closed"), code
+
+    def time_messages(self, times: MessageTimes) -> None:
+        times.begin(self.context.monotonic)
+        self.client.tracker = TimedTracker(times, INGRESS)
+        self.upstream.tracker = TimedTracker(times, EGRESS)
 
     # -- beginning -----------------------------------------------------------------------------------------------------
 
