@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .counters import Cells
     from .exchange import Exchange
     from .rows import Row
+    from .stream_counts import StreamTimes
 
 __all__ = ["GOING_AWAY", "StreamRecord", "StreamRegistry"]
 
@@ -34,9 +35,20 @@ class StreamRecord:
         route_id, service_id, consumer_id, credential_id: ids of the entities it belongs to, or None.
         client_ip: the client's address.
         started: epoch seconds.
+        times: when its messages come, where that is measured (`core.stream_counts`); else None.
     """
 
-    __slots__ = ("client_ip", "consumer_id", "credential_id", "id", "kind", "route_id", "service_id", "started")
+    __slots__ = (
+        "client_ip",
+        "consumer_id",
+        "credential_id",
+        "id",
+        "kind",
+        "route_id",
+        "service_id",
+        "started",
+        "times",
+    )
 
     def __init__(self, kind: str, exchange: Exchange) -> None:
         route = exchange.route
@@ -48,6 +60,7 @@ class StreamRecord:
         self.service_id: str | None = _id(route.service) if route is not None else None
         self.consumer_id = _id(exchange.consumer)
         self.credential_id = _id(exchange.credential)
+        self.times: StreamTimes | None = None
 
     @property
     def bytes_in(self) -> int:
@@ -60,13 +73,18 @@ class StreamRecord:
         raise NotImplementedError
 
     @property
+    def close_code(self) -> int:
+        """The code that a WebSocket was closed with; nought before, and where nobody looks at it (`times` is None)."""
+        return 0
+
+    @property
     def messages_in(self) -> int:
         """Messages from the client; nought where nobody counts them (SSE)."""
         raise NotImplementedError
 
     @property
     def messages_out(self) -> int:
-        """Messages from the upstream; nought where nobody counts them (SSE)."""
+        """Messages from the upstream; nought where nobody counts them (SSE, when `times` is None)."""
         raise NotImplementedError
 
     def close(self, code: int, reason: str) -> None:

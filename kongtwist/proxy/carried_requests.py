@@ -85,6 +85,7 @@ class CarriedSocket(StreamRecord):
     def __init__(self, context: ProxyContext, handshake: Exchange, taken: CarriedRequest, tree: Tree) -> None:
         super().__init__("websocket", handshake)
         self.context = context
+        self.times = context.counting.times()
         self._handshake: Exchange | None = handshake
         self._taken = taken
         self._tree = tree
@@ -119,6 +120,10 @@ class CarriedSocket(StreamRecord):
     def messages_out(self) -> int:
         return self._counts[1]
 
+    @property
+    def close_code(self) -> int:
+        return self._protocol.close_code
+
     def begin(self, factory: ServerFactory) -> None:
         """Answer the handshake."""
         handshake, context = self._handshake, self.context
@@ -152,6 +157,8 @@ class CarriedSocket(StreamRecord):
 
     def message_begins(self, binary: bool) -> None:  # of text the content counts too
         self._counts[0] += 1
+        if self.times is not None:
+            self.times.client.came()
         if self._first is None:
             self._messages.begin()
 
@@ -270,6 +277,8 @@ class CarriedSocket(StreamRecord):
 
     def send(self, data: bytes) -> None:
         self._counts[1] += 1
+        if self.times is not None:
+            self.times.upstream.came()
         self._bytes[1] += len(data)
         self._protocol.send(data)
 

@@ -71,6 +71,7 @@ class ServedWebSocket(StreamRecord):
     ) -> None:
         super().__init__("websocket", exchange)
         self._context = context
+        self.times = context.counting.times()
         self._exchange = exchange
         self._answer = answer
         self._ended = ended
@@ -110,6 +111,10 @@ class ServedWebSocket(StreamRecord):
     @property
     def messages_out(self) -> int:
         return self._messages_out
+
+    @property
+    def close_code(self) -> int:
+        return self._protocol.close_code
 
     # -- its beginning and its end ---------------------------------------------------------------------------------------
 
@@ -247,6 +252,8 @@ class ServedWebSocket(StreamRecord):
         message: str | bytes = data if self._binary else data.decode()
         size = len(data)
         self._messages_in += 1
+        if self.times is not None:
+            self.times.client.came()
         self._in += size
         self._moved()
         self._come.append((message, size))
@@ -299,6 +306,8 @@ class ServedWebSocket(StreamRecord):
             return False
         data = message.encode() if isinstance(message, str) else message
         self._messages_out += 1
+        if self.times is not None:
+            self.times.upstream.came()
         self._out += len(data)
         self._moved()
         self._protocol.send(data, isinstance(message, bytes))
@@ -322,6 +331,8 @@ class ServedWebSocket(StreamRecord):
         if self._closing:
             return False
         self._messages_out += messages
+        if self.times is not None and messages:
+            self.times.upstream.came()
         self._out += size
         self._moved()
         return True

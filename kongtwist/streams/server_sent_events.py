@@ -11,7 +11,9 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
+from ..core.http.chunks import ChunkScanner
 from ..core.stream_registry import StreamRecord
+from .timed_frames import EventCounter
 
 if TYPE_CHECKING:
     from ..core.exchange import Exchange
@@ -59,7 +61,7 @@ class EventStream(StreamRecord):
         raw: pieces come with the framing of their chunks.
     """
 
-    __slots__ = ("_answering", "_closing", "_ends", "_last", "deadline", "wake")
+    __slots__ = ("_answering", "_closing", "_counter", "_ends", "_last", "_scanner", "deadline", "wake")
 
     def __init__(self, answering: Answering, raw: bool) -> None:
         super().__init__("sse", answering.exchange)
@@ -68,6 +70,11 @@ class EventStream(StreamRecord):
         self._ends = _CHUNKED_EVENT_ENDS if raw else _EVENT_ENDS
         self._last = b""
         self.deadline = self.wake = inf
+        self.times = answering.context.counting.times()
+        self._counter = None if self.times is None else EventCounter(self.times.upstream)
+        self._scanner = None
+        if raw and self._counter is not None:
+            self._scanner = ChunkScanner(answering.context.limits.trailer_size, upstream=True)
         answering.context.streams.add(self)
 
     @property
@@ -84,13 +91,23 @@ class EventStream(StreamRecord):
 
     @property
     def messages_out(self) -> int:
-        return 0
+        return self._counter.events if self._counter is not None else 0
 
     def passed(self, data: bytes) -> None:
         """A piece was passed on."""
+        if self._counter is not None:
+            self._counter.feed(self._payload(data))
         self._last = data if len(data) >= _LONGEST_END else (self._last + data)[-_LONGEST_END:]
         if self._closing and self._at_end():
             self._answering.end_answer()
+
+    def _payload(self, data: bytes) -> bytes:
+        """A piece without the framing of its chunks."""
+        if self._scanner is None:
+            return data
+        pieces: list[bytes] = []
+        self._scanner.feed(data, pieces)
+        return b"".join(pieces)
 
     def close(self, code: int, reason: str) -> None:
         if self._closing:

@@ -29,6 +29,7 @@ from ..net.sending import is_plain
 from .socket_end import SocketEnd
 from .stream_end import StreamEnd
 from .stream_errors import StreamFault, broken, silent
+from .timed_frames import TimedTracker
 from .transport_end import TransportEnd
 from .websocket_frames import encode_close
 
@@ -66,6 +67,7 @@ class RelayedStream(StreamRecord):
     def __init__(self, context: StreamContext, exchange: Exchange, on_end: Callable[[RelayedStream], None]) -> None:
         super().__init__("websocket", exchange)
         self.context = context
+        self.times = context.counting.times()
         self._read_timeout = context.limits.read_timeout(exchange.route.read_timeout)
         self._write_timeout: float = exchange.route.write_timeout
         self._service = exchange.route.service
@@ -98,6 +100,13 @@ class RelayedStream(StreamRecord):
     def messages_out(self) -> int:
         return self.upstream.tracker.messages
 
+    @property
+    def close_code(self) -> int:
+        for end in (self.client, self.upstream):
+            if isinstance(end.tracker, TimedTracker) and end.tracker.close_code:
+                return end.tracker.close_code
+        return 0
+
     # -- beginning -----------------------------------------------------------------------------------------------------
 
     def splice(
@@ -121,6 +130,8 @@ class RelayedStream(StreamRecord):
         ours, theirs = _end_of(self, client), _end_of(self, upstream)
         self.client, self.upstream = ours, theirs
         ours.peer, theirs.peer = theirs, ours
+        if self.times is not None:
+            ours.tracker, theirs.tracker = TimedTracker(self.times.client), TimedTracker(self.times.upstream)
         self.context.streams.add(self)
         self._look_again(self._shortest() / _LOOKS)
         if admit is not None and not admit():

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ..core.limits import Limits
+from ..core.stream_counts import StreamCounting
 from ..core.stream_registry import StreamRegistry
 from ..net.deadlines import Deadlines
 from ..net.hangups import HangUpWatch
@@ -31,6 +32,9 @@ class StreamContext(Protocol):
 
     @property
     def streams(self) -> StreamRegistry: ...
+
+    @property
+    def counting(self) -> StreamCounting: ...
 
     @property
     def monotonic(self) -> Callable[[], float]: ...

@@ -81,6 +81,11 @@ class ServerSide(WebSocketServerProtocol):
         super().failHandshake(reason, code, responseHeaders)
 
     @property
+    def close_code(self) -> int:
+        """The code of the first Close frame, the client's or ours; nought before."""
+        return int(self.remoteCloseCode or self.localCloseCode or 0)
+
+    @property
     def usable(self) -> bool:
         """Messages can be sent."""
         return bool(self.state == self.STATE_OPEN)
