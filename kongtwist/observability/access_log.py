@@ -1,4 +1,4 @@
-"""The access log, in nginx's and Kong's format, so that the tools people have go on working.
+"""The access log, in nginx's and Kong's format, so that the tools people have go on working, or in one of the operator's own.
 
 No credential is written: see `masking`.
 """
@@ -6,7 +6,6 @@ No credential is written: see `masking`.
 from __future__ import annotations
 
 import time
-from base64 import b64decode
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,8 @@ from twisted.logger import Logger
 
 from ..core.error_lines import PROTOCOLS
 from .log_file import LogFile
+from .log_formats import DEFAULT, LineWriter, LogFormat, Times
+from .log_variables import Seen, basic_user
 from .masking import SecretMask, escape
 
 if TYPE_CHECKING:
@@ -37,21 +38,24 @@ SHOWN = 1024
 REMEMBERED = 2048
 """Targets and header values kept in the form they are written in."""
 
-_MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
-
 
 class AccessLog:
-    """One line per request: nginx's combined format and the request's id, as Kong 3.9 writes it.
+    """One line per request: nginx's combined format and the request's id, as Kong 3.9 writes it, unless another is given.
 
     Args:
-        destination: as ``proxy_access_log``: a path, ``/dev/stdout``, or ``off``.
+        destination: as ``proxy_access_log`` without the format: a path, ``/dev/stdout``, or ``off``.
         reactor: for the delayed write.
         prefix: directory that relative paths start from.
         secret_names: query arguments whose values must not be written, beside the usual ones.
         wall: epoch seconds.
+        form: of the lines; by default Kong's.
+
+    Attributes:
+        notes: the format asks for what is only noted of a request where somebody wants it (`log_variables.wants_notes`).
 
     Raises:
         OSError: the file cannot be opened.
+        FormatError: the format has an unknown variable.
     """
 
     def __init__(
@@ -62,17 +66,20 @@ class AccessLog:
         prefix: str = ".",
         secret_names: Iterable[str] = (),
         wall: Callable[[], float] = time.time,
+        form: LogFormat | None = None,
     ) -> None:
         self.enabled = destination.strip() != "off"  #: False for ``off``: callers may spare the call
         self.lost = 0  #: bytes of lines that could not be written since the start
         self._file = LogFile(destination, prefix) if self.enabled else None
         self._reactor = reactor
-        self._wall = wall
         self._mask = SecretMask(secret_names)
+        times = Times(wall)
+        self._now = times.now
+        own = self.enabled and form is not None and form.name != DEFAULT
+        self._writer = LineWriter(form, self._mask, times) if own and form is not None else None
+        self.notes = self._writer is not None and self._writer.wants_notes
         self._lines: list[bytes] = []
         self._size = 0
-        self._second = -1
-        self._stamp = b""
         self._values: dict[bytes, bytes] = {}
         self._flushing: IDelayedCall | None = None
         self._failing = False
@@ -83,6 +90,8 @@ class AccessLog:
         """Mask these query arguments from now on (``key_names`` of a configured key-auth)."""
         if self._mask.hide(names):
             self._values.clear()
+            if self._writer is not None:
+                self._writer.forget()
 
     def shown(self, target: bytes) -> bytes:
         """A request target as it stands in the log: credentials masked, escaped."""
@@ -91,6 +100,9 @@ class AccessLog:
     def log(self, exchange: Exchange) -> None:
         """Write the line of a request that is over. A client that left before the head of the answer has 499."""
         if not self.enabled:
+            return
+        if self._writer is not None:
+            self._append(self._writer.line(exchange))
             return
         first = exchange.block.first
         authorization = first(b"authorization")
@@ -121,7 +133,11 @@ class AccessLog:
             sent: bytes of its body.
             request_id: 32 hex digits, as in the answer.
         """
-        if self.enabled:
+        if self._writer is not None and self.enabled:
+            line = self._mask.line(start_line)[:SHOWN]
+            facts = {"client_ip": peer, "peer_ip": peer, "status": status, "bytes_out": sent, "request_id": request_id}
+            self._append(self._writer.line(Seen(_no_field, line=line, **facts)))
+        elif self.enabled:
             line = escape(self._mask.line(start_line)[:SHOWN])
             values = (peer.encode(), self._now(), line, status, sent, request_id)
             self._append(b'%b - - [%b] "%b" %d %d "-" "-" kong_request_id: "%b"\n' % values)
@@ -134,6 +150,9 @@ class AccessLog:
             target: its target as it may be shown, when that is not as it came.
         """
         if not self.enabled:
+            return
+        if self._writer is not None:
+            self._append(self._writer.line(_seen(request, request.uri if target is None else target)))
             return
         address = request.getClientAddress()
         headers = request.requestHeaders
@@ -157,19 +176,6 @@ class AccessLog:
                 request_id,
             )
         )
-
-    def _now(self) -> bytes:
-        """The time as in ``$time_local``, made once per second."""
-        second = int(self._wall())
-        if second != self._second:
-            self._second = second
-            at = time.localtime(second)
-            minutes = (at.tm_gmtoff or 0) // 60
-            self._stamp = b"%02d/%b/%d:%02d:%02d:%02d %b%02d%02d" % (
-                at.tm_mday, _MONTHS[at.tm_mon - 1], at.tm_year, at.tm_hour, at.tm_min, at.tm_sec,
-                b"-" if minutes < 0 else b"+", abs(minutes) // 60, abs(minutes) % 60,
-            )  # fmt: skip
-        return self._stamp
 
     def _written(self, value: bytes) -> bytes:
         """A target or header value as it may be written; remembered, for clients repeat themselves."""
@@ -251,13 +257,40 @@ class AccessLog:
             self._file = None
 
 
+def _no_field(name: bytes) -> None:
+    """The fields of a request that has none."""
+
+
 def _basic_user(authorization: bytes) -> bytes:
     """The user name of Basic credentials as it may be written, or ``-`` (nginx's ``$remote_user``)."""
-    scheme, _, credentials = authorization.partition(b" ")
-    if scheme.lower() != b"basic":
-        return b"-"
-    try:
-        name = b64decode(credentials.strip(), validate=True).partition(b":")[0]
-    except ValueError:
-        return b"-"
-    return escape(name).replace(b" ", b"\\x20") or b"-"
+    name = basic_user(authorization)
+    return b"-" if name is None else escape(name).replace(b" ", b"\\x20")
+
+
+def _seen(request: Any, target: bytes) -> Seen:
+    """A twisted.web request as formats see it.
+
+    Args:
+        request: it.
+        target: its target as it may be shown.
+    """
+    address = request.getClientAddress()
+    client = str(getattr(address, "host", None) or "unix:")
+    headers, sent = request.requestHeaders, request.responseHeaders
+    lines = [b"%b: %b" % (name, value) for name, values in sent.getAllRawHeaders() for value in values]
+    return Seen(
+        lambda name: (headers.getRawHeaders(name) or [None])[0],
+        client_ip=client,
+        peer_ip=client,
+        peer_port=getattr(address, "port", 0),
+        local_port=getattr(request.getHost(), "port", 0),
+        method=request.method,
+        target=target,
+        protocol=request.clientproto,
+        scheme=b"https" if request.isSecure() else b"http",
+        host=(headers.getRawHeaders(b"host") or [b""])[0],
+        status=499 if request._disconnected and not request.startedWriting else request.code,
+        bytes_out=request.sentLength,
+        request_id=(sent.getRawHeaders(b"x-kong-request-id") or [b""])[0],
+        sent_head=b"HTTP/1.1 %d\r\n%b\r\n\r\n" % (request.code, b"\r\n".join(lines)),
+    )
