@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from ..core.error_lines import PROTOCOLS
 from .log_file import LogFile
-from .log_formats import DEFAULT, LineWriter, LogFormat, Times
-from .log_variables import Seen, basic_user
+from .log_formats import BUILT_IN, DEFAULT, LineWriter, LogFormat, Times
+from .log_variables import Seen
 from .masking import SecretMask, escape
 
 if TYPE_CHECKING:
@@ -34,9 +33,6 @@ BACKLOG = 1024 * 1024
 
 SHOWN = 1024
 """Bytes of a refused request's first line that are written; what is hidden in it is found before it is cut."""
-
-REMEMBERED = 2048
-"""Targets and header values kept in the form they are written in."""
 
 
 class AccessLog:
@@ -73,14 +69,11 @@ class AccessLog:
         self._file = LogFile(destination, prefix) if self.enabled else None
         self._reactor = reactor
         self._mask = SecretMask(secret_names)
-        times = Times(wall)
-        self._now = times.now
-        own = self.enabled and form is not None and form.name != DEFAULT
-        self._writer = LineWriter(form, self._mask, times) if own and form is not None else None
-        self.notes = self._writer is not None and self._writer.wants_notes
+        self._writer = LineWriter(form or BUILT_IN[DEFAULT], self._mask, Times(wall))
+        self._line = self._writer.line
+        self.notes = self.enabled and self._writer.wants_notes
         self._lines: list[bytes] = []
         self._size = 0
-        self._values: dict[bytes, bytes] = {}
         self._flushing: IDelayedCall | None = None
         self._failing = False
         self._complained = False
@@ -89,9 +82,7 @@ class AccessLog:
     def hide(self, names: Iterable[str]) -> None:
         """Mask these query arguments from now on (``key_names`` of a configured key-auth)."""
         if self._mask.hide(names):
-            self._values.clear()
-            if self._writer is not None:
-                self._writer.forget()
+            self._writer.forget()
 
     def shown(self, target: bytes) -> bytes:
         """A request target as it stands in the log: credentials masked, escaped."""
@@ -99,29 +90,8 @@ class AccessLog:
 
     def log(self, exchange: Exchange) -> None:
         """Write the line of a request that is over. A client that left before the head of the answer has 499."""
-        if not self.enabled:
-            return
-        if self._writer is not None:
-            self._append(self._writer.line(exchange))
-            return
-        first = exchange.block.first
-        authorization = first(b"authorization")
-        self._append(
-            b'%b - %b [%b] "%b %b %b" %d %d "%b" "%b" kong_request_id: "%b"\n'
-            % (
-                exchange.client_ip.encode(),
-                b"-" if authorization is None else _basic_user(authorization),
-                self._now(),
-                exchange.method,
-                self._written(exchange.target),
-                PROTOCOLS[exchange.http_version],
-                exchange.status or 499,
-                exchange.bytes_out,
-                self._written(first(b"referer") or b"-"),
-                self._written(first(b"user-agent") or b"-"),
-                exchange.request_id,
-            )
-        )
+        if self.enabled:
+            self._append(self._line(exchange))
 
     def log_refused(self, peer: str, start_line: bytes, status: int, sent: int, request_id: bytes) -> None:
         """Write the line of a request that had no well-formed head.
@@ -133,14 +103,10 @@ class AccessLog:
             sent: bytes of its body.
             request_id: 32 hex digits, as in the answer.
         """
-        if self._writer is not None and self.enabled:
-            line = self._mask.line(start_line)[:SHOWN]
-            facts = {"client_ip": peer, "peer_ip": peer, "status": status, "bytes_out": sent, "request_id": request_id}
-            self._append(self._writer.line(Seen(_no_field, line=line, **facts)))
-        elif self.enabled:
-            line = escape(self._mask.line(start_line)[:SHOWN])
-            values = (peer.encode(), self._now(), line, status, sent, request_id)
-            self._append(b'%b - - [%b] "%b" %d %d "-" "-" kong_request_id: "%b"\n' % values)
+        if self.enabled:
+            seen = Seen(_no_field, client_ip=peer, peer_ip=peer, status=status, bytes_out=sent, request_id=request_id)
+            seen.line = self._mask.line(start_line)[:SHOWN]
+            self._append(self._writer.line_of(seen))
 
     def log_request(self, request: Any, target: bytes | None = None) -> None:
         """Write the line of a twisted.web request (Admin and Status APIs).
@@ -149,44 +115,8 @@ class AccessLog:
             request: it.
             target: its target as it may be shown, when that is not as it came.
         """
-        if not self.enabled:
-            return
-        if self._writer is not None:
-            self._append(self._writer.line(_seen(request, request.uri if target is None else target)))
-            return
-        address = request.getClientAddress()
-        headers = request.requestHeaders
-        referer, agent, authorization = (
-            (headers.getRawHeaders(name) or [None])[0] for name in (b"referer", b"user-agent", b"authorization")
-        )
-        request_id = (request.responseHeaders.getRawHeaders(b"x-kong-request-id") or [b"-"])[0]
-        self._append(
-            b'%b - %b [%b] "%b %b %b" %d %d "%b" "%b" kong_request_id: "%b"\n'
-            % (
-                str(getattr(address, "host", None) or "unix:").encode(),
-                b"-" if authorization is None else _basic_user(authorization),
-                self._now(),
-                escape(request.method),
-                self._written(request.uri if target is None else target),
-                escape(request.clientproto),
-                499 if request._disconnected and not request.startedWriting else request.code,
-                request.sentLength,
-                self._written(referer or b"-"),
-                self._written(agent or b"-"),
-                request_id,
-            )
-        )
-
-    def _written(self, value: bytes) -> bytes:
-        """A target or header value as it may be written; remembered, for clients repeat themselves."""
-        written = self._values.get(value)
-        if written is None:
-            written = escape(self._mask.target(value))
-            if written == value and len(value) < 512:  # what was masked is not kept
-                if len(self._values) >= REMEMBERED:
-                    self._values.clear()
-                self._values[value] = written
-        return written
+        if self.enabled:
+            self._append(self._writer.line_of(_seen(request, request.uri if target is None else target)))
 
     def _append(self, line: bytes) -> None:
         self._lines.append(line)
@@ -259,12 +189,6 @@ class AccessLog:
 
 def _no_field(name: bytes) -> None:
     """The fields of a request that has none."""
-
-
-def _basic_user(authorization: bytes) -> bytes:
-    """The user name of Basic credentials as it may be written, or ``-`` (nginx's ``$remote_user``)."""
-    name = basic_user(authorization)
-    return b"-" if name is None else escape(name).replace(b" ", b"\\x20")
 
 
 def _seen(request: Any, target: bytes) -> Seen:

@@ -12,6 +12,7 @@ import re
 import socket
 from base64 import b64decode
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
@@ -118,9 +119,14 @@ def _address(ip: str, port: int) -> bytes:
     return (f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}").encode()
 
 
+_known_address = lru_cache(1024)(_address)
+
+
 def _upstream_addr(seen: Any) -> bytes | None:
-    tries = _tries(seen)
+    tries = seen.tries
     if tries:
+        if len(tries) == 1:
+            return _known_address(tries[0].ip, tries[0].port)
         return b", ".join([_address(each.ip, each.port) for each in tries])
     if seen.latencies is None or seen.route is None:
         return None
@@ -130,15 +136,34 @@ def _upstream_addr(seen: Any) -> bytes | None:
 
 
 def _upstream_statuses(seen: Any) -> bytes | None:
+    status = seen.upstream_status
+    tries = seen.tries
+    if status and (tries is None or (len(tries) == 1 and tries[0].code is None)):
+        return b"%d" % status
     failed = [b"%d" % each.code for each in _tries(seen) if each.code is not None]
-    if seen.upstream_status:
-        failed.append(b"%d" % seen.upstream_status)
+    if status:
+        failed.append(b"%d" % status)
     return b", ".join(failed) or None
 
 
 def _asked_at(seen: Any) -> float | None:
     """Epoch seconds at which an upstream was asked first; None: none was."""
     return None if seen.latencies is None else seen.wall_started + seen.latencies[0]
+
+
+_milliseconds: dict[int, bytes] = {}
+_LONGEST = 4096
+"""Milliseconds up to which their text is kept: most requests take less, and writing a fraction takes its time."""
+
+
+def _seconds(milliseconds: int) -> bytes:
+    """Seconds as nginx writes them, with three places."""
+    if not 0 <= milliseconds < _LONGEST:
+        return b"%.3f" % (max(0, milliseconds) / 1000)
+    text = _milliseconds.get(milliseconds)
+    if text is None:
+        text = _milliseconds[milliseconds] = b"%.3f" % (milliseconds / 1000)
+    return text
 
 
 def _upstream_times(seen: Any, now: float) -> list[float]:
@@ -149,6 +174,10 @@ def _upstream_times(seen: Any, now: float) -> list[float]:
     later = [each.started for each in _tries(seen)[1:]]
     marks = [begun, *later, max(now, begun)]
     return [max(0.0, end - begin) for begin, end in pairwise(marks)]
+
+
+def _response_times(seen: Any, now: float) -> bytes:
+    return b", ".join([_seconds(round(each * 1000)) for each in _upstream_times(seen, now)])
 
 
 # -- makers --------------------------------------------------------------------------------------------------------------------
@@ -217,12 +246,11 @@ def _method(writer: LineWriter) -> Getter:
 
 
 def _remote_user(writer: LineWriter) -> Getter:
-    absent, escaped = writer.absent, writer.escape
+    absent, user = writer.absent, writer.user
 
     def get(seen: Any) -> bytes:
         authorization = _first(seen, b"authorization")
-        user = None if authorization is None else basic_user(authorization)
-        return absent if user is None else escaped(user).replace(b" ", b"\\x20" if absent else b" ")
+        return absent if authorization is None else user(authorization)
 
     return get
 
@@ -247,7 +275,7 @@ def _status(writer: LineWriter) -> Getter:
 
 def _request_time(writer: LineWriter) -> Getter:
     times = writer.times
-    return lambda seen: b"%.3f" % max(0.0, times.at - (seen.wall_started or times.at))
+    return lambda seen: _seconds(round((times.at - (seen.wall_started or times.at)) * 1000))
 
 
 def _request_length(seen: Any) -> int:
@@ -264,7 +292,8 @@ def _msec(writer: LineWriter) -> Getter:
 
 def _response_time(writer: LineWriter) -> Getter:
     times, absent = writer.times, writer.absent
-    return lambda seen: b", ".join([b"%.3f" % each for each in _upstream_times(seen, times.at)]) or absent
+
+    return lambda seen: _response_times(seen, times.at) or absent
 
 
 def _header_time(seen: Any) -> bytes | None:
@@ -290,13 +319,13 @@ def _forwarded_for(seen: Any) -> bytes:
 
 
 def _local(writer: LineWriter) -> Getter:
-    local = writer.times.local
-    return lambda seen: local()
+    times = writer.times
+    return lambda seen: times.local
 
 
 def _iso8601(writer: LineWriter) -> Getter:
-    iso8601 = writer.times.iso8601
-    return lambda seen: iso8601()
+    times = writer.times
+    return lambda seen: times.iso
 
 
 def _tls(field: str) -> Callable[[Any], bytes | None]:
@@ -469,6 +498,56 @@ PREFIXES: dict[str, Callable[[str, LineWriter], Getter]] = {
     "upstream_trailer_": _trailer,
 }
 """Beginnings of variables that name a header, an argument, a cookie or a trailer."""
+
+
+def _expression(field: str) -> tuple[bytes, str]:
+    return b"%b", f"(A if (v := first({field.encode()!r})) is None else V(v) or text(v))"
+
+
+EXPRESSIONS: dict[str, tuple[bytes, str]] = {
+    "body_bytes_sent": (b"%d", "x.bytes_out"),
+    "host": (b"%b", "(V(v := host(x.block.host)) or text(v))"),
+    "http_referer": _expression("referer"),
+    "http_user_agent": _expression("user-agent"),
+    "kong_consumer": (b"%b", "(A if (v := x.consumer) is None else text(consumer(v)))"),
+    "kong_request_id": (b"%b", "x.request_id"),
+    "kong_route": (b"%b", "(A if (v := x.route) is None else named(v.row))"),
+    "kong_service": (b"%b", "(A if (v := x.route) is None or v.service is None else named(v.service))"),
+    "remote_addr": (b"%b", "x.client_ip.encode()"),
+    "remote_user": (b"%b", "(A if (v := first(b'authorization')) is None else user(v))"),
+    "request": (b"%b %b %b", "x.method, V(v := x.target) or text(v), P[x.http_version]"),
+    "request_id": (b"%b", "x.request_id"),
+    "request_length": (b"%d", "len(x.method) + len(x.target) + len(x.block.raw) + 15 + x.bytes_in"),
+    "request_method": (b"%b", "x.method"),
+    "request_time": (b"%b", "(M(v := int((T.at - x.wall_started) * 1000.0 + 0.5)) or seconds(v))"),
+    "request_uri": (b"%b", "(V(v := x.target) or text(v))"),
+    "scheme": (b"%b", "x.scheme"),
+    "server_protocol": (b"%b", "P[x.http_version]"),
+    "ssl_protocol": (b"%b", "(A if x.scheme != b'https' or (v := x.tls) is None else v.version.encode())"),
+    "status": (b"%d", "x.status or 499"),
+    "time_iso8601": (b"%b", "T.iso"),
+    "time_local": (b"%b", "T.local"),
+    "upstream_addr": (b"%b", "(addresses(x) or A)"),
+    "upstream_response_time": (
+        b"%b",
+        "(times(x, T.at) or A if (v := x.latencies) is None or x.tries is not None and len(x.tries) > 1"
+        " else M(v := int((T.at - x.wall_started - v[0]) * 1000.0 + 0.5)) or seconds(v))",
+    ),
+    "upstream_status": (b"%b", "(statuses(x) or A)"),
+}
+"""The usual variables of an exchange as expressions: how each is converted, and its source. ``x`` is the exchange, ``v`` is free."""
+
+NAMES: dict[str, Any] = {
+    "P": PROTOCOLS,
+    "addresses": _upstream_addr,
+    "consumer": _consumer,
+    "M": _milliseconds.get,
+    "host": lru_cache(1024)(host_name),
+    "seconds": _seconds,
+    "statuses": _upstream_statuses,
+    "times": _response_times,
+}
+"""What these expressions call."""
 
 _NOTED = ("upstream_", "sent_", "bytes_sent")
 
