@@ -17,7 +17,7 @@ from .. import WORKSPACE_ID
 from ..clients.waiting import Ended, within
 from ..config.authorities import trusted_authorities
 from ..config.kinds import Listen
-from ..config.load import Conf, ConfError
+from ..config.load import Conf
 from ..core.chain.host import Host, Scope, Streams
 from ..core.chain.lifetimes import Lifetimes
 from ..core.chain.phases import CertificateChoice, ClientHello
@@ -32,11 +32,11 @@ from ..http1.factory import HTTP1Factory
 from ..http2.http2_channel import HTTP2Channel
 from ..net.listeners import DescriptorRoom, listen_on, raise_descriptor_limit
 from ..net.server_tls import ServerContexts, contexts_for, reconfigure
-from ..observability.access_log import AccessLog
 from ..observability.masking import configured_names
 from ..proxy.context import ProxyContext
 from ..proxy.tree import RouteTree, TellingTree
 from ..proxy.websocket_route import WebSocketRoute
+from .log_files import access_log_for
 from .plugin_services import PluginServices
 
 if TYPE_CHECKING:
@@ -141,11 +141,7 @@ class DataPlane:
         self._counters = counters
         self._faults = Faults()
         self._plugin_rows: Mapping[str, Any] | None = None
-        try:
-            self.access_log = AccessLog(conf.proxy_access_log, reactor, prefix=conf.prefix)
-        except OSError as error:
-            why = f"proxy_access_log cannot open {conf.proxy_access_log}: {error.strerror}"
-            raise ConfError(why) from error
+        self.access_log = access_log_for(conf, "proxy_access_log", reactor)
         facts: dict[str, Any] = {
             "counters": counters,
             "now": time.time,

@@ -274,10 +274,10 @@ class Gateway(MultiService):
         status = StatusResource(
             self.storage, self.registry, facts, gate=gate, added_headers=conf.headers, now=time.time
         )
-        self.admin_plane.listen("status_listen", status, conf.status_access_log, self._room)
+        self.admin_plane.listen("status_listen", status, self._room)
 
     def _listen_admin(self) -> None:
-        self.admin_plane.listen("admin_listen", self.admin_resource(), self.conf.admin_access_log, self._room)
+        self.admin_plane.listen("admin_listen", self.admin_resource(), self._room)
         self.admin_plane.warn()
 
     def admin_resource(self) -> Resource:

@@ -1,6 +1,6 @@
 """The variables of log formats: nginx's and Kong's names, and what each is of a request.
 
-A variable is a function of a `LineWriter` that makes a function of a request, so what depends on the format alone is decided once.
+A variable is a function of a writer that makes a function of a request, so what depends on the format alone is decided once.
 Values that clients choose are masked and escaped; those that are credentials by their name (``$http_authorization``,
 ``$cookie_session``) stand as ``***``.
 """
@@ -14,7 +14,7 @@ from base64 import b64decode
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote_to_bytes
 
 from ..core.error_lines import PROTOCOLS, row_name
@@ -23,14 +23,50 @@ from .masking import MASK, escape
 
 if TYPE_CHECKING:
     from ..core.log_values import Try
-    from .log_formats import LineWriter
+    from .masking import SecretMask
 
 __all__ = ["VARIABLES", "Getter", "Seen", "basic_user", "getter_of", "known", "wants_notes"]
 
 Getter = Callable[[Any], bytes]
 """Gives a variable's value, as it is written, of an `Exchange` or a `Seen`."""
 
-Maker = Callable[["LineWriter"], Getter]
+
+class Moment(Protocol):
+    """When a line is written (`log_formats.Times`)."""
+
+    @property
+    def at(self) -> float: ...
+
+    @property
+    def local(self) -> bytes: ...
+
+    @property
+    def iso(self) -> bytes: ...
+
+
+class Writing(Protocol):
+    """What writes a format's lines (`log_formats.LineWriter`)."""
+
+    @property
+    def absent(self) -> bytes: ...
+
+    @property
+    def mask(self) -> SecretMask: ...
+
+    @property
+    def times(self) -> Moment: ...
+
+    @property
+    def escape(self) -> Callable[[bytes], bytes]: ...
+
+    def text(self, value: bytes) -> bytes:
+        """A value that may hold credentials, as it may be written."""
+
+    def user(self, authorization: bytes) -> bytes:
+        """The user of Basic credentials."""
+
+
+Maker = Callable[[Writing], Getter]
 
 _SCHEME = re.compile(rb"(?i)(bearer|basic|digest|negotiate|token|hmac|aws4-hmac-sha256)[ \t]+\S")
 _SECRET_COOKIE = re.compile(r"(?i)sess|sid|auth|token|jwt|key|secret|csrf|xsrf|remember|ticket|passw|credential")
@@ -186,7 +222,7 @@ def _response_times(seen: Any, now: float) -> bytes:
 def _plain(value: Callable[[Any], bytes | None]) -> Maker:
     """A value that needs no escaping: numbers, addresses, our own words."""
 
-    def make(writer: LineWriter) -> Getter:
+    def make(writer: Writing) -> Getter:
         absent = writer.absent
 
         def get(seen: Any) -> bytes:
@@ -199,7 +235,7 @@ def _plain(value: Callable[[Any], bytes | None]) -> Maker:
 
 
 def _number(value: Callable[[Any], int]) -> Maker:
-    def make(writer: LineWriter) -> Getter:
+    def make(writer: Writing) -> Getter:
         return lambda seen: b"%d" % value(seen)
 
     return make
@@ -208,7 +244,7 @@ def _number(value: Callable[[Any], int]) -> Maker:
 def _text(value: Callable[[Any], bytes | None]) -> Maker:
     """A value that clients or upstreams choose."""
 
-    def make(writer: LineWriter) -> Getter:
+    def make(writer: Writing) -> Getter:
         absent, text = writer.absent, writer.text
 
         def get(seen: Any) -> bytes:
@@ -229,7 +265,7 @@ def _name(row: Callable[[Any], Any]) -> Maker:
     return _text(lambda seen: row_name(row(seen)).encode() or None)
 
 
-def _request(writer: LineWriter) -> Getter:
+def _request(writer: Writing) -> Getter:
     text, escaped = writer.text, writer.escape
 
     def get(seen: Any) -> bytes:
@@ -240,12 +276,12 @@ def _request(writer: LineWriter) -> Getter:
     return get
 
 
-def _method(writer: LineWriter) -> Getter:
+def _method(writer: Writing) -> Getter:
     escaped, absent = writer.escape, writer.absent
     return lambda seen: escaped(seen.method) if seen.method else absent
 
 
-def _remote_user(writer: LineWriter) -> Getter:
+def _remote_user(writer: Writing) -> Getter:
     absent, user = writer.absent, writer.user
 
     def get(seen: Any) -> bytes:
@@ -255,7 +291,7 @@ def _remote_user(writer: LineWriter) -> Getter:
     return get
 
 
-def _query_text(writer: LineWriter) -> Getter:
+def _query_text(writer: Writing) -> Getter:
     absent, text = writer.absent, writer.text
 
     def get(seen: Any) -> bytes:
@@ -269,11 +305,11 @@ def _uri(seen: Any) -> bytes:
     return unquote_to_bytes(seen.target.partition(b"?")[0])
 
 
-def _status(writer: LineWriter) -> Getter:
+def _status(writer: Writing) -> Getter:
     return lambda seen: b"%d" % (seen.status or 499)
 
 
-def _request_time(writer: LineWriter) -> Getter:
+def _request_time(writer: Writing) -> Getter:
     times = writer.times
     return lambda seen: _seconds(round((times.at - (seen.wall_started or times.at)) * 1000))
 
@@ -285,12 +321,12 @@ def _request_length(seen: Any) -> int:
     return line + len(seen.block.raw) + len("\r\n\r\n") + int(seen.bytes_in)
 
 
-def _msec(writer: LineWriter) -> Getter:
+def _msec(writer: Writing) -> Getter:
     times = writer.times
     return lambda seen: b"%.3f" % times.at
 
 
-def _response_time(writer: LineWriter) -> Getter:
+def _response_time(writer: Writing) -> Getter:
     times, absent = writer.times, writer.absent
 
     return lambda seen: _response_times(seen, times.at) or absent
@@ -318,12 +354,12 @@ def _forwarded_for(seen: Any) -> bytes:
     return own if before is None else b"%b, %b" % (before, own)
 
 
-def _local(writer: LineWriter) -> Getter:
+def _local(writer: Writing) -> Getter:
     times = writer.times
     return lambda seen: times.local
 
 
-def _iso8601(writer: LineWriter) -> Getter:
+def _iso8601(writer: Writing) -> Getter:
     times = writer.times
     return lambda seen: times.iso
 
@@ -409,7 +445,7 @@ def _consumer(row: Any) -> bytes | None:
     return str(row.get("username") or row.get("custom_id") or row.get("id")).encode()
 
 
-def _field_value(writer: LineWriter, name: bytes, value: Callable[[Any], bytes | None]) -> Getter:
+def _field_value(writer: Writing, name: bytes, value: Callable[[Any], bytes | None]) -> Getter:
     """A header's value; that of one which carries credentials is not told."""
     absent, text, mask = writer.absent, writer.text, writer.mask
     shown = name.decode("ascii")
@@ -429,18 +465,18 @@ def _field_value(writer: LineWriter, name: bytes, value: Callable[[Any], bytes |
     return get
 
 
-def _header(name: str, writer: LineWriter) -> Getter:
+def _header(name: str, writer: Writing) -> Getter:
     field = name.replace("_", "-").encode()
     return _field_value(writer, field, lambda seen: _first(seen, field))
 
 
-def _sent_header(name: str, writer: LineWriter) -> Getter:
+def _sent_header(name: str, writer: Writing) -> Getter:
     field = name.replace("_", "-").encode()
     wanted = re.compile(rb"(?i)\r\n" + re.escape(field) + rb":[ \t]*([^\r\n]*)")
     return _field_value(writer, field, lambda seen: _sent(seen, wanted, field))
 
 
-def _upstream_header(name: str, writer: LineWriter) -> Getter:
+def _upstream_header(name: str, writer: Writing) -> Getter:
     field = name.replace("_", "-").encode()
 
     def value(seen: Any) -> bytes | None:
@@ -451,7 +487,7 @@ def _upstream_header(name: str, writer: LineWriter) -> Getter:
     return _field_value(writer, field, value)
 
 
-def _argument(name: str, writer: LineWriter) -> Getter:
+def _argument(name: str, writer: Writing) -> Getter:
     absent, mask, text, wanted = writer.absent, writer.mask, writer.text, name.lower().encode()
 
     def get(seen: Any) -> bytes:
@@ -464,7 +500,7 @@ def _argument(name: str, writer: LineWriter) -> Getter:
     return get
 
 
-def _cookie(name: str, writer: LineWriter) -> Getter:
+def _cookie(name: str, writer: Writing) -> Getter:
     absent, mask, text, wanted = writer.absent, writer.mask, writer.text, name.lower().encode()
     secret = _SECRET_COOKIE.search(name) is not None
 
@@ -478,7 +514,7 @@ def _cookie(name: str, writer: LineWriter) -> Getter:
     return get
 
 
-def _trailer(name: str, writer: LineWriter) -> Getter:
+def _trailer(name: str, writer: Writing) -> Getter:
     field = name.replace("_", "-").encode()
 
     def value(seen: Any) -> bytes | None:
@@ -488,7 +524,7 @@ def _trailer(name: str, writer: LineWriter) -> Getter:
     return _field_value(writer, field, value)
 
 
-PREFIXES: dict[str, Callable[[str, LineWriter], Getter]] = {
+PREFIXES: dict[str, Callable[[str, Writing], Getter]] = {
     "http_": _header,
     "sent_http_": _sent_header,
     "upstream_http_": _upstream_header,
@@ -557,7 +593,7 @@ def wants_notes(name: str) -> bool:
     return name.startswith(_NOTED)
 
 
-def getter_of(name: str, writer: LineWriter) -> Getter | None:
+def getter_of(name: str, writer: Writing) -> Getter | None:
     """What gives a variable's value; None: there is no such variable."""
     maker = VARIABLES.get(name)
     if maker is not None:

@@ -154,7 +154,7 @@ class UpstreamExchange(Tries):
         self._connection = connection
         exchange, route, context = self.exchange, self.route, self.context
         match = exchange.match
-        if route.chain.logs:
+        if route.chain.logs or context.notes:
             note_try(exchange, connection.pool, context.wall)
         plain = exchange.upstream_peer is None and not route.preserve_host
         host = route.host_header if plain else self._host_field()

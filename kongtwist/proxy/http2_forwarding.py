@@ -264,7 +264,7 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         self._connection = connection
         self._stream = stream
         match = exchange.match
-        if route.chain.logs:
+        if route.chain.logs or context.notes:
             note_try(exchange, connection.pool, context.wall)
         plain = exchange.upstream_peer is None and not route.preserve_host
         host = route.host_header if plain and not exchange.request_changes else self._host_field()

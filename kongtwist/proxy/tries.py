@@ -228,7 +228,7 @@ class Tries:
         self.exchange.latencies = (self._started - self.exchange.started, now - self._started)
         self._connection = None
         route, peer = self.route, self._peer
-        if route.chain.logs:
+        if route.chain.logs or self.context.notes:
             note_failure(self.exchange, pool, timeout, self.context.wall)
         if peer is not None:
             if self._tried is None:

@@ -192,7 +192,7 @@ class WebSocketRoute(HTTPRoute):
 
     def _splice(self, exchange: Exchange, connection: UpstreamConnection, answer: bytes) -> None:
         """Send the client its answer and let the two connections run into one another."""
-        if self.route.chain.logs:
+        if self.route.chain.logs or self.context.notes:
             exchange.sent_head = told(exchange, answer)
         ending = _Ending(exchange)
         stream = RelayedStream(self.context, exchange, ending)
