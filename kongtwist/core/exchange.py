@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "AnswerSink", "BodySink", "BodyTooLarge", "Exchange", "Row", "StreamedAnswer"]
 
+_STREAMED = "\0streamed"
+"""Stands among the plugins' names; no plugin has it."""
+
 _json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode  # `json.dumps` would make one each time
 
 
@@ -243,6 +246,16 @@ class Exchange:
         if own is None:
             own = self._own = {}
         return own.setdefault(plugin, {})
+
+    @property
+    def streamed(self) -> bool:
+        """Whether it became an event stream, or a gRPC call with several messages in a direction: how long it lasted tells nothing of
+        how long anybody waited. (A WebSocket has the status 101.)"""
+        return self._own is not None and _STREAMED in self._own
+
+    def mark_streamed(self) -> None:
+        """It is `streamed`."""
+        self.own(_STREAMED)
 
     def request_fields(self) -> dict[bytes, tuple[bytes, ...]]:
         """The request's fields, name in lower case to values, with what plugins have changed."""

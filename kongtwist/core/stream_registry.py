@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from .counters import EVENT_STREAMS, WEBSOCKETS
+from .stream_counts import StreamCounts, StreamTally
 
 if TYPE_CHECKING:
     from .counters import Cells
     from .exchange import Exchange
+    from .message_times import MessageTimes
     from .rows import Row
-    from .stream_counts import StreamTimes
+    from .views import RouteView
 
 __all__ = ["GOING_AWAY", "StreamRecord", "StreamRegistry"]
 
@@ -35,23 +37,17 @@ class StreamRecord:
         route_id, service_id, consumer_id, credential_id: ids of the entities it belongs to, or None.
         client_ip: the client's address.
         started: epoch seconds.
-        times: when its messages come, where that is measured (`core.stream_counts`); else None.
+        route: the route it was opened by, or None.
+        tally: counts streams like this one, while it is registered.
     """
 
     __slots__ = (
-        "client_ip",
-        "consumer_id",
-        "credential_id",
-        "id",
-        "kind",
-        "route_id",
-        "service_id",
-        "started",
-        "times",
-    )
+        "client_ip", "consumer_id", "credential_id", "id", "kind", "route", "route_id", "service_id", "started", "tally",
+    )  # fmt: skip
 
     def __init__(self, kind: str, exchange: Exchange) -> None:
         route = exchange.route
+        self.route: RouteView | None = route
         self.kind = kind
         self.id = exchange.request_id
         self.started = exchange.wall_started
@@ -60,7 +56,7 @@ class StreamRecord:
         self.service_id: str | None = _id(route.service) if route is not None else None
         self.consumer_id = _id(exchange.consumer)
         self.credential_id = _id(exchange.credential)
-        self.times: StreamTimes | None = None
+        self.tally: StreamTally | None = None
 
     @property
     def bytes_in(self) -> int:
@@ -73,19 +69,27 @@ class StreamRecord:
         raise NotImplementedError
 
     @property
-    def close_code(self) -> int:
-        """The code that a WebSocket was closed with; nought before, and where nobody looks at it (`times` is None)."""
-        return 0
-
-    @property
     def messages_in(self) -> int:
         """Messages from the client; nought where nobody counts them (SSE)."""
         raise NotImplementedError
 
     @property
     def messages_out(self) -> int:
-        """Messages from the upstream; nought where nobody counts them (SSE, when `times` is None)."""
+        """Messages from the upstream; nought where nobody counts them (SSE)."""
         raise NotImplementedError
+
+    @property
+    def held(self) -> int:
+        """Bytes that the other side has not taken yet, in both directions."""
+        return 0
+
+    @property
+    def end(self) -> tuple[str, int]:
+        """Once it is over: why, in one of a few words, and the WebSocket's close code; 0 where there was none, or nobody saw it."""
+        return "closed", 0
+
+    def time_messages(self, times: MessageTimes) -> None:
+        """See `core.chain.stream_watch.StreamInfo`."""
 
     def close(self, code: int, reason: str) -> None:
         """End the stream where its protocol lets it end, and tell both sides why; cut it when that takes too long.
@@ -122,13 +126,17 @@ class StreamRegistry:
 
     Args:
         cells: this process's row of counters, which shows how many of each kind are open; None: nobody counts.
+
+    Attributes:
+        counts: of streams by route.
     """
 
-    __slots__ = ("_cells", "_records")
+    __slots__ = ("_cells", "_records", "counts")
 
     def __init__(self, cells: Cells | None = None) -> None:
         self._cells = cells
         self._records: dict[StreamRecord, None] = {}
+        self.counts = StreamCounts(self._records)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -141,6 +149,7 @@ class StreamRegistry:
         """A stream has begun."""
         if record not in self._records:
             self._count(record, 1)
+            self.counts.opened(record)
         self._records[record] = None
 
     def remove(self, record: StreamRecord) -> None:
@@ -148,6 +157,7 @@ class StreamRegistry:
         if self._records.pop(record, self) is not None:
             return
         self._count(record, -1)
+        self.counts.closed(record)
 
     def _count(self, record: StreamRecord, step: int) -> None:
         if self._cells is not None:

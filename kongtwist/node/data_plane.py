@@ -171,8 +171,10 @@ class DataPlane:
             error_default_type=conf.error_default_type,
             upstream_http2=conf.upstream_http2,
         )
+        self._process = services.process
         services.metrics.sources.append(self.context.calls.tell)
         self.streams: StreamRegistry = self.context.streams
+        services.metrics.sources.append(self.streams.counts.tell)
         self.host.streams = cast(Streams, self.streams)
         self._trusted = _pem(conf)
         self._clients: Services | None = None
@@ -223,6 +225,7 @@ class DataPlane:
     def listen_on(self, sock: socket.socket, listen: Listen) -> None:
         """Accept connections on one listening socket; a duplicate of it is used. HTTP/2 is spoken with TLS where the
         address has the flag ``http2``, without TLS always (the client begins with it, RFC 9113 3.3)."""
+        self._process.begin()
         contexts = None
         http2 = listen.http2 or not listen.ssl
         if listen.ssl:
@@ -314,6 +317,7 @@ class DataPlane:
             )
 
     async def _stop_listening(self) -> None:
+        self._process.end()
         ports, self._ports = self._ports, []
         await DeferredList([maybeDeferred(port.stopListening) for port in ports])
 

@@ -176,11 +176,12 @@ class Gateway(MultiService):
             lambda: begin_message(self.conf, self.node_id, self._sockets, self.state.console),
             lambda: self.snapshot,
             self._fatal,
+            max_series=self.conf.metrics_max_series,
         )
 
     def _own_services(self, counters: LocalCounters) -> PluginServices:
         self.plugin_services = own_services(
-            self.conf, self._answers, lambda: self.publisher.snapshot, self._tallies, counters
+            self._reactor, self.conf, self._answers, lambda: self.publisher.snapshot, self._tallies, counters
         )
         return self.plugin_services
 
@@ -272,7 +273,13 @@ class Gateway(MultiService):
         conf, gate = self.conf, self.admin_plane.gates["status_listen"]
         facts = self.state.facts()
         status = StatusResource(
-            self.storage, self.registry, facts, gate=gate, added_headers=conf.headers, now=time.time
+            self.storage,
+            self.registry,
+            facts,
+            gate=gate,
+            added_headers=conf.headers,
+            now=time.time,
+            long_work=self._long_work,
         )
         self.admin_plane.listen("status_listen", status, self._room)
 

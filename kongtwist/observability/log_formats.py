@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..core.error_lines import row_name
-from .log_variables import EXPRESSIONS, NAMES, basic_user, getter_of, wants_notes
+from .log_expressions import EXPRESSIONS, NAMES
+from .log_variables import basic_user, getter_of, wants_notes
 from .masking import SecretMask, escape
 
 if TYPE_CHECKING:

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from ..core.log_values import Try
     from .masking import SecretMask
 
-__all__ = ["VARIABLES", "Getter", "Seen", "basic_user", "getter_of", "known", "wants_notes"]
+__all__ = [
+    "MILLISECONDS", "VARIABLES", "Getter", "Seen", "basic_user", "consumer_name", "getter_of", "known", "response_times", "seconds_text",
+    "upstream_addr", "upstream_statuses", "wants_notes",
+]  # fmt: skip
 
 Getter = Callable[[Any], bytes]
 """Gives a variable's value, as it is written, of an `Exchange` or a `Seen`."""
@@ -158,7 +161,8 @@ def _address(ip: str, port: int) -> bytes:
 _known_address = lru_cache(1024)(_address)
 
 
-def _upstream_addr(seen: Any) -> bytes | None:
+def upstream_addr(seen: Any) -> bytes | None:
+    """The addresses that were tried (nginx's ``$upstream_addr``)."""
     tries = seen.tries
     if tries:
         if len(tries) == 1:
@@ -171,7 +175,8 @@ def _upstream_addr(seen: Any) -> bytes | None:
     return _address(host, port)
 
 
-def _upstream_statuses(seen: Any) -> bytes | None:
+def upstream_statuses(seen: Any) -> bytes | None:
+    """What came of each try (nginx's ``$upstream_status``)."""
     status = seen.upstream_status
     tries = seen.tries
     if status and (tries is None or (len(tries) == 1 and tries[0].code is None)):
@@ -187,18 +192,19 @@ def _asked_at(seen: Any) -> float | None:
     return None if seen.latencies is None else seen.wall_started + seen.latencies[0]
 
 
-_milliseconds: dict[int, bytes] = {}
+MILLISECONDS: dict[int, bytes] = {}
+"""Texts of times that were written before, by milliseconds."""
 _LONGEST = 4096
 """Milliseconds up to which their text is kept: most requests take less, and writing a fraction takes its time."""
 
 
-def _seconds(milliseconds: int) -> bytes:
+def seconds_text(milliseconds: int) -> bytes:
     """Seconds as nginx writes them, with three places."""
     if not 0 <= milliseconds < _LONGEST:
         return b"%.3f" % (max(0, milliseconds) / 1000)
-    text = _milliseconds.get(milliseconds)
+    text = MILLISECONDS.get(milliseconds)
     if text is None:
-        text = _milliseconds[milliseconds] = b"%.3f" % (milliseconds / 1000)
+        text = MILLISECONDS[milliseconds] = b"%.3f" % (milliseconds / 1000)
     return text
 
 
@@ -212,8 +218,9 @@ def _upstream_times(seen: Any, now: float) -> list[float]:
     return [max(0.0, end - begin) for begin, end in pairwise(marks)]
 
 
-def _response_times(seen: Any, now: float) -> bytes:
-    return b", ".join([_seconds(round(each * 1000)) for each in _upstream_times(seen, now)])
+def response_times(seen: Any, now: float) -> bytes:
+    """Seconds that each try took (nginx's ``$upstream_response_time``)."""
+    return b", ".join([seconds_text(round(each * 1000)) for each in _upstream_times(seen, now)])
 
 
 # -- makers --------------------------------------------------------------------------------------------------------------------
@@ -311,7 +318,7 @@ def _status(writer: Writing) -> Getter:
 
 def _request_time(writer: Writing) -> Getter:
     times = writer.times
-    return lambda seen: _seconds(round((times.at - (seen.wall_started or times.at)) * 1000))
+    return lambda seen: seconds_text(round((times.at - (seen.wall_started or times.at)) * 1000))
 
 
 def _request_length(seen: Any) -> int:
@@ -329,7 +336,7 @@ def _msec(writer: Writing) -> Getter:
 def _response_time(writer: Writing) -> Getter:
     times, absent = writer.times, writer.absent
 
-    return lambda seen: _response_times(seen, times.at) or absent
+    return lambda seen: response_times(seen, times.at) or absent
 
 
 def _header_time(seen: Any) -> bytes | None:
@@ -392,7 +399,7 @@ VARIABLES: dict[str, Maker] = {
     "http2": _plain(lambda seen: None if seen.http_version != "2" else b"h2" if seen.scheme == b"https" else b"h2c"),
     "https": _plain(lambda seen: b"on" if seen.scheme == b"https" else b""),
     "is_args": _plain(lambda seen: b"?" if _query(seen) else b""),
-    "kong_consumer": _text(lambda seen: _consumer(seen.consumer)),
+    "kong_consumer": _text(lambda seen: consumer_name(seen.consumer)),
     "kong_request_id": _plain(lambda seen: seen.request_id or None),
     "kong_route": _name(lambda seen: None if seen.route is None else seen.route.row),
     "kong_service": _name(lambda seen: None if seen.route is None else seen.route.service),
@@ -426,20 +433,21 @@ VARIABLES: dict[str, Maker] = {
     "status": _status,
     "time_iso8601": _iso8601,
     "time_local": _local,
-    "upstream_addr": _plain(_upstream_addr),
+    "upstream_addr": _plain(upstream_addr),
     "upstream_connect_time": _plain(_connect_time),
     "upstream_header_time": _plain(_header_time),
     "upstream_host": _text(lambda seen: None if seen.route is None else bytes(seen.route.host_header)),
     "upstream_response_time": _response_time,
     "upstream_scheme": _plain(lambda seen: None if seen.route is None else b"https" if seen.route.secure else b"http"),
-    "upstream_status": _plain(_upstream_statuses),
+    "upstream_status": _plain(upstream_statuses),
     "upstream_uri": _text(_upstream_uri),
     "uri": _text(_uri),
 }
 """Variables by name; those with a name of something in them are in `PREFIXES`."""
 
 
-def _consumer(row: Any) -> bytes | None:
+def consumer_name(row: Any) -> bytes | None:
+    """What a consumer is called; None for none."""
     if row is None:
         return None
     return str(row.get("username") or row.get("custom_id") or row.get("id")).encode()
@@ -535,55 +543,6 @@ PREFIXES: dict[str, Callable[[str, Writing], Getter]] = {
 }
 """Beginnings of variables that name a header, an argument, a cookie or a trailer."""
 
-
-def _expression(field: str) -> tuple[bytes, str]:
-    return b"%b", f"(A if (v := first({field.encode()!r})) is None else V(v) or text(v))"
-
-
-EXPRESSIONS: dict[str, tuple[bytes, str]] = {
-    "body_bytes_sent": (b"%d", "x.bytes_out"),
-    "host": (b"%b", "(V(v := host(x.block.host)) or text(v))"),
-    "http_referer": _expression("referer"),
-    "http_user_agent": _expression("user-agent"),
-    "kong_consumer": (b"%b", "(A if (v := x.consumer) is None else text(consumer(v)))"),
-    "kong_request_id": (b"%b", "x.request_id"),
-    "kong_route": (b"%b", "(A if (v := x.route) is None else named(v.row))"),
-    "kong_service": (b"%b", "(A if (v := x.route) is None or v.service is None else named(v.service))"),
-    "remote_addr": (b"%b", "x.client_ip.encode()"),
-    "remote_user": (b"%b", "(A if (v := first(b'authorization')) is None else user(v))"),
-    "request": (b"%b %b %b", "x.method, V(v := x.target) or text(v), P[x.http_version]"),
-    "request_id": (b"%b", "x.request_id"),
-    "request_length": (b"%d", "len(x.method) + len(x.target) + len(x.block.raw) + 15 + x.bytes_in"),
-    "request_method": (b"%b", "x.method"),
-    "request_time": (b"%b", "(M(v := int((T.at - x.wall_started) * 1000.0 + 0.5)) or seconds(v))"),
-    "request_uri": (b"%b", "(V(v := x.target) or text(v))"),
-    "scheme": (b"%b", "x.scheme"),
-    "server_protocol": (b"%b", "P[x.http_version]"),
-    "ssl_protocol": (b"%b", "(A if x.scheme != b'https' or (v := x.tls) is None else v.version.encode())"),
-    "status": (b"%d", "x.status or 499"),
-    "time_iso8601": (b"%b", "T.iso"),
-    "time_local": (b"%b", "T.local"),
-    "upstream_addr": (b"%b", "(addresses(x) or A)"),
-    "upstream_response_time": (
-        b"%b",
-        "(times(x, T.at) or A if (v := x.latencies) is None or x.tries is not None and len(x.tries) > 1"
-        " else M(v := int((T.at - x.wall_started - v[0]) * 1000.0 + 0.5)) or seconds(v))",
-    ),
-    "upstream_status": (b"%b", "(statuses(x) or A)"),
-}
-"""The usual variables of an exchange as expressions: how each is converted, and its source. ``x`` is the exchange, ``v`` is free."""
-
-NAMES: dict[str, Any] = {
-    "P": PROTOCOLS,
-    "addresses": _upstream_addr,
-    "consumer": _consumer,
-    "M": _milliseconds.get,
-    "host": lru_cache(1024)(host_name),
-    "seconds": _seconds,
-    "statuses": _upstream_statuses,
-    "times": _response_times,
-}
-"""What these expressions call."""
 
 _NOTED = ("upstream_", "sent_", "bytes_sent")
 

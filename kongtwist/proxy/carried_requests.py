@@ -19,6 +19,7 @@ from ..core.error_lines import request_line
 from ..core.grpc.grpc_status import INVALID_ARGUMENT, RESOURCE_EXHAUSTED
 from ..core.grpc.web_frames import parse_fields
 from ..core.http.head import HeaderBlock, HeadError
+from ..core.message_times import EGRESS, INGRESS, MessageTimes
 from ..core.stream_registry import StreamRecord
 from ..net.hangups import descriptor_of
 from ..net.run_steps import run_steps
@@ -79,13 +80,13 @@ class CarriedSocket(StreamRecord):
 
     __slots__ = (
         "_asked", "_bytes", "_counts", "_exchange", "_fd", "_first", "_first_size", "_handshake", "_messages", "_paused",
-        "_protocol", "_taken", "_transport", "_tree", "_unsent", "client_certificate", "context", "deadline", "tls", "wake",
+        "_protocol", "_taken", "_times", "_transport", "_tree", "_unsent", "client_certificate", "context", "deadline", "tls", "wake",
     )  # fmt: skip
 
     def __init__(self, context: ProxyContext, handshake: Exchange, taken: CarriedRequest, tree: Tree) -> None:
         super().__init__("websocket", handshake)
         self.context = context
-        self.times = context.counting.times()
+        self._times: MessageTimes | None = None
         self._handshake: Exchange | None = handshake
         self._taken = taken
         self._tree = tree
@@ -121,8 +122,12 @@ class CarriedSocket(StreamRecord):
         return self._counts[1]
 
     @property
-    def close_code(self) -> int:
-        return self._protocol.close_code
+    def end(self) -> tuple[str, int]:
+        return ("closed" if self._protocol.closed_by_peer else "gateway"), self._protocol.close_code
+
+    def time_messages(self, times: MessageTimes) -> None:
+        times.begin(self.context.monotonic)
+        self._times = times
 
     def begin(self, factory: ServerFactory) -> None:
         """Answer the handshake."""
@@ -157,8 +162,8 @@ class CarriedSocket(StreamRecord):
 
     def message_begins(self, binary: bool) -> None:  # of text the content counts too
         self._counts[0] += 1
-        if self.times is not None:
-            self.times.client.came()
+        if self._times is not None:
+            self._times.passed(INGRESS)
         if self._first is None:
             self._messages.begin()
 
@@ -277,8 +282,8 @@ class CarriedSocket(StreamRecord):
 
     def send(self, data: bytes) -> None:
         self._counts[1] += 1
-        if self.times is not None:
-            self.times.upstream.came()
+        if self._times is not None:
+            self._times.passed(EGRESS)
         self._bytes[1] += len(data)
         self._protocol.send(data)
 

@@ -15,7 +15,6 @@ from ..core.http.head_limits import largest_unchecked
 from ..core.http.headers import ResponseHeaders
 from ..core.http.real_ip import RealIP
 from ..core.limits import Limits
-from ..core.stream_counts import StreamCounting
 from ..core.stream_registry import GOING_AWAY, StreamRegistry
 from ..net.deadlines import Deadlines
 from ..net.hangups import HangUpWatch
@@ -62,7 +61,6 @@ class ProxyContext:
         hangups: notices peers that hang up while nothing is read from them.
         calls: what is counted of gRPC calls.
         streams: open WebSockets and other streams that outlive their request.
-        counting: whether the times of their messages are measured.
         connections: open client connections (`http1.channel.HTTP1Channel`), for a graceful stop.
         date, send_answer, refusal: see `own_answers.OwnAnswers`.
         finished, fault: see `finish.Finish`.
@@ -112,7 +110,6 @@ class ProxyContext:
         self._can_splice = True
         self.calls = CallCounts(self.limits.grpc_methods)
         self.streams = StreamRegistry(host.counters.cells)
-        self.counting = StreamCounting(monotonic)
         self.next_id: Callable[[], bytes] = request_ids().__next__
         self.stopping = False
         self.connections: set[Any] = set()

@@ -540,11 +540,12 @@ class HTTP2UpstreamExchange(UpstreamExchange):
             return
         counts.ended(self._code)
         client = self.exchange.http2_stream
-        if client is not None:
-            counts.messages_in += client.messages
-        if self._requests is not None:
-            counts.messages_in += self._requests.count
+        asked = (0 if client is None else client.messages) + (0 if self._requests is None else self._requests.count)
+        answered = 0 if self._stream is None else self._stream.stream.messages
+        if asked > 1 or answered > 1:
+            self.exchange.mark_streamed()
+        counts.messages_in += asked
+        counts.messages_out += answered
         counts.bytes_in += self.exchange.bytes_in if client is None else client.received
         if self._stream is not None:
-            counts.messages_out += self._stream.stream.messages
             counts.bytes_out += self._stream.stream.received

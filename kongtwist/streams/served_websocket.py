@@ -21,6 +21,7 @@ from zope.interface import implementer
 
 from ..core.answers import WebSocketAnswer
 from ..core.error_lines import request_line
+from ..core.message_times import EGRESS, INGRESS, MessageTimes
 from ..core.stream_registry import GOING_AWAY, StreamRecord
 from ..net.hangups import descriptor_of, notice_vanished
 from ..net.run_steps import run_steps
@@ -71,7 +72,7 @@ class ServedWebSocket(StreamRecord):
     ) -> None:
         super().__init__("websocket", exchange)
         self._context = context
-        self.times = context.counting.times()
+        self._times: MessageTimes | None = None
         self._exchange = exchange
         self._answer = answer
         self._ended = ended
@@ -113,8 +114,15 @@ class ServedWebSocket(StreamRecord):
         return self._messages_out
 
     @property
-    def close_code(self) -> int:
-        return self._protocol.close_code
+    def end(self) -> tuple[str, int]:
+        code = self._protocol.close_code
+        if self.why == "cut":
+            return "cut", code
+        return ("closed" if self._protocol.closed_by_peer else "gateway"), code
+
+    def time_messages(self, times: MessageTimes) -> None:
+        times.begin(self._context.monotonic)
+        self._times = times
 
     # -- its beginning and its end ---------------------------------------------------------------------------------------
 
@@ -252,8 +260,8 @@ class ServedWebSocket(StreamRecord):
         message: str | bytes = data if self._binary else data.decode()
         size = len(data)
         self._messages_in += 1
-        if self.times is not None:
-            self.times.client.came()
+        if self._times is not None:
+            self._times.passed(INGRESS)
         self._in += size
         self._moved()
         self._come.append((message, size))
@@ -306,8 +314,8 @@ class ServedWebSocket(StreamRecord):
             return False
         data = message.encode() if isinstance(message, str) else message
         self._messages_out += 1
-        if self.times is not None:
-            self.times.upstream.came()
+        if self._times is not None:
+            self._times.passed(EGRESS)
         self._out += len(data)
         self._moved()
         self._protocol.send(data, isinstance(message, bytes))
@@ -331,8 +339,8 @@ class ServedWebSocket(StreamRecord):
         if self._closing:
             return False
         self._messages_out += messages
-        if self.times is not None and messages:
-            self.times.upstream.came()
+        if self._times is not None and messages:
+            self._times.passed(EGRESS, messages)
         self._out += size
         self._moved()
         return True

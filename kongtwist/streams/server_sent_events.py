@@ -11,9 +11,8 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
-from ..core.http.chunks import ChunkScanner
+from ..core.message_times import EGRESS, MessageTimes
 from ..core.stream_registry import StreamRecord
-from .timed_frames import EventCounter
 
 if TYPE_CHECKING:
     from ..core.exchange import Exchange
@@ -61,7 +60,7 @@ class EventStream(StreamRecord):
         raw: pieces come with the framing of their chunks.
     """
 
-    __slots__ = ("_answering", "_closing", "_counter", "_ends", "_last", "_scanner", "deadline", "wake")
+    __slots__ = ("_answering", "_closing", "_ends", "_events", "_last", "_times", "deadline", "wake")
 
     def __init__(self, answering: Answering, raw: bool) -> None:
         super().__init__("sse", answering.exchange)
@@ -70,12 +69,12 @@ class EventStream(StreamRecord):
         self._ends = _CHUNKED_EVENT_ENDS if raw else _EVENT_ENDS
         self._last = b""
         self.deadline = self.wake = inf
-        self.times = answering.context.counting.times()
-        self._counter = None if self.times is None else EventCounter(self.times.upstream)
-        self._scanner = None
-        if raw and self._counter is not None:
-            self._scanner = ChunkScanner(answering.context.limits.trailer_size, upstream=True)
+        self._events = 0
+        self._times: MessageTimes | None = None
+        answering.exchange.mark_streamed()
         answering.context.streams.add(self)
+        if answering.exchange.get_header(b"last-event-id") is not None and self.tally is not None:
+            self.tally.resumed += 1
 
     @property
     def bytes_in(self) -> int:
@@ -91,23 +90,23 @@ class EventStream(StreamRecord):
 
     @property
     def messages_out(self) -> int:
-        return self._counter.events if self._counter is not None else 0
+        return self._events
+
+    def time_messages(self, times: MessageTimes) -> None:
+        """From now on events are counted, too: those whose end comes in one piece."""
+        times.begin(self._answering.context.monotonic)
+        self._times = times
 
     def passed(self, data: bytes) -> None:
         """A piece was passed on."""
-        if self._counter is not None:
-            self._counter.feed(self._payload(data))
+        if self._times is not None:
+            events = data.count(b"\n\n") or data.count(b"\r\n\r\n")
+            if events:
+                self._events += events
+                self._times.passed(EGRESS, events)
         self._last = data if len(data) >= _LONGEST_END else (self._last + data)[-_LONGEST_END:]
         if self._closing and self._at_end():
             self._answering.end_answer()
-
-    def _payload(self, data: bytes) -> bytes:
-        """A piece without the framing of its chunks."""
-        if self._scanner is None:
-            return data
-        pieces: list[bytes] = []
-        self._scanner.feed(data, pieces)
-        return b"".join(pieces)
 
     def close(self, code: int, reason: str) -> None:
         if self._closing:

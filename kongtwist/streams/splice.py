@@ -23,15 +23,15 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from ..core.exchange import Exchange
+from ..core.message_times import EGRESS, INGRESS, MessageTimes
 from ..core.stream_registry import StreamRecord
 from ..net.run_steps import run_steps
 from ..net.sending import is_plain
 from .socket_end import SocketEnd
 from .stream_end import StreamEnd
 from .stream_errors import StreamFault, broken, silent
-from .timed_frames import TimedTracker
 from .transport_end import TransportEnd
-from .websocket_frames import encode_close
+from .websocket_frames import TimedTracker, encode_close
 
 if TYPE_CHECKING:
     from .stream_context import StreamContext
@@ -67,7 +67,6 @@ class RelayedStream(StreamRecord):
     def __init__(self, context: StreamContext, exchange: Exchange, on_end: Callable[[RelayedStream], None]) -> None:
         super().__init__("websocket", exchange)
         self.context = context
-        self.times = context.counting.times()
         self._read_timeout = context.limits.read_timeout(exchange.route.read_timeout)
         self._write_timeout: float = exchange.route.write_timeout
         self._service = exchange.route.service
@@ -101,11 +100,24 @@ class RelayedStream(StreamRecord):
         return self.upstream.tracker.messages
 
     @property
-    def close_code(self) -> int:
-        for end in (self.client, self.upstream):
-            if isinstance(end.tracker, TimedTracker) and end.tracker.close_code:
-                return end.tracker.close_code
-        return 0
+    def held(self) -> int:
+        return self.client.held + self.upstream.held
+
+    @property
+    def end(self) -> tuple[str, int]:
+        code = self.client.tracker.code or self.upstream.tracker.code
+        if self.why == "timed out":
+            return "timed_out", code
+        if self.fault is not None:
+            return "client_lost" if self.fault.by_client else "upstream_lost", code
+        if self.why.startswith("closed by the gateway"):
+            return "gateway", code
+        return ("cut" if self.why == "cut" else "closed"), code
+
+    def time_messages(self, times: MessageTimes) -> None:
+        times.begin(self.context.monotonic)
+        self.client.tracker = TimedTracker(times, INGRESS)
+        self.upstream.tracker = TimedTracker(times, EGRESS)
 
     # -- beginning -----------------------------------------------------------------------------------------------------
 
@@ -130,8 +142,6 @@ class RelayedStream(StreamRecord):
         ours, theirs = _end_of(self, client), _end_of(self, upstream)
         self.client, self.upstream = ours, theirs
         ours.peer, theirs.peer = theirs, ours
-        if self.times is not None:
-            ours.tracker, theirs.tracker = TimedTracker(self.times.client), TimedTracker(self.times.upstream)
         self.context.streams.add(self)
         self._look_again(self._shortest() / _LOOKS)
         if admit is not None and not admit():

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ..core.limits import Limits
-from ..core.stream_counts import StreamCounting
 from ..core.stream_registry import StreamRegistry
 from ..net.deadlines import Deadlines
 from ..net.hangups import HangUpWatch
@@ -32,9 +31,6 @@ class StreamContext(Protocol):
 
     @property
     def streams(self) -> StreamRegistry: ...
-
-    @property
-    def counting(self) -> StreamCounting: ...
 
     @property
     def monotonic(self) -> Callable[[], float]: ...

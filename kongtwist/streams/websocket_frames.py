@@ -10,7 +10,12 @@ costs one subtraction.
 
 from __future__ import annotations
 
-__all__ = ["CLOSE", "FrameTracker", "encode_close"]
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..core.message_times import MessageTimes
+
+__all__ = ["CLOSE", "FrameTracker", "TimedTracker", "encode_close"]
 
 CLOSE = 0x8
 """Opcode of a Close frame (RFC 6455 5.5.1)."""
@@ -29,14 +34,16 @@ class FrameTracker:
         left: bytes of the current frame that have not come yet, its length being known.
         messages: messages that are complete.
         closed: a complete Close frame has gone by; nothing may follow it.
+        code: the Close frame's code; 0 where it has none, or did not come in one piece.
     """
 
-    __slots__ = ("_first", "_header", "closed", "left", "messages")
+    __slots__ = ("_first", "_header", "closed", "code", "left", "messages")
 
     def __init__(self) -> None:
         self.left = 0
         self.messages = 0
         self.closed = False
+        self.code = 0
         self._header = b""  #: a frame header that has come in part
         self._first = 0  #: first byte of the current frame's header
 
@@ -69,6 +76,7 @@ class FrameTracker:
                     self.messages += 1
                 elif first & 0xF == CLOSE:
                     self.closed = True
+                    self.code = _close_code(data, data[header_size(data) :])
                 return
             if size < total:
                 self._first = data[0]
@@ -113,6 +121,8 @@ class FrameTracker:
             self._first = header[0]
             self.left = _payload(header)
             at += size - len(begun)
+            if header[0] & 0xF == CLOSE:
+                self.code = _close_code(header, data[at : at + 2])
         rest = len(data) - at
         if rest < self.left:
             self.left -= rest
@@ -129,6 +139,49 @@ class FrameTracker:
             self.messages += 1
         elif first & 0xF == CLOSE:
             self.closed = True
+
+
+class TimedTracker(FrameTracker):
+    """Tells, beside, when messages are complete.
+
+    Args:
+        times: is told.
+        direction: see there.
+    """
+
+    __slots__ = ("_direction", "_times")
+
+    def __init__(self, times: MessageTimes, direction: int) -> None:
+        super().__init__()
+        self._times, self._direction = times, direction
+
+    def feed(self, data: bytes | memoryview) -> None:
+        before = self.messages
+        FrameTracker.feed(self, data)
+        if self.messages != before:
+            self._times.passed(self._direction, self.messages - before)
+
+    def skip(self, size: int) -> None:
+        before = self.messages
+        FrameTracker.skip(self, size)
+        if self.messages != before:
+            self._times.passed(self._direction)
+
+
+def _close_code(header: bytes | memoryview, payload: bytes | memoryview) -> int:
+    """The code of a Close frame (RFC 6455 5.5.1); 0 where it has none, or is not here.
+
+    Args:
+        header: begins with the frame's header.
+        payload: begins with what there is of its payload.
+    """
+    if header[1] & 0x7F < 2 or len(payload) < 2:
+        return 0
+    first, second = payload[0], payload[1]
+    if header[1] & _MASKED:
+        size = header_size(header)
+        first, second = first ^ header[size - 4], second ^ header[size - 3]
+    return first << 8 | second
 
 
 def header_size(header: bytes | memoryview) -> int:

@@ -86,6 +86,11 @@ class ServerSide(WebSocketServerProtocol):
         return int(self.remoteCloseCode or self.localCloseCode or 0)
 
     @property
+    def closed_by_peer(self) -> bool:
+        """Whether it was the client that began to close."""
+        return self.remoteCloseCode is not None and not self.closedByMe
+
+    @property
     def usable(self) -> bool:
         """Messages can be sent."""
         return bool(self.state == self.STATE_OPEN)

@@ -135,6 +135,7 @@ def _plugins() -> list[dict[str, Any]]:
             "enabled": False,
         },
         {"name": "datadog", "config": {"host": "d.example", "prefix": "edge"}, "enabled": False},
+        {"name": "prometheus", "config": {"status_code_metrics": True, "latency_metrics": True}, "enabled": False},
         {"name": "loggly", "config": {"key": "k", "tags": ["a", "b"]}, "enabled": False},
         {"name": "http-log", "config": {"http_endpoint": "http://logs.example/in"}, "enabled": False},
         {"name": "request-size-limiting", "config": {"allowed_payload_size": 8}, "enabled": False},

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from .stream_watch import StreamInfo
 
 __all__ = [
-    "ConnectFailed", "Connection", "ConnectionLost", "Datagrams", "GRPCCall", "GRPCClient", "GRPCFailed", "GRPCReply", "GRPCTarget",
-    "HTTPAnswer", "HTTPClient", "Host", "HostError", "Metrics", "NotOffered", "Promise", "ProtoFault", "Queue", "QueueSettings",
-    "RedisClient", "RedisError",
+    "ConnectFailed", "Connection", "ConnectionLost", "CounterFigure", "Datagrams", "GRPCCall", "GRPCClient", "GRPCFailed",
+    "GRPCReply", "GRPCTarget", "HTTPAnswer", "HTTPClient", "HistogramFigure", "Host", "HostError", "Metrics", "NotOffered",
+    "Promise", "ProtoFault",
+    "Queue", "QueueSettings", "RedisClient", "RedisError",
     "RedisSettings", "RedisUnavailable", "Rows", "Scope", "SharedCells", "Streams", "TLSSettings", "Tallies", "Tally",
     "Timer", "random_id",
 ]  # fmt: skip
@@ -312,6 +313,22 @@ class SharedCells(Protocol):
         ...
 
 
+class CounterFigure(Protocol):
+    """A counter that is kept: add to ``value``, no negative numbers."""
+
+    value: float
+
+
+class HistogramFigure(Protocol):
+    """A histogram that is kept: add 1 to a bucket of ``counts``, and what was observed to ``total``."""
+
+    counts: list[int]
+    total: float
+
+    @property
+    def bounds(self) -> Sequence[float]: ...
+
+
 class Metrics(Protocol):
     """Figures shown as Prometheus text on ``/metrics``. Sets of labels are bounded: beyond that nothing is counted."""
 
@@ -321,6 +338,20 @@ class Metrics(Protocol):
 
     def gauge(self, name: str, value: float, labels: Mapping[str, str] = ...) -> None:
         """Set a gauge."""
+        ...
+
+    def counter(self, name: str, labels: Mapping[str, str] = ...) -> CounterFigure:
+        """A counter to keep, for who counts often."""
+        ...
+
+    def histogram(self, name: str, bounds: Sequence[float], labels: Mapping[str, str] = ...) -> HistogramFigure:
+        """A histogram to keep.
+
+        Args:
+            name: of the whole.
+            bounds: upper bounds of its buckets, rising.
+            labels: without ``le``.
+        """
         ...
 
 

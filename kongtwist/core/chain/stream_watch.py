@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from ..message_times import MessageTimes
+    from ..views import RouteView
 
 __all__ = ["StreamInfo", "StreamWatch"]
 
@@ -33,6 +37,11 @@ class StreamInfo(Protocol):
     def credential_id(self) -> str | None: ...
 
     @property
+    def route(self) -> RouteView | None:
+        """The route it was opened by."""
+        ...
+
+    @property
     def client_ip(self) -> str:
         """The client's address."""
         ...
@@ -60,6 +69,10 @@ class StreamInfo(Protocol):
     @property
     def messages_out(self) -> int:
         """Messages from the upstream; 0 where nobody counts them (SSE)."""
+        ...
+
+    def time_messages(self, times: MessageTimes) -> None:
+        """Have it told when messages pass; only while `Plugin.on_open` is called. Where nobody sees messages nothing is told."""
         ...
 
     def close(self, code: int, reason: str) -> None:
