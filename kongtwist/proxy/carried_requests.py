@@ -24,6 +24,7 @@ from ..core.stream_registry import StreamRecord
 from ..net.hangups import descriptor_of
 from ..net.run_steps import run_steps
 from ..net.sending import is_ending, switch_protocol, unsent
+from ..streams.stream_errors import BROKEN
 from ..streams.websocket_server import ServerFactory, ServerSide
 from .carried_exchange import CarriedExchange, failure_frame
 
@@ -155,7 +156,7 @@ class CarriedSocket(StreamRecord):
             elif early:
                 protocol.dataReceived(early)
         except Exception:  # noqa: BLE001 - nobody else has the connection any more
-            _log.failure("{line}", line=request_line(handshake, "serving a WebSocket failed"))
+            _log.failure("{line}", line=request_line(handshake, f"{BROKEN}: serving it failed"))
             transport.abortConnection()
 
     # -- the protocol's calls (SocketUser) --------------------------------------------------------------------------------
@@ -182,7 +183,11 @@ class CarriedSocket(StreamRecord):
         try:
             body = self._messages.feed(data)
         except ValueError as error:
-            _log.info("{line}", line=request_line(exchange, f"client sent a malformed WebSocket message: {error}"))
+            _log.info(
+                "{line}",
+                line=request_line(exchange, f"{BROKEN}: client sent a malformed message: {error}"),
+                kong_level="notice",
+            )
             self._protocol.close(1002, str(error))
             self.closing("client sent a malformed message")
             return
@@ -199,7 +204,8 @@ class CarriedSocket(StreamRecord):
     def broken(self, why: str) -> None:
         request = self._exchange or self._handshake
         if request is not None:
-            _log.info("{line}", line=request_line(request, f"client broke a WebSocket: {why}"))
+            what = f"{BROKEN}: the client broke the protocol: {why}"
+            _log.info("{line}", line=request_line(request, what, "correct the client"), kong_level="notice")
 
     def dropping(self) -> None:
         """`closed` follows."""
@@ -243,7 +249,11 @@ class CarriedSocket(StreamRecord):
             if any(len(name) + len(value) > limits.header_buffer_size for name, value in fields):
                 raise HeadError.too_large("a header line is too long")
         except ValueError as error:
-            _log.info("{line}", line=request_line(handshake, f"client sent malformed fields over a WebSocket: {error}"))
+            _log.info(
+                "{line}",
+                line=request_line(handshake, f"{BROKEN}: client sent malformed fields: {error}"),
+                kong_level="notice",
+            )
             self._refuse(INVALID_ARGUMENT, "malformed header fields")
             return
         exchange = self._exchange = CarriedExchange(self, handshake, self._taken.method, block)

@@ -249,7 +249,7 @@ class Tries:
             return
         if route.retries > self._tries:
             what = f"{what} ({route.retries - self._tries + 1} tries)"
-        _log.error("{line}", line=request_line(self.exchange, what, remedy, upstream=upstream))
+        self._tell(what, remedy, upstream)
         if timeout:
             self._refuse(504, "The upstream server is timing out", upstream=True)
         else:
@@ -279,4 +279,8 @@ class Tries:
 
     def _log_error(self, what: str, remedy: str, pool: Destination | None = None) -> None:
         upstream = where(self.route, self._peer, pool)
+        self._tell(what, remedy, upstream)
+
+    def _tell(self, what: str, remedy: str, upstream: str) -> None:
+        """Write the one line about what became of the request."""
         _log.error("{line}", line=request_line(self.exchange, what, remedy, upstream=upstream))

@@ -20,13 +20,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..core.answers import WebSocketAnswer
-from ..core.error_lines import request_line
+from ..core.error_lines import request_line, seconds_text
 from ..core.message_times import EGRESS, INGRESS, MessageTimes
 from ..core.stream_registry import GOING_AWAY, StreamRecord
 from ..net.hangups import descriptor_of, notice_vanished
 from ..net.run_steps import run_steps
 from ..net.sending import switch_protocol
 from .fed_frames import FrameWriter
+from .stream_errors import BROKEN, StreamFault, broken, silent
 from .websocket_handshake import Recorder
 from .websocket_server import ServerFactory, ServerSide
 
@@ -84,7 +85,7 @@ class ServedWebSocket(StreamRecord):
         self._feeder: AnswerFeeder | None = None
         self._reading = True
         self._registered = False
-        self._blocked = self._closing = self._over = False
+        self._blocked = self._closing = self._over = self._told = False
         self._in = self._out = self._messages_in = self._messages_out = 0
         self._idle = context.limits.read_timeout(exchange.route.read_timeout) if exchange.route is not None else inf
         self.deadline = self.wake = inf
@@ -169,7 +170,8 @@ class ServedWebSocket(StreamRecord):
             raise
         except Exception as error:  # noqa: BLE001 - reported, and the client is told
             detail = "".join(traceback.format_exception(error))
-            self._exchange.report(f"serving a WebSocket failed: {error!r}", detail=detail)
+            self._exchange.report(f"{BROKEN}: serving it failed: {error!r}", detail=detail)
+            self._told = True
             self.close(_FAILED, "the gateway failed")
         else:
             self.close()
@@ -202,13 +204,29 @@ class ServedWebSocket(StreamRecord):
     def expire(self, now: float) -> None:
         """Nothing moved for too long."""
         if self._closing or self._blocked:
+            if self._blocked and not self._closing:
+                seconds = self._context.limits.send_timeout
+                self._tell(silent(True, False, seconds, None))
             self.cut()
         else:
+            what = f"{BROKEN}: nothing came or went for {seconds_text(self._idle)}"
+            self._tell(
+                StreamFault(False, what, "if it may take longer, raise read_timeout of its service (milliseconds)")
+            )
             self.close(GOING_AWAY, "idle for too long")
 
     def broken(self, why: str) -> None:
         """`SocketUser`."""
-        _log.info("{line}", line=request_line(self._exchange, f"client broke a WebSocket: {why}"))
+        what = f"{BROKEN}: the client broke the protocol: {why}"
+        _log.info("{line}", line=request_line(self._exchange, what, "correct the client"), kong_level="notice")
+        self._told = True
+
+    def _tell(self, fault: StreamFault) -> None:
+        """Write the one line about what was out of order."""
+        if not self._told:
+            self._told = True
+            line = request_line(self._exchange, fault.what, fault.remedy)
+            _log.info("{line}", line=line, kong_level="notice" if fault.by_client else "warn")
 
     def closing(self) -> None:
         """`closed` follows at once."""
@@ -217,6 +235,8 @@ class ServedWebSocket(StreamRecord):
         """The connection is over: give everything back."""
         if self._over or self._transport is None:
             return
+        if not self._closing and not self._protocol.close_code and self.why != "cut":
+            self._tell(broken(True, "it ended without a Close frame"))
         self._over = self._closing = True
         context = self._context
         run_steps(

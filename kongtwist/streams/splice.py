@@ -29,7 +29,7 @@ from ..net.run_steps import run_steps
 from ..net.sending import is_plain
 from .socket_end import SocketEnd
 from .stream_end import StreamEnd
-from .stream_errors import StreamFault, broken, silent
+from .stream_errors import StreamFault, broken, refused_by_plugin, silent
 from .transport_end import TransportEnd
 from .websocket_frames import TimedTracker, encode_close
 
@@ -56,12 +56,13 @@ class RelayedStream(StreamRecord):
     Attributes:
         client, upstream: the two ends.
         why: how it ended, for the log.
-        fault: whose fault the end was; None where it was in order.
+        fault: whose fault the end was; None where nothing broke it (see `stream_errors.fault_of`).
+        left_first: the client was the first to send its last byte, or the upstream (False); None: neither has.
     """
 
     __slots__ = (
         "_closing", "_dying", "_last", "_on_end", "_over", "_quiet_since", "_read_timeout", "_service", "_write_timeout",
-        "client", "context", "deadline", "fault", "upstream", "wake", "why",
+        "client", "context", "deadline", "fault", "left_first", "upstream", "wake", "why",
     )  # fmt: skip
 
     def __init__(self, context: StreamContext, exchange: Exchange, on_end: Callable[[RelayedStream], None]) -> None:
@@ -71,6 +72,7 @@ class RelayedStream(StreamRecord):
         self._write_timeout: float = exchange.route.write_timeout
         self._service = exchange.route.service
         self.fault: StreamFault | None = None
+        self.left_first: bool | None = None
         self._on_end = on_end
         self._closing = self._over = False
         self._dying: OSError | None = None
@@ -114,6 +116,11 @@ class RelayedStream(StreamRecord):
             return "gateway", code
         return ("cut" if self.why == "cut" else "closed"), code
 
+    @property
+    def ended_here(self) -> bool:
+        """Whether it was the gateway that ended it: a stop, a credential that is gone."""
+        return self.why == "cut" or self.why.startswith("closed by the gateway")
+
     def time_messages(self, times: MessageTimes) -> None:
         times.begin(self.context.monotonic)
         self.client.tracker = TimedTracker(times, INGRESS)
@@ -145,6 +152,7 @@ class RelayedStream(StreamRecord):
         self.context.streams.add(self)
         self._look_again(self._shortest() / _LOOKS)
         if admit is not None and not admit():
+            self.fault = refused_by_plugin()
             self.close(INTERNAL_ERROR, "")
         for end, data in ((ours, from_client), (theirs, from_upstream)):
             if data and self._closing:
@@ -162,6 +170,8 @@ class RelayedStream(StreamRecord):
     def read_all(self, end: StreamEnd) -> None:
         """An end has sent its last byte (its FIN has come)."""
         end.ended = True
+        if self.left_first is None:
+            self.left_first = end is self.client
         peer = end.peer
         if self._dying is not None and end.dead and not self._over and not self._ended_well(end, self._dying):
             self.lost(end, self._dying)

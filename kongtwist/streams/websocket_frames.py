@@ -10,6 +10,7 @@ costs one subtraction.
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ __all__ = ["CLOSE", "FrameTracker", "TimedTracker", "encode_close"]
 CLOSE = 0x8
 """Opcode of a Close frame (RFC 6455 5.5.1)."""
 
+_turns = count(1)
 _FIN = 0x80
 _MASKED = 0x80
 _CONTROL = 0x8
@@ -35,15 +37,16 @@ class FrameTracker:
         messages: messages that are complete.
         closed: a complete Close frame has gone by; nothing may follow it.
         code: the Close frame's code; 0 where it has none, or did not come in one piece.
+        turn: grows with each Close frame that goes by, of whatever stream: which of two was first.
     """
 
-    __slots__ = ("_first", "_header", "closed", "code", "left", "messages")
+    __slots__ = ("_first", "_header", "closed", "code", "left", "messages", "turn")
 
     def __init__(self) -> None:
         self.left = 0
         self.messages = 0
         self.closed = False
-        self.code = 0
+        self.code = self.turn = 0
         self._header = b""  #: a frame header that has come in part
         self._first = 0  #: first byte of the current frame's header
 
@@ -75,7 +78,7 @@ class FrameTracker:
                 if first & _FIN and not first & _CONTROL:
                     self.messages += 1
                 elif first & 0xF == CLOSE:
-                    self.closed = True
+                    self.closed, self.turn = True, next(_turns)
                     self.code = _close_code(data, data[header_size(data) :])
                 return
             if size < total:
@@ -138,7 +141,7 @@ class FrameTracker:
         if first & _FIN and not first & _CONTROL:
             self.messages += 1
         elif first & 0xF == CLOSE:
-            self.closed = True
+            self.closed, self.turn = True, next(_turns)
 
 
 class TimedTracker(FrameTracker):
