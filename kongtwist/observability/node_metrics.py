@@ -132,6 +132,7 @@ class Reporter:
     def __init__(self, node: NodeMetrics) -> None:
         self._node = node
         self._numbers: dict[int, tuple[str, Any]] = {}
+        self._families: dict[str, tuple[str, Sequence[float]]] = {}
         self._gone = False
 
     def absorb(self, report: Iterable[Sequence[Any]]) -> None:
@@ -141,8 +142,11 @@ class Reporter:
             if what == "dropped":
                 node.dropped += number
             elif what == "new":
-                kind, name, labels, bounds = facts
+                name, labels = facts
+                kind, bounds = self._families[name]
                 numbers[number] = (kind, node.series(kind, name, labels, bounds))
+            elif what == "family":
+                self._families[number] = (facts[0], tuple(facts[1]))
             else:
                 kind, series = numbers[number]
                 if series is None:
@@ -191,7 +195,7 @@ class NodeMetrics:
     def series(self, kind: str, name: str, labels: Iterable[Sequence[str]], bounds: Sequence[float]) -> _Series | None:
         """A figure; None where there is no room for it, or one process says otherwise than another what it is."""
         family = self._families.get(name)
-        if family is not None and (family.kind != kind or family.bounds != tuple(bounds)):
+        if family is not None and (family.kind != kind or family.bounds != bounds):
             return None
         text = ",".join(f'{label}="{escaped(value)}"' for label, value in labels)
         if family is None or text not in family.series:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 __all__ = ["DROPPED", "MAX_LABEL", "MAX_SERIES", "Counter", "Gauge", "Histogram", "Metrics", "Report"]
@@ -25,7 +25,7 @@ MAX_LABEL = 256
 DROPPED = "kongtwist_plugin_metrics_dropped_total"
 """The figure that says how often something was not counted, as there was no room for it."""
 
-_SLICE = 500
+_SLICE = 250
 """Figures that are looked at for one part of a report."""
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*\Z")
@@ -34,8 +34,9 @@ _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
 Labels = tuple[tuple[str, str], ...]
 
 Report = list[Sequence[Any]]
-"""What has changed. Goes as JSON, too. Figures have numbers, which a process gives them: ``["new", number, kind, name, labels, bounds]``
-before anything else is said of it; ``["count", number, growth]``; ``["gauge", number, value]``; ``["observe", number, growth of the sum,
+"""What has changed. Goes as JSON, too. ``["family", name, kind, bounds]`` comes before the first figure of a name. Figures have numbers,
+which a process gives them: ``["new", number, name, labels]`` comes before anything else is
+said of it; ``["count", number, growth]``; ``["gauge", number, value]``; ``["observe", number, growth of the sum,
 [bucket, growth, bucket, growth, ...]]``, buckets not added up; ``["dropped", count]``."""
 
 
@@ -149,6 +150,7 @@ class Metrics:
         self._keys: dict[tuple[str, Labels], Any] = {}
         self._figures: list[_Figure] = []
         self._told = 0
+        self._named_before: set[str] = set()
         self._dropped = 0
 
     def __len__(self) -> int:
@@ -242,7 +244,7 @@ class Metrics:
 
     # -- to be shown ---------------------------------------------------------------------------------------------------
 
-    def slices(self) -> Iterator[Report]:
+    def slices(self) -> Generator[Report, None, None]:
         """What has changed since the last call, in parts that are made when they are asked for. Each has to be brought before the next
         is asked for, by anybody."""
         for source in self.sources:
@@ -258,8 +260,10 @@ class Metrics:
                 taken = figure.take()
                 if figure.number >= self._told:
                     self._told = figure.number + 1
-                    labels = [list(each) for each in figure.labels]
-                    part.append(("new", figure.number, figure.kind, figure.name, labels, list(figure.bounds)))
+                    if figure.name not in self._named_before:
+                        self._named_before.add(figure.name)
+                        part.append(("family", figure.name, figure.kind, figure.bounds))
+                    part.append(("new", figure.number, figure.name, figure.labels))
                 if taken is not None:
                     part.append(taken)
             at += _SLICE

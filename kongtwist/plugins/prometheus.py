@@ -110,11 +110,6 @@ class _Configured:
         return found
 
 
-def _observe(figure: HistogramFigure, bounds: tuple[int, ...], value: int) -> None:
-    figure.counts[bisect_left(bounds, value)] += 1
-    figure.total += value
-
-
 class Prometheus(Plugin):
     """Count requests, bytes and latencies of Services and Routes for Prometheus."""
 
@@ -185,7 +180,13 @@ class Prometheus(Plugin):
                 if exchange.latencies is None:
                     return
             else:
-                _observe(counted.request, UPSTREAM_BOUNDS, latency)
+                figure = counted.request
+                figure.counts[bisect_left(UPSTREAM_BOUNDS, latency)] += 1
+                figure.total += latency
             if upstream >= 0:
-                _observe(counted.upstream, UPSTREAM_BOUNDS, upstream)
-            _observe(counted.kong, KONG_BOUNDS, kong)
+                figure = counted.upstream
+                figure.counts[bisect_left(UPSTREAM_BOUNDS, upstream)] += 1
+                figure.total += upstream
+            figure = counted.kong
+            figure.counts[bisect_left(KONG_BOUNDS, kong)] += 1
+            figure.total += kong

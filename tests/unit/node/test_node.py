@@ -137,7 +137,12 @@ class WorkersTests(SynchronousTestCase):
         self.serve()
         collecting = [self.workers.collect_metrics(), self.workers.collect_metrics()]
         self.assertEqual((first.kinds(), second.kinds()), (["metrics"], ["metrics"]))
-        figures = [["new", 0, "counter", "c", [], []], ["new", 1, "gauge", "g", [], []]]
+        figures = [
+            ["family", "c", "counter", []],
+            ["new", 0, "c", []],
+            ["family", "g", "gauge", []],
+            ["new", 1, "g", []],
+        ]
         first.says("metrics", report=[*figures, ["count", 0, 2], ["gauge", 1, 5]], more=True)
         self.assertNoResult(collecting[0])
         first.says("metrics", report=[], more=False)
