@@ -36,7 +36,7 @@ from ..observability.masking import configured_names
 from ..proxy.context import ProxyContext
 from ..proxy.tree import RouteTree, TellingTree
 from ..proxy.websocket_route import WebSocketRoute
-from .log_files import access_log_for
+from .log_files import access_log_for, stream_log_for
 from .plugin_services import PluginServices
 
 if TYPE_CHECKING:
@@ -176,6 +176,8 @@ class DataPlane:
         self.streams: StreamRegistry = self.context.streams
         services.metrics.sources.append(self.streams.counts.tell)
         self.host.streams = cast(Streams, self.streams)
+        self._stream_log = stream_log_for(conf, reactor, self.context)
+        self.streams.log = self._stream_log
         self._trusted = _pem(conf)
         self._clients: Services | None = None
         tree = TellingTree if conf.allow_debug_header else RouteTree
@@ -211,6 +213,8 @@ class DataPlane:
         """Open the access log anew (after rotation)."""
         try:
             self.access_log.reopen()
+            if self._stream_log is not None:
+                self._stream_log.reopen()
         except OSError as error:
             _log.error("cannot reopen the access log: {why}", why=error.strerror)
 
@@ -269,6 +273,8 @@ class DataPlane:
         if self._clients is not None:
             await self._clients.close(max(late - self._reactor.seconds(), 0.0))
         self.access_log.close()
+        if self._stream_log is not None:
+            self._stream_log.close()
 
     def _scope_for(self, row: Row) -> Scope:
         if self._clients is None:

@@ -11,11 +11,12 @@ from ..observability.access_log import AccessLog
 from ..observability.error_log import ErrorLog
 from ..observability.log_formats import BUILT_IN, FormatError, LineWriter, LogFormat, Times, parse_formats
 from ..observability.masking import SecretMask
+from ..observability.stream_log import StreamLog
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
-__all__ = ["ACCESS_LOGS", "access_log_for", "error_log_for", "format_faults"]
+__all__ = ["ACCESS_LOGS", "access_log_for", "error_log_for", "format_faults", "stream_log_for"]
 
 ACCESS_LOGS = ("proxy_access_log", "admin_access_log", "status_access_log")
 
@@ -73,6 +74,27 @@ def access_log_for(conf: Conf, name: str, reactor: IReactorTime) -> AccessLog:
         raise ConfError(f"{name} cannot open {getattr(conf, name)}: {error.strerror}") from error
     except FormatError as error:
         raise ConfError(f"nginx_http_log_format {error}") from error
+
+
+def stream_log_for(conf: Conf, reactor: IReactorTime, context: Any) -> StreamLog | None:
+    """The log of long streams; None where nobody wants one.
+
+    Args:
+        conf: the configuration.
+        reactor: for delayed writes.
+        context: of the data path (`proxy.context.ProxyContext`): its clock and its deadlines.
+
+    Raises:
+        ConfError: it cannot be opened.
+    """
+    if not conf.stream_log_interval:
+        return None
+    path, _ = log_parts(conf.stream_access_log)
+    interval, timers = float(conf.stream_log_interval), context.deadlines
+    try:
+        return StreamLog(path, reactor, interval, timers, context.monotonic, prefix=conf.prefix, wall=context.wall)
+    except OSError as error:
+        raise ConfError(f"stream_access_log cannot open {path}: {error.strerror}") from error
 
 
 def error_log_for(conf: Conf, apis: bool = True) -> ErrorLog:

@@ -19,6 +19,7 @@ from ..core.error_lines import request_line
 from ..core.grpc.grpc_status import INVALID_ARGUMENT, RESOURCE_EXHAUSTED
 from ..core.grpc.web_frames import parse_fields
 from ..core.http.head import HeaderBlock, HeadError
+from ..core.message_spans import together
 from ..core.message_times import EGRESS, INGRESS, MessageTimes
 from ..core.stream_registry import StreamRecord
 from ..net.hangups import descriptor_of
@@ -128,7 +129,7 @@ class CarriedSocket(StreamRecord):
 
     def time_messages(self, times: MessageTimes) -> None:
         times.begin(self.context.monotonic)
-        self._times = times
+        self._times = together(self._times, times)
 
     def begin(self, factory: ServerFactory) -> None:
         """Answer the handshake."""

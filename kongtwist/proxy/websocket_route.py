@@ -275,6 +275,7 @@ class _Ending:
         self._log_end(stream)
         if self._watches is not None:
             self._watches.on_close(stream.why)
+        stream.tell_record(self._exchange)
         self.over(stream.bytes_in, stream.bytes_out)
 
     def _log_end(self, stream: RelayedStream) -> None:

@@ -21,6 +21,7 @@ from zope.interface import implementer
 
 from ..core.answers import WebSocketAnswer
 from ..core.error_lines import request_line, seconds_text
+from ..core.message_spans import together
 from ..core.message_times import EGRESS, INGRESS, MessageTimes
 from ..core.stream_registry import GOING_AWAY, StreamRecord
 from ..net.hangups import descriptor_of, notice_vanished
@@ -123,7 +124,7 @@ class ServedWebSocket(StreamRecord):
 
     def time_messages(self, times: MessageTimes) -> None:
         times.begin(self._context.monotonic)
-        self._times = times
+        self._times = together(self._times, times)
 
     # -- its beginning and its end ---------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
+from ..core.message_spans import together
 from ..core.message_times import EGRESS, MessageTimes
 from ..core.stream_registry import StreamRecord
 
@@ -95,7 +96,7 @@ class EventStream(StreamRecord):
     def time_messages(self, times: MessageTimes) -> None:
         """From now on events are counted, too: those whose end comes in one piece."""
         times.begin(self._answering.context.monotonic)
-        self._times = times
+        self._times = together(self._times, times)
 
     def passed(self, data: bytes) -> None:
         """A piece was passed on."""
@@ -134,3 +135,4 @@ class EventStream(StreamRecord):
         context = self._answering.context
         context.deadlines.drop(self)
         context.streams.remove(self)
+        self.tell_record(self._answering.exchange)

@@ -23,6 +23,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from ..core.exchange import Exchange
+from ..core.message_spans import together
 from ..core.message_times import EGRESS, INGRESS, MessageTimes
 from ..core.stream_registry import StreamRecord
 from ..net.run_steps import run_steps
@@ -123,6 +124,9 @@ class RelayedStream(StreamRecord):
 
     def time_messages(self, times: MessageTimes) -> None:
         times.begin(self.context.monotonic)
+        before = self.client.tracker
+        if isinstance(before, TimedTracker):
+            times = together(before.times, times)
         self.client.tracker = TimedTracker(times, INGRESS)
         self.upstream.tracker = TimedTracker(times, EGRESS)
 

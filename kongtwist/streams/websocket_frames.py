@@ -152,23 +152,23 @@ class TimedTracker(FrameTracker):
         direction: see there.
     """
 
-    __slots__ = ("_direction", "_times")
+    __slots__ = ("_direction", "times")
 
     def __init__(self, times: MessageTimes, direction: int) -> None:
         super().__init__()
-        self._times, self._direction = times, direction
+        self.times, self._direction = times, direction
 
     def feed(self, data: bytes | memoryview) -> None:
         before = self.messages
         FrameTracker.feed(self, data)
         if self.messages != before:
-            self._times.passed(self._direction, self.messages - before)
+            self.times.passed(self._direction, self.messages - before)
 
     def skip(self, size: int) -> None:
         before = self.messages
         FrameTracker.skip(self, size)
         if self.messages != before:
-            self._times.passed(self._direction)
+            self.times.passed(self._direction)
 
 
 def _close_code(header: bytes | memoryview, payload: bytes | memoryview) -> int:
