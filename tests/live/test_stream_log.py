@@ -18,7 +18,7 @@ class StreamLogTests(LiveTestCase):
         gateway = self.gateway(conf)
         gateway.route("/chat", f"http://127.0.0.1:{self.upstream('websocket')}")
         gateway.route("/events", f"http://127.0.0.1:{self.upstream('events')}")
-        self.records = os.path.join(self.folder, "records.json")
+        self.records = os.path.join(self.folder(), "records.json")
         gateway.create("/plugins", name="file-log", config={"path": self.records})
         return gateway
 
@@ -44,7 +44,6 @@ class StreamLogTests(LiveTestCase):
         """Open, again and again, close: with the code, messages and bytes; one record, which tells the same."""
         gateway = self.node(stream_log_interval=1)
         with connect(gateway.url("/chat", "ws"), proxy=None) as client:
-            client.recv(PATIENCE)  # its greeting
             client.send("hello")
             client.recv(PATIENCE)
             wait_until(lambda: len(self.lines(gateway, "websocket")) > 2, "lines")
@@ -55,9 +54,9 @@ class StreamLogTests(LiveTestCase):
         self.assertEqual([each["event"] for each in lines], ["open", *["interval"] * (len(lines) - 2), "close"])
         self.assertEqual({each["request_id"] for each in lines}, {request_id})
         last = lines[-1]
-        self.assertEqual((last["messages_in"], last["messages_out"], last["close_code"]), (1, 2, 4001))
+        self.assertEqual((last["messages_in"], last["messages_out"], last["close_code"]), (1, 1, 4001))
         self.assertEqual((last["cause"], last["route"] != "", last["service"]), ("closed", True, "s-chat"))
-        self.assertGreater(last["bytes_out"], 10)
+        self.assertGreater(last["bytes_out"], 5)
         self.assertIsNotNone(last["first_message_in"])
         self.assertIsNotNone(last["longest_gap_out"])
         record = self.record()
@@ -83,6 +82,7 @@ class StreamLogTests(LiveTestCase):
         """By default nothing is written, and the record is Kong's."""
         gateway = self.node()
         with connect(gateway.url("/chat", "ws"), proxy=None) as client:
+            client.send("hello")
             client.recv(PATIENCE)
         self.assertNotIn("stream", self.record())
         self.assertFalse(os.path.exists(os.path.join(gateway.prefix, "logs", "streams.log")))
