@@ -1,0 +1,1 @@
+"""Lua in the configurations of plugins."""
