@@ -81,7 +81,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "core/routing": frozenset({"entities", "core/http", "core", "core/grpc"}),
     "core/chain": frozenset({"entities", "core/http", "core"}),
     "core/snapshot": _CORE,
-    "lua": _CORE,
+    "lua": frozenset({"entities", "core/http", "core", "core/chain"}),
     "plugins": frozenset({"entities", "core/http", "core", "core/routing", "core/chain", "core/grpc", "lua"}),
     "observability": _CORE,
     "net": _CORE | {"config"},

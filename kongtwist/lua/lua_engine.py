@@ -18,8 +18,10 @@ from importlib import import_module
 from importlib.resources import files
 from typing import Any
 
-from .lua_calls import Call, LuaError, LuaExit, LuaFailure, Members
+from .lua_calls import LuaFailure, Members
+from .lua_error import LuaError, LuaExit
 from .lua_values import Values
+from .pdk.pdk_call import LuaCall
 
 __all__ = ["Engine", "LuaSettings", "Program", "implementation"]
 
@@ -73,7 +75,7 @@ class _Runtime:
     def __init__(self, engine: Engine) -> None:
         lua = implementation()
         settings = engine.settings
-        self.call: Call | None = None
+        self.call: LuaCall | None = None
         self.exit: LuaExit | None = None
         self.failed: Exception | None = None
         self.lua = lua.LuaRuntime(
@@ -124,7 +126,7 @@ class _Runtime:
 
     def _callback(self, function: Any) -> Any:
         """What Lua calls: gives true and results, false and the text of an error, or nil where the run is to end."""
-        to_lua, to_python = self.values.to_lua, self.values.to_python
+        to_lua, to_python = self.values.to_lua, self.values.argument
 
         def called(*args: Any) -> Any:
             try:
@@ -155,7 +157,7 @@ class _Runtime:
             raise LuaFailure(text.decode("utf-8", "replace"))
         return function
 
-    def run(self, function: Any, call: Call, args: tuple[Any, ...]) -> tuple[list[Any], bool]:
+    def run(self, function: Any, call: LuaCall, args: tuple[Any, ...]) -> tuple[list[Any], bool]:
         """Results, and whether memory stays short. Raises LuaFailure, LuaExit."""
         if self.call is not None:
             raise LuaFailure("a program runs already")
@@ -203,7 +205,7 @@ class Program:
         self._runtime = engine.runtime()
         self._function = self._runtime.compile(code, name, mode)
 
-    def run(self, call: Call, *args: Any) -> list[Any]:
+    def run(self, call: LuaCall, *args: Any) -> list[Any]:
         """Run it.
 
         Args:

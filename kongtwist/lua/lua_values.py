@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .lua_calls import LuaError
+from .lua_calls import FUNCTION
+from .lua_error import LuaError
 
 __all__ = ["DEPTH", "ENTRIES", "Values"]
 
@@ -91,6 +92,15 @@ class Values:
         if kind is bytes:
             return value.decode("utf-8", "surrogateescape")
         return self._out(value, DEPTH, [ENTRIES])
+
+    def argument(self, value: Any) -> Any:
+        """`to_python`, but a function is `FUNCTION`."""
+        kind = type(value)
+        if kind is bytes:
+            return value.decode("utf-8", "surrogateescape")
+        if value is None or kind is bool or kind is int or kind is float:
+            return value
+        return FUNCTION if self._type(value) == "function" else self._out(value, DEPTH, [ENTRIES])
 
     def _out(self, value: Any, depth: int, left: list[int]) -> Any:
         kind = self._type(value)
