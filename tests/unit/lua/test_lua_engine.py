@@ -348,7 +348,7 @@ class LimitTests(EngineCase):
                     results.append("failed")
             if results[0] == "failed" or results[1] == "failed":
                 continue  # the two look at a wrong pattern in another order
-            self.assertEqual(*results, f"{pattern} on {text}")
+            self.assertEqual(results[0], results[1], f"{pattern} on {text}")
             same += 1
         self.assertGreater(same, 500)
 
