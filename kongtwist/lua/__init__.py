@@ -1,1 +1,1 @@
-"""Lua in the configurations of plugins."""
+"""Lua in configurations: chunks compiled once, run within limits, given Kong's names and nothing of Python."""

@@ -1,0 +1,195 @@
+-- Runs untrusted functions within limits, and offers them names.
+--
+-- A count hook is set once for the whole VM (LuaJIT; without JIT, which would not call it) and for each coroutine (Lua 5.1). It counts
+-- instructions, and looks at memory and processor time, which functions in C take without instructions.
+-- What exceeds a limit, and what a function of the gateway ends, is an error that no pcall keeps: `stopped` is set until the run is over.
+
+local limits = ...
+local soft, most, period, seconds = limits.memory, limits.instructions, limits.period, limits.seconds
+local collect, clock, sethook, getmeta = collectgarbage, os.clock, debug.sethook, debug.getmetatable
+local pcall, error, type, tostring, select, unpack = pcall, error, type, tostring, select, unpack
+local setmetatable, setfenv, load, pairs, rawget = setmetatable, setfenv, load, pairs, rawget
+local create, resume, running_co = coroutine.create, coroutine.resume, coroutine.running
+
+local busy, used, started, stopped = false, 0, nil, nil
+
+local function stop(text, level)
+  stopped = text
+  error(text, level + 1)
+end
+
+-- Memory is held by garbage, too: it is an excess only if it is left after a collection.
+local function crowded()
+  if collect "count" <= soft then return false end
+  collect()
+  return collect "count" > soft
+end
+
+local function hook()
+  if not busy then return end
+  if stopped then error(stopped, 2) end
+  used = used + period
+  if used > most then stop(limits.too_long, 2) end
+  if started == nil then
+    started = clock()
+  elseif clock() - started > seconds then
+    stop(limits.too_slow, 2)
+  end
+  if crowded() then stop("not enough memory", 2) end
+end
+
+-- Work of functions in C, in instructions.
+local function charge(amount)
+  used = used + amount
+  if used > most then stop(limits.too_long, 3) end
+end
+
+sethook(hook, "", period)
+
+local function text_of(value)
+  if type(value) == "string" then return value end
+  local ok, text = pcall(tostring, value)
+  return ok and text or "error"
+end
+
+local function over(ok, ...)
+  busy = false
+  if stopped then
+    local text = stopped
+    stopped = nil
+    if crowded() then return false, text, true end
+    if not ok and type((...)) == "string" then return false, (...) end
+    return false, text
+  end
+  if collect "count" > soft and crowded() then return false, "not enough memory", true end
+  if ok then return true, ... end
+  return false, text_of((...))
+end
+
+local function run(f, ...)
+  busy, used, started, stopped = true, 0, nil, nil
+  return over(pcall(f, ...))
+end
+
+-- What scripts have in place of functions that keep errors.
+
+local function kept(ok, ...)
+  if stopped then error(stopped, 0) end
+  return ok, ...
+end
+
+local function handled(handler, ok, ...)
+  if stopped then error(stopped, 0) end
+  if ok then return true, ... end
+  return false, handler(...)
+end
+
+local safe = {}
+
+function safe.pcall(f, ...) return kept(pcall(f, ...)) end
+
+-- The stack is unwound by then: no hook runs in a handler of xpcall.
+function safe.xpcall(f, handler, ...) return handled(handler, pcall(f, ...)) end
+
+local function create_guarded(f)
+  local co = create(f)
+  if limits.per_coroutine then sethook(co, hook, "", period) end
+  return co
+end
+
+local function passed(ok, ...)
+  if stopped then error(stopped, 0) end
+  if not ok then error((...), 0) end
+  return ...
+end
+
+safe.coroutine = {
+  create = create_guarded,
+  resume = function(co, ...) return kept(resume(co, ...)) end,
+  wrap = function(f)
+    local co = create_guarded(f)
+    return function(...) return passed(resume(co, ...)) end
+  end,
+}
+
+-- What the gateway offers.
+
+local function results(ok, ...)
+  if ok then return ... end
+  if ok == nil then stopped = (...) end
+  error((...), 2)
+end
+
+local function offer(f)
+  return function(...)
+    if collect "count" > soft and crowded() then stop("not enough memory", 2) end
+    return results(f(...))
+  end
+end
+
+local function read_only(table, name)
+  return setmetatable({}, {
+    __index = table,
+    __newindex = function(_, key)
+      error("cannot change " .. name .. ": '" .. text_of(key) .. "' is read-only here", 2)
+    end,
+    __metatable = false,
+  })
+end
+
+local function members(get, set)
+  local put = set and offer(set)
+  local got = offer(get)
+  return setmetatable({}, {
+    __index = function(_, key) return got(key) end,
+    __newindex = function(_, key, value)
+      if not put then error("'" .. text_of(key) .. "' cannot be set", 2) end
+      put(key, value)
+    end,
+    __metatable = false,
+  })
+end
+
+-- Programs. `environment` is the table of all names; globals that a chunk sets stay in a table of its own.
+
+local function own_globals(environment)
+  return setmetatable({}, { __index = environment, __metatable = false })
+end
+
+-- Each run has globals of its own.
+local function fresh(f, environment)
+  local meta = { __index = environment, __metatable = false }
+  local globals = setmetatable({}, meta)
+  setfenv(f, globals)
+  return function(...)
+    if next(globals) ~= nil then
+      globals = setmetatable({}, meta)
+      setfenv(f, globals)
+    end
+    return f(...)
+  end
+end
+
+-- Kong's functions of pre-function and its like: globals stay, and a chunk that gives a function is that function from then on.
+local function lasting(f, environment)
+  setfenv(f, own_globals(environment))
+  local known
+  local function first(...)
+    if known == nil then
+      known = f
+      local got = f(...)
+      if type(got) == "function" then
+        known = got
+        return got(...)
+      end
+      return got
+    end
+    return known(...)
+  end
+  return first
+end
+
+return {
+  run = run, charge = charge, safe = safe, offer = offer, read_only = read_only, members = members, fresh = fresh, lasting = lasting,
+  stop = stop, own_globals = own_globals,
+}

@@ -1,0 +1,272 @@
+"""Lua in one process: `Engine.compile` makes programs of chunks, `Program.run` runs them within limits.
+
+All programs share one runtime. A further one would cost 54 KB and, for each of thousands of configurations, a set of tables; and tables of
+a request (``ngx.ctx``, ``kong.ctx``) could not go from one plugin to the next. What programs keep is apart: each has globals of its own,
+and everything else they see is read-only. What they hold together is bounded; where that is exceeded by what stays after a run, the runtime
+is replaced by a new one, and programs are compiled anew when they are run next.
+
+Lua's memory has two bounds. The soft one, the setting, is looked at while scripts run, before and after each call of the gateway. The hard
+one, three times as much, is the allocator's: it stops single large requests. It must never be met while Python hands a value in, which
+would end the process, so such values are bounded to a quarter of the soft one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.resources import files
+from typing import Any
+
+from .lua_calls import LuaFailure, Members
+from .lua_error import LuaError, LuaExit
+from .lua_values import Values
+from .pdk.pdk_call import LuaCall
+
+__all__ = ["Engine", "LuaSettings", "Program", "implementation"]
+
+DISABLED = "loading of untrusted Lua code disabled because 'untrusted_lua' config option is set to 'off'"
+
+MODES = ("chunk", "value", "function")
+"""How code is understood.
+
+- chunk: as it stands, with globals of its own for each run;
+- value: ``return <code>`` where that compiles, else as it stands; so bare expressions are values;
+- function: as it stands, with globals that stay; where its first run gives a function, that is the program from then on, and called at
+  once.
+"""
+
+_PERIOD = 1000
+"""Instructions between two looks at the limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class LuaSettings:
+    """What an engine allows."""
+
+    trust: str = "sandbox"  #: ``untrusted_lua``: sandbox, on or off
+    requires: tuple[str, ...] = ()  #: names that ``require`` takes in the sandbox
+    environment: tuple[str, ...] = ()  #: further names that the sandbox has, dotted
+    instructions: int = 10_000_000  #: of one run
+    memory: int = 16 * 1024 * 1024  #: bytes that Lua may hold in a process
+    seconds: float = 0.25  #: processor time of one run, beyond which it ends at the next look
+    pattern_steps: int = 20_000_000  #: of one call of string.find and its like
+
+
+def implementation() -> Any:
+    """lupa's module for LuaJIT 2.1, or where its wheel has none, for Lua 5.1."""
+    try:
+        return import_module("lupa.luajit21")
+    except ImportError:
+        return import_module("lupa.lua51")
+
+
+def _source(name: str) -> bytes:
+    return files(__package__).joinpath(name).read_bytes()
+
+
+def _refuse(_object: Any, name: Any, _setting: bool) -> Any:
+    raise AttributeError("no member")
+
+
+class _Runtime:
+    """One Lua machine with the names of an engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        lua = implementation()
+        settings = engine.settings
+        self.call: LuaCall | None = None
+        self.exit: LuaExit | None = None
+        self.failed: Exception | None = None
+        self.lua = lua.LuaRuntime(
+            encoding=None, attribute_filter=_refuse, register_eval=False, register_builtins=False, unpack_returned_tuples=True,
+            max_memory=3 * settings.memory,
+        )  # fmt: skip
+        jit = "luajit" in lua.__name__
+        if jit:
+            self.lua.execute(b"jit.off(); jit.flush()")
+        self.values = Values(lua, self.lua, settings.memory // 4)
+        limits = self.lua.table_from({
+            b"memory": settings.memory / 1024, b"instructions": settings.instructions, b"period": _PERIOD,
+            b"seconds": settings.seconds, b"text": settings.memory / 2, b"pattern_steps": settings.pattern_steps,
+            b"per_coroutine": not jit, b"too_long": f"more than {settings.instructions} instructions".encode(),
+            b"too_slow": f"more than {settings.seconds:g} s of processor time".encode(),
+        })  # fmt: skip
+        self.guard = self._load("guard.lua", limits)
+        self._run = self.guard.run
+        library = self._load("library.lua", self.guard, limits)
+        sandbox = self._load("sandbox.lua", self.guard, library, limits)
+        self.sandbox = sandbox
+        offered = self.lua.table()
+        for name, value in engine.functions.items():
+            self._offer(offered, name.split("."), value)
+        self.environment = sandbox.environment(
+            engine.settings.trust.encode(), offered,
+            self.lua.table_from([each.encode() for each in settings.requires]),
+            self.lua.table_from([each.encode() for each in settings.environment]),
+        )  # fmt: skip
+        self._compile = sandbox.compile
+
+    def _load(self, name: str, *args: Any) -> Any:
+        return self.lua.compile(_source(name), name=b"=" + name.encode())(*args)
+
+    def _offer(self, table: Any, path: list[str], value: Any) -> None:
+        for name in path[:-1]:
+            inner = table[name.encode()]
+            if inner is None:
+                inner = table[name.encode()] = self.lua.table()
+            table = inner
+        last = path[-1].encode()
+        if isinstance(value, Members):
+            table[last] = self.guard.members(self._callback(value.get), value.set and self._callback(value.set))
+        elif callable(value):
+            table[last] = self.guard.offer(self._callback(value))
+        else:
+            table[last] = self.values.to_lua(value)
+
+    def _callback(self, function: Any) -> Any:
+        """What Lua calls: gives true and results, false and the text of an error, or nil where the run is to end."""
+        to_lua, to_python = self.values.to_lua, self.values.argument
+
+        def called(*args: Any) -> Any:
+            try:
+                result = function(self.call, *map(to_python, args))
+                if type(result) is tuple:
+                    return (True, *map(to_lua, result))
+                return True, to_lua(result)
+            except LuaError as error:
+                return False, str(error).encode("utf-8", "surrogateescape")[:4096]
+            except LuaExit as error:
+                self.exit = error
+                return None, b"exit"
+            except TypeError as error:
+                if error.__traceback__ is not None and error.__traceback__.tb_next is None:
+                    return False, b"wrong number of arguments"
+                self.failed = error
+                return None, b"a function of the gateway failed"
+            except Exception as error:  # noqa: BLE001 - it comes out of Lua again, in `run`
+                self.failed = error
+                return None, b"a function of the gateway failed"
+
+        return called
+
+    def compile(self, code: bytes, name: bytes, mode: str) -> Any:
+        """A function of Lua. Raises LuaFailure."""
+        function, text = self._compile(code, name, mode.encode(), self.environment)
+        if function is None:
+            raise LuaFailure(text.decode("utf-8", "replace"))
+        return function
+
+    def run(self, function: Any, call: LuaCall, args: tuple[Any, ...]) -> tuple[list[Any], bool]:
+        """Results, and whether memory stays short. Raises LuaFailure, LuaExit."""
+        if self.call is not None:
+            raise LuaFailure("a program runs already")
+        self.call = call
+        try:
+            if args:
+                results = self._run(function, *map(self.values.to_lua, args))
+            else:
+                results = self._run(function)
+            if results is True:
+                return [], False
+            if results[0] is True:
+                to_python = self.values.to_python
+                return [to_python(each) for each in results[1:]], False
+        except LuaError as error:
+            raise LuaFailure(str(error)) from None
+        finally:
+            self.call = None
+        failed, self.failed = self.failed, None
+        exit_, self.exit = self.exit, None
+        if failed is not None:
+            raise failed
+        if exit_ is not None:
+            raise exit_
+        raise _Crowded(results) if len(results) > 2 else LuaFailure(_text(results))
+
+
+class _Crowded(LuaFailure):
+    """Memory stays short after the run."""
+
+    def __init__(self, results: Any) -> None:
+        super().__init__(_text(results))
+
+
+def _text(results: Any) -> str:
+    return str(results[1].decode("utf-8", "replace"))
+
+
+class Program:
+    """Compiled code of one configuration."""
+
+    def __init__(self, engine: Engine, code: bytes, name: bytes, mode: str) -> None:
+        self._engine = engine
+        self._code, self._name, self._mode = code, name, mode
+        self._runtime = engine.runtime()
+        self._function = self._runtime.compile(code, name, mode)
+
+    def run(self, call: LuaCall, *args: Any) -> list[Any]:
+        """Run it.
+
+        Args:
+            call: what the functions offered are told.
+            args: what ``...`` is in the chunk.
+
+        Returns:
+            what it returns.
+
+        Raises:
+            LuaFailure: it failed, or exceeded a limit.
+            LuaExit: a function offered ended it.
+        """
+        runtime = self._engine.runtime()
+        if runtime is not self._runtime:
+            self._function = runtime.compile(self._code, self._name, self._mode)
+            self._runtime = runtime
+        try:
+            return runtime.run(self._function, call, args)[0]
+        except _Crowded:
+            self._engine.renew()
+            raise
+
+
+class Engine:
+    """Lua in one process.
+
+    Args:
+        functions: what scripts find, by dotted name: functions, `Members`, or plain values (lua_calls.py).
+        settings: what is allowed.
+    """
+
+    def __init__(self, functions: Mapping[str, Any], settings: LuaSettings | None = None) -> None:
+        self.functions = functions
+        self.settings = settings or LuaSettings()
+        self._runtime: _Runtime | None = None
+
+    def runtime(self) -> _Runtime:
+        """The runtime, made when it is first needed."""
+        if self._runtime is None:
+            self._runtime = _Runtime(self)
+        return self._runtime
+
+    def renew(self) -> None:
+        """Go on with a new runtime: what programs kept is gone."""
+        self._runtime = None
+
+    def compile(self, code: str, *, name: str | None = None, mode: str = "chunk") -> Program:
+        """Compile.
+
+        Args:
+            code: text of Lua.
+            name: of the chunk, as messages show it; None: its first line, as Lua does.
+            mode: one of `MODES`.
+
+        Raises:
+            LuaFailure: it does not compile, or Lua is off.
+        """
+        if mode not in MODES:
+            raise ValueError(f"mode {mode!r} is none of {MODES}")
+        if self.settings.trust == "off":
+            raise LuaFailure(DISABLED)
+        source = code.encode("utf-8", "surrogateescape")
+        return Program(self, source, source if name is None else b"=" + name.encode(), mode)
