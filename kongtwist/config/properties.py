@@ -32,6 +32,7 @@ from .kinds import (
     enum_items,
     networks,
 )
+from .lua_properties import Lua
 from .plugin_properties import PluginServices
 from .postgres_properties import Postgres
 from .unbuilt_properties import Unbuilt
@@ -458,6 +459,7 @@ SECTIONS: tuple[type, ...] = (
     Postgres,
     HTTP2,
     PluginServices,
+    Lua,
     Routing,
     Refused,
 )
@@ -476,6 +478,7 @@ class Properties(
     Postgres,
     HTTP2,
     PluginServices,
+    Lua,
     Routing,
     Refused,
     Unbuilt,

@@ -6,10 +6,10 @@
 
 local limits = ...
 local soft, most, period, seconds = limits.memory, limits.instructions, limits.period, limits.seconds
-local collect, clock, sethook, getmeta = collectgarbage, os.clock, debug.sethook, debug.getmetatable
-local pcall, error, type, tostring, select, unpack = pcall, error, type, tostring, select, unpack
-local setmetatable, setfenv, load, pairs, rawget = setmetatable, setfenv, load, pairs, rawget
-local create, resume, running_co = coroutine.create, coroutine.resume, coroutine.running
+local collect, clock, sethook = collectgarbage, os.clock, debug.sethook
+local pcall, error, type, tostring = pcall, error, type, tostring
+local setmetatable, setfenv, next, rawget, gsub, lower = setmetatable, setfenv, next, rawget, string.gsub, string.lower
+local create, resume = coroutine.create, coroutine.resume
 
 local busy, used, started, stopped = false, 0, nil, nil
 
@@ -127,9 +127,12 @@ local function offer(f)
   end
 end
 
+-- A member without a name is what the table is as a function: kong.log("...").
 local function read_only(table, name)
+  local itself = table[""]
   return setmetatable({}, {
     __index = table,
+    __call = itself and function(_, ...) return itself(...) end,
     __newindex = function(_, key)
       error("cannot change " .. name .. ": '" .. text_of(key) .. "' is read-only here", 2)
     end,
@@ -149,6 +152,16 @@ local function members(get, set)
     __metatable = false,
   })
 end
+
+-- Fields of a head: names in any case, with _ for -.
+local headers = {
+  __index = function(table, name)
+    if type(name) == "string" then return rawget(table, (gsub(lower(name), "_", "-"))) end
+  end,
+  __metatable = false,
+}
+
+local function head(table) return setmetatable(table, headers) end
 
 -- Programs. `environment` is the table of all names; globals that a chunk sets stay in a table of its own.
 
@@ -191,5 +204,5 @@ end
 
 return {
   run = run, charge = charge, safe = safe, offer = offer, read_only = read_only, members = members, fresh = fresh, lasting = lasting,
-  stop = stop, own_globals = own_globals,
+  head = head,
 }

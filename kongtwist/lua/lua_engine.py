@@ -22,6 +22,7 @@ from .lua_calls import LuaFailure, Members
 from .lua_error import LuaError, LuaExit
 from .lua_values import Values
 from .pdk.pdk_call import LuaCall
+from .python_functions import PREFIX, PythonProgram
 
 __all__ = ["Engine", "LuaSettings", "Program", "implementation"]
 
@@ -35,6 +36,9 @@ MODES = ("chunk", "value", "function")
 - function: as it stands, with globals that stay; where its first run gives a function, that is the program from then on, and called at
   once.
 """
+
+_ERROR = 4096
+"""Bytes of the text of an error."""
 
 _PERIOD = 1000
 """Instructions between two looks at the limits."""
@@ -51,6 +55,7 @@ class LuaSettings:
     memory: int = 16 * 1024 * 1024  #: bytes that Lua may hold in a process
     seconds: float = 0.25  #: processor time of one run, beyond which it ends at the next look
     pattern_steps: int = 20_000_000  #: of one call of string.find and its like
+    modules: tuple[str, ...] = ()  #: of Python, whose functions may stand in place of Lua
 
 
 def implementation() -> Any:
@@ -86,6 +91,7 @@ class _Runtime:
         if jit:
             self.lua.execute(b"jit.off(); jit.flush()")
         self.values = Values(lua, self.lua, settings.memory // 4)
+
         limits = self.lua.table_from({
             b"memory": settings.memory / 1024, b"instructions": settings.instructions, b"period": _PERIOD,
             b"seconds": settings.seconds, b"text": settings.memory / 2, b"pattern_steps": settings.pattern_steps,
@@ -93,6 +99,7 @@ class _Runtime:
             b"too_slow": f"more than {settings.seconds:g} s of processor time".encode(),
         })  # fmt: skip
         self.guard = self._load("guard.lua", limits)
+        self.values.head = self.guard.head
         self._run = self.guard.run
         library = self._load("library.lua", self.guard, limits)
         sandbox = self._load("sandbox.lua", self.guard, library, limits)
@@ -101,7 +108,7 @@ class _Runtime:
         for name, value in engine.functions.items():
             self._offer(offered, name.split("."), value)
         self.environment = sandbox.environment(
-            engine.settings.trust.encode(), offered,
+            engine.settings.trust.encode(), offered, self._request_functions(),
             self.lua.table_from([each.encode() for each in settings.requires]),
             self.lua.table_from([each.encode() for each in settings.environment]),
         )  # fmt: skip
@@ -124,26 +131,55 @@ class _Runtime:
         else:
             table[last] = self.values.to_lua(value)
 
-    def _callback(self, function: Any) -> Any:
-        """What Lua calls: gives true and results, false and the text of an error, or nil where the run is to end."""
-        to_lua, to_python = self.values.to_lua, self.values.argument
+    def _request_functions(self) -> Any:
+        """What tables of a request are made with: the one that holds them all, and members of ``kong.ctx.shared``."""
+        to_lua, to_python = self.values.to_lua, self.values.to_python
 
-        def called(*args: Any) -> Any:
+        def tables(call: LuaCall) -> tuple[Any, bytes]:
+            if call.exchange is None:
+                raise LuaError("no request found")
+            kept = call.exchange.own("lua")
+            if kept.get("runtime") is not self:
+                kept["runtime"], kept["tables"] = self, self.lua.table()
+            return kept["tables"], call.plugin_id.encode()
+
+        def get(call: LuaCall, name: Any) -> Any:
             try:
-                result = function(self.call, *map(to_python, args))
-                if type(result) is tuple:
-                    return (True, *map(to_lua, result))
-                return True, to_lua(result)
+                return (to_lua(call.shared.get(to_python(name))),)
+            except LuaError:
+                return (None,)  # an object of a plugin: nothing for Lua
+
+        def put(call: LuaCall, name: Any, value: Any) -> Any:
+            call.shared[to_python(name)] = to_python(value)
+            return ()
+
+        return self.lua.table_from({
+            b"tables": self._guarded(tables), b"get": self._guarded(get), b"set": self._guarded(put)
+        })  # fmt: skip
+
+    def _callback(self, function: Any) -> Any:
+        """What Lua calls for a function that is offered: with plain values."""
+        to_lua, argument = self.values.to_lua, self.values.argument
+
+        def called(call: LuaCall, *args: Any) -> tuple[Any, ...]:
+            result = function(call, *map(argument, args))
+            if type(result) is tuple:
+                return tuple(map(to_lua, result))
+            return (to_lua(result),)
+
+        return self._guarded(called)
+
+    def _guarded(self, function: Any) -> Any:
+        """Gives true and results, false and the text of an error, or nil where the run is to end."""
+
+        def called(*args: Any) -> tuple[Any, ...]:
+            try:
+                return (True, *function(self.call, *args))
             except LuaError as error:
-                return False, str(error).encode("utf-8", "surrogateescape")[:4096]
+                return False, str(error).encode("utf-8", "surrogateescape")[:_ERROR]
             except LuaExit as error:
                 self.exit = error
                 return None, b"exit"
-            except TypeError as error:
-                if error.__traceback__ is not None and error.__traceback__.tb_next is None:
-                    return False, b"wrong number of arguments"
-                self.failed = error
-                return None, b"a function of the gateway failed"
             except Exception as error:  # noqa: BLE001 - it comes out of Lua again, in `run`
                 self.failed = error
                 return None, b"a function of the gateway failed"
@@ -253,11 +289,11 @@ class Engine:
         """Go on with a new runtime: what programs kept is gone."""
         self._runtime = None
 
-    def compile(self, code: str, *, name: str | None = None, mode: str = "chunk") -> Program:
+    def compile(self, code: str, *, name: str | None = None, mode: str = "chunk") -> Program | PythonProgram:
         """Compile.
 
         Args:
-            code: text of Lua.
+            code: text of Lua, or ``python:module.function``.
             name: of the chunk, as messages show it; None: its first line, as Lua does.
             mode: one of `MODES`.
 
@@ -266,6 +302,8 @@ class Engine:
         """
         if mode not in MODES:
             raise ValueError(f"mode {mode!r} is none of {MODES}")
+        if code.startswith(PREFIX):
+            return PythonProgram(code, self.settings.modules)
         if self.settings.trust == "off":
             raise LuaFailure(DISABLED)
         source = code.encode("utf-8", "surrogateescape")

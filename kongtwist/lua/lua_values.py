@@ -7,6 +7,7 @@ from typing import Any
 
 from .lua_calls import FUNCTION
 from .lua_error import LuaError
+from .pdk.pdk_tables import HeaderTable
 
 __all__ = ["DEPTH", "ENTRIES", "Values"]
 
@@ -24,12 +25,16 @@ class Values:
         lua: the module of lupa that the runtime is of.
         runtime: where tables are made.
         largest: bytes of the longest text that goes into Lua.
+
+    Attributes:
+        head: makes a table of Lua one of fields, whose names are found in any case.
     """
 
     def __init__(self, lua: Any, runtime: Any, largest: int) -> None:
         self._type: Callable[[Any], str | None] = lua.lua_type
         self._table_from: Callable[..., Any] = runtime.table_from
         self._largest = largest
+        self.head: Callable[[Any], Any] = lambda table: table
 
     # -- into Lua ------------------------------------------------------------------------------------------------------
 
@@ -44,8 +49,8 @@ class Values:
             return self._text(value.encode("utf-8", "surrogateescape"))
         if kind is bytes:
             return self._text(value)
-        left = [ENTRIES, self._largest]
-        return self._table_from(self._table(value, DEPTH, left), recursive=True)
+        table = self._table_from(self._table(value, DEPTH, [ENTRIES, self._largest]), recursive=True)
+        return self.head(table) if kind is HeaderTable else table
 
     def _text(self, value: bytes) -> bytes:
         if len(value) > self._largest:

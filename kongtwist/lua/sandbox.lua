@@ -1,7 +1,8 @@
 -- What chunks find: the environment, and how code becomes a function.
 
 local guard, library, limits = ...
-local loadstring, load, type, pairs, error, rawget, setfenv = loadstring, load, type, pairs, error, rawget, setfenv
+local loadstring, type, pairs, ipairs, next, error, rawget = loadstring, type, pairs, ipairs, next, error, rawget
+local setmetatable, getmetatable = setmetatable, getmetatable
 local read_only, byte, gmatch = guard.read_only, string.byte, string.gmatch
 local globals = _G
 local load_module = require
@@ -45,8 +46,81 @@ local function requirer(names)
   end
 end
 
-local function environment(trust, offered, requires, names)
+-- kong.ctx and ngx.ctx: tables of the request. What kong.ctx.shared holds of plain values is where the gateway's own plugins have it;
+-- tables and functions stay in Lua.
+local plain = { ["nil"] = true, boolean = true, number = true, string = true }
+
+local function contexts(request)
+  local tables, get, set = guard.offer(request.tables), guard.offer(request.get), guard.offer(request.set)
+  local function shared_of(all)
+    if not all.shared then
+      local kept = {}
+      all.shared = setmetatable({}, {
+        __index = function(_, key)
+          local value = kept[key]
+          if value == nil and type(key) == "string" then return get(key) end
+          return value
+        end,
+        __newindex = function(_, key, value)
+          local told = type(key) == "string"
+          if told and plain[type(value)] then
+            kept[key] = nil
+            set(key, value)
+          else
+            kept[key] = value
+            if told then set(key, nil) end
+          end
+        end,
+        __metatable = false,
+      })
+    end
+    return all.shared
+  end
+  local function own(all, name)
+    if not all[name] then all[name] = {} end
+    return all[name]
+  end
+  local kong = setmetatable({}, {
+    __index = function(_, key)
+      local all, plugin = tables()
+      if key == "shared" then return shared_of(all) end
+      if key == "plugin" then return own(all, "plugin " .. plugin) end
+    end,
+    __newindex = function() error("cannot change kong.ctx", 2) end,
+    __metatable = false,
+  })
+  local function ngx() return own((tables()), "ngx") end
+  local request_table = setmetatable({}, {
+    __index = function(_, key) return ngx()[key] end,
+    __newindex = function(_, key, value) ngx()[key] = value end,
+    __metatable = false,
+  })
+  return kong, request_table
+end
+
+local null = newproxy(true)
+local of_null = debug.getmetatable(null)
+of_null.__tostring = function() return "userdata: NULL" end
+of_null.__metatable = false
+
+-- kong.table works on tables of Lua, so it is not Python's.
+local tables = {
+  new = function() return {} end,
+  clear = function(table) for key in next, table do table[key] = nil end end,
+  merge = function(first, second)
+    local merged = {}
+    for _, each in ipairs { first or {}, second or {} } do
+      for key, value in pairs(each) do merged[key] = value end
+    end
+    return merged
+  end,
+}
+
+local function environment(trust, offered, request, requires, names)
   local found = {}
+  offered.kong, offered.ngx = offered.kong or {}, offered.ngx or {}
+  offered.kong.ctx, offered.ngx.ctx = contexts(request)
+  offered.kong.table, offered.ngx.null = tables, null
   if trust == "on" then
     for key, value in pairs(globals) do found[key] = value end
     found._G, found.debug = nil, { traceback = debug.traceback }

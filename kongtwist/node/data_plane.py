@@ -37,6 +37,7 @@ from ..observability.masking import configured_names
 from ..proxy.context import ProxyContext
 from ..proxy.tree import RouteTree, TellingTree
 from ..proxy.websocket_route import WebSocketRoute
+from .lua_engines import lua_engine
 from .plugin_services import PluginServices
 
 if TYPE_CHECKING:
@@ -163,6 +164,7 @@ class DataPlane:
         self.host.rows, self.host.tallies = services.rows, services.tallies
         self.host.metrics = self._metrics = services.metrics
         self.host.cells = services.cells.claim  # type: ignore[method-assign]
+        self.host.lua = lua_engine(conf)
         self.lifetimes = Lifetimes(self._scope_for, _closing, _report)
         self.context = ProxyContext(
             reactor,

@@ -18,7 +18,7 @@ from ..entities.entity import Config
 from ..entities.queue_fields import batch_rules, former_queue_fields, queue_record
 from ..entities.schema import Map, Number, String
 from ..entities.typedefs import header_name, header_value, url
-from ._custom_fields import custom_fields_by_lua
+from ._custom_fields import CustomFields, custom_fields_by_lua
 
 __all__ = ["HttpLog"]
 
@@ -92,6 +92,7 @@ class Sender:
     def __init__(self, endpoint: Endpoint, row: Row, host: Scope) -> None:
         self.endpoint = endpoint
         self.records = LogRecords(host.workspace_id)
+        self.fields = CustomFields(row, host)
         self._host = host
         for sentence in endpoint.sentences:
             host.report(f"plugin http-log ({row['id']}): {sentence}")
@@ -175,4 +176,5 @@ class HttpLog(Plugin):
         return Sender(conf, row, host)
 
     def log(self, exchange: Exchange, conf: Sender) -> None:
-        conf.queue.add(conf.records.text(exchange))
+        if conf.fields.put(exchange):
+            conf.queue.add(conf.records.text(exchange))

@@ -14,7 +14,7 @@ from ..core.exchange import Exchange, Row
 from ..core.log_record import LogRecords
 from ..entities.schema import Boolean, Integer, Number, String
 from ..entities.typedefs import host
-from ._custom_fields import custom_fields_by_lua
+from ._custom_fields import CustomFields, custom_fields_by_lua
 from ._kept_connection import KeptConnection
 
 __all__ = ["TCPLog"]
@@ -28,8 +28,9 @@ _QUEUE = QueueSettings(max_batch_size=200, max_coalescing_delay=0)
 class Sender:
     """A configuration with its queue and its connection."""
 
-    def __init__(self, conf: Row, scope: Scope) -> None:
+    def __init__(self, conf: Row, row: Row, scope: Scope) -> None:
         self.records = LogRecords(scope.workspace_id)
+        self.fields = CustomFields(row, scope)
         host, port, timeout, keepalive = conf["host"], conf["port"], conf["timeout"], conf["keepalive"]
         self.connection = KeptConnection(
             scope, host, port,
@@ -67,10 +68,11 @@ class TCPLog(Plugin):
     }
 
     def open(self, conf: Row, plugin: Row, host: Scope) -> Sender:
-        return Sender(conf, host)
+        return Sender(conf, plugin, host)
 
     def log(self, exchange: Exchange, conf: Sender) -> None:
-        conf.queue.add(conf.records.text(exchange) + b"\n")
+        if conf.fields.put(exchange):
+            conf.queue.add(conf.records.text(exchange) + b"\n")
 
     async def close(self, conf: Sender) -> None:
         conf.connection.end()
