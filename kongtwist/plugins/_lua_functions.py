@@ -46,7 +46,7 @@ def function_fields(plugin: str) -> Config:
     return Config(
         {
             phase: Array(
-                String(checks=(compiles,)),
+                String(required=False, checks=(compiles,)),
                 required=True,
                 default=[],
                 text=f"Lua that runs in the phase {phase}, in this order.",
