@@ -153,13 +153,21 @@ function safe.check(table)
   if protected[table] then error("the table is read-only here", 3) end
 end
 
--- A member without a name is what the table is as a function: kong.log("...").
+-- A member without a name is what the table is as a function: kong.log("..."). One named * has the members that depend on the request.
 local function read_only(table, name)
-  local itself = table[""]
+  local itself, rest = table[""], table["*"]
   return kept_whole(setmetatable({}, {
-    __index = table,
+    __index = rest and function(_, key)
+      local value = table[key]
+      if value == nil then return rest[key] end
+      return value
+    end or table,
     __call = itself and function(_, ...) return itself(...) end,
-    __newindex = function(_, key)
+    __newindex = function(_, key, value)
+      if rest then
+        rest[key] = value
+        return
+      end
       error("cannot change " .. name .. ": '" .. text_of(key) .. "' is read-only here", 2)
     end,
     __metatable = false,

@@ -12,6 +12,7 @@ from .lua_calls import Members
 from .lua_error import LuaError
 from .pdk.pdk_call import LuaCall, is_text, text
 from .pdk.pdk_request import header_of
+from .pdk.pdk_service_request import SERVICE_REQUEST_FUNCTIONS
 
 __all__ = ["CONSTANTS", "VARIABLES"]
 
@@ -99,7 +100,10 @@ def _cookie(field: bytes, name: bytes) -> bytes | None:
     return None
 
 
-def _set(_call: LuaCall, name: Any, _value: Any) -> None:
+def _set(call: LuaCall, name: Any, value: Any) -> None:
+    if name == "args" and call.exchange is not None and (value is None or is_text(value)):
+        SERVICE_REQUEST_FUNCTIONS["kong.service.request.set_raw_query"](call, value or "")
+        return
     raise LuaError(
         f"variable {text(name) if is_text(name) else name!r} cannot be set here; kong.service.request sets what goes up"
     )

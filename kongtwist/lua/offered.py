@@ -7,7 +7,8 @@ from typing import Any
 from .ngx_log import Say, log_names
 from .ngx_texts import TEXT_FUNCTIONS, TIME_FUNCTIONS
 from .ngx_var import CONSTANTS, VARIABLES
-from .pdk.pdk_functions import PDK_FUNCTIONS
+from .pdk.pdk_functions import PDK_FUNCTIONS, PDK_VALUES
+from .pdk.pdk_ngx import NGX_NAMES
 
 __all__ = ["offered_names"]
 
@@ -30,4 +31,6 @@ def offered_names(say: Say) -> dict[str, Any]:
         "ngx.var": VARIABLES,
         "ngx.get_phase": _get_phase,
         **PDK_FUNCTIONS,
+        **PDK_VALUES,
+        **NGX_NAMES,
     }

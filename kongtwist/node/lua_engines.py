@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.logger import Logger, LogLevel
 
 from ..config.load import Conf
+from ..config.shown import shown
 from ..lua.lua_engine import Engine, LuaSettings
 from ..lua.offered import offered_names
 
@@ -31,4 +32,4 @@ def lua_engine(conf: Conf) -> Engine:
         seconds=conf.plugin_lua_max_time / 1000.0,
         modules=tuple(conf.plugin_python_modules or ()),
     )
-    return Engine(offered_names(_say), settings)
+    return Engine({**offered_names(_say), "kong.configuration": shown(conf)}, settings)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ...core.answers import Answer
     from ...core.chain.phases import ClientHello
     from ...core.exchange import Exchange
+    from ...core.gateway_facts import GatewayFacts
 
 __all__ = [
     "REQUEST_PHASES", "Functions", "LuaCall", "check_most", "exchange_of", "forbid_phase", "is_number", "is_text", "is_whole", "phases",
@@ -41,16 +42,19 @@ class LuaCall:
         plugin_ctx: ``kong.ctx.plugin``.
         shared: ``kong.ctx.shared``.
         plugin_id: id of the plugin's row; "" for none.
+        gateway: facts of the node; of the exchange where there is one.
         hello: the client that begins TLS, in the certificate phase.
         body: the request's body, where it has been read; None: it has not.
         body_error: why there is none, where it was asked for.
         answer: what ends the request (``kong.response.exit``).
         chunk: a piece of the answer's body (``ngx.arg[1]``), in body_filter; None: nothing is sent for it.
         last: it is the last (``ngx.arg[2]``).
+        held: pieces that wait for the last one (``kong.response.get_raw_body``).
     """
 
     __slots__ = (
-        "answer", "body", "body_error", "chunk", "exchange", "hello", "last", "phase", "plugin_ctx", "plugin_id", "shared",
+        "answer", "body", "body_error", "chunk", "exchange", "gateway", "held", "hello", "last", "phase", "plugin_ctx", "plugin_id",
+        "shared",
     )  # fmt: skip
 
     def __init__(
@@ -66,12 +70,14 @@ class LuaCall:
         self.plugin_ctx = {} if plugin_ctx is None else plugin_ctx
         self.shared = {} if shared is None else shared
         self.plugin_id = plugin_id
+        self.gateway: GatewayFacts | None = None if exchange is None else exchange.gateway
         self.hello: ClientHello | None = None
         self.body: bytes | None = None
         self.body_error: str | None = None
         self.answer: Answer | None = None
         self.chunk: bytes | None = None
         self.last = False
+        self.held: bytearray | None = None
 
 
 class phases(frozenset[str]):

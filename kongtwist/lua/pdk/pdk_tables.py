@@ -82,7 +82,8 @@ def encoded_arguments(arguments: Any) -> bytes:
             raise LuaError("arg keys must be strings")
         each = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else [value]
         parts = [_argument(raw(name), one) for one in each]
-        made.append(b"&".join(part for part in parts if part is not None))
+        if given := [part for part in parts if part is not None]:
+            made.append(b"&".join(given))
     return b"&".join(sorted(made))
 
 
