@@ -78,7 +78,8 @@ class FieldTests(SynchronousTestCase):
         for kind, config in KINDS:
             for code, why in (
                 ("error('this')", "this"), ("return nothing.x", "nothing"), ("while true do end", "instructions"),
-                ("return function() end", "function"), ("return kong.response.exit(200)", ""), ("return 0/0", "NaN"), ("return {a = {1/0}}", "Inf"),
+                ("return function() end", "function"), ("return kong.response.exit(200)", ""), ("return 0/0", "NaN"),
+                ("return {a = {1/0}}", "Inf"),
             ):  # fmt: skip
                 harness = logged({"good": "return 1", "bad": code}, kind, **config)
                 self.assertEqual(sent(harness), [], (kind.name, code))
