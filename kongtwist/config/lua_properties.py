@@ -32,7 +32,7 @@ class Lua:
         INTEGER.within(1), "250", "Milliseconds of processor time that one run may take; it fails beyond that."
     )
     plugin_lua_max_memory = Property(
-        SIZE, "16m", "Bytes that all Lua of a worker may hold; a run that needs more fails."
+        SIZE.within(2097152, 1073741824), "16m", "Bytes that all Lua of a worker may hold; a run that needs more fails."
     )
     plugin_python_modules = Property(
         ARRAY,

@@ -25,17 +25,21 @@ local function crowded()
   return collect "count" > soft
 end
 
+local function look(level)
+  if used > most then stop(limits.too_long, level + 1) end
+  if started == nil then
+    started = clock()
+  elseif clock() - started > seconds then
+    stop(limits.too_slow, level + 1)
+  end
+  if crowded() then stop("not enough memory", level + 1) end
+end
+
 local function hook()
   if not busy then return end
   if stopped then error(stopped, 2) end
   used = used + period
-  if used > most then stop(limits.too_long, 2) end
-  if started == nil then
-    started = clock()
-  elseif clock() - started > seconds then
-    stop(limits.too_slow, 2)
-  end
-  if crowded() then stop("not enough memory", 2) end
+  look(2)
 end
 
 -- Work of functions in C, in instructions.
@@ -114,23 +118,45 @@ safe.coroutine = {
 
 -- What the gateway offers.
 
+local caller = limits.per_coroutine and 3 or 2 -- Lua 5.1 counts a tail call as a level
+
 local function results(ok, ...)
   if ok then return ... end
   if ok == nil then stopped = (...) end
-  error((...), 2)
+  error((...), caller)
 end
+
+-- Each call counts as instructions, and every few are looked at: they take time without instructions, and bring values.
+local calls = 0
 
 local function offer(f)
   return function(...)
-    if collect "count" > soft and crowded() then stop("not enough memory", 2) end
+    used = used + 100
+    calls = calls + 1
+    if calls > 8 or collect "count" > soft then
+      calls = 0
+      look(2)
+    end
     return results(f(...))
   end
+end
+
+-- Tables that nobody may change, not even through table.insert, which asks no metatable.
+local protected = setmetatable({}, { __mode = "k" })
+
+local function kept_whole(table)
+  protected[table] = true
+  return table
+end
+
+function safe.check(table)
+  if protected[table] then error("the table is read-only here", 3) end
 end
 
 -- A member without a name is what the table is as a function: kong.log("..."). One named * has the members that depend on the request.
 local function read_only(table, name)
   local itself, rest = table[""], table["*"]
-  return setmetatable({}, {
+  return kept_whole(setmetatable({}, {
     __index = rest and function(_, key)
       local value = table[key]
       if value == nil then return rest[key] end
@@ -145,20 +171,20 @@ local function read_only(table, name)
       error("cannot change " .. name .. ": '" .. text_of(key) .. "' is read-only here", 2)
     end,
     __metatable = false,
-  })
+  }))
 end
 
 local function members(get, set)
   local put = set and offer(set)
   local got = offer(get)
-  return setmetatable({}, {
+  return kept_whole(setmetatable({}, {
     __index = function(_, key) return got(key) end,
     __newindex = function(_, key, value)
       if not put then error("'" .. text_of(key) .. "' cannot be set", 2) end
       put(key, value)
     end,
     __metatable = false,
-  })
+  }))
 end
 
 -- Fields of a head: names in any case, with _ for -.
@@ -212,5 +238,5 @@ end
 
 return {
   run = run, charge = charge, safe = safe, offer = offer, read_only = read_only, members = members, fresh = fresh, lasting = lasting,
-  head = head,
+  head = head, kept_whole = kept_whole,
 }

@@ -1,9 +1,9 @@
 -- Functions of Lua's library that work in C, beyond the reach of a hook: bounded by their work, or told to the guard as instructions.
 
-local guard, limits = ...
+local guard, limits, patterns = ...
 local charge, safe = guard.charge, guard.safe
-local string, table, error, type, tostring, select = string, table, error, type, tostring, select
-local find, match, gmatch, gsub, rep, sub = string.find, string.match, string.gmatch, string.gsub, string.rep, string.sub
+local string, table, error, type, tostring, tonumber, select, os = string, table, error, type, tostring, tonumber, select, os
+local rep, sub = string.rep, string.sub
 local reverse, upper, lower, byte, char, format = string.reverse, string.upper, string.lower, string.byte, string.char, string.format
 local insert, remove, sort, concat, maxn = table.insert, table.remove, table.sort, table.concat, table.maxn
 
@@ -39,35 +39,37 @@ local function steps(pattern, size)
   return (size + 2) ^ power + size + #pattern
 end
 
-local function bounded(subject, pattern)
-  local cost = steps(pattern, #subject)
-  if cost > limits.pattern_steps then
-    error("the pattern may take too many steps on " .. #subject .. " bytes; make it simpler, or anchor it with ^", 3)
-  end
-  charge(cost / 8)
-end
-
-local function found(name, call)
-  return function(subject, pattern, init, plain)
+-- C's function where it cannot take long, else ours, whose instructions are counted.
+local function chosen(name, quick)
+  local slow = patterns[name]
+  return function(subject, pattern, ...)
     subject, pattern = text(subject, 1, name), text(pattern, 2, name)
-    if plain and name == "find" then charge(#subject * (#pattern + 1) / 16) else bounded(subject, pattern) end
-    return call(subject, pattern, init, plain)
+    if name == "find" and select(2, ...) then
+      charge(#subject * (#pattern + 1) / 16)
+      return quick(subject, pattern, ...)
+    end
+    local cost = steps(pattern, #subject)
+    if cost > limits.pattern_steps then return slow(subject, pattern, ...) end
+    charge(cost / 8)
+    return quick(subject, pattern, ...)
   end
 end
 
 local safe_string = {
-  byte = byte, char = char, format = format, len = string.len, sub = sub,
-  find = found("find", find),
-  match = found("match", match),
-  gmatch = function(subject, pattern)
-    subject, pattern = text(subject, 1, "gmatch"), text(pattern, 2, "gmatch")
-    bounded(subject, pattern)
-    return gmatch(subject, pattern)
+  byte = byte, char = char, len = string.len,
+  find = chosen("find", string.find),
+  match = chosen("match", string.match),
+  gmatch = chosen("gmatch", string.gmatch),
+  gsub = chosen("gsub", string.gsub),
+  sub = function(subject, ...)
+    local part = sub(subject, ...)
+    if #part > 1000 then charge(#part / 16) end
+    return part
   end,
-  gsub = function(subject, pattern, replacement, most)
-    subject, pattern = text(subject, 1, "gsub"), text(pattern, 2, "gsub")
-    bounded(subject, pattern)
-    return gsub(subject, pattern, replacement, most)
+  format = function(form, ...)
+    local made = format(form, ...)
+    if #made > 1000 then charge(#made / 4) end
+    return made
   end,
   rep = function(subject, times)
     subject = text(subject, 1, "rep")
@@ -87,17 +89,23 @@ for name, call in pairs { reverse = reverse, upper = upper, lower = lower } do
   end
 end
 
-local function sized(value) return type(value) == "table" and #value or 0 end
+local function sized(value)
+  if type(value) ~= "table" then return 0 end
+  safe.check(value)
+  return #value
+end
 
 local safe_table = {
   maxn = function(t) charge(sized(t)); return maxn(t) end,
   concat = function(t, ...) charge(sized(t)); return concat(t, ...) end,
   insert = function(t, ...)
-    if select("#", ...) > 1 then charge(sized(t) / 4) end
+    local size = sized(t)
+    if select("#", ...) > 1 then charge(size / 4) end
     return insert(t, ...)
   end,
   remove = function(t, ...)
-    if select("#", ...) > 0 then charge(sized(t) / 4) end
+    local size = sized(t)
+    if select("#", ...) > 0 then charge(size / 4) end
     return remove(t, ...)
   end,
   sort = function(t, ...) charge(sized(t) * 10); return sort(t, ...) end,
@@ -119,13 +127,23 @@ local coroutines = {
   running = coroutine.running, status = coroutine.status, yield = coroutine.yield,
 }
 
+local function number(value, base)
+  if type(value) == "string" and #value > 1000 then charge(#value / 4) end
+  return tonumber(value, base)
+end
+
+local function date(form, ...)
+  if type(form) == "string" and #form > 1000 then error("the format is too long", 2) end
+  return os.date(form, ...)
+end
+
 -- Kong 3.9.3, kong/tools/kong-lua-sandbox.lua: what a chunk finds.
 return {
   _VERSION = _VERSION, assert = assert, error = error, ipairs = ipairs, next = next, pairs = pairs, pcall = safe.pcall,
-  select = select, tonumber = tonumber, tostring = tostring, type = type, unpack = unpack, xpcall = safe.xpcall,
+  select = select, tonumber = number, tostring = tostring, type = type, unpack = unpack, xpcall = safe.xpcall,
   coroutine = coroutines,
   math = safe_math,
-  os = { clock = os.clock, date = os.date, difftime = os.difftime, time = os.time },
+  os = { clock = os.clock, date = date, difftime = os.difftime, time = os.time },
   string = safe_string,
   table = safe_table,
 }

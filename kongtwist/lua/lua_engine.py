@@ -7,12 +7,12 @@ is replaced by a new one, and programs are compiled anew when they are run next.
 
 Lua's memory has two bounds. The soft one, the setting, is looked at while scripts run, before and after each call of the gateway. The hard
 one, three times as much, is the allocator's: it stops single large requests. It must never be met while Python hands a value in, which
-would end the process, so such values are bounded to a quarter of the soft one.
+would end the process, so such values are bounded to an eighth of the soft one each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.resources import files
@@ -40,6 +40,10 @@ MODES = ("chunk", "value", "function")
 _ERROR = 4096
 """Bytes of the text of an error."""
 
+_RESULTS = 8
+"""Results of a function offered, the largest of which are an eighth of the soft bound each: with what is held, that is within the
+hard one."""
+
 _PERIOD = 1000
 """Instructions between two looks at the limits."""
 
@@ -52,7 +56,7 @@ class LuaSettings:
     requires: tuple[str, ...] = ()  #: names that ``require`` takes in the sandbox
     environment: tuple[str, ...] = ()  #: further names that the sandbox has, dotted
     instructions: int = 10_000_000  #: of one run
-    memory: int = 16 * 1024 * 1024  #: bytes that Lua may hold in a process
+    memory: int = 16 * 1024 * 1024  #: bytes that Lua may hold in a process; 2 MiB at least
     seconds: float = 0.25  #: processor time of one run, beyond which it ends at the next look
     pattern_steps: int = 20_000_000  #: of one call of string.find and its like
     modules: tuple[str, ...] = ()  #: of Python, whose functions may stand in place of Lua
@@ -78,7 +82,7 @@ class _Runtime:
     """One Lua machine with the names of an engine."""
 
     def __init__(self, engine: Engine) -> None:
-        lua = implementation()
+        lua = engine.lua()
         settings = engine.settings
         self.call: LuaCall | None = None
         self.exit: LuaExit | None = None
@@ -87,10 +91,11 @@ class _Runtime:
             encoding=None, attribute_filter=_refuse, register_eval=False, register_builtins=False, unpack_returned_tuples=True,
             max_memory=3 * settings.memory,
         )  # fmt: skip
+        self._error: type[Exception] = lua.LuaError
         jit = "luajit" in lua.__name__
         if jit:
             self.lua.execute(b"jit.off(); jit.flush()")
-        self.values = Values(lua, self.lua, settings.memory // 4)
+        self.values = Values(lua, self.lua, settings.memory // 8)
 
         limits = self.lua.table_from({
             b"memory": settings.memory / 1024, b"instructions": settings.instructions, b"period": _PERIOD,
@@ -101,7 +106,7 @@ class _Runtime:
         self.guard = self._load("guard.lua", limits)
         self.values.head = self.guard.head
         self._run = self.guard.run
-        library = self._load("library.lua", self.guard, limits)
+        library = self._load("library.lua", self.guard, limits, self._load("patterns.lua"))
         sandbox = self._load("sandbox.lua", self.guard, library, limits)
         self.sandbox = sandbox
         offered = self.lua.table()
@@ -164,7 +169,7 @@ class _Runtime:
         def called(call: LuaCall, *args: Any) -> tuple[Any, ...]:
             result = function(call, *map(argument, args))
             if type(result) is tuple:
-                return tuple(map(to_lua, result))
+                return tuple(map(to_lua, result[:_RESULTS]))
             return (to_lua(result),)
 
         return self._guarded(called)
@@ -208,7 +213,7 @@ class _Runtime:
             if results[0] is True:
                 to_python = self.values.to_python
                 return [to_python(each) for each in results[1:]], False
-        except LuaError as error:
+        except (LuaError, self._error) as error:
             raise LuaFailure(str(error)) from None
         finally:
             self.call = None
@@ -272,11 +277,15 @@ class Engine:
     Args:
         functions: what scripts find, by dotted name: functions, `Members`, or plain values (lua_calls.py).
         settings: what is allowed.
+        lua: gives lupa's module.
     """
 
-    def __init__(self, functions: Mapping[str, Any], settings: LuaSettings | None = None) -> None:
+    def __init__(
+        self, functions: Mapping[str, Any], settings: LuaSettings | None = None, lua: Callable[[], Any] = implementation
+    ) -> None:
         self.functions = functions
         self.settings = settings or LuaSettings()
+        self.lua = lua
         self._runtime: _Runtime | None = None
 
     def runtime(self) -> _Runtime:
@@ -307,4 +316,6 @@ class Engine:
         if self.settings.trust == "off":
             raise LuaFailure(DISABLED)
         source = code.encode("utf-8", "surrogateescape")
+        if len(source) > self.settings.memory // 8:
+            raise LuaFailure(f"the code is too long: {len(source)} bytes")
         return Program(self, source, source if name is None else b"=" + name.encode(), mode)

@@ -55,7 +55,7 @@ local function contexts(request)
   local function shared_of(all)
     if not all.shared then
       local kept = {}
-      all.shared = setmetatable({}, {
+      all.shared = guard.kept_whole(setmetatable({}, {
         __index = function(_, key)
           local value = kept[key]
           if value == nil and type(key) == "string" then return get(key) end
@@ -72,7 +72,7 @@ local function contexts(request)
           end
         end,
         __metatable = false,
-      })
+      }))
     end
     return all.shared
   end
@@ -80,7 +80,7 @@ local function contexts(request)
     if not all[name] then all[name] = {} end
     return all[name]
   end
-  local kong = setmetatable({}, {
+  local kong = guard.kept_whole(setmetatable({}, {
     __index = function(_, key)
       local all, plugin = tables()
       if key == "shared" then return shared_of(all) end
@@ -88,13 +88,13 @@ local function contexts(request)
     end,
     __newindex = function() error("cannot change kong.ctx", 2) end,
     __metatable = false,
-  })
+  }))
   local function ngx() return own((tables()), "ngx") end
-  local request_table = setmetatable({}, {
+  local request_table = guard.kept_whole(setmetatable({}, {
     __index = function(_, key) return ngx()[key] end,
     __newindex = function(_, key, value) ngx()[key] = value end,
     __metatable = false,
-  })
+  }))
   return kong, request_table
 end
 
@@ -106,7 +106,10 @@ of_null.__metatable = false
 -- kong.table works on tables of Lua, so it is not Python's.
 local tables = {
   new = function() return {} end,
-  clear = function(table) for key in next, table do table[key] = nil end end,
+  clear = function(table)
+    guard.safe.check(table)
+    for key in next, table do table[key] = nil end
+  end,
   merge = function(first, second)
     local merged = {}
     for _, each in ipairs { first or {}, second or {} } do
@@ -139,14 +142,14 @@ local function environment(trust, offered, request, requires, names)
   end
   for _, path in ipairs(names) do
     local value, into, last = look_up(path), found, nil
-    for name in gmatch(path, "[^.]+") do
+    for name in gmatch(value ~= nil and path or "", "[^.]+") do
       if last then
         if type(rawget(into, last)) ~= "table" then into[last] = {} end
         into = into[last]
       end
       last = name
     end
-    if value ~= nil and last then into[last] = value end
+    if last then into[last] = value end
   end
   merge(found, offered)
   return sealed(found, "the environment")

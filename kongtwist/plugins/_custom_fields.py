@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..core.chain.host import Scope
+from ..core.chain.host import Host, Scope
+from ..core.chain.plugin import Plugin
 from ..core.exchange import Exchange, Row
+from ..entities.errors import EntityError
 from ..entities.schema import Map, String
 from ..lua.lua_calls import LuaFailure
 from ..lua.lua_syntax import fault_of_code
 from ..lua.pdk.pdk_call import LuaCall
 
-__all__ = ["CustomFields", "custom_fields_by_lua"]
+__all__ = ["CustomFields", "LogPlugin", "custom_fields_by_lua"]
 
 
 def _compiles(code: str) -> str | None:
@@ -31,24 +33,56 @@ def custom_fields_by_lua() -> Map:
     )  # fmt: skip
 
 
+class LogPlugin(Plugin):
+    """A plugin whose records have such members."""
+
+    def examine(self, conf: Row, host: Host) -> None:
+        fields = conf.get("custom_fields_by_lua")
+        if not isinstance(fields, dict):
+            return
+        for code in fields.values():
+            if not isinstance(code, str) or not code or fault_of_code(code, "value"):
+                continue  # the field's rules say it
+            try:
+                host.lua.compile(code, mode="value")
+            except LuaFailure as failure:
+                fault = f"Error parsing function: {failure}"
+                raise EntityError.schema_violation({"config": {"custom_fields_by_lua": fault}}) from None
+
+
+class _Broken:
+    """Stands for a field that cannot be: Lua is off by now, or a module of Python is not allowed any more."""
+
+    def __init__(self, failure: LuaFailure) -> None:
+        self._failure = failure
+
+    def run(self, call: LuaCall) -> list[Any]:
+        """Raises LuaFailure."""
+        raise self._failure
+
+
+def _program(code: str, host: Scope) -> Any:
+    try:
+        return host.lua.compile(code, mode="value")
+    except LuaFailure as failure:
+        return _Broken(failure)
+
+
 class CustomFields:
     """Members of the records of one configuration.
 
     Args:
         row: the plugin's.
         host: what it was opened with.
-
-    Raises:
-        LuaFailure: a chunk does not compile, or there is no Lua.
     """
 
-    __slots__ = ("_fields", "_host", "_plugin", "_row")
+    __slots__ = ("_fields", "_plugin", "_row")
 
     def __init__(self, row: Row, host: Scope) -> None:
-        self._row, self._host = row, host
+        self._row = row
         self._plugin: str = row["name"]
         fields: dict[str, str] = row["config"].get("custom_fields_by_lua") or {}
-        self._fields = [(name, host.lua.compile(code, mode="value")) for name, code in fields.items()]
+        self._fields = [(name, _program(code, host)) for name, code in fields.items()]
 
     def put(self, exchange: Exchange) -> bool:
         """Put them into the record of a request; whether that succeeded. If not, the log says why, and as in Kong nothing is to be sent."""

@@ -11,11 +11,10 @@ import os
 import select
 
 from ..core.chain.host import QueueSettings, Scope
-from ..core.chain.plugin import Plugin
 from ..core.exchange import Exchange, Row
 from ..core.log_record import LogRecords
 from ..entities.schema import Boolean, String
-from ._custom_fields import CustomFields, custom_fields_by_lua
+from ._custom_fields import CustomFields, LogPlugin, custom_fields_by_lua
 
 __all__ = ["FileLog"]
 
@@ -105,7 +104,7 @@ class Sender:
             await self._scope.threads(self.file.close)
 
 
-class FileLog(Plugin):
+class FileLog(LogPlugin):
     """Append a record of every request to a file."""
 
     name = "file-log"

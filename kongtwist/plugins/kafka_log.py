@@ -9,10 +9,9 @@ from collections.abc import Iterable
 
 from ..core.chain.host import Scope
 from ..core.chain.host_kafka import KafkaFailed, KafkaRecord
-from ..core.chain.plugin import Plugin
 from ..core.exchange import Exchange, Row
 from ..core.log_record import LogRecords
-from ._custom_fields import CustomFields, custom_fields_by_lua
+from ._custom_fields import CustomFields, LogPlugin, custom_fields_by_lua
 from ._kafka_fields import used_certificates
 from ._kafka_producing import producing_fields
 from ._schema_producing import producer_of
@@ -56,7 +55,7 @@ class Sender:
                 self._told, self._dropped = now, 0
 
 
-class KafkaLog(Plugin):
+class KafkaLog(LogPlugin):
     """Put a record of every request into a topic."""
 
     name = "kafka-log"

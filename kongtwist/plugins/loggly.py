@@ -5,12 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from ..core.chain.host import Scope
-from ..core.chain.plugin import Plugin
 from ..core.exchange import Exchange, Row
 from ..core.log_record import LogRecords
 from ..entities.schema import Integer, Number, Set, String
 from ..entities.typedefs import host
-from ._custom_fields import CustomFields, custom_fields_by_lua
+from ._custom_fields import CustomFields, LogPlugin, custom_fields_by_lua
 from ._severities import Severities, severity_fields
 
 __all__ = ["Loggly"]
@@ -53,7 +52,7 @@ class Sender:
         self._socket.send(head.encode() + self._records.text(exchange))
 
 
-class Loggly(Plugin):
+class Loggly(LogPlugin):
     """Send a record of every request to Loggly."""
 
     name = "loggly"

@@ -9,11 +9,10 @@ from __future__ import annotations
 from datetime import datetime
 
 from ..core.chain.host import Scope
-from ..core.chain.plugin import Plugin
 from ..core.exchange import Exchange, Row
 from ..core.log_record import LogRecords
 from ..entities.schema import String
-from ._custom_fields import CustomFields, custom_fields_by_lua
+from ._custom_fields import CustomFields, LogPlugin, custom_fields_by_lua
 from ._severities import Severities, severity_fields
 
 __all__ = ["Syslog"]
@@ -57,7 +56,7 @@ class Sender:
         self._socket.send(head.encode() + self._records.text(exchange))
 
 
-class Syslog(Plugin):
+class Syslog(LogPlugin):
     """Send a record of every request to the machine's syslog daemon."""
 
     name = "syslog"

@@ -9,12 +9,11 @@ from __future__ import annotations
 from hashlib import sha256
 
 from ..core.chain.host import QueueSettings, Scope, TLSSettings
-from ..core.chain.plugin import Plugin
 from ..core.exchange import Exchange, Row
 from ..core.log_record import LogRecords
 from ..entities.schema import Boolean, Integer, Number, String
 from ..entities.typedefs import host
-from ._custom_fields import CustomFields, custom_fields_by_lua
+from ._custom_fields import CustomFields, LogPlugin, custom_fields_by_lua
 from ._kept_connection import KeptConnection
 
 __all__ = ["TCPLog"]
@@ -48,7 +47,7 @@ class Sender:
         await self.connection.write(b"".join(lines))
 
 
-class TCPLog(Plugin):
+class TCPLog(LogPlugin):
     """Send a record of every request as a line over TCP."""
 
     name = "tcp-log"

@@ -6,12 +6,11 @@ There is no queue, as in Kong: a datagram is sent or dropped at once.
 from __future__ import annotations
 
 from ..core.chain.host import Datagrams, Scope
-from ..core.chain.plugin import Plugin
 from ..core.exchange import Exchange, Row
 from ..core.log_record import LogRecords
 from ..entities.schema import Integer, Number, String
 from ..entities.typedefs import host
-from ._custom_fields import CustomFields, custom_fields_by_lua
+from ._custom_fields import CustomFields, LogPlugin, custom_fields_by_lua
 
 __all__ = ["UDPLog"]
 
@@ -27,7 +26,7 @@ class Sender:
         self.socket: Datagrams = scope.datagrams(conf["host"], conf["port"])
 
 
-class UDPLog(Plugin):
+class UDPLog(LogPlugin):
     """Send a record of every request as a datagram by UDP."""
 
     name = "udp-log"
