@@ -120,16 +120,18 @@ safe.coroutine = {
 
 local caller = limits.per_coroutine and 3 or 2 -- Lua 5.1 counts a tail call as a level
 
-local function results(ok, ...)
+local function results(depth, ok, ...)
   if ok then return ... end
   if ok == nil then stopped = (...) end
-  error((...), caller)
+  error((...), caller + depth)
 end
 
 -- Each call counts as instructions, and every few are looked at: they take time without instructions, and bring values.
 local calls = 0
 
-local function offer(f)
+-- `depth`: functions of ours between it and the script, whose place an error names.
+local function offer(f, depth)
+  depth = depth or 0
   return function(...)
     used = used + 100
     calls = calls + 1
@@ -137,7 +139,7 @@ local function offer(f)
       calls = 0
       look(2)
     end
-    return results(f(...))
+    return results(depth, f(...))
   end
 end
 
@@ -175,8 +177,8 @@ local function read_only(table, name)
 end
 
 local function members(get, set)
-  local put = set and offer(set)
-  local got = offer(get)
+  local put = set and offer(set, 1)
+  local got = offer(get, 1)
   return kept_whole(setmetatable({}, {
     __index = function(_, key) return got(key) end,
     __newindex = function(_, key, value)

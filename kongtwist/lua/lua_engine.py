@@ -132,7 +132,7 @@ class _Runtime:
         if isinstance(value, Members):
             table[last] = self.guard.members(self._callback(value.get), value.set and self._callback(value.set))
         elif callable(value):
-            table[last] = self.guard.offer(self._callback(value))
+            table[last] = self.guard.offer(self._callback(value), 1 if path[0].startswith("@") else 0)
         else:
             table[last] = self.values.to_lua(value)
 

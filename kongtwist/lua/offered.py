@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .ngx_log import Say, log_names
+from .ngx_re import RE_FUNCTIONS
 from .ngx_texts import TEXT_FUNCTIONS, TIME_FUNCTIONS
 from .ngx_var import CONSTANTS, VARIABLES
 from .pdk.pdk_functions import PDK_FUNCTIONS, PDK_VALUES
@@ -27,6 +28,7 @@ def offered_names(say: Say) -> dict[str, Any]:
         **CONSTANTS,
         **TEXT_FUNCTIONS,
         **TIME_FUNCTIONS,
+        **RE_FUNCTIONS,
         **log_names(say),
         "ngx.var": VARIABLES,
         "ngx.get_phase": _get_phase,

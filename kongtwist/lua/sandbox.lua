@@ -3,7 +3,8 @@
 local guard, library, limits = ...
 local loadstring, type, pairs, ipairs, next, error, rawget = loadstring, type, pairs, ipairs, next, error, rawget
 local setmetatable, getmetatable = setmetatable, getmetatable
-local read_only, byte, gmatch = guard.read_only, string.byte, string.gmatch
+local byte, gmatch, sub, concat, tostring = string.byte, string.gmatch, string.sub, table.concat, tostring
+local read_only = guard.read_only
 local globals = _G
 local load_module = require
 
@@ -51,7 +52,7 @@ end
 local plain = { ["nil"] = true, boolean = true, number = true, string = true }
 
 local function contexts(request)
-  local tables, get, set = guard.offer(request.tables), guard.offer(request.get), guard.offer(request.set)
+  local tables, get, set = guard.offer(request.tables, 1), guard.offer(request.get, 1), guard.offer(request.set, 1)
   local function shared_of(all)
     if not all.shared then
       local kept = {}
@@ -119,11 +120,70 @@ local tables = {
   end,
 }
 
+-- ngx.re, of what the gateway matches with.
+local function expressions(re)
+  local function place(ctx) return type(ctx) == "table" and ctx.pos or 1 end
+
+  local function match(subject, pattern, options, ctx, into)
+    local found, from, to, fault = re.match(subject, pattern, options, place(ctx))
+    if not found then return nil, fault end
+    if type(ctx) == "table" then ctx.pos = to + 1 end
+    if type(into) == "table" then
+      guard.safe.check(into)
+      for key, value in pairs(found) do into[key] = value end
+      return into
+    end
+    return found
+  end
+
+  local function gmatch(subject, pattern, options)
+    local at, over = 1, false
+    return function()
+      if over then return nil end
+      local found, from, to, fault = re.match(subject, pattern, options, at)
+      if not found or at > #subject + 1 then
+        over = true
+        return nil, fault
+      end
+      at = to >= from and to + 1 or to + 2
+      if at > #subject + 1 then over = true end
+      return found
+    end
+  end
+
+  local function replaced(subject, pattern, value, options, once)
+    if type(value) ~= "function" then return re.replace(subject, pattern, value, options, once) end
+    local all, fault = re.all(subject, pattern, options, once)
+    if not all then return nil, nil, fault end
+    local parts, at = {}, 1
+    for _, each in ipairs(all) do
+      parts[#parts + 1] = sub(subject, at, each.from - 1)
+      parts[#parts + 1] = tostring(value(each.captures))
+      at = each.to + 1
+    end
+    parts[#parts + 1] = sub(subject, at)
+    return concat(parts), #all
+  end
+
+  return {
+    match = match, gmatch = gmatch,
+    find = function(subject, pattern, options, ctx, nth)
+      local from, to, fault = re.group(subject, pattern, options, place(ctx), nth or 0)
+      if from and type(ctx) == "table" then ctx.pos = to + 1 end
+      return from, to, fault
+    end,
+    sub = function(subject, pattern, value, options) return replaced(subject, pattern, value, options, true) end,
+    gsub = function(subject, pattern, value, options) return replaced(subject, pattern, value, options, false) end,
+  }
+end
+
 local function environment(trust, offered, request, requires, names)
   local found = {}
   offered.kong, offered.ngx = offered.kong or {}, offered.ngx or {}
   offered.kong.ctx, offered.ngx.ctx = contexts(request)
   offered.kong.table, offered.ngx.null = tables, null
+  local re = offered["@re"]
+  if re then offered["@re"], offered.ngx.re = nil, expressions(re) end
   if trust == "on" then
     for key, value in pairs(globals) do found[key] = value end
     found._G, found.debug = nil, { traceback = debug.traceback }
