@@ -60,6 +60,7 @@ class LuaSettings:
     trust: str = "sandbox"  #: ``untrusted_lua``: sandbox, on or off
     requires: tuple[str, ...] = ()  #: names that ``require`` takes in the sandbox
     environment: tuple[str, ...] = ()  #: further names that the sandbox has, dotted
+    path: str = ""  #: where modules are looked for, as ``package.path`` has it
     instructions: int = 10_000_000  #: of one run
     memory: int = 16 * 1024 * 1024  #: bytes that Lua may hold in a process; 2 MiB at least
     seconds: float = 0.25  #: processor time of one run, beyond which it ends at the next look
@@ -106,7 +107,8 @@ class _Runtime:
         limits = self.lua.table_from({
             b"memory": settings.memory / 1024, b"instructions": settings.instructions, b"period": _PERIOD,
             b"seconds": settings.seconds, b"text": settings.memory / 2, b"pattern_steps": settings.pattern_steps,
-            b"per_coroutine": not jit, b"too_long": f"more than {settings.instructions} instructions".encode(),
+            b"per_coroutine": not jit, b"path": settings.path.encode("utf-8", "surrogateescape"),
+            b"too_long": f"more than {settings.instructions} instructions".encode(),
             b"too_slow": f"more than {settings.seconds:g} s of processor time".encode(),
         })  # fmt: skip
         self.guard = self._load("guard.lua", limits)
