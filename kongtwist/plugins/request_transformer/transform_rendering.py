@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ...core.exchange import Exchange
 from ...core.http.pairs import pairs_of
 from ...core.http.uri import escape
 from ...lua.pdk.pdk_values import field_values
+from .._once import Once
 from .transform_body import Rules
 from .transform_headers import HeaderRules
 from .transform_templates import Template, TemplateFailed, TemplateValues, is_template
-
-if TYPE_CHECKING:
-    from . import Transformation
 
 __all__ = ["Rendering", "TemplatedRules", "has_templates"]
 
@@ -27,6 +25,17 @@ def has_templates(conf: Mapping[str, Any]) -> bool:
     """Whether there is an expression in a value."""
     texts = [text for step in _STEPS for place in ("headers", "body", "querystring") for text in conf[step][place]]
     return any(map(is_template, [*texts, conf["replace"]["uri"] or ""]))
+
+
+class _Ready(Protocol):
+    """A configuration, ready for requests."""
+
+    changes_bodies: bool
+    first: Once
+    method: bytes | None
+    headers: HeaderRules
+    body: Rules
+    query: Rules
 
 
 class TemplatedRules:
@@ -62,7 +71,7 @@ class Rendering:
         TemplateFailed: an attribute cannot be made.
     """
 
-    def __init__(self, conf: Transformation, templates: TemplatedRules, exchange: Exchange) -> None:
+    def __init__(self, conf: _Ready, templates: TemplatedRules, exchange: Exchange) -> None:
         self._conf, self._templates = conf, templates
         self._values = TemplateValues(exchange, templates.plugin_id)
         self.method, self.first, self.changes_bodies = conf.method, conf.first, conf.changes_bodies
@@ -75,7 +84,7 @@ class Rendering:
 
     @cached_property
     def path(self) -> bytes | None:
-        """See `Transformation`."""
+        """As of the configuration."""
         uri = self._templates.uri
         if uri is None:
             return None
@@ -86,7 +95,7 @@ class Rendering:
 
     @cached_property
     def headers(self) -> HeaderRules:
-        """See `Transformation`."""
+        """As of the configuration."""
         replace, add, append = (
             [
                 (name.lower().encode(), field_values(self._text(value))[0])
@@ -99,12 +108,12 @@ class Rendering:
 
     @cached_property
     def body(self) -> Rules:
-        """See `Transformation`."""
+        """As of the configuration."""
         return self._rules(self._conf.body, "body")
 
     @cached_property
     def query(self) -> Rules:
-        """See `Transformation`."""
+        """As of the configuration."""
         return self._rules(self._conf.query, "querystring")
 
     def _rules(self, rules: Rules, place: str) -> Rules:
