@@ -6,6 +6,7 @@ A value is a chunk, as in Kong, or, which is ours, an expression without ``retur
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 from ..core.chain.host import Host, Scope
@@ -48,6 +49,18 @@ class LogPlugin(Plugin):
             except LuaFailure as failure:
                 fault = f"Error parsing function: {failure}"
                 raise EntityError.schema_violation({"config": {"custom_fields_by_lua": fault}}) from None
+
+
+_WITH_NUMBERS = (float, list, dict)
+
+
+def _is_sayable(value: Any) -> bool:
+    """Whether JSON can say all numbers in a value."""
+    if isinstance(value, float):
+        return isfinite(value)
+    if isinstance(value, list | dict):
+        return all(map(_is_sayable, value.values() if isinstance(value, dict) else value))
+    return True
 
 
 class _Broken:
@@ -93,7 +106,10 @@ class CustomFields:
         try:
             for name, program in self._fields:
                 results: list[Any] = program.run(call)
-                exchange.set_log_value(name, results[0] if results else None)
+                value = results[0] if results else None
+                if type(value) in _WITH_NUMBERS and not _is_sayable(value):
+                    raise LuaFailure("Cannot serialise number: must not be NaN or Inf")
+                exchange.set_log_value(name, value)
         except LuaFailure as failure:
             what = f"plugin {self._plugin} sends no record: custom_fields_by_lua.{name} failed: {failure}"
             exchange.report(what, "correct it in the plugin's configuration")
