@@ -21,7 +21,7 @@ from ...lua.pdk.pdk_tables import HeaderTable, arguments_table, field_table, num
 
 __all__ = ["Template", "TemplateFailed", "TemplateValues", "fault_of_template", "is_template"]
 
-_NAME = '[string "TMPL"]'
+_NAME = '[string "TMP"]'
 """What errors call the chunk."""
 
 _LOOK_UP = re.compile(
@@ -39,6 +39,9 @@ _HIDDEN = (
     "print", "select", "string", "table", "tonumber", "tostring", "unpack", "xpcall",
 )  # fmt: skip
 """What scripts find and templates do not, as in Kong, but for what ``untrusted_lua_sandbox_environment`` names."""
+
+_AS_LOCAL = re.compile(rf"(?:local|upvalue) '({'|'.join(_HIDDEN)})'")
+"""What Lua calls such a name."""
 
 _Part = bytes | tuple[str, bytes | int]
 """A text, or (table, member)."""
@@ -186,8 +189,9 @@ class Template:
             given = [None if name is None else values.table(name) for name in self._names]
             results = self._program.run(values.call, *given)
         except (LuaFailure, LuaExit) as failure:
+            why = _AS_LOCAL.sub("global '\\1'", str(failure))
             raise TemplateFailed(
-                f"[request-transformer] failed to render the template {self._text}, error:{failure}"
+                f"[request-transformer] failed to render the template {self._text}, error:{why}"
             ) from None
         return raw(results[0])
 
