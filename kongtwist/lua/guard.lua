@@ -6,7 +6,7 @@
 
 local limits = ...
 local soft, most, period, seconds = limits.memory, limits.instructions, limits.period, limits.seconds
-local collect, clock, sethook = collectgarbage, os.clock, debug.sethook
+local collect, clock, sethook, getinfo = collectgarbage, os.clock, debug.sethook, debug.getinfo
 local pcall, error, type, tostring = pcall, error, type, tostring
 local setmetatable, setfenv, next, rawget, gsub, lower = setmetatable, setfenv, next, rawget, string.gsub, string.lower
 local create, resume = coroutine.create, coroutine.resume
@@ -49,8 +49,13 @@ local function look(level)
   if crowded() then stop("not enough memory", level + 1) end
 end
 
+local run, over
+
+-- An error in `run` or `over` themselves would be nobody's: pcall is over by then.
 local function hook()
   if not busy then return end
+  local where = getinfo(2, "f").func
+  if where == run or where == over then return end
   if stopped then error(stopped, 2) end
   used = used + period
   look(2)
@@ -70,7 +75,7 @@ local function text_of(value)
   return ok and text or "error"
 end
 
-local function over(ok, ...)
+function over(ok, ...)
   busy = false
   if stopped then
     local text = stopped
@@ -84,7 +89,7 @@ local function over(ok, ...)
   return false, text_of((...))
 end
 
-local function run(f, ...)
+function run(f, ...)
   busy, used, started, stopped = true, 0, nil, nil
   return over(pcall(f, ...))
 end

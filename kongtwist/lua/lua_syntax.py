@@ -16,17 +16,17 @@ def _engine() -> Engine:
     return Engine({})
 
 
-def fault_of_code(code: str, mode: str = "chunk") -> str | None:
+def fault_of_code(code: str, mode: str = "chunk", name: str | None = None) -> str | None:
     """What is wrong with code, in Lua's words; None: nothing.
 
     Args:
         code: text of Lua, or ``python:module.function``.
-        mode: as for `Engine.compile`.
+        mode, name: as for `Engine.compile`.
     """
     if code.startswith(PREFIX):
         return fault_of_name(code)
     try:
-        _engine().compile(code, mode=mode)
+        _engine().compile(code, mode=mode, name=name)
     except LuaFailure as failure:
         return failure.text
     return None
