@@ -160,7 +160,7 @@ class ModuleTests(NameCase):
 
     def test_cjson(self) -> None:
         for code, expected in (
-            ("require('cjson').encode({a = {1, 'x'}, n = require('cjson').null})", ['{"a":[1,"x"],"n":null}']),
+            ("require('cjson').encode({a = {1, 'x', {n = require('cjson').null}}})", ['{"a":[1,"x",{"n":null}]}']),
             ("require('cjson').decode('{\"a\":[1,{\"b\":true}]}')", [{"a": [1, {"b": True}]}]),
             ("require('cjson.safe').decode('x')", [None, "Expected value but found invalid token"]),
             ("require('cjson.safe').encode(0/0)", [None, "Cannot serialise number: must not be NaN or Inf"]),
