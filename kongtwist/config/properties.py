@@ -33,6 +33,7 @@ from .kinds import (
     networks,
 )
 from .log_properties import Logs
+from .lua_properties import Lua
 from .plugin_properties import PluginServices
 from .postgres_properties import Postgres
 from .unbuilt_properties import Unbuilt
@@ -450,6 +451,7 @@ SECTIONS: tuple[type, ...] = (
     Postgres,
     HTTP2,
     PluginServices,
+    Lua,
     Routing,
     Refused,
 )
@@ -469,6 +471,7 @@ class Properties(
     Postgres,
     HTTP2,
     PluginServices,
+    Lua,
     Routing,
     Refused,
     Unbuilt,

@@ -37,6 +37,7 @@ from ..proxy.context import ProxyContext
 from ..proxy.tree import RouteTree, TellingTree
 from ..proxy.websocket_route import WebSocketRoute
 from .log_files import access_log_for, stream_log_for
+from .lua_engines import lua_engine
 from .plugin_services import PluginServices
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ class DataPlane:
         self.host.rows, self.host.tallies = services.rows, services.tallies
         self.host.metrics = self._metrics = services.metrics
         self.host.cells = services.cells.claim  # type: ignore[method-assign]
+        self.host.lua = lua_engine(conf)
         self.lifetimes = Lifetimes(self._scope_for, _closing, _report)
         self.context = ProxyContext(
             reactor,

@@ -42,6 +42,7 @@ from .admin_plane import AdminPlane
 from .background_work import BackgroundWork
 from .configuration_advice import Advice
 from .data_plane import DataPlane, Faults
+from .lua_engines import lua_engine
 from .plugin_loader import load_plugins
 from .plugin_services import PluginServices, own_services
 from .publisher import Publisher, overlaid
@@ -331,6 +332,7 @@ class Gateway(MultiService):
         pending = self.conf.plugin_max_pending_writes
         host.rows = RowsAccess(lambda: self.publisher.snapshot, time.time, self._answers.ask, pending)
         host.tallies = self._tallies
+        host.lua = lua_engine(self.conf)
         assert isinstance(self.counters, SharedCounters)
         host.cells = self.counters.named.claim  # type: ignore[method-assign]
         return host

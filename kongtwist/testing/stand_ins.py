@@ -29,6 +29,8 @@ from ..core.chain.host_reading import Encode, FeedSettings
 from ..core.chain.host_schemas import RegistrySettings
 from ..core.rows import Row
 from ..entities.entity import Entity
+from ..lua.lua_engine import Engine
+from ..lua.offered import offered_names
 from .figure_stand_ins import StandInCells, StandInMetrics
 from .grpc_stand_ins import StandInGRPC
 from .kafka_stand_ins import StandInFeed, StandInKafka, StandInSchemas
@@ -442,6 +444,7 @@ class StandInHost(Scope):
         named_cells: by name.
         released: how often it was released.
         asked: answers `ask_workers`, by plugin and question.
+        lua: runs Lua; ``lua_lines``: (level, line) of what scripts wrote into the log.
     """
 
     def __init__(self, facts: Mapping[str, Any], clock: Clock, rows: StandInRows, shared: StandInHost | None) -> None:
@@ -470,6 +473,8 @@ class StandInHost(Scope):
         self.threads_busy = False
         self.released = 0
         self.asked: Callable[[str, Any], Any] = lambda plugin, question: None
+        self.lua_lines: list[tuple[str, str]] = [] if shared is None else shared.lua_lines
+        self.lua = Engine(offered_names(lambda *line: self.lua_lines.append(line))) if shared is None else shared.lua
 
     def ask_workers(self, plugin: str, question: Any) -> Awaitable[list[Any]]:
         """See `kongtwist.core.chain.host.Host`; there is one process."""

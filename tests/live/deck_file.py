@@ -117,6 +117,8 @@ def _plugins() -> list[dict[str, Any]]:
             "enabled": False,
         },
         {"name": "redirect", "config": {"location": "https://b.example/"}, "enabled": False},
+        {"name": "pre-function", "config": {"access": ["return 1"]}, "enabled": False},
+        {"name": "post-function", "config": {"log": ["local n = 0 return function() n = n + 1 end"]}, "enabled": False},
         {"name": "standard-webhooks", "config": {"secret_v1": "s3cret"}, "enabled": False},
         {
             "name": "aws-lambda",

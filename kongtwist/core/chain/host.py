@@ -378,6 +378,7 @@ class Host(GatewayFacts):
 
     Attributes:
         rows, tallies, http, metrics, streams: see `Rows`, `Tallies`, `HTTPClient`, `Metrics`, `Streams`.
+        lua: compiles chunks of Lua: a `kongtwist.lua.lua_engine.Engine`.
     """
 
     rows: Rows = cast(Any, _Missing("rows"))
@@ -385,6 +386,7 @@ class Host(GatewayFacts):
     http: HTTPClient = cast(Any, _Missing("http"))
     metrics: Metrics = cast(Any, _Missing("metrics"))
     streams: Streams = cast(Any, _Missing("streams"))
+    lua: Any = _Missing("lua")
 
     def redis(self, settings: RedisSettings) -> RedisClient:
         """The client for a server; hosts with equal settings share one."""
