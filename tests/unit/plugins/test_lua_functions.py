@@ -132,6 +132,29 @@ class AccessTests(SynchronousTestCase):
         )
         self.assertEqual(answer_of(harness.send()).body, b"7nil2\n")
 
+    def test_cache(self) -> None:
+        """What a function has given is kept, for all scripts, until it is told to go."""
+        code = """
+            local function count(by) n = (n or 0) + by return n end
+            if kong.request.get_path() == "/forget" then kong.cache:invalidate("key") end
+            local value, err, level = kong.cache:get("key", nil, count, 2)
+            kong.response.exit(200, { value, level, kong.cache:get("key"), (kong.cache:probe("other")) == nil })
+        """
+        harness = pre(access=[code])
+        self.assertEqual(
+            [answer_of(harness.send("GET", path)).body for path in ("/", "/", "/forget")],
+            [b"[2,3,2,true]", b"[2,1,2,true]", b"[4,3,4,true]"],
+        )
+
+    def test_cache_is_bounded_and_fails_as_the_function_does(self) -> None:
+        code = """
+            for number = 1, 1001 do kong.cache:get("k" .. number, nil, function() return number end) end
+            local value, err = kong.cache:get("bad", nil, function() error("no", 0) end)
+            local second, why = kong.cache:get("none", nil, function() return nil, "why" end)
+            kong.response.exit(200, { tostring(kong.cache:get("k1")), kong.cache:get("k1001"), err, why })
+        """
+        self.assertEqual(answer_of(pre(access=[code]).send()).body, b'["nil",1001,"callback threw an error: no","why"]')
+
     def test_who_it_is(self) -> None:
         harness = pre(access=['kong.client.authenticate({ id = "c", username = "ann" }, { id = "k" })'])
         self.assertEqual((harness.send().consumer or {})["username"], "ann")
