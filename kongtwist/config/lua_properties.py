@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .kinds import ARRAY, INTEGER, SIZE, Property, enum
+from .kinds import ARRAY, INTEGER, SIZE, STRING, Property, enum
 
 __all__ = ["Lua"]
 
@@ -17,7 +17,15 @@ class Lua:
         " reach files and start processes too; off: there is no Lua, and configurations with it are refused.",
     )
     untrusted_lua_sandbox_requires = Property(
-        ARRAY, None, "Modules that require may load in the sandbox; those of lua_package_path, and what LuaJIT brings."
+        ARRAY,
+        None,
+        "Modules that require may load in the sandbox: files of lua_package_path, which run outside of it, what LuaJIT brings (bit,"
+        " table.new), and cjson, cjson.safe.",
+    )
+    lua_package_path = Property(
+        STRING,
+        "./?.lua;./?/init.lua;",
+        "Where modules in Lua are: patterns separated by semicolons, in which ? stands for the module's name.",
     )
     untrusted_lua_sandbox_environment = Property(
         ARRAY, None, "Further names of Lua that the sandbox has, dotted (string.dump), to be read and not changed."

@@ -128,7 +128,6 @@ class Unbuilt:
     lua_ssl_protocols = _known(STRING, "TLSv1.2 TLSv1.3", "TLS versions towards others")
 
     # -- Lua, Wasm, tracing --
-    lua_package_path = _known(STRING, "./?.lua;./?/init.lua;", "where Lua modules are")
     lua_package_cpath = _known(STRING, None, "where Lua's C modules are")
     lua_max_req_headers = _known(NUMBER.within(1, 1000), "100", "request headers that plugins see; here all")
     lua_max_resp_headers = _known(NUMBER.within(1, 1000), "100", "response headers that plugins see; here all")

@@ -11,6 +11,20 @@ local pcall, error, type, tostring = pcall, error, type, tostring
 local setmetatable, setfenv, next, rawget, gsub, lower = setmetatable, setfenv, next, rawget, string.gsub, string.lower
 local create, resume = coroutine.create, coroutine.resume
 
+-- What Lua holds for itself, and of compiled code, is no part of what scripts may hold.
+local own, held = 0, 0
+
+local function hold(code)
+  held = code
+  soft = limits.memory + own + held
+end
+
+local function begin()
+  collect()
+  own = collect "count"
+  hold(held)
+end
+
 local busy, used, started, stopped = false, 0, nil, nil
 
 local function stop(text, level)
@@ -245,5 +259,5 @@ end
 
 return {
   run = run, charge = charge, safe = safe, offer = offer, read_only = read_only, members = members, fresh = fresh, lasting = lasting,
-  head = head, kept_whole = kept_whole,
+  head = head, hold = hold, begin = begin, kept_whole = kept_whole,
 }

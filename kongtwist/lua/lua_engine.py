@@ -7,7 +7,8 @@ is replaced by a new one, and programs are compiled anew when they are run next.
 
 Lua's memory has two bounds. The soft one, the setting, is looked at while scripts run, before and after each call of the gateway. The hard
 one, three times as much, is the allocator's: it stops single large requests. It must never be met while Python hands a value in, which
-would end the process, so such values are bounded to an eighth of the soft one each.
+would end the process, so such values are bounded to an eighth of the soft one each. Both move with the code that is held, which is as large
+as the configuration has it: thousands of plugins take nothing from what scripts may hold.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.resources import files
 from typing import Any
+from weakref import WeakValueDictionary
 
 from .lua_calls import LuaFailure, Members
 from .lua_error import LuaError, LuaExit
@@ -40,6 +42,9 @@ MODES = ("chunk", "value", "function")
 _ERROR = 4096
 """Bytes of the text of an error."""
 
+_PROGRAM, _CODE = 1024, 4
+"""Bytes that Lua holds of a program, and for each byte of its code: measured; they are no part of what scripts may hold."""
+
 _RESULTS = 8
 """Results of a function offered, the largest of which are an eighth of the soft bound each: with what is held, that is within the
 hard one."""
@@ -55,6 +60,7 @@ class LuaSettings:
     trust: str = "sandbox"  #: ``untrusted_lua``: sandbox, on or off
     requires: tuple[str, ...] = ()  #: names that ``require`` takes in the sandbox
     environment: tuple[str, ...] = ()  #: further names that the sandbox has, dotted
+    path: str = ""  #: where modules are looked for, as ``package.path`` has it
     instructions: int = 10_000_000  #: of one run
     memory: int = 16 * 1024 * 1024  #: bytes that Lua may hold in a process; 2 MiB at least
     seconds: float = 0.25  #: processor time of one run, beyond which it ends at the next look
@@ -84,6 +90,8 @@ class _Runtime:
     def __init__(self, engine: Engine) -> None:
         lua = engine.lua()
         settings = engine.settings
+        self._memory, self._code, self._most_code = settings.memory, 0, 0
+        self._known: WeakValueDictionary[tuple[bytes, bytes, str], _Compiled] = WeakValueDictionary()
         self.call: LuaCall | None = None
         self.exit: LuaExit | None = None
         self.failed: Exception | None = None
@@ -96,11 +104,11 @@ class _Runtime:
         if jit:
             self.lua.execute(b"jit.off(); jit.flush()")
         self.values = Values(lua, self.lua, settings.memory // 8)
-
         limits = self.lua.table_from({
             b"memory": settings.memory / 1024, b"instructions": settings.instructions, b"period": _PERIOD,
             b"seconds": settings.seconds, b"text": settings.memory / 2, b"pattern_steps": settings.pattern_steps,
-            b"per_coroutine": not jit, b"too_long": f"more than {settings.instructions} instructions".encode(),
+            b"per_coroutine": not jit, b"path": settings.path.encode("utf-8", "surrogateescape"),
+            b"too_long": f"more than {settings.instructions} instructions".encode(),
             b"too_slow": f"more than {settings.seconds:g} s of processor time".encode(),
         })  # fmt: skip
         self.guard = self._load("guard.lua", limits)
@@ -118,6 +126,7 @@ class _Runtime:
             self.lua.table_from([each.encode() for each in settings.environment]),
         )  # fmt: skip
         self._compile = sandbox.compile
+        self.guard.begin()
 
     def _load(self, name: str, *args: Any) -> Any:
         return self.lua.compile(_source(name), name=b"=" + name.encode())(*args)
@@ -191,28 +200,54 @@ class _Runtime:
 
         return called
 
-    def compile(self, code: bytes, name: bytes, mode: str) -> Any:
-        """A function of Lua. Raises LuaFailure."""
-        function, text = self._compile(code, name, mode.encode(), self.environment)
+    def compile(self, code: bytes, name: bytes, mode: str) -> _Compiled:
+        """Compiled code; equal code that keeps nothing is compiled once. Raises LuaFailure."""
+        key = (code, name, mode)
+        known = self._known.get(key)
+        if known is not None:
+            return known
+        self._make_room(_PROGRAM + _CODE * len(code))
+        compiled = _Compiled(self, _PROGRAM + _CODE * len(code))
+        try:
+            function, text = self._compile(code, name, mode.encode(), self.environment)
+        except self._error as error:
+            raise LuaFailure(str(error)) from None
         if function is None:
             raise LuaFailure(text.decode("utf-8", "replace"))
-        return function
+        compiled.function = function
+        if mode != "function":
+            self._known[key] = compiled
+        return compiled
 
-    def run(self, function: Any, call: LuaCall, args: tuple[Any, ...]) -> tuple[list[Any], bool]:
-        """Results, and whether memory stays short. Raises LuaFailure, LuaExit."""
+    def give_back(self, size: int) -> None:
+        """Code of this size is gone."""
+        self._make_room(-size)
+
+    def _make_room(self, size: int) -> None:
+        """Let Lua hold so many bytes of code more, which are no part of what scripts may hold."""
+        self._code += size
+        if (
+            self._code > self._most_code
+        ):  # what is given back lies there until Lua collects it: the hard bound never falls
+            self._most_code = self._code
+            self.lua.set_max_memory(3 * self._memory + 2 * self._code)
+        self.guard.hold(self._code / 1024)
+
+    def run(self, function: Any, call: LuaCall, args: tuple[Any, ...]) -> list[Any]:
+        """Results. Raises LuaFailure, LuaExit."""
         if self.call is not None:
             raise LuaFailure("a program runs already")
-        self.call = call
+        self.call, self.failed, self.exit = call, None, None
         try:
             if args:
                 results = self._run(function, *map(self.values.to_lua, args))
             else:
                 results = self._run(function)
             if results is True:
-                return [], False
+                return []
             if results[0] is True:
                 to_python = self.values.to_python
-                return [to_python(each) for each in results[1:]], False
+                return [to_python(each) for each in results[1:]]
         except (LuaError, self._error) as error:
             raise LuaFailure(str(error)) from None
         finally:
@@ -224,6 +259,23 @@ class _Runtime:
         if exit_ is not None:
             raise exit_
         raise _Crowded(results) if len(results) > 2 else LuaFailure(_text(results))
+
+
+class _Compiled:
+    """Code in a runtime; those who run it hold it.
+
+    Attributes:
+        function: of Lua.
+    """
+
+    __slots__ = ("__weakref__", "_runtime", "_size", "function")
+
+    def __init__(self, runtime: _Runtime, size: int) -> None:
+        self._runtime, self._size = runtime, size
+        self.function: Any = None
+
+    def __del__(self) -> None:
+        self._runtime.give_back(self._size)
 
 
 class _Crowded(LuaFailure):
@@ -244,7 +296,7 @@ class Program:
         self._engine = engine
         self._code, self._name, self._mode = code, name, mode
         self._runtime = engine.runtime()
-        self._function = self._runtime.compile(code, name, mode)
+        self._compiled = self._runtime.compile(code, name, mode)
 
     def run(self, call: LuaCall, *args: Any) -> list[Any]:
         """Run it.
@@ -262,10 +314,10 @@ class Program:
         """
         runtime = self._engine.runtime()
         if runtime is not self._runtime:
-            self._function = runtime.compile(self._code, self._name, self._mode)
+            self._compiled = runtime.compile(self._code, self._name, self._mode)
             self._runtime = runtime
         try:
-            return runtime.run(self._function, call, args)[0]
+            return runtime.run(self._compiled.function, call, args)
         except _Crowded:
             self._engine.renew()
             raise

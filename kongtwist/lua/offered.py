@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .json_functions import JSON_FUNCTIONS
 from .ngx_log import Say, log_names
 from .ngx_re import RE_FUNCTIONS
 from .ngx_texts import TEXT_FUNCTIONS, TIME_FUNCTIONS
@@ -29,6 +30,7 @@ def offered_names(say: Say) -> dict[str, Any]:
         **TEXT_FUNCTIONS,
         **TIME_FUNCTIONS,
         **RE_FUNCTIONS,
+        **JSON_FUNCTIONS,
         **log_names(say),
         "ngx.var": VARIABLES,
         "ngx.get_phase": _get_phase,

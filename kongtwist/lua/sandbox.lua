@@ -11,6 +11,7 @@ local load_module = require
 -- Nothing of Python: lupa has put it there.
 globals.python = nil
 package.loaded.python = nil
+package.path, package.cpath = limits.path, ""
 
 -- Tables of tables, all read-only. Those with metatables are as the guard has made them.
 local function sealed(table, name)
@@ -177,11 +178,36 @@ local function expressions(re)
   }
 end
 
+-- cjson and cjson.safe, for whom the operator lets require them.
+local function json_modules(json)
+  if not json then return end
+  local function safe(f)
+    return function(value)
+      local ok, result = json[f](value)
+      if ok then return result end
+      return nil, result
+    end
+  end
+  local function strict(f)
+    return function(value)
+      local ok, result = json[f](value)
+      if ok then return result end
+      error(result, 2)
+    end
+  end
+  for name, kind in pairs { cjson = strict, ["cjson.safe"] = safe } do
+    local module = guard.read_only({ encode = kind "encode", decode = kind "decode", null = null }, name)
+    package.preload[name] = function() return module end
+  end
+end
+
 local function environment(trust, offered, request, requires, names)
   local found = {}
   offered.kong, offered.ngx = offered.kong or {}, offered.ngx or {}
   offered.kong.ctx, offered.ngx.ctx = contexts(request)
   offered.kong.table, offered.kong.cache, offered.ngx.null = tables, cache, null
+  json_modules(offered["@json"])
+  offered["@json"] = nil
   local re = offered["@re"]
   if re then offered["@re"], offered.ngx.re = nil, expressions(re) end
   if trust == "on" then
@@ -212,7 +238,9 @@ local function environment(trust, offered, request, requires, names)
     if last then into[last] = value end
   end
   merge(found, offered)
-  return sealed(found, "the environment")
+  local all = sealed(found, "the environment")
+  globals.kong, globals.ngx = all.kong, all.ngx -- for modules
+  return all
 end
 
 local function compiled(code, name)

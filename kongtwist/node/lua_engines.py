@@ -30,6 +30,7 @@ def lua_engine(conf: Conf) -> Engine:
         instructions=conf.plugin_lua_max_instructions,
         memory=conf.plugin_lua_max_memory,
         seconds=conf.plugin_lua_max_time / 1000.0,
+        path=conf.lua_package_path or "",
         modules=tuple(conf.plugin_python_modules or ()),
     )
     return Engine({**offered_names(_say), "kong.configuration": shown(conf)}, settings)

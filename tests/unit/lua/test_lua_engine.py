@@ -302,6 +302,37 @@ class LimitTests(EngineCase):
             self.failure(code)
         self.works()
 
+    def test_much_code(self) -> None:
+        """Code that is configured is no part of what scripts may hold, and goes when nobody runs it any more."""
+        self.engine = self.made(memory=2 * 1024 * 1024, instructions=10**8)
+        for _ in range(2):
+            programs = [
+                self.engine.compile(f"local a = '{number}' return a .. ...", mode="function") for number in range(6000)
+            ]
+            self.assertEqual(programs[-1].run(self.call, "x"), ["5999x"])
+            self.assertEqual(programs[0].run(self.call, "x"), ["0x"])
+            self.assertIn("memory", self.failure("local t = {} for i = 1, 1e5 do t[i] = ('x'):rep(500) .. i end"))
+            del programs
+        self.engine.compile("return 1")
+        self.assertIn("memory", self.failure("local t = {} for i = 1, 1e5 do t[i] = ('x'):rep(40) .. i end"))
+        self.works()
+
+    def test_equal_code_is_shared(self) -> None:
+        """But for functions, which keep things."""
+        runtime = self.engine.runtime()
+        compiled: list[Any] = []
+        make = runtime._compile
+
+        def counted(code: bytes, *rest: Any) -> Any:
+            compiled.append(code)
+            return make(code, *rest)
+
+        self.patch(runtime, "_compile", counted)
+        for mode in ("value", "value", "chunk", "function", "function"):
+            self.kept = [*getattr(self, "kept", ()), self.engine.compile("return 1", mode=mode)]
+        self.assertEqual(len(compiled), 4)
+        self.assertEqual([each.run(self.call) for each in self.kept], [[1]] * 5)
+
     def test_patterns(self) -> None:
         for code in (
             "return ('a'):rep(30):find(('a-'):rep(14) .. 'b')",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -137,6 +138,37 @@ class LogTests(NameCase):
         self.assertEqual(self.call.exchange.log_values[0][:2], (("a", "b"), [1]))
         self.assertIn("key must be a string", self.failure("kong.log.set_serialize_value({}, 1)"))
         self.assertIn("mode must be", self.failure("kong.log.set_serialize_value('a', 1, {mode = 'x'})"))
+
+
+class ModuleTests(NameCase):
+    def setUp(self) -> None:
+        super().setUp()
+        folder = self.mktemp()
+        os.makedirs(folder)
+        with open(f"{folder}/house.lua", "w", encoding="utf-8") as file:
+            file.write(
+                "return { shout = function(s) return s:upper() .. kong.request.get_path() end, loads = loadstring ~= nil }"
+            )
+        allowed = ("house", "cjson", "cjson.safe", "absent")
+        settings = LuaSettings(requires=allowed, path=f"{folder}/?.lua")
+        self.engine = Engine(offered_names(lambda *line: self.lines.append(line)), settings)
+
+    def test_file(self) -> None:
+        self.assertEqual(self.told("require('house').shout('a'), require('house').loads"), ["A/a b", True])
+        self.assertIn("module 'absent' not found", self.failure("require('absent')"))
+        self.assertIn("not allowed within sandbox", self.failure("require('os')"))
+
+    def test_cjson(self) -> None:
+        for code, expected in (
+            ("require('cjson').encode({a = {1, 'x', {n = require('cjson').null}}})", ['{"a":[1,"x",{"n":null}]}']),
+            ("require('cjson').decode('{\"a\":[1,{\"b\":true}]}')", [{"a": [1, {"b": True}]}]),
+            ("require('cjson.safe').decode('x')", [None, "Expected value but found invalid token"]),
+            ("require('cjson.safe').encode(0/0)", [None, "Cannot serialise number: must not be NaN or Inf"]),
+            ("select(2, require('cjson.safe').encode(type))", ["Cannot serialise function: type not supported"]),
+        ):
+            self.assertEqual(self.told(code), expected, code)
+        self.assertIn(":1: Expected value", self.failure("local x = require('cjson').decode('')"))
+        self.failure("require('cjson').encode = 1")
 
 
 class ExpressionTests(NameCase):

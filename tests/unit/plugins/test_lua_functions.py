@@ -121,6 +121,14 @@ class AccessTests(SynchronousTestCase):
         self.assertEqual([answer_of(harness.send()).body for _ in range(3)], [b"1", b"2", b"3"])
         self.assertEqual(answer_of(pre(access=[code]).send()).body, b"1")
 
+    def test_equal_code_of_two_configurations(self) -> None:
+        """Each has upvalues and globals of its own."""
+        code = "n = (n or 0) + 1 local count = 0 return function() count = count + 1 ngx.print(n, count, ' ') end"
+        harness = pre(access=[code])
+        harness.add(PostFunction, access=[code, "ngx.exit(200)"])
+        self.assertIsNone(harness.send("GET", "/").exchange.upstream_body)
+        self.assertEqual(answer_of(harness.send()).body, b"12 ")
+
     def test_a_chunk_that_ends_at_first_keeps_its_place(self) -> None:
         harness = pre(access=["n = (n or 0) + 1 kong.response.exit(200, tostring(n))"])
         self.assertEqual([answer_of(harness.send()).body for _ in range(3)], [b"1", b"2", b"3"])
