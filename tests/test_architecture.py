@@ -54,6 +54,7 @@ IMPURE = (
 
 _CORE = frozenset((
     "entities", "core/http", "core/http2", "core", "core/balancing", "core/routing", "core/chain", "core/snapshot", "core/grpc",
+    "core/tracing",
 ))  # fmt: skip
 _SERVING = _CORE | {"net", "upstream", "http1", "streams"}
 _NODE = _SERVING | {
@@ -78,9 +79,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "core/http2": frozenset({"entities", "core/http"}),
     "core/balancing": frozenset({"entities", "core/http", "core"}),
     "core/routing": frozenset({"entities", "core/http", "core", "core/grpc"}),
-    "core/chain": frozenset({"entities", "core/http", "core"}),
+    "core/tracing": frozenset({"entities", "core/http", "core"}),
+    "core/chain": frozenset({"entities", "core/http", "core", "core/tracing"}),
     "core/snapshot": _CORE,
-    "plugins": frozenset({"entities", "core/http", "core", "core/routing", "core/chain", "core/grpc"}),
+    "plugins": frozenset({"entities", "core/http", "core", "core/routing", "core/chain", "core/grpc", "core/tracing"}),
     "observability": _CORE,
     "net": _CORE | {"config"},
     "storage": _CORE | {"config", "net"},
