@@ -34,6 +34,7 @@ from .kinds import (
 )
 from .plugin_properties import PluginServices
 from .postgres_properties import Postgres
+from .tracing_properties import Tracing
 from .unbuilt_properties import Unbuilt
 
 __all__ = ["SECTIONS", "Properties", "declared", "properties"]
@@ -458,6 +459,7 @@ SECTIONS: tuple[type, ...] = (
     Postgres,
     HTTP2,
     PluginServices,
+    Tracing,
     Routing,
     Refused,
 )
@@ -476,6 +478,7 @@ class Properties(
     Postgres,
     HTTP2,
     PluginServices,
+    Tracing,
     Routing,
     Refused,
     Unbuilt,
