@@ -34,6 +34,7 @@ from ..http2.http2_channel import HTTP2Channel
 from ..net.listeners import DescriptorRoom, listen_on, raise_descriptor_limit
 from ..net.server_tls import ServerContexts, contexts_for, reconfigure
 from ..observability.access_log import AccessLog
+from ..observability.log_lines import LineKeeper
 from ..observability.masking import configured_names
 from ..proxy.context import ProxyContext
 from ..proxy.tree import RouteTree, TellingTimedTree, TellingTree, TimedTree
@@ -166,6 +167,7 @@ class DataPlane:
         self.host.rows, self.host.tallies = services.rows, services.tallies
         self.host.metrics = self._metrics = services.metrics
         self.host.cells = services.cells.claim  # type: ignore[method-assign]
+        self.host.log_lines = LineKeeper(conf.log_level, reactor.callFromThread).lines  # type: ignore[method-assign]
         self.lifetimes = Lifetimes(self._scope_for, _closing, _report)
         self.context = ProxyContext(
             reactor,

@@ -15,6 +15,7 @@ from ...core.tracing.propagation import Propagation
 from ...core.tracing.trace import begin_trace
 from .._once import Seldom
 from .otel_fields import CONFIG, batch_rules
+from .otel_logs import LineSender
 from .otel_spans import request_spans
 from .otel_trace import OwnTrace, own_trace
 
@@ -35,6 +36,7 @@ class Exporter:
         propagation: how traces are taken over and passed on.
         rate: the share of traces that is sent.
         spans: the queue of spans; None: none are sent.
+        lines: sends lines of the log; None: none are sent.
     """
 
     def __init__(self, conf: Row, row: Row, host: Scope) -> None:
@@ -62,6 +64,10 @@ class Exporter:
         self.spans = None
         if conf["traces_endpoint"] is not None:
             self.spans = host.queue(f"{row['id']}:traces", settings, self._sender(conf["traces_endpoint"]))
+        self.lines = None
+        if conf["logs_endpoint"] is not None:
+            queue = host.queue(f"{row['id']}:logs", settings, self._sender(conf["logs_endpoint"]))
+            self.lines = LineSender(host, queue, otlp_encoding.encoded_line)
 
     def _sender(self, url: str) -> Any:
         """What sends a batch to ``url``; raises ValueError where that does not take it."""
@@ -116,9 +122,15 @@ class OpenTelemetry(Plugin):
 
     def log(self, exchange: Exchange, conf: Exporter) -> None:
         queue = conf.spans
-        if queue is None:
-            return
-        own = conf.trace_of(exchange)
-        if own.sampled:
-            for span in request_spans(exchange, own, begin_trace(exchange), conf.encode):
-                queue.add(span)
+        own = None
+        if queue is not None:
+            own = conf.trace_of(exchange)
+            if own.sampled:
+                for span in request_spans(exchange, own, begin_trace(exchange), conf.encode):
+                    queue.add(span)
+        if conf.lines is not None:
+            conf.lines.request_over(exchange, own)
+
+    def close(self, conf: Exporter) -> None:
+        if conf.lines is not None:
+            conf.lines.close()
