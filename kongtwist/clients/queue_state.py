@@ -173,8 +173,8 @@ class QueueState:
         settings = self.settings
         while len(self._entries) >= settings.max_entries:
             self._drop()
-            if not self._uncounted:
-                self._counted_at = max(self._counted_at, now + _COUNTED_EVERY)
+            if not self._uncounted and now >= self._counted_at:
+                self._counted_at = now + _COUNTED_EVERY
             self._uncounted += 1
             if not self._full:
                 self._full = True
