@@ -237,6 +237,29 @@ class TracingTests(LiveTestCase):
         shared = named(spans, "GET /a/y")
         self.assertEqual((shared["traceId"], shared["id"], shared["parentId"]), (TRACE, SPAN, SPAN[::-1]))
 
+    def test_lines(self) -> None:
+        """Lines of the log come with their request's trace, credentials masked; those about no request come too."""
+        gateway = self.gateway(ALL)
+        config = {"logs_endpoint": self.collector.logs, "connect_timeout": 500}
+        self.traced(gateway, "/a", f"http://127.0.0.1:{free_port()}", **config)
+        answer = gateway.get("/a?apikey=hidden-word", headers={"traceparent": f"00-{TRACE}-{SPAN}-01"})
+        self.assertEqual(answer.status, 502)
+        wait_until(
+            lambda: [each for each in self.collector.taken("/v1/logs") if each["trace"]], "a line of the request"
+        )
+        lines = self.collector.taken("/v1/logs")
+        (line,) = [each for each in lines if each["trace"]]
+        self.assertEqual((line["trace"], line["flags"], line["severity"]), (TRACE, 1, [17, "ERR"]))
+        self.assertEqual(line["attributes"]["request.id"], answer.headers["X-Kong-Request-Id"])
+        self.assertEqual(line["resource"]["service.name"], "kong")
+        self.assertIn("/a", line["text"])
+        self.assertIn("request_id", line["text"])
+        self.assertNotIn("hidden-word", json.dumps(lines))
+        self.assertEqual(gateway.stop(), 0)
+        wait_until(
+            lambda: [each for each in self.collector.taken("/v1/logs") if not each["trace"]], "a line of no request"
+        )
+
     def test_collector_in_trouble(self) -> None:
         """A collector that refuses, hangs or cuts costs requests nothing; what waits is bounded, and the log says what went."""
         echo = self.upstream("echo")

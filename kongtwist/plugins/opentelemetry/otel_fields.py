@@ -36,10 +36,6 @@ def batch_rules(conf: Row) -> tuple[Row, list[str]]:
     return rules, sentences
 
 
-def _no_empty_value(attributes: Any) -> str | None:
-    return "required field missing" if isinstance(attributes, dict) and "" in attributes.values() else None
-
-
 def _endpoint(what: str) -> String:
     return String(
         referenceable=True, checks=(url,), text=f"URL that {what} are sent to (OTLP over HTTP); null: they are not."
@@ -58,7 +54,6 @@ CONFIG = Config(
         "resource_attributes": Map(
             String(required=True),
             String(required=True),
-            checks=(_no_empty_value,),
             text="Attributes of the resource, beside service.name (kong), service.instance.id (the node's id) and service.version, which"
             " they replace.",
         ),

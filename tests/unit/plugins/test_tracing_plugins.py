@@ -167,7 +167,7 @@ class OpenTelemetryTests(TracingCase):
         error = self.assertRaises(
             EntityError, PluginHarness, OpenTelemetry, traces_endpoint=TRACES, resource_attributes={"a": ""}
         )
-        self.assertIn("config.resource_attributes: required field missing", str(error))
+        self.assertIn("config.resource_attributes: length must be at least 1", str(error))
 
     def test_lines(self) -> None:
         """Lines about the request have its trace; those about none have none. What does not fit stays out, the old ones stay."""
