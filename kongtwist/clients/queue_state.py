@@ -19,6 +19,9 @@ SHORTEST_WAIT = 0.05
 _LINES_EVERY = 1.0
 """Seconds between two lines about entries that were dropped for their bytes. (Kong writes one for each entry.)"""
 
+_COUNTED_EVERY = 60.0
+"""Seconds between two lines about how many entries a full queue has dropped."""
+
 _FAILURES = 10
 """Lines a second about failed tries. (Kong writes all: with a server that is away as many as there are requests.)"""
 STOPPING_PAUSE = 1.0
@@ -94,6 +97,8 @@ class QueueState:
         self._dropping = False
         self._unsaid = 0  # entries dropped for their bytes, in no line yet
         self._quiet_until = 0.0
+        self._uncounted = self._refused = 0  # entries for which there was no room, in no line yet
+        self._counted_at = self._refusals_quiet_until = 0.0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -134,16 +139,43 @@ class QueueState:
                 lines.append(Line("error", too_long(size, limit)))
                 return lines
         self._make_room(size, limit, now, lines)
+        lines += self._lost(now)
         if not self._entries and self._began is None:
             self._began = now
         self._entries.append((entry, size))
         self.bytes += size
         return lines
 
+    def has_room(self, entry: Any) -> bool:
+        """Whether an entry can be taken in without another one that is thrown out."""
+        limit = self.max_bytes
+        return len(self._entries) < self.settings.max_entries and (
+            limit is None or self.bytes + (size_of(entry) or 0) <= limit
+        )
+
+    def refuse(self, now: float) -> list[Line]:
+        """An entry is not taken in, because there is no room; what is to be logged, at ``now`` (seconds)."""
+        self.dropped += 1
+        self._refused += 1
+        if now < self._refusals_quiet_until:
+            return []
+        refused, self._refused, self._refusals_quiet_until = self._refused, 0, now + _COUNTED_EVERY
+        return [Line("error", f"queue full, {refused} new queue entries were dropped")]
+
+    def _lost(self, now: float) -> list[Line]:
+        """How many entries were thrown out since that was last said."""
+        if not self._uncounted or now < self._counted_at:
+            return []
+        lost, self._uncounted, self._counted_at = self._uncounted, 0, now + _COUNTED_EVERY
+        return [Line("error", f"queue full, {lost} old queue entries were dropped")]
+
     def _make_room(self, size: int, limit: int | None, now: float, lines: list[Line]) -> None:
         settings = self.settings
         while len(self._entries) >= settings.max_entries:
             self._drop()
+            if not self._uncounted and now >= self._counted_at:
+                self._counted_at = now + _COUNTED_EVERY
+            self._uncounted += 1
             if not self._full:
                 self._full = True
                 lines.append(Line("error", "queue full, dropping old entries until processing is successful again"))

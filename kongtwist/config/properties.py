@@ -36,6 +36,7 @@ from .log_properties import Logs
 from .lua_properties import Lua
 from .plugin_properties import PluginServices
 from .postgres_properties import Postgres
+from .tracing_properties import Tracing
 from .unbuilt_properties import Unbuilt
 
 __all__ = ["SECTIONS", "Properties", "declared", "properties"]
@@ -452,6 +453,7 @@ SECTIONS: tuple[type, ...] = (
     HTTP2,
     PluginServices,
     Lua,
+    Tracing,
     Routing,
     Refused,
 )
@@ -472,6 +474,7 @@ class Properties(
     HTTP2,
     PluginServices,
     Lua,
+    Tracing,
     Routing,
     Refused,
     Unbuilt,

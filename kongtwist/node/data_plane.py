@@ -28,13 +28,15 @@ from ..core.limits import KONG_READ_TIMEOUT, Limits
 from ..core.rows import Row
 from ..core.snapshot.snapshot import Snapshot
 from ..core.stream_registry import StreamRegistry
+from ..core.tracing.trace import instrumented
 from ..http1.factory import HTTP1Factory
 from ..http2.http2_channel import HTTP2Channel
 from ..net.listeners import DescriptorRoom, listen_on, raise_descriptor_limit
 from ..net.server_tls import ServerContexts, contexts_for, reconfigure
+from ..observability.log_lines import LineKeeper
 from ..observability.masking import configured_names
 from ..proxy.context import ProxyContext
-from ..proxy.tree import RouteTree, TellingTree
+from ..proxy.tree import RouteTree, TellingTimedTree, TellingTree, TimedTree
 from ..proxy.websocket_route import WebSocketRoute
 from .log_files import access_log_for, stream_log_for
 from .lua_engines import lua_engine
@@ -155,12 +157,15 @@ class DataPlane:
             "grpc_message_size": conf.plugin_grpc_message_size,
             "shown": self.access_log.shown,
             "workspace_id": WORKSPACE_ID,
+            "instrumentations": instrumented(conf.tracing_instrumentations),
+            "sampling_rate": conf.tracing_sampling_rate,
         }
         self.host = Host(**facts)
         self.host.rows, self.host.tallies = services.rows, services.tallies
         self.host.metrics = self._metrics = services.metrics
         self.host.cells = services.cells.claim  # type: ignore[method-assign]
         self.host.lua = lua_engine(conf)
+        self.host.log_lines = LineKeeper(conf.log_level, reactor.callFromThread).lines  # type: ignore[method-assign]
         self.lifetimes = Lifetimes(self._scope_for, _closing, _report)
         self.context = ProxyContext(
             reactor,
@@ -182,7 +187,8 @@ class DataPlane:
         self.streams.log = self._stream_log
         self._trusted = _pem(conf)
         self._clients: Services | None = None
-        tree = TellingTree if conf.allow_debug_header else RouteTree
+        trees = (TellingTimedTree, TimedTree) if "router" in self.host.instrumentations else (TellingTree, RouteTree)
+        tree = trees[0 if conf.allow_debug_header else 1]
         self.tree = tree(self.context, WebSocketRoute.maker(reactor))
         most = conf.nginx_http_max_connections
         connections = self.context.connections

@@ -36,7 +36,7 @@ from ..upstream.upstream_errors import (
 )  # fmt: skip
 from .finish import ends_request
 from .forwarding_states import AT_ONCE, HELD, OVER, PASSING, SENT, Answering, Sending
-from .try_notes import note_failure
+from .try_notes import note_choice, note_failure, note_lookup
 
 if TYPE_CHECKING:
     from ..core.exchange import Exchange
@@ -118,6 +118,8 @@ class Tries:
     def _choose(self) -> None:
         """Pick a target and find its address."""
         route = self.route
+        if route.chain.traced:
+            note_choice(self.exchange, self.context.wall)
         host = route.host
         balancer = route.balancer
         if balancer is not None:
@@ -135,6 +137,9 @@ class Tries:
             return
         if address is None:
             lookup = self._lookup = self.context.resolver.lookup(host)
+            if route.chain.traced:
+                peer = self._peer
+                note_lookup(self.exchange, host, route.port if peer is None else peer.port, lookup, self.context.wall)
             answered = lookup.addCallbacks(self._resolved, self._unresolved)
             answered.addErrback(lambda why: self.context.fault(self.exchange, why))  # type: ignore[unused-awaitable]
         else:

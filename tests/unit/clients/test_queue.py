@@ -64,6 +64,52 @@ class QueueCase(TestCase):
         return [line.replace(BEGIN, "") for line in lines]
 
 
+class CountTests(QueueCase):
+    def test_what_a_full_queue_drops_is_counted(self) -> None:
+        """Once at the beginning, and then how many, once a minute."""
+        queue = self.take(max_entries=2, max_batch_size=2, max_coalescing_delay=3600)
+        self.answer = Deferred()
+        for number in range(2):
+            queue.add(number)
+        self.at(0)
+        self.log.taken()
+        for second in range(180):
+            self.at(second)
+            queue.add(second)
+        lines = [line for line in self.lines() if "capacity" not in line]
+        self.assertEqual(lines, [
+            "error queue full, dropping old entries until processing is successful again",
+            "error queue full, 61 old queue entries were dropped",
+            "error queue full, 60 old queue entries were dropped",
+        ])  # fmt: skip
+        self.assertEqual(queue.counts.dropped, 178)
+        self.answer.callback(None)
+
+    def test_offered(self) -> None:
+        """Where the old ones are to stay a new one goes, counted; the log says so once a minute."""
+        queue = self.take(max_entries=2, max_batch_size=2, max_coalescing_delay=3600)
+        self.answer = Deferred()
+        self.assertEqual([queue.offer(number) for number in range(3)], [True, True, False])
+        self.at(1)
+        self.assertEqual([queue.offer(number) for number in range(9)], [True, True] + [False] * 7)
+        self.at(61)
+        self.assertFalse(queue.offer("x"))
+        lines = [line for line in self.lines() if "capacity" not in line]
+        self.assertEqual(lines, [
+            "error queue full, 1 new queue entries were dropped", "error queue full, 8 new queue entries were dropped",
+        ])  # fmt: skip
+        self.assertEqual(queue.counts.dropped, 9)
+        self.assertEqual(self.seen, [(0, [0, 1])])
+        self.answer.callback(None)
+
+    def test_offered_without_limit_of_concurrency(self) -> None:
+        """What is on its way counts there."""
+        queue = self.take(max_entries=2, concurrency_limit=-1)
+        self.answer = Deferred()
+        self.assertEqual([queue.offer(number) for number in range(3)], [True, True, False])
+        self.answer.callback(None)
+
+
 class BatchTests(QueueCase):
     def test_one_by_one_without_waiting(self) -> None:
         """With Kong's default, a batch of one is full: it is sent in the next turn, never in the middle of a request."""
