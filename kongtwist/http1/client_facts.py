@@ -127,13 +127,14 @@ class ConnectedExchange(BodyExchange):
     def tls(self) -> TLSFacts | None:
         """See `Exchange.tls`."""
         transport = self.channel.transport
-        return None if transport is None else tls_facts(transport)
+        # Of one without TLS nothing is asked: it has no handle any more when it has ended, as under a WebSocket that is served here.
+        return None if transport is None or not self.channel.secure else tls_facts(transport)
 
     @property
     def client_certificate(self) -> bytes | None:
         """See `Exchange.client_certificate`."""
         transport = self.channel.transport
-        return None if transport is None else client_certificate(transport)
+        return None if transport is None or not self.channel.secure else client_certificate(transport)
 
     @property
     def client_ip(self) -> str:  # type: ignore[override]
