@@ -30,6 +30,7 @@ class ClientFacts(Protocol):
         scheme: b"http" or b"https".
         peer_ip, peer_port, local_port: addresses of the connection.
         trusted: the peer is one of ``trusted_ips``.
+        secure: the connection has TLS.
         sni: the server name the client asked for in its TLS handshake, or None.
     """
 
@@ -56,6 +57,9 @@ class ClientFacts(Protocol):
 
     @property
     def trusted(self) -> bool: ...
+
+    @property
+    def secure(self) -> bool: ...
 
     @property
     def sni(self) -> str | None: ...

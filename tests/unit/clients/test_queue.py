@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -268,7 +269,7 @@ class CapacityTests(QueueCase):
         for entry in (b"aaaa", b"bbbb", "cc"):
             queue.add(entry)
         queue.add("ééé")  # 6 bytes of UTF-8
-        self.assertEqual(self.lines(), ["error byte capacity exceeded, 2 queue entries were dropped"])
+        self.assertEqual(self.lines(), ["error byte capacity exceeded, old queue entries are dropped"])
         queue.add(b"x" * 11)
         self.assertEqual(
             self.lines(), ["error string to be queued is longer (11 bytes) than the queue's max_bytes (10 bytes)"]
@@ -291,13 +292,18 @@ class CapacityTests(QueueCase):
         self.assertNotIn("non-string", str(self.log.taken()))
 
     def test_no_flood_of_lines(self) -> None:
-        """A second at least between two lines about bytes; the numbers add up."""
-        queue = self.take(max_bytes=1, max_batch_size=9, max_coalescing_delay=100)
-        for step in range(13):
-            self.clock.advance(0.25)
-            queue.add(b"%x" % step)
-        told = [int(line.split()[4]) for line in self.lines()]
-        self.assertEqual((told, queue.counts.dropped), ([1, 4, 4], 12))
+        """A minute at least between two lines about one reason; the numbers add up, also when nothing more is dropped."""
+        for limit in ({"max_bytes": 1}, {"max_entries": 1}):
+            queue = self.take(max_batch_size=9, max_coalescing_delay=1000, **limit)
+            for step in range(13):
+                self.clock.advance(15)
+                queue.add(b"%x" % step)
+            told = [re.findall(r"\((\d+) queue entries", line) for line in self.lines() if "drop" in line]
+            self.assertEqual((told, queue.counts.dropped), ([[], ["4"], ["4"]], 12))
+            self.clock.advance(1000)
+            queue.add(b"1")
+            self.assertIn("3 queue entries were dropped", str(self.lines()))
+            self.queues = Queues(self.clock)
 
     def test_entries_without_a_size(self) -> None:
         queue = self.take(max_bytes=10)
