@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from .support import PATIENCE
 
-__all__ = ["RawUpstream", "SilentTLS", "any_tls", "read_head", "reset"]
+__all__ = ["RawUpstream", "SilentTLS", "any_tls", "for_two_threads", "read_head", "reset"]
 
 
 def reset(sock: socket.socket) -> None:
@@ -40,6 +40,17 @@ def any_tls() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def for_two_threads(context: ssl.SSLContext) -> ssl.SSLContext:
+    """Make TLS fit for websockets' threaded client, which reads in one thread while another writes.
+
+    OpenSSL wants one thread at a time for a connection. Behind a handshake of TLS 1.3 the server sends session tickets; a request
+    that is written at the moment they are read is lost, in one of some hundred connections, whatever the server is. TLS 1.2 sends
+    them within the handshake.
+    """
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
     return context
 
 

@@ -45,7 +45,8 @@ EMBEDDED = """
     from kongtwist.api import GatewayFactory, GatewayResource
 
     prefix, site_port, site_tls, own_port, own_tls, key, certificate = sys.argv[1:]
-    gateway = Gateway(reactor, Conf({"prefix": prefix, "proxy_access_log": "off", "nginx_http_send_timeout": "2s"}))
+    short = {"nginx_http_send_timeout": "2s", "upstream_keepalive_idle_timeout": "1"}
+    gateway = Gateway(reactor, Conf({"prefix": prefix, "proxy_access_log": "off", **short}))
     gateway.startService()
     reactor.addSystemEventTrigger("before", "shutdown", gateway.stopService)
     root = Resource()

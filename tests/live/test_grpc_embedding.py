@@ -17,6 +17,7 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from tests.live import grpc_peers
+from tests.live.ends_kit import for_two_threads
 from tests.live.grpc_kit import METHOD, GRPCTestCase
 from tests.live.http2_peer import HTTP2Peer
 from tests.live.pki import authority
@@ -107,7 +108,7 @@ class SiteTests(GRPCTestCase):
     def test_websocket(self) -> None:
         """A call over a WebSocket streams both ways, through a Site that speaks HTTP/1.1."""
         url = f"wss://localhost:{self.site}/api/web{METHOD}"
-        context = ssl.create_default_context(cadata=self.ca)
+        context = for_two_threads(ssl.create_default_context(cadata=self.ca))
         with connect(url, ssl=context, subprotocols=[Subprotocol("grpc-websockets")], proxy=None) as client:
             client.send(b"content-type: application/grpc-web+proto\r\n")
             self.sent(client)

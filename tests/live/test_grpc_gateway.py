@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from tests.live import pki
-from tests.live.ends_kit import any_tls
+from tests.live.ends_kit import any_tls, for_two_threads
 from tests.live.http2_peer import DATA, HEADERS, HTTP2Peer
 from tests.live.sensor_server import PROTO
 from tests.live.support import (
@@ -321,12 +321,12 @@ class OneProcessTests(_Sensors):
         self.configure(gateway, f"grpc://127.0.0.1:{port}")
         address = f"wss://127.0.0.1:{gateway.tls_port}/v1"
         for path in ("stream", "sensors/endless:watch"):
-            with connect(f"{address}/{path}", ssl=any_tls(), proxy=None) as client:
+            with connect(f"{address}/{path}", ssl=for_two_threads(any_tls()), proxy=None) as client:
                 if path == "stream":
                     client.send('{"sensor_id": "w"}')
                 client.recv(PATIENCE)
             wait_until(lambda: gateway.admin("GET", "/status").json["streams"]["websocket"] == 0, "the end")
-        with connect(f"{address}/stream", ssl=any_tls(), proxy=None) as client:
+        with connect(f"{address}/stream", ssl=for_two_threads(any_tls()), proxy=None) as client:
             client.send('{"sensor_id": "unknown"}')
             self.assertEqual(self.closed(client), (4005, "no such sensor"))
         wait_until(lambda: gateway.admin("GET", "/status").json["streams"]["websocket"] == 0, "the end")

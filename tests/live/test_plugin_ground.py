@@ -16,6 +16,7 @@ from websockets.sync.client import connect
 
 from tests.upstream_cases import Case
 
+from .ends_kit import any_tls, for_two_threads
 from .ground_plugins import read_journal
 from .pki import authority
 from .raw_upstream import RawUpstream
@@ -384,7 +385,7 @@ class OtherListenerTests(GroundTestCase):
     def secure(self, text: bytes) -> ssl.SSLSocket:
         """A connection with TLS on which a request was sent."""
         plain = socket.create_connection(("127.0.0.1", self.running.tls_port), PATIENCE)
-        client = trusting().wrap_socket(plain)
+        client = any_tls().wrap_socket(plain)
         self.addCleanup(client.close)
         client.sendall(text)
         return client
@@ -420,7 +421,9 @@ class OtherListenerTests(GroundTestCase):
     def test_websocket_over_tls(self) -> None:
         """Plugins hear of it once at its beginning and once at its end."""
         self.does("nothing", f"ws://127.0.0.1:{self.upstream('websocket')}")
-        with connect(f"wss://127.0.0.1:{self.running.tls_port}/nothing", ssl=trusting(), proxy=None) as client:
+        with connect(
+            f"wss://127.0.0.1:{self.running.tls_port}/nothing", ssl=for_two_threads(any_tls()), proxy=None
+        ) as client:
             client.send("hello")
             self.assertEqual(client.recv(), "hello")
         wait_until(lambda: len(read_journal(self.journal)) == 3, "open, close, log")
@@ -458,19 +461,11 @@ class CertificateTests(LiveTestCase):
         self.assertIn("a plugin failed to choose a certificate for 'refused.test'", gateway.log())
 
 
-def trusting() -> ssl.SSLContext:
-    """For clients that take any certificate."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
 def subject(port: int, name: str) -> str:
     """Whose certificate a client that asks for ``name`` is shown."""
     with (
         socket.create_connection(("127.0.0.1", port), PATIENCE) as plain,
-        trusting().wrap_socket(plain, server_hostname=name) as client,
+        any_tls().wrap_socket(plain, server_hostname=name) as client,
     ):
         shown = client.getpeercert(binary_form=True)
         assert shown is not None

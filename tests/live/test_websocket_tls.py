@@ -16,6 +16,7 @@ from websockets.sync.server import Server, ServerConnection, serve
 
 from kongtwist.streams.websocket_handshake import accept_of
 
+from .ends_kit import any_tls, for_two_threads
 from .support import PATIENCE, GatewayProcess, LiveTestCase, request, wait_until
 from .test_tls import certificate
 
@@ -36,9 +37,7 @@ class WebSocketTLSTests(LiveTestCase):
         self.codes: list[tuple[int | None, str | None]] = []
         self.relay.route("/plain", f"ws://127.0.0.1:{self.server(None)}")
         self.relay.route("/tls", f"wss://127.0.0.1:{self.server(context)}")
-        self.unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self.unverified.check_hostname = False
-        self.unverified.verify_mode = ssl.CERT_NONE
+        self.unverified = for_two_threads(any_tls())
 
     def server(self, context: ssl.SSLContext | None) -> int:
         """An echo server in a thread; returns its port. What connections ended with is kept in ``codes``."""
