@@ -95,6 +95,7 @@ class LogPathTests(GRPCTestCase):
         if path == "/secure":
             context = ssl.create_default_context()
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            context.maximum_version = ssl.TLSVersion.TLSv1_2  # this client reads and writes in two threads
         start = f"wss://127.0.0.1:{gateway.tls_port}" if context else f"ws://127.0.0.1:{gateway.proxy_port}"
         with connect(start + path, open_timeout=PATIENCE, ssl=context) as client:
             for number in range(3):
