@@ -65,8 +65,9 @@ class _OutageCase(SynchronousTestCase):
 
         host.queue = queue
         self.lines: list[str] = []
-        globalLogPublisher.addObserver(self._observe)
-        self.addCleanup(globalLogPublisher.removeObserver, self._observe)
+        publisher: Any = globalLogPublisher
+        publisher.addObserver(self._observe)
+        self.addCleanup(publisher.removeObserver, self._observe)
         self.patch(LogRecords, "text", lambda *_: RECORD)
         self.sender = harness.plugin.open(harness.plugin.compile(harness.row["config"], harness.row), harness.row, host)
         self.exchange = harness.request("GET", "/")
@@ -150,7 +151,7 @@ class HttpLogTests(OutageTests, _OutageCase):
         self.harness.host.http.reply = lambda _: sending().addCallback(lambda found: found or answer)
 
     @staticmethod
-    def refused() -> Deferred[Any]:  # type: ignore[override]
+    def refused() -> Deferred[Any]:
         return succeed(HTTPAnswer(500, [], b"not now"))
 
 
@@ -164,12 +165,12 @@ class TCPLogTests(OutageTests, _OutageCase):
 
         async def connect(*_: Any, **__: Any) -> Any:
             if self.refusing:
-                raise ConnectFailed("refused")
+                raise ConnectFailed("logs.example:9999", "refused")
             return _Connection(sending)
 
         host.connect = connect
 
-    def refused(self) -> Deferred[Any]:  # type: ignore[override]
+    def refused(self) -> Deferred[Any]:
         self.refusing = True
         return fail(ConnectionLost("reset"))
 
@@ -183,5 +184,5 @@ class FileLogTests(OutageTests, _OutageCase):
         host.threads = lambda *_: sending()
 
     @staticmethod
-    def refused() -> Deferred[Any]:  # type: ignore[override]
+    def refused() -> Deferred[Any]:
         return fail(OSError(28, "No space left on device"))
