@@ -11,6 +11,7 @@ from typing import Any
 
 from .admin_properties import AdminAccess
 from .http2_properties import HTTP2
+from .kafka_properties import KafkaServices
 from .kinds import (
     ARRAY,
     BOOLEAN,
@@ -458,6 +459,7 @@ SECTIONS: tuple[type, ...] = (
     Postgres,
     HTTP2,
     PluginServices,
+    KafkaServices,
     Routing,
     Refused,
 )
@@ -476,6 +478,7 @@ class Properties(
     Postgres,
     HTTP2,
     PluginServices,
+    KafkaServices,
     Routing,
     Refused,
     Unbuilt,
