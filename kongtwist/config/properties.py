@@ -11,6 +11,7 @@ from typing import Any
 
 from .admin_properties import AdminAccess
 from .http2_properties import HTTP2
+from .kafka_properties import KafkaServices
 from .kinds import (
     ARRAY,
     BOOLEAN,
@@ -454,6 +455,7 @@ SECTIONS: tuple[type, ...] = (
     PluginServices,
     Lua,
     Tracing,
+    KafkaServices,
     Routing,
     Refused,
 )
@@ -475,6 +477,7 @@ class Properties(
     PluginServices,
     Lua,
     Tracing,
+    KafkaServices,
     Routing,
     Refused,
     Unbuilt,

@@ -26,6 +26,7 @@ from ..core.chain.host import (
     Tally,
     TLSSettings,
 )
+from ..core.chain.host_groups import GroupSettings
 from ..core.chain.host_kafka import KafkaConnection, KafkaProducing
 from ..core.chain.host_reading import Encode, FeedSettings
 from ..core.chain.host_schemas import RegistrySettings
@@ -35,7 +36,7 @@ from ..lua.lua_engine import Engine
 from ..lua.offered import offered_names
 from .figure_stand_ins import StandInCells, StandInMetrics
 from .grpc_stand_ins import StandInGRPC
-from .kafka_stand_ins import StandInFeed, StandInKafka, StandInSchemas
+from .kafka_stand_ins import StandInFeed, StandInGroups, StandInKafka, StandInSchemas
 from .line_stand_ins import StandInLog
 from .stand_in_promise import StandInPromise
 
@@ -445,7 +446,7 @@ class StandInHost(Scope):
         producers: of records for Kafka, by their settings.
         registries: of schemas, by their settings.
         services: gRPC servers by their targets.
-        feeds: of topics, in the order they were asked for.
+        feeds, groups: of topics, in the order they were asked for.
         protos: descriptors of .proto files by their paths, or what is wrong with them.
         queues: by key.
         connections: all that were made; ``refused``: why none is, or None.
@@ -468,6 +469,7 @@ class StandInHost(Scope):
         self.redises: dict[RedisSettings, StandInRedis] = {} if shared is None else shared.redises
         self.producers: dict[KafkaProducing, StandInKafka] = {} if shared is None else shared.producers
         self.feeds: list[StandInFeed] = [] if shared is None else shared.feeds
+        self.groups: list[StandInGroups] = [] if shared is None else shared.groups
         self.registries: dict[RegistrySettings, StandInSchemas] = {} if shared is None else shared.registries
         self.services: dict[GRPCTarget, StandInGRPC] = {} if shared is None else shared.services
         self.protos: dict[str, bytes | Exception] = {} if shared is None else shared.protos
@@ -512,6 +514,11 @@ class StandInHost(Scope):
         """See `kongtwist.core.chain.host.Host`; kept in ``feeds``."""
         self.feeds.append(StandInFeed(connection, settings, encode))
         return self.feeds[-1]
+
+    def kafka_groups(self, connection: KafkaConnection, settings: GroupSettings) -> StandInGroups:
+        """See `kongtwist.core.chain.host.Host`; kept in ``groups``."""
+        self.groups.append(StandInGroups(connection, settings, self.later))
+        return self.groups[-1]
 
     def proto(self, path: str) -> Awaitable[bytes]:
         """See `kongtwist.core.chain.host.Host`."""
