@@ -27,6 +27,7 @@ from ..net.hangups import descriptor_of, notice_vanished
 from ..net.run_steps import run_steps
 from ..net.sending import switch_protocol
 from .fed_frames import FrameWriter
+from .keep_alive import PeerPings, ServedPeer
 from .websocket_handshake import Recorder
 from .websocket_server import ServerFactory, ServerSide
 
@@ -73,6 +74,7 @@ class ServedWebSocket(StreamRecord):
         super().__init__("websocket", exchange)
         self._context = context
         self._times: MessageTimes | None = None
+        self._pings: PeerPings | None = None
         self._exchange = exchange
         self._answer = answer
         self._ended = ended
@@ -124,6 +126,11 @@ class ServedWebSocket(StreamRecord):
         times.begin(self._context.monotonic)
         self._times = times
 
+    def keep_alive(self, seconds: float, client: bool = True, upstream: bool = True) -> None:
+        if client:
+            peer = ServedPeer(self._protocol, lambda: self.close(GOING_AWAY, "a ping was not answered"))
+            self._pings = PeerPings(self._context.deadlines, self._context.monotonic, seconds, [peer])
+
     # -- its beginning and its end ---------------------------------------------------------------------------------------
 
     def begin(self, transport: Any, early: bytes, handshake: bytes, admit: Callable[[ServedWebSocket], bool]) -> None:
@@ -174,10 +181,11 @@ class ServedWebSocket(StreamRecord):
         else:
             self.close()
 
-    def close(self, code: int = 1000, reason: str = "") -> None:
+    def close(self, code: int = 1000, reason: str = "", retry: int | None = None) -> None:
         if self._closing or self._over:
             return
         self._closing = True
+        self._ask_no_more()
         if code == GOING_AWAY:
             self.why = reason or "closed by the gateway"
         self._read_on()
@@ -221,6 +229,7 @@ class ServedWebSocket(StreamRecord):
         context = self._context
         run_steps(
             lambda: context.deadlines.drop(self),
+            self._ask_no_more,
             lambda: context.hangups.unwatch(self._fd, self),
             lambda: context.streams.remove(self),
             lambda: self._wake(None),
@@ -229,6 +238,11 @@ class ServedWebSocket(StreamRecord):
             self._stop_serving,
             self._ended,
         )
+
+    def _ask_no_more(self) -> None:
+        if self._pings is not None:
+            self._pings.stop()
+            self._pings = None
 
     def _stop_feeding(self) -> None:
         feeder, self._feeder = self._feeder, None
