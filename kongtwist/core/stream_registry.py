@@ -116,12 +116,17 @@ class StreamRecord:
     def time_messages(self, times: MessageTimes) -> None:
         """See `core.chain.stream_watch.StreamInfo`."""
 
-    def close(self, code: int, reason: str) -> None:
+    def keep_alive(self, seconds: float, client: bool = True, upstream: bool = True) -> None:
+        """See `StreamInfo.keep_alive`."""
+        raise NotImplementedError
+
+    def close(self, code: int, reason: str, retry: int | None = None) -> None:
         """End the stream where its protocol lets it end, and tell both sides why; cut it when that takes too long.
 
         Args:
             code: WebSocket close code; other kinds have no use for it.
             reason: for the peers, where their protocol has a place for it.
+            retry: milliseconds after which the client of an event stream may come again; None: it knows itself.
         """
         raise NotImplementedError
 

@@ -421,6 +421,10 @@ class UpstreamExchange(Tries):
         """Whether the framing of the answer allows an end here."""
         return self._connection is not None and self._connection.may_end_here
 
+    def write_event(self, data: bytes) -> None:
+        """See `server_sent_events.Answering`."""
+        self._write(data)
+
     def end_answer(self) -> None:
         """End an answer of unknown length here, complete for the client; the upstream's connection is cut."""
         if self._filtered is not None and not self._write_filtered(b"", True):

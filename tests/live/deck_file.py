@@ -195,6 +195,7 @@ def _services() -> list[dict[str, Any]]:
                     "hosts": ["a.example", "*.b.example"],
                     "plugins": [
                         {"name": "key-auth", "instance_name": "keys", "config": {"key_names": ["apikey", "k2"]}},
+                        {"name": "stream-lifetime", "config": {"ping_interval": 30, "max_stream_age": 3600}},
                         {"name": "stream-ticket", "config": {"secret": "shared", "ttl": 20}},
                     ],
                 },
