@@ -497,6 +497,10 @@ class Exchange:
         """Cut the client's connection so that the answer cannot look complete."""
         raise NotImplementedError
 
+    def bound_silence(self, seconds: float) -> None:
+        """Have the connection end when the client's host acknowledges nothing of what was sent for so long. Nothing where others
+        share the connection (HTTP/2)."""
+
     def reset(self, code: int) -> None:
         """`abort`, with an error code of HTTP/2 (RFC 9113 7) for a client that speaks it."""
         self.abort()

@@ -42,6 +42,7 @@ from .admin_plane import AdminPlane
 from .background_work import BackgroundWork
 from .configuration_advice import Advice
 from .data_plane import DataPlane, Faults
+from .lua_engines import lua_engine
 from .plugin_loader import load_plugins
 from .plugin_services import PluginServices, own_services
 from .publisher import Publisher, overlaid
@@ -281,10 +282,10 @@ class Gateway(MultiService):
             now=time.time,
             long_work=self._long_work,
         )
-        self.admin_plane.listen("status_listen", status, conf.status_access_log, self._room)
+        self.admin_plane.listen("status_listen", status, self._room)
 
     def _listen_admin(self) -> None:
-        self.admin_plane.listen("admin_listen", self.admin_resource(), self.conf.admin_access_log, self._room)
+        self.admin_plane.listen("admin_listen", self.admin_resource(), self._room)
         self.admin_plane.warn()
 
     def admin_resource(self) -> Resource:
@@ -331,6 +332,7 @@ class Gateway(MultiService):
         pending = self.conf.plugin_max_pending_writes
         host.rows = RowsAccess(lambda: self.publisher.snapshot, time.time, self._answers.ask, pending)
         host.tallies = self._tallies
+        host.lua = lua_engine(self.conf)
         assert isinstance(self.counters, SharedCounters)
         host.cells = self.counters.named.claim  # type: ignore[method-assign]
         return host

@@ -31,6 +31,7 @@ from ..observability.error_log import ErrorLog
 from ..observability.foreground import console_for
 from ..observability.shared_counters import SharedCounters
 from .data_plane import DataPlane
+from .log_files import error_log_for
 from .plugin_loader import PluginLoadError, load_plugins
 from .plugin_services import PluginServices, worker_services
 from .rows_access import Questions
@@ -276,7 +277,7 @@ class Worker:
 
 def begin_logging(conf: Conf, console: bool) -> ErrorLog:
     """Send this process's log events to the node's error log, and to its console if it has one."""
-    log = ErrorLog(conf.proxy_error_log, conf.log_level, prefix=conf.prefix)
+    log = error_log_for(conf, apis=False)
     shown = console_for(log, os.environ) if console else None
     globalLogBeginner.beginLoggingTo([log] if shown is None else [log, shown], redirectStandardIO=False)
     return log
