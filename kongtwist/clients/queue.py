@@ -61,6 +61,10 @@ class Queue:
         if not self.released:
             self._shared.add(entry)
 
+    def offer(self, entry: Any) -> bool:
+        """Have an entry sent where there is room; else it is counted as dropped, and older ones stay."""
+        return not self.released and self._shared.offer(entry)
+
     async def release(self, seconds: float) -> None:
         """Hold it no longer. Returns when this holder's `send` is not used any more: at once where others hold the queue
         and do not wait for this one's try, else when everything is sent.
@@ -231,6 +235,18 @@ class _Shared:
             self._start = self._reactor.callLater(0, self._begin)
         elif self._napping is not None and not self._rest():
             self._wake()
+
+    def offer(self, entry: Any) -> bool:
+        """See `Queue.offer`."""
+        if self.settings.concurrency_limit == -1:
+            full = len(self._jobs) >= self.settings.max_entries
+        else:
+            full = not self.state.has_room(entry)
+        if full:
+            self._say_all(self.state.refuse(self._reactor.seconds()))
+            return False
+        self.add(entry)
+        return True
 
     def _send_alone(self, entry: Any) -> None:
         limit = self.state.max_bytes

@@ -179,6 +179,18 @@ class QueueState:
         self.bytes += size
         return lines
 
+    def has_room(self, entry: Any) -> bool:
+        """Whether an entry can be taken in without another one that is thrown out."""
+        limit = self.max_bytes
+        return len(self._entries) < self.settings.max_entries and (
+            limit is None or self.bytes + (size_of(entry) or 0) <= limit
+        )
+
+    def refuse(self, now: float) -> list[Line]:
+        """An entry is not taken in, because there is no room; what is to be logged, at ``now`` (seconds)."""
+        self.drops.one("new", "queue full, new queue entries are dropped")
+        return self.drops.lines(now)
+
     def _make_room(self, size: int, limit: int | None) -> None:
         settings = self.settings
         while len(self._entries) >= settings.max_entries:

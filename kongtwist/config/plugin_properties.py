@@ -29,6 +29,12 @@ class PluginServices:
         "20000",
         "Counters of all nodes (rate limits by cluster) that may wait for the database; more are refused.",
     )
+    metrics_max_series = Property(
+        INTEGER.within(100, 10000000),
+        "100000",
+        "Figures (a name with its labels; a histogram is one) that /metrics shows at the most, and that each worker keeps. What would be"
+        " one more is not counted; kongtwist_plugin_metrics_dropped_total says that there was no room (our own name).",
+    )
     mem_cache_size = Property(
         SIZE,
         "128m",

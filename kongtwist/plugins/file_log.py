@@ -11,11 +11,10 @@ import os
 import select
 
 from ..core.chain.host import QueueSettings, Scope
-from ..core.chain.plugin import Plugin
 from ..core.exchange import Exchange, Row
 from ..core.log_record import LogRecords
 from ..entities.schema import Boolean, String
-from ._custom_fields import custom_fields_by_lua
+from ._custom_fields import CustomFields, LogPlugin, custom_fields_by_lua
 
 __all__ = ["FileLog"]
 
@@ -91,9 +90,10 @@ class LogFile:
 class Sender:
     """A configuration with its queue and its file."""
 
-    def __init__(self, conf: Row, scope: Scope) -> None:
+    def __init__(self, conf: Row, row: Row, scope: Scope) -> None:
         path, reopen = conf["path"], conf["reopen"]
         self.records = LogRecords(scope.workspace_id)
+        self.fields = CustomFields(row, scope)
         self.file = LogFile(path, reopen)
         self._scope = scope
         self._writing = self._ending = False
@@ -116,7 +116,7 @@ class Sender:
             await self._scope.threads(self.file.close)
 
 
-class FileLog(Plugin):
+class FileLog(LogPlugin):
     """Append a record of every request to a file."""
 
     name = "file-log"
@@ -135,10 +135,11 @@ class FileLog(Plugin):
     }  # fmt: skip
 
     def open(self, conf: Row, plugin: Row, host: Scope) -> Sender:
-        return Sender(conf, host)
+        return Sender(conf, plugin, host)
 
     def log(self, exchange: Exchange, conf: Sender) -> None:
-        conf.queue.add(conf.records.text(exchange) + b"\n")
+        if conf.fields.put(exchange):
+            conf.queue.add(conf.records.text(exchange) + b"\n")
 
     async def close(self, conf: Sender) -> None:
         await conf.close()

@@ -31,6 +31,7 @@ from ..upstream.client_tls import facts_of
 from ..upstream.http2_upstream import encoded_head
 from ..upstream.upstream_stream import UpstreamStream
 from .http2_forwarding import ID_FIELD, HTTP2UpstreamExchange
+from .try_notes import note_try
 
 if TYPE_CHECKING:
     from ..core.exchange import Exchange
@@ -470,6 +471,9 @@ class DirectCall:
         exchange.wall_started -= context.monotonic() - self._started
         exchange.snapshot, exchange.match, exchange.route = plan.snapshot, plan.match, plan.way.route
         exchange.request_changes = plan.changes
+        if context.notes:
+            connection: Any = self.upstream.connection
+            note_try(exchange, connection.pool, lambda: exchange.wall_started)
         answer = self._answer
         if answer is not None and answer.made is not None:
             lines = answer.head(context, int(self._latency * 1000))[0]

@@ -55,7 +55,12 @@ def direct_route(
         route: compiled, with its plugins.
         pool, read_timeout: as of `DirectRoute`.
     """
-    if not route.grpc or route.balancer is not None or context.limits.client_max_body_size:
+    if (
+        not route.grpc
+        or route.balancer is not None
+        or context.limits.client_max_body_size
+        or context.streams.log is not None
+    ):
         return None
     if route.chain.empty:
         return DirectRoute(context, route, pool, read_timeout)

@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from kongtwist.clients.queue import Queue, QueueCounts, Queues
+from kongtwist.clients.queue_state import FULL
 from kongtwist.core.chain.host import QueueSettings
 from tests.unit.clients.log_lines import LogLines
 
@@ -63,6 +64,53 @@ class QueueCase(TestCase):
         lines = self.log.taken()
         self.assertEqual([line for line in lines if BEGIN not in line], [])
         return [line.replace(BEGIN, "") for line in lines]
+
+
+class CountTests(QueueCase):
+    def test_what_a_full_queue_drops_is_counted(self) -> None:
+        """Once at the beginning, and then how many, once a minute."""
+        queue = self.take(max_entries=2, max_batch_size=2, max_coalescing_delay=3600)
+        self.answer = Deferred()
+        for number in range(2):
+            queue.add(number)
+        self.at(0)
+        self.log.taken()
+        for second in range(180):
+            self.at(second)
+            queue.add(second)
+        lines = [line for line in self.lines() if "capacity" not in line]
+        self.assertEqual(lines, [
+            f"error {FULL}",
+            f"error {FULL} (60 queue entries were dropped since this was said last)",
+            f"error {FULL} (60 queue entries were dropped since this was said last)",
+        ])  # fmt: skip
+        self.assertEqual(queue.counts.dropped, 178)
+        self.answer.callback(None)
+
+    def test_offered(self) -> None:
+        """Where the old ones are to stay a new one goes, counted; the log says so once a minute."""
+        queue = self.take(max_entries=2, max_batch_size=2, max_coalescing_delay=3600)
+        self.answer = Deferred()
+        self.assertEqual([queue.offer(number) for number in range(3)], [True, True, False])
+        self.at(1)
+        self.assertEqual([queue.offer(number) for number in range(9)], [True, True] + [False] * 7)
+        self.at(61)
+        self.assertFalse(queue.offer("x"))
+        lines = [line for line in self.lines() if "capacity" not in line]
+        self.assertEqual(lines, [
+            "error queue full, new queue entries are dropped",
+            "error queue full, new queue entries are dropped (8 queue entries were dropped since this was said last)",
+        ])  # fmt: skip
+        self.assertEqual(queue.counts.dropped, 9)
+        self.assertEqual(self.seen, [(0, [0, 1])])
+        self.answer.callback(None)
+
+    def test_offered_without_limit_of_concurrency(self) -> None:
+        """What is on its way counts there."""
+        queue = self.take(max_entries=2, concurrency_limit=-1)
+        self.answer = Deferred()
+        self.assertEqual([queue.offer(number) for number in range(3)], [True, True, False])
+        self.answer.callback(None)
 
 
 class BatchTests(QueueCase):

@@ -291,7 +291,7 @@ class ConfigurationTests(KafkaCase):
             {"key_template": "{nobody.x}"},
             {"key_template": "{body.x"},
             {"allowed_topics": ["a/b"]},
-            {"message_by_lua_functions": ["return 1"]},
+            {"message_by_lua_functions": ["return ("]},
             {"schema_registry": {"confluent": {}}},
             {"authentication": {"tokenauth": True}},
             {"producer_request_acks": 2},
