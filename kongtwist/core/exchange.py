@@ -447,7 +447,7 @@ class Exchange:
         """An answer with this body (``kong.response.exit``): bytes as they are, anything else but None as JSON."""
         extra = list(headers or [])
         if body is not None and not isinstance(body, bytes):
-            body = _json(body).encode()
+            body = _json(body).encode("utf-8", "replace")
             extra.append((b"Content-Type", b"application/json; charset=utf-8"))
         return Answer(status, body if body is not None else b"", extra)
 
