@@ -230,8 +230,8 @@ class _Runtime:
         return compiled
 
     def give_back(self, size: int) -> None:
-        """Code of this size is gone."""
-        self._make_room(-size)
+        """Code of this size is gone. Called whenever Python likes, within Lua too: so Lua is told when the next code is compiled."""
+        self._code -= size
 
     def _make_room(self, size: int) -> None:
         """Let Lua hold so many bytes of code more, which are no part of what scripts may hold."""
