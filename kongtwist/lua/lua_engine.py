@@ -108,8 +108,8 @@ class _Runtime:
             b"memory": settings.memory / 1024, b"instructions": settings.instructions, b"period": _PERIOD,
             b"seconds": settings.seconds, b"text": settings.memory / 2, b"pattern_steps": settings.pattern_steps,
             b"per_coroutine": not jit, b"path": settings.path.encode("utf-8", "surrogateescape"),
-            b"too_long": f"more than {settings.instructions} instructions".encode(),
-            b"too_slow": f"more than {settings.seconds:g} s of processor time".encode(),
+            b"too_long": f"more than {settings.instructions} instructions (plugin_lua_max_instructions)".encode(),
+            b"too_slow": f"more than {settings.seconds:g} s of processor time (plugin_lua_max_time)".encode(),
         })  # fmt: skip
         self.guard = self._load("guard.lua", limits)
         self.values.head = self.guard.head
@@ -287,7 +287,7 @@ class _Crowded(LuaFailure):
     """Memory stays short after the run."""
 
     def __init__(self, results: Any) -> None:
-        super().__init__(_text(results))
+        super().__init__(f"{_text(results)} (plugin_lua_max_memory); what scripts keep is dropped, Lua begins anew")
 
 
 def _text(results: Any) -> str:
