@@ -115,7 +115,7 @@ class _Runtime:
         self.values.head = self.guard.head
         self.start = self.guard.run
         library = self._load("library.lua", self.guard, limits, self._load("patterns.lua"))
-        sandbox = self._load("sandbox.lua", self.guard, library, limits)
+        sandbox = self._load("sandbox.lua", self.guard, library, limits, self._load("kong_cache.lua", self.guard))
         self.sandbox = sandbox
         offered = self.lua.table()
         for name, value in engine.functions.items():

@@ -1,6 +1,6 @@
 -- What chunks find: the environment, and how code becomes a function.
 
-local guard, library, limits = ...
+local guard, library, limits, cache = ...
 local loadstring, type, pairs, ipairs, next, error, rawget = loadstring, type, pairs, ipairs, next, error, rawget
 local setmetatable, getmetatable = setmetatable, getmetatable
 local byte, gmatch, sub, concat, tostring = string.byte, string.gmatch, string.sub, table.concat, tostring
@@ -205,7 +205,7 @@ local function environment(trust, offered, request, requires, names)
   local found = {}
   offered.kong, offered.ngx = offered.kong or {}, offered.ngx or {}
   offered.kong.ctx, offered.ngx.ctx = contexts(request)
-  offered.kong.table, offered.ngx.null = tables, null
+  offered.kong.table, offered.kong.cache, offered.ngx.null = tables, cache, null
   json_modules(offered["@json"])
   offered["@json"] = nil
   local re = offered["@re"]

@@ -121,6 +121,17 @@ class AccessTests(SynchronousTestCase):
         self.assertEqual([answer_of(harness.send()).body for _ in range(3)], [b"1", b"2", b"3"])
         self.assertEqual(answer_of(pre(access=[code]).send()).body, b"1")
 
+    def test_equal_code_of_two_configurations(self) -> None:
+        """Each has upvalues and globals of its own."""
+        code = """
+            n = (n or 0) + 1
+            local count = 0
+            return function() count = count + 1 kong.service.request.add_header("x-n", n .. count) end
+        """
+        harness = pre(access=[code])
+        harness.add(PostFunction, access=[code])
+        self.assertEqual([harness.send().upstream_headers for _ in range(2)], [{"x-n": "11, 11"}, {"x-n": "12, 12"}])
+
     def test_a_chunk_that_ends_at_first_keeps_its_place(self) -> None:
         harness = pre(access=["n = (n or 0) + 1 kong.response.exit(200, tostring(n))"])
         self.assertEqual([answer_of(harness.send()).body for _ in range(3)], [b"1", b"2", b"3"])
@@ -131,6 +142,29 @@ class AccessTests(SynchronousTestCase):
             PostFunction, access=["ngx.say(kong.ctx.shared.a.b, tostring(kong.ctx.plugin.x), ngx.ctx.y) ngx.exit(200)"]
         )
         self.assertEqual(answer_of(harness.send()).body, b"7nil2\n")
+
+    def test_cache(self) -> None:
+        """What a function has given is kept, for all scripts, until it is told to go."""
+        code = """
+            local function count(by) n = (n or 0) + by return n end
+            if kong.request.get_path() == "/forget" then kong.cache:invalidate("key") end
+            local value, err, level = kong.cache:get("key", nil, count, 2)
+            kong.response.exit(200, { value, level, kong.cache:get("key"), (kong.cache:probe("other")) == nil })
+        """
+        harness = pre(access=[code])
+        self.assertEqual(
+            [answer_of(harness.send("GET", path)).body for path in ("/", "/", "/forget")],
+            [b"[2,3,2,true]", b"[2,1,2,true]", b"[4,3,4,true]"],
+        )
+
+    def test_cache_is_bounded_and_fails_as_the_function_does(self) -> None:
+        code = """
+            for number = 1, 1001 do kong.cache:get("k" .. number, nil, function() return number end) end
+            local value, err = kong.cache:get("bad", nil, function() error("no", 0) end)
+            local second, why = kong.cache:get("none", nil, function() return nil, "why" end)
+            kong.response.exit(200, { tostring(kong.cache:get("k1")), kong.cache:get("k1001"), err, why })
+        """
+        self.assertEqual(answer_of(pre(access=[code]).send()).body, b'["nil",1001,"callback threw an error: no","why"]')
 
     def test_who_it_is(self) -> None:
         harness = pre(access=['kong.client.authenticate({ id = "c", username = "ann" }, { id = "k" })'])
