@@ -54,6 +54,7 @@ IMPURE = (
 
 _CORE = frozenset((
     "entities", "core/http", "core/http2", "core", "core/balancing", "core/routing", "core/chain", "core/snapshot", "core/grpc",
+    "core/tracing",
 ))  # fmt: skip
 _SERVING = _CORE | {"net", "upstream", "http1", "streams"}
 _NODE = _SERVING | {
@@ -79,10 +80,13 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "core/http2": frozenset({"entities", "core/http"}),
     "core/balancing": frozenset({"entities", "core/http", "core"}),
     "core/routing": frozenset({"entities", "core/http", "core", "core/grpc"}),
-    "core/chain": frozenset({"entities", "core/http", "core"}),
+    "core/tracing": frozenset({"entities", "core/http", "core"}),
+    "core/chain": frozenset({"entities", "core/http", "core", "core/tracing"}),
     "core/snapshot": _CORE,
     "lua": frozenset({"entities", "core/http", "core", "core/chain"}),
-    "plugins": frozenset({"entities", "core/http", "core", "core/routing", "core/chain", "core/grpc", "lua"}),
+    "plugins": frozenset(
+        {"entities", "core/http", "core", "core/routing", "core/chain", "core/grpc", "core/tracing", "lua"}
+    ),
     "observability": _CORE,
     "net": _CORE | {"config"},
     "storage": _CORE | {"config", "net"},

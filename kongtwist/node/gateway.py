@@ -177,11 +177,12 @@ class Gateway(MultiService):
             lambda: begin_message(self.conf, self.node_id, self._sockets, self.state.console),
             lambda: self.snapshot,
             self._fatal,
+            max_series=self.conf.metrics_max_series,
         )
 
     def _own_services(self, counters: LocalCounters) -> PluginServices:
         self.plugin_services = own_services(
-            self.conf, self._answers, lambda: self.publisher.snapshot, self._tallies, counters
+            self._reactor, self.conf, self._answers, lambda: self.publisher.snapshot, self._tallies, counters
         )
         return self.plugin_services
 
@@ -273,12 +274,18 @@ class Gateway(MultiService):
         conf, gate = self.conf, self.admin_plane.gates["status_listen"]
         facts = self.state.facts()
         status = StatusResource(
-            self.storage, self.registry, facts, gate=gate, added_headers=conf.headers, now=time.time
+            self.storage,
+            self.registry,
+            facts,
+            gate=gate,
+            added_headers=conf.headers,
+            now=time.time,
+            long_work=self._long_work,
         )
-        self.admin_plane.listen("status_listen", status, conf.status_access_log, self._room)
+        self.admin_plane.listen("status_listen", status, self._room)
 
     def _listen_admin(self) -> None:
-        self.admin_plane.listen("admin_listen", self.admin_resource(), self.conf.admin_access_log, self._room)
+        self.admin_plane.listen("admin_listen", self.admin_resource(), self._room)
         self.admin_plane.warn()
 
     def admin_resource(self) -> Resource:

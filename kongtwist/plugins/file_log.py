@@ -40,9 +40,12 @@ class LogFile:
     def __init__(self, path: str, reopen: bool) -> None:
         self._path, self._reopen = path, reopen
         self._descriptor: int | None = None
+        self._failed = b""  # what could not be written whole, of which so many bytes of whole lines are there
+        self._whole = 0
+        self._torn = False  # a part of a line is behind these
 
     def write(self, data: bytes) -> None:
-        """Append.
+        """Append lines. What could not be written whole is continued where it is given again, with the line that was torn.
 
         Raises:
             OSError: it cannot be opened or written; parts may be there.
@@ -60,13 +63,22 @@ class LogFile:
             self.close()
 
     def _write(self, descriptor: int, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            try:
-                rest = rest[os.write(descriptor, rest) :]
-            except BlockingIOError:
-                if not select.select((), (descriptor,), (), _PATIENCE)[1]:
-                    raise TimeoutError(errno.ETIMEDOUT, "nobody reads what is written", self._path) from None
+        if self._torn:  # or the next line would be lost with it
+            os.write(descriptor, b"\n")
+            self._torn = False
+        begun = at = self._whole if data == self._failed else 0
+        self._failed, self._whole = b"", 0
+        try:
+            while at < len(data):
+                try:
+                    at += os.write(descriptor, memoryview(data)[at:])
+                except BlockingIOError:
+                    if not select.select((), (descriptor,), (), _PATIENCE)[1]:
+                        raise TimeoutError(errno.ETIMEDOUT, "nobody reads what is written", self._path) from None
+        except OSError:
+            self._failed, self._whole = data, max(data.rfind(b"\n", 0, at) + 1, begun)
+            self._torn = at > self._whole
+            raise
 
     def close(self) -> None:
         """Give the descriptor back; what is written after that opens the file again."""

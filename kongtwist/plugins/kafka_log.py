@@ -18,7 +18,7 @@ from ._schema_producing import producer_of
 
 __all__ = ["KafkaLog"]
 
-_QUIET = 10.0
+_QUIET = 60.0
 """Seconds between two lines in the log about records that were dropped."""
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from tests.places import ROOT
 
+from .collector_process import Collector
 from .support import PATIENCE, EventStream, GatewayProcess, LiveTestCase, wait_until
-from .test_http_log import Collector
 
 _FIELDS = (
     'config.custom_fields_by_lua.connection_type="websocket"',

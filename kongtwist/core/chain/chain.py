@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from typing import Any
+from typing import Any, ClassVar
 
 from ..answers import Answer
 from ..exchange import Exchange
@@ -121,6 +121,8 @@ class Chain:
         rewrites: `run_rewrite` has something to do.
         direct: the one plugin there is may let calls be relayed without it (`direct_form`).
     """
+
+    traced: ClassVar[bool] = False  #: spans are noted of its requests (`traced_chain.TracedChain`)
 
     __slots__ = (
         "_access", "_bodies", "_certificate", "_direct", "_dynamic", "_handshake", "_header", "_lifetimes", "_lives", "_log", "_open",

@@ -49,6 +49,7 @@ class Plugin:
     authenticates: ClassVar[bool] = (
         False  #: finds out who a client is; skipped where that is settled (`credentials.vouch`)
     )
+    traces: ClassVar[bool] = False  #: spans are noted of requests on its routes (core/tracing/trace.py)
     protocols: ClassVar[tuple[str, ...]] = ("grpc", "grpcs", "http", "https")
     scopes: ClassVar[tuple[str, ...]] = ("service", "route", "consumer")  #: entities it may be bound to
     protocols_allowed: ClassVar[tuple[str, ...] | None] = (

@@ -400,4 +400,6 @@ async def _of_group(exchange: Exchange, conf: Reading, groups: GroupAnswers) -> 
         return await groups.socket(group, conf.host)
     if conf.is_events:
         return await groups.events(group)
+    if exchange.method == b"HEAD":  # takes no records away (RFC 9110 9.2.1)
+        return await groups.some(group, 0, 0)
     return await groups.some(group, conf.count, conf.wait)

@@ -16,7 +16,7 @@ from ...core.chain.host_kafka import KafkaFull, KafkaLate, KafkaPlaced, KafkaPro
 from ...core.chain.host_schemas import SchemaFailed, SchemaMismatch
 from ...core.chain.plugin import Plugin
 from ...core.exchange import Answer, BodyTooLarge, Exchange, Row
-from ...entities.json_text import parse_json
+from ...entities.json_text import parse_finite
 from ...entities.schema import Array, Boolean, Map, Record, String
 from ...lua.lua_calls import LuaFailure
 from .._kafka_fields import used_certificates
@@ -281,6 +281,8 @@ class KafkaUpstream(Plugin):
         if isinstance(error, RedisError):
             remedy = "start the server of config.idempotency.redis; nothing is sent that may have been sent before"
         conf.report(exchange, f"plugin {self.name}: {_COULD_NOT} {conf.topic}: {error}{fate}", remedy)
+        if getattr(error, "kind", "") == "no_partition":
+            return 400, {"message": "Bad Request", "error": "the topic has no such partition"}
         said: dict[str, Any] = {"message": "Bad Gateway", "error": _COULD_NOT}
         if conf.tells:
             said["error"] = f"{_COULD_NOT} {conf.topic}: {error}{fate}"
@@ -349,7 +351,7 @@ class _Stream:
         """A line of NDJSON."""
         self._number += 1
         try:
-            value = parse_json(line.decode(), parse_constant=_no_number)
+            value = parse_finite(line.decode())
         except ValueError:  # that is no UTF-8, too
             return _refused("a line is no JSON")
         return self._send(line, _JSON, value)
@@ -359,7 +361,7 @@ class _Stream:
         if isinstance(message, bytes):
             return self._send(message, _BYTES, None)
         try:
-            return self._send(message.encode(), _JSON, parse_json(message, parse_constant=_no_number))
+            return self._send(message.encode(), _JSON, parse_finite(message))
         except ValueError:
             return self._send(message.encode(), _PLAIN, None)
 
@@ -394,10 +396,6 @@ class _Stream:
         if failed is not None:
             return self._plugin.told(self._exchange, self._conf, failed)
         return Told(_said(placed))
-
-
-def _no_number(text: str) -> Any:
-    raise ValueError(f"{text} is no JSON")
 
 
 async def _failed(message: str) -> Told:
