@@ -32,7 +32,7 @@ from ..core.chain.host_reading import Encode, FeedSettings
 from ..core.chain.host_schemas import RegistrySettings
 from ..core.rows import Row
 from ..entities.entity import Entity
-from ..lua.lua_engine import Engine
+from ..lua.lua_engine import Engine, LuaSettings
 from ..lua.offered import offered_names
 from .figure_stand_ins import StandInCells, StandInMetrics
 from .grpc_stand_ins import StandInGRPC
@@ -488,7 +488,11 @@ class StandInHost(Scope):
         self.released = 0
         self.asked: Callable[[str, Any], Any] = lambda plugin, question: None
         self.lua_lines: list[tuple[str, str]] = [] if shared is None else shared.lua_lines
-        self.lua = Engine(offered_names(lambda *line: self.lua_lines.append(line))) if shared is None else shared.lua
+        self.lua = self._engine() if shared is None else shared.lua
+
+    def _engine(self) -> Engine:
+        """Bounded in instructions and memory, not in time: tests run on slow machines."""
+        return Engine(offered_names(lambda *line: self.lua_lines.append(line)), LuaSettings(seconds=3600.0))
 
     def ask_workers(self, plugin: str, question: Any) -> Awaitable[list[Any]]:
         """See `kongtwist.core.chain.host.Host`; there is one process."""
