@@ -43,7 +43,7 @@ def own_services(
     conf: Conf, answers: Answers, snapshot: Callable[[], Snapshot | None], tallies: Tallies, counters: Counters
 ) -> PluginServices:
     """Those of a gateway in one process."""
-    rows = RowsAccess(snapshot, time.time, answers.ask, conf.plugin_max_pending_writes)
+    rows = RowsAccess(snapshot, time.time, answers.ask, conf.plugin_max_pending_writes, conf.database)
     return PluginServices(rows, tallies, _cells(counters), Metrics())
 
 
@@ -64,7 +64,7 @@ def worker_services(
         values, found = await questions.ask("tally", added, wanted)
         return values, found
 
-    rows = RowsAccess(snapshot, time.time, questions.ask, conf.plugin_max_pending_writes)
+    rows = RowsAccess(snapshot, time.time, questions.ask, conf.plugin_max_pending_writes, conf.database)
     tallies = Tallies(reactor, exchange, tally_timeout(conf), conf.plugin_max_pending_tallies)
     return PluginServices(rows, tallies, _cells(counters), Metrics())
 
