@@ -34,8 +34,10 @@ from ..net.listeners import DescriptorRoom, listen_on, raise_descriptor_limit
 from ..net.server_tls import ServerContexts, contexts_for, reconfigure
 from ..observability.masking import configured_names
 from ..proxy.context import ProxyContext
+from ..proxy.request_debug import RequestDebug
 from ..proxy.tree import RouteTree, TellingTree
 from ..proxy.websocket_route import WebSocketRoute
+from .debug_token import debug_token
 from .log_files import access_log_for, stream_log_for
 from .plugin_services import PluginServices
 
@@ -182,6 +184,9 @@ class DataPlane:
         self._clients: Services | None = None
         tree = TellingTree if conf.allow_debug_header else RouteTree
         self.tree = tree(self.context, WebSocketRoute.maker(reactor))
+        self._debug_token = debug_token(conf) if conf.request_debug else ""
+        if conf.request_debug:
+            self.tree.debug = RequestDebug(self.context, lambda: self._debug_token)
         most = conf.nginx_http_max_connections
         connections = self.context.connections
         self.room = DescriptorRoom(
@@ -210,7 +215,9 @@ class DataPlane:
         self._conf = conf
 
     def reopen_logs(self) -> None:
-        """Open the access log anew (after rotation)."""
+        """Open the access log anew (after rotation or a reload); a reload may have made a new token for request debugging."""
+        if self._conf.request_debug:
+            self._debug_token = debug_token(self._conf)
         try:
             self.access_log.reopen()
             if self._stream_log is not None:
