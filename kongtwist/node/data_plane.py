@@ -36,8 +36,10 @@ from ..net.server_tls import ServerContexts, contexts_for, reconfigure
 from ..observability.log_lines import LineKeeper
 from ..observability.masking import configured_names
 from ..proxy.context import ProxyContext
+from ..proxy.request_debug import RequestDebug
 from ..proxy.tree import RouteTree, TellingTimedTree, TellingTree, TimedTree
 from ..proxy.websocket_route import WebSocketRoute
+from .debug_token import debug_token
 from .log_files import access_log_for, stream_log_for
 from .lua_engines import lua_engine
 from .plugin_services import PluginServices
@@ -190,6 +192,9 @@ class DataPlane:
         trees = (TellingTimedTree, TimedTree) if "router" in self.host.instrumentations else (TellingTree, RouteTree)
         tree = trees[0 if conf.allow_debug_header else 1]
         self.tree = tree(self.context, WebSocketRoute.maker(reactor))
+        self._debug_token = debug_token(conf) if conf.request_debug else ""
+        if conf.request_debug:
+            self.tree.debug = RequestDebug(self.context, lambda: self._debug_token)
         most = conf.nginx_http_max_connections
         connections = self.context.connections
         self.room = DescriptorRoom(
@@ -218,7 +223,9 @@ class DataPlane:
         self._conf = conf
 
     def reopen_logs(self) -> None:
-        """Open the access log anew (after rotation)."""
+        """Open the access log anew (after rotation or a reload); a reload may have made a new token for request debugging."""
+        if self._conf.request_debug:
+            self._debug_token = debug_token(self._conf)
         try:
             self.access_log.reopen()
             if self._stream_log is not None:
