@@ -276,9 +276,7 @@ def _pointed(text: str, begin: int, end: int | None, words: str) -> str:
         size = min(end - begin, max(len(line) - column, 1))
         mark = "^" if size < 2 else "^" + "-" * (size - 2) + "^"
     pad = " " * len(number)
-    return (
-        f"{pad}--> {number}:{column + 1}\n{pad} |\n{number} | {line}\n{pad} | {' ' * column}{mark}\n{pad} |\n{pad} = {words}"
-    )
+    return f"{pad}--> {number}:{column + 1}\n{pad} |\n{number} | {line}\n{pad} | {' ' * column}{mark}\n{pad} |\n{pad} = {words}"
 
 
 def _pattern_fault(pattern: str) -> str | None:

@@ -15,7 +15,16 @@ from uuid import UUID, uuid5
 if TYPE_CHECKING:
     from .schema import Row
 
-__all__ = ["EXPRESSION_FIELDS", "MATCHING_FIELDS", "amended", "expression_of", "parts_of", "priority_of", "protocols_part"]
+__all__ = [
+    "EXPRESSION_FIELDS",
+    "MATCHING_FIELDS",
+    "amended",
+    "expression_of",
+    "is_stream",
+    "parts_of",
+    "priority_of",
+    "protocols_part",
+]
 
 MATCHING_FIELDS = ("snis", "sources", "destinations", "methods", "hosts", "paths", "headers")
 """Fields of a route that its requests are compared with, but for ``expression``."""
@@ -91,7 +100,9 @@ def _header(name: str, values: Sequence[str]) -> str:
     left = f"any(lower(http.headers.{name.replace('-', '_').lower()}))"
     return _any_of(
         [
-            f"{left} ~ {_quoted(value[2:].lower())}" if value.startswith("~*") else f"{left} == {_quoted(value.lower())}"
+            f"{left} ~ {_quoted(value[2:].lower())}"
+            if value.startswith("~*")
+            else f"{left} == {_quoted(value.lower())}"
             for value in values
         ]
     )
@@ -210,4 +221,3 @@ def _number(route_id: str) -> int:
         return UUID(route_id).int
     except ValueError:
         return int.from_bytes(route_id.encode()[:16].ljust(16, b"\0"), "big")
-

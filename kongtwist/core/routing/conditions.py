@@ -15,7 +15,17 @@ from ...entities.route_expressions import All, AnyOf, Expression, Not, Predicate
 from .facts import Facts, Values, reader_of
 from .patterns import BoundedPattern
 
-__all__ = ["Anchor", "Condition", "Explained", "anchor_of", "condition_of", "equals_of", "explained", "parts_of_all", "pattern_of"]
+__all__ = [
+    "Anchor",
+    "Condition",
+    "Explained",
+    "anchor_of",
+    "condition_of",
+    "equals_of",
+    "explained",
+    "parts_of_all",
+    "pattern_of",
+]
 
 Condition = Callable[[Facts], bool]
 
@@ -40,7 +50,11 @@ def _raw(value: Any) -> Any:
 
 
 def _lowered(value: bytes) -> bytes:
-    return value.lower() if value.isascii() else value.decode("utf-8", "surrogateescape").lower().encode("utf-8", "surrogateescape")
+    return (
+        value.lower()
+        if value.isascii()
+        else value.decode("utf-8", "surrogateescape").lower().encode("utf-8", "surrogateescape")
+    )
 
 
 def _test(predicate: Predicate) -> Callable[[Facts, Any], bool]:

@@ -334,4 +334,3 @@ def counted(fields: Mapping[str, int], matchers: Iterable[Matcher], step: int) -
             if not found[field]:
                 del found[field]
     return found
-

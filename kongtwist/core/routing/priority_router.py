@@ -35,7 +35,9 @@ PREFIXES_A_STEP = 1000
 """Prefixes that are entered in their index, or taken out, at a stretch."""
 
 _NOWHERE = ("", 0)
-_OF_LISTENER = frozenset(("http.method", "http.host", "http.path", "http.path.segments", "net.protocol", "net.dst.port"))
+_OF_LISTENER = frozenset(
+    ("http.method", "http.host", "http.path", "http.path.segments", "net.protocol", "net.dst.port")
+)
 
 
 def _no_headers(name: bytes) -> list[bytes]:
