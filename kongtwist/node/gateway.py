@@ -118,7 +118,7 @@ class Gateway(MultiService):
                 reactor, self.storage, self.registry, conf.plugins, time.time, self._long_work, conf.router_flavor
             )
         self._faults = Faults()
-        self._advice = Advice(reactor, silent=ROUTER_KINDS if "router_flavor" in conf.given else frozenset())
+        self._advice = Advice(reactor, silent=ROUTER_KINDS if conf.router_flavor == "traditional" else frozenset())
         self._tallies = Tallies(
             reactor, self.storage.tally, self.storage.tally_timeout, conf.plugin_max_pending_tallies
         )

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ...entities.route_expressions import All, AnyOf, Expression, Not, Predicate, predicates_of
-from .facts import Facts, Values, reader_of
+from .request_fields import Facts, Values, reader_of
 from .patterns import BoundedPattern
 
 __all__ = [

@@ -20,7 +20,7 @@ from .patterns import PatternError
 
 if TYPE_CHECKING:
     from ..rows import Row
-    from .facts import Facts
+    from .request_fields import Facts
 
 __all__ = ["Bucket", "Buckets", "Key", "Matcher", "changed_buckets", "counted", "matchers_of"]
 

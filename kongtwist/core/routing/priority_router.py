@@ -19,7 +19,7 @@ from ..http.uri import escape, normalise, path_of, upstream_path
 from ..layers import Layers
 from ..views import Match, RouteView
 from .conditions import Explained, explained
-from .facts import Facts
+from .request_fields import Facts
 from .matchers import Bucket, Buckets, Matcher, changed_buckets, counted, matchers_of
 from .prefixes import PrefixIndex
 from .router_base import RouterBase
@@ -71,6 +71,7 @@ class PriorityRouter(RouterBase):
         self._path_only = groups <= {"http.path"}
         self._uses_source = not groups.isdisjoint(("net.src.ip", "net.src.port"))
         self._uses_listener = not groups.isdisjoint(("net.dst.ip", "net.dst.port"))
+        self._by_listener = self._uses_listener or "net.protocol" in groups
 
     @classmethod
     def build(
@@ -138,7 +139,7 @@ class PriorityRouter(RouterBase):
         host = b""
         if not self._path_only:
             host = exchange.block.first(b"host") or b""
-            key = (exchange.method, host, path, exchange.scheme, exchange.local_port) if self.remembers else None
+            key = self._key(exchange, host, path)
         match = self._cache.get(key)
         if match is not None:
             return match
@@ -149,6 +150,14 @@ class PriorityRouter(RouterBase):
         elif match is not None and key is not None:
             self._remember(key, len(path) + len(host), match)
         return match
+
+    def _key(self, exchange: Exchange, host: bytes, path: bytes) -> Any:
+        """What a decision depends on; None where it is too much to be remembered."""
+        if not self.remembers:
+            return None
+        if self._by_listener:
+            return exchange.method, host, path, exchange.scheme, exchange.local_port
+        return exchange.method, host, path
 
     def _facts(self, exchange: Exchange, path: bytes, host: bytes, query: bytes) -> Facts:
         if path[:1] != b"/":
