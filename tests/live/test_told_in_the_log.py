@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .support import GatewayProcess, LiveTestCase, request, wait_until
 
-_ROUTES = "Kong's default, traditional_compatible, treats some routes otherwise"
+_ROUTES = "path_handling v1 has no effect unless router_flavor is traditional"
 _SERVICES = "services of protocols that are not proxied yet"
 _DECLARED = """
 _format_version: "3.0"

@@ -12,8 +12,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ...entities.route_expressions import All, AnyOf, Expression, Not, Predicate, predicates_of
-from .request_fields import Facts, Values, reader_of
 from .patterns import BoundedPattern
+from .request_fields import Facts, Values, reader_of
 
 __all__ = [
     "Anchor",

@@ -19,9 +19,9 @@ from ..http.uri import escape, normalise, path_of, upstream_path
 from ..layers import Layers
 from ..views import Match, RouteView
 from .conditions import Explained, explained
-from .request_fields import Facts
 from .matchers import Bucket, Buckets, Matcher, changed_buckets, counted, matchers_of
 from .prefixes import PrefixIndex
+from .request_fields import Facts
 from .router_base import RouterBase
 
 if TYPE_CHECKING:
