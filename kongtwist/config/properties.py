@@ -386,13 +386,10 @@ class Routing:
     """Routing."""
 
     router_flavor = Property(
-        enum("traditional"),
-        "traditional",
-        "How requests are matched to Routes.",
-        refused={
-            "traditional_compatible": "the router here is Kong's traditional one; use traditional",
-            "expressions": "expressions are not built yet; use traditional",
-        },
+        enum("traditional_compatible", "traditional", "expressions"),
+        "traditional_compatible",
+        "How requests are matched to Routes: by the number of their attributes and the length of their path, as Kong does"
+        " (traditional_compatible), by the rules of its former router (traditional), or also by expressions.",
     )
 
 

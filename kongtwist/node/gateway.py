@@ -107,7 +107,7 @@ class Gateway(MultiService):
         self._reactor, self.conf, self._sockets = reactor, conf, list(sockets)
         self._fatal = fatal or (lambda sentence: _log.critical("{sentence}", sentence=sentence))
         self.plugins = load_plugins(conf.plugins)
-        self.registry = registry(self.plugins)
+        self.registry = registry(self.plugins, conf.router_flavor)
         self.node_id = conf.node_id or _kept_node_id(conf.prefix if self._sockets else None)
         self.storage = storage or storage_for(conf, self.registry, reactor)
         self.storage.long_work = self._long_work = BackgroundWork(reactor)
@@ -116,10 +116,10 @@ class Gateway(MultiService):
             from .declarative_loader import DeclarativeLoader  # readers of YAML, for who has a use for them
 
             self.declarative_loader = DeclarativeLoader(
-                reactor, self.storage, self.registry, conf.plugins, time.time, self._long_work
+                reactor, self.storage, self.registry, conf.plugins, time.time, self._long_work, conf.router_flavor
             )
         self._faults = Faults()
-        self._advice = Advice(reactor, silent=ROUTER_KINDS if "router_flavor" in conf.given else frozenset())
+        self._advice = Advice(reactor, silent=ROUTER_KINDS if conf.router_flavor == "traditional" else frozenset())
         self._tallies = Tallies(
             reactor, self.storage.tally, self.storage.tally_timeout, conf.plugin_max_pending_tallies
         )
@@ -136,7 +136,7 @@ class Gateway(MultiService):
             self.counters = LocalCounters()
             self.plane = DataPlane(reactor, conf, self.counters, self.node_id, self._own_services(self.counters))
         lifetimes = None if self.plane is None else self.plane.lifetimes
-        self.publisher = Publisher(reactor, self.plugins, self._serve, lifetimes)
+        self.publisher = Publisher(reactor, self.plugins, self._serve, lifetimes, conf.router_flavor)
         if self.workers is not None:
             self.workers.answer = self._answers.answer
             self.publisher.followers.append(self.workers)

@@ -168,8 +168,9 @@ class Worker:
         self._error_log = self._start_logging(self._conf, message["console"])
         self._plane, self._plugins, self.services = self._make_plane(self, self._conf, message)
         self._builder = SnapshotBuilder(
-            self.reactor, self._plugins, self._plane.publish, self._out_of_step, self._plane.lifetimes
-        )
+            self.reactor, self._plugins, self._plane.publish, self._out_of_step, self._plane.lifetimes,
+            self._conf.router_flavor,
+        )  # fmt: skip
 
     def _on_metrics(self, message: Message) -> None:
         assert self.services is not None
