@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from .admin_properties import AdminAccess
+from .health_properties import HealthChecks
 from .http2_properties import HTTP2
 from .kinds import (
     ARRAY,
@@ -456,6 +457,7 @@ SECTIONS: tuple[type, ...] = (
     Answers,
     Storage,
     Postgres,
+    HealthChecks,
     HTTP2,
     PluginServices,
     Routing,
@@ -474,6 +476,7 @@ class Properties(
     Answers,
     Storage,
     Postgres,
+    HealthChecks,
     HTTP2,
     PluginServices,
     Routing,

@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from .exchange import Exchange
     from .rows import Row
 
-__all__ = ["GOING_AWAY", "StreamRecord", "StreamRegistry"]
+__all__ = ["GOING_AWAY", "SERVICE_RESTART", "StreamRecord", "StreamRegistry"]
 
 GOING_AWAY = 1001
 """WebSocket close code of a server that goes down (RFC 6455 7.4.1)."""
+
+SERVICE_RESTART = 1012
+"""WebSocket close code that has the client come again (IANA's registry of RFC 6455 11.7)."""
 
 _GAUGES = {"websocket": WEBSOCKETS, "sse": EVENT_STREAMS}
 
@@ -33,10 +36,11 @@ class StreamRecord:
         kind: ``websocket`` or ``sse``.
         route_id, service_id, consumer_id, credential_id: ids of the entities it belongs to, or None.
         client_ip: the client's address.
+        peer: the target it runs on, where a balancer chose one.
         started: epoch seconds.
     """
 
-    __slots__ = ("client_ip", "consumer_id", "credential_id", "id", "kind", "route_id", "service_id", "started")
+    __slots__ = ("client_ip", "consumer_id", "credential_id", "id", "kind", "peer", "route_id", "service_id", "started")  # fmt: skip
 
     def __init__(self, kind: str, exchange: Exchange) -> None:
         route = exchange.route
@@ -44,6 +48,7 @@ class StreamRecord:
         self.id = exchange.request_id
         self.started = exchange.wall_started
         self.client_ip = exchange.client_ip
+        self.peer = exchange.upstream_peer
         self.route_id: str | None = route.row["id"] if route is not None else None
         self.service_id: str | None = _id(route.service) if route is not None else None
         self.consumer_id = _id(exchange.consumer)
