@@ -122,17 +122,14 @@ class HealthKeeper:
     def report(self, peer: Peer, kind: int) -> None:
         """An answer or a failure of a target in this process."""
         if peer.checks is not None:
-            self._count(peer.checks.upstream, peer, kind, peer.checks.limits, "")
+            self._count(peer.checks.upstream, peer, [[kind, 1]], peer.checks.limits, _REPORTS[kind])
 
     def hear(self, upstream: str, target: str, runs: Runs) -> None:
         """What the traffic of a worker said of a target (`HealthReports`)."""
         balancer = self._balancers.get(upstream)
         peer = None if balancer is None else balancer.peer(target)
-        if peer is None or peer.checks is None:
-            return
-        for kind, times in runs:
-            for _ in range(min(times, _ENOUGH)):
-                self._count(upstream, peer, kind, peer.checks.limits, "")
+        if peer is not None and peer.checks is not None:
+            self._count(upstream, peer, runs, peer.checks.limits, _REPORTS[runs[-1][0]])
 
     def states(self) -> Iterator[TargetState]:
         """What is known of all targets, upstream by upstream."""
@@ -163,7 +160,7 @@ class HealthKeeper:
 
             def found(peer: Peer, finding: Finding) -> None:
                 if finding.kind is not None:
-                    self._count(upstream, peer, finding.kind, checks.limits, f"probe: {finding.why}")
+                    self._count(upstream, peer, [[finding.kind, 1]], checks.limits, f"probe: {finding.why}")
 
             rounds = ProbeRounds(self._reactor, self._probes, checks, certificate, found, self._random)
             self._rounds[upstream] = rounds
@@ -176,16 +173,18 @@ class HealthKeeper:
 
     # -- states --------------------------------------------------------------------------------------------------------
 
-    def _count(self, upstream: str, peer: Peer, kind: int, limits: Limits, why: str) -> None:
-        before = peer.available
-        if not count(peer, kind, limits):
+    def _count(self, upstream: str, peer: Peer, runs: Runs, limits: Limits, why: str) -> None:
+        before, served = peer.state, peer.available
+        for kind, times in runs:
+            for _ in range(min(times, _ENOUGH)):
+                count(peer, kind, limits)
+        if peer.state == before:
             return
         balancer = self._balancers.get(upstream)
         if balancer is not None:
             balancer.weigh()
-        if peer.available is not before:
-            name = upstream if balancer is None else balancer.upstream["name"]
-            self._log_change(name, peer, why or _REPORTS[kind])
+        if peer.available is not served:
+            self._log_change(upstream if balancer is None else balancer.upstream["name"], peer, why)
         self._tell(upstream, peer)
 
     def _log_change(self, upstream: str, peer: Peer, why: str) -> None:
