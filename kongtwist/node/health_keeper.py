@@ -110,7 +110,14 @@ class HealthKeeper:
         """This configuration serves: look after its targets, and no others."""
         if self._stopped:
             return
-        before, self._balancers, self._snapshot = self._balancers, snapshot.balancers, snapshot
+        last, self._snapshot = self._snapshot, snapshot
+        before, self._balancers = self._balancers, snapshot.balancers
+        if last is not None and any(
+            snapshot.rows.get(each) is not last.rows.get(each) for each in ("certificates", "vaults")
+        ):
+            for upstream, rounds in list(self._rounds.items()):
+                if rounds.checks.certificate and self._balancers.get(upstream) is before.get(upstream):
+                    self._look_after(upstream, self._balancers[upstream])
         if self._balancers is not before:
             for upstream in [upstream for upstream in self._rounds if upstream not in self._balancers]:
                 self._rounds.pop(upstream).stop()
@@ -168,7 +175,7 @@ class HealthKeeper:
 
     def _certificate(self, key: str) -> tuple[str, str]:
         snapshot = self._snapshot
-        row = None if snapshot is None or not key else snapshot.rows["certificates"].get(key)
+        row = None if snapshot is None or not key else snapshot.certificate(key)
         return ("", "") if row is None else (row["cert"], row["key"])
 
     # -- states --------------------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ class KeeperTests(SynchronousTestCase):
         """Rows are new, changed or gone."""
         changes = []
         for row in rows:
-            entity = "targets" if "target" in row else "upstreams"
+            entity = "targets" if "target" in row else "certificates" if "cert" in row else "upstreams"
             old = self.snapshot.rows.get(entity, {}).get(row["id"])
             if gone:
                 changes.append(Change("delete", entity, None, old))
@@ -186,9 +186,16 @@ class KeeperTests(SynchronousTestCase):
 
     def test_certificate(self) -> None:
         """The certificate of the upstream is shown, also a renewed one."""
-        self.change({**upstream(), "client_certificate": {"id": "c"}}, target(1))
+        self.change({"id": "c", "cert": "C", "key": "K"})
+        self.change({**upstream(), "client_certificate": {"id": "c"}}, target(1), upstream(2), target(2, of=2))
         self.pass_time(11.5)
-        self.assertEqual(self.probes.asked, [("127.0.0.1:80", ("", ""))])
+        first, second = "127.0.0.1:80", "127.0.0.2:80"
+        self.assertEqual(sorted(self.probes.asked), [(first, ("C", "K")), (second, ("", ""))])
+        self.probes.asked.clear()
+        self.change({"id": "c", "cert": "D", "key": "L"})
+        self.assertEqual(self.probes.cancelled, [first])
+        self.pass_time(11.5)
+        self.assertEqual(self.probes.asked, [(first, ("D", "L"))])
 
     # -- reports -------------------------------------------------------------------------------------------------------
 
@@ -224,10 +231,10 @@ class KeeperTests(SynchronousTestCase):
         self.keeper.hear("u1", "127.0.0.1:80", [[TCP_FAILURE, 2]])
         told = [(each.name, each.target, each.weight, each.checked, each.state) for each in self.keeper.states()]
         self.assertEqual(
-            told,
+            sorted(told, reverse=True),
             [
-                ("up1", "127.0.0.1:80", 1, True, UNHEALTHY),
                 ("up1", "127.0.0.2:80", 0, True, HEALTHY),
+                ("up1", "127.0.0.1:80", 1, True, UNHEALTHY),
                 ("off", "127.0.0.3:80", 1, False, HEALTHY),
             ],
         )
