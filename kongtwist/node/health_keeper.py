@@ -2,7 +2,8 @@
 
 One process keeps it: a node's only one, or the parent of its workers. It has the targets probed, hears what workers' traffic says of
 them, and tells the workers of each target that is in another state. A state stays with its target through all changes of the
-upstream (`Balancer` takes over its peers), and ends with it.
+upstream (`Balancer` takes over its peers), and ends with it; those of an upstream that is deleted wait for some minutes for one
+of the same name, as Kong's do.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
-from ..core.balancing.peer_health import TargetState, count
+from ..core.balancing.peer_health import TargetState, count, put
 from ..core.health import (
     BAD_STATUS,
     HEALTHY,
@@ -42,6 +43,12 @@ _log = Logger(namespace="kongtwist.health")
 
 GATHER = 0.01
 """Seconds for which a worker gathers what its traffic says of targets."""
+
+KEPT = 300.0
+"""Seconds for which the unhealthy targets of a deleted upstream are remembered (Kong: ``CLEAR_HEALTH_STATUS_DELAY``)."""
+
+MOST_KEPT = 1000
+"""Deleted upstreams with unhealthy targets that are remembered."""
 
 _REPORTS = {SUCCESS: "good answers", BAD_STATUS: "bad statuses", TCP_FAILURE: "lost connections", TIMEOUT: "time-outs"}
 
@@ -100,6 +107,7 @@ class HealthKeeper:
         self._balancers: Mapping[str, Balancer] = {}
         self._snapshot: Snapshot | None = None
         self._rounds: dict[str, ProbeRounds] = {}
+        self._gone: dict[str, tuple[float, dict[str, int]]] = {}  # by name: when, and the states of targets
         self._stopped = False
 
     def __len__(self) -> int:
@@ -121,10 +129,38 @@ class HealthKeeper:
         if self._balancers is not before:
             for upstream in [upstream for upstream in self._rounds if upstream not in self._balancers]:
                 self._rounds.pop(upstream).stop()
+            for upstream, balancer in before.items():
+                if upstream not in self._balancers:
+                    self._remember(balancer)
             for upstream, balancer in self._balancers.items():
                 if before.get(upstream) is not balancer:
+                    if self._gone and is_checked(balancer.upstream):
+                        self._recall(upstream, balancer)
                     balancer.weigh()  # what was found out while it was made
                     self._look_after(upstream, balancer)
+
+    def _remember(self, balancer: Balancer) -> None:
+        """An upstream is deleted."""
+        states = {peer.name: peer.state for peer in balancer.peers if not peer.available}
+        if states and is_checked(balancer.upstream):
+            if len(self._gone) >= MOST_KEPT:
+                del self._gone[next(iter(self._gone))]
+            self._gone[balancer.upstream["name"]] = (self._reactor.seconds(), states)
+
+    def _recall(self, upstream: str, balancer: Balancer) -> None:
+        """An upstream is there, or has other targets: those that were unhealthy under its name a moment ago still are."""
+        name = balancer.upstream["name"]
+        when, states = self._gone.get(name, (0.0, {}))
+        if states and when + KEPT <= self._reactor.seconds():
+            del self._gone[name]
+            return
+        for peer in balancer.peers:
+            state = states.pop(peer.name, None)
+            if state is not None:
+                put(peer, state)
+                self._reactor.callLater(0, self._tell, upstream, peer)  # behind what brings the target
+        if not states:
+            self._gone.pop(name, None)
 
     def report(self, peer: Peer, kind: int) -> None:
         """An answer or a failure of a target in this process."""

@@ -224,6 +224,22 @@ class KeeperTests(SynchronousTestCase):
         self.keeper.report(Peer("127.0.0.1:80", 1, None), TCP_FAILURE)
         self.assertEqual(len(self.told), 2)
 
+    def test_made_again(self) -> None:
+        """The unhealthy targets of a deleted upstream are unhealthy under its name for some minutes; others begin healthy."""
+        for seconds, state in ((299.0, UNHEALTHY), (301.0, HEALTHY)):
+            self.change(upstream(), target(1), target(2))
+            self.keeper.hear("u1", "127.0.0.1:80", [[TCP_FAILURE, 2]])
+            self.change(target(1), target(2), upstream(), gone=True)
+            self.told.clear()
+            self.pass_time(seconds)
+            self.change({**upstream(), "id": "u7"})
+            self.change(target(1, of=7), target(2, of=7))
+            self.clock.advance(0)
+            self.assertEqual([peer.state for peer in self.peers("u7")], [state, HEALTHY])
+            self.assertEqual(self.told, [("u7", "127.0.0.1:80", state)] if state else [])
+            self.keeper.hear("u7", "127.0.0.1:80", [[SUCCESS, 1]])
+            self.change(target(1, of=7), target(2, of=7), {**upstream(), "id": "u7"}, gone=True)
+
     def test_states(self) -> None:
         """All targets of all upstreams, as metrics tell of them."""
         off = UPSTREAMS.insert({"name": "off"}, now=1.0, new_id=lambda: str(uuid4()))
