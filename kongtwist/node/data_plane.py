@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -25,9 +25,10 @@ from ..core.counters import Counters
 from ..core.http.headers import ResponseHeaders
 from ..core.http.real_ip import RealIP
 from ..core.limits import KONG_READ_TIMEOUT, Limits
+from ..core.peer import Peer
 from ..core.rows import Row
 from ..core.snapshot.snapshot import Snapshot
-from ..core.stream_registry import StreamRegistry
+from ..core.stream_registry import SERVICE_RESTART, StreamRegistry
 from ..core.tracing.trace import instrumented
 from ..http1.factory import HTTP1Factory
 from ..http2.http2_channel import HTTP2Channel
@@ -221,6 +222,15 @@ class DataPlane:
         for name, contexts in self._contexts:
             reconfigure(contexts, conf, name)
         self._conf = conf
+
+    def report_health(self, told: Callable[[Peer, int], None]) -> None:
+        """Have what traffic says of targets told: see `HealthKeeper.report`."""
+        self.context.report = told
+
+    def target_changed(self, peer: Peer) -> None:
+        """A target has another state: end its streams where it is unhealthy and streams shall not stay on such a target."""
+        if not peer.available and self._conf.upstream_close_unhealthy_streams:
+            self.streams.close_all(SERVICE_RESTART, "the upstream is unhealthy", lambda record: record.peer is peer)
 
     def reopen_logs(self) -> None:
         """Open the access log anew (after rotation or a reload); a reload may have made a new token for request debugging."""
