@@ -13,6 +13,7 @@ from ...core.chain.plugin import Plugin
 from ...core.exchange import Exchange, Row
 from ...core.tracing.propagation import Propagation
 from ...core.tracing.trace import begin_trace
+from .._collector_words import failure_words
 from .._once import Seldom
 from .otel_fields import CONFIG, batch_rules
 from .otel_logs import LineSender
@@ -84,7 +85,7 @@ class Exporter:
                     keepalive=_KEEPALIVE,
                 )
             except HostError as error:
-                raise ValueError(f"failed to send request: {error}") from error
+                raise ValueError(f"failed to send request: {failure_words(error)}") from error
             if answer.status != 200:
                 said = answer.body[:_SHOWN].decode("utf-8", "replace")
                 raise ValueError(f"response error: {answer.status}, body: {said}")

@@ -25,10 +25,11 @@ class OwnTrace:
     __slots__ = ("balancer_id", "flags", "parent_id", "root_id", "sampled", "trace_id")
 
     def __init__(self, context: TraceContext, kinds: frozenset[str], rate: float) -> None:
-        self.trace_id = context.trace_id or new_id(TRACE_ID_SIZE)
-        self.root_id = new_id(SPAN_ID_SIZE)
+        random = new_id(TRACE_ID_SIZE + 2 * SPAN_ID_SIZE)  # asked for once: it is a system call
+        self.trace_id = context.trace_id or random[:TRACE_ID_SIZE]
+        self.root_id = random[TRACE_ID_SIZE:-SPAN_ID_SIZE]
         self.parent_id = context.span_id or context.parent_id or b""
-        self.balancer_id = new_id(SPAN_ID_SIZE) if "balancer" in kinds else b""
+        self.balancer_id = random[-SPAN_ID_SIZE:] if "balancer" in kinds else b""
         self.sampled = bool(kinds) and context.sampled is not False and is_sampled(self.trace_id, rate)
         flags = context.w3c_flags or (1 if context.flags == "1" else 0)
         self.flags = flags | self.sampled
