@@ -11,6 +11,7 @@ from typing import Any
 
 from .admin_properties import AdminAccess
 from .http2_properties import HTTP2
+from .kafka_properties import KafkaServices
 from .kinds import (
     ARRAY,
     BOOLEAN,
@@ -32,6 +33,8 @@ from .kinds import (
     enum_items,
     networks,
 )
+from .log_properties import Logs
+from .lua_properties import Lua
 from .plugin_properties import PluginServices
 from .postgres_properties import Postgres
 from .tracing_properties import Tracing
@@ -39,7 +42,6 @@ from .unbuilt_properties import Unbuilt
 
 __all__ = ["SECTIONS", "Properties", "declared", "properties"]
 
-LEVELS = ("debug", "info", "notice", "warn", "error", "crit", "alert", "emerg")
 RESPONSE_HEADERS = (
     "server_tokens", "latency_tokens", "Server", "Via", "X-Kong-Proxy-Latency", "X-Kong-Response-Latency",
     "X-Kong-Admin-Latency", "X-Kong-Upstream-Latency", "X-Kong-Upstream-Status", "X-Kong-Request-Id",
@@ -63,15 +65,6 @@ class Node:
         " there. Relative paths of what a node writes (logs, sqlite_path) start from here; those of files it is given"
         " (declarative_config, certificates, keys, authorities), and this one, from the folder it is started in.",
     )
-    log_level = Property(enum(*LEVELS), "notice", "Least severe messages that the error log shows.", live=True)
-    proxy_access_log = Property(
-        STRING, "logs/access.log", "Access log of proxied requests: a file, /dev/stdout, or off."
-    )
-    proxy_error_log = Property(STRING, "logs/error.log", "The node's error log: a file or /dev/stderr.")
-    admin_access_log = Property(
-        STRING, "logs/admin_access.log", "Access log of the Admin API: a file, /dev/stdout, or off."
-    )
-    status_access_log = Property(STRING, "off", "Access log of the Status API: a file, /dev/stdout, or off.")
     plugins = Property(
         ARRAY,
         "bundled",
@@ -449,6 +442,7 @@ class Refused:
 
 SECTIONS: tuple[type, ...] = (
     Node,
+    Logs,
     Listeners,
     Tls,
     AdminAccess,
@@ -459,7 +453,9 @@ SECTIONS: tuple[type, ...] = (
     Postgres,
     HTTP2,
     PluginServices,
+    Lua,
     Tracing,
+    KafkaServices,
     Routing,
     Refused,
 )
@@ -468,6 +464,7 @@ SECTIONS: tuple[type, ...] = (
 
 class Properties(
     Node,
+    Logs,
     Listeners,
     Tls,
     AdminAccess,
@@ -478,7 +475,9 @@ class Properties(
     Postgres,
     HTTP2,
     PluginServices,
+    Lua,
     Tracing,
+    KafkaServices,
     Routing,
     Refused,
     Unbuilt,

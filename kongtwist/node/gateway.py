@@ -42,6 +42,7 @@ from .admin_plane import AdminPlane
 from .background_work import BackgroundWork
 from .configuration_advice import Advice
 from .data_plane import DataPlane, Faults
+from .lua_engines import lua_engine
 from .plugin_loader import load_plugins
 from .plugin_services import PluginServices, own_services
 from .publisher import Publisher, overlaid
@@ -176,11 +177,12 @@ class Gateway(MultiService):
             lambda: begin_message(self.conf, self.node_id, self._sockets, self.state.console),
             lambda: self.snapshot,
             self._fatal,
+            max_series=self.conf.metrics_max_series,
         )
 
     def _own_services(self, counters: LocalCounters) -> PluginServices:
         self.plugin_services = own_services(
-            self.conf, self._answers, lambda: self.publisher.snapshot, self._tallies, counters
+            self._reactor, self.conf, self._answers, lambda: self.publisher.snapshot, self._tallies, counters
         )
         return self.plugin_services
 
@@ -272,12 +274,18 @@ class Gateway(MultiService):
         conf, gate = self.conf, self.admin_plane.gates["status_listen"]
         facts = self.state.facts()
         status = StatusResource(
-            self.storage, self.registry, facts, gate=gate, added_headers=conf.headers, now=time.time
+            self.storage,
+            self.registry,
+            facts,
+            gate=gate,
+            added_headers=conf.headers,
+            now=time.time,
+            long_work=self._long_work,
         )
-        self.admin_plane.listen("status_listen", status, conf.status_access_log, self._room)
+        self.admin_plane.listen("status_listen", status, self._room)
 
     def _listen_admin(self) -> None:
-        self.admin_plane.listen("admin_listen", self.admin_resource(), self.conf.admin_access_log, self._room)
+        self.admin_plane.listen("admin_listen", self.admin_resource(), self._room)
         self.admin_plane.warn()
 
     def admin_resource(self) -> Resource:
@@ -324,6 +332,7 @@ class Gateway(MultiService):
         pending = self.conf.plugin_max_pending_writes
         host.rows = RowsAccess(lambda: self.publisher.snapshot, time.time, self._answers.ask, pending)
         host.tallies = self._tallies
+        host.lua = lua_engine(self.conf)
         assert isinstance(self.counters, SharedCounters)
         host.cells = self.counters.named.claim  # type: ignore[method-assign]
         return host

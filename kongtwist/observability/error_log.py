@@ -60,17 +60,31 @@ class ErrorLog:
         level: ``log_level``: one of `LEVELS`; less severe events are left out.
         prefix: directory that relative paths start from.
         secret_names: query arguments whose values must not be written, beside the usual ones.
+        fixed: the level is this log's own, and stays when `level` is set.
 
     Raises:
         OSError: the file cannot be opened.
     """
 
     def __init__(
-        self, destination: str, level: str = "notice", *, prefix: str = ".", secret_names: Iterable[str] = ()
+        self,
+        destination: str,
+        level: str = "notice",
+        *,
+        prefix: str = ".",
+        secret_names: Iterable[str] = (),
+        fixed: bool = False,
     ) -> None:
         self._file = LogFile(destination, prefix)
         self._mask = SecretMask(secret_names)
+        self._others: dict[str, ErrorLog] = {}
+        self._fixed = False
         self.level = level
+        self._fixed = fixed
+
+    def divert(self, namespace: str, log: ErrorLog) -> None:
+        """Have events of one namespace go to another log, which is reopened and closed with this one."""
+        self._others[namespace] = log
 
     @property
     def level(self) -> str:
@@ -79,13 +93,21 @@ class ErrorLog:
 
     @level.setter
     def level(self, level: str) -> None:
-        self._threshold = _SEVERITY[level]
+        if not self._fixed:
+            self._threshold = _SEVERITY[level]
+        for each in self._others.values():
+            each.level = level
 
     @property
     def path(self) -> str:
         return self._file.path
 
     def __call__(self, event: LogEvent) -> None:
+        if self._others:
+            other = self._others.get(str(event.get("log_namespace")))
+            if other is not None:
+                other(event)
+                return
         level = self.level_of(event)
         if level is None:
             return
@@ -122,6 +144,10 @@ class ErrorLog:
             OSError: it cannot be opened; the old file is kept.
         """
         self._file.reopen()
+        for each in self._others.values():
+            each.reopen()
 
     def close(self) -> None:
         self._file.close()
+        for each in self._others.values():
+            each.close()

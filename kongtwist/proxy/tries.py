@@ -233,7 +233,7 @@ class Tries:
         self.exchange.latencies = (self._started - self.exchange.started, now - self._started)
         self._connection = None
         route, peer = self.route, self._peer
-        if route.chain.logs:
+        if route.chain.logs or self.context.notes:
             note_failure(self.exchange, pool, timeout, self.context.wall)
         if peer is not None:
             if self._tried is None:
@@ -254,7 +254,7 @@ class Tries:
             return
         if route.retries > self._tries:
             what = f"{what} ({route.retries - self._tries + 1} tries)"
-        _log.error("{line}", line=request_line(self.exchange, what, remedy, upstream=upstream))
+        self._tell(what, remedy, upstream)
         if timeout:
             self._refuse(504, "The upstream server is timing out", upstream=True)
         else:
@@ -284,4 +284,8 @@ class Tries:
 
     def _log_error(self, what: str, remedy: str, pool: Destination | None = None) -> None:
         upstream = where(self.route, self._peer, pool)
+        self._tell(what, remedy, upstream)
+
+    def _tell(self, what: str, remedy: str, upstream: str) -> None:
+        """Write the one line about what became of the request."""
         _log.error("{line}", line=request_line(self.exchange, what, remedy, upstream=upstream))

@@ -26,14 +26,17 @@ from ..core.chain.host import (
     Tally,
     TLSSettings,
 )
+from ..core.chain.host_groups import GroupSettings
 from ..core.chain.host_kafka import KafkaConnection, KafkaProducing
 from ..core.chain.host_reading import Encode, FeedSettings
 from ..core.chain.host_schemas import RegistrySettings
 from ..core.rows import Row
 from ..entities.entity import Entity
+from ..lua.lua_engine import Engine
+from ..lua.offered import offered_names
 from .figure_stand_ins import StandInCells, StandInMetrics
 from .grpc_stand_ins import StandInGRPC
-from .kafka_stand_ins import StandInFeed, StandInKafka, StandInSchemas
+from .kafka_stand_ins import StandInFeed, StandInGroups, StandInKafka, StandInSchemas
 from .line_stand_ins import StandInLog
 from .stand_in_promise import StandInPromise
 
@@ -443,7 +446,7 @@ class StandInHost(Scope):
         producers: of records for Kafka, by their settings.
         registries: of schemas, by their settings.
         services: gRPC servers by their targets.
-        feeds: of topics, in the order they were asked for.
+        feeds, groups: of topics, in the order they were asked for.
         protos: descriptors of .proto files by their paths, or what is wrong with them.
         queues: by key.
         connections: all that were made; ``refused``: why none is, or None.
@@ -453,6 +456,7 @@ class StandInHost(Scope):
         named_cells: by name.
         released: how often it was released.
         asked: answers `ask_workers`, by plugin and question.
+        lua: runs Lua; ``lua_lines``: (level, line) of what scripts wrote into the log.
     """
 
     def __init__(self, facts: Mapping[str, Any], clock: Clock, rows: StandInRows, shared: StandInHost | None) -> None:
@@ -465,6 +469,7 @@ class StandInHost(Scope):
         self.redises: dict[RedisSettings, StandInRedis] = {} if shared is None else shared.redises
         self.producers: dict[KafkaProducing, StandInKafka] = {} if shared is None else shared.producers
         self.feeds: list[StandInFeed] = [] if shared is None else shared.feeds
+        self.groups: list[StandInGroups] = [] if shared is None else shared.groups
         self.registries: dict[RegistrySettings, StandInSchemas] = {} if shared is None else shared.registries
         self.services: dict[GRPCTarget, StandInGRPC] = {} if shared is None else shared.services
         self.protos: dict[str, bytes | Exception] = {} if shared is None else shared.protos
@@ -482,6 +487,8 @@ class StandInHost(Scope):
         self.log = StandInLog()
         self.released = 0
         self.asked: Callable[[str, Any], Any] = lambda plugin, question: None
+        self.lua_lines: list[tuple[str, str]] = [] if shared is None else shared.lua_lines
+        self.lua = Engine(offered_names(lambda *line: self.lua_lines.append(line))) if shared is None else shared.lua
 
     def ask_workers(self, plugin: str, question: Any) -> Awaitable[list[Any]]:
         """See `kongtwist.core.chain.host.Host`; there is one process."""
@@ -507,6 +514,11 @@ class StandInHost(Scope):
         """See `kongtwist.core.chain.host.Host`; kept in ``feeds``."""
         self.feeds.append(StandInFeed(connection, settings, encode))
         return self.feeds[-1]
+
+    def kafka_groups(self, connection: KafkaConnection, settings: GroupSettings) -> StandInGroups:
+        """See `kongtwist.core.chain.host.Host`; kept in ``groups``."""
+        self.groups.append(StandInGroups(connection, settings, self.later))
+        return self.groups[-1]
 
     def proto(self, path: str) -> Awaitable[bytes]:
         """See `kongtwist.core.chain.host.Host`."""

@@ -240,8 +240,9 @@ class TracingTests(LiveTestCase):
     def test_lines(self) -> None:
         """Lines of the log come with their request's trace, credentials masked; those about no request come too."""
         gateway = self.gateway(ALL)
-        config = {"logs_endpoint": self.collector.logs, "connect_timeout": 500}
-        self.traced(gateway, "/a", f"http://127.0.0.1:{free_port()}", **config)
+        self.traced(
+            gateway, "/a", f"http://127.0.0.1:{free_port()}", logs_endpoint=self.collector.logs, connect_timeout=500
+        )
         answer = gateway.get("/a?apikey=hidden-word", headers={"traceparent": f"00-{TRACE}-{SPAN}-01"})
         self.assertEqual(answer.status, 502)
         wait_until(

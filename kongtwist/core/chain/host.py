@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from .stream_watch import StreamInfo
 
 __all__ = [
-    "ConnectFailed", "Connection", "ConnectionLost", "Datagrams", "GRPCCall", "GRPCClient", "GRPCFailed", "GRPCReply", "GRPCTarget",
-    "HTTPAnswer", "HTTPClient", "Host", "HostError", "LogLine", "LogLines", "Metrics",
-    "NotOffered", "Promise", "ProtoFault", "Queue", "QueueSettings",
-    "RedisClient", "RedisError",
+    "ConnectFailed", "Connection", "ConnectionLost", "CounterFigure", "Datagrams", "GRPCCall", "GRPCClient", "GRPCFailed",
+    "GRPCReply", "GRPCTarget", "HTTPAnswer", "HTTPClient", "HistogramFigure", "Host", "HostError", "LogLine", "LogLines", "Metrics",
+    "NotOffered",
+    "Promise", "ProtoFault",
+    "Queue", "QueueSettings", "RedisClient", "RedisError",
     "RedisSettings", "RedisUnavailable", "Rows", "Scope", "SharedCells", "Streams", "TLSSettings", "Tallies", "Tally",
     "Timer", "random_id",
 ]  # fmt: skip
@@ -322,6 +323,22 @@ class SharedCells(Protocol):
         ...
 
 
+class CounterFigure(Protocol):
+    """A counter that is kept: add to ``value``, no negative numbers."""
+
+    value: float
+
+
+class HistogramFigure(Protocol):
+    """A histogram that is kept: add 1 to a bucket of ``counts``, and what was observed to ``total``."""
+
+    counts: list[int]
+    total: float
+
+    @property
+    def bounds(self) -> Sequence[float]: ...
+
+
 class Metrics(Protocol):
     """Figures shown as Prometheus text on ``/metrics``. Sets of labels are bounded: beyond that nothing is counted."""
 
@@ -331,6 +348,20 @@ class Metrics(Protocol):
 
     def gauge(self, name: str, value: float, labels: Mapping[str, str] = ...) -> None:
         """Set a gauge."""
+        ...
+
+    def counter(self, name: str, labels: Mapping[str, str] = ...) -> CounterFigure:
+        """A counter to keep, for who counts often."""
+        ...
+
+    def histogram(self, name: str, bounds: Sequence[float], labels: Mapping[str, str] = ...) -> HistogramFigure:
+        """A histogram to keep.
+
+        Args:
+            name: of the whole.
+            bounds: upper bounds of its buckets, rising.
+            labels: without ``le``.
+        """
         ...
 
 
@@ -357,6 +388,7 @@ class Host(GatewayFacts):
 
     Attributes:
         rows, tallies, http, metrics, streams: see `Rows`, `Tallies`, `HTTPClient`, `Metrics`, `Streams`.
+        lua: compiles chunks of Lua: a `kongtwist.lua.lua_engine.Engine`.
     """
 
     rows: Rows = cast(Any, _Missing("rows"))
@@ -364,6 +396,7 @@ class Host(GatewayFacts):
     http: HTTPClient = cast(Any, _Missing("http"))
     metrics: Metrics = cast(Any, _Missing("metrics"))
     streams: Streams = cast(Any, _Missing("streams"))
+    lua: Any = _Missing("lua")
 
     def redis(self, settings: RedisSettings) -> RedisClient:
         """The client for a server; hosts with equal settings share one."""
