@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from .admin_properties import AdminAccess
+from .health_properties import HealthChecks
 from .http2_properties import HTTP2
 from .kafka_properties import KafkaServices
 from .kinds import (
@@ -386,13 +387,10 @@ class Routing:
     """Routing."""
 
     router_flavor = Property(
-        enum("traditional"),
-        "traditional",
-        "How requests are matched to Routes.",
-        refused={
-            "traditional_compatible": "the router here is Kong's traditional one; use traditional",
-            "expressions": "expressions are not built yet; use traditional",
-        },
+        enum("traditional_compatible", "traditional", "expressions"),
+        "traditional_compatible",
+        "How requests are matched to Routes: by the number of their attributes and the length of their path, as Kong does"
+        " (traditional_compatible), by the rules of its former router (traditional), or also by expressions.",
     )
 
 
@@ -451,6 +449,7 @@ SECTIONS: tuple[type, ...] = (
     Answers,
     Storage,
     Postgres,
+    HealthChecks,
     HTTP2,
     PluginServices,
     Lua,
@@ -473,6 +472,7 @@ class Properties(
     Answers,
     Storage,
     Postgres,
+    HealthChecks,
     HTTP2,
     PluginServices,
     Lua,

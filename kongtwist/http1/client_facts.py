@@ -128,6 +128,12 @@ class ConnectedExchange(BodyExchange):
     sni = property(lambda self: self.channel.sni)
 
     @property
+    def local_ip(self) -> str:
+        """See `Exchange.local_ip`."""
+        transport = self.channel.transport
+        return "" if transport is None else str(getattr(transport.getHost(), "host", ""))
+
+    @property
     def tls(self) -> TLSFacts | None:
         """See `Exchange.tls`."""
         transport = self.channel.transport

@@ -154,7 +154,7 @@ local function offer(f, depth)
   return function(...)
     used = used + 100
     calls = calls + 1
-    if calls > 8 or collect "count" > soft then
+    if calls > 16 or collect "count" > soft then
       calls = 0
       look(2)
     end

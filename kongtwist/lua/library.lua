@@ -71,14 +71,15 @@ local safe_string = {
     if #made > 1000 then charge(#made / 4) end
     return made
   end,
-  rep = function(subject, times)
+  rep = function(subject, times, between)
     subject = text(subject, 1, "rep")
+    local each = #subject + (type(between) == "string" and #between or 0)
     if type(times) == "number" and times > 0 then
-      if #subject * times > limits.text then error("not enough memory", 2) end
-      if #subject == 0 then return "" end
-      charge(#subject * times / 16)
+      if each * times > limits.text then error("not enough memory", 2) end
+      if each == 0 then return "" end
+      charge(each * times / 16)
     end
-    return rep(subject, times)
+    return rep(subject, times, between)
   end,
 }
 for name, call in pairs { reverse = reverse, upper = upper, lower = lower } do

@@ -99,7 +99,7 @@ class _Runtime:
             encoding=None, attribute_filter=_refuse, register_eval=False, register_builtins=False, unpack_returned_tuples=True,
             max_memory=3 * settings.memory,
         )  # fmt: skip
-        self._error: type[Exception] = lua.LuaError
+        self.error: type[Exception] = lua.LuaError
         jit = "luajit" in lua.__name__
         if jit:
             self.lua.execute(b"jit.off(); jit.flush()")
@@ -108,12 +108,12 @@ class _Runtime:
             b"memory": settings.memory / 1024, b"instructions": settings.instructions, b"period": _PERIOD,
             b"seconds": settings.seconds, b"text": settings.memory / 2, b"pattern_steps": settings.pattern_steps,
             b"per_coroutine": not jit, b"path": settings.path.encode("utf-8", "surrogateescape"),
-            b"too_long": f"more than {settings.instructions} instructions".encode(),
-            b"too_slow": f"more than {settings.seconds:g} s of processor time".encode(),
+            b"too_long": f"more than {settings.instructions} instructions (plugin_lua_max_instructions)".encode(),
+            b"too_slow": f"more than {settings.seconds:g} s of processor time (plugin_lua_max_time)".encode(),
         })  # fmt: skip
         self.guard = self._load("guard.lua", limits)
         self.values.head = self.guard.head
-        self._run = self.guard.run
+        self.start = self.guard.run
         library = self._load("library.lua", self.guard, limits, self._load("patterns.lua"))
         sandbox = self._load("sandbox.lua", self.guard, library, limits, self._load("kong_cache.lua", self.guard))
         self.sandbox = sandbox
@@ -172,33 +172,43 @@ class _Runtime:
         })  # fmt: skip
 
     def _callback(self, function: Any) -> Any:
-        """What Lua calls for a function that is offered: with plain values."""
-        to_lua, argument = self.values.to_lua, self.values.argument
+        """What Lua calls for a function that is offered: with plain values. It gives true and results, false and the text of an error,
+        or nil where the run is to end."""
+        to_lua, argument, largest = self.values.to_lua, self.values.argument, self.values.largest
 
-        def called(call: LuaCall, *args: Any) -> tuple[Any, ...]:
-            result = function(call, *map(argument, args))
-            if type(result) is tuple:
-                return tuple(map(to_lua, result[:_RESULTS]))
-            return (to_lua(result),)
+        def called(*args: Any) -> tuple[Any, ...]:
+            try:
+                result = function(self.call, *map(argument, args))
+                kind = type(result)
+                if result is None or (kind is bytes and len(result) <= largest):
+                    return True, result
+                if kind is tuple:
+                    return (True, *map(to_lua, result[:_RESULTS]))
+                return True, to_lua(result)
+            except Exception as error:  # noqa: BLE001 - it comes out of Lua again, in `Program.run`
+                return self._raised(error)
 
-        return self._guarded(called)
+        return called
 
     def _guarded(self, function: Any) -> Any:
-        """Gives true and results, false and the text of an error, or nil where the run is to end."""
+        """The same for a function of this class, which gives a tuple of values of Lua."""
 
         def called(*args: Any) -> tuple[Any, ...]:
             try:
                 return (True, *function(self.call, *args))
-            except LuaError as error:
-                return False, str(error).encode("utf-8", "surrogateescape")[:_ERROR]
-            except LuaExit as error:
-                self.exit = error
-                return None, b"exit"
-            except Exception as error:  # noqa: BLE001 - it comes out of Lua again, in `run`
-                self.failed = error
-                return None, b"a function of the gateway failed"
+            except Exception as error:  # noqa: BLE001 - likewise
+                return self._raised(error)
 
         return called
+
+    def _raised(self, error: Exception) -> tuple[Any, ...]:
+        if isinstance(error, LuaError):
+            return False, str(error).encode("utf-8", "surrogateescape")[:_ERROR]
+        if isinstance(error, LuaExit):
+            self.exit = error
+            return None, b"exit"
+        self.failed = error
+        return None, b"a function of the gateway failed"
 
     def compile(self, code: bytes, name: bytes, mode: str) -> _Compiled:
         """Compiled code; equal code that keeps nothing is compiled once. Raises LuaFailure."""
@@ -210,7 +220,7 @@ class _Runtime:
         compiled = _Compiled(self, _PROGRAM + _CODE * len(code))
         try:
             function, text = self._compile(code, name, mode.encode(), self.environment)
-        except self._error as error:
+        except self.error as error:
             raise LuaFailure(str(error)) from None
         if function is None:
             raise LuaFailure(text.decode("utf-8", "replace"))
@@ -220,8 +230,8 @@ class _Runtime:
         return compiled
 
     def give_back(self, size: int) -> None:
-        """Code of this size is gone."""
-        self._make_room(-size)
+        """Code of this size is gone. Called whenever Python likes, within Lua too: so Lua is told when the next code is compiled."""
+        self._code -= size
 
     def _make_room(self, size: int) -> None:
         """Let Lua hold so many bytes of code more, which are no part of what scripts may hold."""
@@ -233,32 +243,27 @@ class _Runtime:
             self.lua.set_max_memory(3 * self._memory + 2 * self._code)
         self.guard.hold(self._code / 1024)
 
-    def run(self, function: Any, call: LuaCall, args: tuple[Any, ...]) -> list[Any]:
-        """Results. Raises LuaFailure, LuaExit."""
-        if self.call is not None:
-            raise LuaFailure("a program runs already")
-        self.call, self.failed, self.exit = call, None, None
-        try:
-            if args:
-                results = self._run(function, *map(self.values.to_lua, args))
-            else:
-                results = self._run(function)
-            if results is True:
-                return []
-            if results[0] is True:
-                to_python = self.values.to_python
+    def ended(self, results: Any) -> list[Any]:
+        """What a run gives. Raises LuaFailure, LuaExit, and what broke a function of the gateway."""
+        if results is True:
+            return []
+        if results[0] is True:
+            to_python = self.values.to_python
+            try:
                 return [to_python(each) for each in results[1:]]
-        except (LuaError, self._error) as error:
-            raise LuaFailure(str(error)) from None
-        finally:
-            self.call = None
+            except LuaError as error:
+                raise LuaFailure(str(error)) from None
+        self.check()
+        raise _Crowded(results) if len(results) > 2 else LuaFailure(_text(results))
+
+    def check(self) -> None:
+        """Raise what ended the run, if that was not Lua."""
         failed, self.failed = self.failed, None
         exit_, self.exit = self.exit, None
         if failed is not None:
             raise failed
         if exit_ is not None:
             raise exit_
-        raise _Crowded(results) if len(results) > 2 else LuaFailure(_text(results))
 
 
 class _Compiled:
@@ -282,7 +287,7 @@ class _Crowded(LuaFailure):
     """Memory stays short after the run."""
 
     def __init__(self, results: Any) -> None:
-        super().__init__(_text(results))
+        super().__init__(f"{_text(results)} (plugin_lua_max_memory); what scripts keep is dropped, Lua begins anew")
 
 
 def _text(results: Any) -> str:
@@ -295,8 +300,7 @@ class Program:
     def __init__(self, engine: Engine, code: bytes, name: bytes, mode: str) -> None:
         self._engine = engine
         self._code, self._name, self._mode = code, name, mode
-        self._runtime = engine.runtime()
-        self._compiled = self._runtime.compile(code, name, mode)
+        self._runtime = self._begin()
 
     def run(self, call: LuaCall, *args: Any) -> list[Any]:
         """Run it.
@@ -312,15 +316,32 @@ class Program:
             LuaFailure: it failed, or exceeded a limit.
             LuaExit: a function offered ended it.
         """
-        runtime = self._engine.runtime()
-        if runtime is not self._runtime:
-            self._compiled = runtime.compile(self._code, self._name, self._mode)
-            self._runtime = runtime
+        runtime = self._runtime
+        if runtime is not self._engine.current:
+            runtime = self._begin()
+        if runtime.call is not None:
+            raise LuaFailure("a program runs already")
+        runtime.call = call
         try:
-            return runtime.run(self._compiled.function, call, args)
+            if args:
+                results = runtime.start(self._compiled.function, *map(runtime.values.to_lua, args))
+            else:
+                results = runtime.start(self._compiled.function)
+        except (LuaError, runtime.error) as error:
+            runtime.check()
+            raise LuaFailure(str(error)) from None
+        finally:
+            runtime.call = None
+        try:
+            return runtime.ended(results)
         except _Crowded:
             self._engine.renew()
             raise
+
+    def _begin(self) -> _Runtime:
+        self._runtime = self._engine.runtime()
+        self._compiled = self._runtime.compile(self._code, self._name, self._mode)
+        return self._runtime
 
 
 class Engine:
@@ -330,6 +351,9 @@ class Engine:
         functions: what scripts find, by dotted name: functions, `Members`, or plain values (lua_calls.py).
         settings: what is allowed.
         lua: gives lupa's module.
+
+    Attributes:
+        current: the runtime; None: nothing has been compiled.
     """
 
     def __init__(
@@ -338,17 +362,17 @@ class Engine:
         self.functions = functions
         self.settings = settings or LuaSettings()
         self.lua = lua
-        self._runtime: _Runtime | None = None
+        self.current: _Runtime | None = None
 
     def runtime(self) -> _Runtime:
         """The runtime, made when it is first needed."""
-        if self._runtime is None:
-            self._runtime = _Runtime(self)
-        return self._runtime
+        if self.current is None:
+            self.current = _Runtime(self)
+        return self.current
 
     def renew(self) -> None:
         """Go on with a new runtime: what programs kept is gone."""
-        self._runtime = None
+        self.current = None
 
     def compile(self, code: str, *, name: str | None = None, mode: str = "chunk") -> Program | PythonProgram:
         """Compile.

@@ -27,13 +27,14 @@ class Values:
         largest: bytes of the longest text that goes into Lua.
 
     Attributes:
+        largest: bytes of the longest text that goes into Lua.
         head: makes a table of Lua one of fields, whose names are found in any case.
     """
 
     def __init__(self, lua: Any, runtime: Any, largest: int) -> None:
         self._type: Callable[[Any], str | None] = lua.lua_type
         self._table_from: Callable[..., Any] = runtime.table_from
-        self._largest = largest
+        self.largest = largest
         self.head: Callable[[Any], Any] = lambda table: table
 
     # -- into Lua ------------------------------------------------------------------------------------------------------
@@ -49,12 +50,12 @@ class Values:
             return self._text(value.encode("utf-8", "surrogateescape"))
         if kind is bytes:
             return self._text(value)
-        table = self._table_from(self._table(value, DEPTH, [ENTRIES, self._largest]), recursive=True)
+        table = self._table_from(self._table(value, DEPTH, [ENTRIES, self.largest]), recursive=True)
         return self.head(table) if kind is HeaderTable else table
 
     def _text(self, value: bytes) -> bytes:
-        if len(value) > self._largest:
-            raise LuaError(f"a text of {len(value)} bytes is too long for Lua, which may hold {self._largest}")
+        if len(value) > self.largest:
+            raise LuaError(f"a text of {len(value)} bytes is too long for Lua, which may hold {self.largest}")
         return value
 
     def _table(self, value: Any, depth: int, left: list[int]) -> Any:

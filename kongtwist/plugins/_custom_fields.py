@@ -12,6 +12,7 @@ from typing import Any
 from ..core.chain.host import Host, Scope
 from ..core.chain.plugin import Plugin
 from ..core.exchange import Exchange, Row
+from ..core.log_values import LogValue
 from ..entities.errors import EntityError
 from ..entities.schema import Map, String
 from ..lua.lua_calls import LuaFailure
@@ -95,23 +96,26 @@ class CustomFields:
         self._row = row
         self._plugin: str = row["name"]
         fields: dict[str, str] = row["config"].get("custom_fields_by_lua") or {}
-        self._fields = [(name, _program(code, host)) for name, code in fields.items()]
+        self._fields = [(tuple(name.split(".")), _program(code, host)) for name, code in fields.items()]
 
     def put(self, exchange: Exchange) -> bool:
         """Put them into the record of a request; whether that succeeded. If not, the log says why, and as in Kong nothing is to be sent."""
         if not self._fields:
             return True
         call = LuaCall(exchange, "log", plugin_id=self._row["id"])
-        name = ""
+        values = exchange.log_values
+        if values is None:
+            values = exchange.log_values = []
+        path: tuple[str, ...] = ()
         try:
-            for name, program in self._fields:
+            for path, program in self._fields:
                 results: list[Any] = program.run(call)
                 value = results[0] if results else None
                 if type(value) in _WITH_NUMBERS and not _is_sayable(value):
                     raise LuaFailure("Cannot serialise number: must not be NaN or Inf")
-                exchange.set_log_value(name, value)
+                values.append(LogValue(path, value, "set"))
         except LuaFailure as failure:
-            what = f"plugin {self._plugin} sends no record: custom_fields_by_lua.{name} failed: {failure}"
+            what = f"plugin {self._plugin} sends no record: custom_fields_by_lua.{'.'.join(path)} failed: {failure}"
             exchange.report(what, "correct it in the plugin's configuration")
             return False
         return True

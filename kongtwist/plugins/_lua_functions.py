@@ -89,6 +89,11 @@ class LuaFunctions(Plugin):
     def open(self, conf: Row, plugin: Row, host: Scope) -> Functions:
         return Functions(conf, plugin, host)
 
+    def takes_part(self, conf: Functions, phase: str) -> bool:
+        if phase == "header_filter":  # where it is told what is done with the body
+            return any(conf.programs[each] for each in ("header_filter", "body_filter", "log"))
+        return bool(conf.programs[phase])
+
     # -- before the upstream is asked ------------------------------------------------------------------------------
 
     def certificate(self, hello: ClientHello, conf: Functions) -> CertificateChoice | None:

@@ -63,22 +63,22 @@ class LogFile:
             self.close()
 
     def _write(self, descriptor: int, data: bytes) -> None:
-        if self._torn:  # or the next line would be lost with it
-            os.write(descriptor, b"\n")
-            self._torn = False
-        begun = at = self._whole if data == self._failed else 0
-        self._failed, self._whole = b"", 0
+        begun = self._whole if data == self._failed else 0
+        head = b"\n" if self._torn else b""  # or the next line would be lost with the torn one
+        rest = memoryview(head + data[begun:])
         try:
-            while at < len(data):
+            while rest:
                 try:
-                    at += os.write(descriptor, memoryview(data)[at:])
+                    rest = rest[os.write(descriptor, rest) :]
                 except BlockingIOError:
                     if not select.select((), (descriptor,), (), _PATIENCE)[1]:
                         raise TimeoutError(errno.ETIMEDOUT, "nobody reads what is written", self._path) from None
         except OSError:
-            self._failed, self._whole = data, max(data.rfind(b"\n", 0, at) + 1, begun)
-            self._torn = at > self._whole
+            done = len(data) - len(rest)
+            self._failed, self._whole = data, max(data.rfind(b"\n", 0, max(done, 0)) + 1, begun)
+            self._torn = done > self._whole or len(rest) > len(data) - begun
             raise
+        self._failed, self._whole, self._torn = b"", 0, False
 
     def close(self) -> None:
         """Give the descriptor back; what is written after that opens the file again."""

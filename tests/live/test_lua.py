@@ -17,6 +17,14 @@ _FIELDS = (
     "config.custom_fields_by_lua.duration=os.time() - ngx.req.start_time()",
 )
 
+_BOUNDS = {
+    "nginx_worker_processes": 1,
+    "plugin_lua_max_memory": "4m",
+    "plugin_lua_max_instructions": 1000000,
+    "plugin_lua_max_time": 60000,
+}
+"""Those that a slow machine meets as a quick one does: not time."""
+
 _HANDSHAKE = (
     b"GET %b HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
@@ -72,7 +80,7 @@ class LuaTests(LiveTestCase):
 
     def test_workers_go_on(self) -> None:
         """After a loop without end, memory that grows and a pattern that runs wild: a line for each, no record, and the same worker."""
-        gateway, collector = self.gateway({"nginx_worker_processes": 1, "plugin_lua_max_memory": "4m"}), Collector(self)
+        gateway, collector = self.gateway(_BOUNDS), Collector(self)
         echo = f"http://127.0.0.1:{self.upstream('echo')}"
         scripts = {
             "loop": ("while true do pcall(function() while true do end end) end", "instructions"),
@@ -95,6 +103,34 @@ class LuaTests(LiveTestCase):
                 lines = [line for line in gateway.log().splitlines() if f"GET /{name} " in line]
                 self.assertTrue(all(why in line and "correct it" in line for line in lines), lines)
         self.assertEqual(len(collector.records()), 3)
+
+    def test_guarded_requests(self) -> None:
+        """In a phase before the answer such a script closes its request, and no other."""
+        gateway = self.gateway(_BOUNDS)
+        echo = f"http://127.0.0.1:{self.upstream('echo')}"
+        scripts = {
+            "loop": "while true do pcall(function() while true do end end) end",
+            "memory": "kept = kept or {} while true do kept[#kept + 1] = ('x'):rep(1000) .. #kept end",
+            "pattern": "return ('a'):rep(5000):find('a-a-a-b')",
+            "handler": "xpcall(error, function() while true do end end)",
+            "good": "kong.response.set_header('X-Lua', kong.request.get_path())",
+        }
+        for name, code in scripts.items():
+            route = gateway.route(f"/{name}", echo, name)
+            gateway.create(f"/routes/{route['id']}/plugins", name="pre-function", config={"access": [code]})
+        for _ in range(2):
+            for name in scripts:
+                answer = gateway.get(f"/{name}")
+                if name == "good":
+                    self.assertEqual((answer.status, answer.headers["X-Lua"]), (200, "/good"))
+                else:
+                    self.assertEqual(answer.status, 500)
+                    self.assertEqual(answer.json["message"], "An unexpected error occurred")
+        for name in scripts:
+            lines = [
+                line for line in gateway.log().splitlines() if f"GET /{name} " in line and "pre-function failed" in line
+            ]
+            self.assertEqual(len(lines), 0 if name == "good" else 2, name)
 
     def wait_for_line(self, gateway: GatewayProcess, request: str, number: int) -> None:
         """Wait until so many lines say that a field of such a request failed."""

@@ -505,8 +505,10 @@ def _lives(found: Iterable[Compiled]) -> tuple[Life, ...]:
 
 def _calls(found: Iterable[Compiled], phase: str) -> tuple[tuple[Callable[..., Any], Any], ...]:
     """(what is called, configuration) of those that take part in ``phase``."""
-    calls = ((call_of(each.plugin, phase), each.conf) for each in found)
-    return tuple((call, conf) for call, conf in calls if call is not None)
+    calls = ((call_of(each.plugin, phase), each) for each in found)
+    return tuple(
+        (call, each.conf) for call, each in calls if call is not None and each.plugin.takes_part(each.conf, phase)
+    )
 
 
 def _run(

@@ -127,6 +127,11 @@ class Plugin:
         others, which spares them the work."""
         return True
 
+    def takes_part(self, conf: Any, phase: str) -> bool:
+        """Whether a configuration, as the phases get it, has something to do in a phase that the plugin has. Asked when chains are made:
+        a phase in which no configuration takes part costs requests nothing."""
+        return True
+
     def close(self, conf: Any) -> Awaitable[None] | None:
         """End what `open` began. Called once: the row is gone, changed or compiled anew, or the gateway stops, and the last
         request and stream that began with this configuration is over. What it raises is logged. At a stop, who waits

@@ -84,14 +84,28 @@ class Transformation:
 
     Attributes:
         changes_bodies: there are rules for bodies.
+        templated: there are templates among the values.
         templates: what is to be rendered for each request; None: nothing is.
     """
 
-    __slots__ = ("body", "changes_bodies", "first", "fresh", "headers", "method", "names", "path", "query", "templates")
+    __slots__ = (
+        "body",
+        "changes_bodies",
+        "first",
+        "fresh",
+        "headers",
+        "method",
+        "names",
+        "path",
+        "query",
+        "templated",
+        "templates",
+    )
 
     def __init__(self, conf: Row) -> None:
         uri: str | None = conf["replace"]["uri"]
         self.templates: TemplatedRules | None = None
+        self.templated = has_templates(conf)
         if uri is not None and not uri.startswith("/") and not is_template(uri):
             raise ValueError("config.replace.uri must start with /")
         self.path = None if uri is None else escape(uri.encode("utf-8", "surrogatepass"))
@@ -149,9 +163,11 @@ class RequestTransformer(Plugin):
     def compile(self, conf: Row, plugin: Row) -> Transformation:
         return Transformation(conf)
 
+    def opens(self, conf: Transformation) -> bool:
+        return conf.templated
+
     def open(self, conf: Transformation, plugin: Row, host: Scope) -> Transformation:
-        if has_templates(plugin["config"]):
-            conf.templates = TemplatedRules(plugin["config"], plugin["id"], host.lua)
+        conf.templates = TemplatedRules(plugin["config"], plugin["id"], host.lua)
         return conf
 
     def access(self, exchange: Exchange, conf: Transformation) -> Answer | Awaitable[Answer | None] | None:

@@ -84,7 +84,7 @@ class VerdictTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.plugins = load_plugins(["bundled"])
-        self.entities = registry(self.plugins)
+        self.entities = registry(self.plugins, "traditional")  # the flavor that was recorded
 
     def cases(self, op: str) -> list[dict[str, Any]]:
         """Recorded cases of what is built; fails when more or less than `NOT_BUILT` is left out."""

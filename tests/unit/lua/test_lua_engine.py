@@ -41,7 +41,7 @@ class EngineCase(SynchronousTestCase):
 
     def made(self, **settings: Any) -> Engine:
         """An engine with small limits."""
-        settings = {"instructions": 300_000, "memory": 4 * 1024 * 1024, "seconds": 5.0, **settings}
+        settings = {"instructions": 300_000, "memory": 4 * 1024 * 1024, "seconds": 3600.0, **settings}
         return Engine(self.offered(), LuaSettings(**settings), lambda: import_module(self.library))
 
     def offered(self) -> dict[str, Any]:
@@ -261,6 +261,7 @@ class LimitTests(EngineCase):
             "local s = 'x' while true do s = s .. s end",
             "local t = {} while true do t = {t} end",
             "return ('x'):rep(1e9)",
+            "return (''):rep(1e6, ('x'):rep(1e4))",
             "return ('x'):rep(1e6):rep(1e6)",
             "return table.concat({('x'):rep(1e6), ('x'):rep(1e6), ('x'):rep(1e6)}, ('y'):rep(1e6)):rep(4)",
             "local t = {} for i = 1, 1e9 do t[i] = kong.large(4e5) .. i end",
@@ -464,6 +465,7 @@ class SandboxTests(EngineCase):
         self.engine = self.made(trust="on")
         self.assertEqual(self.run_code("return type(io.open), type(setmetatable), type(print)"), ["function"] * 3)
         self.assertEqual(self.run_code("return python, os.exit, debug.sethook"), [None] * 3)
+        self.assertIn("module 'python' not found", self.failure("return require 'python'"))
         self.assertIn("instructions", self.failure("while true do end"))
         self.failure("string.find = 1")
         self.works()

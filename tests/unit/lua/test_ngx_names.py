@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from kongtwist.lua import ngx_re
 from kongtwist.lua.lua_calls import LuaFailure
 from kongtwist.lua.lua_engine import Engine, LuaSettings
 from kongtwist.lua.offered import offered_names
@@ -20,7 +21,7 @@ class NameCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.lines: list[tuple[str, str]] = []
-        self.engine = Engine(offered_names(lambda *line: self.lines.append(line)), LuaSettings())
+        self.engine = Engine(offered_names(lambda *line: self.lines.append(line)), LuaSettings(seconds=3600.0))
         self.harness = PluginHarness(CorrelationId)
         fields = {"Host": "h.example", "X-Thing": "one", "Cookie": "a=1; b=2", "Content-Type": "text/plain"}
         self.call = LuaCall(self.harness.request("GET", "/a%20b?x=1&y", fields), "log", plugin_id="p-1")
@@ -150,7 +151,7 @@ class ModuleTests(NameCase):
                 "return { shout = function(s) return s:upper() .. kong.request.get_path() end, loads = loadstring ~= nil }"
             )
         allowed = ("house", "cjson", "cjson.safe", "absent")
-        settings = LuaSettings(requires=allowed, path=f"{folder}/?.lua")
+        settings = LuaSettings(requires=allowed, path=f"{folder}/?.lua", seconds=3600.0)
         self.engine = Engine(offered_names(lambda *line: self.lines.append(line)), settings)
 
     def test_file(self) -> None:
@@ -207,5 +208,6 @@ class ExpressionTests(NameCase):
     def test_patterns_that_run_wild(self) -> None:
         code = "ngx.re.match(('a'):rep(5000) .. 'b', '(a|a)+$')"
         self.assertEqual(self.told(code), [None, "pcre_exec() failed: -8"])
+        self.patch(ngx_re, "TIME_LIMIT", 3600.0)
         self.assertIn("too large", self.told("ngx.re.match('a', ('(?:a{9}){9}'):rep(2000))")[1])
         self.assertIn("more than", self.failure("ngx.re.gsub(('a'):rep(2500), 'a', function() return 'b' end)"))

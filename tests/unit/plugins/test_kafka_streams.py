@@ -314,7 +314,7 @@ class Peer:
         return waiter
 
     async def send(self, message: str | bytes) -> bool:
-        self.told.append(json.loads(message))
+        self.told.append(json.loads(message.encode() if isinstance(message, str) else message))
         if self.slow is not None:
             await self.slow
         return not self.is_gone
@@ -340,6 +340,17 @@ class Peer:
 
 class WebSocketTests(StreamCase):
     config = {"allow_websocket": True, "stream_max_in_flight": 3}
+
+    def test_what_utf8_cannot_say(self) -> None:
+        """A client's own words come back to it in errors; the answers behind them do, too."""
+        self.begin(error_handling={"return_error_message": True})
+        peer = Peer(self)
+        self.producer.fails = KafkaFailed("at /\ud800: it is no long")
+        peer.say('{"\\ud800":1}')
+        self.producer.fails = None
+        peer.say("2")
+        self.assertIn("at /?: it is no long", peer.told[0]["error"])
+        self.assertEqual(peer.told[1], placed(0))
 
     def test_each_message_is_a_record(self) -> None:
         peer = Peer(self)

@@ -200,6 +200,13 @@ class AnswerTests(KafkaCase):
             for part in (str(error), error.remedy, fate):
                 self.assertIn(part, line)
 
+    def test_what_utf8_cannot_say(self) -> None:
+        harness = self.harness(error_handling={"return_error_message": True})
+        self.producer(harness).fails = KafkaFailed("at /\ud800: it is no long")
+        status, said = self.told(harness.send("POST", "/", JSON, body=b"{}"))
+        self.assertEqual(status, 500)
+        self.assertIn("it is no long", said["error"])
+
     def test_no_such_partition(self) -> None:
         """The client has chosen it: the fault is its own."""
         harness = self.harness(partition_template="{query.p}")
