@@ -157,11 +157,11 @@ class FormatTests(SynchronousTestCase):
     def test_json(self) -> None:
         """A line is JSON whatever bytes a client sends, and has the documented members."""
         odd = asked(target=b'/\xff"\\?a=\xc3\xa9')
-        odd.block = HeaderBlock.from_pairs([(b"host", b"x"), (b"user-agent", b"\xc3\xa9\xff\t")])
+        odd.block = HeaderBlock.from_pairs([(b"host", b"x"), (b"user-agent", b"\xc3\xa9\xff\tx")])
         for exchange in (asked(), odd):
             line = json.loads(LineWriter(BUILT_IN["json"], SecretMask(), Times(lambda: AT)).line(exchange))
             self.assertEqual((line["status"], line["request_time"], line["route"]), (200, 0.75, "r"))
-        self.assertEqual((line["uri"], line["user_agent"]), ('/\ufffd"\\?a=é', "é\ufffd\t"))
+        self.assertEqual((line["uri"], line["user_agent"]), ('/\ufffd"\\?a=é', "é\ufffd\tx"))
         refused = LineWriter(BUILT_IN["json"], SecretMask(), Times(lambda: AT)).line_of(
             Seen(lambda name: None, line=b'"\n')
         )
