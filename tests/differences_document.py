@@ -47,6 +47,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
         " `https://` pass WebSockets on, as in Kong.",
         "Bodies are never written to disk. A request body is sent to another target only as far as"
         " `client_body_buffer_size` reaches.",
+        "Health checks: probes speak HTTP/1.1 (`Connection: close`), Kong's 1.0; those of the types `tcp`, `grpc` and `grpcs` run, where"
+        " Kong's do not. The last failed try of a request counts as what it was (a lost connection, a time-out), in Kong as the"
+        " status that the client got. Several addresses of a name are one target"
+        " ([health-checks.md](health-checks.md)).",
         "A stream keeps the time-outs with which it began; later changes hold for new streams.",
         "SIGTERM and SIGINT stop gracefully. Kong's SIGTERM ends open requests at once.",
         "Browsers call gRPC services by the plugin `grpc-web` over WebSockets and in Connect's protocol, too. Its preflight allows the"
@@ -82,6 +86,16 @@ CHOICES: dict[str, tuple[str, ...]] = {
         "The token for request debugging stands in `<prefix>/.request_debug_token` only, mode 0600. Kong logs it, too.",
         "A format of access logs is one of `nginx_http_log_format` or our own `json`; what it asks for of credentials stands as `***`.",
         "Plugins are written in Python ([plugins.md](plugins.md)). Plugins in Lua are not run.",
+    ),
+    "Lua": (
+        '`custom_fields_by_lua` takes expressions without `return` too: `"websocket"`, `kong.request.get_header("Upgrade")`. Kong\'s own'
+        " tutorials write them so; Kong refuses the first and stores the second, whose field then never appears ([lua.md](lua.md)).",
+        "A run has bounds of instructions, time and memory. In Kong a loop without end stops the worker for good.",
+        "A chunk is compiled once for each configuration; in Kong custom fields are compiled at each request.",
+        "Tables of `kong` and `ngx` are read-only, and `pairs` finds nothing in them. What functions give is a copy.",
+        "`xpcall` calls its handler behind the error, when the stack is gone.",
+        "With `untrusted_lua = on` there are no `debug` (but `traceback`), `load`, `os.exit` and `package`.",
+        "`python:module.function` stands in place of Lua where `plugin_python_modules` allows it. Kong has nothing like it.",
     ),
     "Plugins for Kafka": (
         "They are compared with the forms of Kong 3.15, whose plugins they are.",

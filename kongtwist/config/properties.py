@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from .admin_properties import AdminAccess
+from .health_properties import HealthChecks
 from .http2_properties import HTTP2
+from .kafka_properties import KafkaServices
 from .kinds import (
     ARRAY,
     BOOLEAN,
@@ -33,8 +35,10 @@ from .kinds import (
     networks,
 )
 from .log_properties import Logs
+from .lua_properties import Lua
 from .plugin_properties import PluginServices
 from .postgres_properties import Postgres
+from .tracing_properties import Tracing
 from .unbuilt_properties import Unbuilt
 
 __all__ = ["SECTIONS", "Properties", "declared", "properties"]
@@ -383,13 +387,10 @@ class Routing:
     """Routing."""
 
     router_flavor = Property(
-        enum("traditional"),
-        "traditional",
-        "How requests are matched to Routes.",
-        refused={
-            "traditional_compatible": "the router here is Kong's traditional one; use traditional",
-            "expressions": "expressions are not built yet; use traditional",
-        },
+        enum("traditional_compatible", "traditional", "expressions"),
+        "traditional_compatible",
+        "How requests are matched to Routes: by the number of their attributes and the length of their path, as Kong does"
+        " (traditional_compatible), by the rules of its former router (traditional), or also by expressions.",
     )
 
 
@@ -448,8 +449,12 @@ SECTIONS: tuple[type, ...] = (
     Answers,
     Storage,
     Postgres,
+    HealthChecks,
     HTTP2,
     PluginServices,
+    Lua,
+    Tracing,
+    KafkaServices,
     Routing,
     Refused,
 )
@@ -467,8 +472,12 @@ class Properties(
     Answers,
     Storage,
     Postgres,
+    HealthChecks,
     HTTP2,
     PluginServices,
+    Lua,
+    Tracing,
+    KafkaServices,
     Routing,
     Refused,
     Unbuilt,

@@ -123,8 +123,7 @@ class Unbuilt:
     lua_socket_pool_size = _known(NUMBER, "256", "size of Lua's socket pools")
     lua_ssl_protocols = _known(STRING, "TLSv1.2 TLSv1.3", "TLS versions towards others")
 
-    # -- Lua, Wasm, tracing --
-    lua_package_path = _known(STRING, "./?.lua;./?/init.lua;", "where Lua modules are")
+    # -- Lua, Wasm --
     lua_package_cpath = _known(STRING, None, "where Lua's C modules are")
     lua_max_req_headers = _known(NUMBER.within(1, 1000), "100", "request headers that plugins see; here all")
     lua_max_resp_headers = _known(NUMBER.within(1, 1000), "100", "response headers that plugins see; here all")
@@ -134,12 +133,7 @@ class Unbuilt:
         STRING, "100000", "steps of a regular expression; here 10 ms of CPU a request"
     )
     nginx_http_lua_regex_cache_max_entries = _known(STRING, "8192", "regular expressions kept")
-    untrusted_lua = _known(enum("on", "off", "sandbox"), "sandbox", "Lua in plugin configurations")
-    untrusted_lua_sandbox_requires = _known(ARRAY, None, "modules it may load")
-    untrusted_lua_sandbox_environment = _known(ARRAY, None, "names it may see")
     wasm_filters_path = _known(STRING, None, "folder of filters")
     wasm_dynamic_module = _known(STRING, None, "the module that runs them")
     wasm_filters = _known(ARRAY, "bundled,user", "filters that may be used")
     nginx_wasm_main_shm_kv = _known(STRING, None, "size of their key-value store")
-    tracing_instrumentations = _known(ARRAY, "off", "what is traced", "opentelemetry_tracing")
-    tracing_sampling_rate = _known(NUMBER.within(0, 1), "0.01", "share of it", "opentelemetry_tracing_sampling_rate")

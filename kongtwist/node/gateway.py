@@ -42,6 +42,9 @@ from .admin_plane import AdminPlane
 from .background_work import BackgroundWork
 from .configuration_advice import Advice
 from .data_plane import DataPlane, Faults
+from .health_keeper import HealthKeeper
+from .health_probes import HealthProbes
+from .lua_engines import lua_engine
 from .plugin_loader import load_plugins
 from .plugin_services import PluginServices, own_services
 from .publisher import Publisher, overlaid
@@ -51,6 +54,7 @@ from .state import NodeState
 from .worker_supervisor import Workers, begin_message, sockets_of
 
 if TYPE_CHECKING:
+    from ..core.peer import Peer
     from ..demo import Demo
     from .declarative_loader import DeclarativeLoader
 
@@ -84,6 +88,7 @@ class Gateway(MultiService):
     Attributes:
         ready: fires when the first snapshot serves; fails with `GatewayFailed` where the gateway cannot start.
         stopped: fires when the gateway has stopped.
+        health: of the targets.
         plane: the data path of this process; None in the parent of several workers.
         plugin_services: what plugins are given of the node, in its only process.
 
@@ -106,7 +111,7 @@ class Gateway(MultiService):
         self._reactor, self.conf, self._sockets = reactor, conf, list(sockets)
         self._fatal = fatal or (lambda sentence: _log.critical("{sentence}", sentence=sentence))
         self.plugins = load_plugins(conf.plugins)
-        self.registry = registry(self.plugins)
+        self.registry = registry(self.plugins, conf.router_flavor)
         self.node_id = conf.node_id or _kept_node_id(conf.prefix if self._sockets else None)
         self.storage = storage or storage_for(conf, self.registry, reactor)
         self.storage.long_work = self._long_work = BackgroundWork(reactor)
@@ -115,10 +120,10 @@ class Gateway(MultiService):
             from .declarative_loader import DeclarativeLoader  # readers of YAML, for who has a use for them
 
             self.declarative_loader = DeclarativeLoader(
-                reactor, self.storage, self.registry, conf.plugins, time.time, self._long_work
+                reactor, self.storage, self.registry, conf.plugins, time.time, self._long_work, conf.router_flavor
             )
         self._faults = Faults()
-        self._advice = Advice(reactor, silent=ROUTER_KINDS if "router_flavor" in conf.given else frozenset())
+        self._advice = Advice(reactor, silent=ROUTER_KINDS if conf.router_flavor == "traditional" else frozenset())
         self._tallies = Tallies(
             reactor, self.storage.tally, self.storage.tally_timeout, conf.plugin_max_pending_tallies
         )
@@ -134,10 +139,15 @@ class Gateway(MultiService):
         else:
             self.counters = LocalCounters()
             self.plane = DataPlane(reactor, conf, self.counters, self.node_id, self._own_services(self.counters))
+        self._probes = HealthProbes(reactor, conf)
+        self.health = HealthKeeper(reactor, self._probes, self._tell_health)
+        if self.plane is not None:
+            self.plane.report_health(self.health.report)
         lifetimes = None if self.plane is None else self.plane.lifetimes
-        self.publisher = Publisher(reactor, self.plugins, self._serve, lifetimes)
+        self.publisher = Publisher(reactor, self.plugins, self._serve, lifetimes, conf.router_flavor)
         if self.workers is not None:
             self.workers.answer = self._answers.answer
+            self.workers.hear = self.health.hear
             self.publisher.followers.append(self.workers)
         self.demo = self._make_demo() if demo else None
         self.ready: Deferred[None] = Deferred()
@@ -219,6 +229,14 @@ class Gateway(MultiService):
         else:
             self._faults.tell(snapshot.faults)
         self._advice.tell(snapshot.notes)
+        self.health.follow(snapshot)
+
+    def _tell_health(self, upstream: str, peer: Peer) -> None:
+        """A target of an upstream is in another state."""
+        if self.plane is not None:
+            self.plane.target_changed(peer)
+        if self.workers is not None:
+            self.workers.mark(upstream, peer.name, peer.state)  # type: ignore[unused-awaitable]
 
     # -- starting ------------------------------------------------------------------------------------------------------
 
@@ -331,6 +349,7 @@ class Gateway(MultiService):
         pending = self.conf.plugin_max_pending_writes
         host.rows = RowsAccess(lambda: self.publisher.snapshot, time.time, self._answers.ask, pending)
         host.tallies = self._tallies
+        host.lua = lua_engine(self.conf)
         assert isinstance(self.counters, SharedCounters)
         host.cells = self.counters.named.claim  # type: ignore[method-assign]
         return host
@@ -410,10 +429,12 @@ class Gateway(MultiService):
         if self._expiring is not None and self._expiring.active():
             self._expiring.cancel()
         self.state.stop()
+        self.health.stop()
         late = self.conf.nginx_main_worker_shutdown_timeout
         closing = Deferred.fromCoroutine(self.admin_plane.stop("admin_listen", late))
         if self._admin_calls is not None:
             await self._admin_calls.close(0.0)
+        await self._probes.close(0.0)
         if self.plane is not None:
             await self.plane.stop(late)
         await closing

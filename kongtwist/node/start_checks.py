@@ -40,7 +40,7 @@ def faults(conf: Conf) -> list[str]:
     found = startup_faults(conf)
     if conf.database == "off" and (conf.declarative_config or conf.declarative_config_string):
         try:
-            entities = registry(load_plugins(conf.plugins))
+            entities = registry(load_plugins(conf.plugins), conf.router_flavor)
         except PluginLoadError:
             return found  # told already; what is in the file depends on the plugins
         found += _sentences(lambda: _check_declared(conf, entities))
@@ -100,7 +100,7 @@ def _check_plugins(conf: Conf) -> Iterator[str]:
 
 
 def _load(conf: Conf) -> None:
-    registry(load_plugins(conf.plugins))
+    registry(load_plugins(conf.plugins), conf.router_flavor)
 
 
 def _check_authorities(conf: Conf) -> Iterator[str]:

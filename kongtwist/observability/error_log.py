@@ -16,7 +16,7 @@ from zope.interface import implementer
 from .log_file import LogFile
 from .masking import SecretMask, escape_text
 
-__all__ = ["LEVELS", "ErrorLog", "notice"]
+__all__ = ["LEVELS", "ErrorLog", "level_of", "notice"]
 
 LEVELS = ("debug", "info", "notice", "warn", "error", "crit", "alert", "emerg")
 """Kong's levels of ``log_level``, from the least to the most severe (Kong 3.9, kong.conf)."""
@@ -32,6 +32,14 @@ def _is_twisted(event: LogEvent) -> bool:
     """Whether Twisted itself tells it, not a program on Twisted."""
     namespace = str(event.get("log_namespace"))
     return namespace.startswith("twisted.") or namespace == "log_legacy"
+
+
+def level_of(event: LogEvent, least: str) -> str | None:
+    """Kong's name of an event's level; None when it is below ``least``."""
+    level = event.get("kong_level") or _OF_TWISTED.get(event.get("log_level"), "info")
+    if level == "info" and _is_twisted(event):
+        level = "debug"  # "Site starting on 8001", "reactor class: ...": for who looks for faults in Twisted
+    return None if _SEVERITY.get(level, 0) < _SEVERITY[least] else level
 
 
 def notice(log: Logger, format: str, **values: Any) -> None:
@@ -112,10 +120,7 @@ class ErrorLog:
 
     def level_of(self, event: LogEvent) -> str | None:
         """Kong's name of an event's level; None when it is below the level that is written."""
-        level = event.get("kong_level") or _OF_TWISTED.get(event.get("log_level"), "info")
-        if level == "info" and _is_twisted(event):
-            level = "debug"  # "Site starting on 8001", "reactor class: ...": for who looks for faults in Twisted
-        return None if _SEVERITY.get(level, 0) < self._threshold else level
+        return level_of(event, self.level)
 
     def text_of(self, event: LogEvent) -> str:
         """An event's text without credentials and control characters, several lines where it has some."""

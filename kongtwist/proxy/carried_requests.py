@@ -361,7 +361,7 @@ class CarriedSocket(StreamRecord):
                 return
         self.cut()
 
-    def close(self, code: int, reason: str) -> None:
+    def close(self, code: int, reason: str, retry: int | None = None) -> None:
         """See `StreamRecord.close`."""
         exchange, self._exchange = self._exchange, None
         if exchange is not None:

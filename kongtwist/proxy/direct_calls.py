@@ -346,14 +346,18 @@ class DirectCall:
         self._latency = 0.0
         self._answer: DirectAnswer | None = None
         self.deadline = self.wake = inf
-        client.user = ClientSide(self)
-        upstream.user = self
+        self._take_streams()
         head.plan.counts.open += 1
         way.calls[self] = None
         if way.wake == inf:
             way.watch(now)
         if head.timeout is not None:
             context.deadlines.set(self, now + head.timeout)
+
+    def _take_streams(self) -> None:
+        """Become the user of both."""
+        self.client.user = ClientSide(self)
+        self.upstream.user = self
 
     # -- the upstream's stream -----------------------------------------------------------------------------------------
 

@@ -295,6 +295,9 @@ class UpstreamExchange(Tries):
         peer = exchange.upstream_peer
         if peer is not None:
             peer.observe(now - started, now)
+            checks = peer.checks
+            if checks is not None and (kind := checks.kinds.get(head.status)) is not None:
+                self.context.judge(peer, kind)
 
     def answered(self, head: ResponseHead, length: int | None, first: bytes, last: bool, raw: bool = False) -> None:
         """Send the head on, and what came with it."""
@@ -420,6 +423,10 @@ class UpstreamExchange(Tries):
     def may_end_answer(self) -> bool:
         """Whether the framing of the answer allows an end here."""
         return self._connection is not None and self._connection.may_end_here
+
+    def write_event(self, data: bytes) -> None:
+        """See `server_sent_events.Answering`."""
+        self._write(data)
 
     def end_answer(self) -> None:
         """End an answer of unknown length here, complete for the client; the upstream's connection is cut."""

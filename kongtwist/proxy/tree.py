@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..core.exchange import Answer, Exchange
+from ..core.tracing.trace import begin_trace
 from .request_debug import debugged_context
 from .route import AnswerResource, HTTPRoute, RouteResource, waiting_for
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from .context import ProxyContext
     from .request_debug import RequestDebug
 
-__all__ = ["RouteTree", "TellingTree"]
+__all__ = ["RouteTree", "TellingTimedTree", "TellingTree", "TimedTree"]
 
 KEPT_RESOURCES = 64
 """So many resources are kept before those of routes that are gone or changed are looked for."""
@@ -174,6 +175,33 @@ class TellingTree(RouteTree):
         resource = super().route(exchange)
         _tell(exchange)
         return resource
+
+
+class TimedTree(RouteTree):
+    """Notes how long the route was looked for, where the request is traced (``tracing_instrumentations = router``)."""
+
+    def find(self, exchange: Exchange) -> RouteResource:
+        began = exchange.gateway.now()
+        resource = super().find(exchange)
+        _time(exchange, began)
+        return resource
+
+    def route(self, exchange: Exchange) -> RouteResource:
+        began = exchange.gateway.now()
+        resource = super().route(exchange)
+        _time(exchange, began)
+        return resource
+
+
+class TellingTimedTree(TellingTree, TimedTree):
+    """Both."""
+
+
+def _time(exchange: Exchange, began: float) -> None:
+    route = exchange.route
+    if route is not None and route.chain.traced:
+        trace = begin_trace(exchange)
+        trace.router = (max(began, trace.rewrite_end), exchange.gateway.now())
 
 
 def _tell(exchange: Exchange) -> None:

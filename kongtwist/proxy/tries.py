@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 
 from ..core.error_lines import request_line
 from ..core.exchange import Answer
+from ..core.health import TCP_FAILURE, TIMEOUT
 from ..core.http.headers import host_name
 from ..net.resolver import NameNotResolved
 from ..upstream.client_tls import BadServerName, facts_of
@@ -36,7 +37,7 @@ from ..upstream.upstream_errors import (
 )  # fmt: skip
 from .finish import ends_request
 from .forwarding_states import AT_ONCE, HELD, OVER, PASSING, SENT, Answering, Sending
-from .try_notes import note_failure
+from .try_notes import note_choice, note_failure, note_lookup
 
 if TYPE_CHECKING:
     from ..core.exchange import Exchange
@@ -118,6 +119,8 @@ class Tries:
     def _choose(self) -> None:
         """Pick a target and find its address."""
         route = self.route
+        if route.chain.traced:
+            note_choice(self.exchange, self.context.wall)
         host = route.host
         balancer = route.balancer
         if balancer is not None:
@@ -135,6 +138,9 @@ class Tries:
             return
         if address is None:
             lookup = self._lookup = self.context.resolver.lookup(host)
+            if route.chain.traced:
+                peer = self._peer
+                note_lookup(self.exchange, host, route.port if peer is None else peer.port, lookup, self.context.wall)
             answered = lookup.addCallbacks(self._resolved, self._unresolved)
             answered.addErrback(lambda why: self.context.fault(self.exchange, why))  # type: ignore[unused-awaitable]
         else:
@@ -234,6 +240,8 @@ class Tries:
             if self._tried is None:
                 self._tried = set()
             self._tried.add(peer)
+            if peer.checks is not None:
+                self.context.judge(peer, TIMEOUT if timeout else TCP_FAILURE)
             self.exchange.let_go()
         if timeout:
             what, remedy = timed_out(route, sent, self._whole, self.read_timeout)

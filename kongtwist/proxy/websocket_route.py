@@ -159,8 +159,10 @@ class WebSocketRoute(HTTPRoute):
                 connection.abort()
                 self.context.fault(exchange)
 
-        asked = HandshakeExchange(self.context, exchange, self.read_timeout, upgraded)
-        asked.start(self.pool)
+        same = exchange.route is self.route  # else it is the request's own (core/rerouting.py)
+        read_timeout = self.read_timeout if same else self.context.limits.read_timeout(exchange.route.read_timeout)
+        asked = HandshakeExchange(self.context, exchange, read_timeout, upgraded)
+        asked.start(self.pool if same else None)
 
     def _upgraded(self, asked: UpstreamExchange, connection: UpstreamConnection, head: ResponseHead) -> None:
         """The upstream agrees: check what it says, pass it on, splice."""

@@ -28,6 +28,7 @@ from ..net.hangups import descriptor_of, notice_vanished
 from ..net.run_steps import run_steps
 from ..net.sending import switch_protocol
 from .fed_frames import FrameWriter
+from .keep_alive import PeerPings, ServedPeer
 from .stream_errors import BROKEN, StreamFault, broken, silent
 from .websocket_handshake import Recorder
 from .websocket_server import ServerFactory, ServerSide
@@ -75,6 +76,7 @@ class ServedWebSocket(StreamRecord):
         super().__init__("websocket", exchange)
         self._context = context
         self._times: MessageTimes | None = None
+        self._pings: PeerPings | None = None
         self._exchange = exchange
         self._answer = answer
         self._ended = ended
@@ -125,6 +127,11 @@ class ServedWebSocket(StreamRecord):
     def time_messages(self, times: MessageTimes) -> None:
         times.begin(self._context.monotonic)
         self._times = together(self._times, times)
+
+    def keep_alive(self, seconds: float, client: bool = True, upstream: bool = True) -> None:
+        if client:
+            peer = ServedPeer(self._protocol, lambda: self.close(GOING_AWAY, "a ping was not answered"))
+            self._pings = PeerPings(self._context.deadlines, self._context.monotonic, seconds, [peer])
 
     # -- its beginning and its end ---------------------------------------------------------------------------------------
 
@@ -177,10 +184,11 @@ class ServedWebSocket(StreamRecord):
         else:
             self.close()
 
-    def close(self, code: int = 1000, reason: str = "") -> None:
+    def close(self, code: int = 1000, reason: str = "", retry: int | None = None) -> None:
         if self._closing or self._over:
             return
         self._closing = True
+        self._ask_no_more()
         if code == GOING_AWAY:
             self.why = reason or "closed by the gateway"
         self._read_on()
@@ -242,6 +250,7 @@ class ServedWebSocket(StreamRecord):
         context = self._context
         run_steps(
             lambda: context.deadlines.drop(self),
+            self._ask_no_more,
             lambda: context.hangups.unwatch(self._fd, self),
             lambda: context.streams.remove(self),
             lambda: self._wake(None),
@@ -250,6 +259,11 @@ class ServedWebSocket(StreamRecord):
             self._stop_serving,
             self._ended,
         )
+
+    def _ask_no_more(self) -> None:
+        if self._pings is not None:
+            self._pings.stop()
+            self._pings = None
 
     def _stop_feeding(self) -> None:
         feeder, self._feeder = self._feeder, None

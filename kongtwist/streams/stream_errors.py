@@ -12,7 +12,17 @@ from ..core.error_lines import row_name, seconds_text
 if TYPE_CHECKING:
     from ..core.exchange import Row
 
-__all__ = ["BROKEN", "CLIENT_REMEDY", "Ended", "StreamFault", "broken", "fault_of", "refused_by_plugin", "silent"]
+__all__ = [
+    "BROKEN",
+    "CLIENT_REMEDY",
+    "Ended",
+    "StreamFault",
+    "broken",
+    "fault_of",
+    "refused_by_plugin",
+    "silent",
+    "vanished",
+]
 
 BROKEN = "websocket broken"
 
@@ -111,6 +121,18 @@ def silent(client_behind: bool, upstream_behind: bool, seconds: float, service: 
     return StreamFault(
         False, what, f"if it may take longer, raise {name} of service {row_name(service)} (milliseconds)"
     )
+
+
+def vanished(by_client: bool, seconds: float) -> StreamFault:
+    """One side has not answered a ping.
+
+    Args:
+        by_client: it was the client.
+        seconds: the interval of pings.
+    """
+    side = "the client" if by_client else "the upstream"
+    remedy = CLIENT_REMEDY if by_client else "see whether its host is up, or raise ping_interval of stream-lifetime"
+    return StreamFault(by_client, f"{BROKEN}: {side} answered no ping for {seconds_text(seconds)}", remedy)
 
 
 def refused_by_plugin() -> StreamFault:

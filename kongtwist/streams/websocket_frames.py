@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..core.message_times import MessageTimes
 
-__all__ = ["CLOSE", "FrameTracker", "TimedTracker", "encode_close"]
+__all__ = ["CLOSE", "FrameTracker", "TimedTracker", "encode_close", "encode_ping"]
 
 CLOSE = 0x8
 """Opcode of a Close frame (RFC 6455 5.5.1)."""
 
 _turns = count(1)
+_PING = 0x9
+"""Opcode of a Ping frame (RFC 6455 5.5.2)."""
+
 _FIN = 0x80
 _MASKED = 0x80
 _CONTROL = 0x8
@@ -220,3 +223,8 @@ def encode_close(code: int, reason: str = "", mask: bytes | None = None) -> byte
         return bytes((_FIN | CLOSE, len(payload))) + payload
     masked = bytes([byte ^ mask[at & 3] for at, byte in enumerate(payload)])
     return bytes((_FIN | CLOSE, _MASKED | len(payload))) + mask + masked
+
+
+def encode_ping(mask: bytes = b"") -> bytes:
+    """A Ping frame without payload; ``mask``: four bytes for a frame from a client to a server (RFC 6455 5.3), else none."""
+    return bytes((_FIN | _PING, _MASKED if mask else 0)) + mask

@@ -72,6 +72,8 @@ class StandInStream:
 
     Attributes:
         closed: (code, reason) for each polite end that a plugin asked for.
+        retries: of each of them, when an event stream's client may come again.
+        kept_alive: (interval, client, upstream) that a plugin asked for.
         was_cut: a plugin cut it.
         times: a plugin wants to be told when messages pass; a test tells (`MessageTimes.begin`, `passed`).
     """
@@ -90,6 +92,8 @@ class StandInStream:
         self.times: MessageTimes | None = None
         self.bytes_in = self.bytes_out = self.messages_in = self.messages_out = 0
         self.closed: list[tuple[int, str]] = []
+        self.retries: list[int | None] = []
+        self.kept_alive: list[tuple[float, bool, bool]] = []
         self.was_cut = False
         self.watches: list[StreamWatch] = []
 
@@ -97,9 +101,14 @@ class StandInStream:
         """See `StreamInfo.time_messages`."""
         self.times = times
 
-    def close(self, code: int, reason: str) -> None:
+    def keep_alive(self, seconds: float, client: bool = True, upstream: bool = True) -> None:
+        """See `StreamInfo.keep_alive`."""
+        self.kept_alive.append((seconds, client, upstream))
+
+    def close(self, code: int, reason: str, retry: int | None = None) -> None:
         """See `StreamInfo.close`."""
         self.closed.append((code, reason))
+        self.retries.append(retry)
 
     def cut(self) -> None:
         """See `StreamInfo.cut`."""

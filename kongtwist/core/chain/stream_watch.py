@@ -75,8 +75,27 @@ class StreamInfo(Protocol):
         """Have it told when messages pass; only while `Plugin.on_open` is called. Where nobody sees messages nothing is told."""
         ...
 
-    def close(self, code: int, reason: str) -> None:
-        """End it where its protocol lets it end, and tell both sides why (RFC 6455 7.4); cut it when that takes too long."""
+    def keep_alive(self, seconds: float, client: bool = True, upstream: bool = True) -> None:
+        """Have it show signs of life while it is silent; only while `Plugin.on_open` is called, and once.
+
+        A WebSocket's peers get pings: one that has said nothing for the interval is asked, and if it says nothing for as long again, the
+        stream ends (1001). An event stream's client gets comments, which it ignores; if its host acknowledges nothing for as long again,
+        its connection ends.
+
+        Args:
+            seconds: the interval.
+            client, upstream: who is asked.
+        """
+        ...
+
+    def close(self, code: int, reason: str, retry: int | None = None) -> None:
+        """End it where its protocol lets it end, and tell both sides why (RFC 6455 7.4, or a comment); cut it when that takes too long.
+
+        Args:
+            code: of a WebSocket's Close frame.
+            reason: for people.
+            retry: milliseconds after which an event stream's client may come again; None: it knows itself.
+        """
         ...
 
     def cut(self) -> None:
