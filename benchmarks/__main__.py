@@ -16,6 +16,7 @@ from .consumers import consumer_rows
 from .http2_cases import HTTP2Field, http2_cases, http2_memory
 from .kafka_rows import kafka_rows
 from .measures import Pace, idle_memory
+from .metrics_rows import metrics_rows
 from .report import Row, describe_machine, markdown, of_admin, table
 from .servers import Stage
 from .usage import Cost
@@ -48,6 +49,7 @@ def main() -> None:
             consumer_rows(stage, wanted, pace, quick=options.quick),
             kafka_rows(stage, wanted, pace, quick=options.quick),
             admin_rows(stage, wanted, pace, quick=options.quick),
+            metrics_rows(stage, wanted, quick=options.quick),
         ):
             print(table([row], heading=not rows or of_admin(row) != of_admin(rows[-1])), flush=True)
             rows.append(row)

@@ -100,6 +100,9 @@ class Field:
             {"name": "jwt", "config": {"claims_to_verify": ["exp"]}},
             {"name": "acl", "config": {"allow": ["gold"]}},
         )
+        counting = {"name": "prometheus", "config": {
+            "status_code_metrics": True, "latency_metrics": True, "bandwidth_metrics": True, "per_consumer": True,
+        }}  # fmt: skip
         routes = {
             "jwt": (http, [jwt]), "acl": (http, [key_auth, acl]),
             "plain": (http, []), "key": (http, [key_auth]), "limited": (http, [key_auth, rate_limiting]),
@@ -107,7 +110,10 @@ class Field:
             "transformed": (
                 http, [{"name": "request-transformer", "config": {"add": {"headers": ["x-tier:gold", "x-from:bench"]}}}],
             ),
+            "counted": (http, [counting]),
+            "recorded": (http, [counting, {"name": "file-log", "config": {"path": f"{self.stage.folder}/requests-{self._number}"}}]),
             "ws": (f"http://127.0.0.1:{self.echo_upstream}", []),
+            "counted-ws": (f"http://127.0.0.1:{self.echo_upstream}", [counting]),
             "events": (f"http://127.0.0.1:{self.events_port}", []),
         }  # fmt: skip
         services = [
@@ -189,8 +195,12 @@ def cases(field: Field) -> Iterator[Case]:
         "at most 2.6x",
     )
 
-    def ping(server: Callable[[], Server], connections: int, size: int) -> Callable[[Pace], Cost]:
-        return lambda pace: stream_cost(stage, server(), ["ping", server().port, "/ws", connections, size], pace)
+    itself = ("without", get(ours, "/plain"))
+    for name, path in (("prometheus", "/counted"), ("prometheus and file-log", "/recorded")):
+        yield Case(f"HTTP GET, {name}, beside itself without", [itself, ("kongtwist", get(ours, path))], "at most 1.4x")
+
+    def ping(server: Callable[[], Server], connections: int, size: int, path: str = "/ws") -> Callable[[Pace], Cost]:
+        return lambda pace: stream_cost(stage, server(), ["ping", server().port, path, connections, size], pace)
 
     for name, connections, size, aim in (
         ("WebSocket 100 B", 4, 100, "at most 1.5x"),
@@ -200,6 +210,9 @@ def cases(field: Field) -> Iterator[Case]:
         large = [("large buffers", ping(nginx("large"), connections, size))] if size > 1000 else []
         first, last = ping(nginx(), connections, size), ping(ours, connections, size)
         yield Case(name, [("nginx", first), *large, ("kongtwist", last)], aim)
+
+    both = [("without", ping(ours, 4, 100)), ("kongtwist", ping(ours, 4, 100, "/counted-ws"))]
+    yield Case("WebSocket 100 B, prometheus, beside itself without", both, "at most 1.1x")
 
     def events(server: Callable[[], Server]) -> Callable[[Pace], Cost]:
         return lambda pace: stream_cost(

@@ -172,6 +172,7 @@ more: for figures to keep, let nothing else run.
 - HTTP: `wrk -t1 -c32`, answers of 13 bytes. The plugin rows are compared with nginx's bare row: it has no such plugins.
   The key comes in a header. "Heads that differ": two header fields change with every request, so nothing that is
   remembered of a head helps.
+- Beside itself without: the column nginx shows the gateway's own figure without the plugins.
 - WebSocket: 4 connections play ping-pong with masked text messages. One operation is a message and its echo.
 - SSE: 8 streams of 100-byte events, each sent when the one before has arrived, so that every event is relayed by
   itself.

@@ -85,6 +85,16 @@ CHOICES: dict[str, tuple[str, ...]] = {
         "`pg_ssl = on` never goes on without TLS. Kong does, where the server has none.",
         "Plugins are written in Python ([plugins.md](plugins.md)). Plugins in Lua are not run.",
     ),
+    "Lua": (
+        '`custom_fields_by_lua` takes expressions without `return` too: `"websocket"`, `kong.request.get_header("Upgrade")`. Kong\'s own'
+        " tutorials write them so; Kong refuses the first and stores the second, whose field then never appears ([lua.md](lua.md)).",
+        "A run has bounds of instructions, time and memory. In Kong a loop without end stops the worker for good.",
+        "A chunk is compiled once for each configuration; in Kong custom fields are compiled at each request.",
+        "Tables of `kong` and `ngx` are read-only, and `pairs` finds nothing in them. What functions give is a copy.",
+        "`xpcall` calls its handler behind the error, when the stack is gone.",
+        "With `untrusted_lua = on` there are no `debug` (but `traceback`), `load`, `os.exit` and `package`.",
+        "`python:module.function` stands in place of Lua where `plugin_python_modules` allows it. Kong has nothing like it.",
+    ),
     "Plugins for Kafka": (
         "They are compared with the forms of Kong 3.15, whose plugins they are.",
         "`producer_request_acks` is -1 by default: with Kong's 1 records are lost when a leader dies.",

@@ -19,6 +19,7 @@ npm npm
 openssl openssl
 slapd slapd
 rsyslogd rsyslog
+prometheus prometheus
 pebble pebble
 pg_lsclusters postgresql
 javac default-jdk-headless

@@ -9,7 +9,7 @@ from twisted.web.http import Request
 from twisted.web.resource import Resource
 
 from ..core.chain.host import Host
-from ..core.long_work import LongWork
+from ..core.long_work import AtOnce, LongWork
 from ..core.storage_contract import Storage
 from ..entities import Entity
 from .access.gate import Gate
@@ -120,8 +120,10 @@ class StatusResource(_Gated):
         gate: Gate,
         added_headers: Collection[str] = DEFAULT_HEADERS,
         now: Callable[[], float],
+        long_work: LongWork | None = None,
     ) -> None:
-        api = AdminAPI(storage, registry, facts, gate, now=now, added_headers=added_headers)
+        work = long_work or AtOnce()
+        api = AdminAPI(storage, registry, facts, gate, now=now, added_headers=added_headers, long_work=work)
         super().__init__(api, monitored(api, _rows_of(api)))
 
 

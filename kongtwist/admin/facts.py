@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import resource as rlimits
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.balancing.balancer import Balancer
 from ..core.chain.plugin import Plugin
+from ..core.long_work import Breather
 
 __all__ = ["NodeFacts", "resident_bytes"]
 
 
-async def _nothing() -> str:
-    return ""
+async def _nothing() -> Iterable[tuple[str, str]]:
+    return ()
 
 
 async def _none_of(_hosts: AbstractSet[str]) -> AbstractSet[str]:
@@ -45,7 +46,9 @@ class NodeFacts:
         mark: whether a target may be chosen (upstream's id, target, yes or no); gives whether there is such a target.
         unresolved: which of these hosts have no address now.
         timers: timers scheduled in the reactor.
-        plugin_metrics: figures that plugins give, as Prometheus text.
+        metric_errors: how often something was not counted, as there was no room for it.
+        plugin_metrics: figures of the processes that serve, some lines at a time: name of a family, text; families in order of their names.
+            Is given a way to breathe between parts.
     """
 
     node_id: str
@@ -65,7 +68,10 @@ class NodeFacts:
     change_log_level: Callable[[str, float], None] | None = None
     log_level: Callable[[], str] = field(default=lambda: "notice")
     timers: Callable[[], int] = field(default=lambda: 0)
-    plugin_metrics: Callable[[], Awaitable[str]] = field(default=lambda: _nothing())
+    metric_errors: Callable[[], int] = field(default=lambda: 0)
+    plugin_metrics: Callable[[Breather], Awaitable[Iterable[tuple[str, str]]]] = field(
+        default=lambda breather: _nothing()
+    )
 
 
 def resident_bytes(pid: int) -> int:

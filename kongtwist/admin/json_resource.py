@@ -121,7 +121,9 @@ class JSONResource(Resource):
             raise
         except Exception as error:  # noqa: BLE001 - answered 500 and logged
             path = self.api.masked_path(request.path).decode("latin-1")
-            _log.error("{method} {path} failed: {frames}", method=call.method, path=path, frames=frames_of(error))
+            self.api.gate.log.error(
+                "{method} {path} failed: {frames}", method=call.method, path=path, frames=frames_of(error)
+            )
             reply = Reply(500, {"message": "An unexpected error occurred"})
         if not request._disconnected and not request.finished:
             self._send(call, reply, began)

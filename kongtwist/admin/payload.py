@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import re
 from itertools import islice
-from math import isfinite
 from typing import Any
 from urllib.parse import unquote_plus
 
 from ..entities import Entity
 from ..entities.forms import MAX_ARGUMENTS, TooManyArguments, decode_form
-from ..entities.json_text import check_nesting, parse_json
+from ..entities.json_text import check_nesting, parse_finite
 from ..entities.multipart import parts
 from ..entities.schema import Row
 from ..entities.size import HEAVY_BYTES, HEAVY_VALUES, MAX_BYTES, MAX_VALUES, size_error
@@ -130,17 +129,10 @@ def _value(raw: bytes) -> Any:
         ValueError, RecursionError: it is no such text.
     """
     text = raw.decode("utf-8")
-    found = parse_json(text, parse_float=_finite, parse_constant=_finite)
+    found = parse_finite(text)
     if "\\ud" in text or "\\uD" in text:
         json.dumps(found, ensure_ascii=False).encode("utf-8")  # half a surrogate pair cannot be encoded
     return found
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not isfinite(number):
-        raise ValueError(f"no number of JSON's: {text}")
-    return number
 
 
 def _pairs(raw: bytes) -> list[tuple[str, str | None]]:

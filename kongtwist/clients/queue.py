@@ -5,8 +5,8 @@ as the rows of one plugin do that send to the same place, and outlives a change 
 by the newest holder's `send`. It ends when it is empty and nobody holds it.
 
 Beyond Kong: the bytes that wait are bounded where ``max_bytes`` is not set, too. With ``concurrency_limit`` -1 ``max_entries``
-and ``max_bytes`` bound what is on its way, and the oldest is given up for a newer one; "queue full" is written once until
-entries are taken again, not for every entry. Lines about failed tries are bounded. At a stop what waits for its next try is
+and ``max_bytes`` bound what is on its way, and the oldest is given up for a newer one. What is dropped is said once a minute, with its
+number, not for every entry. Lines about failed tries are bounded. At a stop what waits for its next try is
 tried at once, and then each second.
 """
 
@@ -21,7 +21,7 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from ..core.chain.host import QueueSettings
-from .queue_state import Line, LineBudget, QueueState, pause, size_of, too_long
+from .queue_state import FULL, Line, LineBudget, QueueState, pause, size_of, too_long
 from .waiting import Ended, within
 
 __all__ = ["Queue", "QueueCounts", "Queues", "Send"]
@@ -60,6 +60,10 @@ class Queue:
         """Have an entry sent; returns at once. One larger than ``max_bytes`` is not taken, as the log says."""
         if not self.released:
             self._shared.add(entry)
+
+    def offer(self, entry: Any) -> bool:
+        """Have an entry sent where there is room; else it is counted as dropped, and older ones stay."""
+        return not self.released and self._shared.offer(entry)
 
     async def release(self, seconds: float) -> None:
         """Hold it no longer. Returns when this holder's `send` is not used any more: at once where others hold the queue
@@ -114,8 +118,7 @@ class _Shared:
         self._working = False
         self._napping: Deferred[None] | None = None
         self._changed = Ended()
-        self._sent = self._failed = self._dropped = 0
-        self._said_full = False
+        self._sent = self._failed = 0
         self._failure_lines = LineBudget()
         self._alone_bytes = 0
         self.say("debug", "queue created")
@@ -129,7 +132,7 @@ class _Shared:
         return QueueCounts(
             len(self.state) + sum(len(job.batch) for job in self._jobs),
             self._sent,
-            self._dropped + self.state.dropped,
+            self.state.drops.count,
             self._failed,
         )
 
@@ -233,23 +236,33 @@ class _Shared:
         elif self._napping is not None and not self._rest():
             self._wake()
 
+    def offer(self, entry: Any) -> bool:
+        """See `Queue.offer`."""
+        if self.settings.concurrency_limit == -1:
+            full = len(self._jobs) >= self.settings.max_entries
+        else:
+            full = not self.state.has_room(entry)
+        if full:
+            self._say_all(self.state.refuse(self._reactor.seconds()))
+            return False
+        self.add(entry)
+        return True
+
     def _send_alone(self, entry: Any) -> None:
         limit = self.state.max_bytes
         size = 0 if limit is None else size_of(entry) or 0
         if limit is not None and size > limit:
-            self._dropped += 1
-            self.say("error", too_long(size, limit))
+            self.state.drops.one("long", too_long(size, limit))
+            self._say_all(self.state.drops.lines(self._reactor.seconds()))
             return
         while self._jobs and (
             len(self._jobs) >= self.settings.max_entries or (limit is not None and self._alone_bytes + size > limit)
         ):
-            if not self._said_full:
-                self._said_full = True
-                self.say("error", "queue full, dropping old entries until processing is successful again")
             oldest = next(iter(self._jobs))
             self._forget(oldest)
-            self._dropped += 1
+            self.state.drops.one("full", FULL)
             oldest.give_up()
+        self._say_all(self.state.drops.lines(self._reactor.seconds()))
         job = _Job([entry], size)
         self._alone_bytes += size
         self._jobs[job] = None
@@ -258,7 +271,6 @@ class _Shared:
     async def _alone(self, job: _Job) -> None:
         await self._nap_for(0)  # not in the middle of whatever made the entry
         await self._handle(job)
-        self._said_full = False
 
     def _rest(self) -> float | None:
         return self.state.due(self._reactor.seconds(), self.stopping)

@@ -10,14 +10,16 @@ from typing import Any, NamedTuple
 
 from ..core.chain.host import QueueSettings
 
-__all__ = ["Line", "LineBudget", "QueueState", "pause", "size_of", "too_long"]
+__all__ = ["FULL", "Drops", "Line", "LineBudget", "QueueState", "pause", "size_of", "too_long"]
 
 WARN_AT = 0.8
 """Part of ``max_entries`` from which on a warning is written, once."""
 SHORTEST_WAIT = 0.05
 """Seconds: a rest of the coalescing delay below this is not waited for; the whole delay while the gateway stops."""
-_LINES_EVERY = 1.0
-"""Seconds between two lines about entries that were dropped for their bytes. (Kong writes one for each entry.)"""
+_LINES_EVERY = 60.0
+"""Seconds between two lines about entries that were dropped for one reason; each tells how many. (Kong writes one for each entry that is
+dropped for its bytes, and none of how many.)"""
+FULL = "queue full, dropping old entries until processing is successful again"
 
 _FAILURES = 10
 """Lines a second about failed tries. (Kong writes all: with a server that is away as many as there are requests.)"""
@@ -52,6 +54,46 @@ class LineBudget:
         return unsaid
 
 
+class _Reason:
+    """Entries that were dropped for one reason: how many are in no line yet, and when there may be one."""
+
+    __slots__ = ("text", "unsaid", "until")
+
+    def __init__(self) -> None:
+        self.text, self.unsaid, self.until = "", 0, 0.0
+
+
+class Drops:
+    """Entries thrown out, or not taken in.
+
+    Attributes:
+        count: of all.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._reasons: dict[str, _Reason] = {}
+
+    def one(self, reason: str, text: str) -> None:
+        """One more; ``text`` is what a line about it says."""
+        self.count += 1
+        found = self._reasons.get(reason)
+        if found is None:
+            found = self._reasons[reason] = _Reason()
+        found.text = text
+        found.unsaid += 1
+
+    def lines(self, now: float) -> list[Line]:
+        """What is to be said at ``now`` (seconds): of each reason a line a minute, the first at once."""
+        said = []
+        for each in self._reasons.values():
+            if each.unsaid and now >= each.until:
+                more = f" ({each.unsaid} queue entries were dropped since this was said last)" if each.until else ""
+                said.append(Line("error", each.text + more))
+                each.unsaid, each.until = 0, now + _LINES_EVERY
+        return said
+
+
 def pause(settings: QueueSettings, tries: int, stopping: bool = False) -> float:
     """Seconds to wait after ``tries`` failed tries (1 or more)."""
     longest = min(settings.max_retry_delay, STOPPING_PAUSE) if stopping else settings.max_retry_delay
@@ -79,21 +121,18 @@ class QueueState:
 
     Attributes:
         bytes: of the entries that wait, as far as known.
-        dropped: entries thrown out, or not taken in, for want of room.
+        drops: entries thrown out, or not taken in, for want of room.
     """
 
     def __init__(self, settings: QueueSettings, otherwise: int | None = None) -> None:
         self.settings = settings
         self._otherwise = otherwise
         self.bytes = 0
-        self.dropped = 0
+        self.drops = Drops()
         self._entries: deque[tuple[Any, int]] = deque()
         self._began: float | None = None  # the batch that is being collected
         self._warned = False
-        self._full = False  # and that was said
         self._dropping = False
-        self._unsaid = 0  # entries dropped for their bytes, in no line yet
-        self._quiet_until = 0.0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -130,35 +169,38 @@ class QueueState:
                 lines.append(Line("error", f"{text}, capacity monitoring will not be correct"))
             size = known or 0
             if size > limit:
-                self.dropped += 1
-                lines.append(Line("error", too_long(size, limit)))
-                return lines
-        self._make_room(size, limit, now, lines)
+                self.drops.one("long", too_long(size, limit))
+                return lines + self.drops.lines(now)
+        self._make_room(size, limit)
+        lines += self.drops.lines(now)
         if not self._entries and self._began is None:
             self._began = now
         self._entries.append((entry, size))
         self.bytes += size
         return lines
 
-    def _make_room(self, size: int, limit: int | None, now: float, lines: list[Line]) -> None:
+    def has_room(self, entry: Any) -> bool:
+        """Whether an entry can be taken in without another one that is thrown out."""
+        limit = self.max_bytes
+        return len(self._entries) < self.settings.max_entries and (
+            limit is None or self.bytes + (size_of(entry) or 0) <= limit
+        )
+
+    def refuse(self, now: float) -> list[Line]:
+        """An entry is not taken in, because there is no room; what is to be logged, at ``now`` (seconds)."""
+        self.drops.one("new", "queue full, new queue entries are dropped")
+        return self.drops.lines(now)
+
+    def _make_room(self, size: int, limit: int | None) -> None:
         settings = self.settings
         while len(self._entries) >= settings.max_entries:
-            self._drop()
-            if not self._full:
-                self._full = True
-                lines.append(Line("error", "queue full, dropping old entries until processing is successful again"))
-        if limit is None:
-            return
-        while self._entries and self.bytes + size > limit:
-            self._drop()
-            self._unsaid += 1
-        if self._unsaid and now >= self._quiet_until:
-            lines.append(Line("error", f"byte capacity exceeded, {self._unsaid} queue entries were dropped"))
-            self._unsaid, self._quiet_until = 0, now + _LINES_EVERY
+            self._drop("full", FULL)
+        while limit is not None and self._entries and self.bytes + size > limit:
+            self._drop("bytes", "byte capacity exceeded, old queue entries are dropped")
 
-    def _drop(self) -> None:
+    def _drop(self, reason: str, text: str) -> None:
         self.bytes -= self._entries.popleft()[1]
-        self.dropped += 1
+        self.drops.one(reason, text)
         self._dropping = True
 
     # -- out -----------------------------------------------------------------------------------------------------------
@@ -194,7 +236,7 @@ class QueueState:
         self._began = None
         if not self._dropping:
             return batch, []
-        self._dropping = self._full = False
+        self._dropping = False
         return batch, [Line("info", "queue resumed processing")]
 
     def clear(self) -> int:

@@ -19,7 +19,7 @@ from ..core.chain.host import HTTPAnswer, HTTPClient
 from ..core.chain.host_basics import HostError
 from ..core.chain.host_kafka import KafkaFull
 from ..core.chain.host_schemas import RegistrySettings, SchemaFailed, SchemaMismatch, Subject
-from ..entities.json_text import parse_json
+from ..entities.json_text import parse_finite, parse_json
 from ..kafka.codec_basics import AVRO, PROTOBUF, Codec, NotFitting, SchemaText
 from ..kafka.schema_codecs import make_codec
 from ..kafka.wire_format import framed
@@ -35,6 +35,8 @@ _ASK = 10.0
 """Seconds for one answer of a registry."""
 _AWAY, _UNKNOWN = 1.0, 5.0
 """Seconds for which nobody asks again, after no answer and after an answer that there is no such schema."""
+_LARGEST_ID = (1 << 31) - 1
+"""Ids have four bytes in records, and are positive numbers of Java's."""
 _MOST_FAILURES = 1000
 """Failures that are remembered."""
 _MOST_REFERENCES = 100
@@ -156,7 +158,7 @@ class Registry:
         asked = self._now()
         said = await self._ask(f"/subjects/{quote(subject.name, safe='')}/versions/{quote(subject.version, safe='')}")
         schema_id = said.get("id")
-        if not isinstance(schema_id, int):
+        if not isinstance(schema_id, int) or isinstance(schema_id, bool) or not 0 <= schema_id <= _LARGEST_ID:
             raise self._strange("it names no id")
         known = _Known(schema_id, await self._codec(schema_id, said), asked)
         _put(self._subjects, subject, known, self._limits.schemas)
@@ -297,7 +299,10 @@ class Registry:
 
     async def _refer(self, said: dict[str, Any], found: dict[str, str], seen: set[tuple[str, str]]) -> None:
         """Put the texts of what a schema refers to into ``found``, those first that others need."""
-        for each in said.get("references") or ():
+        references = said.get("references") or []
+        if not isinstance(references, list):
+            raise self._strange("its references are no list")
+        for each in references:
             if (
                 not isinstance(each, dict)
                 or not isinstance(each.get("name"), str)
@@ -362,7 +367,7 @@ def _put(kept: dict[Any, Any], key: Any, value: Any, most: int) -> None:
 
 def _written(known: _Known, subject: Subject, value: bytes) -> bytes:
     try:
-        read = parse_json(value)
+        read = parse_finite(value)
     except ValueError as error:
         raise SchemaMismatch("the message is no JSON, as its schema needs it") from error
     try:

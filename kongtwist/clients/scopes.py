@@ -32,6 +32,7 @@ from ..core.chain.host_kafka import KafkaConnection, KafkaProducing
 from ..core.chain.host_reading import Encode, FeedSettings
 from ..core.chain.host_schemas import RegistrySettings
 from ..core.rows import Row
+from ..core.tracing.trace import CURRENT, Trace
 from ..kafka.kafka_counts import KafkaCounts
 from ..kafka.libraries import KAFKA_PYTHON, made_producer
 from ..kafka.producers import KafkaLimits, Producer, Producers
@@ -230,7 +231,36 @@ class _ScopedHTTP:
 
     def request(self, method: str, url: str, **options: Any) -> Deferred[HTTPAnswer]:
         """See `HTTPClient.request`; cancelled when the scope is released."""
-        return self._scope.run(lambda: self._client.request(method, url, **options))
+        trace = CURRENT.get()
+        if trace is None or "http_client" not in trace.kinds:
+            return self._scope.run(lambda: self._client.request(method, url, **options))
+        return self._scope.run(lambda: self._noted(trace, method, url, options))
+
+    async def _noted(self, trace: Trace, method: str, url: str, options: dict[str, Any]) -> HTTPAnswer:
+        """A request that a trace tells of."""
+        now = self._scope.now
+        span = trace.begin("kong.internal.request", now(), client=True)
+        span.attributes = {"http.url": _without_secrets(url), "http.method": method, "http.flavor": "1.1"}
+        for name, value in options.get("headers", ()):
+            if name.lower() == b"user-agent":
+                span.attributes["http.user_agent"] = value.decode("latin-1")
+        try:
+            answer = await self._client.request(method, url, **options)
+        except Exception as error:
+            span.error = str(error)
+            raise
+        else:
+            span.attributes["http.status_code"] = answer.status
+            return answer
+        finally:
+            span.end = now()
+
+
+def _without_secrets(url: str) -> str:
+    """An address without its user, password and query."""
+    scheme, mark, rest = url.partition("?")[0].partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}{mark}{authority.rpartition('@')[2]}{slash}{path}"
 
 
 class _ScopedGRPC:

@@ -182,7 +182,7 @@ _COMMANDS: dict[str, Callable[[Conf, str | None], int]] = {
 
 
 def _registry(conf: Conf) -> dict[str, Entity]:
-    return registry(load_plugins(conf.plugins))
+    return registry(load_plugins(conf.plugins), conf.router_flavor)
 
 
 def _rows_of(conf: Conf, path: str | None) -> tuple[list[Declared], dict[str, Entity]]:

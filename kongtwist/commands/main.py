@@ -300,7 +300,7 @@ def _last_outcome(conf: Conf) -> Outcome | None:
 
 
 def _log_path(conf: Conf) -> str:
-    return conf.path(conf.proxy_error_log)
+    return conf.path(conf.proxy_error_log.split()[0])
 
 
 def _outcome(conf: Conf, pid: int, asked: int) -> Outcome:

@@ -29,7 +29,11 @@ def run(conf: Conf, options: argparse.Namespace) -> int:
             print(line, flush=True)
 
     migrations = migrations_for(
-        conf, lambda: registry(load_plugins(conf.plugins)), options.db_timeout, options.lock_timeout, say
+        conf,
+        lambda: registry(load_plugins(conf.plugins), conf.router_flavor),
+        options.db_timeout,
+        options.lock_timeout,
+        say,
     )
     try:
         return _COMMANDS[options.action](migrations, options, say)
@@ -39,7 +43,9 @@ def run(conf: Conf, options: argparse.Namespace) -> int:
 
 def bring_up(conf: Conf, db_timeout: float, lock_timeout: float) -> None:
     """Make the tables or migrate them, before a start with ``--run-migrations``. Raises CommandError."""
-    migrations = migrations_for(conf, lambda: registry(load_plugins(conf.plugins)), db_timeout, lock_timeout, print)
+    migrations = migrations_for(
+        conf, lambda: registry(load_plugins(conf.plugins), conf.router_flavor), db_timeout, lock_timeout, print
+    )
     try:
         done = migrations.bootstrap() if migrations.state().needs_bootstrap else migrations.up()
     except StorageError as error:

@@ -12,6 +12,7 @@ from typing import Any
 from .admin_properties import AdminAccess
 from .health_properties import HealthChecks
 from .http2_properties import HTTP2
+from .kafka_properties import KafkaServices
 from .kinds import (
     ARRAY,
     BOOLEAN,
@@ -33,13 +34,15 @@ from .kinds import (
     enum_items,
     networks,
 )
+from .log_properties import Logs
+from .lua_properties import Lua
 from .plugin_properties import PluginServices
 from .postgres_properties import Postgres
+from .tracing_properties import Tracing
 from .unbuilt_properties import Unbuilt
 
 __all__ = ["SECTIONS", "Properties", "declared", "properties"]
 
-LEVELS = ("debug", "info", "notice", "warn", "error", "crit", "alert", "emerg")
 RESPONSE_HEADERS = (
     "server_tokens", "latency_tokens", "Server", "Via", "X-Kong-Proxy-Latency", "X-Kong-Response-Latency",
     "X-Kong-Admin-Latency", "X-Kong-Upstream-Latency", "X-Kong-Upstream-Status", "X-Kong-Request-Id",
@@ -63,15 +66,6 @@ class Node:
         " there. Relative paths of what a node writes (logs, sqlite_path) start from here; those of files it is given"
         " (declarative_config, certificates, keys, authorities), and this one, from the folder it is started in.",
     )
-    log_level = Property(enum(*LEVELS), "notice", "Least severe messages that the error log shows.", live=True)
-    proxy_access_log = Property(
-        STRING, "logs/access.log", "Access log of proxied requests: a file, /dev/stdout, or off."
-    )
-    proxy_error_log = Property(STRING, "logs/error.log", "The node's error log: a file or /dev/stderr.")
-    admin_access_log = Property(
-        STRING, "logs/admin_access.log", "Access log of the Admin API: a file, /dev/stdout, or off."
-    )
-    status_access_log = Property(STRING, "off", "Access log of the Status API: a file, /dev/stdout, or off.")
     plugins = Property(
         ARRAY,
         "bundled",
@@ -393,13 +387,10 @@ class Routing:
     """Routing."""
 
     router_flavor = Property(
-        enum("traditional"),
-        "traditional",
-        "How requests are matched to Routes.",
-        refused={
-            "traditional_compatible": "the router here is Kong's traditional one; use traditional",
-            "expressions": "expressions are not built yet; use traditional",
-        },
+        enum("traditional_compatible", "traditional", "expressions"),
+        "traditional_compatible",
+        "How requests are matched to Routes: by the number of their attributes and the length of their path, as Kong does"
+        " (traditional_compatible), by the rules of its former router (traditional), or also by expressions.",
     )
 
 
@@ -449,6 +440,7 @@ class Refused:
 
 SECTIONS: tuple[type, ...] = (
     Node,
+    Logs,
     Listeners,
     Tls,
     AdminAccess,
@@ -460,6 +452,9 @@ SECTIONS: tuple[type, ...] = (
     HealthChecks,
     HTTP2,
     PluginServices,
+    Lua,
+    Tracing,
+    KafkaServices,
     Routing,
     Refused,
 )
@@ -468,6 +463,7 @@ SECTIONS: tuple[type, ...] = (
 
 class Properties(
     Node,
+    Logs,
     Listeners,
     Tls,
     AdminAccess,
@@ -479,6 +475,9 @@ class Properties(
     HealthChecks,
     HTTP2,
     PluginServices,
+    Lua,
+    Tracing,
+    KafkaServices,
     Routing,
     Refused,
     Unbuilt,

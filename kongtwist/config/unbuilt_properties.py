@@ -21,8 +21,6 @@ class Unbuilt:
     # -- node --
     proxy_stream_access_log = _known(STRING, "logs/access.log basic", "access log of streams")
     proxy_stream_error_log = _known(STRING, "logs/error.log", "error log of streams; all errors go to proxy_error_log")
-    admin_error_log = _known(STRING, "logs/error.log", "error log of the Admin API; all errors go to proxy_error_log")
-    status_error_log = _known(STRING, "logs/status_error.log", "error log of the Status API; see proxy_error_log")
     admin_gui_access_log = _known(STRING, "logs/admin_gui_access.log", "access log of the console")
     admin_gui_error_log = _known(STRING, "logs/admin_gui_error.log", "error log of the console")
     vaults = _known(ARRAY, "bundled", "secret stores; {vault://env/NAME} in this file is always understood")
@@ -35,8 +33,6 @@ class Unbuilt:
     error_template_json = _known(STRING, None, "file with the JSON form of errors")
     error_template_xml = _known(STRING, None, "file with the XML form of errors")
     error_template_plain = _known(STRING, None, "file with the plain form of errors")
-    request_debug = _known(BOOLEAN, "on", "timing of single requests on demand")
-    request_debug_token = _known(STRING, None, "the secret that such a request must name")
     dedicated_config_processing = _known(BOOLEAN, "on", "a process of its own for configuration", "privileged_worker")
     worker_consistency = _known(
         enum("strict", "eventual"), "eventual", "when changes reach workers; here at once", "router_consistency"
@@ -127,8 +123,7 @@ class Unbuilt:
     lua_socket_pool_size = _known(NUMBER, "256", "size of Lua's socket pools")
     lua_ssl_protocols = _known(STRING, "TLSv1.2 TLSv1.3", "TLS versions towards others")
 
-    # -- Lua, Wasm, tracing --
-    lua_package_path = _known(STRING, "./?.lua;./?/init.lua;", "where Lua modules are")
+    # -- Lua, Wasm --
     lua_package_cpath = _known(STRING, None, "where Lua's C modules are")
     lua_max_req_headers = _known(NUMBER.within(1, 1000), "100", "request headers that plugins see; here all")
     lua_max_resp_headers = _known(NUMBER.within(1, 1000), "100", "response headers that plugins see; here all")
@@ -138,12 +133,7 @@ class Unbuilt:
         STRING, "100000", "steps of a regular expression; here 10 ms of CPU a request"
     )
     nginx_http_lua_regex_cache_max_entries = _known(STRING, "8192", "regular expressions kept")
-    untrusted_lua = _known(enum("on", "off", "sandbox"), "sandbox", "Lua in plugin configurations")
-    untrusted_lua_sandbox_requires = _known(ARRAY, None, "modules it may load")
-    untrusted_lua_sandbox_environment = _known(ARRAY, None, "names it may see")
     wasm_filters_path = _known(STRING, None, "folder of filters")
     wasm_dynamic_module = _known(STRING, None, "the module that runs them")
     wasm_filters = _known(ARRAY, "bundled,user", "filters that may be used")
     nginx_wasm_main_shm_kv = _known(STRING, None, "size of their key-value store")
-    tracing_instrumentations = _known(ARRAY, "off", "what is traced", "opentelemetry_tracing")
-    tracing_sampling_rate = _known(NUMBER.within(0, 1), "0.01", "share of it", "opentelemetry_tracing_sampling_rate")

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "AnswerSink", "BodySink", "BodyTooLarge", "Exchange", "Row", "StreamedAnswer"]
 
+_STREAMED = "\0streamed"
+"""Stands among the plugins' names; no plugin has it."""
+
 _json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode  # `json.dumps` would make one each time
 
 
@@ -185,6 +188,11 @@ class Exchange:
     # -- what a plugin may read ------------------------------------------------------------------------------------
 
     @property
+    def local_ip(self) -> str:
+        """The address that the client connected to; empty on a Unix socket, and where it is not known."""
+        return ""
+
+    @property
     def http_version(self) -> str:
         """The version of HTTP that the client speaks: ``1.0``, ``1.1`` or ``2`` (``kong.request.get_http_version``)."""
         return "1.1" if self.minor else "1.0"
@@ -243,6 +251,16 @@ class Exchange:
         if own is None:
             own = self._own = {}
         return own.setdefault(plugin, {})
+
+    @property
+    def streamed(self) -> bool:
+        """Whether it became an event stream, or a gRPC call with several messages in a direction: how long it lasted tells nothing of
+        how long anybody waited. (A WebSocket has the status 101.)"""
+        return self._own is not None and _STREAMED in self._own
+
+    def mark_streamed(self) -> None:
+        """It is `streamed`."""
+        self.own(_STREAMED)
 
     def request_fields(self) -> dict[bytes, tuple[bytes, ...]]:
         """The request's fields, name in lower case to values, with what plugins have changed."""
@@ -434,7 +452,7 @@ class Exchange:
         """An answer with this body (``kong.response.exit``): bytes as they are, anything else but None as JSON."""
         extra = list(headers or [])
         if body is not None and not isinstance(body, bytes):
-            body = _json(body).encode()
+            body = _json(body).encode("utf-8", "replace")
             extra.append((b"Content-Type", b"application/json; charset=utf-8"))
         return Answer(status, body if body is not None else b"", extra)
 
@@ -483,6 +501,10 @@ class Exchange:
     def abort(self) -> None:
         """Cut the client's connection so that the answer cannot look complete."""
         raise NotImplementedError
+
+    def bound_silence(self, seconds: float) -> None:
+        """Have the connection end when the client's host acknowledges nothing of what was sent for so long. Nothing where others
+        share the connection (HTTP/2)."""
 
     def reset(self, code: int) -> None:
         """`abort`, with an error code of HTTP/2 (RFC 9113 7) for a client that speaks it."""

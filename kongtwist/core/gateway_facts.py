@@ -38,6 +38,8 @@ class GatewayFacts:
         shown: a request target as it may stand in a log, credentials masked; without the whole query by default.
         new_id: a new UUID as text.
         workspace_id: id of the workspace that all rows are in; None where there is none (tests).
+        instrumentations: what spans are noted of (``tracing_instrumentations``; `entities.trace_fields.INSTRUMENTATIONS`).
+        sampling_rate: the share of traces that is sampled, where a plugin does not say (``tracing_sampling_rate``).
     """
 
     def __init__(
@@ -55,6 +57,8 @@ class GatewayFacts:
         shown: Callable[[bytes], bytes] = without_query,
         new_id: Callable[[], str] = random_id,
         workspace_id: str | None = None,
+        instrumentations: frozenset[str] = frozenset(),
+        sampling_rate: float = 0.01,
     ) -> None:
         self.counters = counters
         self.now = now
@@ -68,3 +72,5 @@ class GatewayFacts:
         self.shown = shown
         self.new_id = new_id
         self.workspace_id = workspace_id
+        self.instrumentations = instrumentations
+        self.sampling_rate = sampling_rate

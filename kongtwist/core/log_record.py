@@ -40,11 +40,16 @@ class Figures(NamedTuple):
 
 def figures_of(exchange: Exchange) -> Figures:
     """The numbers of an exchange that is over."""
-    took = max(0, round((exchange.gateway.now() - exchange.wall_started) * 1000))
-    latencies = _latencies(exchange, took)
-    return Figures(
-        _request_size(exchange), len(exchange.sent_head) + exchange.bytes_out, took, latencies["kong"], latencies["proxy"]
-    )  # fmt: skip
+    took = round((exchange.gateway.now() - exchange.wall_started) * 1000)
+    if took < 0:
+        took = 0
+    kong, proxy = took, -1
+    latencies = exchange.latencies
+    if latencies is not None:
+        kong, proxy = int(latencies[0] * 1000), int(latencies[1] * 1000)
+        if kong < 0 or proxy < 0:
+            kong, proxy = max(0, kong), max(0, proxy)
+    return Figures(_request_size(exchange), len(exchange.sent_head) + exchange.bytes_out, took, kong, proxy)
 
 
 class LogRecords:

@@ -23,13 +23,17 @@ class Try:
         latency: seconds it took to choose it.
         ip: its address.
         port: its port.
+        ended: epoch seconds when there was a connection, or when the attempt failed.
+        host: the name of the target.
         code: HTTP status the failure stands for (502, 504); None while it has not failed.
     """
 
-    __slots__ = ("code", "ip", "latency", "port", "started")
+    __slots__ = ("code", "ended", "host", "ip", "latency", "port", "started")
 
     def __init__(self, started: float, latency: float, ip: str, port: int) -> None:
         self.started, self.latency, self.ip, self.port = started, latency, ip, port
+        self.ended = started
+        self.host = ip
         self.code: int | None = None
 
     def shown(self) -> dict[str, Any]:

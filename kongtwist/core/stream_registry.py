@@ -8,14 +8,17 @@ ends all streams, a change of configuration may end those of one credential. A r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .counters import EVENT_STREAMS, WEBSOCKETS
+from .stream_counts import StreamCounts, StreamTally
 
 if TYPE_CHECKING:
     from .counters import Cells
     from .exchange import Exchange
+    from .message_times import MessageTimes
     from .rows import Row
+    from .views import RouteView
 
 __all__ = ["GOING_AWAY", "SERVICE_RESTART", "StreamRecord", "StreamRegistry"]
 
@@ -28,6 +31,23 @@ SERVICE_RESTART = 1012
 _GAUGES = {"websocket": WEBSOCKETS, "sse": EVENT_STREAMS}
 
 
+class LoggedStream(Protocol):
+    """What writes lines about one stream (`observability.stream_log.LoggedStream`)."""
+
+    @property
+    def summary(self) -> dict[str, Any] | None: ...
+
+    def closed(self) -> None: ...
+
+
+class StreamLogging(Protocol):
+    """What writes lines about streams (`observability.stream_log.StreamLog`)."""
+
+    def opened(self, record: StreamRecord, /) -> LoggedStream: ...
+
+    def call(self, stream: Any, /) -> LoggedStream: ...
+
+
 class StreamRecord:
     """One open stream.
 
@@ -38,12 +58,18 @@ class StreamRecord:
         client_ip: the client's address.
         peer: the target it runs on, where a balancer chose one.
         started: epoch seconds.
+        route: the route it was opened by, or None.
+        tally: counts streams like this one, while it is registered.
+        logged: writes lines about it; None where `stream_log_interval` is not set.
     """
 
-    __slots__ = ("client_ip", "consumer_id", "credential_id", "id", "kind", "peer", "route_id", "service_id", "started")  # fmt: skip
+    __slots__ = (
+        "client_ip", "consumer_id", "credential_id", "id", "kind", "logged", "peer", "route", "route_id", "service_id", "started", "tally",
+    )  # fmt: skip
 
     def __init__(self, kind: str, exchange: Exchange) -> None:
         route = exchange.route
+        self.route: RouteView | None = route
         self.kind = kind
         self.id = exchange.request_id
         self.started = exchange.wall_started
@@ -53,6 +79,8 @@ class StreamRecord:
         self.service_id: str | None = _id(route.service) if route is not None else None
         self.consumer_id = _id(exchange.consumer)
         self.credential_id = _id(exchange.credential)
+        self.tally: StreamTally | None = None
+        self.logged: LoggedStream | None = None
 
     @property
     def bytes_in(self) -> int:
@@ -74,12 +102,36 @@ class StreamRecord:
         """Messages from the upstream; nought where nobody counts them (SSE)."""
         raise NotImplementedError
 
-    def close(self, code: int, reason: str) -> None:
+    @property
+    def held(self) -> int:
+        """Bytes that the other side has not taken yet, in both directions."""
+        return 0
+
+    @property
+    def end(self) -> tuple[str, int]:
+        """Once it is over: why, in one of a few words, and the WebSocket's close code; 0 where there was none, or nobody saw it."""
+        return "closed", 0
+
+    def tell_record(self, exchange: Exchange) -> None:
+        """Once it is over: have the log record of its request tell what its last line did, as ``stream``."""
+        logged = self.logged
+        if logged is not None and logged.summary is not None:
+            exchange.set_log_value("stream", logged.summary)
+
+    def time_messages(self, times: MessageTimes) -> None:
+        """See `core.chain.stream_watch.StreamInfo`."""
+
+    def keep_alive(self, seconds: float, client: bool = True, upstream: bool = True) -> None:
+        """See `StreamInfo.keep_alive`."""
+        raise NotImplementedError
+
+    def close(self, code: int, reason: str, retry: int | None = None) -> None:
         """End the stream where its protocol lets it end, and tell both sides why; cut it when that takes too long.
 
         Args:
             code: WebSocket close code; other kinds have no use for it.
             reason: for the peers, where their protocol has a place for it.
+            retry: milliseconds after which the client of an event stream may come again; None: it knows itself.
         """
         raise NotImplementedError
 
@@ -109,13 +161,19 @@ class StreamRegistry:
 
     Args:
         cells: this process's row of counters, which shows how many of each kind are open; None: nobody counts.
+
+    Attributes:
+        counts: of streams by route.
+        log: writes lines about streams that begin from now on; None: nobody does.
     """
 
-    __slots__ = ("_cells", "_records")
+    __slots__ = ("_cells", "_records", "counts", "log")
 
     def __init__(self, cells: Cells | None = None) -> None:
         self._cells = cells
         self._records: dict[StreamRecord, None] = {}
+        self.counts = StreamCounts(self._records)
+        self.log: StreamLogging | None = None
 
     def __len__(self) -> int:
         return len(self._records)
@@ -128,6 +186,9 @@ class StreamRegistry:
         """A stream has begun."""
         if record not in self._records:
             self._count(record, 1)
+            self.counts.opened(record)
+            if self.log is not None:
+                record.logged = self.log.opened(record)
         self._records[record] = None
 
     def remove(self, record: StreamRecord) -> None:
@@ -135,6 +196,9 @@ class StreamRegistry:
         if self._records.pop(record, self) is not None:
             return
         self._count(record, -1)
+        self.counts.closed(record)
+        if record.logged is not None:
+            record.logged.closed()
 
     def _count(self, record: StreamRecord, step: int) -> None:
         if self._cells is not None:

@@ -14,7 +14,7 @@ from .errors import EntityError
 from .filter_chains import FILTER_CHAINS
 from .keys import KEY_SETS, KEYS
 from .plugin_rows import plugins_entity
-from .routes import ROUTES
+from .routes import FLAVOR, routes_entity
 from .services import SERVICES
 from .snis import SNIS
 from .tags import TAGS
@@ -25,18 +25,19 @@ from .vaults import VAULTS
 __all__ = ["Entity", "EntityError", "registry"]
 
 
-def registry(plugins: Mapping[str, Any]) -> dict[str, Entity]:
+def registry(plugins: Mapping[str, Any], router_flavor: str = FLAVOR) -> dict[str, Entity]:
     """All entities of a gateway with these plugins, parents before children.
 
     Args:
         plugins: by name; what `kongtwist.core.chain.plugin.Plugin` declares about itself.
+        router_flavor: decides which fields routes have.
     """
     core = (
         CERTIFICATES,
         SNIS,
         CA_CERTIFICATES,
         SERVICES,
-        ROUTES,
+        routes_entity(router_flavor),
         CONSUMERS,
         UPSTREAMS,
         TARGETS,

@@ -172,10 +172,18 @@ class Custom(EntityCheck):
         sources: fields that must be right in themselves before it runs.
         rule: gets the row; gives a message about the entity, errors by field, or None.
         all_set: whether it only runs when all of them are set.
+        shown: further members of what ``/schemas`` shows of it.
     """
 
-    def __init__(self, sources: Sequence[str], rule: Callable[[Row], ErrorTree], *, all_set: bool = True) -> None:
-        self._sources, self.rule, self._all_set = sources, rule, all_set
+    def __init__(
+        self,
+        sources: Sequence[str],
+        rule: Callable[[Row], ErrorTree],
+        *,
+        all_set: bool = True,
+        shown: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._sources, self.rule, self._all_set, self._shown = sources, rule, all_set, dict(shown or {})
 
     def sources(self) -> Sequence[str]:
         return self._sources
@@ -190,4 +198,4 @@ class Custom(EntityCheck):
             errors.update(wrong)
 
     def describe(self) -> Row:
-        return {"custom_entity_check": {"field_sources": list(self._sources)}}
+        return {"custom_entity_check": {"field_sources": list(self._sources), **self._shown}}

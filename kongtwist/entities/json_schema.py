@@ -215,7 +215,9 @@ def _(field: Map, use: Use) -> Schema:
 def _(field: Record, use: Use) -> Schema:
     fields: dict[str, Field] = dict(field.fields)
     aliases = {}
+    setters = {}
     if isinstance(field, Config):
+        setters = {name: tuple(each.sets(None)) for name, each in field.shorthands.items()}
         aliases = {
             name: each.field
             for name, each in field.shorthands.items()
@@ -223,7 +225,7 @@ def _(field: Record, use: Use) -> Schema:
         }
     found = object_schema(fields, use, aliases=aliases)
     if use is Use.WRITE:
-        found.update(check_schemas(field.entity_checks, fields))
+        found.update(check_schemas(field.entity_checks, fields, setters=setters))
     return found
 
 

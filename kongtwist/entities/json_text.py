@@ -7,9 +7,10 @@ stack, or is not written in C, and would fail. So the bound is well below.
 from __future__ import annotations
 
 import json
+from math import isfinite
 from typing import Any
 
-__all__ = ["NESTING", "TooDeep", "check_nesting", "parse_json"]
+__all__ = ["NESTING", "TooDeep", "check_nesting", "parse_finite", "parse_json"]
 
 NESTING = 400
 """Arrays and objects inside one another, at most (Kong's cjson: 1000)."""
@@ -41,6 +42,23 @@ def parse_json(text: str | bytes, **hooks: Any) -> Any:
     if brackets > NESTING:
         check_nesting(found)
     return found
+
+
+def parse_finite(text: str | bytes) -> Any:
+    """`parse_json`, of what can be written again as JSON: numbers that are too large for a float, and Python's NaN and Infinity, are none
+    (RFC 8259 6).
+
+    Raises:
+        ValueError: see `parse_json`.
+    """
+    return parse_json(text, parse_float=_finite, parse_constant=_finite)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not isfinite(number):
+        raise ValueError(f"no number of JSON's: {text}")
+    return number
 
 
 def check_nesting(value: Any) -> None:

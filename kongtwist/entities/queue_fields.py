@@ -10,8 +10,8 @@ from .schema import Field, Integer, Number, Record, Row
 __all__ = ["batch_rules", "former_queue_fields", "queue_record"]
 
 
-def queue_record() -> Record:
-    """The configuration of a queue."""
+def queue_record(**attrs: Any) -> Record:
+    """The configuration of a queue. ``attrs``: of the record, such as a default."""
     pause = [0.001, 1000000]
     return Record(
         {
@@ -36,6 +36,7 @@ def queue_record() -> Record:
             ),
         },
         text="How entries wait and are sent again.",
+        **attrs,
     )  # fmt: skip
 
 

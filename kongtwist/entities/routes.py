@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from . import typedefs as rule
-from .checks import AtLeastOneOf, Conditional, ConditionalAtLeastOneOf
+from .checks import AtLeastOneOf, Conditional, ConditionalAtLeastOneOf, Custom, EntityCheck
 from .entity import Entity, Subschema
 from .lua_print import lua_text
 from .protocols import PROTOCOLS
+from .route_faults import route_fault
 from .route_limits import compared, pairs_check, searched
-from .schema import Array, Boolean, Field, Foreign, Integer, Map, Record, Set, String, Uuid
+from .schema import Array, Boolean, Field, Foreign, Integer, Map, Record, Row, Set, String, Uuid
 
-__all__ = ["ROUTES"]
+__all__ = ["FLAVOR", "FLAVORS", "MOST_EXPRESSION", "routes_entity"]
+
+FLAVORS = ("traditional_compatible", "traditional", "expressions")
+"""What ``router_flavor`` may be."""
+
+FLAVOR = "traditional_compatible"
+"""What it is where nobody chose."""
+
+MOST_EXPRESSION = 65536
+"""Characters of the longest expression."""
 
 
 def _address_records() -> Set:
@@ -57,8 +69,9 @@ _EXCLUSIVE = [["http", "https"], ["tcp", "tls", "udp"], ["tls_passthrough"], ["g
 """Protocols that a route may have together."""
 
 
-def _route_fields() -> dict[str, Field]:
-    return {
+def _route_fields(flavor: str) -> dict[str, Field]:
+    sni = rule.sni if flavor == "traditional" else rule.wildcard_host
+    fields: dict[str, Field] = {
         "id": Uuid(),
         **rule.stamps(),
         "name": rule.name(),
@@ -79,7 +92,7 @@ def _route_fields() -> dict[str, Field]:
         "response_buffering": Boolean(required=True, default=True, text="Kong's response buffering; bodies are streamed here."),
         "tags": rule.tags(),
         "service": Foreign("services", text="Where requests go; null: plugins answer."),
-        "snis": Set(String(checks=(rule.sni,)), checks=(compared,), text="TLS server names that match."),
+        "snis": Set(String(checks=(sni,)), checks=(compared,), text="TLS server names that match; with a star first or last."),
         "sources": _address_records(),
         "destinations": _address_records(),
         "methods": Set(String(match="^%u+$"), checks=(compared,), text="Methods that match, upper case; null: all."),
@@ -106,42 +119,54 @@ def _route_fields() -> dict[str, Field]:
         "regex_priority": Integer(default=0, text="Order among regular expressions, the highest first."),
         "path_handling": String(default="v0", one_of=["v0", "v1"], text="How the service's path and the request's are joined."),
     }  # fmt: skip
+    if flavor == "expressions":
+        fields["expression"] = String(
+            len_max=MOST_EXPRESSION,
+            text="What must be true of a request, in the language of expressions; null: the fields above decide.",
+        )
+        fields["priority"] = Integer(
+            required=True, default=0, between=[0, (1 << 46) - 1],
+            text="Order among routes with an expression, the highest first; they come before all others.",
+        )  # fmt: skip
+    return fields
 
 
 def _must(protocol: str) -> str:
     return f"must set one of %s when 'protocols' is '{protocol}'"
 
 
-def _route_subschemas() -> dict[str, Subschema]:
+def _route_subschemas(flavor: str) -> dict[str, Subschema]:
+    more = ("expression",) if flavor == "expressions" else ()
+    addresses = () if flavor == "expressions" else ("sources", "destinations")
     http, grpc = "'http' or 'https'", "'grpc' or 'grpcs'"
     stream = "'tcp', 'tls', 'tls_passthrough' or 'udp'"
     strip = Boolean(required=True, default=False, ne=True, err=f"cannot set 'strip_path' when 'protocols' is {grpc}")
     found: dict[str, Subschema] = {}
     plain = Subschema(
-        {field: _forbidden(field, http) for field in ("sources", "destinations")},
+        {field: _forbidden(field, http) for field in addresses},
         [ConditionalAtLeastOneOf(
             "protocols",
-            (Set(String(), contains="https"), ("methods", "hosts", "headers", "paths", "snis"), _must("https")),
-            (Set(String(), contains="http"), ("methods", "hosts", "headers", "paths"), _must("http")),
+            (Set(String(), contains="https"), ("methods", "hosts", "headers", "paths", "snis", *more), _must("https")),
+            (Set(String(), contains="http"), ("methods", "hosts", "headers", "paths", *more), _must("http")),
         )],
     )  # fmt: skip
     rpc = Subschema(
-        {"strip_path": strip, **{field: _forbidden(field, grpc) for field in ("methods", "sources", "destinations")}},
+        {"strip_path": strip, **{field: _forbidden(field, grpc) for field in ("methods", *addresses)}},
         [ConditionalAtLeastOneOf(
             "protocols",
-            (Set(String(), contains="grpcs"), ("hosts", "headers", "paths", "snis"), _must("grpcs")),
-            (Set(String(), contains="grpc"), ("hosts", "headers", "paths"), _must("grpc")),
+            (Set(String(), contains="grpcs"), ("hosts", "headers", "paths", "snis", *more), _must("grpcs")),
+            (Set(String(), contains="grpc"), ("hosts", "headers", "paths", *more), _must("grpc")),
         )],
     )  # fmt: skip
     raw = Subschema(
         {field: _forbidden(field, stream) for field in ("methods", "hosts", "paths", "headers")},
         [
             ConditionalAtLeastOneOf("protocols", (
-                Set(String(one_of=["tcp", "tls", "udp"])), ("sources", "destinations", "snis"),
+                Set(String(one_of=["tcp", "tls", "udp"])), ("sources", "destinations", "snis", *more),
                 "must set one of %s when 'protocols' is 'tcp', 'tls' or 'udp'",
             )),
             ConditionalAtLeastOneOf("protocols", (
-                Set(String(one_of=["tls_passthrough"])), ("snis",), "must set snis when 'protocols' is 'tls_passthrough'",
+                Set(String(one_of=["tls_passthrough"])), ("snis", *more), "must set snis when 'protocols' is 'tls_passthrough'",
             )),
         ],
     )  # fmt: skip
@@ -154,30 +179,26 @@ def _route_subschemas() -> dict[str, Subschema]:
     return found
 
 
-_ROUTE_SUBSCHEMAS = _route_subschemas()
+def _chosen(subschemas: dict[str, Subschema]) -> Callable[[Any], Subschema]:
+    """What finds the rules of the first protocol that there is."""
 
+    def choose(protocols: Any) -> Subschema:
+        given = protocols if isinstance(protocols, list) else [protocols] if isinstance(protocols, str) else []
+        for each in given:
+            if isinstance(each, str) and each in subschemas:
+                return subschemas[each]
+        raise ValueError(f"unknown type: {lua_text(given[0]) if given else 'nil'}")
 
-def _route_subschema(protocols: Any) -> Subschema:
-    """The rules of the first protocol that there is."""
-    given = protocols if isinstance(protocols, list) else [protocols] if isinstance(protocols, str) else []
-    for each in given:
-        if isinstance(each, str) and each in _ROUTE_SUBSCHEMAS:
-            return _ROUTE_SUBSCHEMAS[each]
-    raise ValueError(f"unknown type: {lua_text(given[0]) if given else 'nil'}")
+    return choose
 
 
 _SNI_PROTOCOLS = ["grpcs", "https", "tls", "tls_passthrough"]
 
-ROUTES = Entity(
-    "routes",
-    _route_fields(),
-    endpoint_key="name",
-    subschema_key="protocols",
-    subschema=_route_subschema,
-    variants=_ROUTE_SUBSCHEMAS,
-    text="Which requests go to a service: all that match every one of its rules.",
-    example={"name": "orders-api", "paths": ["/orders"], "methods": ["GET", "POST"], "service": {"name": "orders"}},
-    checks=[
+_NEEDS_SNI = "'snis' can only be set when 'protocols' is 'grpcs', 'https', 'tls' or 'tls_passthrough'"
+
+
+def _checks(flavor: str) -> list[EntityCheck]:
+    found: list[EntityCheck] = [
         Conditional(
             "protocols",
             Set(String(not_one_of=_SNI_PROTOCOLS), mutually_exclusive_subsets=_EXCLUSIVE),
@@ -188,10 +209,43 @@ ROUTES = Entity(
                 "if_match": {"elements": {"type": "string", "not_one_of": _SNI_PROTOCOLS}},
                 "then_field": "snis",
                 "then_match": {"len_eq": 0},
-                "then_err": "'snis' can only be set when 'protocols' is 'grpcs', 'https', 'tls' or 'tls_passthrough'",
+                "then_err": _NEEDS_SNI,
             },
-            "'snis' can only be set when 'protocols' is 'grpcs', 'https', 'tls' or 'tls_passthrough'",
+            _NEEDS_SNI,
         ),
-        pairs_check,
-    ],
-)
+        Custom(("path_handling",), _anything),  # Kong writes a line to its log here
+    ]
+    if flavor != "traditional":
+        found.append(
+            Custom(
+                (
+                    "id", "protocols", "snis", "sources", "destinations", "methods", "hosts", "paths", "headers", "expression",
+                    "regex_priority", "priority",
+                ),
+                route_fault,
+                all_set=False,
+                shown={"run_with_missing_fields": True},
+            )
+        )  # fmt: skip
+    return [*found, pairs_check]
+
+
+def _anything(row: Row) -> None:
+    """Whatever it says, it is right."""
+
+
+@cache
+def routes_entity(flavor: str) -> Entity:
+    """Routes as a ``router_flavor`` has them."""
+    subschemas = _route_subschemas(flavor)
+    return Entity(
+        "routes",
+        _route_fields(flavor),
+        endpoint_key="name",
+        subschema_key="protocols",
+        subschema=_chosen(subschemas),
+        variants=subschemas,
+        text="Which requests go to a service: all that match every one of its rules.",
+        example={"name": "orders-api", "paths": ["/orders"], "methods": ["GET", "POST"], "service": {"name": "orders"}},
+        checks=_checks(flavor),
+    )

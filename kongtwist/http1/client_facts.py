@@ -30,6 +30,7 @@ class ClientFacts(Protocol):
         scheme: b"http" or b"https".
         peer_ip, peer_port, local_port: addresses of the connection.
         trusted: the peer is one of ``trusted_ips``.
+        secure: the connection has TLS.
         sni: the server name the client asked for in its TLS handshake, or None.
     """
 
@@ -56,6 +57,9 @@ class ClientFacts(Protocol):
 
     @property
     def trusted(self) -> bool: ...
+
+    @property
+    def secure(self) -> bool: ...
 
     @property
     def sni(self) -> str | None: ...
@@ -124,16 +128,23 @@ class ConnectedExchange(BodyExchange):
     sni = property(lambda self: self.channel.sni)
 
     @property
+    def local_ip(self) -> str:
+        """See `Exchange.local_ip`."""
+        transport = self.channel.transport
+        return "" if transport is None else str(getattr(transport.getHost(), "host", ""))
+
+    @property
     def tls(self) -> TLSFacts | None:
         """See `Exchange.tls`."""
         transport = self.channel.transport
-        return None if transport is None else tls_facts(transport)
+        # Of one without TLS nothing is asked: it has no handle any more when it has ended, as under a WebSocket that is served here.
+        return None if transport is None or not self.channel.secure else tls_facts(transport)
 
     @property
     def client_certificate(self) -> bytes | None:
         """See `Exchange.client_certificate`."""
         transport = self.channel.transport
-        return None if transport is None else client_certificate(transport)
+        return None if transport is None or not self.channel.secure else client_certificate(transport)
 
     @property
     def client_ip(self) -> str:  # type: ignore[override]

@@ -66,6 +66,9 @@ class HTTP1Context(Protocol):
     def small_head(self) -> int: ...
 
     @property
+    def notes(self) -> bool: ...
+
+    @property
     def access_log(self) -> RefusalLog: ...
 
     @property

@@ -6,6 +6,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.http.chunks import LAST_CHUNK, last_chunk
+from ..net.hangups import bound_silence
 from ..net.run_steps import run_steps
 from .client_facts import ClientFacts, ConnectedExchange
 
@@ -186,6 +187,9 @@ class HTTP1Exchange(ConnectedExchange):
         if self._mode == CHUNKED:
             self.channel.send(last_chunk(trailers))
         self._end(self._keep)
+
+    def bound_silence(self, seconds: float) -> None:
+        bound_silence(self.channel.transport, seconds)
 
     def abort(self) -> None:
         if self.open:

@@ -167,7 +167,7 @@ class HTTP2Exchange(ConnectedExchange):
         if status in (204, 304) or self.method == b"HEAD":
             self._mode = _BODYLESS
         route = self.route
-        if route is None or route.chain.logs:  # nobody else asks for it
+        if route is None or route.chain.logs or self.channel.context.notes:  # nobody else asks for it
             self.sent_head = b"HTTP/2 %d\r\n%b\r\n" % (status, headers)
         fields = self.response_fields
         never = _UNMARKED if fields is None else fields.never

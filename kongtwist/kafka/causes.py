@@ -45,8 +45,8 @@ _KNOWN = (
      "correct config.bootstrap_servers, or what the broker calls itself (advertised.listeners)", "unreachable"),
     (r"TopicAuthorization|Error 29", "not allowed to use the topic", "grant the user access to it (ACL)", "not_allowed"),
     (r"ClusterAuthorization|Error 31", "not allowed to write idempotently", "grant the user IdempotentWrite", "not_allowed"),
-    (r"Unrecognized partition", "no such partition", "correct config.partition_template, or add partitions to the topic",
-     "no_topic"),
+    (r"Unrecognized partition|_UNKNOWN_PARTITION", "no such partition",
+     "correct config.partition_template, or add partitions to the topic", "no_partition"),
     (r"InvalidReceiveError|Invalid frame length", "what listens there speaks TLS, or no Kafka",
      "set config.security.ssl, or correct config.bootstrap_servers", "tls"),
     # Above time-outs: a library that tries in vain until its time is over says both.

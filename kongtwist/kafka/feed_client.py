@@ -16,7 +16,7 @@ from .positions import Position
 
 if TYPE_CHECKING:
     from ..core.answers import AnswerWriter
-    from ..core.chain.host_reading import Encode, FeedSettings
+    from ..core.chain.host_reading import FeedSettings, TopicRecord
     from .event_window import EventWindow
     from .feed_forms import EventForm
     from .kafka_counts import FeedCounts
@@ -39,11 +39,12 @@ class ClientFeed(Protocol):
     reactor: Any
     settings: FeedSettings
     form: EventForm
-    encode: Encode
     replays: DeferredSemaphore
     counts: FeedCounts
     window: EventWindow | None
     position: Position
+
+    def encode(self, record: TopicRecord) -> bytes | None: ...
 
     def replay(self) -> Replay: ...
 

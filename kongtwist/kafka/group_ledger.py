@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 from ..core.chain.host_groups import GroupedRecord
 from ..core.chain.host_reading import TopicRecord
+from .reading_thread import record_size
 
 __all__ = ["GroupLedger"]
 
@@ -36,7 +37,7 @@ class _Entry(Generic[C]):
 
     def __init__(self, record: TopicRecord) -> None:
         self.record: TopicRecord | None = record
-        self.size = _OVERHEAD + len(record.value or b"") + len(record.key or b"")
+        self.size = record_size(record)
         self.holder: C | None = None
         self.before: C | None = None
         self.deliveries = 0
@@ -241,6 +242,10 @@ class GroupLedger(Generic[C]):
             self.size -= _OVERHEAD
             self.commits[key] = next(iter(entries), partition.next)
         return True
+
+    def holds(self, client: C, key: Key, offset: int) -> bool:
+        """Whether a client has a record."""
+        return (key, offset) in self._clients.get(client, ())
 
     def give_back(self, client: C, key: Key, offset: int) -> bool:
         """A client wants a record again. False: it does not have it."""

@@ -6,18 +6,17 @@ the member has.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ..core.chain.host_kafka import KafkaFailed
-from ..core.chain.host_reading import TopicRecord, UnknownTopic
+from ..core.chain.host_reading import TopicRecord
 from . import late_names
 from .group_ledger import Key
-from .own_thread import defer_to_own_thread
+from .reading_thread import RECORDS, ReadingThread
 from .topic_consumers import close_consumer, partitions_of, records_of
 
 __all__ = ["GroupListener", "GroupReader"]
@@ -26,14 +25,8 @@ _log = Logger(namespace="kongtwist.kafka")
 
 _POLL = 100
 """Milliseconds of one poll: so long a commit, and an end, may wait."""
-_RECORDS = 500
-"""Records of one poll."""
-_PENDING = 2000
-"""Records that wait for the reactor before the thread waits for it."""
 _COMMIT = 5000
 """Milliseconds of a commit."""
-_AGAIN = 1.0
-"""Seconds after a failure until the consumer is made anew."""
 
 
 class GroupListener(Protocol):
@@ -46,7 +39,7 @@ class GroupListener(Protocol):
         """It may lose these."""
 
     def member_lost(self, keys: frozenset[Key]) -> None:
-        """Others may have had these already."""
+        """Others may have had these already, or they are other records' now."""
 
     def member_read(self, records: list[TopicRecord]) -> None:
         """In order of each partition."""
@@ -55,7 +48,7 @@ class GroupListener(Protocol):
         """It cannot read, and tries again."""
 
 
-class GroupReader:
+class GroupReader(ReadingThread):
     """See the module.
 
     Args:
@@ -63,35 +56,22 @@ class GroupReader:
         make: makes a consumer of the group; called in the thread.
         topics: whose.
         listener: gets records.
-
-    Attributes:
-        ended: fires when the member has left.
     """
 
     def __init__(
         self, reactor: Any, make: Callable[[], Any], topics: tuple[str, ...], listener: GroupListener
     ) -> None:  # fmt: skip
-        self._reactor = reactor
+        super().__init__(reactor, f"kafka-group-{topics[0]}")
         self._make = make
         self._topics = topics
         self._listener = listener
-        self.ended: Deferred[None] = Deferred()
-        self._thread: Deferred[None] | None = None
-        self._stopped = threading.Event()
-        self._lock = threading.Lock()
-        self._taken = threading.Condition(self._lock)
-        self._pending: list[TopicRecord] = []
         self._commits: dict[Key, int] = {}
         self._assignments = 0  # so often partitions have changed hands
+        self._reached: dict[Key, int] = {}  # the offset behind what was read of each partition
         self._full = False
         self._consumer: Any = None
 
     # -- the reactor's side ------------------------------------------------------------------------------------------------
-
-    def start(self) -> None:
-        """Join."""
-        name = f"kafka-group-{self._topics[0]}"
-        self._thread = defer_to_own_thread(self._reactor, name, self._run).addBoth(self.ended.callback)
 
     def commit(self, offsets: dict[Key, int]) -> None:
         """Commit these soon, at the end at the latest."""
@@ -102,37 +82,27 @@ class GroupReader:
         """Whether as many records are held as may be: nothing more is read then, and the member stays."""
         self._full = is_full
 
-    def stop(self) -> None:
-        """Commit and leave, soon; `ended` tells when."""
-        self._stopped.set()
-        with self._lock:
-            self._taken.notify_all()
-
-    def _flush(self) -> None:
-        with self._lock:
-            records, self._pending = self._pending, []
-            self._taken.notify_all()
-        if records and not self._stopped.is_set():
-            self._listener.member_read(records)
+    def flush(self) -> None:
+        """See `ReadingThread.flush`."""
+        for each in self._take():
+            if self._stopped.is_set():
+                return
+            if isinstance(each, list):
+                self._listener.member_read(each)
+            else:
+                each()
 
     # -- the thread ----------------------------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        while not self._stopped.is_set():
-            try:
-                self._read()
-            except Exception as error:  # noqa: BLE001 - told to who waits; it is tried again
-                failed = error if isinstance(error, KafkaFailed) else KafkaFailed(str(error) or repr(error))
-                if not isinstance(error, UnknownTopic):
-                    topics = ", ".join(self._topics)
-                    _log.warn("a member of a group that reads {topics} failed: {error}", topics=topics, error=failed)
-                self._tell(self._listener.member_failed, failed)
-                self._stopped.wait(_AGAIN)
+    def failed(self, error: KafkaFailed, known: bool) -> None:
+        """See `ReadingThread.failed`."""
+        if not known:
+            topics = ", ".join(self._topics)
+            _log.warn("a member of a group that reads {topics} failed: {error}", topics=topics, error=error)
+        self._tell(self._listener.member_failed, error)
 
-    def _tell(self, call: Callable[..., object], *args: Any) -> None:
-        self._reactor.callFromThread(call, *args)
-
-    def _read(self) -> None:
+    def read(self) -> None:
+        """See `ReadingThread.read`."""
         consumer = self._consumer = self._make()
         anchored = self._assignments
         try:
@@ -148,11 +118,13 @@ class GroupReader:
                 elif consumer.paused():
                     consumer.resume(*consumer.paused())
                 late_names.finish_rejoining(consumer)
-                records = records_of(consumer.poll(timeout_ms=_POLL, max_records=_RECORDS))
+                records = records_of(consumer.poll(timeout_ms=_POLL, max_records=RECORDS))
                 if anchored != self._assignments:
                     anchored = self._assignments
                     self._anchor(consumer, records)
+                    self._look_for_ends(consumer)
                 if records:
+                    self._look_back(consumer, records)
                     self._give(records)
             self._commit()
         finally:
@@ -176,14 +148,41 @@ class GroupReader:
             except late_names.KafkaError as error:
                 _log.info("where a group begins is not known yet: {error}", error=error)
 
-    def _give(self, records: list[TopicRecord]) -> None:
+    def _look_for_ends(self, consumer: Any) -> None:
+        """Partitions have changed hands: which of them end before what was read? From here on they are read from wherever the group is."""
+        reached, self._reached = self._reached, {}
+        known = [each for each in consumer.assignment() if (each.topic, each.partition) in reached]
+        try:
+            ends = consumer.end_offsets(known, timeout_ms=_COMMIT) if known else {}
+        except late_names.KafkaError as error:
+            _log.info("where topics of a group end is not known yet: {error}", error=error)
+            return
+        self._remade(
+            consumer, (key for each, end in ends.items() if end < reached[key := (each.topic, each.partition)])
+        )
+
+    def _look_back(self, consumer: Any, records: list[TopicRecord]) -> None:
+        """Note what is read. While partitions stay, offsets go back only in a topic that was made anew."""
+        reached, remade = self._reached, set()
+        for record in records:
+            key = (record.topic, record.partition)
+            if record.offset < reached.get(key, 0):
+                remade.add(key)
+            reached[key] = record.offset + 1
+        self._remade(consumer, remade)
+
+    def _remade(self, consumer: Any, keys: Iterable[Key]) -> None:
+        """Forget what is known of these partitions: their offsets are other records' now."""
+        lost = frozenset(keys)
+        if not lost:
+            return
+        names = ", ".join(sorted({topic for topic, _ in lost}))
+        _log.warn("{topics} was made anew: a group reads it from where it begins now", topics=names)
         with self._lock:
-            begin = not self._pending
-            self._pending += records
-            if begin:
-                self._tell(self._flush)
-            while len(self._pending) >= _PENDING and not self._stopped.is_set():
-                self._taken.wait()
+            for key in lost:
+                self._commits.pop(key, None)
+            self._add(partial(self._listener.member_lost, lost))
+            self._add(partial(self._listener.member_assigned, _keys(consumer.assignment())))
 
     def _taken_commits(self) -> dict[Any, Any]:
         with self._lock:
@@ -232,9 +231,12 @@ class GroupReader:
 
     def _changed(self, call: Callable[[frozenset[Key]], None], partitions: Iterable[Any]) -> frozenset[Key]:
         """Tell the listener, behind what was read before."""
-        keys = frozenset((each.topic, each.partition) for each in partitions)
+        keys = _keys(partitions)
         with self._lock:
             self._assignments += 1
-            self._tell(self._flush)
-            self._tell(call, keys)
+            self._add(partial(call, keys))
         return keys
+
+
+def _keys(partitions: Iterable[Any]) -> frozenset[Key]:
+    return frozenset((each.topic, each.partition) for each in partitions)

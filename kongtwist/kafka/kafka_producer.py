@@ -106,6 +106,8 @@ class KafkaPythonProducer:
         try:
             future = self._producer.send(record.topic, record.value, record.key, list(record.headers), record.partition)
         except (kafka.errors.KafkaError, ValueError, TypeError) as error:
+            if record.partition is not None:  # it may have been added lately
+                self._producer._metadata.request_update()
             done(_failed(error, sent=False))
             return
         told = self._is_told

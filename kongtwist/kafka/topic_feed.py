@@ -92,7 +92,7 @@ class TopicFeed:
         self.reactor = reactor
         self.settings = settings
         self.form = form_of(settings.form)
-        self.encode = encode
+        self._encode = encode
         self._take, self._give, self._make = take, give, make
         self.replays = replays
         self.window: EventWindow | None = None
@@ -274,15 +274,19 @@ class TopicFeed:
                 notice = self.form.resync("recreated", told)
             return Event(topic, partition, offset - 1, None, notice, bytes(self.position))
         self.position.move(item.topic, item.partition, item.offset + 1)
-        try:
-            body = self.encode(item)
-        except Exception:  # noqa: BLE001 - one record must not keep all others from the clients
-            _log.failure("a record of {topic} {partition} at {offset} is left out", topic=item.topic, partition=item.partition,
-                         offset=item.offset)  # fmt: skip
-            return None
+        body = self.encode(item)
         if body is None:
             return None
         return Event(item.topic, item.partition, item.offset, item.key, body, bytes(self.position))
+
+    def encode(self, record: TopicRecord) -> bytes | None:
+        """The body of a record's event; None: there is none."""
+        try:
+            return self._encode(record)
+        except Exception:  # noqa: BLE001 - one record must not keep all others from the clients
+            _log.failure("a record of {topic} {partition} at {offset} is left out", topic=record.topic, partition=record.partition,
+                         offset=record.offset)  # fmt: skip
+            return None
 
     def _look_after(self, client: FeedClient) -> None:
         """Something has come that a client that is behind may want to know of."""

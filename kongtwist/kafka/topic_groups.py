@@ -300,6 +300,10 @@ class MemberClient:
             self._member.moved()
         return done
 
+    def holds(self, topic: str, partition: int, offset: int) -> bool:
+        """See `GroupClient.holds`."""
+        return self._member.ledger.holds(self, (topic, partition), offset)
+
     def give_back(self, topic: str, partition: int, offset: int) -> bool:
         """See `GroupClient.give_back`."""
         given = not self._is_gone and self._member.ledger.give_back(self, (topic, partition), offset)

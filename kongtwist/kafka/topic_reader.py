@@ -1,25 +1,24 @@
 """One topic, read once in a process for all who want it.
 
-The consumer lives in a thread of its own, and gives what it reads to the reactor by one call for all that has come meanwhile. When
-the reactor is behind, the thread reads no more until that was taken.
+The consumer lives in a thread of its own, see `reading_thread`.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ..core.chain.host_kafka import KafkaFailed
-from ..core.chain.host_reading import TopicRecord, UnknownTopic
+from ..core.chain.host_reading import TopicRecord
 from . import late_names
 from .kafka_counts import KafkaCounts
-from .own_thread import defer_to_own_thread
 from .positions import Position
+from .reading_thread import AGAIN, RECORDS, ReadingThread
 from .topic_consumers import close_consumer, ends_of, partitions_of, records_of, seek_all
 
 __all__ = ["TopicListener", "TopicReader"]
@@ -28,18 +27,12 @@ _log = Logger(namespace="kongtwist.kafka")
 
 _POLL = 500
 """Milliseconds of one poll: so long an end may take."""
-_RECORDS = 500
-"""Records of one poll."""
-_PENDING = 2000
-"""Records that wait for the reactor before the thread waits for it."""
 _LOOK = 60
 """Polls between two looks at the number of partitions; also with traffic that is every half a minute at the most."""
 _AT_ONCE = 32
 """Clients that are told in one turn of the reactor that they can begin: an answer begins for each."""
 _ENDS = 1.0
 """Seconds between two looks at the ends of partitions, for the clients' lag."""
-_AGAIN = 1.0
-"""Seconds after a failure until the consumer is made anew."""
 
 
 class TopicListener(Protocol):
@@ -63,7 +56,7 @@ class TopicListener(Protocol):
         """The topic was made anew with fewer partitions: no position in it holds any more, and the reader is of no use."""
 
 
-class TopicReader:
+class TopicReader(ReadingThread):
     """Reads from the end of the topic until it is stopped.
 
     Args:
@@ -77,13 +70,12 @@ class TopicReader:
         position: what listeners have been given; None until it is known.
         listeners: who gets records.
         ends: the offset behind the last record of each partition, as brokers told lately; set by the thread, whole.
-        ended: fires when the thread is over.
     """
 
     def __init__(
         self, reactor: Any, make: Callable[[], Any], topic: str, timeout: float, counts: KafkaCounts | None = None
     ) -> None:
-        self._reactor = reactor
+        super().__init__(reactor, f"kafka-topic-{topic}")
         self._make = make
         self._counts = counts
         self.topic = topic
@@ -94,20 +86,9 @@ class TopicReader:
         self._ends_at = 0.0
         self._waiting: list[Deferred[None]] = []
         self._reached: Position | None = None  # the thread's: what it has handed over
-        self.ended: Deferred[None] = Deferred()
-        self._thread: Deferred[None] | None = None
-        self._stopped = threading.Event()
-        self._lock = threading.Lock()
-        self._taken = threading.Condition(self._lock)
-        self._pending: list[TopicRecord] = []
         self._is_giving = False
 
     # -- the reactor's side ------------------------------------------------------------------------------------------------
-
-    def start(self) -> None:
-        """Begin to read."""
-        name = f"kafka-topic-{self.topic}"
-        self._thread = defer_to_own_thread(self._reactor, name, self._run).addBoth(self.ended.callback)
 
     def ready(self) -> Deferred[None]:
         """Fires when `position` is known; fails with `KafkaFailed` when the next try has failed."""
@@ -121,12 +102,6 @@ class TopicReader:
     def _forget(self, waiter: Deferred[None]) -> None:
         if waiter in self._waiting:
             self._waiting.remove(waiter)
-
-    def stop(self) -> None:
-        """End the thread, soon; `ended` tells when."""
-        self._stopped.set()
-        with self._lock:
-            self._taken.notify_all()
 
     def _begun(self, position: Position) -> None:
         self.position = position
@@ -152,18 +127,22 @@ class TopicReader:
     def go_on(self) -> None:
         """A listener that had enough takes more."""
         if self._pending:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Give listeners what was read; the thread reads no more than a bounded number of records meanwhile."""
         if not (self._is_giving or any(listener.has_enough for listener in self.listeners)):
             self._deliver()
 
     def _deliver(self) -> None:
-        with self._lock:
-            records, self._pending = self._pending, []
-            self._taken.notify_all()
-        if self._counts is not None and records:
+        for each in self._take():
+            if isinstance(each, list):
+                self._came(each)
+            else:
+                each()
+
+    def _came(self, records: list[TopicRecord]) -> None:
+        if self._counts is not None:
             self._counts.read(self.topic, len(records))
         position = self.position
         if position is None or self._stopped.is_set():
@@ -181,10 +160,9 @@ class TopicReader:
         finally:
             self._is_giving = False
             if self._pending:
-                self._reactor.callLater(0, self._flush)
+                self._reactor.callLater(0, self.flush)
 
     def _lost(self, partition: int, offset: int, count: int) -> None:
-        self._deliver()
         if self.position is not None and not self._stopped.is_set():
             self.position.move(self.topic, partition, offset)
             self._tell_all(lambda listener: listener.records_lost(self.topic, partition, offset, count))
@@ -195,21 +173,13 @@ class TopicReader:
 
     # -- the thread ----------------------------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        while not self._stopped.is_set():
-            try:
-                self._read()
-            except Exception as error:  # noqa: BLE001 - told to who waits; it is tried again
-                failed = error if isinstance(error, KafkaFailed) else KafkaFailed(str(error) or repr(error))
-                if not isinstance(error, UnknownTopic):
-                    _log.warn("reading the topic {topic} failed: {error}", topic=self.topic, error=failed)
-                self._tell(self._broken, failed)
-                self._stopped.wait(_AGAIN)
+    def failed(self, error: KafkaFailed, known: bool) -> None:
+        """See `ReadingThread.failed`."""
+        if not known:
+            _log.warn("reading the topic {topic} failed: {error}", topic=self.topic, error=error)
+        self._tell(self._broken, error)
 
-    def _tell(self, call: Callable[..., object], *args: Any) -> None:
-        self._reactor.callFromThread(call, *args)
-
-    def _read(self) -> None:
+    def read(self) -> None:
         """Make a consumer and read until the end. What it raises is told, and it begins anew where it has come."""
         consumer = self._make()
         try:
@@ -225,7 +195,7 @@ class TopicReader:
                 self._tell(self._begun, reached.copy())
             elif len(partitions) < len(reached.offsets[self.topic]):
                 self._tell(self._remade)
-                self._stopped.wait(_AGAIN)
+                self._stopped.wait(AGAIN)
                 return
             seek_all(consumer, reached)
             count = 0
@@ -234,12 +204,14 @@ class TopicReader:
                 if count % _LOOK == 0:
                     self._look(consumer, reached)
                 try:
-                    records = records_of(consumer.poll(timeout_ms=_POLL, max_records=_RECORDS))
+                    records = records_of(consumer.poll(timeout_ms=_POLL, max_records=RECORDS))
                 except late_names.OffsetOutOfRangeError:
                     self._skip(consumer, reached)
                     continue
                 if records:
-                    self._give(records, reached)
+                    for record in records:
+                        reached.move(record.topic, record.partition, record.offset + 1)
+                    self._give(records)
                 self._note_ends(consumer, len(reached.offsets[self.topic]))
         finally:
             close_consumer(consumer)
@@ -254,18 +226,6 @@ class TopicReader:
             number: consumer.highwater(late_names.TopicPartition(self.topic, number)) for number in range(partitions)
         }
         self.ends = {number: end for number, end in ends.items() if end is not None}
-
-    def _give(self, records: list[TopicRecord], reached: Position) -> None:
-        for record in records:
-            reached.move(record.topic, record.partition, record.offset + 1)
-        with self._lock:
-            begin = not self._pending
-            self._pending += records
-        if begin:
-            self._tell(self._flush)
-        with self._lock:
-            while len(self._pending) >= _PENDING and not self._stopped.is_set():
-                self._taken.wait()
 
     def _look(self, consumer: Any, reached: Position) -> None:
         """Read partitions that have been added, from their beginning."""
@@ -286,5 +246,6 @@ class TopicReader:
             offset = offsets[each.partition]
             if offset is not None and not first[each] <= offset <= end[each]:
                 reached.move(self.topic, each.partition, first[each])
-                self._tell(self._lost, each.partition, first[each], max(first[each] - offset, 0))
+                with self._lock:
+                    self._add(partial(self._lost, each.partition, first[each], max(first[each] - offset, 0)))
         seek_all(consumer, reached)

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.logger import Logger
 
-__all__ = ["HangUpWatch", "Watched", "descriptor_of", "notice_vanished"]
+__all__ = ["HangUpWatch", "Watched", "bound_silence", "descriptor_of", "notice_vanished"]
 
 _log = Logger(namespace="kongtwist.proxy")
 
@@ -156,5 +156,20 @@ def notice_vanished(sock: socket.socket) -> None:
             option = getattr(socket, name, None)
             if option is not None:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    except OSError:
+        pass  # the connection is lost already; whoever uses it next is told
+
+
+def bound_silence(transport: Any, seconds: float) -> None:
+    """Let the kernel end a connection whose host acknowledges nothing for so long (TCP_USER_TIMEOUT, tcp(7)); other transports than
+    TCP and TLS over it stay as they are."""
+    while (lower := getattr(transport, "transport", None)) is not None:
+        transport = lower
+    sock = getattr(transport, "socket", None)
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is None or sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, option, max(1, round(seconds * 1000)))
     except OSError:
         pass  # the connection is lost already; whoever uses it next is told

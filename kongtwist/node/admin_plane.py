@@ -15,12 +15,13 @@ from ..admin.access.gate import Gate
 from ..admin.access.path_mask import PathMask
 from ..admin.access.tokens import Tokens
 from ..admin.server.bounded_channel import AdminSite, ConnectionLimits
-from ..config.load import Conf, ConfError
+from ..config.load import Conf
 from ..entities import Entity
 from ..net.listeners import DescriptorRoom, Opened, listen_on
 from ..net.server_tls import ServerContexts, contexts_for, reconfigure
 from ..net.tls_transport import TLSTransport
 from ..observability.access_log import AccessLog
+from .log_files import access_log_for
 
 __all__ = ["AdminPlane"]
 
@@ -49,7 +50,7 @@ class AdminPlane:
         self._tokens = Tokens(conf.admin_api_token)
         self.gates = {
             "admin_listen": Gate(self._guard("admin_listen"), self._tokens, reactor.seconds),
-            "status_listen": Gate(self._guard("status_listen"), Tokens(), reactor.seconds),
+            "status_listen": Gate(self._guard("status_listen"), Tokens(), reactor.seconds, "Status API"),
         }
         self._sites: list[tuple[str, AdminSite]] = []
         self._ports: list[tuple[str, Any]] = []
@@ -67,13 +68,12 @@ class AdminPlane:
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
-    def listen(self, name: str, resource: Resource, access_log: str, room: DescriptorRoom) -> None:
+    def listen(self, name: str, resource: Resource, room: DescriptorRoom) -> None:
         """Serve an API on its listeners, if there are any.
 
         Args:
             name: of the listeners' property.
             resource: the API.
-            access_log: where its requests are logged; as the property says.
             room: what the process's listeners share.
 
         Raises:
@@ -83,11 +83,7 @@ class AdminPlane:
         if not opened:
             return
         conf = self._conf
-        try:
-            access = AccessLog(access_log, self._reactor, prefix=conf.prefix)
-        except OSError as error:
-            declared = name.replace("_listen", "_access_log")
-            raise ConfError(f"{declared} cannot open {access_log}: {error.strerror}") from error
+        access = access_log_for(conf, name.replace("_listen", "_access_log"), self._reactor)
         self._logs.append((name, access))
 
         def log(request: Request) -> None:

@@ -17,7 +17,7 @@ from .. import WORKSPACE_ID
 from ..clients.waiting import Ended, within
 from ..config.authorities import trusted_authorities
 from ..config.kinds import Listen
-from ..config.load import Conf, ConfError
+from ..config.load import Conf
 from ..core.chain.host import Host, Scope, Streams
 from ..core.chain.lifetimes import Lifetimes
 from ..core.chain.phases import CertificateChoice, ClientHello
@@ -29,15 +29,20 @@ from ..core.peer import Peer
 from ..core.rows import Row
 from ..core.snapshot.snapshot import Snapshot
 from ..core.stream_registry import SERVICE_RESTART, StreamRegistry
+from ..core.tracing.trace import instrumented
 from ..http1.factory import HTTP1Factory
 from ..http2.http2_channel import HTTP2Channel
 from ..net.listeners import DescriptorRoom, listen_on, raise_descriptor_limit
 from ..net.server_tls import ServerContexts, contexts_for, reconfigure
-from ..observability.access_log import AccessLog
+from ..observability.log_lines import LineKeeper
 from ..observability.masking import configured_names
 from ..proxy.context import ProxyContext
-from ..proxy.tree import RouteTree, TellingTree
+from ..proxy.request_debug import RequestDebug
+from ..proxy.tree import RouteTree, TellingTimedTree, TellingTree, TimedTree
 from ..proxy.websocket_route import WebSocketRoute
+from .debug_token import debug_token
+from .log_files import access_log_for, stream_log_for
+from .lua_engines import lua_engine
 from .plugin_services import PluginServices
 
 if TYPE_CHECKING:
@@ -142,11 +147,7 @@ class DataPlane:
         self._counters = counters
         self._faults = Faults()
         self._plugin_rows: Mapping[str, Any] | None = None
-        try:
-            self.access_log = AccessLog(conf.proxy_access_log, reactor, prefix=conf.prefix)
-        except OSError as error:
-            why = f"proxy_access_log cannot open {conf.proxy_access_log}: {error.strerror}"
-            raise ConfError(why) from error
+        self.access_log = access_log_for(conf, "proxy_access_log", reactor)
         facts: dict[str, Any] = {
             "counters": counters,
             "now": time.time,
@@ -159,11 +160,15 @@ class DataPlane:
             "grpc_message_size": conf.plugin_grpc_message_size,
             "shown": self.access_log.shown,
             "workspace_id": WORKSPACE_ID,
+            "instrumentations": instrumented(conf.tracing_instrumentations),
+            "sampling_rate": conf.tracing_sampling_rate,
         }
         self.host = Host(**facts)
         self.host.rows, self.host.tallies = services.rows, services.tallies
         self.host.metrics = self._metrics = services.metrics
         self.host.cells = services.cells.claim  # type: ignore[method-assign]
+        self.host.lua = lua_engine(conf)
+        self.host.log_lines = LineKeeper(conf.log_level, reactor.callFromThread).lines  # type: ignore[method-assign]
         self.lifetimes = Lifetimes(self._scope_for, _closing, _report)
         self.context = ProxyContext(
             reactor,
@@ -176,13 +181,21 @@ class DataPlane:
             error_default_type=conf.error_default_type,
             upstream_http2=conf.upstream_http2,
         )
+        self._process = services.process
         services.metrics.sources.append(self.context.calls.tell)
         self.streams: StreamRegistry = self.context.streams
+        services.metrics.sources.append(self.streams.counts.tell)
         self.host.streams = cast(Streams, self.streams)
+        self._stream_log = stream_log_for(conf, reactor, self.context)
+        self.streams.log = self._stream_log
         self._trusted = _pem(conf)
         self._clients: Services | None = None
-        tree = TellingTree if conf.allow_debug_header else RouteTree
+        trees = (TellingTimedTree, TimedTree) if "router" in self.host.instrumentations else (TellingTree, RouteTree)
+        tree = trees[0 if conf.allow_debug_header else 1]
         self.tree = tree(self.context, WebSocketRoute.maker(reactor))
+        self._debug_token = debug_token(conf) if conf.request_debug else ""
+        if conf.request_debug:
+            self.tree.debug = RequestDebug(self.context, lambda: self._debug_token)
         most = conf.nginx_http_max_connections
         connections = self.context.connections
         self.room = DescriptorRoom(
@@ -220,9 +233,13 @@ class DataPlane:
             self.streams.close_all(SERVICE_RESTART, "the upstream is unhealthy", lambda record: record.peer is peer)
 
     def reopen_logs(self) -> None:
-        """Open the access log anew (after rotation)."""
+        """Open the access log anew (after rotation or a reload); a reload may have made a new token for request debugging."""
+        if self._conf.request_debug:
+            self._debug_token = debug_token(self._conf)
         try:
             self.access_log.reopen()
+            if self._stream_log is not None:
+                self._stream_log.reopen()
         except OSError as error:
             _log.error("cannot reopen the access log: {why}", why=error.strerror)
 
@@ -237,6 +254,7 @@ class DataPlane:
     def listen_on(self, sock: socket.socket, listen: Listen) -> None:
         """Accept connections on one listening socket; a duplicate of it is used. HTTP/2 is spoken with TLS where the
         address has the flag ``http2``, without TLS always (the client begins with it, RFC 9113 3.3)."""
+        self._process.begin()
         contexts = None
         http2 = listen.http2 or not listen.ssl
         if listen.ssl:
@@ -280,6 +298,8 @@ class DataPlane:
         if self._clients is not None:
             await self._clients.close(max(late - self._reactor.seconds(), 0.0))
         self.access_log.close()
+        if self._stream_log is not None:
+            self._stream_log.close()
 
     def _scope_for(self, row: Row) -> Scope:
         if self._clients is None:
@@ -328,6 +348,7 @@ class DataPlane:
             )
 
     async def _stop_listening(self) -> None:
+        self._process.end()
         ports, self._ports = self._ports, []
         await DeferredList([maybeDeferred(port.stopListening) for port in ports])
 

@@ -24,6 +24,7 @@ from ..admin.declarations import Busy, DeclarationRefused, LoadFailed
 from ..config.load import Conf, ConfError
 from ..core.long_work import LongWork
 from ..entities import Entity
+from ..entities.routes import FLAVOR
 from ..entities.schema import Row
 from ..net.slices import Slices, uncollected
 from ..net.work_thread import DaemonThreads
@@ -65,6 +66,7 @@ class DeclarativeLoader:
         plugins: the property ``plugins``, from which another process makes the same registry.
         now: epoch seconds.
         long_work: reads short texts.
+        router_flavor: as in ``registry``.
     """
 
     def __init__(
@@ -75,9 +77,10 @@ class DeclarativeLoader:
         plugins: Sequence[str],
         now: Callable[[], float],
         long_work: LongWork,
+        router_flavor: str = FLAVOR,
     ) -> None:
         self._reactor, self._storage, self._registry, self._plugins = reactor, storage, registry, list(plugins)
-        self._now, self._long_work = now, long_work
+        self._now, self._long_work, self._flavor = now, long_work, router_flavor
         self._turn = DeferredLock()
         self._pool = DaemonThreads(0, 1, "kongtwist-declarative")
         self._reading: _Reading | None = None
@@ -181,7 +184,7 @@ class DeclarativeLoader:
         return found
 
     async def _elsewhere(self, task: Task, wanted: _Wanted) -> bool:
-        reading = self._reading = _Reading(task.encoded(self._plugins, sys.path), wanted)
+        reading = self._reading = _Reading(task.encoded(self._plugins, sys.path, self._flavor), wanted)
         self._reactor.spawnProcess(
             reading,
             sys.executable,

@@ -61,14 +61,20 @@ class Task:
     flatten: bool
     now: float
 
-    def encoded(self, plugins: Sequence[str], path: Sequence[str]) -> Iterator[bytes]:
+    def encoded(self, plugins: Sequence[str], path: Sequence[str], router_flavor: str) -> Iterator[bytes]:
         """For the process that does it.
 
         Args:
             plugins: names of the plugins whose entities may be in the file.
             path: where they are looked for (``sys.path``).
+            router_flavor: decides which fields routes have.
         """
-        head = {"content_type": self.content_type, "flatten": self.flatten, "now": self.now}
+        head = {
+            "content_type": self.content_type,
+            "flatten": self.flatten,
+            "now": self.now,
+            "router_flavor": router_flavor,
+        }
         yield json.dumps(head | {"plugins": list(plugins), "path": list(path)}).encode() + b"\n"
         yield self.given
 
@@ -100,7 +106,7 @@ def _main() -> None:
     sys.path[:] = head["path"]
     task = Task(given, head["content_type"], head["flatten"], head["now"])
     try:
-        rows, as_text = judge(task, registry(load_plugins(head["plugins"])))
+        rows, as_text = judge(task, registry(load_plugins(head["plugins"]), head["router_flavor"]))
     except Refusal as refusal:
         _refuse(refusal.status, refusal.body)
         return

@@ -44,6 +44,7 @@ from .configuration_advice import Advice
 from .data_plane import DataPlane, Faults
 from .health_keeper import HealthKeeper
 from .health_probes import HealthProbes
+from .lua_engines import lua_engine
 from .plugin_loader import load_plugins
 from .plugin_services import PluginServices, own_services
 from .publisher import Publisher, overlaid
@@ -110,7 +111,7 @@ class Gateway(MultiService):
         self._reactor, self.conf, self._sockets = reactor, conf, list(sockets)
         self._fatal = fatal or (lambda sentence: _log.critical("{sentence}", sentence=sentence))
         self.plugins = load_plugins(conf.plugins)
-        self.registry = registry(self.plugins)
+        self.registry = registry(self.plugins, conf.router_flavor)
         self.node_id = conf.node_id or _kept_node_id(conf.prefix if self._sockets else None)
         self.storage = storage or storage_for(conf, self.registry, reactor)
         self.storage.long_work = self._long_work = BackgroundWork(reactor)
@@ -119,10 +120,10 @@ class Gateway(MultiService):
             from .declarative_loader import DeclarativeLoader  # readers of YAML, for who has a use for them
 
             self.declarative_loader = DeclarativeLoader(
-                reactor, self.storage, self.registry, conf.plugins, time.time, self._long_work
+                reactor, self.storage, self.registry, conf.plugins, time.time, self._long_work, conf.router_flavor
             )
         self._faults = Faults()
-        self._advice = Advice(reactor, silent=ROUTER_KINDS if "router_flavor" in conf.given else frozenset())
+        self._advice = Advice(reactor, silent=ROUTER_KINDS if conf.router_flavor == "traditional" else frozenset())
         self._tallies = Tallies(
             reactor, self.storage.tally, self.storage.tally_timeout, conf.plugin_max_pending_tallies
         )
@@ -143,7 +144,7 @@ class Gateway(MultiService):
         if self.plane is not None:
             self.plane.report_health(self.health.report)
         lifetimes = None if self.plane is None else self.plane.lifetimes
-        self.publisher = Publisher(reactor, self.plugins, self._serve, lifetimes)
+        self.publisher = Publisher(reactor, self.plugins, self._serve, lifetimes, conf.router_flavor)
         if self.workers is not None:
             self.workers.answer = self._answers.answer
             self.workers.hear = self.health.hear
@@ -185,11 +186,12 @@ class Gateway(MultiService):
             lambda: begin_message(self.conf, self.node_id, self._sockets, self.state.console),
             lambda: self.snapshot,
             self._fatal,
+            max_series=self.conf.metrics_max_series,
         )
 
     def _own_services(self, counters: LocalCounters) -> PluginServices:
         self.plugin_services = own_services(
-            self.conf, self._answers, lambda: self.publisher.snapshot, self._tallies, counters
+            self._reactor, self.conf, self._answers, lambda: self.publisher.snapshot, self._tallies, counters
         )
         return self.plugin_services
 
@@ -289,12 +291,18 @@ class Gateway(MultiService):
         conf, gate = self.conf, self.admin_plane.gates["status_listen"]
         facts = self.state.facts()
         status = StatusResource(
-            self.storage, self.registry, facts, gate=gate, added_headers=conf.headers, now=time.time
+            self.storage,
+            self.registry,
+            facts,
+            gate=gate,
+            added_headers=conf.headers,
+            now=time.time,
+            long_work=self._long_work,
         )
-        self.admin_plane.listen("status_listen", status, conf.status_access_log, self._room)
+        self.admin_plane.listen("status_listen", status, self._room)
 
     def _listen_admin(self) -> None:
-        self.admin_plane.listen("admin_listen", self.admin_resource(), self.conf.admin_access_log, self._room)
+        self.admin_plane.listen("admin_listen", self.admin_resource(), self._room)
         self.admin_plane.warn()
 
     def admin_resource(self) -> Resource:
@@ -341,6 +349,7 @@ class Gateway(MultiService):
         pending = self.conf.plugin_max_pending_writes
         host.rows = RowsAccess(lambda: self.publisher.snapshot, time.time, self._answers.ask, pending)
         host.tallies = self._tallies
+        host.lua = lua_engine(self.conf)
         assert isinstance(self.counters, SharedCounters)
         host.cells = self.counters.named.claim  # type: ignore[method-assign]
         return host

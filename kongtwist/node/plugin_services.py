@@ -13,6 +13,7 @@ from ..config.load import Conf
 from ..core.counters import Counters
 from ..core.snapshot.snapshot import Snapshot
 from ..observability.plugin_metrics import Metrics
+from ..observability.process_figures import ProcessFigures
 from ..observability.shared_cells import LocalCells
 from ..storage.open import tally_timeout
 from ..storage.tallies import Tallies
@@ -29,10 +30,13 @@ class PluginServices:
         tallies: counters of all nodes.
         cells: integers that the node's workers share; to be claimed and released by name.
         metrics: figures for ``/metrics``.
+        process: those of this process.
     """
 
-    def __init__(self, rows: RowsAccess, tallies: Tallies, cells: LocalCells, metrics: Metrics) -> None:
-        self.rows, self.tallies, self.cells, self.metrics = rows, tallies, cells, metrics
+    def __init__(
+        self, rows: RowsAccess, tallies: Tallies, cells: LocalCells, metrics: Metrics, process: ProcessFigures
+    ) -> None:
+        self.rows, self.tallies, self.cells, self.metrics, self.process = rows, tallies, cells, metrics, process
 
     def close(self) -> None:
         """Refuse who still counts; called when no plugin is open any more."""
@@ -40,15 +44,26 @@ class PluginServices:
 
 
 def own_services(
-    conf: Conf, answers: Answers, snapshot: Callable[[], Snapshot | None], tallies: Tallies, counters: Counters
+    reactor: Any,
+    conf: Conf,
+    answers: Answers,
+    snapshot: Callable[[], Snapshot | None],
+    tallies: Tallies,
+    counters: Counters,
 ) -> PluginServices:
     """Those of a gateway in one process."""
-    rows = RowsAccess(snapshot, time.time, answers.ask, conf.plugin_max_pending_writes)
-    return PluginServices(rows, tallies, _cells(counters), Metrics())
+    rows = RowsAccess(snapshot, time.time, answers.ask, conf.plugin_max_pending_writes, conf.database)
+    metrics = Metrics(conf.metrics_max_series)
+    return PluginServices(rows, tallies, _cells(counters), metrics, ProcessFigures(reactor, metrics, 0))
 
 
 def worker_services(
-    reactor: Any, conf: Conf, questions: Questions, snapshot: Callable[[], Snapshot | None], counters: Counters
+    reactor: Any,
+    conf: Conf,
+    questions: Questions,
+    snapshot: Callable[[], Snapshot | None],
+    counters: Counters,
+    row: int,
 ) -> PluginServices:
     """Those of a worker.
 
@@ -58,15 +73,17 @@ def worker_services(
         questions: go to its parent.
         snapshot: the newest.
         counters: the node's.
+        row: the worker's number.
     """
 
     async def exchange(added: Any, wanted: Any) -> tuple[list[float], list[float]]:
         values, found = await questions.ask("tally", added, wanted)
         return values, found
 
-    rows = RowsAccess(snapshot, time.time, questions.ask, conf.plugin_max_pending_writes)
+    rows = RowsAccess(snapshot, time.time, questions.ask, conf.plugin_max_pending_writes, conf.database)
     tallies = Tallies(reactor, exchange, tally_timeout(conf), conf.plugin_max_pending_tallies)
-    return PluginServices(rows, tallies, _cells(counters), Metrics())
+    metrics = Metrics(conf.metrics_max_series)
+    return PluginServices(rows, tallies, _cells(counters), metrics, ProcessFigures(reactor, metrics, row))
 
 
 def _cells(counters: Any) -> LocalCells:

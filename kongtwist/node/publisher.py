@@ -18,6 +18,7 @@ from ..core.chain.lifetimes import Lifetimes
 from ..core.chain.plugin import Plugin
 from ..core.snapshot.snapshot import Snapshot
 from ..core.storage_contract import Change, Dataset
+from ..entities.routes import FLAVOR
 from .snapshot_builder import Collector, SnapshotBuilder
 
 __all__ = ["PUBLISH_WAIT", "Follower", "Publisher", "overlaid"]
@@ -65,9 +66,10 @@ class Publisher:
         plugins: Mapping[str, Plugin],
         serve: Callable[[Snapshot], None],
         lifetimes: Lifetimes | None = None,
+        router_flavor: str = FLAVOR,
     ) -> None:
         self._reactor = reactor
-        self._builder = SnapshotBuilder(reactor, plugins, serve, self._failed, lifetimes)
+        self._builder = SnapshotBuilder(reactor, plugins, serve, self._failed, lifetimes, router_flavor)
         self._pending: list[Change] = []
         self._waiting: list[Deferred[None]] = []  # who waits for what is pending
         self._making: list[Deferred[None]] | None = None  # who waits for the snapshot that is being made

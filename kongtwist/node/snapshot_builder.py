@@ -16,6 +16,7 @@ from ..core.chain.lifetimes import Lifetimes
 from ..core.chain.plugin import Plugin
 from ..core.snapshot.snapshot import Snapshot, Steps
 from ..core.storage_contract import Change, Dataset
+from ..entities.routes import FLAVOR
 
 __all__ = ["FREEZE_AFTER", "FREEZE_AT_LAST", "FREEZE_ROWS", "Collector", "SnapshotBuilder", "give_back"]
 
@@ -97,6 +98,7 @@ class SnapshotBuilder:
         serve: takes each new snapshot.
         failed: told what went wrong with one; the next is made from the last that was right.
         lifetimes: opens the plugins' configurations; None in a process that serves no traffic.
+        router_flavor: how requests are matched to routes.
 
     Attributes:
         snapshot: the newest.
@@ -110,12 +112,13 @@ class SnapshotBuilder:
         serve: Callable[[Snapshot], None],
         failed: Callable[[Failure], None],
         lifetimes: Lifetimes | None = None,
+        router_flavor: str = FLAVOR,
     ) -> None:
         self._reactor = reactor
         self._plugins = plugins
         self._serve = serve
         self._failed = failed
-        self._lifetimes = lifetimes
+        self._lifetimes, self._flavor = lifetimes, router_flavor
         self._jobs: deque[tuple[Callable[[], Steps[Snapshot] | None], int, Callable[[], None]]] = deque()
         self._steps: Steps[Snapshot] | None = None
         self._then: Callable[[], None] = _nothing
@@ -132,7 +135,9 @@ class SnapshotBuilder:
         """Serve the first snapshot, made at once: there is no traffic yet."""
         self.collector.pause()
         try:
-            self.snapshot = Snapshot.build(dataset, self._plugins, lifetimes=self._lifetimes)
+            self.snapshot = Snapshot.build(
+                dataset, self._plugins, lifetimes=self._lifetimes, router_flavor=self._flavor
+            )
         except BaseException:
             self._abandoned()
             raise
@@ -147,7 +152,11 @@ class SnapshotBuilder:
     def replace(self, dataset: Dataset, then: Callable[[], None]) -> None:
         """Serve a wholly new dataset, taking over what did not change; ``then`` is called when it is served."""
         rows = sum(map(len, dataset.values()))
-        self._begin(lambda: Snapshot.build_steps(dataset, self._plugins, self.snapshot, self._lifetimes), rows, then)
+        self._begin(
+            lambda: Snapshot.build_steps(dataset, self._plugins, self.snapshot, self._lifetimes, self._flavor),
+            rows,
+            then,
+        )
 
     def _following(self, changes: Sequence[Change]) -> Steps[Snapshot] | None:
         assert self.snapshot is not None

@@ -19,6 +19,7 @@ from ..net.listeners import check_listeners
 from ..net.server_tls import check_tls
 from ..observability.log_file import STANDARD_STREAMS
 from ..storage.open import check_database
+from .log_files import format_faults
 from .plugin_loader import PluginLoadError, load_plugins
 from .prefix import PID_FILE, try_file, unusable
 
@@ -39,7 +40,7 @@ def faults(conf: Conf) -> list[str]:
     found = startup_faults(conf)
     if conf.database == "off" and (conf.declarative_config or conf.declarative_config_string):
         try:
-            entities = registry(load_plugins(conf.plugins))
+            entities = registry(load_plugins(conf.plugins), conf.router_flavor)
         except PluginLoadError:
             return found  # told already; what is in the file depends on the plugins
         found += _sentences(lambda: _check_declared(conf, entities))
@@ -75,11 +76,13 @@ def _prefix_fault(conf: Conf) -> OSError | None:
 def _check_files(conf: Conf) -> Iterator[str]:
     """Logs and the SQLite file. Those in a prefix that cannot be used are not told one by one."""
     below = os.path.join(conf.prefix, "") if _prefix_fault(conf) is not None else None
-    wanted = {"proxy_error_log": conf.proxy_error_log, "proxy_access_log": conf.proxy_access_log}
+    wanted = {name: getattr(conf, name) for name in ("proxy_error_log", "proxy_access_log")}
     if conf.admin_listen:
-        wanted["admin_access_log"] = conf.admin_access_log
+        wanted |= {name: getattr(conf, name) for name in ("admin_access_log", "admin_error_log")}
     if conf.status_listen:
-        wanted["status_access_log"] = conf.status_access_log
+        wanted |= {name: getattr(conf, name) for name in ("status_access_log", "status_error_log")}
+    if conf.stream_log_interval:
+        wanted["stream_access_log"] = conf.stream_access_log
     if conf.database == "sqlite":
         wanted["sqlite_path"] = conf.sqlite_path
     for name, text in wanted.items():
@@ -97,7 +100,7 @@ def _check_plugins(conf: Conf) -> Iterator[str]:
 
 
 def _load(conf: Conf) -> None:
-    registry(load_plugins(conf.plugins))
+    registry(load_plugins(conf.plugins), conf.router_flavor)
 
 
 def _check_authorities(conf: Conf) -> Iterator[str]:
@@ -127,7 +130,8 @@ def _check_addresses(conf: Conf) -> Iterator[str]:
 
 
 _CHECKS: tuple[Callable[[Conf], Iterator[str]], ...] = (
-    _check_prefix, _check_plugins, _check_database, _check_kafka, _check_authorities, _check_files, _check_certificates, _check_addresses,
+    _check_prefix, format_faults, _check_plugins, _check_database, _check_kafka,
+    _check_authorities, _check_files, _check_certificates, _check_addresses,
 )  # fmt: skip
 
 

@@ -18,9 +18,10 @@ from twisted.logger import Logger
 from ..admin.facts import NodeFacts, resident_bytes
 from ..config.shown import configuration
 from ..core.health import HEALTHY, UNHEALTHY
+from ..core.long_work import Breather
 from ..net.resolver import NameNotResolved, Resolver
 from ..observability.error_log import notice
-from ..observability.plugin_metrics import NodeMetrics
+from ..observability.node_metrics import NodeMetrics
 from .data_plane import DataPlane, limits_of
 from .publisher import PUBLISH_WAIT
 from .worker_link import Message
@@ -135,7 +136,10 @@ class NodeState:
         self.console = False
         self.draining = self.leaving = False
         self._resolver: Resolver | None = None
-        self._metrics = NodeMetrics()
+        self._metrics = (
+            NodeMetrics(gateway.conf.metrics_max_series) if gateway.workers is None else gateway.workers.metrics
+        )
+        self._own = self._metrics.reporter()
         self.log_level = LogLevel(reactor, gateway.conf.log_level, self._put_level)
         if gateway.workers is not None:
             gateway.workers.first_messages = self.first_messages
@@ -160,19 +164,21 @@ class NodeState:
             balancer=self._balancer,
             mark=self.mark,
             unresolved=self.unresolved,
+            metric_errors=lambda: self._metrics.dropped,
             plugin_metrics=self.plugin_metrics,
             timers=lambda: len(self._reactor.getDelayedCalls()),
         )
 
-    async def plugin_metrics(self) -> str:
-        """The figures of plugins in all workers; they have `PUBLISH_WAIT` seconds to tell what is new."""
+    async def plugin_metrics(self, breather: Breather) -> Iterator[tuple[str, str]]:
+        """The figures of all processes that serve; workers have `PUBLISH_WAIT` seconds to tell what is new."""
         workers, services = self._gateway.workers, self._gateway.plugin_services
         if workers is not None:
             await self._at_most(workers.collect_metrics())
-            return workers.metrics.text()
-        if services is not None:
-            self._metrics.absorb(0, services.metrics.take())
-        return self._metrics.text()
+        elif services is not None:
+            for part in services.metrics.slices():
+                self._own.absorb(part)
+                await breather.breathe()
+        return self._metrics.pieces()
 
     def _pids(self) -> list[int]:
         workers = self._gateway.workers

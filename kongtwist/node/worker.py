@@ -17,7 +17,9 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
 from twisted.logger import Logger, globalLogBeginner
 from twisted.python.failure import Failure
 
@@ -30,6 +32,7 @@ from ..observability.foreground import console_for
 from ..observability.shared_counters import SharedCounters
 from .data_plane import DataPlane
 from .health_keeper import HealthReports
+from .log_files import error_log_for
 from .plugin_loader import PluginLoadError, load_plugins
 from .plugin_services import PluginServices, worker_services
 from .rows_access import Questions
@@ -38,6 +41,9 @@ from .worker_link import Link, Message
 from .worker_supervisor import COUNTERS_FD, FIRST_SOCKET_FD, LINK_FD
 
 __all__ = ["Worker", "main"]
+
+REPORT = 2.0
+"""Seconds between two reports of figures that nobody has asked for."""
 
 _log = Logger(namespace="kongtwist.worker")
 
@@ -78,6 +84,8 @@ class Worker:
         self._ending = False
         self._finishing: Deferred[None] | None = None
         self._draining: Deferred[None] | None = None
+        self._telling: Deferred[None] | None = None
+        self._telling_again: IDelayedCall | None = None
         self._error_log: ErrorLog | None = None
         self.link = Link(self.received, self._parent_gone)
         self.questions = Questions(self.link.send, self._when_served)
@@ -148,7 +156,9 @@ class Worker:
         finally:
             if self.services is not None:
                 self.services.close()
-                self.link.send({"type": "metrics", "report": self.services.metrics.take()})
+                if self._telling_again is not None:
+                    self._telling_again.cancel()
+                self.link.send({"type": "metrics", "report": self.services.metrics.take(), "more": False})
             self._exit(0)
 
     # -- what the parent says ----------------------------------------------------------------------------------------
@@ -161,12 +171,30 @@ class Worker:
         reports = HealthReports(self.reactor, lambda said: self.link.send({"type": "health", "reports": said}))
         self._plane.report_health(reports.report)
         self._builder = SnapshotBuilder(
-            self.reactor, self._plugins, self._plane.publish, self._out_of_step, self._plane.lifetimes
-        )
+            self.reactor, self._plugins, self._plane.publish, self._out_of_step, self._plane.lifetimes,
+            self._conf.router_flavor,
+        )  # fmt: skip
 
     def _on_metrics(self, message: Message) -> None:
         assert self.services is not None
-        self.link.send({"type": "metrics", "report": self.services.metrics.take()})
+        self._telling = Deferred.fromCoroutine(self._tell_metrics())
+
+    async def _tell_metrics(self) -> None:
+        """Tell what has changed, and that this was all. Long reports are told in parts, with a turn of the reactor between them."""
+        await self._tell_parts()
+        self.link.send({"type": "metrics", "report": [], "more": False})
+
+    async def _tell_parts(self) -> None:
+        assert self.services is not None
+        for part in self.services.metrics.slices():
+            self.link.send({"type": "metrics", "report": part, "more": True})
+            await deferLater(self.reactor, 0)
+
+    def _tell_again(self) -> None:
+        """What is not asked for is told all the same, so that little is lost with a worker that is killed."""
+        self._telling_again = self.reactor.callLater(REPORT, self._tell_again)
+        if self._telling is None or self._telling.called:
+            self._telling = Deferred.fromCoroutine(self._tell_parts())
 
     def _on_question(self, message: Message) -> None:
         assert self._plane is not None
@@ -207,6 +235,7 @@ class Worker:
                 sock.setblocking(False)
                 self._plane.listen_on(sock, self._conf.proxy_listen[index])
         self.link.send({"type": "listening"})
+        self._telling_again = self.reactor.callLater(REPORT, self._tell_again)
 
     def _on_mark(self, message: Message) -> None:
         assert self._builder is not None
@@ -253,7 +282,7 @@ class Worker:
 
 def begin_logging(conf: Conf, console: bool) -> ErrorLog:
     """Send this process's log events to the node's error log, and to its console if it has one."""
-    log = ErrorLog(conf.proxy_error_log, conf.log_level, prefix=conf.prefix)
+    log = error_log_for(conf, apis=False)
     shown = console_for(log, os.environ) if console else None
     globalLogBeginner.beginLoggingTo([log] if shown is None else [log, shown], redirectStandardIO=False)
     return log
@@ -263,7 +292,9 @@ def begin_plane(worker: Worker, conf: Conf, message: Message) -> tuple[DataPlane
     """The data path that a ``begin`` message describes, with the plugins and what they are given."""
     counters = SharedCounters.attach(COUNTERS_FD, message["workers"], message["row"])
     plugins = load_plugins(conf.plugins)
-    services = worker_services(worker.reactor, conf, worker.questions, lambda: worker.snapshot, counters)
+    services = worker_services(
+        worker.reactor, conf, worker.questions, lambda: worker.snapshot, counters, message["row"]
+    )
     return DataPlane(worker.reactor, conf, counters, message["node_id"], services), dict(plugins), services
 
 

@@ -24,7 +24,8 @@ from twisted.python.failure import Failure
 from ..config.load import Conf
 from ..core.storage_contract import Change
 from ..net.listeners import Opened
-from ..observability.plugin_metrics import NodeMetrics
+from ..observability.node_metrics import NodeMetrics
+from ..observability.plugin_metrics import MAX_SERIES
 from ..observability.shared_counters import SharedCounters
 from .worker_link import Link, Message, Packet, changes_packets, dataset_messages
 
@@ -72,6 +73,7 @@ class _Worker(ProcessProtocol):
     def __init__(self, workers: Workers, row: int) -> None:
         self._workers = workers
         self.row = row
+        self.figures = workers.metrics.reporter()
         self.pid = 0
         self.follows = False
         """Whether it has been told to accept connections: from then on changes are waited for."""
@@ -148,8 +150,9 @@ class _Worker(ProcessProtocol):
         elif kind == "served":
             self._release(message["version"])
         elif kind == "metrics":
-            self._workers.metrics.absorb(self.row, message["report"])
-            self._release_reports()
+            self.figures.absorb(message["report"])
+            if not message["more"]:
+                self._release_reports()
         elif kind == "told":
             told = self._questions.pop(message["id"], None)
             if told is not None:
@@ -193,6 +196,7 @@ class Workers:
         served: the publisher's newest snapshot.
         gave_up: told, with a sentence, that the workers die as fast as they are started.
         environ: environment of the workers; None for `default_spawn_environ`.
+        max_series: figures that are shown at the most.
 
     Attributes:
         first_messages: what a worker that is started must be told beside configuration and dataset.
@@ -210,6 +214,7 @@ class Workers:
         served: Callable[[], Served],
         gave_up: Callable[[str], None],
         environ: Mapping[str, str] | None = None,
+        max_series: int = MAX_SERIES,
     ) -> None:
         self._reactor = reactor
         self._counters = counters
@@ -224,7 +229,7 @@ class Workers:
         self._all_ended: list[Deferred[None]] = []
         self._closing: IDelayedCall | None = None
         self.stopping = False
-        self.metrics = NodeMetrics()
+        self.metrics = NodeMetrics(max_series)
         self._asked = 0
         self.first_messages: Callable[[], Iterable[Message]] = lambda: ()
         self.answer: Callable[[Message, Callable[[Message], None]], None] = lambda question, send: None
@@ -390,7 +395,7 @@ class Workers:
         """A worker process has ended: correct its counters, and replace it unless the node stops."""
         self._living.pop(worker.row, None)
         self._counters.retire(worker.row)
-        self.metrics.forget(worker.row)
+        worker.figures.gone()
         if self.stopping:
             if not self._living:
                 if self._closing is not None and self._closing.active():

@@ -1,4 +1,4 @@
-"""The access log, in nginx's and Kong's format, so that the tools people have go on working.
+"""The access log, in nginx's and Kong's format, so that the tools people have go on working, or in one of the operator's own.
 
 No credential is written: see `masking`.
 """
@@ -6,15 +6,15 @@ No credential is written: see `masking`.
 from __future__ import annotations
 
 import time
-from base64 import b64decode
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from ..core.error_lines import PROTOCOLS
 from .log_file import LogFile
+from .log_formats import BUILT_IN, DEFAULT, LineWriter, LogFormat, Times
+from .log_variables import Seen
 from .masking import SecretMask, escape
 
 if TYPE_CHECKING:
@@ -34,24 +34,24 @@ BACKLOG = 1024 * 1024
 SHOWN = 1024
 """Bytes of a refused request's first line that are written; what is hidden in it is found before it is cut."""
 
-REMEMBERED = 2048
-"""Targets and header values kept in the form they are written in."""
-
-_MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
-
 
 class AccessLog:
-    """One line per request: nginx's combined format and the request's id, as Kong 3.9 writes it.
+    """One line per request: nginx's combined format and the request's id, as Kong 3.9 writes it, unless another is given.
 
     Args:
-        destination: as ``proxy_access_log``: a path, ``/dev/stdout``, or ``off``.
+        destination: as ``proxy_access_log`` without the format: a path, ``/dev/stdout``, or ``off``.
         reactor: for the delayed write.
         prefix: directory that relative paths start from.
         secret_names: query arguments whose values must not be written, beside the usual ones.
         wall: epoch seconds.
+        form: of the lines; by default Kong's.
+
+    Attributes:
+        notes: the format asks for what is only noted of a request where somebody wants it (`log_variables.wants_notes`).
 
     Raises:
         OSError: the file cannot be opened.
+        FormatError: the format has an unknown variable.
     """
 
     def __init__(
@@ -62,18 +62,18 @@ class AccessLog:
         prefix: str = ".",
         secret_names: Iterable[str] = (),
         wall: Callable[[], float] = time.time,
+        form: LogFormat | None = None,
     ) -> None:
         self.enabled = destination.strip() != "off"  #: False for ``off``: callers may spare the call
         self.lost = 0  #: bytes of lines that could not be written since the start
         self._file = LogFile(destination, prefix) if self.enabled else None
         self._reactor = reactor
-        self._wall = wall
         self._mask = SecretMask(secret_names)
+        self._writer = LineWriter(form or BUILT_IN[DEFAULT], self._mask, Times(wall))
+        self._line = self._writer.line
+        self.notes = self.enabled and self._writer.wants_notes
         self._lines: list[bytes] = []
         self._size = 0
-        self._second = -1
-        self._stamp = b""
-        self._values: dict[bytes, bytes] = {}
         self._flushing: IDelayedCall | None = None
         self._failing = False
         self._complained = False
@@ -82,7 +82,7 @@ class AccessLog:
     def hide(self, names: Iterable[str]) -> None:
         """Mask these query arguments from now on (``key_names`` of a configured key-auth)."""
         if self._mask.hide(names):
-            self._values.clear()
+            self._writer.forget()
 
     def shown(self, target: bytes) -> bytes:
         """A request target as it stands in the log: credentials masked, escaped."""
@@ -90,26 +90,8 @@ class AccessLog:
 
     def log(self, exchange: Exchange) -> None:
         """Write the line of a request that is over. A client that left before the head of the answer has 499."""
-        if not self.enabled:
-            return
-        first = exchange.block.first
-        authorization = first(b"authorization")
-        self._append(
-            b'%b - %b [%b] "%b %b %b" %d %d "%b" "%b" kong_request_id: "%b"\n'
-            % (
-                exchange.client_ip.encode(),
-                b"-" if authorization is None else _basic_user(authorization),
-                self._now(),
-                exchange.method,
-                self._written(exchange.target),
-                PROTOCOLS[exchange.http_version],
-                exchange.status or 499,
-                exchange.bytes_out,
-                self._written(first(b"referer") or b"-"),
-                self._written(first(b"user-agent") or b"-"),
-                exchange.request_id,
-            )
-        )
+        if self.enabled:
+            self._append(self._line(exchange))
 
     def log_refused(self, peer: str, start_line: bytes, status: int, sent: int, request_id: bytes) -> None:
         """Write the line of a request that had no well-formed head.
@@ -122,9 +104,9 @@ class AccessLog:
             request_id: 32 hex digits, as in the answer.
         """
         if self.enabled:
-            line = escape(self._mask.line(start_line)[:SHOWN])
-            values = (peer.encode(), self._now(), line, status, sent, request_id)
-            self._append(b'%b - - [%b] "%b" %d %d "-" "-" kong_request_id: "%b"\n' % values)
+            seen = Seen(_no_field, client_ip=peer, peer_ip=peer, status=status, bytes_out=sent, request_id=request_id)
+            seen.line = self._mask.line(start_line)[:SHOWN]
+            self._append(self._writer.line_of(seen))
 
     def log_request(self, request: Any, target: bytes | None = None) -> None:
         """Write the line of a twisted.web request (Admin and Status APIs).
@@ -133,54 +115,8 @@ class AccessLog:
             request: it.
             target: its target as it may be shown, when that is not as it came.
         """
-        if not self.enabled:
-            return
-        address = request.getClientAddress()
-        headers = request.requestHeaders
-        referer, agent, authorization = (
-            (headers.getRawHeaders(name) or [None])[0] for name in (b"referer", b"user-agent", b"authorization")
-        )
-        request_id = (request.responseHeaders.getRawHeaders(b"x-kong-request-id") or [b"-"])[0]
-        self._append(
-            b'%b - %b [%b] "%b %b %b" %d %d "%b" "%b" kong_request_id: "%b"\n'
-            % (
-                str(getattr(address, "host", None) or "unix:").encode(),
-                b"-" if authorization is None else _basic_user(authorization),
-                self._now(),
-                escape(request.method),
-                self._written(request.uri if target is None else target),
-                escape(request.clientproto),
-                499 if request._disconnected and not request.startedWriting else request.code,
-                request.sentLength,
-                self._written(referer or b"-"),
-                self._written(agent or b"-"),
-                request_id,
-            )
-        )
-
-    def _now(self) -> bytes:
-        """The time as in ``$time_local``, made once per second."""
-        second = int(self._wall())
-        if second != self._second:
-            self._second = second
-            at = time.localtime(second)
-            minutes = (at.tm_gmtoff or 0) // 60
-            self._stamp = b"%02d/%b/%d:%02d:%02d:%02d %b%02d%02d" % (
-                at.tm_mday, _MONTHS[at.tm_mon - 1], at.tm_year, at.tm_hour, at.tm_min, at.tm_sec,
-                b"-" if minutes < 0 else b"+", abs(minutes) // 60, abs(minutes) % 60,
-            )  # fmt: skip
-        return self._stamp
-
-    def _written(self, value: bytes) -> bytes:
-        """A target or header value as it may be written; remembered, for clients repeat themselves."""
-        written = self._values.get(value)
-        if written is None:
-            written = escape(self._mask.target(value))
-            if written == value and len(value) < 512:  # what was masked is not kept
-                if len(self._values) >= REMEMBERED:
-                    self._values.clear()
-                self._values[value] = written
-        return written
+        if self.enabled:
+            self._append(self._writer.line_of(_seen(request, request.uri if target is None else target)))
 
     def _append(self, line: bytes) -> None:
         self._lines.append(line)
@@ -251,13 +187,34 @@ class AccessLog:
             self._file = None
 
 
-def _basic_user(authorization: bytes) -> bytes:
-    """The user name of Basic credentials as it may be written, or ``-`` (nginx's ``$remote_user``)."""
-    scheme, _, credentials = authorization.partition(b" ")
-    if scheme.lower() != b"basic":
-        return b"-"
-    try:
-        name = b64decode(credentials.strip(), validate=True).partition(b":")[0]
-    except ValueError:
-        return b"-"
-    return escape(name).replace(b" ", b"\\x20") or b"-"
+def _no_field(name: bytes) -> None:
+    """The fields of a request that has none."""
+
+
+def _seen(request: Any, target: bytes) -> Seen:
+    """A twisted.web request as formats see it.
+
+    Args:
+        request: it.
+        target: its target as it may be shown.
+    """
+    address = request.getClientAddress()
+    client = str(getattr(address, "host", None) or "unix:")
+    headers, sent = request.requestHeaders, request.responseHeaders
+    lines = [b"%b: %b" % (name, value) for name, values in sent.getAllRawHeaders() for value in values]
+    return Seen(
+        lambda name: (headers.getRawHeaders(name) or [None])[0],
+        client_ip=client,
+        peer_ip=client,
+        peer_port=getattr(address, "port", 0),
+        local_port=getattr(request.getHost(), "port", 0),
+        method=request.method,
+        target=target,
+        protocol=request.clientproto,
+        scheme=b"https" if request.isSecure() else b"http",
+        host=(headers.getRawHeaders(b"host") or [b""])[0],
+        status=499 if request._disconnected and not request.startedWriting else request.code,
+        bytes_out=request.sentLength,
+        request_id=(sent.getRawHeaders(b"x-kong-request-id") or [b""])[0],
+        sent_head=b"HTTP/1.1 %d\r\n%b\r\n\r\n" % (request.code, b"\r\n".join(lines)),
+    )

@@ -16,7 +16,7 @@ from zope.interface import implementer
 from .log_file import LogFile
 from .masking import SecretMask, escape_text
 
-__all__ = ["LEVELS", "ErrorLog", "notice"]
+__all__ = ["LEVELS", "ErrorLog", "level_of", "notice"]
 
 LEVELS = ("debug", "info", "notice", "warn", "error", "crit", "alert", "emerg")
 """Kong's levels of ``log_level``, from the least to the most severe (Kong 3.9, kong.conf)."""
@@ -32,6 +32,14 @@ def _is_twisted(event: LogEvent) -> bool:
     """Whether Twisted itself tells it, not a program on Twisted."""
     namespace = str(event.get("log_namespace"))
     return namespace.startswith("twisted.") or namespace == "log_legacy"
+
+
+def level_of(event: LogEvent, least: str) -> str | None:
+    """Kong's name of an event's level; None when it is below ``least``."""
+    level = event.get("kong_level") or _OF_TWISTED.get(event.get("log_level"), "info")
+    if level == "info" and _is_twisted(event):
+        level = "debug"  # "Site starting on 8001", "reactor class: ...": for who looks for faults in Twisted
+    return None if _SEVERITY.get(level, 0) < _SEVERITY[least] else level
 
 
 def notice(log: Logger, format: str, **values: Any) -> None:
@@ -52,17 +60,31 @@ class ErrorLog:
         level: ``log_level``: one of `LEVELS`; less severe events are left out.
         prefix: directory that relative paths start from.
         secret_names: query arguments whose values must not be written, beside the usual ones.
+        fixed: the level is this log's own, and stays when `level` is set.
 
     Raises:
         OSError: the file cannot be opened.
     """
 
     def __init__(
-        self, destination: str, level: str = "notice", *, prefix: str = ".", secret_names: Iterable[str] = ()
+        self,
+        destination: str,
+        level: str = "notice",
+        *,
+        prefix: str = ".",
+        secret_names: Iterable[str] = (),
+        fixed: bool = False,
     ) -> None:
         self._file = LogFile(destination, prefix)
         self._mask = SecretMask(secret_names)
+        self._others: dict[str, ErrorLog] = {}
+        self._fixed = False
         self.level = level
+        self._fixed = fixed
+
+    def divert(self, namespace: str, log: ErrorLog) -> None:
+        """Have events of one namespace go to another log, which is reopened and closed with this one."""
+        self._others[namespace] = log
 
     @property
     def level(self) -> str:
@@ -71,13 +93,21 @@ class ErrorLog:
 
     @level.setter
     def level(self, level: str) -> None:
-        self._threshold = _SEVERITY[level]
+        if not self._fixed:
+            self._threshold = _SEVERITY[level]
+        for each in self._others.values():
+            each.level = level
 
     @property
     def path(self) -> str:
         return self._file.path
 
     def __call__(self, event: LogEvent) -> None:
+        if self._others:
+            other = self._others.get(str(event.get("log_namespace")))
+            if other is not None:
+                other(event)
+                return
         level = self.level_of(event)
         if level is None:
             return
@@ -90,10 +120,7 @@ class ErrorLog:
 
     def level_of(self, event: LogEvent) -> str | None:
         """Kong's name of an event's level; None when it is below the level that is written."""
-        level = event.get("kong_level") or _OF_TWISTED.get(event.get("log_level"), "info")
-        if level == "info" and _is_twisted(event):
-            level = "debug"  # "Site starting on 8001", "reactor class: ...": for who looks for faults in Twisted
-        return None if _SEVERITY.get(level, 0) < self._threshold else level
+        return level_of(event, self.level)
 
     def text_of(self, event: LogEvent) -> str:
         """An event's text without credentials and control characters, several lines where it has some."""
@@ -117,6 +144,10 @@ class ErrorLog:
             OSError: it cannot be opened; the old file is kept.
         """
         self._file.reopen()
+        for each in self._others.values():
+            each.reopen()
 
     def close(self) -> None:
         self._file.close()
+        for each in self._others.values():
+            each.close()

@@ -25,6 +25,9 @@ SECRET_NAMES = frozenset(
 )  # fmt: skip
 """Query arguments whose values are credentials, lower case."""
 
+_NAMING = ("key_names", "uri_param_names", "cookie_names", "header_names")
+"""Fields of plugins that name arguments, cookies and headers with credentials."""
+
 _OAUTH2_NAMES = ("code", "provision_key")
 """Those of an authorization server, that mean something else where there is none."""
 
@@ -35,6 +38,9 @@ _TEXT_USERINFO = re.compile(r"(://)[^/\s?#'\"]*@")
 _AUTHORITY_END = re.compile(rb"[/?#\s]")
 _FIELD = re.compile(rb"\s*([^\s:=?/]{1,64})[ \t]*:(?!//)")
 _FIELDS = frozenset(("cookie", "set-cookie", "proxy-authorization"))
+_SECRET_FIELD = re.compile(
+    r"(?:^|[-_])(?:token|secret|passwo?r?d|api[-_]?key|authorization|credentials?|signature|session|assertion|ticket|jwt)$"
+)
 _TEXT_HEADER = re.compile(
     r"(?i)\b((?:proxy-)?authorization|set-cookie|cookie|x-api-key|apikey)(['\"]?\s*:\s*|['\"],\s*)[^\r\n]+"
 )
@@ -102,6 +108,14 @@ class SecretMask:
         self._text = re.compile(rf"(?i)([?&;](?:{alternatives})=)[^&;\s'\"]+")
         return True
 
+    def hides(self, name: str) -> bool:
+        """Whether the value of a query argument, or of a cookie, of this name is a credential."""
+        return name.lower() in self._names
+
+    def hides_field(self, name: str) -> bool:
+        """Whether the value of a header of this name (lower case) carries credentials."""
+        return name in self._names or name in _FIELDS or _SECRET_FIELD.search(name) is not None
+
     def target(self, target: bytes) -> bytes:
         """A request target or URL with credentials in its query string, and userinfo of URLs, replaced by `MASK`."""
         if b"@" in target:
@@ -144,7 +158,7 @@ class SecretMask:
 
 
 def configured_names(plugins: Iterable[Mapping[str, Any]]) -> set[str]:
-    """Query arguments that carry credentials, as the configuration names them.
+    """Query arguments, cookies and headers that carry credentials, as the configuration names them.
 
     Args:
         plugins: rows.
@@ -152,7 +166,11 @@ def configured_names(plugins: Iterable[Mapping[str, Any]]) -> set[str]:
     names: set[str] = set()
     for row in plugins:
         config = row["config"]
-        names.update(config.get("key_names") or (), config.get("uri_param_names") or ())
+        for field in _NAMING:
+            names.update(config.get(field) or ())
+        for field in ("cookie_name", "remember_cookie_name", "auth_header_name"):
+            if isinstance(config.get(field), str):
+                names.add(config[field])
         if row["name"] == "stream-ticket":
             names.add(config["query_name"])
         elif row["name"] == "oauth2":

@@ -11,11 +11,10 @@ import os
 import select
 
 from ..core.chain.host import QueueSettings, Scope
-from ..core.chain.plugin import Plugin
 from ..core.exchange import Exchange, Row
 from ..core.log_record import LogRecords
 from ..entities.schema import Boolean, String
-from ._custom_fields import custom_fields_by_lua
+from ._custom_fields import CustomFields, LogPlugin, custom_fields_by_lua
 
 __all__ = ["FileLog"]
 
@@ -41,9 +40,12 @@ class LogFile:
     def __init__(self, path: str, reopen: bool) -> None:
         self._path, self._reopen = path, reopen
         self._descriptor: int | None = None
+        self._failed = b""  # what could not be written whole, of which so many bytes of whole lines are there
+        self._whole = 0
+        self._torn = False  # a part of a line is behind these
 
     def write(self, data: bytes) -> None:
-        """Append.
+        """Append lines. What could not be written whole is continued where it is given again, with the line that was torn.
 
         Raises:
             OSError: it cannot be opened or written; parts may be there.
@@ -61,13 +63,22 @@ class LogFile:
             self.close()
 
     def _write(self, descriptor: int, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            try:
-                rest = rest[os.write(descriptor, rest) :]
-            except BlockingIOError:
-                if not select.select((), (descriptor,), (), _PATIENCE)[1]:
-                    raise TimeoutError(errno.ETIMEDOUT, "nobody reads what is written", self._path) from None
+        begun = self._whole if data == self._failed else 0
+        head = b"\n" if self._torn else b""  # or the next line would be lost with the torn one
+        rest = memoryview(head + data[begun:])
+        try:
+            while rest:
+                try:
+                    rest = rest[os.write(descriptor, rest) :]
+                except BlockingIOError:
+                    if not select.select((), (descriptor,), (), _PATIENCE)[1]:
+                        raise TimeoutError(errno.ETIMEDOUT, "nobody reads what is written", self._path) from None
+        except OSError:
+            done = len(data) - len(rest)
+            self._failed, self._whole = data, max(data.rfind(b"\n", 0, max(done, 0)) + 1, begun)
+            self._torn = done > self._whole or len(rest) > len(data) - begun
+            raise
+        self._failed, self._whole, self._torn = b"", 0, False
 
     def close(self) -> None:
         """Give the descriptor back; what is written after that opens the file again."""
@@ -79,9 +90,10 @@ class LogFile:
 class Sender:
     """A configuration with its queue and its file."""
 
-    def __init__(self, conf: Row, scope: Scope) -> None:
+    def __init__(self, conf: Row, row: Row, scope: Scope) -> None:
         path, reopen = conf["path"], conf["reopen"]
         self.records = LogRecords(scope.workspace_id)
+        self.fields = CustomFields(row, scope)
         self.file = LogFile(path, reopen)
         self._scope = scope
         self._writing = self._ending = False
@@ -104,7 +116,7 @@ class Sender:
             await self._scope.threads(self.file.close)
 
 
-class FileLog(Plugin):
+class FileLog(LogPlugin):
     """Append a record of every request to a file."""
 
     name = "file-log"
@@ -123,10 +135,11 @@ class FileLog(Plugin):
     }  # fmt: skip
 
     def open(self, conf: Row, plugin: Row, host: Scope) -> Sender:
-        return Sender(conf, host)
+        return Sender(conf, plugin, host)
 
     def log(self, exchange: Exchange, conf: Sender) -> None:
-        conf.queue.add(conf.records.text(exchange) + b"\n")
+        if conf.fields.put(exchange):
+            conf.queue.add(conf.records.text(exchange) + b"\n")
 
     async def close(self, conf: Sender) -> None:
         await conf.close()

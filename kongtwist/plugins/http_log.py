@@ -11,14 +11,13 @@ from hashlib import sha256
 from urllib.parse import urlsplit
 
 from ..core.chain.host import HostError, QueueSettings, Scope
-from ..core.chain.plugin import Plugin
 from ..core.exchange import Exchange, Row
 from ..core.log_record import LogRecords
 from ..entities.entity import Config
 from ..entities.queue_fields import batch_rules, former_queue_fields, queue_record
 from ..entities.schema import Map, Number, String
 from ..entities.typedefs import header_name, header_value, url
-from ._custom_fields import custom_fields_by_lua
+from ._custom_fields import CustomFields, LogPlugin, custom_fields_by_lua
 
 __all__ = ["HttpLog"]
 
@@ -92,6 +91,7 @@ class Sender:
     def __init__(self, endpoint: Endpoint, row: Row, host: Scope) -> None:
         self.endpoint = endpoint
         self.records = LogRecords(host.workspace_id)
+        self.fields = CustomFields(row, host)
         self._host = host
         for sentence in endpoint.sentences:
             host.report(f"plugin http-log ({row['id']}): {sentence}")
@@ -123,7 +123,7 @@ _FORMER = former_queue_fields("http-log")
 _FORMER["retry_count"].text = "Has no effect; two plugins with different ones do not share a queue."
 
 
-class HttpLog(Plugin):
+class HttpLog(LogPlugin):
     """Send a record of every request to an HTTP server."""
 
     name = "http-log"
@@ -175,4 +175,5 @@ class HttpLog(Plugin):
         return Sender(conf, row, host)
 
     def log(self, exchange: Exchange, conf: Sender) -> None:
-        conf.queue.add(conf.records.text(exchange))
+        if conf.fields.put(exchange):
+            conf.queue.add(conf.records.text(exchange))

@@ -9,28 +9,28 @@ from collections.abc import Iterable
 
 from ..core.chain.host import Scope
 from ..core.chain.host_kafka import KafkaFailed, KafkaRecord
-from ..core.chain.plugin import Plugin
 from ..core.exchange import Exchange, Row
 from ..core.log_record import LogRecords
-from ._custom_fields import custom_fields_by_lua
+from ._custom_fields import CustomFields, LogPlugin, custom_fields_by_lua
 from ._kafka_fields import used_certificates
 from ._kafka_producing import producing_fields
 from ._schema_producing import producer_of
 
 __all__ = ["KafkaLog"]
 
-_QUIET = 10.0
+_QUIET = 60.0
 """Seconds between two lines in the log about records that were dropped."""
 
 
 class Sender:
     """A configuration with its producer."""
 
-    def __init__(self, conf: Row, host: Scope) -> None:
+    def __init__(self, conf: Row, row: Row, host: Scope) -> None:
         self._topic: str = conf["topic"]
         self._key_query_arg: str | None = conf["key_query_arg"]
         self._most: int = conf["producer_async_buffering_limits_messages_in_memory"]
         self._records = LogRecords(host.workspace_id)
+        self._fields = CustomFields(row, host)
         self._producer = producer_of(conf, host)
         self._host = host
         self._told = 0.0
@@ -38,6 +38,8 @@ class Sender:
 
     def log(self, exchange: Exchange) -> None:
         """Have a record of the request sent."""
+        if not self._fields.put(exchange):
+            return
         key = None
         if self._key_query_arg is not None:
             key = next(iter(exchange.query_args().get(self._key_query_arg, ())), None)
@@ -53,7 +55,7 @@ class Sender:
                 self._told, self._dropped = now, 0
 
 
-class KafkaLog(Plugin):
+class KafkaLog(LogPlugin):
     """Put a record of every request into a topic."""
 
     name = "kafka-log"
@@ -68,7 +70,7 @@ class KafkaLog(Plugin):
         return used_certificates(conf)
 
     def open(self, conf: Row, plugin: Row, host: Scope) -> Sender:
-        return Sender(conf, host)
+        return Sender(conf, plugin, host)
 
     def log(self, exchange: Exchange, conf: Sender) -> None:
         conf.log(exchange)

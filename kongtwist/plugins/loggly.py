@@ -5,12 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from ..core.chain.host import Scope
-from ..core.chain.plugin import Plugin
 from ..core.exchange import Exchange, Row
 from ..core.log_record import LogRecords
 from ..entities.schema import Integer, Number, Set, String
 from ..entities.typedefs import host
-from ._custom_fields import custom_fields_by_lua
+from ._custom_fields import CustomFields, LogPlugin, custom_fields_by_lua
 from ._severities import Severities, severity_fields
 
 __all__ = ["Loggly"]
@@ -29,10 +28,11 @@ def _quoted(value: str) -> str:
 class Sender:
     """A configuration with its socket."""
 
-    __slots__ = ("_data", "_host", "_name", "_records", "_severities", "_socket")
+    __slots__ = ("_data", "_fields", "_host", "_name", "_records", "_severities", "_socket")
 
-    def __init__(self, conf: Row, scope: Scope) -> None:
+    def __init__(self, conf: Row, row: Row, scope: Scope) -> None:
         self._records = LogRecords(scope.workspace_id)
+        self._fields = CustomFields(row, scope)
         self._severities = Severities(conf)
         tags = " ".join(f'tag="{_quoted(each)}"' for each in conf["tags"] or ())
         self._data = f"[{conf['key']}@{_ENTERPRISE}{f' {tags}' if tags else ''}]"
@@ -42,6 +42,8 @@ class Sender:
 
     def log(self, exchange: Exchange) -> None:
         """Send the record of a request, if its severity is high enough."""
+        if not self._fields.put(exchange):
+            return
         severity = self._severities.of(exchange.status)
         if severity is None:
             return
@@ -50,7 +52,7 @@ class Sender:
         self._socket.send(head.encode() + self._records.text(exchange))
 
 
-class Loggly(Plugin):
+class Loggly(LogPlugin):
     """Send a record of every request to Loggly."""
 
     name = "loggly"
@@ -68,7 +70,7 @@ class Loggly(Plugin):
     }
 
     def open(self, conf: Row, plugin: Row, host: Scope) -> Sender:
-        return Sender(conf, host)
+        return Sender(conf, plugin, host)
 
     def log(self, exchange: Exchange, conf: Sender) -> None:
         conf.log(exchange)

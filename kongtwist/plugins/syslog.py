@@ -9,11 +9,10 @@ from __future__ import annotations
 from datetime import datetime
 
 from ..core.chain.host import Scope
-from ..core.chain.plugin import Plugin
 from ..core.exchange import Exchange, Row
 from ..core.log_record import LogRecords
 from ..entities.schema import String
-from ._custom_fields import custom_fields_by_lua
+from ._custom_fields import CustomFields, LogPlugin, custom_fields_by_lua
 from ._severities import Severities, severity_fields
 
 __all__ = ["Syslog"]
@@ -33,10 +32,11 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 class Sender:
     """A configuration with its socket."""
 
-    __slots__ = ("_facility", "_host", "_ident", "_records", "_severities", "_socket")
+    __slots__ = ("_facility", "_fields", "_host", "_ident", "_records", "_severities", "_socket")
 
-    def __init__(self, conf: Row, scope: Scope) -> None:
+    def __init__(self, conf: Row, row: Row, scope: Scope) -> None:
         self._records = LogRecords(scope.workspace_id)
+        self._fields = CustomFields(row, scope)
         self._severities = Severities(conf)
         self._facility = _FACILITIES[conf["facility"]] << 3
         self._ident = f"kong[{scope.worker_pid}]"
@@ -45,6 +45,8 @@ class Sender:
 
     def log(self, exchange: Exchange) -> None:
         """Send the record of a request, if its severity is high enough."""
+        if not self._fields.put(exchange):
+            return
         severity = self._severities.of(exchange.status)
         if severity is None:
             return
@@ -54,7 +56,7 @@ class Sender:
         self._socket.send(head.encode() + self._records.text(exchange))
 
 
-class Syslog(Plugin):
+class Syslog(LogPlugin):
     """Send a record of every request to the machine's syslog daemon."""
 
     name = "syslog"
@@ -69,7 +71,7 @@ class Syslog(Plugin):
     }
 
     def open(self, conf: Row, plugin: Row, host: Scope) -> Sender:
-        return Sender(conf, host)
+        return Sender(conf, plugin, host)
 
     def log(self, exchange: Exchange, conf: Sender) -> None:
         conf.log(exchange)

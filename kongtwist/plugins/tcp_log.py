@@ -9,12 +9,11 @@ from __future__ import annotations
 from hashlib import sha256
 
 from ..core.chain.host import QueueSettings, Scope, TLSSettings
-from ..core.chain.plugin import Plugin
 from ..core.exchange import Exchange, Row
 from ..core.log_record import LogRecords
 from ..entities.schema import Boolean, Integer, Number, String
 from ..entities.typedefs import host
-from ._custom_fields import custom_fields_by_lua
+from ._custom_fields import CustomFields, LogPlugin, custom_fields_by_lua
 from ._kept_connection import KeptConnection
 
 __all__ = ["TCPLog"]
@@ -28,8 +27,9 @@ _QUEUE = QueueSettings(max_batch_size=200, max_coalescing_delay=0)
 class Sender:
     """A configuration with its queue and its connection."""
 
-    def __init__(self, conf: Row, scope: Scope) -> None:
+    def __init__(self, conf: Row, row: Row, scope: Scope) -> None:
         self.records = LogRecords(scope.workspace_id)
+        self.fields = CustomFields(row, scope)
         host, port, timeout, keepalive = conf["host"], conf["port"], conf["timeout"], conf["keepalive"]
         self.connection = KeptConnection(
             scope, host, port,
@@ -47,7 +47,7 @@ class Sender:
         await self.connection.write(b"".join(lines))
 
 
-class TCPLog(Plugin):
+class TCPLog(LogPlugin):
     """Send a record of every request as a line over TCP."""
 
     name = "tcp-log"
@@ -67,10 +67,11 @@ class TCPLog(Plugin):
     }
 
     def open(self, conf: Row, plugin: Row, host: Scope) -> Sender:
-        return Sender(conf, host)
+        return Sender(conf, plugin, host)
 
     def log(self, exchange: Exchange, conf: Sender) -> None:
-        conf.queue.add(conf.records.text(exchange) + b"\n")
+        if conf.fields.put(exchange):
+            conf.queue.add(conf.records.text(exchange) + b"\n")
 
     async def close(self, conf: Sender) -> None:
         conf.connection.end()

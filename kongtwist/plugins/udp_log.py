@@ -6,12 +6,11 @@ There is no queue, as in Kong: a datagram is sent or dropped at once.
 from __future__ import annotations
 
 from ..core.chain.host import Datagrams, Scope
-from ..core.chain.plugin import Plugin
 from ..core.exchange import Exchange, Row
 from ..core.log_record import LogRecords
 from ..entities.schema import Integer, Number, String
 from ..entities.typedefs import host
-from ._custom_fields import custom_fields_by_lua
+from ._custom_fields import CustomFields, LogPlugin, custom_fields_by_lua
 
 __all__ = ["UDPLog"]
 
@@ -19,14 +18,15 @@ __all__ = ["UDPLog"]
 class Sender:
     """A configuration with its socket."""
 
-    __slots__ = ("records", "socket")
+    __slots__ = ("fields", "records", "socket")
 
-    def __init__(self, conf: Row, scope: Scope) -> None:
+    def __init__(self, conf: Row, row: Row, scope: Scope) -> None:
         self.records = LogRecords(scope.workspace_id)
+        self.fields = CustomFields(row, scope)
         self.socket: Datagrams = scope.datagrams(conf["host"], conf["port"])
 
 
-class UDPLog(Plugin):
+class UDPLog(LogPlugin):
     """Send a record of every request as a datagram by UDP."""
 
     name = "udp-log"
@@ -41,7 +41,8 @@ class UDPLog(Plugin):
     }
 
     def open(self, conf: Row, plugin: Row, host: Scope) -> Sender:
-        return Sender(conf, host)
+        return Sender(conf, plugin, host)
 
     def log(self, exchange: Exchange, conf: Sender) -> None:
-        conf.socket.send(conf.records.text(exchange))
+        if conf.fields.put(exchange):
+            conf.socket.send(conf.records.text(exchange))

@@ -19,10 +19,13 @@ from ..core.error_lines import request_line
 from ..core.grpc.grpc_status import INVALID_ARGUMENT, RESOURCE_EXHAUSTED
 from ..core.grpc.web_frames import parse_fields
 from ..core.http.head import HeaderBlock, HeadError
+from ..core.message_spans import together
+from ..core.message_times import EGRESS, INGRESS, MessageTimes
 from ..core.stream_registry import StreamRecord
 from ..net.hangups import descriptor_of
 from ..net.run_steps import run_steps
 from ..net.sending import is_ending, switch_protocol, unsent
+from ..streams.stream_errors import BROKEN
 from ..streams.websocket_server import ServerFactory, ServerSide
 from .carried_exchange import CarriedExchange, failure_frame
 
@@ -79,12 +82,13 @@ class CarriedSocket(StreamRecord):
 
     __slots__ = (
         "_asked", "_bytes", "_counts", "_exchange", "_fd", "_first", "_first_size", "_handshake", "_messages", "_paused",
-        "_protocol", "_taken", "_transport", "_tree", "_unsent", "client_certificate", "context", "deadline", "tls", "wake",
+        "_protocol", "_taken", "_times", "_transport", "_tree", "_unsent", "client_certificate", "context", "deadline", "tls", "wake",
     )  # fmt: skip
 
     def __init__(self, context: ProxyContext, handshake: Exchange, taken: CarriedRequest, tree: Tree) -> None:
         super().__init__("websocket", handshake)
         self.context = context
+        self._times: MessageTimes | None = None
         self._handshake: Exchange | None = handshake
         self._taken = taken
         self._tree = tree
@@ -119,6 +123,14 @@ class CarriedSocket(StreamRecord):
     def messages_out(self) -> int:
         return self._counts[1]
 
+    @property
+    def end(self) -> tuple[str, int]:
+        return ("closed" if self._protocol.closed_by_peer else "gateway"), self._protocol.close_code
+
+    def time_messages(self, times: MessageTimes) -> None:
+        times.begin(self.context.monotonic)
+        self._times = together(self._times, times)
+
     def begin(self, factory: ServerFactory) -> None:
         """Answer the handshake."""
         handshake, context = self._handshake, self.context
@@ -145,13 +157,15 @@ class CarriedSocket(StreamRecord):
             elif early:
                 protocol.dataReceived(early)
         except Exception:  # noqa: BLE001 - nobody else has the connection any more
-            _log.failure("{line}", line=request_line(handshake, "serving a WebSocket failed"))
+            _log.failure("{line}", line=request_line(handshake, f"{BROKEN}: serving it failed"))
             transport.abortConnection()
 
     # -- the protocol's calls (SocketUser) --------------------------------------------------------------------------------
 
     def message_begins(self, binary: bool) -> None:  # of text the content counts too
         self._counts[0] += 1
+        if self._times is not None:
+            self._times.passed(INGRESS)
         if self._first is None:
             self._messages.begin()
 
@@ -170,7 +184,11 @@ class CarriedSocket(StreamRecord):
         try:
             body = self._messages.feed(data)
         except ValueError as error:
-            _log.info("{line}", line=request_line(exchange, f"client sent a malformed WebSocket message: {error}"))
+            _log.info(
+                "{line}",
+                line=request_line(exchange, f"{BROKEN}: client sent a malformed message: {error}"),
+                kong_level="notice",
+            )
             self._protocol.close(1002, str(error))
             self.closing("client sent a malformed message")
             return
@@ -187,7 +205,8 @@ class CarriedSocket(StreamRecord):
     def broken(self, why: str) -> None:
         request = self._exchange or self._handshake
         if request is not None:
-            _log.info("{line}", line=request_line(request, f"client broke a WebSocket: {why}"))
+            what = f"{BROKEN}: the client broke the protocol: {why}"
+            _log.info("{line}", line=request_line(request, what, "correct the client"), kong_level="notice")
 
     def dropping(self) -> None:
         """`closed` follows."""
@@ -231,7 +250,11 @@ class CarriedSocket(StreamRecord):
             if any(len(name) + len(value) > limits.header_buffer_size for name, value in fields):
                 raise HeadError.too_large("a header line is too long")
         except ValueError as error:
-            _log.info("{line}", line=request_line(handshake, f"client sent malformed fields over a WebSocket: {error}"))
+            _log.info(
+                "{line}",
+                line=request_line(handshake, f"{BROKEN}: client sent malformed fields: {error}"),
+                kong_level="notice",
+            )
             self._refuse(INVALID_ARGUMENT, "malformed header fields")
             return
         exchange = self._exchange = CarriedExchange(self, handshake, self._taken.method, block)
@@ -270,6 +293,8 @@ class CarriedSocket(StreamRecord):
 
     def send(self, data: bytes) -> None:
         self._counts[1] += 1
+        if self._times is not None:
+            self._times.passed(EGRESS)
         self._bytes[1] += len(data)
         self._protocol.send(data)
 
@@ -336,7 +361,7 @@ class CarriedSocket(StreamRecord):
                 return
         self.cut()
 
-    def close(self, code: int, reason: str) -> None:
+    def close(self, code: int, reason: str, retry: int | None = None) -> None:
         """See `StreamRecord.close`."""
         exchange, self._exchange = self._exchange, None
         if exchange is not None:

@@ -61,6 +61,7 @@ class ProxyContext:
 
     Attributes:
         small_head: bytes of a request's head up to which no limit on heads is exceeded.
+        notes: tries and heads of answers are noted of every request, not only of those that a plugin logs.
         stopping: set when the gateway stops, or leaves a load balancer; connections are closed after the answer they are
             at.
         hangups: notices peers that hang up while nothing is read from them.
@@ -93,6 +94,7 @@ class ProxyContext:
         self.limits = limits or Limits()
         self.small_head = largest_unchecked(self.limits)
         self.access_log: AccessLogging = access_log or NoAccessLog()
+        self.notes = self.access_log.notes
         self.headers = headers or ResponseHeaders()
         answers = OwnAnswers(self, self.headers, error_default_type, host.now, monotonic)
         self.date, self.send_answer, self.refusal = answers.date, answers.send, answers.refusal

@@ -31,6 +31,7 @@ from ..upstream.client_tls import facts_of
 from ..upstream.http2_upstream import encoded_head
 from ..upstream.upstream_stream import UpstreamStream
 from .http2_forwarding import ID_FIELD, HTTP2UpstreamExchange
+from .try_notes import note_try
 
 if TYPE_CHECKING:
     from ..core.exchange import Exchange
@@ -345,14 +346,18 @@ class DirectCall:
         self._latency = 0.0
         self._answer: DirectAnswer | None = None
         self.deadline = self.wake = inf
-        client.user = ClientSide(self)
-        upstream.user = self
+        self._take_streams()
         head.plan.counts.open += 1
         way.calls[self] = None
         if way.wake == inf:
             way.watch(now)
         if head.timeout is not None:
             context.deadlines.set(self, now + head.timeout)
+
+    def _take_streams(self) -> None:
+        """Become the user of both."""
+        self.client.user = ClientSide(self)
+        self.upstream.user = self
 
     # -- the upstream's stream -----------------------------------------------------------------------------------------
 
@@ -466,6 +471,9 @@ class DirectCall:
         exchange.wall_started -= context.monotonic() - self._started
         exchange.snapshot, exchange.match, exchange.route = plan.snapshot, plan.match, plan.way.route
         exchange.request_changes = plan.changes
+        if context.notes:
+            connection: Any = self.upstream.connection
+            note_try(exchange, connection.pool, lambda: exchange.wall_started)
         answer = self._answer
         if answer is not None and answer.made is not None:
             lines = answer.head(context, int(self._latency * 1000))[0]

@@ -26,6 +26,7 @@ class AccessLogging(Protocol):
     """An access log (observability/logs.py)."""
 
     enabled: bool
+    notes: bool  #: its lines tell what is only noted where somebody asks for it: tries, and the answer's head
 
     def log(self, exchange: Exchange) -> None: ...
 
@@ -35,7 +36,7 @@ class AccessLogging(Protocol):
 class NoAccessLog:
     """``proxy_access_log = off``."""
 
-    enabled = False
+    enabled = notes = False
 
     def log(self, exchange: Exchange) -> None:
         """Nothing."""

@@ -18,7 +18,6 @@ from .direct_calls import (
     ClientSide,
     DirectAnswer,
     DirectCall,
-    DirectHead,
     DirectPlan,
     DirectRoute,
     answer_of,
@@ -35,9 +34,7 @@ if TYPE_CHECKING:
     from ..core.exchange import Exchange
     from ..core.http2.field_lists import FieldList
     from ..core.views import FiltersView, RouteView
-    from ..http2.http2_channel import HTTP2Channel
     from ..http2.http2_exchange import HTTP2Exchange
-    from ..net.http2_stream import HTTP2Stream
     from ..upstream.http2_pool import HTTP2Pool
     from ..upstream.upstream_stream import UpstreamStream
     from .context import ProxyContext
@@ -58,7 +55,12 @@ def direct_route(
         route: compiled, with its plugins.
         pool, read_timeout: as of `DirectRoute`.
     """
-    if not route.grpc or route.balancer is not None or context.limits.client_max_body_size:
+    if (
+        not route.grpc
+        or route.balancer is not None
+        or context.limits.client_max_body_size
+        or context.streams.log is not None
+    ):
         return None
     if route.chain.empty:
         return DirectRoute(context, route, pool, read_timeout)
@@ -112,19 +114,10 @@ class FormCall(DirectCall):
 
     __slots__ = ()
 
-    def __init__(
-        self,
-        head: DirectHead,
-        channel: HTTP2Channel,
-        fields: FieldList,
-        client: HTTP2Stream,
-        upstream: HTTP2Stream,
-        request_id: bytes,
-    ) -> None:
-        super().__init__(head, channel, fields, client, upstream, request_id)
-        client.ends = IF_WHOLE
-        client.user = _Client(self)
-        upstream.ends = KEPT
+    def _take_streams(self) -> None:
+        client, upstream = self.client, self.upstream
+        client.ends, client.user = IF_WHOLE, _Client(self)
+        upstream.ends, upstream.user = KEPT, self
 
     @property
     def plan(self) -> FormPlan:

@@ -154,7 +154,7 @@ class UpstreamExchange(Tries):
         self._connection = connection
         exchange, route, context = self.exchange, self.route, self.context
         match = exchange.match
-        if route.chain.logs:
+        if route.chain.logs or context.notes:
             note_try(exchange, connection.pool, context.wall)
         plain = exchange.upstream_peer is None and not route.preserve_host
         host = route.host_header if plain else self._host_field()
@@ -423,6 +423,10 @@ class UpstreamExchange(Tries):
     def may_end_answer(self) -> bool:
         """Whether the framing of the answer allows an end here."""
         return self._connection is not None and self._connection.may_end_here
+
+    def write_event(self, data: bytes) -> None:
+        """See `server_sent_events.Answering`."""
+        self._write(data)
 
     def end_answer(self) -> None:
         """End an answer of unknown length here, complete for the client; the upstream's connection is cut."""

@@ -32,6 +32,7 @@ from .finish import ends_request
 from .forwarding import UpstreamExchange
 from .forwarding_states import AT_ONCE, BEGUN, HELD, OVER, PASSING, SENT, UNASKED
 from .grpc_answers import takes_grpc
+from .logged_calls import CallStream
 from .try_notes import note_try
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from ..core.exchange import Exchange
     from ..core.grpc.call_counts import MethodCounts
+    from ..core.stream_registry import LoggedStream
     from ..core.views import FiltersView, Match
     from ..net.deadlines import Deadlines
     from ..upstream.client_tls import TLSFacts
@@ -120,7 +122,17 @@ class CallDeadline:
 class HTTP2UpstreamExchange(UpstreamExchange):
     """Relays one exchange to a service that is spoken to over HTTP/2. The arguments are those of `UpstreamExchange`."""
 
-    __slots__ = ("_call_deadline", "_code", "_counts", "_grpc", "_refusals", "_requests", "_stream", "_timeout")
+    __slots__ = (
+        "_call_deadline",
+        "_code",
+        "_counts",
+        "_grpc",
+        "_logged",
+        "_refusals",
+        "_requests",
+        "_stream",
+        "_timeout",
+    )
 
     def __init__(self, context: ProxyContext, exchange: Exchange, read_timeout: float) -> None:
         super().__init__(context, exchange, read_timeout)
@@ -131,6 +143,7 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         self._refusals = 0
         self._code = NO_STATUS
         self._counts: MethodCounts | None = None
+        self._logged: LoggedStream | None = None
         self._requests: MessageCounter | None = None
         self._stream: UpstreamStream | None = None  # the last one
 
@@ -147,6 +160,8 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         if self.route.grpc:
             self._counts = counts = context.calls.of(exchange.match.upstream_path)
             counts.open += 1
+            if context.streams.log is not None:
+                self._logged = context.streams.log.call(CallStream(self))
         try:
             if self._timeout is not None:
                 when = exchange.started + self._timeout
@@ -264,7 +279,7 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         self._connection = connection
         self._stream = stream
         match = exchange.match
-        if route.chain.logs:
+        if route.chain.logs or context.notes:
             note_try(exchange, connection.pool, context.wall)
         plain = exchange.upstream_peer is None and not route.preserve_host
         host = route.host_header if plain and not exchange.request_changes else self._host_field()
@@ -539,12 +554,28 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         if counts is None:
             return
         counts.ended(self._code)
-        client = self.exchange.http2_stream
-        if client is not None:
-            counts.messages_in += client.messages
-        if self._requests is not None:
-            counts.messages_in += self._requests.count
-        counts.bytes_in += self.exchange.bytes_in if client is None else client.received
-        if self._stream is not None:
-            counts.messages_out += self._stream.stream.messages
-            counts.bytes_out += self._stream.stream.received
+        bytes_in, bytes_out, asked, answered = self.figures()
+        if asked > 1 or answered > 1:
+            self.exchange.mark_streamed()
+        counts.messages_in += asked
+        counts.messages_out += answered
+        counts.bytes_in += bytes_in
+        counts.bytes_out += bytes_out
+        logged, self._logged = self._logged, None
+        if logged is not None:
+            logged.closed()
+            if logged.summary is not None:
+                self.exchange.set_log_value("stream", logged.summary)
+
+    @property
+    def status(self) -> int:
+        """gRPC's status; `NO_STATUS` before."""
+        return self._code
+
+    def figures(self) -> tuple[int, int, int, int]:
+        """Bytes and messages of a call so far: in, out, in, out."""
+        client, stream = self.exchange.http2_stream, self._stream
+        asked = (0 if client is None else client.messages) + (0 if self._requests is None else self._requests.count)
+        answered = 0 if stream is None else stream.stream.messages
+        bytes_in = self.exchange.bytes_in if client is None else client.received
+        return bytes_in, 0 if stream is None else stream.stream.received, asked, answered

@@ -20,6 +20,7 @@ from .filtered_answer import FilteredAnswer, HeadOfAnswer
 from .grpc_answers import grpc_lines, refusal_lines, takes_grpc
 from .streamed_answer import AnswerContext, AnswerStream, discard
 from .websocket_answer import bad_handshake, open_websocket
+from .websocket_errors import refused_here
 
 if TYPE_CHECKING:
     from ..core.views import AnswerFiltersView, ChainView
@@ -97,6 +98,8 @@ class OwnAnswers:
             if (filtered or replaced is not None) and answer.source == "error":
                 exchange.returned_filters = None  # they were for the answer in whose place this one stands
             filters = None if as_is else chain.answer_filters(exchange)
+        if exchange.block.upgrade_websocket and not isinstance(answer, WebSocketAnswer):
+            refused_here(exchange, answer)
         lines += self._headers.of_own(exchange, self._monotonic())
 
         def head() -> tuple[int, bytes, bytes]:

@@ -12,6 +12,7 @@ from twisted.web.resource import Resource
 
 from ..core.error_lines import request_line
 from ..core.exchange import Answer, Exchange
+from ..core.rerouting import is_rerouted
 from ..core.routing.protocol_checks import check_protocol, is_forwarded, not_forwarded
 from ..net.resolver import is_address
 from .direct_calls import DirectRoute
@@ -81,7 +82,7 @@ class HTTPRoute(RouteResource):
             else:
                 self.pool = context.pools.get(route.host, route.port, None)
         self.direct = direct_route(context, route, self.http2_pool, self.read_timeout)
-        self._http2 = route.grpc or (context.upstream_http2 and route.protocol == b"https")
+        self._http2 = self._speaks_http2(route)
         self._forwarded = is_forwarded(route)
         self._checked = route.websocket_only or route.protocols != _UNCHECKED
 
@@ -114,17 +115,24 @@ class HTTPRoute(RouteResource):
         """The plugins let the request pass."""
         if exchange.service_call is not None:
             waiting_for(self.context, exchange, exchange.service_call(exchange), _unanswered)
-        elif self._forwarded:
+        elif self._forwarded or (is_rerouted(exchange) and self.route.service is None):
             self.forward(exchange)
         else:
             self.context.send_answer(exchange, not_forwarded(self.route))
 
     def forward(self, exchange: Exchange) -> None:
         """Relay the request to the service."""
-        if self._http2:
+        if exchange.route is not self.route:
+            route = exchange.route  # the request's own (core/rerouting.py)
+            kind = HTTP2UpstreamExchange if self._speaks_http2(route) else UpstreamExchange
+            kind(self.context, exchange, self.context.limits.read_timeout(route.read_timeout)).start()
+        elif self._http2:
             HTTP2UpstreamExchange(self.context, exchange, self.read_timeout).start(self.http2_pool)
         else:
             UpstreamExchange(self.context, exchange, self.read_timeout).start(self.pool)
+
+    def _speaks_http2(self, route: RouteView) -> bool:
+        return route.grpc or (self.context.upstream_http2 and route.protocol == b"https")
 
 
 def _unanswered(exchange: Exchange) -> None:

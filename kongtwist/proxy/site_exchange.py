@@ -23,7 +23,7 @@ from ..core.counters import REQUESTS
 from ..core.exchange import BodySink, BodyTooLarge, Exchange
 from ..core.http.head import check_request, parse_request_block, parse_request_line
 from ..net.body_exchange import leave
-from ..net.hangups import descriptor_of
+from ..net.hangups import bound_silence, descriptor_of
 from ..net.run_steps import run_steps
 from ..net.sending import is_ending, unsent
 from ..net.tls_transport import tls_facts
@@ -297,6 +297,10 @@ class SiteExchange(Exchange):
 
     def pause_request(self) -> None:
         self._producing = False
+
+    def bound_silence(self, seconds: float) -> None:
+        channel: Any = self.request.channel
+        bound_silence(getattr(channel, "transport", None), seconds)
 
     def resume_request(self) -> None:
         if self.body_sink is not None and not self._producing:

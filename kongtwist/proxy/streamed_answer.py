@@ -141,6 +141,18 @@ class AnswerStream:
         """Every piece is a chunk of its own."""
         return True
 
+    def write_event(self, data: bytes) -> None:
+        """See `server_sent_events.Answering`."""
+        if self._over:
+            return
+        if self._filtered is None:
+            self.exchange.write(data)
+            return
+        try:
+            self._write(data)
+        except PluginFailed:  # reported where it was raised
+            self._cut(None)
+
     def end_answer(self) -> None:
         """The gateway ends it, complete for the client."""
         if not self._over:

@@ -37,7 +37,7 @@ from ..upstream.upstream_errors import (
 )  # fmt: skip
 from .finish import ends_request
 from .forwarding_states import AT_ONCE, HELD, OVER, PASSING, SENT, Answering, Sending
-from .try_notes import note_failure
+from .try_notes import note_choice, note_failure, note_lookup
 
 if TYPE_CHECKING:
     from ..core.exchange import Exchange
@@ -119,6 +119,8 @@ class Tries:
     def _choose(self) -> None:
         """Pick a target and find its address."""
         route = self.route
+        if route.chain.traced:
+            note_choice(self.exchange, self.context.wall)
         host = route.host
         balancer = route.balancer
         if balancer is not None:
@@ -136,6 +138,9 @@ class Tries:
             return
         if address is None:
             lookup = self._lookup = self.context.resolver.lookup(host)
+            if route.chain.traced:
+                peer = self._peer
+                note_lookup(self.exchange, host, route.port if peer is None else peer.port, lookup, self.context.wall)
             answered = lookup.addCallbacks(self._resolved, self._unresolved)
             answered.addErrback(lambda why: self.context.fault(self.exchange, why))  # type: ignore[unused-awaitable]
         else:
@@ -229,7 +234,7 @@ class Tries:
         self.exchange.latencies = (self._started - self.exchange.started, now - self._started)
         self._connection = None
         route, peer = self.route, self._peer
-        if route.chain.logs:
+        if route.chain.logs or self.context.notes:
             note_failure(self.exchange, pool, timeout, self.context.wall)
         if peer is not None:
             if self._tried is None:
@@ -252,7 +257,7 @@ class Tries:
             return
         if route.retries > self._tries:
             what = f"{what} ({route.retries - self._tries + 1} tries)"
-        _log.error("{line}", line=request_line(self.exchange, what, remedy, upstream=upstream))
+        self._tell(what, remedy, upstream)
         if timeout:
             self._refuse(504, "The upstream server is timing out", upstream=True)
         else:
@@ -282,4 +287,8 @@ class Tries:
 
     def _log_error(self, what: str, remedy: str, pool: Destination | None = None) -> None:
         upstream = where(self.route, self._peer, pool)
+        self._tell(what, remedy, upstream)
+
+    def _tell(self, what: str, remedy: str, upstream: str) -> None:
+        """Write the one line about what became of the request."""
         _log.error("{line}", line=request_line(self.exchange, what, remedy, upstream=upstream))

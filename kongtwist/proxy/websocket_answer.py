@@ -145,6 +145,7 @@ class _Ending:
         exchange, served = self._exchange, self.served
         try:
             exchange.bytes_in, exchange.bytes_out = served.bytes_in, served.bytes_out
+            served.tell_record(exchange)
             if self._watches is not None:
                 self._watches.on_close(served.why)
         finally:

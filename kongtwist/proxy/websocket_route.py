@@ -20,10 +20,12 @@ from ..core.http.head import HeaderBlock, parse_request_block, parse_response_bl
 from ..core.http.headers import apply_changes
 from ..net.sending import sender
 from ..streams.splice import RelayedStream
+from ..streams.stream_errors import CLIENT_REMEDY, fault_of
 from ..upstream.upstream_errors import where
 from .forwarding import UpstreamExchange
 from .route import HTTPRoute, waiting_for
 from .websocket_answer import bad_handshake
+from .websocket_errors import refused_by_upstream, tell_failed
 
 if TYPE_CHECKING:
     from ..core.chain.phases import CarriedRequest
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from ..streams.websocket_handshake import StreamServerFactory
     from ..streams.websocket_server import ServerFactory
     from ..upstream.connection import ResponseHead, UpstreamConnection
+    from ..upstream.upstream_errors import Destination
     from .context import ProxyContext
 
 __all__ = ["Handshakes", "WebSocketRoute"]
@@ -156,8 +159,10 @@ class WebSocketRoute(HTTPRoute):
                 connection.abort()
                 self.context.fault(exchange)
 
-        asked = UpstreamExchange(self.context, exchange, self.read_timeout, upgraded)
-        asked.start(self.pool)
+        same = exchange.route is self.route  # else it is the request's own (core/rerouting.py)
+        read_timeout = self.read_timeout if same else self.context.limits.read_timeout(exchange.route.read_timeout)
+        asked = HandshakeExchange(self.context, exchange, read_timeout, upgraded)
+        asked.start(self.pool if same else None)
 
     def _upgraded(self, asked: UpstreamExchange, connection: UpstreamConnection, head: ResponseHead) -> None:
         """The upstream agrees: check what it says, pass it on, splice."""
@@ -192,9 +197,9 @@ class WebSocketRoute(HTTPRoute):
 
     def _splice(self, exchange: Exchange, connection: UpstreamConnection, answer: bytes) -> None:
         """Send the client its answer and let the two connections run into one another."""
-        if self.route.chain.logs:
+        if self.route.chain.logs or self.context.notes:
             exchange.sent_head = told(exchange, answer)
-        ending = _Ending(exchange)
+        ending = _Ending(exchange, connection.pool)
         stream = RelayedStream(self.context, exchange, ending)
         chain = self.route.chain
         admit = None if chain.empty else partial(ending.admit, chain, stream)
@@ -214,15 +219,35 @@ class WebSocketRoute(HTTPRoute):
                 ending.over(0, 0)
 
     def _refuse(self, exchange: Exchange, connection: UpstreamConnection, why: str) -> None:
-        line = request_line(
-            exchange,
-            f"the upstream answered a WebSocket handshake wrongly: {why}",
-            upstream=where(self.route, exchange.upstream_peer, connection.pool),
-        )
-        _log.error("{line}", line=line)
+        upstream = where(self.route, exchange.upstream_peer, connection.pool)
+        what = f"the upstream answered it wrongly: {why}"
+        tell_failed(exchange, what, "correct the upstream, which breaks RFC 6455 4.2.2", upstream=upstream)
         connection.abort()
         message = "An invalid response was received from the upstream server"
         self.context.send_answer(exchange, Answer.error(502, message), upstream=True)
+
+
+class HandshakeExchange(UpstreamExchange):
+    """Asks an upstream for a WebSocket, and tells the error log why there is none. The arguments are those of `UpstreamExchange`."""
+
+    __slots__ = ()
+
+    def answered(self, head: ResponseHead, length: int | None, first: bytes, last: bool, raw: bool = False) -> None:
+        """The upstream answers as to an ordinary request."""
+        pool = None if self._connection is None else self._connection.pool
+        refused_by_upstream(self.exchange, head.status, where(self.route, self.exchange.upstream_peer, pool))
+        super().answered(head, length, first, last, raw)
+
+    def _tell(self, what: str, remedy: str, upstream: str) -> None:
+        tell_failed(self.exchange, what, remedy, upstream=upstream)
+
+    def client_gone(self, reason: str) -> None:
+        """It did not wait for the answer."""
+        upstream = where(self.route, self.exchange.upstream_peer, None)
+        tell_failed(
+            self.exchange, f"the client left before it: {reason}", CLIENT_REMEDY, upstream=upstream, level="notice"
+        )
+        super().client_gone(reason)
 
 
 class _Ending:
@@ -231,10 +256,11 @@ class _Ending:
     Until then the header blocks are kept as their bytes: parsed they would be most of what an idle stream holds.
     """
 
-    __slots__ = ("_exchange", "_request", "_response", "_watches")
+    __slots__ = ("_exchange", "_pool", "_request", "_response", "_watches")
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, pool: Destination | None) -> None:
         self._exchange = exchange
+        self._pool = pool
         self._request = exchange.block.raw
         self._response = exchange.response_fields.raw if exchange.response_fields is not None else b""
         self._watches: WatchesView | None = None
@@ -251,19 +277,19 @@ class _Ending:
         self._log_end(stream)
         if self._watches is not None:
             self._watches.on_close(stream.why)
+        stream.tell_record(self._exchange)
         self.over(stream.bytes_in, stream.bytes_out)
 
     def _log_end(self, stream: RelayedStream) -> None:
-        fault = stream.fault
+        fault = fault_of(stream)
         if fault is None:
             _log.debug("WebSocket {id} ended: {why}", id=stream.id, why=stream.why)
             return
         exchange = self._exchange
-        line = request_line(
-            exchange, fault.what, fault.remedy, upstream=where(exchange.route, exchange.upstream_peer, None)
-        )
+        upstream = where(exchange.route, exchange.upstream_peer, self._pool)
+        line = request_line(exchange, fault.what, fault.remedy, upstream=upstream)
         if fault.by_client:
-            _log.info("{line}", line=line)
+            _log.info("{line}", line=line, kong_level="notice")
         else:
             _log.error("{line}", line=line)
 

@@ -20,12 +20,16 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..core.answers import WebSocketAnswer
-from ..core.error_lines import request_line
+from ..core.error_lines import request_line, seconds_text
+from ..core.message_spans import together
+from ..core.message_times import EGRESS, INGRESS, MessageTimes
 from ..core.stream_registry import GOING_AWAY, StreamRecord
 from ..net.hangups import descriptor_of, notice_vanished
 from ..net.run_steps import run_steps
 from ..net.sending import switch_protocol
 from .fed_frames import FrameWriter
+from .keep_alive import PeerPings, ServedPeer
+from .stream_errors import BROKEN, StreamFault, broken, silent
 from .websocket_handshake import Recorder
 from .websocket_server import ServerFactory, ServerSide
 
@@ -71,6 +75,8 @@ class ServedWebSocket(StreamRecord):
     ) -> None:
         super().__init__("websocket", exchange)
         self._context = context
+        self._times: MessageTimes | None = None
+        self._pings: PeerPings | None = None
         self._exchange = exchange
         self._answer = answer
         self._ended = ended
@@ -82,7 +88,7 @@ class ServedWebSocket(StreamRecord):
         self._feeder: AnswerFeeder | None = None
         self._reading = True
         self._registered = False
-        self._blocked = self._closing = self._over = False
+        self._blocked = self._closing = self._over = self._told = False
         self._in = self._out = self._messages_in = self._messages_out = 0
         self._idle = context.limits.read_timeout(exchange.route.read_timeout) if exchange.route is not None else inf
         self.deadline = self.wake = inf
@@ -110,6 +116,22 @@ class ServedWebSocket(StreamRecord):
     @property
     def messages_out(self) -> int:
         return self._messages_out
+
+    @property
+    def end(self) -> tuple[str, int]:
+        code = self._protocol.close_code
+        if self.why == "cut":
+            return "cut", code
+        return ("closed" if self._protocol.closed_by_peer else "gateway"), code
+
+    def time_messages(self, times: MessageTimes) -> None:
+        times.begin(self._context.monotonic)
+        self._times = together(self._times, times)
+
+    def keep_alive(self, seconds: float, client: bool = True, upstream: bool = True) -> None:
+        if client:
+            peer = ServedPeer(self._protocol, lambda: self.close(GOING_AWAY, "a ping was not answered"))
+            self._pings = PeerPings(self._context.deadlines, self._context.monotonic, seconds, [peer])
 
     # -- its beginning and its end ---------------------------------------------------------------------------------------
 
@@ -156,15 +178,17 @@ class ServedWebSocket(StreamRecord):
             raise
         except Exception as error:  # noqa: BLE001 - reported, and the client is told
             detail = "".join(traceback.format_exception(error))
-            self._exchange.report(f"serving a WebSocket failed: {error!r}", detail=detail)
+            self._exchange.report(f"{BROKEN}: serving it failed: {error!r}", detail=detail)
+            self._told = True
             self.close(_FAILED, "the gateway failed")
         else:
             self.close()
 
-    def close(self, code: int = 1000, reason: str = "") -> None:
+    def close(self, code: int = 1000, reason: str = "", retry: int | None = None) -> None:
         if self._closing or self._over:
             return
         self._closing = True
+        self._ask_no_more()
         if code == GOING_AWAY:
             self.why = reason or "closed by the gateway"
         self._read_on()
@@ -189,13 +213,29 @@ class ServedWebSocket(StreamRecord):
     def expire(self, now: float) -> None:
         """Nothing moved for too long."""
         if self._closing or self._blocked:
+            if self._blocked and not self._closing:
+                seconds = self._context.limits.send_timeout
+                self._tell(silent(True, False, seconds, None))
             self.cut()
         else:
+            what = f"{BROKEN}: nothing came or went for {seconds_text(self._idle)}"
+            self._tell(
+                StreamFault(False, what, "if it may take longer, raise read_timeout of its service (milliseconds)")
+            )
             self.close(GOING_AWAY, "idle for too long")
 
     def broken(self, why: str) -> None:
         """`SocketUser`."""
-        _log.info("{line}", line=request_line(self._exchange, f"client broke a WebSocket: {why}"))
+        what = f"{BROKEN}: the client broke the protocol: {why}"
+        _log.info("{line}", line=request_line(self._exchange, what, "correct the client"), kong_level="notice")
+        self._told = True
+
+    def _tell(self, fault: StreamFault) -> None:
+        """Write the one line about what was out of order."""
+        if not self._told:
+            self._told = True
+            line = request_line(self._exchange, fault.what, fault.remedy)
+            _log.info("{line}", line=line, kong_level="notice" if fault.by_client else "warn")
 
     def closing(self) -> None:
         """`closed` follows at once."""
@@ -204,10 +244,13 @@ class ServedWebSocket(StreamRecord):
         """The connection is over: give everything back."""
         if self._over or self._transport is None:
             return
+        if not self._closing and not self._protocol.close_code and self.why != "cut":
+            self._tell(broken(True, "it ended without a Close frame"))
         self._over = self._closing = True
         context = self._context
         run_steps(
             lambda: context.deadlines.drop(self),
+            self._ask_no_more,
             lambda: context.hangups.unwatch(self._fd, self),
             lambda: context.streams.remove(self),
             lambda: self._wake(None),
@@ -216,6 +259,11 @@ class ServedWebSocket(StreamRecord):
             self._stop_serving,
             self._ended,
         )
+
+    def _ask_no_more(self) -> None:
+        if self._pings is not None:
+            self._pings.stop()
+            self._pings = None
 
     def _stop_feeding(self) -> None:
         feeder, self._feeder = self._feeder, None
@@ -247,6 +295,8 @@ class ServedWebSocket(StreamRecord):
         message: str | bytes = data if self._binary else data.decode()
         size = len(data)
         self._messages_in += 1
+        if self._times is not None:
+            self._times.passed(INGRESS)
         self._in += size
         self._moved()
         self._come.append((message, size))
@@ -299,6 +349,8 @@ class ServedWebSocket(StreamRecord):
             return False
         data = message.encode() if isinstance(message, str) else message
         self._messages_out += 1
+        if self._times is not None:
+            self._times.passed(EGRESS)
         self._out += len(data)
         self._moved()
         self._protocol.send(data, isinstance(message, bytes))
@@ -322,6 +374,8 @@ class ServedWebSocket(StreamRecord):
         if self._closing:
             return False
         self._messages_out += messages
+        if self._times is not None and messages:
+            self._times.passed(EGRESS, messages)
         self._out += size
         self._moved()
         return True

@@ -8,10 +8,15 @@ line), so the piece that was passed on last is kept, and looked at when the stre
 
 from __future__ import annotations
 
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
+from ..core.message_spans import together
+from ..core.message_times import EGRESS, MessageTimes
 from ..core.stream_registry import StreamRecord
+from ..net.run_steps import run_steps
+from .keep_alive import EventComments
 
 if TYPE_CHECKING:
     from ..core.exchange import Exchange
@@ -25,6 +30,8 @@ _CHUNKED_EVENT_ENDS = tuple(end + b"\r\n" for end in _EVENT_ENDS)
 
 _LONGEST_END = 6
 
+_COMMENT = b":\n\n"
+
 
 class Answering(Protocol):
     """What relays the answer (proxy/forwarding.py)."""
@@ -37,6 +44,9 @@ class Answering(Protocol):
 
     def may_end_answer(self) -> bool:
         """Whether the framing of the answer allows an end here."""
+
+    def write_event(self, data: bytes) -> None:
+        """Send a piece of our own, with the framing that the answer's pieces have."""
 
     def end_answer(self) -> None:
         """End the answer here as if the upstream had: complete for the client, cut for the upstream."""
@@ -59,16 +69,26 @@ class EventStream(StreamRecord):
         raw: pieces come with the framing of their chunks.
     """
 
-    __slots__ = ("_answering", "_closing", "_ends", "_last", "deadline", "wake")
+    __slots__ = (
+        "_answering", "_closing", "_comments", "_ends", "_events", "_farewell", "_last", "_raw", "_times", "deadline", "wake",
+    )  # fmt: skip
 
     def __init__(self, answering: Answering, raw: bool) -> None:
         super().__init__("sse", answering.exchange)
         self._answering = answering
         self._closing = False
+        self._comments: EventComments | None = None
+        self._farewell = b""
+        self._raw = raw
         self._ends = _CHUNKED_EVENT_ENDS if raw else _EVENT_ENDS
         self._last = b""
         self.deadline = self.wake = inf
+        self._events = 0
+        self._times: MessageTimes | None = None
+        answering.exchange.mark_streamed()
         answering.context.streams.add(self)
+        if answering.exchange.get_header(b"last-event-id") is not None and self.tally is not None:
+            self.tally.resumed += 1
 
     @property
     def bytes_in(self) -> int:
@@ -84,20 +104,58 @@ class EventStream(StreamRecord):
 
     @property
     def messages_out(self) -> int:
-        return 0
+        return self._events
+
+    def time_messages(self, times: MessageTimes) -> None:
+        """From now on events are counted, too: those whose end comes in one piece."""
+        times.begin(self._answering.context.monotonic)
+        self._times = together(self._times, times)
 
     def passed(self, data: bytes) -> None:
         """A piece was passed on."""
+        if self._times is not None:
+            events = data.count(b"\n\n") or data.count(b"\r\n\r\n")
+            if events:
+                self._events += events
+                self._times.passed(EGRESS, events)
         self._last = data if len(data) >= _LONGEST_END else (self._last + data)[-_LONGEST_END:]
         if self._closing and self._at_end():
-            self._answering.end_answer()
+            self._end()
 
-    def close(self, code: int, reason: str) -> None:
+    def keep_alive(self, seconds: float, client: bool = True, upstream: bool = True) -> None:
+        """See `StreamInfo.keep_alive`; an event stream's upstream can be told nothing."""
+        if not client:
+            return
+        answering = self._answering
+        context, exchange = answering.context, answering.exchange
+        exchange.bound_silence(seconds)
+        self._comments = EventComments(
+            context.deadlines, context.monotonic, seconds, lambda: exchange.bytes_out, self._comment
+        )
+
+    def _comment(self) -> None:
+        """Nothing has passed for a while."""
+        if self._at_end():
+            self._say(_COMMENT)
+
+    def _say(self, text: bytes) -> None:
+        self._answering.write_event(b"%x\r\n%b\r\n" % (len(text), text) if self._raw else text)
+
+    def _end(self) -> None:
+        """End here, with the last words."""
+        farewell, self._farewell = self._farewell, b""
+        if farewell:
+            self._say(farewell)
+        self._answering.end_answer()
+
+    def close(self, code: int, reason: str, retry: int | None = None) -> None:
         if self._closing:
             return
         self._closing = True
+        self._farewell = _farewell(reason, retry)
+        self._be_still()
         if self._at_end():
-            self._answering.end_answer()
+            self._end()
         else:
             context = self._answering.context
             context.deadlines.set(self, context.monotonic() + context.limits.lingering_timeout)
@@ -116,5 +174,23 @@ class EventStream(StreamRecord):
     def over(self) -> None:
         """The answer has ended, whatever ended it."""
         context = self._answering.context
-        context.deadlines.drop(self)
-        context.streams.remove(self)
+        run_steps(
+            self._be_still,
+            partial(context.deadlines.drop, self),
+            partial(context.streams.remove, self),
+            partial(self.tell_record, self._answering.exchange),
+        )
+
+    def _be_still(self) -> None:
+        if self._comments is not None:
+            self._comments.stop()
+            self._comments = None
+
+
+def _farewell(reason: str, retry: int | None) -> bytes:
+    """What a client gets before the end: the reason as a comment, and when to come again (WHATWG HTML 9.2.6)."""
+    text = " ".join(reason.split())
+    lines = [f": {text}\n"] if text else []
+    if retry is not None:
+        lines.append(f"retry: {retry}\n")
+    return "".join((*lines, "\n")).encode() if lines else b""

@@ -22,15 +22,19 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from ..core.error_lines import seconds_text
 from ..core.exchange import Exchange
-from ..core.stream_registry import StreamRecord
+from ..core.message_spans import together
+from ..core.message_times import EGRESS, INGRESS, MessageTimes
+from ..core.stream_registry import GOING_AWAY, StreamRecord
 from ..net.run_steps import run_steps
 from ..net.sending import is_plain
+from .keep_alive import PeerPings, RelayedPeer
 from .socket_end import SocketEnd
 from .stream_end import StreamEnd
-from .stream_errors import StreamFault, broken, silent
+from .stream_errors import StreamFault, broken, refused_by_plugin, silent, vanished
 from .transport_end import TransportEnd
-from .websocket_frames import encode_close
+from .websocket_frames import TimedTracker, encode_close
 
 if TYPE_CHECKING:
     from .stream_context import StreamContext
@@ -55,12 +59,13 @@ class RelayedStream(StreamRecord):
     Attributes:
         client, upstream: the two ends.
         why: how it ended, for the log.
-        fault: whose fault the end was; None where it was in order.
+        fault: whose fault the end was; None where nothing broke it (see `stream_errors.fault_of`).
+        left_first: the client was the first to send its last byte, or the upstream (False); None: neither has.
     """
 
     __slots__ = (
-        "_closing", "_dying", "_last", "_on_end", "_over", "_quiet_since", "_read_timeout", "_service", "_write_timeout",
-        "client", "context", "deadline", "fault", "upstream", "wake", "why",
+        "_closing", "_dying", "_last", "_on_end", "_over", "_pings", "_quiet_since", "_read_timeout", "_service", "_write_timeout",
+        "client", "context", "deadline", "fault", "left_first", "upstream", "wake", "why",
     )  # fmt: skip
 
     def __init__(self, context: StreamContext, exchange: Exchange, on_end: Callable[[RelayedStream], None]) -> None:
@@ -70,9 +75,11 @@ class RelayedStream(StreamRecord):
         self._write_timeout: float = exchange.route.write_timeout
         self._service = exchange.route.service
         self.fault: StreamFault | None = None
+        self.left_first: bool | None = None
         self._on_end = on_end
         self._closing = self._over = False
         self._dying: OSError | None = None
+        self._pings: PeerPings | None = None
         self._quiet_since = context.monotonic()
         self._last = (0, 0, 0, 0)
         self.deadline = self.wake = inf
@@ -97,6 +104,47 @@ class RelayedStream(StreamRecord):
     @property
     def messages_out(self) -> int:
         return self.upstream.tracker.messages
+
+    @property
+    def held(self) -> int:
+        return self.client.held + self.upstream.held
+
+    @property
+    def end(self) -> tuple[str, int]:
+        code = self.client.tracker.code or self.upstream.tracker.code
+        if self.why == "timed out":
+            return "timed_out", code
+        if self.fault is not None:
+            return "client_lost" if self.fault.by_client else "upstream_lost", code
+        if self.why.startswith("closed by the gateway"):
+            return "gateway", code
+        return ("cut" if self.why == "cut" else "closed"), code
+
+    @property
+    def ended_here(self) -> bool:
+        """Whether it was the gateway that ended it: a stop, a credential that is gone."""
+        return self.why == "cut" or self.why.startswith("closed by the gateway")
+
+    def time_messages(self, times: MessageTimes) -> None:
+        times.begin(self.context.monotonic)
+        before = self.client.tracker
+        if isinstance(before, TimedTracker):
+            times = together(before.times, times)
+        self.client.tracker = TimedTracker(times, INGRESS)
+        self.upstream.tracker = TimedTracker(times, EGRESS)
+
+    def keep_alive(self, seconds: float, client: bool = True, upstream: bool = True) -> None:
+        peers = [
+            RelayedPeer(end, mask, partial(self._vanished, end, seconds))
+            for end, mask, wanted in ((self.client, b"", client), (self.upstream, os.urandom(4), upstream))
+            if wanted
+        ]
+        self._pings = PeerPings(self.context.deadlines, self.context.monotonic, seconds, list(peers))
+
+    def _vanished(self, end: StreamEnd, seconds: float) -> None:
+        """A peer has not answered a ping."""
+        self.fault = vanished(end is self.client, seconds)
+        self.close(GOING_AWAY, "a ping was not answered")
 
     # -- beginning -----------------------------------------------------------------------------------------------------
 
@@ -124,6 +172,7 @@ class RelayedStream(StreamRecord):
         self.context.streams.add(self)
         self._look_again(self._shortest() / _LOOKS)
         if admit is not None and not admit():
+            self.fault = refused_by_plugin()
             self.close(INTERNAL_ERROR, "")
         for end, data in ((ours, from_client), (theirs, from_upstream)):
             if data and self._closing:
@@ -141,6 +190,8 @@ class RelayedStream(StreamRecord):
     def read_all(self, end: StreamEnd) -> None:
         """An end has sent its last byte (its FIN has come)."""
         end.ended = True
+        if self.left_first is None:
+            self.left_first = end is self.client
         peer = end.peer
         if self._dying is not None and end.dead and not self._over and not self._ended_well(end, self._dying):
             self.lost(end, self._dying)
@@ -200,11 +251,12 @@ class RelayedStream(StreamRecord):
 
     # -- ends ----------------------------------------------------------------------------------------------------------
 
-    def close(self, code: int, reason: str) -> None:
+    def close(self, code: int, reason: str, retry: int | None = None) -> None:
         if self._closing or self._over:
             return
         self._closing = True
-        self.why = f"closed by the gateway: {code} {reason}"
+        self._ask_no_more()
+        self.why = self.why or f"closed by the gateway: {code} {reason}"
         self.upstream.divert(encode_close(code, reason))
         self.client.divert(encode_close(code, reason, os.urandom(4)))
         if not self._over:
@@ -232,7 +284,11 @@ class RelayedStream(StreamRecord):
             self._quiet_since = now
         elif now - self._quiet_since >= self._shortest():
             self.fault = silent(bool(client.held), bool(upstream.held), self._shortest(), self._service)
-            self._finish("timed out")
+            if client.held or upstream.held:
+                self._finish("timed out")  # a Close frame would not arrive
+            else:
+                self.why = "timed out"
+                self.close(GOING_AWAY, f"nothing came for {seconds_text(self._shortest())}")
             return
         shortest = self._shortest()
         self._look_again(min(shortest / _LOOKS, max(self._quiet_since + shortest - now, 0.0)))
@@ -251,6 +307,7 @@ class RelayedStream(StreamRecord):
         if self._over:
             return
         self._over = True
+        self._ask_no_more()
         self.why = self.why or why
         self._look_again(self.context.limits.lingering_timeout)
         run_steps(self.client.close, self.upstream.close)
@@ -258,14 +315,21 @@ class RelayedStream(StreamRecord):
     def _end(self, why: str) -> None:
         """Both ends are reset."""
         self._over = True
+        self._ask_no_more()
         self.why = self.why or why
         run_steps(self.client.abort, self.upstream.abort, self.end_closed)
+
+    def _ask_no_more(self) -> None:
+        if self._pings is not None:
+            self._pings.stop()
+            self._pings = None
 
     def _release(self) -> None:
         """Nothing is open any more: tell, once."""
         on_end, self._on_end = self._on_end, _nothing
         run_steps(
             partial(self.context.deadlines.drop, self),
+            self._ask_no_more,
             partial(self.context.streams.remove, self),
             partial(on_end, self),
             self.client.release,

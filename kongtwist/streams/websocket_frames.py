@@ -10,10 +10,20 @@ costs one subtraction.
 
 from __future__ import annotations
 
-__all__ = ["CLOSE", "FrameTracker", "encode_close"]
+from itertools import count
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..core.message_times import MessageTimes
+
+__all__ = ["CLOSE", "FrameTracker", "TimedTracker", "encode_close", "encode_ping"]
 
 CLOSE = 0x8
 """Opcode of a Close frame (RFC 6455 5.5.1)."""
+
+_turns = count(1)
+_PING = 0x9
+"""Opcode of a Ping frame (RFC 6455 5.5.2)."""
 
 _FIN = 0x80
 _MASKED = 0x80
@@ -29,14 +39,17 @@ class FrameTracker:
         left: bytes of the current frame that have not come yet, its length being known.
         messages: messages that are complete.
         closed: a complete Close frame has gone by; nothing may follow it.
+        code: the Close frame's code; 0 where it has none, or did not come in one piece.
+        turn: grows with each Close frame that goes by, of whatever stream: which of two was first.
     """
 
-    __slots__ = ("_first", "_header", "closed", "left", "messages")
+    __slots__ = ("_first", "_header", "closed", "code", "left", "messages", "turn")
 
     def __init__(self) -> None:
         self.left = 0
         self.messages = 0
         self.closed = False
+        self.code = self.turn = 0
         self._header = b""  #: a frame header that has come in part
         self._first = 0  #: first byte of the current frame's header
 
@@ -68,7 +81,8 @@ class FrameTracker:
                 if first & _FIN and not first & _CONTROL:
                     self.messages += 1
                 elif first & 0xF == CLOSE:
-                    self.closed = True
+                    self.closed, self.turn = True, next(_turns)
+                    self.code = _close_code(data, data[header_size(data) :])
                 return
             if size < total:
                 self._first = data[0]
@@ -113,6 +127,8 @@ class FrameTracker:
             self._first = header[0]
             self.left = _payload(header)
             at += size - len(begun)
+            if header[0] & 0xF == CLOSE:
+                self.code = _close_code(header, data[at : at + 2])
         rest = len(data) - at
         if rest < self.left:
             self.left -= rest
@@ -128,7 +144,50 @@ class FrameTracker:
         if first & _FIN and not first & _CONTROL:
             self.messages += 1
         elif first & 0xF == CLOSE:
-            self.closed = True
+            self.closed, self.turn = True, next(_turns)
+
+
+class TimedTracker(FrameTracker):
+    """Tells, beside, when messages are complete.
+
+    Args:
+        times: is told.
+        direction: see there.
+    """
+
+    __slots__ = ("_direction", "times")
+
+    def __init__(self, times: MessageTimes, direction: int) -> None:
+        super().__init__()
+        self.times, self._direction = times, direction
+
+    def feed(self, data: bytes | memoryview) -> None:
+        before = self.messages
+        FrameTracker.feed(self, data)
+        if self.messages != before:
+            self.times.passed(self._direction, self.messages - before)
+
+    def skip(self, size: int) -> None:
+        before = self.messages
+        FrameTracker.skip(self, size)
+        if self.messages != before:
+            self.times.passed(self._direction)
+
+
+def _close_code(header: bytes | memoryview, payload: bytes | memoryview) -> int:
+    """The code of a Close frame (RFC 6455 5.5.1); 0 where it has none, or is not here.
+
+    Args:
+        header: begins with the frame's header.
+        payload: begins with what there is of its payload.
+    """
+    if header[1] & 0x7F < 2 or len(payload) < 2:
+        return 0
+    first, second = payload[0], payload[1]
+    if header[1] & _MASKED:
+        size = header_size(header)
+        first, second = first ^ header[size - 4], second ^ header[size - 3]
+    return first << 8 | second
 
 
 def header_size(header: bytes | memoryview) -> int:
@@ -164,3 +223,8 @@ def encode_close(code: int, reason: str = "", mask: bytes | None = None) -> byte
         return bytes((_FIN | CLOSE, len(payload))) + payload
     masked = bytes([byte ^ mask[at & 3] for at, byte in enumerate(payload)])
     return bytes((_FIN | CLOSE, _MASKED | len(payload))) + mask + masked
+
+
+def encode_ping(mask: bytes = b"") -> bytes:
+    """A Ping frame without payload; ``mask``: four bytes for a frame from a client to a server (RFC 6455 5.3), else none."""
+    return bytes((_FIN | _PING, _MASKED if mask else 0)) + mask

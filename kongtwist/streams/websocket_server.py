@@ -60,6 +60,7 @@ class ServerSide(WebSocketServerProtocol):
 
     Attributes:
         refused: HTTP status with which Autobahn refused the handshake; 0: it did not.
+        heard: grows with whatever comes from the client.
     """
 
     log = _Silent()
@@ -69,6 +70,7 @@ class ServerSide(WebSocketServerProtocol):
         self.factory = factory
         self.user: SocketUser | None = user
         self.refused = 0
+        self.heard = 0
         self._subprotocol = subprotocol
 
     def onConnect(self, request: Any) -> str | None:
@@ -81,6 +83,16 @@ class ServerSide(WebSocketServerProtocol):
         super().failHandshake(reason, code, responseHeaders)
 
     @property
+    def close_code(self) -> int:
+        """The code of the first Close frame, the client's or ours; nought before."""
+        return int(self.remoteCloseCode or self.localCloseCode or 0)
+
+    @property
+    def closed_by_peer(self) -> bool:
+        """Whether it was the client that began to close."""
+        return self.remoteCloseCode is not None and not self.closedByMe
+
+    @property
     def usable(self) -> bool:
         """Messages can be sent."""
         return bool(self.state == self.STATE_OPEN)
@@ -90,13 +102,25 @@ class ServerSide(WebSocketServerProtocol):
     def onMessageBegin(self, isBinary: bool) -> None:
         """A message begins; its length is counted from here."""
         super().onMessageBegin(isBinary)
+        self.heard += 1
         if self.user is not None:
             self.user.message_begins(isBinary)
 
     def onMessageFrameData(self, payload: bytes) -> None:
         """A piece of a message."""
+        self.heard += 1
         if self.user is not None and payload and not self.failedByMe:
             self.user.message_piece(bytes(payload))
+
+    def onPing(self, payload: bytes) -> None:
+        """The client asks whether we are here."""
+        self.heard += 1
+        super().onPing(payload)
+
+    def onPong(self, payload: bytes) -> None:
+        """The client is there."""
+        self.heard += 1
+        super().onPong(payload)
 
     def onMessageFrameEnd(self) -> None:
         """Frames have no meaning of their own."""
@@ -143,9 +167,9 @@ class ServerSide(WebSocketServerProtocol):
     # -- what is sent ---------------------------------------------------------------------------------------------------
 
     def send(self, data: bytes, binary: bool = True) -> None:
-        """Send a message, of bytes or of text."""
+        """Send a message, of bytes or of text, in one frame. Autobahn's way bounds it by what the client may send."""
         if self.usable:
-            self.sendMessage(data, binary)
+            self.sendFrame(opcode=2 if binary else 1, payload=data)
 
     def close(self, code: int, reason: str = "") -> None:
         """Begin to close; any code of RFC 6455 7.4.1 may be given. What is too long of the reason is left out."""

@@ -20,8 +20,10 @@ from ..core.chain.plugin import Plugin
 from ..core.chain.stream_watch import StreamWatch
 from ..core.exchange import Exchange
 from ..core.http.head import HeaderBlock
+from ..core.message_times import MessageTimes
 from ..core.routing.router import Match
 from ..core.rows import Row
+from ..core.views import RouteView
 from ..entities import registry
 from ..entities.entity import Entity
 from ..observability.shared_counters import LocalCounters
@@ -70,7 +72,10 @@ class StandInStream:
 
     Attributes:
         closed: (code, reason) for each polite end that a plugin asked for.
+        retries: of each of them, when an event stream's client may come again.
+        kept_alive: (interval, client, upstream) that a plugin asked for.
         was_cut: a plugin cut it.
+        times: a plugin wants to be told when messages pass; a test tells (`MessageTimes.begin`, `passed`).
     """
 
     def __init__(self, exchange: Exchange, kind: str, started: float) -> None:
@@ -83,14 +88,27 @@ class StandInStream:
         self.credential_id: str | None = None if credential is None else credential["id"]
         self.client_ip = exchange.client_ip
         self.started = started
+        self.route: RouteView | None = exchange.route
+        self.times: MessageTimes | None = None
         self.bytes_in = self.bytes_out = self.messages_in = self.messages_out = 0
         self.closed: list[tuple[int, str]] = []
+        self.retries: list[int | None] = []
+        self.kept_alive: list[tuple[float, bool, bool]] = []
         self.was_cut = False
         self.watches: list[StreamWatch] = []
 
-    def close(self, code: int, reason: str) -> None:
+    def time_messages(self, times: MessageTimes) -> None:
+        """See `StreamInfo.time_messages`."""
+        self.times = times
+
+    def keep_alive(self, seconds: float, client: bool = True, upstream: bool = True) -> None:
+        """See `StreamInfo.keep_alive`."""
+        self.kept_alive.append((seconds, client, upstream))
+
+    def close(self, code: int, reason: str, retry: int | None = None) -> None:
         """See `StreamInfo.close`."""
         self.closed.append((code, reason))
+        self.retries.append(retry)
 
     def cut(self) -> None:
         """See `StreamInfo.cut`."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 
 from ..core.answers import AnswerFeeder, AnswerWriter
+from ..core.chain.host_groups import GroupedRecord, GroupSettings
 from ..core.chain.host_kafka import (
     KafkaConnection,
     KafkaFailed,
@@ -17,10 +19,13 @@ from ..core.chain.host_kafka import (
     KafkaRecord,
     Settled,
 )
-from ..core.chain.host_reading import Encode, FeedSettings, FetchedPartition, StartAt
+from ..core.chain.host_reading import Encode, FeedSettings, FetchedPartition, StartAt, TopicRecord
 from ..core.chain.host_schemas import RegistrySettings, Subject
 
-__all__ = ["StandInFeed", "StandInKafka", "StandInSchemas"]
+__all__ = ["StandInFeed", "StandInGroups", "StandInKafka", "StandInMember", "StandInSchemas"]
+
+Place = tuple[str, int, int]
+"""Topic, partition and offset."""
 
 
 class StandInKafka:
@@ -143,15 +148,19 @@ class StandInFeed:
         connection, settings, encode: what it was asked for with.
         starts: where clients began.
         found: what `fetch` gives, or an exception that it raises.
+        fails: what becomes of further clients.
     """
 
     def __init__(self, connection: KafkaConnection, settings: FeedSettings, encode: Encode) -> None:
         self.connection, self.settings, self.encode = connection, settings, encode
         self.starts: list[StartAt] = []
         self.found: tuple[list[FetchedPartition], bytes] | Exception = ([], b"")
+        self.fails: KafkaFailed | None = None
 
     async def subscribe(self, start: StartAt) -> AnswerFeeder:
         """See `kongtwist.core.chain.host_reading.KafkaFeed`."""
+        if self.fails is not None:
+            raise self.fails
         self.starts.append(start)
         return _Silent()
 
@@ -161,3 +170,119 @@ class StandInFeed:
         if isinstance(self.found, Exception):
             raise self.found
         return self.found
+
+
+class StandInGroups:
+    """Consumer groups. Each client gets what the test gives it.
+
+    Attributes:
+        connection, settings: what they were asked for with.
+        clients: all that have joined, in order.
+        fails: what becomes of further ones instead.
+    """
+
+    def __init__(self, connection: KafkaConnection, settings: GroupSettings, later: Callable[..., Any]) -> None:
+        self.connection, self.settings = connection, settings
+        self.clients: list[StandInMember] = []
+        self.fails: KafkaFailed | None = None
+        self._later = later
+
+    async def join(self, group: str) -> StandInMember:
+        """See `kongtwist.core.chain.host_groups.KafkaGroups`."""
+        if self.fails is not None:
+            raise self.fails
+        self.clients.append(StandInMember(group, self.settings.most, self._later))
+        return self.clients[-1]
+
+
+class StandInMember:
+    """A client of a group.
+
+    Attributes:
+        group: its id.
+        held: records that it has not finished.
+        finished, given_back: places of records, in order.
+        is_gone: it has left.
+        fails: what `take` raises, once nothing waits.
+    """
+
+    def __init__(self, group: str, most: int, later: Callable[..., Any]) -> None:
+        self.group = group
+        self._most, self._later = most, later
+        self._waiting: deque[GroupedRecord] = deque()
+        self._waiter: Deferred[None] | None = None
+        self.held: dict[Place, GroupedRecord] = {}
+        self.finished: list[Place] = []
+        self.given_back: list[Place] = []
+        self.is_gone = False
+        self.fails: KafkaFailed | None = None
+
+    def give(self, *records: TopicRecord, delivery: int = 1) -> None:
+        """Have it get records."""
+        self._waiting += [GroupedRecord(each, delivery) for each in records]
+        self.look()
+
+    def expire(self) -> None:
+        """It has had its records for too long: others get them."""
+        self.held.clear()
+
+    def fail(self, error: KafkaFailed) -> None:
+        """Have `take` fail."""
+        self.fails = error
+        self.look()
+
+    def look(self) -> None:
+        """There may be something."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.callback(None)
+
+    async def take(self, count: int, wait: float | None = None) -> list[GroupedRecord]:
+        """See `kongtwist.core.chain.host_groups.GroupClient`."""
+        over = []
+
+        def late() -> None:
+            over.append(True)
+            self.look()
+
+        if wait:
+            self._later(wait, late)
+        while not self.is_gone:
+            room = min(count, self._most - len(self.held), len(self._waiting))
+            found = [self._waiting.popleft() for _ in range(room)]
+            self.held.update(((each.record.topic, each.record.partition, each.record.offset), each) for each in found)
+            if found or over or wait == 0:
+                return found
+            if self.fails is not None:
+                raise self.fails
+            self._waiter = Deferred()
+            await self._waiter
+        return []
+
+    def finish(self, topic: str, partition: int, offset: int) -> bool:
+        """See `kongtwist.core.chain.host_groups.GroupClient`."""
+        place = (topic, partition, offset)
+        if self.held.pop(place, None) is None:
+            return False
+        self.finished.append(place)
+        self.look()
+        return True
+
+    def holds(self, topic: str, partition: int, offset: int) -> bool:
+        """See `kongtwist.core.chain.host_groups.GroupClient`."""
+        return (topic, partition, offset) in self.held
+
+    def give_back(self, topic: str, partition: int, offset: int) -> bool:
+        """See `kongtwist.core.chain.host_groups.GroupClient`. The record comes again."""
+        place = (topic, partition, offset)
+        each = self.held.pop(place, None)
+        if each is None:
+            return False
+        self.given_back.append(place)
+        self.give(each.record, delivery=each.delivery + 1)
+        return True
+
+    def leave(self) -> None:
+        """See `kongtwist.core.chain.host_groups.GroupClient`."""
+        self.is_gone = True
+        self.look()

@@ -16,6 +16,8 @@ from ..core.chain.host import (
     GRPCTarget,
     HostError,
     HTTPAnswer,
+    LogLine,
+    LogLines,
     ProtoFault,
     QueueSettings,
     RedisSettings,
@@ -24,14 +26,18 @@ from ..core.chain.host import (
     Tally,
     TLSSettings,
 )
+from ..core.chain.host_groups import GroupSettings
 from ..core.chain.host_kafka import KafkaConnection, KafkaProducing
 from ..core.chain.host_reading import Encode, FeedSettings
 from ..core.chain.host_schemas import RegistrySettings
 from ..core.rows import Row
 from ..entities.entity import Entity
+from ..lua.lua_engine import Engine, LuaSettings
+from ..lua.offered import offered_names
 from .figure_stand_ins import StandInCells, StandInMetrics
 from .grpc_stand_ins import StandInGRPC
-from .kafka_stand_ins import StandInFeed, StandInKafka, StandInSchemas
+from .kafka_stand_ins import StandInFeed, StandInGroups, StandInKafka, StandInSchemas
+from .line_stand_ins import StandInLog
 from .stand_in_promise import StandInPromise
 
 __all__ = [
@@ -164,6 +170,13 @@ class StandInQueue:
         """See `kongtwist.core.chain.host.Queue`."""
         self.entries.append(entry)
         del self.entries[: -self.settings.max_entries]
+
+    def offer(self, entry: Any) -> bool:
+        """See `kongtwist.core.chain.host.Queue`."""
+        if len(self.entries) >= self.settings.max_entries:
+            return False
+        self.entries.append(entry)
+        return True
 
     def flush(self) -> Deferred[None]:
         """Send all, in batches. What sending raises comes out, and its batch stays in."""
@@ -433,15 +446,17 @@ class StandInHost(Scope):
         producers: of records for Kafka, by their settings.
         registries: of schemas, by their settings.
         services: gRPC servers by their targets.
-        feeds: of topics, in the order they were asked for.
+        feeds, groups: of topics, in the order they were asked for.
         protos: descriptors of .proto files by their paths, or what is wrong with them.
         queues: by key.
         connections: all that were made; ``refused``: why none is, or None.
         timers, tasks: what runs, and ends when the host is released.
+        log: lines of the log for who wants them.
         threaded: (call, arguments) of what was given to threads; ``threads_busy``: there is none free.
         named_cells: by name.
         released: how often it was released.
         asked: answers `ask_workers`, by plugin and question.
+        lua: runs Lua; ``lua_lines``: (level, line) of what scripts wrote into the log.
     """
 
     def __init__(self, facts: Mapping[str, Any], clock: Clock, rows: StandInRows, shared: StandInHost | None) -> None:
@@ -454,6 +469,7 @@ class StandInHost(Scope):
         self.redises: dict[RedisSettings, StandInRedis] = {} if shared is None else shared.redises
         self.producers: dict[KafkaProducing, StandInKafka] = {} if shared is None else shared.producers
         self.feeds: list[StandInFeed] = [] if shared is None else shared.feeds
+        self.groups: list[StandInGroups] = [] if shared is None else shared.groups
         self.registries: dict[RegistrySettings, StandInSchemas] = {} if shared is None else shared.registries
         self.services: dict[GRPCTarget, StandInGRPC] = {} if shared is None else shared.services
         self.protos: dict[str, bytes | Exception] = {} if shared is None else shared.protos
@@ -468,8 +484,15 @@ class StandInHost(Scope):
         self.tasks: dict[str, Deferred[Any]] = {}
         self.threaded: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self.threads_busy = False
+        self.log = StandInLog()
         self.released = 0
         self.asked: Callable[[str, Any], Any] = lambda plugin, question: None
+        self.lua_lines: list[tuple[str, str]] = [] if shared is None else shared.lua_lines
+        self.lua = self._engine() if shared is None else shared.lua
+
+    def _engine(self) -> Engine:
+        """Bounded in instructions and memory, not in time: tests run on slow machines."""
+        return Engine(offered_names(lambda *line: self.lua_lines.append(line)), LuaSettings(seconds=3600.0))
 
     def ask_workers(self, plugin: str, question: Any) -> Awaitable[list[Any]]:
         """See `kongtwist.core.chain.host.Host`; there is one process."""
@@ -496,6 +519,11 @@ class StandInHost(Scope):
         self.feeds.append(StandInFeed(connection, settings, encode))
         return self.feeds[-1]
 
+    def kafka_groups(self, connection: KafkaConnection, settings: GroupSettings) -> StandInGroups:
+        """See `kongtwist.core.chain.host.Host`; kept in ``groups``."""
+        self.groups.append(StandInGroups(connection, settings, self.later))
+        return self.groups[-1]
+
     def proto(self, path: str) -> Awaitable[bytes]:
         """See `kongtwist.core.chain.host.Host`."""
         return _answered(lambda: self.protos.get(path, ProtoFault(f"{path}: no such file or directory", True)))
@@ -521,6 +549,10 @@ class StandInHost(Scope):
         """See `kongtwist.core.chain.host.Host`; done at once."""
         self.threaded.append((call, args))
         return _answered(lambda: HostError("too many calls wait for a thread") if self.threads_busy else call(*args))
+
+    def log_lines(self, take: Callable[[LogLine], None]) -> LogLines:
+        """See `Host.log_lines`."""
+        return self.log.lines(take)
 
     def queue(self, key: str, settings: QueueSettings, send: Callable[[list[Any]], Awaitable[object]]) -> StandInQueue:
         """See `kongtwist.core.chain.host.Host`."""

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 from pathlib import Path
-from unittest import SkipTest
 
 from tests.live.pki import authority
+from tests.live.programs import find_program
 from tests.live.support import LiveTestCase, free_port
 
 __all__ = ["AcmeAuthority"]
-
-
-def _program(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        if os.environ.get("CI"):
-            raise AssertionError(f"{name} (package pebble) is not installed")
-        raise SkipTest(f"no {name}")
-    return found
 
 
 class AcmeAuthority:
@@ -49,7 +39,7 @@ class AcmeAuthority:
         dns, control = free_port(), free_port()
         case, folder = self._case, self._folder
         words = [
-            _program("pebble-challtestsrv"), "-defaultIPv6", "", "-defaultIPv4", "127.0.0.1", "-dns01", f"127.0.0.1:{dns}",
+            find_program("pebble-challtestsrv", "pebble"), "-defaultIPv6", "", "-defaultIPv4", "127.0.0.1", "-dns01", f"127.0.0.1:{dns}",
             "-http01", "", "-https01", "", "-tlsalpn01", "", "-management", f"127.0.0.1:{control}",
         ]  # fmt: skip
         case.wait_for_port(control, case.start(words, "names"))
@@ -66,7 +56,7 @@ class AcmeAuthority:
         }
         config.write_text(json.dumps({"pebble": told}))
         env = {**os.environ, "PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "25"}  # of a hundred nonces
-        words = [_program("pebble"), "-config", str(config), "-dnsserver", f"127.0.0.1:{dns}"]
+        words = [find_program("pebble", "pebble"), "-config", str(config), "-dnsserver", f"127.0.0.1:{dns}"]
         case.wait_for_port(self.port, case.start(words, "pebble", env))
         return self
 

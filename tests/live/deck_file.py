@@ -117,6 +117,8 @@ def _plugins() -> list[dict[str, Any]]:
             "enabled": False,
         },
         {"name": "redirect", "config": {"location": "https://b.example/"}, "enabled": False},
+        {"name": "pre-function", "config": {"access": ["return 1"]}, "enabled": False},
+        {"name": "post-function", "config": {"log": ["local n = 0 return function() n = n + 1 end"]}, "enabled": False},
         {"name": "standard-webhooks", "config": {"secret_v1": "s3cret"}, "enabled": False},
         {
             "name": "aws-lambda",
@@ -135,6 +137,21 @@ def _plugins() -> list[dict[str, Any]]:
             "enabled": False,
         },
         {"name": "datadog", "config": {"host": "d.example", "prefix": "edge"}, "enabled": False},
+        {"name": "prometheus", "config": {"status_code_metrics": True, "latency_metrics": True}, "enabled": False},
+        {
+            "name": "zipkin",
+            "config": {"http_endpoint": "http://z.example/api/v2/spans", "static_tags": [{"name": "a", "value": "b"}]},
+            "enabled": False,
+        },
+        {
+            "name": "opentelemetry",
+            "config": {
+                "traces_endpoint": "http://o.example/v1/traces",
+                "resource_attributes": {"deployment.environment": "test"},
+                "propagation": {"default_format": "w3c", "extract": ["w3c"], "inject": ["preserve", "b3"]},
+            },
+            "enabled": False,
+        },
         {"name": "loggly", "config": {"key": "k", "tags": ["a", "b"]}, "enabled": False},
         {"name": "http-log", "config": {"http_endpoint": "http://logs.example/in"}, "enabled": False},
         {"name": "request-size-limiting", "config": {"allowed_payload_size": 8}, "enabled": False},
@@ -178,6 +195,7 @@ def _services() -> list[dict[str, Any]]:
                     "hosts": ["a.example", "*.b.example"],
                     "plugins": [
                         {"name": "key-auth", "instance_name": "keys", "config": {"key_names": ["apikey", "k2"]}},
+                        {"name": "stream-lifetime", "config": {"ping_interval": 30, "max_stream_age": 3600}},
                         {"name": "stream-ticket", "config": {"secret": "shared", "ttl": 20}},
                     ],
                 },

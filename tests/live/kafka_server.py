@@ -20,12 +20,12 @@ import tempfile
 import uuid
 from functools import cache
 from pathlib import Path
-from unittest import SkipTest
 
 from tests.live.pki import authority
+from tests.live.programs import find_program
 from tests.live.support import Process, free_port, wait_until
 
-__all__ = ["FETCH_SECONDS", "USER", "KafkaCluster", "find_program", "shared_cluster", "tied"]
+__all__ = ["FETCH_SECONDS", "USER", "KafkaCluster", "shared_cluster", "tied"]
 
 POM = Path(__file__).with_name("broker") / "pom.xml"
 FETCH_SECONDS = 900.0
@@ -46,17 +46,6 @@ _JAAS = "org.apache.kafka.common.security"
 def _home() -> Path:
     root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(root, "kongtwist-peers", "kafka-" + hashlib.sha256(POM.read_bytes()).hexdigest()[:12])
-
-
-@cache
-def find_program(name: str) -> str:
-    """The path of a program; a test that needs one that is not there is skipped, in CI it fails."""
-    found = shutil.which(name)
-    if found is None:
-        if os.environ.get("CI"):
-            raise AssertionError(f"{name} is not installed")
-        raise SkipTest(f"needs {name}")
-    return found
 
 
 @cache

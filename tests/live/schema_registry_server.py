@@ -18,7 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.live.kafka_server import FETCH_SECONDS, find_program, tied
+from tests.live.kafka_server import FETCH_SECONDS, tied
+from tests.live.programs import find_program
 from tests.live.support import Process, free_port, request, wait_until
 
 __all__ = ["SchemaRegistryServer", "shared_registry"]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 from pathlib import Path
-from shutil import which
-from unittest import SkipTest
 
 from tests.live.pki import Signed
+from tests.live.programs import find_program
 from tests.live.support import PATIENCE, Process, free_port, wait_until
 
 __all__ = ["SlapdServer"]
@@ -43,15 +41,6 @@ userPassword: {password}
 """
 
 
-def _program(name: str) -> str:
-    found = which(name) or which(name, path="/usr/sbin:/usr/local/sbin")
-    if found is None:
-        if os.environ.get("CI"):
-            raise AssertionError("slapd is not installed")
-        raise SkipTest("no slapd")
-    return found
-
-
 class SlapdServer:
     """A server on ports of its own.
 
@@ -79,14 +68,14 @@ class SlapdServer:
             uid = "".join(f"\\{each}" if each in ',+"\\<>;=' else each for each in name)
             entries.append(_PERSON.format(uid=uid, name=name, password=password))
         Path(folder, "people.ldif").write_text("".join(entries))
-        words = [_program("slapadd"), "-f", f"{folder}/slapd.conf", "-l", f"{folder}/people.ldif"]
+        words = [find_program("slapadd"), "-f", f"{folder}/slapd.conf", "-l", f"{folder}/people.ldif"]
         subprocess.run(words, check=True, capture_output=True, timeout=PATIENCE)
         self._process: Process | None = None
 
     def start(self) -> SlapdServer:
         """Start it, and wait until it takes connections."""
         urls = f"ldap://127.0.0.1:{self.port}/ ldaps://127.0.0.1:{self.tls_port}/"
-        words = [_program("slapd"), "-f", f"{self._folder}/slapd.conf", "-h", urls, "-d", "256"]
+        words = [find_program("slapd"), "-f", f"{self._folder}/slapd.conf", "-h", urls, "-d", "256"]
         self._process = Process(words, self._folder, "slapd")
         wait_until(self._answers, "slapd")
         return self

@@ -165,6 +165,7 @@ class EventStream:
         self.status = int(self._file.readline().split()[1])
         self.headers = http.client.parse_headers(self._file)
         self.comments: list[str] = []
+        self.retry: int | None = None  #: milliseconds that the server told
         self._pending = b""
 
     def _line(self) -> str | None:
@@ -198,7 +199,9 @@ class EventStream:
         while (line := self._line()) is not None:
             name, _, value = line.partition(":")
             value = value.removeprefix(" ")
-            if not line:
+            if name == "retry":
+                self.retry = int(value)
+            elif not line:
                 if "data" in event:
                     return event
                 event = {}

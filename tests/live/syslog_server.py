@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from shutil import which
 from typing import Any
-from unittest import SkipTest
 
+from tests.live.programs import find_program
 from tests.live.support import LiveTestCase, Process, free_port, wait_until
 
 __all__ = ["SyslogServer"]
@@ -59,12 +58,9 @@ class SyslogServer:
 
     def start(self) -> None:
         """Start it, or start it again."""
-        program = which("rsyslogd") or which("rsyslogd", path="/usr/sbin:/usr/local/sbin")
-        if program is None:
-            if os.environ.get("CI"):
-                raise AssertionError("rsyslogd is not installed")
-            raise SkipTest("no rsyslogd")
-        self.process = self._case.start([program, "-n", "-f", str(self._conf), "-i", self._pid], "rsyslogd")
+        self.process = self._case.start(
+            [find_program("rsyslogd"), "-n", "-f", str(self._conf), "-i", self._pid], "rsyslogd"
+        )
         self._case.wait_for_port(self.tcp, self.process)
         wait_until(lambda: os.path.exists(self.path), "the Unix socket")
 

@@ -128,7 +128,7 @@ class ErrorLogTests(LiveTestCase):
             with self.assertRaises(ConnectionClosed):
                 client.recv(PATIENCE)
         line = wait_until(
-            lambda: [each for each in gateway.log().splitlines() if "the WebSocket was idle for 2 s" in each],
+            lambda: [each for each in gateway.log().splitlines() if "nothing came or went for 2 s" in each],
             "the line",
         )[0]
         for part in ("[error]", "upstream timed out", "raise read_timeout of service s-websocket", 'route: "s-websocket"',

@@ -26,7 +26,7 @@ class _Topics(LiveTestCase):
     """Gateways with a route ``/events`` that tells a topic of its own."""
 
     def setUp(self) -> None:
-        self.cluster: KafkaCluster = shared_cluster()
+        self.cluster = self.brokers()
         self.options = client_options(KafkaConnection(tuple(self.cluster.servers.split(","))))
         self.topic = f"events-{uuid.uuid4().hex[:8]}"
         self.admin = KafkaAdminClient(bootstrap_servers=self.options["bootstrap_servers"])
@@ -34,6 +34,10 @@ class _Topics(LiveTestCase):
         self.admin.create_topics([NewTopic(self.topic, PARTITIONS, 1)])
         self.producer = KafkaProducer(**self.options)
         self.addCleanup(self.producer.close, 10)
+
+    def brokers(self) -> KafkaCluster:
+        """Where the topic is."""
+        return shared_cluster()
 
     def begin(self, **config: Any) -> GatewayProcess:
         """A gateway whose one worker serves the topic."""

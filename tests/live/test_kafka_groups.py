@@ -154,6 +154,15 @@ class AcknowledgementTests(_Groups):
         self.say(client, ack=[message["id"], f"{self.topic}:2:77"])
         self.assertEqual([json.loads(client.recv(60))["event"] for _ in range(2)], ["unknown"] * 2)
 
+    def test_large_records(self) -> None:
+        """Longer than a client's own messages may be."""
+        client = self.open(self.begin())
+        self.producer.send(self.topic, value=b"x" * 900_000, partition=0).get(60)
+        (message,) = self.take(client, 1)
+        self.assertEqual(len(message["value"]), 900_000)
+        self.acknowledge(client, [message])
+        self.assertCommitted(1, 0, 0)
+
     def test_never_acknowledged(self) -> None:
         self.send([0])
         client = self.open(self.begin(ack_timeout=1000, max_deliveries=2, enable_dlq=True, dlq_topic=self.letters))

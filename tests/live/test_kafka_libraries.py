@@ -185,7 +185,8 @@ class ProducerContract(_Case):
         wrong, right = self.sent(
             self.producer(), KafkaRecord(topic, b"x", partition=9), KafkaRecord(topic, b"x", partition=0)
         )
-        self.assertIsInstance(wrong, KafkaFailed)
+        assert isinstance(wrong, KafkaFailed)
+        self.assertEqual((wrong.kind, wrong.sent), ("no_partition", False))
         self.assertIsInstance(right, KafkaPlaced)
 
     def test_topics(self) -> None:

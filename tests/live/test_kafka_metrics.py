@@ -40,7 +40,7 @@ class MetricsTests(LiveTestCase):
         wanted = {
             f'produced_total{{topic="{topic}"}}': 13, f'acknowledged_total{{topic="{topic}"}}': 12,
             f'failed_total{{cause="too_large",topic="{topic}"}}': 1, f'in_flight{{topic="{topic}"}}': 0,
-            f'produce_seconds_count{{topic="{topic}"}}': 12, f'produce_seconds_bucket{{le="+Inf",topic="{topic}"}}': 12,
+            f'produce_seconds_count{{topic="{topic}"}}': 12, f'produce_seconds_bucket{{topic="{topic}",le="+Inf"}}': 12,
             f'clients{{topics="{topic}"}}': 4, f'delivered_total{{topics="{topic}"}}': 48,
             f'client_lag_records{{topics="{topic}"}}': 0, f'clients_within_lag{{records="0",topics="{topic}"}}': 4,
         }  # fmt: skip

@@ -9,11 +9,12 @@ from kafka.admin import NewTopic  # type: ignore[attr-defined]
 from kafka.errors import KafkaError
 
 from tests.live.support import EventStream, request, wait_until
-from tests.live.test_kafka_consume import _Topics, first_line
+from tests.live.test_kafka_consume import PARTITIONS, _Topics, first_line
+from tests.live.test_kafka_groups import _Groups
 
 
-class MadeAnewTests(_Topics):
-    """A topic is deleted and made anew while clients follow it."""
+class _Remaking(_Topics):
+    """Topics that are deleted and made anew."""
 
     def remake(self, partitions: int) -> None:
         self.admin.delete_topics([self.topic])
@@ -27,6 +28,10 @@ class MadeAnewTests(_Topics):
             return True
 
         wait_until(made, "the topic", 60)
+
+
+class MadeAnewTests(_Remaking):
+    """While clients follow it."""
 
     def test_fewer_partitions(self) -> None:
         """The stream ends; who comes back with its id is told, and follows what comes."""
@@ -73,6 +78,33 @@ class MadeAnewTests(_Topics):
             self.producer.send(self.topic, b"%d" % number, partition=0).get(60)
         read(11)
         self.assertEqual(sorted(found), list(range(11)))
+
+
+class GroupMadeAnewTests(_Groups, _Remaking):
+    """While a group reads it."""
+
+    def test_read_from_its_beginning(self) -> None:
+        """Offsets begin again: its records are others, and all are given."""
+        client = self.open(self.begin())
+        self.send(range(30))
+        self.acknowledge(client, self.take(client, 30))
+        self.assertCommitted(10, 10, 10)
+        self.remake(PARTITIONS)
+        for number in range(6):  # to partitions of the new one, whatever this producer knows of it
+
+            def sent(number: int = number) -> bool:
+                try:
+                    self.producer.send(self.topic, b"%d" % (100 + number), partition=number % PARTITIONS).get(20)
+                except KafkaError:
+                    return False
+                return True
+
+            wait_until(sent, "a record in the new topic", 60)
+        got: set[int] = set()
+        while got != set(range(100, 106)):
+            (message,) = self.take(client, 1)
+            got.add(int(message["value"]))
+            self.acknowledge(client, [message])
 
 
 class OddRequestTests(_Topics):

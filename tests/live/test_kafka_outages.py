@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections import Counter
@@ -25,6 +26,7 @@ from tests.live.kafka_kit import JSON, create_topic, kafka_route, topic_records
 from tests.live.kafka_posts import CUT, HUNG
 from tests.live.kafka_server import KafkaCluster, shared_cluster
 from tests.live.support import ROOT, GatewayProcess, LiveTestCase, Process, request, wait_until
+from tests.live.test_kafka_groups import _Groups
 
 REQUESTS = int(os.environ.get("KAFKA_REQUESTS") or 2000)
 AWAY = float(os.environ.get("KAFKA_AWAY") or 4)
@@ -42,6 +44,45 @@ SLACK = 64 << 20
 
 def _settings(**others: Any) -> dict[str, Any]:
     return {"timeout": int(TIMEOUT * 1000), "producer_request_acks": -1, **others}
+
+
+class GroupTests(_Groups):
+    """A group whose only broker is killed, and comes back."""
+
+    def brokers(self) -> KafkaCluster:
+        cluster = KafkaCluster(self.folder(), 1)
+        self.addCleanup(cluster.kill_all)
+        return cluster.start()
+
+    def test_broker_killed_under_a_group(self) -> None:
+        """No record is missing, and what was acknowledged meanwhile is committed afterwards."""
+        client = self.open(self.begin(ack_timeout=600_000))
+        self.send(range(30))
+        first = self.take(client, 30)
+        self.acknowledge(client, first[:10])
+        self.cluster.kill()
+        self.acknowledge(client, first[10:])
+        wait_until(lambda: not self.is_reached(), "the broker's end")
+        self.cluster.restart()
+        self.admin = KafkaAdminClient(
+            bootstrap_servers=self.cluster.servers
+        )  # the other one has no connection any more
+        self.addCleanup(self.admin.close)
+        self.send(range(30, 60))
+        got: set[int] = set()
+        while not got >= set(range(30, 60)):
+            (message,) = self.take(client, 1)
+            got.add(int(message["value"]))
+            self.acknowledge(client, [message])
+        self.assertCommitted(20, 20, 20)
+
+    def is_reached(self) -> bool:
+        """Whether the broker listens."""
+        try:
+            socket.create_connection(("127.0.0.1", int(self.cluster.servers.rpartition(":")[2])), 1).close()
+        except OSError:
+            return False
+        return True
 
 
 class ThreeBrokersTests(LiveTestCase):

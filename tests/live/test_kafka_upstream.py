@@ -8,6 +8,8 @@ import tempfile
 import threading
 from typing import Any
 
+from kafka.admin import KafkaAdminClient
+
 from tests.live.kafka_kit import JSON, create_topic, kafka_route, new_topic, topic_records, topic_values
 from tests.live.kafka_server import USER, KafkaCluster, shared_cluster
 from tests.live.pki import authority
@@ -40,6 +42,22 @@ class ProduceTests(LiveTestCase):
             self.assertEqual(json.loads(record.value)["body_args"], event)
             self.assertEqual(record.key, event["user_id"].encode())
         self.assertEqual(records, {})
+
+    def test_chosen_partition(self) -> None:
+        """The client's choice; one that is not there is its fault, until it is added."""
+        topic = create_topic(self.cluster, 2)
+        gateway = self.gateway()
+        kafka_route(gateway, self.cluster.servers, topic=topic, partition_template="{query.p}")
+        self.assertEqual(post(gateway, {}, "/events?p=1").json["partition"], 1)
+        refused = post(gateway, {}, "/events?p=2")
+        self.assertEqual(
+            (refused.status, refused.json),
+            (400, {"message": "Bad Request", "error": "the topic has no such partition"}),
+        )
+        admin = KafkaAdminClient(bootstrap_servers=self.cluster.servers)
+        self.addCleanup(admin.close)
+        admin.create_partitions({topic: 3})
+        wait_until(lambda: post(gateway, {}, "/events?p=2").status == 200, "the new partition")
 
     def test_background(self) -> None:
         topic = new_topic()  # brokers create it

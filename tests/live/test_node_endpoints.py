@@ -249,7 +249,7 @@ class ReadinessTests(LiveTestCase):
         status = request(gateway.status_port, "GET", "/status").json
         self.assertRegex(status["configuration_hash"], "^[0-9a-f]{32}$")
         self.assertNotIn("database", status)
-        self.assertNotIn("kong_datastore_reachable", request(gateway.status_port, "GET", "/metrics").body.decode())
+        self.assertIn("\nkong_datastore_reachable 1\n", request(gateway.status_port, "GET", "/metrics").body.decode())
 
     def test_draining(self) -> None:
         """A monitor may be told that no more traffic should come; only the words for it are taken."""

@@ -14,9 +14,9 @@ from typing import Any
 
 from tests.places import ROOT
 
+from .collector_process import Collector
 from .soak.stage import LOOK, WATCHING
 from .support import GatewayProcess, LiveTestCase, group_sockets, wait_until
-from .test_http_log import Collector
 from .valkey_server import ValkeyServer
 
 CHANGES = 1000

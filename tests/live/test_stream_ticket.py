@@ -11,8 +11,8 @@ from unittest import SkipTest
 import jwt
 
 from tests.live.browser import Browser, chromium
+from tests.live.collector_process import Collector
 from tests.live.support import GatewayProcess, LiveTestCase, request, wait_until
-from tests.live.test_http_log import Collector
 from tests.live.test_postgres_nodes import NodesTestCase
 
 EVENTS = {"Accept": "text/event-stream"}

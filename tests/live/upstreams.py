@@ -55,17 +55,18 @@ async def websocket(request: web.Request) -> web.StreamResponse:
 
 
 async def events(request: web.Request) -> web.StreamResponse:
-    """An event every 20 ms, numbered on from Last-Event-ID; the first one tells the request's headers."""
+    """An event every 20 ms, or every ``?every=`` seconds, numbered on from Last-Event-ID; the first one tells the request's headers."""
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Access-Control-Allow-Origin": "*"})
     await response.prepare(request)
     number = int(request.headers.get("Last-Event-ID", "0"))
+    pause = float(request.query.get("every", "0.02"))
     await response.write(b": hello\n\n")
     try:
         while True:
             number += 1
             data = json.dumps({"number": number, "headers": dict(request.headers)})
             await response.write(f"id: {number}\ndata: {data}\n\n".encode())
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(pause)
     except ConnectionResetError:
         print("client gone", flush=True)
         raise

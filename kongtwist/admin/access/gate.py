@@ -25,9 +25,15 @@ class Gate:
         guard: which pages in browsers may pass.
         tokens: what a request must bring.
         seconds: a clock, for the number of lines in the log.
+        api: what it is the gate of, for these lines.
+
+    Attributes:
+        log: where lines about its API go.
     """
 
-    def __init__(self, guard: Guard, tokens: Tokens, seconds: Callable[[], float]) -> None:
+    def __init__(self, guard: Guard, tokens: Tokens, seconds: Callable[[], float], api: str = "Admin API") -> None:
+        self.log = Logger(namespace="kongtwist.status") if api == "Status API" else _log
+        self.api = api
         self.guard, self.tokens, self._seconds = guard, tokens, seconds
         self._pages, self._strangers = RefusalReport(), RefusalReport()
 
@@ -52,4 +58,4 @@ class Gate:
         peer = request.getClientAddress()
         who = report.note(str(getattr(peer, "host", None) or "unix:"), self._seconds())
         if who is not None:
-            _log.warn("Admin API: {who} {why}", who=who, why=why)
+            self.log.warn("{api}: {who} {why}", api=self.api, who=who, why=why)

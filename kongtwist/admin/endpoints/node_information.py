@@ -20,8 +20,9 @@ from ..paging import numbered, page_size, row_number
 from ..payload import BadBody, read_body
 from ..replies import Reply
 from .declarative_config import Config
+from .metrics_page import Metrics
 from .runtime import Cache, FilterChains, clustering, debug
-from .status import Metrics, Status
+from .status import Status
 
 __all__ = ["Root", "fixed_paths"]
 

@@ -1,29 +1,25 @@
-"""What monitors ask: ``/status``, ``/status/ready``, ``/status/dns`` and ``/metrics`` (Kong 3.9; Prometheus text 0.0.4)."""
+"""What monitors ask: ``/status``, ``/status/ready`` and ``/status/dns`` (Kong 3.9)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from ... import KONG_VERSION, VERSION
 from ..admin_api import AdminAPI
 from ..entity_rows import EntityRows, Parent
-from ..facts import NodeFacts
 from ..get_only import Get, Segment
 from ..json_resource import Branch, Call, JSONResource, Methods
 from ..payload import BadBody, read_body
 from ..replies import Reply
 from ..row_resources import CollectionResource, RowResource
+from .metrics_page import STATES, STREAMS, Metrics
 from .target_health import AllTargets, UpstreamHealth
 
-__all__ = ["Metrics", "Ready", "Status", "metrics_text", "monitored"]
+__all__ = ["Ready", "Status", "monitored"]
 
 UNITS = {"b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 MAX_SCALE = 20
 """Digits behind the point that ``scale`` may ask for."""
-
-STATES = ("accepted", "active", "handled", "reading", "waiting", "writing")
-STREAMS = ("sse", "websocket")
 
 
 class Status(Get):
@@ -105,73 +101,6 @@ class Ready(JSONResource):
             return Reply(400, {"message": "status must be 'draining'"})
         self.api.facts.drain()
         return Reply(204)
-
-
-class Metrics(Get):
-    """``/metrics``: the node's figures, then those of plugins."""
-
-    async def get(self, call: Call) -> Reply:
-        facts = self.api.facts
-        reachable = self.api.storage.reachable() if self.api.storage.writable else None
-        text = metrics_text(facts, reachable) + await facts.plugin_metrics()
-        return Reply(200, text.encode(), content_type="text/plain; charset=UTF-8")
-
-
-Samples = Iterable[tuple[Mapping[str, str], float]]
-
-
-def metrics_text(facts: NodeFacts, reachable: bool | None) -> str:
-    """The node's figures in Prometheus's text format, named as the prometheus plugin of Kong names them.
-
-    Args:
-        facts: the figures.
-        reachable: whether the database answers; None without one.
-    """
-    node, counts = {"node_id": facts.node_id}, facts.counters()
-    shared = facts.shared_memory()
-    http = {"kong_subsystem": "http"}
-    states = {name: counts[name] for name in STATES} | {"total": counts["requests"]}
-    families: list[tuple[str, str, Samples]] = []
-    if reachable is not None:
-        families.append(("kong_datastore_reachable", "Whether the database answers: 1, or 0", [({}, int(reachable))]))
-    families += [
-        (f"kong_memory_lua_shared_dict_{name}", text, [
-            (node | {"shared_dict": each} | http, amounts[at]) for each, amounts in sorted(shared.items())
-        ])
-        for at, name, text in ((0, "bytes", "Memory in use that workers share"),
-                               (1, "total_bytes", "Most memory that workers may share"))
-    ]  # fmt: skip
-    families += [
-        ("kong_memory_workers_lua_vms_bytes", "Resident memory of a worker process", [
-            (node | {"pid": str(pid)} | http, size) for pid, size in facts.memory().items()
-        ]),
-        ("kong_nginx_connections_total", "Client connections by state", [
-            (node | {"subsystem": "http", "state": state}, count) for state, count in sorted(states.items())
-        ]),
-        ("kong_nginx_requests_total", "Requests received", [(node | {"subsystem": "http"}, counts["requests"])]),
-        ("kong_nginx_timers", "Timers of the node's first process", [
-            ({"state": "pending"}, facts.timers()), ({"state": "running"}, 0),
-        ]),
-        ("kong_node_info", "What runs here", [(node | {"version": KONG_VERSION}, 1)]),
-        ("kongtwist_info", "What runs here, by its own version", [(node | {"version": VERSION}, 1)]),
-        ("kongtwist_open_streams", "Open streams by kind", [
-            (node | {"kind": kind}, counts[kind]) for kind in STREAMS
-        ]),
-    ]  # fmt: skip
-    return "".join(_family(*each) for each in families)
-
-
-def _family(name: str, text: str, samples: Samples) -> str:
-    """Kong shows all of these as gauges, although some only grow."""
-    lines = [f"# HELP {name} {text}", f"# TYPE {name} gauge"]
-    for labels, value in samples:
-        shown = ",".join(f'{label}="{_escaped(each)}"' for label, each in labels.items())
-        lines.append(f"{name}{{{shown}}} {value}" if shown else f"{name} {value}")
-    return "\n".join(lines) + "\n"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
 # -- the Status API --------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from ..paging import numbered, page_size, row_number
 from ..replies import Reply, encoded, not_found
 from ..row_resources import CollectionResource
 
-__all__ = ["AllTargets", "SetHealth", "UpstreamHealth", "health_switches", "newest_first"]
+__all__ = ["AllTargets", "SetHealth", "UpstreamHealth", "health_of", "health_switches", "newest_first"]
 
 OFF, HEALTHY, UNHEALTHY, DNS_ERROR = "HEALTHCHECKS_OFF", "HEALTHY", "UNHEALTHY", "DNS_ERROR"
 
@@ -148,7 +148,9 @@ class UpstreamHealth(Get):
         lost = await self._unresolved(target["target"] for target in page if target["weight"])
 
         def shown(target: Row) -> Row:
-            return rows.shown(target) | _of_one(target, peers.get(target["target"]), checked, target["target"] in lost)
+            return rows.shown(target) | health_of(
+                target, peers.get(target["target"]), checked, target["target"] in lost
+            )
 
         path = f"/upstreams/{quote(self.key, safe='')}/health"
         return await numbered(targets, call, path, shown, {"node_id": self.api.facts.node_id})
@@ -160,7 +162,7 @@ class UpstreamHealth(Get):
         return frozenset(target for target, host in hosts.items() if host in lost)
 
 
-def _of_one(target: Row, peer: Peer | None, checked: bool, lost: bool) -> Row:
+def health_of(target: Row, peer: Peer | None, checked: bool, lost: bool) -> Row:
     """What is known of a target. One that an operator marked is shown as marked, checked or not; one whose name has no
     address has nothing that could be healthy."""
     host, port = split_target(target["target"])

@@ -12,9 +12,9 @@ from typing import Any
 from ...entities import Entity
 from ...entities.json_schema import Schema, Use
 from ..endpoints import declarative_config as config
+from ..endpoints import metrics_page, service_methods, status
 from ..endpoints import node_information as node
 from ..endpoints import runtime as switches
-from ..endpoints import service_methods, status
 from ..endpoints import target_health as targets
 from ..endpoints.plugin_endpoints import PluginPath
 from ..entity_rows import Parent
@@ -370,7 +370,7 @@ _NO_FIGURES = "not implemented with the legacy DNS client"
 
 
 @operations.register
-def _(resource: status.Metrics, components: Components) -> Operations:
+def _(resource: metrics_page.Metrics, components: Components) -> Operations:
     answer = {"description": "Figures.", "content": {"text/plain": {"schema": {"type": "string"}}}}
     return {"get": operation("Get figures in the format of Prometheus", {200: answer})}
 

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
 from twisted.protocols.basic import LineReceiver
 from twisted.protocols.tls import BufferingTLSTransport
 from twisted.python.failure import Failure
@@ -36,7 +35,6 @@ from ..replies import Reply, Verdict
 
 __all__ = ["AdminSite", "ConnectionLimits"]
 
-_log = Logger(namespace="kongtwist.admin")
 
 READ = 8192
 """Bytes that are read of a connection in one turn: its shortest chunks take some milliseconds."""
@@ -137,7 +135,8 @@ class AdminRequest(SiteRequest):
 
     def processingFailed(self, reason: Failure) -> Failure:
         """Answer 500: finding the resource failed, which is a fault of the gateway."""
-        _log.error("a request to the Admin API failed: {frames}", frames=frames_of(reason.value))
+        gate = cast("AdminSite", self.site).gate
+        gate.log.error("a request to the {api} failed: {frames}", api=gate.api, frames=frames_of(reason.value))
         if not self.startedWriting and not self._disconnected:
             body = _body("An unexpected error occurred")
             self.setResponseCode(500)

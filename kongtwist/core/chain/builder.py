@@ -18,6 +18,7 @@ from .compiled import Certificate, Compiled
 from .lifetimes import Lifetimes
 from .plugin import Plugin
 from .secrets import Secrets
+from .traced_chain import TracedChain
 
 __all__ = ["ChainBuilder"]
 
@@ -218,7 +219,8 @@ class ChainBuilder:
             return EMPTY_CHAIN
         everyone = self._plain.get((None, None), {})
         ordered = sorted(sorted(everyone.values(), key=lambda c: c.name, reverse=True), key=lambda c: -c.priority)
-        return Chain(steps, ordered, self._lifetimes)
+        traced = any(name in self._plugins and self._plugins[name].traces for name in names)
+        return (TracedChain if traced else Chain)(steps, ordered, self._lifetimes)
 
 
 def _by_scope(rows: Iterable[Compiled]) -> dict[_Scope, dict[str, dict[str | None, Compiled]]]:

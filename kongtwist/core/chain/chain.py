@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from typing import Any
+from typing import Any, ClassVar
 
 from ..answers import Answer
 from ..exchange import Exchange
@@ -121,6 +121,8 @@ class Chain:
         rewrites: `run_rewrite` has something to do.
         direct: the one plugin there is may let calls be relayed without it (`direct_form`).
     """
+
+    traced: ClassVar[bool] = False  #: spans are noted of its requests (`traced_chain.TracedChain`)
 
     __slots__ = (
         "_access", "_bodies", "_certificate", "_direct", "_dynamic", "_handshake", "_header", "_lifetimes", "_lives", "_log", "_open",
@@ -503,8 +505,10 @@ def _lives(found: Iterable[Compiled]) -> tuple[Life, ...]:
 
 def _calls(found: Iterable[Compiled], phase: str) -> tuple[tuple[Callable[..., Any], Any], ...]:
     """(what is called, configuration) of those that take part in ``phase``."""
-    calls = ((call_of(each.plugin, phase), each.conf) for each in found)
-    return tuple((call, conf) for call, conf in calls if call is not None)
+    calls = ((call_of(each.plugin, phase), each) for each in found)
+    return tuple(
+        (call, each.conf) for call, each in calls if call is not None and each.plugin.takes_part(each.conf, phase)
+    )
 
 
 def _run(

@@ -20,6 +20,7 @@ from .host_basics import HostError, NotOffered, ProtoFault, TLSSettings
 from .host_groups import GroupSettings, KafkaGroups
 from .host_grpc import GRPCCall, GRPCClient, GRPCFailed, GRPCReply, GRPCTarget
 from .host_kafka import KafkaConnection, KafkaProducer, KafkaProducing
+from .host_lines import LogLine, LogLines
 from .host_reading import Encode, FeedSettings, KafkaFeed
 from .host_schemas import RegistrySettings, SchemaRegistry
 
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
     from .stream_watch import StreamInfo
 
 __all__ = [
-    "ConnectFailed", "Connection", "ConnectionLost", "Datagrams", "GRPCCall", "GRPCClient", "GRPCFailed", "GRPCReply", "GRPCTarget",
-    "HTTPAnswer", "HTTPClient", "Host", "HostError", "Metrics", "NotOffered", "Promise", "ProtoFault", "Queue", "QueueSettings",
-    "RedisClient", "RedisError",
+    "ConnectFailed", "Connection", "ConnectionLost", "CounterFigure", "Datagrams", "GRPCCall", "GRPCClient", "GRPCFailed",
+    "GRPCReply", "GRPCTarget", "HTTPAnswer", "HTTPClient", "HistogramFigure", "Host", "HostError", "LogLine", "LogLines", "Metrics",
+    "NotOffered",
+    "Promise", "ProtoFault",
+    "Queue", "QueueSettings", "RedisClient", "RedisError",
     "RedisSettings", "RedisUnavailable", "Rows", "Scope", "SharedCells", "Streams", "TLSSettings", "Tallies", "Tally",
     "Timer", "random_id",
 ]  # fmt: skip
@@ -261,6 +264,14 @@ class Queue(Protocol):
         """Put an entry in; never waits. A full queue drops the oldest, and says so in the log."""
         ...
 
+    def offer(self, entry: Any) -> bool:
+        """Put an entry in where there is room for one more; a full queue keeps what it has, and counts this one as dropped.
+
+        Returns:
+            whether there was room.
+        """
+        ...
+
 
 class Timer(Protocol):
     """Something that is going to be called."""
@@ -312,6 +323,22 @@ class SharedCells(Protocol):
         ...
 
 
+class CounterFigure(Protocol):
+    """A counter that is kept: add to ``value``, no negative numbers."""
+
+    value: float
+
+
+class HistogramFigure(Protocol):
+    """A histogram that is kept: add 1 to a bucket of ``counts``, and what was observed to ``total``."""
+
+    counts: list[int]
+    total: float
+
+    @property
+    def bounds(self) -> Sequence[float]: ...
+
+
 class Metrics(Protocol):
     """Figures shown as Prometheus text on ``/metrics``. Sets of labels are bounded: beyond that nothing is counted."""
 
@@ -321,6 +348,20 @@ class Metrics(Protocol):
 
     def gauge(self, name: str, value: float, labels: Mapping[str, str] = ...) -> None:
         """Set a gauge."""
+        ...
+
+    def counter(self, name: str, labels: Mapping[str, str] = ...) -> CounterFigure:
+        """A counter to keep, for who counts often."""
+        ...
+
+    def histogram(self, name: str, bounds: Sequence[float], labels: Mapping[str, str] = ...) -> HistogramFigure:
+        """A histogram to keep.
+
+        Args:
+            name: of the whole.
+            bounds: upper bounds of its buckets, rising.
+            labels: without ``le``.
+        """
         ...
 
 
@@ -347,6 +388,7 @@ class Host(GatewayFacts):
 
     Attributes:
         rows, tallies, http, metrics, streams: see `Rows`, `Tallies`, `HTTPClient`, `Metrics`, `Streams`.
+        lua: compiles chunks of Lua: a `kongtwist.lua.lua_engine.Engine`.
     """
 
     rows: Rows = cast(Any, _Missing("rows"))
@@ -354,6 +396,7 @@ class Host(GatewayFacts):
     http: HTTPClient = cast(Any, _Missing("http"))
     metrics: Metrics = cast(Any, _Missing("metrics"))
     streams: Streams = cast(Any, _Missing("streams"))
+    lua: Any = _Missing("lua")
 
     def redis(self, settings: RedisSettings) -> RedisClient:
         """The client for a server; hosts with equal settings share one."""
@@ -443,6 +486,14 @@ class Host(GatewayFacts):
         """Run a coroutine beside the requests. Its failure is logged with ``name``; it is cancelled when the scope closes."""
         coroutine.close()
         raise NotOffered("this process does not offer host.spawn to plugins")
+
+    def log_lines(self, take: Callable[[LogLine], None]) -> LogLines:
+        """Lines of this process's error log, from now on. Whoever asks releases them when its configuration closes.
+
+        Args:
+            take: called with each line that is about no request; must not wait, nor write a line.
+        """
+        raise NotOffered("this process does not offer host.log_lines to plugins")
 
     def ask_workers(self, plugin: str, question: Any) -> Awaitable[list[Any]]:
         """Ask a plugin in every process of the node that serves (`Plugin.asked`); only where the Admin API is served.

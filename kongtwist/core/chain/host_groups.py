@@ -61,6 +61,10 @@ class GroupClient(Protocol):
         """It has done with a record: the group's offset moves on when all before it are finished, too. False: it does not have it."""
         ...
 
+    def holds(self, topic: str, partition: int, offset: int) -> bool:
+        """Whether it has the record still: not finished, and not gone to another because it took too long."""
+        ...
+
     def give_back(self, topic: str, partition: int, offset: int) -> bool:
         """It wants the record once more. False: it does not have it."""
         ...

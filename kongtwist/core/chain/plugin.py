@@ -49,6 +49,7 @@ class Plugin:
     authenticates: ClassVar[bool] = (
         False  #: finds out who a client is; skipped where that is settled (`credentials.vouch`)
     )
+    traces: ClassVar[bool] = False  #: spans are noted of requests on its routes (core/tracing/trace.py)
     protocols: ClassVar[tuple[str, ...]] = ("grpc", "grpcs", "http", "https")
     scopes: ClassVar[tuple[str, ...]] = ("service", "route", "consumer")  #: entities it may be bound to
     protocols_allowed: ClassVar[tuple[str, ...] | None] = (
@@ -124,6 +125,11 @@ class Plugin:
     def opens(self, conf: Any) -> bool:
         """Whether a compiled configuration is opened, and closed, at all. Where only some need it: requests do not count on
         others, which spares them the work."""
+        return True
+
+    def takes_part(self, conf: Any, phase: str) -> bool:
+        """Whether a configuration, as the phases get it, has something to do in a phase that the plugin has. Asked when chains are made:
+        a phase in which no configuration takes part costs requests nothing."""
         return True
 
     def close(self, conf: Any) -> Awaitable[None] | None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from ..message_times import MessageTimes
+    from ..views import RouteView
 
 __all__ = ["StreamInfo", "StreamWatch"]
 
@@ -31,6 +35,11 @@ class StreamInfo(Protocol):
 
     @property
     def credential_id(self) -> str | None: ...
+
+    @property
+    def route(self) -> RouteView | None:
+        """The route it was opened by."""
+        ...
 
     @property
     def client_ip(self) -> str:
@@ -62,8 +71,31 @@ class StreamInfo(Protocol):
         """Messages from the upstream; 0 where nobody counts them (SSE)."""
         ...
 
-    def close(self, code: int, reason: str) -> None:
-        """End it where its protocol lets it end, and tell both sides why (RFC 6455 7.4); cut it when that takes too long."""
+    def time_messages(self, times: MessageTimes) -> None:
+        """Have it told when messages pass; only while `Plugin.on_open` is called. Where nobody sees messages nothing is told."""
+        ...
+
+    def keep_alive(self, seconds: float, client: bool = True, upstream: bool = True) -> None:
+        """Have it show signs of life while it is silent; only while `Plugin.on_open` is called, and once.
+
+        A WebSocket's peers get pings: one that has said nothing for the interval is asked, and if it says nothing for as long again, the
+        stream ends (1001). An event stream's client gets comments, which it ignores; if its host acknowledges nothing for as long again,
+        its connection ends.
+
+        Args:
+            seconds: the interval.
+            client, upstream: who is asked.
+        """
+        ...
+
+    def close(self, code: int, reason: str, retry: int | None = None) -> None:
+        """End it where its protocol lets it end, and tell both sides why (RFC 6455 7.4, or a comment); cut it when that takes too long.
+
+        Args:
+            code: of a WebSocket's Close frame.
+            reason: for people.
+            retry: milliseconds after which an event stream's client may come again; None: it knows itself.
+        """
         ...
 
     def cut(self) -> None:

@@ -1,4 +1,4 @@
-"""What transforming plugins share: ``name:value`` pairs of a configuration, templates in them, and JSON bodies.
+"""What transforming plugins share: ``name:value`` pairs of a configuration, and JSON bodies.
 
 Kong 3.9: ``kong/plugins/request-transformer`` and ``kong/plugins/response-transformer``. JSON is read and written as
 Kong's cjson does where a client can see it: an object's other members keep their values, empty lists stay lists.
@@ -23,7 +23,6 @@ __all__ = [
     "pairs_of",
     "set_members",
     "split_pair",
-    "template_in",
 ]
 
 _LIKE_BYTES = re.compile(rb"\\ud[cC][89a-fA-F]", re.IGNORECASE)
@@ -49,19 +48,6 @@ def split_pair(pair: str) -> tuple[str, str]:
 def pairs_of(texts: list[str]) -> list[tuple[str, str]]:
     """`split_pair` of each, without those that have no name."""
     return [(name, value) for name, value in map(split_pair, texts) if name]
-
-
-def template_in(text: str) -> str | None:
-    """The first ``$(...)`` in a text, to its matching bracket; None where there is none (Penlight's templates)."""
-    at = text.find("$(")
-    while at >= 0:
-        depth = 0
-        for end in range(at + 1, len(text)):
-            depth += (text[end] == "(") - (text[end] == ")")
-            if not depth:
-                return text[at : end + 1]
-        at = text.find("$(", at + 1)
-    return None
 
 
 class BodyBomb(Exception):

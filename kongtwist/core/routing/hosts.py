@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..http.uri import split_host
 
-__all__ = ["HostRule", "RequestHost", "Wildcard"]
+__all__ = ["HostRule", "RequestHost", "Wildcard", "split_listed_host"]
 
 
 class RequestHost:
@@ -74,3 +74,9 @@ class HostRule:
         if host.raw in plain or host.name in plain:
             return True
         return any(each.matches(host) for each in self.wildcards)
+
+
+def split_listed_host(host: bytes) -> tuple[bytes, int | None]:
+    """A Host header as (name, port), as the flavors with expressions do: the name ends at the first colon, if a number follows."""
+    name, colon, port = host.partition(b":")
+    return (name, int(port)) if colon and port.isdigit() and len(port) < 10 else (host, None)

@@ -132,6 +132,11 @@ class BoundedPattern:
         else:
             self._quick = self._call_of(self.compiled)
 
+    @property
+    def text(self) -> bytes:
+        """The pattern, as it is compiled."""
+        return self._text
+
     def _call_of(self, compiled: Any) -> Any:
         return compiled.search if self._search else compiled.match
 

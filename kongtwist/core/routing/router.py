@@ -12,7 +12,6 @@ one after the other. Where the answer depends on nothing but method, host and pa
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
-from copy import copy
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +22,9 @@ from ..layers import Layers
 from ..views import Match, RouteView
 from .candidates import HEADERS, HOSTS, METHODS, PATHS, SNIS, Candidate, Category, MappingType, Request, candidates_of
 from .hosts import Wildcard
-from .patterns import TIME_LIMIT, Captures
+from .patterns import Captures
 from .prefixes import PrefixIndex
+from .router_base import CACHE_SIZE, CACHED_BYTES, RouterBase
 
 if TYPE_CHECKING:
     from ..exchange import Exchange
@@ -32,29 +32,16 @@ if TYPE_CHECKING:
 
 __all__ = ["CACHE_SIZE", "Match", "Router"]
 
-CACHE_SIZE = 5000
-"""Requests whose match is remembered, as in Kong."""
-
 PREFIXES_A_STEP = 1000
 """Paths that are entered in the index of prefixes, or taken out, at a stretch."""
-
-_CACHED_BYTES = 512
-"""Bytes of the longest path and host together that are remembered, so that the memory of all is bounded."""
 
 
 def _no_headers(name: bytes) -> list[bytes]:
     return []
 
 
-class Router:
-    """All routes of a configuration. Immutable but for what it remembers: `changed` gives a new one.
-
-    What is compared is made from the routes' rows alone; a compiled route is asked for when a request matches.
-
-    Attributes:
-        routes: the compiled routes by id.
-        remembers: which route a request belongs to depends on its method, host and path alone.
-    """
+class Router(RouterBase):
+    """The traditional router."""
 
     def __init__(
         self,
@@ -65,9 +52,7 @@ class Router:
         prefixes: PrefixIndex,
         make: MappingType,
     ) -> None:
-        self.routes = routes
-        self._candidates = candidates
-        self._faults = faults
+        super().__init__(routes, candidates, faults)
         self._make = make
         self._by_bits = categories
         self._categories = sorted(categories.values(), key=lambda category: category.rank)
@@ -82,8 +67,6 @@ class Router:
         self._has_snis = bool(bits & SNIS)
         self.remembers = not bits & (HEADERS | SNIS) and not wildcard_ports
         self._path_only = self.remembers and not self._uses_host and not self._uses_method
-        self._cache: dict[Any, Match] = {}
-        self._reported: dict[str, int] = {}  # patterns that took too long, and on how many requests
 
     @classmethod
     def build(cls, routes: Iterable[RouteView] = (), mapping: MappingType = dict) -> Router:
@@ -96,22 +79,6 @@ class Router:
         compiled = {route.id: route for route in routes}
         rows = [route.row for route in compiled.values()]
         return cls({}, Layers(), Layers(), {}, PrefixIndex((), mapping), mapping).changed((), rows, compiled)
-
-    def changed(self, removed: Iterable[str], added: Iterable[Row], routes: Mapping[str, RouteView]) -> Router:
-        """A router without the routes of these ids and with the routes of these rows.
-
-        Args:
-            removed: ids of routes it has.
-            added: rows; one may take the place of the row of its id.
-            routes: the compiled routes of all.
-        """
-        steps = self.steps(removed, added, routes)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as done:
-                found: Router = done.value
-                return found
 
     def steps(
         self, removed: Iterable[str], added: Iterable[Row], routes: Mapping[str, RouteView]
@@ -132,7 +99,7 @@ class Router:
             for each in found:
                 new.setdefault(each.bits, []).append(each)
         for route_id in (*gone, *known):
-            for each in self._candidates.get(route_id, ()):
+            for each in self._known.get(route_id, ()):
                 old.setdefault(each.bits, []).append(each)
         categories = self._by_bits.copy()
         for bits in old.keys() | new.keys():
@@ -148,33 +115,14 @@ class Router:
                 prefixes = prefixes.changed(out[at : at + PREFIXES_A_STEP], into[at : at + PREFIXES_A_STEP])
                 if at + PREFIXES_A_STEP < max(len(out), len(into)):
                     yield
-        repaired = [route_id for route_id in (*gone, *known) if route_id in self._faults]
         return type(self)(
             routes,
-            self._candidates.changed(known, gone),
-            self._faults.changed(faults, repaired) if faults or repaired else self._faults,
+            self._known.changed(known, gone),
+            self._changed_faults(faults, (*gone, *known)),
             categories,
             prefixes,
             self._make,
         )
-
-    def over(self, routes: Mapping[str, RouteView]) -> Router:
-        """The same routes, compiled differently."""
-        other = copy(self)
-        other.routes = routes
-        other._cache = {}
-        return other
-
-    def __contains__(self, route_id: str) -> bool:
-        return route_id in self._candidates
-
-    @property
-    def faults(self) -> list[str]:
-        """Sentences about routes, or paths of routes, that can never match because their pattern is broken."""
-        return [sentence for found in self._faults.values() for sentence in found]
-
-    def __len__(self) -> int:
-        return len(self._candidates)
 
     # -- finding ---------------------------------------------------------------------------------------------------
 
@@ -231,7 +179,7 @@ class Router:
         sni: str | None,
         exchange: Exchange | None = None,
         key: Any = None,
-        size: int = _CACHED_BYTES + 1,
+        size: int = CACHED_BYTES + 1,
     ) -> Match | None:
         """Decide, and remember the match of ``size`` bytes under ``key``."""
         if path[:1] != b"/":
@@ -241,24 +189,9 @@ class Router:
         if request.given_up:
             if exchange is not None:
                 self._report(request.given_up, exchange)
-        elif match is not None and size <= _CACHED_BYTES:
-            if len(self._cache) >= CACHE_SIZE:
-                self._cache.clear()
-            self._cache[key] = match
+        elif match is not None:
+            self._remember(key, size, match)
         return match
-
-    def _report(self, given_up: list[str], exchange: Exchange) -> None:
-        """Say which pattern used up the time, with those behind it as a number: a request is one line at most. For the first
-        time, the tenth, the hundredth, ..."""
-        what, behind = given_up[0], len(given_up) - 1
-        count = self._reported[what] = self._reported.get(what, 0) + 1
-        if count == 10 ** (len(str(count)) - 1):
-            others = f", as were {behind} behind it, for which no time was left" if behind else ""
-            exchange.report(
-                f"{what} used up the {TIME_LIMIT * 1000:.0f} ms that patterns may take of a request and was taken not "
-                f"to match{others} (so far {count} requests)",
-                "write it so that a text can be matched in one way only",
-            )
 
     def _decide(self, request: Request) -> Match | None:
         categories = self._categories

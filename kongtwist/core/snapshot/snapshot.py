@@ -13,11 +13,13 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ...entities.references import is_reference
+from ...entities.routes import FLAVOR
 from ..balancing.balancer import Balancer
 from ..chain.builder import ChainBuilder
 from ..chain.chain import Chain
 from ..chain.secrets import Secrets, Unusable
-from ..routing.router import Router
+from ..routing.flavors import empty_router
+from ..routing.router_base import RouterBase
 from ..views import RouteView, UpstreamTLS
 from .compiled_route import CompiledRoute
 from .notes import Notes
@@ -76,17 +78,20 @@ class Snapshot:
         "router", "version",
     )  # fmt: skip
 
-    def __init__(self, plugins: Mapping[str, Plugin], version: int = 0, lifetimes: Lifetimes | None = None) -> None:
+    def __init__(self, plugins: Mapping[str, Plugin], version: int = 0, lifetimes: Lifetimes | None = None,
+        router_flavor: str = FLAVOR,
+    ) -> None:  # fmt: skip
         """An empty configuration.
 
         Args:
             plugins: loaded plugins by name.
             version: its number.
             lifetimes: see `build`.
+            router_flavor: see `build`.
         """
         self.version = version
         self.balancers: dict[str, Balancer] = {}
-        self.router = Router.build()
+        self.router: RouterBase = empty_router(router_flavor)
         self.notes = Notes()
         self._tables = Tables({})
         stored = [entity for plugin in plugins.values() for entity in plugin.entities]
@@ -109,6 +114,7 @@ class Snapshot:
         plugins: Mapping[str, Plugin],
         previous: Snapshot | None = None,
         lifetimes: Lifetimes | None = None,
+        router_flavor: str = FLAVOR,
     ) -> Snapshot:
         """Make a snapshot of a whole dataset.
 
@@ -118,8 +124,9 @@ class Snapshot:
             previous: the snapshot before; what did not change is taken over from it.
             lifetimes: opens the plugins' configurations; None where nothing is served. Whoever gives one tells it when the
                 snapshot is built and served, or abandoned; snapshots that follow this one keep it.
+            router_flavor: how requests are matched to routes; snapshots that follow this one keep it.
         """
-        return finished(cls.build_steps(dataset, plugins, previous, lifetimes))
+        return finished(cls.build_steps(dataset, plugins, previous, lifetimes, router_flavor))
 
     @classmethod
     def build_steps(
@@ -128,10 +135,11 @@ class Snapshot:
         plugins: Mapping[str, Plugin],
         previous: Snapshot | None = None,
         lifetimes: Lifetimes | None = None,
+        router_flavor: str = FLAVOR,
     ) -> Steps[Snapshot]:
         """As `build`, in slices."""
         if previous is None or previous._plugins is not plugins:
-            previous = cls(plugins, 0 if previous is None else previous.version, lifetimes)
+            previous = cls(plugins, 0 if previous is None else previous.version, lifetimes, router_flavor)
         changes: list[Change] = []
         for number, change in enumerate(differences(previous.rows, dataset), 1):
             if change is not None:
@@ -251,8 +259,8 @@ class Snapshot:
         self._tables, self._chains, self._secrets, self._certificates = tables, chains, secrets, certificates
 
     def _rerouted(
-        self, router: Router, dirty: Sequence[str], moved: Mapping[str, Any], tables: Tables, routes: Routes
-    ) -> Steps[Router]:
+        self, router: RouterBase, dirty: Sequence[str], moved: Mapping[str, Any], tables: Tables, routes: Routes
+    ) -> Steps[RouterBase]:
         removed: list[str] = []
         added: list[Row] = []
         for route_id in dirty:

@@ -7,10 +7,10 @@ what becomes of it when it is slow.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 from ...core.answers import FedAnswer, WebSocketAnswer
-from ...core.chain.host import HostError, Scope
+from ...core.chain.host import Host, HostError, Scope
 from ...core.chain.host_groups import GroupSettings
 from ...core.chain.host_kafka import KafkaProducing
 from ...core.chain.host_reading import (
@@ -32,15 +32,13 @@ from ...entities.entity import Config
 from ...entities.schema import Array, Boolean, Field, Integer, Record, String
 from .._kafka_fields import cluster_fields, kafka_connection, used_certificates
 from .._kafka_producing import topic_name
+from .._message_functions import MessageFunctions, examine_functions, message_functions_field
 from .._once import Seldom
 from .._registry_fields import registry_field, registry_settings
 from .dead_letters import DeadLetters
 from .group_answers import GroupAnswers
 from .record_forms import Filter, batch, event_encoder, fault_of, message_encoder, pointer_fault
 from .socket_feed import LONGEST_MESSAGE, SocketFeed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["KafkaConsume", "consume_rules"]
 
@@ -53,13 +51,6 @@ _UPGRADE = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
 _LARGEST_LETTER = 16 << 20
 """Bytes of a request with a dead letter: brokers decide what is too large."""
 _POSITION = b"X-Kong-Kafka-Position"
-
-
-def _not_built(what: str) -> Callable[[Any], str | None]:
-    def check(value: Any) -> str | None:
-        return f"{what}: this version does not have it" if value else None
-
-    return check
 
 
 def consume_rules(conf: Row) -> str | None:
@@ -92,6 +83,7 @@ class Reading:
         feed: gives records that all clients get.
         groups: answers with those of consumer groups; None: there are none.
         letters: takes records that cannot be given; None: nobody does.
+        functions: change records; None: nobody does.
         seldom: lines that would come with every request.
     """
 
@@ -100,6 +92,7 @@ class Reading:
     seldom: Seldom
     groups: GroupAnswers | None = None
     letters: DeadLetters | None = None
+    functions: MessageFunctions | None = None
 
     def __init__(self, conf: Row) -> None:
         self.conf = conf
@@ -124,10 +117,12 @@ class Reading:
         self.wait: float = (1000 if conf.get("fetch_wait") is None else conf["fetch_wait"]) / 1000.0
         self.tells: bool = conf["error_handling"]["return_error_message"]
 
-    def open(self, host: Scope) -> None:
-        """Get what reads. Raises ValueError: see `kafka_connection`."""
+    def open(self, host: Scope, plugin_id: str) -> None:
+        """Get what reads. Raises ValueError: see `kafka_connection`; LuaFailure: see `MessageFunctions`."""
         conf, settings = self.conf, self.settings
         self.host = host
+        if conf["message_by_lua_functions"]:
+            self.functions = MessageFunctions(conf["message_by_lua_functions"], plugin_id, host)
         self.seldom = Seldom(host.report, host.now)
         connection = kafka_connection(conf, host)
         if conf.get("enable_dlq"):
@@ -145,17 +140,34 @@ class Reading:
             ),
         )  # fmt: skip
         self.groups = GroupAnswers(
-            groups, self.letters, self._encode, self.fault, self.batch, self.explain, self.go_on, window,
+            groups, self.letters, self._encode_of_group, self.fault, self.batch, self.explain, self.go_on, window,
             conf.get("max_deliveries"),
         )  # fmt: skip
 
     def fault(self, record: TopicRecord) -> str | None:
         """Why a record cannot be given."""
-        return record.error or (fault_of(record) if self.is_json else None)
+        changed = self._changed(record)
+        if changed is None:
+            return None
+        return changed.error or (fault_of(changed) if self.is_json else None)
+
+    def _changed(self, record: TopicRecord) -> TopicRecord | None:
+        """A record as functions of Lua leave it; None: they leave it out."""
+        if self.functions is None:
+            return record
+        changed = self.functions.changed_record(record, self.is_json)
+        if changed is not None and changed.error and not record.error:
+            self.seldom(f"kafka-consume cannot give a record of {record.topic}: {changed.error}")
+        return changed
+
+    def _encode_of_group(self, record: TopicRecord) -> bytes | None:
+        """`encode`, for records that are known not to be dead."""
+        changed = self._changed(record)
+        return None if changed is None else self._encode(changed)
 
     def encode(self, record: TopicRecord) -> bytes | None:
         """An event or message of a record that all clients get; None leaves it out."""
-        return None if self._is_dead(record) else self._encode(record)
+        return None if self._is_dead(record) else self._encode_of_group(record)
 
     def _is_dead(self, record: TopicRecord) -> bool:
         """Whether it goes to the dead-letter topic."""
@@ -169,6 +181,11 @@ class Reading:
         if self.letters is not None and self.groups is None:
             living = [tuple(record for record in each.records if not self._is_dead(record)) for each in partitions]
             partitions = [each._replace(records=of) for each, of in zip(partitions, living, strict=True)]
+        if self.functions is not None:
+            changed = [
+                tuple(new for one in each.records if (new := self._changed(one)) is not None) for each in partitions
+            ]
+            partitions = [each._replace(records=of) for each, of in zip(partitions, changed, strict=True)]
         return batch(partitions, self.filters, self.is_json)
 
     def group_of(self, exchange: Exchange) -> str | None:
@@ -260,8 +277,9 @@ class KafkaConsume(Plugin):
         "error_handling": Record({
             "return_error_message": Boolean(default=False, text="Tell clients why Kafka cannot be read."),
         }, text="What clients are told of failures."),
-        "message_by_lua_functions": Array(
-            String(), checks=(_not_built("functions in Lua"),), text="Needs Lua, which this version does not have."
+        "message_by_lua_functions": message_functions_field(
+            "Functions in Lua, each a chunk that returns one. They take a record in turn, a table with topic, partition, offset, timestamp,"
+            " key, value and headers, and return it with other key, value or headers; nil leaves the record out."
         ),
         "schema_registry": registry_field(),
         "start_timestamp": Integer(
@@ -326,11 +344,14 @@ class KafkaConsume(Plugin):
     def certificates(self, conf: Row) -> Iterable[str]:
         return used_certificates(conf)
 
+    def examine(self, conf: Row, host: Host) -> None:
+        examine_functions(conf, host)
+
     def compile(self, conf: Row, plugin: Row) -> Reading:
         return Reading(conf)
 
     def open(self, conf: Reading, plugin: Row, host: Scope) -> Reading:
-        conf.open(host)
+        conf.open(host, plugin["id"])
         return conf
 
     def access(self, exchange: Exchange, conf: Reading) -> Answer | None:
@@ -379,4 +400,6 @@ async def _of_group(exchange: Exchange, conf: Reading, groups: GroupAnswers) -> 
         return await groups.socket(group, conf.host)
     if conf.is_events:
         return await groups.events(group)
+    if exchange.method == b"HEAD":  # takes no records away (RFC 9110 9.2.1)
+        return await groups.some(group, 0, 0)
     return await groups.some(group, conf.count, conf.wait)

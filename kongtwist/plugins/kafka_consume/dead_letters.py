@@ -29,7 +29,7 @@ class DeadLetters:
         self._topic = topic
         self._timeout = timeout
         self._say = say
-        self._latest: dict[tuple[str, int], int] = {}
+        self._latest: dict[tuple[str, int], tuple[int, int]] = {}  # offset, and the latest time of those before
 
     async def put(self, record: TopicRecord, reason: str) -> bool:
         """Send a record, and wait for the acknowledgement; False: there is none, and the log tells why."""
@@ -43,9 +43,12 @@ class DeadLetters:
     def offer(self, record: TopicRecord, reason: str) -> None:
         """Send a record in the background, once: it may be read again for other clients."""
         place = (record.topic, record.partition)
-        if record.offset <= self._latest.get(place, -1):
+        offset, timestamp = self._latest.get(place, (-1, -1))
+        if (
+            record.offset <= offset and record.timestamp <= timestamp
+        ):  # one that is later is of a topic that was made anew
             return
-        self._latest[place] = record.offset
+        self._latest[place] = (record.offset, max(record.timestamp, timestamp))
         try:
             self._producer.offer(self._letter(record, reason), _WAITING)
         except HostError as error:

@@ -131,6 +131,10 @@ def _finish(client: GroupClient, record: TopicRecord) -> None:
     client.finish(record.topic, record.partition, record.offset)
 
 
+def _holds(client: GroupClient, record: TopicRecord) -> bool:
+    return client.holds(record.topic, record.partition, record.offset)
+
+
 class _Batch:
     """The body of one answer: what is in it is finished when the client has it.
 
@@ -195,6 +199,8 @@ class _Events:
             if not self._taken:
                 return b":\n\n"
             each = self._taken.popleft()
+            if not _holds(self._client, each.record):  # a slow client: another has got it meanwhile
+                continue
             if await self._answers.is_dead(self._client, each):
                 continue
             event = self._answers.encode(each.record)
@@ -237,6 +243,8 @@ class _Socket:
             if not found and not await self._peer.send('{"event":"alive"}'):
                 return
             for each in found:
+                if not _holds(self._client, each.record):  # a slow client: another has got it meanwhile
+                    continue
                 if await self._answers.is_dead(self._client, each):
                     continue
                 if not await self._give(each):

@@ -8,6 +8,7 @@ from typing import Any
 
 from ...core.chain.host_reading import FetchedPartition, TopicRecord
 from ...core.rows import Row
+from ...entities.json_text import parse_finite
 
 __all__ = ["Filter", "batch", "event_encoder", "fault_of", "message_encoder", "pointer_fault"]
 
@@ -65,8 +66,8 @@ def _passes(filters: Sequence[Filter], record: TopicRecord) -> bool:
     if record.error:
         return False
     try:
-        value = json.loads(record.value or b"null")
-    except (ValueError, RecursionError):
+        value = parse_finite(record.value or b"null")
+    except ValueError:
         return False
     return all(each.passes(value) for each in filters)
 
@@ -77,12 +78,13 @@ def _text(data: bytes | None) -> str | None:
 
 def _record(record: TopicRecord, is_json: bool) -> Row:
     """A record as JSON shows it."""
-    value: Any = None if record.error else _text(record.value)
+    given = None if record.error else record.value
+    value: Any = _text(given)
     shown: Row = {"timestamp": record.timestamp, "offset": record.offset, "key": _text(record.key)}
-    if is_json and value is not None:
+    if is_json and given is not None:
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
+            value = parse_finite(given)
+        except ValueError:
             shown["error"] = "the value is no JSON"
     if record.error:
         shown["error"] = record.error
@@ -93,8 +95,8 @@ def fault_of(record: TopicRecord) -> str | None:
     """Why a record's value cannot be shown as JSON."""
     if record.value is not None:
         try:
-            json.loads(record.value)
-        except (ValueError, RecursionError):
+            parse_finite(record.value)
+        except ValueError:
             return "the value is no JSON"
     return None
 

@@ -11,15 +11,17 @@ from hashlib import sha256
 from typing import Any
 
 from ...core.answers import FedAnswer, WebSocketAnswer, WebSocketPeer
-from ...core.chain.host import HostError, RedisError, Scope
+from ...core.chain.host import Host, HostError, RedisError, Scope
 from ...core.chain.host_kafka import KafkaFull, KafkaLate, KafkaPlaced, KafkaProducer, KafkaRecord
 from ...core.chain.host_schemas import SchemaFailed, SchemaMismatch
 from ...core.chain.plugin import Plugin
 from ...core.exchange import Answer, BodyTooLarge, Exchange, Row
-from ...entities.json_text import parse_json
+from ...entities.json_text import parse_finite
 from ...entities.schema import Array, Boolean, Map, Record, String
+from ...lua.lua_calls import LuaFailure
 from .._kafka_fields import used_certificates
 from .._kafka_producing import producing_fields, topic_name
+from .._message_functions import MessageFunctions, examine_functions, message_functions_field
 from .._passed_body import passed_body
 from .._redis_fields import redis_settings
 from .._request_template import Template, template
@@ -44,10 +46,6 @@ _SENT = b'{"message":"message sent","topic":"%b","partition":%d,"offset":%d}'
 _IS_JSON = [(b"Content-Type", b"application/json; charset=utf-8")]
 _RETRY_AFTER = b"1"
 """Seconds after which a client may try again where too much waits for the brokers."""
-
-
-def _no_lua(_value: str) -> str:
-    return "functions in Lua are not available: this version has no Lua; leave message_by_lua_functions out"
 
 
 class Target:
@@ -82,6 +80,7 @@ class Target:
         self.key_header = (self.idempotency["header"] if self.idempotency else "").lower().encode()
         self.producer: KafkaProducer | SchemaProducer | None = None
         self.once: OnceOnly | None = None
+        self.functions: MessageFunctions | None = None
         self.host: Scope | None = None
         self.streams = 0  # that have records under way
         self.count = 0  # of streams so far
@@ -151,7 +150,11 @@ class KafkaUpstream(Plugin):
             {"return_error_message": Boolean(default=False, text="Tell clients why a record could not be sent.")},
             text="What clients are told of failures.",
         ),
-        "message_by_lua_functions": Array(String(checks=(_no_lua,)), text="Functions in Lua; not available in this version."),
+        "message_by_lua_functions": message_functions_field(
+            "Functions in Lua, each a chunk that returns one. They take the message in turn, a table with the members of Kong's JSON, and"
+            " return the one that is sent; where one fails, or returns none, the request is answered 500. With message_format body they"
+            " see a body that is a JSON object."
+        ),
         "message_format": String(
             ours=True, one_of=["kong", "body"],
             text="The record's value: kong (or null) is Kong's JSON, body the request's body as it is. Kong has no such field.",
@@ -174,6 +177,9 @@ class KafkaUpstream(Plugin):
     def certificates(self, conf: Row) -> Iterable[str]:
         return used_certificates(conf)
 
+    def examine(self, conf: Row, host: Host) -> None:
+        examine_functions(conf, host)
+
     def compile(self, conf: Row, plugin: Row) -> Target:
         return Target(conf)
 
@@ -183,6 +189,8 @@ class KafkaUpstream(Plugin):
     def open(self, conf: Target, plugin: Row, host: Scope) -> Target:
         waited_for = (conf.websocket or conf.ndjson) and conf.conf.get("producer_linger") is None
         conf.host = host
+        if conf.conf["message_by_lua_functions"]:
+            conf.functions = MessageFunctions(conf.conf["message_by_lua_functions"], plugin["id"], host)
         conf.producer = producer = producer_of(conf.conf, host, _TOGETHER if waited_for else None)
         if conf.idempotency is not None:
             if self._keys is None:
@@ -209,6 +217,14 @@ class KafkaUpstream(Plugin):
             return self._lines(exchange, conf)
         return self._one(exchange, conf)
 
+    def lua_failed(self, exchange: Exchange, failure: LuaFailure) -> str:
+        """Log why a message could not be made; what the client is told."""
+        exchange.report(
+            f"plugin {self.name}: message_by_lua_functions failed: {failure}",
+            "correct it in the plugin's configuration",
+        )
+        return "An unexpected error occurred"
+
     async def _one(self, exchange: Exchange, conf: Target) -> Answer:
         """A request that is one record."""
         try:
@@ -223,6 +239,8 @@ class KafkaUpstream(Plugin):
             return exchange.error(413, "Request body too large")
         except Refused as refused:
             return exchange.exit(400, {"message": "Bad Request", "error": str(refused)})
+        except LuaFailure as failure:
+            return exchange.error(500, self.lua_failed(exchange, failure))
         except KeyRefused as refused:
             return exchange.exit(refused.status, {"message": refused.message, "error": str(refused)})
         producer = conf.producer
@@ -263,6 +281,8 @@ class KafkaUpstream(Plugin):
         if isinstance(error, RedisError):
             remedy = "start the server of config.idempotency.redis; nothing is sent that may have been sent before"
         conf.report(exchange, f"plugin {self.name}: {_COULD_NOT} {conf.topic}: {error}{fate}", remedy)
+        if getattr(error, "kind", "") == "no_partition":
+            return 400, {"message": "Bad Request", "error": "the topic has no such partition"}
         said: dict[str, Any] = {"message": "Bad Gateway", "error": _COULD_NOT}
         if conf.tells:
             said["error"] = f"{_COULD_NOT} {conf.topic}: {error}{fate}"
@@ -331,7 +351,7 @@ class _Stream:
         """A line of NDJSON."""
         self._number += 1
         try:
-            value = parse_json(line.decode(), parse_constant=_no_number)
+            value = parse_finite(line.decode())
         except ValueError:  # that is no UTF-8, too
             return _refused("a line is no JSON")
         return self._send(line, _JSON, value)
@@ -341,7 +361,7 @@ class _Stream:
         if isinstance(message, bytes):
             return self._send(message, _BYTES, None)
         try:
-            return self._send(message.encode(), _JSON, parse_json(message, parse_constant=_no_number))
+            return self._send(message.encode(), _JSON, parse_finite(message))
         except ValueError:
             return self._send(message.encode(), _PLAIN, None)
 
@@ -350,6 +370,8 @@ class _Stream:
             records = _records(self._exchange, self._conf, raw, kind, value)
         except Refused as refused:
             return _refused(str(refused))
+        except LuaFailure as failure:
+            return _failed(self._plugin.lua_failed(self._exchange, failure))
         once = self._conf.once
         sending: list[Awaitable[KafkaPlaced | None]]
         if self._key is not None and once is not None:
@@ -376,8 +398,8 @@ class _Stream:
         return Told(_said(placed))
 
 
-def _no_number(text: str) -> Any:
-    raise ValueError(f"{text} is no JSON")
+async def _failed(message: str) -> Told:
+    return Told({"message": message})
 
 
 async def _refused(why: str) -> Told:
@@ -437,7 +459,7 @@ async def _sent_once(
 def _records(
     exchange: Exchange, conf: Target, raw: bytes, kind: bytes | None = None, arguments: Any = None
 ) -> list[KafkaRecord]:
-    """The records of a request, one for each topic. Raises Refused.
+    """The records of a request, one for each topic. Raises Refused, LuaFailure.
 
     Args:
         exchange: the request.
@@ -451,6 +473,8 @@ def _records(
         if conf.looks_into_body or (not conf.raw and conf.conf["forward_body"]):
             arguments = body_arguments(exchange, raw, kind)
     value = raw if conf.raw else message(exchange, conf.conf, raw, arguments, kind)
+    if conf.functions is not None:
+        value = conf.functions.changed_value(value, exchange)
     key = conf.key.fill(exchange, arguments) if conf.key is not None else None
     if key is None and conf.key_query_arg is not None:
         key = next(iter(exchange.query_args().get(conf.key_query_arg, ())), None)

@@ -19,7 +19,12 @@ __all__ = ["LineRecords", "Told", "serve_messages"]
 
 TRY_LATER = 1013
 """WebSocket close code (RFC 6455 7.4, and its registry)."""
-_text = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+def _line(said: dict[str, Any]) -> bytes:
+    """What a client is told. Names of its own may stand in it, half a surrogate pair too, which UTF-8 cannot say."""
+    return _encode(said).encode("utf-8", "replace")
 
 
 class Told(NamedTuple):
@@ -123,7 +128,7 @@ async def serve_messages(
 async def _answer_messages(peer: WebSocketPeer, window: _Window, over: Callable[[], None]) -> None:
     try:
         while (told := await window.next()) is not None:
-            await peer.send(_text(told.said))
+            await peer.send(_line(told.said).decode())
         if window.lost:
             peer.close(TRY_LATER, "Kafka does not answer; try again later")
     finally:
@@ -215,7 +220,7 @@ class LineRecords:
             return
         if not self._out:
             self._host.later(0, self._flush)
-        self._out.append(_text(told.said).encode("utf-8", "replace") + b"\n")
+        self._out.append(_line(told.said) + b"\n")
 
     def _flush(self) -> None:
         lines, self._out = self._out, []

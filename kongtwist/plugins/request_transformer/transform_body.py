@@ -110,7 +110,10 @@ def transform_arguments(rules: Rules, arguments: Arguments, filled: bool = True)
 
 
 def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
+    try:
+        return text.encode("utf-8", "surrogateescape")  # what a template has found need not be UTF-8
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
 
 
 def _transform_form(rules: Rules, raw: bytes, content_type: bytes) -> bytes | None:

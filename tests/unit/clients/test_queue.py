@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -9,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from kongtwist.clients.queue import Queue, QueueCounts, Queues
+from kongtwist.clients.queue_state import FULL
 from kongtwist.core.chain.host import QueueSettings
 from tests.unit.clients.log_lines import LogLines
 
@@ -62,6 +64,53 @@ class QueueCase(TestCase):
         lines = self.log.taken()
         self.assertEqual([line for line in lines if BEGIN not in line], [])
         return [line.replace(BEGIN, "") for line in lines]
+
+
+class CountTests(QueueCase):
+    def test_what_a_full_queue_drops_is_counted(self) -> None:
+        """Once at the beginning, and then how many, once a minute."""
+        queue = self.take(max_entries=2, max_batch_size=2, max_coalescing_delay=3600)
+        self.answer = Deferred()
+        for number in range(2):
+            queue.add(number)
+        self.at(0)
+        self.log.taken()
+        for second in range(180):
+            self.at(second)
+            queue.add(second)
+        lines = [line for line in self.lines() if "capacity" not in line]
+        self.assertEqual(lines, [
+            f"error {FULL}",
+            f"error {FULL} (60 queue entries were dropped since this was said last)",
+            f"error {FULL} (60 queue entries were dropped since this was said last)",
+        ])  # fmt: skip
+        self.assertEqual(queue.counts.dropped, 178)
+        self.answer.callback(None)
+
+    def test_offered(self) -> None:
+        """Where the old ones are to stay a new one goes, counted; the log says so once a minute."""
+        queue = self.take(max_entries=2, max_batch_size=2, max_coalescing_delay=3600)
+        self.answer = Deferred()
+        self.assertEqual([queue.offer(number) for number in range(3)], [True, True, False])
+        self.at(1)
+        self.assertEqual([queue.offer(number) for number in range(9)], [True, True] + [False] * 7)
+        self.at(61)
+        self.assertFalse(queue.offer("x"))
+        lines = [line for line in self.lines() if "capacity" not in line]
+        self.assertEqual(lines, [
+            "error queue full, new queue entries are dropped",
+            "error queue full, new queue entries are dropped (8 queue entries were dropped since this was said last)",
+        ])  # fmt: skip
+        self.assertEqual(queue.counts.dropped, 9)
+        self.assertEqual(self.seen, [(0, [0, 1])])
+        self.answer.callback(None)
+
+    def test_offered_without_limit_of_concurrency(self) -> None:
+        """What is on its way counts there."""
+        queue = self.take(max_entries=2, concurrency_limit=-1)
+        self.answer = Deferred()
+        self.assertEqual([queue.offer(number) for number in range(3)], [True, True, False])
+        self.answer.callback(None)
 
 
 class BatchTests(QueueCase):
@@ -268,7 +317,7 @@ class CapacityTests(QueueCase):
         for entry in (b"aaaa", b"bbbb", "cc"):
             queue.add(entry)
         queue.add("ééé")  # 6 bytes of UTF-8
-        self.assertEqual(self.lines(), ["error byte capacity exceeded, 2 queue entries were dropped"])
+        self.assertEqual(self.lines(), ["error byte capacity exceeded, old queue entries are dropped"])
         queue.add(b"x" * 11)
         self.assertEqual(
             self.lines(), ["error string to be queued is longer (11 bytes) than the queue's max_bytes (10 bytes)"]
@@ -291,13 +340,18 @@ class CapacityTests(QueueCase):
         self.assertNotIn("non-string", str(self.log.taken()))
 
     def test_no_flood_of_lines(self) -> None:
-        """A second at least between two lines about bytes; the numbers add up."""
-        queue = self.take(max_bytes=1, max_batch_size=9, max_coalescing_delay=100)
-        for step in range(13):
-            self.clock.advance(0.25)
-            queue.add(b"%x" % step)
-        told = [int(line.split()[4]) for line in self.lines()]
-        self.assertEqual((told, queue.counts.dropped), ([1, 4, 4], 12))
+        """A minute at least between two lines about one reason; the numbers add up, also when nothing more is dropped."""
+        for limit in ({"max_bytes": 1}, {"max_entries": 1}):
+            queue = self.take(max_batch_size=9, max_coalescing_delay=1000, **limit)
+            for step in range(13):
+                self.clock.advance(15)
+                queue.add(b"%x" % step)
+            told = [re.findall(r"\((\d+) queue entries", line) for line in self.lines() if "drop" in line]
+            self.assertEqual((told, queue.counts.dropped), ([[], ["4"], ["4"]], 12))
+            self.clock.advance(1000)
+            queue.add(b"1")
+            self.assertIn("3 queue entries were dropped", str(self.lines()))
+            self.queues = Queues(self.clock)
 
     def test_entries_without_a_size(self) -> None:
         queue = self.take(max_bytes=10)

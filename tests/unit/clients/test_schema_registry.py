@@ -244,7 +244,8 @@ class FailureTests(RegistryCase):
             b"[]",
             {"schema": "{}"},
             {"id": 1},
-            {"id": 1, "schema": "{}", "references": [1]},
+            *({"id": each, "schema": "{}"} for each in (-1, 1 << 31, True, "7", 1.5)),
+            *({"id": 1, "schema": "{}", "references": each} for each in ([1], 5, True, {"a": 1}, "x")),
         ]
         for said in answers:
             self.server.schemas[path] = said

@@ -130,7 +130,7 @@ class NameTests(ConfCase):
             differing - {name for name in differing if (ours[name].default or None) is None},
             {
                 "prefix", "admin_listen", "admin_gui_listen", "status_listen", "database",
-                "nginx_worker_processes", "router_flavor",
+                "nginx_worker_processes",
             },
         )  # fmt: skip
 
@@ -225,7 +225,7 @@ class NameTests(ConfCase):
         self.assertRegex(
             self.refusal("database = cassandra"), "Cassandra is not supported; use postgres, sqlite or off"
         )
-        self.assertRegex(self.refusal("router_flavor = zz"), r"\(traditional\)")
+        self.assertRegex(self.refusal("router_flavor = zz"), r"\(traditional_compatible, traditional, expressions\)")
         self.assertRegex(self.refusal("role = zz"), r"\(traditional\)")
 
     def test_unknown_name_in_environment(self) -> None:
@@ -395,7 +395,7 @@ class NotBuiltTests(ConfCase):
         for line in (
             "database = cassandra", "role = control_plane", "role = data_plane",
             "client_ssl = on", "stream_listen = 0.0.0.0:9000", "wasm = true", "pluginserver_names = x",
-            "router_flavor = expressions", "nginx_proxy_deny = all", "nginx_http_include = /etc/x.conf",
+            "nginx_proxy_deny = all", "nginx_http_include = /etc/x.conf",
             "nginx_admin_auth_basic = x", "proxy_listen = 0.0.0.0:8000 proxy_protocol",
         ):  # fmt: skip
             self.assertRegex(self.refusal(line), r"not built|not supported|use traditional", line)

@@ -71,19 +71,23 @@ class LineTests(SynchronousTestCase):
         self.assertEqual((without_query(b"/a?"), without_query(b"/a")), (b"/a?***", b"/a"))
 
     def test_streams(self) -> None:
-        """Who let a stream down decides about the level; only what the operator can mend has a remedy."""
+        """Who let a stream down decides about the level; each line has a remedy, and the word that finds it."""
         service = {"id": "1", "name": "ws"}
         self.assertEqual(
             silent(False, False, 60.0, service),
-            (False, "upstream timed out: the WebSocket was idle for 60 s",
+            (False, "websocket broken: upstream timed out: nothing came or went for 60 s",
              "if it may take longer, raise read_timeout of service ws (milliseconds)"),
         )  # fmt: skip
         self.assertIn("raise write_timeout of service ws", silent(False, True, 60.0, service).remedy)
-        self.assertEqual(silent(True, False, 60.0, service)[::2], (True, ""))
+        slow = silent(True, False, 60.0, service)
+        self.assertTrue(slow.by_client)
+        self.assertIn("nginx_http_send_timeout", slow.remedy)
         self.assertEqual(
-            broken(False, "Connection was lost.").what, "the upstream broke the WebSocket off: Connection was lost"
+            broken(False, "Connection was lost.").what,
+            "websocket broken: the upstream broke it off: Connection was lost (1006)",
         )
-        self.assertEqual(broken(True, "").what, "the client broke the WebSocket off")
+        self.assertEqual(broken(True, "").what, "websocket broken: the client broke it off (1006)")
+        self.assertTrue(broken(True, "").remedy and broken(False, "").remedy)
 
 
 def _exchange() -> Exchange:

@@ -24,6 +24,7 @@ OUR_PLUGINS = {
     "kafka-consume",
     "kafka-log",
     "kafka-upstream",
+    "stream-lifetime",
     "stream-ticket",
 }
 """Plugins that Kong 3.9 has not; those of Kafka are compared with Kong 3.15's by their own tests."""

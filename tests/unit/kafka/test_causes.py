@@ -20,6 +20,7 @@ class ExplainedTests(SynchronousTestCase):
             "<KafkaTCPTransport>: Request timed out after 2000 ms. Closing connection.": "no answer in time",
             "<KafkaConnection (disconnected)>: Connection lost: RequestTimedOutError": "no answer in time",
             "ValueError: Unrecognized partition 77 for topic t": "no such partition",
+            "_UNKNOWN_PARTITION: Local: Unknown partition": "no such partition",
             "<KafkaTCPTransport>: Abort (InvalidReceiveError: Invalid frame length: 352518912)": "speaks TLS",
         }
         for line, cause in lines.items():

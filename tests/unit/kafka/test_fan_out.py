@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
@@ -28,6 +29,10 @@ class Turns(Clock):
                 call.called = 1
                 call.func(*call.args, **call.kw)
         return len(due)
+
+    def callFromThread(self, call: Callable[..., object], *args: Any) -> None:
+        """See `IReactorFromThreads`."""
+        self.callLater(0, call, *args)
 
     def turns(self) -> int:
         """All turns that have something to do; how many."""
@@ -244,14 +249,14 @@ class FeedTurnsTests(SynchronousTestCase):
         self.assertAllGot(3)
 
     def test_a_record_that_cannot_be_encoded_is_left_out(self) -> None:
-        encode = self.feed.encode
+        encode = self.feed._encode
 
         def fails(record: TopicRecord) -> bytes | None:
             if record.offset == 1:
                 raise ValueError("no form")
             return encode(record)  # type: ignore[no-any-return]
 
-        self.feed.encode = fails
+        self.feed._encode = fails
         self.reader.come(3)
         self.reactor.turns()
         self.assertEqual(self.numbers(self.writers[0]), [0, 2])

@@ -12,7 +12,8 @@ from kongtwist.kafka.client_lag import lag_of
 from kongtwist.kafka.kafka_counts import OTHERS, KafkaCounts
 from kongtwist.kafka.positions import Position
 from kongtwist.kafka.topic_feed import TopicFeed
-from kongtwist.observability.plugin_metrics import Metrics, NodeMetrics
+from kongtwist.observability.node_metrics import NodeMetrics
+from kongtwist.observability.plugin_metrics import Metrics
 from tests.unit.kafka import test_topic_feed as scenes
 from tests.unit.kafka.test_producers import BridgeCase, record
 
@@ -21,7 +22,7 @@ def shown(counts: KafkaCounts) -> dict[str, float]:
     """The figures as the node shows them, without those that are 0."""
     metrics, node = Metrics(), NodeMetrics()
     metrics.sources.append(counts.tell)
-    node.absorb(0, metrics.take())
+    node.reporter().absorb(metrics.take())
     lines = [line.rpartition(" ") for line in node.text().splitlines() if not line.startswith("#")]
     return {name.removeprefix("kongtwist_kafka_"): float(value) for name, _, value in lines if float(value)}
 
@@ -57,10 +58,10 @@ class ProducedTests(BridgeCase):
             'failed_total{cause="too_large",topic="t"}': 1, 'failed_total{cause="cancelled",topic="t"}': 1,
             'late_total{topic="t"}': 1, 'produced_total{topic="u"}': 1, 'failed_total{cause="late",topic="u"}': 1,
             'produce_seconds_count{topic="t"}': 2, 'produce_seconds_sum{topic="t"}': 4,
-            'produce_seconds_bucket{le="2.5",topic="t"}': 2,
+            'produce_seconds_bucket{topic="t",le="2.5"}': 2,
         }  # fmt: skip
         self.assertEqual({name: figures.get(name) for name in wanted}, wanted)
-        self.assertNotIn('produce_seconds_bucket{le="1",topic="t"}', figures)
+        self.assertNotIn('produce_seconds_bucket{topic="t",le="1"}', figures)
         self.assertEqual(shown(self.counts), {'in_flight{topic="t"}': 2})  # nothing is told twice
         self.library.acknowledge(2)
         self.reactor.turn()

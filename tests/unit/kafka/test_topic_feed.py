@@ -102,6 +102,8 @@ class FeedTests(SynchronousTestCase):
         )  # fmt: skip
 
     def encode(self, record: TopicRecord) -> bytes | None:
+        if record.value == b"poison":
+            raise RuntimeError("cannot be shown")
         return None if record.value == b"no" else b"data: %b\n\n" % (record.value or b"")
 
     def take(self, topic: str) -> Any:
@@ -128,6 +130,31 @@ class FeedTests(SynchronousTestCase):
         wanted = ["id: t:10.20", "id: t:11.20", "data: a", "id: t:13.20", "data: b", "id: t:13.21", "data: c"]
         self.assertEqual((one.got, two.got), (wanted, wanted))
         self.assertEqual(len(self.taken), 1)
+
+    def test_poison(self) -> None:
+        """A record that cannot be shown is left out, also for a client that is read its records again."""
+        live = self.client()
+        self.come(b"a", b"poison", b"b")
+        self.assertEqual([each for each in live.got if each.startswith("data")], ["data: a", "data: b"])
+        records = iter([[TopicRecord("t", 0, 8, -1, None, b"poison")], [TopicRecord("t", 0, 9, -1, None, b"c")], []])
+
+        class Poisoned(Replayed):
+            async def begin(self, start: StartAt) -> list[Any]:
+                self.position = Position({"t": [8, 20]})
+                return []
+
+            async def read(self, count: int = 0, wait: float = 0) -> list[TopicRecord]:
+                found = next(records)
+                for each in found:
+                    assert self.position is not None
+                    self.position.move("t", 0, each.offset + 1)
+                return found
+
+        self.feed.replay = Poisoned
+        late = self.client(StartAt(earliest=True))
+        data = [each for each in late.got if each.startswith("data")]
+        self.assertEqual(data, ["data: c", "data: a", "data: b"])
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 2)
 
     def test_slow_one_is_behind_alone(self) -> None:
         slow, fast = self.client(), self.client()

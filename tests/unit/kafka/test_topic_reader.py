@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import CancelledError
@@ -75,8 +76,8 @@ class HeldBackTests(SynchronousTestCase):
         self.reader.listeners += [self.one, self.two]
 
     def come(self, offset: int) -> None:
-        self.reader._pending.append(TopicRecord("t", 0, offset, -1, None, b""))
-        self.reader._flush()
+        self.reader._give([TopicRecord("t", 0, offset, -1, None, b"")])
+        self.clock.turn()
 
     def test_until_it_takes_more(self) -> None:
         self.come(0)
@@ -96,16 +97,20 @@ class HeldBackTests(SynchronousTestCase):
     def test_what_is_lost_comes_in_its_place(self) -> None:
         self.one.has_enough = True
         self.come(0)
-        self.reader._lost(0, 7, 6)
-        self.assertEqual((self.one.got, self.one.lost), ([0], [7]))
-        self.assertEqual(self.reader.position, Position({"t": [7]}))
+        self.reader._add(partial(self.reader._lost, 0, 7, 6))
+        self.come(7)
+        self.assertEqual((self.one.got, self.one.lost), ([], []))
+        self.one.has_enough = False
+        self.reader.go_on()
+        self.assertEqual((self.one.got, self.one.lost), ([0, 7], [7]))
+        self.assertEqual(self.reader.position, Position({"t": [8]}))
 
     def test_all_get_them_in_order(self) -> None:
         """Also when one is done at once, asks for more, and more has come by then."""
 
         def more() -> None:
             self.one.on_records = None
-            self.reader._pending.append(TopicRecord("t", 0, 1, -1, None, b""))
+            self.reader._give([TopicRecord("t", 0, 1, -1, None, b"")])
             self.reader.go_on()
 
         self.one.on_records = more

@@ -137,15 +137,23 @@ class WorkersTests(SynchronousTestCase):
         self.serve()
         collecting = [self.workers.collect_metrics(), self.workers.collect_metrics()]
         self.assertEqual((first.kinds(), second.kinds()), (["metrics"], ["metrics"]))
-        first.says("metrics", report=[["counter", "c", [], 2], ["gauge", "g", [], 5]])
+        figures = [
+            ["family", "c", "counter", []],
+            ["new", 0, "c", []],
+            ["family", "g", "gauge", []],
+            ["new", 1, "g", []],
+        ]
+        first.says("metrics", report=[*figures, ["count", 0, 2], ["gauge", 1, 5]], more=True)
         self.assertNoResult(collecting[0])
-        second.says("metrics", report=[["counter", "c", [], 3], ["gauge", "g", [], 1]])
+        first.says("metrics", report=[], more=False)
+        self.assertNoResult(collecting[0])
+        second.says("metrics", report=[*figures, ["count", 0, 3], ["gauge", 1, 1]], more=False)
         for each in collecting:
             self.successResultOf(each)
         self.assertEqual(self.workers.metrics.text(), "# TYPE c counter\nc 5\n# TYPE g gauge\ng 6\n")
         again = self.workers.collect_metrics()
         self.assertEqual(first.kinds(), ["metrics"])
-        second.says("metrics", report=[])
+        second.says("metrics", report=[], more=False)
         first.dies()
         self.successResultOf(again)
         self.assertEqual(self.workers.metrics.text(), "# TYPE c counter\nc 5\n# TYPE g gauge\ng 1\n")

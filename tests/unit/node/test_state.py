@@ -8,7 +8,7 @@ from typing import Any, cast
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.admin.endpoints.status import metrics_text
+from kongtwist.admin.endpoints.metrics_page import node_families
 from kongtwist.admin.facts import NodeFacts
 from kongtwist.core.counters import CELL_NAMES
 from kongtwist.node.state import LogLevel
@@ -60,6 +60,11 @@ class LogLevelTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
+def text_of(facts: NodeFacts, reachable: bool) -> str:
+    """The node's own figures."""
+    return "".join(text for _, text in node_families(facts, reachable))
+
+
 class MetricsTests(SynchronousTestCase):
     def facts(self, **more: Any) -> NodeFacts:
         counts = {name: number for number, name in enumerate(CELL_NAMES)}
@@ -83,7 +88,7 @@ class MetricsTests(SynchronousTestCase):
                 self.assertTrue(words)
             elif line.startswith("# TYPE "):
                 family, kind = line[7:].split(" ")
-                self.assertEqual((family, kind), (helped, "gauge"))
+                self.assertEqual((family, kind), (helped, "counter" if family.endswith("errors_total") else "gauge"))
                 self.assertNotIn(family, found, "a family is in one piece")
                 found[family] = []
             else:
@@ -95,7 +100,7 @@ class MetricsTests(SynchronousTestCase):
 
     def test_figures(self) -> None:
         """Every figure under its name, with its labels."""
-        found = self.samples(metrics_text(self.facts(), True))
+        found = self.samples(text_of(self.facts(), True))
         self.assertEqual(found["kong_datastore_reachable"], [("", 1)])
         self.assertEqual(found["kong_memory_workers_lua_vms_bytes"], [
             ('node_id="n",pid="7",kong_subsystem="http"', 700), ('node_id="n",pid="8",kong_subsystem="http"', 800),
@@ -110,13 +115,13 @@ class MetricsTests(SynchronousTestCase):
         self.assertEqual(found["kong_node_info"], [('node_id="n",version="3.9.3"', 1)])
 
     def test_without(self) -> None:
-        """A node without a database has no datastore, one with one process shares no memory."""
-        found = self.samples(metrics_text(self.facts(shared_memory=dict), None))
-        self.assertNotIn("kong_datastore_reachable", found)
+        """One process shares no memory; a database may be away."""
+        found = self.samples(text_of(self.facts(shared_memory=dict), True))
+        self.assertEqual(found["kong_datastore_reachable"], [("", 1)])
         self.assertEqual(found["kong_memory_lua_shared_dict_bytes"], [])
-        self.assertEqual(self.samples(metrics_text(self.facts(), False))["kong_datastore_reachable"], [("", 0)])
+        self.assertEqual(self.samples(text_of(self.facts(), False))["kong_datastore_reachable"], [("", 0)])
 
     def test_escaped(self) -> None:
         """Labels may hold anything."""
-        found = self.samples(metrics_text(self.facts(node_id='a"b\\c\nd'), None))
+        found = self.samples(text_of(self.facts(node_id='a"b\\c\nd'), True))
         self.assertEqual(found["kong_node_info"][0][0], 'node_id="a\\"b\\\\c\\nd",version="3.9.3"')

@@ -1,12 +1,19 @@
-"""Figures that plugins give."""
+"""Figures of processes, and their sums."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.observability.plugin_metrics import DROPPED, Metrics, NodeMetrics
+from kongtwist.observability.node_metrics import NodeMetrics, Reporter
+from kongtwist.observability.plugin_metrics import DROPPED, Metrics
+
+
+def bring(metrics: Metrics, reporter: Reporter) -> None:
+    """Bring a report as over the link."""
+    reporter.absorb(json.loads(json.dumps(metrics.take())))
 
 
 class MetricsTests(SynchronousTestCase):
@@ -14,11 +21,11 @@ class MetricsTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.one, self.two, self.node = Metrics(), Metrics(), NodeMetrics(max_series=5)
+        self.reporters = [self.node.reporter(), self.node.reporter()]
 
     def shown(self) -> str:
-        """Reports are brought as over the link."""
-        for row, each in enumerate((self.one, self.two)):
-            self.node.absorb(row, json.loads(json.dumps(each.take())))
+        for reporter, each in zip(self.reporters, (self.one, self.two), strict=True):
+            bring(each, reporter)
         return self.node.text()
 
     def test_sums(self) -> None:
@@ -43,17 +50,24 @@ class MetricsTests(SynchronousTestCase):
         self.assertIn("\nstreams 2\n", shown)
 
     def test_worker_that_died(self) -> None:
-        """A node's counters never fall; gauges lose what the worker had."""
+        """A node's counters never fall; gauges lose what the worker had. What a worker had sent before it died may come later."""
         self.one.count("c", 5)
         self.one.gauge("g", 5)
         self.two.gauge("g", 1)
         self.shown()
-        self.node.forget(0)
-        self.one = Metrics()
+        self.one.count("c", 2)
+        self.one.gauge("g", 7)
+        last, old = json.loads(json.dumps(self.one.take())), self.reporters[0]
+        old.gone()
+        self.one, self.reporters[0] = Metrics(), self.node.reporter()
+        self.one.gauge("h", 3)  # another figure under the number that the dead worker's counter had
         self.one.count("c")
+        self.shown()
+        old.absorb(last)
         shown = self.shown()
-        self.assertIn("\nc 6\n", shown)
+        self.assertIn("c 8\n", shown)
         self.assertIn("\ng 1\n", shown)
+        self.assertIn("\nh 3\n", shown)
 
     def test_bounds(self) -> None:
         """However many labels come, a process and the node keep a bounded number, and say how much they left out."""
@@ -67,6 +81,26 @@ class MetricsTests(SynchronousTestCase):
         self.assertIn(f"\n{DROPPED} {7 + 8}\n", shown)
         self.one.count("c", 1, {"id": "1"})
         self.assertIn('c{id="1"} 2\n', self.shown())
+
+    def test_kept_without_room(self) -> None:
+        """Who keeps a figure may count with it, whether it is shown or not."""
+        self.one = Metrics(max_series=1)
+        first, second = self.one.counter("c", {"id": "1"}), self.one.counter("c", {"id": "2"})
+        first.value += 1
+        second.value += 1
+        self.one.histogram("h", (1,)).counts[0] += 1
+        self.assertEqual(
+            self.shown().count("\n"), 5, "a counter with its type, and the dropped ones with text and type"
+        )
+        self.assertEqual(self.node.dropped, 2)
+
+    def test_kept(self) -> None:
+        """A figure that is kept is the same for all who ask with equal labels, and shows them in the order they were given."""
+        labels = {"service": "s", "route": "r"}
+        self.one.counter("c", labels).value += 2
+        self.one.counter("c", dict(labels)).value += 1
+        self.assertEqual(self.shown(), '# TYPE c counter\nc{service="s",route="r"} 3\n')
+        self.assertRaises(ValueError, self.one.histogram, "c", (1,), labels)
 
     def test_long_labels(self) -> None:
         """They are cut."""
@@ -86,7 +120,9 @@ class MetricsTests(SynchronousTestCase):
         """Plugins of two versions for a moment: the first one's figure is shown, the other does no harm."""
         self.one.count("c", 1, {"a": "x"})
         self.two.gauge("c", 5, {"b": "y"})
-        self.assertEqual(self.shown(), f'# TYPE c counter\nc{{a="x"}} 1\n# TYPE {DROPPED} counter\n{DROPPED} 1\n')
+        shown = self.shown()
+        self.assertTrue(shown.startswith('# TYPE c counter\nc{a="x"} 1\n'), shown)
+        self.assertTrue(shown.endswith(f"# TYPE {DROPPED} counter\n{DROPPED} 1\n"), shown)
 
     def test_odd_numbers(self) -> None:
         """As Prometheus writes them."""
@@ -96,32 +132,68 @@ class MetricsTests(SynchronousTestCase):
         for line in ("a +Inf", "b NaN", "c 1e+300", "d 1.152921504606847e+18"):
             self.assertIn(f"\n{line}\n", shown)
 
+    def test_odd_labels(self) -> None:
+        """Nothing in a label spoils the text, in histograms neither."""
+        for value in ("100%", "%d", "a\0b", "{}"):
+            self.one.histogram("h", (1,), {"l": value}).observe(1)
+        shown = self.shown()
+        for value in ("100%", "%d", "ab", "{}"):
+            self.assertIn(f'h_bucket{{l="{value}",le="1"}} 1\n', shown)
+
+    def test_sources_with_much_to_do(self) -> None:
+        """Their steps are parts of a report, so that others have their turns."""
+        done: list[int] = []
+
+        def source(metrics: Metrics) -> Iterator[None]:
+            for step in range(3):
+                done.append(step)
+                yield
+            metrics.count("c")
+
+        self.one.sources.append(source)
+        parts = self.one.slices()
+        next(parts)
+        self.assertEqual(done, [0])
+        self.assertEqual(list(parts)[-1][-1], ("count", 0, 1))
+
 
 class HistogramTests(SynchronousTestCase):
     def test_shown(self) -> None:
-        """Buckets hold what is below them too, rise, and stand with sum and count under one name; workers are added up."""
+        """Buckets hold what is below them too, rise, and stand with sum and count under one name; workers are added up. Those below
+        all that has come are left out, as Kong does."""
         node = NodeMetrics()
-        for row, counts in enumerate(([1, 0, 2], [0, 1, 1])):
+        for counts in ([1, 0, 2], [0, 1, 1]):
             metrics = Metrics()
             metrics.observe("seconds", (0.5, 10), counts, 21.5, {"topic": "a"})
-            metrics.observe("seconds", (0.5, 10), [1, 0, 0], 0.25, {"topic": "b"})
+            metrics.observe("seconds", (0.5, 10), [0, 1, 0], 5.25, {"topic": "b"})
             metrics.count("seconds_a")
-            node.absorb(row, json.loads(json.dumps(metrics.take())))
+            metrics.histogram("seconds_b", (1,))
+            bring(metrics, node.reporter())
         self.assertEqual(
             node.text().splitlines(),
             [
                 "# TYPE seconds histogram",
-                'seconds_bucket{le="0.5",topic="a"} 1',
-                'seconds_bucket{le="10",topic="a"} 2',
-                'seconds_bucket{le="+Inf",topic="a"} 5',
+                'seconds_bucket{topic="a",le="0.5"} 1',
+                'seconds_bucket{topic="a",le="10"} 2',
+                'seconds_bucket{topic="a",le="+Inf"} 5',
                 'seconds_sum{topic="a"} 43',
                 'seconds_count{topic="a"} 5',
-                'seconds_bucket{le="0.5",topic="b"} 2',
-                'seconds_bucket{le="10",topic="b"} 2',
-                'seconds_bucket{le="+Inf",topic="b"} 2',
-                'seconds_sum{topic="b"} 0.5',
+                'seconds_bucket{topic="b",le="10"} 2',
+                'seconds_bucket{topic="b",le="+Inf"} 2',
+                'seconds_sum{topic="b"} 10.5',
                 'seconds_count{topic="b"} 2',
                 "# TYPE seconds_a counter",
                 "seconds_a 2",
+                "# TYPE seconds_b histogram",
+                'seconds_b_bucket{le="+Inf"} 0',
+                "seconds_b_sum 0",
+                "seconds_b_count 0",
             ],
         )
+
+    def test_bounds_belong_to_a_bucket(self) -> None:
+        """le means less or equal."""
+        figure = Metrics().histogram("h", (1, 5))
+        for value in (0, 1, 1.5, 5, 6):
+            figure.observe(value)
+        self.assertEqual((figure.counts, figure.total), ([2, 2, 1], 13.5))

@@ -89,7 +89,7 @@ class ConfigurationTests(SynchronousTestCase):
         wrong: tuple[dict[str, Any], ...] = (
             {"consumer_group": {"mode": "manual"}}, {"enable_dlq": True}, {"max_deliveries": 2},
             {"consumer_group": {"mode": "kong_consumer"}, "mode": "server-sent-events", "commit_strategy": "off"},
-            {"message_by_lua_functions": ["return 1"]}, {"schema_registry": {"confluent": {}}},
+            {"message_by_lua_functions": ["return ("]}, {"schema_registry": {"confluent": {}}},
             {"topics": [{"name": "a b"}]}, {"bootstrap_servers": "kafka"}, {"bootstrap_servers": None},
         )  # fmt: skip
         for more in wrong:

@@ -42,4 +42,4 @@ class LogTests(SynchronousTestCase):
         self.assertIn("50 records", harness.reports[1])
 
     def test_refused(self) -> None:
-        self.assertRaises(EntityError, self.harness, custom_fields_by_lua={"a": "return 1"})
+        self.assertRaises(EntityError, self.harness, custom_fields_by_lua={"a": "return ("})

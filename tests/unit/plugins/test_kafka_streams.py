@@ -147,7 +147,7 @@ class LineTests(StreamCase):
         """Each is answered in its place, and the others pass."""
         self.begin(stream_max_message_bytes=10, partition_template="{body.p}")
         client = Client(self)
-        client.send(b'1\n{\n\xff\nNaN\n{"p":"x"}\n' + b"9" * 11 + b"\n2\n" + b"9" * 8)
+        client.send(b'1\n{\n\xff\n1e999\n{"p":"x"}\n' + b"9" * 11 + b"\n2\n" + b"9" * 8)
         client.send(b"9" * 8)
         client.send(b"9\n3\n" + b"8" * 11)
         client.end()
@@ -295,6 +295,8 @@ class Peer:
         self.told: list[Any] = []
         self.closed: tuple[int, str] | None = None
         self.taken = 0
+        self.is_gone = False
+        self.fed: list[Any] = []
         self.slow: Deferred[None] | None = None
         self._messages: deque[str | bytes | None] = deque()
         self._receiver: Deferred[Any] | None = None
@@ -311,18 +313,23 @@ class Peer:
             self._receiver = waiter
         return waiter
 
-    async def send(self, message: str | bytes) -> None:
-        self.told.append(json.loads(message))
+    async def send(self, message: str | bytes) -> bool:
+        self.told.append(json.loads(message.encode() if isinstance(message, str) else message))
         if self.slow is not None:
             await self.slow
+        return not self.is_gone
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         if self.closed is None:
             self.closed = code, reason
             self.say(None)
 
+    def feed(self, feeder: Any) -> None:
+        self.fed.append(feeder)
+
     def say(self, *messages: str | bytes | None) -> None:
         for message in messages:
+            self.is_gone = self.is_gone or message is None
             receiver, self._receiver = self._receiver, None
             if receiver is not None:
                 self.taken += 1
@@ -333,6 +340,17 @@ class Peer:
 
 class WebSocketTests(StreamCase):
     config = {"allow_websocket": True, "stream_max_in_flight": 3}
+
+    def test_what_utf8_cannot_say(self) -> None:
+        """A client's own words come back to it in errors; the answers behind them do, too."""
+        self.begin(error_handling={"return_error_message": True})
+        peer = Peer(self)
+        self.producer.fails = KafkaFailed("at /\ud800: it is no long")
+        peer.say('{"\\ud800":1}')
+        self.producer.fails = None
+        peer.say("2")
+        self.assertIn("at /?: it is no long", peer.told[0]["error"])
+        self.assertEqual(peer.told[1], placed(0))
 
     def test_each_message_is_a_record(self) -> None:
         peer = Peer(self)

@@ -46,6 +46,13 @@ class MessageTests(KafkaCase):
         harness.send("POST", "/", JSON, body=sent.encode())
         self.assertEqual(self.value(harness), {"body": sent, "body_args": {"event_type": "click", "user_id": "u-1"}})
 
+    def test_value_is_json(self) -> None:
+        """Python reads more than JSON has; what it cannot write again is no value."""
+        for sent in (b"[NaN]", b"-Infinity", b'{"a":1e999}', b"[" * 900 + b"]" * 900):
+            harness = self.harness()
+            harness.send("POST", "/", JSON, body=sent)
+            self.assertEqual(self.value(harness), {"body": sent.decode()})
+
     def test_all(self) -> None:
         harness = self.harness(forward_method=True, forward_uri=True, forward_headers=True)
         headers = {"Content-Type": "application/x-www-form-urlencoded", "X-One": "1"}
@@ -193,6 +200,21 @@ class AnswerTests(KafkaCase):
             for part in (str(error), error.remedy, fate):
                 self.assertIn(part, line)
 
+    def test_what_utf8_cannot_say(self) -> None:
+        harness = self.harness(error_handling={"return_error_message": True})
+        self.producer(harness).fails = KafkaFailed("at /\ud800: it is no long")
+        status, said = self.told(harness.send("POST", "/", JSON, body=b"{}"))
+        self.assertEqual(status, 500)
+        self.assertIn("it is no long", said["error"])
+
+    def test_no_such_partition(self) -> None:
+        """The client has chosen it: the fault is its own."""
+        harness = self.harness(partition_template="{query.p}")
+        self.producer(harness).fails = KafkaFailed("no such partition", "add some", kind="no_partition")
+        told = self.told(harness.send("POST", "/?p=9", JSON, body=b"{}"))
+        self.assertEqual(told, (400, {"message": "Bad Request", "error": "the topic has no such partition"}))
+        self.assertIn("no such partition", harness.reports[0])
+
     def test_failed_and_told(self) -> None:
         harness = self.harness(error_handling={"return_error_message": True})
         self.producer(harness).fails = KafkaFailed("refused")
@@ -269,7 +291,7 @@ class ConfigurationTests(KafkaCase):
             {"key_template": "{nobody.x}"},
             {"key_template": "{body.x"},
             {"allowed_topics": ["a/b"]},
-            {"message_by_lua_functions": ["return 1"]},
+            {"message_by_lua_functions": ["return ("]},
             {"schema_registry": {"confluent": {}}},
             {"authentication": {"tokenauth": True}},
             {"producer_request_acks": 2},

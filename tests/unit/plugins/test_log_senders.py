@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import time
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -13,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kongtwist.core.chain.host import ConnectFailed
 from kongtwist.core.chain.plugin import Plugin
 from kongtwist.entities import EntityError
+from kongtwist.plugins import file_log
 from kongtwist.plugins.file_log import FileLog
 from kongtwist.plugins.loggly import Loggly
 from kongtwist.plugins.syslog import SOCKET, Syslog
@@ -106,7 +108,7 @@ class DatagramTests(SynchronousTestCase):
             (Syslog, {"log_level": "error"}, "log_level"),
             (FileLog, {"path": "a|b;`c`"}, "path"),
             (FileLog, {"path": "a "}, "path"),
-            (TCPLog, {"host": "a", "port": 1, "custom_fields_by_lua": {"a": "return 1"}}, "custom_fields_by_lua"),
+            (TCPLog, {"host": "a", "port": 1, "custom_fields_by_lua": {"a": "return ("}}, "custom_fields_by_lua"),
         ):  # fmt: skip
             with self.assertRaises(EntityError) as caught:
                 PluginHarness(kind, **config)
@@ -176,6 +178,53 @@ class TCPTests(SynchronousTestCase):
         finished(queue(harness).flush())
         (connection,) = harness.host.connections
         self.assertEqual((connection.written.count(b"\n"), connection.closed, harness.host.timers), (1, True, []))
+
+
+class TornTests(SynchronousTestCase):
+    """A disk that is full in the middle of a line, and has room again."""
+
+    def setUp(self) -> None:
+        self.disk = b""
+        self.room = 1 << 30
+        self.patch(
+            file_log,
+            "os",
+            SimpleNamespace(**{**vars(os), "open": lambda *_: 3, "close": lambda _: None, "write": self.write}),
+        )
+        self.file = file_log.LogFile("path", False)
+
+    def write(self, descriptor: int, data: bytes | memoryview) -> int:
+        taken = bytes(data)[: self.room]
+        if not taken:
+            raise OSError(28, "No space left on device")
+        self.disk += taken
+        self.room -= len(taken)
+        return len(taken)
+
+    def fails(self, data: bytes, room: int) -> None:
+        self.room = room
+        self.assertRaises(OSError, self.file.write, data)
+        self.room = 1 << 30
+
+    def test_continued(self) -> None:
+        """Whole lines are there once; the torn one is ended, and there again."""
+        self.fails(b"one\ntwo\nthree\n", 6)
+        self.fails(b"one\ntwo\nthree\n", 0)
+        self.fails(b"one\ntwo\nthree\n", 6)
+        self.file.write(b"one\ntwo\nthree\n")
+        self.file.write(b"four\n")
+        self.assertEqual(self.disk.split(b"\n"), [b"one", b"tw", b"two", b"t", b"three", b"four", b""])
+
+    def test_given_up(self) -> None:
+        """Other lines begin at their beginning, on a line of their own."""
+        self.fails(b"one\ntwo\n", 6)
+        self.file.write(b"three\n")
+        self.assertEqual(self.disk, b"one\ntw\nthree\n")
+
+    def test_broken_off_between_lines(self) -> None:
+        self.fails(b"one\ntwo\n", 4)
+        self.file.write(b"one\ntwo\n")
+        self.assertEqual(self.disk, b"one\ntwo\n")
 
 
 class FileTests(SynchronousTestCase):

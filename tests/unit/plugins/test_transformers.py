@@ -29,17 +29,6 @@ def refusal(kind: Any, **config: Any) -> Any:
 
 
 class RequestTransformerTests(SynchronousTestCase):
-    def test_templates_are_refused(self) -> None:
-        """In each place, and the words say why; what only looks like one is text."""
-        for step, place in (("add", "headers"), ("replace", "body"), ("append", "querystring"), ("rename", "body")):
-            (error,) = refusal(RequestTransformer, **{step: {place: ["a:x$(headers.b)"]}})[step][place]
-            self.assertIn("'$(headers.b)' is a template", error)
-        self.assertIn(
-            "needs Lua",
-            str(refusal(RequestTransformer, replace={"uri": "/$(uri_captures.x)"})).replace("need ", "needs "),
-        )
-        self.assertIsNone(refusal(RequestTransformer, add={"querystring": ["a:$(x", "b:$x"]}))
-
     def test_control_characters(self) -> None:
         """No configured value can end a header."""
         self.assertIsNotNone(refusal(RequestTransformer, add={"headers": ["a:b\r\nc: d"]}))

@@ -253,6 +253,7 @@ class Log:
     """An access log that remembers."""
 
     enabled = True
+    notes = False
 
     def __init__(self) -> None:
         self.lines: list[tuple[int, str]] = []

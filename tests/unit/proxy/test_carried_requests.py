@@ -252,7 +252,10 @@ class CarriedTests(SynchronousTestCase):
         client.send(frame(FIELDS) + b"\xf2\x80" + bytes(4))
         self.assertEqual((client.wire.end, gateway.log.lines[0][0]), ("abort", 499))
         (line,) = [each["line"] for each in events if "line" in each]
-        self.assertRegex(line, '^client broke a WebSocket: .+, client: 127.0.0.1, request: "POST /st/sensor')
+        self.assertRegex(
+            line,
+            '^websocket broken: the client broke the protocol: .+; .+, client: 127.0.0.1, request: "POST /st/sensor',
+        )
 
     def test_too_large(self) -> None:
         """nginx_http_client_max_body_size holds for all of a call's messages."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.streams.websocket_frames import FrameTracker, encode_close, header_size
+from kongtwist.streams.websocket_frames import FrameTracker, TimedTracker, encode_close, header_size
 
 
 def frame(opcode: int, payload: bytes, fin: bool = True, mask: bytes | None = None) -> bytes:
@@ -150,3 +152,56 @@ class EncodeCloseTests(SynchronousTestCase):
         data = encode_close(1000, "ü" * 100)
         self.assertEqual(len(data), 2 + 2 + 122)
         self.assertEqual(data[4:].decode(), "ü" * 61)
+
+
+class CloseCodeTests(SynchronousTestCase):
+    def test_codes(self) -> None:
+        """Of a Close frame that comes whole, masked or not, alone or behind others; none where there is none."""
+        for mask in (None, b"\x11\x22\x33\x44"):
+            for payload, code in ((b"", 0), (b"\x03\xe8", 1000), (b"\x10\xe1why", 4321), (b"\x03", 0)):
+                close = frame(8, payload, mask=mask)
+                for before in (b"", frame(1, b"hello", mask=mask)):
+                    tracker = FrameTracker()
+                    tracker.feed(before + close)
+                    self.assertEqual((tracker.closed, tracker.code), (True, code))
+
+    def test_in_parts(self) -> None:
+        """At whatever place a Close frame is torn, it is seen, and its code is right or unknown."""
+        close = frame(8, b"\x03\xe9bye", mask=b"abcd")
+        for at in range(1, len(close)):
+            tracker = FrameTracker()
+            tracker.feed(close[:at])
+            tracker.feed(close[at:])
+            self.assertTrue(tracker.closed)
+            self.assertIn(tracker.code, (0, 1001))
+
+
+class Told(SimpleNamespace):
+    """Takes what a `TimedTracker` tells."""
+
+    def passed(self, direction: int, count: int = 1) -> None:
+        self.seen.append((direction, count))
+
+
+class TimedTrackerTests(SynchronousTestCase):
+    def test_tells(self) -> None:
+        """Each message once, when it is complete, wherever it is torn; nothing for other frames."""
+        data = frame(1, b"hello") + frame(9, b"") + frame(2, b"x" * 200, fin=False) + frame(0, b"y") + frame(1, b"z")
+        for at in range(1, len(data)):
+            told = Told(seen=[])
+            tracker = TimedTracker(cast(Any, told), 1)
+            tracker.feed(data[:at])
+            tracker.feed(data[at:])
+            self.assertEqual({direction for direction, _ in told.seen}, {1})
+            self.assertEqual(sum(count for _, count in told.seen), 3)
+            self.assertEqual(tracker.messages, 3)
+
+    def test_skipped(self) -> None:
+        """What is moved unseen is told, too."""
+        told = Told(seen=[])
+        tracker = TimedTracker(cast(Any, told), 0)
+        tracker.feed(frame(2, b"x" * 70000)[:100])
+        tracker.skip(tracker.left - 1)
+        self.assertEqual(told.seen, [])
+        tracker.skip(1)
+        self.assertEqual(told.seen, [(0, 1)])

@@ -81,6 +81,12 @@ def receive(peer: Client | Upstream, data: bytes) -> None:
     peer.wire.protocol.dataReceived(data)
 
 
+def unmasked(data: bytes) -> bytes:
+    """A short frame of a client as a server would send it."""
+    mask = data[2:6]
+    return bytes((data[0], data[1] & 0x7F)) + bytes(byte ^ mask[at & 3] for at, byte in enumerate(data[6:]))
+
+
 def refuse(protocol: WebSocketServerProtocol, *arguments: object) -> None:
     """Autobahn in a mood."""
     protocol.failHandshake("no")
@@ -424,17 +430,23 @@ class StreamTests(SynchronousTestCase):
         self.assertEqual((client.wire.end, upstream.wire.end), ("abort", "abort"))
 
     def test_silence(self) -> None:
-        """The service's read_timeout ends a silent stream."""
+        """The service's read_timeout ends a silent stream, and both sides are told why."""
         gateway = WebSocketGateway(
             services={"s": {"host": "127.0.0.1", "port": 18100, "retries": 0, "read_timeout": 30000}}
         )
-        client, _ = gateway.open()
+        client, upstream = gateway.open()
         for _ in range(29):
             gateway.work(1)
         self.assertIsNone(client.wire.end)
+        said = len(client.received)
         for _ in range(6):
             gateway.work(1)
-        self.assertEqual(client.wire.end, "close")
+        close = encode_close(1001, "nothing came for 30 s")
+        self.assertEqual(client.received[said:], close)
+        self.assertEqual(len(upstream.wire.sent) and unmasked(upstream.wire.sent[-len(close) - 4 :]), close)
+        receive(client, encode_close(1001, "", MASK))
+        receive(upstream, encode_close(1001))
+        self.assertEqual((client.wire.end, upstream.wire.end), ("close", "close"))
 
 
 class Peer:

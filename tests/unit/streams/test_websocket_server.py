@@ -72,6 +72,13 @@ class ServerSideTests(SynchronousTestCase):
         self.wire.clear()
         return side
 
+    def test_limit_is_of_what_comes(self) -> None:
+        """What is sent may be longer."""
+        side = self.open(10)
+        side.send(b"x" * 100, False)
+        side.send(b"y" * 300)
+        self.assertEqual(self.wire.value(), b"\x81\x64" + b"x" * 100 + b"\x82\x7e\x01\x2c" + b"y" * 300)
+
     def test_pieces(self) -> None:
         """Messages come in pieces, before they are whole; empty ones have none."""
         side = self.open(10)

@@ -48,6 +48,22 @@ class Log(Tracing):
         exchange.ctx.setdefault("trace", []).append(("log", conf["tag"]))
 
 
+class Choosy(Tracing):
+    """Takes part in the phases that its configuration names."""
+
+    name = "choosy"
+    priority = 30
+
+    def takes_part(self, conf: Any, phase: str) -> bool:
+        return phase in conf["tag"]
+
+    def header_filter(self, exchange: Exchange, conf: Any) -> None:
+        raise AssertionError("not asked for")
+
+    def log(self, exchange: Exchange, conf: Any) -> None:
+        exchange.ctx.setdefault("trace", []).append(("log", conf["tag"]))
+
+
 class First(Tracing):
     name = "first"
     priority = 100
@@ -108,7 +124,7 @@ class FailingLater(Plugin):
 
 
 PLUGINS: dict[str, Plugin] = {
-    kind.name: kind() for kind in (Log, First, Second, Twin, Authenticating, Doing, FailingLater)
+    kind.name: kind() for kind in (Log, Choosy, First, Second, Twin, Authenticating, Doing, FailingLater)
 }
 
 
@@ -167,6 +183,19 @@ class ChainTests(SynchronousTestCase):
         """``enabled: false`` and rows for TCP only are not compiled."""
         chain = self.chain(row("first", enabled=False), row("second", protocols=["tcp"]), row("twin", protocols=[]))
         self.assertTrue(chain.empty)
+
+    def test_phases_that_a_configuration_has(self) -> None:
+        """In others it is not asked, and if nobody is they cost nothing; of a consumer's configuration, too."""
+        chain = self.chain(row("choosy", "access"))
+        self.assertEqual((chain.logs, chain.answers), (False, False))
+        self.assertTrue(self.chain(row("choosy", "log")).logs)
+        self.assertEqual(self.trace(row("choosy", "log")), [])
+        self.exchange.consumer = {"id": "c"}
+        chain = self.chain(row("choosy", "log", consumer="c"), row("choosy", "access"))
+        self.assertIsNone(chain.run_access(self.exchange))
+        self.assertIsNone(chain.run_header_filter(self.exchange))
+        chain.run_log(self.exchange)
+        self.assertEqual(self.exchange.ctx["trace"][-1], ("log", "log"))
 
     def test_order(self) -> None:
         """Priority descending, equal ones by name in reverse."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.grpc.call_counts import OTHERS, CallCounts
-from kongtwist.observability.plugin_metrics import Metrics, NodeMetrics
+from kongtwist.observability.node_metrics import NodeMetrics
+from kongtwist.observability.plugin_metrics import Metrics
 
 
 class CallCountTests(SynchronousTestCase):
     def test_figures(self) -> None:
         """They reach the node as plugins' figures do, growth by growth."""
         counts, metrics, node = CallCounts(10), Metrics(), NodeMetrics()
+        process = node.reporter()
         method = counts.of(b"/a.B/C")
         method.open += 2
         method.messages_in += 3
@@ -19,11 +21,11 @@ class CallCountTests(SynchronousTestCase):
         method.ended(14)
         for _ in range(2):
             counts.tell(metrics)
-            node.absorb(0, metrics.take())
+            process.absorb(metrics.take())
         method.ended(-1)
         method.messages_in += 1
         counts.tell(metrics)
-        node.absorb(0, metrics.take())
+        process.absorb(metrics.take())
         lines = [line for line in node.text().splitlines() if not line.startswith("#")]
         self.assertEqual(
             lines,

@@ -1,4 +1,4 @@
-"""Pairs of a configuration, templates in them, and JSON as Kong's transformers read and write it."""
+"""Pairs of a configuration, and JSON as Kong's transformers read and write it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from kongtwist.core.http.pairs import (
     object_of,
     pairs_of,
     split_pair,
-    template_in,
 )
 
 JSON = st.recursive(
@@ -40,14 +39,6 @@ class PairTests(SynchronousTestCase):
     def test_without_a_name(self) -> None:
         """What has no name is no rule."""
         self.assertEqual(pairs_of([":x", "a:b", "c"]), [("a", "b"), ("c", "")])
-
-    def test_templates(self) -> None:
-        """A bracket that is closed makes a template; anything else is text, as for Penlight."""
-        for text, expected in (
-            ("$(a)", "$(a)"), ("x$(f(1))y", "$(f(1))"), ("$(x", None), ("$(()", None), ("$(() $(b)", "$(b)"),
-            ("a$b(c)", None), ("", None), ("$((a) and (b))", "$((a) and (b))"),
-        ):  # fmt: skip
-            self.assertEqual(template_in(text), expected, text)
 
 
 class JsonTests(SynchronousTestCase):

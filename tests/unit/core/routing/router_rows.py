@@ -64,6 +64,7 @@ def exchange(
     made.scheme = scheme
     made.sni = sni
     made.trusted = False
+    made.peer_port, made.local_port = 40000, 8000
     made.client_ip = made.peer_ip = "192.0.2.1"
     made.block = HeaderBlock.from_pairs(headers if headers is not None else [(b"Host", b"a.com")])
     return made

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kongtwist.core.exchange import Row
 from kongtwist.core.http.uri import escape, path_of
 from kongtwist.core.routing import patterns as pattern
-from kongtwist.core.routing import router
+from kongtwist.core.routing import router_base
 from kongtwist.core.routing.candidates import Candidate, Request
 from kongtwist.core.routing.patterns import TIME_LIMIT
 from kongtwist.core.routing.router import Match, Router
@@ -186,7 +186,7 @@ class StepTests(SynchronousTestCase):
     def test_what_paths_have_in_common_is_made_once(self) -> None:
         """A route with many paths and many hosts holds its hosts once."""
         made = build(route_row("r", paths=[f"/{n}" for n in range(30)], hosts=[f"h{n}.example" for n in range(30)]))
-        (candidates,) = made._candidates.values()
+        (candidates,) = made._known.values()
         self.assertEqual(len({id(each.hosts) for each in candidates}), 1)
 
 
@@ -451,7 +451,7 @@ class FindTests(SynchronousTestCase):
             self.assertEqual((match and match.prefix, match and match.upstream_path), (prefix, b"/x"))
 
     def test_remembered_matches_are_bounded(self) -> None:
-        self.patch(router, "CACHE_SIZE", 3)
+        self.patch(router_base, "CACHE_SIZE", 3)
         built = build(route_row(paths=["/"]))
         for number in range(10):
             built.find(exchange(b"/%d" % number))

@@ -1,0 +1,18 @@
+"""The routers there are, by ``router_flavor``."""
+
+from __future__ import annotations
+
+from .priority_router import PriorityRouter
+from .router import Router
+from .router_base import RouterBase
+
+__all__ = ["FLAVORS", "empty_router"]
+
+FLAVORS = ("traditional", "traditional_compatible", "expressions")
+
+
+def empty_router(flavor: str) -> RouterBase:
+    """A router without routes."""
+    if flavor == "traditional":
+        return Router.build()
+    return PriorityRouter.build(protocols=flavor == "expressions")

@@ -1,0 +1,36 @@
+"""The engine for Lua of a process, as the configuration has it."""
+
+from __future__ import annotations
+
+from twisted.logger import Logger, LogLevel
+
+from ..config.load import Conf
+from ..config.shown import shown
+from ..lua.lua_engine import Engine, LuaSettings
+from ..lua.offered import offered_names
+
+__all__ = ["lua_engine"]
+
+_log = Logger(namespace="kongtwist.lua")
+
+_LEVELS = {"debug": LogLevel.debug, "info": LogLevel.info, "notice": LogLevel.info, "warn": LogLevel.warn}
+"""nginx's levels; those that are missing are errors."""
+
+
+def _say(level: str, line: str) -> None:
+    _log.emit(_LEVELS.get(level, LogLevel.error), "{line}", line=line)
+
+
+def lua_engine(conf: Conf) -> Engine:
+    """The engine; it takes up nothing until something is compiled."""
+    settings = LuaSettings(
+        trust=conf.untrusted_lua,
+        requires=tuple(conf.untrusted_lua_sandbox_requires or ()),
+        environment=tuple(conf.untrusted_lua_sandbox_environment or ()),
+        instructions=conf.plugin_lua_max_instructions,
+        memory=conf.plugin_lua_max_memory,
+        seconds=conf.plugin_lua_max_time / 1000.0,
+        path=conf.lua_package_path or "",
+        modules=tuple(conf.plugin_python_modules or ()),
+    )
+    return Engine({**offered_names(_say), "kong.configuration": shown(conf)}, settings)

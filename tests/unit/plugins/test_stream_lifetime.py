@@ -1,0 +1,60 @@
+"""stream-lifetime: what it asks of streams, and when it ends them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kongtwist.api import PluginHarness
+from kongtwist.entities.errors import EntityError
+from kongtwist.plugins.stream_lifetime import StreamLifetime
+
+
+class LifetimeTests(SynchronousTestCase):
+    def open(self, kind: str = "websocket", **config: Any) -> tuple[PluginHarness, Any]:
+        harness = PluginHarness(StreamLifetime, **config)
+        return harness, harness.open_stream(harness.send("GET", "/"), kind)
+
+    def test_signs_of_life(self) -> None:
+        """Pings for WebSockets, comments for event streams, each only where it is configured."""
+        _, stream = self.open(ping_interval=5, ping_sides="upstream")
+        self.assertEqual(stream.kept_alive, [(5, False, True)])
+        _, stream = self.open("sse", ping_interval=5, comment_interval=7)
+        self.assertEqual(stream.kept_alive, [(7, True, True)])
+        for kind, config in (("sse", {"ping_interval": 5}), ("websocket", {"comment_interval": 5})):
+            _, stream = self.open(kind, **config)
+            self.assertEqual((stream.kept_alive, stream.watches), ([], []))
+
+    def test_age(self) -> None:
+        """An old stream is ended with the configured words, once; one that ended before is left alone, and its timer is gone."""
+        harness, stream = self.open(max_stream_age=60, close_code=4001, close_reason="move", retry=100)
+        harness.advance(59)
+        self.assertEqual(stream.closed, [])
+        harness.advance(2)
+        self.assertEqual((stream.closed, stream.retries), ([(4001, "move")], [100]))
+        harness.advance(600)
+        self.assertEqual(len(stream.closed), 1)
+        harness, stream = self.open(max_stream_age=60)
+        stream.watches[0].on_close("client closed")
+        harness.advance(600)
+        self.assertEqual((stream.closed, harness.clock.getDelayedCalls()), ([], []))
+
+    def test_jitter(self) -> None:
+        """Streams that began together end at different times, none later than the age and none sooner than the jitter says."""
+        harness = PluginHarness(StreamLifetime, max_stream_age=100, max_stream_age_jitter=40)
+        streams: list[Any] = [harness.open_stream(harness.send("GET", "/"), "websocket") for _ in range(40)]
+        ended = []
+        for _ in range(101):
+            harness.advance(1)
+            ended.append(sum(bool(each.closed) for each in streams))
+        self.assertEqual((ended[58], ended[-1]), (0, 40))
+        self.assertGreater(len(set(ended)), 5)
+
+    def test_refused(self) -> None:
+        """A configuration that does nothing, and numbers that cannot be."""
+        for config in ({}, {"ping_interval": 0}, {"max_stream_age": -1}):
+            self.assertRaises(EntityError, PluginHarness, StreamLifetime, **config)
+        for code in (999, 1005, 1006, 1015, 2999, 5000):
+            refused = self.assertRaises(EntityError, PluginHarness, StreamLifetime, ping_interval=1, close_code=code)
+            self.assertIn("close_code", str(refused.fields))
