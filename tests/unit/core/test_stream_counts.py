@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from kongtwist.core.exchange import Exchange
 from kongtwist.core.stream_counts import code_label
 from kongtwist.core.stream_registry import StreamRecord, StreamRegistry
 from kongtwist.observability.node_metrics import NodeMetrics
@@ -22,9 +23,8 @@ class Stream(StreamRecord):
         self.waiting = 0
         self.over = ("closed", 1000)
         view: Any = None if route is None else SimpleNamespace(row={"id": "i", "name": route}, service=service)
-        exchange: Any = SimpleNamespace(
-            route=view, request_id=b"1", wall_started=0.0, client_ip="::1", consumer=None, credential=None
-        )
+        exchange = Exchange()
+        exchange.request_id, exchange.wall_started, exchange.client_ip, exchange.route = b"1", 0.0, "::1", view
         super().__init__(kind, exchange)
 
     @property

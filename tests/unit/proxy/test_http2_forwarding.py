@@ -520,3 +520,27 @@ class CountTests(SynchronousTestCase):
         Call(gateway)
         gateway.fail()
         self.assertEqual(gateway.context.calls.of(b"/a.B/C").codes, {4: 1, 14: 1})
+
+    def test_many_messages_are_a_stream(self) -> None:
+        """How long such a call lasts is no latency: who logs it can tell it from one with a message each way."""
+        for asked, answered in ((1, 1), (2, 1), (1, 2)):
+            plugin = Streamed()
+            gateway = grpc_gateway(plugins={"streamed": plugin}, plugin_rows=[plugin_row("streamed")])
+            call = Call(gateway)
+            server = HTTP2Server(gateway)
+            call.send(framed(b"a") * asked, end=True)
+            server.send(server.head(1, *OK), server.data(1, framed(b"b") * answered), server.head(1, *DONE, end=True))
+            self.assertEqual(plugin.seen, [asked > 1 or answered > 1])
+
+
+class Streamed(Plugin):
+    """Notes whether what it logs was a stream."""
+
+    name, priority, version = "streamed", 10, "1"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[bool] = []
+
+    def log(self, exchange: Exchange, conf: Any) -> None:
+        self.seen.append(exchange.streamed)
