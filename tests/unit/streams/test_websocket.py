@@ -453,6 +453,7 @@ class Peer:
     """A target that counts."""
 
     host, port, active = "127.0.0.1", 18100, 0
+    checks = None
 
     def host_field(self, secure: bool) -> bytes:
         return b"peer"
