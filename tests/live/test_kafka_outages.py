@@ -64,7 +64,9 @@ class GroupTests(_Groups):
         self.acknowledge(client, first[10:])
         wait_until(lambda: not self.is_reached(), "the broker's end")
         self.cluster.restart()
-        self.admin = KafkaAdminClient(bootstrap_servers=self.cluster.servers)  # the other one has no connection any more
+        self.admin = KafkaAdminClient(
+            bootstrap_servers=self.cluster.servers
+        )  # the other one has no connection any more
         self.addCleanup(self.admin.close)
         self.send(range(30, 60))
         got: set[int] = set()
