@@ -129,6 +129,17 @@ class GroupLedger(Generic[C]):
                 self._clients[entry.holder].pop((key, offset), None)
         self._share_out()
 
+    def renew(self, keys: Iterable[Key]) -> None:
+        """Nothing that is known of these holds any more; those that the member has it keeps."""
+        for key in keys:
+            before = self._partitions.get(key)
+            if before is not None:
+                self.drop(key)
+                renewed: _Partition[C] = _Partition()
+                renewed.held = before.held
+                self._partitions[key] = renewed
+        self._share_out()
+
     def add(self, records: Iterable[TopicRecord]) -> None:
         """Records have come, in order of each partition. Those that are known, and those of other members, are left out."""
         for record in records:

@@ -39,7 +39,10 @@ class GroupListener(Protocol):
         """It may lose these."""
 
     def member_lost(self, keys: frozenset[Key]) -> None:
-        """Others may have had these already, or they are other records' now."""
+        """Others may have had these already."""
+
+    def member_renewed(self, keys: frozenset[Key]) -> None:
+        """Their offsets are other records' now; the member has those that it had."""
 
     def member_read(self, records: list[TopicRecord]) -> None:
         """In order of each partition."""
@@ -68,6 +71,9 @@ class GroupReader(ReadingThread):
         self._commits: dict[Key, int] = {}
         self._assignments = 0  # so often partitions have changed hands
         self._reached: dict[Key, int] = {}  # the offset behind what was read of each partition
+        self._began: dict[
+            Key, int
+        ] = {}  # the first offset that was read of each, where the group has committed nothing yet
         self._full = False
         self._consumer: Any = None
 
@@ -124,7 +130,7 @@ class GroupReader(ReadingThread):
                     self._anchor(consumer, records)
                     self._look_for_ends(consumer)
                 if records:
-                    self._look_back(consumer, records)
+                    self._look_back(records)
                     self._give(records)
             self._commit()
         finally:
@@ -134,7 +140,7 @@ class GroupReader(ReadingThread):
     def _anchor(self, consumer: Any, records: list[TopicRecord]) -> None:
         """Have the group begin here where it has committed nothing: it would begin at the end again when partitions change hands, and
         miss what has come meanwhile."""
-        first: dict[Key, int] = {}
+        first = dict(self._began)
         for record in records:
             first.setdefault((record.topic, record.partition), record.offset)
         for each in consumer.assignment():
@@ -155,13 +161,12 @@ class GroupReader(ReadingThread):
         try:
             ends = consumer.end_offsets(known, timeout_ms=_COMMIT) if known else {}
         except late_names.KafkaError as error:
-            _log.info("where topics of a group end is not known yet: {error}", error=error)
+            _log.info("where topics of a group end is not known: {error}", error=error)
+            self._remade((each.topic, each.partition) for each in known)  # rather twice than never
             return
-        self._remade(
-            consumer, (key for each, end in ends.items() if end < reached[key := (each.topic, each.partition)])
-        )
+        self._remade((key for each, end in ends.items() if end < reached[key := (each.topic, each.partition)]))
 
-    def _look_back(self, consumer: Any, records: list[TopicRecord]) -> None:
+    def _look_back(self, records: list[TopicRecord]) -> None:
         """Note what is read. While partitions stay, offsets go back only in a topic that was made anew."""
         reached, remade = self._reached, set()
         for record in records:
@@ -169,9 +174,11 @@ class GroupReader(ReadingThread):
             if record.offset < reached.get(key, 0):
                 remade.add(key)
             reached[key] = record.offset + 1
-        self._remade(consumer, remade)
+        self._remade(remade)
+        for record in records:
+            self._began.setdefault((record.topic, record.partition), record.offset)
 
-    def _remade(self, consumer: Any, keys: Iterable[Key]) -> None:
+    def _remade(self, keys: Iterable[Key]) -> None:
         """Forget what is known of these partitions: their offsets are other records' now."""
         lost = frozenset(keys)
         if not lost:
@@ -181,8 +188,8 @@ class GroupReader(ReadingThread):
         with self._lock:
             for key in lost:
                 self._commits.pop(key, None)
-            self._add(partial(self._listener.member_lost, lost))
-            self._add(partial(self._listener.member_assigned, _keys(consumer.assignment())))
+                self._began.pop(key, None)
+            self._add(partial(self._listener.member_renewed, lost))
 
     def _taken_commits(self) -> dict[Any, Any]:
         with self._lock:
@@ -228,6 +235,8 @@ class GroupReader(ReadingThread):
         with self._lock:
             for key in [each for each in self._commits if each not in keys]:
                 del self._commits[key]
+            for key in [each for each in self._began if each not in keys]:
+                del self._began[key]
 
     def _changed(self, call: Callable[[frozenset[Key]], None], partitions: Iterable[Any]) -> frozenset[Key]:
         """Tell the listener, behind what was read before."""

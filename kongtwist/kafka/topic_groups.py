@@ -229,6 +229,11 @@ class GroupMember:
             self.ledger.drop(key)
         self.moved()
 
+    def member_renewed(self, keys: frozenset[Key]) -> None:
+        """See `GroupListener`."""
+        self.ledger.renew(keys)
+        self.moved()
+
     def member_read(self, records: list[TopicRecord]) -> None:
         """See `GroupListener`."""
         self.ledger.add(records)

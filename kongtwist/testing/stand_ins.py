@@ -12,7 +12,6 @@ from twisted.python.failure import Failure
 
 from ..core.chain.host import (
     ConnectFailed,
-    ConnectionLost,
     GRPCTarget,
     HostError,
     HTTPAnswer,
@@ -30,6 +29,7 @@ from ..core.chain.host_reading import Encode, FeedSettings
 from ..core.chain.host_schemas import RegistrySettings
 from ..core.rows import Row
 from ..entities.entity import Entity
+from .connection_stand_ins import StandInConnection, StandInDatagrams
 from .figure_stand_ins import StandInCells, StandInMetrics, StandInTallies
 from .grpc_stand_ins import StandInGRPC
 from .kafka_stand_ins import StandInFeed, StandInGroups, StandInKafka, StandInSchemas
@@ -78,17 +78,6 @@ class StandInHTTP:
         return answered(self.reply, asked)
 
 
-class StandInDatagrams:
-    """A socket for datagrams; keeps what is ``sent``."""
-
-    def __init__(self) -> None:
-        self.sent: list[bytes] = []
-
-    def send(self, data: bytes) -> None:
-        """See `kongtwist.core.chain.host.Datagrams`."""
-        self.sent.append(data)
-
-
 class StandInQueue:
     """A queue that sends when `flush` is called.
 
@@ -128,67 +117,6 @@ class StandInQueue:
             await self.send(batch)
             del self.entries[: len(batch)]
             self.sent.append(batch)
-
-
-class StandInConnection:
-    """A connection to a server.
-
-    Attributes:
-        address: (host, port) as asked for.
-        tls: as asked for, at first or later.
-        written: bytes the plugin sent.
-        closed: it has ended.
-    """
-
-    def __init__(self, host: str, port: int, tls: TLSSettings | None) -> None:
-        self.address = (host, port)
-        self.tls = tls
-        self.written = b""
-        self.closed = False
-        self._come: list[bytes] = []
-        self._reader: Deferred[bytes] | None = None
-
-    def feed(self, data: bytes) -> None:
-        """The server sends; b"" ends what it sends."""
-        self._come.append(data)
-        if self._reader is not None:
-            reader, self._reader = self._reader, None
-            reader.callback(self._come.pop(0))
-
-    async def write(self, data: bytes) -> None:
-        """See `kongtwist.core.chain.host.Connection`."""
-        self._check()
-        self.written += data
-
-    def read(self) -> Awaitable[bytes]:
-        """See `kongtwist.core.chain.host.Connection`."""
-        self._check()
-        self._reader = Deferred()
-        reader = self._reader
-        if self._come:
-            self._reader = None
-            reader.callback(self._come.pop(0))
-        return reader
-
-    async def start_tls(self, settings: TLSSettings) -> None:
-        """See `kongtwist.core.chain.host.Connection`."""
-        self._check()
-        self.tls = settings
-
-    async def close(self) -> None:
-        """See `kongtwist.core.chain.host.Connection`."""
-        self.cut()
-
-    def cut(self) -> None:
-        """End it."""
-        self.closed = True
-        if self._reader is not None:
-            reader, self._reader = self._reader, None
-            reader.errback(ConnectionLost("the connection was closed"))
-
-    def _check(self) -> None:
-        if self.closed:
-            raise ConnectionLost("the connection was closed")
 
 
 class Stored(Protocol):

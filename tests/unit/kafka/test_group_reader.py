@@ -36,6 +36,9 @@ class Listener:
     def member_lost(self, keys: Any) -> None:
         self.told.append(("lost", *sorted(number for _, number in keys)))
 
+    def member_renewed(self, keys: Any) -> None:
+        self.told.append(("renewed", *sorted(number for _, number in keys)))
+
     def member_read(self, records: list[TopicRecord]) -> None:
         self.told += [(each.partition, each.offset) for each in records]
 
@@ -201,7 +204,7 @@ class ReaderTests(SynchronousTestCase):
         self.does(self.reader.commit, {("t", 0): 102})
         self.polled(0, 0, 1)
         told = self.run_script()
-        self.assertEqual(told, [("assigned", 0), (0, 100), (0, 101), ("lost", 0), ("assigned", 0), (0, 0), (0, 1)])
+        self.assertEqual(told, [("assigned", 0), (0, 100), (0, 101), ("renewed", 0), (0, 0), (0, 1)])
         self.assertNotIn(("commit", {0: 102}), self.consumer.done[1:])
 
     def test_topic_made_anew_while_partitions_change_hands(self) -> None:
@@ -216,7 +219,7 @@ class ReaderTests(SynchronousTestCase):
         self.polled(1, 5)
         told = self.run_script()
         self.assertEqual(
-            told[4:], [("assigned", 0, 1), ("lost", 0), ("assigned", 0, 1), (0, 0), (0, 1), (1, 5)]
+            told[4:], [("assigned", 0, 1), ("renewed", 0), (0, 0), (0, 1), (1, 5)]
         )  # 1 5 was not committed, and is read again
 
     def test_ends_that_are_not_told(self) -> None:
@@ -229,7 +232,7 @@ class ReaderTests(SynchronousTestCase):
         self.patch(self.consumer, "end_offsets", fails)
         self.given(0)
         self.polled(0, 1)
-        self.assertEqual(self.run_script()[2:], [("assigned", 0), (0, 1)])
+        self.assertEqual(self.run_script()[2:], [("assigned", 0), ("renewed", 0), (0, 1)])
 
     # -- commits -------------------------------------------------------------------------------------------------------------
 

@@ -220,9 +220,8 @@ class RecordTests(GroupCase):
         client = self.join()
         self.come(0, 100, 101)
         self.take(client)
-        listener = self.reader.listener
-        listener.member_lost(frozenset([("t", 0)]))
-        self.assign(1)
+        renewed = frozenset([("t", 0), ("t", 7)])  # one of these it does not have
+        self.reader.listener.member_renewed(renewed)
         self.come(0, 0, 1)
         self.assertEqual(self.take(client), [(0, 0), (0, 1)])
         self.assertFalse(client.finish("t", 0, 100))
