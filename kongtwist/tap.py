@@ -23,6 +23,7 @@ from . import KONG_VERSION, VERSION
 from .config.load import Conf, ConfError, differences, load, reloaded
 from .net.listeners import Opened, open_listeners, raise_descriptor_limit
 from .net.server_tls import contexts_for
+from .node.debug_token import renew_debug_token, tell_debug_token
 from .node.graceful_shutdown import Drain
 from .node.log_files import error_log_for
 from .node.outcomes import Drained, Outcome, forget_outcomes, take_drain_order, write_drained, write_outcome
@@ -105,6 +106,7 @@ def _make_node(reactor: Any, conf_file: str | None, prefix_option: str | None, d
         opened = open_listeners(conf.listeners(), conf.nginx_worker_processes)
         for name in {each.name for each in opened if each.listen.ssl}:
             contexts_for(conf, name)  # certificates that cannot be used are to be told of here
+        renew_debug_token(conf)
         node = NodeService(reactor, conf, prefix, opened, error_log_for(conf), overrides)
         node.gateway = Gateway(reactor, conf, sockets=opened, demo=demo, fatal=node.fail)
         node.gateway.state.error_log = node.error_log
@@ -300,6 +302,7 @@ class NodeService(Service):
         notice(_log, "kongtwist {version}, compatible with Kong {kong}", version=VERSION, kong=KONG_VERSION)
         notice(_log, "configuration: {source}", source=self._conf.source or "defaults and environment, no file")
         notice(_log, "prefix: {prefix}", prefix=self._conf.prefix)
+        tell_debug_token(self._conf)
         for each in self._opened:
             scheme = "https" if each.listen.ssl else "http"
             what = {"proxy_listen": "proxy", "admin_listen": "Admin API", "status_listen": "Status API"}[each.name]
@@ -338,6 +341,8 @@ class NodeService(Service):
         self.error_log.level = conf.log_level
         what = f"changed: {', '.join(changed)}" if changed else "no property has changed"
         notice(_log, "reloaded; {what}", what=what)
+        renew_debug_token(conf)
+        tell_debug_token(conf)
         if later:
             _log.warn("these take effect at the next start: {names}", names=", ".join(later))
         self._reopen_logs()

@@ -47,6 +47,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
         " `https://` pass WebSockets on, as in Kong.",
         "Bodies are never written to disk. A request body is sent to another target only as far as"
         " `client_body_buffer_size` reaches.",
+        "Health checks: probes speak HTTP/1.1 (`Connection: close`), Kong's 1.0; those of the types `tcp`, `grpc` and `grpcs` run, where"
+        " Kong's do not. The last failed try of a request counts as what it was (a lost connection, a time-out), in Kong as the"
+        " status that the client got. Several addresses of a name are one target"
+        " ([health-checks.md](health-checks.md)).",
         "A stream keeps the time-outs with which it began; later changes hold for new streams.",
         "SIGTERM and SIGINT stop gracefully. Kong's SIGTERM ends open requests at once.",
         "Browsers call gRPC services by the plugin `grpc-web` over WebSockets and in Connect's protocol, too. Its preflight allows the"
@@ -79,6 +83,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
         "`nginx_*` directives beyond those in [kongtwist.conf.default](../conf/kongtwist.conf.default) have no effect; one"
         " that keeps somebody out, such as `nginx_proxy_allow`, stops the start.",
         "`pg_ssl = on` never goes on without TLS. Kong does, where the server has none.",
+        "The token for request debugging stands in `<prefix>/.request_debug_token` only, mode 0600. Kong logs it, too.",
+        "A format of access logs is one of `nginx_http_log_format` or our own `json`; what it asks for of credentials stands as `***`.",
         "Plugins are written in Python ([plugins.md](plugins.md)). Plugins in Lua are not run.",
     ),
     "Lua": (

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from .admin_properties import AdminAccess
+from .health_properties import HealthChecks
 from .http2_properties import HTTP2
 from .kafka_properties import KafkaServices
 from .kinds import (
@@ -448,6 +449,7 @@ SECTIONS: tuple[type, ...] = (
     Answers,
     Storage,
     Postgres,
+    HealthChecks,
     HTTP2,
     PluginServices,
     Lua,
@@ -470,6 +472,7 @@ class Properties(
     Answers,
     Storage,
     Postgres,
+    HealthChecks,
     HTTP2,
     PluginServices,
     Lua,

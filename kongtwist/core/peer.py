@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import exp
 
+from .health import HEALTHY, PassiveChecks
 from .http.uri import split_host
 
 __all__ = ["Peer", "host_field", "split_target"]
@@ -31,13 +32,16 @@ class Peer:
         name: the target as configured, with its port.
         host_header: the host a request to it names: the upstream's ``host_header``, else the target's host.
         weight: share of the traffic, 0 to 65535; 0 gets none.
-        available: whether it may be chosen; health checks and operators set it.
+        available: whether it may be chosen: what its state says.
+        state: `core.health.HEALTHY` and so on; health checks and operators set it.
+        counts: what was reported of it since, by kind; None: nothing that counts.
+        checks: how answers and failures of it are judged; None: they are not.
         active: requests and streams running on it now (`Exchange.hold`).
         latency: moving average of the seconds it took to begin an answer; None before the first.
     """
 
-    __slots__ = ("_observed", "_plain", "_secure", "active", "available", "host", "host_header", "latency", "name",
-                 "port", "weight")  # fmt: skip
+    __slots__ = ("_observed", "_plain", "_secure", "active", "available", "checks", "counts", "host", "host_header", "latency",
+                 "name", "port", "state", "weight")  # fmt: skip
 
     def __init__(self, target: str, weight: int, host_header: str | None) -> None:
         host, port = split_target(target)
@@ -46,6 +50,9 @@ class Peer:
         self.name = target
         self.weight = weight
         self.available = True
+        self.state = HEALTHY
+        self.counts: list[int] | None = None
+        self.checks: PassiveChecks | None = None
         self.active = 0
         self.latency: float | None = None
         self._observed = 0.0

@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from .rows import Row
     from .views import RouteView
 
-__all__ = ["GOING_AWAY", "StreamRecord", "StreamRegistry"]
+__all__ = ["GOING_AWAY", "SERVICE_RESTART", "StreamRecord", "StreamRegistry"]
 
 GOING_AWAY = 1001
 """WebSocket close code of a server that goes down (RFC 6455 7.4.1)."""
+
+SERVICE_RESTART = 1012
+"""WebSocket close code that has the client come again (IANA's registry of RFC 6455 11.7)."""
 
 _GAUGES = {"websocket": WEBSOCKETS, "sse": EVENT_STREAMS}
 
@@ -53,6 +56,7 @@ class StreamRecord:
         kind: ``websocket`` or ``sse``.
         route_id, service_id, consumer_id, credential_id: ids of the entities it belongs to, or None.
         client_ip: the client's address.
+        peer: the target it runs on, where a balancer chose one.
         started: epoch seconds.
         route: the route it was opened by, or None.
         tally: counts streams like this one, while it is registered.
@@ -60,7 +64,7 @@ class StreamRecord:
     """
 
     __slots__ = (
-        "client_ip", "consumer_id", "credential_id", "id", "kind", "logged", "route", "route_id", "service_id", "started", "tally",
+        "client_ip", "consumer_id", "credential_id", "id", "kind", "logged", "peer", "route", "route_id", "service_id", "started", "tally",
     )  # fmt: skip
 
     def __init__(self, kind: str, exchange: Exchange) -> None:
@@ -70,6 +74,7 @@ class StreamRecord:
         self.id = exchange.request_id
         self.started = exchange.wall_started
         self.client_ip = exchange.client_ip
+        self.peer = exchange.upstream_peer
         self.route_id: str | None = route.row["id"] if route is not None else None
         self.service_id: str | None = _id(route.service) if route is not None else None
         self.consumer_id = _id(exchange.consumer)

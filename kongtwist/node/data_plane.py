@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -25,9 +25,10 @@ from ..core.counters import Counters
 from ..core.http.headers import ResponseHeaders
 from ..core.http.real_ip import RealIP
 from ..core.limits import KONG_READ_TIMEOUT, Limits
+from ..core.peer import Peer
 from ..core.rows import Row
 from ..core.snapshot.snapshot import Snapshot
-from ..core.stream_registry import StreamRegistry
+from ..core.stream_registry import SERVICE_RESTART, StreamRegistry
 from ..core.tracing.trace import instrumented
 from ..http1.factory import HTTP1Factory
 from ..http2.http2_channel import HTTP2Channel
@@ -36,8 +37,10 @@ from ..net.server_tls import ServerContexts, contexts_for, reconfigure
 from ..observability.log_lines import LineKeeper
 from ..observability.masking import configured_names
 from ..proxy.context import ProxyContext
+from ..proxy.request_debug import RequestDebug
 from ..proxy.tree import RouteTree, TellingTimedTree, TellingTree, TimedTree
 from ..proxy.websocket_route import WebSocketRoute
+from .debug_token import debug_token
 from .log_files import access_log_for, stream_log_for
 from .lua_engines import lua_engine
 from .plugin_services import PluginServices
@@ -190,6 +193,9 @@ class DataPlane:
         trees = (TellingTimedTree, TimedTree) if "router" in self.host.instrumentations else (TellingTree, RouteTree)
         tree = trees[0 if conf.allow_debug_header else 1]
         self.tree = tree(self.context, WebSocketRoute.maker(reactor))
+        self._debug_token = debug_token(conf) if conf.request_debug else ""
+        if conf.request_debug:
+            self.tree.debug = RequestDebug(self.context, lambda: self._debug_token)
         most = conf.nginx_http_max_connections
         connections = self.context.connections
         self.room = DescriptorRoom(
@@ -217,8 +223,19 @@ class DataPlane:
             reconfigure(contexts, conf, name)
         self._conf = conf
 
+    def report_health(self, told: Callable[[Peer, int], None]) -> None:
+        """Have what traffic says of targets told: see `HealthKeeper.report`."""
+        self.context.report = told
+
+    def target_changed(self, peer: Peer) -> None:
+        """A target has another state: end its streams where it is unhealthy and streams shall not stay on such a target."""
+        if not peer.available and self._conf.upstream_close_unhealthy_streams:
+            self.streams.close_all(SERVICE_RESTART, "the upstream is unhealthy", lambda record: record.peer is peer)
+
     def reopen_logs(self) -> None:
-        """Open the access log anew (after rotation)."""
+        """Open the access log anew (after rotation or a reload); a reload may have made a new token for request debugging."""
+        if self._conf.request_debug:
+            self._debug_token = debug_token(self._conf)
         try:
             self.access_log.reopen()
             if self._stream_log is not None:

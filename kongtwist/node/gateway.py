@@ -43,6 +43,8 @@ from .admin_plane import AdminPlane
 from .background_work import BackgroundWork
 from .configuration_advice import Advice
 from .data_plane import DataPlane, Faults
+from .health_keeper import HealthKeeper
+from .health_probes import HealthProbes
 from .lua_engines import lua_engine
 from .plugin_loader import load_plugins
 from .plugin_services import PluginServices, own_services
@@ -53,6 +55,7 @@ from .state import NodeState
 from .worker_supervisor import Workers, begin_message, sockets_of
 
 if TYPE_CHECKING:
+    from ..core.peer import Peer
     from ..demo import Demo
     from .declarative_loader import DeclarativeLoader
 
@@ -86,6 +89,7 @@ class Gateway(MultiService):
     Attributes:
         ready: fires when the first snapshot serves; fails with `GatewayFailed` where the gateway cannot start.
         stopped: fires when the gateway has stopped.
+        health: of the targets.
         plane: the data path of this process; None in the parent of several workers.
         plugin_services: what plugins are given of the node, in its only process.
 
@@ -136,10 +140,15 @@ class Gateway(MultiService):
         else:
             self.counters = LocalCounters()
             self.plane = DataPlane(reactor, conf, self.counters, self.node_id, self._own_services(self.counters))
+        self._probes = HealthProbes(reactor, conf)
+        self.health = HealthKeeper(reactor, self._probes, self._tell_health)
+        if self.plane is not None:
+            self.plane.report_health(self.health.report)
         lifetimes = None if self.plane is None else self.plane.lifetimes
         self.publisher = Publisher(reactor, self.plugins, self._serve, lifetimes, conf.router_flavor)
         if self.workers is not None:
             self.workers.answer = self._answers.answer
+            self.workers.hear = self.health.hear
             self.publisher.followers.append(self.workers)
         self.demo = self._make_demo() if demo else None
         self.ready: Deferred[None] = Deferred()
@@ -221,6 +230,14 @@ class Gateway(MultiService):
         else:
             self._faults.tell(snapshot.faults)
         self._advice.tell(snapshot.notes)
+        self.health.follow(snapshot)
+
+    def _tell_health(self, upstream: str, peer: Peer) -> None:
+        """A target of an upstream is in another state."""
+        if self.plane is not None:
+            self.plane.target_changed(peer)
+        if self.workers is not None:
+            self.workers.mark(upstream, peer.name, peer.state)  # type: ignore[unused-awaitable]
 
     # -- starting ------------------------------------------------------------------------------------------------------
 
@@ -417,10 +434,12 @@ class Gateway(MultiService):
         if self._expiring is not None and self._expiring.active():
             self._expiring.cancel()
         self.state.stop()
+        self.health.stop()
         late = self.conf.nginx_main_worker_shutdown_timeout
         closing = Deferred.fromCoroutine(self.admin_plane.stop("admin_listen", late))
         if self._admin_calls is not None:
             await self._admin_calls.close(0.0)
+        await self._probes.close(0.0)
         if self.plane is not None:
             await self.plane.stop(late)
         await closing

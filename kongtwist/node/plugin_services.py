@@ -52,7 +52,7 @@ def own_services(
     counters: Counters,
 ) -> PluginServices:
     """Those of a gateway in one process."""
-    rows = RowsAccess(snapshot, time.time, answers.ask, conf.plugin_max_pending_writes)
+    rows = RowsAccess(snapshot, time.time, answers.ask, conf.plugin_max_pending_writes, conf.database)
     metrics = Metrics(conf.metrics_max_series)
     return PluginServices(rows, tallies, _cells(counters), metrics, ProcessFigures(reactor, metrics, 0))
 
@@ -80,7 +80,7 @@ def worker_services(
         values, found = await questions.ask("tally", added, wanted)
         return values, found
 
-    rows = RowsAccess(snapshot, time.time, questions.ask, conf.plugin_max_pending_writes)
+    rows = RowsAccess(snapshot, time.time, questions.ask, conf.plugin_max_pending_writes, conf.database)
     tallies = Tallies(reactor, exchange, tally_timeout(conf), conf.plugin_max_pending_tallies)
     metrics = Metrics(conf.metrics_max_series)
     return PluginServices(rows, tallies, _cells(counters), metrics, ProcessFigures(reactor, metrics, row))

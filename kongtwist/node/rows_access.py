@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 
 from ..core.chain.host import HostError, Tally
 from ..core.snapshot.snapshot import Snapshot
+from ..core.tracing.trace import CURRENT, Noted
 from ..entities import Entity, EntityError
 from ..entities.schema import Row
 from ..storage.row_store import is_living
@@ -75,6 +76,7 @@ class RowsAccess:
         now: epoch seconds.
         ask: does what is written.
         max_pending: writes under way at once.
+        system: what the rows are in (``database``), for traces.
     """
 
     def __init__(
@@ -83,7 +85,9 @@ class RowsAccess:
         now: Callable[[], float],
         ask: Asking,
         max_pending: int = MAX_PENDING_WRITES,
+        system: str | None = None,
     ) -> None:
+        self._system = system
         self._snapshot, self._now, self._ask, self._max_pending = snapshot, now, ask, max_pending
         self._pending = 0
         self._curious: list[Deferred[None]] = []
@@ -180,10 +184,26 @@ class RowsAccess:
                 f"{self._pending} writes of plugins wait already; see plugin_max_pending_writes"
             )
         self._pending += 1
+        span = self._span(f"{verb} {arguments[0]}")
         try:
             return await self._ask(verb, *arguments)
+        except Exception as error:
+            if span is not None:
+                span.error = type(error).__name__
+            raise
         finally:
             self._pending -= 1
+            if span is not None:
+                span.end = self._now()
+
+    def _span(self, statement: str) -> Noted | None:
+        """A span of the request for which a plugin writes; None where there is none, or nobody wants it."""
+        trace = CURRENT.get()
+        if trace is None or "db_query" not in trace.kinds:
+            return None
+        span = trace.begin("kong.database.query", self._now())
+        span.attributes = {"db.system": self._system, "db.statement": statement}
+        return span
 
 
 class Answers:

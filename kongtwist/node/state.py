@@ -17,11 +17,12 @@ from twisted.logger import Logger
 
 from ..admin.facts import NodeFacts, resident_bytes
 from ..config.shown import configuration
+from ..core.health import HEALTHY, UNHEALTHY
 from ..core.long_work import Breather
 from ..net.resolver import NameNotResolved, Resolver
 from ..observability.error_log import notice
 from ..observability.node_metrics import NodeMetrics
-from .data_plane import limits_of
+from .data_plane import DataPlane, limits_of
 from .publisher import PUBLISH_WAIT
 from .worker_link import Message
 from .worker_supervisor import mark_message
@@ -103,6 +104,7 @@ class GatewayParts(Protocol):
     counters: Any
     storage: BaseStorage
     publisher: Publisher
+    plane: DataPlane | None
     workers: Workers | None
     plugin_services: PluginServices | None
     ready: Deferred[None]
@@ -249,12 +251,15 @@ class NodeState:
         Returns:
             whether there is such a target.
         """
-        balancer = self._balancer(upstream)
-        if balancer is None or not balancer.mark(target, available):
+        state = HEALTHY if available else UNHEALTHY
+        balancer, workers, plane = self._balancer(upstream), self._gateway.workers, self._gateway.plane
+        peer = None if balancer is None else balancer.put(target, state)
+        if peer is None:
             return False
-        workers = self._gateway.workers
+        if plane is not None:
+            plane.target_changed(peer)
         if workers is not None:
-            await self._at_most(workers.mark(upstream, target, available))
+            await self._at_most(workers.mark(upstream, target, state))
         return True
 
     async def _at_most(self, told: Deferred[None]) -> None:
@@ -271,12 +276,12 @@ class NodeState:
         await done
 
     def first_messages(self) -> Iterator[Message]:
-        """What a worker that is started must be told: who may not be chosen, and how much is logged."""
+        """What a worker that is started must be told: who is not quite healthy, and how much is logged."""
         snapshot = self._gateway.snapshot
         for upstream, balancer in snapshot.balancers.items():
             for peer in balancer.peers:
-                if not peer.available:
-                    yield mark_message(snapshot.version, upstream, peer.name, False)
+                if peer.state != HEALTHY:
+                    yield mark_message(snapshot.version, upstream, peer.name, peer.state)
         if self.log_level.current != self._gateway.conf.log_level:
             yield {"type": "level", "level": self.log_level.current}
         if self.leaving:

@@ -31,6 +31,7 @@ from ..observability.error_log import ErrorLog
 from ..observability.foreground import console_for
 from ..observability.shared_counters import SharedCounters
 from .data_plane import DataPlane
+from .health_keeper import HealthReports
 from .log_files import error_log_for
 from .plugin_loader import PluginLoadError, load_plugins
 from .plugin_services import PluginServices, worker_services
@@ -167,6 +168,8 @@ class Worker:
         self._listeners = message["listeners"]
         self._error_log = self._start_logging(self._conf, message["console"])
         self._plane, self._plugins, self.services = self._make_plane(self, self._conf, message)
+        reports = HealthReports(self.reactor, lambda said: self.link.send({"type": "health", "reports": said}))
+        self._plane.report_health(reports.report)
         self._builder = SnapshotBuilder(
             self.reactor, self._plugins, self._plane.publish, self._out_of_step, self._plane.lifetimes,
             self._conf.router_flavor,
@@ -241,8 +244,9 @@ class Worker:
     def _mark(self, message: Message) -> None:
         snapshot = None if self._builder is None else self._builder.snapshot
         balancer = None if snapshot is None else snapshot.balancers.get(message["upstream"])
-        if balancer is not None:
-            balancer.mark(message["target"], message["available"])
+        if balancer is not None and (peer := balancer.put(message["target"], message["state"])) is not None:
+            assert self._plane is not None
+            self._plane.target_changed(peer)
         self.link.send({"type": "served", "version": message["version"]})
 
     def _on_level(self, message: Message) -> None:

@@ -12,7 +12,7 @@ must not be able to run code.
 | ``answer`` | what came of that (id, result or error) | ``metrics`` | plugins' figures that have changed |
 | ``metrics`` | tell plugins' figures | | |
 | ``listen`` | you have what all others have: accept | | |
-| ``mark`` | whether a target may be chosen (version) | | |
+| ``mark`` | a target's health (version, state) | ``health`` | what traffic says of targets (reports) |
 | ``level`` | least severe messages that the error log shows | ``told`` | what a plugin answers (id, told) |
 | ``question`` | an Admin endpoint asks a plugin (id, plugin, question) | | |
 | ``reload``, ``reopen`` | configuration read again; log files anew | | |

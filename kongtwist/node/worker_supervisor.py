@@ -157,6 +157,9 @@ class _Worker(ProcessProtocol):
             told = self._questions.pop(message["id"], None)
             if told is not None:
                 told.callback(message["told"])
+        elif kind == "health":
+            for upstream, target, runs in message["reports"]:
+                self._workers.hear(upstream, target, runs)
         elif kind == "ask":
             self._workers.answer(message, self.link.send)
         elif kind == "reloaded" and self._reloads:
@@ -199,6 +202,7 @@ class Workers:
         first_messages: what a worker that is started must be told beside configuration and dataset.
         metrics: figures of the workers' plugins.
         answer: does what a worker's plugin asks for, and sends what came of it (rows_access.Answers.answer).
+        hear: takes what a worker's traffic says of a target (health_keeper.HealthKeeper.hear).
     """
 
     def __init__(
@@ -229,6 +233,7 @@ class Workers:
         self._asked = 0
         self.first_messages: Callable[[], Iterable[Message]] = lambda: ()
         self.answer: Callable[[Message, Callable[[Message], None]], None] = lambda question, send: None
+        self.hear: Callable[[str, str, list[list[int]]], None] = lambda upstream, target, runs: None
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -318,9 +323,9 @@ class Workers:
             waiting.append(worker.tell(dataset_messages(served.version, served.rows), served.version))
         return Deferred.fromCoroutine(_all_of(waiting))
 
-    def mark(self, upstream: str, target: str, available: bool) -> Deferred[None]:
-        """Have all workers choose a target, or not; fires as `send`."""
-        message = mark_message(self._served().version, upstream, target, available)
+    def mark(self, upstream: str, target: str, state: int) -> Deferred[None]:
+        """Give a target a state (`core.health`) in all workers; fires as `send`."""
+        message = mark_message(self._served().version, upstream, target, state)
         waiting = [worker.tell((message,), message["version"]) for worker in self._living.values()]
         return Deferred.fromCoroutine(_all_of(waiting))
 
@@ -426,9 +431,9 @@ def begin_message(conf: Conf, node_id: str, opened: Sequence[Opened], console: b
     }
 
 
-def mark_message(version: int, upstream: str, target: str, available: bool) -> Message:
-    """Whether a target of an upstream may be chosen; ``version`` is that of the snapshot it is in."""
-    return {"type": "mark", "version": version, "upstream": upstream, "target": target, "available": available}
+def mark_message(version: int, upstream: str, target: str, state: int) -> Message:
+    """The state of a target of an upstream; ``version`` is that of the snapshot it is in."""
+    return {"type": "mark", "version": version, "upstream": upstream, "target": target, "state": state}
 
 
 def _conf_fields(conf: Conf) -> Message:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from ..core.balancing.peer_health import is_news
 from ..core.chain.host import Host
 from ..core.grpc.call_counts import CallCounts
 from ..core.http.head import BlockCache, FieldLines
@@ -15,6 +16,7 @@ from ..core.http.head_limits import largest_unchecked
 from ..core.http.headers import ResponseHeaders
 from ..core.http.real_ip import RealIP
 from ..core.limits import Limits
+from ..core.peer import Peer
 from ..core.stream_registry import GOING_AWAY, StreamRegistry
 from ..net.deadlines import Deadlines
 from ..net.hangups import HangUpWatch
@@ -34,6 +36,10 @@ def request_ids(block: int = 256) -> Iterator[bytes]:
     while True:
         digits = os.urandom(16 * block).hex().encode()
         yield from [digits[at : at + 32] for at in range(0, 32 * block, 32)]
+
+
+def _unheard(peer: Peer, kind: int) -> None:
+    """Nobody counts."""
 
 
 class ProxyContext:
@@ -62,6 +68,7 @@ class ProxyContext:
         calls: what is counted of gRPC calls.
         streams: open WebSockets and other streams that outlive their request.
         connections: open client connections (`http1.channel.HTTP1Channel`), for a graceful stop.
+        report: takes what proxied traffic says of a target that is checked (`core.health`).
         date, send_answer, refusal: see `own_answers.OwnAnswers`.
         finished, fault: see `finish.Finish`.
     """
@@ -108,11 +115,17 @@ class ProxyContext:
         self.hangups = HangUpWatch(reactor)
         self._pipe: Pipe | None = None
         self._can_splice = True
+        self.report: Callable[[Peer, int], None] = _unheard
         self.calls = CallCounts(self.limits.grpc_methods)
         self.streams = StreamRegistry(host.counters.cells)
         self.next_id: Callable[[], bytes] = request_ids().__next__
         self.stopping = False
         self.connections: set[Any] = set()
+
+    def judge(self, peer: Peer, kind: int) -> None:
+        """An answer or a failure of a target whose health is checked by proxied traffic."""
+        if is_news(peer, kind):
+            self.report(peer, kind)
 
     # -- the life of the whole -----------------------------------------------------------------------------------------
 

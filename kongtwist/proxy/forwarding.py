@@ -295,6 +295,9 @@ class UpstreamExchange(Tries):
         peer = exchange.upstream_peer
         if peer is not None:
             peer.observe(now - started, now)
+            checks = peer.checks
+            if checks is not None and (kind := checks.kinds.get(head.status)) is not None:
+                self.context.judge(peer, kind)
 
     def answered(self, head: ResponseHead, length: int | None, first: bytes, last: bool, raw: bool = False) -> None:
         """Send the head on, and what came with it."""

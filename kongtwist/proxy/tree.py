@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.exchange import Answer, Exchange
 from ..core.tracing.trace import begin_trace
+from .request_debug import debugged_context
 from .route import AnswerResource, HTTPRoute, RouteResource, waiting_for
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from ..core.request_timing import RequestTiming
     from ..core.snapshot.snapshot import Snapshot
     from ..core.views import RouteView
     from .context import ProxyContext
+    from .request_debug import RequestDebug
 
 __all__ = ["RouteTree", "TellingTimedTree", "TellingTree", "TimedTree"]
 
@@ -38,6 +41,9 @@ class RouteTree:
         context: facilities for the resources.
         websocket: makes the Resource of a route for requests that ask for a WebSocket; without it they are served as
             ordinary requests, the upgrade taken out.
+
+    Attributes:
+        debug: tells requests what took how long in them (property ``request_debug``); None: none.
     """
 
     def __init__(self, context: ProxyContext, websocket: RouteMaker | None = None) -> None:
@@ -48,6 +54,7 @@ class RouteTree:
         self._most = KEPT_RESOURCES
         self._plans: dict[tuple[str, int], dict[Any, Any]] = {}
         self._make_websocket = websocket
+        self.debug: RequestDebug | None = None
         self._no_route = AnswerResource(context, Answer.error(404, "no Route matched with those values"))
         self._not_ready = AnswerResource(context, Answer.error(503, "The gateway has no configuration yet"))
 
@@ -84,6 +91,10 @@ class RouteTree:
         if snapshot is None:
             return self._not_ready
         exchange.snapshot = snapshot
+        if exchange.block.unusual and self.debug is not None:
+            timing = self.debug.begin(exchange)
+            if timing is not None:
+                return self._timed(exchange, self.debug, timing)
         if not snapshot.global_chain.empty:
             outcome = snapshot.global_chain.run_rewrite(exchange)
             if outcome is not None:
@@ -109,6 +120,34 @@ class RouteTree:
         exchange.match = match
         exchange.route = match.route
         return self._resource(exchange, match.route)
+
+    def _timed(self, exchange: Exchange, debug: RequestDebug, timing: RequestTiming) -> RouteResource:
+        """The Resource of a request that is told what takes how long: one of its own."""
+        plain = exchange.snapshot
+        exchange.snapshot = timed = debug.snapshot(plain, timing)
+        outcome = timed.global_chain.run_rewrite(exchange)
+        if isinstance(outcome, Answer):
+            return AnswerResource(self.context, outcome)
+        if outcome is not None:
+            return _Rewriting(self, outcome, lambda each: self._timed_route(each, debug, timing))
+        return self._timed_route(exchange, debug, timing)
+
+    def _timed_route(self, exchange: Exchange, debug: RequestDebug, timing: RequestTiming) -> RouteResource:
+        begun = timing.clock()
+        match = exchange.snapshot.router.find(exchange)
+        timing.add(timing.clock() - begun, "access", "router")
+        if match is None:
+            return self._no_route
+        route = debug.route(match.route, timing)
+        exchange.match, exchange.route = match._replace(route=route), route
+        context = debugged_context(self.context, timing)
+        if exchange.block.upgrade_websocket and self._make_websocket is not None:
+            resource = self._make_websocket(context, route)
+            resource.tree = self
+            return resource
+        resource = HTTPRoute(context, route)
+        resource.direct = None
+        return resource
 
     def _resource(self, exchange: Exchange, route: RouteView) -> RouteResource:
         if exchange.block.upgrade_websocket and self._make_websocket is not None:
@@ -178,10 +217,15 @@ def _tell(exchange: Exchange) -> None:
 class _Rewriting(RouteResource):
     """A request whose rewrite phase waits."""
 
-    def __init__(self, tree: RouteTree, outcome: Awaitable[Answer | None]) -> None:
+    def __init__(
+        self,
+        tree: RouteTree,
+        outcome: Awaitable[Answer | None],
+        route: Callable[[Exchange], RouteResource] | None = None,
+    ) -> None:
         super().__init__(tree.context)
-        self._tree = tree
+        self._route = route or tree.route
         self._outcome = outcome
 
     def serve(self, exchange: Exchange) -> None:
-        waiting_for(self.context, exchange, self._outcome, lambda each: self._tree.route(each).serve(each))
+        waiting_for(self.context, exchange, self._outcome, lambda each: self._route(each).serve(each))

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 
 from ..core.error_lines import request_line
 from ..core.exchange import Answer
+from ..core.health import TCP_FAILURE, TIMEOUT
 from ..core.http.headers import host_name
 from ..net.resolver import NameNotResolved
 from ..upstream.client_tls import BadServerName, facts_of
@@ -239,6 +240,8 @@ class Tries:
             if self._tried is None:
                 self._tried = set()
             self._tried.add(peer)
+            if peer.checks is not None:
+                self.context.judge(peer, TIMEOUT if timeout else TCP_FAILURE)
             self.exchange.let_go()
         if timeout:
             what, remedy = timed_out(route, sent, self._whole, self.read_timeout)

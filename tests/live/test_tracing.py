@@ -288,7 +288,8 @@ class TracingTests(LiveTestCase):
         wait_until(lambda: "queue full, dropping old entries" in gateway.log(), "a line about a full queue")
         wait_until(lambda: "could not process entries: response error: 500" in gateway.log(), "a line about 500")
         wait_until(
-            lambda: "could not process entries: failed to send request" in gateway.log(), "a line about no answer"
+            lambda: "could not process entries: failed to send request: timeout: " in gateway.log(),
+            "a line about no answer",
         )
         wait_until(lambda: "max_retry_time exceeded" in gateway.log(), "a line about what was lost")
         self.collector.mode("")

@@ -11,6 +11,7 @@ from heapq import merge
 
 from ... import KONG_VERSION, VERSION
 from ...core.balancing.balancer import split_target
+from ...core.health import is_checked
 from ...core.long_work import Breather
 from ...core.metric_text import head_of, labels_text, number_text
 from ...entities.schema import Row
@@ -19,7 +20,7 @@ from ..facts import NodeFacts
 from ..get_only import Get
 from ..json_resource import Call
 from ..replies import Reply
-from .target_health import health_of, is_checked, newest_first
+from .target_health import health_of, newest_first
 
 __all__ = ["STATES", "STREAMS", "Metrics", "node_families"]
 

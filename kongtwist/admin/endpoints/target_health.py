@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from urllib.parse import quote
 
 from ...core.balancing.balancer import Peer, split_target
+from ...core.health import is_checked
 from ...entities.schema import Row
 from ...entities.targets import target_with_port
 from ..admin_api import AdminAPI
@@ -18,7 +19,7 @@ from ..paging import numbered, page_size, row_number
 from ..replies import Reply, encoded, not_found
 from ..row_resources import CollectionResource
 
-__all__ = ["AllTargets", "SetHealth", "UpstreamHealth", "health_of", "health_switches", "is_checked", "newest_first"]
+__all__ = ["AllTargets", "SetHealth", "UpstreamHealth", "health_of", "health_switches", "newest_first"]
 
 OFF, HEALTHY, UNHEALTHY, DNS_ERROR = "HEALTHCHECKS_OFF", "HEALTHY", "UNHEALTHY", "DNS_ERROR"
 
@@ -120,19 +121,6 @@ class SetHealth(JSONResource):
 # -- health ----------------------------------------------------------------------------------------------------------------
 
 
-def is_checked(upstream: Row) -> bool:
-    """Whether an upstream's targets are looked after by health checks."""
-    checks = upstream["healthchecks"]
-    failures = checks["passive"]["unhealthy"]
-    return bool(
-        checks["active"]["healthy"]["interval"]
-        or checks["active"]["unhealthy"]["interval"]
-        or failures["tcp_failures"]
-        or failures["timeouts"]
-        or failures["http_failures"]
-    )
-
-
 class UpstreamHealth(Get):
     """``/upstreams/{}/health``: what this node knows of the targets; with ``balancer_health=1`` of all together."""
 
@@ -148,7 +136,7 @@ class UpstreamHealth(Get):
         balancer = self.api.facts.balancer(row["id"])
         peers: dict[str, Peer] = {} if balancer is None else {peer.name: peer for peer in balancer.peers}
         if call.query.get("balancer_health") == "1":
-            if not is_checked(row):
+            if balancer is None:
                 return Reply(200, body)
             lost = await self._unresolved(peer.name for peer in peers.values())
             told = await call.long_work.aside(_of_all, row, list(peers.values()), lost)
@@ -203,7 +191,7 @@ def _of_all(upstream: Row, peers: list[Peer], lost: frozenset[str]) -> bytes:
         for peer in peers
     )
     details = {"healthy": healthy, "weight": {"total": total, "available": usable, "unavailable": total - usable}}
-    told = {"id": upstream["id"], "health": word, "balancer_health": word}
+    told = {"id": upstream["id"], "health": word if is_checked(upstream) else OFF, "balancer_health": word}
     return b'%b,"details":%b,"hosts":[%b]}}' % (encoded(told)[:-1], encoded(details)[:-1], hosts)
 
 

@@ -1,7 +1,7 @@
 """Choosing a target of an upstream: pure decisions over the states of its targets (Kong 3.9, runloop/balancer).
 
 A `Balancer` is made from an upstream row and its target rows. When these change a new one is made that takes over the
-`Peer` objects of targets that remain, with their open requests, latencies and availability; whoever still holds the old
+`Peer` objects of targets that remain, with their open requests, latencies and health; whoever still holds the old
 one counts into the same peers.
 
 Peers are (host, port) names. A name with several addresses is one peer here: the resolver turns it into addresses per
@@ -16,8 +16,10 @@ from math import gcd
 from random import Random
 from typing import TYPE_CHECKING
 
+from ..health import HEALTHY, UNHEALTHY, is_checked, passive_checks
 from ..peer import Peer, host_field, split_target
 from .hashing import HashInput, Ring
+from .peer_health import put, share_suffices
 
 if TYPE_CHECKING:
     from ..exchange import Exchange
@@ -48,7 +50,9 @@ class Balancer:
         random: source of the wheel's order.
     """
 
-    __slots__ = ("_next", "_pick", "_position", "_ring", "_wheel", "hash_input", "peers", "targets", "upstream")
+    __slots__ = (
+        "_algorithm", "_pick", "_position", "_ring", "_threshold", "_wheel", "hash_input", "peers", "targets", "upstream",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -79,11 +83,14 @@ class Balancer:
         self._wheel: list[Peer] = []
         self._ring: Ring[Peer] | None = None
         self._position: int = previous._position if previous is not None else 0
-        self._pick = yield from self._algorithm(random or Random(upstream["id"]), previous)
+        self._threshold: float = (upstream.get("healthchecks") or {}).get("threshold") or 0
+        self._pick = self._algorithm = yield from self._chosen_by(random or Random(upstream["id"]), previous)
+        self.weigh()
 
     def _peers(self, previous: Balancer | None) -> Generator[None, None, tuple[Peer, ...]]:
         known = {peer.name: peer for peer in previous.peers} if previous is not None else {}
-        header = self.upstream.get("host_header")
+        header, checks = self.upstream.get("host_header"), passive_checks(self.upstream)
+        forget = previous is not None and is_checked(previous.upstream) and not is_checked(self.upstream)
         peers = []
         for number, row in enumerate(
             sorted(self.targets, key=lambda row: (row.get("created_at") or 0, str(row["id"]))), 1
@@ -97,10 +104,13 @@ class Balancer:
             else:
                 peer.weight = weight
                 peer.rename(header)
+                if forget:  # nobody would find out any more that it is well again
+                    put(peer, HEALTHY)
+            peer.checks = checks
             peers.append(peer)
         return tuple(peers)
 
-    def _algorithm(self, random: Random, previous: Balancer | None) -> Generator[None, None, _Pick]:
+    def _chosen_by(self, random: Random, previous: Balancer | None) -> Generator[None, None, _Pick]:
         algorithm = self.upstream.get("algorithm") or "round-robin"
         if self.hash_input is not None:
             algorithm = "consistent-hashing"
@@ -136,7 +146,7 @@ class Balancer:
         return peer
 
     def mark(self, target: str, available: bool) -> bool:
-        """Let a target be chosen, or not.
+        """Let a target be chosen, or not; what was counted of it is forgotten.
 
         Args:
             target: as configured, with its port.
@@ -145,10 +155,24 @@ class Balancer:
         Returns:
             whether there is such a target.
         """
-        found = [peer for peer in self.peers if peer.name == target]
-        for peer in found:
-            peer.available = available
-        return bool(found)
+        return self.put(target, HEALTHY if available else UNHEALTHY) is not None
+
+    def put(self, target: str, state: int) -> Peer | None:
+        """Give a target a state (`core.health`); the target, if there is such a one."""
+        peer = self.peer(target)
+        if peer is not None:
+            put(peer, state)
+            self.weigh()
+        return peer
+
+    def peer(self, target: str) -> Peer | None:
+        """The target of this name, with its port."""
+        return next((peer for peer in self.peers if peer.name == target), None)
+
+    def weigh(self) -> None:
+        """A target's health is another: choose nobody while too little of the weight is healthy (``healthchecks.threshold``)."""
+        enough = not self._threshold or share_suffices(self.peers, self._threshold)
+        self._pick = self._algorithm if enough else _nobody
 
     def _by_turn(self, exchange: Exchange | None, tried: AbstractSet[Peer]) -> Peer | None:
         wheel = self._wheel
@@ -183,6 +207,10 @@ class Balancer:
 
     def _open(self, tried: AbstractSet[Peer]) -> list[Peer]:
         return [peer for peer in self.peers if peer.weight and peer.available and peer not in tried]
+
+
+def _nobody(exchange: Exchange | None, tried: AbstractSet[Peer]) -> None:
+    return None
 
 
 def _least(peers: Iterable[Peer], score: Callable[[Peer], float | tuple[float, float]]) -> Peer | None:

@@ -171,6 +171,7 @@ class HeaderBlock:
         has_body: a request with this block has a body (RFC 9112 6.3).
         close, keep_alive: Connection has these options. connection: other fields that it names, in lower case.
         upgrade_websocket: asks to become a WebSocket; whether Connection says ``upgrade`` too makes no difference (Kong 3.9).
+        unusual: it does, or asks what took how long in it (X-Kong-Request-Debug).
         expect_continue: waits for ``100 Continue``.
         te_trailers: TE has ``trailers``.
         relayed: says that the message came through another proxy (Via, X-Forwarded-For).
@@ -183,7 +184,7 @@ class HeaderBlock:
 
     __slots__ = (
         "_fields", "_lines", "chunked", "close", "connection", "content_length", "end", "expect_continue", "has_body", "host",
-        "http2", "keep_alive", "never", "passed_on", "raw", "relayed", "te_trailers", "upgrade_websocket",
+        "http2", "keep_alive", "never", "passed_on", "raw", "relayed", "te_trailers", "unusual", "upgrade_websocket",
     )  # fmt: skip
 
     def __init__(self, raw: bytes, lines: Sequence[Line]) -> None:
@@ -206,6 +207,8 @@ class HeaderBlock:
             self.close = self.keep_alive = False
             self.connection = _NOTHING
         self.upgrade_websocket = b"upgrade" in fields and b"websocket" in self.tokens(b"upgrade")
+        debugs = b"x-kong-request-debug" in fields or b"x-kong-request-debug-token" in fields
+        self.unusual = self.upgrade_websocket or debugs
 
     @classmethod
     def from_pairs(cls, pairs: Iterable[Pair]) -> HeaderBlock:

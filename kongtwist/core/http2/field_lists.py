@@ -14,7 +14,9 @@ from .hpack import BAD, COOKIE, FORBIDDEN, HOST, PSEUDO, REGULAR, SECRET, TE, Fi
 __all__ = ["AnswerHead", "FieldList", "MalformedFields", "RequestHead"]
 
 _REQUEST_FIELDS = frozenset((b":method", b":scheme", b":authority", b":path", b":protocol"))
-_DECISIVE = frozenset((b"content-type", b"kong-debug"))
+_DECISIVE = frozenset((
+    b"content-type", b"kong-debug", b"x-kong-request-debug", b"x-kong-request-debug-token", b"x-kong-request-debug-log",
+))  # fmt: skip
 _STATUS = re.compile(rb"[1-9]\d\d").fullmatch
 _DIGITS = re.compile(rb"\d{1,18}").fullmatch
 

@@ -194,6 +194,10 @@ class Snapshot:
         """What a reference to a vault stands for (``{vault://env/name}``). Raises SecretMissing."""
         return self._secrets.secret(reference)
 
+    def certificate(self, key: str) -> Row | None:
+        """The certificate with this id, with the values of its references to vaults."""
+        return certificate_of(key, self._tables, self._certificates)
+
     def certificate_for(self, sni: str | None) -> Row | None:
         """The certificate row for a TLS server name, or None for the node's default certificate (also in place of one
         whose references stand for nothing).

@@ -13,11 +13,12 @@ from ...core.chain.plugin import Plugin
 from ...core.exchange import Exchange, Row
 from ...core.tracing.propagation import Propagation
 from ...core.tracing.trace import begin_trace
+from .._collector_words import failure_words
 from .._once import Seldom
 from .otel_fields import CONFIG, batch_rules
 from .otel_logs import LineSender
 from .otel_spans import request_spans
-from .otel_trace import OwnTrace, own_trace
+from .otel_trace import OwnTrace
 
 __all__ = ["OpenTelemetry"]
 
@@ -84,7 +85,7 @@ class Exporter:
                     keepalive=_KEEPALIVE,
                 )
             except HostError as error:
-                raise ValueError(f"failed to send request: {error}") from error
+                raise ValueError(f"failed to send request: {failure_words(error)}") from error
             if answer.status != 200:
                 said = answer.body[:_SHOWN].decode("utf-8", "replace")
                 raise ValueError(f"response error: {answer.status}, body: {said}")
@@ -92,8 +93,13 @@ class Exporter:
         return send
 
     def trace_of(self, exchange: Exchange) -> OwnTrace:
-        """The trace of a request."""
-        return own_trace(exchange, "opentelemetry", begin_trace(exchange), self.rate)
+        """The trace of a request; where a plugin before has answered, it is looked for only now."""
+        own = exchange.own("opentelemetry")
+        found: OwnTrace | None = own.get("trace")
+        if found is None:
+            _, context = self.propagation.read(exchange, self.say)
+            found = own["trace"] = OwnTrace(context, begin_trace(exchange).kinds, self.rate)
+        return found
 
 
 class OpenTelemetry(Plugin):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from ...core.exchange import Exchange
 from ...core.tracing.sampling import is_sampled
-from ...core.tracing.trace import Trace, new_id
+from ...core.tracing.trace import new_id
 from ...core.tracing.trace_context import SPAN_ID_SIZE, TRACE_ID_SIZE, TraceContext
 
-__all__ = ["OwnTrace", "own_trace"]
+__all__ = ["OwnTrace"]
 
 
 class OwnTrace:
@@ -25,10 +24,11 @@ class OwnTrace:
     __slots__ = ("balancer_id", "flags", "parent_id", "root_id", "sampled", "trace_id")
 
     def __init__(self, context: TraceContext, kinds: frozenset[str], rate: float) -> None:
-        self.trace_id = context.trace_id or new_id(TRACE_ID_SIZE)
-        self.root_id = new_id(SPAN_ID_SIZE)
+        random = new_id(TRACE_ID_SIZE + 2 * SPAN_ID_SIZE)  # asked for once: it is a system call
+        self.trace_id = context.trace_id or random[:TRACE_ID_SIZE]
+        self.root_id = random[TRACE_ID_SIZE:-SPAN_ID_SIZE]
         self.parent_id = context.span_id or context.parent_id or b""
-        self.balancer_id = new_id(SPAN_ID_SIZE) if "balancer" in kinds else b""
+        self.balancer_id = random[-SPAN_ID_SIZE:] if "balancer" in kinds else b""
         self.sampled = bool(kinds) and context.sampled is not False and is_sampled(self.trace_id, rate)
         flags = context.w3c_flags or (1 if context.flags == "1" else 0)
         self.flags = flags | self.sampled
@@ -39,19 +39,3 @@ class OwnTrace:
             self.trace_id, self.balancer_id or self.root_id, self.root_id if self.balancer_id else self.parent_id or None,
             sampled=self.sampled, baggage=context.baggage, flags=context.flags, single=context.single, size=context.size,
         )  # fmt: skip
-
-
-def own_trace(exchange: Exchange, plugin: str, trace: Trace, rate: float) -> OwnTrace:
-    """The trace of a request; begun where the access phase did not come to that.
-
-    Args:
-        exchange: the request.
-        plugin: whose it is.
-        trace: what was noted.
-        rate: the share of traces that is sent.
-    """
-    own = exchange.own(plugin)
-    found: OwnTrace | None = own.get("trace")
-    if found is None:
-        found = own["trace"] = OwnTrace(TraceContext(), trace.kinds, rate)
-    return found

@@ -13,6 +13,7 @@ from ...core.exchange import Exchange, Row
 from ...core.tracing.propagation import Propagation
 from ...core.tracing.trace import new_id, noted_of
 from ...core.tracing.trace_context import TraceContext
+from .._collector_words import failure_words
 from .._once import Seldom
 from .zipkin_fields import CONFIG
 from .zipkin_spans import Span, request_spans, request_tags, tags_of
@@ -113,7 +114,7 @@ class Reporter:
                 timeout=self._seconds, keepalive=_KEEPALIVE,
             )  # fmt: skip
         except HostError as error:
-            raise ValueError(f"zipkin request failed: {error}") from error
+            raise ValueError(f"zipkin request failed: {failure_words(error)}") from error
         if not 200 <= answer.status < 300:
             raise ValueError(f"zipkin server responded unexpectedly: {answer.status}")
 

@@ -177,11 +177,11 @@ class WorkersTests(SynchronousTestCase):
         """All workers are told; a mark is waited for until all have said that it holds."""
         self.serve()
         self.workers.set_log_level("debug")
-        marked = self.workers.mark("u", "a:80", False)
+        marked = self.workers.mark("u", "a:80", 3)
         for process in self.reactor.spawned:
             level, mark = process.told()
             self.assertEqual(level, {"type": "level", "level": "debug"})
-            expected = {"type": "mark", "version": 3, "upstream": "u", "target": "a:80", "available": False}
+            expected = {"type": "mark", "version": 3, "upstream": "u", "target": "a:80", "state": 3}
             self.assertEqual(mark, expected)
             self.assertNoResult(marked)
             process.says("served", version=3)

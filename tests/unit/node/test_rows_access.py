@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.chain.host import HostError, Tally
 from kongtwist.core.snapshot.snapshot import Snapshot
+from kongtwist.core.tracing.trace import CURRENT, Trace
 from kongtwist.entities import EntityError, registry
 from kongtwist.node.plugin_loader import load_plugins
 from kongtwist.node.rows_access import Answers, Questions, RowsAccess
@@ -273,3 +274,24 @@ class TallyTests(PairTestCase):
         self.clock.advance(0)
         self.questions.refuse()
         self.assertEqual(str(self.failureResultOf(waiting, HostError).value), "the node's parent process is gone")
+
+
+class TracedWriteTests(PairTestCase):
+    def test_spans(self) -> None:
+        """A write for a request that is traced is a span, a refused one too; one for nobody is none."""
+        trace = Trace(frozenset(("db_query",)))
+        self.done(self.rows.insert("consumers", {"username": "a"}))
+        token = CURRENT.set(trace)
+        try:
+            self.done(self.rows.insert("consumers", {"username": "b"}))
+            self.refusal(self.rows.insert("consumers", {"username": "b"}))
+        finally:
+            CURRENT.reset(token)
+        told = [(each.name, each.attributes["db.statement"], each.error, each.end) for each in trace.spans]
+        self.assertEqual(
+            told,
+            [
+                ("kong.database.query", "insert consumers", None, NOW),
+                ("kong.database.query", "insert consumers", "EntityError", NOW),
+            ],
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -11,6 +12,16 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.config.kinds import ConfError
 from kongtwist.config.load import Conf
+from kongtwist.core.health import (
+    HEALTHY,
+    MOSTLY_HEALTHY,
+    MOSTLY_UNHEALTHY,
+    SUCCESS,
+    TCP_FAILURE,
+    UNHEALTHY,
+    PassiveChecks,
+)
+from kongtwist.core.peer import Peer
 from kongtwist.core.snapshot.snapshot import SLICE, Snapshot
 from kongtwist.entities import EntityError
 from kongtwist.node.data_plane import DataPlane
@@ -33,10 +44,18 @@ class FakePlane:
         self.stopping: list[float] = []
         self.quiet: Deferred[None] = Deferred()
         self.left = 0
+        self.changed: list[Peer] = []
+        self.told: Callable[[Peer, int], None] | None = None
         self.finished: Deferred[None] = Deferred()
 
     def leave(self) -> None:
         self.left += 1
+
+    def report_health(self, told: Callable[[Peer, int], None]) -> None:
+        self.told = told
+
+    def target_changed(self, peer: Peer) -> None:
+        self.changed.append(peer)
 
     async def finish(self) -> None:
         await self.finished
@@ -86,6 +105,10 @@ class WorkerTests(SynchronousTestCase):
     def tell(self, kind: str, **more: Any) -> list[Message]:
         """Say something to the worker; returns what it says then."""
         self.worker.link.dataReceived(encode({"type": kind, **more}))
+        return self.said()
+
+    def said(self) -> list[Message]:
+        """What it has said since."""
         said = list(MessageReader().feed(self.transport.value()))
         self.transport.clear()
         return said
@@ -250,12 +273,39 @@ class WorkerTests(SynchronousTestCase):
         self.tell("rows", entity="targets", rows=[target])
         self.tell("dataset", version=3)
         (peer,) = self.plane.snapshots[-1].balancers["u"].peers
-        for available in (False, True):
-            said = self.tell("mark", version=3, upstream="u", target="127.0.0.1:80", available=available)
+        for state in (UNHEALTHY, MOSTLY_UNHEALTHY, MOSTLY_HEALTHY, HEALTHY):
+            available = state in (MOSTLY_HEALTHY, HEALTHY)
+            said = self.tell("mark", version=3, upstream="u", target="127.0.0.1:80", state=state)
+            self.assertEqual((peer.state, self.plane.changed), (state, [peer]))
+            self.plane.changed.clear()
             self.assertEqual((said, peer.available), ([{"type": "served", "version": 3}], available))
         for gone in ({"upstream": "v", "target": "127.0.0.1:80"}, {"upstream": "u", "target": "127.0.0.1:81"}):
-            said = self.tell("mark", version=3, available=False, **gone)
+            said = self.tell("mark", version=3, state=UNHEALTHY, **gone)
             self.assertEqual((said, peer.available), ([{"type": "served", "version": 3}], True))
+
+    def test_health(self) -> None:
+        """What traffic says of targets is gathered for a moment, in its order, and told once."""
+        self.begin()
+        told = self.plane.told
+        assert told is not None
+        first, second, unchecked = (Peer(f"127.0.0.{number}:80", 1, None) for number in (1, 2, 3))
+        first.checks = second.checks = PassiveChecks("u", {}, (1, 1, 1, 1))
+        for peer, kind in (
+            (first, TCP_FAILURE),
+            (first, TCP_FAILURE),
+            (second, SUCCESS),
+            (first, SUCCESS),
+            (first, TCP_FAILURE),
+            (unchecked, TCP_FAILURE),
+        ):
+            told(peer, kind)
+        self.assertEqual(self.said(), [])
+        self.clock.advance(1)
+        runs = [[TCP_FAILURE, 2], [SUCCESS, 1], [TCP_FAILURE, 1]]
+        reports = [["u", "127.0.0.1:80", runs], ["u", "127.0.0.2:80", [[SUCCESS, 1]]]]
+        self.assertEqual(self.said(), [{"type": "health", "reports": reports}])
+        self.clock.advance(1)
+        self.assertEqual(self.said(), [])
 
     def test_reopen(self) -> None:
         """Both logs go on in new files."""
