@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .route_expressions import HTTP_FIELDS, STREAM_FIELDS, ExpressionError, check_expression, parse_expression
 from .route_transform import MATCHING_FIELDS, expression_of, is_stream
 from .schema import Row
 
-__all__ = ["route_fault"]
+__all__ = ["route_fault", "unfit_routes"]
+
+_NAMED = 10
+"""Routes that are named in a sentence."""
 
 _OTHERS = "'methods', 'hosts', 'paths', 'headers', 'snis', 'sources' or 'destinations'"
 
@@ -46,4 +50,18 @@ def _may_fail(row: Row) -> bool:
         any(path.startswith("~") for path in row.get("paths") or ())
         or any(value.startswith("~*") for value in values)
         or any(":" in each for each in ranges)
+    )
+
+
+def unfit_routes(rows: Iterable[Mapping[str, Any]], flavor: str) -> str | None:
+    """Why stored routes cannot be served with a ``router_flavor``, as a sentence with what to do; None: they can."""
+    if flavor == "expressions":
+        return None
+    names = [str(row.get("name") or row["id"]) for row in rows if row.get("expression") is not None]
+    if not names:
+        return None
+    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return (
+        f"router_flavor is {flavor}, which does not know the field expression, and stored routes have one: "
+        f"{', '.join(names[:_NAMED])}{rest}; set router_flavor = expressions, or give these routes other fields first"
     )

@@ -26,6 +26,7 @@ from ..core.counters import Counters
 from ..core.snapshot.notes import ROUTER_KINDS
 from ..core.snapshot.snapshot import Snapshot
 from ..entities import registry
+from ..entities.route_faults import unfit_routes
 from ..entities.vaults import ENV_VAULT, environment_vault
 from ..net.listeners import DescriptorRoom, Opened, raise_descriptor_limit
 from ..net.server_tls import contexts_for
@@ -268,7 +269,11 @@ class Gateway(MultiService):
         await self.storage.open()
         if self.declarative_loader is not None:
             await self.declarative_loader.load_configured(self.conf)
-        self.publisher.begin(self._whole(self.storage.load()))
+        stored = self.storage.load()
+        unfit = unfit_routes(stored.get("routes", {}).values(), self.conf.router_flavor)
+        if unfit is not None:
+            raise StorageError(unfit)
+        self.publisher.begin(self._whole(stored))
         self.storage.subscribe(self.publisher.changed)
         give_back()
         if self.workers is not None:

@@ -21,8 +21,10 @@ from kongtwist.entities.route_expressions import (
     check_expression,
     parse_expression,
 )  # fmt: skip
+from kongtwist.entities.route_faults import unfit_routes
 from kongtwist.entities.route_transform import amended, expression_of, parts_of, priority_of
 from kongtwist.entities.routes import routes_entity
+from kongtwist.entities.schema import Row
 
 ID = "e8fb37f1-102d-461e-9c51-6608a6bb8101"
 
@@ -86,11 +88,9 @@ class ParserTests(SynchronousTestCase):
             ('"a\\"\\\\\\n"', 'a"\\\n'), ('r#"\\d"+"#', '\\d"+'), ("0x1f", 31), ("017", 15), ("-12", -12), ("089", 89),
         ):  # fmt: skip
             self.assertEqual(parse_expression(f"a=={text}"), predicate("a", value))
-        address, network = (
-            parse_expression(f"a == {text}").value
-            for text in ("fd00::1", "10.0.0.0/8")  # type: ignore[union-attr]
-        )
-        self.assertEqual((str(address), str(network)), ("fd00::1", "10.0.0.0/8"))
+        address, network = (parse_expression(f"a == {text}") for text in ("fd00::1", "10.0.0.0/8"))
+        assert isinstance(address, Predicate) and isinstance(network, Predicate)
+        self.assertEqual((str(address.value), str(network.value)), ("fd00::1", "10.0.0.0/8"))
 
     def test_mistakes(self) -> None:
         for text, (place, words) in PLACES.items():
@@ -153,6 +153,20 @@ class TransformTests(SynchronousTestCase):
 
 
 class SchemaTests(SynchronousTestCase):
+    def test_stored_rows_of_another_flavor(self) -> None:
+        """They are named: without what they are matched by they would be lost, or worse, match all."""
+        rows: list[Row] = [
+            {"id": "1", "name": "a", "expression": "x"},
+            {"id": "2", "expression": "x"},
+            {"id": "3", "expression": None},
+        ]
+        self.assertIsNone(unfit_routes(rows, "expressions"))
+        self.assertIsNone(unfit_routes(rows[2:], "traditional"))
+        told = unfit_routes(rows, "traditional")
+        self.assertRegex(
+            str(told), r"router_flavor is traditional.* expression.*: a, 2; set router_flavor = expressions"
+        )
+
     def refusal(self, flavor: str, **row: Any) -> Any:
         with self.assertRaises(EntityError) as caught:
             self.made(flavor, **row)
