@@ -92,15 +92,16 @@ class LineKeeper:
         level = level_of(event, self._level)
         if level is None:
             return
+        namespace = str(event.get("log_namespace") or "-")
+        if level == "debug" and (namespace.startswith("twisted.") or namespace == "log_legacy"):
+            return  # of connections, among them those to the collector
         text = eventAsText(event, includeTraceback=True, includeTimestamp=False, includeSystem=False)
         text = escape_text(self._mask.text(text.strip("\n").replace("\r\n", "\n"))) or "(no text)"
         if _OWN.match(text):
             return
         found = _REQUEST_ID.search(text)
         request_id = found[1].encode() if found else b""
-        line = LogLine(
-            float(event.get("log_time") or 0), level, text, str(event.get("log_namespace") or "-"), request_id
-        )
+        line = LogLine(float(event.get("log_time") or 0), level, text, namespace, request_id)
         if get_ident() == self._thread:
             self._taken(line)
         else:

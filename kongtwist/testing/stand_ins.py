@@ -21,9 +21,7 @@ from ..core.chain.host import (
     ProtoFault,
     QueueSettings,
     RedisSettings,
-    RedisUnavailable,
     Scope,
-    Tally,
     TLSSettings,
 )
 from ..core.chain.host_groups import GroupSettings
@@ -32,12 +30,12 @@ from ..core.chain.host_reading import Encode, FeedSettings
 from ..core.chain.host_schemas import RegistrySettings
 from ..core.rows import Row
 from ..entities.entity import Entity
-from ..lua.lua_engine import Engine, LuaSettings
-from ..lua.offered import offered_names
-from .figure_stand_ins import StandInCells, StandInMetrics
+from .figure_stand_ins import StandInCells, StandInMetrics, StandInTallies
 from .grpc_stand_ins import StandInGRPC
 from .kafka_stand_ins import StandInFeed, StandInGroups, StandInKafka, StandInSchemas
 from .line_stand_ins import StandInLog
+from .lua_stand_ins import stand_in_lua
+from .redis_stand_ins import StandInRedis, answered
 from .stand_in_promise import StandInPromise
 
 __all__ = [
@@ -77,7 +75,7 @@ class StandInHTTP:
         """See `kongtwist.core.chain.host.HTTPClient`."""
         asked = HTTPRequest(method, url, dict(headers), body, options)
         self.requests.append(asked)
-        return _answered(self.reply, asked)
+        return answered(self.reply, asked)
 
 
 class StandInDatagrams:
@@ -89,65 +87,6 @@ class StandInDatagrams:
     def send(self, data: bytes) -> None:
         """See `kongtwist.core.chain.host.Datagrams`."""
         self.sent.append(data)
-
-
-class StandInRedis:
-    """A Redis server.
-
-    Attributes:
-        commands, scripts: what was asked: the words; (script, keys, arguments).
-        values: what GET, SET, DEL, INCR, INCRBY and EXPIRE work on, by key.
-        reply: answers other commands, by their words: a value, an exception or an awaitable.
-        run: answers scripts, likewise.
-        away: calls fail with RedisUnavailable.
-    """
-
-    def __init__(self, settings: RedisSettings) -> None:
-        self.settings = settings
-        self.commands: list[tuple[Any, ...]] = []
-        self.scripts: list[tuple[bytes, list[Any], list[Any]]] = []
-        self.values: dict[str, Any] = {}
-        self.reply: Callable[..., Any] = self._simple
-        self.run: Callable[[bytes, list[Any], list[Any]], Any] = lambda script, keys, args: None
-        self.away = False
-
-    def command(self, *words: Any) -> Awaitable[Any]:
-        """See `kongtwist.core.chain.host.RedisClient`."""
-        self.commands.append(words)
-        return _answered(self._if_here(self.reply), *words)
-
-    def script(self, script: bytes, keys: Sequence[Any] = (), args: Sequence[Any] = ()) -> Awaitable[Any]:
-        """See `kongtwist.core.chain.host.RedisClient`."""
-        asked = (script, list(keys), list(args))
-        self.scripts.append(asked)
-        return _answered(self._if_here(self.run), *asked)
-
-    def _if_here(self, reply: Callable[..., Any]) -> Callable[..., Any]:
-        if self.away:
-            where = f"{self.settings.host}:{self.settings.port}"
-            return lambda *asked: RedisUnavailable(where, "connection refused")
-        return reply
-
-    def _simple(self, *words: Any) -> Any:
-        name, *rest = [word.decode() if isinstance(word, bytes) else str(word) for word in words]
-        key = rest[0] if rest else ""
-        match name.upper():
-            case "PING":
-                return b"PONG"
-            case "GET":
-                return self.values.get(key)
-            case "SET":
-                self.values[key] = rest[1].encode()
-                return b"OK"
-            case "DEL":
-                return sum(self.values.pop(each, None) is not None for each in rest)
-            case "INCR" | "INCRBY":
-                value = int(self.values.get(key, 0)) + int(rest[1] if len(rest) > 1 else 1)
-                self.values[key] = str(value).encode()
-                return value
-            case "EXPIRE" | "PEXPIRE":
-                return int(key in self.values)
-        raise AssertionError(f"set StandInRedis.reply to answer {name}")
 
 
 class StandInQueue:
@@ -357,38 +296,6 @@ class StandInRows:
             raise HostError("the database is away")
 
 
-class StandInTallies:
-    """Counters of a cluster.
-
-    Attributes:
-        values: by (key, window).
-        asked: calls: ``add``, ``read``.
-        away: calls fail with HostError.
-    """
-
-    def __init__(self) -> None:
-        self.values: dict[tuple[str, int], float] = {}
-        self.asked: list[str] = []
-        self.away = False
-
-    async def add(self, tallies: Sequence[Tally]) -> list[float]:
-        """See `kongtwist.core.chain.host.Tallies`."""
-        self._check("add")
-        for each in tallies:
-            self.values[each.key, each.window] = self.values.get((each.key, each.window), 0) + each.amount
-        return [self.values[each.key, each.window] for each in tallies]
-
-    async def read(self, keys: Sequence[tuple[str, int]]) -> list[float]:
-        """See `kongtwist.core.chain.host.Tallies`."""
-        self._check("read")
-        return [self.values.get(key, 0) for key in keys]
-
-    def _check(self, call: str) -> None:
-        self.asked.append(call)
-        if self.away:
-            raise HostError("the database is away")
-
-
 class _Repeated:
     """A timer."""
 
@@ -488,15 +395,11 @@ class StandInHost(Scope):
         self.released = 0
         self.asked: Callable[[str, Any], Any] = lambda plugin, question: None
         self.lua_lines: list[tuple[str, str]] = [] if shared is None else shared.lua_lines
-        self.lua = self._engine() if shared is None else shared.lua
-
-    def _engine(self) -> Engine:
-        """Bounded in instructions and memory, not in time: tests run on slow machines."""
-        return Engine(offered_names(lambda *line: self.lua_lines.append(line)), LuaSettings(seconds=3600.0))
+        self.lua = stand_in_lua(self.lua_lines) if shared is None else shared.lua
 
     def ask_workers(self, plugin: str, question: Any) -> Awaitable[list[Any]]:
         """See `kongtwist.core.chain.host.Host`; there is one process."""
-        return _answered(lambda: [self.asked(plugin, question)])
+        return answered(lambda: [self.asked(plugin, question)])
 
     def redis(self, settings: RedisSettings) -> StandInRedis:
         """See `kongtwist.core.chain.host.Host`."""
@@ -512,7 +415,7 @@ class StandInHost(Scope):
 
     def grpc(self, target: GRPCTarget) -> StandInGRPC:
         """See `kongtwist.core.chain.host.Host`."""
-        return self.services.setdefault(target, StandInGRPC(target, _answered))
+        return self.services.setdefault(target, StandInGRPC(target, answered))
 
     def kafka_feed(self, connection: KafkaConnection, settings: FeedSettings, encode: Encode) -> StandInFeed:
         """See `kongtwist.core.chain.host.Host`; kept in ``feeds``."""
@@ -526,7 +429,7 @@ class StandInHost(Scope):
 
     def proto(self, path: str) -> Awaitable[bytes]:
         """See `kongtwist.core.chain.host.Host`."""
-        return _answered(lambda: self.protos.get(path, ProtoFault(f"{path}: no such file or directory", True)))
+        return answered(lambda: self.protos.get(path, ProtoFault(f"{path}: no such file or directory", True)))
 
     def connect(
         self, host: str, port: int, *, tls: TLSSettings | None = None, timeout: float
@@ -548,7 +451,7 @@ class StandInHost(Scope):
     def threads(self, call: Callable[..., T], *args: Any) -> Awaitable[T]:
         """See `kongtwist.core.chain.host.Host`; done at once."""
         self.threaded.append((call, args))
-        return _answered(lambda: HostError("too many calls wait for a thread") if self.threads_busy else call(*args))
+        return answered(lambda: HostError("too many calls wait for a thread") if self.threads_busy else call(*args))
 
     def log_lines(self, take: Callable[[LogLine], None]) -> LogLines:
         """See `Host.log_lines`."""
@@ -596,17 +499,3 @@ class StandInHost(Scope):
             task.cancel()
         for connection in self.connections:
             connection.cut()
-
-
-def _answered(reply: Callable[..., Any], *asked: Any) -> Deferred[Any]:
-    """What ``reply`` gives: a value, an exception to raise, or something to wait for."""
-
-    async def wait() -> Any:
-        made = reply(*asked)
-        if isinstance(made, Awaitable):
-            made = await made
-        if isinstance(made, BaseException):
-            raise made
-        return made
-
-    return Deferred.fromCoroutine(wait())

@@ -159,6 +159,7 @@ class _StreamFacts(StreamWatch):
         self._trace.stream = {
             "kongtwist.stream.kind": stream.kind,
             "kongtwist.stream.end": why,
+            "kongtwist.stream.close_code": getattr(stream, "end", ("", 0))[1] or None,
             "kongtwist.stream.bytes_in": stream.bytes_in,
             "kongtwist.stream.bytes_out": stream.bytes_out,
             "kongtwist.stream.messages_in": stream.messages_in,

@@ -18,7 +18,7 @@ from .._once import Seldom
 from .otel_fields import CONFIG, batch_rules
 from .otel_logs import LineSender
 from .otel_spans import request_spans
-from .otel_trace import OwnTrace, own_trace
+from .otel_trace import OwnTrace
 
 __all__ = ["OpenTelemetry"]
 
@@ -93,8 +93,13 @@ class Exporter:
         return send
 
     def trace_of(self, exchange: Exchange) -> OwnTrace:
-        """The trace of a request."""
-        return own_trace(exchange, "opentelemetry", begin_trace(exchange), self.rate)
+        """The trace of a request; where a plugin before has answered, it is looked for only now."""
+        own = exchange.own("opentelemetry")
+        found: OwnTrace | None = own.get("trace")
+        if found is None:
+            _, context = self.propagation.read(exchange, self.say)
+            found = own["trace"] = OwnTrace(context, begin_trace(exchange).kinds, self.rate)
+        return found
 
 
 class OpenTelemetry(Plugin):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from ...core.exchange import Exchange
 from ...core.tracing.sampling import is_sampled
-from ...core.tracing.trace import Trace, new_id
+from ...core.tracing.trace import new_id
 from ...core.tracing.trace_context import SPAN_ID_SIZE, TRACE_ID_SIZE, TraceContext
 
-__all__ = ["OwnTrace", "own_trace"]
+__all__ = ["OwnTrace"]
 
 
 class OwnTrace:
@@ -40,19 +39,3 @@ class OwnTrace:
             self.trace_id, self.balancer_id or self.root_id, self.root_id if self.balancer_id else self.parent_id or None,
             sampled=self.sampled, baggage=context.baggage, flags=context.flags, single=context.single, size=context.size,
         )  # fmt: skip
-
-
-def own_trace(exchange: Exchange, plugin: str, trace: Trace, rate: float) -> OwnTrace:
-    """The trace of a request; begun where the access phase did not come to that.
-
-    Args:
-        exchange: the request.
-        plugin: whose it is.
-        trace: what was noted.
-        rate: the share of traces that is sent.
-    """
-    own = exchange.own(plugin)
-    found: OwnTrace | None = own.get("trace")
-    if found is None:
-        found = own["trace"] = OwnTrace(TraceContext(), trace.kinds, rate)
-    return found

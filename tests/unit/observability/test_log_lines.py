@@ -62,6 +62,15 @@ class LineKeeperTests(SynchronousTestCase):
         self.log.error("[http-log plugin 1234] queue x: handler could not process entries: no")
         self.assertEqual(len(self.taken), 1)
 
+    def test_of_twisted(self) -> None:
+        """At level debug, what Twisted tells of connections is not sent: sending makes connections."""
+        keeper = LineKeeper("debug", lambda *call: None, self.publisher)
+        keeper.lines(self.taken.append)
+        Logger(namespace="twisted.web.client", observer=self.publisher).info("Starting factory")
+        Logger(namespace="twisted.web.client", observer=self.publisher).error("no")
+        self.log.debug("ours")
+        self.assertEqual([each.text for each in self.taken], ["no", "ours"])
+
     def test_bounded(self) -> None:
         """So many requests, and lines of each."""
         self.patch(log_lines, "MOST_REQUESTS", 2)

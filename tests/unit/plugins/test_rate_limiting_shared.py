@@ -11,7 +11,7 @@ from kongtwist.core.chain.host import RedisSettings
 from kongtwist.entities import EntityError
 from kongtwist.plugins.rate_limiting import RateLimiting, redis_counts
 from kongtwist.testing import NOW, Outcome, PluginHarness
-from kongtwist.testing.stand_ins import StandInRedis
+from kongtwist.testing.redis_stand_ins import StandInRedis
 
 REDIS: dict[str, Any] = {"policy": "redis", "redis": {"host": "redis.test"}}
 MINUTE = int(NOW) // 60 * 60

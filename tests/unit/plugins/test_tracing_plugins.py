@@ -15,6 +15,7 @@ from kongtwist.core.exchange import Exchange
 from kongtwist.core.log_values import Try
 from kongtwist.core.tracing.trace import begin_trace, instrumented
 from kongtwist.entities.errors import EntityError
+from kongtwist.plugins.kafka_upstream import KafkaUpstream
 from kongtwist.plugins.opentelemetry import OpenTelemetry
 from kongtwist.plugins.opentelemetry.otlp_encoding import Envelope, encoded_line, encoded_span
 from kongtwist.plugins.zipkin import Zipkin
@@ -133,6 +134,20 @@ class OpenTelemetryTests(TracingCase):
         self.harness.plugin.header_filter(exchange, self.harness.conf)
         (root,) = self.sent(exchange)
         self.assertEqual((root.name, root.parent_span_id), ("kong", b""))
+
+    def test_produced(self) -> None:
+        """A request that goes into a topic is a span, without tries."""
+        harness = self.configured(traces_endpoint=TRACES, sampling_rate=1)
+        harness.add(KafkaUpstream, bootstrap_servers=[{"host": "kafka", "port": 9092}], topic="events")
+        outcome = harness.send(
+            "POST", "/in", {"content-type": "application/json", "b3": f"{TRACE}-{SPAN}-1"}, body=b"{}"
+        )
+        harness.respond(outcome)
+        (queue,) = harness.host.queues.values()
+        finished(queue.flush())
+        request = ExportTraceServiceRequest.FromString(harness.host.http.requests[-1].body)
+        (root,) = request.resource_spans[0].scope_spans[0].spans
+        self.assertEqual((root.name, root.trace_id.hex(), root.parent_span_id.hex()), ("kong", TRACE, SPAN))
 
     def test_refused(self) -> None:
         """Anything but 200 is a failure, and says what the collector said."""

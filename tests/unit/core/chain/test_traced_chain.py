@@ -220,7 +220,9 @@ class TracedChainTests(SynchronousTestCase):
     def test_streams(self) -> None:
         """At the end of a stream it is noted what it was."""
         exchange = self.exchange()
-        stream = SimpleNamespace(kind="sse", bytes_in=1, bytes_out=2, messages_in=3, messages_out=4)
+        stream = SimpleNamespace(
+            kind="sse", bytes_in=1, bytes_out=2, messages_in=3, messages_out=4, end=("closed", 4001)
+        )
         watches = self.chain(row("tracer")).run_open(exchange, cast(Any, stream))
         assert watches is not None
         stream.bytes_out = 20
@@ -228,6 +230,7 @@ class TracedChainTests(SynchronousTestCase):
         told = noted_of(exchange).stream  # type: ignore[union-attr]
         assert told is not None
         self.assertEqual((told["kongtwist.stream.end"], told["kongtwist.stream.bytes_out"]), ("client closed", 20))
+        self.assertEqual(told["kongtwist.stream.close_code"], 4001)
 
     def test_bounded(self) -> None:
         """Spans of one request are bounded."""
