@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.health import BAD_STATUS, SUCCESS, TCP_FAILURE, TIMEOUT, UNHEALTHY
 from kongtwist.core.peer import Peer
+from kongtwist.streams.websocket_handshake import StreamServerFactory
 
 from ..core.balancing.balanced_kit import Balanced
 from .http2_relay_kit import ClientSide, HTTP2Server
@@ -85,6 +86,7 @@ class JudgedTests(SynchronousTestCase):
 
     def test_websocket(self) -> None:
         """The handshake counts."""
+        self.assertTrue(StreamServerFactory)  # loaded: the gateway would load it in a thread
         self.ask(self.gateway(), b"HTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n", WEBSOCKET)
         self.assertEqual(self.reports, [("127.0.0.1", BAD_STATUS)])
 
