@@ -83,6 +83,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
         "`nginx_*` directives beyond those in [kongtwist.conf.default](../conf/kongtwist.conf.default) have no effect; one"
         " that keeps somebody out, such as `nginx_proxy_allow`, stops the start.",
         "`pg_ssl = on` never goes on without TLS. Kong does, where the server has none.",
+        "The token for request debugging stands in `<prefix>/.request_debug_token` only, mode 0600. Kong logs it, too.",
+        "A format of access logs is one of `nginx_http_log_format` or our own `json`; what it asks for of credentials stands as `***`.",
         "Plugins are written in Python ([plugins.md](plugins.md)). Plugins in Lua are not run.",
     ),
     "Lua": (

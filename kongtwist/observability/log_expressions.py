@@ -29,7 +29,7 @@ EXPRESSIONS: dict[str, tuple[bytes, str]] = {
     "remote_user": (b"%b", "(A if (v := first(b'authorization')) is None else user(v))"),
     "request": (b"%b %b %b", "x.method, V(v := x.target) or text(v), P[x.http_version]"),
     "request_id": (b"%b", "x.request_id"),
-    "request_length": (b"%d", "len(x.method) + len(x.target) + len(x.block.raw) + 15 + x.bytes_in"),
+    "request_length": (b"%d", "len(x.method) + len(x.target) + len(x.block.raw) + 14 + x.bytes_in"),
     "request_method": (b"%b", "x.method"),
     "request_time": (b"%b", "(M(v := int((T.at - x.wall_started) * 1000.0 + 0.5)) or seconds(v))"),
     "request_uri": (b"%b", "(V(v := x.target) or text(v))"),

@@ -325,7 +325,7 @@ def _request_length(seen: Any) -> int:
     if seen.__class__ is Seen:
         return int(seen.bytes_in)
     line = len(seen.method) + len(seen.target) + len("  HTTP/1.1\r\n")
-    return line + len(seen.block.raw) + len("\r\n\r\n") + int(seen.bytes_in)
+    return line + len(seen.block.raw) + len("\r\n") + int(seen.bytes_in)
 
 
 def _msec(writer: Writing) -> Getter:

@@ -1,12 +1,13 @@
-"""What stands for figures and shared integers while plugins are tested."""
+"""What stands for figures, counters of a cluster and shared integers while plugins are tested."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ..core.chain.host import HostError, Tally
 from ..observability.plugin_metrics import Counter, Histogram, Metrics
 
-__all__ = ["StandInCells", "StandInMetrics"]
+__all__ = ["StandInCells", "StandInMetrics", "StandInTallies"]
 
 
 class StandInMetrics:
@@ -44,3 +45,35 @@ class StandInCells(list[int]):
     def total(self, index: int) -> int:
         """This worker's own: there is no other."""
         return self[index]
+
+
+class StandInTallies:
+    """Counters of a cluster.
+
+    Attributes:
+        values: by (key, window).
+        asked: calls: ``add``, ``read``.
+        away: calls fail with HostError.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[tuple[str, int], float] = {}
+        self.asked: list[str] = []
+        self.away = False
+
+    async def add(self, tallies: Sequence[Tally]) -> list[float]:
+        """See `kongtwist.core.chain.host.Tallies`."""
+        self._check("add")
+        for each in tallies:
+            self.values[each.key, each.window] = self.values.get((each.key, each.window), 0) + each.amount
+        return [self.values[each.key, each.window] for each in tallies]
+
+    async def read(self, keys: Sequence[tuple[str, int]]) -> list[float]:
+        """See `kongtwist.core.chain.host.Tallies`."""
+        self._check("read")
+        return [self.values.get(key, 0) for key in keys]
+
+    def _check(self, call: str) -> None:
+        self.asked.append(call)
+        if self.away:
+            raise HostError("the database is away")

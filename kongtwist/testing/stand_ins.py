@@ -22,7 +22,6 @@ from ..core.chain.host import (
     QueueSettings,
     RedisSettings,
     Scope,
-    Tally,
     TLSSettings,
 )
 from ..core.chain.host_groups import GroupSettings
@@ -31,12 +30,11 @@ from ..core.chain.host_reading import Encode, FeedSettings
 from ..core.chain.host_schemas import RegistrySettings
 from ..core.rows import Row
 from ..entities.entity import Entity
-from ..lua.lua_engine import Engine, LuaSettings
-from ..lua.offered import offered_names
-from .figure_stand_ins import StandInCells, StandInMetrics
+from .figure_stand_ins import StandInCells, StandInMetrics, StandInTallies
 from .grpc_stand_ins import StandInGRPC
 from .kafka_stand_ins import StandInFeed, StandInGroups, StandInKafka, StandInSchemas
 from .line_stand_ins import StandInLog
+from .lua_stand_ins import stand_in_lua
 from .redis_stand_ins import StandInRedis, answered
 from .stand_in_promise import StandInPromise
 
@@ -298,38 +296,6 @@ class StandInRows:
             raise HostError("the database is away")
 
 
-class StandInTallies:
-    """Counters of a cluster.
-
-    Attributes:
-        values: by (key, window).
-        asked: calls: ``add``, ``read``.
-        away: calls fail with HostError.
-    """
-
-    def __init__(self) -> None:
-        self.values: dict[tuple[str, int], float] = {}
-        self.asked: list[str] = []
-        self.away = False
-
-    async def add(self, tallies: Sequence[Tally]) -> list[float]:
-        """See `kongtwist.core.chain.host.Tallies`."""
-        self._check("add")
-        for each in tallies:
-            self.values[each.key, each.window] = self.values.get((each.key, each.window), 0) + each.amount
-        return [self.values[each.key, each.window] for each in tallies]
-
-    async def read(self, keys: Sequence[tuple[str, int]]) -> list[float]:
-        """See `kongtwist.core.chain.host.Tallies`."""
-        self._check("read")
-        return [self.values.get(key, 0) for key in keys]
-
-    def _check(self, call: str) -> None:
-        self.asked.append(call)
-        if self.away:
-            raise HostError("the database is away")
-
-
 class _Repeated:
     """A timer."""
 
@@ -429,11 +395,7 @@ class StandInHost(Scope):
         self.released = 0
         self.asked: Callable[[str, Any], Any] = lambda plugin, question: None
         self.lua_lines: list[tuple[str, str]] = [] if shared is None else shared.lua_lines
-        self.lua = self._engine() if shared is None else shared.lua
-
-    def _engine(self) -> Engine:
-        """Bounded in instructions and memory, not in time: tests run on slow machines."""
-        return Engine(offered_names(lambda *line: self.lua_lines.append(line)), LuaSettings(seconds=3600.0))
+        self.lua = stand_in_lua(self.lua_lines) if shared is None else shared.lua
 
     def ask_workers(self, plugin: str, question: Any) -> Awaitable[list[Any]]:
         """See `kongtwist.core.chain.host.Host`; there is one process."""

@@ -37,4 +37,4 @@ class EndTests(SynchronousTestCase):
                 told.add(str(program.run(CALL, number)[0]))
             except LuaFailure as failure:
                 told.add(str(failure).rpartition(": ")[2])
-        self.assertEqual(told, {"1", "more than 1000 instructions"})
+        self.assertEqual(told, {"1", "more than 1000 instructions (plugin_lua_max_instructions)"})

@@ -65,6 +65,7 @@ class Balanced(Gateway):
     Args:
         plugin: runs on the service.
         targets: hosts of the targets.
+        upstream: fields of the upstream.
         service: fields of the service.
     """
 
@@ -74,11 +75,13 @@ class Balanced(Gateway):
         targets: tuple[str, ...] = ("127.0.0.1", "127.0.0.2"),
         limits: Limits | None = None,
         route: dict[str, Any] | None = None,
+        upstream: dict[str, Any] | None = None,
         **service: Any,
     ) -> None:
         super().__init__(limits=limits)
         row = {"id": "u", "name": "up", "created_at": 1, "algorithm": "least-connections", "slots": 1000,
                "hash_on": "none", "hash_fallback": "none", "host_header": None, "client_certificate": None}  # fmt: skip
+        row.update(upstream or {})
         fields = {"host": "up", "port": 80, "retries": 1} | service
         rows: dict[str, dict[str, Any]] = {
             "services": {"s": service_row("s", **fields)},
