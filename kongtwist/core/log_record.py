@@ -10,7 +10,11 @@ lasts: `Exchange.set_log_value` (``kong.log.set_serialize_value``). Times are mi
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
 
 from .http.headers import host_name
 from .http.query import parse_arguments
@@ -61,7 +65,7 @@ class LogRecords:
 
     def __init__(self, workspace: str | None) -> None:
         self._workspace = workspace
-        self._rows: dict[str, tuple[Row, dict[str, Any], str]] = {}
+        self._rows: dict[str, tuple[Row, dict[str, Any], bytes]] = {}
 
     def record(self, exchange: Exchange) -> dict[str, Any]:
         """The record as a new dictionary, changes included.
@@ -81,14 +85,16 @@ class LogRecords:
         Raises:
             ValueError: as `record`, or a value that JSON cannot say.
         """
+        for change in exchange.log_values or ():
+            _check_numbers(change.value)
         if exchange.log_values is not None and any(each.path[0] in _ENTITIES for each in exchange.log_values):
-            return _json(self.record(exchange)).encode("utf-8", "replace")
+            return _json(self.record(exchange))
         record = self._facts(exchange)
         _apply(record, exchange.log_values)
-        parts = [_json(record)[:-1], *(f',"{name}":{self._row(row)[2]}' for name, row in _entities(exchange)), "}"]
-        return "".join(parts).encode("utf-8", "replace")
+        entities = [b',"%b":%b' % (name.encode(), self._row(row)[2]) for name, row in _entities(exchange)]
+        return b"".join((_json(record)[:-1], *entities, b"}"))
 
-    def _row(self, row: Row) -> tuple[Row, dict[str, Any], str]:
+    def _row(self, row: Row) -> tuple[Row, dict[str, Any], bytes]:
         """A row as it is logged: without empty fields, with its workspace."""
         known = self._rows.get(row["id"])
         if known is None or known[0] is not row:
@@ -148,7 +154,28 @@ def _entities(exchange: Exchange) -> list[tuple[str, Row]]:
     return [(name, row) for name, row in zip(_ENTITIES, (*found, exchange.consumer), strict=True) if row is not None]
 
 
-_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+_general = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
+
+def _json(value: Any) -> bytes:
+    """JSON in UTF-8. Raises ValueError, TypeError: see `LogRecords.text`."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # long integers, half a surrogate pair, names that are no text
+        return _general(value).encode("utf-8", "replace")
+
+
+def _check_numbers(value: Any) -> None:
+    """Refuse what is no JSON, and what orjson would call null. Raises ValueError."""
+    if isinstance(value, float):
+        if not isfinite(value):
+            raise ValueError(f"{value} is no JSON")
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            _check_numbers(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            _check_numbers(each)
 
 
 def _text(value: bytes) -> str:
