@@ -37,7 +37,7 @@ class LogTests(SynchronousTestCase):
             harness.respond(harness.send("GET", "/a"), 200)
         (line,) = harness.reports
         self.assertIn("1 records for topic access are dropped: 50000 records wait; start the broker", line)
-        harness.advance(20)
+        harness.advance(60)
         harness.respond(harness.send("GET", "/a"), 200)
         self.assertIn("50 records", harness.reports[1])
 
