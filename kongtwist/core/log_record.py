@@ -209,9 +209,9 @@ def _request_headers(exchange: Exchange) -> dict[str, Any]:
 
 
 def _request_size(exchange: Exchange) -> int:
-    """Start line, fields and what came of the body."""
+    """nginx's ``$request_length``: start line, fields and what came of the body."""
     line = len(exchange.method) + len(exchange.target) + len("  HTTP/1.1\r\n")
-    return line + len(exchange.block.raw) + len("\r\n\r\n") + exchange.bytes_in
+    return line + len(exchange.block.raw) + len("\r\n") + exchange.bytes_in
 
 
 def _upstream_uri(exchange: Exchange) -> str:
