@@ -18,6 +18,7 @@ import orjson
 
 from .http.headers import host_name
 from .http.query import parse_arguments
+from .log_headers import LoggedHeaders, request_headers, response_headers
 
 if TYPE_CHECKING:
     from .exchange import Exchange
@@ -28,8 +29,6 @@ __all__ = ["Figures", "LogRecords", "figures_of"]
 
 _ROWS = 4096
 """Rows whose part of the record is remembered."""
-
-_REDACTED = ("authorization", "proxy-authorization")
 
 
 class Figures(NamedTuple):
@@ -65,7 +64,8 @@ class LogRecords:
 
     def __init__(self, workspace: str | None) -> None:
         self._workspace = workspace
-        self._rows: dict[str, tuple[Row, dict[str, Any], bytes]] = {}
+        self._rows: dict[str, tuple[Row, dict[str, Any], orjson.Fragment]] = {}
+        self._headers = LoggedHeaders()
 
     def record(self, exchange: Exchange) -> dict[str, Any]:
         """The record as a new dictionary, changes included.
@@ -73,7 +73,7 @@ class LogRecords:
         Raises:
             ValueError: a change leads through something that has no members.
         """
-        record = self._facts(exchange)
+        record = self._facts(exchange, request_headers(exchange), response_headers(exchange))
         for name, row in _entities(exchange):
             record[name] = dict(self._row(row)[1])
         _apply(record, exchange.log_values)
@@ -85,16 +85,22 @@ class LogRecords:
         Raises:
             ValueError: as `record`, or a value that JSON cannot say.
         """
-        for change in exchange.log_values or ():
+        changes = exchange.log_values or ()
+        for change in changes:
             _check_numbers(change.value)
-        if exchange.log_values is not None and any(each.path[0] in _ENTITIES for each in exchange.log_values):
+        if any(len(each.path) > 1 or each.path[0] in _ENTITIES for each in changes):
             return _json(self.record(exchange))
-        record = self._facts(exchange)
+        headers = self._headers
+        record = self._facts(exchange, headers.request(exchange), headers.response(exchange))
+        for name, row in _entities(exchange):
+            record[name] = self._row(row)[2]
         _apply(record, exchange.log_values)
-        entities = [b',"%b":%b' % (name.encode(), self._row(row)[2]) for name, row in _entities(exchange)]
-        return b"".join((_json(record)[:-1], *entities, b"}"))
+        try:
+            return orjson.dumps(record)
+        except TypeError:  # of what plugins put into it
+            return _json(self.record(exchange))
 
-    def _row(self, row: Row) -> tuple[Row, dict[str, Any], bytes]:
+    def _row(self, row: Row) -> tuple[Row, dict[str, Any], orjson.Fragment]:
         """A row as it is logged: without empty fields, with its workspace."""
         known = self._rows.get(row["id"])
         if known is None or known[0] is not row:
@@ -102,11 +108,16 @@ class LogRecords:
             shown = {name: value for name, value in told.items() if value is not None and name != "expires_at"}
             if len(self._rows) >= _ROWS:
                 self._rows.clear()
-            known = self._rows[row["id"]] = (row, shown, _json(shown))
+            known = self._rows[row["id"]] = (row, shown, orjson.Fragment(_json(shown)))
         return known
 
-    def _facts(self, exchange: Exchange) -> dict[str, Any]:
-        """What is not a row."""
+    def _facts(self, exchange: Exchange, asked: Any, answered: Any) -> dict[str, Any]:
+        """What is not a row.
+
+        Args:
+            exchange: the request.
+            asked, answered: header fields of the request and of the answer.
+        """
         now = exchange.gateway.now()
         took = max(0, round((now - exchange.wall_started) * 1000))
         target = _text(exchange.target)
@@ -117,7 +128,7 @@ class LogRecords:
             "url": _url(exchange, target),
             "querystring": _arguments(exchange),
             "method": _text(exchange.upstream_method or exchange.method),
-            "headers": _request_headers(exchange),
+            "headers": asked,
             "size": _request_size(exchange),
         }
         tls = exchange.tls
@@ -127,7 +138,11 @@ class LogRecords:
             "request": request,
             "upstream_uri": _upstream_uri(exchange),
             "upstream_status": _upstream_status(exchange, status),
-            "response": _response(exchange),
+            "response": {
+                "status": exchange.status,
+                "headers": answered,
+                "size": len(exchange.sent_head) + exchange.bytes_out,
+            },
             "latencies": _latencies(exchange, took),
             "client_ip": exchange.client_ip,
             "started_at": int(exchange.wall_started * 1000),
@@ -189,23 +204,17 @@ def _url(exchange: Exchange, target: str) -> str:
 
 def _arguments(exchange: Exchange) -> dict[str, Any]:
     """The query as it went up: an argument without ``=`` is true, a repeated one a list."""
+    query = exchange.raw_query
+    if not query:
+        return {}
     return {
         _text(name): _one_or_all([True if each is None else _text(each) for each in values])
-        for name, values in parse_arguments(exchange.raw_query).items()
+        for name, values in parse_arguments(query).items()
     }
 
 
 def _one_or_all(values: list[Any]) -> Any:
     return values[0] if len(values) == 1 else values
-
-
-def _request_headers(exchange: Exchange) -> dict[str, Any]:
-    """The request's fields with what plugins changed; credentials are not told."""
-    found = {_text(name): _one_or_all(list(map(_text, values))) for name, values in exchange.request_fields().items()}
-    for name in _REDACTED:
-        if name in found:
-            found[name] = "REDACTED"
-    return found
 
 
 def _request_size(exchange: Exchange) -> int:
@@ -227,21 +236,6 @@ def _upstream_status(exchange: Exchange, status: int) -> str:
     """nginx's ``$upstream_status``: of all tries."""
     failed = [str(each.code) for each in exchange.tries or () if each.code is not None]
     return ", ".join([*failed, *([str(status)] if status else ())])
-
-
-def _response(exchange: Exchange) -> dict[str, Any]:
-    """The answer as it was sent: status, fields, and bytes with its head."""
-    headers: dict[str, list[str]] = {}
-    head = exchange.sent_head
-    for line in head.split(b"\r\n")[1:]:
-        name, colon, value = line.partition(b":")
-        if colon:
-            headers.setdefault(_text(name.lower()), []).append(_text(value.strip()))
-    return {
-        "status": exchange.status,
-        "headers": {name: _one_or_all(values) for name, values in headers.items()},
-        "size": len(head) + exchange.bytes_out,
-    }
 
 
 def _latencies(exchange: Exchange, took: int) -> dict[str, int]:

@@ -18,7 +18,7 @@ from ._custom_fields import CustomFields, LogPlugin, custom_fields_by_lua
 
 __all__ = ["FileLog"]
 
-_QUEUE = QueueSettings(max_batch_size=1000, max_coalescing_delay=0)
+_QUEUE = QueueSettings(max_batch_size=1000, max_coalescing_delay=0.1)
 
 _PATIENCE = 5.0
 """Seconds a pipe may take nothing."""

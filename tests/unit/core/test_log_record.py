@@ -186,3 +186,37 @@ class RecordTests(SynchronousTestCase):
         for number in range(5000):
             records._row({"id": str(number)})
         self.assertLessEqual(len(records._rows), 4096)
+
+    def test_what_is_remembered(self) -> None:
+        """The same maker of records tells of each head what is in it: equal ones, others, changed ones, twice the same name, none."""
+        records = LogRecords("w-1")
+        heads = (
+            HEAD,
+            b"HTTP/1.1 404 Not Found\r\nX-A: 1\r\nx-a:  2 \r\nDate: now\r\n\r\n",
+            b"HTTP/2 200\r\nx-a: \xff\"\\\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nX-A: 1\r\n",
+            b"",
+        )  # fmt: skip
+        for _ in range(2):
+            for number, head in enumerate(heads):
+                for fields in ({}, {"Authorization": "Basic x"}, {"X-A": str(number)}):
+                    exchange = self.exchange(**fields)
+                    exchange.sent_head = head
+                    self.assertEqual(json.loads(records.text(exchange)), records.record(exchange))
+                    exchange.set_upstream_header(b"x-a", b"changed")
+                    told = json.loads(records.text(exchange))
+                    self.assertEqual(told, records.record(exchange))
+                    self.assertEqual(told["request"]["headers"]["x-a"], "changed")
+
+    def test_values_that_are_odd(self) -> None:
+        """A number that is no JSON is refused; long ones, and half a surrogate pair, are written."""
+        for value in (float("nan"), {"a": [float("inf")]}):
+            exchange = self.exchange()
+            exchange.set_log_value("x", value)
+            self.assertRaises(ValueError, LogRecords(None).text, exchange)
+        exchange = self.exchange()
+        exchange.set_log_value("x", 2**70)
+        exchange.set_log_value("y", "\ud800")
+        exchange.set_log_value("request.headers.z", "deep")
+        told = json.loads(LogRecords(None).text(exchange))
+        self.assertEqual((told["x"], told["y"], told["request"]["headers"]["z"]), (2**70, "?", "deep"))

@@ -1,0 +1,90 @@
+"""Header fields in log records, as JSON: heads are alike from request to request, so what lines and blocks are in JSON is remembered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+if TYPE_CHECKING:
+    from .exchange import Exchange
+
+__all__ = ["LoggedHeaders", "request_headers", "response_headers"]
+
+_REDACTED = ("authorization", "proxy-authorization")
+
+_KNOWN = 2048
+"""Lines that are remembered, and as many blocks; all are forgotten together."""
+_LONGEST = 1024
+"""Bytes of the longest line or block that is remembered."""
+_DIFFERENT = frozenset((b"x-kong-request-id", b"age", b"etag", b"last-modified", b"set-cookie"))
+"""Fields that are hardly ever the same: they would push the others out."""
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+def _one_or_all(values: list[str]) -> Any:
+    return values[0] if len(values) == 1 else values
+
+
+def request_headers(exchange: Exchange) -> dict[str, Any]:
+    """The request's fields with what plugins changed; credentials are not told."""
+    found = {_text(name): _one_or_all(list(map(_text, values))) for name, values in exchange.request_fields().items()}
+    for name in _REDACTED:
+        if name in found:
+            found[name] = "REDACTED"
+    return found
+
+
+def response_headers(exchange: Exchange) -> dict[str, Any]:
+    """The fields of the answer as it was sent."""
+    headers: dict[str, list[str]] = {}
+    for line in exchange.sent_head.split(b"\r\n")[1:]:
+        name, colon, value = line.partition(b":")
+        if colon:
+            headers.setdefault(_text(name.lower()), []).append(_text(value.strip()))
+    return {name: _one_or_all(values) for name, values in headers.items()}
+
+
+class LoggedHeaders:
+    """The same as JSON."""
+
+    def __init__(self) -> None:
+        self._lines: dict[bytes, tuple[bytes, bytes]] = {}
+        self._blocks: dict[bytes, orjson.Fragment] = {}
+
+    def request(self, exchange: Exchange) -> orjson.Fragment:
+        """See `request_headers`."""
+        if exchange.request_changes:
+            return orjson.Fragment(orjson.dumps(request_headers(exchange)))
+        raw = exchange.block.raw
+        found = self._blocks.get(raw)
+        if found is None:
+            found = orjson.Fragment(orjson.dumps(request_headers(exchange)))
+            if len(raw) <= _LONGEST:
+                if len(self._blocks) >= _KNOWN:
+                    self._blocks.clear()
+                self._blocks[raw] = found
+        return found
+
+    def response(self, exchange: Exchange) -> orjson.Fragment:
+        """See `response_headers`."""
+        lines = exchange.sent_head.split(b"\r\n")
+        known, learn = self._lines.get, self._learn
+        told = [known(line) or learn(line) for line in lines[1:] if line]
+        if len({name for name, _ in told}) != len(told):
+            return orjson.Fragment(orjson.dumps(response_headers(exchange)))
+        return orjson.Fragment(b"{%b}" % b",".join([each for _, each in told]))
+
+    def _learn(self, line: bytes) -> tuple[bytes, bytes]:
+        """A line's name, and the line as a member of an object."""
+        spelled, _, value = line.partition(b":")
+        name = spelled.lower()
+        told = (name, b"%b:%b" % (orjson.dumps(_text(name)), orjson.dumps(_text(value.strip()))))
+        if len(line) <= _LONGEST and name not in _DIFFERENT:
+            if len(self._lines) >= _KNOWN:
+                self._lines.clear()
+            self._lines[line] = told
+        return told
