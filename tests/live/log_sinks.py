@@ -9,13 +9,25 @@ import socket
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from tests.live.collector_process import Collector
 from tests.live.kafka_kit import topic_records
 from tests.live.kafka_server import KafkaCluster
 from tests.live.support import LiveTestCase
 
-__all__ = ["Datagrams", "Lines", "Logged", "Sink", "counted", "of_collector", "of_file", "of_topic", "recorded"]
+__all__ = [
+    "Datagrams",
+    "Lines",
+    "Logged",
+    "Sink",
+    "counted",
+    "of_collector",
+    "of_file",
+    "of_spans",
+    "of_topic",
+    "recorded",
+]
 
 _LARGEST = 65536
 
@@ -60,6 +72,19 @@ def counted(texts: Iterable[bytes]) -> list[Logged]:
     lines = [line for text in texts for line in text.decode().split("\n")]
     matches = [_STATSD.match(line) or _DATADOG.match(line) for line in lines]
     return [Logged(match[1], int(match[2]), {}) for match in matches if match]
+
+
+def of_spans(spans: Iterable[dict[str, Any]]) -> list[Logged]:
+    """Requests that spans of OTLP or of Zipkin tell, by their paths; the spans of parts of a request left out."""
+    found = []
+    for span in spans:
+        told = span.get("attributes") or span.get("tags") or {}
+        if span["kind"] not in (2, "SERVER") or "http.status_code" not in told:
+            continue
+        path = told.get("http.path") or urlsplit(told["http.url"]).path
+        service = path.split("/")[1]
+        found.append(Logged("grpc" if service == "echo.Echo" else service, int(told["http.status_code"]), {}))
+    return found
 
 
 class Datagrams:

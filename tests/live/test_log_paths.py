@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import ssl
 import time
 from collections import Counter
@@ -21,7 +22,19 @@ from tests.live.collector_process import Collector
 from tests.live.grpc_kit import GRPCTestCase
 from tests.live.kafka_kit import JSON, create_topic
 from tests.live.kafka_server import shared_cluster
-from tests.live.log_sinks import Datagrams, Lines, Logged, Sink, counted, of_collector, of_file, of_topic, recorded
+from tests.live.log_sinks import (
+    Datagrams,
+    Lines,
+    Logged,
+    Sink,
+    counted,
+    of_collector,
+    of_file,
+    of_spans,
+    of_topic,
+    recorded,
+)
+from tests.live.span_sink import TraceCollector
 from tests.live.support import PATIENCE, EventStream, GatewayProcess, request, wait_until
 
 
@@ -56,6 +69,7 @@ class LogPathTests(GRPCTestCase):
         folder = self.folder()
         path, socket = os.path.join(folder, "log"), os.path.join(folder, "socket")
         collector, tcp, syslog = Collector(self), Lines(self), Datagrams(self, socket)
+        traces, zipkin = TraceCollector(self), TraceCollector(self)
         udp, loggly, statsd, datadog = (Datagrams(self) for _ in range(4))
         topic = create_topic(self.cluster)
         status = [{"name": "status_count", "stat_type": "counter", "sample_rate": 1}]
@@ -70,6 +84,8 @@ class LogPathTests(GRPCTestCase):
             Sink("kafka-log", {"bootstrap_servers": self.cluster.servers, "topic": topic}, lambda: of_topic(self.cluster, topic)),
             Sink("statsd", {**to, "port": statsd.port, "metrics": status}, lambda: counted(statsd.read())),
             Sink("datadog", {**to, "port": datadog.port}, lambda: counted(datadog.read())),
+            Sink("opentelemetry", {"traces_endpoint": traces.traces}, lambda: of_spans(traces.taken())),
+            Sink("zipkin", {"http_endpoint": zipkin.zipkin, "sample_ratio": 1}, lambda: of_spans(zipkin.taken("/api/v2/spans"))),
         ]  # fmt: skip
 
     # -- paths -----------------------------------------------------------------------------------------------------------------
@@ -137,7 +153,10 @@ class LogPathTests(GRPCTestCase):
 
     def configured(self) -> GatewayProcess:
         """A gateway with all paths, and no log plugin yet."""
-        conf = {"plugins": "bundled,tests.live.syslog_aside:SyslogAside", "nginx_worker_processes": 1}
+        conf = {
+            "plugins": "bundled,tests.live.syslog_aside:SyslogAside", "nginx_worker_processes": 1,
+            "tracing_instrumentations": "all", "tracing_sampling_rate": 1,
+        }  # fmt: skip
         gateway = self.gateway(conf, tls=True)
         echo = self.upstream("echo")
         upstreams = {
@@ -175,6 +194,7 @@ class LogPathTests(GRPCTestCase):
         gateway, sinks = self.configured(), self.sinks()
         for sink in sinks:
             gateway.create("/plugins", name=sink.name, config=sink.config)
+        gateway.create("/plugins", name="prometheus", config={"status_code_metrics": True})
 
         def warm(sink: Sink) -> bool:
             request(gateway.proxy_port, "GET", "/warm")
@@ -192,6 +212,7 @@ class LogPathTests(GRPCTestCase):
             return [name for name in PATHS if name not in seen]
 
         wait_until(lambda: not missing(), "a record of each stream, though the gateway goes on")
+        self.assertCounted(gateway)
         self.assertEqual(gateway.stop(), 0)  # which sends what waits in queues
         for sink in sinks:
             wait_until(partial(self.has_all, sink), f"records of {sink.name}")
@@ -205,6 +226,13 @@ class LogPathTests(GRPCTestCase):
                 if each.record:
                     self.assertRecord(sink.name, each, begun)
         self.assertSame([sink for sink in sinks if self.of_paths(sink)[0].record])
+
+    def assertCounted(self, gateway: GatewayProcess) -> None:
+        """prometheus counts each once, as it ended."""
+        page = request(gateway.admin_port, "GET", "/metrics").body.decode()
+        found = re.findall(r'^kong_http_requests_total\{service="(\w+)",.*?code="(\d+)".*\} (\d+)$', page, re.MULTILINE)
+        seen = {(service, int(code)): int(count) for service, code, count in found if service in PATHS}
+        self.assertEqual(seen, {(name, path.status): 1 for name, path in PATHS.items()}, page)
 
     @staticmethod
     def of_paths(sink: Sink) -> list[Logged]:
