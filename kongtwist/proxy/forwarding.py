@@ -478,6 +478,11 @@ class UpstreamExchange(Tries):
     @ends_request
     def broken(self, why: str, *, fault: str = ENDED, timeout: bool = False, unread: bool = False) -> None:
         """The connection is lost in the middle."""
+        if timeout and self._events is not None:
+            idle = None if self._connection is None else self._connection.pool
+            if self._events.end_idle(self.read_timeout):
+                self._log_error(*timed_out(self.route, True, self._whole, self.read_timeout), idle)
+                return
         connection, self._connection = self._connection, None
         if self._answer is OVER:
             return

@@ -12,6 +12,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
+from ..core.error_lines import seconds_text
 from ..core.message_spans import together
 from ..core.message_times import EGRESS, MessageTimes
 from ..core.stream_registry import StreamRecord
@@ -159,6 +160,13 @@ class EventStream(StreamRecord):
         else:
             context = self._answering.context
             context.deadlines.set(self, context.monotonic() + context.limits.lingering_timeout)
+
+    def end_idle(self, seconds: float) -> bool:
+        """End it because nothing came for so long, complete and with a word why; False: an event is under way, which would be half."""
+        if not self._at_end():
+            return False
+        self.close(0, f"nothing came for {seconds_text(seconds)}")
+        return True
 
     def _at_end(self) -> bool:
         """Whether the client has only whole events, in whole chunks."""

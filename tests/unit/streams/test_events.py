@@ -104,6 +104,20 @@ class EventStreamTests(SynchronousTestCase):
         self.assertFalse(client.received.endswith(LAST_CHUNK))
         self.assertEqual(len(gateway.context.streams), 0)
 
+    def test_idle(self) -> None:
+        """One on which nothing comes for the Service's read_timeout is told so, and ends complete; half an event does not."""
+        services = {"s": {"host": "127.0.0.1", "port": 18100, "retries": 0, "read_timeout": 3000}}
+        for piece, told in ((b"data: 1\n\n", True), (b"", True), (b"data: be", False)):
+            gateway, client, upstream = self.open(services=services)
+            if piece:
+                upstream.answer(chunk(piece))
+            for _ in range(6):
+                gateway.work(1)
+            farewell = chunk(b": nothing came for 3 s\n\n") + LAST_CHUNK
+            self.assertEqual(client.received.endswith(farewell), told, client.received)
+            self.assertEqual((upstream.wire.end, len(gateway.context.streams)), ("abort", 0))
+            self.assertEqual(client.closed, not told)
+
     def test_oldClient(self) -> None:
         """HTTP/1.0 gets events without framing; the end of the connection is the end."""
         gateway, client, upstream = self.open(HTTP10)
