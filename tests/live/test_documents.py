@@ -57,6 +57,7 @@ EXCEPTIONS: tuple[Exempt, ...] = (
     Exempt("docs/deployment.md", "sudo ", "changes the machine; test_deployment.py runs what the unit runs"),
     Exempt("docs/deployment.md", "docker ", "test_deployment.py builds the image by hand instead", no_builder),
     Exempt("docs/kafka.md", "docker ", "the test has brokers of its own"),
+    Exempt("docs/logs.md", "tail -f ", "goes on; test_websocket_lines.py reads the same lines"),
     Exempt("docs/clients.md", "deck ", "there is no decK here", lambda: not shutil.which("deck")),
     Exempt("examples/README.md", "grpcurl ", "there is no grpcurl here", lambda: not shutil.which("grpcurl")),
     Exempt("docs/security.md", "deck ", "there is no decK here", lambda: not shutil.which("deck")),
