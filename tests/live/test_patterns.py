@@ -71,7 +71,10 @@ class BombTests(LiveTestCase):
             answer = gateway.admin("POST", "/routes", json={"name": "bomb", "paths": ["~/" + pattern]})
             self.assertEqual((answer.status, answer.json["name"]), (400, "schema violation"))
             self.assertIn(f"pcre2_compile() failed: {words}", answer.json["fields"]["paths"][0])
-        # Kong stores patterns of headers as they come; a route that can never match is told in the log.
+        answer = gateway.admin("POST", "/routes", json={"name": "deep", "headers": {"x-a": ["~*" + "(" * 5000]}})
+        self.assertEqual((answer.status, answer.json["name"]), (400, "schema violation"))
+        # Kong's traditional router stores patterns of headers as they come; a route that can never match is told in the log.
+        gateway = self.gateway({"router_flavor": "traditional"})
         gateway.create("/routes", name="deep", headers={"x-a": ["~*" + "(" * 5000]})
         self.assertEqual(request(gateway.proxy_port, "GET", "/", headers={"x-a": "1"}).status, 404)
         self.assertIn("cannot be used: pcre2_compile() failed", gateway.log())

@@ -267,14 +267,29 @@ class Relaying(_Mixin):
     # -- silence -----------------------------------------------------------------------------------------------------
 
     def test_silence(self) -> None:
-        """A stream on which nothing moves ends after the service's read_timeout, not before; both ends get a FIN."""
-        s = self.pair(read_timeout=40.0)
-        s.advance(39)
-        self.assertEqual(s.ends, [])
-        s.advance(7)
-        self.assertEqual((s.ends, s.stream.why), ([s.stream], "timed out"))
-        s.client.read(), s.upstream.read()
-        self.assertEqual((s.client.ended, s.upstream.ended), ("fin", "fin"))
+        """A stream on which nothing moves ends after the service's read_timeout, not before; both ends are told why, and get a FIN."""
+        for answered in (True, False):
+            s = self.pair(read_timeout=40.0)
+            s.advance(39)
+            self.assertEqual((s.ends, s.client.read()), ([], b""))
+            told = b""
+            for _ in range(14):  # it is looked at eight times in that time
+                s.advance(0.5)
+                told = told or s.client.read()
+                if told:
+                    break
+            got = s.upstream.read()
+            self.assertEqual(told, encode_close(1001, "nothing came for 40 s"))
+            self.assertEqual(got, encode_close(1001, "nothing came for 40 s", got[2:6]))
+            if answered:
+                s.client.send(encode_close(1001, "", MASK))
+                s.upstream.send(encode_close(1001))
+                s.work()
+                s.client.read(), s.upstream.read()
+                self.assertEqual((s.client.ended, s.upstream.ended), ("fin", "fin"))
+            else:
+                s.advance(s.context.limits.lingering_timeout + 2)
+            self.assertEqual((s.ends, s.stream.why), ([s.stream], "timed out"))
 
     def test_anyByteBreaksTheSilence(self) -> None:
         """One byte from either side per time-out keeps the stream."""
