@@ -215,6 +215,7 @@ def _seen(request: Any, target: bytes) -> Seen:
         host=(headers.getRawHeaders(b"host") or [b""])[0],
         status=499 if request._disconnected and not request.startedWriting else request.code,
         bytes_out=request.sentLength,
+        wall_started=getattr(request, "wall_started", 0.0),
         request_id=(sent.getRawHeaders(b"x-kong-request-id") or [b""])[0],
         sent_head=b"HTTP/1.1 %d\r\n%b\r\n\r\n" % (request.code, b"\r\n".join(lines)),
     )

@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import socket
+import time
+from typing import Any
 
 from tests.live.support import PATIENCE, GatewayProcess, LiveTestCase, free_port, request, wait_until
 
@@ -100,6 +102,18 @@ class LogFormatTests(LiveTestCase):
         self.lines(self.log(gateway, "admin_access.log"), 3)
         admin = [json.loads(line) for line in gateway.log("admin_access.log").splitlines()]
         self.assertIn(("POST", "/services", 201), [(each["method"], each["uri"], each["status"]) for each in admin])
+        with socket.create_connection(("127.0.0.1", gateway.admin_port), PATIENCE) as slow:
+            slow.sendall(b"POST /tags/slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n")
+            time.sleep(0.3)  # nothing to wait for: how long a request took is told
+            slow.sendall(b"{}")
+            slow.recv(100)
+
+        def slow_line() -> Any:
+            lines = [json.loads(line) for line in gateway.log("admin_access.log").splitlines()]
+            return [each for each in lines if each["uri"] == "/tags/slow"]
+
+        (told,) = wait_until(slow_line, "the slow request's line")
+        self.assertGreaterEqual(told["request_time"], 0.2)
         request(status, "GET", "/status")
         self.assertIn(b'"GET /status HTTP/1.1" 200', self.lines(self.log(gateway, "status_access.log"), 1)[0])
         for name in ("admin_error.log", "status_error.log"):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
 from io import BytesIO
+from time import time
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, succeed
@@ -92,6 +93,7 @@ class AdminRequest(SiteRequest):
 
     channel: AdminChannel
     verdict: Verdict
+    wall_started = 0.0  #: epoch seconds, for the access log; 0 before the head is read
     _held = 0
     _bounded: AdminSite  #: set with the head; the channel is gone when the client is
 
@@ -103,6 +105,7 @@ class AdminRequest(SiteRequest):
 
     def gotLength(self, length: int | None) -> None:
         """The head is read: decide what becomes of the body."""
+        self.wall_started = time()
         self._bounded = self.channel.site
         limits = self._bounded.limits
         self.content = Discard() if self.verdict.refusal is not None else BytesIO()
