@@ -129,10 +129,13 @@ class PeerPings:
                 return
             else:
                 self._asked[at] = peer.ping()
+                if not self._peers:
+                    return  # writing to it found out that it is gone
         self._deadlines.set(self, now + self._seconds)
 
     def stop(self) -> None:
         """The stream ends."""
+        self._peers = []
         self._deadlines.drop(self)
 
 
@@ -147,7 +150,7 @@ class EventComments:
         comment: sends one, where an event has ended.
     """
 
-    __slots__ = ("_comment", "_deadlines", "_passed", "_seconds", "_seen", "deadline", "wake")
+    __slots__ = ("_comment", "_deadlines", "_over", "_passed", "_seconds", "_seen", "deadline", "wake")
 
     def __init__(
         self,
@@ -162,6 +165,7 @@ class EventComments:
         self._passed = passed
         self._comment = comment
         self._seen = passed()
+        self._over = False
         self.deadline = self.wake = inf
         deadlines.set(self, monotonic() + seconds)
 
@@ -169,9 +173,11 @@ class EventComments:
         """Send a comment if nothing has passed since the last look."""
         if self._passed() == self._seen:
             self._comment()
-        self._seen = self._passed()
-        self._deadlines.set(self, now + self._seconds)
+        if not self._over:
+            self._seen = self._passed()
+            self._deadlines.set(self, now + self._seconds)
 
     def stop(self) -> None:
         """The stream ends."""
+        self._over = True
         self._deadlines.drop(self)

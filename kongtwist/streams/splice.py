@@ -258,7 +258,8 @@ class RelayedStream(StreamRecord):
         self._ask_no_more()
         self.why = self.why or f"closed by the gateway: {code} {reason}"
         self.upstream.divert(encode_close(code, reason))
-        self.client.divert(encode_close(code, reason, os.urandom(4)))
+        if not self._over:  # a client that is gone may be found out by writing to it
+            self.client.divert(encode_close(code, reason, os.urandom(4)))
         if not self._over:
             self._look_again(self.context.limits.lingering_timeout)
             self.close_progressed()

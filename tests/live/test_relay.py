@@ -204,6 +204,17 @@ class Relaying(_Mixin):
 
     # -- polite closes -----------------------------------------------------------------------------------------------
 
+    def test_politeCloseFindsTheClientGone(self) -> None:
+        """A client that had sent its last byte, and of which the Close frame finds out that it is gone: the stream ends, once."""
+        s = self.pair()
+        s.client.finish()
+        s.work()
+        s.client.reset()
+        s.stream.close(1001, "bye")
+        s.advance(s.context.limits.lingering_timeout + 2)
+        self.assertEqual(s.ends, [s.stream])
+        self.assertEqual(self.flushLoggedErrors(), [])
+
     def test_politeClose(self) -> None:
         """Both ends get a Close frame, answer it, and the connections close."""
         s = self.pair()

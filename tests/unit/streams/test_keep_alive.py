@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.net.deadlines import Deadlines
 from kongtwist.plugins.stream_lifetime import StreamLifetime
-from kongtwist.streams.keep_alive import PeerPings, ServedPeer
+from kongtwist.streams.keep_alive import EventComments, PeerPings, ServedPeer
 from kongtwist.streams.websocket_frames import encode_close, encode_ping
 
 from ..proxy.relay_kit import Client, Gateway, Upstream, plugin_row
@@ -142,6 +142,32 @@ class ServedTests(SynchronousTestCase):
         PeerPings(deadlines, clock.seconds, 1.0, [ServedPeer(protocol, lambda: gone.append(True))])
         clock.pump([0.1] * 50)
         self.assertEqual((protocol.pings, gone), (1, [True]))
+
+
+class EndTests(SynchronousTestCase):
+    """Asking, or commenting, may find out that the stream is over."""
+
+    def test_no_look_afterwards(self) -> None:
+        """Nobody else is asked then, and no look is left."""
+        clock, asked = Clock(), []
+
+        class Gone:
+            def heard(self) -> int:
+                return 0
+
+            def ping(self) -> bool:
+                asked.append(self)
+                pings.stop()
+                return True
+
+            def vanished(self) -> None:
+                raise AssertionError
+
+        deadlines = Deadlines(clock, clock.seconds)
+        pings = PeerPings(deadlines, clock.seconds, 1.0, [Gone(), Gone()])
+        comments = EventComments(deadlines, clock.seconds, 1.0, lambda: 0, lambda: comments.stop())
+        clock.pump([0.1] * 50)
+        self.assertEqual((len(asked), clock.getDelayedCalls()), (1, []))
 
 
 class CommentTests(SynchronousTestCase):
