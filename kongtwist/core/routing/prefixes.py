@@ -8,11 +8,14 @@ the markers of a prefix depend on nothing but its own length, and no change make
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Generator, Iterable, MutableMapping
 
 from ..layers import Layers
 
 __all__ = ["PrefixIndex"]
+
+PREFIXES_A_STEP = 1000
+"""Prefixes of an index that are changed at a stretch."""
 
 Table = Callable[[], MutableMapping[bytes, int]]
 
@@ -58,6 +61,17 @@ class PrefixIndex:
         other = PrefixIndex()
         other._fill(self._counts, self._table, len(self._bits), removed, added)
         return other
+
+    def steps(self, removed: list[bytes], added: list[bytes]) -> Generator[None, None, PrefixIndex]:
+        """As `changed`, in steps; itself where the same prefixes go and come."""
+        index = self
+        if sorted(removed) != sorted(added):
+            most = max(len(removed), len(added))
+            for at in range(0, most, PREFIXES_A_STEP):
+                index = index.changed(removed[at : at + PREFIXES_A_STEP], added[at : at + PREFIXES_A_STEP])
+                if at + PREFIXES_A_STEP < most:
+                    yield
+        return index
 
     def _fill(
         self,

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PriorityRouter"]
 
-PREFIXES_A_STEP = 1000
-"""Prefixes that are entered in their index, or taken out, at a stretch."""
-
 _NOWHERE = ("", 0)
 _OF_LISTENER = frozenset(
     ("http.method", "http.host", "http.path", "http.path.segments", "net.protocol", "net.dst.port")
@@ -108,13 +105,7 @@ class PriorityRouter(RouterBase):
             new.extend(found)
         old = [each for route_id in (*gone, *known) for each in self._known.get(route_id, ())]
         buckets = yield from changed_buckets(self._buckets, old, new)
-        prefixes = self._prefixes
-        out, into = _prefixes_of(old), _prefixes_of(new)
-        if sorted(out) != sorted(into):
-            for at in range(0, max(len(out), len(into)), PREFIXES_A_STEP):
-                prefixes = prefixes.changed(out[at : at + PREFIXES_A_STEP], into[at : at + PREFIXES_A_STEP])
-                if at + PREFIXES_A_STEP < max(len(out), len(into)):
-                    yield
+        prefixes = yield from self._prefixes.steps(_prefixes_of(old), _prefixes_of(new))
         return type(self)(
             routes,
             self._known.changed(known, gone),

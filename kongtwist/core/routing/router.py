@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CACHE_SIZE", "Match", "Router"]
 
-PREFIXES_A_STEP = 1000
-"""Paths that are entered in the index of prefixes, or taken out, at a stretch."""
-
 
 def _no_headers(name: bytes) -> list[bytes]:
     return []
@@ -108,13 +105,7 @@ class Router(RouterBase):
             categories[bits] = category
             if category.empty:
                 del categories[bits]
-        prefixes = self._prefixes
-        out, into = _prefixes_of(old), _prefixes_of(new)
-        if sorted(out) != sorted(into):
-            for at in range(0, max(len(out), len(into)), PREFIXES_A_STEP):
-                prefixes = prefixes.changed(out[at : at + PREFIXES_A_STEP], into[at : at + PREFIXES_A_STEP])
-                if at + PREFIXES_A_STEP < max(len(out), len(into)):
-                    yield
+        prefixes = yield from self._prefixes.steps(_prefixes_of(old), _prefixes_of(new))
         return type(self)(
             routes,
             self._known.changed(known, gone),
