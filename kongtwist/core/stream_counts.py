@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from .views import RouteView
 
-__all__ = ["StreamCounts", "StreamTally", "code_label"]
+__all__ = ["MeasuredStream", "StreamCounts", "StreamTally", "code_label"]
 
 _AT_ONCE = 1000
 """Open streams that are summed up before others have a turn."""
@@ -27,10 +27,9 @@ class Figures(Protocol):
     def gauge(self, name: str, value: float, labels: Mapping[str, str] = {}) -> None: ...
 
 
-class CountedStream(Protocol):
-    """A stream, see `stream_registry.StreamRecord`."""
+class MeasuredStream(Protocol):
+    """What has passed on a stream, and how it ended: of a `stream_registry.StreamRecord`, or a call of gRPC."""
 
-    tally: StreamTally | None
     kind: str
 
     @property
@@ -44,9 +43,16 @@ class CountedStream(Protocol):
     @property
     def messages_out(self) -> int: ...
     @property
-    def held(self) -> int: ...
-    @property
     def end(self) -> tuple[str, int]: ...
+
+
+class CountedStream(MeasuredStream, Protocol):
+    """A stream, see `stream_registry.StreamRecord`."""
+
+    tally: StreamTally | None
+
+    @property
+    def held(self) -> int: ...
 
 
 class StreamTally:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..core.error_lines import row_name
 from ..core.message_spans import MessageSpans
 from ..core.message_times import EGRESS, INGRESS
+from ..core.stream_counts import MeasuredStream
 from .access_log import AccessLog
 from .log_formats import Times
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
     from ..core.stream_registry import StreamRecord
-    from ..core.views import RouteView
 
 __all__ = ["LONG_CALL", "LoggedStream", "StreamLog"]
 
@@ -40,27 +40,13 @@ class Timers(Protocol):
     def drop(self, item: Any) -> None: ...
 
 
-class Stream(Protocol):
-    """What lines tell of a stream: a `StreamRecord`, or a call of gRPC."""
+class Stream(MeasuredStream, Protocol):
+    """What lines tell of a stream."""
 
     id: bytes
-    kind: str
     client_ip: str
     consumer_id: str | None
     started: float
-
-    @property
-    def route(self) -> RouteView | None: ...
-    @property
-    def bytes_in(self) -> int: ...
-    @property
-    def bytes_out(self) -> int: ...
-    @property
-    def messages_in(self) -> int: ...
-    @property
-    def messages_out(self) -> int: ...
-    @property
-    def end(self) -> tuple[str, int]: ...
 
 
 class StreamLog(AccessLog):
