@@ -237,7 +237,7 @@ class Gateway(MultiService):
         if self.plane is not None:
             self.plane.target_changed(peer)
         if self.workers is not None:
-            self.workers.mark(upstream, peer.name, peer.state)  # type: ignore[unused-awaitable]
+            self.workers.mark(upstream, peer.key, peer.state)  # type: ignore[unused-awaitable]
 
     # -- starting ------------------------------------------------------------------------------------------------------
 

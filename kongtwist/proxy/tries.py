@@ -130,7 +130,7 @@ class Tries:
                 self._refuse(503, "failure to get a peer from the ring-balancer")
                 return
             self.exchange.hold(peer)
-            host = peer.host
+            host = peer.address
         try:
             address = self.context.resolver.known(host)
         except NameNotResolved:
