@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from .admin_properties import AdminAccess
+from .dns_properties import DNS
 from .health_properties import HealthChecks
 from .http2_properties import HTTP2
 from .kafka_properties import KafkaServices
@@ -316,22 +317,6 @@ class Upstreams:
         " made to wait.",
         aliases=_directive("proxy_buffers", "http", "location"),
     )
-    dns_stale_ttl = Property(
-        NUMBER.within(0),
-        "3600",
-        "Seconds an address is used on while it cannot be looked up again.",
-        aliases=("resolver_stale_ttl",),
-    )
-    dns_cache_size = Property(INTEGER.within(10), "10000", "Names remembered.", aliases=("resolver_lru_cache_size",))
-    dns_error_ttl = Property(
-        NUMBER.within(0), "1", "Seconds a failed look-up is remembered.", aliases=("resolver_error_ttl",)
-    )
-    dns_valid_ttl = Property(
-        NUMBER.within(0),
-        None,
-        "Seconds an address is used before it is looked up again. No value: 30.",
-        aliases=("resolver_valid_ttl",),
-    )
 
 
 class Answers:
@@ -446,6 +431,7 @@ SECTIONS: tuple[type, ...] = (
     AdminAccess,
     ClientLimits,
     Upstreams,
+    DNS,
     Answers,
     Storage,
     Postgres,
@@ -469,6 +455,7 @@ class Properties(
     AdminAccess,
     ClientLimits,
     Upstreams,
+    DNS,
     Answers,
     Storage,
     Postgres,

@@ -43,6 +43,7 @@ from ..proxy.websocket_route import WebSocketRoute
 from .debug_token import debug_token
 from .log_files import access_log_for, stream_log_for
 from .lua_engines import lua_engine
+from .name_lookup import resolver_of
 from .plugin_services import PluginServices
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def limits_of(conf: Conf) -> Limits:
         upstream_http2_connections=conf.upstream_http2_connections,
         upstream_http2_queue=conf.upstream_http2_queue,
         grpc_methods=conf.grpc_methods_counted,
-        dns_positive_ttl=30.0 if conf.dns_valid_ttl is None else conf.dns_valid_ttl,
+        dns_valid_ttl=conf.dns_valid_ttl,
         dns_error_ttl=conf.dns_error_ttl,
         dns_stale_ttl=conf.dns_stale_ttl,
         dns_cache_size=conf.dns_cache_size,
@@ -170,10 +171,12 @@ class DataPlane:
         self.host.lua = lua_engine(conf)
         self.host.log_lines = LineKeeper(conf.log_level, reactor.callFromThread).lines  # type: ignore[method-assign]
         self.lifetimes = Lifetimes(self._scope_for, _closing, _report)
+        limits = limits_of(conf)
         self.context = ProxyContext(
             reactor,
             self.host,
-            limits=limits_of(conf),
+            limits=limits,
+            resolver=resolver_of(reactor, conf, limits),
             access_log=self.access_log,
             headers=ResponseHeaders(conf.headers),
             send_request_id=bool(conf.headers_upstream) and "off" not in conf.headers_upstream,
@@ -297,6 +300,7 @@ class DataPlane:
         await self._close_configurations(max(late - self._reactor.seconds(), 0.0))
         if self._clients is not None:
             await self._clients.close(max(late - self._reactor.seconds(), 0.0))
+        self.context.resolver.close()
         self.access_log.close()
         if self._stream_log is not None:
             self._stream_log.close()

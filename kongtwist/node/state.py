@@ -23,6 +23,7 @@ from ..net.resolver import NameNotResolved, Resolver
 from ..observability.error_log import notice
 from ..observability.node_metrics import NodeMetrics
 from .data_plane import DataPlane, limits_of
+from .name_lookup import resolver_of
 from .publisher import PUBLISH_WAIT
 from .worker_link import Message
 from .worker_supervisor import mark_message
@@ -195,6 +196,8 @@ class NodeState:
         """The gateway stops: no more traffic should come."""
         self.draining = True
         self.log_level.stop()
+        if self._resolver is not None:
+            self._resolver.close()
 
     # -- readiness -----------------------------------------------------------------------------------------------------
 
@@ -234,7 +237,8 @@ class NodeState:
     async def unresolved(self, hosts: AbstractSet[str]) -> AbstractSet[str]:
         """Which of these hosts have no address now, or none that could be found out within `RESOLVE_WAIT` seconds."""
         if self._resolver is None:
-            self._resolver = Resolver(self._reactor, limits_of(self._gateway.conf), self._reactor.seconds)
+            conf = self._gateway.conf
+            self._resolver = resolver_of(self._reactor, conf, limits_of(conf))
         lost: set[str] = set()
         asked: dict[str, Deferred[str]] = {}
         for host in hosts:

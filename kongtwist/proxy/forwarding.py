@@ -84,6 +84,7 @@ class UpstreamExchange(Tries):
         self._connection = None
         self._attempt = None
         self._lookup = None
+        self._port = 0
         self._events: EventStream | None = None
         self._tried = self._filtered = self._watches = self._through = None
         self._head = b""

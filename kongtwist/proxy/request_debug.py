@@ -19,6 +19,7 @@ from ..core.request_timing import RequestTiming
 
 if TYPE_CHECKING:
     from ..core.exchange import Exchange
+    from ..core.names import Address
     from ..core.views import RouteView
     from .context import ProxyContext
 
@@ -154,18 +155,18 @@ class _TimedResolver:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._resolver, name)
 
-    def known(self, host: str) -> str | None:
-        """See `net.resolver.Resolver.known`."""
+    def place(self, host: str) -> Address | None:
+        """See `net.resolver.Resolver.place`."""
         begun = self._timing.clock()
-        found: str | None = self._resolver.known(host)
+        found: Address | None = self._resolver.place(host)
         if found is not None:
             self._add(host, begun, True)
         return found
 
-    def lookup(self, host: str) -> Deferred[str]:
-        """See `net.resolver.Resolver.lookup`."""
+    def find(self, host: str) -> Deferred[Address]:
+        """See `net.resolver.Resolver.find`."""
         begun = self._timing.clock()
-        lookup: Deferred[str] = self._resolver.lookup(host)
+        lookup: Deferred[Address] = self._resolver.find(host)
 
         def noted(result: Any) -> Any:
             self._add(host, begun, False)

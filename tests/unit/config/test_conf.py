@@ -387,7 +387,7 @@ class NotBuiltTests(ConfCase):
         lines = [
             f"{each.name} = {each.default}" for each in properties().values() if each.status == KNOWN and each.default
         ]
-        self.assertGreater(len(lines), 50)
+        self.assertGreater(len(lines), 40)
         self.assertEqual(self.read("\n".join(lines)).warnings, [])
 
     def test_dangerous_ones_stop(self) -> None:

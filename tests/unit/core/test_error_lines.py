@@ -214,7 +214,9 @@ class WrittenTests(SynchronousTestCase):
         made.client().send(GET)
         IResolutionReceiver(receivers[0]).resolutionComplete()
         self.check(
-            self.line(), "name resolution failed for up.test; see whether this machine resolves it", "up.test:18100"
+            self.line(),
+            "name resolution failed for up.test: the system's resolver knows no address; see whether this machine resolves it",
+            "up.test:18100",
         )
         self.events.clear()
         made.client().send(GET)  # remembered as not resolved
