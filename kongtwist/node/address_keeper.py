@@ -26,10 +26,13 @@ class AddressKeeper:
         reactor: defers changes to the end of what goes on.
         names: knows addresses.
         moved: told of each upstream whose peers are others.
+
+    Attributes:
+        moved: as given.
     """
 
     def __init__(self, reactor: IReactorTime, names: Names, moved: Callable[[str], None] | None = None) -> None:
-        self._reactor, self._names, self._moved = reactor, names, moved
+        self._reactor, self._names, self.moved = reactor, names, moved
         self._balancers: Mapping[str, Balancer] = {}
         self._users: dict[str, set[str]] = {}  # by name: ids of upstreams
         self._watches: dict[str, Callable[[], None]] = {}
@@ -96,5 +99,5 @@ class AddressKeeper:
             self._move(upstream, found)
 
     def _move(self, upstream: str, found: dict[str, tuple[Address, ...]]) -> None:
-        if self._balancers[upstream].move(found) and self._moved is not None:
-            self._moved(upstream)
+        if self._balancers[upstream].move(found) and self.moved is not None:
+            self.moved(upstream)

@@ -105,7 +105,8 @@ class Ring(Generic[T]):
             count = max(1, weight * len(weighted) * each // total)
             before = known.get(name, [])
             hashes: list[int] = []
-            while len(hashes) < count and len(hashes) < self.points:
+            placed = False
+            while len(hashes) < count or not placed:
                 if len(hashes) < len(before):
                     value = before[len(hashes)]
                 else:
@@ -115,11 +116,9 @@ class Ring(Generic[T]):
                         done = 0
                         yield
                 hashes.append(value)
-                place = value % self.points
-                if place in entries:
-                    count += 1  # another has this point: it gets its share elsewhere
-                else:
-                    entries[place] = member
+                # Of two entries on one point the first stays. Kong gives the other one another point instead; then a target that comes
+                # or goes moves keys of all the others, too. One that has none of its points gets the next that is free.
+                placed |= entries.setdefault(value % self.points, member) is member
             self._hashes[name] = hashes
             done += len(hashes)
             if done >= STEP:
