@@ -40,6 +40,7 @@ from ..proxy.context import ProxyContext
 from ..proxy.request_debug import RequestDebug
 from ..proxy.tree import RouteTree, TellingTimedTree, TellingTree, TimedTree
 from ..proxy.websocket_route import WebSocketRoute
+from .address_keeper import AddressKeeper
 from .debug_token import debug_token
 from .log_files import access_log_for, stream_log_for
 from .lua_engines import lua_engine
@@ -140,6 +141,7 @@ class DataPlane:
         context: facilities of the data path.
         streams: open WebSockets and event streams.
         lifetimes: opens and closes the plugins' configurations.
+        addresses: of the names of targets.
     """
 
     def __init__(self, reactor: Any, conf: Conf, counters: Counters, node_id: str, services: PluginServices) -> None:
@@ -184,6 +186,7 @@ class DataPlane:
             error_default_type=conf.error_default_type,
             upstream_http2=conf.upstream_http2,
         )
+        self.addresses = AddressKeeper(reactor, self.context.resolver.names)
         self._process = services.process
         services.metrics.sources.append(self.context.calls.tell)
         self.streams: StreamRegistry = self.context.streams
@@ -218,6 +221,7 @@ class DataPlane:
         if rows is not self._plugin_rows:
             self._plugin_rows = rows
             self.access_log.hide(configured_names(rows.values()))
+        self.addresses.follow(snapshot.balancers)
         self.tree.publish(snapshot)
 
     def reload(self, conf: Conf) -> None:
@@ -300,6 +304,7 @@ class DataPlane:
         await self._close_configurations(max(late - self._reactor.seconds(), 0.0))
         if self._clients is not None:
             await self._clients.close(max(late - self._reactor.seconds(), 0.0))
+        self.addresses.stop()
         self.context.resolver.close()
         self.access_log.close()
         if self._stream_log is not None:

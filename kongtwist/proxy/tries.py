@@ -133,7 +133,7 @@ class Tries:
                 self._refuse(503, "failure to get a peer from the ring-balancer")
                 return
             self.exchange.hold(peer)
-            host = peer.host
+            host = peer.address
         try:
             place = self.context.resolver.place(host)
         except NameNotResolved as why:
