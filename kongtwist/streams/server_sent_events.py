@@ -17,6 +17,7 @@ from ..core.message_spans import together
 from ..core.message_times import EGRESS, MessageTimes
 from ..core.stream_registry import StreamRecord
 from ..net.run_steps import run_steps
+from .event_counter import EventCounter
 from .keep_alive import EventComments
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class EventStream(StreamRecord):
     """
 
     __slots__ = (
-        "_answering", "_closing", "_comments", "_ends", "_events", "_farewell", "_last", "_raw", "_times", "deadline", "wake",
+        "_answering", "_closing", "_comments", "_counter", "_ends", "_events", "_farewell", "_last", "_raw", "_times", "deadline", "wake",
     )  # fmt: skip
 
     def __init__(self, answering: Answering, raw: bool) -> None:
@@ -85,6 +86,7 @@ class EventStream(StreamRecord):
         self._last = b""
         self.deadline = self.wake = inf
         self._events = 0
+        self._counter: EventCounter | None = None
         self._times: MessageTimes | None = None
         answering.exchange.mark_streamed()
         answering.context.streams.add(self)
@@ -108,14 +110,16 @@ class EventStream(StreamRecord):
         return self._events
 
     def time_messages(self, times: MessageTimes) -> None:
-        """From now on events are counted, too: those whose end comes in one piece."""
+        """From now on events are counted, too. This is asked for before the first piece has passed."""
+        if self._counter is None:
+            self._counter = EventCounter(self._raw)
         times.begin(self._answering.context.monotonic)
         self._times = together(self._times, times)
 
     def passed(self, data: bytes) -> None:
         """A piece was passed on."""
-        if self._times is not None:
-            events = data.count(b"\n\n") or data.count(b"\r\n\r\n")
+        if self._counter is not None and self._times is not None:
+            events = self._counter.feed(data)
             if events:
                 self._events += events
                 self._times.passed(EGRESS, events)
