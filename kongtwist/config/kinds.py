@@ -429,9 +429,6 @@ def _listeners(flags: tuple[str, ...]) -> Callable[[str], list[Listen]]:
         if entries == ["off"]:
             return []
         found = [parse_listen(entry, flags) for entry in entries]
-        for listen in found:
-            if listen.proxy_protocol:
-                raise ValueError(f"has a flag that is not built yet, proxy_protocol: '{listen.text}'")
         taken = [listen.address for listen in found if listen.path or listen.port]
         if twice := next((address for address in taken if taken.count(address) > 1), None):
             raise ValueError(f"names an address twice: '{twice}'")

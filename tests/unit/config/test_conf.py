@@ -163,7 +163,7 @@ class NameTests(ConfCase):
     def test_names_of_nginx(self) -> None:
         """Bare directives, and those whose block is missing, lead to the property."""
         for name, wanted in (
-            ("worker_processes", "write nginx_worker_processes"), ("nginx_worker_connections", "write nginx_events_worker_connections"),
+            ("worker_processes", "write nginx_worker_processes"), ("worker_connections", "write nginx_events_worker_connections"),
             ("client_max_body_size", "write nginx_http_client_max_body_size"), ("proxy_buffers", "write nginx_proxy_proxy_buffers"),
             ("nginx_proxy_buffer_size", "write nginx_proxy_proxy_buffer_size"), ("error_log", "write proxy_error_log"),
             ("keepalive_timeout", "write nginx_http_keepalive_timeout"), ("proxy_read_timeout", "set read_timeout of each service"),
@@ -396,7 +396,7 @@ class NotBuiltTests(ConfCase):
             "database = cassandra", "role = control_plane", "role = data_plane",
             "client_ssl = on", "stream_listen = 0.0.0.0:9000", "wasm = true", "pluginserver_names = x",
             "nginx_proxy_deny = all", "nginx_http_include = /etc/x.conf",
-            "nginx_admin_auth_basic = x", "proxy_listen = 0.0.0.0:8000 proxy_protocol",
+            "nginx_admin_auth_basic = x",
         ):  # fmt: skip
             self.assertRegex(self.refusal(line), r"not built|not supported|use traditional", line)
 
