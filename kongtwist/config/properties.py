@@ -209,6 +209,7 @@ class ClientLimits:
         " streams among them; further ones wait in the backlog of their listener and are accepted when there is room. Those of"
         " the Admin and Status APIs and those to upstreams are not counted. 0 or auto: as many as descriptors allow.",
         aliases=("nginx_worker_connections", "nginx_events_worker_connections"),
+        live=True,
     )
     max_connections_per_address = Property(
         INTEGER.within(0),

@@ -234,6 +234,7 @@ class DataPlane:
         for name, contexts in self._contexts:
             reconfigure(contexts, conf, name)
         self._conf = conf
+        self.room.may_accept = self._may_accept if conf.nginx_http_max_connections else None
 
     def report_health(self, told: Callable[[Peer, int], None]) -> None:
         """Have what traffic says of targets told: see `HealthKeeper.report`."""
