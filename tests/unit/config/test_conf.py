@@ -375,11 +375,27 @@ class NotBuiltTests(ConfCase):
     """Names that Kong knows and that have no effect here."""
 
     def test_one_warning_lists_all(self) -> None:
-        """Properties, nginx directives and vault settings that have no effect are listed in one sentence."""
-        conf = self.read("nginx_http_gzip = on\nlmdb_map_size = 1g\npluginserver_x_socket = /s", {"KONG_KIC": "on"})
+        """Properties, nginx directives and vault settings that have no effect yet are listed in one sentence."""
+        conf = self.read(
+            "nginx_http_gzip = on\npg_ro_host = db2\npluginserver_x_socket = /s", {"KONG_WASM_FILTERS": "off"}
+        )
         self.assertEqual(
             conf.warnings,
-            ["known to Kong and without effect here yet: kic, lmdb_map_size, nginx_http_gzip, pluginserver_x_socket"],
+            [
+                "known to Kong and without effect here yet: nginx_http_gzip, pg_ro_host, pluginserver_x_socket, wasm_filters"
+            ],
+        )
+
+    def test_without_a_meaning(self) -> None:
+        """Each says why."""
+        conf = self.read("lmdb_map_size = 1g\nnginx_events_multi_accept = off", {"KONG_KIC": "on"})
+        self.assertEqual(
+            conf.warnings,
+            [
+                "lmdb_map_size has no effect here: there is no such copy",
+                "kic has no effect here: an ingress controller is a client of the Admin API as any other",
+                "nginx_events_multi_accept has no effect here: that is always so",
+            ],
         )
 
     def test_defaults_written_out_give_no_warning(self) -> None:
