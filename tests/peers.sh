@@ -11,6 +11,7 @@ while read -r command package; do
   command -v "$command" >/dev/null 2>&1 || missing+=("$package")
 done <<'LIST'
 nginx nginx-light
+haproxy haproxy
 chromium chromium
 chromedriver chromium-driver
 curl curl

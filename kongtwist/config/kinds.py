@@ -94,7 +94,8 @@ class Property(Generic[T]):
         kind: how its text is read.
         default: as it would stand in the file; None = no value.
         text: what it does, with unit and the meaning of 0 and of no value; for `conf/kongtwist.conf.default`.
-        status: ``built``, or ``known`` (a name of Kong's that has no effect yet).
+        status: ``built``, or ``known`` (a name of Kong's that has no effect).
+        why: of a ``known`` one that has no meaning here: why, as the end of a sentence; "": it is not built yet.
         aliases: other names that set the same property, weakest first (``nginx_<block>_<directive>`` forms).
         refused: value -> why it stops the start, where going on as if it were not set would be dangerous; the value
             ``*`` stands for every value but the default.
@@ -108,6 +109,7 @@ class Property(Generic[T]):
         text: str,
         *,
         status: str = BUILT,
+        why: str = "",
         aliases: tuple[str, ...] = (),
         refused: Mapping[str, str] | None = None,
         live: bool = False,
@@ -117,6 +119,7 @@ class Property(Generic[T]):
         self.default = default
         self.text = text
         self.status = status
+        self.why = why
         self.aliases = aliases
         self.refused = refused or {}
         self.live = live
@@ -429,9 +432,6 @@ def _listeners(flags: tuple[str, ...]) -> Callable[[str], list[Listen]]:
         if entries == ["off"]:
             return []
         found = [parse_listen(entry, flags) for entry in entries]
-        for listen in found:
-            if listen.proxy_protocol:
-                raise ValueError(f"has a flag that is not built yet, proxy_protocol: '{listen.text}'")
         taken = [listen.address for listen in found if listen.path or listen.port]
         if twice := next((address for address in taken if taken.count(address) > 1), None):
             raise ValueError(f"names an address twice: '{twice}'")
