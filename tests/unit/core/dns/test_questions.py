@@ -76,6 +76,8 @@ class NameTests(SynchronousTestCase):
             (".a", "a part of it is empty"),
             ("x" * 64, "longer than 63"),
             (".".join(["x" * 50] * 6), "longer than 253"),
+            ("no-such-host.invalid", "RFC 6761"),
+            ("invalid.", "RFC 6761"),
             ("a b", "blanks"),
             ("a\0b", "blanks"),
             ("a\n.b", "blanks"),
