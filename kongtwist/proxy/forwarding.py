@@ -157,7 +157,7 @@ class UpstreamExchange(Tries):
         match = exchange.match
         if route.chain.logs or context.notes:
             note_try(exchange, connection.pool, context.wall)
-        plain = exchange.upstream_peer is None and not route.preserve_host
+        plain = exchange.upstream_peer is None and not route.preserve_host and not self._port
         host = route.host_header if plain else self._host_field()
         upgrade = self._upgraded is not None
         head = upstream_head(
