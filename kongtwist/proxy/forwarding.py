@@ -513,6 +513,9 @@ class UpstreamExchange(Tries):
         else:
             self.context.fault(self.exchange, failure)
 
+    def _stream_kind(self) -> str:
+        return super()._stream_kind() if self._events is None else "event stream"
+
     def _refuse_with(self, answer: Answer) -> None:
         """A plugin refuses the request while its body goes up."""
         begun = self._answer is BEGUN
