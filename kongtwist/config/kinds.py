@@ -25,6 +25,7 @@ __all__ = [
     "NGX_BOOLEAN",
     "NUMBER",
     "PAIR",
+    "PORT_MAPS",
     "RLIMIT",
     "SIZE",
     "STREAM_LISTENERS",
@@ -304,6 +305,21 @@ def _networks(text: str) -> list[str]:
 
 
 networks: Kind[list[str]] = Kind("list of addresses, CIDR blocks, unix:", _networks)
+
+
+def _port_maps(text: str) -> list[str]:
+    parts = items(text)
+    for part in parts:
+        ports = part.split(":")
+        if len(ports) != 2 or not all(re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536 for port in ports):
+            raise ValueError(f"has an entry that is not <published port>:<own port>, such as 443:8443: '{part}'")
+    own = [part.split(":")[1] for part in parts]
+    if twice := next((port for port in own if own.count(port) > 1), None):
+        raise ValueError(f"names a port of ours twice: '{twice}'")
+    return parts
+
+
+PORT_MAPS: Kind[list[str]] = Kind("list of published:own ports", _port_maps)
 
 
 # -- listen addresses ------------------------------------------------------------------------------------------------

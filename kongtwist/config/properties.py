@@ -25,6 +25,7 @@ from .kinds import (
     NGX_BOOLEAN,
     NUMBER,
     PAIR,
+    PORT_MAPS,
     RLIMIT,
     SIZE,
     STREAM_LISTENERS,
@@ -122,6 +123,13 @@ class Listeners:
     )
     admin_gui_listen = Property(
         LISTENERS, "off", "Addresses of the browser console, written as for proxy_listen; read, and not served yet."
+    )
+    port_maps = Property(
+        PORT_MAPS,
+        "",
+        "Ports that clients connect to, where something in front of us passes them on to other ports of ours, as"
+        " published:own, such as 80:8000, 443:8443. Upstreams (X-Forwarded-Port), logs (request.url), routes (net.dst.port)"
+        " and plugins (kong.request.get_forwarded_port) are told the published ones.",
     )
     trusted_ips = Property(
         networks,

@@ -37,7 +37,6 @@ class Unbuilt:
         STRING, "logs/admin_gui_error.log", "error log of the console", "all errors go to proxy_error_log"
     )
     vaults = _known(ARRAY, "bundled", "secret stores; {vault://env/NAME} in this file is always understood")
-    port_maps = _known(ARRAY, None, "ports as published:internal, for X-Forwarded-Port")
     host_ports = _idle(STRING, None, "what port_maps comes to", "port_maps says all of it")
     anonymous_reports = _idle(BOOLEAN, "on", "reports to a vendor", "none are ever sent")
     proxy_server = _idle(

@@ -224,7 +224,7 @@ def _text(value: bytes) -> str:
 
 def _url(exchange: Exchange, target: str) -> str:
     host = _text(host_name(exchange.block.host))
-    return f"{exchange.scheme.decode()}://{host}:{exchange.local_port}{target}"
+    return f"{exchange.scheme.decode()}://{host}:{exchange.host_port}{target}"
 
 
 def _arguments(exchange: Exchange) -> dict[str, Any]:

@@ -176,6 +176,7 @@ class DataPlane:
             "workspace_id": WORKSPACE_ID,
             "instrumentations": instrumented(conf.tracing_instrumentations),
             "sampling_rate": conf.tracing_sampling_rate,
+            "host_ports": {int(own): int(published) for published, own in (each.split(":") for each in conf.port_maps)},
         }
         self.host = Host(**facts)
         self.host.rows, self.host.tallies = services.rows, services.tallies

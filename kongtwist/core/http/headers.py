@@ -47,7 +47,7 @@ def forwarded_lines(exchange: RequestFacts) -> bytes:
     block = exchange.block
     peer, client = exchange.peer_ip.encode(), exchange.client_ip.encode()
     sent = block.joined(b"x-forwarded-for")
-    proto, host, port = exchange.scheme, host_name(block.host), b"%d" % exchange.local_port
+    proto, host, port = exchange.scheme, host_name(block.host), b"%d" % exchange.host_port
     if exchange.trusted:
         proto = block.first(b"x-forwarded-proto") or proto
         host = block.first(b"x-forwarded-host") or host

@@ -291,6 +291,11 @@ class KindTests(ConfCase):
             ),
             ("node_id = 7", "node_id is not a valid UUID: '7'"),
             (
+                "port_maps = 80:8000, 443",
+                "port_maps has an entry that is not <published port>:<own port>, such as 443:8443: '443'",
+            ),
+            ("port_maps = 80:8000, 81:8000", "port_maps names a port of ours twice: '8000'"),
+            (
                 "trusted_ips = 10.0.0.0/8, x",
                 "trusted_ips has an entry that is no address, no CIDR block and not unix: 'x'",
             ),
