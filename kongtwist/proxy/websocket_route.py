@@ -12,37 +12,30 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from ..core.chain.failures import PluginFailed
 from ..core.chain.subprotocols import chosen, told
-from ..core.error_lines import request_line
 from ..core.exchange import Answer, Exchange
-from ..core.http.head import HeaderBlock, parse_request_block, parse_response_block
 from ..core.http.headers import apply_changes
 from ..net.sending import sender
 from ..streams.splice import RelayedStream
-from ..streams.stream_errors import CLIENT_REMEDY, fault_of
+from ..streams.stream_errors import CLIENT_REMEDY
 from ..upstream.upstream_errors import where
 from .forwarding import UpstreamExchange
 from .route import HTTPRoute, waiting_for
 from .websocket_answer import bad_handshake
+from .websocket_ending import WebSocketEnding
 from .websocket_errors import refused_by_upstream, tell_failed
 
 if TYPE_CHECKING:
     from ..core.chain.phases import CarriedRequest
-    from ..core.views import ChainView, RouteView, WatchesView
+    from ..core.views import RouteView
     from ..streams.websocket_handshake import StreamServerFactory
     from ..streams.websocket_server import ServerFactory
     from ..upstream.connection import ResponseHead, UpstreamConnection
-    from ..upstream.upstream_errors import Destination
     from .context import ProxyContext
 
 __all__ = ["Handshakes", "WebSocketRoute"]
 
 _log = Logger(namespace="kongtwist.proxy")
-
-_NO_FIELDS = HeaderBlock(b"", ())
-"""Stands for the header blocks of an open stream."""
-
 
 _MODULE = "kongtwist.streams.websocket_handshake"
 
@@ -199,13 +192,13 @@ class WebSocketRoute(HTTPRoute):
         """Send the client its answer and let the two connections run into one another."""
         if self.route.chain.logs or self.context.notes:
             exchange.sent_head = told(exchange, answer)
-        ending = _Ending(exchange, connection.pool)
+        ending = WebSocketEnding(exchange, connection.pool)
         stream = RelayedStream(self.context, exchange, ending)
         chain = self.route.chain
         admit = None if chain.empty else partial(ending.admit, chain, stream)
         upstream, from_upstream = connection.detach()
         client, from_client = exchange.take_transport()
-        exchange.block = exchange.response_fields = _NO_FIELDS
+        ending.keep_bytes()
         try:
             sender(client)(answer)
             stream.splice(client, from_client, upstream, from_upstream, admit)
@@ -248,57 +241,3 @@ class HandshakeExchange(UpstreamExchange):
             self.exchange, f"the client left before it: {reason}", CLIENT_REMEDY, upstream=upstream, level="notice"
         )
         super().client_gone(reason)
-
-
-class _Ending:
-    """What is done when a stream is over: its log line, its counters, its target.
-
-    Until then the header blocks are kept as their bytes: parsed they would be most of what an idle stream holds.
-    """
-
-    __slots__ = ("_exchange", "_pool", "_request", "_response", "_watches")
-
-    def __init__(self, exchange: Exchange, pool: Destination | None) -> None:
-        self._exchange = exchange
-        self._pool = pool
-        self._request = exchange.block.raw
-        self._response = exchange.response_fields.raw if exchange.response_fields is not None else b""
-        self._watches: WatchesView | None = None
-
-    def admit(self, chain: ChainView, stream: RelayedStream) -> bool:
-        """Tell plugins that the stream is open; False: one failed, and the stream has to end."""
-        try:
-            self._watches = chain.run_open(self._exchange, stream)
-        except PluginFailed:
-            return False
-        return True
-
-    def __call__(self, stream: RelayedStream) -> None:
-        self._log_end(stream)
-        if self._watches is not None:
-            self._watches.on_close(stream.why)
-        stream.tell_record(self._exchange)
-        self.over(stream.bytes_in, stream.bytes_out)
-
-    def _log_end(self, stream: RelayedStream) -> None:
-        fault = fault_of(stream)
-        if fault is None:
-            _log.debug("WebSocket {id} ended: {why}", id=stream.id, why=stream.why)
-            return
-        exchange = self._exchange
-        upstream = where(exchange.route, exchange.upstream_peer, self._pool)
-        line = request_line(exchange, fault.what, fault.remedy, upstream=upstream)
-        if fault.by_client:
-            _log.info("{line}", line=line, kong_level="notice")
-        else:
-            _log.error("{line}", line=line)
-
-    def over(self, bytes_in: int, bytes_out: int) -> None:
-        """Give the exchange back what it had, and end it."""
-        exchange = self._exchange
-        try:
-            exchange.block = parse_request_block(self._request)
-            exchange.response_fields = parse_response_block(self._response)
-            exchange.bytes_in, exchange.bytes_out = bytes_in, bytes_out
-        finally:
-            exchange.released()
