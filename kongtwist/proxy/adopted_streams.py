@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
-from ..core.chain.chain import Chain
 from ..core.error_lines import request_line
 from ..core.http.head import parse_request_block, parse_response_block
 from ..core.packed_request import restore_request
@@ -26,7 +25,7 @@ from ..streams.moving import Parcel, check
 from ..streams.splice import RelayedStream
 from ..upstream.adopted_connection import AdoptedConnection
 from .forwarding import UpstreamExchange
-from .websocket_ending import WebSocketEnding
+from .websocket_route import WebSocketEnding
 
 if TYPE_CHECKING:
     from ..core.snapshot.snapshot import Snapshot
@@ -92,7 +91,7 @@ def _route_of(snapshot: Snapshot, said: Mapping[str, Any]) -> tuple[RouteView, s
         return route, ""
     row = {**_GONE_ROW, "id": said["id"], "name": said["name"]}
     what = "its route is gone" if route is None else "its service is gone"
-    chain = snapshot.global_chain if isinstance(snapshot.global_chain, Chain) else Chain()
+    chain = snapshot.global_chain
     return CompiledRoute(row, None, None, chain, None), what
 
 

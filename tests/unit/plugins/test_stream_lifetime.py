@@ -43,7 +43,11 @@ class LifetimeTests(SynchronousTestCase):
     def test_jitter(self) -> None:
         """Streams that began together end at different times, none later than the age and none sooner than the jitter says."""
         harness = PluginHarness(StreamLifetime, max_stream_age=100, max_stream_age_jitter=40)
-        streams: list[Any] = [harness.open_stream(harness.send("GET", "/"), "websocket") for _ in range(40)]
+        streams: list[Any] = []
+        for number in range(40):
+            exchange = harness.request("GET", "/")
+            exchange.request_id = b"%032x" % number
+            streams.append(harness.open_stream(harness.run(exchange), "websocket"))
         ended = []
         for _ in range(101):
             harness.advance(1)
