@@ -138,6 +138,7 @@ class Child:
             "active": {peer.name: peer.active for each in self.snapshot.balancers.values() for peer in each.peers},
             "users": sum(life.users for life in self.plane.lifetimes._open), "figures": figures,
             "longest": self.longest, "connections": len(self.plane.context.connections),
+            "idle": sum(len(pool.idle) for pool in self.plane.context.pools._pools.values()),
         }  # fmt: skip
 
 
