@@ -273,6 +273,12 @@ class MovingTests(MovingTestCase):
         wait_until(lambda: here.tell()["streams"] == 0, "nothing is open")
         self.check_end(traffic, (one, two), idle)
 
+    def records(self) -> list[dict[str, Any]]:
+        """What the log plugin has written of streams."""
+        with open(self.log, "rb") as file:
+            found = [json.loads(each) for each in file.read().splitlines()]
+        return [each for each in found if each["response"]["status"] != 404]
+
     def check_end(self, traffic: Traffic, children: tuple[Child, Child], idle: list[dict[str, Any]]) -> None:
         """Both processes are as they were, and what they tell together is told once."""
         for child, before in zip(children, idle, strict=True):
@@ -282,10 +288,10 @@ class MovingTests(MovingTestCase):
             self.assertEqual(set(now["active"].values()), {0})
         figures = [child.tell()["figures"] for child in children]
         self.assertEqual(figures[0].get("kongtwist_stream_open", 0) + figures[1].get("kongtwist_stream_open", 0), 0)
-        with open(self.log, "rb") as file:
-            records = [line for line in file.read().splitlines() if b'"status":404' not in line]
-        found = [json.loads(each) for each in records]
-        self.assertEqual(len(found), WEBSOCKETS + EVENT_STREAMS)
+        number = WEBSOCKETS + EVENT_STREAMS
+        wait_until(lambda: len(self.records()) >= number, "the records of all streams")
+        found = self.records()
+        self.assertEqual(len(found), number)
         self.assertEqual(len({each["request"]["id"] for each in found}), len(found))
         closed = [line for child in children for line in child.lines("streams.log") if line["event"] == "close"]
         opened = [line for child in children for line in child.lines("streams.log") if line["event"] == "open"]
