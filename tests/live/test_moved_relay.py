@@ -154,7 +154,8 @@ class MovedTests(SplicedTestCase):
         s.work()
         self.assertGreaterEqual(m.stream.held, held)
         self.assertEqual(s.upstream.send(data[sent:]), 0)
-        got, late = [], time.monotonic() + PATIENCE
+        got: list[bytes] = []
+        late = time.monotonic() + PATIENCE
         while sum(map(len, got)) < len(data) and time.monotonic() < late:
             got.append(s.client.read())
             s.work(2)

@@ -89,7 +89,9 @@ class RequestTests(SynchronousTestCase):
         gateway.answers[b"/x?q=1"] = CHUNKS
         client = gateway.client()
         client.send(GET)
-        return gateway, client.channel.exchange
+        exchange = client.channel.exchange
+        assert exchange is not None
+        return gateway, exchange
 
     def test_same_record(self) -> None:
         """The record that a log plugin makes elsewhere is the one it would have made here."""

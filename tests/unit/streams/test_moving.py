@@ -75,7 +75,7 @@ class TrackerTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """What nobody has written is no position."""
         for written in ([], [1, 2, 3], [0, 0, 0, "no hex", 0], None, 5):
-            self.assertRaises((ValueError, TypeError), FrameTracker().resume, written)  # type: ignore[arg-type]
+            self.assertRaises((ValueError, TypeError), FrameTracker().resume, written)
 
 
 class Buckets:
