@@ -24,7 +24,7 @@ from kongtwist.net.reactor import install
 install()
 
 from twisted.internet import reactor as installed  # noqa: E402
-from twisted.internet.defer import Deferred  # noqa: E402
+from twisted.internet.defer import CancelledError, Deferred  # noqa: E402
 from twisted.internet.endpoints import UNIXClientEndpoint  # noqa: E402
 from twisted.internet.protocol import Factory  # noqa: E402
 from twisted.protocols.basic import LineOnlyReceiver  # noqa: E402
@@ -178,6 +178,8 @@ class Commands(LineOnlyReceiver):
                 child.publish(said["rows"])
             else:
                 await child.plane.stop(5.0)
+        except CancelledError:
+            raise
         except Exception as error:  # noqa: BLE001 - the test is told
             answer = {"error": repr(error)}
             print(Failure().getTraceback(), file=sys.stderr)

@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import threading
+from asyncio import CancelledError
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -131,7 +132,7 @@ class Traffic:
     async def _watched(self, coroutine: Any, opened: asyncio.Future[None]) -> None:
         try:
             await coroutine
-        except asyncio.CancelledError:
+        except CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - the test looks at the faults
             self.faults.append(repr(error))
