@@ -4,6 +4,9 @@ however reads cut them. Comments, and what only names an id or a time to come ag
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from ..core.http.chunks import ChunkScanner
 
 __all__ = ["EventCounter"]
@@ -26,6 +29,18 @@ class EventCounter:
         self._held = b""  # the beginning of a line
         self._data = False  # the event under way has data
         self._after_cr = False  # a line feed that comes first belongs to the line before
+
+    def written(self) -> list[Any]:
+        """Where it is, as JSON can say it."""
+        chunks = None if self._chunks is None or self._chunks.done else self._chunks.written()
+        return [chunks, self._held.hex(), self._data, self._after_cr]
+
+    def resume(self, written: Sequence[Any]) -> None:
+        """Go on where another was, which has `written` it."""
+        chunks, held, self._data, self._after_cr = written
+        self._held = bytes.fromhex(held)
+        if chunks is not None and self._chunks is not None:
+            self._chunks.resume(chunks)
 
     def feed(self, piece: bytes) -> int:
         """How many events end in a piece."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.streams.event_counter import EventCounter
@@ -39,6 +41,15 @@ class CounterTests(SynchronousTestCase):
                 for read in (1, 3, 10, len(framed)):
                     counter = EventCounter(raw=True)
                     self.assertEqual(sum(map(counter.feed, cut(framed, read))), EVENTS, (end, size, read))
+
+    def test_written(self) -> None:
+        """Another one goes on where it is written to be, wherever that is."""
+        for raw, whole in ((False, STREAM.replace(b"\n", b"\r\n")), (True, chunked(cut(STREAM, 9)))):
+            for at in range(len(whole)):
+                first, second = EventCounter(raw), EventCounter(raw)
+                events = first.feed(whole[:at])
+                second.resume(json.loads(json.dumps(first.written())))
+                self.assertEqual(events + second.feed(whole[at:]), EVENTS, (raw, at))
 
     def test_little_is_kept(self) -> None:
         """Of a line that does not end only the beginning is kept."""
