@@ -333,12 +333,18 @@ class NodeService(Service):
             new = load(self._conf.source, overrides=self._overrides)
             changed, later = differences(self._conf, new)
             conf = reloaded(self._conf, new)
-            await self.gateway.reload(conf)
+            error_log = error_log_for(conf)
+            try:
+                await self.gateway.reload(conf)
+            except ConfError:
+                error_log.close()
+                raise
         except ConfError as error:
             _log.error("reload refused, everything stays as it was: {error}", error=error)
             return Outcome(error=str(error))
         self._conf = conf
-        self.error_log.level = conf.log_level
+        self.error_log.become(error_log)
+        self._opened = list(self.gateway.opened)
         what = f"changed: {', '.join(changed)}" if changed else "no property has changed"
         notice(_log, "reloaded; {what}", what=what)
         renew_debug_token(conf)

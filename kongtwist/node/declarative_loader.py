@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from ..admin.declarations import Busy, DeclarationRefused, LoadFailed
 from ..config.load import Conf, ConfError
 from ..core.long_work import LongWork
+from ..core.storage_contract import Dataset
 from ..entities import Entity
 from ..entities.routes import FLAVOR
 from ..entities.schema import Row
@@ -67,6 +68,7 @@ class DeclarativeLoader:
         now: epoch seconds.
         long_work: reads short texts.
         router_flavor: as in ``registry``.
+        before: one that loaded into the storage so far: the two take turns.
     """
 
     def __init__(
@@ -78,10 +80,11 @@ class DeclarativeLoader:
         now: Callable[[], float],
         long_work: LongWork,
         router_flavor: str = FLAVOR,
+        before: DeclarativeLoader | None = None,
     ) -> None:
         self._reactor, self._storage, self._registry, self._plugins = reactor, storage, registry, list(plugins)
         self._now, self._long_work, self._flavor = now, long_work, router_flavor
-        self._turn = DeferredLock()
+        self._turn: DeferredLock = DeferredLock() if before is None else before._turn
         self._pool = DaemonThreads(0, 1, "kongtwist-declarative")
         self._reading: _Reading | None = None
 
@@ -126,26 +129,53 @@ class DeclarativeLoader:
             return False
         await self._turn.acquire()
         try:
-            given = await self._in_pool(configured_text, conf)
-            await self._load(Task(given, "", False, self._now()), unless_same=True, shown=False)
-        except (DeclarationRefused, LoadFailed) as error:
-            raise ConfError(faults_of(conf, error)) from error
+            with uncollected():
+                wanted = await self._read(conf)
+                await self._storage.swap(wanted, Slices(self._reactor))
         finally:
             self._turn.release()
         return True
 
-    async def _load(self, task: Task, unless_same: bool, shown: bool = True) -> bytes | None:
+    async def read_configured(self, conf: Conf) -> dict[str, dict[str, Row]] | None:
+        """The rows that `load_configured` would put in place, for `put`; None without either. Raises as it does."""
+        if not _is_configured(conf):
+            return None
         with uncollected():
-            return await self._loaded(task, unless_same, shown)
+            return await self._read(conf)
 
-    async def _loaded(self, task: Task, unless_same: bool, shown: bool) -> bytes | None:
-        wanted = _Wanted(self._storage, self._now())
-        as_text = await (self._elsewhere(task, wanted) if len(task.given) >= LONG else self._in_thread(task, wanted))
+    async def put(self, rows: dict[str, dict[str, Row]]) -> None:
+        """Put rows in place of the present ones."""
+        await self._turn.acquire()
+        try:
+            with uncollected():
+                await self._storage.swap(rows, Slices(self._reactor))
+        finally:
+            self._turn.release()
+
+    async def _read(self, conf: Conf) -> dict[str, dict[str, Row]]:
+        try:
+            task = Task(await self._in_pool(configured_text, conf), "", False, self._now())
+            wanted, _ = await self._judged(task)
+        except (DeclarationRefused, LoadFailed) as error:
+            raise ConfError(faults_of(conf, error)) from error
+        return wanted.rows
+
+    async def _judged(self, task: Task) -> tuple[_Wanted, bool]:
+        """The rows of a text, and whether they were given as text."""
+        wanted = _Wanted(self._storage.load(), self._registry, self._now())
+        if len(task.given) >= LONG:
+            return wanted, await self._elsewhere(task, wanted)
+        return wanted, await self._in_thread(task, wanted)
+
+    async def _load(self, task: Task, unless_same: bool) -> bytes | None:
+        with uncollected():
+            return await self._loaded(task, unless_same)
+
+    async def _loaded(self, task: Task, unless_same: bool) -> bytes | None:
+        wanted, as_text = await self._judged(task)
         changed = await self._storage.swap(wanted.rows, Slices(self._reactor))
         if not changed and unless_same and as_text:
             return None
-        if not shown:
-            return b""
         rows = {name: found for name, found in wanted.rows.items() if found}
         return b"".join(await Slices(self._reactor).all(_json(rows)))
 
@@ -203,10 +233,10 @@ class DeclarativeLoader:
 class _Wanted:
     """The rows to be stored, as they come in."""
 
-    def __init__(self, storage: MemoryStorage, now: float) -> None:
-        self._present, self._now = storage.load(), now
+    def __init__(self, present: Dataset, registry: Mapping[str, Entity], now: float) -> None:
+        self._present, self._now = present, now
         self._compact = CompactRows()
-        self.rows: dict[str, dict[str, Row]] = {name: {} for name, entity in storage.registry.items() if entity.stored}
+        self.rows: dict[str, dict[str, Row]] = {name: {} for name, entity in registry.items() if entity.stored}
 
     def take(self, rows: Iterable[Declared]) -> Iterable[None]:
         """Enter rows, one at each step."""

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -101,6 +102,7 @@ class SnapshotBuilder:
         router_flavor: how requests are matched to routes.
 
     Attributes:
+        serve: as given; may be set.
         snapshot: the newest.
         collector: when garbage is looked for.
     """
@@ -116,7 +118,7 @@ class SnapshotBuilder:
     ) -> None:
         self._reactor = reactor
         self._plugins = plugins
-        self._serve = serve
+        self.serve = serve
         self._failed = failed
         self._lifetimes, self._flavor = lifetimes, router_flavor
         self._jobs: deque[tuple[Callable[[], Steps[Snapshot] | None], int, Callable[[], None]]] = deque()
@@ -148,6 +150,27 @@ class SnapshotBuilder:
     def apply(self, changes: Sequence[Change], then: Callable[[], None]) -> None:
         """Serve these changes; ``then`` is called when they are served."""
         self._begin(lambda: self._following(changes), len(changes), then)
+
+    async def follow(self, before: Snapshot, dataset: Dataset) -> Snapshot:
+        """Make the first snapshot, in the place of another builder's last.
+
+        Args:
+            before: that one: its numbers go on, and the health of its targets.
+            dataset: of the new one.
+
+        Raises:
+            Exception: what went wrong.
+        """
+        made: Deferred[None] = Deferred()
+        told, self._failed = self._failed, made.errback
+        try:
+            steps = lambda: Snapshot.follow_steps(before, dataset, self._plugins, self._lifetimes, self._flavor)  # noqa: E731
+            self._begin(steps, sum(map(len, dataset.values())), lambda: made.callback(None))
+            await made
+        finally:
+            self._failed = told
+        assert self.snapshot is not None
+        return self.snapshot
 
     def replace(self, dataset: Dataset, then: Callable[[], None]) -> None:
         """Serve a wholly new dataset, taking over what did not change; ``then`` is called when it is served."""
@@ -216,7 +239,7 @@ class SnapshotBuilder:
     def _show(self, snapshot: Snapshot) -> None:
         if self._lifetimes is not None:
             self._lifetimes.built()
-        self._serve(snapshot)
+        self.serve(snapshot)
         if self._lifetimes is not None:
             self._lifetimes.served()
 

@@ -218,6 +218,12 @@ class NodeState:
 
     # -- log level -----------------------------------------------------------------------------------------------------
 
+    def follow(self, conf: Conf) -> None:
+        """The configuration was read again."""
+        self.log_level.reload(conf.log_level)
+        self._metrics.max_series = conf.metrics_max_series
+        self._resolver = None  # made anew, with the limits of now
+
     def _put_level(self, level: str) -> None:
         if self.error_log is not None:
             self.error_log.level = level

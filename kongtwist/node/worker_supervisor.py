@@ -445,7 +445,7 @@ def _conf_fields(conf: Conf) -> Message:
 def sockets_of(opened: Sequence[Opened], workers: int) -> list[list[int]]:
     """For each worker the descriptors it accepts on, in the order of ``begin_message``'s listeners."""
     proxies = [each for each in opened if each.name == "proxy_listen"]
-    return [[each.socket_for(row).fileno() for each in proxies] for row in range(workers)]
+    return [[each.sockets_for(row, workers)[0].fileno() for each in proxies] for row in range(workers)]
 
 
 async def _complaints(asked: Sequence[tuple[_Worker, Deferred[str | None]]]) -> list[str]:

@@ -1,0 +1,79 @@
+"""A reload takes up everything, and drops nothing: limits, listeners, plugins, logs, workers."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+
+from tests.live.support import PATIENCE, GatewayProcess, LiveTestCase, free_port, request, wait_until
+
+
+class ReloadTests(LiveTestCase):
+    """A node of one process."""
+
+    def reload(self, gateway: GatewayProcess, **properties: object) -> None:
+        """Change the file, reload, and wait until the node has."""
+        gateway.conf.update(properties)
+        with open(os.path.join(gateway.folder, "kong.conf"), "w", encoding="utf-8") as file:
+            file.writelines(f"{name} = {value}\n" for name, value in gateway.conf.items())
+        before = gateway.log().count("reloaded;") + gateway.log().count("reload refused")
+        os.kill(gateway.pid, signal.SIGHUP)
+        wait_until(
+            lambda: gateway.log().count("reloaded;") + gateway.log().count("reload refused") > before, "the reload"
+        )
+
+    def test_listeners_and_limits(self) -> None:
+        """Listeners come and go; an idle connection has the new limits at its next request."""
+        gateway = self.gateway()
+        other = free_port()
+        kept = http.client.HTTPConnection("127.0.0.1", gateway.proxy_port, timeout=PATIENCE)
+        kept.request("GET", "/")
+        self.assertEqual(kept.getresponse().read() and 404, 404)
+        sock = kept.sock
+        self.reload(
+            gateway,
+            proxy_listen=f"127.0.0.1:{gateway.proxy_port}, 127.0.0.1:{other}",
+            nginx_http_max_headers=3,
+            status_listen=f"127.0.0.1:{gateway.status_port}",
+        )
+        self.assertEqual(request(other, "GET", "/").status, 404)
+        self.assertEqual(request(gateway.status_port, "GET", "/status/ready").status, 200)
+        kept.request("GET", "/", headers={f"x-{n}": "y" for n in range(9)})
+        self.assertIs(kept.sock, sock)
+        self.assertEqual(kept.getresponse().status, 400)
+        self.reload(gateway, proxy_listen=f"127.0.0.1:{other}", status_listen="off")
+        with self.assertRaises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", gateway.proxy_port), PATIENCE)
+        with self.assertRaises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", gateway.status_port), PATIENCE)
+        self.assertEqual(request(other, "GET", "/").status, 404)
+        self.assertEqual(gateway.stop(), 0)
+
+    def test_plugins(self) -> None:
+        """Plugins come with their entities and go again; what is stored of them stays in the database."""
+        gateway = self.gateway({"plugins": "cors"})
+        self.assertEqual(gateway.admin("POST", "/plugins", json={"name": "key-auth"}).status, 400)
+        self.reload(gateway, plugins="cors, key-auth")
+        route = gateway.route("/a", "http://127.0.0.1:9")
+        gateway.create("/plugins", name="key-auth", route={"id": route["id"]})
+        gateway.create("/consumers", username="bob")
+        gateway.create("/consumers/bob/key-auth", key="secret")
+        self.assertEqual(gateway.get("/a").status, 401)
+        self.assertEqual(gateway.get("/a", headers={"apikey": "secret"}).status, 502)
+        self.reload(gateway, plugins="bundled")
+        self.assertEqual(gateway.get("/a", headers={"apikey": "secret"}).status, 502)
+        self.assertEqual(gateway.get("/a").status, 401)
+        self.assertEqual(gateway.stop(), 0)
+
+    def test_refused(self) -> None:
+        """What is wrong is told, all of it, and everything stays."""
+        gateway = self.gateway()
+        self.reload(gateway, plugins="nothing-of-this-name", ssl_cert="/none", ssl_cert_key="/none", router_flavor="expressions",
+                    proxy_listen=f"127.0.0.1:{free_port()} ssl")
+        log = gateway.log()
+        self.assertIn("plugin nothing-of-this-name: not bundled", log)
+        self.assertIn("ssl_cert cannot read", log)
+        self.assertEqual(gateway.get("/").status, 404)
+        self.assertEqual(gateway.admin("GET", "/").json["configuration"]["router_flavor"], "traditional_compatible")
