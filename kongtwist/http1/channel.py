@@ -31,6 +31,7 @@ from ..net.sending import end_writing, half_closes, is_ending, sender, unsent
 from .client_errors import log_refused, log_timeout
 from .client_facts import KnownClient
 from .http1_exchange import HTTP1Exchange
+from .moving_channel import MovingChannel
 from .request_body import BODY, CLOSED, HEAD, LINGER, TAKEN, WAIT, RequestBodies
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ _CONTENT_TYPE = re.compile(rb"(?:^|\n)content-type:[ \t]*([^\r\n]*)", re.IGNOREC
 
 
 @implementer(IPushProducer, IHandshakeListener)
-class HTTP1Channel(KnownClient, RequestBodies):
+class HTTP1Channel(MovingChannel, KnownClient, RequestBodies):
     """One client connection.
 
     Attributes:
@@ -448,43 +449,6 @@ class HTTP1Channel(KnownClient, RequestBodies):
         if self.http2 is not None and getattr(self.transport, "negotiatedProtocol", None) == b"h2":
             self.http2(self, b"")
 
-    def move(self) -> None:
-        """Another configuration has taken the place of this one: be a connection of its, from the next request on."""
-        if self.exchange is not None:
-            self.answered = self._answered_last  # type: ignore[method-assign]
-        elif self._state == HEAD:
-            self._moved()
-
-    def _answered_last(self, keep: bool, body_complete: bool, until_close: bool) -> None:
-        """The answer to the last request by the old configuration is complete."""
-        del self.answered
-        self._moved()
-        self.answered(keep, body_complete, until_close)
-
-    def _moved(self) -> None:
-        old, fd, when = self.context, self._fd, self.deadline
-        assert old.successor is not None
-        self.tree, self.context = old.successor
-        context, limits = self.context, self.context.limits
-        old.deadlines.drop(self)
-        old.connections.discard(self)
-        context.connections.add(self)
-        if self._stopped:
-            old.hangups.unwatch(fd, self)
-            context.hangups.watch(fd, self)
-        self.trusted = context.real_ip.trusts(self.peer_ip)
-        if self.transport is not None:
-            self.transport.bufferSize = limits.high_water
-        self._forget()  # what is known of the last head was found out by other limits
-        if self._served and self.exchange is None and self.cell == WAITING and not self._blocked:
-            when = context.monotonic() + limits.keepalive_timeout
-        if when < inf:
-            context.deadlines.set(self, when)
-
-    def _forget(self) -> None:
-        for name in ("_block", "_raw", "_line", "_whole", "_parsed", "_client", "forwarded", "forwarded_for", "opened"):
-            self.__dict__.pop(name, None)
-
     def detach(self, exchange: HTTP1Exchange | None) -> tuple[Any, bytes]:
         """Give the transport away. See `HTTP1Exchange.take_transport`."""
         transport: Any = self.transport
@@ -502,8 +466,7 @@ class HTTP1Channel(KnownClient, RequestBodies):
         self.context.connections.discard(self)
         self.send = _send_nothing
         # What was remembered for the next request would stay as long as the stream: kilobytes, by the thousand.
-        self.__dict__.pop("answered", None)
-        self._forget()
+        self.forget()
         return transport, early
 
     def released(self) -> None:

@@ -41,6 +41,7 @@ class AdminPlane:
 
     Attributes:
         gates: who may come in, by the name of the listener's property.
+        closing: fire when sockets are closed that it has left (`leave`).
     """
 
     def __init__(self, reactor: Any, conf: Conf, sockets: Sequence[Opened], registry: Mapping[str, Entity]) -> None:
@@ -48,7 +49,7 @@ class AdminPlane:
         self._shown_path = PathMask(registry)
         self._sockets = [each for each in sockets if each.name in NAMES]
         self._tokens = Tokens(conf.admin_api_token)
-        self._closing: list[Deferred[Any]] = []
+        self.closing: list[Deferred[Any]] = []
         self.gates = {
             "admin_listen": Gate(self._guard("admin_listen"), self._tokens, reactor.seconds),
             "status_listen": Gate(self._guard("status_listen"), Tokens(), reactor.seconds, "Status API"),
@@ -132,7 +133,7 @@ class AdminPlane:
         """Listen no more, though connections that are open stay; gives who serves them, if anybody does."""
         for port in self._ports.pop(name, ()):
             port.accept_waiting()
-            self._closing.append(maybeDeferred(port.stopListening))
+            self.closing.append(maybeDeferred(port.stopListening))
         self._close_logs([name])
         return self._sites.pop(name, None)
 

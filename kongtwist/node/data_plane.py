@@ -146,12 +146,14 @@ class DataPlane:
         streams: open WebSockets and event streams.
         lifetimes: opens and closes the plugins' configurations.
         conf: the configuration.
+        counters: as given.
+        left: once it is retired, fires when its sockets are closed.
     """
 
     def __init__(self, reactor: Any, conf: Conf, counters: Counters, node_id: str, services: PluginServices) -> None:
         self._reactor = reactor
         self.conf = conf
-        self._counters = counters
+        self.counters: Any = counters
         self._faults = Faults()
         self._plugin_rows: Mapping[str, Any] | None = None
         self.access_log = access_log_for(conf, "proxy_access_log", reactor)
@@ -216,6 +218,7 @@ class DataPlane:
         )
         self._ports: list[Any] = []
         self._retiring: Deferred[None] | None = None
+        self.left: Deferred[Any] = Deferred()
         self._contexts: list[tuple[str, ServerContexts]] = []
 
     # -- configuration ---------------------------------------------------------------------------------------------
@@ -295,15 +298,14 @@ class DataPlane:
         self.context.successor = (successor.tree, successor.context)
         ports, self._ports = self._ports, []
         run_steps(*(port.accept_waiting for port in ports))  # of an address that is left nobody else does
-        closing = [maybeDeferred(port.stopListening) for port in ports]
+        self.left = DeferredList([maybeDeferred(port.stopListening) for port in ports])
         self.context.hand_over()
         self.room.close()
-        self._retiring = Deferred.fromCoroutine(self._retired(closing, successor))
+        self._retiring = Deferred.fromCoroutine(self._retired(successor))
         return self._retiring
 
-    async def _retired(self, closing: list[Deferred[None]], successor: DataPlane) -> None:
+    async def _retired(self, successor: DataPlane) -> None:
         context, reactor = self.context, self._reactor
-        await DeferredList(closing)
         late = reactor.seconds() + _PATIENCE
         while any(not each.draining for each in context.connections if hasattr(each, "draining")):
             if reactor.seconds() >= late:  # the client has not seen yet that it shall go

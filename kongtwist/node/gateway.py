@@ -54,7 +54,7 @@ from .renewal import RELOAD_WAIT, Renewed, renew
 from .rows_access import Answers, RowsAccess
 from .snapshot_builder import give_back
 from .state import NodeState
-from .worker_supervisor import Workers, begin_message, sockets_of
+from .worker_supervisor import Workers, begin_message, rows_for, sockets_of
 
 if TYPE_CHECKING:
     from ..core.peer import Peer
@@ -130,7 +130,7 @@ class Gateway(MultiService):
         self._retired: dict[DataPlane, Deferred[None]] = {}
         self.workers: Workers | None = None
         if self.opened and conf.nginx_worker_processes > 1:
-            self.counters = SharedCounters.create(conf.nginx_worker_processes)
+            self.counters = SharedCounters.create(rows_for(conf.nginx_worker_processes))
             self.workers = self._make_workers(self.counters)
         else:
             self.counters = LocalCounters()
@@ -146,6 +146,7 @@ class Gateway(MultiService):
             self.workers.hear = self.health.hear
             self.publisher.followers.append(self.workers)
         self.demo = self._make_demo() if demo else None
+        self._switching: list[Deferred[Any]] = []
         self.stopping = False
         self.ready: Deferred[None] = Deferred()
         self.stopped: Deferred[None] = Deferred()
@@ -192,7 +193,7 @@ class Gateway(MultiService):
             self._reactor,
             counters,
             sockets_of(self.opened, self.conf.nginx_worker_processes),
-            lambda: begin_message(self.conf, self.node_id, self.opened, self.state.console),
+            lambda: begin_message(self.conf, self.node_id, self.state.console),
             lambda: self.snapshot,
             self._fatal,
             max_series=self.conf.metrics_max_series,
@@ -393,6 +394,8 @@ class Gateway(MultiService):
         """
         if self.opened and not only_live(self.conf, conf):
             await renew(self, self._reactor, conf)
+            switching, self._switching = self._switching, []
+            await DeferredList(switching)
         else:
             await self._reload_live(conf)
 
@@ -435,12 +438,17 @@ class Gateway(MultiService):
         if renewed.plane is not None:
             self.plane, self._room = renewed.plane, renewed.plane.room
         self.publisher.adopt(renewed.builder)
+        if self.workers is not None:
+            sockets = sockets_of(self.opened, conf.nginx_worker_processes)
+            self._switching.append(self.workers.switch(sockets, conf.reload_shutdown_timeout))
         renewed.builder.serve = self.serve
         self.serve(snapshot)
         self._listen_status(before)
         self._listen_admin(before)
         if old is not None and self.plane is not None:
             self._retire(old, self.plane)
+            self._switching.append(old.left)
+        self._switching += before.closing
         for each in renewed.listeners.gone:
             each.close()
 

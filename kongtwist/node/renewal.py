@@ -29,7 +29,7 @@ from .plugin_services import PluginServices
 from .publisher import Publisher
 from .snapshot_builder import SnapshotBuilder
 from .start_checks import startup_faults
-from .worker_supervisor import Workers
+from .worker_supervisor import Workers, sockets_of
 
 if TYPE_CHECKING:
     from .declarative_loader import DeclarativeLoader
@@ -134,6 +134,8 @@ async def renew(gateway: Renewable, reactor: Any, conf: Conf) -> None:
                 if gateway.stopping:
                     if plane is not None:
                         await plane.discard()
+                    if gateway.workers is not None:
+                        gateway.workers.keep()
                     raise ConfError("the node is stopping")
                 gateway.take(Renewed(conf, plugins, entities, store, listeners, admin, loader, builder, plane))
             finally:
@@ -189,7 +191,14 @@ async def _made(
     """A data path that listens, where this process serves, and what makes its snapshots."""
     if gateway.plane is None:
         builder = gateway.publisher.builder(plugins, gateway.serve, None, conf.router_flavor)
-        await builder.follow(gateway.snapshot, dataset)
+        assert gateway.workers is not None
+        snapshot = await builder.follow(gateway.snapshot, dataset)
+        sockets = sockets_of(listeners.opened, conf.nginx_worker_processes)
+        complaints = await gateway.workers.prepare(conf, sockets, snapshot.version, snapshot.rows)
+        if complaints:
+            gateway.workers.keep()
+            builder.stop()
+            raise ConfError(*complaints)
         return None, builder
     assert gateway.plugin_services is not None
     plane = DataPlane(reactor, conf, gateway.counters, gateway.node_id, gateway.plugin_services)

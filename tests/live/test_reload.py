@@ -6,6 +6,8 @@ import http.client
 import os
 import signal
 import socket
+from collections.abc import Mapping
+from typing import Any
 
 from tests.live.support import PATIENCE, GatewayProcess, LiveTestCase, free_port, request, wait_until
 
@@ -70,10 +72,40 @@ class ReloadTests(LiveTestCase):
     def test_refused(self) -> None:
         """What is wrong is told, all of it, and everything stays."""
         gateway = self.gateway()
-        self.reload(gateway, plugins="nothing-of-this-name", ssl_cert="/none", ssl_cert_key="/none", router_flavor="expressions",
-                    proxy_listen=f"127.0.0.1:{free_port()} ssl")
+        self.reload(
+            gateway,
+            plugins="nothing-of-this-name",
+            ssl_cert="/none",
+            ssl_cert_key="/none",
+            router_flavor="expressions",
+            proxy_listen=f"127.0.0.1:{free_port()} ssl",
+        )
         log = gateway.log()
         self.assertIn("plugin nothing-of-this-name: not bundled", log)
         self.assertIn("ssl_cert cannot read", log)
         self.assertEqual(gateway.get("/").status, 404)
         self.assertEqual(gateway.admin("GET", "/").json["configuration"]["router_flavor"], "traditional_compatible")
+
+
+class WorkersReloadTests(ReloadTests):
+    """The same of a node with workers, and their number."""
+
+    def gateway(self, conf: Mapping[str, object] | None = None, **options: Any) -> GatewayProcess:
+        return super().gateway({"nginx_worker_processes": 2, **(conf or {})}, **options)
+
+    def test_count(self) -> None:
+        """More and fewer workers: each request is served, also those that came to a socket whose worker is gone."""
+        gateway = self.gateway({"proxy_listen": "off"})
+        listen = f"127.0.0.1:{gateway.proxy_port} reuseport"
+        self.reload(gateway, proxy_listen=listen)
+        for count, wanted in ((3, 3), (1, 3), (2, 2)):  # to one process alone only a restart leads
+            self.reload(gateway, nginx_worker_processes=count)
+            wait_until(lambda wanted=wanted: len(self.pids(gateway)) == wanted, f"{wanted} workers")  # type: ignore[misc]
+            for _ in range(40):
+                self.assertEqual(gateway.get("/").status, 404)
+        self.assertIn("these take effect at the next start: nginx_worker_processes", gateway.log())
+        self.assertEqual(gateway.stop(), 0)
+
+    def pids(self, gateway: GatewayProcess) -> list[int]:
+        pids: list[int] = gateway.admin("GET", "/").json["pids"]["workers"]
+        return pids
