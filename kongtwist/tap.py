@@ -144,6 +144,14 @@ def _forget_plugin_cache_warning() -> None:
         waiting.extend(kept)
 
 
+def _listening(opened: Opened) -> str:
+    """Where an API is reached."""
+    scheme = "https" if opened.listen.ssl else "http"
+    what = {"proxy_listen": "proxy", "admin_listen": "Admin API", "status_listen": "Status API"}[opened.name]
+    address = opened.address if opened.listen.path else f"{scheme}://{opened.address}"
+    return f"{what} listens on {address}"
+
+
 class NodeService(Service):
     """A node under twistd: its prefix, its signals, and the gateway.
 
@@ -304,12 +312,19 @@ class NodeService(Service):
         notice(_log, "prefix: {prefix}", prefix=self._conf.prefix)
         tell_debug_token(self._conf)
         for each in self._opened:
-            scheme = "https" if each.listen.ssl else "http"
-            what = {"proxy_listen": "proxy", "admin_listen": "Admin API", "status_listen": "Status API"}[each.name]
-            address = each.address if each.listen.path else f"{scheme}://{each.address}"
-            notice(_log, "{what} listens on {address}", what=what, address=address)
+            notice(_log, "{sentence}", sentence=_listening(each))
         for sentence in self._conf.warnings:
             _log.warn("{sentence}", sentence=sentence)
+
+    def _say_news(self, before: Conf, opened: list[Opened]) -> None:
+        """What a reload has changed of that."""
+        known = [_listening(each) for each in opened]
+        for sentence in [_listening(each) for each in self._opened]:
+            if sentence not in known:
+                notice(_log, "{sentence}", sentence=sentence)
+        for sentence in self._conf.warnings:
+            if sentence not in before.warnings:
+                _log.warn("{sentence}", sentence=sentence)
 
     def reload(self) -> None:
         """Read the configuration again, put into effect what can be, and say what needs a restart. One after the other."""
@@ -342,11 +357,12 @@ class NodeService(Service):
         except ConfError as error:
             _log.error("reload refused, everything stays as it was: {error}", error=error)
             return Outcome(error=str(error))
-        self._conf = conf
+        before, opened = self._conf, self._opened
+        self._conf, self._opened = conf, list(self.gateway.opened)
         self.error_log.become(error_log)
-        self._opened = list(self.gateway.opened)
         what = f"changed: {', '.join(changed)}" if changed else "no property has changed"
         notice(_log, "reloaded; {what}", what=what)
+        self._say_news(before, opened)
         renew_debug_token(conf)
         tell_debug_token(conf)
         if later:
