@@ -180,6 +180,7 @@ class NodeService(Service):
         self._prefix = prefix
         self._opened = opened
         self._held: list[Opened] = []
+        self._told: list[str] = []
         self.error_log = error_log
         self._overrides = overrides
         self._forced: Deferred[None] = Deferred()
@@ -311,19 +312,16 @@ class NodeService(Service):
         notice(_log, "configuration: {source}", source=self._conf.source or "defaults and environment, no file")
         notice(_log, "prefix: {prefix}", prefix=self._conf.prefix)
         tell_debug_token(self._conf)
-        for each in self._opened:
-            notice(_log, "{sentence}", sentence=_listening(each))
-        for sentence in self._conf.warnings:
-            _log.warn("{sentence}", sentence=sentence)
+        self._say_news()
 
-    def _say_news(self, before: Conf, opened: list[Opened]) -> None:
-        """What a reload has changed of that."""
-        known = [_listening(each) for each in opened]
-        for sentence in [_listening(each) for each in self._opened]:
-            if sentence not in known:
-                notice(_log, "{sentence}", sentence=sentence)
+    def _say_news(self) -> None:
+        """Where is listened, and what is to be warned of, as far as that was not told before."""
+        before, self._told = self._told, [*map(_listening, self._opened), *self._conf.warnings]
+        for each in self._opened:
+            if _listening(each) not in before:
+                notice(_log, "{sentence}", sentence=_listening(each))
         for sentence in self._conf.warnings:
-            if sentence not in before.warnings:
+            if sentence not in before:
                 _log.warn("{sentence}", sentence=sentence)
 
     def reload(self) -> None:
@@ -357,12 +355,11 @@ class NodeService(Service):
         except ConfError as error:
             _log.error("reload refused, everything stays as it was: {error}", error=error)
             return Outcome(error=str(error))
-        before, opened = self._conf, self._opened
         self._conf, self._opened = conf, list(self.gateway.opened)
         self.error_log.become(error_log)
         what = f"changed: {', '.join(changed)}" if changed else "no property has changed"
         notice(_log, "reloaded; {what}", what=what)
-        self._say_news(before, opened)
+        self._say_news()
         renew_debug_token(conf)
         tell_debug_token(conf)
         if later:

@@ -458,6 +458,8 @@ class Gateway(MultiService):
 
         def over(result: Any) -> None:
             self._retired.pop(old, None)
+            if not self.stopping:
+                self.publisher.collector.sweep_later()
             if isinstance(result, Failure) and not result.check(CancelledError):
                 _log.failure("what served before a reload could not end", result)
 

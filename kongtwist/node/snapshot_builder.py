@@ -50,6 +50,7 @@ class Collector:
         self._rows = 0
         self._since = 0.0
         self._freezing: IDelayedCall | None = None
+        self._sweeping: IDelayedCall | None = None
 
     def pause(self) -> None:
         """Stop collecting while many objects are made that stay. Each call needs one of `resume`."""
@@ -78,14 +79,34 @@ class Collector:
         else:
             self._freezing.reset(min(FREEZE_AFTER, max(0.0, self._since + FREEZE_AT_LAST - now)))
 
+    def sweep_later(self) -> None:
+        """Something large has ended that may have been taken out of sight: have it looked at once more, after `FREEZE_AFTER`."""
+        if self._sweeping is None:
+            self._sweeping = self._reactor.callLater(FREEZE_AFTER, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeping = None
+        if self._paused:
+            self.sweep_later()
+            return
+        self._gc.unfreeze()
+        self._gc.collect()
+        self._freeze()
+
     def stop(self) -> None:
         """Drop what is scheduled."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
+        self._end_freezing()
+
+    def _end_freezing(self) -> None:
         if self._freezing is not None and self._freezing.active():
             self._freezing.cancel()
         self._freezing = None
 
     def _freeze(self) -> None:
-        self.stop()
+        self._end_freezing()
         self._rows = 0
         self._gc.freeze()
 

@@ -388,6 +388,8 @@ class Worker:
 
     def _over(self, plane: DataPlane, result: Any) -> None:
         self._retired.pop(plane, None)
+        if self._builder is not None and not self._ending:
+            self._builder.collector.sweep_later()
         if isinstance(result, Failure) and not result.check(CancelledError):
             _log.failure("what served before a reload could not end", result)
 

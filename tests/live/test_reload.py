@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-from tests.live.support import PATIENCE, ROOT, GatewayProcess, LiveTestCase, free_port, request, wait_until
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.live.raw_upstream import RawUpstream
+from tests.live.support import PATIENCE, ROOT, EventStream, GatewayProcess, LiveTestCase, free_port, request, wait_until
+from tests.upstream_cases import Case
+
+COMMAND = "import sys; from kongtwist.commands.main import main; sys.exit(main())"
+"""The command kongtwist."""
 
 
 def reload(gateway: GatewayProcess, **properties: object) -> None:
@@ -151,3 +161,120 @@ class StreamsReloadTests(LiveTestCase):
         self.assertEqual((told["open"], told["faults"]), (600, []), streams.output())
         self.assertGreater(told["echoes"], 500)
         self.assertEqual(gateway.stop(), 0)
+
+
+class FreedTests(LiveTestCase):
+    """What served before a reload ends with its last stream, and leaves nothing."""
+
+    def test_freed(self) -> None:
+        """Objects, opened configurations, descriptors and timers: as many as without any reload."""
+        gateway = self.gateway({"plugins": "bundled, tests.live.plane_counter:PlaneCounter"})
+        gateway.route("/ws", f"http://127.0.0.1:{self.upstream('websocket')}", "ws")
+        route = gateway.route("/count", "http://127.0.0.1:9", "count")
+        gateway.create("/plugins", name="plane-counter", route={"id": route["id"]})
+        before = gateway.get("/count").json
+        self.assertEqual([before[name] for name in ("planes", "contexts", "opened")], [1, 1, 1])
+        streams = []
+        for number in range(3):
+            streams.append(connect(f"ws://127.0.0.1:{gateway.proxy_port}/ws", compression=None))
+            reload(gateway, nginx_http_max_headers=100 + number)
+        self.assertEqual(gateway.get("/count").json["planes"], 4)
+        for stream in streams:
+            stream.send("still")
+            self.assertEqual(stream.recv(PATIENCE), "still")
+            stream.close()
+
+        def found() -> bool:
+            now = gateway.get("/count").json
+            same = all(now[name] == before[name] for name in ("planes", "contexts", "opened"))
+            return bool(
+                same and now["descriptors"] <= before["descriptors"] + 2 and now["timers"] <= before["timers"] + 2
+            )
+
+        wait_until(found, "all that was before to be gone")
+
+    def test_deadline(self) -> None:
+        """`reload_shutdown_timeout` ends streams of before: a WebSocket with 1012, an event stream."""
+        gateway = self.gateway({"nginx_main_worker_shutdown_timeout": "1s"})
+        gateway.route("/ws", f"http://127.0.0.1:{self.upstream('websocket')}", "ws")
+        gateway.route("/sse", f"http://127.0.0.1:{self.upstream('events')}", "sse")
+        with connect(f"ws://127.0.0.1:{gateway.proxy_port}/ws") as stream:
+            events = EventStream(gateway.proxy_port, "/sse")
+            next(events)
+            reload(gateway, reload_shutdown_timeout="1s")
+            with self.assertRaises(ConnectionClosed) as raised:
+                stream.recv(PATIENCE)
+            assert raised.exception.rcvd is not None
+            self.assertEqual(raised.exception.rcvd.code, 1012)
+            with contextlib.suppress(ConnectionError):
+                for _ in events:
+                    pass
+
+
+class TutorialTests(LiveTestCase):
+    """The lines of the tutorial, with what they change."""
+
+    def test_lines(self) -> None:
+        """Each takes effect on new and on idle connections, and a stream goes on through all of them."""
+        gateway = self.gateway({"nginx_http_max_connections": 2, "nginx_proxy_proxy_read_timeout": "1s"})
+        gateway.route("/ws", f"http://127.0.0.1:{self.upstream('websocket')}", "ws")
+        gateway.route("/slow", f"http://127.0.0.1:{self.upstream('echo')}", "slow")
+        upstream = RawUpstream()
+        self.addCleanup(upstream.close)
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + 2 * (b"X-Large: " + b"x" * 50_000 + b"\r\n") + b"\r\nok"
+        upstream.play(Case((head,)))
+        gateway.route("/large", f"http://127.0.0.1:{upstream.port}", "large")
+        gateway.admin(
+            "PATCH", "/services/ws", json={"read_timeout": 100_000}
+        )  # the tutorial's is for those without one
+        stream = connect(f"ws://127.0.0.1:{gateway.proxy_port}/ws")
+        self.addCleanup(stream.close)
+        idle = http.client.HTTPConnection("127.0.0.1", gateway.proxy_port, timeout=PATIENCE)
+        self.assertEqual(self.status(idle, "/nowhere"), 404)
+        sock = idle.sock
+        self.assertEqual((self.status(idle, "/large"), self.status(idle, "/slow?delay=2")), (502, 504))
+        with socket.create_connection(("127.0.0.1", gateway.proxy_port), PATIENCE) as second:
+            second.sendall(b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n")
+            self.assertIn(b" 404 ", second.recv(65536))
+            third = http.client.HTTPConnection("127.0.0.1", gateway.proxy_port, timeout=PATIENCE)
+            third.request("GET", "/nowhere")
+            self.typed(gateway, 'echo "nginx_http_max_connections = 16384" >> kong.conf && kongtwist reload')
+            answer = third.getresponse()
+            self.assertEqual((answer.status, answer.read() != b""), (404, True))
+        self.typed(
+            gateway,
+            'echo "nginx_proxy_proxy_buffer_size = 128k" >> kong.conf &&'
+            ' echo "nginx_proxy_proxy_buffers = 4 256k" >> kong.conf && kongtwist reload',
+        )
+        self.assertEqual(self.status(idle, "/large"), 200)
+        self.typed(gateway, 'echo "nginx_proxy_proxy_read_timeout = 3600s" >> kong.conf && kongtwist reload')
+        self.assertEqual(self.status(idle, "/slow?delay=2"), 200)
+        self.assertIs(idle.sock, sock)
+        self.assertEqual((self.status(third, "/large"), gateway.get("/slow?delay=2").status), (200, 200))
+        stream.send("still there")
+        self.assertEqual(stream.recv(PATIENCE), "still there")
+
+    def status(self, connection: http.client.HTTPConnection, path: str) -> int:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+
+    def typed(self, gateway: GatewayProcess, line: str) -> None:
+        """Type a line in the folder of the configuration."""
+        program = os.path.join(gateway.folder, "kongtwist")
+        with open(program, "w", encoding="utf-8") as file:
+            file.write(f'#!/bin/sh\nexec {sys.executable} -c "{COMMAND}" "$@"\n')
+        os.chmod(program, 0o755)
+        path = f"{gateway.folder}:{os.environ['PATH']}"
+        env = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "KONG_PREFIX": gateway.prefix}
+        done = subprocess.run(
+            ["sh", "-c", line],
+            cwd=gateway.folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        self.assertEqual((done.returncode, done.stdout), (0, "kongtwist reloaded\n"), done.stderr)
