@@ -218,6 +218,7 @@ class DataPlane:
         )
         self._ports: list[Any] = []
         self._retiring: Deferred[None] | None = None
+        self._ending, self._ended = False, Ended()
         self.left: Deferred[Any] = Deferred()
         self._contexts: list[tuple[str, ServerContexts]] = []
 
@@ -361,7 +362,17 @@ class DataPlane:
         await self._end(late, seconds)
 
     async def _end(self, late: float, seconds: float) -> None:
-        """Give back what there is. What is still open is cut; ``late`` is when plugins have had their time."""
+        """Give back what there is, once. What is still open is cut; ``late`` is when plugins have had their time."""
+        if self._ending:
+            await self._ended.wait()
+            return
+        self._ending = True
+        try:
+            await self._give_back(late, seconds)
+        finally:
+            self._ended.end()
+
+    async def _give_back(self, late: float, seconds: float) -> None:
         self.abort()
         await self._quiet(CUT_TIME)  # the log phase of what was cut comes before plugins close
         late = max(late, self._reactor.seconds() + min(seconds, LAST_WORDS))

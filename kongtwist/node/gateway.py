@@ -116,7 +116,11 @@ class Gateway(MultiService):
         self.storage.long_work = self._long_work = BackgroundWork(reactor)
         self.declarative_loader: DeclarativeLoader | None = None
         if isinstance(self.storage, MemoryStorage):
-            self.declarative_loader = self.make_loader(conf, self.registry)
+            from .declarative_loader import DeclarativeLoader  # readers of YAML, for who has a use for them
+
+            self.declarative_loader = DeclarativeLoader(
+                reactor, self.storage, self.registry, conf.plugins, time.time, self._long_work, conf.router_flavor
+            )
         self._faults = Faults()
         self._advice = Advice(reactor, silent=_known(conf))
         self._tallies = Tallies(
@@ -159,17 +163,6 @@ class Gateway(MultiService):
         self._leaving: list[Deferred[None]] = []
 
     # -- making --------------------------------------------------------------------------------------------------------
-
-    def make_loader(
-        self, conf: Conf, entities: Mapping[str, Entity], before: DeclarativeLoader | None = None
-    ) -> DeclarativeLoader:
-        """What loads declarative files; `before` is what did so far."""
-        from .declarative_loader import DeclarativeLoader  # readers of YAML, for who has a use for them
-
-        assert isinstance(self.storage, MemoryStorage)
-        return DeclarativeLoader(
-            self._reactor, self.storage, entities, conf.plugins, time.time, self._long_work, conf.router_flavor, before
-        )
 
     def _make_demo(self) -> Demo:
         from ..demo import Demo  # its servers are loaded only where they are wanted
@@ -392,6 +385,8 @@ class Gateway(MultiService):
         Raises:
             ConfError: with all that is wrong; everything is as it was.
         """
+        if self.state.leaving:
+            raise ConfError("the node is drained (kongtwist drain), and takes up nothing any more")
         if self.opened and not only_live(self.conf, conf):
             await renew(self, self._reactor, conf)
             switching, self._switching = self._switching, []
@@ -422,7 +417,9 @@ class Gateway(MultiService):
         conf, old, before, snapshot = renewed.conf, self.plane, self.admin_plane, renewed.builder.snapshot
         assert snapshot is not None
         self.conf, self.plugins, self.registry = conf, renewed.plugins, renewed.registry
-        self.declarative_loader, self.admin_plane = renewed.loader, renewed.admin
+        self.admin_plane = renewed.admin
+        if self.declarative_loader is not None:
+            self.declarative_loader.follow(self.declarative_loader.terms(conf, renewed.registry))
         self.opened = renewed.listeners.opened
         renewed.listeners.commit()
         self.storage.adopt(renewed.registry, renewed.store)
@@ -520,7 +517,9 @@ class Gateway(MultiService):
         if self._admin_calls is not None:
             await self._admin_calls.close(0.0)
         await self._probes.close(0.0)
-        await DeferredList([Deferred.fromCoroutine(plane.stop(late)) for plane in self.planes], consumeErrors=True)
+        stopping = [Deferred.fromCoroutine(plane.stop(late)) for plane in self.planes]
+        for each in stopping:
+            await each
         await closing
         if self.workers is not None:
             await self.workers.stop()

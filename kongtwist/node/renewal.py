@@ -50,7 +50,6 @@ class Renewed(NamedTuple):
         store: see `BaseStorage.candidate`.
         listeners: the change of the sockets.
         admin: the Admin and Status APIs, which do not listen yet.
-        loader: of declarative files, where there is no database.
         builder: has made the first snapshot.
         plane: the data path, which listens already; None where workers serve.
     """
@@ -61,7 +60,6 @@ class Renewed(NamedTuple):
     store: RowStore
     listeners: ListenerChange
     admin: AdminPlane
-    loader: DeclarativeLoader | None
     builder: SnapshotBuilder
     plane: DataPlane | None
 
@@ -88,10 +86,6 @@ class Renewable(Protocol):
 
     @property
     def snapshot(self) -> Snapshot: ...
-
-    def make_loader(
-        self, conf: Conf, entities: Mapping[str, Entity], before: DeclarativeLoader
-    ) -> DeclarativeLoader: ...
 
     def whole(self, dataset: Dataset, conf: Conf) -> Dataset: ...
 
@@ -122,8 +116,7 @@ async def renew(gateway: Renewable, reactor: Any, conf: Conf) -> None:
     try:
         admin.prepare()
         if loader is not None:
-            loader = gateway.make_loader(conf, entities, loader)
-            rows = await loader.read_configured(conf)
+            rows = await loader.read_configured(conf, loader.terms(conf, entities))
         await gateway.storage.hold()
         try:
             await gateway.publisher.hold()
@@ -137,7 +130,7 @@ async def renew(gateway: Renewable, reactor: Any, conf: Conf) -> None:
                     if gateway.workers is not None:
                         gateway.workers.keep()
                     raise ConfError("the node is stopping")
-                gateway.take(Renewed(conf, plugins, entities, store, listeners, admin, loader, builder, plane))
+                gateway.take(Renewed(conf, plugins, entities, store, listeners, admin, builder, plane))
             finally:
                 gateway.publisher.release()
         finally:

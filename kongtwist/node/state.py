@@ -205,7 +205,7 @@ class NodeState:
         if not gateway.ready.called:
             connecting = gateway.storage.writable and not gateway.storage.reachable()
             return "failed to connect to database" if connecting else "router builds not yet complete"
-        if gateway.workers is not None and not gateway.workers.complete:
+        if gateway.workers is not None and not gateway.workers.ready:
             return "router builds not yet complete"
         if not gateway.storage.writable and not any(gateway.storage.load().values()):
             return "no configuration available (empty configuration present)"

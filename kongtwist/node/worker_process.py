@@ -47,6 +47,7 @@ class WorkerProcess(ProcessProtocol):
 
     Attributes:
         leaving: it finishes what it does, and is not replaced.
+        grown: it was added by a reload.
     """
 
     transport: Any
@@ -54,7 +55,7 @@ class WorkerProcess(ProcessProtocol):
     def __init__(self, workers: Supervisor, row: int, slot: int, sockets: socket.socket) -> None:
         self._workers = workers
         self.row, self.slot = row, slot
-        self.leaving = False
+        self.leaving = self.grown = False
         self._sockets = sockets
         self.figures = workers.metrics.reporter()
         self.pid = 0

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -50,6 +50,9 @@ CRASH_SPAN = 10.0
 
 LISTENING_ON = 0.1
 """Seconds from the word to stop until the parent's own copies of the listening sockets are shut."""
+
+PREPARE_TIME = 60.0
+"""Seconds in which a worker makes ready to serve by another configuration."""
 
 ASK_TIME = 2.0
 """Seconds in which a worker answers what an Admin endpoint of a plugin asks."""
@@ -223,6 +226,8 @@ class Workers:
             (worker, worker.renew(message, sockets[worker.slot], dataset_messages(version, dataset)))
             for worker in self._prepared
         ]
+        for _, done in asked:
+            done.addTimeout(PREPARE_TIME, self._reactor)  # type: ignore[unused-awaitable]
         return await _complaints(asked)
 
     def keep(self) -> None:
@@ -254,7 +259,7 @@ class Workers:
         waiting: list[Deferred[None]] = []
         for slot in range(before, len(sockets)):
             row = next(row for row in range(self._counters.workers) if row not in self._living | self._leaving)
-            self._spawn(row, slot)
+            self._spawn(row, slot).grown = True
         if not self.complete:
             waiting.append(Deferred())
             self._all_listen += waiting
@@ -336,9 +341,16 @@ class Workers:
         """Whether every worker accepts connections."""
         return len(self._living) == len(self._sockets) and all(each.listening for each in self._living.values())
 
+    @property
+    def ready(self) -> bool:
+        """As `complete`, but those that a reload has added are not waited for: the others serve."""
+        return len(self._living) == len(self._sockets) and all(
+            each.listening or each.grown for each in self._living.values()
+        )
+
     # -- processes ---------------------------------------------------------------------------------------------------
 
-    def _spawn(self, row: int, slot: int) -> None:
+    def _spawn(self, row: int, slot: int) -> WorkerProcess:
         giving, taking = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         giving.setblocking(False)
         worker = WorkerProcess(self, row, slot, giving)
@@ -369,6 +381,7 @@ class Workers:
         worker.link.send(self._begin() | share | numbers)
         worker.link.send_all(dataset_messages(served.version, served.rows))
         worker.link.send_all(list(self.first_messages()))
+        return worker
 
     def on_listening(self, worker: WorkerProcess) -> None:
         """A worker accepts connections."""
@@ -449,7 +462,12 @@ async def _switched(
 
 
 async def _complaints(asked: Sequence[tuple[WorkerProcess, Deferred[str | None]]]) -> list[str]:
-    told = [(worker, await done) for worker, done in asked]
+    told = []
+    for worker, done in asked:
+        try:
+            told.append((worker, await done))
+        except TimeoutError:
+            told.append((worker, f"it was not ready within {PREPARE_TIME:g} s"))
     return [f"worker {worker.row} (pid {worker.pid}) goes on as it was: {why}" for worker, why in told if why]
 
 

@@ -10,12 +10,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from tests.live.http2_peer import GOAWAY, HEADERS, Frame, HTTP2Peer
 from tests.live.raw_upstream import RawUpstream
 from tests.live.support import PATIENCE, ROOT, EventStream, GatewayProcess, LiveTestCase, free_port, request, wait_until
 from tests.upstream_cases import Case
@@ -278,3 +280,108 @@ class TutorialTests(LiveTestCase):
             check=False,
         )
         self.assertEqual((done.returncode, done.stdout), (0, "kongtwist reloaded\n"), done.stderr)
+
+
+class ThroughoutTests(LiveTestCase):
+    """What goes on while a node reloads."""
+
+    def test_nobody_is_refused(self) -> None:
+        """Each request on a new connection is served, through reloads of all kinds and numbers of workers."""
+        gateway = GatewayProcess(self, {"nginx_worker_processes": 2})
+        listen = f"127.0.0.1:{gateway.proxy_port} reuseport"
+        gateway.conf["proxy_listen"] = listen
+        self._gateways.append(gateway)
+        gateway.start()
+        faults: list[str] = []
+        served = [0]
+        over = threading.Event()
+
+        def ask() -> None:
+            while not over.is_set():
+                try:
+                    served[0] += request(gateway.proxy_port, "GET", "/").status == 404
+                except (OSError, http.client.HTTPException) as error:
+                    faults.append(repr(error))
+
+        def administer() -> None:
+            kept = http.client.HTTPConnection("127.0.0.1", gateway.admin_port, timeout=PATIENCE)
+            while not over.is_set():
+                try:
+                    kept.request("POST", "/consumers", json.dumps({"custom_id": f"c{served[0]}-{len(faults)}"}))
+                    answer = kept.getresponse()
+                    answer.read()
+                    if answer.status >= 500:
+                        faults.append(f"Admin API: {answer.status}")
+                except (OSError, http.client.HTTPException) as error:
+                    faults.append(f"Admin API: {error!r}")
+                    return
+
+        threads = [threading.Thread(target=each) for each in (ask, ask, administer)]
+        for each in threads:
+            each.start()
+        try:
+            changes: tuple[Mapping[str, object], ...] = (
+                {"nginx_worker_processes": 3},
+                {"plugins": "cors"},
+                {"proxy_listen": f"{listen}, 127.0.0.1:{free_port()}"},
+                {"nginx_worker_processes": 2},
+                {"proxy_listen": listen, "nginx_worker_processes": 4},
+                {"nginx_worker_processes": 2, "nginx_http_keepalive_timeout": "5s"},
+            )
+            for number, change in enumerate(changes):
+                reload(gateway, **change)
+                before = served[0]
+                wait_until(lambda before=before: served[0] > before + 20, f"requests behind reload {number}")  # type: ignore[misc]
+        finally:
+            over.set()
+            for each in threads:
+                each.join(PATIENCE)
+        self.assertEqual(faults, [])
+        self.assertEqual(gateway.stop(), 0)
+
+    def test_limits_go_on(self) -> None:
+        """What plugins have counted is not forgotten, nor counted twice; in workers neither."""
+        for workers in (1, 2):
+            gateway = self.gateway({"nginx_worker_processes": workers})
+            route = gateway.route("/limited", f"http://127.0.0.1:{self.upstream('echo')}", "limited")
+            config = {"hour": 100, "policy": "local"}
+            gateway.create("/plugins", name="rate-limiting", route={"id": route["id"]}, config=config)
+            left = []
+            for number in range(3):
+                for _ in range(4):
+                    left.append(int(gateway.get("/limited").headers["X-RateLimit-Remaining-Hour"]))
+                reload(gateway, nginx_http_max_headers=100 + number)
+            self.assertEqual(left, [*range(99, 87, -1)])
+
+    def test_http2(self) -> None:
+        """A connection over HTTP/2 takes no more calls, and ends behind those that are open."""
+        gateway = self.gateway()
+        gateway.route("/slow", f"http://127.0.0.1:{self.upstream('echo')}", "slow")
+        peer = HTTP2Peer.connect(gateway.proxy_port)
+        self.addCleanup(peer.close)
+        fields = [(":method", "GET"), (":scheme", "http"), (":path", "/slow?delay=3"), (":authority", "a")]
+        stream = peer.open(fields, end=True)
+        reload(gateway, nginx_http_max_headers=100)
+        frames: list[Frame] = []
+        while (frame := peer.read()) is not None:
+            frames.append(frame)
+        answers = [each.fields[":status"] for each in frames if each.kind == HEADERS and each.stream == stream]
+        self.assertEqual(answers, ["200"])
+        self.assertIn(GOAWAY, [each.kind for each in frames])
+
+    def test_without_a_database(self) -> None:
+        """A declarative file is read by the plugins of the new configuration; faulty, it refuses all of the reload."""
+        folder = self.folder()
+        file = os.path.join(folder, "kong.yml")
+        with open(file, "w", encoding="utf-8") as opened:
+            opened.write('_format_version: "3.0"\n')
+        gateway = self.gateway({"database": "off", "declarative_config": file, "plugins": "cors"})
+        with open(file, "w", encoding="utf-8") as opened:
+            opened.write(
+                '_format_version: "3.0"\nplugins:\n- name: request-termination\n  config: {status_code: 418}\n'
+            )
+        reload(gateway, nginx_http_max_headers=77)
+        self.assertIn("reload refused", gateway.log())
+        self.assertEqual(gateway.admin("GET", "/").json["configuration"]["nginx_http_max_headers"], 1000)
+        reload(gateway, plugins="cors, request-termination")
+        self.assertEqual(gateway.get("/").status, 418)
