@@ -380,7 +380,8 @@ class ThroughoutTests(LiveTestCase):
         gateway = self.gateway({"database": "off", "declarative_config": file, "plugins": "cors"})
         with open(file, "w", encoding="utf-8") as opened:
             opened.write(
-                '_format_version: "3.0"\nplugins:\n- name: request-termination\n  config: {status_code: 418}\n'
+                '_format_version: "3.0"\nservices:\n- {name: s, url: "http://127.0.0.1:9", routes: [{name: r, paths: [/]}]}\n'
+                "plugins:\n- {name: request-termination, config: {status_code: 418}}\n"
             )
         reload(gateway, nginx_http_max_headers=77)
         self.assertIn("reload refused", gateway.log())
