@@ -198,6 +198,15 @@ class StreamRegistry:
         self.counts = StreamCounts(self._records)
         self.log: StreamLogging | None = None
 
+    def count_with(self, other: StreamRegistry) -> None:
+        """Have streams from now on counted together with those of ``other``."""
+        self.counts = other.counts
+        self.counts.open.append(self._records)
+
+    def leave_counts(self) -> None:
+        """No stream is open here any more, nor will one be: those that count with this one count without it."""
+        self.counts.open[:] = [each for each in self.counts.open if each is not self._records]
+
     def __len__(self) -> int:
         return len(self._records)
 
