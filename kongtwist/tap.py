@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from . import KONG_VERSION, VERSION
 from .config.load import Conf, ConfError, differences, load, reloaded
-from .net.listeners import Opened, open_listeners, raise_descriptor_limit
+from .net.listeners import SERVED_BY_WORKERS, Opened, open_listeners, raise_descriptor_limit
 from .net.server_tls import contexts_for
 from .node.debug_token import renew_debug_token, tell_debug_token
 from .node.graceful_shutdown import Drain
@@ -227,7 +227,7 @@ class NodeService(Service):
             self._drain.stop()
         workers = self.gateway.workers is not None
         # Those of workers the gateway shuts itself, by their numbers: these must not be anybody else's by then.
-        self._held = [each for each in self._opened if workers and each.name == "proxy_listen"]
+        self._held = [each for each in self._opened if workers and each.name in SERVED_BY_WORKERS]
         for each in self._opened:  # the gateway stops its own duplicates; nobody new is to wait in a backlog
             if each not in self._held:
                 each.close()
@@ -305,7 +305,14 @@ class NodeService(Service):
         tell_debug_token(self._conf)
         for each in self._opened:
             scheme = "https" if each.listen.ssl else "http"
-            what = {"proxy_listen": "proxy", "admin_listen": "Admin API", "status_listen": "Status API"}[each.name]
+            what = {
+                "proxy_listen": "proxy",
+                "stream_listen": "streams",
+                "admin_listen": "Admin API",
+                "status_listen": "Status API",
+            }[each.name]
+            if each.name == "stream_listen":
+                scheme = "udp" if each.listen.udp else "tls" if each.listen.ssl else "tcp"
             address = each.address if each.listen.path else f"{scheme}://{each.address}"
             notice(_log, "{what} listens on {address}", what=what, address=address)
         for sentence in self._conf.warnings:
@@ -375,9 +382,9 @@ class NodeService(Service):
         """Let go of the proxy's listening sockets, unless workers have copies (these the gateway shuts)."""
         if self.gateway.workers is None:
             for each in self._opened:
-                if each.name == "proxy_listen":
+                if each.name in SERVED_BY_WORKERS:
                     each.close()
-            self._opened = [each for each in self._opened if each.name != "proxy_listen"]
+            self._opened = [each for each in self._opened if each.name not in SERVED_BY_WORKERS]
 
     def _drained(self, drained: Drained) -> None:
         try:

@@ -26,7 +26,6 @@ from .kinds import (
     PAIR,
     RLIMIT,
     SIZE,
-    STREAM_LISTENERS,
     STRING,
     UUID,
     Property,
@@ -38,6 +37,7 @@ from .log_properties import Logs
 from .lua_properties import Lua
 from .plugin_properties import PluginServices
 from .postgres_properties import Postgres
+from .stream_properties import StreamRoutes
 from .tracing_properties import Tracing
 from .unbuilt_properties import Unbuilt
 
@@ -406,12 +406,6 @@ class Refused:
             "data_plane": "hybrid mode is not built yet, so no configuration would arrive",
         },
     )
-    stream_listen = Property(
-        STREAM_LISTENERS,
-        "off",
-        "Addresses for TCP, TLS and UDP streams.",
-        refused={"*": "stream proxying is not built yet, so nobody would listen there"},
-    )
     client_ssl = Property(
         BOOLEAN,
         "off",
@@ -442,6 +436,7 @@ SECTIONS: tuple[type, ...] = (
     Node,
     Logs,
     Listeners,
+    StreamRoutes,
     Tls,
     AdminAccess,
     ClientLimits,
@@ -465,6 +460,7 @@ class Properties(
     Node,
     Logs,
     Listeners,
+    StreamRoutes,
     Tls,
     AdminAccess,
     ClientLimits,

@@ -19,8 +19,6 @@ class Unbuilt:
     """Known to Kong, without effect here yet."""
 
     # -- node --
-    proxy_stream_access_log = _known(STRING, "logs/access.log basic", "access log of streams")
-    proxy_stream_error_log = _known(STRING, "logs/error.log", "error log of streams; all errors go to proxy_error_log")
     admin_gui_access_log = _known(STRING, "logs/admin_gui_access.log", "access log of the console")
     admin_gui_error_log = _known(STRING, "logs/admin_gui_error.log", "error log of the console")
     vaults = _known(ARRAY, "bundled", "secret stores; {vault://env/NAME} in this file is always understood")

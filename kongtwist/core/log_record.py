@@ -19,6 +19,7 @@ import orjson
 from .http.headers import host_name
 from .http.query import parse_arguments
 from .log_headers import LoggedHeaders, request_headers, response_headers
+from .stream_session import StreamSession
 
 if TYPE_CHECKING:
     from .exchange import Exchange
@@ -42,7 +43,10 @@ class Figures(NamedTuple):
 
 
 def figures_of(exchange: Exchange) -> Figures:
-    """The numbers of an exchange that is over."""
+    """The numbers of an exchange that is over; of a session, its bytes, how long it lasted, and when its upstream was asked."""
+    if isinstance(exchange, StreamSession):
+        kong = 0 if exchange.latencies is None else max(0, int(exchange.latencies[0] * 1000))
+        return Figures(exchange.bytes_in, exchange.bytes_out, int(exchange.lasted * 1000), kong, -1)
     took = round((exchange.gateway.now() - exchange.wall_started) * 1000)
     if took < 0:
         took = 0
@@ -73,7 +77,10 @@ class LogRecords:
         Raises:
             ValueError: a change leads through something that has no members.
         """
-        record = self._facts(exchange, request_headers(exchange), response_headers(exchange))
+        asked, answered = (
+            (None, None) if exchange.of_stream else (request_headers(exchange), response_headers(exchange))
+        )
+        record = self._facts(exchange, asked, answered)
         for name, row in _entities(exchange):
             record[name] = dict(self._row(row)[1])
         _apply(record, exchange.log_values)
@@ -91,7 +98,10 @@ class LogRecords:
         if any(len(each.path) > 1 or each.path[0] in _ENTITIES for each in changes):
             return _json(self.record(exchange))
         headers = self._headers
-        record = self._facts(exchange, headers.request(exchange), headers.response(exchange))
+        if exchange.of_stream:
+            record = self._facts(exchange, None, None)
+        else:
+            record = self._facts(exchange, headers.request(exchange), headers.response(exchange))
         for name, row in _entities(exchange):
             record[name] = self._row(row)[2]
         _apply(record, exchange.log_values)
@@ -116,8 +126,10 @@ class LogRecords:
 
         Args:
             exchange: the request.
-            asked, answered: header fields of the request and of the answer.
+            asked, answered: header fields of the request and of the answer; a session has none.
         """
+        if isinstance(exchange, StreamSession):
+            return self._session_facts(exchange)
         now = exchange.gateway.now()
         took = max(0, round((now - exchange.wall_started) * 1000))
         target = _text(exchange.target)
@@ -149,14 +161,40 @@ class LogRecords:
             "source": "upstream" if exchange.answer_source == "service" else "kong",
             "workspace_name": "default",
         }
+        self._add_common(record, exchange)
+        credential = exchange.credential
+        if credential is not None:
+            record["authenticated_entity"] = _authenticated(credential)
+        return record
+
+    def _add_common(self, record: dict[str, Any], exchange: Exchange) -> None:
+        """What requests and sessions have in common, beside the client."""
         if self._workspace is not None:
             record["workspace"] = self._workspace
         if exchange.route is not None:
             tries = [each.shown() for each in exchange.tries or ()]
             record["tries"] = tries or {}  # Lua's empty table
-        credential = exchange.credential
-        if credential is not None:
-            record["authenticated_entity"] = _authenticated(credential)
+
+    def _session_facts(self, session: StreamSession) -> dict[str, Any]:
+        """Of a session of a stream route (Kong 3.9, ``kong.log.serialize`` of the stream subsystem)."""
+        told: dict[str, Any] = {
+            "received": session.bytes_in,
+            "sent": session.bytes_out,
+            "status": session.status,
+            "server_port": session.local_port,
+        }
+        if session.tls is not None:
+            told["tls"] = session.tls._asdict()
+        figures = figures_of(session)
+        record: dict[str, Any] = {
+            "session": told,
+            "upstream": {"received": session.upstream_received, "sent": session.upstream_sent},
+            "latencies": {"kong": figures.kong_latency, "session": figures.latency},
+            "client_ip": session.client_ip,
+            "started_at": int(session.wall_started * 1000),
+            "workspace_name": "default",
+        }
+        self._add_common(record, session)
         return record
 
 

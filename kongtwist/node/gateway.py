@@ -23,12 +23,12 @@ from ..admin.admin_resource import AdminResource, StatusResource
 from ..config.load import Conf, ConfError, Listen
 from ..core.chain.host import Host
 from ..core.counters import Counters
-from ..core.snapshot.notes import ROUTER_KINDS
+from ..core.snapshot.notes import ROUTER_KINDS, SESSION_KINDS
 from ..core.snapshot.snapshot import Snapshot
 from ..entities import registry
 from ..entities.route_faults import unfit_routes
 from ..entities.vaults import ENV_VAULT, environment_vault
-from ..net.listeners import DescriptorRoom, Opened, raise_descriptor_limit
+from ..net.listeners import SERVED_BY_WORKERS, DescriptorRoom, Opened, raise_descriptor_limit
 from ..net.server_tls import contexts_for
 from ..observability.error_log import notice
 from ..observability.shared_counters import LocalCounters, SharedCounters
@@ -124,7 +124,8 @@ class Gateway(MultiService):
                 reactor, self.storage, self.registry, conf.plugins, time.time, self._long_work, conf.router_flavor
             )
         self._faults = Faults()
-        self._advice = Advice(reactor, silent=ROUTER_KINDS if conf.router_flavor == "traditional" else frozenset())
+        silent = ROUTER_KINDS if conf.router_flavor == "traditional" else frozenset()
+        self._advice = Advice(reactor, silent=silent | (SESSION_KINDS if conf.stream_listen else frozenset()))
         self._tallies = Tallies(
             reactor, self.storage.tally, self.storage.tally_timeout, conf.plugin_max_pending_tallies
         )
@@ -382,8 +383,9 @@ class Gateway(MultiService):
             ConfError: with all that is wrong; everything is as it was.
         """
         self.admin_plane.check(conf)
-        if any(each.name == "proxy_listen" and each.listen.ssl for each in self._sockets):
-            contexts_for(conf, "proxy_listen")
+        for name in SERVED_BY_WORKERS:
+            if any(each.name == name and each.listen.ssl for each in self._sockets):
+                contexts_for(conf, name)
         if self.declarative_loader is not None and await self.declarative_loader.load_configured(conf):
             await self.publisher.published(RELOAD_WAIT)
             notice(_log, "the declarative configuration was read again")

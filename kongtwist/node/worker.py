@@ -76,7 +76,7 @@ class Worker:
         self._plane: DataPlane | None = None
         self._plugins: dict[str, Any] = {}
         self._conf = Conf()
-        self._listeners: list[int] = []
+        self._listeners: list[tuple[str, int]] = []
         self._rows: dict[str, dict[str, Any]] = {}
         self._changes: list[Change] = []
         self._builder: SnapshotBuilder | None = None
@@ -165,7 +165,7 @@ class Worker:
 
     def _on_begin(self, message: Message) -> None:
         self._conf = Conf(message["given"], message["source"])
-        self._listeners = message["listeners"]
+        self._listeners = [(name, index) for name, index in message["listeners"]]
         self._error_log = self._start_logging(self._conf, message["console"])
         self._plane, self._plugins, self.services = self._make_plane(self, self._conf, message)
         reports = HealthReports(self.reactor, lambda said: self.link.send({"type": "health", "reports": said}))
@@ -230,10 +230,10 @@ class Worker:
 
     def _on_listen(self, message: Message) -> None:
         assert self._plane is not None
-        for number, index in enumerate(self._listeners):
+        for number, (name, index) in enumerate(self._listeners):
             with socket.socket(fileno=FIRST_SOCKET_FD + number) as sock:  # the reactor takes a duplicate
                 sock.setblocking(False)
-                self._plane.listen_on(sock, self._conf.proxy_listen[index])
+                self._plane.listen_as(name, sock, getattr(self._conf, name)[index])
         self.link.send({"type": "listening"})
         self._telling_again = self.reactor.callLater(REPORT, self._tell_again)
 

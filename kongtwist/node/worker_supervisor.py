@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 
 from ..config.load import Conf
 from ..core.storage_contract import Change
-from ..net.listeners import Opened
+from ..net.listeners import SERVED_BY_WORKERS, Opened
 from ..observability.node_metrics import NodeMetrics
 from ..observability.plugin_metrics import MAX_SERIES
 from ..observability.shared_counters import SharedCounters
@@ -427,7 +427,11 @@ def begin_message(conf: Conf, node_id: str, opened: Sequence[Opened], console: b
         **_conf_fields(conf),
         "node_id": node_id,
         "console": console,
-        "listeners": [conf.proxy_listen.index(each.listen) for each in opened if each.name == "proxy_listen"],
+        "listeners": [
+            [each.name, getattr(conf, each.name).index(each.listen)]
+            for each in opened
+            if each.name in SERVED_BY_WORKERS
+        ],
     }
 
 
@@ -444,8 +448,8 @@ def _conf_fields(conf: Conf) -> Message:
 
 def sockets_of(opened: Sequence[Opened], workers: int) -> list[list[int]]:
     """For each worker the descriptors it accepts on, in the order of ``begin_message``'s listeners."""
-    proxies = [each for each in opened if each.name == "proxy_listen"]
-    return [[each.socket_for(row).fileno() for each in proxies] for row in range(workers)]
+    served = [each for each in opened if each.name in SERVED_BY_WORKERS]
+    return [[each.socket_for(row).fileno() for each in served] for row in range(workers)]
 
 
 async def _complaints(asked: Sequence[tuple[_Worker, Deferred[str | None]]]) -> list[str]:

@@ -62,11 +62,12 @@ class _Consumer:
 class _Counted:
     """What is counted with for a Route."""
 
-    __slots__ = ("_conf", "consumers", "kong", "labels", "nobody", "request", "row", "service", "upstream")
+    __slots__ = ("_conf", "consumers", "kong", "labels", "nobody", "request", "row", "service", "sessions", "upstream")
 
     def __init__(self, conf: _Configured, route: RouteView) -> None:
         self._conf = conf
         self.row, self.service = route.row, route.service
+        self.sessions: HistogramFigure | None = None
         service = route.service
         self.labels = {
             "service": "" if service is None else str(service.get("name") or service.get("host") or ""),
@@ -150,11 +151,35 @@ class Prometheus(Plugin):
         first = histogram("kongtwist_stream_first_message_seconds", _FIRST_BOUNDS, labels)
         stream.time_messages(MessageTimes(first, gaps))
 
+    def _log_session(self, session: Exchange, conf: _Configured, counted: _Counted) -> None:
+        """Count a session of a stream route (Kong 3.9, ``exporter.lua`` of the stream subsystem)."""
+        received, sent, lasted, kong, _ = figures_of(session)
+        if conf.status:
+            source = "kong" if session.status != 200 else "service"
+            labels = {**counted.labels, "code": str(session.status), "source": source, "workspace": _WORKSPACE}
+            conf.scope.metrics.count("kong_stream_sessions_total", 1, labels)
+        if conf.bandwidth:
+            counted.nobody.ingress.value += received
+            counted.nobody.egress.value += sent
+        if conf.latency:
+            figure = counted.sessions
+            if figure is None:
+                labels = {**counted.labels, "workspace": _WORKSPACE}
+                figure = conf.scope.metrics.histogram("kong_session_duration_ms", UPSTREAM_BOUNDS, labels)
+                counted.sessions = figure
+            figure.counts[bisect_left(UPSTREAM_BOUNDS, lasted)] += 1
+            figure.total += lasted
+            counted.kong.counts[bisect_left(KONG_BOUNDS, kong)] += 1
+            counted.kong.total += kong
+
     def log(self, exchange: Exchange, conf: _Configured) -> None:
         route = exchange.route
         if route is None:
             return
         counted = conf.of(route)
+        if exchange.of_stream:
+            self._log_session(exchange, conf, counted)
+            return
         status, ours = exchange.status, exchange.answer_source != "service"
         if status != 101 and exchange.block.upgrade_websocket:
             labels = {**counted.labels, "code": str(status), "source": "kong" if ours else "service"}
