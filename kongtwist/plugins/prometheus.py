@@ -62,12 +62,25 @@ class _Consumer:
 class _Counted:
     """What is counted with for a Route."""
 
-    __slots__ = ("_conf", "consumers", "kong", "labels", "nobody", "request", "row", "service", "sessions", "upstream")
+    __slots__ = (
+        "_conf",
+        "consumers",
+        "kong",
+        "labels",
+        "lasted",
+        "nobody",
+        "request",
+        "row",
+        "service",
+        "sessions",
+        "upstream",
+    )
 
     def __init__(self, conf: _Configured, route: RouteView) -> None:
         self._conf = conf
         self.row, self.service = route.row, route.service
-        self.sessions: HistogramFigure | None = None
+        self.sessions: dict[int, CounterFigure] = {}
+        self.lasted: HistogramFigure | None = None
         service = route.service
         self.labels = {
             "service": "" if service is None else str(service.get("name") or service.get("host") or ""),
@@ -80,6 +93,25 @@ class _Counted:
             self.kong: HistogramFigure = histogram("kong_kong_latency_ms", KONG_BOUNDS, labels)
             self.upstream: HistogramFigure = histogram("kong_upstream_latency_ms", UPSTREAM_BOUNDS, labels)
             self.request: HistogramFigure = histogram("kong_request_latency_ms", UPSTREAM_BOUNDS, labels)
+
+    def session(self, status: int) -> CounterFigure:
+        """Sessions of this status."""
+        found = self.sessions.get(status)
+        if found is None:
+            source = "service" if status == 200 else "kong"
+            labels = {**self.labels, "code": str(status), "source": source, "workspace": _WORKSPACE}
+            found = self.sessions[status] = self._conf.scope.metrics.counter("kong_stream_sessions_total", labels)
+        return found
+
+    def of_sessions(self) -> HistogramFigure:
+        """How long sessions last."""
+        found = self.lasted
+        if found is None:
+            labels = {**self.labels, "workspace": _WORKSPACE}
+            found = self.lasted = self._conf.scope.metrics.histogram(
+                "kong_session_duration_ms", UPSTREAM_BOUNDS, labels
+            )
+        return found
 
     def of(self, consumer: str) -> _Consumer:
         """What is counted with for a Consumer."""
@@ -155,18 +187,12 @@ class Prometheus(Plugin):
         """Count a session of a stream route (Kong 3.9, ``exporter.lua`` of the stream subsystem)."""
         received, sent, lasted, kong, _ = figures_of(session)
         if conf.status:
-            source = "kong" if session.status != 200 else "service"
-            labels = {**counted.labels, "code": str(session.status), "source": source, "workspace": _WORKSPACE}
-            conf.scope.metrics.count("kong_stream_sessions_total", 1, labels)
+            counted.session(session.status).value += 1
         if conf.bandwidth:
             counted.nobody.ingress.value += received
             counted.nobody.egress.value += sent
         if conf.latency:
-            figure = counted.sessions
-            if figure is None:
-                labels = {**counted.labels, "workspace": _WORKSPACE}
-                figure = conf.scope.metrics.histogram("kong_session_duration_ms", UPSTREAM_BOUNDS, labels)
-                counted.sessions = figure
+            figure = counted.of_sessions()
             figure.counts[bisect_left(UPSTREAM_BOUNDS, lasted)] += 1
             figure.total += lasted
             counted.kong.counts[bisect_left(KONG_BOUNDS, kong)] += 1

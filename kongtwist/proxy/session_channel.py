@@ -123,7 +123,11 @@ class SessionChannel(Protocol):
         transport.abortConnection()
 
     def expire(self, now: float) -> None:
-        """It sends no ClientHello, or does not go on with its handshake."""
+        """It sends no ClientHello, does not go on with its handshake, or does not let the connection end."""
+        if self._state == _OVER:
+            transport: Any = self.transport
+            transport.abortConnection()
+            return
         client = self._client()
         if self._state == _PEEKING:
             seconds = seconds_text(self._context.limits.preread_timeout)
@@ -132,14 +136,14 @@ class SessionChannel(Protocol):
             seconds = seconds_text(self._context.limits.handshake_timeout)
             line = error_line(f"client timed out: no TLS handshake within {seconds}", client=client)
         log.info("{line}", line=line, kong_level="notice")
-        self._cut(500)
+        self._close(500)
 
     # -- the graceful stop's calls -------------------------------------------------------------------------------------
 
     def drain(self) -> None:
         """The gateway stops: who has not said anything yet may go; sessions go on for as long as the stop may take."""
         if self._state == _PEEKING and not self._early:
-            self._cut(200)
+            self._close(200)
 
     def cut(self) -> None:
         """End at once."""
@@ -157,7 +161,7 @@ class SessionChannel(Protocol):
         protocol = "tcp" if self._contexts is None else "tls"
         session = self._session = door.begin(session_facts(protocol, transport.getPeer(), transport.getHost(), sni))
         if session is None or not door.find(session):
-            self._cut(500)
+            self._close(500)
         elif session.protocol == "tls":
             self._start_tls()
         else:
@@ -197,25 +201,18 @@ class SessionChannel(Protocol):
             body = answer_body(session, answer)
             session.answer_source = answer.source
             session.bytes_out = len(body)
-            self._end_with(body, answer.status)
+            self._context.hangups.unwatch(self._fd, self)
+            if body:
+                transport: Any = self.transport
+                transport.write(body)
+            self._close(answer.status)
             return
         self._tries = SessionTries(self._context, session, self)
         self._tries.start()
 
-    def _end_with(self, body: bytes, status: int) -> None:
-        """Send a plugin's last words, and close."""
-        transport: Any = self.transport
-        self._context.hangups.unwatch(self._fd, self)
-        if body:
-            transport.write(body)
-        self._over(status)
-        transport.resumeProducing()  # or the end of the connection would not be seen
-        transport.loseConnection()
-        self._expect(self._context.limits.lingering_timeout)
-
     def upstream_refused(self, status: int) -> None:
         self._tries = None
-        self._cut(status)
+        self._close(status)
 
     def upstream_ready(self, transport: Any) -> None:
         self._tries = None
@@ -253,10 +250,19 @@ class SessionChannel(Protocol):
 
     def _refuse_hello(self, what: str, remedy: str) -> None:
         log.error("{line}", line=error_line(what, remedy, client=self._client()))
-        self._cut(400)
+        self._close(400)
+
+    def _close(self, status: int) -> None:
+        """Close behind what was written. The kernel tells a client that has sent what nobody reads by a reset."""
+        transport: Any = self.transport
+        self._over(status)
+        if self._contexts is not None:
+            transport.resumeProducing()  # TLS would not see the end of the connection
+        transport.loseConnection()
+        self._expect(self._context.limits.lingering_timeout)
 
     def _cut(self, status: int) -> None:
-        """Close at once. A client that has sent what nobody reads gets a reset, as from nginx."""
+        """Close at once."""
         transport: Any = self.transport
         self._over(status)
         transport.abortConnection()

@@ -7,6 +7,7 @@ plugins and names are waited for.
 
 from __future__ import annotations
 
+import os
 import socket
 from functools import partial
 from math import inf
@@ -293,8 +294,13 @@ class DatagramSession(StreamRecord):
                 self._out[1] += 1
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor lets everything go."""
-        self.cut()
+        """The reactor lets everything go, or the socket has an error and nothing to read."""
+        sock = self._socket
+        number = 0 if sock is None else sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            self._broken(OSError(number, os.strerror(number)))
+        else:
+            self.cut()
 
     # -- ends ----------------------------------------------------------------------------------------------------------
 

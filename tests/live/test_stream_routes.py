@@ -86,7 +86,6 @@ class TCPTests(SessionTestCase):
         """PostgreSQL and Valkey through one gateway, each on its port, in one process and in two workers."""
         postgres = PostgresServer(tcp=True)
         self.addCleanup(postgres.discard)
-        postgres.start()
         valkey = ValkeyServer(self.folder()).start()
         self.addCleanup(valkey.kill)
         for workers in (1, 2):
@@ -217,7 +216,7 @@ class TCPTests(SessionTestCase):
             r'kong_bandwidth_bytes\{service="[^"]+",route="echoes",direction="ingress",workspace="default",consumer=""\} 5',
             r'kong_session_duration_ms_count\{service="[^"]+",route="echoes",workspace="default"\} 1',
             rf"kong_nginx_requests_total{node}\}} 2", rf'kong_nginx_connections_total{node},state="active"\}} 1',
-            r'kongtwist_stream_open\{protocol="tcp",service="[^"]+",route="echoes"\} 1',
+            r'kongtwist_stream_open\{protocol="tcp",route="echoes",service="[^"]+"\} 1',
         ):  # fmt: skip
             self.assertRegex(page, pattern)
         assert gateway.process is not None
@@ -308,8 +307,8 @@ class TLSTests(SessionTestCase):
                 self.assertRaises(OSError, self.client, port, nobody)
             with socket.create_connection(("127.0.0.1", port)) as plain:
                 plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
-                self.assertRaises(ConnectionResetError, received, plain)
-            self.told(gateway, "is no ClientHello: it begins with no record")
+                self.assertEqual(received(plain), b"")
+            self.told(gateway, "are no ClientHello: it begins with no record")
             self.assertIn("which asks for other.test", gateway.log())
             gateway.stop()
 
@@ -386,7 +385,7 @@ class TLSTests(SessionTestCase):
         self.assertEqual(gateway.log().count("client timed out: no ClientHello within 1 s"), 2)
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.sendall(b"\x16\x03\x01\x30\x00\x01\x00\x2f\xfc\x03\x03" + b"a" * 2000)
-            self.assertRaises(ConnectionResetError, lambda: received(client) or client.send(b"x") or received(client))
+            self.assertEqual(received(client), b"")
         self.assertIn("ClientHello is larger than 1024 bytes", gateway.log())
 
 
