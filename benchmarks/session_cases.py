@@ -17,7 +17,11 @@ __all__ = ["session_cases"]
 MODULE = "/usr/lib/nginx/modules/ngx_stream_module.so"
 """Where Debian's package libnginx-mod-stream has it; the variable NGINX_STREAM_MODULE names another place."""
 
-SIZES = (("TCP 100 B", 100, "at most 1.5x"), ("TCP 16 KB", 16_384, "at most 1.3x"), ("TCP 1 MB", 1_000_000, "at most 1.3x"))
+SIZES = (
+    ("TCP 100 B", 100, "at most 1.5x"),
+    ("TCP 16 KB", 16_384, "at most 1.3x"),
+    ("TCP 1 MB", 1_000_000, "at most 1.3x"),
+)
 
 
 def session_cases(stage: Stage) -> Iterator[Case]:

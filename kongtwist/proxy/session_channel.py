@@ -188,7 +188,8 @@ class SessionChannel(Protocol):
         self._state = _DECIDING
         self._expect(inf)
         transport.pauseProducing()
-        self._context.hangups.watch(self._fd, self, half_closed=True)
+        if self._fd >= 0:
+            self._context.hangups.watch(self._fd, self, half_closed=True)
         self._plugins = PluginsWait(self._session, self._decided)
         self._plugins.start()
 
