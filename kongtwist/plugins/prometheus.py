@@ -76,7 +76,7 @@ class _Counted:
         "upstream",
     )
 
-    def __init__(self, conf: _Configured, route: RouteView) -> None:
+    def __init__(self, conf: _Configured, route: RouteView, sessions: bool) -> None:
         self._conf = conf
         self.row, self.service = route.row, route.service
         self.sessions: dict[int, CounterFigure] = {}
@@ -91,6 +91,8 @@ class _Counted:
         if conf.latency:
             labels, histogram = {**self.labels, "workspace": _WORKSPACE}, conf.scope.metrics.histogram
             self.kong: HistogramFigure = histogram("kong_kong_latency_ms", KONG_BOUNDS, labels)
+            if sessions:
+                return
             self.upstream: HistogramFigure = histogram("kong_upstream_latency_ms", UPSTREAM_BOUNDS, labels)
             self.request: HistogramFigure = histogram("kong_request_latency_ms", UPSTREAM_BOUNDS, labels)
 
@@ -132,14 +134,14 @@ class _Configured:
         self.any = self.status or self.latency or self.bandwidth
         self._routes: dict[str, _Counted] = {}
 
-    def of(self, route: RouteView) -> _Counted:
-        """What is counted with for a Route, as it is named now."""
+    def of(self, route: RouteView, sessions: bool = False) -> _Counted:
+        """What is counted with for a Route, as it is named now; ``sessions``: it is a stream route."""
         row = route.row
         found = self._routes.get(row["id"])
         if found is None or found.row is not row or found.service is not route.service:
             if len(self._routes) >= _ROUTES:
                 self._routes.clear()
-            found = self._routes[row["id"]] = _Counted(self, route)
+            found = self._routes[row["id"]] = _Counted(self, route, sessions)
         return found
 
 
@@ -202,10 +204,10 @@ class Prometheus(Plugin):
         route = exchange.route
         if route is None:
             return
-        counted = conf.of(route)
         if exchange.of_stream:
-            self._log_session(exchange, conf, counted)
+            self._log_session(exchange, conf, conf.of(route, sessions=True))
             return
+        counted = conf.of(route)
         status, ours = exchange.status, exchange.answer_source != "service"
         if status != 101 and exchange.block.upgrade_websocket:
             labels = {**counted.labels, "code": str(status), "source": "kong" if ours else "service"}

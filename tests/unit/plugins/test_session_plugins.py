@@ -29,7 +29,7 @@ class Named(Plugin):
 
     name = "named"
     priority = 5
-    protocols_allowed = ("http", "https", "tcp", "udp")
+    protocols = ("http", "tcp", "tls", "udp")
 
     def access(self, exchange: Any, conf: Any) -> None:
         pass
@@ -132,8 +132,9 @@ class SessionPluginTests(SynchronousTestCase):
         ]  # fmt: skip
         builder = ChainBuilder(rows, {"named": Named()})
 
-        def chosen(chain: Chain) -> str | None:
-            return None if chain.empty else chain.steps[0].default and chain.steps[0].default.row["id"]
+        def chosen(chain: Chain) -> Any:
+            default = None if chain.empty else chain.steps[0].default
+            return None if default is None else default.row["id"]
 
         for (route, service, sessions), key in {
             (None, None, True): "everywhere", (None, None, False): "everywhere", ("r", None, True): "everywhere",
