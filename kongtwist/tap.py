@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from . import KONG_VERSION, VERSION
 from .config.load import Conf, ConfError, differences, load, reloaded
-from .net.listeners import Opened, open_listeners, raise_descriptor_limit
+from .net.listeners import SERVED_BY_WORKERS, Opened, open_listeners, raise_descriptor_limit
 from .net.server_tls import contexts_for
 from .node.debug_token import renew_debug_token, tell_debug_token
 from .node.graceful_shutdown import Drain
@@ -147,7 +147,11 @@ def _forget_plugin_cache_warning() -> None:
 def _listening(opened: Opened) -> str:
     """Where an API is reached."""
     scheme = "https" if opened.listen.ssl else "http"
-    what = {"proxy_listen": "proxy", "admin_listen": "Admin API", "status_listen": "Status API"}[opened.name]
+    what = {
+        "proxy_listen": "proxy", "stream_listen": "streams", "admin_listen": "Admin API", "status_listen": "Status API",
+    }[opened.name]  # fmt: skip
+    if opened.name == "stream_listen":
+        scheme = "udp" if opened.listen.udp else "tls" if opened.listen.ssl else "tcp"
     address = opened.address if opened.listen.path else f"{scheme}://{opened.address}"
     return f"{what} listens on {address}"
 
@@ -236,7 +240,7 @@ class NodeService(Service):
             self._drain.stop()
         workers = self.gateway.workers is not None
         # Those of workers the gateway shuts itself, by their numbers: these must not be anybody else's by then.
-        self._held = [each for each in self._opened if workers and each.name == "proxy_listen"]
+        self._held = [each for each in self._opened if workers and each.name in SERVED_BY_WORKERS]
         for each in self._opened:  # the gateway stops its own duplicates; nobody new is to wait in a backlog
             if each not in self._held:
                 each.close()
@@ -394,9 +398,9 @@ class NodeService(Service):
         """Let go of the proxy's listening sockets, unless workers have copies (these the gateway shuts)."""
         if self.gateway.workers is None:
             for each in self._opened:
-                if each.name == "proxy_listen":
+                if each.name in SERVED_BY_WORKERS:
                     each.close()
-            self._opened = [each for each in self._opened if each.name != "proxy_listen"]
+            self._opened = [each for each in self._opened if each.name not in SERVED_BY_WORKERS]
 
     def _drained(self, drained: Drained) -> None:
         try:

@@ -370,6 +370,8 @@ class Listen:
         """Whether one of the two takes addresses of the other, so that they cannot both be listened on."""
         if self.path or other.path:
             return self.path == other.path != ""
+        if self.udp != other.udp:
+            return False  # ports of TCP and those of UDP are not the same
         return self.port == other.port != 0 and any(
             one == two or (one.version == two.version and (one.is_unspecified or two.is_unspecified))
             for one in self._taken()
@@ -463,9 +465,13 @@ def _listeners(flags: tuple[str, ...]) -> Callable[[str], list[Listen]]:
         if entries == ["off"]:
             return []
         found = [parse_listen(entry, flags) for entry in entries]
-        taken = [listen.address for listen in found if listen.path or listen.port]
-        if twice := next((address for address in taken if taken.count(address) > 1), None):
-            raise ValueError(f"names an address twice: '{twice}'")
+        for listen in found:
+            if listen.udp and (listen.ssl or listen.path or listen.proxy_protocol):
+                other = "ssl" if listen.ssl else "unix:" if listen.path else "proxy_protocol"
+                raise ValueError(f"has flags that do not go together, udp and {other}: '{listen.text}'")
+        taken = [(listen.address, listen.udp) for listen in found if listen.path or listen.port]
+        if twice := next((each for each in taken if taken.count(each) > 1), None):
+            raise ValueError(f"names an address twice: '{twice[0]}'")
         return found
 
     return parse

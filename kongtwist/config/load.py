@@ -81,7 +81,7 @@ class Conf(Properties):
 
     def listeners(self) -> Iterator[tuple[str, Listen]]:
         """All addresses to listen on, with the name of their property."""
-        for name in ("proxy_listen", "admin_listen", "status_listen"):
+        for name in ("proxy_listen", "stream_listen", "admin_listen", "status_listen"):
             for listen in getattr(self, name):
                 yield name, listen
 
@@ -113,10 +113,10 @@ def _contradictions(conf: Conf) -> Iterator[str]:
         yield f"ssl_protocols has an invalid value: '{wrong}' ({', '.join(sorted(known))})"
     if not conf.admin_gui_path.startswith("/") or (len(conf.admin_gui_path) > 1 and conf.admin_gui_path.endswith("/")):
         yield f"admin_gui_path must start with a slash and not end with one: '{conf.admin_gui_path}'"
-    taken: dict[str, str] = {}
+    taken: dict[tuple[str, bool], str] = {}
     for name, listen in conf.listeners():
         if listen.path or listen.port:
-            other = taken.setdefault(listen.address, name)
+            other = taken.setdefault((listen.address, listen.udp), name)
             if other != name:
                 yield f"{name} and {other} name the same address: '{listen.address}'"
     yield from _clashes(list(conf.listeners()))

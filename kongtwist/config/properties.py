@@ -29,7 +29,6 @@ from .kinds import (
     PORT_MAPS,
     RLIMIT,
     SIZE,
-    STREAM_LISTENERS,
     STRING,
     UUID,
     Property,
@@ -41,6 +40,7 @@ from .log_properties import Logs
 from .lua_properties import Lua
 from .plugin_properties import PluginServices
 from .postgres_properties import Postgres
+from .stream_properties import StreamRoutes
 from .tracing_properties import Tracing
 from .unbuilt_properties import Unbuilt
 
@@ -447,12 +447,6 @@ class Refused:
             "data_plane": "hybrid mode is not built yet, so no configuration would arrive",
         },
     )
-    stream_listen = Property(
-        STREAM_LISTENERS,
-        "off",
-        "Addresses for TCP, TLS and UDP streams.",
-        refused={"*": "stream proxying is not built yet, so nobody would listen there"},
-    )
     client_ssl = Property(
         BOOLEAN,
         "off",
@@ -483,6 +477,7 @@ SECTIONS: tuple[type, ...] = (
     Node,
     Logs,
     Listeners,
+    StreamRoutes,
     Tls,
     AdminAccess,
     ClientLimits,
@@ -507,6 +502,7 @@ class Properties(
     Node,
     Logs,
     Listeners,
+    StreamRoutes,
     Tls,
     AdminAccess,
     ClientLimits,

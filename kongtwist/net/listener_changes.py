@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterable, Sequence
 
 from ..config.kinds import ConfError, Listen
-from .listeners import Opened, open_listeners
+from .listeners import SERVED_BY_WORKERS, Opened, open_listeners
 
 __all__ = ["ListenerChange", "changed_listeners"]
 
@@ -49,7 +49,7 @@ def changed_listeners(
     Args:
         present: the listeners that are open.
         wanted: property name and declaration of each (`Conf.listeners`).
-        workers: processes that will accept on those of ``proxy_listen``.
+        workers: processes that will accept on those of ``proxy_listen`` and ``stream_listen``.
 
     Raises:
         ConfError: one cannot be opened; nothing has changed.
@@ -74,7 +74,7 @@ def changed_listeners(
     added: list[socket.socket] = []
     try:
         for each in kept.values():
-            if each.name == "proxy_listen":
+            if each.name in SERVED_BY_WORKERS:
                 added += each.widen(workers)
     except OSError as error:
         change = ListenerChange([], list(fresh.values()), [], added)
@@ -89,4 +89,4 @@ def _is_same(opened: Opened, name: str, listen: Listen) -> bool:
     old = opened.listen
     if old.path or listen.path:
         return old.path == listen.path and opened.name == name  # the mode of the file is another for another API
-    return (old.host, old.port, old.ipv6only) == (listen.host, listen.port, listen.ipv6only)
+    return (old.host, old.port, old.ipv6only, old.udp) == (listen.host, listen.port, listen.ipv6only, listen.udp)

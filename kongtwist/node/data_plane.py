@@ -33,7 +33,7 @@ from ..core.stream_registry import SERVICE_RESTART, StreamRegistry
 from ..core.tracing.trace import instrumented
 from ..http1.factory import HTTP1Factory
 from ..http2.http2_channel import HTTP2Channel
-from ..net.listeners import DescriptorRoom, listen_on, raise_descriptor_limit
+from ..net.listeners import SERVED_BY_WORKERS, DescriptorRoom, listen_on, raise_descriptor_limit
 from ..net.proxied_connections import ProxyRules
 from ..net.run_steps import run_steps
 from ..net.server_tls import ServerContexts, contexts_for, reconfigure
@@ -42,11 +42,14 @@ from ..observability.masking import configured_names
 from ..proxy.capped_tree import capped
 from ..proxy.context import ProxyContext
 from ..proxy.request_debug import RequestDebug
+from ..proxy.session_channel import SessionFactory
+from ..proxy.session_datagrams import SessionPort
+from ..proxy.session_ends import SessionDoor
 from ..proxy.tree import RouteTree, TellingTimedTree, TellingTree, TimedTree
 from ..proxy.websocket_route import WebSocketRoute
 from .address_keeper import AddressKeeper
 from .debug_token import debug_token
-from .log_files import access_log_for, stream_log_for
+from .log_files import access_log_for, session_log_for, stream_log_for
 from .lua_engines import lua_engine
 from .name_lookup import resolver_of
 from .plugin_services import PluginServices
@@ -114,6 +117,11 @@ def limits_of(conf: Conf) -> Limits:
         upstream_http2_queue=conf.upstream_http2_queue,
         grpc_methods=conf.grpc_methods_counted,
         dns_valid_ttl=conf.dns_valid_ttl,
+        preread_timeout=conf.nginx_stream_preread_timeout,
+        preread_buffer_size=conf.nginx_stream_preread_buffer_size,
+        handshake_timeout=conf.nginx_stream_ssl_handshake_timeout,
+        udp_sessions=conf.stream_udp_sessions,
+        udp_backlog=conf.stream_udp_backlog,
         dns_error_ttl=conf.dns_error_ttl,
         dns_stale_ttl=conf.dns_stale_ttl,
         dns_cache_size=conf.dns_cache_size,
@@ -220,6 +228,7 @@ class DataPlane:
         self.host.streams = cast(Streams, self.streams)
         self._stream_log = stream_log_for(conf, reactor, self.context)
         self.streams.log = self._stream_log
+        self._session_log = session_log_for(conf, reactor)
         self._trusted = _pem(conf)
         self._clients: Services | None = None
         trees = (TellingTimedTree, TimedTree) if "router" in self.host.instrumentations else (TellingTree, RouteTree)
@@ -275,19 +284,44 @@ class DataPlane:
             self._debug_token = debug_token(self.conf)
         try:
             self.access_log.reopen()
-            if self._stream_log is not None:
-                self._stream_log.reopen()
+            for each in (self._stream_log, self._session_log):
+                if each is not None:
+                    each.reopen()
         except OSError as error:
             _log.error("cannot reopen the access log: {why}", why=error.strerror)
 
     # -- life ------------------------------------------------------------------------------------------------------
 
     def listen(self, opened: Iterable[ListenerSocket], worker: int = 0) -> None:
-        """Accept connections on the proxy listeners among ``opened``."""
+        """Accept connections on those among ``opened`` that clients of Routes use."""
         for each in opened:
-            if each.name == "proxy_listen":
+            if each.name in SERVED_BY_WORKERS:
                 for sock in each.sockets_for(worker):
-                    self.listen_on(sock, each.listen)
+                    self.listen_as(each.name, sock, each.listen)
+
+    def listen_as(self, name: str, sock: socket.socket, listen: Listen) -> None:
+        """Serve one socket of the property ``name``; a duplicate of it is used."""
+        if name == "proxy_listen":
+            self.listen_on(sock, listen)
+        else:
+            self._listen_for_sessions(sock, listen)
+
+    def _listen_for_sessions(self, sock: socket.socket, listen: Listen) -> None:
+        """Take sessions of stream routes."""
+        self._process.begin()
+        kind = "udp" if listen.udp else "tls" if listen.ssl else "tcp"
+        door = SessionDoor(self.context, lambda: self.tree.snapshot, kind, self._session_log)
+        if listen.udp:
+            self._ports.append(SessionPort(door, sock))
+            return
+        contexts = None
+        if listen.ssl:
+            contexts = contexts_for(self.conf, "stream_listen", self._certificate_for, self._choose_certificate)
+            self._contexts.append(("stream_listen", contexts))
+        proxied = None
+        if listen.proxy_protocol:
+            proxied = ProxyRules(self.context.limits.head_timeout, self._header_begun, self._header_over)
+        self._ports.append(listen_on(self._reactor, sock, SessionFactory(door, contexts), self.room, proxied=proxied))
 
     def listen_on(self, sock: socket.socket, listen: Listen) -> None:
         """Accept connections on one listening socket; a duplicate of it is used. HTTP/2 is spoken with TLS where the
@@ -429,9 +463,9 @@ class DataPlane:
         if self._clients is not None:
             self._metrics.sources.remove(self._clients.kafka_counts.tell)
         self.streams.leave_counts()
-        self.access_log.close()
-        if self._stream_log is not None:
-            self._stream_log.close()
+        for log in (self.access_log, self._stream_log, self._session_log):
+            if log is not None:
+                log.close()
 
     def _scope_for(self, row: Row) -> Scope:
         if self._clients is None:
@@ -487,7 +521,7 @@ class DataPlane:
     async def _quiet(self, seconds: float) -> None:
         """Wait until no client is connected and no stream is open, ``seconds`` at most."""
         late = self._reactor.seconds() + seconds
-        while (self.context.connections or len(self.streams)) and self._reactor.seconds() < late:
+        while self.context.busy and self._reactor.seconds() < late:
             pause: Deferred[None] = Deferred()
             self._reactor.callLater(0.02, pause.callback, None)
             await pause

@@ -24,12 +24,12 @@ from ..admin.admin_resource import AdminResource, StatusResource
 from ..config.load import Conf, ConfError, Listen, only_live
 from ..core.chain.host import Host
 from ..core.counters import Counters
-from ..core.snapshot.notes import ROUTER_KINDS
+from ..core.snapshot.notes import ROUTER_KINDS, SESSION_KINDS
 from ..core.snapshot.snapshot import Snapshot
 from ..entities import Entity, registry
 from ..entities.route_faults import unfit_routes
 from ..entities.vaults import ENV_VAULT, environment_vault
-from ..net.listeners import DescriptorRoom, Opened, raise_descriptor_limit
+from ..net.listeners import SERVED_BY_WORKERS, DescriptorRoom, Opened, raise_descriptor_limit
 from ..net.resolver import Resolver
 from ..net.server_tls import contexts_for
 from ..observability.error_log import notice
@@ -416,8 +416,9 @@ class Gateway(MultiService):
     async def _reload_live(self, conf: Conf) -> None:
         """What runs follows the properties that are ``live``, and reads files again."""
         self.admin_plane.check(conf)
-        if any(each.name == "proxy_listen" and each.listen.ssl for each in self.opened):
-            contexts_for(conf, "proxy_listen")
+        for name in SERVED_BY_WORKERS:
+            if any(each.name == name and each.listen.ssl for each in self.opened):
+                contexts_for(conf, name)
         if self.declarative_loader is not None and await self.declarative_loader.load_configured(conf):
             await self.publisher.published(RELOAD_WAIT)
             notice(_log, "the declarative configuration was read again")
@@ -569,7 +570,8 @@ class Gateway(MultiService):
 
 def _known(conf: Conf) -> frozenset[str]:
     """Kinds of notes that the operator does not need."""
-    return ROUTER_KINDS if conf.router_flavor == "traditional" else frozenset()
+    silent = ROUTER_KINDS if conf.router_flavor == "traditional" else frozenset()
+    return silent | (SESSION_KINDS if conf.stream_listen else frozenset())
 
 
 async def _done(result: Any) -> None:

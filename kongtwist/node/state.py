@@ -166,6 +166,7 @@ class NodeState:
             balancer=self._balancer,
             mark=self.mark,
             unresolved=self.unresolved,
+            streams=bool(gateway.conf.stream_listen),
             metric_errors=lambda: self._metrics.dropped,
             plugin_metrics=self.plugin_metrics,
             timers=lambda: len(self._reactor.getDelayedCalls()),

@@ -53,14 +53,14 @@ class Renewed(NamedTuple):
 
     Attributes:
         conf: the configuration.
-        sockets: what is listened on, with the place in ``proxy_listen``.
+        sockets: what is listened on, with the name of the property and the place in it.
         plane: the data path.
         plugins: by name.
         builder: makes its snapshots.
     """
 
     conf: Conf
-    sockets: list[tuple[int, socket.socket]]
+    sockets: list[tuple[tuple[str, int], socket.socket]]
     plane: DataPlane
     plugins: dict[str, Any]
     builder: SnapshotBuilder
@@ -99,7 +99,7 @@ class Worker:
         self._version = 0
         self._plugins: dict[str, Any] = {}
         self._conf = Conf()
-        self._listeners: list[int] = []
+        self._listeners: list[tuple[str, int]] = []
         self._rows: dict[str, dict[str, Any]] = {}
         self._changes: list[Change] = []
         self._builder: SnapshotBuilder | None = None
@@ -199,7 +199,7 @@ class Worker:
 
     def _on_begin(self, message: Message) -> None:
         self._conf = Conf(message["given"], message["source"])
-        self._listeners = message["listeners"]
+        self._listeners = [(name, index) for name, index in message["listeners"]]
         self._error_log = self._start_logging(self._conf, message["console"])
         self._plane, self._plugins, self.services = self._make_plane(self, self._conf, message)
         reports = HealthReports(self.reactor, lambda said: self.link.send({"type": "health", "reports": said}))
@@ -268,10 +268,10 @@ class Worker:
 
     def _on_listen(self, message: Message) -> None:
         assert self._plane is not None
-        for number, index in enumerate(self._listeners):
+        for number, (name, index) in enumerate(self._listeners):
             with socket.socket(fileno=FIRST_SOCKET_FD + number) as sock:  # the reactor takes a duplicate
                 sock.setblocking(False)
-                self._plane.listen_on(sock, self._conf.proxy_listen[index])
+                self._plane.listen_as(name, sock, getattr(self._conf, name)[index])
         self.link.send({"type": "listening"})
         self._telling_again = self.reactor.callLater(REPORT, self._tell_again)
 
@@ -370,9 +370,9 @@ class Worker:
         assert renewed is not None and renewed.builder.snapshot is not None and old is not None and builder is not None
         conf, plane = renewed.conf, renewed.plane
         plane.report_health(old.context.report)
-        for place, sock in renewed.sockets:
+        for (name, place), sock in renewed.sockets:
             with sock:
-                plane.listen_on(sock, conf.proxy_listen[place])
+                plane.listen_as(name, sock, getattr(conf, name)[place])
         for balancer in renewed.builder.snapshot.balancers.values():
             balancer.weigh()  # what was found out while it was made
         builder.stop()

@@ -16,8 +16,8 @@ from .worker_link import Link, Message, Packet
 
 __all__ = ["Sockets", "Supervisor", "WorkerProcess"]
 
-Sockets = Sequence[tuple[int, int]]
-"""Listening sockets of a worker: place of the listener in ``proxy_listen``, descriptor."""
+Sockets = Sequence[tuple[tuple[str, int], int]]
+"""Listening sockets of a worker: property and place in it of the listener, descriptor."""
 
 _AT_ONCE = 200
 """Descriptors in one message (the system takes 253)."""

@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from ..config.load import Conf
 from ..core.storage_contract import Change
-from ..net.listeners import Opened
+from ..net.listeners import SERVED_BY_WORKERS, Opened
 from ..observability.node_metrics import NodeMetrics
 from ..observability.plugin_metrics import MAX_SERIES
 from ..observability.shared_counters import SharedCounters
@@ -446,9 +446,13 @@ def _conf_fields(conf: Conf) -> Message:
 
 def sockets_of(opened: Sequence[Opened], workers: int) -> list[Sockets]:
     """For each worker the sockets it accepts on."""
-    proxies = [each for each in opened if each.name == "proxy_listen"]
     return [
-        [(place, sock.fileno()) for place, each in enumerate(proxies) for sock in each.sockets_for(slot, workers)]
+        [
+            ((name, place), sock.fileno())
+            for name in SERVED_BY_WORKERS
+            for place, each in enumerate(each for each in opened if each.name == name)
+            for sock in each.sockets_for(slot, workers)
+        ]
         for slot in range(workers)
     ]
 

@@ -71,6 +71,7 @@ class ProxyContext:
         streams: open WebSockets and other streams that outlive their request.
         connections: open client connections (`http1.channel.HTTP1Channel`), for a graceful stop.
         successor: tree and context of the configuration that has taken the place of this one; None: it is in use.
+        datagram_sessions: sessions of UDP, those included that wait for plugins.
         report: takes what proxied traffic says of a target that is checked (`core.health`).
         date, send_answer, refusal: see `own_answers.OwnAnswers`.
         finished, fault: see `finish.Finish`.
@@ -127,11 +128,17 @@ class ProxyContext:
         self.stopping = False
         self.connections: set[Any] = set()
         self.successor: tuple[Any, ProxyContext] | None = None
+        self.datagram_sessions: set[Any] = set()
 
     def judge(self, peer: Peer, kind: int) -> None:
         """An answer or a failure of a target whose health is checked by proxied traffic."""
         if is_news(peer, kind):
             self.report(peer, kind)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a client is connected, or a stream or a session is open."""
+        return bool(self.connections or self.datagram_sessions or len(self.streams))
 
     # -- the life of the whole -----------------------------------------------------------------------------------------
 
@@ -160,6 +167,7 @@ class ProxyContext:
         run_steps(
             *(channel.cut for channel in list(self.connections)),
             *(record.cut for record in self.streams),
+            *(session.cut for session in list(self.datagram_sessions)),
             self.pools.close,
             self.hangups.close,
             *((pipe.close,) if pipe is not None else ()),

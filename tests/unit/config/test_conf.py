@@ -415,7 +415,7 @@ class NotBuiltTests(ConfCase):
         """Going on would serve less or protect less than was asked for."""
         for line in (
             "database = cassandra", "role = control_plane", "role = data_plane",
-            "client_ssl = on", "stream_listen = 0.0.0.0:9000", "wasm = true", "pluginserver_names = x",
+            "client_ssl = on", "wasm = true", "pluginserver_names = x",
             "nginx_proxy_deny = all", "nginx_http_include = /etc/x.conf",
             "nginx_admin_auth_basic = x",
         ):  # fmt: skip
@@ -508,11 +508,7 @@ class ShownTests(ConfCase):
         types = {name: (type(recorded[name]), type(ours[name])) for name in recorded.keys() & ours.keys()}
         self.assertEqual(
             {name for name, (theirs, own) in types.items() if theirs is not own and {theirs, own} != {int, float}},
-            {
-                "cluster_listeners",
-                "nginx_stream_directives",
-                "dns_resolver",
-            },  # nothing listens, nothing is streamed, nothing was set
+            {"cluster_listeners", "dns_resolver"},  # nothing listens, nothing was set
         )
         for name in (
             "proxy_listeners", "admin_listeners", "status_listeners", "admin_gui_listeners", "stream_listeners", "loaded_plugins",
