@@ -337,10 +337,10 @@ class LocalTests(NamesTestCase):
         self.assertEqual(self.names.asked(), [])
 
     def test_targets(self) -> None:
-        """The target of an Upstream that is a name, and health checks of it, ask the same server."""
+        """The target of an Upstream that is a name, in workers, and health checks of it, ask the same server."""
         self.upstream("127.0.0.2")
         self.names.tell(a_test__A=a("127.0.0.2"))
-        gateway = self.serving(host="up")
+        gateway = self.serving({"nginx_worker_processes": "2"}, host="up")
         active = {"http_path": "/", "healthy": {"interval": 0.2, "successes": 1}}
         gateway.create("/upstreams", name="up", healthchecks={"active": active})
         gateway.create("/upstreams/up/targets", target=f"a.test:{self.port}")
