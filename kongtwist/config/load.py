@@ -106,8 +106,6 @@ def _contradictions(conf: Conf) -> Iterator[str]:
         yield "declarative_config needs database = off"
     if conf.declarative_config and conf.declarative_config_string:
         yield "declarative_config and declarative_config_string cannot both be set"
-    if conf.given.get("dns_hostsfile") and conf.dns_client == "dns" and not os.path.isfile(conf.dns_hostsfile):
-        yield f"dns_hostsfile: file does not exist: {conf.dns_hostsfile}"
     if conf.ssl_cipher_suite == "custom" and not conf.ssl_ciphers:
         yield "ssl_ciphers must be set for ssl_cipher_suite = custom"
     known = {"SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"}
@@ -115,6 +113,8 @@ def _contradictions(conf: Conf) -> Iterator[str]:
         yield f"ssl_protocols has an invalid value: '{wrong}' ({', '.join(sorted(known))})"
     if not conf.admin_gui_path.startswith("/") or (len(conf.admin_gui_path) > 1 and conf.admin_gui_path.endswith("/")):
         yield f"admin_gui_path must start with a slash and not end with one: '{conf.admin_gui_path}'"
+    if conf.given.get("dns_hostsfile") and conf.dns_client == "dns" and not os.path.isfile(conf.dns_hostsfile):
+        yield f"dns_hostsfile: file does not exist: {conf.dns_hostsfile}"
     taken: dict[str, str] = {}
     for name, listen in conf.listeners():
         if listen.path or listen.port:
