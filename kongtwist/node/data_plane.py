@@ -300,10 +300,10 @@ class DataPlane:
         await self._close_configurations(max(late - self._reactor.seconds(), 0.0))
         if self._clients is not None:
             await self._clients.close(max(late - self._reactor.seconds(), 0.0))
+        self.context.resolver.close()
         self.access_log.close()
         if self._stream_log is not None:
             self._stream_log.close()
-        self.context.resolver.close()
 
     def _scope_for(self, row: Row) -> Scope:
         if self._clients is None:
