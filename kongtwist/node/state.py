@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,6 +30,7 @@ from .worker_supervisor import mark_message
 
 if TYPE_CHECKING:
     from ..config.load import Conf, Listen
+    from ..core.peer import Peer
     from ..core.snapshot.snapshot import Snapshot
     from ..observability.error_log import ErrorLog
     from ..storage.base import BaseStorage
@@ -250,18 +251,20 @@ class NodeState:
         return lost | {host for host, (found, _) in zip(asked, answers, strict=True) if not found}
 
     async def mark(self, upstream: str, target: str, available: bool) -> bool:
-        """Let a target be chosen or not, here and in all workers; they have `PUBLISH_WAIT` seconds to say that they do.
+        """Let a target, or the peer with this key, be chosen or not, here and in all workers; they have `PUBLISH_WAIT` seconds to
+        say that they do.
 
         Returns:
             whether there is such a target.
         """
         state = HEALTHY if available else UNHEALTHY
         balancer, workers, plane = self._balancer(upstream), self._gateway.workers, self._gateway.plane
-        peer = None if balancer is None else balancer.put(target, state)
-        if peer is None:
+        peers: Iterable[Peer] = () if balancer is None else balancer.put(target, state)
+        if not peers:
             return False
         if plane is not None:
-            plane.target_changed(peer)
+            for peer in peers:
+                plane.target_changed(peer)
         if workers is not None:
             await self._at_most(workers.mark(upstream, target, state))
         return True
@@ -285,7 +288,7 @@ class NodeState:
         for upstream, balancer in snapshot.balancers.items():
             for peer in balancer.peers:
                 if peer.state != HEALTHY:
-                    yield mark_message(snapshot.version, upstream, peer.name, peer.state)
+                    yield mark_message(snapshot.version, upstream, peer.key, peer.state)
         if self.log_level.current != self._gateway.conf.log_level:
             yield {"type": "level", "level": self.log_level.current}
         if self.leaving:
