@@ -113,6 +113,8 @@ def _contradictions(conf: Conf) -> Iterator[str]:
         yield f"ssl_protocols has an invalid value: '{wrong}' ({', '.join(sorted(known))})"
     if not conf.admin_gui_path.startswith("/") or (len(conf.admin_gui_path) > 1 and conf.admin_gui_path.endswith("/")):
         yield f"admin_gui_path must start with a slash and not end with one: '{conf.admin_gui_path}'"
+    if conf.given.get("dns_hostsfile") and conf.dns_client == "dns" and not os.path.isfile(conf.dns_hostsfile):
+        yield f"dns_hostsfile: file does not exist: {conf.dns_hostsfile}"
     taken: dict[tuple[str, bool], str] = {}
     for name, listen in conf.listeners():
         if listen.path or listen.port:

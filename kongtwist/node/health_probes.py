@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 
 from ..config.authorities import trusted_authorities
-from ..net.resolver import Resolver
 from .data_plane import limits_of
 from .name_lookup import resolver_of
 
@@ -31,7 +30,6 @@ class HealthProbes:
     def __init__(self, reactor: Any, conf: Conf) -> None:
         self._reactor, self._conf = reactor, conf
         self._prober: Prober | None = None
-        self._resolvers: dict[Prober, Resolver] = {}
         self._probing: dict[Prober, int] = {}
 
     async def probe(self, peer: Peer, checks: ActiveChecks, certificate: tuple[str, str]) -> Finding:
@@ -47,22 +45,18 @@ class HealthProbes:
             if not self._probing[prober]:
                 del self._probing[prober]
                 if prober is not self._prober:
-                    await self._end(prober, 0.0)
+                    await prober.close(0.0)
 
     def follow(self, conf: Conf) -> None:
         """Probe by another configuration from now on; probes under way go on as they were begun."""
         prober, self._prober, self._conf = self._prober, None, conf
         if prober is not None and prober not in self._probing:
-            self._closing = Deferred.fromCoroutine(self._end(prober, 0.0))
+            self._closing = Deferred.fromCoroutine(prober.close(0.0))
 
     async def close(self, seconds: float) -> None:
         """End what is under way; threads have ``seconds``."""
         for prober in {*self._probing, *([] if self._prober is None else [self._prober])}:
-            await self._end(prober, seconds)
-
-    async def _end(self, prober: Prober, seconds: float) -> None:
-        await prober.close(seconds)
-        self._resolvers.pop(prober).close()
+            await prober.close(seconds)
 
     def _made(self) -> Prober:
         from ..clients.probes import ProbeLimits, Prober
@@ -73,6 +67,4 @@ class HealthProbes:
         trusted = () if system else tuple(trusted_authorities(conf).values())
         resolver = resolver_of(self._reactor, conf, limits_of(conf))
         limits = ProbeLimits(conf.upstream_probes, conf.upstream_probe_threads)
-        prober = Prober(self._reactor, resolver, Trust(trusted, conf.lua_ssl_verify_depth), limits)
-        self._resolvers[prober] = resolver
-        return prober
+        return Prober(self._reactor, resolver, Trust(trusted, conf.lua_ssl_verify_depth), limits)
