@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from .. import WORKSPACE_ID
 from ..clients.waiting import Ended, within
 from ..config.authorities import trusted_authorities
+from ..config.error_templates import error_templates
 from ..config.kinds import Listen
 from ..config.load import Conf
 from ..core.address_caps import AddressCaps, AddressCounts
@@ -47,6 +48,7 @@ from .debug_token import debug_token
 from .log_files import access_log_for, stream_log_for
 from .lua_engines import lua_engine
 from .plugin_services import PluginServices
+from .shown_certificate import shown_certificate
 
 if TYPE_CHECKING:
     from ..clients.scopes import Services
@@ -173,6 +175,7 @@ class DataPlane:
             "workspace_id": WORKSPACE_ID,
             "instrumentations": instrumented(conf.tracing_instrumentations),
             "sampling_rate": conf.tracing_sampling_rate,
+            "error_templates": error_templates(conf),
             "host_ports": {int(own): int(published) for published, own in (each.split(":") for each in conf.port_maps)},
         }
         self.host = Host(**facts)
@@ -193,6 +196,7 @@ class DataPlane:
             error_default_type=conf.error_default_type,
             upstream_http2=conf.upstream_http2,
             caps=_caps(conf, services.addresses),
+            tls_defaults=shown_certificate(conf),
         )
         self._process = services.process
         services.metrics.sources.append(self.context.calls.tell)
