@@ -53,7 +53,8 @@ class SizeTests(LiveTestCase):
         self.assertEqual(self.asked(peer, 8193, "/free/x", length=True)[0], "413")
 
     def test_calls(self) -> None:
-        """A call that sends too much ends with a status of gRPC, and that of HTTP, as from Kong; the upstream's stream is reset, and gets no more than is allowed."""
+        """A call that sends too much ends with a status of gRPC, and one of HTTP, as from Kong; the upstream's stream is reset, and gets no
+        more than is allowed."""
         gateway = self.gateway()
         server = HTTP2Server()
         self.addCleanup(server.close)
