@@ -144,6 +144,14 @@ def _forget_plugin_cache_warning() -> None:
         waiting.extend(kept)
 
 
+def _listening(opened: Opened) -> str:
+    """Where an API is reached."""
+    scheme = "https" if opened.listen.ssl else "http"
+    what = {"proxy_listen": "proxy", "admin_listen": "Admin API", "status_listen": "Status API"}[opened.name]
+    address = opened.address if opened.listen.path else f"{scheme}://{opened.address}"
+    return f"{what} listens on {address}"
+
+
 class NodeService(Service):
     """A node under twistd: its prefix, its signals, and the gateway.
 
@@ -172,6 +180,7 @@ class NodeService(Service):
         self._prefix = prefix
         self._opened = opened
         self._held: list[Opened] = []
+        self._told: list[str] = []
         self.error_log = error_log
         self._overrides = overrides
         self._forced: Deferred[None] = Deferred()
@@ -303,13 +312,17 @@ class NodeService(Service):
         notice(_log, "configuration: {source}", source=self._conf.source or "defaults and environment, no file")
         notice(_log, "prefix: {prefix}", prefix=self._conf.prefix)
         tell_debug_token(self._conf)
+        self._say_news()
+
+    def _say_news(self) -> None:
+        """Where is listened, and what is to be warned of, as far as that was not told before."""
+        before, self._told = self._told, [*map(_listening, self._opened), *self._conf.warnings]
         for each in self._opened:
-            scheme = "https" if each.listen.ssl else "http"
-            what = {"proxy_listen": "proxy", "admin_listen": "Admin API", "status_listen": "Status API"}[each.name]
-            address = each.address if each.listen.path else f"{scheme}://{each.address}"
-            notice(_log, "{what} listens on {address}", what=what, address=address)
+            if _listening(each) not in before:
+                notice(_log, "{sentence}", sentence=_listening(each))
         for sentence in self._conf.warnings:
-            _log.warn("{sentence}", sentence=sentence)
+            if sentence not in before:
+                _log.warn("{sentence}", sentence=sentence)
 
     def reload(self) -> None:
         """Read the configuration again, put into effect what can be, and say what needs a restart. One after the other."""
@@ -333,14 +346,20 @@ class NodeService(Service):
             new = load(self._conf.source, overrides=self._overrides)
             changed, later = differences(self._conf, new)
             conf = reloaded(self._conf, new)
-            await self.gateway.reload(conf)
+            error_log = error_log_for(conf)
+            try:
+                await self.gateway.reload(conf)
+            except ConfError:
+                error_log.close()
+                raise
         except ConfError as error:
             _log.error("reload refused, everything stays as it was: {error}", error=error)
             return Outcome(error=str(error))
-        self._conf = conf
-        self.error_log.level = conf.log_level
+        self._conf, self._opened = conf, list(self.gateway.opened)
+        self.error_log.become(error_log)
         what = f"changed: {', '.join(changed)}" if changed else "no property has changed"
         notice(_log, "reloaded; {what}", what=what)
+        self._say_news()
         renew_debug_token(conf)
         tell_debug_token(conf)
         if later:

@@ -18,6 +18,7 @@ __all__ = [
     "BOOLEAN",
     "CONNECTIONS",
     "CPU_COUNT",
+    "DATABASE",
     "DURATION",
     "INTEGER",
     "KNOWN",
@@ -47,6 +48,10 @@ T = TypeVar("T")
 
 BUILT = "built"
 KNOWN = "known"
+
+
+DATABASE = "a node keeps the database it started with"
+"""Why a reload does not take up where configuration is kept."""
 
 
 class ConfError(Exception):
@@ -100,7 +105,9 @@ class Property(Generic[T]):
         aliases: other names that set the same property, weakest first (``nginx_<block>_<directive>`` forms).
         refused: value -> why it stops the start, where going on as if it were not set would be dangerous; the value
             ``*`` stands for every value but the default.
-        live: takes effect at ``kongtwist reload``; otherwise it needs a restart.
+        live: a reload puts it into effect in what runs; for what else changes, all that serves is made anew.
+        restart: why a reload does not take it up, as the end of a sentence that begins with "because"; None: it does.
+        restart_when: with ``restart``: which changes (old value, new value) need it; None: all.
     """
 
     def __init__(
@@ -114,6 +121,8 @@ class Property(Generic[T]):
         aliases: tuple[str, ...] = (),
         refused: Mapping[str, str] | None = None,
         live: bool = False,
+        restart: str | None = None,
+        restart_when: Callable[[T, T], bool] | None = None,
     ) -> None:
         self.name = ""
         self.kind = kind
@@ -124,6 +133,8 @@ class Property(Generic[T]):
         self.aliases = aliases
         self.refused = refused or {}
         self.live = live
+        self.restart = restart
+        self._restart_when = restart_when
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -138,6 +149,10 @@ class Property(Generic[T]):
         if instance is None:
             return self
         raise AttributeError(f"{self.name} was not loaded")
+
+    def needs_restart(self, old: T, new: T) -> bool:
+        """Whether a reload leaves ``old`` in effect though ``new`` is configured."""
+        return self.restart is not None and (self._restart_when is None or self._restart_when(old, new))
 
     def read(self, text: str) -> T:
         """The typed value of ``text``. Raises ValueError with the end of a sentence that begins with the name."""

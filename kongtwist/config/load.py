@@ -18,7 +18,7 @@ from .former_properties import is_former, is_idle, refusal, remedy
 from .kinds import KNOWN, ConfError, Listen, Property, items
 from .properties import Properties, properties
 
-__all__ = ["SEARCHED", "Conf", "ConfError", "Listen", "differences", "load", "reloaded"]
+__all__ = ["SEARCHED", "Conf", "ConfError", "Listen", "differences", "load", "only_live", "reloaded"]
 
 SEARCHED = ("/etc/kongtwist/kongtwist.conf", "/etc/kong/kong.conf")
 """Where a configuration file is looked for when none is named; the first that is there is read, alone."""
@@ -370,18 +370,38 @@ def _dereference(text: str, prefix: str, environ: Mapping[str, str]) -> str:
 
 
 def differences(old: Conf, new: Conf) -> tuple[list[str], list[str]]:
-    """What a reload changes: (names that take effect at once, names that need a restart)."""
+    """What a reload changes: (names that take effect, names that need a restart)."""
     changed = [each for name, each in properties().items() if getattr(old, name) != getattr(new, name)]
-    return [each.name for each in changed if each.live], [each.name for each in changed if not each.live]
+    later = _waiting(old, new)
+    return [each.name for each in changed if each.name not in later], [
+        each.name for each in changed if each.name in later
+    ]
+
+
+def only_live(old: Conf, new: Conf) -> bool:
+    """Whether all that differs can be put into effect in what runs (`Property.live`)."""
+    same = old.vault_env_prefix == new.vault_env_prefix
+    return same and all(each.live or getattr(old, name) == getattr(new, name) for name, each in properties().items())
+
+
+def _waiting(old: Conf, new: Conf) -> frozenset[str]:
+    """Names of properties that keep their values until a restart."""
+    found = properties().items()
+    return frozenset(name for name, each in found if each.needs_restart(getattr(old, name), getattr(new, name)))
 
 
 def reloaded(old: Conf, new: Conf) -> Conf:
-    """What is in effect after a reload: ``new`` where it takes effect at once, ``old`` where it needs a restart."""
-    live = {name for name, each in properties().items() if each.live}
-    texts = {name: text for name, text in old.given.items() if name not in live}
-    texts |= {name: text for name, text in new.given.items() if name in live}
+    """What is in effect after a reload: ``new``, but ``old`` where it needs a restart.
+
+    Raises:
+        ConfError: the two do not go together.
+    """
+    kept = _waiting(old, new)
+    texts = {name: text for name, text in old.given.items() if name in kept}
+    texts |= {name: text for name, text in new.given.items() if name not in kept}
     conf = Conf(texts, new.source)
-    conf.references = {name: text for name, text in old.references.items() if name not in live}
-    conf.references |= {name: text for name, text in new.references.items() if name in live}
-    conf.vault_env_prefix = old.vault_env_prefix
+    conf.references = {name: text for name, text in old.references.items() if name in kept}
+    conf.references |= {name: text for name, text in new.references.items() if name not in kept}
+    conf.vault_env_prefix = new.vault_env_prefix
+    conf.warnings = list(new.warnings)
     return conf

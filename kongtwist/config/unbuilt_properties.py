@@ -173,14 +173,18 @@ class Unbuilt:
     db_cache_warmup_entities = _idle(ARRAY, "services", "what to cache at the start", _IN_MEMORY)
 
     # -- names and outgoing connections --
-    dns_resolver = _known(ARRAY, None, "name servers; here the system's are asked", "resolver_address")
-    dns_hostsfile = _known(STRING, "/etc/hosts", "hosts file; here always the system's", "resolver_hosts_file")
-    dns_order = _known(ARRAY, "LAST,SRV,A,CNAME", "kinds of records asked for; here A and AAAA")
-    dns_not_found_ttl = _known(NUMBER, "30", "seconds an absent name is remembered")
-    dns_no_sync = _known(BOOLEAN, "off", "ask again for a name that is being asked for")
-    new_dns_client = _known(BOOLEAN, "off", "choice of a resolver")
-    resolver_family = _known(ARRAY, "A,SRV", "kinds of records asked for")
-    resolver_mem_cache_size = _known(SIZE, "5m", "size of the shared cache of names")
+    dns_no_sync = _idle(
+        BOOLEAN, "off", "ask again for a name that is being asked for", "all who wait for a name share one query"
+    )
+    new_dns_client = _idle(
+        BOOLEAN, "off", "choice between two DNS clients", "there is one client, for which all names of properties hold"
+    )
+    resolver_family = _idle(
+        ARRAY, "A,SRV", "kinds of records the new client asks for", "dns_order says what is asked for"
+    )
+    resolver_mem_cache_size = _idle(
+        SIZE, "5m", "memory that workers share for names", "each process remembers names for itself (dns_cache_size)"
+    )
     lua_socket_pool_size = _idle(NUMBER, "256", "size of Lua's socket pools", _NO_LUA_SOCKETS)
     lua_ssl_protocols = _known(STRING, "TLSv1.2 TLSv1.3", "TLS versions towards others")
 

@@ -480,7 +480,7 @@ class Exchange:
         who knows earlier that the target is done with it calls it too."""
         peer, self.upstream_peer = self.upstream_peer, None
         if peer is not None:
-            peer.active -= 1
+            peer.let_go()
 
     def release(self) -> None:
         """Hold no configuration any more. The end of a request calls this, behind its log phase."""

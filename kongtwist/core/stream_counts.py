@@ -8,6 +8,7 @@ cannot make new ones.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -102,10 +103,13 @@ class StreamCounts:
 
     Args:
         open: the open streams.
+
+    Attributes:
+        open: all collections of open streams that are counted together.
     """
 
     def __init__(self, open: Iterable[CountedStream]) -> None:
-        self._open = open
+        self.open: list[Iterable[CountedStream]] = [open]
         self._tallies: dict[tuple[str, str, str], StreamTally] = {}
         self._unseen: dict[CountedStream, None] | None = None
 
@@ -117,13 +121,24 @@ class StreamCounts:
 
     def closed(self, record: CountedStream) -> None:
         """A stream is over."""
+        if record.tally is not None:
+            cause, code = record.end
+            key = (cause, code_label(code))
+            record.tally.ended[key] = record.tally.ended.get(key, 0) + 1
+            self.left(record)
+
+    def taken_up(self, record: CountedStream) -> None:
+        """A stream goes on here that another process has counted so far."""
+        tally = record.tally = self._of(record.kind, record.route)
+        tally.open += 1
+        _add(tally.gone, tuple(-figure for figure in _figures(record)))
+
+    def left(self, record: CountedStream) -> None:
+        """A stream is over, or goes on in another process."""
         tally = record.tally
         if tally is None:
             return
         tally.open -= 1
-        cause, code = record.end
-        key = (cause, code_label(code))
-        tally.ended[key] = tally.ended.get(key, 0) + 1
         figures = _figures(record)
         _add(tally.gone, figures)
         if self._unseen is not None and self._unseen.pop(record, self) is None:
@@ -149,7 +164,7 @@ class StreamCounts:
         tallies = list(self._tallies.items())
         for _, tally in tallies:
             tally.seen, tally.held = list(tally.gone), 0
-        unseen = self._unseen = dict.fromkeys(self._open)
+        unseen = self._unseen = dict.fromkeys(chain.from_iterable(self.open))
         try:
             while unseen:
                 for _ in range(min(_AT_ONCE, len(unseen))):
@@ -170,7 +185,7 @@ def _figures(record: CountedStream) -> tuple[int, int, int, int]:
     return record.bytes_in, record.bytes_out, record.messages_in, record.messages_out
 
 
-def _add(sums: list[int], figures: tuple[int, int, int, int]) -> None:
+def _add(sums: list[int], figures: Iterable[int]) -> None:
     for place, figure in enumerate(figures):
         sums[place] += figure
 

@@ -81,9 +81,42 @@ class Opened:
         """The TCP port it really listens on; 0 for a unix socket."""
         return 0 if self.listen.path else int(self.sockets[0].getsockname()[1])
 
-    def socket_for(self, worker: int) -> socket.socket:
-        """The socket that process number ``worker`` (from 0) accepts on."""
-        return self.sockets[worker % len(self.sockets)]
+    def sockets_for(self, worker: int, workers: int = 1) -> list[socket.socket]:
+        """The sockets that process number ``worker`` (from 0) of ``workers`` accepts on: all that are there are served, and
+        nobody waits on one that a process of before had."""
+        return self.sockets[worker::workers] or [self.sockets[worker % len(self.sockets)]]
+
+    def widen(self, count: int) -> list[socket.socket]:
+        """Make one socket for each of ``count`` processes, if the listener is shared that way (``reuseport``).
+
+        Returns:
+            those that are new; they do not listen before `tune`.
+
+        Raises:
+            OSError: the system refuses.
+        """
+        first = self.sockets[0]
+        if (
+            self.listen.path
+            or not self.listen.reuseport
+            or not first.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+        ):
+            return []
+        new: list[socket.socket] = []
+        for _ in range(count - len(self.sockets)):
+            new.append(_bound(self.listen, first.family, first.getsockname(), True, serve=False))
+        self.sockets += new
+        return new
+
+    def tune(self) -> None:
+        """Have sockets that are open follow the flags of the declaration."""
+        listen = self.listen
+        for each in self.sockets:
+            if not listen.path:
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, listen.deferred)
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
+                _set_keepalive(each, listen.so_keepalive)
+            each.listen(listen.backlog or BACKLOG)
 
     def close(self) -> None:
         """Close the sockets; connections that wait in their backlog are reset. A unix socket's file goes too."""
@@ -435,6 +468,14 @@ class _Accepting:
         self.room.refill()
         if self.connected and not self.disconnecting:
             self.startReading()
+
+    def accept_waiting(self) -> None:
+        """Accept all that waits: the port is about to close."""
+        waiting = True
+        while waiting and self._paused is None:
+            before = self.sessionno
+            self.doRead()
+            waiting = self.sessionno > before
 
     def _end_pause(self) -> None:
         if self._paused is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,12 +23,14 @@ from ..net.resolver import NameNotResolved, Resolver
 from ..observability.error_log import notice
 from ..observability.node_metrics import NodeMetrics
 from .data_plane import DataPlane, limits_of
+from .name_lookup import resolver_of
 from .publisher import PUBLISH_WAIT
 from .worker_link import Message
 from .worker_supervisor import mark_message
 
 if TYPE_CHECKING:
     from ..config.load import Conf, Listen
+    from ..core.peer import Peer
     from ..core.snapshot.snapshot import Snapshot
     from ..observability.error_log import ErrorLog
     from ..storage.base import BaseStorage
@@ -194,6 +196,8 @@ class NodeState:
         """The gateway stops: no more traffic should come."""
         self.draining = True
         self.log_level.stop()
+        if self._resolver is not None:
+            self._resolver.close()
 
     # -- readiness -----------------------------------------------------------------------------------------------------
 
@@ -205,7 +209,7 @@ class NodeState:
         if not gateway.ready.called:
             connecting = gateway.storage.writable and not gateway.storage.reachable()
             return "failed to connect to database" if connecting else "router builds not yet complete"
-        if gateway.workers is not None and not gateway.workers.complete:
+        if gateway.workers is not None and not gateway.workers.ready:
             return "router builds not yet complete"
         if not gateway.storage.writable and not any(gateway.storage.load().values()):
             return "no configuration available (empty configuration present)"
@@ -217,6 +221,12 @@ class NodeState:
         notice(_log, "draining: the node tells monitors that no more traffic should come")
 
     # -- log level -----------------------------------------------------------------------------------------------------
+
+    def follow(self, conf: Conf) -> None:
+        """The configuration was read again."""
+        self.log_level.reload(conf.log_level)
+        self._metrics.max_series = conf.metrics_max_series
+        self._resolver = None  # made anew, with the limits of now
 
     def _put_level(self, level: str) -> None:
         if self.error_log is not None:
@@ -233,7 +243,8 @@ class NodeState:
     async def unresolved(self, hosts: AbstractSet[str]) -> AbstractSet[str]:
         """Which of these hosts have no address now, or none that could be found out within `RESOLVE_WAIT` seconds."""
         if self._resolver is None:
-            self._resolver = Resolver(self._reactor, limits_of(self._gateway.conf), self._reactor.seconds)
+            conf = self._gateway.conf
+            self._resolver = resolver_of(self._reactor, conf, limits_of(conf))
         lost: set[str] = set()
         asked: dict[str, Deferred[str]] = {}
         for host in hosts:
@@ -246,18 +257,20 @@ class NodeState:
         return lost | {host for host, (found, _) in zip(asked, answers, strict=True) if not found}
 
     async def mark(self, upstream: str, target: str, available: bool) -> bool:
-        """Let a target be chosen or not, here and in all workers; they have `PUBLISH_WAIT` seconds to say that they do.
+        """Let a target, or the peer with this key, be chosen or not, here and in all workers; they have `PUBLISH_WAIT` seconds to
+        say that they do.
 
         Returns:
             whether there is such a target.
         """
         state = HEALTHY if available else UNHEALTHY
         balancer, workers, plane = self._balancer(upstream), self._gateway.workers, self._gateway.plane
-        peer = None if balancer is None else balancer.put(target, state)
-        if peer is None:
+        peers: Iterable[Peer] = () if balancer is None else balancer.put(target, state)
+        if not peers:
             return False
         if plane is not None:
-            plane.target_changed(peer)
+            for peer in peers:
+                plane.target_changed(peer)
         if workers is not None:
             await self._at_most(workers.mark(upstream, target, state))
         return True
@@ -281,7 +294,7 @@ class NodeState:
         for upstream, balancer in snapshot.balancers.items():
             for peer in balancer.peers:
                 if peer.state != HEALTHY:
-                    yield mark_message(snapshot.version, upstream, peer.name, peer.state)
+                    yield mark_message(snapshot.version, upstream, peer.key, peer.state)
         if self.log_level.current != self._gateway.conf.log_level:
             yield {"type": "level", "level": self.log_level.current}
         if self.leaving:

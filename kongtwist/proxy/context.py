@@ -70,6 +70,7 @@ class ProxyContext:
         calls: what is counted of gRPC calls.
         streams: open WebSockets and other streams that outlive their request.
         connections: open client connections (`http1.channel.HTTP1Channel`), for a graceful stop.
+        successor: tree and context of the configuration that has taken the place of this one; None: it is in use.
         report: takes what proxied traffic says of a target that is checked (`core.health`).
         date, send_answer, refusal: see `own_answers.OwnAnswers`.
         finished, fault: see `finish.Finish`.
@@ -125,6 +126,7 @@ class ProxyContext:
         self.next_id: Callable[[], bytes] = request_ids().__next__
         self.stopping = False
         self.connections: set[Any] = set()
+        self.successor: tuple[Any, ProxyContext] | None = None
 
     def judge(self, peer: Peer, kind: int) -> None:
         """An answer or a failure of a target whose health is checked by proxied traffic."""
@@ -141,6 +143,11 @@ class ProxyContext:
         """Close client connections on which no request is being served; the others close behind their answers."""
         self.leave()
         run_steps(*(channel.drain for channel in list(self.connections)))
+
+    def hand_over(self) -> None:
+        """Have `successor` serve what clients ask for from now on. HTTP/1.1 connections are its own, at once where they are
+        idle and else when their answers are complete; those of HTTP/2 end behind the calls that are open."""
+        run_steps(*(channel.move for channel in list(self.connections)), self.pools.close_idle)
 
     def drain(self) -> None:
         """Begin to stop: idle client connections are closed, busy ones after their answer, streams politely."""

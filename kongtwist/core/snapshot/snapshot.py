@@ -140,6 +140,25 @@ class Snapshot:
         """As `build`, in slices."""
         if previous is None or previous._plugins is not plugins:
             previous = cls(plugins, 0 if previous is None else previous.version, lifetimes, router_flavor)
+        return (yield from cls._over(previous, dataset))
+
+    @classmethod
+    def follow_steps(
+        cls,
+        before: Snapshot,
+        dataset: Mapping[str, Mapping[str, Row]],
+        plugins: Mapping[str, Plugin],
+        lifetimes: Lifetimes | None = None,
+        router_flavor: str = FLAVOR,
+    ) -> Steps[Snapshot]:
+        """As `build_steps`, and nothing is taken over from ``before`` but its number and the health of its targets: what it
+        opened stays its own."""
+        empty = cls(plugins, before.version, lifetimes, router_flavor)
+        empty.balancers = before.balancers
+        return (yield from cls._over(empty, dataset))
+
+    @staticmethod
+    def _over(previous: Snapshot, dataset: Mapping[str, Mapping[str, Row]]) -> Steps[Snapshot]:
         changes: list[Change] = []
         for number, change in enumerate(differences(previous.rows, dataset), 1):
             if change is not None:

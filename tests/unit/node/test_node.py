@@ -81,7 +81,7 @@ class WorkersTests(SynchronousTestCase):
         self.served = SimpleNamespace(version=3, rows={"routes": {"r": {"id": "r"}}})
         self.sentences: list[str] = []
         self.workers = Workers(
-            self.reactor, self.counters, [[20, 21], [30, 31]], lambda: {"type": "begin", "given": {}},
+            self.reactor, self.counters, [[(0, 20), (1, 21)], [(0, 30), (1, 31)]], lambda: {"type": "begin", "given": {}},
             lambda: self.served, self.sentences.append, {"X": "y"},
         )  # fmt: skip
         self.started = self.workers.start()
