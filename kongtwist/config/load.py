@@ -106,6 +106,9 @@ def _contradictions(conf: Conf) -> Iterator[str]:
         yield "declarative_config needs database = off"
     if conf.declarative_config and conf.declarative_config_string:
         yield "declarative_config and declarative_config_string cannot both be set"
+    if conf.client_ssl and bool(conf.client_ssl_cert) != bool(conf.client_ssl_cert_key):
+        missing, found = ("_key", "") if conf.client_ssl_cert else ("", "_key")
+        yield f"client_ssl_cert{missing} must be set, as client_ssl_cert{found} is"
     if conf.ssl_cipher_suite == "custom" and not conf.ssl_ciphers:
         yield "ssl_ciphers must be set for ssl_cipher_suite = custom"
     known = {"SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"}

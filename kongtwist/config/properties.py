@@ -181,6 +181,18 @@ class Tls:
         live=True,
     )
     ssl_cert_key = Property(ARRAY, "", "Files with the keys of ssl_cert, in the same order.", live=True)
+    client_ssl = Property(
+        BOOLEAN,
+        "off",
+        "Show the certificate client_ssl_cert to upstreams of services with TLS that have no client_certificate of their own.",
+    )
+    client_ssl_cert = Property(
+        STRING,
+        None,
+        "File with that certificate and its chain (PEM). Without it the one with RSA is shown that the node made for itself"
+        " under prefix/ssl.",
+    )
+    client_ssl_cert_key = Property(STRING, None, "File with its key.")
     proxy_ssl_client_ca = Property(
         ARRAY,
         "",
@@ -217,6 +229,13 @@ class Tls:
         "on",
         "TLS sessions may be resumed by tickets.",
         aliases=_directive("ssl_session_tickets", "http", "proxy"),
+    )
+    ssl_dhparam = Property(
+        STRING,
+        None,
+        "Parameters for ciphers with DHE, in TLS 1.2 and older: the name of a group of RFC 7919 (ffdhe2048, ffdhe3072, ffdhe4096,"
+        " ffdhe6144, ffdhe8192), or of a file with PEM. Without it these ciphers are not spoken, those with ECDHE are.",
+        aliases=_directive("ssl_dhparam", "http", "proxy"),
     )
     ssl_session_timeout = Property(
         DURATION,
@@ -389,6 +408,17 @@ class Answers:
         "Tell clients that send the header Kong-Debug the id and name of their request's route and service, in the headers"
         " Kong-Route-Id, Kong-Route-Name, Kong-Service-Id and Kong-Service-Name.",
     )
+    error_template_html = Property(
+        STRING,
+        None,
+        "File with the body of the gateway's own errors for clients that take HTML, in place of its own: %s stands for the message,"
+        " a second %s for the request's id, %% for a percent sign. A relative path starts from the folder the node is started in.",
+    )
+    error_template_json = Property(
+        STRING, None, "The same for clients that take JSON; within quotation marks, %s is written as JSON has it."
+    )
+    error_template_xml = Property(STRING, None, "The same for clients that take XML.")
+    error_template_plain = Property(STRING, None, "The same for clients that take plain text.")
     error_default_type = Property(
         enum(*ERROR_TYPES), "text/plain", "Form of the gateway's own errors for clients that ask for none."
     )
@@ -445,15 +475,6 @@ class Refused:
         refused={
             "control_plane": "hybrid mode is not built yet, so no data plane would get its configuration",
             "data_plane": "hybrid mode is not built yet, so no configuration would arrive",
-        },
-    )
-    client_ssl = Property(
-        BOOLEAN,
-        "off",
-        "Certificate shown to all upstreams.",
-        refused={
-            "on": "client certificates for all upstreams are not built yet, so they would get none",
-            "true": "client certificates for all upstreams are not built yet, so they would get none",
         },
     )
     wasm = Property(

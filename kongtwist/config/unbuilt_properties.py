@@ -43,10 +43,6 @@ class Unbuilt:
     proxy_server_ssl_verify = _idle(
         BOOLEAN, "on", "check that proxy's certificate", "there is no control plane to reach through that proxy"
     )
-    error_template_html = _known(STRING, None, "file with the HTML form of errors")
-    error_template_json = _known(STRING, None, "file with the JSON form of errors")
-    error_template_xml = _known(STRING, None, "file with the XML form of errors")
-    error_template_plain = _known(STRING, None, "file with the plain form of errors")
     dedicated_config_processing = _idle(
         BOOLEAN,
         "on",
@@ -103,7 +99,6 @@ class Unbuilt:
         "bytes of an Admin API request kept in memory",
         "bodies of requests are kept in memory, up to nginx_admin_client_max_body_size",
     )
-    ssl_dhparam = _known(STRING, None, "Diffie-Hellman parameters; ECDHE is used", "nginx_http_ssl_dhparam")
     ssl_session_cache_size = _idle(
         SIZE,
         "10m",
@@ -122,8 +117,6 @@ class Unbuilt:
     nginx_stream_ssl_dhparam = _known(STRING, None, "Diffie-Hellman parameters of streams")
     nginx_stream_ssl_session_tickets = _known(STRING, None, "TLS tickets of streams")
     nginx_stream_ssl_session_timeout = _known(STRING, None, "life of TLS sessions of streams")
-    client_ssl_cert = _known(STRING, None, "certificate for client_ssl")
-    client_ssl_cert_key = _known(STRING, None, "its key")
 
     # -- console --
     admin_gui_ssl_cert = _known(ARRAY, None, "certificate of the console")

@@ -40,6 +40,7 @@ class GatewayFacts:
         workspace_id: id of the workspace that all rows are in; None where there is none (tests).
         instrumentations: what spans are noted of (``tracing_instrumentations``; `entities.trace_fields.INSTRUMENTATIONS`).
         sampling_rate: the share of traces that is sampled, where a plugin does not say (``tracing_sampling_rate``).
+        error_templates: the operator's own forms of errors, by name (`core.http.error_bodies.error_body`).
         host_ports: ports of ours -> those that clients connect to in their place (``port_maps``).
     """
 
@@ -61,6 +62,7 @@ class GatewayFacts:
         instrumentations: frozenset[str] = frozenset(),
         sampling_rate: float = 0.01,
         host_ports: Mapping[int, int] | None = None,
+        error_templates: Mapping[str, str] | None = None,
     ) -> None:
         self.counters = counters
         self.now = now
@@ -77,3 +79,4 @@ class GatewayFacts:
         self.instrumentations = instrumentations
         self.sampling_rate = sampling_rate
         self.host_ports = host_ports or {}
+        self.error_templates = error_templates or {}

@@ -26,6 +26,7 @@ from zope.interface import implementer
 
 from ..config.kinds import ConfError
 from ..core.chain.phases import CertificateChoice, ClientHello
+from .dh_parameters import dh_parameters, use_parameters
 
 __all__ = [
     "KeyPair", "ServerContexts", "TLSRules", "check_tls", "contexts_for", "default_pairs", "read_pairs", "reconfigure",
@@ -283,6 +284,7 @@ class TLSRules:
     alpn: tuple[bytes, ...] = ALPN  #: protocols offered, the best first
     client_ca: tuple[x509.Certificate, ...] = ()  #: authorities, one of which must have signed the client's certificate
     client_ca_demanded: bool = True  #: whether a client must show one
+    dh: bytes = b""  #: parameters for ciphers with DHE (PEM); none: those are not spoken
 
     @classmethod
     def from_conf(cls, conf: Any) -> TLSRules:
@@ -298,6 +300,7 @@ class TLSRules:
             conf.ssl_prefer_server_ciphers,
             conf.ssl_session_tickets,
             conf.ssl_session_timeout,
+            dh=_dh(conf),
         )
         try:
             rules.context(())
@@ -324,6 +327,8 @@ class TLSRules:
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # an idle connection keeps no 34 KB of buffers
         context.set_session_id(b"kongtwist")
         context.set_timeout(int(self.session_timeout))
+        if self.dh:
+            use_parameters(context, self.dh)
         context.set_alpn_select_callback(partial(_select_alpn, self.alpn))
         for pair in pairs:
             context.use_certificate(pair.chain[0])
@@ -344,6 +349,16 @@ class TLSRules:
         for authority in self.client_ca:
             store.add_cert(crypto.X509.from_cryptography(authority))
             context.add_client_ca(authority)
+
+
+def _dh(conf: Any) -> bytes:
+    """The parameters of ``ssl_dhparam``. Raises ConfError."""
+    if not conf.ssl_dhparam:
+        return b""
+    try:
+        return dh_parameters(conf.ssl_dhparam)
+    except ValueError as error:
+        raise ConfError(f"ssl_dhparam {_shown(conf.ssl_dhparam)} {error}") from error
 
 
 def _select_alpn(ours: Sequence[bytes], connection: SSL.Connection, offered: list[bytes]) -> Any:

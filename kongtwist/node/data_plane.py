@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from .. import WORKSPACE_ID
 from ..clients.waiting import Ended, within
 from ..config.authorities import trusted_authorities
+from ..config.error_templates import error_templates
 from ..config.kinds import Listen
 from ..config.load import Conf
 from ..core.address_caps import AddressCaps, AddressCounts
@@ -53,6 +54,7 @@ from .log_files import access_log_for, session_log_for, stream_log_for
 from .lua_engines import lua_engine
 from .name_lookup import resolver_of
 from .plugin_services import PluginServices
+from .shown_certificate import shown_certificate
 
 if TYPE_CHECKING:
     from ..clients.scopes import Services
@@ -193,6 +195,7 @@ class DataPlane:
             "workspace_id": WORKSPACE_ID,
             "instrumentations": instrumented(conf.tracing_instrumentations),
             "sampling_rate": conf.tracing_sampling_rate,
+            "error_templates": error_templates(conf),
             "host_ports": {int(own): int(published) for published, own in (each.split(":") for each in conf.port_maps)},
         }
         self.host = Host(**facts)
@@ -215,6 +218,7 @@ class DataPlane:
             error_default_type=conf.error_default_type,
             upstream_http2=conf.upstream_http2,
             caps=_caps(conf, services.addresses),
+            tls_defaults=shown_certificate(conf),
         )
         self.addresses = AddressKeeper(reactor, self.context.resolver.names)
         self._process = services.process

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 from ..config.authorities import trusted_authorities
+from ..config.error_templates import error_templates
 from ..config.load import Conf, ConfError
 from ..entities import Entity, registry
 from ..kafka.libraries import is_installed
@@ -22,6 +23,7 @@ from ..storage.open import check_database
 from .log_files import format_faults
 from .plugin_loader import PluginLoadError, load_plugins
 from .prefix import PID_FILE, try_file, unusable
+from .shown_certificate import shown_certificate
 
 __all__ = ["faults", "startup_faults"]
 
@@ -110,6 +112,10 @@ def _check_authorities(conf: Conf) -> Iterator[str]:
         yield from _sentences(lambda: trusted_authorities(conf))
 
 
+def _check_templates(conf: Conf) -> Iterator[str]:
+    yield from _sentences(lambda: error_templates(conf))
+
+
 def _check_database(conf: Conf) -> Iterator[str]:
     yield from _sentences(lambda: check_database(conf))
 
@@ -127,13 +133,17 @@ def _check_certificates(conf: Conf) -> Iterator[str]:
         yield from _sentences(lambda name=name: check_tls(conf, name))  # type: ignore[misc]
 
 
+def _check_shown_certificate(conf: Conf) -> Iterator[str]:
+    yield from _sentences(lambda: shown_certificate(conf, make=False))
+
+
 def _check_addresses(conf: Conf) -> Iterator[str]:
     yield from check_listeners(conf.listeners())
 
 
 _CHECKS: tuple[Callable[[Conf], Iterator[str]], ...] = (
     _check_prefix, format_faults, _check_plugins, _check_database, _check_kafka,
-    _check_authorities, _check_files, _check_certificates, _check_addresses,
+    _check_authorities, _check_templates, _check_files, _check_certificates, _check_shown_certificate, _check_addresses,
 )  # fmt: skip
 
 

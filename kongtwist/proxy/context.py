@@ -101,7 +101,7 @@ class ProxyContext:
         self.access_log: AccessLogging = access_log or NoAccessLog()
         self.notes = self.access_log.notes
         self.headers = headers or ResponseHeaders()
-        answers = OwnAnswers(self, self.headers, error_default_type, host.now, monotonic)
+        answers = OwnAnswers(self, self.headers, error_default_type, host.now, monotonic, host.error_templates)
         self.date, self.send_answer, self.refusal = answers.date, answers.send, answers.refusal
         finish = Finish(self.access_log, answers.send)
         self.finished, self.fault = finish.finished, finish.fault

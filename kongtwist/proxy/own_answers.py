@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from functools import partial
 from typing import TYPE_CHECKING
@@ -37,6 +37,7 @@ class OwnAnswers:
         default_type: type of error bodies without Accept and Content-Type (``error_default_type``).
         wall: epoch seconds.
         monotonic: seconds.
+        templates: of error bodies, by the name of their form.
     """
 
     def __init__(
@@ -46,7 +47,9 @@ class OwnAnswers:
         default_type: str,
         wall: Callable[[], float],
         monotonic: Callable[[], float],
+        templates: Mapping[str, str],
     ) -> None:
+        self._templates = templates
         self._headers = headers
         self._default_type = default_type.encode()
         self._wall = wall
@@ -159,7 +162,9 @@ class OwnAnswers:
         if answer.message is not None:
             first = exchange.block.first
             fallback = (first(b"content-type") or self._default_type) if upstream else None
-            kind, body = error_body(answer.status, answer.message, exchange.request_id, first(b"accept"), fallback)
+            kind, body = error_body(
+                answer.status, answer.message, exchange.request_id, first(b"accept"), fallback, self._templates
+            )
         elif body is None:
             kind, body = b"text/html; charset=UTF-8", nginx_page(answer.status)
         parts = [b"Date: ", self.date(), b"\r\n"]
@@ -189,7 +194,7 @@ class OwnAnswers:
                 content_type, body = b"text/html; charset=UTF-8", nginx_page(error.status, error.page)
             else:
                 content_type, body = error_body(
-                    error.status, error.message, request_id, accept, kind or self._default_type
+                    error.status, error.message, request_id, accept, kind or self._default_type, self._templates
                 )
             lines = b"Content-Type: %b\r\n%bContent-Length: %d\r\n" % (
                 content_type, b"" if http2 else b"Connection: close\r\n", len(body),

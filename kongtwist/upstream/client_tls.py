@@ -30,6 +30,8 @@ class TLSDefaults(NamedTuple):
 
     verify: bool = False
     verify_depth: int = 1
+    certificate: str = ""  #: shown to upstreams (PEM, with its chain; ``client_ssl_cert``); "" for none
+    key: str = ""  #: PEM
 
 
 class TLSFacts(NamedTuple):
@@ -53,8 +55,8 @@ def facts_of(tls: UpstreamTLS, name: str, defaults: TLSDefaults, alpn: bytes = b
         name,
         verify,
         depth,
-        own["cert"] if own else "",
-        own["key"] if own else "",
+        own["cert"] if own else defaults.certificate,
+        own["key"] if own else defaults.key,
         tuple(row["cert"] for row in tls.ca_certificates) if verify else (),
         alpn,
     )

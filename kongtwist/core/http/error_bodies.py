@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from html import escape
 
@@ -54,6 +55,9 @@ _MESSAGES = {
 }
 
 
+_NO_TEMPLATES: Mapping[str, str] = {}
+
+
 def default_message(status: int) -> str:
     """What an error says when nobody gave it a text."""
     return _MESSAGES.get(status) or f"The upstream server responded with {status}"
@@ -87,13 +91,31 @@ def _empty(message: str, request_id: str) -> str:
     return ""
 
 
-_Form = tuple[bytes, Callable[[str, str], str]]
+def _json_text(message: str) -> str:
+    return json.dumps(message, ensure_ascii=False)[1:-1]
 
-_JSON: _Form = (b"application/json; charset=utf-8", _json)
-_PLAIN: _Form = (b"text/plain; charset=utf-8", _plain)
-_HTML: _Form = (b"text/html; charset=utf-8", _html)
-_XML: _Form = (b"application/xml; charset=utf-8", _xml)
-_GRPC: _Form = (b"", _empty)
+
+def _markup_text(message: str) -> str:
+    return escape(message, quote=False)
+
+
+_SIGN = re.compile("%([s%])")
+
+
+def _filled(template: str, *texts: str) -> str:
+    """A template with these texts in the place of its ``%s``, in order."""
+    rest = iter(texts)
+    return _SIGN.sub(lambda sign: "%" if sign[1] == "%" else next(rest, ""), template)
+
+
+_Form = tuple[bytes, Callable[[str, str], str], str, Callable[[str], str]]
+"""Content-Type, what writes it, the name of a template that takes its place, and how a message is written in that."""
+
+_JSON: _Form = (b"application/json; charset=utf-8", _json, "json", _json_text)
+_PLAIN: _Form = (b"text/plain; charset=utf-8", _plain, "plain", str)
+_HTML: _Form = (b"text/html; charset=utf-8", _html, "html", _markup_text)
+_XML: _Form = (b"application/xml; charset=utf-8", _xml, "xml", _markup_text)
+_GRPC: _Form = (b"", _empty, "", str)
 
 _FORMS = {
     b"application/json": _JSON,
@@ -134,6 +156,7 @@ def error_body(
     request_id: bytes,
     accept: bytes | None,
     content_type: bytes | None = None,
+    templates: Mapping[str, str] = _NO_TEMPLATES,
 ) -> tuple[bytes, bytes]:
     """The body of an error.
 
@@ -144,11 +167,14 @@ def error_body(
         accept: the request's Accept header.
         content_type: the form where there is no Accept header: errors on the level of nginx (malformed requests, no
             or a late answer of the upstream) pass the request's Content-Type, else ``text/plain``; all others are JSON.
+        templates: the operator's own forms (``error_template_json`` and its like), by name.
 
     Returns:
         Content-Type and body; for gRPC both are empty.
     """
     wanted = accept or content_type
-    kind, write = _JSON if wanted is None else _form(wanted)
+    kind, write, name, written = _JSON if wanted is None else _form(wanted)
     text = default_message(status) if message is None else message
-    return kind, write(text, request_id.decode("ascii", "replace")).encode()
+    shown_id = request_id.decode("ascii", "replace")
+    template = templates.get(name)
+    return kind, (write(text, shown_id) if template is None else _filled(template, written(text), shown_id)).encode()

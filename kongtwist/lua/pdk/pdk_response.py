@@ -197,7 +197,7 @@ def _error(call: LuaCall, status: Any = None, message: Any = None, headers: Any 
     if kind is None:
         call.answer = Answer(code, None, pairs, default_message(code) if told is None else told)
     else:  # the form that Content-Type names
-        _kind, body = error_body(code, told, exchange.request_id, kind)
+        _kind, body = error_body(code, told, exchange.request_id, kind, templates=exchange.gateway.error_templates)
         call.answer = Answer(code, body, pairs)
     raise LuaExit
 

@@ -363,6 +363,7 @@ class ContradictionTests(ConfCase):
                 "declarative_config and declarative_config_string cannot both be set",
             ),
             ("ssl_cipher_suite = custom", "ssl_ciphers must be set for ssl_cipher_suite = custom"),
+            ("client_ssl = on\nclient_ssl_cert = x", "client_ssl_cert_key must be set, as client_ssl_cert is"),
             (
                 "proxy_listen = 127.0.0.1:9000\nadmin_listen = 127.0.0.1:9000",
                 "admin_listen and proxy_listen name the same address: '127.0.0.1:9000'",
@@ -415,7 +416,7 @@ class NotBuiltTests(ConfCase):
         """Going on would serve less or protect less than was asked for."""
         for line in (
             "database = cassandra", "role = control_plane", "role = data_plane",
-            "client_ssl = on", "wasm = true", "pluginserver_names = x",
+            "wasm = true", "pluginserver_names = x",
             "nginx_proxy_deny = all", "nginx_http_include = /etc/x.conf",
             "nginx_admin_auth_basic = x",
         ):  # fmt: skip

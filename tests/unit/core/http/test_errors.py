@@ -80,3 +80,26 @@ class FormTests(SynchronousTestCase):
     def test_default_messages(self) -> None:
         self.assertEqual(default_message(429), "Too many requests")
         self.assertEqual(default_message(599), "The upstream server responded with 599")
+
+
+class TemplateTests(SynchronousTestCase):
+    """The operator's own forms."""
+
+    def test_each_form(self) -> None:
+        """The message is written as the form has it, with the request's id where the template wants it."""
+        templates = {
+            "json": '{"error": "%s", "id": "%s", "full": "100%%"}', "html": "<p>%s (%s)", "xml": "<e>%s</e>", "plain": "no: %s",
+        }  # fmt: skip
+        for accept, wanted in (
+            (None, b'{"error": "a \\"b\\" <c>", "id": "0af", "full": "100%"}'), (b"text/html", b'<p>a "b" &lt;c&gt; (0af)'),
+            (b"application/xml", b'<e>a "b" &lt;c&gt;</e>'), (b"text/plain", b'no: a "b" <c>'),
+        ):  # fmt: skip
+            self.assertEqual(error_body(500, 'a "b" <c>', b"0af", accept, None, templates)[1], wanted)
+
+    def test_message_with_signs(self) -> None:
+        """What a message says is no template."""
+        self.assertEqual(error_body(500, "%s %% %d", b"0", b"text/plain", None, {"plain": "%s|%s"})[1], b"%s %% %d|0")
+
+    def test_others_stay(self) -> None:
+        self.assertEqual(error_body(404, "x", b"0", b"text/plain", None, {"html": "%s"})[1], b"x\nrequest_id: 0\n")
+        self.assertEqual(error_body(404, "x", b"0", b"application/grpc", None, {"html": "%s"})[1], b"")
