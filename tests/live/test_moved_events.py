@@ -88,7 +88,7 @@ class Stream:
         """The one record of the request."""
         wait_until(lambda: os.path.exists(self.log) and os.path.getsize(self.log), "the record")
         with open(self.log, encoding="utf-8") as file:
-            found = [each for each in map(json.loads, file) if each["response"]["status"] == 200]
+            found: list[dict[str, Any]] = [each for each in map(json.loads, file) if each["response"]["status"] == 200]
         self.test.assertEqual(len(found), 1)
         return found[0]
 
