@@ -13,7 +13,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from ..core.chain.failures import PluginFailed
-from ..core.chain.subprotocols import chosen, told
+from ..core.chain.subprotocols import chosen, forget, told
 from ..core.error_lines import request_line
 from ..core.exchange import Answer, Exchange
 from ..core.http.head import HeaderBlock, parse_request_block, parse_response_block
@@ -295,6 +295,7 @@ class WebSocketEnding:
     def pack(self) -> dict[str, Any]:
         """See `streams.splice.MovableEnding`."""
         exchange, pool = self._exchange, self._pool
+        forget(exchange)
         return {
             **pack_request(exchange),
             "fields": packed((self._request, self._response)),
