@@ -54,7 +54,7 @@ IMPURE = (
 
 _CORE = frozenset((
     "entities", "core/http", "core/http2", "core", "core/balancing", "core/routing", "core/chain", "core/snapshot", "core/grpc",
-    "core/tracing",
+    "core/tracing", "core/dns",
 ))  # fmt: skip
 _SERVING = _CORE | {"net", "upstream", "http1", "streams"}
 _NODE = _SERVING | {
@@ -77,6 +77,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "core/http": frozenset({"entities"}),
     "core/grpc": frozenset({"entities"}),
     "core": frozenset({"entities", "core/http"}),
+    "core/dns": frozenset({"core"}),
     "core/http2": frozenset({"entities", "core/http"}),
     "core/balancing": frozenset({"entities", "core/http", "core"}),
     "core/routing": frozenset({"entities", "core/http", "core", "core/grpc"}),

@@ -121,7 +121,7 @@ class Prober:
 
     async def _probe(self, peer: Peer, checks: ActiveChecks, certificate: tuple[str, str]) -> Finding:
         try:
-            address = self._resolver.known(peer.host) or await self._resolver.lookup(peer.host)
+            address = self._resolver.known(peer.address) or await self._resolver.lookup(peer.address)
         except NameNotResolved:
             return Finding(None, "its name has no address")
         tls = _tls(peer, checks, certificate) if checks.type in ("https", "grpcs") else None

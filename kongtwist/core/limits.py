@@ -98,14 +98,15 @@ class Limits:
     """gRPC methods that are counted by themselves (``grpc_methods_counted``); the others are counted together."""
 
     # -- names ---------------------------------------------------------------------------------------------------
-    dns_positive_ttl: float = 30.0
-    """Seconds addresses of a name are used before it is asked for again (the system's resolver tells no TTL)."""
+    dns_valid_ttl: float | None = None
+    """Seconds addresses of a name are used before it is asked for again (``dns_valid_ttl``); None: as long as DNS says, 30 where the
+    system's resolver is asked."""
     dns_error_ttl: float = 1.0
     """Seconds a failed lookup is remembered (``dns_error_ttl``)."""
     dns_stale_ttl: float = 3600.0
     """Seconds old addresses are used on when a renewed lookup fails (``dns_stale_ttl``)."""
     dns_cache_size: int = 10000
-    """Names remembered (``dns_cache_size``)."""
+    """Names remembered, and looked up at once (``dns_cache_size``)."""
 
     # -- sockets -------------------------------------------------------------------------------------------------
     accept_pause: float = 0.5

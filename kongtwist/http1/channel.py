@@ -34,6 +34,7 @@ from .http1_exchange import HTTP1Exchange
 from .request_body import BODY, CLOSED, HEAD, LINGER, TAKEN, WAIT, RequestBodies
 
 if TYPE_CHECKING:
+    from ..core.address_caps import AddressCaps
     from .http1_context import HTTP1Context, TakeOver, Tree
 
 __all__ = ["HTTP1Channel"]
@@ -115,10 +116,28 @@ class HTTP1Channel(KnownClient, RequestBodies):
         if hasattr(transport, "fileno"):
             self._fd = transport.fileno()
         self.trusted = context.real_ip.trusts(self.peer_ip)
+        if self.proxied is not None and not (self.trusted and context.real_ip.by_connection and self.proxied.source):
+            self.proxied = None  # not to be believed, or it names nobody
+        if context.caps is not None and not self._counted(context.caps):
+            self._state = TAKEN  # nothing of it is served, or counted
+            context.cells[ACCEPTED] += 1
+            transport.abortConnection()
+            return
         transport.bufferSize = context.limits.high_water
         self.send = sender(transport)
         transport.registerProducer(self, True)
         context.connections.add(self)
+
+    def _counted(self, caps: AddressCaps) -> bool:
+        """Count the connection for its client's address; False where that has as many as it may have. Trusted peers have any number: they
+        stand for many clients."""
+        client = self.peer_ip
+        if self.trusted:
+            if self.proxied is None or self.proxied.source is None:
+                return True
+            client = self.proxied.source
+        self.counted = caps.connect(client)
+        return self.counted is not None
 
     def dataReceived(self, data: bytes) -> None:
         state = self._state
@@ -485,6 +504,7 @@ class HTTP1Channel(KnownClient, RequestBodies):
         cells = self.context.cells
         cells[ACTIVE] -= 1
         cells[self.cell] -= 1
+        self.uncount()
 
     # -- ends ----------------------------------------------------------------------------------------------------------
 

@@ -6,15 +6,15 @@ Made when it is first used: most nodes never ask.
 
 from __future__ import annotations
 
-import time
 from copy import copy
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..config.authorities import trusted_authorities
 from ..config.load import Conf
 from ..core.chain.host import GRPCClient, GRPCTarget, Host, HTTPAnswer, RedisClient, RedisSettings
-from ..core.limits import Limits
 from ..net.resolver import Resolver
+from .data_plane import limits_of
+from .name_lookup import resolver_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -49,6 +49,7 @@ class AdminCalls:
         self.facts.spawn, self.facts.http = self.spawn, self  # type: ignore[method-assign]
         self._services: Services | None = None
         self._scope: Scope | None = None
+        self._resolver: Resolver | None = None
 
     def grpc(self, target: GRPCTarget) -> GRPCClient:
         """See `Host.grpc`."""
@@ -79,6 +80,8 @@ class AdminCalls:
         services, self._services, self._scope = self._services, None, None
         if services is not None:
             await services.close(seconds)
+        if self._resolver is not None:
+            self._resolver.close()
 
     def _made(self) -> Scope:
         if self._scope is None:
@@ -89,9 +92,10 @@ class AdminCalls:
             conf = self._conf
             system = conf.lua_ssl_trusted_certificate == ["system"]
             trusted = () if system else tuple(trusted_authorities(conf).values())
+            self._resolver = resolver_of(self._reactor, conf, limits_of(conf))
             self._services = Services(
                 self._reactor,
-                Resolver(self._reactor, Limits(), time.monotonic),
+                self._resolver,
                 trust=Trust(trusted, conf.lua_ssl_verify_depth),
                 limits=ClientLimits(grpc=GRPCLimits(_THREADS, conf.plugin_grpc_message_size, _THREADS)),
             )

@@ -18,10 +18,11 @@ from ..clients.waiting import Ended, within
 from ..config.authorities import trusted_authorities
 from ..config.kinds import Listen
 from ..config.load import Conf
+from ..core.address_caps import AddressCaps, AddressCounts
 from ..core.chain.host import Host, Scope, Streams
 from ..core.chain.lifetimes import Lifetimes
 from ..core.chain.phases import CertificateChoice, ClientHello
-from ..core.counters import Counters
+from ..core.counters import ACTIVE, READING, Counters
 from ..core.http.headers import ResponseHeaders
 from ..core.http.real_ip import RealIP
 from ..core.limits import KONG_READ_TIMEOUT, Limits
@@ -33,16 +34,20 @@ from ..core.tracing.trace import instrumented
 from ..http1.factory import HTTP1Factory
 from ..http2.http2_channel import HTTP2Channel
 from ..net.listeners import DescriptorRoom, listen_on, raise_descriptor_limit
+from ..net.proxied_connections import ProxyRules
 from ..net.server_tls import ServerContexts, contexts_for, reconfigure
 from ..observability.log_lines import LineKeeper
 from ..observability.masking import configured_names
+from ..proxy.capped_tree import capped
 from ..proxy.context import ProxyContext
 from ..proxy.request_debug import RequestDebug
 from ..proxy.tree import RouteTree, TellingTimedTree, TellingTree, TimedTree
 from ..proxy.websocket_route import WebSocketRoute
+from .address_keeper import AddressKeeper
 from .debug_token import debug_token
 from .log_files import access_log_for, stream_log_for
 from .lua_engines import lua_engine
+from .name_lookup import resolver_of
 from .plugin_services import PluginServices
 
 if TYPE_CHECKING:
@@ -102,11 +107,19 @@ def limits_of(conf: Conf) -> Limits:
         upstream_http2_connections=conf.upstream_http2_connections,
         upstream_http2_queue=conf.upstream_http2_queue,
         grpc_methods=conf.grpc_methods_counted,
-        dns_positive_ttl=30.0 if conf.dns_valid_ttl is None else conf.dns_valid_ttl,
+        dns_valid_ttl=conf.dns_valid_ttl,
         dns_error_ttl=conf.dns_error_ttl,
         dns_stale_ttl=conf.dns_stale_ttl,
         dns_cache_size=conf.dns_cache_size,
     )
+
+
+def _caps(conf: Conf, counts: AddressCounts) -> AddressCaps | None:
+    """What one client address may have; None: any number of connections and requests."""
+    connections, requests = conf.max_connections_per_address, conf.max_requests_per_address
+    if not connections and not requests:
+        return None
+    return AddressCaps(counts, connections, requests, conf.address_prefix_ipv4, conf.address_prefix_ipv6)
 
 
 class Faults:
@@ -139,6 +152,7 @@ class DataPlane:
         context: facilities of the data path.
         streams: open WebSockets and event streams.
         lifetimes: opens and closes the plugins' configurations.
+        addresses: of the names of targets.
     """
 
     def __init__(self, reactor: Any, conf: Conf, counters: Counters, node_id: str, services: PluginServices) -> None:
@@ -162,6 +176,7 @@ class DataPlane:
             "workspace_id": WORKSPACE_ID,
             "instrumentations": instrumented(conf.tracing_instrumentations),
             "sampling_rate": conf.tracing_sampling_rate,
+            "host_ports": {int(own): int(published) for published, own in (each.split(":") for each in conf.port_maps)},
         }
         self.host = Host(**facts)
         self.host.rows, self.host.tallies = services.rows, services.tallies
@@ -170,17 +185,21 @@ class DataPlane:
         self.host.lua = lua_engine(conf)
         self.host.log_lines = LineKeeper(conf.log_level, reactor.callFromThread).lines  # type: ignore[method-assign]
         self.lifetimes = Lifetimes(self._scope_for, _closing, _report)
+        limits = limits_of(conf)
         self.context = ProxyContext(
             reactor,
             self.host,
-            limits=limits_of(conf),
+            limits=limits,
+            resolver=resolver_of(reactor, conf, limits),
             access_log=self.access_log,
             headers=ResponseHeaders(conf.headers),
             send_request_id=bool(conf.headers_upstream) and "off" not in conf.headers_upstream,
             real_ip=RealIP([str(each) for each in conf.trusted_ips], conf.real_ip_header, conf.real_ip_recursive),
             error_default_type=conf.error_default_type,
             upstream_http2=conf.upstream_http2,
+            caps=_caps(conf, services.addresses),
         )
+        self.addresses = AddressKeeper(reactor, self.context.resolver.names)
         self._process = services.process
         services.metrics.sources.append(self.context.calls.tell)
         self.streams: StreamRegistry = self.context.streams
@@ -192,16 +211,16 @@ class DataPlane:
         self._clients: Services | None = None
         trees = (TellingTimedTree, TimedTree) if "router" in self.host.instrumentations else (TellingTree, RouteTree)
         tree = trees[0 if conf.allow_debug_header else 1]
+        if self.context.caps is not None and self.context.caps.requests:
+            tree = capped(tree, self.context.caps)
         self.tree = tree(self.context, WebSocketRoute.maker(reactor))
         self._debug_token = debug_token(conf) if conf.request_debug else ""
         if conf.request_debug:
             self.tree.debug = RequestDebug(self.context, lambda: self._debug_token)
-        most = conf.nginx_http_max_connections
-        connections = self.context.connections
         self.room = DescriptorRoom(
             raise_descriptor_limit(conf.nginx_main_worker_rlimit_nofile),
             self.context.limits.accept_pause,
-            (lambda: len(connections) < most) if most else None,
+            self._may_accept if conf.nginx_http_max_connections else None,
         )
         self._ports: list[Any] = []
         self._contexts: list[tuple[str, ServerContexts]] = []
@@ -215,6 +234,7 @@ class DataPlane:
         if rows is not self._plugin_rows:
             self._plugin_rows = rows
             self.access_log.hide(configured_names(rows.values()))
+        self.addresses.follow(snapshot.balancers)
         self.tree.publish(snapshot)
 
     def reload(self, conf: Conf) -> None:
@@ -222,6 +242,7 @@ class DataPlane:
         for name, contexts in self._contexts:
             reconfigure(contexts, conf, name)
         self._conf = conf
+        self.room.may_accept = self._may_accept if conf.nginx_http_max_connections else None
 
     def report_health(self, told: Callable[[Peer, int], None]) -> None:
         """Have what traffic says of targets told: see `HealthKeeper.report`."""
@@ -262,7 +283,28 @@ class DataPlane:
             self._contexts.append(("proxy_listen", contexts))
         take_over = HTTP2Channel.take_over if http2 else None
         factory = HTTP1Factory(self.tree, self.context, bool(listen.ssl), take_over)
-        self._ports.append(listen_on(self._reactor, sock, factory, self.room, contexts=contexts))
+        proxied = None
+        if listen.proxy_protocol:
+            proxied = ProxyRules(self.context.limits.head_timeout, self._header_begun, self._header_over)
+        self._ports.append(listen_on(self._reactor, sock, factory, self.room, contexts=contexts, proxied=proxied))
+
+    def _may_accept(self) -> bool:
+        """Whether one more client connection may be there (``nginx_http_max_connections``); those that have become streams count."""
+        return self._counters.cells[ACTIVE] < self._conf.nginx_http_max_connections
+
+    def _header_begun(self, connection: Any) -> None:
+        """A connection is there, and its PROXY header is waited for."""
+        self.context.connections.add(connection)
+        cells = self._counters.cells
+        cells[ACTIVE] += 1
+        cells[READING] += 1
+
+    def _header_over(self, connection: Any) -> None:
+        """It is there, or the connection is gone. What serves the connection counts it then."""
+        self.context.connections.discard(connection)
+        cells = self._counters.cells
+        cells[ACTIVE] -= 1
+        cells[READING] -= 1
 
     def _certificate_for(self, sni: str | None) -> Any:
         snapshot = self.tree.snapshot
@@ -297,6 +339,8 @@ class DataPlane:
         await self._close_configurations(max(late - self._reactor.seconds(), 0.0))
         if self._clients is not None:
             await self._clients.close(max(late - self._reactor.seconds(), 0.0))
+        self.addresses.stop()
+        self.context.resolver.close()
         self.access_log.close()
         if self._stream_log is not None:
             self._stream_log.close()

@@ -38,14 +38,16 @@ from ..storage.base import BaseStorage, StorageError
 from ..storage.memory import MemoryStorage
 from ..storage.open import storage_for
 from ..storage.tallies import Tallies
+from .address_keeper import AddressKeeper
 from .admin_calls import AdminCalls
 from .admin_plane import AdminPlane
 from .background_work import BackgroundWork
 from .configuration_advice import Advice
-from .data_plane import DataPlane, Faults
+from .data_plane import DataPlane, Faults, limits_of
 from .health_keeper import HealthKeeper
 from .health_probes import HealthProbes
 from .lua_engines import lua_engine
+from .name_lookup import resolver_of
 from .plugin_loader import load_plugins
 from .plugin_services import PluginServices, own_services
 from .publisher import Publisher, overlaid
@@ -142,8 +144,13 @@ class Gateway(MultiService):
             self.plane = DataPlane(reactor, conf, self.counters, self.node_id, self._own_services(self.counters))
         self._probes = HealthProbes(reactor, conf)
         self.health = HealthKeeper(reactor, self._probes, self._tell_health)
+        self._addresses: AddressKeeper | None = None
         if self.plane is not None:
             self.plane.report_health(self.health.report)
+            self.plane.addresses.moved = self.health.moved
+        else:
+            self._resolver = resolver_of(reactor, conf, limits_of(conf))
+            self._addresses = AddressKeeper(reactor, self._resolver.names, self.health.moved)
         lifetimes = None if self.plane is None else self.plane.lifetimes
         self.publisher = Publisher(reactor, self.plugins, self._serve, lifetimes, conf.router_flavor)
         if self.workers is not None:
@@ -227,8 +234,9 @@ class Gateway(MultiService):
     def _serve(self, snapshot: Snapshot) -> None:
         if self.plane is not None:
             self.plane.publish(snapshot)
-        else:
+        elif self._addresses is not None:
             self._faults.tell(snapshot.faults)
+            self._addresses.follow(snapshot.balancers)
         self._advice.tell(snapshot.notes)
         self.health.follow(snapshot)
 
@@ -237,7 +245,7 @@ class Gateway(MultiService):
         if self.plane is not None:
             self.plane.target_changed(peer)
         if self.workers is not None:
-            self.workers.mark(upstream, peer.name, peer.state)  # type: ignore[unused-awaitable]
+            self.workers.mark(upstream, peer.key, peer.state)  # type: ignore[unused-awaitable]
 
     # -- starting ------------------------------------------------------------------------------------------------------
 
@@ -435,6 +443,9 @@ class Gateway(MultiService):
             self._expiring.cancel()
         self.state.stop()
         self.health.stop()
+        if self._addresses is not None:
+            self._addresses.stop()
+            self._resolver.close()
         late = self.conf.nginx_main_worker_shutdown_timeout
         closing = Deferred.fromCoroutine(self.admin_plane.stop("admin_listen", late))
         if self._admin_calls is not None:

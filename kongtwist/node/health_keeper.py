@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
-from ..core.balancing.peer_health import TargetState, count, put
+from ..core.balancing.peer_health import TargetState, count
 from ..core.health import (
     BAD_STATUS,
     HEALTHY,
@@ -57,7 +57,7 @@ Runs = list[list[int]]
 
 
 class HealthReports:
-    """What the traffic of a worker says of targets, gathered for the process that counts.
+    """What the traffic of a worker says of targets, gathered for the process that counts. A target is its peer's key here.
 
     Args:
         reactor: keeps time.
@@ -74,7 +74,7 @@ class HealthReports:
             return
         if not self._gathered:
             self._reactor.callLater(GATHER, self._flush)
-        runs = self._gathered.setdefault((peer.checks.upstream, peer.name), [])
+        runs = self._gathered.setdefault((peer.checks.upstream, peer.key), [])
         if runs and runs[-1][0] == kind:
             runs[-1][1] += 1
         else:
@@ -141,7 +141,7 @@ class HealthKeeper:
 
     def _remember(self, balancer: Balancer) -> None:
         """An upstream is deleted."""
-        states = {peer.name: peer.state for peer in balancer.peers if not peer.available}
+        states = {peer.key: peer.state for peer in balancer.peers if not peer.available}
         if states and is_checked(balancer.upstream):
             if len(self._gone) >= MOST_KEPT:
                 del self._gone[next(iter(self._gone))]
@@ -154,13 +154,23 @@ class HealthKeeper:
         if states and when + KEPT <= self._reactor.seconds():
             del self._gone[name]
             return
-        for peer in balancer.peers:
-            state = states.pop(peer.name, None)
-            if state is not None:
-                put(peer, state)
+        targets = {row["target"] for row in balancer.targets}
+        for key in [key for key in states if key.partition(" ")[0] in targets]:
+            for peer in balancer.hear(key, states.pop(key)):
                 self._reactor.callLater(0, self._tell, upstream, peer)  # behind what brings the target
         if not states:
             self._gone.pop(name, None)
+
+    def moved(self, upstream: str) -> None:
+        """Names of an upstream's targets have other addresses: look after these."""
+        balancer = self._balancers.get(upstream)
+        if balancer is None:
+            return
+        if upstream in self._rounds:
+            self._rounds[upstream].follow(balancer.peers)
+        for peer in balancer.peers:
+            if peer.record is not None and peer.state != HEALTHY:
+                self._tell(upstream, peer)
 
     def report(self, peer: Peer, kind: int) -> None:
         """An answer or a failure of a target in this process."""
@@ -168,7 +178,7 @@ class HealthKeeper:
             self._count(peer.checks.upstream, peer, [[kind, 1]], peer.checks.limits, _REPORTS[kind])
 
     def hear(self, upstream: str, target: str, runs: Runs) -> None:
-        """What the traffic of a worker said of a target (`HealthReports`)."""
+        """What the traffic of a worker said of a target's peer (`HealthReports`)."""
         balancer = self._balancers.get(upstream)
         peer = None if balancer is None else balancer.peer(target)
         if peer is not None and peer.checks is not None:
@@ -179,7 +189,7 @@ class HealthKeeper:
         for upstream, balancer in self._balancers.items():
             checked, name = is_checked(balancer.upstream), balancer.upstream["name"]
             for peer in balancer.peers:
-                yield TargetState(upstream, name, peer.name, peer.weight, checked, peer.state)
+                yield TargetState(upstream, name, peer.key, peer.weight, checked, peer.state)
 
     def stop(self) -> None:
         """No more probes."""
@@ -232,7 +242,7 @@ class HealthKeeper:
 
     def _log_change(self, upstream: str, peer: Peer, why: str) -> None:
         word = STATES[HEALTHY if peer.state <= MOSTLY_HEALTHY else UNHEALTHY]
-        line = f"upstream {upstream}: target {peer.name} is {word} ({why})"
+        line = f"upstream {upstream}: target {peer.key.replace(' ', ' at ')} is {word} ({why})"
         if peer.available:
             notice(_log, "{line}", line=line)
         else:

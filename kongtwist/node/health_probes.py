@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..config.authorities import trusted_authorities
 from ..net.resolver import Resolver
 from .data_plane import limits_of
+from .name_lookup import resolver_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -30,6 +31,7 @@ class HealthProbes:
     def __init__(self, reactor: Any, conf: Conf) -> None:
         self._reactor, self._conf = reactor, conf
         self._prober: Prober | None = None
+        self._resolver: Resolver | None = None
 
     def probe(self, peer: Peer, checks: ActiveChecks, certificate: tuple[str, str]) -> Awaitable[Finding]:
         """See `Prober.probe`."""
@@ -41,6 +43,8 @@ class HealthProbes:
         """End what is under way; threads have ``seconds``."""
         if self._prober is not None:
             await self._prober.close(seconds)
+        if self._resolver is not None:
+            self._resolver.close()
 
     def _made(self) -> Prober:
         from ..clients.probes import ProbeLimits, Prober
@@ -49,6 +53,6 @@ class HealthProbes:
         conf = self._conf
         system = conf.lua_ssl_trusted_certificate == ["system"]
         trusted = () if system else tuple(trusted_authorities(conf).values())
-        resolver = Resolver(self._reactor, limits_of(conf), self._reactor.seconds)
+        resolver = self._resolver = resolver_of(self._reactor, conf, limits_of(conf))
         limits = ProbeLimits(conf.upstream_probes, conf.upstream_probe_threads)
         return Prober(self._reactor, resolver, Trust(trusted, conf.lua_ssl_verify_depth), limits)

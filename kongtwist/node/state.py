@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,12 +23,14 @@ from ..net.resolver import NameNotResolved, Resolver
 from ..observability.error_log import notice
 from ..observability.node_metrics import NodeMetrics
 from .data_plane import DataPlane, limits_of
+from .name_lookup import resolver_of
 from .publisher import PUBLISH_WAIT
 from .worker_link import Message
 from .worker_supervisor import mark_message
 
 if TYPE_CHECKING:
     from ..config.load import Conf, Listen
+    from ..core.peer import Peer
     from ..core.snapshot.snapshot import Snapshot
     from ..observability.error_log import ErrorLog
     from ..storage.base import BaseStorage
@@ -194,6 +196,8 @@ class NodeState:
         """The gateway stops: no more traffic should come."""
         self.draining = True
         self.log_level.stop()
+        if self._resolver is not None:
+            self._resolver.close()
 
     # -- readiness -----------------------------------------------------------------------------------------------------
 
@@ -233,7 +237,8 @@ class NodeState:
     async def unresolved(self, hosts: AbstractSet[str]) -> AbstractSet[str]:
         """Which of these hosts have no address now, or none that could be found out within `RESOLVE_WAIT` seconds."""
         if self._resolver is None:
-            self._resolver = Resolver(self._reactor, limits_of(self._gateway.conf), self._reactor.seconds)
+            conf = self._gateway.conf
+            self._resolver = resolver_of(self._reactor, conf, limits_of(conf))
         lost: set[str] = set()
         asked: dict[str, Deferred[str]] = {}
         for host in hosts:
@@ -246,18 +251,20 @@ class NodeState:
         return lost | {host for host, (found, _) in zip(asked, answers, strict=True) if not found}
 
     async def mark(self, upstream: str, target: str, available: bool) -> bool:
-        """Let a target be chosen or not, here and in all workers; they have `PUBLISH_WAIT` seconds to say that they do.
+        """Let a target, or the peer with this key, be chosen or not, here and in all workers; they have `PUBLISH_WAIT` seconds to
+        say that they do.
 
         Returns:
             whether there is such a target.
         """
         state = HEALTHY if available else UNHEALTHY
         balancer, workers, plane = self._balancer(upstream), self._gateway.workers, self._gateway.plane
-        peer = None if balancer is None else balancer.put(target, state)
-        if peer is None:
+        peers: Iterable[Peer] = () if balancer is None else balancer.put(target, state)
+        if not peers:
             return False
         if plane is not None:
-            plane.target_changed(peer)
+            for peer in peers:
+                plane.target_changed(peer)
         if workers is not None:
             await self._at_most(workers.mark(upstream, target, state))
         return True
@@ -281,7 +288,7 @@ class NodeState:
         for upstream, balancer in snapshot.balancers.items():
             for peer in balancer.peers:
                 if peer.state != HEALTHY:
-                    yield mark_message(snapshot.version, upstream, peer.name, peer.state)
+                    yield mark_message(snapshot.version, upstream, peer.key, peer.state)
         if self.log_level.current != self._gateway.conf.log_level:
             yield {"type": "level", "level": self.log_level.current}
         if self.leaving:

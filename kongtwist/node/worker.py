@@ -244,9 +244,10 @@ class Worker:
     def _mark(self, message: Message) -> None:
         snapshot = None if self._builder is None else self._builder.snapshot
         balancer = None if snapshot is None else snapshot.balancers.get(message["upstream"])
-        if balancer is not None and (peer := balancer.put(message["target"], message["state"])) is not None:
+        if balancer is not None:
             assert self._plane is not None
-            self._plane.target_changed(peer)
+            for peer in balancer.hear(message["target"], message["state"]):
+                self._plane.target_changed(peer)
         self.link.send({"type": "served", "version": message["version"]})
 
     def _on_level(self, message: Message) -> None:

@@ -42,7 +42,7 @@ def target_of(exchange: Exchange, tried: AbstractSet[Peer] = frozenset()) -> GRP
         if peer is None:
             raise NoTarget
         exchange.hold(peer)
-        host, port = peer.host, peer.port
+        host, port = peer.address, peer.port
     authority = _authority(exchange, peer)
     tls = None
     if route.tls is not None:

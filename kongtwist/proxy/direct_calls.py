@@ -117,12 +117,12 @@ class DirectRoute:
         pool = self._pool
         if pool is None:
             try:
-                address = self.context.resolver.known(self.route.host)
+                place = self.context.resolver.place(self.route.host)
             except NameNotResolved:
                 return None
-            if address is None:
+            if place is None or (place.port or self.route.port) != self.route.port:  # another port is named in the head
                 return None
-            pool = self.context.pools.http2(address, self.route.port, tls)
+            pool = self.context.pools.http2(place.ip, self.route.port, tls)
         return pool.with_room()
 
     def watch(self, now: float) -> None:

@@ -80,6 +80,7 @@ class UpstreamExchange(MovableAnswer):
         self._connection = None
         self._attempt = None
         self._lookup = None
+        self._port = 0
         self._events = None
         self._tried = self._filtered = self._watches = self._through = None
         self._head = b""
@@ -152,7 +153,7 @@ class UpstreamExchange(MovableAnswer):
         match = exchange.match
         if route.chain.logs or context.notes:
             note_try(exchange, connection.pool, context.wall)
-        plain = exchange.upstream_peer is None and not route.preserve_host
+        plain = exchange.upstream_peer is None and not route.preserve_host and not self._port
         host = route.host_header if plain else self._host_field()
         upgrade = self._upgraded is not None
         head = upstream_head(
@@ -507,6 +508,9 @@ class UpstreamExchange(MovableAnswer):
             self.exchange.abort()
         else:
             self.context.fault(self.exchange, failure)
+
+    def _stream_kind(self) -> str:
+        return super()._stream_kind() if self._events is None else "event stream"
 
     def _refuse_with(self, answer: Answer) -> None:
         """A plugin refuses the request while its body goes up."""

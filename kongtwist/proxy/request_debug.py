@@ -15,10 +15,12 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ..core.chain.timed_chain import TimedChain
+from ..core.error_lines import request_line
 from ..core.request_timing import RequestTiming
 
 if TYPE_CHECKING:
     from ..core.exchange import Exchange
+    from ..core.names import Address
     from ..core.views import RouteView
     from .context import ProxyContext
 
@@ -93,7 +95,7 @@ class RequestDebug:
             timing.upstream(waited, rest if over else None)
         if over:
             if timing.logs:
-                _write(timing)
+                _write(exchange, timing)
             return
         text = timing.text()
         if len(text) >= HEADER_LIMIT and not timing.loopback:
@@ -107,12 +109,12 @@ class RequestDebug:
         exchange.set_response_header(OUTPUT, text.encode())
 
 
-def _write(timing: RequestTiming) -> None:
-    text, request_id = timing.text(), timing.request_id
+def _write(exchange: Exchange, timing: RequestTiming) -> None:
+    text = timing.text()
     parts = [text[at : at + LINE_LIMIT] for at in range(0, len(text), LINE_LIMIT)]
     for number, part in enumerate(parts, 1):
         which = f"parts: {number}/{len(parts)} " if len(parts) > 1 else ""
-        line = f'{PREFIX} {which}output: {part} while logging request, request_id: "{request_id}"'
+        line = request_line(exchange, f"{PREFIX} {which}output: {part} while logging request")
         _log.info("{line}", line=line, kong_level="notice")
 
 
@@ -154,18 +156,18 @@ class _TimedResolver:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._resolver, name)
 
-    def known(self, host: str) -> str | None:
-        """See `net.resolver.Resolver.known`."""
+    def place(self, host: str) -> Address | None:
+        """See `net.resolver.Resolver.place`."""
         begun = self._timing.clock()
-        found: str | None = self._resolver.known(host)
+        found: Address | None = self._resolver.place(host)
         if found is not None:
             self._add(host, begun, True)
         return found
 
-    def lookup(self, host: str) -> Deferred[str]:
-        """See `net.resolver.Resolver.lookup`."""
+    def find(self, host: str) -> Deferred[Address]:
+        """See `net.resolver.Resolver.find`."""
         begun = self._timing.clock()
-        lookup: Deferred[str] = self._resolver.lookup(host)
+        lookup: Deferred[Address] = self._resolver.find(host)
 
         def noted(result: Any) -> Any:
             self._add(host, begun, False)

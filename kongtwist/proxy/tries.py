@@ -20,8 +20,10 @@ from twisted.python.failure import Failure
 
 from ..core.error_lines import request_line
 from ..core.exchange import Answer
+from ..core.grpc.grpc_text import is_grpc
 from ..core.health import TCP_FAILURE, TIMEOUT
 from ..core.http.headers import host_name
+from ..core.peer import host_field
 from ..net.resolver import NameNotResolved
 from ..upstream.client_tls import BadServerName, facts_of
 from ..upstream.upstream_errors import (
@@ -41,6 +43,7 @@ from .try_notes import note_choice, note_failure, note_lookup
 
 if TYPE_CHECKING:
     from ..core.exchange import Exchange
+    from ..core.names import Address
     from ..core.peer import Peer
     from ..core.views import RouteView
     from ..upstream.client_tls import TLSFacts
@@ -74,8 +77,8 @@ class Tries:
     """
 
     __slots__ = (
-        "_answer", "_attempt", "_connection", "_filtered", "_kept", "_lookup", "_request", "_started", "_tried", "_tries", "context",
-        "exchange", "method", "read_timeout", "route",
+        "_answer", "_attempt", "_connection", "_filtered", "_kept", "_lookup", "_port", "_request", "_started", "_tried", "_tries",
+        "context", "exchange", "method", "read_timeout", "route",
     )  # fmt: skip
 
     context: ProxyContext
@@ -87,7 +90,8 @@ class Tries:
     _request: Sending
     _attempt: Attempt | None  #: a connection being made
     _connection: UpstreamConnection | None
-    _lookup: Deferred[str] | None
+    _lookup: Deferred[Address] | None
+    _port: int  #: of an SRV record, in place of the one that is configured; 0: none
     _filtered: FilteredAnswer | None  #: passes an answer through plugins
     _kept: list[bytes] | None  #: what went up of the body, for another try; None: too much, or there is none
     _started: float  #: monotonic seconds
@@ -130,35 +134,41 @@ class Tries:
                 self._refuse(503, "failure to get a peer from the ring-balancer")
                 return
             self.exchange.hold(peer)
-            host = peer.host
+            host = peer.address
         try:
-            address = self.context.resolver.known(host)
-        except NameNotResolved:
-            self._not_resolved()
+            place = self.context.resolver.place(host)
+        except NameNotResolved as why:
+            self._not_resolved(why)
             return
-        if address is None:
-            lookup = self._lookup = self.context.resolver.lookup(host)
+        if place is None:
+            lookup = self._lookup = self.context.resolver.find(host)
             if route.chain.traced:
                 peer = self._peer
                 note_lookup(self.exchange, host, route.port if peer is None else peer.port, lookup, self.context.wall)
             answered = lookup.addCallbacks(self._resolved, self._unresolved)
             answered.addErrback(lambda why: self.context.fault(self.exchange, why))  # type: ignore[unused-awaitable]
         else:
-            self._connect(address)
+            self._port = place.port or 0
+            self._connect(place.ip)
 
-    def _resolved(self, address: str) -> None:
+    def _resolved(self, place: Address) -> None:
         self._lookup = None
-        self._connect(address)
+        self._port = place.port or 0
+        self._connect(place.ip)
 
     def _unresolved(self, failure: Failure) -> None:
         self._lookup = None
         if not failure.check(CancelledError):  # cancelled: the client went, nobody is left to tell
             failure.trap(NameNotResolved)
-            self._not_resolved()
+            self._not_resolved(cast("NameNotResolved", failure.value))
 
-    def _not_resolved(self) -> None:
-        self._log_error(*not_resolved(self.route, self._peer))
-        self._refuse(503, "name resolution failed")
+    def _not_resolved(self, why: NameNotResolved) -> None:
+        """A name has no address (503), or nobody can say whether it has one (500)."""
+        self._log_error(*not_resolved(self.route, self._peer, why.detail))
+        if why.absent:
+            self._refuse(503, "name resolution failed")
+        else:
+            self._refuse(500, f"failed the initial dns/balancer resolve for '{why.name}' with: {why.why}")
 
     def _connect(self, address: str, fresh: bool = False) -> None:
         route, peer = self.route, self._peer
@@ -166,7 +176,7 @@ class Tries:
         if route.tls is not None:
             name = host_name(self._host_field()).decode("latin-1").strip("[]")
             tls = facts_of(route.tls, name, self.context.tls_defaults, self._protocols)
-        pool = self._pool(address, route.port if peer is None else peer.port, tls)
+        pool = self._pool(address, self._port or (route.port if peer is None else peer.port), tls)
         connection = None if fresh else pool.take()
         if connection is not None:
             self.connected(connection)
@@ -199,6 +209,10 @@ class Tries:
             return self.exchange.block.host
         if self._peer is not None:
             return self._peer.host_field(route.secure)
+        if self._port and route.host_header == host_field(
+            route.host, route.port, route.secure
+        ):  # no plugin gave another
+            return host_field(route.host, self._port, route.secure)
         return route.host_header
 
     # -- tries that fail -----------------------------------------------------------------------------------------------
@@ -251,7 +265,12 @@ class Tries:
         if self._tries > 0 and not heard and self._may_repeat(sent):
             self._tries -= 1
             if peer is not None:  # with one target only, the last try tells as much
-                _log.warn("{line}", line=request_line(self.exchange, f"{what}, trying again", upstream=upstream))
+                _log.warn(
+                    "{line}",
+                    line=request_line(
+                        self.exchange, f"{what}, trying again", upstream=upstream, stream=self._stream_kind()
+                    ),
+                )
             self._hold_request()
             self._choose()
             return
@@ -291,4 +310,9 @@ class Tries:
 
     def _tell(self, what: str, remedy: str, upstream: str) -> None:
         """Write the one line about what became of the request."""
-        _log.error("{line}", line=request_line(self.exchange, what, remedy, upstream=upstream))
+        line = request_line(self.exchange, what, remedy, upstream=upstream, stream=self._stream_kind())
+        _log.error("{line}", line=line)
+
+    def _stream_kind(self) -> str:
+        """What kind of stream it is, for who looks for those in the log; nothing for other requests."""
+        return "grpc" if is_grpc(self.exchange.block.first(b"content-type")) else ""

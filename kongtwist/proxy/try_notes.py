@@ -9,6 +9,7 @@ from twisted.python.failure import Failure
 
 from ..core.exchange import Exchange
 from ..core.log_values import Try
+from ..core.names import Address
 from ..core.tracing.trace import begin_trace
 from ..upstream.upstream_errors import Destination
 
@@ -20,7 +21,7 @@ def note_choice(exchange: Exchange, wall: Callable[[], float]) -> None:
     begin_trace(exchange).chosen = wall()
 
 
-def note_lookup(exchange: Exchange, host: str, port: int, lookup: Deferred[str], wall: Callable[[], float]) -> None:
+def note_lookup(exchange: Exchange, host: str, port: int, lookup: Deferred[Address], wall: Callable[[], float]) -> None:
     """A name is asked for; only where the request is traced."""
     trace = begin_trace(exchange)
     if "dns_query" not in trace.kinds:
@@ -28,10 +29,12 @@ def note_lookup(exchange: Exchange, host: str, port: int, lookup: Deferred[str],
     span = trace.begin("kong.dns", wall(), client=True)
     span.attributes = {"dns.record.domain": host, "dns.record.port": port}
 
-    def found(address: str) -> str:
+    def found(place: Address) -> Address:
         span.end = wall()
-        span.attributes["dns.record.ip"] = address
-        return address
+        span.attributes["dns.record.ip"] = place.ip
+        if place.port:
+            span.attributes["dns.record.port"] = place.port
+        return place
 
     def missing(failure: Failure) -> Failure:
         span.end = wall()

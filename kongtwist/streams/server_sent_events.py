@@ -19,6 +19,7 @@ from ..core.message_spans import together
 from ..core.message_times import EGRESS, MessageTimes
 from ..core.stream_registry import StreamRecord
 from ..net.run_steps import run_steps
+from .event_counter import EventCounter
 from .keep_alive import EventComments
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class EventStream(StreamRecord):
     """
 
     __slots__ = (
-        "_answering", "_closing", "_comments", "_ends", "_events", "_farewell", "_last", "_raw", "_resumed", "_times",
+        "_answering", "_closing", "_comments", "_counter", "_ends", "_events", "_farewell", "_last", "_raw", "_resumed", "_times",
         "deadline", "wake",
     )  # fmt: skip
 
@@ -105,11 +106,12 @@ class EventStream(StreamRecord):
         self._last = b""
         self.deadline = self.wake = inf
         self._events = 0
+        self._counter: EventCounter | None = None
         self._times: MessageTimes | None = None
         self._resumed: Mapping[str, Any] | None = None
         if written is not None:
             self._events, self._last = int(written["events"]), bytes.fromhex(written["last"])
-            self._resumed = written["times"]
+            self._resumed = written
             answering.context.streams.take_up(self, written["line"])
             return
         answering.exchange.mark_streamed()
@@ -134,10 +136,18 @@ class EventStream(StreamRecord):
         return self._events
 
     def time_messages(self, times: MessageTimes) -> None:
-        """From now on events are counted, too: those whose end comes in one piece."""
+        """From now on events are counted, too. This is asked for before the first piece has passed; of a stream that came from
+        another process nobody counts what nobody counted there, for it may be in the middle of an event."""
+        resumed = self._resumed
+        if resumed is not None and resumed["counter"] is None:
+            return
+        if self._counter is None:
+            self._counter = EventCounter(self._raw)
+            if resumed is not None:
+                self._counter.resume(resumed["counter"])
         times.begin(self._answering.context.monotonic)
-        if self._resumed is not None:
-            times.resume(self._resumed)
+        if resumed is not None:
+            times.resume(resumed["times"])
         self._times = together(self._times, times)
 
     @property
@@ -153,7 +163,8 @@ class EventStream(StreamRecord):
         state["events"] = {
             "events": self._events,
             "last": self._last[-_LONGEST_END:].hex(),
-            "times": self._resumed if self._times is None else self._times.written(),
+            "times": (self._resumed or {}).get("times") if self._times is None else self._times.written(),
+            "counter": None if self._counter is None else self._counter.written(),
             "line": None if self.logged is None else self.logged.deadline,
         }
         context.streams.leave(self)
@@ -164,8 +175,8 @@ class EventStream(StreamRecord):
 
     def passed(self, data: bytes) -> None:
         """A piece was passed on."""
-        if self._times is not None:
-            events = data.count(b"\n\n") or data.count(b"\r\n\r\n")
+        if self._counter is not None and self._times is not None:
+            events = self._counter.feed(data)
             if events:
                 self._events += events
                 self._times.passed(EGRESS, events)

@@ -162,11 +162,17 @@ def no_peer(route: RouteView, tried: int) -> tuple[str, str]:
     return what, "add targets with a weight above 0, or mark one healthy"
 
 
-def not_resolved(route: RouteView, peer: Peer | None) -> tuple[str, str]:
-    """What happened, and what to do: a host name has no address."""
+def not_resolved(route: RouteView, peer: Peer | None, detail: str) -> tuple[str, str]:
+    """What happened, and what to do: a host name has no address.
+
+    Args:
+        route: of the request.
+        peer: the target, if a balancer chose one.
+        detail: what is known about it, or "".
+    """
     host = route.host if peer is None else peer.host
     return (
-        f"name resolution failed for {host}",
+        f"name resolution failed for {host}" + (f": {detail}" if detail else ""),
         f"see whether this machine resolves it, or correct {_entity(route, peer)}",
     )
 

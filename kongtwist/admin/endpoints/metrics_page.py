@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from heapq import merge
 
 from ... import KONG_VERSION, VERSION
-from ...core.balancing.balancer import split_target
 from ...core.health import is_checked
 from ...core.long_work import Breather
 from ...core.metric_text import head_of, labels_text, number_text
@@ -20,7 +19,7 @@ from ..facts import NodeFacts
 from ..get_only import Get
 from ..json_resource import Call
 from ..replies import Reply
-from .target_health import health_of, newest_first
+from .target_health import health_of, newest_first, peers_by_target, without_address
 
 __all__ = ["STATES", "STREAMS", "Metrics", "node_families"]
 
@@ -112,23 +111,20 @@ async def _target_health(api: AdminAPI, breather: Breather) -> AsyncIterator[str
     upstreams = sorted(storage.load()["upstreams"].values(), key=lambda row: str(row["name"]))
     for upstream in upstreams:
         targets = newest_first(api, upstream)
-        hosts = {row["target"]: split_target(row["target"])[0] for row in targets if row["weight"]}
-        lost = await facts.unresolved(frozenset(hosts.values()))
         balancer = facts.balancer(upstream["id"])
-        peers = {} if balancer is None else {peer.name: peer for peer in balancer.peers}
-        checked = is_checked(upstream)
+        peers, checked = peers_by_target(balancer), is_checked(upstream)
+        lost = await without_address(facts, balancer, [row["target"] for row in targets if row["weight"]])
         for target in targets:
-            unresolved = hosts.get(target["target"]) in lost
-            yield _health_lines(upstream, target, health_of(target, peers.get(target["target"]), checked, unresolved))
+            name = target["target"]
+            yield _health_lines(upstream, target, health_of(target, peers.get(name, ()), checked, name in lost))
         await breather.breathe()
 
 
 def _health_lines(upstream: Row, target: Row, health: Row) -> str:
-    addresses = health["data"]["addresses"]
-    address = f"{addresses[0]['ip']}:{addresses[0]['port']}" if addresses else ""
-    now = health["health"].lower()
-    common = {"upstream": upstream["name"], "target": target["target"], "address": address}
+    addresses = [(f"{each['ip']}:{each['port']}", each["health"]) for each in health["data"]["addresses"]]
+    common = {"upstream": upstream["name"], "target": target["target"]}
     return "".join(
-        f"{_HEALTH}{labels_text(common | {'state': state, 'subsystem': 'http'})} {int(state == now)}\n"
+        f"{_HEALTH}{labels_text(common | {'address': address, 'state': state, 'subsystem': 'http'})} {int(state == now.lower())}\n"
+        for address, now in addresses or [("", health["health"])]
         for state in _HEALTH_STATES
     )

@@ -59,7 +59,7 @@ class ServiceMethods(Get):
             peer = None if balancer is None else balancer.pick(None)
             if peer is None:
                 return Reply(503, {"message": "failure to get a peer from the ring-balancer"})
-            host, port, authority = peer.host, peer.port, peer.host_field(secure)
+            host, port, authority = peer.address, peer.port, peer.host_field(secure)
         tls = None
         if secure:
             certificate = self._certificate(service, upstream)

@@ -3,23 +3,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from ipaddress import ip_address
+from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import quote
 
-from ...core.balancing.balancer import Peer, split_target
+from ...core.balancing.balancer import Balancer, Peer, split_target
 from ...core.health import is_checked
+from ...entities.addresses import parse_address
 from ...entities.schema import Row
-from ...entities.targets import target_with_port
 from ..admin_api import AdminAPI
 from ..entity_rows import EntityRows, Parent
+from ..facts import NodeFacts
 from ..get_only import Get
 from ..json_resource import Branch, Call, JSONResource, Methods
 from ..paging import numbered, page_size, row_number
 from ..replies import Reply, encoded, not_found
 from ..row_resources import CollectionResource
 
-__all__ = ["AllTargets", "SetHealth", "UpstreamHealth", "health_of", "health_switches", "newest_first"]
+__all__ = [
+    "AllTargets",
+    "SetHealth",
+    "UpstreamHealth",
+    "health_of",
+    "health_switches",
+    "newest_first",
+    "peers_by_target",
+    "without_address",
+]
 
 OFF, HEALTHY, UNHEALTHY, DNS_ERROR = "HEALTHCHECKS_OFF", "HEALTHY", "UNHEALTHY", "DNS_ERROR"
 
@@ -101,21 +110,29 @@ class SetHealth(JSONResource):
 
     async def _put(self, call: Call) -> Reply:
         row = self._targets.row(self._key, self._parent)
-        if row is None or (self.address is not None and not self._is_its(row)):
+        if row is None:
             return not_found()
         upstream, mark = row["upstream"]["id"], self.api.facts.mark
-        if mark is None or not await mark(upstream, row["target"], self.available):
+        which = row["target"] if self.address is None else self._address_of(row)
+        if which is None:
+            return not_found()
+        if mark is None or not await mark(upstream, which, self.available):
             named = self.api.storage.get("upstreams", upstream)
             return Reply(400, {"message": f"Upstream {named and named['name']} has no balancer"})
         return Reply(204)
 
-    def _is_its(self, row: Row) -> bool:
-        """Whether the address is the target's. A name is one peer here, whatever addresses it has."""
+    def _address_of(self, row: Row) -> str | None:
+        """The key of the peer at this address, an address without a port having the target's; None: the target has none there."""
         assert self.address is not None
         try:
-            return bool(target_with_port(self.address) == row["target"])
+            address = parse_address(self.address)
         except ValueError:
-            return False
+            return None
+        for peer in peers_by_target(self.api.facts.balancer(row["upstream"]["id"])).get(row["target"], ()):
+            port = split_target(row["target"])[1] if address.port is None else address.port
+            if (address.host, port) == (parse_address(peer.address).host, peer.port):
+                return peer.key
+        return None
 
 
 # -- health ----------------------------------------------------------------------------------------------------------------
@@ -134,65 +151,97 @@ class UpstreamHealth(Get):
             return not_found()
         body: Row = {"node_id": self.api.facts.node_id, "next": None}
         balancer = self.api.facts.balancer(row["id"])
-        peers: dict[str, Peer] = {} if balancer is None else {peer.name: peer for peer in balancer.peers}
+        peers = peers_by_target(balancer)
         if call.query.get("balancer_health") == "1":
             if balancer is None:
                 return Reply(200, body)
-            lost = await self._unresolved(peer.name for peer in peers.values())
-            told = await call.long_work.aside(_of_all, row, list(peers.values()), lost)
+            weights = {each["target"]: each["weight"] for each in balancer.targets}
+            lost = await without_address(self.api.facts, balancer, weights)
+            told = await call.long_work.aside(_of_all, row, weights, peers, lost)
             return Reply(200, b'%b,"data":%b}' % (encoded(body)[:-1], told))
         targets, rows = newest_first(self.api, row), self._upstreams.every["targets"]
         checked = is_checked(row)
         begin = row_number(call.query.get("offset"))
         page = targets[begin : begin + page_size(call)]
-        lost = await self._unresolved(target["target"] for target in page if target["weight"])
+        lost = await without_address(
+            self.api.facts, balancer, [target["target"] for target in page if target["weight"]]
+        )
 
         def shown(target: Row) -> Row:
-            return rows.shown(target) | health_of(
-                target, peers.get(target["target"]), checked, target["target"] in lost
-            )
+            name = target["target"]
+            return rows.shown(target) | health_of(target, peers.get(name, ()), checked, name in lost)
 
         path = f"/upstreams/{quote(self.key, safe='')}/health"
         return await numbered(targets, call, path, shown, {"node_id": self.api.facts.node_id})
 
-    async def _unresolved(self, targets: Iterable[str]) -> frozenset[str]:
-        """Those of the targets whose names have no address."""
-        hosts = {target: split_target(target)[0] for target in targets}
-        lost = await self.api.facts.unresolved(frozenset(hosts.values()))
-        return frozenset(target for target, host in hosts.items() if host in lost)
+
+def peers_by_target(balancer: Balancer | None) -> dict[str, tuple[Peer, ...]]:
+    """The peers of each target: one for each address of a name."""
+    found: dict[str, list[Peer]] = {}
+    for peer in () if balancer is None else balancer.peers:
+        found.setdefault(peer.name, []).append(peer)
+    return {target: tuple(peers) for target, peers in found.items()}
 
 
-def health_of(target: Row, peer: Peer | None, checked: bool, lost: bool) -> Row:
+async def without_address(facts: NodeFacts, balancer: Balancer | None, targets: Iterable[str]) -> frozenset[str]:
+    """Those of the targets whose names have no address. A name that the balancer was told nothing of is looked up."""
+    hosts = {target: split_target(target)[0] for target in targets}
+    known = {host: None if balancer is None else balancer.found(host) for host in hosts.values()}
+    lost = await facts.unresolved(frozenset(host for host, found in known.items() if found is None))
+    return frozenset(target for target, host in hosts.items() if host in lost or known[host] == ())
+
+
+def health_of(target: Row, peers: Sequence[Peer], checked: bool, lost: bool) -> Row:
     """What is known of a target. One that an operator marked is shown as marked, checked or not; one whose name has no
-    address has nothing that could be healthy."""
+    address has nothing that could be healthy.
+
+    Args:
+        target: its row.
+        peers: its addresses; none: the balancer does not know it yet.
+        checked: whether targets of its upstream are looked after.
+        lost: its name has no address.
+    """
     host, port = split_target(target["target"])
     if lost:
         return {"health": DNS_ERROR, "data": _lost(host, port, target["weight"])}
-    available = peer is None or peer.available
-    health = OFF if not target["weight"] or (not checked and available) else HEALTHY if available else UNHEALTHY
-    address = {"ip": host, "port": port, "weight": target["weight"], "health": health}
-    return {"health": health, "data": _shares(host, port, target["weight"], available) | {"addresses": [address]}}
+    told = [
+        (peer.address, peer.port, peer.weight, peer.available) for peer in peers
+    ] or [(host, port, target["weight"], True)]  # fmt: skip
+
+    def word(available: bool) -> str:
+        return OFF if not target["weight"] or (not checked and available) else HEALTHY if available else UNHEALTHY
+
+    addresses = [{"ip": ip, "port": at, "weight": weight, "health": word(well)} for ip, at, weight, well in told]
+    health = word(any(well for _, _, _, well in told))
+    return {"health": health, "data": _shares(host, port, target["weight"], peers) | {"addresses": addresses}}
 
 
-def _of_all(upstream: Row, peers: list[Peer], lost: frozenset[str]) -> bytes:
+def _of_all(
+    upstream: Row, targets: Mapping[str, int], peers: Mapping[str, tuple[Peer, ...]], lost: frozenset[str]
+) -> bytes:
     """What is known of all targets together, as JSON."""
-    there = [peer for peer in peers if peer.name not in lost]
+    there = [peer for target, each in peers.items() if target not in lost for peer in each]
     total = sum(peer.weight for peer in there)
     usable = sum(peer.weight for peer in there if peer.available)
     healthy = bool(usable) and usable * 100 / total > upstream["healthchecks"]["threshold"]
     word = HEALTHY if healthy else UNHEALTHY
     hosts = b",".join(
-        encoded(
-            _lost(peer.host, peer.port, peer.weight)
-            if peer.name in lost
-            else _shares(peer.host, peer.port, peer.weight, peer.available)
-            | {"addresses": [{"ip": peer.host, "port": peer.port, "weight": peer.weight, "healthy": peer.available}]}
-        )
-        for peer in peers
+        encoded(_host(target, weight, () if target in lost else peers.get(target, ())))
+        for target, weight in targets.items()
     )
     details = {"healthy": healthy, "weight": {"total": total, "available": usable, "unavailable": total - usable}}
     told = {"id": upstream["id"], "health": word if is_checked(upstream) else OFF, "balancer_health": word}
     return b'%b,"details":%b,"hosts":[%b]}}' % (encoded(told)[:-1], encoded(details)[:-1], hosts)
+
+
+def _host(target: str, weight: int, peers: Sequence[Peer]) -> Row:
+    host, port = split_target(target)
+    if not peers:
+        return _lost(host, port, weight)
+    addresses = [
+        {"ip": peer.address, "port": peer.port, "weight": peer.weight, "healthy": peer.available} for peer in peers
+    ]
+    return _shares(host, port, weight, peers) | {"addresses": addresses}
 
 
 def _lost(host: str, port: int, weight: int) -> Row:
@@ -201,10 +250,14 @@ def _lost(host: str, port: int, weight: int) -> Row:
     return {"host": host, "port": port, "dns": "name error", "nodeWeight": weight, "weight": shares, "addresses": []}
 
 
-def _shares(host: str, port: int, weight: int, available: bool) -> Row:
-    try:
-        kind = "AAAA" if ip_address(host).version == 6 else "A"
-    except ValueError:
-        kind = "A"
-    shares = {"total": weight, "available": weight if available else 0, "unavailable": 0 if available else weight}
+def _shares(host: str, port: int, weight: int, peers: Sequence[Peer]) -> Row:
+    """A target's own facts, and the weights of its addresses together."""
+    first = peers[0] if peers else None
+    if first is not None and first.record is not None and first.record.port is not None:
+        kind = "SRV"
+    else:
+        kind = "AAAA" if ":" in (host if first is None else first.address) else "A"
+    total = sum(peer.weight for peer in peers) if peers else weight
+    usable = sum(peer.weight for peer in peers if peer.available) if peers else weight
+    shares = {"total": total, "available": usable, "unavailable": total - usable}
     return {"host": host, "port": port, "dns": kind, "nodeWeight": weight, "weight": shares}

@@ -24,7 +24,7 @@ STEP = 20_000
 HASH_COST = 50
 
 ENTRIES = 160
-"""Entries on the ring of a target of average weight."""
+"""Entries on the ring of a target of average weight. Where those of all would take more than half of the points, each has fewer."""
 
 _COOKIE_MADE = "balancer.cookie"
 """Where the cookie made for a request is kept, so that a retry hashes the same."""
@@ -91,26 +91,35 @@ class Ring(Generic[T]):
     def _made(
         self, members: Iterable[tuple[T, str, int]], slots: int, previous: Ring[T] | None
     ) -> Generator[None, None, None]:
-        self.points = max(slots, 1000)
         weighted = [(member, name, weight) for member, name, weight in members if weight]
+        self.points = max(slots, 1000)
+        while self.points < 2 * len(weighted):
+            self.points *= 2
         total = sum(weight for _, _, weight in weighted)
+        each = min(ENTRIES, self.points // (2 * len(weighted))) if weighted else 0
         known = {} if previous is None else previous._hashes
         self._hashes: dict[str, list[int]] = {}
         entries: dict[int, T] = {}
         done = 0
         for member, name, weight in weighted:
-            count = max(1, weight * len(weighted) * ENTRIES // total)
-            hashes = known.get(name, [])[:count]
-            for number in range(len(hashes), count):
-                hashes.append(xxhash32(f"{name} {number}".encode()))
-                done += HASH_COST
-                if done >= STEP:
-                    done = 0
-                    yield
+            count = max(1, weight * len(weighted) * each // total)
+            before = known.get(name, [])
+            hashes: list[int] = []
+            placed = False
+            while len(hashes) < count or not placed:
+                if len(hashes) < len(before):
+                    value = before[len(hashes)]
+                else:
+                    value = xxhash32(f"{name} {len(hashes) + 1}".encode())
+                    done += HASH_COST
+                    if done >= STEP:
+                        done = 0
+                        yield
+                hashes.append(value)
+                # Of two entries on one point the first stays. Kong gives the other one another point instead; then a target that comes
+                # or goes moves keys of all the others, too. One that has none of its points gets the next that is free.
+                placed |= entries.setdefault(value % self.points, member) is member
             self._hashes[name] = hashes
-            for value in hashes:
-                # Of two entries on one point the first stays: it is the elder target's.
-                entries.setdefault(value % self.points, member)
             done += len(hashes)
             if done >= STEP:
                 done = 0

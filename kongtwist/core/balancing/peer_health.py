@@ -40,7 +40,7 @@ class TargetState(NamedTuple):
 
     upstream: str  #: id of its upstream
     name: str  #: name of its upstream
-    target: str  #: as configured, with its port
+    target: str  #: its key: as configured, with its port; and the address, where it is one of several
     weight: int
     checked: bool  #: whether the upstream's targets are looked after; else only an operator says who is unhealthy
     state: int  #: `HEALTHY` and so on

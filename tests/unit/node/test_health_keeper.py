@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.clients.probes import Finding
 from kongtwist.core.health import BAD_STATUS, HEALTHY, MOSTLY_HEALTHY, SUCCESS, TCP_FAILURE, UNHEALTHY, ActiveChecks
+from kongtwist.core.names import Address
 from kongtwist.core.peer import Peer
 from kongtwist.core.snapshot.snapshot import Snapshot
 from kongtwist.core.storage_contract import Change
@@ -213,6 +214,43 @@ class KeeperTests(SynchronousTestCase):
         for upstream_id, name in (("u2", first), ("u1", "127.0.0.9:80")):
             self.keeper.hear(upstream_id, name, [[TCP_FAILURE, 5]])
         self.assertEqual([peer.state for peer in self.peers()], [UNHEALTHY, HEALTHY])
+
+    def test_addresses_of_a_name(self) -> None:
+        """Each has a health of its own; those that come are probed, those that go are not."""
+        row = {**target(1), "target": "a.test:80"}
+        self.change(upstream(), row)
+        balancer = self.snapshot.balancers["u1"]
+        found = [Address(f"10.0.0.{number}", None, None, "a.test") for number in (1, 2, 3)]
+        balancer.move({"a.test": tuple(found[:2])})
+        self.keeper.moved("u1")
+        self.keeper.hear("u1", "a.test:80 10.0.0.1:80", [[TCP_FAILURE, 2]])
+        self.assertEqual([peer.state for peer in balancer.peers], [UNHEALTHY, HEALTHY])
+        self.assertEqual(self.told, [("u1", "a.test:80", UNHEALTHY)])
+        self.pass_time(11.5)
+        probed = len(self.probes.asked)
+        self.assertEqual(probed, 2, "one of the healthy, one of the unhealthy")
+        balancer.hear("a.test:80 10.0.0.3:80", UNHEALTHY)
+        balancer.move({"a.test": tuple(found[1:])})
+        self.told.clear()
+        self.keeper.moved("u1")
+        self.assertEqual(self.told, [("u1", "a.test:80", UNHEALTHY)], "who looks names up for himself has to know")
+        self.keeper.moved("u9")
+        self.assertEqual(
+            [each.target for each in self.keeper.states()], ["a.test:80 10.0.0.2:80", "a.test:80 10.0.0.3:80"]
+        )
+
+    def test_addresses_of_a_name_made_again(self) -> None:
+        """What is remembered of addresses waits until they are known again."""
+        row = {**target(1), "target": "a.test:80"}
+        self.change(upstream(), row)
+        found = tuple(Address(f"10.0.0.{number}", None, None, "a.test") for number in (1, 2))
+        self.snapshot.balancers["u1"].move({"a.test": found})
+        self.keeper.hear("u1", "a.test:80 10.0.0.1:80", [[TCP_FAILURE, 2]])
+        self.change(row, upstream(), gone=True)
+        self.change({**upstream(), "id": "u7"})
+        self.change({**row, "id": "t7", "upstream": {"id": "u7"}})
+        self.snapshot.balancers["u7"].move({"a.test": found})
+        self.assertEqual([peer.state for peer in self.peers("u7")], [UNHEALTHY, HEALTHY])
 
     def test_own_traffic(self) -> None:
         """The traffic of this process counts at once."""

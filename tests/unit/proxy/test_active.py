@@ -16,6 +16,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from kongtwist.core.limits import Limits
+from kongtwist.core.names import Address
 from kongtwist.core.snapshot.snapshot import Snapshot
 from kongtwist.net.resolver import NameNotResolved
 from kongtwist.proxy import forwarding as upstream_exchange
@@ -114,8 +115,8 @@ class ActiveTests(SynchronousTestCase):
         """Of names: one that fails, one whose client goes, one that ends in a fault of ours."""
         for outcome in ("none", "gone", "fault", "odd"):
             gateway = Balanced(targets=("a.test",))
-            lookup: Deferred[str] = Deferred()
-            self.patch(gateway.context.resolver, "lookup", lambda name, lookup=lookup: lookup)
+            lookup: Deferred[Address] = Deferred()
+            self.patch(gateway.context.resolver, "find", lambda name, lookup=lookup: lookup)
             client = gateway.client()
             client.send(GET)
             self.assertEqual(gateway.active, 1)
@@ -127,7 +128,7 @@ class ActiveTests(SynchronousTestCase):
                 lookup.errback(Failure(ZeroDivisionError()))
             else:
                 self.patch(gateway.context.pools, "get", fail)
-                lookup.callback("127.0.0.1")
+                lookup.callback(Address("127.0.0.1", None, None, "a.test"))
             self.check(gateway, client)
             self.flushLoggedErrors(ZeroDivisionError)
 

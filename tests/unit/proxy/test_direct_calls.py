@@ -14,6 +14,7 @@ from kongtwist.core.grpc.grpc_messages import framed
 from kongtwist.core.http.real_ip import RealIP
 from kongtwist.core.http2 import frames
 from kongtwist.core.limits import Limits
+from kongtwist.core.names import Address
 from kongtwist.http2.http2_exchange import HTTP2Exchange
 from kongtwist.net.http2_stream import HTTP2Stream
 from kongtwist.net.resolver import NameNotResolved
@@ -510,13 +511,13 @@ class PlanTests(SynchronousTestCase):
         gateway = grpc_gateway(service={"host": "localhost"})
         answers: list[str | Exception | None] = ["127.0.0.1"]
 
-        def known(name: str) -> str | None:
+        def place(name: str) -> Address | None:
             answer = answers[-1]
             if isinstance(answer, Exception):
                 raise answer
-            return answer
+            return None if answer is None else Address(answer, None, None, name)
 
-        self.patch(gateway.context.resolver, "known", known)
+        self.patch(gateway.context.resolver, "place", place)
         both = Both(gateway=gateway)
         both.answer()
         self.assertTrue(self.relayed(both))

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.exchange import Exchange
 from kongtwist.core.gateway_facts import GatewayFacts
+from kongtwist.core.names import Address
 from kongtwist.core.tracing.trace import instrumented, noted_of
 from kongtwist.observability.shared_counters import LocalCounters
 from kongtwist.proxy.try_notes import note_choice, note_failure, note_lookup, note_try
@@ -68,13 +69,14 @@ class TryNotesTests(SynchronousTestCase):
     def test_lookups(self) -> None:
         """A name that is asked for is a span, with its address or why there is none; the answer passes on."""
         exchange, wall = self.exchange(True), self.clock.seconds
-        good, bad = Deferred[str](), Deferred[str]()
+        good, bad = Deferred[Address](), Deferred[Address]()
         note_lookup(exchange, "a.example", 80, good, wall)
         note_lookup(exchange, "b.example", 81, bad, wall)
         self.clock.advance(3)
-        good.callback("10.0.0.9")
+        place = Address("10.0.0.9", None, None, "a.example")
+        good.callback(place)
         bad.errback(Failure(ValueError("no such name")))
-        self.assertEqual(self.successResultOf(good), "10.0.0.9")
+        self.assertIs(self.successResultOf(good), place)
         self.failureResultOf(bad, ValueError)
         trace = noted_of(exchange)
         assert trace is not None

@@ -191,14 +191,14 @@ class BalancerTests(SynchronousTestCase):
         rows = [target(1), target(2)]
         first = Balancer(upstream(healthchecks=self.CHECKED), rows)
         bad = first.put("127.0.0.1:80", UNHEALTHY)
-        self.assertIs(bad, first.peers[0])
+        self.assertEqual(bad, (first.peers[0],))
         other = Balancer(upstream(healthchecks=self.CHECKED, algorithm="least-connections"), [*rows, target(3)], first)
         self.assertEqual([peer.state for peer in other.peers], [UNHEALTHY, HEALTHY, HEALTHY])
         self.assertEqual({other.pick(None) for _ in range(9)} - {other.peers[1], other.peers[2]}, set())
         without = Balancer(other.upstream, rows[1:], other)
         back = Balancer(other.upstream, rows, without)
         self.assertEqual([peer.state for peer in back.peers], [HEALTHY, HEALTHY])
-        self.assertIsNone(back.put("127.0.0.9:80", UNHEALTHY))
+        self.assertEqual(back.put("127.0.0.9:80", UNHEALTHY), ())
 
     def test_checks_change(self) -> None:
         """New thresholds hold at once. Checks switched off: nobody would see a target recover, so all are healthy."""
