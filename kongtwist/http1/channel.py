@@ -59,6 +59,7 @@ class HTTP1Channel(KnownClient, RequestBodies):
     """
 
     send: Any = None
+    let_in = False  #: another process has let it in
     cell = WAITING
     _stopped = 0
     _served = 0
@@ -136,7 +137,7 @@ class HTTP1Channel(KnownClient, RequestBodies):
             if self.proxied is None or self.proxied.source is None:
                 return True
             client = self.proxied.source
-        self.counted = caps.connect(client)
+        self.counted = caps.connect(client, self.let_in)
         return self.counted is not None
 
     def dataReceived(self, data: bytes) -> None:
