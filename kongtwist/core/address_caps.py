@@ -53,21 +53,26 @@ class AddressCaps:
 
         self._key = key
 
-    def connect(self, address: str) -> str | None:
+    def connect(self, address: str, always: bool = False) -> str | None:
         """Count a connection.
+
+        Args:
+            address: the client's.
+            always: it has been let in, by another process: count it, however many there are.
 
         Returns:
             what to `disconnect` with; None: the address has as many as it may have, and nothing was counted.
         """
-        return _taken(self._counts.connections, self._key(address), self.connections)
+        return _taken(self._counts.connections, self._key(address), 0 if always else self.connections)
 
     def disconnect(self, key: str) -> None:
         """A counted connection is over."""
         _given(self._counts.connections, key)
 
-    def begin(self, request: Hashable, address: str) -> bool:
-        """Count a request until its `end`; False: the address has as many as it may have, and nothing was counted."""
-        key = _taken(self._counts.requests, self._key(address), self.requests)
+    def begin(self, request: Hashable, address: str, always: bool = False) -> bool:
+        """Count a request until its `end`; False: the address has as many as it may have, and nothing was counted. ``always``: as for
+        `connect`."""
+        key = _taken(self._counts.requests, self._key(address), 0 if always else self.requests)
         if key is None:
             return False
         self._open[request] = key

@@ -7,7 +7,7 @@ same in both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .log_values import LogValue, Try
@@ -49,7 +49,7 @@ def pack_request(exchange: Exchange) -> dict[str, Any]:
         "facts": {name: packed(getattr(exchange, name)) for name in _FACTS},
         "route": {"id": route.id, "name": route.row.get("name"), "service": route.service["id"]},
         "match": packed((match.matched, _captures(match), match.upstream_path, match.prefix)),
-        "peer": None if peer is None else peer.name,
+        "peer": None if peer is None else (peer.key, peer.name),
         "consumer": _packed_row(rows, exchange.consumer, "consumers"),
         "credential": _packed_row(rows, exchange.credential),
         "log_values": packed([tuple(each) for each in exchange.log_values or ()]),
@@ -127,6 +127,10 @@ def _try(told: tuple[Any, ...]) -> Try:
     return made
 
 
-def _peer_of(route: RouteView, name: str | None) -> Peer | None:
-    """The target of that name; None where there is none any more: the stream goes on without being counted on one."""
-    return None if name is None or route.balancer is None else route.balancer.peer(name)
+def _peer_of(route: RouteView, said: Sequence[str] | None) -> Peer | None:
+    """The peer of that key, or one of its target's, whose addresses may not be known here yet; None where there is none any more: the
+    stream goes on without being counted on one."""
+    if said is None or route.balancer is None:
+        return None
+    key, name = said
+    return route.balancer.peer(key) or next(iter(route.balancer.peers_of(name)), None)

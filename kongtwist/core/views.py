@@ -108,8 +108,12 @@ class BalancerView(Protocol):
         """A target for a request, none of ``tried`` if there is another; None when there is none at all."""
         ...
 
-    def peer(self, target: str) -> Peer | None:
-        """The target of this name, or None."""
+    def peer(self, key: str) -> Peer | None:
+        """The peer with this key, or None."""
+        ...
+
+    def peers_of(self, target: str) -> tuple[Peer, ...]:
+        """A target's peers."""
         ...
 
 

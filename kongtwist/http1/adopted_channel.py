@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.counters import ACTIVE, WRITING
 from ..core.packed_values import Unpackable
+from ..core.proxy_protocol import ProxyHeader
 from .channel import HTTP1Channel
 from .http1_exchange import HTTP1Exchange
 from .request_body import TAKEN, WAIT
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from ..core.exchange import Exchange
     from .http1_context import HTTP1Context, Tree
 
-__all__ = ["AdoptedChannel", "channel_of", "pack_connection"]
+__all__ = ["AdoptedChannel", "channel_of", "forget_connection", "pack_connection"]
 
 _FACTS = ("peer_ip", "peer_port", "local_port", "trusted", "_served")
 
@@ -36,7 +37,17 @@ def pack_connection(exchange: Exchange) -> dict[str, Any]:
     channel = channel_of(exchange)
     if channel is None:
         raise Unpackable("its client does not speak plain HTTP/1.1 to a listener of ours")
-    return {name.strip("_"): getattr(channel, name) for name in _FACTS}
+    return {**{name.strip("_"): getattr(channel, name) for name in _FACTS}, "proxied": channel.proxied}
+
+
+def forget_connection(exchange: Exchange) -> None:
+    """The request goes on in another process: neither it nor its connection counts here any more."""
+    channel = channel_of(exchange)
+    assert channel is not None  # else it had not been packed
+    caps = channel.context.caps
+    if caps is not None:
+        caps.end(exchange)
+    channel.released()
 
 
 class AdoptedChannel(HTTP1Channel):
@@ -47,9 +58,12 @@ class AdoptedChannel(HTTP1Channel):
         facts: what `pack_connection` gave.
     """
 
+    let_in = True
+
     def __init__(self, tree: Tree, context: HTTP1Context, facts: Mapping[str, Any]) -> None:
         super().__init__(tree, context, secure=False)
         self._facts = facts
+        self.proxied = None if facts["proxied"] is None else ProxyHeader(*facts["proxied"])
 
     def connectionMade(self) -> None:
         """An answer goes on."""
@@ -60,6 +74,8 @@ class AdoptedChannel(HTTP1Channel):
     def stand_in(self) -> None:
         """The connection is a stream's from the beginning."""
         self._know()
+        if self.context.caps is not None:
+            self._counted(self.context.caps)
         self._state = TAKEN
 
     def _know(self) -> None:

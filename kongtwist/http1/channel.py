@@ -95,17 +95,17 @@ class HTTP1Channel(MovingChannel, KnownClient, RequestBodies):
     # -- the transport's calls -----------------------------------------------------------------------------------------
 
     def connectionMade(self) -> None:
-        self._connected()
-        context = self.context
-        cells = context.cells
+        context, cells = self.context, self.context.cells
         cells[ACCEPTED] += 1
+        if not self._connected():
+            return
         cells[HANDLED] += 1
         cells[ACTIVE] += 1
         cells[WAITING] += 1
         context.deadlines.set(self, context.monotonic() + context.limits.head_timeout)
 
-    def _connected(self) -> None:
-        """Learn who is there, and keep the connection among the open ones."""
+    def _connected(self) -> bool:
+        """Learn who is there, and keep the connection among the open ones; False: it is refused."""
         transport: Any = self.transport
         context = self.context
         peer = transport.getPeer()
@@ -121,13 +121,13 @@ class HTTP1Channel(MovingChannel, KnownClient, RequestBodies):
             self.proxied = None  # not to be believed, or it names nobody
         if context.caps is not None and not self._counted(context.caps):
             self._state = TAKEN  # nothing of it is served, or counted
-            context.cells[ACCEPTED] += 1
             transport.abortConnection()
-            return
+            return False
         transport.bufferSize = context.limits.high_water
         self.send = sender(transport)
         transport.registerProducer(self, True)
         context.connections.add(self)
+        return True
 
     def _counted(self, caps: AddressCaps) -> bool:
         """Count the connection for its client's address; False where that has as many as it may have. Trusted peers have any number: they
@@ -137,7 +137,7 @@ class HTTP1Channel(MovingChannel, KnownClient, RequestBodies):
             if self.proxied is None or self.proxied.source is None:
                 return True
             client = self.proxied.source
-        self.counted = caps.connect(client)
+        self.counted = caps.connect(client, self.let_in)
         return self.counted is not None
 
     def dataReceived(self, data: bytes) -> None:
@@ -496,8 +496,8 @@ class HTTP1Channel(MovingChannel, KnownClient, RequestBodies):
     @property
     def movable(self) -> bool:
         """Whether another process can go on with the answer that is being sent: plain TCP, and the whole request has come."""
-        plain = self.transport is not None and is_plain(self.transport) and not self.secure
-        return plain and self._state == WAIT and self._turn is None and not is_ending(self.transport)
+        waits = self.transport is not None and self._state == WAIT and self._turn is None
+        return waits and not self.secure and is_plain(self.transport) and not is_ending(self.transport)
 
     def released(self) -> None:
         """The connection has ended, here or with whom its transport was given to: it is counted no more."""

@@ -88,6 +88,7 @@ class KnownClient:
     forwarded_minor = -1
     opened: Opened | None = None
     proxied: ProxyHeader | None = None  #: what a trusted peer's PROXY header says, where it names the client
+    let_in = False  #: another process has let it in
     counted: str | None = None  #: what the connection is counted by (`core.address_caps`); None: it is not
     _client: tuple[HeaderBlock | None, str] = (None, "")
 

@@ -40,8 +40,8 @@ WINDOW = 16
 """Streams between two processes at a time: each waits for those before it, so this bounds the pause of one, and the work that the
 receiver does in one turn."""
 
-ANSWER_TIME = 2.0
-"""Seconds after which a receiver that does not answer is given up. Its streams go on here."""
+ANSWER_TIME = 5.0
+"""Seconds after which a receiver that does not answer is given up. The streams on the way to it, `WINDOW` at most, wait so long."""
 
 LAST_ANSWERS = 5.0
 """Seconds to wait at the end for word of streams that have been given up."""
@@ -66,7 +66,8 @@ class Moved(NamedTuple):
 
 
 async def move_streams(plane: DataPlane, link: DescriptorLink, seconds: float) -> Moved:
-    """Send all streams that can move. What the other side does not take goes on here.
+    """Send all streams that can move and are open now. What the other side does not take goes on here. A stream that was in its handshake
+    can be moved later: call again.
 
     Args:
         plane: whose streams.

@@ -77,10 +77,15 @@ class Restored:
         route.chain.take_up(exchange)
         address, port = said["upstream"] or ("", 0)
         self.pool: Pool = context.pools.get(address, port, None)
+        if context.caps is not None and context.caps.requests:
+            context.caps.begin(exchange, exchange.client_ip, always=True)
         self.read_timeout = context.limits.read_timeout(route.read_timeout)
 
     def give_back(self) -> None:
         """It will not go on here."""
+        caps = self.context.caps
+        if caps is not None:
+            caps.end(self.exchange)
         run_steps(self.exchange.let_go, self.exchange.release)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from ..core.chain.failures import PluginFailed
 from ..core.packed_request import pack_request
 from ..core.packed_values import packed
-from ..http1.adopted_channel import channel_of, pack_connection
+from ..http1.adopted_channel import channel_of, forget_connection, pack_connection
 from ..http1.http1_exchange import HTTP1Exchange
 from ..net.run_steps import run_steps
 from ..net.sending import take_socket, unsent_bytes
@@ -76,7 +77,7 @@ class MovableAnswer(Tries):
         sockets = (take_socket(client).detach(), take_socket(upstream).detach())
         self._answer, self._connection, self._events, self._watches = OVER, None, None, None
         exchange.open, exchange.answer_sink, exchange.body_sink = False, None, None
-        steps: list[Callable[[], object]] = [exchange.let_go, exchange.release, channel.released]
+        steps: list[Callable[[], object]] = [exchange.let_go, exchange.release, partial(forget_connection, exchange)]
         if watches is not None:
             steps.append(watches.on_move)
         run_steps(*steps)

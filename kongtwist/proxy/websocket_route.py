@@ -13,14 +13,14 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from ..core.chain.failures import PluginFailed
-from ..core.chain.subprotocols import chosen, told
+from ..core.chain.subprotocols import chosen, forget, told
 from ..core.error_lines import request_line
 from ..core.exchange import Answer, Exchange
 from ..core.http.head import HeaderBlock, parse_request_block, parse_response_block
 from ..core.http.headers import apply_changes
 from ..core.packed_request import pack_request
 from ..core.packed_values import packed
-from ..http1.adopted_channel import channel_of, pack_connection
+from ..http1.adopted_channel import forget_connection, pack_connection
 from ..net.run_steps import run_steps
 from ..net.sending import sender
 from ..streams.splice import RelayedStream
@@ -295,6 +295,7 @@ class WebSocketEnding:
     def pack(self) -> dict[str, Any]:
         """See `streams.splice.MovableEnding`."""
         exchange, pool = self._exchange, self._pool
+        forget(exchange)
         return {
             **pack_request(exchange),
             "fields": packed((self._request, self._response)),
@@ -305,9 +306,7 @@ class WebSocketEnding:
     def left(self) -> None:
         """See `streams.splice.MovableEnding`."""
         exchange = self._exchange
-        channel = channel_of(exchange)
-        assert channel is not None  # else it had not been packed
-        steps: list[Callable[[], object]] = [exchange.let_go, exchange.release, channel.released]
+        steps: list[Callable[[], object]] = [exchange.let_go, exchange.release, partial(forget_connection, exchange)]
         if self._watches is not None:
             steps.append(self._watches.on_move)
         run_steps(*steps)

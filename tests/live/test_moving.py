@@ -331,6 +331,24 @@ class MovingTests(MovingTestCase):
         heard = traffic.heard
         wait_until(lambda: traffic.heard > heard + 20, "messages after a move")
 
+    def test_sender_dies(self) -> None:
+        """The sending process is killed in the middle: what the other one has goes on, all else is cut where both ends see it."""
+        traffic = self.traffic()
+        one, two = self.children(self.rows(traffic))
+        self.open(traffic, one, 120, 30)
+        one.begin("move", to=two.streams, seconds=30)
+        threading.Event().wait(0.03)
+        one.process.signal(signal.SIGKILL)
+        one.process.wait()
+        told = two.tell()
+        self.assertEqual(told["streams"], told["adopted"])
+        wait_until(lambda: traffic.ended >= 150 - told["streams"], "what was there is cut")
+        self.assertEqual(traffic.ended, 150 - told["streams"])
+        self.assertEqual([each for each in traffic.faults if "in place of" in each or "half" in each], [])
+        self.assertEqual(two.tell()["sockets"] - 4, 2 * told["streams"])
+        if told["streams"]:
+            self.flows_quiet(traffic)
+
     def test_receiver_hangs(self) -> None:
         """A process that takes no more holds nothing up: what it has not acknowledged goes on in the sender; and when it wakes, it does
         not touch what is not its own."""

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from kongtwist.core.address_caps import AddressCaps, AddressCounts
 from kongtwist.core.chain.plugin import Plugin
 from kongtwist.core.exchange import Answer, Exchange
 from kongtwist.core.http.head import parse_request_block, parse_response_block
+from kongtwist.core.http.real_ip import RealIP
 from kongtwist.core.log_record import LogRecords
 from kongtwist.core.packed_request import pack_request, restore_request
 from kongtwist.core.packed_values import Unpackable, packed, unpacked
-from kongtwist.http1.adopted_channel import AdoptedChannel, pack_connection
+from kongtwist.core.proxy_protocol import ProxyHeader
+from kongtwist.http1.adopted_channel import AdoptedChannel, forget_connection, pack_connection
+from kongtwist.http1.channel import HTTP1Channel
 from kongtwist.http1.http1_exchange import HTTP1Exchange
 
 from ..proxy.relay_kit import Gateway, plugin_row
@@ -80,9 +84,9 @@ class ValueTests(SynchronousTestCase):
 class RequestTests(SynchronousTestCase):
     """Requests."""
 
-    def begun(self, plugin: Keeps) -> tuple[Gateway, HTTP1Exchange]:
+    def begun(self, plugin: Keeps, **context: Any) -> tuple[Gateway, HTTP1Exchange]:
         """An event stream with a consumer and a plugin, and its gateway."""
-        gateway = Gateway(plugins={"keeps": plugin}, plugin_rows=[plugin_row("keeps")])
+        gateway = Gateway(plugins={"keeps": plugin}, plugin_rows=[plugin_row("keeps")], **context)
         snapshot = gateway.tree.snapshot
         assert snapshot is not None
         gateway.tree.publish(snapshot.apply([change("consumers", {"id": "c", "username": "ann", "custom_id": None})]))
@@ -114,6 +118,32 @@ class RequestTests(SynchronousTestCase):
         self.assertEqual((other.ctx, other.own("keeps")), (exchange.ctx, exchange.own("keeps")))
         self.assertEqual(other.request_changes, exchange.request_changes)
         self.assertTrue(other.streamed)
+
+    def test_counted_for_its_address(self) -> None:
+        """What one address may have is no reason to refuse a stream that was let in; it counts where it is, once, by the address that a
+        PROXY header names."""
+        counts = AddressCounts()
+        caps = AddressCaps(counts, connections=1, requests=1)
+        gateway, exchange = self.begun(Keeps(), caps=caps, real_ip=RealIP(["127.0.0.1"], "proxy_protocol", False))
+        self.assertEqual(counts.connections, {})  # trusted: it stands for many
+        header = ProxyHeader(20, "192.0.2.1", 1, "192.0.2.2", 2)
+        channel = cast(HTTP1Channel, exchange.channel)
+        channel.proxied = header
+        channel.counted = caps.connect("192.0.2.1")
+        self.assertTrue(caps.begin(exchange, "192.0.2.1"))
+        facts = json.loads(json.dumps(pack_connection(exchange)))
+        adopted = AdoptedChannel(gateway.tree, gateway.context, facts)
+        adopted.stand_in()
+        self.assertEqual((adopted.client_ip(exchange.block), adopted.proxied), ("192.0.2.1", header))
+        self.assertEqual(counts.connections, {"192.0.2.1/32": 2})
+        other = object()
+        self.assertFalse(caps.begin(other, "192.0.2.1"))
+        self.assertTrue(caps.begin(other, "192.0.2.1", always=True))
+        forget_connection(exchange)
+        self.assertEqual((counts.connections, counts.requests), ({"192.0.2.1/32": 1}, {"192.0.2.1/32": 1}))
+        adopted.released()
+        caps.end(other)
+        self.assertEqual((counts.connections, counts.requests), ({}, {}))
 
     def test_gone(self) -> None:
         """A consumer that is configured no more is told."""
