@@ -147,7 +147,7 @@ class DataPlane:
         lifetimes: opens and closes the plugins' configurations.
         conf: the configuration.
         counters: as given.
-        left: once it is retired, fires when its sockets are closed.
+        ports_closed: once it is retired, fires when its sockets are closed.
     """
 
     def __init__(self, reactor: Any, conf: Conf, counters: Counters, node_id: str, services: PluginServices) -> None:
@@ -219,7 +219,7 @@ class DataPlane:
         self._ports: list[Any] = []
         self._retiring: Deferred[None] | None = None
         self._ending, self._ended = False, Ended()
-        self.left: Deferred[Any] = Deferred()
+        self.ports_closed: Deferred[Any] = Deferred()
         self._contexts: list[tuple[str, ServerContexts]] = []
 
     # -- configuration ---------------------------------------------------------------------------------------------
@@ -299,7 +299,7 @@ class DataPlane:
         self.context.successor = (successor.tree, successor.context)
         ports, self._ports = self._ports, []
         run_steps(*(port.accept_waiting for port in ports))  # of an address that is left nobody else does
-        self.left = DeferredList([maybeDeferred(port.stopListening) for port in ports])
+        self.ports_closed = DeferredList([maybeDeferred(port.stopListening) for port in ports])
         self.context.hand_over()
         self.room.close()
         self._retiring = Deferred.fromCoroutine(self._retired(successor))

@@ -329,6 +329,8 @@ class Worker:
     def _descriptors(self, count: int) -> list[int]:
         """Listening sockets that the parent has sent; it did so before it spoke of them."""
         found: list[int] = []
+        if not count:
+            return found
         with socket.socket(fileno=os.dup(SOCKETS_FD)) as pair:
             while len(found) < count:
                 _, fds, _, _ = socket.recv_fds(pair, 1, count - len(found))
@@ -378,7 +380,7 @@ class Worker:
             each.context.successor = (plane.tree, plane.context)
         self._retired[old] = old.retire(plane).addBoth(lambda result: self._over(old, result))
         self.link.send({"type": "served", "version": self._version})
-        self._switching = old.left.addCallback(lambda _: self.link.send({"type": "switched"}))
+        self._switching = old.ports_closed.addCallback(lambda _: self.link.send({"type": "switched"}))
 
     def _over(self, plane: DataPlane, result: Any) -> None:
         self._retired.pop(plane, None)
