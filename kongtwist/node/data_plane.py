@@ -171,7 +171,7 @@ class DataPlane:
         addresses: of the names of targets.
         conf: the configuration.
         counters: as given.
-        left: once it is retired, fires when its sockets are closed.
+        ports_closed: once it is retired, fires when its sockets are closed.
     """
 
     def __init__(self, reactor: Any, conf: Conf, counters: Counters, node_id: str, services: PluginServices) -> None:
@@ -251,7 +251,7 @@ class DataPlane:
         self._ports: list[Any] = []
         self._retiring: Deferred[None] | None = None
         self._ending, self._ended = False, Ended()
-        self.left: Deferred[Any] = Deferred()
+        self.ports_closed: Deferred[Any] = Deferred()
         self._contexts: list[tuple[str, ServerContexts]] = []
 
     # -- configuration ---------------------------------------------------------------------------------------------
@@ -379,7 +379,7 @@ class DataPlane:
         self.context.successor = (successor.tree, successor.context)
         ports, self._ports = self._ports, []
         run_steps(*(port.accept_waiting for port in ports))  # of an address that is left nobody else does
-        self.left = DeferredList([maybeDeferred(port.stopListening) for port in ports])
+        self.ports_closed = DeferredList([maybeDeferred(port.stopListening) for port in ports])
         self.context.hand_over()
         self.addresses.stop()  # the successor's follow the names of the same balancers
         self.room.close()

@@ -466,7 +466,7 @@ class Gateway(MultiService):
         self._listen_admin(before)
         if old is not None and self.plane is not None:
             self._retire(old, self.plane)
-            self._switching.append(old.left)
+            self._switching.append(old.ports_closed)
         self._switching += before.closing
         for each in renewed.listeners.gone:
             each.close()

@@ -13,7 +13,7 @@ import signal
 import socket
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -77,6 +77,11 @@ class Worker:
         exit: ends the process with this exit code; called once.
         make_plane: makes the data path from a ``begin`` message, the plugins, and what they are given.
         start_logging: makes the error log and sends the process's events there.
+
+    Attributes:
+        plane: the data path, once there is one.
+        plugins: by name.
+        services: what they are given.
     """
 
     def __init__(
@@ -91,13 +96,13 @@ class Worker:
         self._left = False
         self._make_plane = make_plane or begin_plane
         self._start_logging = start_logging or begin_logging
-        self._plane: DataPlane | None = None
+        self.plane: DataPlane | None = None
         self._retired: dict[DataPlane, Deferred[None]] = {}
         self._renewed: Renewed | None = None
         self._refusal: str | None = None
         self._awaits_rows = False
         self._version = 0
-        self._plugins: dict[str, Any] = {}
+        self.plugins: dict[str, Any] = {}
         self._conf = Conf()
         self._listeners: list[tuple[str, int]] = []
         self._rows: dict[str, dict[str, Any]] = {}
@@ -193,7 +198,7 @@ class Worker:
     @property
     def _planes(self) -> list[DataPlane]:
         """What serves, and what finishes what it began before reloads."""
-        return [*([] if self._plane is None else [self._plane]), *self._retired]
+        return [*([] if self.plane is None else [self.plane]), *self._retired]
 
     # -- what the parent says ----------------------------------------------------------------------------------------
 
@@ -201,11 +206,11 @@ class Worker:
         self._conf = Conf(message["given"], message["source"])
         self._listeners = [(name, index) for name, index in message["listeners"]]
         self._error_log = self._start_logging(self._conf, message["console"])
-        self._plane, self._plugins, self.services = self._make_plane(self, self._conf, message)
+        self.plane, self.plugins, self.services = self._make_plane(self, self._conf, message)
         reports = HealthReports(self.reactor, lambda said: self.link.send({"type": "health", "reports": said}))
-        self._plane.report_health(reports.report)
+        self.plane.report_health(reports.report)
         self._builder = SnapshotBuilder(
-            self.reactor, self._plugins, self._plane.publish, self._out_of_step, self._plane.lifetimes,
+            self.reactor, self.plugins, self.plane.publish, self._out_of_step, self.plane.lifetimes,
             self._conf.router_flavor,
         )  # fmt: skip
 
@@ -231,10 +236,10 @@ class Worker:
             self._telling = Deferred.fromCoroutine(self._tell_parts())
 
     def _on_question(self, message: Message) -> None:
-        assert self._plane is not None
+        assert self.plane is not None
         answer: Message = {"type": "told", "id": message["id"], "told": None}
         try:
-            answer["told"] = self._plugins[message["plugin"]].asked(message["question"], self._plane.host)
+            answer["told"] = self.plugins[message["plugin"]].asked(message["question"], self.plane.host)
         except Exception:  # noqa: BLE001 - the others answer, and this worker serves on
             _log.failure("plugin {name} could not answer the Admin API", name=message["plugin"])
         self.link.send(answer)
@@ -267,11 +272,11 @@ class Worker:
             self.link.send({"type": "loaded"})
 
     def _on_listen(self, message: Message) -> None:
-        assert self._plane is not None
+        assert self.plane is not None
         for number, (name, index) in enumerate(self._listeners):
             with socket.socket(fileno=FIRST_SOCKET_FD + number) as sock:  # the reactor takes a duplicate
                 sock.setblocking(False)
-                self._plane.listen_as(name, sock, getattr(self._conf, name)[index])
+                self.plane.listen_as(name, sock, getattr(self._conf, name)[index])
         self.link.send({"type": "listening"})
         self._telling_again = self.reactor.callLater(REPORT, self._tell_again)
 
@@ -293,10 +298,10 @@ class Worker:
         self._error_log.level = message["level"]
 
     def _on_reload(self, message: Message) -> None:
-        assert self._plane is not None and self._error_log is not None
+        assert self.plane is not None and self._error_log is not None
         conf = Conf(message["given"], message["source"])
         try:
-            self._plane.reload(conf)
+            self.plane.reload(conf)
         except ConfError as error:
             _log.error("reload refused, this worker goes on as it was: {error}", error=error)
             self.link.send({"type": "reloaded", "error": str(error)})
@@ -311,7 +316,7 @@ class Worker:
         self._awaits_rows, self._refusal = True, None
         try:
             conf = Conf(message["given"], message["source"])
-            plane, plugins = self._renew_plane(conf)
+            plane, plugins, _ = self._make_plane(self, conf, message)
         except (ConfError, PluginLoadError) as error:
             self._refusal = str(error)
             for each in sockets:
@@ -322,20 +327,11 @@ class Worker:
         )
         self._renewed = Renewed(conf, list(zip(message["listeners"], sockets, strict=True)), plane, plugins, builder)
 
-    def _renew_plane(self, conf: Conf) -> tuple[DataPlane, dict[str, Any]]:
-        assert self._plane is not None and self.services is not None
-        plugins = self._plugins
-        if conf.plugins != self._conf.plugins:
-            plugins = dict(load_plugins(conf.plugins))
-            for name, plugin in self._plugins.items():
-                if type(plugins.get(name)) is type(plugin):  # what it remembers goes on
-                    plugins[name] = plugin
-        host = self._plane.host
-        return DataPlane(self.reactor, conf, self._plane.counters, host.node_id, self.services), plugins
-
     def _descriptors(self, count: int) -> list[int]:
         """Listening sockets that the parent has sent; it did so before it spoke of them."""
         found: list[int] = []
+        if not count:
+            return found
         with socket.socket(fileno=os.dup(SOCKETS_FD)) as pair:
             while len(found) < count:
                 _, fds, _, _ = socket.recv_fds(pair, 1, count - len(found))
@@ -366,7 +362,7 @@ class Worker:
     def _on_switch(self, message: Message) -> None:
         """Serve by what was made."""
         renewed, self._renewed = self._renewed, None
-        old, builder = self._plane, self._builder
+        old, builder = self.plane, self._builder
         assert renewed is not None and renewed.builder.snapshot is not None and old is not None and builder is not None
         conf, plane = renewed.conf, renewed.plane
         plane.report_health(old.context.report)
@@ -376,7 +372,7 @@ class Worker:
         for balancer in renewed.builder.snapshot.balancers.values():
             balancer.weigh()  # what was found out while it was made
         builder.stop()
-        self._conf, self._plane, self._plugins, self._builder = conf, plane, renewed.plugins, renewed.builder
+        self._conf, self.plane, self.plugins, self._builder = conf, plane, renewed.plugins, renewed.builder
         if self.services is not None:
             self.services.follow(conf)
         if self._error_log is not None:
@@ -385,7 +381,7 @@ class Worker:
             each.context.successor = (plane.tree, plane.context)
         self._retired[old] = old.retire(plane).addBoth(lambda result: self._over(old, result))
         self.link.send({"type": "served", "version": self._version})
-        self._switching = old.left.addCallback(lambda _: self.link.send({"type": "switched"}))
+        self._switching = old.ports_closed.addCallback(lambda _: self.link.send({"type": "switched"}))
 
     def _over(self, plane: DataPlane, result: Any) -> None:
         self._retired.pop(plane, None)
@@ -395,20 +391,20 @@ class Worker:
             _log.failure("what served before a reload could not end", result)
 
     def _on_room(self, message: Message) -> None:
-        assert self._plane is not None and isinstance(self._plane.counters, SharedCounters)
-        self._plane.counters.use(message["rows"])
+        assert self.plane is not None and isinstance(self.plane.counters, SharedCounters)
+        self.plane.counters.use(message["rows"])
 
     def _on_leave(self, message: Message) -> None:
-        assert self._plane is not None
-        self._plane.leave()
+        assert self.plane is not None
+        self.plane.leave()
 
     def _on_finish(self, message: Message) -> None:
-        assert self._plane is not None
+        assert self.plane is not None
         self._draining = Deferred.fromCoroutine(self._drain()).addCallback(lambda _: self.end())
 
     async def _drain(self) -> None:
-        assert self._plane is not None
-        await self._plane.finish()
+        assert self.plane is not None
+        await self.plane.finish()
         for plane in list(self._retired):
             await plane.quiet()
 
@@ -428,7 +424,12 @@ def begin_logging(conf: Conf, console: bool) -> ErrorLog:
 
 
 def begin_plane(worker: Worker, conf: Conf, message: Message) -> tuple[DataPlane, dict[str, Any], PluginServices]:
-    """The data path that a ``begin`` message describes, with the plugins and what they are given."""
+    """The data path that a ``begin`` message describes, or a ``renew`` later: with the plugins, and what they are given."""
+    if worker.plane is not None and worker.services is not None:
+        before = worker.plane
+        plugins = _kept(load_plugins(conf.plugins), worker.plugins)
+        plane = DataPlane(worker.reactor, conf, before.counters, before.host.node_id, worker.services)
+        return plane, plugins, worker.services
     counters = SharedCounters.attach(COUNTERS_FD, message["workers"], message["row"])
     counters.use(message["rows"])
     plugins = load_plugins(conf.plugins)
@@ -436,6 +437,13 @@ def begin_plane(worker: Worker, conf: Conf, message: Message) -> tuple[DataPlane
         worker.reactor, conf, worker.questions, lambda: worker.snapshot, counters, message["row"]
     )
     return DataPlane(worker.reactor, conf, counters, message["node_id"], services), dict(plugins), services
+
+
+def _kept(loaded: Mapping[str, Any], present: Mapping[str, Any]) -> dict[str, Any]:
+    """Loaded plugins; those that are there already, as they are: what they remember goes on."""
+    return {
+        name: present[name] if type(present.get(name)) is type(plugin) else plugin for name, plugin in loaded.items()
+    }
 
 
 def main() -> None:

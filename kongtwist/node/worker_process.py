@@ -97,8 +97,11 @@ class WorkerProcess(ProcessProtocol):
             dataset: what it will serve.
         """
         fds = [fd for _, fd in sockets]
-        for at in range(0, len(fds), _AT_ONCE):
-            socket.send_fds(self._sockets, [b"s"], fds[at : at + _AT_ONCE])
+        try:
+            for at in range(0, len(fds), _AT_ONCE):
+                socket.send_fds(self._sockets, [b"s"], fds[at : at + _AT_ONCE])
+        except OSError as error:
+            return succeed(f"it cannot be given its sockets: {error.strerror}")
         done = self.reload(message | {"type": "renew", "listeners": [place for place, _ in sockets]})
         self.link.send_all(dataset)
         return done

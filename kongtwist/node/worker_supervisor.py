@@ -119,7 +119,7 @@ class Workers:
         self._environ = dict(environ if environ is not None else default_spawn_environ())
         self._living: dict[int, WorkerProcess] = {}
         self._leaving: dict[int, WorkerProcess] = {}
-        self._prepared: set[WorkerProcess] = set()
+        self._prepared: list[WorkerProcess] = []
         self._used = 0
         self._deaths: list[float] = []
         self._all_listen: list[Deferred[None]] = []
@@ -221,7 +221,8 @@ class Workers:
                 " what they do: wait until they have, or restart the node"
             ]
         message = _conf_fields(conf)
-        self._prepared = {worker for worker in self._living.values() if worker.listening and worker.slot < len(sockets)}
+        living = [worker for _, worker in sorted(self._living.items())]
+        self._prepared = [each for each in living if each.listening and each.slot < len(sockets)]
         asked = [
             (worker, worker.renew(message, sockets[worker.slot], dataset_messages(version, dataset)))
             for worker in self._prepared
@@ -232,7 +233,7 @@ class Workers:
 
     def keep(self) -> None:
         """Have the workers go on as they are: what they made ready is not wanted."""
-        prepared, self._prepared = self._prepared, set()
+        prepared, self._prepared = self._prepared, []
         for worker in prepared:
             worker.link.send({"type": "keep"})
 
@@ -247,7 +248,7 @@ class Workers:
         Returns:
             fires when all serve, with nothing.
         """
-        prepared, self._prepared = self._prepared, set()
+        prepared, self._prepared = self._prepared, []
         before, self._sockets = len(self._sockets), sockets
         switching = [(worker, worker.switch()) for worker in prepared if self._living.get(worker.row) is worker]
         for worker in list(self._living.values()):

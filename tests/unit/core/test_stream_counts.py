@@ -96,6 +96,25 @@ class CountsTests(SynchronousTestCase):
         self.opened().figures = [4, 0, 0, 0]
         self.assertEqual(self.shown()[f'stream_bytes_total{{direction="ingress",{labels}}}'], 20)
 
+    def test_two_data_paths(self) -> None:
+        """Streams of before a reload and of after it are counted together, until those of before are over."""
+        one = self.opened()
+        first, self.registry = self.registry, StreamRegistry()
+        self.registry.count_with(first)
+        two = self.opened()
+        one.figures[0], two.figures[0] = 3, 4
+        labels = 'protocol="websocket",route="r",service="h"'
+        shown = self.shown()
+        self.assertEqual((shown[f"stream_open{{{labels}}}"], shown[f"streams_opened_total{{{labels}}}"]), (2, 2))
+        self.assertEqual(shown[f'stream_bytes_total{{direction="ingress",{labels}}}'], 7)
+        first.remove(one)
+        first.leave_counts()
+        two.figures[0] = 5
+        shown = self.shown()
+        self.assertEqual(shown[f"stream_open{{{labels}}}"], 1)
+        self.assertEqual(shown[f'stream_bytes_total{{direction="ingress",{labels}}}'], 8)
+        self.assertEqual(len(self.registry.counts.open), 1)
+
     def test_while_summed_up(self) -> None:
         """Streams come, grow and go in the pauses: no figure falls, and in the end all is there."""
         streams = [self.opened() for _ in range(2500)]

@@ -6,6 +6,7 @@ import os
 from types import SimpleNamespace
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessTerminated
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -16,7 +17,16 @@ from kongtwist.config.load import Conf
 from kongtwist.core.counters import ACTIVE, REQUESTS
 from kongtwist.core.storage_contract import Change
 from kongtwist.node.worker_link import MessageReader, encode
-from kongtwist.node.worker_supervisor import COUNTERS_FD, CRASH_SPAN, CRASHES, FIRST_SOCKET_FD, LINK_FD, Workers
+from kongtwist.node.worker_supervisor import (
+    COUNTERS_FD,
+    CRASH_SPAN,
+    CRASHES,
+    FIRST_SOCKET_FD,
+    LINK_FD,
+    PREPARE_TIME,
+    SOCKETS_FD,
+    Workers,
+)
 from kongtwist.observability.shared_counters import SharedCounters
 
 
@@ -31,6 +41,7 @@ class FakeProcess:
         self.pid = pid
         self.signals: list[str] = []
         self.pair = StringTransport()
+        self.taking = os.dup(fds[SOCKETS_FD])
         self.link: Any = None
 
     def signalProcess(self, name: str) -> None:
@@ -67,6 +78,11 @@ class FakeReactor(Clock):
         self.spawned.append(process)
         protocol.makeConnection(process)
 
+    def end(self) -> None:
+        """Close what the processes would have closed."""
+        for process in self.spawned:
+            os.close(process.taking)
+
     def adoptStreamConnection(self, fd: int, family: int, factory: Any) -> None:
         process = self.spawned[-1]
         process.link = factory.buildProtocol(None)
@@ -76,8 +92,9 @@ class FakeReactor(Clock):
 class WorkersTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = FakeReactor()
-        self.counters = SharedCounters.create(2, sets=1)
+        self.counters = SharedCounters.create(3, sets=1)
         self.addCleanup(self.counters.close)
+        self.addCleanup(self.reactor.end)
         self.served = SimpleNamespace(version=3, rows={"routes": {"r": {"id": "r"}}})
         self.sentences: list[str] = []
         sockets = [[(("proxy_listen", 0), row + 20), (("proxy_listen", 1), row + 21)] for row in (0, 10)]
@@ -103,7 +120,7 @@ class WorkersTests(SynchronousTestCase):
             self.assertIn(LINK_FD, process.fds)
             self.assertEqual([process.fds[FIRST_SOCKET_FD + n] for n in (0, 1)], [[20, 21], [30, 31]][row])
             begin, rows, dataset = process.told()
-            self.assertEqual((begin["row"], begin["workers"]), (row, 2))
+            self.assertEqual((begin["row"], begin["workers"]), (row, 3))
             self.assertEqual(rows["rows"], [{"id": "r"}])
             self.assertEqual(dataset, {"type": "dataset", "version": 3})
 
@@ -307,6 +324,100 @@ class WorkersTests(SynchronousTestCase):
         one.says("reloaded", error=None)
         two.dies()
         self.assertEqual(self.successResultOf(reloaded), [])
+
+    def renewing(self, *shares: list[tuple[int, int]]) -> tuple[Deferred[list[str]], list[list[Any]]]:
+        """Have the workers make ready for these shares of sockets; gives what they are told."""
+        shared = [*shares]
+        preparing = Deferred.fromCoroutine(
+            self.workers.prepare(Conf({"log_level": "debug"}), shared, 7, {"routes": {"r": {"id": "r"}}})
+        )
+        return preparing, [process.told() for process in self.reactor.spawned]
+
+    def sockets(self) -> tuple[int, int]:
+        """Two descriptors."""
+        one, two = os.pipe()
+        for fd in (one, two):
+            self.addCleanup(os.close, fd)
+        return one, two
+
+    def test_renewal(self) -> None:
+        """Each is given its sockets, the configuration and all rows; it serves by them when all can, and more are started."""
+        self.serve()
+        one, two = self.sockets()
+        shares = [[(0, one)], [(0, one), (1, two)], [(1, two)]]
+        preparing, told = self.renewing(*shares)
+        for number, (renew, rows, dataset) in enumerate(told):
+            self.assertEqual((renew["type"], renew["given"]["log_level"]), ("renew", "debug"))
+            self.assertEqual(renew["listeners"], [place for place, _ in shares[number]])
+            self.assertEqual((rows["rows"], dataset), ([{"id": "r"}], {"type": "dataset", "version": 7}))
+        first, second = self.reactor.spawned
+        first.says("reloaded", error=None)
+        self.assertNoResult(preparing)
+        second.says("reloaded", error=None)
+        self.assertEqual(self.successResultOf(preparing), [])
+        switching = self.workers.switch(shares, 0)
+        self.assertEqual([first.kinds()[0], second.kinds()[0]], ["switch", "switch"])
+        third = self.reactor.spawned[2]
+        begin = third.told()[0]
+        self.assertEqual((begin["row"], begin["listeners"], third.fds[FIRST_SOCKET_FD]), (2, [1], two))
+        first.says("switched")
+        second.says("switched")
+        self.assertTrue(self.workers.ready)
+        self.assertFalse(self.workers.complete)
+        self.assertNoResult(switching)
+        self.serve(third)
+        self.successResultOf(switching)
+        self.assertTrue(self.workers.complete)
+
+    def test_renewal_refused(self) -> None:
+        """One that cannot keeps all from it; one that says nothing for long counts as one that cannot."""
+        self.serve()
+        one, _ = self.sockets()
+        preparing, _ = self.renewing([(0, one)], [(0, one)])
+        self.reactor.spawned[0].says("reloaded", error="no such plugin")
+        self.reactor.advance(PREPARE_TIME)
+        complaints = self.successResultOf(preparing)
+        self.assertRegex(complaints[0], "goes on as it was: no such plugin$")
+        self.assertRegex(complaints[1], "not ready within 60 s$")
+        self.workers.keep()
+        self.assertEqual([process.kinds() for process in self.reactor.spawned], [["keep"], ["keep"]])
+        self.reactor.spawned[1].says("reloaded", error=None)  # too late, and no harm
+
+    def test_fewer(self) -> None:
+        """One that is too many finishes what it does, within the time there is; its row is free for another when it has ended."""
+        self.serve()
+        one, two = self.sockets()
+        preparing, _ = self.renewing([(0, one), (1, two)])
+        first, second = self.reactor.spawned
+        first.says("reloaded", error=None)
+        self.assertEqual(self.successResultOf(preparing), [])
+        self.assertEqual(second.told(), [])
+        switching = self.workers.switch([[(0, one), (1, two)]], 5)
+        first.says("switched")
+        self.successResultOf(switching)
+        self.assertEqual(second.kinds(), ["finish"])
+        self.assertEqual(self.workers.pids, [first.pid, second.pid])
+        self.assertNoResult(self.workers.send(8, []))  # it is told, and not waited for
+        first.says("served", version=8)
+        self.reactor.advance(5)
+        self.assertEqual(second.kinds(), ["changes", "stop"])
+        second.dies()
+        self.assertEqual((self.workers.pids, len(self.reactor.spawned)), ([first.pid], 2))
+        self.assertTrue(self.workers.complete)
+        preparing, _ = self.renewing([(0, one)], [(0, two)])
+        first.says("reloaded", error=None)
+        self.successResultOf(preparing)
+        self.assertNoResult(self.workers.switch([[(0, one)], [(0, two)]], 0))
+        self.assertEqual(self.reactor.spawned[2].told()[0]["row"], 1)
+
+    def test_no_room(self) -> None:
+        """More workers than the memory of counters has rows for are refused before anything happens."""
+        self.serve()
+        one, _ = self.sockets()
+        preparing, told = self.renewing([(0, one)], [(0, one)], [(0, one)], [(0, one)])
+        (complaint,) = self.successResultOf(preparing)
+        self.assertRegex(complaint, "^there is no room for 4 workers")
+        self.assertEqual(told, [[], []])
 
     def test_drain(self) -> None:
         """Told to leave all go on; told to finish they end when they like, and none is replaced; a stop shortens it."""

@@ -50,6 +50,38 @@ class PublisherTests(SynchronousTestCase):
         self.assertEqual(len(self.served), 2)
         self.assertEqual(len(self.served[-1].rows["services"]), 3)
 
+    def test_another_builder_goes_on(self) -> None:
+        """While it is held nothing is published; then the new builder has the changes that came, and the numbers go on."""
+        self.publisher.changed([Change("create", "services", service(1), None)])
+        holding = Deferred.fromCoroutine(self.publisher.hold())
+        self.assertNoResult(holding)
+        self.clock.advance(0)
+        self.successResultOf(holding)
+        others: list[Snapshot] = []
+        builder = self.publisher.builder({}, others.append)
+        assert self.publisher.snapshot is not None
+        rows = {"services": {service(number)["id"]: service(number) for number in (1, 2)}}
+        made = self.successResultOf(Deferred.fromCoroutine(builder.follow(self.publisher.snapshot, rows)))
+        self.publisher.changed([Change("create", "services", service(3), None)])
+        self.clock.advance(1)
+        self.assertEqual((len(self.served), len(others), made.version), (2, 1, self.served[-1].version + 1))
+        self.publisher.adopt(builder)
+        self.publisher.release()
+        self.clock.advance(0)
+        self.assertEqual((len(self.served), len(others)), (2, 2))
+        self.assertEqual(len(others[-1].rows["services"]), 3)
+        self.assertIs(self.publisher.snapshot, others[-1])
+
+    def test_a_builder_that_fails(self) -> None:
+        """It says why, and the publisher goes on with its own."""
+        assert self.publisher.snapshot is not None
+        broken: Any = {"services": {"a": 5}}
+        failed = Deferred.fromCoroutine(
+            self.publisher.builder({}, self.served.append).follow(self.publisher.snapshot, broken)
+        )
+        self.failureResultOf(failed)
+        self.assertEqual(len(self.served), 1)
+
     def test_published_waits_for_the_snapshot(self) -> None:
         """A writer goes on when its change serves, not before."""
         self.publisher.changed([Change("create", "services", service(1), None)])

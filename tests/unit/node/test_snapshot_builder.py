@@ -23,6 +23,7 @@ class FakeGC:
     def __init__(self) -> None:
         self.enabled = True
         self.frozen = 0
+        self.collected: tuple[int, bool] | None = None
 
     def isenabled(self) -> bool:
         return self.enabled
@@ -35,6 +36,12 @@ class FakeGC:
 
     def freeze(self) -> None:
         self.frozen += 1
+
+    def unfreeze(self) -> None:
+        self.frozen = 0
+
+    def collect(self) -> None:
+        self.collected = (self.frozen, self.enabled)
 
 
 def routes(count: int, first: int = 0) -> list[Change]:
@@ -156,6 +163,22 @@ class CollectorTests(SynchronousTestCase):
             self.clock.advance(1)
             seconds += 1
         self.assertLessEqual(seconds, FREEZE_AT_LAST + 1)
+
+    def test_sweep(self) -> None:
+        """What was taken out of sight is looked at once more, not while something is made, and only once for several."""
+        self.collector.pause()
+        self.collector.resume()
+        self.collector.sweep_later()
+        self.collector.sweep_later()
+        self.collector.pause()
+        self.clock.advance(FREEZE_AFTER)
+        self.assertIsNone(self.gc.collected)
+        self.collector.resume()
+        self.clock.advance(FREEZE_AFTER)
+        self.assertEqual((self.gc.collected, self.gc.frozen, self.clock.getDelayedCalls()), ((0, True), 1, []))
+        self.collector.sweep_later()
+        self.collector.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_pauses_nest_and_leave_it_as_it_was(self) -> None:
         for enabled in (True, False):

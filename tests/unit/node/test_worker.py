@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -47,6 +49,11 @@ class FakePlane:
         self.changed: list[Peer] = []
         self.told: Callable[[Peer, int], None] | None = None
         self.finished: Deferred[None] = Deferred()
+        self.retired: Deferred[None] = Deferred()
+        self.ports_closed: Deferred[None] = Deferred()
+        self.successor: FakePlane | None = None
+        self.context = SimpleNamespace(report=self.report_health, successor=None)
+        self.tree = None
 
     def leave(self) -> None:
         self.left += 1
@@ -75,9 +82,20 @@ class FakePlane:
         self.stopping.append(seconds)
         await self.quiet
 
+    def retire(self, successor: FakePlane) -> Deferred[None]:
+        self.successor = successor
+        return self.retired
+
+    async def discard(self) -> None:
+        self.stopping.append(-1)
+
 
 class FakeLog:
     """Stands for the error log."""
+
+    def become(self, other: ErrorLog) -> None:
+        other.close()
+        self.level = other.level
 
     level = "notice"
     reopened = 0
@@ -245,6 +263,45 @@ class WorkerTests(SynchronousTestCase):
         said = self.tell("reload", given=broken, source=None)
         self.assertEqual(said, [{"type": "reloaded", "error": "ssl_cert: no such file"}])
         self.assertEqual((self.log.level, len(self.plane.confs), self.exits), ("debug", 1, []))
+
+    def test_renewal(self) -> None:
+        """All is made anew aside, and serves when the parent says so; what served ends by itself, and a stop ends both."""
+        self.load()
+        old, self.plane = self.plane, FakePlane()
+        given = {"prefix": self.mktemp(), "log_level": "warn"}
+        os.makedirs(os.path.join(given["prefix"], "logs"))
+        self.assertEqual(self.tell("renew", given=given, source=None, listeners=[]), [])
+        self.tell("rows", entity="consumers", rows=[CONSUMER, CONSUMER | {"id": "c2", "username": "ann"}])
+        self.assertEqual(self.tell("dataset", version=9), [{"type": "reloaded", "error": None}])
+        self.assertEqual((len(self.plane.snapshots[-1].rows["consumers"]), old.successor), (2, None))
+        self.assertEqual(self.tell("switch"), [{"type": "served", "version": 9}])
+        self.assertIs(old.successor, self.plane)
+        old.ports_closed.callback(None)
+        self.assertEqual((self.said(), self.log.level), ([{"type": "switched"}], "warn"))
+        snapshots = len(old.snapshots)
+        self.tell("changes", version=10, changes=[["delete", "consumers", None, {"id": "c2"}]])
+        self.assertEqual((len(self.plane.snapshots[-1].rows["consumers"]), len(old.snapshots)), (1, snapshots))
+        self.tell("reopen")
+        self.assertEqual((old.reopened, self.plane.reopened), (1, 1))
+        self.tell("stop")
+        self.assertEqual((len(old.stopping), len(self.plane.stopping)), (1, 1))
+        for each in (old, self.plane):
+            each.quiet.callback(None)
+        self.assertEqual(self.exits, [0])
+
+    def test_renewal_that_is_not_wanted(self) -> None:
+        """What cannot be made is told; what is not wanted is given back; this worker goes on as it was."""
+        self.load()
+        old, self.plane = self.plane, FakePlane()
+        self.tell("renew", given={"log_level": "loud"}, source=None, listeners=[])
+        (said,) = self.tell("dataset", version=4)
+        self.assertRegex(said["error"], "^log_level has an invalid value")
+        self.tell("keep")
+        self.tell("renew", given={}, source=None, listeners=[])
+        self.assertEqual(self.tell("dataset", version=5), [{"type": "reloaded", "error": None}])
+        self.tell("keep")
+        self.assertEqual((self.plane.stopping, old.successor, self.exits), ([-1], None, []))
+        self.assertEqual(self.tell("changes", version=6, changes=[]), [{"type": "served", "version": 6}])
 
     def test_drain(self) -> None:
         """Connections end behind their answers, then nothing new is accepted, and it ends when all is over."""

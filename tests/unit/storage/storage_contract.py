@@ -72,6 +72,31 @@ class WriteContract(StorageTestCase):
         self.assertEqual(self.storage.load()["services"], {row["id"]: row})
         self.assertEqual(self.told, [Change("create", "services", row, None)])
 
+    async def test_other_entities(self) -> None:
+        """Writes wait while entities change; rows stay the same, and what was stored of a plugin that comes is there again."""
+        storage, everything = self.storage, self.entities
+        await storage.insert("consumers", {"username": "bob"})
+        key = await storage.insert("keyauth_credentials", {"key": "k", "consumer": {"username": "bob"}})
+        plugin = await storage.insert("plugins", {"name": "key-auth"})
+        few = registry(load_plugins(["cors"]))
+        for entities in (few, everything):
+            await storage.hold()
+            (late,) = self.begin(storage.insert("consumers", {"username": f"ann{len(entities)}"}))
+            store = await storage.candidate(entities)
+            self.assertFalse(late.called)
+            self.assertIsNot(storage.registry, entities)
+            storage.adopt(entities, store)
+            storage.release()
+            await late
+            self.assertEqual(len(storage.load()["consumers"]), 2 if entities is few else 3)
+            self.assertEqual("keyauth_credentials" in storage.load(), entities is everything)
+            self.assertEqual(storage.load()["plugins"][plugin["id"]]["name"], "key-auth")
+        if storage.kind != "off":
+            self.assertEqual(storage.load()["keyauth_credentials"], {key["id"]: key})
+        self.assertEqual(
+            (await self.refusal(storage.insert("consumers", {"username": "bob"}))).name, "unique constraint violation"
+        )
+
     async def test_told_before_the_answer(self) -> None:
         """When a writer goes on, every subscriber knows."""
         seen: list[int] = []
