@@ -20,14 +20,20 @@ __all__ = ["Pace", "Waits", "http_cost", "idle_memory", "idle_streams", "load_co
 Load = subprocess.Popen[bytes]
 """A load generator that runs."""
 VALUES = """\
-local lines, at = {}, 0
-for line in io.lines("FILE") do lines[#lines + 1] = line end
-request = function()
-  at = at % #lines + 1
-  return wrk.format(nil, nil, {["NAME"] = lines[at]})
+local requests, at = {}, 0
+function init()
+  for line in io.lines("FILE") do
+    wrk.headers["NAME"] = line
+    requests[#requests + 1] = wrk.format()
+  end
+end
+function request()
+  at = at % #requests + 1
+  return requests[at]
 end
 """
-"""wrk's script for a header with one value after the other."""
+"""wrk's script for a header with one value after the other. The requests are made before the first is sent: a load generator that is
+slower than the proxy has it wake up for each request alone."""
 
 POST = """\
 wrk.method = "POST"

@@ -139,7 +139,7 @@ def _missing() -> str:
     known = enabled["response"]["body"]["enabled_plugins"]
     built = load_plugins(["bundled"])
     absent = sorted(set(known) - set(built))
-    silent = sum(each.status == KNOWN for each in properties().values())
+    silent = [name for name, each in properties().items() if each.status == KNOWN and not each.why]
     lines = [
         f"- {len(absent)} of Kong's {len(known)} plugins, and their entities and paths of the Admin API: "
         + ", ".join(f"`{name}`" for name in absent)
@@ -147,10 +147,21 @@ def _missing() -> str:
         "- Values of properties that stop the start: "
         + ", ".join(f"`{each}`" for each in dict.fromkeys(_refused()))
         + ".",
-        f"- {silent} properties are read and change nothing; a warning names those that are set. They stand at the end of"
-        " [kongtwist.conf.default](../conf/kongtwist.conf.default).",
+        f"- {len(silent)} properties are read and change nothing yet; a warning names those that are set: "
+        + ", ".join(f"`{name}`" for name in silent)
+        + ".",
+        "- Other properties have no meaning here; who sets one is told why in a warning:",
+        *_idle_properties(),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _idle_properties() -> Iterator[str]:
+    """A table of the properties of Kong's that have no meaning here, and why."""
+    yield "\n| property | is in Kong | has no effect here, as |\n|---|---|---|"
+    for name, each in properties().items():
+        if each.why:
+            yield f"| `{name}` | {each.text} | {each.why} |"
 
 
 def _refused() -> Iterator[str]:

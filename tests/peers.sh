@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Install the real peers that tests/live talk to: Debian packages, and Node's packages beside the tests. PYTHON, where it is
 # set, also builds the peers that are made from source (tests/live/grpc_peers.py), and fetches Apache Kafka (tests/live/kafka_server.py) and a registry
-# of schemas (tests/live/schema_registry_server.py).
+# of schemas (tests/live/schema_registry_server.py) and Zipkin (tests/live/zipkin_server.py).
 # What cannot be installed is named; the tests that need it are then skipped, or fail where CI=true.
 set -u
 cd "$(dirname "$0")/live" || exit 1
@@ -11,6 +11,7 @@ while read -r command package; do
   command -v "$command" >/dev/null 2>&1 || missing+=("$package")
 done <<'LIST'
 nginx nginx-light
+haproxy haproxy
 chromium chromium
 chromedriver chromium-driver
 curl curl
@@ -50,6 +51,6 @@ fi
 
 if [ -n "${PYTHON:-}" ]; then
   (cd ../.. && "$PYTHON" -m tests.live.grpc_peers && "$PYTHON" -m tests.live.kafka_server &&
-    "$PYTHON" -m tests.live.schema_registry_server) || exit 1
+    "$PYTHON" -m tests.live.schema_registry_server && "$PYTHON" -m tests.live.zipkin_server) || exit 1
 fi
 exit 0

@@ -43,7 +43,7 @@ class HTTPLimits(NamedTuple):
     connections: int = 100  #: to one server with the same settings, requests under way
     waiting: int = 1000  #: requests to it that wait for a connection
     idle: int = 10  #: idle connections that are kept to it
-    pools: int = 256  #: settings (``ssl_verify``, ``keepalive``) that are remembered
+    pools: int = 256  #: settings (``ssl_verify``, ``server_name``, ``keepalive``) that are remembered
 
 
 class _Transport:
@@ -118,10 +118,10 @@ class _Endpoint:
 class _Endpoints:
     """Endpoints for URLs."""
 
-    def __init__(self, connector: Connector, verify: bool, head: int) -> None:
+    def __init__(self, connector: Connector, tls: TLSSettings, head: int) -> None:
         self._connector = connector
         self._head = head
-        self._tls = TLSSettings(verify)
+        self._tls = tls
 
     def endpointForURI(self, uri: URI) -> _Endpoint:
         """See `IAgentEndpointFactory`."""
@@ -219,13 +219,11 @@ class _Connections(HTTPConnectionPool):
 class _Pool:
     """Connections with the same settings."""
 
-    def __init__(self, connector: Connector, verify: bool, keepalive: float, limits: HTTPLimits) -> None:
+    def __init__(self, connector: Connector, tls: TLSSettings, keepalive: float, limits: HTTPLimits) -> None:
         self.connections = _Connections(connector.reactor, persistent=keepalive > 0)
         self.connections.maxPersistentPerHost = limits.idle
         self.connections.cachedConnectionTimeout = cast(int, keepalive)  # fractions are fine
-        agent = Agent.usingEndpointFactory(
-            connector.reactor, _Endpoints(connector, verify, limits.head), self.connections
-        )
+        agent = Agent.usingEndpointFactory(connector.reactor, _Endpoints(connector, tls, limits.head), self.connections)
         # Cookies would go from one plugin's request to another's.
         jar = IndexableCookieJar(DefaultCookiePolicy(allowed_domains=[]))
         self.client = TreqClient(agent, jar, _Whole)
@@ -244,7 +242,7 @@ class HTTPClient:
         self._connector = connector
         self._reactor = connector.reactor
         self._limits = limits
-        self._pools: dict[tuple[bool, float], _Pool] = {}
+        self._pools: dict[tuple[TLSSettings, float], _Pool] = {}
         self._closed = False
 
     async def request(
@@ -257,6 +255,7 @@ class HTTPClient:
         timeout: float = 10.0,
         keepalive: float = 60.0,
         ssl_verify: bool = True,
+        server_name: str = "",
     ) -> HTTPAnswer:
         """Ask, and read the whole answer. Redirections are answers like others; gzip is undone.
 
@@ -268,12 +267,13 @@ class HTTPClient:
             timeout: seconds until the answer's end, waiting for a connection included.
             keepalive: seconds an idle connection is kept for the next request; 0: it is not.
             ssl_verify: demand a certificate of a trusted authority.
+            server_name: asked for with TLS (SNI), and demanded; "": the host of the URL.
 
         Raises:
             HTTPFailed: there is no answer, or it is too large.
         """
         where = url.partition("?")[0].rpartition("@")[2]
-        steps = self._ask(method, url, headers, body, self._pool(ssl_verify, keepalive))
+        steps = self._ask(method, url, headers, body, self._pool(TLSSettings(ssl_verify, server_name), keepalive))
         try:
             return await within(
                 self._reactor,
@@ -340,14 +340,14 @@ class HTTPClient:
         server.waiting.append(turn)
         await turn
 
-    def _pool(self, verify: bool, keepalive: float) -> _Pool:
-        pool = self._pools.get((verify, keepalive))
+    def _pool(self, tls: TLSSettings, keepalive: float) -> _Pool:
+        pool = self._pools.get((tls, keepalive))
         if pool is None:
             if len(self._pools) >= self._limits.pools:
                 oldest = next((key for key, each in self._pools.items() if not each.servers), None)
                 if oldest is not None:
                     self._ended = self._pools.pop(oldest).connections.close()
-            pool = self._pools[verify, keepalive] = _Pool(self._connector, verify, keepalive, self._limits)
+            pool = self._pools[tls, keepalive] = _Pool(self._connector, tls, keepalive, self._limits)
         return pool
 
     async def close(self) -> None:

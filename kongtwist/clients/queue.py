@@ -226,6 +226,10 @@ class _Shared:
 
     def add(self, entry: Any) -> None:
         """See `Queue.add`."""
+        if self._working and self.state.put(entry):
+            if self._napping is not None and self.state.is_full:
+                self._wake()
+            return
         if self.settings.concurrency_limit == -1:
             self._send_alone(entry)
             return

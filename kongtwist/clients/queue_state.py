@@ -6,6 +6,7 @@ No time passes here: time comes in as a number.
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from typing import Any, NamedTuple
 
 from ..core.chain.host import QueueSettings
@@ -116,20 +117,21 @@ class QueueState:
     """Entries that wait.
 
     Args:
-        settings: bounds; may be replaced.
+        settings: see `settings`; may be replaced.
         otherwise: bytes, where ``settings.max_bytes`` is None; None: no bound.
 
     Attributes:
         bytes: of the entries that wait, as far as known.
+        max_bytes: that may wait; None: no bound.
         drops: entries thrown out, or not taken in, for want of room.
     """
 
     def __init__(self, settings: QueueSettings, otherwise: int | None = None) -> None:
-        self.settings = settings
         self._otherwise = otherwise
         self.bytes = 0
         self.drops = Drops()
         self._entries: deque[tuple[Any, int]] = deque()
+        self.settings = settings
         self._began: float | None = None  # the batch that is being collected
         self._warned = False
         self._dropping = False
@@ -138,10 +140,36 @@ class QueueState:
         return len(self._entries)
 
     @property
-    def max_bytes(self) -> int | None:
-        """Bytes that may wait; None: no bound."""
-        limit = self.settings.max_bytes
-        return self._otherwise if limit is None else limit
+    def settings(self) -> QueueSettings:
+        """Bounds, and when a batch is due."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: QueueSettings) -> None:
+        self._settings = settings
+        limit = settings.max_bytes
+        self.max_bytes = self._otherwise if limit is None else limit
+        # Without a batch to add to, or each alone, nothing can be put.
+        self._few = -1 if settings.concurrency_limit == -1 else settings.max_entries * WARN_AT - 1
+        self._most = inf if self.max_bytes is None else self.max_bytes
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a batch is due for its number of entries."""
+        return len(self._entries) >= self._settings.max_batch_size
+
+    def put(self, entry: Any) -> bool:
+        """Take in an entry of bytes that there is nothing to be said of, as most are; else it is for `add`."""
+        entries = self._entries
+        if type(entry) is not bytes or not entries or len(entries) > self._few or self._warned:
+            return False
+        size = len(entry)
+        held = self.bytes + size
+        if held > self._most:
+            return False
+        self.bytes = held
+        entries.append((entry, size))
+        return True
 
     # -- in ------------------------------------------------------------------------------------------------------------
 

@@ -32,7 +32,14 @@ def document() -> str:
         parts.append(_heading(section))
         parts.extend(_entry(name, each) for name, each in declared(section).items())
     parts.append(_heading(Unbuilt))
-    parts.append(_comment("Setting one of these gives a warning and changes nothing:", ", ".join(declared(Unbuilt))))
+    idle = {name: each for name, each in declared(Unbuilt).items() if each.why}
+    unbuilt = ", ".join(name for name in declared(Unbuilt) if name not in idle)
+    parts.append(_comment("Not built yet; setting one of these gives a warning and changes nothing:", unbuilt))
+    reasons: dict[str, list[str]] = {}
+    for name, each in idle.items():
+        reasons.setdefault(each.why, []).append(name)
+    parts.append(_comment("Without a meaning here; setting one of these gives a warning that says why:"))
+    parts.append("".join(_comment(f"{', '.join(names)}: {why}.") for why, names in reasons.items()))
     return "\n".join(parts)
 
 

@@ -73,7 +73,6 @@ _FORMER: dict[str, str] = {
     "error_log": "write proxy_error_log",
     "daemon": "write nginx_daemon",
     "worker_connections": "write nginx_events_worker_connections",
-    "nginx_worker_connections": "write nginx_events_worker_connections",
     "listen": "write proxy_listen",
     "resolver": "write dns_resolver",
     "set_real_ip_from": "write trusted_ips",

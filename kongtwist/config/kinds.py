@@ -25,6 +25,7 @@ __all__ = [
     "NGX_BOOLEAN",
     "NUMBER",
     "PAIR",
+    "PORT_MAPS",
     "RLIMIT",
     "SIZE",
     "STREAM_LISTENERS",
@@ -94,7 +95,8 @@ class Property(Generic[T]):
         kind: how its text is read.
         default: as it would stand in the file; None = no value.
         text: what it does, with unit and the meaning of 0 and of no value; for `conf/kongtwist.conf.default`.
-        status: ``built``, or ``known`` (a name of Kong's that has no effect yet).
+        status: ``built``, or ``known`` (a name of Kong's that has no effect).
+        why: of a ``known`` one that has no meaning here: why, as the end of a sentence; "": it is not built yet.
         aliases: other names that set the same property, weakest first (``nginx_<block>_<directive>`` forms).
         refused: value -> why it stops the start, where going on as if it were not set would be dangerous; the value
             ``*`` stands for every value but the default.
@@ -108,6 +110,7 @@ class Property(Generic[T]):
         text: str,
         *,
         status: str = BUILT,
+        why: str = "",
         aliases: tuple[str, ...] = (),
         refused: Mapping[str, str] | None = None,
         live: bool = False,
@@ -117,6 +120,7 @@ class Property(Generic[T]):
         self.default = default
         self.text = text
         self.status = status
+        self.why = why
         self.aliases = aliases
         self.refused = refused or {}
         self.live = live
@@ -303,6 +307,21 @@ def _networks(text: str) -> list[str]:
 networks: Kind[list[str]] = Kind("list of addresses, CIDR blocks, unix:", _networks)
 
 
+def _port_maps(text: str) -> list[str]:
+    parts = items(text)
+    for part in parts:
+        ports = part.split(":")
+        if len(ports) != 2 or not all(re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536 for port in ports):
+            raise ValueError(f"has an entry that is not <published port>:<own port>, such as 443:8443: '{part}'")
+    own = [part.split(":")[1] for part in parts]
+    if twice := next((port for port in own if own.count(port) > 1), None):
+        raise ValueError(f"names a port of ours twice: '{twice}'")
+    return parts
+
+
+PORT_MAPS: Kind[list[str]] = Kind("list of published:own ports", _port_maps)
+
+
 # -- listen addresses ------------------------------------------------------------------------------------------------
 
 
@@ -429,9 +448,6 @@ def _listeners(flags: tuple[str, ...]) -> Callable[[str], list[Listen]]:
         if entries == ["off"]:
             return []
         found = [parse_listen(entry, flags) for entry in entries]
-        for listen in found:
-            if listen.proxy_protocol:
-                raise ValueError(f"has a flag that is not built yet, proxy_protocol: '{listen.text}'")
         taken = [listen.address for listen in found if listen.path or listen.port]
         if twice := next((address for address in taken if taken.count(address) > 1), None):
             raise ValueError(f"names an address twice: '{twice}'")

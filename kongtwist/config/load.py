@@ -309,10 +309,14 @@ def _warnings(conf: Conf, others: Mapping[str, str]) -> list[str]:
     unbuilt = [
         name
         for name, each in properties().items()
-        if each.status == KNOWN and (text := conf.given.get(name)) and _differs(each, text)
+        if each.status == KNOWN and not each.why and (text := conf.given.get(name)) and _differs(each, text)
     ]
     unbuilt += [name for name, text in others.items() if text and not name.startswith("vault_env_")]
-    found = []
+    found = [
+        f"{name} has no effect here: {each.why}"
+        for name, each in properties().items()
+        if each.why and (text := conf.given.get(name)) and _differs(each, text)
+    ]
     if unbuilt:
         found.append(f"known to Kong and without effect here yet: {', '.join(sorted(unbuilt))}")
     if conf.admin_gui_listen:

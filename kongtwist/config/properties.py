@@ -25,6 +25,7 @@ from .kinds import (
     NGX_BOOLEAN,
     NUMBER,
     PAIR,
+    PORT_MAPS,
     RLIMIT,
     SIZE,
     STREAM_LISTENERS,
@@ -106,7 +107,8 @@ class Listeners:
         LISTENERS,
         "0.0.0.0:8000 reuseport backlog=16384, 0.0.0.0:8443 http2 ssl reuseport backlog=16384",
         "Addresses for proxied traffic: <ip>:<port> or unix:<path> with flags, separated by commas, or off. Flags: ssl,"
-        " reuseport, backlog=N, ipv6only=on|off, deferred, so_keepalive=on|off|idle:interval:count; http2 offers"
+        " reuseport, backlog=N, ipv6only=on|off, deferred, so_keepalive=on|off|idle:interval:count; proxy_protocol: each"
+        " connection begins with a PROXY header of version 1 or 2, before TLS (see real_ip_header); http2 offers"
         " HTTP/2 in TLS, which clients of gRPC need there (without ssl whoever begins with its preface has it); bind is taken"
         " and has no effect.",
     )
@@ -122,6 +124,13 @@ class Listeners:
     admin_gui_listen = Property(
         LISTENERS, "off", "Addresses of the browser console, written as for proxy_listen; read, and not served yet."
     )
+    port_maps = Property(
+        PORT_MAPS,
+        "",
+        "Ports that clients connect to, where something in front of us passes them on to other ports of ours, as"
+        " published:own, such as 80:8000, 443:8443. Upstreams (X-Forwarded-Port), logs (request.url), routes (net.dst.port)"
+        " and plugins (kong.request.get_forwarded_port) are told the published ones.",
+    )
     trusted_ips = Property(
         networks,
         "",
@@ -131,7 +140,8 @@ class Listeners:
     real_ip_header = Property(
         STRING,
         "X-Real-IP",
-        "Header that a trusted peer names the client in.",
+        "Header that a trusted peer names the client in; proxy_protocol: the PROXY header of the connection tells it, where the"
+        " address has the flag proxy_protocol and the peer is one of trusted_ips.",
         aliases=("nginx_proxy_real_ip_header",),
     )
     real_ip_recursive = Property(
@@ -204,9 +214,33 @@ class ClientLimits:
     nginx_http_max_connections = Property(
         CONNECTIONS,
         "0",
-        "Client connections a process holds at once (our own name); further ones wait in the backlog. 0 or auto: as"
-        " many as descriptors allow.",
-        aliases=("nginx_events_worker_connections",),
+        "Client connections that each worker process holds at once (our own name), those that became WebSockets or other"
+        " streams among them; further ones wait in the backlog of their listener and are accepted when there is room. Those of"
+        " the Admin and Status APIs and those to upstreams are not counted. 0 or auto: as many as descriptors allow.",
+        aliases=("nginx_worker_connections", "nginx_events_worker_connections"),
+        live=True,
+    )
+    max_connections_per_address = Property(
+        INTEGER.within(0),
+        "0",
+        "Connections that one client address may have open in each worker process; one more is closed at once, without an"
+        " answer. The address is the peer's, or the one that a PROXY header of a trusted peer names; other trusted peers"
+        " (trusted_ips) may have any number, as they stand for many clients. 0: any number. Our own addition.",
+    )
+    max_requests_per_address = Property(
+        INTEGER.within(0),
+        "0",
+        "Requests of one client address that each worker process serves at once, open WebSockets, event streams and calls"
+        " among them; one more is answered 503. The address is the client's behind trusted peers. 0: any number. Our own"
+        " addition.",
+    )
+    address_prefix_ipv4 = Property(
+        INTEGER.within(1, 32), "32", "Bits of an IPv4 address by which the two settings before count; our own addition."
+    )
+    address_prefix_ipv6 = Property(
+        INTEGER.within(1, 128),
+        "64",
+        "Bits of an IPv6 address by which they count: who has one mostly has a whole network of 64. Our own addition.",
     )
     nginx_http_client_header_timeout = Property(
         DURATION, "60s", "Time a client has for a request's head.", aliases=_directive("client_header_timeout", "proxy")

@@ -1,6 +1,6 @@
 """What a line of the error log says about a request: one form for all of them, after nginx's.
 
-``what; remedy, client: ..., request: "...", route: "...", service: "...", upstream: "...", request_id: "..."``
+``what; remedy, client: ..., request: "...", stream: "...", route: "...", service: "...", upstream: "...", request_id: "..."``
 
 The request id is the one the client was given (X-Kong-Request-Id) and the access log has. Nothing here is kept while a
 request goes well: a line is put together from the exchange when it is needed.
@@ -39,7 +39,7 @@ def error_line(what: str, remedy: str = "", /, **facts: str) -> str:
     return ", ".join(parts)
 
 
-def request_line(exchange: object, what: str, remedy: str = "", *, upstream: str = "") -> str:
+def request_line(exchange: object, what: str, remedy: str = "", *, upstream: str = "", stream: str = "") -> str:
     """A line about a request. Never raises, whatever an exchange lacks.
 
     Args:
@@ -47,6 +47,7 @@ def request_line(exchange: object, what: str, remedy: str = "", *, upstream: str
         what: what happened.
         remedy: what to do about it, if there is something to do.
         upstream: where it went (see `upstream_name`).
+        stream: what kind of stream it is.
     """
     route = getattr(exchange, "route", None)
     method, target = getattr(exchange, "method", b""), getattr(exchange, "target", b"")
@@ -58,6 +59,7 @@ def request_line(exchange: object, what: str, remedy: str = "", *, upstream: str
         remedy,
         client=getattr(exchange, "client_ip", ""),
         request=request.decode("latin-1") if method else "",
+        stream=stream,
         route=row_name(getattr(route, "row", None)),
         service=row_name(getattr(route, "service", None)),
         upstream=upstream,

@@ -193,6 +193,12 @@ class Exchange:
         return ""
 
     @property
+    def host_port(self) -> int:
+        """The port that the client connected to, where ours is published as another one (``port_maps``)."""
+        ports = self.gateway.host_ports
+        return ports.get(self.local_port, self.local_port) if ports else self.local_port
+
+    @property
     def http_version(self) -> str:
         """The version of HTTP that the client speaks: ``1.0``, ``1.1`` or ``2`` (``kong.request.get_http_version``)."""
         return "1.1" if self.minor else "1.0"

@@ -6,7 +6,7 @@ plugins is asked of a `kongtwist.core.chain.host.Host`, which is these facts and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -40,6 +40,7 @@ class GatewayFacts:
         workspace_id: id of the workspace that all rows are in; None where there is none (tests).
         instrumentations: what spans are noted of (``tracing_instrumentations``; `entities.trace_fields.INSTRUMENTATIONS`).
         sampling_rate: the share of traces that is sampled, where a plugin does not say (``tracing_sampling_rate``).
+        host_ports: ports of ours -> those that clients connect to in their place (``port_maps``).
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class GatewayFacts:
         workspace_id: str | None = None,
         instrumentations: frozenset[str] = frozenset(),
         sampling_rate: float = 0.01,
+        host_ports: Mapping[int, int] | None = None,
     ) -> None:
         self.counters = counters
         self.now = now
@@ -74,3 +76,4 @@ class GatewayFacts:
         self.workspace_id = workspace_id
         self.instrumentations = instrumentations
         self.sampling_rate = sampling_rate
+        self.host_ports = host_ports or {}

@@ -52,39 +52,58 @@ class LoggedHeaders:
     """The same as JSON."""
 
     def __init__(self) -> None:
-        self._lines: dict[bytes, tuple[bytes, bytes]] = {}
-        self._blocks: dict[bytes, orjson.Fragment] = {}
+        self._lines: dict[bytes, tuple[bytes, str]] = {}
+        self._names: dict[bytes, tuple[bytes, str]] = {}
+        self._blocks: dict[bytes, str] = {}
 
-    def request(self, exchange: Exchange) -> orjson.Fragment:
+    def request(self, exchange: Exchange) -> str:
         """See `request_headers`."""
         if exchange.request_changes:
-            return orjson.Fragment(orjson.dumps(request_headers(exchange)))
+            return orjson.dumps(request_headers(exchange)).decode()
         raw = exchange.block.raw
         found = self._blocks.get(raw)
         if found is None:
-            found = orjson.Fragment(orjson.dumps(request_headers(exchange)))
+            found = orjson.dumps(request_headers(exchange)).decode()
             if len(raw) <= _LONGEST:
                 if len(self._blocks) >= _KNOWN:
                     self._blocks.clear()
                 self._blocks[raw] = found
         return found
 
-    def response(self, exchange: Exchange) -> orjson.Fragment:
+    def response(self, exchange: Exchange) -> str:
         """See `response_headers`."""
-        lines = exchange.sent_head.split(b"\r\n")
         known, learn = self._lines.get, self._learn
-        told = [known(line) or learn(line) for line in lines[1:] if line]
-        if len({name for name, _ in told}) != len(told):
-            return orjson.Fragment(orjson.dumps(response_headers(exchange)))
-        return orjson.Fragment(b"{%b}" % b",".join([each for _, each in told]))
+        told: dict[bytes, str] = {}
+        count = 0
+        for line in exchange.sent_head.split(b"\r\n")[1:]:
+            if line:
+                name, member = known(line) or learn(line)
+                told[name] = member
+                count += 1
+        if len(told) != count:
+            return orjson.dumps(response_headers(exchange)).decode()
+        return f"{{{','.join(told.values())}}}"
 
-    def _learn(self, line: bytes) -> tuple[bytes, bytes]:
+    def _learn(self, line: bytes) -> tuple[bytes, str]:
         """A line's name, and the line as a member of an object."""
         spelled, _, value = line.partition(b":")
-        name = spelled.lower()
-        told = (name, b"%b:%b" % (orjson.dumps(_text(name)), orjson.dumps(_text(value.strip()))))
+        name, member = self._names.get(spelled) or self._learn_name(spelled)
+        value = value.strip()
+        # Ids and the like, which hardly ever come again: nothing in them is to be escaped.
+        said = f'"{value.decode()}"' if value.isalnum() else orjson.dumps(_text(value)).decode()
+        told = (name, member + said)
         if len(line) <= _LONGEST and name not in _DIFFERENT:
             if len(self._lines) >= _KNOWN:
                 self._lines.clear()
             self._lines[line] = told
+        return told
+
+    def _learn_name(self, spelled: bytes) -> tuple[bytes, str]:
+        """A name in lower case, and as what stands before a member's value."""
+        name = spelled.lower()
+        told = (name, f"{orjson.dumps(_text(name)).decode()}:")
+        if len(spelled) <= _LONGEST:
+            if len(self._names) >= _KNOWN:
+                self._names.clear()
+            self._names[spelled] = told
         return told

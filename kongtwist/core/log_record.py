@@ -18,17 +18,20 @@ import orjson
 
 from .http.headers import host_name
 from .http.query import parse_arguments
-from .log_headers import LoggedHeaders, request_headers, response_headers
+from .log_headers import LoggedHeaders
 
 if TYPE_CHECKING:
     from .exchange import Exchange
-    from .log_values import LogValue
+    from .log_values import LogValue, Try
     from .rows import Row
 
-__all__ = ["Figures", "LogRecords", "figures_of"]
+__all__ = ["MEMBERS", "Figures", "LogRecords", "figures_of"]
 
 _ROWS = 4096
 """Rows whose part of the record is remembered."""
+
+_TARGETS, _LONGEST = 1024, 512
+"""Targets of requests whose part is remembered, and the bytes of the longest of them; all are forgotten together."""
 
 
 class Figures(NamedTuple):
@@ -56,7 +59,9 @@ def figures_of(exchange: Exchange) -> Figures:
 
 
 class LogRecords:
-    """Makes records. One for each plugin configuration or more; what it remembers of rows is its own.
+    """Makes records. One for each plugin configuration or more; what it remembers of rows, targets and heads is its own.
+
+    A record is written as text: most of it is the same from request to request, and is put into JSON once.
 
     Args:
         workspace: id of the workspace that all rows are in; None where there is none (tests).
@@ -64,7 +69,9 @@ class LogRecords:
 
     def __init__(self, workspace: str | None) -> None:
         self._workspace = workspace
-        self._rows: dict[str, tuple[Row, dict[str, Any], orjson.Fragment]] = {}
+        self._within = "" if workspace is None else f',"workspace":{_quoted(workspace)}'
+        self._rows: dict[str, tuple[Row, str]] = {}
+        self._targets: dict[tuple[Any, ...], tuple[str, str]] = {}
         self._headers = LoggedHeaders()
 
     def record(self, exchange: Exchange) -> dict[str, Any]:
@@ -73,9 +80,7 @@ class LogRecords:
         Raises:
             ValueError: a change leads through something that has no members.
         """
-        record = self._facts(exchange, request_headers(exchange), response_headers(exchange))
-        for name, row in _entities(exchange):
-            record[name] = dict(self._row(row)[1])
+        record: dict[str, Any] = json.loads(self._facts(exchange))
         _apply(record, exchange.log_values)
         return record
 
@@ -85,88 +90,108 @@ class LogRecords:
         Raises:
             ValueError: as `record`, or a value that JSON cannot say.
         """
-        changes = exchange.log_values or ()
+        changes = exchange.log_values
+        if not changes:
+            return self._facts(exchange).encode("utf-8", "replace")
         for change in changes:
             _check_numbers(change.value)
-        if any(len(each.path) > 1 or each.path[0] in _ENTITIES for each in changes):
+        if any(len(each.path) > 1 or each.path[0] in MEMBERS for each in changes):
             return _json(self.record(exchange))
-        headers = self._headers
-        record = self._facts(exchange, headers.request(exchange), headers.response(exchange))
-        for name, row in _entities(exchange):
-            record[name] = self._row(row)[2]
-        _apply(record, exchange.log_values)
-        try:
-            return orjson.dumps(record)
-        except TypeError:  # of what plugins put into it
-            return _json(self.record(exchange))
+        further: dict[str, Any] = {}
+        _apply(further, changes)
+        facts = self._facts(exchange).encode("utf-8", "replace")
+        return b"%b,%b" % (facts[:-1], _json(further)[1:]) if further else facts
 
-    def _row(self, row: Row) -> tuple[Row, dict[str, Any], orjson.Fragment]:
+    def _row(self, row: Row) -> str:
         """A row as it is logged: without empty fields, with its workspace."""
         known = self._rows.get(row["id"])
-        if known is None or known[0] is not row:
-            told = row if self._workspace is None else {"ws_id": self._workspace, **row}
-            shown = {name: value for name, value in told.items() if value is not None and name != "expires_at"}
-            if len(self._rows) >= _ROWS:
-                self._rows.clear()
-            known = self._rows[row["id"]] = (row, shown, orjson.Fragment(_json(shown)))
+        if known is not None and known[0] is row:
+            return known[1]
+        told = row if self._workspace is None else {"ws_id": self._workspace, **row}
+        shown = {name: value for name, value in told.items() if value is not None and name != "expires_at"}
+        text = _json(shown).decode()
+        if len(self._rows) >= _ROWS:
+            self._rows.clear()
+        self._rows[row["id"]] = (row, text)
+        return text
+
+    def _facts(self, exchange: Exchange) -> str:
+        """All but the changes."""
+        request_size, response_size, took, kong, proxy = figures_of(exchange)
+        receive = 0 if exchange.latencies is None else max(0, took - kong - proxy)
+        asked, upstream_uri = self._asked(exchange)
+        headers, route = self._headers, exchange.route
+        tls = "" if exchange.tls is None else f',"tls":{_json(exchange.tls._asdict()).decode()}'
+        rows = ""
+        if route is not None:
+            rows = f',"tries":{_tries(exchange.tries)}'
+        if exchange.credential is not None:
+            rows += f',"authenticated_entity":{_json(_authenticated(exchange.credential)).decode()}'
+        if route is not None:
+            rows += f',"route":{self._row(route.row)}'
+            if route.service is not None:
+                rows += f',"service":{self._row(route.service)}'
+        if exchange.consumer is not None:
+            rows += f',"consumer":{self._row(exchange.consumer)}'
+        return (
+            f'{{"request":{{"id":"{exchange.request_id.decode("ascii")}",{asked},'
+            f'"headers":{headers.request(exchange)},"size":{request_size}{tls}}},'
+            f'"upstream_uri":{upstream_uri},"upstream_status":"{_upstream_status(exchange)}",'
+            f'"response":{{"status":{exchange.status},"headers":{headers.response(exchange)},"size":{response_size}}},'
+            f'"latencies":{{"kong":{kong},"proxy":{proxy},"request":{took},"receive":{receive}}},'
+            f'"client_ip":{_quoted(exchange.client_ip)},"started_at":{int(exchange.wall_started * 1000)},'
+            f'"source":"{"upstream" if exchange.answer_source == "service" else "kong"}",'
+            f'"workspace_name":"default"{self._within}{rows}}}'
+        )
+
+    def _asked(self, exchange: Exchange) -> tuple[str, str]:
+        """Members that tell what was asked for, and what of the upstream."""
+        match, method = exchange.match, exchange.upstream_method or exchange.method
+        path = None if match is None else match.upstream_path
+        key = (
+            exchange.target, exchange.block.host, path, exchange.upstream_query, method, exchange.scheme, exchange.local_port
+        )  # fmt: skip
+        known = self._targets.get(key)
+        if known is None:
+            target = _text(exchange.target)
+            members = {
+                "uri": target, "url": _url(exchange, target), "querystring": _arguments(exchange), "method": _text(method)
+            }  # fmt: skip
+            known = (_json(members)[1:-1].decode(), _json(_upstream_uri(exchange)).decode())
+            if len(exchange.target) <= _LONGEST:
+                if len(self._targets) >= _TARGETS:
+                    self._targets.clear()
+                self._targets[key] = known
         return known
 
-    def _facts(self, exchange: Exchange, asked: Any, answered: Any) -> dict[str, Any]:
-        """What is not a row.
 
-        Args:
-            exchange: the request.
-            asked, answered: header fields of the request and of the answer.
-        """
-        now = exchange.gateway.now()
-        took = max(0, round((now - exchange.wall_started) * 1000))
-        target = _text(exchange.target)
-        status = exchange.upstream_status
-        request: dict[str, Any] = {
-            "id": exchange.request_id.decode("ascii"),
-            "uri": target,
-            "url": _url(exchange, target),
-            "querystring": _arguments(exchange),
-            "method": _text(exchange.upstream_method or exchange.method),
-            "headers": asked,
-            "size": _request_size(exchange),
-        }
-        tls = exchange.tls
-        if tls is not None:
-            request["tls"] = tls._asdict()
-        record: dict[str, Any] = {
-            "request": request,
-            "upstream_uri": _upstream_uri(exchange),
-            "upstream_status": _upstream_status(exchange, status),
-            "response": {
-                "status": exchange.status,
-                "headers": answered,
-                "size": len(exchange.sent_head) + exchange.bytes_out,
-            },
-            "latencies": _latencies(exchange, took),
-            "client_ip": exchange.client_ip,
-            "started_at": int(exchange.wall_started * 1000),
-            "source": "upstream" if exchange.answer_source == "service" else "kong",
-            "workspace_name": "default",
-        }
-        if self._workspace is not None:
-            record["workspace"] = self._workspace
-        if exchange.route is not None:
-            tries = [each.shown() for each in exchange.tries or ()]
-            record["tries"] = tries or {}  # Lua's empty table
-        credential = exchange.credential
-        if credential is not None:
-            record["authenticated_entity"] = _authenticated(credential)
-        return record
+MEMBERS = frozenset((
+    "request", "upstream_uri", "upstream_status", "response", "latencies", "client_ip", "started_at", "source",
+    "workspace_name", "workspace", "tries", "authenticated_entity", "route", "service", "consumer",
+))  # fmt: skip
+"""What a record has of its own."""
 
 
-_ENTITIES = ("route", "service", "consumer")
+def _quoted(text: str) -> str:
+    """A text as JSON."""
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    return _json(text).decode()
 
 
-def _entities(exchange: Exchange) -> list[tuple[str, Row]]:
-    route = exchange.route
-    found = (None, None) if route is None else (route.row, route.service)
-    return [(name, row) for name, row in zip(_ENTITIES, (*found, exchange.consumer), strict=True) if row is not None]
+def _tries(tries: list[Try] | None) -> str:
+    if not tries:
+        return "{}"  # Lua's empty table
+    return f"[{','.join(map(_try, tries))}]"
+
+
+def _try(each: Try) -> str:
+    failed = "" if each.code is None else f',"state":"failed","code":{each.code}'
+    return (
+        f'{{"balancer_start":{int(each.started * 1000)},"balancer_start_ns":{int(each.started * 1_000_000_000)},'
+        f'"balancer_latency":{int(each.latency * 1000)},"balancer_latency_ns":{int(each.latency * 1_000_000_000)},'
+        f'"ip":{_quoted(each.ip)},"port":{each.port}{failed}}}'
+    )
 
 
 _general = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
@@ -199,7 +224,7 @@ def _text(value: bytes) -> str:
 
 def _url(exchange: Exchange, target: str) -> str:
     host = _text(host_name(exchange.block.host))
-    return f"{exchange.scheme.decode()}://{host}:{exchange.local_port}{target}"
+    return f"{exchange.scheme.decode()}://{host}:{exchange.host_port}{target}"
 
 
 def _arguments(exchange: Exchange) -> dict[str, Any]:
@@ -232,18 +257,13 @@ def _upstream_uri(exchange: Exchange) -> str:
     return f"{path}?{query}" if asked and "?" not in path else path
 
 
-def _upstream_status(exchange: Exchange, status: int) -> str:
+def _upstream_status(exchange: Exchange) -> str:
     """nginx's ``$upstream_status``: of all tries."""
-    failed = [str(each.code) for each in exchange.tries or () if each.code is not None]
-    return ", ".join([*failed, *([str(status)] if status else ())])
-
-
-def _latencies(exchange: Exchange, took: int) -> dict[str, int]:
-    """kong: until the upstream was asked, or an answer of our own was ready; proxy: the upstream's head; receive: its body."""
-    if exchange.latencies is None:
-        return {"kong": took, "proxy": -1, "request": took, "receive": 0}
-    kong, proxy = (max(0, int(seconds * 1000)) for seconds in exchange.latencies)
-    return {"kong": kong, "proxy": proxy, "request": took, "receive": max(0, took - kong - proxy)}
+    status = exchange.upstream_status
+    codes = [str(each.code) for each in exchange.tries or () if each.code is not None]
+    if status:
+        codes.append(str(status))
+    return ", ".join(codes)
 
 
 def _authenticated(credential: Row) -> dict[str, Any]:

@@ -27,13 +27,14 @@ from ..core.http.head import HeaderBlock, HeadError, check_request, parse_reques
 from ..core.http.head_limits import check_beginning, check_size
 from ..core.http2.frames import PREFACE
 from ..net.run_steps import run_steps
-from ..net.sending import end_writing, half_closes, is_ending, sender, unsent
+from ..net.sending import end_writing, half_closes, is_ending, is_plain, sender, unsent
 from .client_errors import log_refused, log_timeout
 from .client_facts import KnownClient
 from .http1_exchange import HTTP1Exchange
 from .request_body import BODY, CLOSED, HEAD, LINGER, TAKEN, WAIT, RequestBodies
 
 if TYPE_CHECKING:
+    from ..core.address_caps import AddressCaps
     from .http1_context import HTTP1Context, TakeOver, Tree
 
 __all__ = ["HTTP1Channel"]
@@ -93,6 +94,17 @@ class HTTP1Channel(KnownClient, RequestBodies):
     # -- the transport's calls -----------------------------------------------------------------------------------------
 
     def connectionMade(self) -> None:
+        self._connected()
+        context = self.context
+        cells = context.cells
+        cells[ACCEPTED] += 1
+        cells[HANDLED] += 1
+        cells[ACTIVE] += 1
+        cells[WAITING] += 1
+        context.deadlines.set(self, context.monotonic() + context.limits.head_timeout)
+
+    def _connected(self) -> None:
+        """Learn who is there, and keep the connection among the open ones."""
         transport: Any = self.transport
         context = self.context
         peer = transport.getPeer()
@@ -104,16 +116,28 @@ class HTTP1Channel(KnownClient, RequestBodies):
         if hasattr(transport, "fileno"):
             self._fd = transport.fileno()
         self.trusted = context.real_ip.trusts(self.peer_ip)
+        if self.proxied is not None and not (self.trusted and context.real_ip.by_connection and self.proxied.source):
+            self.proxied = None  # not to be believed, or it names nobody
+        if context.caps is not None and not self._counted(context.caps):
+            self._state = TAKEN  # nothing of it is served, or counted
+            context.cells[ACCEPTED] += 1
+            transport.abortConnection()
+            return
         transport.bufferSize = context.limits.high_water
         self.send = sender(transport)
         transport.registerProducer(self, True)
         context.connections.add(self)
-        cells = context.cells
-        cells[ACCEPTED] += 1
-        cells[HANDLED] += 1
-        cells[ACTIVE] += 1
-        cells[WAITING] += 1
-        context.deadlines.set(self, context.monotonic() + context.limits.head_timeout)
+
+    def _counted(self, caps: AddressCaps) -> bool:
+        """Count the connection for its client's address; False where that has as many as it may have. Trusted peers have any number: they
+        stand for many clients."""
+        client = self.peer_ip
+        if self.trusted:
+            if self.proxied is None or self.proxied.source is None:
+                return True
+            client = self.proxied.source
+        self.counted = caps.connect(client)
+        return self.counted is not None
 
     def dataReceived(self, data: bytes) -> None:
         state = self._state
@@ -469,11 +493,18 @@ class HTTP1Channel(KnownClient, RequestBodies):
             self.__dict__.pop(name, None)
         return transport, early
 
+    @property
+    def movable(self) -> bool:
+        """Whether another process can go on with the answer that is being sent: plain TCP, and the whole request has come."""
+        plain = self.transport is not None and is_plain(self.transport) and not self.secure
+        return plain and self._state == WAIT and self._turn is None and not is_ending(self.transport)
+
     def released(self) -> None:
         """The connection has ended, here or with whom its transport was given to: it is counted no more."""
         cells = self.context.cells
         cells[ACTIVE] -= 1
         cells[self.cell] -= 1
+        self.uncount()
 
     # -- ends ----------------------------------------------------------------------------------------------------------
 

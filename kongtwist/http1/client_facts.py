@@ -11,6 +11,7 @@ from ..net.tls_transport import client_certificate, tls_facts
 if TYPE_CHECKING:
     from ..core.http.head import HeaderBlock
     from ..core.log_values import TLSFacts
+    from ..core.proxy_protocol import ProxyHeader
     from .http1_context import HTTP1Context
 
 __all__ = ["ClientFacts", "ConnectedExchange", "KnownClient"]
@@ -86,15 +87,26 @@ class KnownClient:
     forwarded_for: HeaderBlock | bytes | None = None
     forwarded_minor = -1
     opened: Opened | None = None
+    proxied: ProxyHeader | None = None  #: what a trusted peer's PROXY header says, where it names the client
+    counted: str | None = None  #: what the connection is counted by (`core.address_caps`); None: it is not
     _client: tuple[HeaderBlock | None, str] = (None, "")
 
     def client_ip(self, block: HeaderBlock) -> str:
         """The client's address, as ``block`` tells it when the peer is trusted."""
         if not self.trusted:
             return self.peer_ip
+        if self.proxied is not None and self.proxied.source:
+            return self.proxied.source
         if self._client[0] is not block:
             self._client = (block, self.context.real_ip.client_of(self.peer_ip, block))
         return self._client[1]
+
+    def uncount(self) -> None:
+        """The connection is over: it counts no more for its address."""
+        counted, self.counted = self.counted, None
+        caps = self.context.caps
+        if counted is not None and caps is not None:
+            caps.disconnect(counted)
 
     @property
     def sni(self) -> str | None:

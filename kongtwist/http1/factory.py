@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.protocol import ServerFactory
 
+from ..core.proxy_protocol import ProxiedPeer
 from ..net.plain_http_on_tls import TLSFront
 from .channel import HTTP1Channel
 
@@ -26,6 +27,7 @@ class HTTP1Factory(ServerFactory):
     """
 
     noisy = False
+    takes_proxied_peers = True  #: a `ProxiedPeer` in place of an address, from listeners with ``proxy_protocol``
     tls_protocol = TLSFront  #: what a listener with TLS puts between its sockets and our channels
 
     def __init__(self, tree: Tree, context: HTTP1Context, secure: bool = False, http2: TakeOver | None = None) -> None:
@@ -36,4 +38,7 @@ class HTTP1Factory(ServerFactory):
 
     def buildProtocol(self, addr: Any) -> HTTP1Channel:
         """A channel for one client connection."""
-        return HTTP1Channel(self.tree, self.context, self.secure, self.http2)
+        channel = HTTP1Channel(self.tree, self.context, self.secure, self.http2)
+        if isinstance(addr, ProxiedPeer):
+            channel.proxied = addr.header
+        return channel

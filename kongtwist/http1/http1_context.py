@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from ..core.address_caps import AddressCaps
     from ..core.chain.host import Host
     from ..core.counters import Cells
     from ..core.exchange import Answer, Exchange
@@ -73,6 +74,9 @@ class HTTP1Context(Protocol):
 
     @property
     def real_ip(self) -> RealIP: ...
+
+    @property
+    def caps(self) -> AddressCaps | None: ...
 
     @property
     def monotonic(self) -> Callable[[], float]: ...

@@ -67,7 +67,7 @@ class HTTP2Channel(KnownClient, HTTP2Connection):
         self.secure = first.secure
         self.scheme = first.scheme
         self.peer_ip, self.peer_port, self.local_port = first.peer_ip, first.peer_port, first.local_port
-        self.trusted = first.trusted
+        self.trusted, self.proxied, self.counted = first.trusted, first.proxied, first.counted
         self._plans: dict[tuple[Field, ...], Any] = (
             {} if self.secure or self.trusted else self.tree.plans_of(self.peer_ip, self.local_port)
         )
@@ -115,12 +115,12 @@ class HTTP2Channel(KnownClient, HTTP2Connection):
         context = self.context
         cells = context.cells
 
-        def uncount() -> None:
-            cells[ACTIVE] -= 1
-            cells[self._cell] -= 1
-
+        cells[ACTIVE] -= 1
+        cells[self._cell] -= 1
         pings = () if self._pings is None else (self._pings.stop,)
-        run_steps(*pings, partial(context.deadlines.drop, self), partial(context.connections.discard, self), uncount)
+        run_steps(
+            *pings, partial(context.deadlines.drop, self), partial(context.connections.discard, self), self.uncount
+        )
 
     def failing(self, code: int, why: str) -> None:
         """See `HTTP2Frames.failing`."""

@@ -140,6 +140,10 @@ class _Datagram(DatagramProtocol):
     def connectionRefused(self) -> None:
         self._fail(ServerUnusable("nobody listens there (connection refused)"))
 
+    def stopProtocol(self) -> None:
+        # The reactor that polls closes a socket that has an error (ICMP) and nothing to be read, and tells this.
+        self.connectionRefused()
+
     def _fail(self, why: Exception) -> None:
         if not self._answered.called:
             self._answered.errback(Failure(why))

@@ -24,6 +24,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from ..config.kinds import ConfError, Listen
 from .port_holders import holder_of_path, holder_of_port
+from .proxied_connections import ProxiedFactory, ProxyRules
 from .server_tls import ServerContexts
 
 __all__ = ["DescriptorRoom", "Opened", "check_listeners", "listen_on", "open_listeners", "raise_descriptor_limit"]
@@ -33,6 +34,9 @@ BACKLOG = 16384
 
 KEEPALIVE = (600, 60, 5)
 """Seconds idle, seconds between probes, and probes, until a vanished client is given up, unless a listener says so."""
+
+FULL_PAUSE = 0.05
+"""Seconds until a port looks again whether one of the connections that it may have has ended."""
 
 RESERVED = 16
 """Descriptors held back for the Admin and Status listeners."""
@@ -372,7 +376,7 @@ class _Accepting:
         accepted = 0
         while accepted < self.numberAccepts:
             if not self.privileged and self.room.may_accept is not None and not self.room.may_accept():
-                self._pause("as many connections as nginx_http_max_connections allows")
+                self._pause("as many connections as nginx_http_max_connections allows", FULL_PAUSE)
                 return
             try:
                 sock, address = self.socket.accept()
@@ -417,14 +421,14 @@ class _Accepting:
             else:
                 transport.abortConnection()
 
-    def _pause(self, why: str) -> None:
+    def _pause(self, why: str, seconds: float | None = None) -> None:
         """Stop accepting for a moment; connections wait in the backlog. Says so once a minute at most."""
         now = self.reactor.seconds()
         if now - self._said >= 60:
             self._said = now
             _log.error("accepting pauses on {port}: {why}", port=self, why=why)
         self.stopReading()
-        self._paused = self.reactor.callLater(self.room.pause, self._resume)
+        self._paused = self.reactor.callLater(self.room.pause if seconds is None else seconds, self._resume)
 
     def _resume(self) -> None:
         self._paused = None
@@ -475,6 +479,7 @@ def listen_on(
     *,
     contexts: ServerContexts | None = None,
     privileged: bool = False,
+    proxied: ProxyRules | None = None,
 ) -> IListeningPort:
     """Serve a listening socket.
 
@@ -485,14 +490,18 @@ def listen_on(
         room: what the ports of this process share.
         contexts: TLS for this listener, or None for plain connections.
         privileged: whether it goes on accepting with the descriptors held back (Admin and Status).
+        proxied: each connection begins with a PROXY header, before TLS; None: none does.
 
     Returns:
         the port; its ``stopListening`` closes the duplicate.
     """
+    tells = getattr(factory, "takes_proxied_peers", False)
     if contexts is not None:
         protocol = getattr(factory, "tls_protocol", TLSMemoryBIOFactory.protocol)
         factory = TLSMemoryBIOFactory(contexts, False, factory)
         factory.protocol = protocol
+    if proxied is not None:
+        factory = ProxiedFactory(reactor, factory, proxied, tells)
     # The same private constructors that IReactorSocket.adoptStreamPort uses; it has no way to name another class.
     port: Any
     if sock.family == socket.AF_UNIX:

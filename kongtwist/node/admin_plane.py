@@ -18,6 +18,7 @@ from ..admin.server.bounded_channel import AdminSite, ConnectionLimits
 from ..config.load import Conf
 from ..entities import Entity
 from ..net.listeners import DescriptorRoom, Opened, listen_on
+from ..net.proxied_connections import ProxyRules
 from ..net.server_tls import ServerContexts, contexts_for, reconfigure
 from ..net.tls_transport import TLSTransport
 from ..observability.access_log import AccessLog
@@ -56,6 +57,7 @@ class AdminPlane:
         self._ports: list[tuple[str, Any]] = []
         self._logs: list[tuple[str, AccessLog]] = []
         self._contexts: list[tuple[str, ServerContexts]] = []
+        self._headless: set[Any] = set()  # connections whose PROXY header is waited for
 
     def _guard(self, name: str) -> Guard:
         listens = [each.listen for each in self._sockets if each.name == name]
@@ -96,7 +98,11 @@ class AdminPlane:
             contexts = contexts_for(conf, name) if each.listen.ssl else None
             if contexts is not None:
                 self._contexts.append((name, contexts))
-            port = listen_on(self._reactor, each.socket_for(0), site, room, contexts=contexts, privileged=True)
+            proxied = None
+            if each.listen.proxy_protocol:
+                proxied = ProxyRules(conf.nginx_http_client_header_timeout, self._headless.add, self._headless.discard)
+            sock = each.socket_for(0)
+            port = listen_on(self._reactor, sock, site, room, contexts=contexts, privileged=True, proxied=proxied)
             self._ports.append((name, port))
 
     def warn(self) -> None:
@@ -126,6 +132,8 @@ class AdminPlane:
             timer.cancel()
         for site in sites:
             site.abort()
+        for connection in list(self._headless):
+            connection.cut()
         for its, log in self._logs:
             if its == name:
                 log.close()
@@ -135,6 +143,8 @@ class AdminPlane:
         """Cut all connections."""
         for _, site in self._sites:
             site.abort()
+        for connection in list(self._headless):
+            connection.cut()
 
     # -- while it runs -------------------------------------------------------------------------------------------------
 

@@ -18,10 +18,11 @@ from ..clients.waiting import Ended, within
 from ..config.authorities import trusted_authorities
 from ..config.kinds import Listen
 from ..config.load import Conf
+from ..core.address_caps import AddressCaps, AddressCounts
 from ..core.chain.host import Host, Scope, Streams
 from ..core.chain.lifetimes import Lifetimes
 from ..core.chain.phases import CertificateChoice, ClientHello
-from ..core.counters import Counters
+from ..core.counters import ACTIVE, READING, Counters
 from ..core.http.headers import ResponseHeaders
 from ..core.http.real_ip import RealIP
 from ..core.limits import KONG_READ_TIMEOUT, Limits
@@ -33,9 +34,11 @@ from ..core.tracing.trace import instrumented
 from ..http1.factory import HTTP1Factory
 from ..http2.http2_channel import HTTP2Channel
 from ..net.listeners import DescriptorRoom, listen_on, raise_descriptor_limit
+from ..net.proxied_connections import ProxyRules
 from ..net.server_tls import ServerContexts, contexts_for, reconfigure
 from ..observability.log_lines import LineKeeper
 from ..observability.masking import configured_names
+from ..proxy.capped_tree import capped
 from ..proxy.context import ProxyContext
 from ..proxy.request_debug import RequestDebug
 from ..proxy.tree import RouteTree, TellingTimedTree, TellingTree, TimedTree
@@ -113,6 +116,14 @@ def limits_of(conf: Conf) -> Limits:
     )
 
 
+def _caps(conf: Conf, counts: AddressCounts) -> AddressCaps | None:
+    """What one client address may have; None: any number of connections and requests."""
+    connections, requests = conf.max_connections_per_address, conf.max_requests_per_address
+    if not connections and not requests:
+        return None
+    return AddressCaps(counts, connections, requests, conf.address_prefix_ipv4, conf.address_prefix_ipv6)
+
+
 class Faults:
     """What is wrong with a configuration, told in the log: once, and again when it was right in between."""
 
@@ -167,6 +178,7 @@ class DataPlane:
             "workspace_id": WORKSPACE_ID,
             "instrumentations": instrumented(conf.tracing_instrumentations),
             "sampling_rate": conf.tracing_sampling_rate,
+            "host_ports": {int(own): int(published) for published, own in (each.split(":") for each in conf.port_maps)},
         }
         self.host = Host(**facts)
         self.host.rows, self.host.tallies = services.rows, services.tallies
@@ -187,6 +199,7 @@ class DataPlane:
             real_ip=RealIP([str(each) for each in conf.trusted_ips], conf.real_ip_header, conf.real_ip_recursive),
             error_default_type=conf.error_default_type,
             upstream_http2=conf.upstream_http2,
+            caps=_caps(conf, services.addresses),
         )
         self.addresses = AddressKeeper(reactor, self.context.resolver.names)
         self._process = services.process
@@ -200,16 +213,16 @@ class DataPlane:
         self._clients: Services | None = None
         trees = (TellingTimedTree, TimedTree) if "router" in self.host.instrumentations else (TellingTree, RouteTree)
         tree = trees[0 if conf.allow_debug_header else 1]
+        if self.context.caps is not None and self.context.caps.requests:
+            tree = capped(tree, self.context.caps)
         self.tree = tree(self.context, WebSocketRoute.maker(reactor))
         self._debug_token = debug_token(conf) if conf.request_debug else ""
         if conf.request_debug:
             self.tree.debug = RequestDebug(self.context, lambda: self._debug_token)
-        most = conf.nginx_http_max_connections
-        connections = self.context.connections
         self.room = DescriptorRoom(
             raise_descriptor_limit(conf.nginx_main_worker_rlimit_nofile),
             self.context.limits.accept_pause,
-            (lambda: len(connections) < most) if most else None,
+            self._may_accept if conf.nginx_http_max_connections else None,
         )
         self._ports: list[Any] = []
         self._contexts: list[tuple[str, ServerContexts]] = []
@@ -231,6 +244,7 @@ class DataPlane:
         for name, contexts in self._contexts:
             reconfigure(contexts, conf, name)
         self._conf = conf
+        self.room.may_accept = self._may_accept if conf.nginx_http_max_connections else None
 
     def report_health(self, told: Callable[[Peer, int], None]) -> None:
         """Have what traffic says of targets told: see `HealthKeeper.report`."""
@@ -271,7 +285,28 @@ class DataPlane:
             self._contexts.append(("proxy_listen", contexts))
         take_over = HTTP2Channel.take_over if http2 else None
         factory = HTTP1Factory(self.tree, self.context, bool(listen.ssl), take_over)
-        self._ports.append(listen_on(self._reactor, sock, factory, self.room, contexts=contexts))
+        proxied = None
+        if listen.proxy_protocol:
+            proxied = ProxyRules(self.context.limits.head_timeout, self._header_begun, self._header_over)
+        self._ports.append(listen_on(self._reactor, sock, factory, self.room, contexts=contexts, proxied=proxied))
+
+    def _may_accept(self) -> bool:
+        """Whether one more client connection may be there (``nginx_http_max_connections``); those that have become streams count."""
+        return self._counters.cells[ACTIVE] < self._conf.nginx_http_max_connections
+
+    def _header_begun(self, connection: Any) -> None:
+        """A connection is there, and its PROXY header is waited for."""
+        self.context.connections.add(connection)
+        cells = self._counters.cells
+        cells[ACTIVE] += 1
+        cells[READING] += 1
+
+    def _header_over(self, connection: Any) -> None:
+        """It is there, or the connection is gone. What serves the connection counts it then."""
+        self.context.connections.discard(connection)
+        cells = self._counters.cells
+        cells[ACTIVE] -= 1
+        cells[READING] -= 1
 
     def _certificate_for(self, sni: str | None) -> Any:
         snapshot = self.tree.snapshot

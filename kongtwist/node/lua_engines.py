@@ -14,11 +14,16 @@ __all__ = ["lua_engine"]
 _log = Logger(namespace="kongtwist.lua")
 
 _LEVELS = {"debug": LogLevel.debug, "info": LogLevel.info, "notice": LogLevel.info, "warn": LogLevel.warn}
-"""nginx's levels; those that are missing are errors."""
+"""Twisted's levels for nginx's; those that are missing are errors."""
+
+_KONG_LEVELS = {"stderr": "emerg", "err": "error"}
+"""Names of levels in the error log, where they are not nginx's."""
 
 
 def _say(level: str, line: str) -> None:
-    _log.emit(_LEVELS.get(level, LogLevel.error), "{line}", line=line)
+    # Twisted has fewer levels: the event brings its own, or notices would be lost where log_level is notice.
+    told = _KONG_LEVELS.get(level, level)
+    _log.emit(_LEVELS.get(level, LogLevel.error), "{line}", line=line, kong_level=told)
 
 
 def lua_engine(conf: Conf) -> Engine:

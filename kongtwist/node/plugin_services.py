@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..config.load import Conf
+from ..core.address_caps import AddressCounts
 from ..core.counters import Counters
 from ..core.snapshot.snapshot import Snapshot
 from ..observability.plugin_metrics import Metrics
@@ -31,12 +32,16 @@ class PluginServices:
         cells: integers that the node's workers share; to be claimed and released by name.
         metrics: figures for ``/metrics``.
         process: those of this process.
+
+    Attributes:
+        addresses: what this process counts of client addresses.
     """
 
     def __init__(
         self, rows: RowsAccess, tallies: Tallies, cells: LocalCells, metrics: Metrics, process: ProcessFigures
     ) -> None:
         self.rows, self.tallies, self.cells, self.metrics, self.process = rows, tallies, cells, metrics, process
+        self.addresses = AddressCounts()
 
     def close(self) -> None:
         """Refuse who still counts; called when no plugin is open any more."""

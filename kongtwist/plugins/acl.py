@@ -67,7 +67,7 @@ class Config:
         self.groups = frozenset(conf["deny"] or conf["allow"] or ())
         self.hide: bool = conf["hide_groups_header"]
         self.always_authenticated: bool = conf["always_use_authenticated_groups"]
-        # By the consumer's id. The rows are the same objects as long as none of them has changed.
+        # By the consumer's id. The rows, not the tuple of them, are the same objects as long as none of them has changed.
         self.verdicts: dict[str, _Remembered] = {}
 
     def verdict(self, groups: Iterable[str]) -> Verdict:
@@ -114,7 +114,7 @@ class Acl(Plugin):
         if not rows and not conf.denies:
             return exchange.error(401, "Unauthorized") if credential is None else exchange.error(403, _FORBIDDEN)
         known = conf.verdicts.get(consumer["id"])
-        if known is None or known.rows is not rows:
+        if known is None or known.rows != rows:
             if len(conf.verdicts) >= REMEMBERED:
                 conf.verdicts.clear()
             known = conf.verdicts[consumer["id"]] = _Remembered(rows, conf.verdict([row["group"] for row in rows]))

@@ -82,7 +82,9 @@ class CarriedExchange(BodyExchange):
         self.peer_ip, self.peer_port, self.local_port = handshake.peer_ip, handshake.peer_port, handshake.local_port
         self.trusted, self.sni, self._tls = handshake.trusted, handshake.sni, carrier.tls
         self._client_certificate = carrier.client_certificate
-        self.client_ip = context.real_ip.client_of(self.peer_ip, block) if self.trusted else self.peer_ip
+        real_ip = context.real_ip
+        by_field = self.trusted and not real_ip.by_connection
+        self.client_ip = real_ip.client_of(self.peer_ip, block) if by_field else handshake.client_ip
         self.gateway = context.host
         self.started, self.wall_started = context.monotonic(), context.wall()
         self.request_id = context.next_id()

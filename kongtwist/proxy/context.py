@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from ..core.address_caps import AddressCaps
 from ..core.balancing.peer_health import is_news
 from ..core.chain.host import Host
 from ..core.grpc.call_counts import CallCounts
@@ -56,6 +57,7 @@ class ProxyContext:
         error_default_type: type of the parser's error bodies without Accept and Content-Type (``error_default_type``).
         tls_defaults: what TLS to upstreams asks for where a service does not say.
         upstream_http2: ask services of https for HTTP/2 (``upstream_http2``).
+        caps: what one client address may have; None: any number of connections.
         monotonic: seconds; tests pass their clock's.
         resolver: of host names; made of the reactor's by default.
 
@@ -86,6 +88,7 @@ class ProxyContext:
         error_default_type: str = "text/plain",
         tls_defaults: TLSDefaults | None = None,
         upstream_http2: bool = False,
+        caps: AddressCaps | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         resolver: Resolver | None = None,
     ) -> None:
@@ -103,6 +106,7 @@ class ProxyContext:
         self.send_request_id = send_request_id
         self.real_ip = real_ip or RealIP()
         self.upstream_http2 = upstream_http2
+        self.caps = caps
         self.tls_defaults = tls_defaults or TLSDefaults()
         self.monotonic = monotonic
         self.wall = host.now

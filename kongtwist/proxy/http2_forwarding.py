@@ -281,7 +281,7 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         match = exchange.match
         if route.chain.logs or context.notes:
             note_try(exchange, connection.pool, context.wall)
-        plain = exchange.upstream_peer is None and not route.preserve_host
+        plain = exchange.upstream_peer is None and not route.preserve_host and not self._port
         host = route.host_header if plain and not exchange.request_changes else self._host_field()
         body = exchange.upstream_body
         scheme = b"https" if route.secure else b"http"

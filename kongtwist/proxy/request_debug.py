@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from ..core.chain.timed_chain import TimedChain
+from ..core.error_lines import request_line
 from ..core.request_timing import RequestTiming
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class RequestDebug:
             timing.upstream(waited, rest if over else None)
         if over:
             if timing.logs:
-                _write(timing)
+                _write(exchange, timing)
             return
         text = timing.text()
         if len(text) >= HEADER_LIMIT and not timing.loopback:
@@ -108,12 +109,12 @@ class RequestDebug:
         exchange.set_response_header(OUTPUT, text.encode())
 
 
-def _write(timing: RequestTiming) -> None:
-    text, request_id = timing.text(), timing.request_id
+def _write(exchange: Exchange, timing: RequestTiming) -> None:
+    text = timing.text()
     parts = [text[at : at + LINE_LIMIT] for at in range(0, len(text), LINE_LIMIT)]
     for number, part in enumerate(parts, 1):
         which = f"parts: {number}/{len(parts)} " if len(parts) > 1 else ""
-        line = f'{PREFIX} {which}output: {part} while logging request, request_id: "{request_id}"'
+        line = request_line(exchange, f"{PREFIX} {which}output: {part} while logging request")
         _log.info("{line}", line=line, kong_level="notice")
 
 

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 
 from ..core.error_lines import request_line
 from ..core.exchange import Answer
+from ..core.grpc.grpc_text import is_grpc
 from ..core.health import TCP_FAILURE, TIMEOUT
 from ..core.http.headers import host_name
 from ..core.peer import host_field
@@ -264,7 +265,12 @@ class Tries:
         if self._tries > 0 and not heard and self._may_repeat(sent):
             self._tries -= 1
             if peer is not None:  # with one target only, the last try tells as much
-                _log.warn("{line}", line=request_line(self.exchange, f"{what}, trying again", upstream=upstream))
+                _log.warn(
+                    "{line}",
+                    line=request_line(
+                        self.exchange, f"{what}, trying again", upstream=upstream, stream=self._stream_kind()
+                    ),
+                )
             self._hold_request()
             self._choose()
             return
@@ -304,4 +310,9 @@ class Tries:
 
     def _tell(self, what: str, remedy: str, upstream: str) -> None:
         """Write the one line about what became of the request."""
-        _log.error("{line}", line=request_line(self.exchange, what, remedy, upstream=upstream))
+        line = request_line(self.exchange, what, remedy, upstream=upstream, stream=self._stream_kind())
+        _log.error("{line}", line=line)
+
+    def _stream_kind(self) -> str:
+        """What kind of stream it is, for who looks for those in the log; nothing for other requests."""
+        return "grpc" if is_grpc(self.exchange.block.first(b"content-type")) else ""

@@ -1,4 +1,5 @@
-"""Certificates from a real authority (pebble), by HTTP-01: by hand, on demand, renewed; with rows and with Redis; on several nodes."""
+"""Certificates from a real authority (pebble), by HTTP-01: by hand, on demand, renewed; with rows, Redis, Consul and OpenBao; on
+several nodes."""
 
 from __future__ import annotations
 
@@ -9,6 +10,10 @@ from typing import Any
 from cryptography import x509
 
 from tests.live.acme_authority import AcmeAuthority, shown_certificate
+from tests.live.bao_server import TOKEN as BAO_TOKEN
+from tests.live.bao_server import start_bao
+from tests.live.consul_stand_in import TOKEN as CONSUL_TOKEN
+from tests.live.consul_stand_in import ConsulStandIn
 from tests.live.support import GatewayProcess, LiveTestCase, request, wait_until
 from tests.live.test_postgres_nodes import NodesTestCase
 from tests.live.valkey_server import ValkeyServer
@@ -139,16 +144,14 @@ class NodesTests(NodesTestCase, _Acme):
         wait_until(lambda: all(self.signed(node, "shop.test") for node in nodes), "both nodes serve it")
 
 
-class RedisTests(_Acme):
-    def test_without_a_database(self) -> None:
-        """With a declarative file: two nodes share what is in Redis."""
+class ServersTests(_Acme):
+    """Without a database: two nodes share what is in a server."""
+
+    def share(self, storage: str, fields: dict[str, Any]) -> list[GatewayProcess]:
         authority = AcmeAuthority(self)
-        valkey = ValkeyServer(self.folder()).start()
-        self.addCleanup(valkey.kill)
-        redis = {"host": "127.0.0.1", "port": valkey.port, "extra_options": {"namespace": "edge1:"}}
-        plugin = {"name": "acme", "config": self.config(authority, storage="redis", storage_config={"redis": redis})}
+        config = self.config(authority, storage=storage, storage_config={storage: fields})
         file = Path(self.folder(), "kong.json")
-        file.write_text(json.dumps({"_format_version": "3.0", "plugins": [plugin]}))
+        file.write_text(json.dumps({"_format_version": "3.0", "plugins": [{"name": "acme", "config": config}]}))
         conf = {
             "database": "off", "declarative_config": str(file), "lua_ssl_trusted_certificate": authority.trusted,
             "nginx_worker_processes": 2,
@@ -161,3 +164,31 @@ class RedisTests(_Acme):
             self.assertEqual(
                 [each["host"] for each in node.admin("GET", "/acme/certificates").json["data"]], ["shop.test"]
             )
+        return nodes
+
+    def test_redis(self) -> None:
+        valkey = ValkeyServer(self.folder()).start()
+        self.addCleanup(valkey.kill)
+        extra = {"namespace": "edge1:"}
+        self.share("redis", {"host": "127.0.0.1", "port": valkey.port, "extra_options": extra})
+
+    def test_openbao(self) -> None:
+        port = start_bao(self, self.folder())
+        self.share("vault", {"host": "127.0.0.1", "port": port, "kv_path": "secret/edge", "token": BAO_TOKEN})
+
+    def test_consul(self) -> None:
+        """Under Kong's keys; whose token is refused is told so."""
+        consul = ConsulStandIn()
+        self.addCleanup(consul.stop)
+        fields = {"host": "127.0.0.1", "port": consul.port, "token": CONSUL_TOKEN}
+        self.share("consul", fields)
+        self.assertIn("acme/kong_acme:cert_key:shop.test", consul.entries)
+        authority = AcmeAuthority(self)
+        gateway = self.gateway({"lua_ssl_trusted_certificate": authority.trusted}, tls=True)
+        authority.start(gateway.proxy_port)
+        config = self.config(authority, storage="consul", storage_config={"consul": {**fields, "token": "another"}})
+        gateway.create("/plugins", name="acme", config=config)
+        answer = gateway.admin("POST", "/acme", json={"host": "shop.test"})
+        self.assertEqual(answer.status, 500)
+        self.assertIn("answers 403", answer.json["message"])
+        self.assertIn("see config.storage_config.consul", answer.json["message"])

@@ -198,6 +198,14 @@ class TLSTests(HTTPTestCase):
             answer = await client.request("POST", f"https://{host}:{self.port}/echo", body=b"x" * 100_000)
             self.assertEqual(answer.body, b"x" * 100_000)
 
+    async def test_another_name(self) -> None:
+        """The name that is asked for and demanded may be another than the one that is connected to."""
+        client = self.make(Trust((self.authority.pem,)))
+        url = f"https://127.0.0.1:{self.port}/echo"
+        self.assertEqual((await client.request("GET", url, server_name="logs.test")).status, 201)
+        with self.assertRaises(HTTPFailed):
+            await client.request("GET", url, server_name="other.test")
+
     async def test_unknown_authority(self) -> None:
         """Refused with ``ssl_verify``, taken without."""
         client = self.make(Trust((authority().pem,)))

@@ -92,7 +92,8 @@ class Compiled:
         return str(error) or repr(error)
 
     def _refusal(self, why: str) -> dict[str, Any]:
-        sentence = f"plugin {self.name} ({self.row.get('id')}) cannot run, its requests are answered 500: {why}"
+        what = f"plugin {self.name} ({self.row.get('id')}) cannot run, its requests are answered 500"
+        sentence = f"{what}: {why}; set that right, or disable or remove the plugin"
         return {"why": sentence, "reported": False}
 
     @property

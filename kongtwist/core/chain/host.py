@@ -196,6 +196,7 @@ class HTTPClient(Protocol):
         timeout: float = 10.0,
         keepalive: float = 60.0,
         ssl_verify: bool = True,
+        server_name: str = "",
     ) -> Awaitable[HTTPAnswer]:
         """Ask, and read the whole answer, which is bounded.
 
@@ -207,6 +208,7 @@ class HTTPClient(Protocol):
             timeout: seconds until the answer's end.
             keepalive: seconds an idle connection is kept for the next request.
             ssl_verify: demand a certificate of a trusted authority.
+            server_name: asked for with TLS, and demanded; "": the host of the URL.
 
         Raises:
             HostError: there is no answer, or it is too large.

@@ -36,6 +36,8 @@ def plain_name(host: str) -> tuple[str, bool]:
             raise ValueError("a part of it is empty")
         if len(label) > 63:
             raise ValueError("a part of it is longer than 63 characters")
+    if name == "invalid" or name.endswith(".invalid"):
+        raise ValueError(".invalid is there for names that do not exist (RFC 6761)")
     if not all("!" <= letter <= "~" for letter in name):
         raise ValueError("it has blanks or control characters")
     return name, whole

@@ -45,9 +45,9 @@ def forwarded_lines(exchange: RequestFacts) -> bytes:
     They depend on the connection and the header block only, so a door may keep them for the next request.
     """
     block = exchange.block
-    peer = exchange.peer_ip.encode()
+    peer, client = exchange.peer_ip.encode(), exchange.client_ip.encode()
     sent = block.joined(b"x-forwarded-for")
-    proto, host, port = exchange.scheme, host_name(block.host), b"%d" % exchange.local_port
+    proto, host, port = exchange.scheme, host_name(block.host), b"%d" % exchange.host_port
     if exchange.trusted:
         proto = block.first(b"x-forwarded-proto") or proto
         host = block.first(b"x-forwarded-host") or host
@@ -59,11 +59,11 @@ def forwarded_lines(exchange: RequestFacts) -> bytes:
         b"X-Real-IP: %b\r\n"
     ) % (
         via + b", " + ours if via else ours,
-        sent + b", " + peer if sent else peer,
+        sent + b", " + peer if sent else client,
         proto,
         host,
         port,
-        exchange.client_ip.encode(),
+        client,
     )
 
 

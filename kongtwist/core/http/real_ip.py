@@ -17,17 +17,19 @@ class RealIP:
 
     Args:
         trusted: addresses, CIDR blocks and ``unix:``.
-        header: ``X-Real-IP``, ``X-Forwarded-For`` or another one; ``proxy_protocol`` changes nothing here.
+        header: ``X-Real-IP``, ``X-Forwarded-For`` or another one; ``proxy_protocol``: no field tells it, but the PROXY header of the
+            connection (`core.proxy_protocol`).
         recursive: skip trusted addresses from the right (``real_ip_recursive``).
 
     Attributes:
         header: the field's name in lower case.
+        by_connection: the connection tells it, and no field.
 
     Raises:
         ValueError: not an address or CIDR block.
     """
 
-    __slots__ = ("_known", "_networks", "_recursive", "_unix", "header")
+    __slots__ = ("_known", "_networks", "_recursive", "_unix", "by_connection", "header")
 
     def __init__(self, trusted: Iterable[str] = (), header: str = "X-Real-IP", recursive: bool = False) -> None:
         entries = list(trusted)
@@ -36,6 +38,7 @@ class RealIP:
             ip_network(entry, strict=False) for entry in entries if entry != "unix:"
         )
         self.header = header.lower().encode()
+        self.by_connection = self.header == b"proxy_protocol"
         self._recursive = recursive
         self._known: dict[str, bool] = {}
 
@@ -54,6 +57,8 @@ class RealIP:
 
     def client_of(self, peer: str, block: HeaderBlock) -> str:
         """The client's address as told by a trusted ``peer``; ``peer`` itself where the header gives no address."""
+        if self.by_connection:
+            return peer  # a field of that name is anybody's
         values = [part for value in block.all(self.header) for part in value.split(b",")]
         client = peer
         for value in reversed(values):

@@ -147,7 +147,7 @@ class PriorityRouter(RouterBase):
         if not self.remembers:
             return None
         if self._by_listener:
-            return exchange.method, host, path, exchange.scheme, exchange.local_port
+            return exchange.method, host, path, exchange.scheme, exchange.host_port
         return exchange.method, host, path
 
     def _facts(self, exchange: Exchange, path: bytes, host: bytes, query: bytes) -> Facts:
@@ -156,7 +156,7 @@ class PriorityRouter(RouterBase):
         if self._path_only:
             return Facts(b"", b"", normalise(path), b"", None, _no_headers, b"", _NOWHERE, _NOWHERE)
         source = (exchange.client_ip, exchange.peer_port) if self._uses_source else _NOWHERE
-        listener = (exchange.local_ip, exchange.local_port) if self._uses_listener else _NOWHERE
+        listener = (exchange.local_ip, exchange.host_port) if self._uses_listener else _NOWHERE
         sni = None if self.remembers else exchange.sni
         headers: Callable[[bytes], list[bytes]] = partial(lookups.named, exchange.block)
         return Facts(

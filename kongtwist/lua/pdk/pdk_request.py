@@ -101,7 +101,7 @@ def _get_forwarded_port(call: LuaCall) -> int:
     port = _port(_trusted(exchange, b"x-forwarded-port"))
     if port is None:
         port = _port(_without_user(_trusted(exchange, b"x-forwarded-host") or b"").partition(b":")[2])
-    return exchange.local_port if port is None else port
+    return exchange.host_port if port is None else port
 
 
 def _port(digits: bytes | None) -> int | None:

@@ -16,6 +16,7 @@ from ...core.chain.phases import CertificateChoice
 from ...core.rows import Row
 from ...entities.errors import EntityError
 from .._redis_fields import redis_settings
+from .acme_servers import STORAGES
 from .acme_session import Failed, Settings, begin, ends, finish, key_of_jwk, new_key
 from .acme_storage import MemoryStorage, RedisStorage, RowStorage, Storage
 
@@ -59,6 +60,7 @@ class Config:
         self.backoff = float(conf["fail_backoff_minutes"]) * 60
         self.storage: str = conf["storage"]
         self.redis: Row = conf["storage_config"]["redis"]
+        self.server: Row = conf["storage_config"].get(self.storage) or {}
         self.chain: str | None = conf["preferred_chain"]
         self.addresses = bool(conf["enable_ipv4_common_name"])
 
@@ -109,6 +111,8 @@ class Issuer:
             extra = conf.redis["extra_options"]
             client = host.redis(redis_settings(conf.redis))
             self.storage = RedisStorage(client, extra["namespace"] or "", int(extra["scan_count"] or 10))
+        elif conf.storage in STORAGES:
+            self.storage = STORAGES[conf.storage](conf.server, host)
         elif self.stored:
             self.storage = RowStorage(host.rows)
         else:

@@ -104,25 +104,30 @@ def _redis() -> Record:
     return _Redis({**redis_fields("storage redis"), "extra_options": extra}, text="For storage redis.")
 
 
-def _elsewhere(kind: str, **more: Any) -> Record:
+def _elsewhere(kind: str, port: int, **more: Any) -> Record:
     return Record(
         {
             "https": Boolean(default=False, text="Talk to it with TLS."),
-            "host": String(checks=(host,), text="Host of the server."),
-            "port": Integer(between=[0, 65535], text="Its TCP port."),
-            "kv_path": String(text="Where in it the keys are."),
-            "timeout": Number(text="Milliseconds for a call."),
+            "host": String(checks=(host,), text="Host of the server; null: 127.0.0.1."),
+            "port": Integer(between=[0, 65535], text=f"Its TCP port; null: {port}."),
+            "kv_path": String(text="Where in it the keys are; null: acme."),
+            "timeout": Number(text="Milliseconds for a call; null: 2000."),
             "token": String(referenceable=True, text="What the server lets us in with."),
             **more,
         },
-        text=f"For storage {kind}, which is not built yet.",
+        text=f"For storage {kind}.",
     )
 
 
-def _storage_there(row: Row) -> ErrorTree:
-    storage = row["config"].get("storage")
-    if storage in ("consul", "vault"):
-        return f"storage {storage} is not available in this version; use kong, redis or shm"
+def _has_role(row: Row) -> ErrorTree:
+    """Kong looks at the storage here, too: whether it can be shared in its hybrid mode."""
+    vault = row["config"].get("storage_config", {}).get("vault") or {}
+    if (
+        row["config"].get("storage") == "vault"
+        and vault.get("auth_method") == "kubernetes"
+        and not vault.get("auth_role")
+    ):
+        return "storage vault with auth_method kubernetes needs a role: set config.storage_config.vault.auth_role"
     return None
 
 
@@ -173,8 +178,8 @@ CONFIG = ConfigRecord(
         "fail_backoff_minutes": Number(default=5, text="Minutes for which nothing is tried for a name that has failed."),
         "storage": String(
             one_of=["kong", "shm", "redis", "consul", "vault"], default="shm",
-            text="Where accounts and challenges are kept: kong, the database; redis; shm, the database where there is one, else the"
-            " memory of this process.",
+            text="Where accounts and challenges are kept: kong, the database; redis; consul; vault, or OpenBao; shm, the database where"
+            " there is one, else the memory of this process.",
         ),
         "storage_config": Record(
             {
@@ -184,15 +189,16 @@ CONFIG = ConfigRecord(
                 ),
                 "kong": Record({}, text="For storage kong: nothing."),
                 "redis": _redis(),
-                "consul": _elsewhere("consul"),
+                "consul": _elsewhere("consul", 8500),
                 "vault": _elsewhere(
                     "vault",
+                    8200,
                     tls_verify=Boolean(default=True, text="Verify the server's certificate."),
-                    tls_server_name=String(text="Server name for TLS."),
+                    tls_server_name=String(text="Name that the server's certificate is for, and the Host of requests; null: the host."),
                     auth_method=String(default="token", one_of=["token", "kubernetes"], text="How to log in."),
-                    auth_path=String(text="Path of the login."),
+                    auth_path=String(text="Where the login is mounted; null: kubernetes."),
                     auth_role=String(text="Role to log in as."),
-                    jwt_path=String(text="File of the service account's token."),
+                    jwt_path=String(text="File of the service account's token; null: where Kubernetes puts it."),
                 ),
             },
             text="Settings of the storages.",
@@ -214,5 +220,5 @@ CONFIG_CHECKS = (
     ),
     _required("config.storage_config.redis.host"),
     _required("config.storage_config.redis.port"),
-    Custom(("config.storage",), _storage_there),
+    Custom(("config.storage",), _has_role),
 )  # fmt: skip

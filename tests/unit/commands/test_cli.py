@@ -91,7 +91,8 @@ class CommandTests(CommandTestCase):
         code, out, err = self.run_command("check", path)
         self.assertEqual((code, out), (0, f"configuration at {path} is valid\n"))
         self.assertRegex(
-            err, r"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[warn\] known to Kong and without effect here yet: kic\n$"
+            err,
+            r"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[warn\] kic has no effect here: an ingress controller is a client .*\n$",
         )
 
     def test_check_refused(self) -> None:

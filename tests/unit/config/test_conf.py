@@ -163,7 +163,7 @@ class NameTests(ConfCase):
     def test_names_of_nginx(self) -> None:
         """Bare directives, and those whose block is missing, lead to the property."""
         for name, wanted in (
-            ("worker_processes", "write nginx_worker_processes"), ("nginx_worker_connections", "write nginx_events_worker_connections"),
+            ("worker_processes", "write nginx_worker_processes"), ("worker_connections", "write nginx_events_worker_connections"),
             ("client_max_body_size", "write nginx_http_client_max_body_size"), ("proxy_buffers", "write nginx_proxy_proxy_buffers"),
             ("nginx_proxy_buffer_size", "write nginx_proxy_proxy_buffer_size"), ("error_log", "write proxy_error_log"),
             ("keepalive_timeout", "write nginx_http_keepalive_timeout"), ("proxy_read_timeout", "set read_timeout of each service"),
@@ -291,6 +291,11 @@ class KindTests(ConfCase):
             ),
             ("node_id = 7", "node_id is not a valid UUID: '7'"),
             (
+                "port_maps = 80:8000, 443",
+                "port_maps has an entry that is not <published port>:<own port>, such as 443:8443: '443'",
+            ),
+            ("port_maps = 80:8000, 81:8000", "port_maps names a port of ours twice: '8000'"),
+            (
                 "trusted_ips = 10.0.0.0/8, x",
                 "trusted_ips has an entry that is no address, no CIDR block and not unix: 'x'",
             ),
@@ -375,11 +380,27 @@ class NotBuiltTests(ConfCase):
     """Names that Kong knows and that have no effect here."""
 
     def test_one_warning_lists_all(self) -> None:
-        """Properties, nginx directives and vault settings that have no effect are listed in one sentence."""
-        conf = self.read("nginx_http_gzip = on\nlmdb_map_size = 1g\npluginserver_x_socket = /s", {"KONG_KIC": "on"})
+        """Properties, nginx directives and vault settings that have no effect yet are listed in one sentence."""
+        conf = self.read(
+            "nginx_http_gzip = on\npg_ro_host = db2\npluginserver_x_socket = /s", {"KONG_WASM_FILTERS": "off"}
+        )
         self.assertEqual(
             conf.warnings,
-            ["known to Kong and without effect here yet: kic, lmdb_map_size, nginx_http_gzip, pluginserver_x_socket"],
+            [
+                "known to Kong and without effect here yet: nginx_http_gzip, pg_ro_host, pluginserver_x_socket, wasm_filters"
+            ],
+        )
+
+    def test_without_a_meaning(self) -> None:
+        """Each says why."""
+        conf = self.read("lmdb_map_size = 1g\nnginx_events_multi_accept = off", {"KONG_KIC": "on"})
+        self.assertEqual(
+            conf.warnings,
+            [
+                "lmdb_map_size has no effect here: there is no such copy",
+                "kic has no effect here: an ingress controller is a client of the Admin API as any other",
+                "nginx_events_multi_accept has no effect here: that is always so",
+            ],
         )
 
     def test_defaults_written_out_give_no_warning(self) -> None:
@@ -396,7 +417,7 @@ class NotBuiltTests(ConfCase):
             "database = cassandra", "role = control_plane", "role = data_plane",
             "client_ssl = on", "stream_listen = 0.0.0.0:9000", "wasm = true", "pluginserver_names = x",
             "nginx_proxy_deny = all", "nginx_http_include = /etc/x.conf",
-            "nginx_admin_auth_basic = x", "proxy_listen = 0.0.0.0:8000 proxy_protocol",
+            "nginx_admin_auth_basic = x",
         ):  # fmt: skip
             self.assertRegex(self.refusal(line), r"not built|not supported|use traditional", line)
 

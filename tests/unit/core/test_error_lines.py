@@ -188,6 +188,23 @@ class WrittenTests(SynchronousTestCase):
         made.upstreams[0].wire.lose()
         self.check(self.line(), "the upstream broke off its answer: it closed the connection")
 
+    def test_kinds_of_streams(self) -> None:
+        """Who looks for event streams or for gRPC in the log finds them by these words; other lines do not have them."""
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 99\r\n\r\ndata: 1\n\n"
+        for answer, more, kind in (
+            (head, b"", 'stream: "event stream"'),
+            (head.replace(b"text/event-stream", b"text/plain"), b"", ""),
+            (b"HTTP/1.1 200 OK\r\n", b"Content-Type: application/grpc+proto\r\n", 'stream: "grpc"'),
+        ):
+            self.events.clear()
+            made = self.gateway()
+            made.answers[b"/x?apikey=s3cret"] = answer
+            made.client().send(GET.replace(b"Host: x\r\n", b"Host: x\r\n" + more))
+            made.upstreams[0].wire.lose()
+            line = self.line()
+            self.assertIn(kind, line)
+            self.assertEqual("stream: " in line.replace("upstream: ", ""), bool(kind), line)
+
     def test_no_http(self) -> None:
         made = self.gateway()
         made.answers[b"/x?apikey=s3cret"] = b"SSH-2.0-OpenSSH\r\n\r\n"

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kongtwist.core.chain.plugin import Plugin
 from kongtwist.core.exchange import Exchange
 from kongtwist.core.http.head import HeaderBlock
-from kongtwist.core.log_record import LogRecords
+from kongtwist.core.log_record import MEMBERS, LogRecords
 from kongtwist.core.log_values import Try
 from kongtwist.testing import NOW, PluginHarness
 
@@ -207,6 +207,51 @@ class RecordTests(SynchronousTestCase):
                     told = json.loads(records.text(exchange))
                     self.assertEqual(told, records.record(exchange))
                     self.assertEqual(told["request"]["headers"]["x-a"], "changed")
+
+    def test_members_of_their_own(self) -> None:
+        """What plugins add stands behind all that a record has of its own, of which there is a list."""
+        exchange = self.exchange()
+        exchange.route.service = {"id": "s-1"}  # type: ignore[misc]
+        exchange.consumer, exchange.credential = {"id": "c-1"}, {"id": "k-1"}
+        self.assertEqual(set(self.record(exchange)), MEMBERS)
+        for name in MEMBERS:
+            exchange.log_values = None
+            exchange.set_log_value("further", {"a": [1, None]})
+            exchange.set_log_value("further", 2, "add")
+            exchange.set_log_value("none", None)
+            exchange.set_log_value("not", 1, "replace")
+            self.assertEqual(list(self.record(exchange))[-1], "further")
+            exchange.set_log_value(name, "mine")
+            self.assertEqual(self.record(exchange)[name], "mine")
+        exchange.log_values = None
+        exchange.set_log_value("none", None)
+        self.assertEqual(set(self.record(exchange)), MEMBERS)
+
+    def test_targets_are_told_as_they_are(self) -> None:
+        """What is remembered of one request is not told of another, in whatever they differ; odd characters are escaped; few are kept."""
+        records = LogRecords(None)
+        told = set()
+        for target in ("/a?b=1", '/a"\\?b=%00', "/a?b=1&c"):
+            for change in (
+                lambda exchange: None,
+                lambda exchange: setattr(exchange, "scheme", b"https"),
+                lambda exchange: setattr(exchange, "local_port", 1),
+                lambda exchange: exchange.set_upstream_method(b"PUT"),
+                lambda exchange: exchange.set_upstream_path(b"/new"),
+                lambda exchange: exchange.set_upstream_query(b""),
+                lambda exchange: exchange.set_upstream_query(b"z=%22"),
+                lambda exchange: setattr(exchange, "client_ip", 'odd"\\\u00e9'),
+            ):
+                for _ in range(2):
+                    exchange = self.exchange(target)
+                    change(exchange)
+                    text = records.text(exchange)
+                    self.assertEqual(json.loads(text), LogRecords(None).record(exchange))
+                told.add(text)
+        self.assertEqual(len(told), 24)
+        for number in range(3000):
+            records.text(self.exchange(f"/{number}"))
+        self.assertLessEqual(len(records._targets), 1024)
 
     def test_values_that_are_odd(self) -> None:
         """A number that is no JSON is refused; long ones, and half a surrogate pair, are written."""

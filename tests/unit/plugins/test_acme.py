@@ -56,9 +56,10 @@ class ConfigTests(SynchronousTestCase):
             self.assertEqual(self.config(api_uri=given).directory, used)
 
     def test_refused(self) -> None:
-        """Terms that nobody accepted, storages that are not there, namespaces that would garble keys."""
+        """Terms that nobody accepted, logins without a role, namespaces that would garble keys."""
+        role = "storage vault with auth_method kubernetes needs a role: set config.storage_config.vault.auth_role"
         for config, fields in (
-            ({"storage": "consul"}, {"@entity": ["storage consul is not available in this version; use kong, redis or shm"]}),
+            ({"storage": "vault", "storage_config": {"vault": {"auth_method": "kubernetes"}}}, {"@entity": [role]}),
             (
                 {"storage_config": {"redis": {"namespace": "kong_acme:x"}}},
                 {"config": {"storage_config": {"redis": {"extra_options": {

@@ -281,6 +281,16 @@ class AclTests(SynchronousTestCase):
         harness.rows.rows = {**harness.rows.rows, "acls": {}}
         self.assertFalse(self.passes(harness, "ann"))
 
+    def test_remembered(self) -> None:
+        """What the upstream is told of a consumer and its groups is made once, and again when the groups have changed."""
+        harness = self.harness(allow=["gold"])
+        told = [harness.send("GET", "/", [("apikey", "ann")]).exchange.request_changes for _ in range(3)]
+        self.assertIs(told[1], told[0])
+        self.assertIs(told[2], told[0])
+        self.join(harness, "a2", "staff", "c1")
+        outcome = harness.send("GET", "/", [("apikey", "ann")])
+        self.assertEqual(outcome.upstream_headers["x-consumer-groups"], "gold, staff")
+
     def test_a_clients_own_groups(self) -> None:
         """What a client says of its groups is neither believed nor passed on."""
         claims = [(name, "gold") for name in ("X-Consumer-Groups", "x_consumer_groups", "X-Authenticated-Groups")]

@@ -108,6 +108,7 @@ class DatagramTests(SynchronousTestCase):
             (Syslog, {"log_level": "error"}, "log_level"),
             (FileLog, {"path": "a|b;`c`"}, "path"),
             (FileLog, {"path": "a "}, "path"),
+            (FileLog, {"path": "/a\0b"}, "path"),
             (TCPLog, {"host": "a", "port": 1, "custom_fields_by_lua": {"a": "return ("}}, "custom_fields_by_lua"),
         ):  # fmt: skip
             with self.assertRaises(EntityError) as caught:

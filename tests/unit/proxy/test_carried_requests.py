@@ -305,7 +305,7 @@ class CarriedTests(SynchronousTestCase):
         gateway.upstreams[0].parse()
         request = gateway.upstreams[0].current
         self.assertEqual(
-            (request.header(b"x-real-ip"), request.header(b"x-forwarded-for")), (b"192.0.2.1", b"127.0.0.1")
+            (request.header(b"x-real-ip"), request.header(b"x-forwarded-for")), (b"192.0.2.1", b"192.0.2.1")
         )
 
     def test_other_subprotocols(self) -> None:

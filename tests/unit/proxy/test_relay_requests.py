@@ -552,7 +552,7 @@ class FactsTests(SynchronousTestCase):
         request = GET.replace(b"Host: x\r\n", b"Host: x\r\n" + fields)
         seen = self.upstream_saw(request, real_ip=RealIP(["10.0.0.0/8"]))
         self.assertEqual(seen.header(b"x-real-ip"), b"192.0.2.9")
-        self.assertEqual(seen.header(b"x-forwarded-for"), b"10.0.0.1")
+        self.assertEqual(seen.header(b"x-forwarded-for"), b"192.0.2.9")
         self.assertEqual(seen.header(b"x-forwarded-proto"), b"https")
         self.assertEqual(seen.header(b"x-forwarded-path"), b"/p")
         self.assertEqual(seen.header(b"x-forwarded-prefix"), b"/q")

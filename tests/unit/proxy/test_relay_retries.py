@@ -10,7 +10,9 @@ from twisted.internet.interfaces import IResolutionReceiver
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.limits import Limits
+from kongtwist.core.names import Address
 from kongtwist.core.snapshot.snapshot import Snapshot
+from kongtwist.net.resolver import NameNotResolved
 
 from ..core.routing.router_rows import route_row, service_row
 from .relay_kit import Client, Gateway, Upstream
@@ -233,6 +235,44 @@ class TargetTests(SynchronousTestCase):
         self.assertIn(b"HTTP/1.1 503 Service Temporarily Unavailable", received)
         self.assertIn(b"failure to get a peer from the ring-balancer", received)
         self.assertIn(b"X-Kong-Response-Latency", received)
+
+
+class NamedTests(SynchronousTestCase):
+    """What the relay makes of what the resolver says."""
+
+    def setUp(self) -> None:
+        self.made = gateway(host="s.test")
+
+    def place(self, answer: Address | NameNotResolved) -> None:
+        def place(name: str) -> Address:
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        self.patch(self.made.context.resolver, "place", place)
+
+    def test_port_of_a_record(self) -> None:
+        """An SRV record's port counts in place of the service's, for the connection and in the Host header, on each of its requests."""
+        client = self.made.client()
+        for port, host in ((81, b"s.test:81"), (80, b"s.test"), (None, b"s.test:18100")):
+            self.place(Address("192.0.2.1", port, 1, "a.test"))
+            self.assertIn(b"HTTP/1.1 200 OK", client.send(GET))
+            upstream = self.made.upstreams[-1]
+            self.assertEqual(upstream.address, ("192.0.2.1", port or 18100))
+            self.assertEqual(upstream.requests[-1].header(b"host"), host)
+
+    def test_faults(self) -> None:
+        """503 for what is not there; 500 with the reason where nobody can say."""
+        self.place(NameNotResolved("s.test", "dns server error: 3 name error"))
+        received = self.made.client().send(GET)
+        self.assertIn(b"HTTP/1.1 503 Service Temporarily Unavailable", received)
+        self.assertIn(b"name resolution failed", received)
+        self.place(NameNotResolved("s.test", "dns server error: 2 server failure", absent=False))
+        received = self.made.client().send(GET)
+        self.assertIn(b"HTTP/1.1 500 Internal Server Error", received)
+        self.assertIn(
+            b"failed the initial dns/balancer resolve for 's.test' with: dns server error: 2 server failure", received
+        )
 
 
 class NameTests(SynchronousTestCase):

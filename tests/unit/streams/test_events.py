@@ -7,6 +7,9 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.limits import Limits
+from kongtwist.core.message_spans import MessageSpans
+from kongtwist.core.message_times import EGRESS
+from kongtwist.streams.server_sent_events import EventStream
 
 from ..proxy.relay_kit import Client, Gateway, Upstream
 
@@ -45,6 +48,25 @@ class EventStreamTests(SynchronousTestCase):
         self.assertIn(b"data: 1\n\n", client.received)
         plain = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
         self.assertEqual(len(self.open(head=plain)[0].context.streams), 0)
+
+    def test_timed(self) -> None:
+        """Whoever times messages hears of each event as its last byte comes, however it was cut."""
+        gateway, _, upstream = self.open()
+        (record,) = gateway.context.streams
+        self.assertIsInstance(record, EventStream)
+        spans = MessageSpans()
+        record.time_messages(spans)
+        framed = (
+            chunk(b"data: 1\r\n\r\ndata: 2\r\n") + chunk(b"\r\n: nothing\r\n\r\n") + chunk(b"data: 3\n") + chunk(b"\n")
+        )
+        counts = []
+        for at in range(0, len(framed), 3):
+            upstream.answer(framed[at : at + 3])
+            counts.append(record.messages_out)
+        self.assertEqual(sorted(set(counts)), [0, 1, 2, 3])
+        self.assertGreaterEqual(spans.first[EGRESS], 0.0)
+        upstream.answer(LAST_CHUNK)
+        self.assertEqual(record.messages_out, 3)
 
     def test_clientGone(self) -> None:
         """A client that leaves takes its record along."""

@@ -326,6 +326,7 @@ class BuildingTests(LifeTests):
         _, answer = self.begin()
         self.assertEqual(answer.status, 500)
         self.assertIn("cannot run, its requests are answered 500: cannot open", self.snapshot.faults[0])
+        self.assertTrue(self.snapshot.faults[0].endswith("; set that right, or disable or remove the plugin"))
         self.assertEqual((self.released, len(self.lifetimes)), (["broken"], 0))
 
     def test_a_row_whose_open_would_wait_is_refused(self) -> None:

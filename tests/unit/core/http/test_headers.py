@@ -7,6 +7,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.exchange import Exchange
+from kongtwist.core.gateway_facts import GatewayFacts
 from kongtwist.core.http.head import parse_request_block, parse_response_block
 from kongtwist.core.http.headers import (
     ResponseHeaders,
@@ -17,6 +18,7 @@ from kongtwist.core.http.headers import (
     upstream_head,
 )
 from kongtwist.core.http.reasons import nginx_page
+from kongtwist.observability.shared_counters import LocalCounters
 
 ID = b"0123456789abcdef0123456789abcdef"
 
@@ -27,12 +29,22 @@ def exchange(fields: bytes = b"Host: A.com.:8000\r\n", **facts: Any) -> Exchange
     made.peer_ip = made.client_ip = "192.0.2.1"
     made.local_port, made.trusted, made.request_id, made.started = 8000, False, ID, 0.0
     made.block = parse_request_block(fields)
+    made.gateway = GatewayFacts(counters=LocalCounters(), now=float, report=print)
     for name, value in facts.items():
         setattr(made, name, value)
     return made
 
 
 class TowardsUpstreamTests(SynchronousTestCase):
+    def test_published_port(self) -> None:
+        """Where ours is another one than clients connect to, upstreams are told theirs; a trusted peer's word is stronger."""
+        made = exchange()
+        made.gateway.host_ports = {8000: 80}
+        self.assertIn(b"X-Forwarded-Port: 80\r\n", forwarded_lines(made))
+        made = exchange(b"Host: a\r\nX-Forwarded-Port: 81\r\n", trusted=True)
+        made.gateway.host_ports = {8000: 80}
+        self.assertIn(b"X-Forwarded-Port: 81\r\n", forwarded_lines(made))
+
     def test_whole_head(self) -> None:
         head = upstream_head(
             exchange(b"Host: A.com.:8000\r\nX-A: 1\r\nContent-Length: 3\r\nTE: trailers\r\n"), b"/a", b"/st", b"up:81"

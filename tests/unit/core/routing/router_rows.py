@@ -6,8 +6,10 @@ from typing import Any
 
 from kongtwist.core.chain.chain import EMPTY_CHAIN
 from kongtwist.core.exchange import Exchange, Row
+from kongtwist.core.gateway_facts import GatewayFacts
 from kongtwist.core.http.head import HeaderBlock
 from kongtwist.core.snapshot.compiled_route import CompiledRoute
+from kongtwist.observability.shared_counters import LocalCounters
 
 
 def service_row(service_id: str = "s", **fields: Any) -> Row:
@@ -65,6 +67,7 @@ def exchange(
     made.sni = sni
     made.trusted = False
     made.peer_port, made.local_port = 40000, 8000
+    made.gateway = GatewayFacts(counters=LocalCounters(), now=float, report=print)
     made.client_ip = made.peer_ip = "192.0.2.1"
     made.block = HeaderBlock.from_pairs(headers if headers is not None else [(b"Host", b"a.com")])
     return made

@@ -1,0 +1,1 @@
+"""Names without I/O."""
