@@ -12,12 +12,13 @@ from pathlib import Path
 
 from .admin import admin_rows
 from .cases import Case, Field, cases
+from .choosing_rows import choosing_rows
 from .consumers import consumer_rows
 from .http2_cases import HTTP2Field, http2_cases, http2_memory
 from .kafka_rows import kafka_rows
 from .measures import Pace, idle_memory
 from .metrics_rows import metrics_rows
-from .report import Row, describe_machine, markdown, of_admin, table
+from .report import Row, describe_machine, headings_of, markdown, table
 from .servers import Stage
 from .session_cases import session_cases
 from .usage import Cost
@@ -51,8 +52,9 @@ def main() -> None:
             kafka_rows(stage, wanted, pace, quick=options.quick),
             admin_rows(stage, wanted, pace, quick=options.quick),
             metrics_rows(stage, wanted, quick=options.quick),
+            choosing_rows(wanted, quick=options.quick),
         ):
-            print(table([row], heading=not rows or of_admin(row) != of_admin(rows[-1])), flush=True)
+            print(table([row], heading=not rows or headings_of(row) != headings_of(rows[-1])), flush=True)
             rows.append(row)
     if options.write:
         Path(options.write).write_text(markdown(rows, pace, describe_machine()), encoding="utf-8")

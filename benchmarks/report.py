@@ -14,11 +14,13 @@ from pathlib import Path
 
 from .measures import Pace
 
-__all__ = ["Row", "describe_machine", "markdown", "of_admin", "table", "verdict"]
+__all__ = ["Row", "describe_machine", "headings_of", "markdown", "of_admin", "of_decisions", "table", "verdict"]
 
 HEADINGS = ("work", "unit", "nginx", "nginx, variant", "kongtwist", "ratio", "aim")
 ADMIN_HEADINGS = ("work", "unit", "beside", "longest round", "kongtwist", "ratio", "aim")
 """Of rows about the Admin API, whose names begin so; they are compared with other things than nginx."""
+DECISION_HEADINGS = ("work", "unit", "among 10", "among 100", "kongtwist", "ratio", "aim")
+"""Of rows about decisions in memory, which are compared with the same ones among few."""
 COUNTED = "instructions, thousands"
 """Heading of a further column, where the machine counts them."""
 
@@ -77,11 +79,21 @@ def of_admin(row: Row) -> bool:
     return row.name.startswith("Admin")
 
 
+def of_decisions(row: Row) -> bool:
+    """Whether a row is about choosing among many, in memory."""
+    return row.name.startswith(("Choosing", "Matching"))
+
+
+def headings_of(row: Row) -> tuple[str, ...]:
+    """The headings of its table."""
+    return ADMIN_HEADINGS if of_admin(row) else DECISION_HEADINGS if of_decisions(row) else HEADINGS
+
+
 def table(rows: Sequence[Row], *, heading: bool = True) -> str:
     """Lines for a terminal."""
     lines = [row.cells() for row in rows]
     if heading:
-        lines.insert(0, ADMIN_HEADINGS if of_admin(rows[0]) else HEADINGS)
+        lines.insert(0, headings_of(rows[0]))
     form = "{:<48}  {:<4}  {:>9}  {:>21}  {:>9}  {:>6}  {:<22}"
     return "\n".join(form.format(*line).rstrip() for line in lines)
 
@@ -128,9 +140,12 @@ def _reached(row: Row) -> str:
 
 def markdown(rows: Sequence[Row], pace: Pace, machine: str) -> str:
     """The whole page docs/benchmarks.md."""
-    figures = _figures(HEADINGS, [row for row in rows if not of_admin(row)])
+    figures = _figures(HEADINGS, [row for row in rows if headings_of(row) is HEADINGS])
     if admin := [row for row in rows if of_admin(row)]:
         figures += f"\n\nThe Admin API, beside other work of the same kind:\n\n{_figures(ADMIN_HEADINGS, admin)}"
+    if decisions := [row for row in rows if of_decisions(row)]:
+        beside = "Decisions in memory, beside the same among few:"
+        figures += f"\n\n{beside}\n\n{_figures(DECISION_HEADINGS, decisions)}"
     counted = COUNTED_HERE if any(row.instructions for row in rows) else NOT_COUNTED
     return PAGE.format(
         figures=figures, verdict=verdict(rows), machine=machine, rounds=pace.rounds, seconds=f"{pace.seconds:g}",

@@ -49,8 +49,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
         " `client_body_buffer_size` reaches.",
         "Health checks: probes speak HTTP/1.1 (`Connection: close`), Kong's 1.0; those of the types `tcp`, `grpc` and `grpcs` run, where"
         " Kong's do not. The last failed try of a request counts as what it was (a lost connection, a time-out), in Kong as the"
-        " status that the client got. Several addresses of a name are one target"
-        " ([health-checks.md](health-checks.md)).",
+        " status that the client got ([health-checks.md](health-checks.md)).",
+        "The hashed ring is Kong's, but for points that two targets want: the first one has it, and the other none in its place. So a"
+        " target that comes or goes moves its own share of the keys and no other; to Kong's ring of ten targets some 6 keys in 100"
+        " differ. Where the points are few (`slots`) targets have fewer each. Addresses of a name count as targets there. The names"
+        " that SRV records point to are looked up with them, so that each of their addresses is one.",
         "A stream keeps the time-outs with which it began; later changes hold for new streams.",
         "SIGTERM and SIGINT stop gracefully. Kong's SIGTERM ends open requests at once.",
         "Browsers call gRPC services by the plugin `grpc-web` over WebSockets and in Connect's protocol, too. Its preflight allows the"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .kinds import INTEGER, SIZE, Property
+from .kinds import INTEGER, NUMBER, SIZE, Property
 
 __all__ = ["HTTP2"]
 
@@ -44,6 +44,18 @@ class HTTP2:
         "Streams that a client may reset, or have reset by its errors, at once. More end the connection (ENHANCE_YOUR_CALM).",
     )
     http2_reset_rate = Property(INTEGER.within(0), "33", "Such resets that a client may have more each second.")
+    http2_ping_interval = Property(
+        NUMBER.within(0, 86400),
+        "0",
+        "Seconds of silence after which a client of HTTP/2 with open requests or streams gets a PING. One that says nothing for as long"
+        " again is given up: its connection ends, its streams are cancelled. 0: no PINGs.",
+    )
+    upstream_http2_ping_interval = Property(
+        NUMBER.within(0, 86400),
+        "0",
+        "The same for upstreams of HTTP/2; what was asked of one that is given up is answered 502, of gRPC UNAVAILABLE. Servers of gRPC end"
+        " connections of clients that ping more often than they allow (too_many_pings), most of them every 300 seconds. 0: no PINGs.",
+    )
     http2_idle_frames = Property(
         INTEGER.within(1),
         "1000",

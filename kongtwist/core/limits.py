@@ -68,6 +68,10 @@ class Limits:
     """Streams a peer may reset, or have us reset for its errors, at once (ENHANCE_YOUR_CALM)."""
     http2_reset_rate: float = 33.0
     """Such resets that it may have more each second."""
+    http2_ping_interval: float = 0.0
+    """Seconds of silence after which a client with open streams is asked for a sign of life; 0: never (``http2_ping_interval``)."""
+    upstream_http2_ping_interval: float = 0.0
+    """The same of upstreams (``upstream_http2_ping_interval``)."""
     http2_idle_frames: int = 1000
     """Frames that bring nothing (PING, SETTINGS, PRIORITY, small WINDOW_UPDATE, empty DATA, unknown ones) in a row, without
     DATA or a request in between; 100 more each second (ENHANCE_YOUR_CALM)."""

@@ -12,7 +12,7 @@ from .http.uri import split_host
 if TYPE_CHECKING:
     from .names import Address
 
-__all__ = ["DECAY", "Board", "Peer", "Score", "host_field", "is_address", "peer_key", "split_target"]
+__all__ = ["DECAY", "Board", "Entry", "Peer", "Score", "host_field", "is_address", "peer_key", "split_target"]
 
 DEFAULT_PORT = 8000
 """Port of a target that names none (Kong: targets)."""
@@ -23,6 +23,10 @@ DECAY = 10.0
 
 Score = tuple[float, float]
 """By which of two peers one is chosen: the less."""
+
+
+Entry = tuple[float, float, int, "Peer"]
+"""A peer's score, as it stands on a board: of equal ones the lower number is chosen."""
 
 
 class Board(Protocol):
@@ -60,7 +64,7 @@ class Peer:
         latency: moving average of the seconds it took to begin an answer; None before the first.
         observed: monotonic seconds of the last latency.
         board: wants to hear when ``active`` or ``latency`` fall; None: nobody does.
-        placed: the score under which it stands there; None: it does not.
+        placed: as what it stands there, with a score that is not above its true one; None: it does not.
     """
 
     __slots__ = ("_plain", "_secure", "active", "address", "available", "board", "checks", "counts", "host", "host_header", "key",
@@ -85,7 +89,7 @@ class Peer:
         self.latency: float | None = None
         self.observed = 0.0
         self.board: Board | None = None
-        self.placed: Score | None = None
+        self.placed: Entry | None = None
         self.host_header = ""
         self._plain = self._secure = b""
         self.rename(host_header)

@@ -19,6 +19,7 @@ from ..http1.client_errors import log_refused, log_timeout
 from ..http1.client_facts import KnownClient
 from ..net.http2_connection import HTTP2Connection
 from ..net.http2_frames import CONNECT_PROTOCOL
+from ..net.http2_pings import ConnectionPings
 from ..net.run_steps import run_steps
 from ..net.sending import switch_protocol, unsent
 from ..net.stream_user import NOBODY
@@ -55,6 +56,7 @@ class HTTP2Channel(KnownClient, HTTP2Connection):
     _served = 0
     _cell = READING
     _unsent: float = 0
+    _pings: ConnectionPings | None = None
 
     def __init__(self, first: HTTP1Channel) -> None:
         context = self.context = first.context
@@ -100,6 +102,13 @@ class HTTP2Channel(KnownClient, HTTP2Connection):
         context.connections.add(self)
         super().connectionMade()
         context.deadlines.set(self, context.monotonic() + context.limits.head_timeout)
+        if seconds := context.limits.http2_ping_interval:
+            self._pings = ConnectionPings(context.deadlines, self, seconds, self._vanished)
+
+    def _vanished(self, seconds: float) -> None:
+        what = f"client vanished: it has not answered a PING of HTTP/2 within {seconds:g} s; its streams end"
+        _log.info("{line}", line=error_line(what, client=self.peer_ip))
+        self.vanish("the client does not answer PINGs")
 
     def connection_lost(self, why: str) -> None:
         """Give back what the connection has."""
@@ -108,7 +117,10 @@ class HTTP2Channel(KnownClient, HTTP2Connection):
 
         cells[ACTIVE] -= 1
         cells[self._cell] -= 1
-        run_steps(partial(context.deadlines.drop, self), partial(context.connections.discard, self), self.uncount)
+        pings = () if self._pings is None else (self._pings.stop,)
+        run_steps(
+            *pings, partial(context.deadlines.drop, self), partial(context.connections.discard, self), self.uncount
+        )
 
     def failing(self, code: int, why: str) -> None:
         """See `HTTP2Frames.failing`."""

@@ -160,6 +160,13 @@ class HTTP2Connection(HTTP2Frames):
         # What is asked on them is of no use from now on, and the connection is there for a while yet.
         run_steps(*(partial(each.lose, None, why, RESET_BY_PEER) for each in list(self.streams.values())))
 
+    def vanish(self, why: str) -> None:
+        """The peer does not answer any more: end the connection without a word, and its streams at once."""
+        if self.failed:
+            return
+        self.failed = True
+        run_steps(*(partial(each.lose, None, why, RESET_BY_PEER) for each in list(self.streams.values())), self.abort)
+
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def dataReceived(self, data: bytes) -> None:

@@ -114,6 +114,8 @@ def limits_of(conf: Conf) -> Limits:
         http2_reset_burst=conf.http2_reset_burst,
         http2_reset_rate=conf.http2_reset_rate,
         http2_idle_frames=conf.http2_idle_frames,
+        http2_ping_interval=conf.http2_ping_interval,
+        upstream_http2_ping_interval=conf.upstream_http2_ping_interval,
         http2_unsent_answers=conf.http2_unsent_answers,
         upstream_http2_connections=conf.upstream_http2_connections,
         upstream_http2_queue=conf.upstream_http2_queue,

@@ -1,6 +1,7 @@
 """One connection to an upstream that speaks HTTP/2: its streams are its pool's to give out.
 
-Nothing is sent to keep it alive: servers of gRPC end connections of clients that ping (``too_many_pings``), TCP's keep-alive does it.
+Nothing is sent to keep it alive, unless that is configured (``upstream_http2_ping_interval``): servers of gRPC end connections of clients
+that ping (``too_many_pings``), TCP's keep-alive does it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from zope.interface import implementer
 from ..core.http2.frames import error_name
 from ..core.http2.hpack import Decoder, Encoder, encode_field
 from ..net.http2_connection import HTTP2Connection
+from ..net.http2_pings import ConnectionPings
 from ..net.run_steps import run_steps
 from .client_tls import check_name
 from .upstream_errors import NoHTTP2, end_text
@@ -78,6 +80,7 @@ class HTTP2Upstream(HTTP2Connection):
     credit_at_once = True  # what is held is bounded stream by stream: one that is slow does not stop the others
     wake = inf
     deadline = inf
+    _pings: ConnectionPings | None = None
 
     def __init__(self, pool: StreamsPool, seconds: float) -> None:
         context = pool.context
@@ -122,7 +125,13 @@ class HTTP2Upstream(HTTP2Connection):
         self._ready = True
         HTTP2Connection.connectionMade(self)
         self._expect(self.pool.idle_timeout)
+        context = self.pool.context
+        if seconds := context.limits.upstream_http2_ping_interval:
+            self._pings = ConnectionPings(context.deadlines, self, seconds, self._vanished)
         self.pool.ready(self)
+
+    def _vanished(self, seconds: float) -> None:
+        self.vanish(f"the upstream has not answered a PING within {seconds:g} s")
 
     def _give_up(self, reason: Failure) -> None:
         """It never becomes usable."""
@@ -139,7 +148,8 @@ class HTTP2Upstream(HTTP2Connection):
 
     def connection_lost(self, why: str) -> None:
         """See `HTTP2Connection`."""
-        run_steps(partial(self.pool.context.deadlines.drop, self), partial(self.pool.lost, self))
+        pings = () if self._pings is None else (self._pings.stop,)
+        run_steps(*pings, partial(self.pool.context.deadlines.drop, self), partial(self.pool.lost, self))
 
     # -- time ----------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ..peer import DECAY
 
 if TYPE_CHECKING:
-    from ..peer import Peer, Score
+    from ..peer import Entry, Peer, Score
 
 __all__ = ["ScoreBoard", "Seat", "by_connections", "by_latency", "share_latencies"]
 
@@ -51,7 +51,7 @@ class ScoreBoard:
     ) -> None:
         self._seat, self._score, self._prepare = seat, score, prepare
         self._peers: tuple[Peer, ...] = ()
-        self._heap: list[tuple[Score, int, Peer]] = []
+        self._heap: list[Entry] = []
         self._number = count().__next__
         self._waiting = False
 
@@ -64,26 +64,28 @@ class ScoreBoard:
         """
         if self._seat.holder is not self or self._peers is not peers:
             self._sit(peers)
-        heap = self._heap
+        heap, score_of = self._heap, self._score
         aside = []
         found = None
         while heap:
-            score, _, peer = first = heap[0]
-            if peer.placed != score or not peer.available or not peer.weight:
-                if peer.placed == score:
+            first = heap[0]
+            peer = first[3]
+            if peer.placed is not first or not peer.available or not peer.weight:
+                if peer.placed is first:
                     peer.placed = None
                 heappop(heap)
                 continue
-            now = self._score(peer)
-            if now > score:
-                peer.placed = now
-                heapreplace(heap, (now, self._number(), peer))
+            now = score_of(peer)
+            if now > first:  # a score, as it is the shorter one, is no more than what begins with it
+                peer.placed = entry = (*now, self._number(), peer)
+                heapreplace(heap, entry)
             elif peer in tried:
                 aside.append(first)
                 heappop(heap)
             else:
                 found = peer
-                heapreplace(heap, (score, self._number(), peer))  # behind those that are its equals
+                peer.placed = entry = (*now, self._number(), peer)  # behind those that are its equals
+                heapreplace(heap, entry)
                 break
         for each in aside:
             heappush(heap, each)
@@ -93,11 +95,13 @@ class ScoreBoard:
         """A request ended, or a latency became known: the score may be less than before."""
         if self._waiting and peer.latency is not None:
             self._seat.holder = None  # the first that is known of any latency: all are compared with it
-        elif peer.placed is not None and peer.weight and (score := self._score(peer)) < peer.placed:
-            peer.placed = score
-            heappush(self._heap, (score, self._number(), peer))
-            if len(self._heap) > 2 * len(self._peers) + 64:
-                self._fill()
+        elif (placed := peer.placed) is not None and peer.weight:
+            score = self._score(peer)
+            if score < placed[:2]:
+                peer.placed = entry = (*score, self._number(), peer)
+                heappush(self._heap, entry)
+                if len(self._heap) > 2 * len(self._peers) + 64:
+                    self._fill()
 
     def renew(self) -> None:
         """Peers are available again, or have another weight."""
@@ -118,12 +122,12 @@ class ScoreBoard:
         self._fill()
 
     def _fill(self) -> None:
-        heap = []
+        heap: list[Entry] = []
         for peer in self._peers:
             peer.placed = None
             if peer.weight and peer.available:
-                peer.placed = self._score(peer)
-                heap.append((peer.placed, self._number(), peer))
+                peer.placed = (*self._score(peer), self._number(), peer)
+                heap.append(peer.placed)
         heapify(heap)
         self._heap = heap
 
