@@ -103,6 +103,7 @@ class Field:
         counting = {"name": "prometheus", "config": {
             "status_code_metrics": True, "latency_metrics": True, "bandwidth_metrics": True, "per_consumer": True,
         }}  # fmt: skip
+        recorded = {"path": f"{self.stage.folder}/requests-{self._number}"}
         routes = {
             "jwt": (http, [jwt]), "acl": (http, [key_auth, acl]),
             "plain": (http, []), "key": (http, [key_auth]), "limited": (http, [key_auth, rate_limiting]),
@@ -111,7 +112,9 @@ class Field:
                 http, [{"name": "request-transformer", "config": {"add": {"headers": ["x-tier:gold", "x-from:bench"]}}}],
             ),
             "counted": (http, [counting]),
-            "recorded": (http, [counting, {"name": "file-log", "config": {"path": f"{self.stage.folder}/requests-{self._number}"}}]),
+            "recorded": (http, [counting, {"name": "file-log", "config": recorded}]),
+            "fields": (http, [{"name": "file-log", "config": {**recorded, "custom_fields_by_lua": FIELDS}}]),
+            "without-fields": (http, [{"name": "file-log", "config": recorded}]),
             "ws": (f"http://127.0.0.1:{self.echo_upstream}", []),
             "counted-ws": (f"http://127.0.0.1:{self.echo_upstream}", [counting]),
             "events": (f"http://127.0.0.1:{self.events_port}", []),
@@ -136,6 +139,15 @@ class Field:
     def kongtwist_logged(self) -> Server:
         """The gateway with its access log, as it is by default."""
         return self.stage.kongtwist(f"logged-{self._number}", self._declarative(), "logs/access.log")
+
+
+FIELDS = {
+    "kind": '"web"',
+    "agent": 'kong.request.get_header("User-Agent")',
+    "upgrade": 'return kong.request.get_header("Upgrade")',
+    "duration": "os.time() - ngx.req.start_time()",
+}
+"""Members of log records that Lua makes: those of the tutorials."""
 
 
 def _token(number: int) -> str:
@@ -202,6 +214,9 @@ def cases(field: Field) -> Iterator[Case]:
     itself = ("without", get(ours, "/plain"))
     for name, path in (("prometheus", "/counted"), ("prometheus and file-log", "/recorded")):
         yield Case(f"HTTP GET, {name}, beside itself without", [itself, ("kongtwist", get(ours, path))], "at most 1.4x")
+
+    without = ("without", get(ours, "/without-fields"))
+    yield Case(f"HTTP GET, file-log with {len(FIELDS)} fields of Lua", [without, ("kongtwist", get(ours, "/fields"))])
 
     def ping(server: Callable[[], Server], connections: int, size: int, path: str = "/ws") -> Callable[[Pace], Cost]:
         return lambda pace: stream_cost(stage, server(), ["ping", server().port, path, connections, size], pace)

@@ -346,8 +346,11 @@ class Connection(Link):
             await self._in_time(waiter, "did not read what is sent")
             self._check()
 
-    async def read(self) -> bytes:
+    async def read(self, limited: bool = True) -> bytes:
         """What came next, at least one byte; b"" when the peer has ended the connection.
+
+        Args:
+            limited: within the time limit; else however long it takes.
 
         Raises:
             ConnectionLost: nothing came within the time limit, and the connection is cut; or it was cut before.
@@ -357,7 +360,7 @@ class Connection(Link):
             raise RuntimeError("one reader only, of a connection that keeps what comes")
         if not self._received and not self.ended.over:
             self._reader = Deferred(self._no_reader)
-            await self._in_time(self._reader, "sent nothing")
+            await (self._in_time(self._reader, "sent nothing") if limited else self._reader)
         data = b"".join(self._received)
         self._received.clear()
         self._size = 0

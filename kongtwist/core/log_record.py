@@ -99,10 +99,9 @@ class LogRecords:
             return self._facts(exchange).encode("utf-8", "replace")
         for change in changes:
             _check_numbers(change.value)
-        if any(len(each.path) > 1 or each.path[0] in MEMBERS for each in changes):
+        further = _further(changes)
+        if further is None:
             return _json(self.record(exchange))
-        further: dict[str, Any] = {}
-        _apply(further, changes)
         facts = self._facts(exchange).encode("utf-8", "replace")
         return b"%b,%b" % (facts[:-1], _json(further)[1:]) if further else facts
 
@@ -241,6 +240,9 @@ def _json(value: Any) -> bytes:
 
 def _check_numbers(value: Any) -> None:
     """Refuse what is no JSON, and what orjson would call null. Raises ValueError."""
+    kind = type(value)
+    if kind is str or kind is int or value is None:
+        return
     if isinstance(value, float):
         if not isfinite(value):
             raise ValueError(f"{value} is no JSON")
@@ -306,6 +308,22 @@ def _authenticated(credential: Row) -> dict[str, Any]:
     if isinstance(consumer, dict):
         told["consumer_id"] = consumer.get("id")
     return told
+
+
+def _further(changes: list[LogValue]) -> dict[str, Any] | None:
+    """The members that changes add to a record, where they change none of its own; else None."""
+    further: dict[str, Any] = {}
+    for path, value, mode in changes:
+        name = path[0]
+        if len(path) > 1 or name in MEMBERS:
+            return None
+        if mode != "set" and (name in further) != (mode == "replace"):
+            continue
+        if value is None:
+            further.pop(name, None)
+        else:
+            further[name] = value
+    return further
 
 
 def _apply(record: dict[str, Any], changes: list[LogValue] | None) -> None:

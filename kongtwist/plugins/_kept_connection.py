@@ -58,7 +58,7 @@ class KeptConnection:
     async def _watch(self, connection: Connection) -> None:
         """Notice when the server ends the connection; what it says is of no interest."""
         try:
-            while await connection.read():
+            while await connection.read(limited=False):  # servers of logs say nothing
                 pass
         except ConnectionLost:
             pass

@@ -25,7 +25,7 @@ _PATIENCE = 5.0
 
 
 def _file_name(path: str) -> str | None:
-    """Kong 3.10's rule beside 3.9's: a space or a newline around a name is a slip. No file has a name with a zero byte."""
+    """Kong 3.10's rule beside 3.9's: a space or a newline around a name is a slip; no name has a zero byte."""
     return None if path == path.strip() and "\0" not in path else "not a valid filename"
 
 

@@ -52,7 +52,7 @@ class StandInConnection:
         self._check()
         self.written += data
 
-    def read(self) -> Awaitable[bytes]:
+    def read(self, limited: bool = True) -> Awaitable[bytes]:
         """See `kongtwist.core.chain.host.Connection`."""
         self._check()
         self._reader = Deferred()

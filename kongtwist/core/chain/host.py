@@ -237,8 +237,8 @@ class Connection(Protocol):
         """Send; finished when the socket takes more."""
         ...
 
-    def read(self) -> Awaitable[bytes]:
-        """What has come; b"" at the peer's end."""
+    def read(self, limited: bool = True) -> Awaitable[bytes]:
+        """What has come; b"" at the peer's end. ``limited``: within the connection's time limit, or it is cut."""
         ...
 
     def start_tls(self, settings: TLSSettings) -> Awaitable[None]:

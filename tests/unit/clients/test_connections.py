@@ -163,6 +163,19 @@ class ReadTests(ConnectionCase):
         self.assertTrue(wire.cut)
         self.failureResultOf(self.does(connection.read()), ConnectionLost)
 
+    def test_patient(self) -> None:
+        """Who only waits for the end does so without a time limit, and may give up."""
+        connection, wire = self.open()
+        reading = self.does(connection.read(limited=False))
+        self.net.advance(1000)
+        self.assertNoResult(reading)
+        reading.cancel()
+        self.failureResultOf(reading, CancelledError)
+        reading = self.does(connection.read(limited=False))
+        wire.end()
+        self.assertEqual(self.successResultOf(reading), b"")
+        self.nothing_is_left()
+
     def test_reading_pauses(self) -> None:
         """What nobody reads is not collected without bound."""
         connection, wire = self.open()

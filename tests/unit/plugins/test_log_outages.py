@@ -41,7 +41,7 @@ class _Connection:
     def write(self, data: bytes) -> Deferred[Any]:
         return self._write()
 
-    def read(self) -> Deferred[bytes]:
+    def read(self, limited: bool = True) -> Deferred[bytes]:
         return self._ended
 
     async def close(self) -> None: ...
