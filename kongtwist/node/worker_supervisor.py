@@ -179,6 +179,8 @@ class Workers:
         """Refuse new connections: without this they would wait in the backlog of sockets nobody accepts on any more."""
         for fd in {fd for sockets in self._sockets for _, fd in sockets}:
             with socket.socket(fileno=os.dup(fd)) as listening:
+                if listening.type == socket.SOCK_DGRAM:
+                    continue  # workers may still have answers to send on it, which a shut one refuses
                 try:
                     listening.shutdown(socket.SHUT_RDWR)
                 except OSError as error:

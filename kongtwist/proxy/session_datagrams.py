@@ -32,6 +32,8 @@ __all__ = ["DatagramSession", "SessionPort"]
 
 _COMPLAIN = 60.0
 """Seconds between two lines about datagrams that are dropped."""
+_LAST_ANSWERS = 0.5
+"""Seconds that further answers have behind the first one, while the gateway stops."""
 _AT_ONCE = 32
 """Answers of one upstream that are passed on in one round."""
 
@@ -129,7 +131,7 @@ class DatagramSession(StreamRecord):
     """
 
     __slots__ = (
-        "_backlog", "_context", "_door", "_fd", "_in", "_key", "_last", "_of", "_out", "_over", "_plugins", "_port", "_session",
+        "_backlog", "_context", "_door", "_fd", "_in", "_key", "_last", "_leaving", "_out", "_over", "_plugins", "_port", "_session",
         "_socket", "_timeout", "_tries", "_unanswered", "_why", "deadline", "wake",
     )  # fmt: skip
 
@@ -145,7 +147,7 @@ class DatagramSession(StreamRecord):
         self._in = [0, 0]
         self._out = [0, 0]
         self._unanswered = 0
-        self._over = False
+        self._over = self._leaving = False
         self._why = ""
         self._last = self._context.monotonic()
         self._timeout = inf
@@ -178,7 +180,9 @@ class DatagramSession(StreamRecord):
 
     def close(self, code: int, reason: str, retry: int | None = None) -> None:
         """End it. At a stop one that waits for an answer may still have it, for as long as the stop may take."""
-        if code != GOING_AWAY or not self._unanswered:
+        if code == GOING_AWAY and self._unanswered:
+            self._leaving = True
+        else:
             self._finish(200, "gateway")
 
     def cut(self) -> None:
@@ -295,6 +299,9 @@ class DatagramSession(StreamRecord):
             if self._port.answer(self._key, data):
                 self._out[0] += len(data)
                 self._out[1] += 1
+            if self._leaving:
+                self._timeout = _LAST_ANSWERS
+                self._context.deadlines.set(self, self._last + _LAST_ANSWERS)
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor lets everything go, or the socket has an error and nothing to read."""

@@ -4,6 +4,7 @@
 - ``source``: sends a million bytes and resets.
 - ``hold``: accepts, and reads nothing.
 - ``dns``: a DNS server over UDP (twisted.names) that knows ``stream.test`` as 192.0.2.53.
+- ``late``: as ``datagrams``, a second and a half later.
 - ``datagrams``: sends back each datagram with its name, and from which port it came.
 """
 
@@ -48,11 +49,12 @@ def _serve(kind: str, port: int, name: bytes) -> None:
             threading.Thread(target=call, args=(connection, name), daemon=True).start()
 
 
-def _datagrams(port: int, name: bytes) -> None:
+def _datagrams(port: int, name: bytes, wait: float = 0.0) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", port))
         while True:
             data, address = sock.recvfrom(65535)
+            time.sleep(wait)
             sock.sendto(b"%b %d %b" % (name, address[1], data), address)
 
 
@@ -82,7 +84,7 @@ if __name__ == "__main__":
     name = sys.argv[3].encode() if len(sys.argv) > 3 else b""
     if kind == "dns":
         _dns(port)
-    elif kind == "datagrams":
-        _datagrams(port, name)
+    elif kind in ("datagrams", "late"):
+        _datagrams(port, name, 1.5 if kind == "late" else 0.0)
     else:
         _serve(kind, port, name)

@@ -51,7 +51,7 @@ class SessionTestCase(LiveTestCase):
             *([name] if name else []),
         ]
         process = self.start(words, f"peer-{kind}")
-        if kind in ("dns", "datagrams"):
+        if kind in ("dns", "datagrams", "late"):
             wait_until(lambda: f":{port:04X} " in Path("/proc/net/udp").read_text(), "the peer's socket")
         else:
             self.wait_for_port(port, process)
@@ -436,6 +436,25 @@ class UDPTests(SessionTestCase):
         clients[3].sendto(b"x", ("127.0.0.1", port))
         wait_until(lambda: "3 sessions are open (stream_udp_sessions)" in gateway.log(), "the bound")
         clients[3].close()
+
+    def test_stop(self) -> None:
+        """A client that waits for an answer while the gateway stops has it; who waits for nothing keeps nobody waiting."""
+        upstream = self.peer("late", "late")
+        for workers in (1, 2):
+            gateway, (port,) = self.streams("udp", workers=workers)
+            self.stream(gateway, f"udp://127.0.0.1:{upstream}", "udp", destinations=[{"port": port}])
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.settimeout(PATIENCE)
+                client.sendto(b"x", ("127.0.0.1", port))
+                self.opened(gateway)
+                assert gateway.process is not None
+                gateway.process.signal(15)
+                self.assertEqual(client.recv(100).split()[0], b"late")
+                self.assertEqual(gateway.process.wait(), 0)
+
+    def opened(self, gateway: GatewayProcess) -> None:
+        """Wait until a session of UDP is open."""
+        wait_until(lambda: gateway.admin("GET", "/status").json["streams"]["udp"] == 1, "the session")
 
     def test_nobody(self) -> None:
         """No route, and nobody who listens: no answer, and lines that say so."""

@@ -325,7 +325,7 @@ class WorkersTests(SynchronousTestCase):
         two.dies()
         self.assertEqual(self.successResultOf(reloaded), [])
 
-    def renewing(self, *shares: list[tuple[int, int]]) -> tuple[Deferred[list[str]], list[list[Any]]]:
+    def renewing(self, *shares: list[tuple[tuple[str, int], int]]) -> tuple[Deferred[list[str]], list[list[Any]]]:
         """Have the workers make ready for these shares of sockets; gives what they are told."""
         shared = [*shares]
         preparing = Deferred.fromCoroutine(
@@ -344,7 +344,11 @@ class WorkersTests(SynchronousTestCase):
         """Each is given its sockets, the configuration and all rows; it serves by them when all can, and more are started."""
         self.serve()
         one, two = self.sockets()
-        shares = [[(0, one)], [(0, one), (1, two)], [(1, two)]]
+        shares = [
+            [(("proxy_listen", 0), one)],
+            [(("proxy_listen", 0), one), (("proxy_listen", 1), two)],
+            [(("proxy_listen", 1), two)],
+        ]
         preparing, told = self.renewing(*shares)
         for number, (renew, rows, dataset) in enumerate(told):
             self.assertEqual((renew["type"], renew["given"]["log_level"]), ("renew", "debug"))
@@ -373,7 +377,7 @@ class WorkersTests(SynchronousTestCase):
         """One that cannot keeps all from it; one that says nothing for long counts as one that cannot."""
         self.serve()
         one, _ = self.sockets()
-        preparing, _ = self.renewing([(0, one)], [(0, one)])
+        preparing, _ = self.renewing([(("proxy_listen", 0), one)], [(("proxy_listen", 0), one)])
         self.reactor.spawned[0].says("reloaded", error="no such plugin")
         self.reactor.advance(PREPARE_TIME)
         complaints = self.successResultOf(preparing)
@@ -387,12 +391,12 @@ class WorkersTests(SynchronousTestCase):
         """One that is too many finishes what it does, within the time there is; its row is free for another when it has ended."""
         self.serve()
         one, two = self.sockets()
-        preparing, _ = self.renewing([(0, one), (1, two)])
+        preparing, _ = self.renewing([(("proxy_listen", 0), one), (("proxy_listen", 1), two)])
         first, second = self.reactor.spawned
         first.says("reloaded", error=None)
         self.assertEqual(self.successResultOf(preparing), [])
         self.assertEqual(second.told(), [])
-        switching = self.workers.switch([[(0, one), (1, two)]], 5)
+        switching = self.workers.switch([[(("proxy_listen", 0), one), (("proxy_listen", 1), two)]], 5)
         first.says("switched")
         self.successResultOf(switching)
         self.assertEqual(second.kinds(), ["finish"])
@@ -404,17 +408,22 @@ class WorkersTests(SynchronousTestCase):
         second.dies()
         self.assertEqual((self.workers.pids, len(self.reactor.spawned)), ([first.pid], 2))
         self.assertTrue(self.workers.complete)
-        preparing, _ = self.renewing([(0, one)], [(0, two)])
+        preparing, _ = self.renewing([(("proxy_listen", 0), one)], [(("proxy_listen", 0), two)])
         first.says("reloaded", error=None)
         self.successResultOf(preparing)
-        self.assertNoResult(self.workers.switch([[(0, one)], [(0, two)]], 0))
+        self.assertNoResult(self.workers.switch([[(("proxy_listen", 0), one)], [(("proxy_listen", 0), two)]], 0))
         self.assertEqual(self.reactor.spawned[2].told()[0]["row"], 1)
 
     def test_no_room(self) -> None:
         """More workers than the memory of counters has rows for are refused before anything happens."""
         self.serve()
         one, _ = self.sockets()
-        preparing, told = self.renewing([(0, one)], [(0, one)], [(0, one)], [(0, one)])
+        preparing, told = self.renewing(
+            [(("proxy_listen", 0), one)],
+            [(("proxy_listen", 0), one)],
+            [(("proxy_listen", 0), one)],
+            [(("proxy_listen", 0), one)],
+        )
         (complaint,) = self.successResultOf(preparing)
         self.assertRegex(complaint, "^there is no room for 4 workers")
         self.assertEqual(told, [[], []])

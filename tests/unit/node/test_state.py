@@ -111,9 +111,23 @@ class MetricsTests(SynchronousTestCase):
             name: counts[name] for name in ("accepted", "active", "handled", "reading", "waiting", "writing")
         } | {"total": counts["requests"]})  # fmt: skip
         self.assertEqual(found["kong_nginx_requests_total"][0][1], counts["requests"])
-        kinds = ("sse", "tcp", "udp", "websocket")
-        self.assertEqual([value for _, value in found["kongtwist_open_streams"]], [counts[kind] for kind in kinds])
+        streams = [counts[kind] for kind in ("sse", "tcp", "udp", "websocket")]
+        self.assertEqual([value for _, value in found["kongtwist_open_streams"]], streams)
         self.assertEqual(found["kong_node_info"], [('node_id="n",version="3.9.3"', 1)])
+
+    def test_sessions(self) -> None:
+        """Those of stream routes are told where somebody listens for them."""
+        counts = {name: number for number, name in enumerate(CELL_NAMES)}
+        found = self.samples(text_of(self.facts(streams=True), True))
+        told = {
+            labels: value for labels, value in found["kong_nginx_connections_total"] if 'subsystem="stream"' in labels
+        }
+        self.assertEqual(
+            {labels.split('"')[-2]: value for labels, value in told.items()},
+            {"accepted": counts["sessions"], "active": counts["tcp"] + counts["udp"], "handled": counts["sessions"],
+             "total": counts["sessions"]},
+        )  # fmt: skip
+        self.assertIn(('node_id="n",subsystem="stream"', counts["sessions"]), found["kong_nginx_requests_total"])
 
     def test_without(self) -> None:
         """One process shares no memory; a database may be away."""
