@@ -95,10 +95,17 @@ class HTTP1Channel(MovingChannel, KnownClient, RequestBodies):
     # -- the transport's calls -----------------------------------------------------------------------------------------
 
     def connectionMade(self) -> None:
-        self._connected()
         context = self.context
         cells = context.cells
         cells[ACCEPTED] += 1
+        self._connected()
+        if context.caps is not None and not self._counted(context.caps):
+            self._state = TAKEN  # nothing of it is served, or counted
+            context.connections.discard(self)
+            transport: Any = self.transport
+            transport.unregisterProducer()
+            transport.abortConnection()
+            return
         cells[HANDLED] += 1
         cells[ACTIVE] += 1
         cells[WAITING] += 1
@@ -119,11 +126,6 @@ class HTTP1Channel(MovingChannel, KnownClient, RequestBodies):
         self.trusted = context.real_ip.trusts(self.peer_ip)
         if self.proxied is not None and not (self.trusted and context.real_ip.by_connection and self.proxied.source):
             self.proxied = None  # not to be believed, or it names nobody
-        if context.caps is not None and not self._counted(context.caps):
-            self._state = TAKEN  # nothing of it is served, or counted
-            context.cells[ACCEPTED] += 1
-            transport.abortConnection()
-            return
         transport.bufferSize = context.limits.high_water
         self.send = sender(transport)
         transport.registerProducer(self, True)
@@ -137,8 +139,11 @@ class HTTP1Channel(MovingChannel, KnownClient, RequestBodies):
             if self.proxied is None or self.proxied.source is None:
                 return True
             client = self.proxied.source
-        self.counted = caps.connect(client)
-        return self.counted is not None
+        key = caps.connect(client)
+        if key is None:
+            return False
+        self.counted = partial(caps.disconnect, key)  # whatever caps there are at its end
+        return True
 
     def dataReceived(self, data: bytes) -> None:
         state = self._state

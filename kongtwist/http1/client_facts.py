@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.http.headers import forwarded_lines, request_opening
@@ -88,7 +89,9 @@ class KnownClient:
     forwarded_minor = -1
     opened: Opened | None = None
     proxied: ProxyHeader | None = None  #: what a trusted peer's PROXY header says, where it names the client
-    counted: str | None = None  #: what the connection is counted by (`core.address_caps`); None: it is not
+    counted: Callable[[], None] | None = (
+        None  #: has it count no more for its address (`core.address_caps`); None: it does not
+    )
     _client: tuple[HeaderBlock | None, str] = (None, "")
 
     def client_ip(self, block: HeaderBlock) -> str:
@@ -104,9 +107,8 @@ class KnownClient:
     def uncount(self) -> None:
         """The connection is over: it counts no more for its address."""
         counted, self.counted = self.counted, None
-        caps = self.context.caps
-        if counted is not None and caps is not None:
-            caps.disconnect(counted)
+        if counted is not None:
+            counted()
 
     @property
     def sni(self) -> str | None:
