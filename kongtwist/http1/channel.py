@@ -35,7 +35,6 @@ from .moving_channel import MovingChannel
 from .request_body import BODY, CLOSED, HEAD, LINGER, TAKEN, WAIT, RequestBodies
 
 if TYPE_CHECKING:
-    from ..core.address_caps import AddressCaps
     from .http1_context import HTTP1Context, TakeOver, Tree
 
 __all__ = ["HTTP1Channel"]
@@ -99,7 +98,7 @@ class HTTP1Channel(MovingChannel, KnownClient, RequestBodies):
         cells = context.cells
         cells[ACCEPTED] += 1
         self._connected()
-        if context.caps is not None and not self._counted(context.caps):
+        if context.caps is not None and not self.count(context.caps):
             self._state = TAKEN  # nothing of it is served, or counted
             context.connections.discard(self)
             transport: Any = self.transport
@@ -130,20 +129,6 @@ class HTTP1Channel(MovingChannel, KnownClient, RequestBodies):
         self.send = sender(transport)
         transport.registerProducer(self, True)
         context.connections.add(self)
-
-    def _counted(self, caps: AddressCaps) -> bool:
-        """Count the connection for its client's address; False where that has as many as it may have. Trusted peers have any number: they
-        stand for many clients."""
-        client = self.peer_ip
-        if self.trusted:
-            if self.proxied is None or self.proxied.source is None:
-                return True
-            client = self.proxied.source
-        key = caps.connect(client)
-        if key is None:
-            return False
-        self.counted = partial(caps.disconnect, key)  # whatever caps there are at its end
-        return True
 
     def dataReceived(self, data: bytes) -> None:
         state = self._state

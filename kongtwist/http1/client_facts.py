@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.http.headers import forwarded_lines, request_opening
@@ -10,6 +11,7 @@ from ..net.body_exchange import BodyExchange
 from ..net.tls_transport import client_certificate, tls_facts
 
 if TYPE_CHECKING:
+    from ..core.address_caps import AddressCaps
     from ..core.http.head import HeaderBlock
     from ..core.log_values import TLSFacts
     from ..core.proxy_protocol import ProxyHeader
@@ -103,6 +105,20 @@ class KnownClient:
         if self._client[0] is not block:
             self._client = (block, self.context.real_ip.client_of(self.peer_ip, block))
         return self._client[1]
+
+    def count(self, caps: AddressCaps) -> bool:
+        """Count the connection for its client's address; False where that has as many as it may have. Trusted peers have any number: they
+        stand for many clients."""
+        client = self.peer_ip
+        if self.trusted:
+            if self.proxied is None or self.proxied.source is None:
+                return True
+            client = self.proxied.source
+        key = caps.connect(client)
+        if key is None:
+            return False
+        self.counted = partial(caps.disconnect, key)  # whatever caps there are at its end
+        return True
 
     def uncount(self) -> None:
         """The connection is over: it counts no more for its address."""
