@@ -19,6 +19,7 @@ from .measures import Pace, idle_memory
 from .metrics_rows import metrics_rows
 from .report import Row, describe_machine, markdown, of_admin, table
 from .servers import Stage
+from .session_cases import session_cases
 from .usage import Cost
 
 
@@ -39,7 +40,7 @@ def main() -> None:
 
     rows = []
     with Stage() as stage:
-        for case in chain(cases(Field(stage)), http2_cases(HTTP2Field(stage))):
+        for case in chain(cases(Field(stage)), session_cases(stage), http2_cases(HTTP2Field(stage))):
             if wanted(case.name):
                 rows.append(_measured(case, pace))
                 print(table(rows[-1:], heading=len(rows) == 1), flush=True)

@@ -174,6 +174,8 @@ more: for figures to keep, let nothing else run.
   remembered of a head helps.
 - Beside itself without: the column nginx shows the gateway's own figure without the plugins.
 - WebSocket: 4 connections play ping-pong with masked text messages. One operation is a message and its echo.
+- TCP: the same ping-pong through a stream route, beside nginx's `stream` module, which Debian has in the package libnginx-mod-stream;
+  without it these rows are left out.
 - SSE: 8 streams of 100-byte events, each sent when the one before has arrived, so that every event is relayed by
   itself.
 - gRPC: `1x32` is one connection with 32 streams, each with one call after the other. Load and echo server are written

@@ -156,15 +156,15 @@ class Stage:
         self.wait(port, self.load("echo", port))
         return port
 
-    def nginx(self, name: str, directives: str) -> int:
-        """Start an nginx with these directives in its http block; returns its worker's process id."""
+    def nginx(self, name: str, directives: str, main: str = "") -> int:
+        """Start an nginx with these directives in its http block, and ``main`` beside it; returns its worker's process id."""
         folder = os.path.join(self.folder, name)
         os.makedirs(folder)
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
         text = (
             f"daemon off; {'' if os.getuid() else 'user root; '}worker_processes 1; pid {folder}/pid;\n"
-            f"worker_rlimit_nofile {getrlimit(RLIMIT_NOFILE)[1]};\n"
+            f"worker_rlimit_nofile {getrlimit(RLIMIT_NOFILE)[1]};\n{main}"
             f"error_log {folder}/error.log crit; events {{ worker_connections 20000; }}\n"
             f"http {{ access_log off; keepalive_requests 1000000000; {temporary}\n{directives}\n}}\n"
         )

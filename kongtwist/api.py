@@ -70,6 +70,7 @@ from .core.exchange import BodyTooLarge, Exchange
 from .core.http.bodies import decode_body
 from .core.log_record import LogRecords
 from .core.rows import Row
+from .core.stream_session import StreamSession
 from .entities.checks import AtLeastOneOf, Conditional
 from .entities.entity import Config, Entity
 from .entities.errors import EntityError
@@ -162,6 +163,7 @@ __all__ = [
     "Scope",
     "Set",
     "StreamInfo",
+    "StreamSession",
     "StreamWatch",
     "StreamedAnswer",
     "String",

@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from . import KONG_VERSION, VERSION
 from .config.load import Conf, ConfError, differences, load, reloaded
-from .net.listeners import Opened, open_listeners, raise_descriptor_limit
+from .net.listeners import SERVED_BY_WORKERS, Opened, open_listeners, raise_descriptor_limit
 from .net.server_tls import contexts_for
 from .node.debug_token import renew_debug_token, tell_debug_token
 from .node.graceful_shutdown import Drain
@@ -144,6 +144,18 @@ def _forget_plugin_cache_warning() -> None:
         waiting.extend(kept)
 
 
+def _listening(opened: Opened) -> str:
+    """Where an API is reached."""
+    scheme = "https" if opened.listen.ssl else "http"
+    what = {
+        "proxy_listen": "proxy", "stream_listen": "streams", "admin_listen": "Admin API", "status_listen": "Status API",
+    }[opened.name]  # fmt: skip
+    if opened.name == "stream_listen":
+        scheme = "udp" if opened.listen.udp else "tls" if opened.listen.ssl else "tcp"
+    address = opened.address if opened.listen.path else f"{scheme}://{opened.address}"
+    return f"{what} listens on {address}"
+
+
 class NodeService(Service):
     """A node under twistd: its prefix, its signals, and the gateway.
 
@@ -172,6 +184,7 @@ class NodeService(Service):
         self._prefix = prefix
         self._opened = opened
         self._held: list[Opened] = []
+        self._told: list[str] = []
         self.error_log = error_log
         self._overrides = overrides
         self._forced: Deferred[None] = Deferred()
@@ -227,7 +240,7 @@ class NodeService(Service):
             self._drain.stop()
         workers = self.gateway.workers is not None
         # Those of workers the gateway shuts itself, by their numbers: these must not be anybody else's by then.
-        self._held = [each for each in self._opened if workers and each.name == "proxy_listen"]
+        self._held = [each for each in self._opened if workers and each.name in SERVED_BY_WORKERS]
         for each in self._opened:  # the gateway stops its own duplicates; nobody new is to wait in a backlog
             if each not in self._held:
                 each.close()
@@ -303,13 +316,17 @@ class NodeService(Service):
         notice(_log, "configuration: {source}", source=self._conf.source or "defaults and environment, no file")
         notice(_log, "prefix: {prefix}", prefix=self._conf.prefix)
         tell_debug_token(self._conf)
+        self._say_news()
+
+    def _say_news(self) -> None:
+        """Where is listened, and what is to be warned of, as far as that was not told before."""
+        before, self._told = self._told, [*map(_listening, self._opened), *self._conf.warnings]
         for each in self._opened:
-            scheme = "https" if each.listen.ssl else "http"
-            what = {"proxy_listen": "proxy", "admin_listen": "Admin API", "status_listen": "Status API"}[each.name]
-            address = each.address if each.listen.path else f"{scheme}://{each.address}"
-            notice(_log, "{what} listens on {address}", what=what, address=address)
+            if _listening(each) not in before:
+                notice(_log, "{sentence}", sentence=_listening(each))
         for sentence in self._conf.warnings:
-            _log.warn("{sentence}", sentence=sentence)
+            if sentence not in before:
+                _log.warn("{sentence}", sentence=sentence)
 
     def reload(self) -> None:
         """Read the configuration again, put into effect what can be, and say what needs a restart. One after the other."""
@@ -333,14 +350,20 @@ class NodeService(Service):
             new = load(self._conf.source, overrides=self._overrides)
             changed, later = differences(self._conf, new)
             conf = reloaded(self._conf, new)
-            await self.gateway.reload(conf)
+            error_log = error_log_for(conf)
+            try:
+                await self.gateway.reload(conf)
+            except ConfError:
+                error_log.close()
+                raise
         except ConfError as error:
             _log.error("reload refused, everything stays as it was: {error}", error=error)
             return Outcome(error=str(error))
-        self._conf = conf
-        self.error_log.level = conf.log_level
+        self._conf, self._opened = conf, list(self.gateway.opened)
+        self.error_log.become(error_log)
         what = f"changed: {', '.join(changed)}" if changed else "no property has changed"
         notice(_log, "reloaded; {what}", what=what)
+        self._say_news()
         renew_debug_token(conf)
         tell_debug_token(conf)
         if later:
@@ -375,9 +398,9 @@ class NodeService(Service):
         """Let go of the proxy's listening sockets, unless workers have copies (these the gateway shuts)."""
         if self.gateway.workers is None:
             for each in self._opened:
-                if each.name == "proxy_listen":
+                if each.name in SERVED_BY_WORKERS:
                     each.close()
-            self._opened = [each for each in self._opened if each.name != "proxy_listen"]
+            self._opened = [each for each in self._opened if each.name not in SERVED_BY_WORKERS]
 
     def _drained(self, drained: Drained) -> None:
         try:

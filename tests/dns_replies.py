@@ -42,7 +42,7 @@ def _name(name: str) -> bytes:
     return b"".join(bytes((len(each),)) + each for each in labels) + b"\0"
 
 
-def _record(record: Sequence[Any]) -> bytes:
+def _record(record: Sequence[Any], asked: str) -> bytes:
     name, kind, ttl, *value = record
     if kind in ("A", "AAAA"):
         data = ip_address(value[0]).packed
@@ -52,7 +52,8 @@ def _record(record: Sequence[Any]) -> bytes:
         data = struct.pack("!3H", *value[:3]) + _name(value[3])
     else:
         data = bytes((len(value[0]),)) + value[0].encode()
-    return _name(name) + struct.pack("!HHIH", KINDS[kind], 1, ttl, len(data)) + data
+    owner = b"\xc0\x0c" if name == asked else _name(name)  # a pointer to the question (RFC 1035 4.1.4)
+    return owner + struct.pack("!HHIH", KINDS[kind], 1, ttl, len(data)) + data
 
 
 def reply_to(
@@ -80,4 +81,4 @@ def reply_to(
     number = query.number if number is None else number
     head = struct.pack("!6H", number, flags, 1, len(records), 0, len(additional))
     question = query.question if question is None else question
-    return head + question + b"".join(_record(each) for each in (*records, *additional))
+    return head + question + b"".join(_record(each, query.name) for each in (*records, *additional))

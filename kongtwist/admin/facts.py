@@ -46,6 +46,7 @@ class NodeFacts:
         mark: whether a target may be chosen (upstream's id, target, yes or no); gives whether there is such a target.
         unresolved: which of these hosts have no address now.
         timers: timers scheduled in the reactor.
+        streams: there are listeners for sessions (``stream_listen``).
         metric_errors: how often something was not counted, as there was no room for it.
         plugin_metrics: figures of the processes that serve, some lines at a time: name of a family, text; families in order of their names.
             Is given a way to breathe between parts.
@@ -69,6 +70,7 @@ class NodeFacts:
     log_level: Callable[[], str] = field(default=lambda: "notice")
     timers: Callable[[], int] = field(default=lambda: 0)
     metric_errors: Callable[[], int] = field(default=lambda: 0)
+    streams: bool = False
     plugin_metrics: Callable[[Breather], Awaitable[Iterable[tuple[str, str]]]] = field(
         default=lambda breather: _nothing()
     )

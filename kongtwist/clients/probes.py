@@ -17,9 +17,10 @@ from ..core.chain.host import ConnectFailed, GRPCFailed, GRPCTarget, TLSSettings
 from ..core.grpc.grpc_status import DEADLINE_EXCEEDED, UNAVAILABLE
 from ..core.health import BAD_STATUS, SUCCESS, TCP_FAILURE, TIMEOUT, ActiveChecks
 from ..core.peer import Peer, split_target
-from ..net.resolver import NameNotResolved
+from ..net.resolver import NameNotResolved, Resolver
+from ..net.run_steps import run_steps
 from ..net.work_thread import DaemonThreads
-from .connections import Connector, Link, Resolver
+from .connections import Connector, Link
 from .grpc_channels import Channel, library
 from .grpc_tls import TLSBridge
 from .threads import Threads, ThreadsBusy
@@ -85,7 +86,7 @@ class Prober:
 
     Args:
         reactor: connects and keeps time.
-        resolver: looks names up.
+        resolver: looks names up, for these probes alone.
         trust: whom probes over TLS trust.
         limits: bounds of all probes.
     """
@@ -116,7 +117,7 @@ class Prober:
 
     async def close(self, seconds: float) -> None:
         """End all connections; threads have ``seconds``."""
-        self._connector.close()
+        run_steps(self._connector.close, self._resolver.close)
         await self._threads.close(seconds)
 
     async def _probe(self, peer: Peer, checks: ActiveChecks, certificate: tuple[str, str]) -> Finding:

@@ -52,8 +52,8 @@ def _entry(name: str, declaration: Property[object]) -> str:
     facts = [f"Value: {declaration.kind.name}."]
     if declaration.aliases:
         facts.append(f"Other names: {', '.join(declaration.aliases)}.")
-    if declaration.live:
-        facts.append("Takes effect at reload.")
+    if declaration.restart is not None:
+        facts.append(f"Takes effect at a restart, because {declaration.restart}.")
     refused = [
         f"Refused: {value}, as {why}." for value, why in declaration.refused.items() if value not in ("*", "true")
     ]

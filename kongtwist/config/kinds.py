@@ -18,6 +18,7 @@ __all__ = [
     "BOOLEAN",
     "CONNECTIONS",
     "CPU_COUNT",
+    "DATABASE",
     "DURATION",
     "INTEGER",
     "KNOWN",
@@ -47,6 +48,10 @@ T = TypeVar("T")
 
 BUILT = "built"
 KNOWN = "known"
+
+
+DATABASE = "a node keeps the database it started with"
+"""Why a reload does not take up where configuration is kept."""
 
 
 class ConfError(Exception):
@@ -100,7 +105,9 @@ class Property(Generic[T]):
         aliases: other names that set the same property, weakest first (``nginx_<block>_<directive>`` forms).
         refused: value -> why it stops the start, where going on as if it were not set would be dangerous; the value
             ``*`` stands for every value but the default.
-        live: takes effect at ``kongtwist reload``; otherwise it needs a restart.
+        live: a reload puts it into effect in what runs; for what else changes, all that serves is made anew.
+        restart: why a reload does not take it up, as the end of a sentence that begins with "because"; None: it does.
+        restart_when: with ``restart``: which changes (old value, new value) need it; None: all.
     """
 
     def __init__(
@@ -114,6 +121,8 @@ class Property(Generic[T]):
         aliases: tuple[str, ...] = (),
         refused: Mapping[str, str] | None = None,
         live: bool = False,
+        restart: str | None = None,
+        restart_when: Callable[[T, T], bool] | None = None,
     ) -> None:
         self.name = ""
         self.kind = kind
@@ -124,6 +133,8 @@ class Property(Generic[T]):
         self.aliases = aliases
         self.refused = refused or {}
         self.live = live
+        self.restart = restart
+        self._restart_when = restart_when
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -138,6 +149,10 @@ class Property(Generic[T]):
         if instance is None:
             return self
         raise AttributeError(f"{self.name} was not loaded")
+
+    def needs_restart(self, old: T, new: T) -> bool:
+        """Whether a reload leaves ``old`` in effect though ``new`` is configured."""
+        return self.restart is not None and (self._restart_when is None or self._restart_when(old, new))
 
     def read(self, text: str) -> T:
         """The typed value of ``text``. Raises ValueError with the end of a sentence that begins with the name."""
@@ -355,6 +370,8 @@ class Listen:
         """Whether one of the two takes addresses of the other, so that they cannot both be listened on."""
         if self.path or other.path:
             return self.path == other.path != ""
+        if self.udp != other.udp:
+            return False  # ports of TCP and those of UDP are not the same
         return self.port == other.port != 0 and any(
             one == two or (one.version == two.version and (one.is_unspecified or two.is_unspecified))
             for one in self._taken()
@@ -448,9 +465,13 @@ def _listeners(flags: tuple[str, ...]) -> Callable[[str], list[Listen]]:
         if entries == ["off"]:
             return []
         found = [parse_listen(entry, flags) for entry in entries]
-        taken = [listen.address for listen in found if listen.path or listen.port]
-        if twice := next((address for address in taken if taken.count(address) > 1), None):
-            raise ValueError(f"names an address twice: '{twice}'")
+        for listen in found:
+            if listen.udp and (listen.ssl or listen.path or listen.proxy_protocol):
+                other = "ssl" if listen.ssl else "unix:" if listen.path else "proxy_protocol"
+                raise ValueError(f"has flags that do not go together, udp and {other}: '{listen.text}'")
+        taken = [(listen.address, listen.udp) for listen in found if listen.path or listen.port]
+        if twice := next((each for each in taken if taken.count(each) > 1), None):
+            raise ValueError(f"names an address twice: '{twice[0]}'")
         return found
 
     return parse

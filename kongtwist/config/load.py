@@ -18,7 +18,7 @@ from .former_properties import is_former, is_idle, refusal, remedy
 from .kinds import KNOWN, ConfError, Listen, Property, items
 from .properties import Properties, properties
 
-__all__ = ["SEARCHED", "Conf", "ConfError", "Listen", "differences", "load", "reloaded"]
+__all__ = ["SEARCHED", "Conf", "ConfError", "Listen", "differences", "load", "only_live", "reloaded"]
 
 SEARCHED = ("/etc/kongtwist/kongtwist.conf", "/etc/kong/kong.conf")
 """Where a configuration file is looked for when none is named; the first that is there is read, alone."""
@@ -81,7 +81,7 @@ class Conf(Properties):
 
     def listeners(self) -> Iterator[tuple[str, Listen]]:
         """All addresses to listen on, with the name of their property."""
-        for name in ("proxy_listen", "admin_listen", "status_listen"):
+        for name in ("proxy_listen", "stream_listen", "admin_listen", "status_listen"):
             for listen in getattr(self, name):
                 yield name, listen
 
@@ -113,10 +113,12 @@ def _contradictions(conf: Conf) -> Iterator[str]:
         yield f"ssl_protocols has an invalid value: '{wrong}' ({', '.join(sorted(known))})"
     if not conf.admin_gui_path.startswith("/") or (len(conf.admin_gui_path) > 1 and conf.admin_gui_path.endswith("/")):
         yield f"admin_gui_path must start with a slash and not end with one: '{conf.admin_gui_path}'"
-    taken: dict[str, str] = {}
+    if conf.given.get("dns_hostsfile") and conf.dns_client == "dns" and not os.path.isfile(conf.dns_hostsfile):
+        yield f"dns_hostsfile: file does not exist: {conf.dns_hostsfile}"
+    taken: dict[tuple[str, bool], str] = {}
     for name, listen in conf.listeners():
         if listen.path or listen.port:
-            other = taken.setdefault(listen.address, name)
+            other = taken.setdefault((listen.address, listen.udp), name)
             if other != name:
                 yield f"{name} and {other} name the same address: '{listen.address}'"
     yield from _clashes(list(conf.listeners()))
@@ -367,18 +369,38 @@ def _dereference(text: str, prefix: str, environ: Mapping[str, str]) -> str:
 
 
 def differences(old: Conf, new: Conf) -> tuple[list[str], list[str]]:
-    """What a reload changes: (names that take effect at once, names that need a restart)."""
+    """What a reload changes: (names that take effect, names that need a restart)."""
     changed = [each for name, each in properties().items() if getattr(old, name) != getattr(new, name)]
-    return [each.name for each in changed if each.live], [each.name for each in changed if not each.live]
+    later = _waiting(old, new)
+    return [each.name for each in changed if each.name not in later], [
+        each.name for each in changed if each.name in later
+    ]
+
+
+def only_live(old: Conf, new: Conf) -> bool:
+    """Whether all that differs can be put into effect in what runs (`Property.live`)."""
+    same = old.vault_env_prefix == new.vault_env_prefix
+    return same and all(each.live or getattr(old, name) == getattr(new, name) for name, each in properties().items())
+
+
+def _waiting(old: Conf, new: Conf) -> frozenset[str]:
+    """Names of properties that keep their values until a restart."""
+    found = properties().items()
+    return frozenset(name for name, each in found if each.needs_restart(getattr(old, name), getattr(new, name)))
 
 
 def reloaded(old: Conf, new: Conf) -> Conf:
-    """What is in effect after a reload: ``new`` where it takes effect at once, ``old`` where it needs a restart."""
-    live = {name for name, each in properties().items() if each.live}
-    texts = {name: text for name, text in old.given.items() if name not in live}
-    texts |= {name: text for name, text in new.given.items() if name in live}
+    """What is in effect after a reload: ``new``, but ``old`` where it needs a restart.
+
+    Raises:
+        ConfError: the two do not go together.
+    """
+    kept = _waiting(old, new)
+    texts = {name: text for name, text in old.given.items() if name in kept}
+    texts |= {name: text for name, text in new.given.items() if name not in kept}
     conf = Conf(texts, new.source)
-    conf.references = {name: text for name, text in old.references.items() if name not in live}
-    conf.references |= {name: text for name, text in new.references.items() if name in live}
-    conf.vault_env_prefix = old.vault_env_prefix
+    conf.references = {name: text for name, text in old.references.items() if name in kept}
+    conf.references |= {name: text for name, text in new.references.items() if name not in kept}
+    conf.vault_env_prefix = new.vault_env_prefix
+    conf.warnings = list(new.warnings)
     return conf

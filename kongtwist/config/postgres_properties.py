@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .kinds import BOOLEAN, INTEGER, NUMBER, STRING, Property
+from .kinds import BOOLEAN, DATABASE, INTEGER, NUMBER, STRING, Property
 
 __all__ = ["Postgres"]
 
@@ -10,56 +10,83 @@ __all__ = ["Postgres"]
 class Postgres:
     """PostgreSQL, for database = postgres."""
 
-    pg_host = Property(STRING, "127.0.0.1", "Name or address of the server, or the folder of its Unix socket.")
-    pg_port = Property(INTEGER.within(1, 65535), "5432", "Its port.")
-    pg_database = Property(STRING, "kong", "The database. Our tables (kongtwist_...) can lie beside Kong's own.")
-    pg_schema = Property(
-        STRING, None, "The schema of our tables; without it the first of the user's search path, which is public."
+    pg_host = Property(
+        STRING, "127.0.0.1", "Name or address of the server, or the folder of its Unix socket.", restart=DATABASE
     )
-    pg_user = Property(STRING, "kong", "The user.")
-    pg_password = Property(STRING, None, "The user's password. Never logged nor shown.")
+    pg_port = Property(INTEGER.within(1, 65535), "5432", "Its port.", restart=DATABASE)
+    pg_database = Property(
+        STRING, "kong", "The database. Our tables (kongtwist_...) can lie beside Kong's own.", restart=DATABASE
+    )
+    pg_schema = Property(
+        STRING,
+        None,
+        "The schema of our tables; without it the first of the user's search path, which is public.",
+        restart=DATABASE,
+    )
+    pg_user = Property(STRING, "kong", "The user.", restart=DATABASE)
+    pg_password = Property(STRING, None, "The user's password. Never logged nor shown.", restart=DATABASE)
     pg_timeout = Property(
         INTEGER.within(1),
         "5000",
         "Milliseconds that making a connection, or a single operation, may take. A server that has not answered then"
         " counts as away: changes are refused at once (503) until it is back, and traffic goes on. Reading or writing"
         " very much gets more.",
+        restart=DATABASE,
     )
     pg_ssl = Property(
-        BOOLEAN, "off", "Speak TLS with the server. A server that cannot is not used (Kong goes on without TLS)."
+        BOOLEAN,
+        "off",
+        "Speak TLS with the server. A server that cannot is not used (Kong goes on without TLS).",
+        restart=DATABASE,
     )
     pg_ssl_verify = Property(
         BOOLEAN,
         "off",
         "With pg_ssl: check the server's certificate (lua_ssl_trusted_certificate), and that it names pg_host.",
+        restart=DATABASE,
     )
     pg_pool_size = Property(
         INTEGER.within(1),
         None,
         "Connections of a node to the server at the most, beside the one on which it hears of other nodes' changes."
         " Without a value 4.",
+        restart=DATABASE,
     )
     pg_max_concurrent_queries = Property(
-        INTEGER.within(0), "0", "Queries of a node at once at the most; 0: as many as it may have connections."
+        INTEGER.within(0),
+        "0",
+        "Queries of a node at once at the most; 0: as many as it may have connections.",
+        restart=DATABASE,
     )
     pg_semaphore_timeout = Property(
-        INTEGER.within(1), "60000", "Milliseconds that a query waits for a free connection before it fails."
+        INTEGER.within(1),
+        "60000",
+        "Milliseconds that a query waits for a free connection before it fails.",
+        restart=DATABASE,
     )
     pg_backlog = Property(
-        INTEGER.within(0), None, "Queries that may wait for a free connection; more fail at once. Without a value 1000."
+        INTEGER.within(0),
+        None,
+        "Queries that may wait for a free connection; more fail at once. Without a value 1000.",
+        restart=DATABASE,
     )
     pg_keepalive_timeout = Property(
-        INTEGER.within(1), None, "Milliseconds after which an idle connection is closed. Without a value 60000."
+        INTEGER.within(1),
+        None,
+        "Milliseconds after which an idle connection is closed. Without a value 60000.",
+        restart=DATABASE,
     )
     db_update_frequency = Property(
         NUMBER.within(0.1),
         "5",
         "Seconds between two looks for changes of other nodes. Those are told at once by NOTIFY; this is for where"
         " notifications do not arrive (a pooler between).",
+        restart=DATABASE,
     )
     pg_changes_kept = Property(
         INTEGER.within(1),
         "10000",
         "Changes that are kept in the database, so that a node that was away can read what it missed (our own name)."
         " One that missed more reads everything.",
+        restart=DATABASE,
     )

@@ -19,6 +19,7 @@ from .kinds import (
     BOOLEAN,
     CONNECTIONS,
     CPU_COUNT,
+    DATABASE,
     DURATION,
     INTEGER,
     LISTENERS,
@@ -28,7 +29,6 @@ from .kinds import (
     PORT_MAPS,
     RLIMIT,
     SIZE,
-    STREAM_LISTENERS,
     STRING,
     UUID,
     Property,
@@ -40,6 +40,7 @@ from .log_properties import Logs
 from .lua_properties import Lua
 from .plugin_properties import PluginServices
 from .postgres_properties import Postgres
+from .stream_properties import StreamRoutes
 from .tracing_properties import Tracing
 from .unbuilt_properties import Unbuilt
 
@@ -67,6 +68,7 @@ class Node:
         "Working directory: process id, logs, database, generated certificates. Made with mode 0700 when it is not"
         " there. Relative paths of what a node writes (logs, sqlite_path) start from here; those of files it is given"
         " (declarative_config, certificates, keys, authorities), and this one, from the folder it is started in.",
+        restart="a node is found by it",
     )
     plugins = Property(
         ARRAY,
@@ -75,18 +77,27 @@ class Node:
         " installed packages' plugins (entry points of the group kongtwist.plugins), dotted names package.module:Class,"
         " looked for where Python looks (PYTHONPATH) and last in the folder where the gateway is started; off for none.",
     )
-    node_id = Property(UUID, None, "The node's UUID; without it one is made at the first start and kept under prefix.")
+    node_id = Property(
+        UUID,
+        None,
+        "The node's UUID; without it one is made at the first start and kept under prefix.",
+        restart="it names this run of the node in logs and in the database",
+    )
     nginx_worker_processes = Property(
         CPU_COUNT,
         "1",
         "Processes that serve traffic, on the same ports; auto is one per CPU. With 1 everything is one process.",
         aliases=("nginx_main_worker_processes",),
+        restart="a node of one process serves in it, and one of several serves in others (from one of several to another"
+        " number of several a reload does it)",
+        restart_when=lambda old, new: (old > 1) != (new > 1),
     )
     nginx_daemon = Property(
         NGX_BOOLEAN,
         "on",
         "Whether 'kongtwist start' goes to the background. twistd has its own option for this (-n).",
         aliases=("nginx_main_daemon",),
+        restart="only a start goes to the background",
     )
     nginx_main_worker_rlimit_nofile = Property(
         RLIMIT, "auto", "Files and sockets a process may have open; auto raises it to the most the system allows."
@@ -97,6 +108,13 @@ class Node:
         "Time that a graceful stop gives to open requests before it ends them; WebSockets are told at once (1001)."
         " A second signal ends the wait.",
         live=True,
+    )
+    reload_shutdown_timeout = Property(
+        DURATION,
+        "0",
+        "Time that streams and requests which began before a reload have to end by themselves; then they are ended as at a"
+        " stop, but WebSockets with 1012, so that clients come again (our own name). 0: as long as they last, as nginx's"
+        " workers of before a reload go on.",
     )
 
 
@@ -386,9 +404,13 @@ class Storage:
         " nodes share; 'kongtwist migrations bootstrap' makes its tables), or off (the declarative file only, and the"
         " Admin API is read-only but for /config).",
         refused={"cassandra": "Cassandra is not supported; use postgres, sqlite or off"},
+        restart=DATABASE,
     )
     sqlite_path = Property(
-        STRING, "kongtwist.sqlite", "The SQLite file (our own name); made with mode 0600. It must be on a local disk."
+        STRING,
+        "kongtwist.sqlite",
+        "The SQLite file (our own name); made with mode 0600. It must be on a local disk.",
+        restart=DATABASE,
     )
     declarative_config = Property(
         STRING,
@@ -425,12 +447,6 @@ class Refused:
             "data_plane": "hybrid mode is not built yet, so no configuration would arrive",
         },
     )
-    stream_listen = Property(
-        STREAM_LISTENERS,
-        "off",
-        "Addresses for TCP, TLS and UDP streams.",
-        refused={"*": "stream proxying is not built yet, so nobody would listen there"},
-    )
     client_ssl = Property(
         BOOLEAN,
         "off",
@@ -461,6 +477,7 @@ SECTIONS: tuple[type, ...] = (
     Node,
     Logs,
     Listeners,
+    StreamRoutes,
     Tls,
     AdminAccess,
     ClientLimits,
@@ -485,6 +502,7 @@ class Properties(
     Node,
     Logs,
     Listeners,
+    StreamRoutes,
     Tls,
     AdminAccess,
     ClientLimits,

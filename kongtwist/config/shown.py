@@ -94,7 +94,7 @@ def configuration(
 
 def _is_shown(alias: str) -> bool:
     """Whether a property is shown under this other name, too: in blocks below the server's only where it is Kong's own."""
-    return not alias.startswith(("nginx_location_", "nginx_proxy_")) or "_real_ip_" in alias
+    return not alias.startswith(("nginx_location_", "nginx_proxy_", "nginx_sproxy_")) or "_real_ip_" in alias
 
 
 def _value(conf: Conf, name: str, declaration: Property[Any]) -> Any:

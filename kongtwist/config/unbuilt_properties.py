@@ -30,8 +30,6 @@ class Unbuilt:
     """Known to Kong, without effect here."""
 
     # -- node --
-    proxy_stream_access_log = _known(STRING, "logs/access.log basic", "access log of streams")
-    proxy_stream_error_log = _known(STRING, "logs/error.log", "error log of streams; all errors go to proxy_error_log")
     admin_gui_access_log = _known(STRING, "logs/admin_gui_access.log", "access log of the console")
     admin_gui_error_log = _idle(
         STRING, "logs/admin_gui_error.log", "error log of the console", "all errors go to proxy_error_log"

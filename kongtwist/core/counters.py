@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 __all__ = [
-    "ACCEPTED", "ACTIVE", "CELLS", "CELL_NAMES", "EVENT_STREAMS", "GAUGES", "HANDLED", "MOST_AT_ONCE", "READING", "REQUESTS", "WAITING",
-    "WEBSOCKETS", "WRITING", "Cells", "Counters", "RateWindow", "Windows",
+    "ACCEPTED", "ACTIVE", "CELLS", "CELL_NAMES", "EVENT_STREAMS", "GAUGES", "HANDLED", "MOST_AT_ONCE", "READING", "REQUESTS", "SESSIONS",
+    "TCP_SESSIONS", "UDP_SESSIONS", "WAITING", "WEBSOCKETS", "WRITING", "Cells", "Counters", "RateWindow", "Windows",
 ]  # fmt: skip
 
 ACCEPTED = 0
@@ -37,9 +37,18 @@ WEBSOCKETS = 7
 EVENT_STREAMS = 8
 """Open event streams, SSE (gauge)."""
 
-CELL_NAMES = ("accepted", "handled", "requests", "active", "reading", "writing", "waiting", "websocket", "sse")
+SESSIONS = 9
+"""Sessions of stream routes since the start (total)."""
+TCP_SESSIONS = 10
+"""Open sessions of TCP and TLS that are relayed (gauge)."""
+UDP_SESSIONS = 11
+"""Open sessions of UDP (gauge)."""
+
+CELL_NAMES = (
+    "accepted", "handled", "requests", "active", "reading", "writing", "waiting", "websocket", "sse", "sessions", "tcp", "udp",
+)  # fmt: skip
 """Names of the cells by index, as ``/status`` shows them."""
-GAUGES = (ACTIVE, READING, WRITING, WAITING, WEBSOCKETS, EVENT_STREAMS)
+GAUGES = (ACTIVE, READING, WRITING, WAITING, WEBSOCKETS, EVENT_STREAMS, TCP_SESSIONS, UDP_SESSIONS)
 """Cells that tell a state, not a sum: they go back to nought when their worker dies."""
 CELLS = 16
 """Cells in a row: two cache lines, with room to spare."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from .answers import Answer, StreamedAnswer
 from .error_lines import request_line
@@ -60,6 +60,10 @@ class Exchange:
     ``peer_port`` and ``sni`` have no place here: a door has its own for them, or asks the connection. An exchange of ours is made for
     every request, and takes 512 bytes with what the interpreter adds: up to there it is made in half the time.
     """
+
+    of_stream: ClassVar[bool] = (
+        False  #: a session of a stream route (core/stream_session.py), without request and answer
+    )
 
     __slots__ = (
         "_ctx",

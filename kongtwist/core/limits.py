@@ -108,6 +108,18 @@ class Limits:
     dns_cache_size: int = 10000
     """Names remembered, and looked up at once (``dns_cache_size``)."""
 
+    # -- sessions of stream routes -------------------------------------------------------------------------------
+    preread_timeout: float = 30.0
+    """Seconds for a whole ClientHello (``nginx_stream_preread_timeout``)."""
+    preread_buffer_size: int = 16384
+    """Bytes of the largest ClientHello (``nginx_stream_preread_buffer_size``)."""
+    handshake_timeout: float = 60.0
+    """Seconds for a client's TLS handshake (``nginx_stream_ssl_handshake_timeout``)."""
+    udp_sessions: int = 10000
+    """UDP sessions of a process (``stream_udp_sessions``); datagrams of further clients are dropped."""
+    udp_backlog: int = 16
+    """Datagrams of a session kept while it is decided where it goes (``stream_udp_backlog``); further ones are dropped."""
+
     # -- sockets -------------------------------------------------------------------------------------------------
     accept_pause: float = 0.5
     """Seconds accepting pauses when descriptors have run out (nginx ``accept_mutex_delay``)."""

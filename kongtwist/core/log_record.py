@@ -19,6 +19,7 @@ import orjson
 from .http.headers import host_name
 from .http.query import parse_arguments
 from .log_headers import LoggedHeaders
+from .stream_session import StreamSession
 
 if TYPE_CHECKING:
     from .exchange import Exchange
@@ -45,7 +46,10 @@ class Figures(NamedTuple):
 
 
 def figures_of(exchange: Exchange) -> Figures:
-    """The numbers of an exchange that is over."""
+    """The numbers of an exchange that is over; of a session, its bytes, how long it lasted, and when its upstream was asked."""
+    if isinstance(exchange, StreamSession):
+        kong = 0 if exchange.latencies is None else max(0, int(exchange.latencies[0] * 1000))
+        return Figures(exchange.bytes_in, exchange.bytes_out, int(exchange.lasted * 1000), kong, -1)
     took = round((exchange.gateway.now() - exchange.wall_started) * 1000)
     if took < 0:
         took = 0
@@ -117,6 +121,8 @@ class LogRecords:
 
     def _facts(self, exchange: Exchange) -> str:
         """All but the changes."""
+        if isinstance(exchange, StreamSession):
+            return self._session_facts(exchange)
         request_size, response_size, took, kong, proxy = figures_of(exchange)
         receive = 0 if exchange.latencies is None else max(0, took - kong - proxy)
         asked, upstream_uri = self._asked(exchange)
@@ -127,12 +133,7 @@ class LogRecords:
             rows = f',"tries":{_tries(exchange.tries)}'
         if exchange.credential is not None:
             rows += f',"authenticated_entity":{_json(_authenticated(exchange.credential)).decode()}'
-        if route is not None:
-            rows += f',"route":{self._row(route.row)}'
-            if route.service is not None:
-                rows += f',"service":{self._row(route.service)}'
-        if exchange.consumer is not None:
-            rows += f',"consumer":{self._row(exchange.consumer)}'
+        rows += self._rows_of(exchange)
         return (
             f'{{"request":{{"id":"{exchange.request_id.decode("ascii")}",{asked},'
             f'"headers":{headers.request(exchange)},"size":{request_size}{tls}}},'
@@ -164,10 +165,43 @@ class LogRecords:
                 self._targets[key] = known
         return known
 
+    def _rows_of(self, exchange: Exchange) -> str:
+        """Members that are rows."""
+        route, rows = exchange.route, ""
+        if route is not None:
+            rows += f',"route":{self._row(route.row)}'
+            if route.service is not None:
+                rows += f',"service":{self._row(route.service)}'
+        if exchange.consumer is not None:
+            rows += f',"consumer":{self._row(exchange.consumer)}'
+        return rows
+
+    def _session_facts(self, session: StreamSession) -> str:
+        """All but the changes, of a session of a stream route (Kong 3.9, ``kong.log.serialize`` of the stream subsystem)."""
+        told: dict[str, Any] = {
+            "received": session.bytes_in,
+            "sent": session.bytes_out,
+            "status": session.status,
+            "server_port": session.local_port,
+        }
+        if session.tls is not None:
+            told["tls"] = session.tls._asdict()
+        figures = figures_of(session)
+        record: dict[str, Any] = {
+            "session": told,
+            "upstream": {"received": session.upstream_received, "sent": session.upstream_sent},
+            "latencies": {"kong": figures.kong_latency, "session": figures.latency},
+            "client_ip": session.client_ip,
+            "started_at": int(session.wall_started * 1000),
+            "workspace_name": "default",
+        }
+        tries = "" if session.route is None else f',"tries":{_tries(session.tries)}'
+        return f"{_json(record).decode()[:-1]}{self._within}{tries}{self._rows_of(session)}}}"
+
 
 MEMBERS = frozenset((
     "request", "upstream_uri", "upstream_status", "response", "latencies", "client_ip", "started_at", "source",
-    "workspace_name", "workspace", "tries", "authenticated_entity", "route", "service", "consumer",
+    "workspace_name", "workspace", "tries", "authenticated_entity", "route", "service", "consumer", "session", "upstream",
 ))  # fmt: skip
 """What a record has of its own."""
 

@@ -14,6 +14,8 @@ TEXTS: Mapping[str, str] = {
     "kong_bandwidth_bytes": "Total bandwidth (ingress/egress) throughput in bytes",
     "kong_datastore_reachable": "Datastore reachable from Kong, 0 is unreachable",
     "kong_http_requests_total": "HTTP status codes per consumer/service/route in Kong",
+    "kong_session_duration_ms": "How long sessions of stream routes lasted, for each service/route",
+    "kong_stream_sessions_total": "Stream sessions status codes per service/route in Kong",
     "kong_kong_latency_ms": "Latency added by Kong and enabled plugins for each service/route in Kong",
     "kong_memory_lua_shared_dict_bytes": "Allocated slabs in bytes in a shared_dict",
     "kong_memory_lua_shared_dict_total_bytes": "Total capacity in bytes of a shared_dict",

@@ -8,6 +8,7 @@ cannot make new ones.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -102,10 +103,13 @@ class StreamCounts:
 
     Args:
         open: the open streams.
+
+    Attributes:
+        open: all collections of open streams that are counted together.
     """
 
     def __init__(self, open: Iterable[CountedStream]) -> None:
-        self._open = open
+        self.open: list[Iterable[CountedStream]] = [open]
         self._tallies: dict[tuple[str, str, str], StreamTally] = {}
         self._unseen: dict[CountedStream, None] | None = None
 
@@ -160,7 +164,7 @@ class StreamCounts:
         tallies = list(self._tallies.items())
         for _, tally in tallies:
             tally.seen, tally.held = list(tally.gone), 0
-        unseen = self._unseen = dict.fromkeys(self._open)
+        unseen = self._unseen = dict.fromkeys(chain.from_iterable(self.open))
         try:
             while unseen:
                 for _ in range(min(_AT_ONCE, len(unseen))):

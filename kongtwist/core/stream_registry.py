@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .counters import EVENT_STREAMS, WEBSOCKETS
+from .counters import EVENT_STREAMS, TCP_SESSIONS, UDP_SESSIONS, WEBSOCKETS
 from .stream_counts import StreamCounts, StreamTally
 
 if TYPE_CHECKING:
@@ -28,7 +28,10 @@ GOING_AWAY = 1001
 SERVICE_RESTART = 1012
 """WebSocket close code that has the client come again (IANA's registry of RFC 6455 11.7)."""
 
-_GAUGES = {"websocket": WEBSOCKETS, "sse": EVENT_STREAMS}
+_GAUGES = {
+    "websocket": WEBSOCKETS, "sse": EVENT_STREAMS, "tcp": TCP_SESSIONS, "tls": TCP_SESSIONS, "tls_passthrough": TCP_SESSIONS,
+    "udp": UDP_SESSIONS,
+}  # fmt: skip
 
 
 class LoggedStream(Protocol):
@@ -60,7 +63,7 @@ class StreamRecord:
 
     Attributes:
         id: the id of the request that began it, 32 hex digits.
-        kind: ``websocket`` or ``sse``.
+        kind: ``websocket``, ``sse``, or the protocol of a session: ``tcp``, ``tls``, ``tls_passthrough``, ``udp``.
         route_id, service_id, consumer_id, credential_id: ids of the entities it belongs to, or None.
         client_ip: the client's address.
         peer: the target it runs on, where a balancer chose one.
@@ -197,6 +200,15 @@ class StreamRegistry:
         self._records: dict[StreamRecord, None] = {}
         self.counts = StreamCounts(self._records)
         self.log: StreamLogging | None = None
+
+    def count_with(self, other: StreamRegistry) -> None:
+        """Have streams from now on counted together with those of ``other``."""
+        self.counts = other.counts
+        self.counts.open.append(self._records)
+
+    def leave_counts(self) -> None:
+        """No stream is open here any more, nor will one be: those that count with this one count without it."""
+        self.counts.open[:] = [each for each in self.counts.open if each is not self._records]
 
     def __len__(self) -> int:
         return len(self._records)

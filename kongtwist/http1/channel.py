@@ -31,6 +31,7 @@ from ..net.sending import end_writing, half_closes, is_ending, is_plain, sender,
 from .client_errors import log_refused, log_timeout
 from .client_facts import KnownClient
 from .http1_exchange import HTTP1Exchange
+from .moving_channel import MovingChannel
 from .request_body import BODY, CLOSED, HEAD, LINGER, TAKEN, WAIT, RequestBodies
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ _CONTENT_TYPE = re.compile(rb"(?:^|\n)content-type:[ \t]*([^\r\n]*)", re.IGNOREC
 
 
 @implementer(IPushProducer, IHandshakeListener)
-class HTTP1Channel(KnownClient, RequestBodies):
+class HTTP1Channel(MovingChannel, KnownClient, RequestBodies):
     """One client connection.
 
     Attributes:
@@ -489,8 +490,7 @@ class HTTP1Channel(KnownClient, RequestBodies):
         self.context.connections.discard(self)
         self.send = _send_nothing
         # What was remembered for the next request would stay as long as the stream: kilobytes, by the thousand.
-        for name in ("_block", "_raw", "_line", "_whole", "_parsed", "_client", "forwarded", "forwarded_for", "opened"):
-            self.__dict__.pop(name, None)
+        self.forget()
         return transport, early
 
     @property

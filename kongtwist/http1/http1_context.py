@@ -55,6 +55,9 @@ class HTTP1Context(Protocol):
     """See the attributes and methods of the same name of `proxy.context.ProxyContext`."""
 
     @property
+    def successor(self) -> tuple[Any, Any] | None: ...
+
+    @property
     def reactor(self) -> Any: ...
 
     @property

@@ -307,6 +307,10 @@ class HTTP2Channel(KnownClient, HTTP2Connection):
         """The gateway stops: no new requests; close when those that are open are done."""
         self.shut_down()
 
+    def move(self) -> None:
+        """Another configuration has taken the place of this one: the client makes a new connection for its next requests."""
+        self.shut_down()
+
     def cut(self) -> None:
         """End now, whatever is going on."""
         self.abort()

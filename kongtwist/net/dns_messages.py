@@ -17,6 +17,8 @@ UDP_SIZE = 1232
 
 _OPT = b"\0" + struct.pack("!HHIH", 41, UDP_SIZE, 0, 0)
 """The record that says so (RFC 6891 6.1.2)."""
+_POINTERS = 8192
+"""Pointers within names that are followed: 64 KiB hold 4095 addresses, each behind one."""
 _HEADER = struct.Struct("!6H")
 _RESPONSE, _TRUNCATED, _OPCODE, _CODE = 0x8000, 0x0200, 0x7800, 0x000F
 _BROKEN = (ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
@@ -56,6 +58,7 @@ def read_answer(data: bytes, number: int, name: str, kind: int) -> Reply | None:
         return None
     code, truncated = flags & _CODE, bool(flags & _TRUNCATED)
     message = dns.Message()
+    message.maxCompressionPointers = _POINTERS
     try:
         message.fromStr(data)
     except _BROKEN as error:
@@ -94,8 +97,13 @@ def _record(header: Any) -> Record | None:
         return Record(name, A, ttl, str(IPv4Address(data.address)))
     if kind == AAAA and header.rdlength == 16:
         return Record(name, AAAA, ttl, str(IPv6Address(data.address)))
-    if kind == CNAME:
-        return Record(name, CNAME, ttl, _text(data.name))
-    if kind == SRV:
-        return Record(name, SRV, ttl, _text(data.target), data.port, data.weight, data.priority)
+    if kind == CNAME and _is_name(target := _text(data.name)):
+        return Record(name, CNAME, ttl, target)
+    if kind == SRV and _is_name(target := _text(data.target)):
+        return Record(name, SRV, ttl, target, data.port, data.weight, data.priority)
     return None
+
+
+def _is_name(text: str) -> bool:
+    """Whether a host can have this name, so that it can be asked for; any bytes may stand in an answer."""
+    return all("!" <= letter <= "~" for letter in text) and ".." not in text and not text.startswith(".")

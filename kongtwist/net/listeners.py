@@ -27,7 +27,16 @@ from .port_holders import holder_of_path, holder_of_port
 from .proxied_connections import ProxiedFactory, ProxyRules
 from .server_tls import ServerContexts
 
-__all__ = ["DescriptorRoom", "Opened", "check_listeners", "listen_on", "open_listeners", "raise_descriptor_limit"]
+__all__ = [
+    "IP_PKTINFO",
+    "SERVED_BY_WORKERS",
+    "DescriptorRoom",
+    "Opened",
+    "check_listeners",
+    "listen_on",
+    "open_listeners",
+    "raise_descriptor_limit",
+]
 
 BACKLOG = 16384
 """Connections that may wait where a listener does not say; the system cuts it down to net.core.somaxconn."""
@@ -40,6 +49,9 @@ FULL_PAUSE = 0.05
 
 RESERVED = 16
 """Descriptors held back for the Admin and Status listeners."""
+
+IP_PKTINFO: int = getattr(socket, "IP_PKTINFO", 8)
+"""Tells, and sets, the local address of a datagram (ip(7)); Python names it from 3.14 on."""
 
 _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 _GONE = frozenset((errno.ECONNABORTED, errno.EPROTO, errno.EINTR))
@@ -81,9 +93,38 @@ class Opened:
         """The TCP port it really listens on; 0 for a unix socket."""
         return 0 if self.listen.path else int(self.sockets[0].getsockname()[1])
 
-    def socket_for(self, worker: int) -> socket.socket:
-        """The socket that process number ``worker`` (from 0) accepts on."""
-        return self.sockets[worker % len(self.sockets)]
+    def sockets_for(self, worker: int, workers: int = 1) -> list[socket.socket]:
+        """The sockets that process number ``worker`` (from 0) of ``workers`` accepts on: all that are there are served, and
+        nobody waits on one that a process of before had."""
+        return self.sockets[worker::workers] or [self.sockets[worker % len(self.sockets)]]
+
+    def widen(self, count: int) -> list[socket.socket]:
+        """Make one socket for each of ``count`` processes, if the listener is shared that way (``reuseport``).
+
+        Returns:
+            those that are new; they do not listen before `tune`.
+
+        Raises:
+            OSError: the system refuses.
+        """
+        first = self.sockets[0]
+        if self.listen.path or not _shares(self.listen) or not first.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
+            return []
+        new: list[socket.socket] = []
+        for _ in range(count - len(self.sockets)):
+            new.append(_bound(self.listen, first.family, first.getsockname(), True, serve=False))
+        self.sockets += new
+        return new
+
+    def tune(self) -> None:
+        """Have sockets that are open follow the flags of the declaration."""
+        listen = self.listen
+        for each in () if listen.udp else self.sockets:
+            if not listen.path:
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, listen.deferred)
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
+                _set_keepalive(each, listen.so_keepalive)
+            each.listen(listen.backlog or BACKLOG)
 
     def close(self) -> None:
         """Close the sockets; connections that wait in their backlog are reset. A unix socket's file goes too."""
@@ -101,7 +142,7 @@ def open_listeners(listeners: Iterable[tuple[str, Listen]], workers: int = 1) ->
 
     Args:
         listeners: property name and declaration of each (`Conf.listeners`).
-        workers: processes that will accept on those of ``proxy_listen``.
+        workers: processes that will accept on those of ``proxy_listen`` and ``stream_listen``.
 
     Raises:
         ConfError: one cannot be opened; the sentence says which and why.
@@ -109,7 +150,7 @@ def open_listeners(listeners: Iterable[tuple[str, Listen]], workers: int = 1) ->
     opened: list[Opened] = []
     try:
         for name, listen in listeners:
-            count = workers if name == "proxy_listen" and listen.reuseport and not listen.path else 1
+            count = workers if name in SERVED_BY_WORKERS and _shares(listen) and not listen.path else 1
             try:
                 opened.append(Opened(name, listen, _open(listen, count, 0o600 if name == "admin_listen" else 0o666)))
             except OSError as error:
@@ -119,6 +160,15 @@ def open_listeners(listeners: Iterable[tuple[str, Listen]], workers: int = 1) ->
             each.close()
         raise
     return opened
+
+
+SERVED_BY_WORKERS = ("proxy_listen", "stream_listen")
+"""Properties whose sockets worker processes accept on; those of the others are the parent's."""
+
+
+def _shares(listen: Listen) -> bool:
+    """Whether each process has a socket of its own. For datagrams always: the kernel then gives a client's to one process."""
+    return listen.reuseport or listen.udp
 
 
 def check_listeners(listeners: Iterable[tuple[str, Listen]]) -> list[str]:
@@ -137,7 +187,7 @@ def check_listeners(listeners: Iterable[tuple[str, Listen]]) -> list[str]:
                 _try_unix(listen.path)
             else:
                 family, address = _resolved(listen)
-                _bound(listen, family, address, listen.reuseport, serve=False).close()
+                _bound(listen, family, address, _shares(listen), serve=False).close()
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 found.append(_refusal(name, listen, error))
@@ -174,7 +224,8 @@ def _refusal(name: str, listen: Listen, error: OSError) -> str:
 
 def _resolved(listen: Listen) -> tuple[Any, Any]:
     """Family and address to bind to. Raises OSError."""
-    family, _, _, _, address = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)[0]
+    kind = socket.SOCK_DGRAM if listen.udp else socket.SOCK_STREAM
+    family, _, _, _, address = socket.getaddrinfo(listen.host, listen.port, type=kind)[0]
     return family, address
 
 
@@ -183,13 +234,13 @@ def _open(listen: Listen, count: int, mode: int) -> list[socket.socket]:
     if listen.path:
         return [_open_unix(listen, mode)]
     family, address = _resolved(listen)
-    if listen.reuseport and listen.port:
+    if _shares(listen) and listen.port:
         # Two nodes with reuseport would share the port without a word: see first that nobody else listens there.
         _bound(listen, family, address, reuseport=False).close()
     sockets: list[socket.socket] = []
     try:
         for _ in range(count):
-            sockets.append(_bound(listen, family, address, listen.reuseport))
+            sockets.append(_bound(listen, family, address, _shares(listen)))
             if not listen.port:
                 address = (address[0], sockets[0].getsockname()[1], *address[2:])
     except OSError:
@@ -200,6 +251,8 @@ def _open(listen: Listen, count: int, mode: int) -> list[socket.socket]:
 
 
 def _bound(listen: Listen, family: int, address: Any, reuseport: bool, serve: bool = True) -> socket.socket:
+    if listen.udp:
+        return _bound_for_datagrams(listen, family, address, reuseport)
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
@@ -216,6 +269,25 @@ def _bound(listen: Listen, family: int, address: Any, reuseport: bool, serve: bo
         sock.bind(address)
         if serve:
             sock.listen(listen.backlog or BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _bound_for_datagrams(listen: Listen, family: int, address: Any, reuseport: bool) -> socket.socket:
+    """A UDP socket that tells to which address a datagram came (ip(7), ipv6(7)): answers have to come from there."""
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        if reuseport:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, listen.ipv6only)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        if family == socket.AF_INET:
+            sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+        sock.bind(address)
     except OSError:
         sock.close()
         raise
@@ -435,6 +507,14 @@ class _Accepting:
         self.room.refill()
         if self.connected and not self.disconnecting:
             self.startReading()
+
+    def accept_waiting(self) -> None:
+        """Accept all that waits: the port is about to close."""
+        waiting = True
+        while waiting and self._paused is None:
+            before = self.sessionno
+            self.doRead()
+            waiting = self.sessionno > before
 
     def _end_pause(self) -> None:
         if self._paused is not None:

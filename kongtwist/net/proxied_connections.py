@@ -117,6 +117,9 @@ class _Front(Protocol):
 
     # -- ends ----------------------------------------------------------------------------------------------------------
 
+    def move(self) -> None:
+        """Another configuration is in effect: what is behind the header is served by that of when it came."""
+
     def drain(self) -> None:
         """The gateway stops: nothing was asked for yet."""
         self._close()

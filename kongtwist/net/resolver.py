@@ -87,10 +87,14 @@ class Resolver:
 
     # -- one address ---------------------------------------------------------------------------------------------------
 
-    def place(self, name: str) -> Address | None:
+    def place(self, name: str, again: bool = False) -> Address | None:
         """An address to use for ``name`` now, the next in turn; None when it must be looked up first (`find`).
 
         Its port is that of an SRV record, if there is one: it counts in place of the one that is configured, as in Kong.
+
+        Args:
+            name: of the host.
+            again: one of its addresses has failed just now: addresses that are too old are not used, but looked up.
 
         Raises:
             NameNotResolved: a lookup failed a moment ago.
@@ -99,7 +103,9 @@ class Resolver:
         if entry is None:
             return self._literal(name)
         if entry.turns:
-            if self._monotonic() >= entry.expires and not self._renew(name, entry):
+            if self._monotonic() >= entry.expires and (
+                not self._renew(name, entry) or (again and entry.waiting is not None)
+            ):
                 return None
             turns = entry.turns
             if not turns:  # the renewal failed at once

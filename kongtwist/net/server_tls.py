@@ -195,6 +195,12 @@ def _write_self_signed(base: str, key: Any) -> None:
         os.replace(f"{path}.new", path)
 
 
+_CERTIFICATES = {
+    "proxy_listen": "ssl_cert", "stream_listen": "ssl_cert", "admin_listen": "admin_ssl_cert", "status_listen": "status_ssl_cert",
+}  # fmt: skip
+"""The property with the default certificates of each listener property."""
+
+
 def contexts_for(
     conf: Any,
     listener: str,
@@ -206,8 +212,8 @@ def contexts_for(
 
     Args:
         conf: the configuration (`conf.Conf`).
-        listener: ``proxy_listen``, ``admin_listen`` or ``status_listen``.
-        certificate_for, choose: as for `ServerContexts`; for proxy_listen.
+        listener: ``proxy_listen``, ``stream_listen``, ``admin_listen`` or ``status_listen``.
+        certificate_for, choose: as for `ServerContexts`; for the first two.
         http2: offer HTTP/2.
 
     Raises:
@@ -247,10 +253,12 @@ def check_tls(conf: Any, listener: str) -> None:
 
 
 def _configured(conf: Any, listener: str, make: bool = True) -> tuple[TLSRules, list[KeyPair]]:
-    name = {"proxy_listen": "ssl_cert", "admin_listen": "admin_ssl_cert", "status_listen": "status_ssl_cert"}[listener]
+    name = _CERTIFICATES[listener]
     certificates, keys = getattr(conf, name), getattr(conf, f"{name}_key")
     pairs = read_pairs(name, certificates, keys) if certificates else default_pairs(conf.prefix, make)
     rules = TLSRules.from_conf(conf)
+    if listener == "stream_listen":
+        rules = replace(rules, alpn=())  # what is spoken there nobody knows
     if listener == "proxy_listen" and conf.proxy_ssl_client_ca:
         asked_for = authorities("proxy_ssl_client_ca", conf.proxy_ssl_client_ca)
         rules = replace(rules, client_ca=asked_for, client_ca_demanded=False)

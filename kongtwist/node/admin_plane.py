@@ -15,7 +15,7 @@ from ..admin.access.gate import Gate
 from ..admin.access.path_mask import PathMask
 from ..admin.access.tokens import Tokens
 from ..admin.server.bounded_channel import AdminSite, ConnectionLimits
-from ..config.load import Conf
+from ..config.load import Conf, ConfError
 from ..entities import Entity
 from ..net.listeners import DescriptorRoom, Opened, listen_on
 from ..net.proxied_connections import ProxyRules
@@ -42,6 +42,7 @@ class AdminPlane:
 
     Attributes:
         gates: who may come in, by the name of the listener's property.
+        closing: fire when sockets are closed that it has left (`leave`).
     """
 
     def __init__(self, reactor: Any, conf: Conf, sockets: Sequence[Opened], registry: Mapping[str, Entity]) -> None:
@@ -49,13 +50,14 @@ class AdminPlane:
         self._shown_path = PathMask(registry)
         self._sockets = [each for each in sockets if each.name in NAMES]
         self._tokens = Tokens(conf.admin_api_token)
+        self.closing: list[Deferred[Any]] = []
         self.gates = {
             "admin_listen": Gate(self._guard("admin_listen"), self._tokens, reactor.seconds),
             "status_listen": Gate(self._guard("status_listen"), Tokens(), reactor.seconds, "Status API"),
         }
-        self._sites: list[tuple[str, AdminSite]] = []
-        self._ports: list[tuple[str, Any]] = []
-        self._logs: list[tuple[str, AccessLog]] = []
+        self._sites: dict[str, AdminSite] = {}
+        self._ports: dict[str, list[Any]] = {}
+        self._logs: dict[str, AccessLog] = {}
         self._contexts: list[tuple[str, ServerContexts]] = []
         self._headless: set[Any] = set()  # connections whose PROXY header is waited for
 
@@ -70,30 +72,57 @@ class AdminPlane:
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
-    def listen(self, name: str, resource: Resource, room: DescriptorRoom) -> None:
+    def prepare(self) -> None:
+        """Open the logs, and see whether certificates can be used. Raises ConfError; nothing stays open."""
+        try:
+            for name in dict.fromkeys(each.name for each in self._sockets):
+                self._logs[name] = access_log_for(self._conf, name.replace("_listen", "_access_log"), self._reactor)
+            for name in dict.fromkeys(each.name for each in self._sockets if each.listen.ssl):
+                contexts_for(self._conf, name)
+        except ConfError:
+            self._close_logs(list(self._logs))
+            raise
+
+    def refuse(self) -> None:
+        """What was prepared is not going to serve."""
+        self._close_logs(list(self._logs))
+
+    def listen(self, name: str, resource: Resource, room: DescriptorRoom, before: AdminPlane | None = None) -> None:
         """Serve an API on its listeners, if there are any.
 
         Args:
             name: of the listeners' property.
             resource: the API.
             room: what the process's listeners share.
+            before: what serves it so far: its connections go on here, and it listens no more.
 
         Raises:
             ConfError: certificates or the log cannot be used.
         """
+        known = None if before is None else before.leave(name)
         opened = [each for each in self._sockets if each.name == name]
         if not opened:
+            if known is not None:
+                known.renew()
             return
         conf = self._conf
-        access = access_log_for(conf, name.replace("_listen", "_access_log"), self._reactor)
-        self._logs.append((name, access))
+        if name not in self._logs:
+            self._logs[name] = access_log_for(conf, name.replace("_listen", "_access_log"), self._reactor)
+        access = self._logs[name]
 
         def log(request: Request) -> None:
             access.log_request(request, self._shown_path(request.uri))
 
-        site = AdminSite(resource, self._reactor, self.gates[name], _limits(conf), log if access.enabled else None)
-        site.tls_protocol = TLSTransport
-        self._sites.append((name, site))
+        logged = log if access.enabled else None
+        if known is not None:
+            site = known
+            site.follow(resource, self.gates[name], _limits(conf), logged)
+            if before is not None and (conf.admin_ssl_client_ca or before._conf.admin_ssl_client_ca):
+                site.renew()  # whoever came by an authority that is no longer trusted has to leave
+        else:
+            site = AdminSite(resource, self._reactor, self.gates[name], _limits(conf), logged)
+            site.tls_protocol = TLSTransport
+        self._sites[name] = site
         for each in opened:
             contexts = contexts_for(conf, name) if each.listen.ssl else None
             if contexts is not None:
@@ -101,9 +130,23 @@ class AdminPlane:
             proxied = None
             if each.listen.proxy_protocol:
                 proxied = ProxyRules(conf.nginx_http_client_header_timeout, self._headless.add, self._headless.discard)
-            sock = each.socket_for(0)
-            port = listen_on(self._reactor, sock, site, room, contexts=contexts, privileged=True, proxied=proxied)
-            self._ports.append((name, port))
+            for sock in each.sockets_for(0):
+                port = listen_on(self._reactor, sock, site, room, contexts=contexts, privileged=True, proxied=proxied)
+                self._ports.setdefault(name, []).append(port)
+
+    def leave(self, name: str) -> AdminSite | None:
+        """Listen no more, though connections that are open stay; gives who serves them, if anybody does."""
+        for port in self._ports.pop(name, ()):
+            port.accept_waiting()
+            self.closing.append(maybeDeferred(port.stopListening))
+        self._close_logs([name])
+        return self._sites.pop(name, None)
+
+    def _close_logs(self, names: Sequence[str]) -> None:
+        for name in names:
+            log = self._logs.pop(name, None)
+            if log is not None:
+                log.close()
 
     def warn(self) -> None:
         """Say in the log if strangers may control the gateway."""
@@ -119,9 +162,8 @@ class AdminPlane:
             name: of the listeners' property.
             seconds: for requests that run.
         """
-        sites = [site for its, site in self._sites if its == name]
-        ports = [port for its, port in self._ports if its == name]
-        self._ports = [each for each in self._ports if each[0] != name]
+        sites = [self._sites[name]] if name in self._sites else []
+        ports = self._ports.pop(name, [])
         closing = [site.close() for site in sites]
         await DeferredList([maybeDeferred(port.stopListening) for port in ports])
         late: Deferred[Any] = Deferred()
@@ -134,14 +176,11 @@ class AdminPlane:
             site.abort()
         for connection in list(self._headless):
             connection.cut()
-        for its, log in self._logs:
-            if its == name:
-                log.close()
-        self._logs = [each for each in self._logs if each[0] != name]
+        self._close_logs([name])
 
     def abort(self) -> None:
         """Cut all connections."""
-        for _, site in self._sites:
+        for site in self._sites.values():
             site.abort()
         for connection in list(self._headless):
             connection.cut()
@@ -164,13 +203,13 @@ class AdminPlane:
         self._tokens.replace(conf.admin_api_token)
         old, self._conf = self._conf, conf
         if conf.admin_ssl_client_ca != old.admin_ssl_client_ca or conf.admin_ssl_client_ca:
-            for _, site in self._sites:
+            for site in self._sites.values():
                 site.renew()  # whoever came by an authority that is no longer trusted has to leave
         self.warn()
 
     def reopen_logs(self) -> None:
         """Open the access logs anew (after rotation)."""
-        for _, log in self._logs:
+        for log in self._logs.values():
             log.reopen()
 
 

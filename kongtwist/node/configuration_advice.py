@@ -22,13 +22,13 @@ class Advice:
     Args:
         reactor: the clock.
         log: where to tell.
-        silent: kinds of notes that the operator does not need: he has said that he knows.
+        silent: kinds of notes that the operator does not need: he has said that he knows. May be set later.
     """
 
     def __init__(self, reactor: IReactorTime, log: Any = None, silent: frozenset[str] = frozenset()) -> None:
         self._reactor = reactor
         self._log = log or Logger(namespace="kongtwist.node")
-        self._silent = silent
+        self.silent = silent
         self._notes: Notes | None = None
         self._told: frozenset[tuple[str, str]] = frozenset()
         self._later: IDelayedCall | None = None
@@ -49,7 +49,7 @@ class Advice:
     def _say(self) -> None:
         self._later = None
         assert self._notes is not None
-        found = frozenset(each for each in self._notes.concerned() if each[0] not in self._silent)
+        found = frozenset(each for each in self._notes.concerned() if each[0] not in self.silent)
         kinds = {kind for kind, _ in found - self._told}
         self._told = found
         if kinds:

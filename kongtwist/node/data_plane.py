@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -33,19 +33,23 @@ from ..core.stream_registry import SERVICE_RESTART, StreamRegistry
 from ..core.tracing.trace import instrumented
 from ..http1.factory import HTTP1Factory
 from ..http2.http2_channel import HTTP2Channel
-from ..net.listeners import DescriptorRoom, listen_on, raise_descriptor_limit
+from ..net.listeners import SERVED_BY_WORKERS, DescriptorRoom, listen_on, raise_descriptor_limit
 from ..net.proxied_connections import ProxyRules
+from ..net.run_steps import run_steps
 from ..net.server_tls import ServerContexts, contexts_for, reconfigure
 from ..observability.log_lines import LineKeeper
 from ..observability.masking import configured_names
 from ..proxy.capped_tree import capped
 from ..proxy.context import ProxyContext
 from ..proxy.request_debug import RequestDebug
+from ..proxy.session_channel import SessionFactory
+from ..proxy.session_datagrams import SessionPort
+from ..proxy.session_ends import SessionDoor
 from ..proxy.tree import RouteTree, TellingTimedTree, TellingTree, TimedTree
 from ..proxy.websocket_route import WebSocketRoute
 from .address_keeper import AddressKeeper
 from .debug_token import debug_token
-from .log_files import access_log_for, stream_log_for
+from .log_files import access_log_for, session_log_for, stream_log_for
 from .lua_engines import lua_engine
 from .name_lookup import resolver_of
 from .plugin_services import PluginServices
@@ -61,6 +65,11 @@ _log = Logger(namespace="kongtwist.proxy")
 LAST_WORDS = 2.0
 """Seconds that plugins have at a stop, though requests and streams have used up its time. Less than what a node that is late
 has until it is ended by force (tap.py)."""
+_PATIENCE = 5.0
+"""Seconds that clients over HTTP/2 have to hear that the connection takes no more requests; after a reload."""
+_LOOK = 0.5
+"""Seconds between two looks at whether all that began before a reload is over."""
+
 CUT_TIME = 0.3
 """Seconds that what was cut or cancelled may take to end, at a stop; it takes a few turns of the reactor."""
 
@@ -71,7 +80,7 @@ class ListenerSocket(Protocol):
     name: str
     listen: Any
 
-    def socket_for(self, worker: int) -> socket.socket: ...
+    def sockets_for(self, worker: int) -> Sequence[socket.socket]: ...
 
 
 def limits_of(conf: Conf) -> Limits:
@@ -108,6 +117,11 @@ def limits_of(conf: Conf) -> Limits:
         upstream_http2_queue=conf.upstream_http2_queue,
         grpc_methods=conf.grpc_methods_counted,
         dns_valid_ttl=conf.dns_valid_ttl,
+        preread_timeout=conf.nginx_stream_preread_timeout,
+        preread_buffer_size=conf.nginx_stream_preread_buffer_size,
+        handshake_timeout=conf.nginx_stream_ssl_handshake_timeout,
+        udp_sessions=conf.stream_udp_sessions,
+        udp_backlog=conf.stream_udp_backlog,
         dns_error_ttl=conf.dns_error_ttl,
         dns_stale_ttl=conf.dns_stale_ttl,
         dns_cache_size=conf.dns_cache_size,
@@ -153,12 +167,15 @@ class DataPlane:
         streams: open WebSockets and event streams.
         lifetimes: opens and closes the plugins' configurations.
         addresses: of the names of targets.
+        conf: the configuration.
+        counters: as given.
+        left: once it is retired, fires when its sockets are closed.
     """
 
     def __init__(self, reactor: Any, conf: Conf, counters: Counters, node_id: str, services: PluginServices) -> None:
         self._reactor = reactor
-        self._conf = conf
-        self._counters = counters
+        self.conf = conf
+        self.counters = counters
         self._faults = Faults()
         self._plugin_rows: Mapping[str, Any] | None = None
         self.access_log = access_log_for(conf, "proxy_access_log", reactor)
@@ -201,12 +218,17 @@ class DataPlane:
         )
         self.addresses = AddressKeeper(reactor, self.context.resolver.names)
         self._process = services.process
-        services.metrics.sources.append(self.context.calls.tell)
         self.streams: StreamRegistry = self.context.streams
-        services.metrics.sources.append(self.streams.counts.tell)
+        if services.calls is None or services.streams is None:
+            services.calls, services.streams = self.context.calls, self.streams
+            services.metrics.sources += (services.calls.tell, self.streams.counts.tell)
+        else:  # a plane of before a reload counts on beside this one
+            self.context.calls = services.calls
+            self.streams.count_with(services.streams)
         self.host.streams = cast(Streams, self.streams)
         self._stream_log = stream_log_for(conf, reactor, self.context)
         self.streams.log = self._stream_log
+        self._session_log = session_log_for(conf, reactor)
         self._trusted = _pem(conf)
         self._clients: Services | None = None
         trees = (TellingTimedTree, TimedTree) if "router" in self.host.instrumentations else (TellingTree, RouteTree)
@@ -223,6 +245,9 @@ class DataPlane:
             self._may_accept if conf.nginx_http_max_connections else None,
         )
         self._ports: list[Any] = []
+        self._retiring: Deferred[None] | None = None
+        self._ending, self._ended = False, Ended()
+        self.left: Deferred[Any] = Deferred()
         self._contexts: list[tuple[str, ServerContexts]] = []
 
     # -- configuration ---------------------------------------------------------------------------------------------
@@ -241,7 +266,7 @@ class DataPlane:
         """Follow a configuration that was read again. Raises ConfError and changes nothing."""
         for name, contexts in self._contexts:
             reconfigure(contexts, conf, name)
-        self._conf = conf
+        self.conf = conf
         self.room.may_accept = self._may_accept if conf.nginx_http_max_connections else None
 
     def report_health(self, told: Callable[[Peer, int], None]) -> None:
@@ -250,27 +275,53 @@ class DataPlane:
 
     def target_changed(self, peer: Peer) -> None:
         """A target has another state: end its streams where it is unhealthy and streams shall not stay on such a target."""
-        if not peer.available and self._conf.upstream_close_unhealthy_streams:
+        if not peer.available and self.conf.upstream_close_unhealthy_streams:
             self.streams.close_all(SERVICE_RESTART, "the upstream is unhealthy", lambda record: record.peer is peer)
 
     def reopen_logs(self) -> None:
         """Open the access log anew (after rotation or a reload); a reload may have made a new token for request debugging."""
-        if self._conf.request_debug:
-            self._debug_token = debug_token(self._conf)
+        if self.conf.request_debug:
+            self._debug_token = debug_token(self.conf)
         try:
             self.access_log.reopen()
-            if self._stream_log is not None:
-                self._stream_log.reopen()
+            for each in (self._stream_log, self._session_log):
+                if each is not None:
+                    each.reopen()
         except OSError as error:
             _log.error("cannot reopen the access log: {why}", why=error.strerror)
 
     # -- life ------------------------------------------------------------------------------------------------------
 
     def listen(self, opened: Iterable[ListenerSocket], worker: int = 0) -> None:
-        """Accept connections on the proxy listeners among ``opened``."""
+        """Accept connections on those among ``opened`` that clients of Routes use."""
         for each in opened:
-            if each.name == "proxy_listen":
-                self.listen_on(each.socket_for(worker), each.listen)
+            if each.name in SERVED_BY_WORKERS:
+                for sock in each.sockets_for(worker):
+                    self.listen_as(each.name, sock, each.listen)
+
+    def listen_as(self, name: str, sock: socket.socket, listen: Listen) -> None:
+        """Serve one socket of the property ``name``; a duplicate of it is used."""
+        if name == "proxy_listen":
+            self.listen_on(sock, listen)
+        else:
+            self._listen_for_sessions(sock, listen)
+
+    def _listen_for_sessions(self, sock: socket.socket, listen: Listen) -> None:
+        """Take sessions of stream routes."""
+        self._process.begin()
+        kind = "udp" if listen.udp else "tls" if listen.ssl else "tcp"
+        door = SessionDoor(self.context, lambda: self.tree.snapshot, kind, self._session_log)
+        if listen.udp:
+            self._ports.append(SessionPort(door, sock))
+            return
+        contexts = None
+        if listen.ssl:
+            contexts = contexts_for(self.conf, "stream_listen", self._certificate_for, self._choose_certificate)
+            self._contexts.append(("stream_listen", contexts))
+        proxied = None
+        if listen.proxy_protocol:
+            proxied = ProxyRules(self.context.limits.head_timeout, self._header_begun, self._header_over)
+        self._ports.append(listen_on(self._reactor, sock, SessionFactory(door, contexts), self.room, proxied=proxied))
 
     def listen_on(self, sock: socket.socket, listen: Listen) -> None:
         """Accept connections on one listening socket; a duplicate of it is used. HTTP/2 is spoken with TLS where the
@@ -279,7 +330,7 @@ class DataPlane:
         contexts = None
         http2 = listen.http2 or not listen.ssl
         if listen.ssl:
-            contexts = contexts_for(self._conf, "proxy_listen", self._certificate_for, self._choose_certificate, http2)
+            contexts = contexts_for(self.conf, "proxy_listen", self._certificate_for, self._choose_certificate, http2)
             self._contexts.append(("proxy_listen", contexts))
         take_over = HTTP2Channel.take_over if http2 else None
         factory = HTTP1Factory(self.tree, self.context, bool(listen.ssl), take_over)
@@ -290,19 +341,19 @@ class DataPlane:
 
     def _may_accept(self) -> bool:
         """Whether one more client connection may be there (``nginx_http_max_connections``); those that have become streams count."""
-        return self._counters.cells[ACTIVE] < self._conf.nginx_http_max_connections
+        return self.counters.cells[ACTIVE] < self.conf.nginx_http_max_connections
 
     def _header_begun(self, connection: Any) -> None:
         """A connection is there, and its PROXY header is waited for."""
         self.context.connections.add(connection)
-        cells = self._counters.cells
+        cells = self.counters.cells
         cells[ACTIVE] += 1
         cells[READING] += 1
 
     def _header_over(self, connection: Any) -> None:
         """It is there, or the connection is gone. What serves the connection counts it then."""
         self.context.connections.discard(connection)
-        cells = self._counters.cells
+        cells = self.counters.cells
         cells[ACTIVE] -= 1
         cells[READING] -= 1
 
@@ -314,6 +365,53 @@ class DataPlane:
         snapshot = self.tree.snapshot
         return snapshot.global_chain.certificate(hello) if snapshot is not None else None
 
+    def retire(self, successor: DataPlane) -> Deferred[None]:
+        """Accept no more: ``successor``, which listens already, does, and has the clients that are connected from their next
+        request on. What is under way goes on here, for ``reload_shutdown_timeout`` at most.
+
+        Returns:
+            fires when all has ended, and what this plane had is given back.
+        """
+        self.context.successor = (successor.tree, successor.context)
+        ports, self._ports = self._ports, []
+        run_steps(*(port.accept_waiting for port in ports))  # of an address that is left nobody else does
+        self.left = DeferredList([maybeDeferred(port.stopListening) for port in ports])
+        self.context.hand_over()
+        self.addresses.stop()  # the successor's follow the names of the same balancers
+        self.room.close()
+        self._retiring = Deferred.fromCoroutine(self._retired(successor))
+        return self._retiring
+
+    async def _retired(self, successor: DataPlane) -> None:
+        context, reactor = self.context, self._reactor
+        late = reactor.seconds() + _PATIENCE
+        while any(not each.draining for each in context.connections if hasattr(each, "draining")):
+            if reactor.seconds() >= late:  # the client has not seen yet that it shall go
+                run_steps(*(each.stop_now for each in list(context.connections) if hasattr(each, "draining")))
+            await self._pause(_LOOK)
+        self.lifetimes.retire()
+        late = reactor.seconds() + (successor.conf.reload_shutdown_timeout or inf)
+        while context.connections or len(self.streams):
+            if reactor.seconds() >= late:
+                self.streams.close_all(SERVICE_RESTART, "the gateway was reloaded")
+                await self._quiet(successor.conf.nginx_main_worker_shutdown_timeout)
+                break
+            await self._pause(min(_LOOK, late - reactor.seconds()))
+        self._retiring = None
+        seconds = successor.conf.nginx_main_worker_shutdown_timeout
+        await self._end(reactor.seconds() + seconds, seconds)
+
+    async def discard(self) -> None:
+        """This plane is not going to serve: give back what it has."""
+        ports, self._ports = self._ports, []
+        await DeferredList([maybeDeferred(port.stopListening) for port in ports])
+        await self._end(self._reactor.seconds(), 0.0)
+
+    async def _pause(self, seconds: float) -> None:
+        pause: Deferred[None] = Deferred(lambda _: timer.cancel())
+        timer = self._reactor.callLater(seconds, pause.callback, None)
+        await pause
+
     def leave(self) -> None:
         """Go on accepting, and have each connection end behind its answer: clients shall go elsewhere."""
         self.context.leave()
@@ -322,15 +420,36 @@ class DataPlane:
         """Accept no more, close idle connections, and let requests and streams end by themselves; returns when they have."""
         await self._stop_listening()
         self.context.close_idle()
+        await self.quiet()
+
+    async def quiet(self) -> None:
+        """Wait until no client is connected and no stream is open."""
         await self._quiet(inf)
 
     async def stop(self, seconds: float) -> None:
         """Accept no more; end streams politely; let requests finish, for ``seconds`` at most; then cut. What is left of the
         time, and `LAST_WORDS` at least, is for what plugins still have to send and to write."""
         late = self._reactor.seconds() + seconds
+        if self._retiring is not None:
+            retiring, self._retiring = self._retiring, None
+            retiring.addErrback(lambda failure: failure.trap(CancelledError)).cancel()
         await self._stop_listening()
         self.context.drain()
         await self._quiet(seconds)
+        await self._end(late, seconds)
+
+    async def _end(self, late: float, seconds: float) -> None:
+        """Give back what there is, once. What is still open is cut; ``late`` is when plugins have had their time."""
+        if self._ending:
+            await self._ended.wait()
+            return
+        self._ending = True
+        try:
+            await self._give_back(late, seconds)
+        finally:
+            self._ended.end()
+
+    async def _give_back(self, late: float, seconds: float) -> None:
         self.abort()
         await self._quiet(CUT_TIME)  # the log phase of what was cut comes before plugins close
         late = max(late, self._reactor.seconds() + min(seconds, LAST_WORDS))
@@ -341,9 +460,12 @@ class DataPlane:
             await self._clients.close(max(late - self._reactor.seconds(), 0.0))
         self.addresses.stop()
         self.context.resolver.close()
-        self.access_log.close()
-        if self._stream_log is not None:
-            self._stream_log.close()
+        if self._clients is not None:
+            self._metrics.sources.remove(self._clients.kafka_counts.tell)
+        self.streams.leave_counts()
+        for log in (self.access_log, self._stream_log, self._session_log):
+            if log is not None:
+                log.close()
 
     def _scope_for(self, row: Row) -> Scope:
         if self._clients is None:
@@ -357,7 +479,7 @@ class DataPlane:
         from ..clients.scopes import ClientLimits, Services  # megabytes, for who has plugins that use them
         from ..clients.tls import Trust
 
-        conf = self._conf
+        conf = self.conf
         return Services(
             self._reactor,
             self.context.resolver,
@@ -399,7 +521,7 @@ class DataPlane:
     async def _quiet(self, seconds: float) -> None:
         """Wait until no client is connected and no stream is open, ``seconds`` at most."""
         late = self._reactor.seconds() + seconds
-        while (self.context.connections or len(self.streams)) and self._reactor.seconds() < late:
+        while self.context.busy and self._reactor.seconds() < late:
             pause: Deferred[None] = Deferred()
             self._reactor.callLater(0.02, pause.callback, None)
             await pause

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.error import ProcessDone
@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from ..admin.declarations import Busy, DeclarationRefused, LoadFailed
 from ..config.load import Conf, ConfError
 from ..core.long_work import LongWork
+from ..core.storage_contract import Dataset
 from ..entities import Entity
 from ..entities.routes import FLAVOR
 from ..entities.schema import Row
@@ -36,7 +37,7 @@ from ..storage.memory import MemoryStorage
 from .declarative_reader import Refusal, Task, judge
 from .worker_supervisor import default_spawn_environ
 
-__all__ = ["LONG", "DeclarativeLoader", "configured_text", "faults_of", "time_for"]
+__all__ = ["LONG", "DeclarativeLoader", "Terms", "configured_text", "faults_of", "time_for"]
 
 LONG = 64 * 1024
 """Bytes from which on a text is read by a process of its own: starting one takes as long as reading this much."""
@@ -54,6 +55,20 @@ _log = Logger(namespace="kongtwist.declarative")
 def time_for(size: int) -> float:
     """Seconds that reading ``size`` bytes may take."""
     return PATIENCE * max(1.0, size / LARGE)
+
+
+class Terms(NamedTuple):
+    """What a text is read by.
+
+    Attributes:
+        registry: the entities.
+        plugins: the property ``plugins``, from which another process makes the same registry.
+        router_flavor: as in ``registry``.
+    """
+
+    registry: Mapping[str, Entity]
+    plugins: Sequence[str]
+    router_flavor: str
 
 
 class DeclarativeLoader:
@@ -79,8 +94,9 @@ class DeclarativeLoader:
         long_work: LongWork,
         router_flavor: str = FLAVOR,
     ) -> None:
-        self._reactor, self._storage, self._registry, self._plugins = reactor, storage, registry, list(plugins)
-        self._now, self._long_work, self._flavor = now, long_work, router_flavor
+        self._reactor, self._storage = reactor, storage
+        self._now, self._long_work = now, long_work
+        self._terms = Terms(registry, tuple(plugins), router_flavor)
         self._turn = DeferredLock()
         self._pool = DaemonThreads(0, 1, "kongtwist-declarative")
         self._reading: _Reading | None = None
@@ -126,33 +142,70 @@ class DeclarativeLoader:
             return False
         await self._turn.acquire()
         try:
-            given = await self._in_pool(configured_text, conf)
-            await self._load(Task(given, "", False, self._now()), unless_same=True, shown=False)
-        except (DeclarationRefused, LoadFailed) as error:
-            raise ConfError(faults_of(conf, error)) from error
+            with uncollected():
+                wanted = await self._read(conf, self._terms)
+                await self._storage.swap(wanted, Slices(self._reactor))
         finally:
             self._turn.release()
         return True
 
-    async def _load(self, task: Task, unless_same: bool, shown: bool = True) -> bytes | None:
+    async def read_configured(self, conf: Conf, terms: Terms) -> dict[str, dict[str, Row]] | None:
+        """The rows that `load_configured` would put in place under other terms, for `put`; None without a file or text. Raises
+        as it does."""
+        if not _is_configured(conf):
+            return None
         with uncollected():
-            return await self._loaded(task, unless_same, shown)
+            return await self._read(conf, terms)
 
-    async def _loaded(self, task: Task, unless_same: bool, shown: bool) -> bytes | None:
-        wanted = _Wanted(self._storage, self._now())
-        as_text = await (self._elsewhere(task, wanted) if len(task.given) >= LONG else self._in_thread(task, wanted))
+    @staticmethod
+    def terms(conf: Conf, registry: Mapping[str, Entity]) -> Terms:
+        """Those of a configuration, whose entities are these."""
+        return Terms(registry, tuple(conf.plugins), conf.router_flavor)
+
+    def follow(self, terms: Terms) -> None:
+        """Read texts in other terms from now on."""
+        self._terms = terms
+
+    async def put(self, rows: dict[str, dict[str, Row]]) -> None:
+        """Put rows in place of the present ones."""
+        await self._turn.acquire()
+        try:
+            with uncollected():
+                await self._storage.swap(rows, Slices(self._reactor))
+        finally:
+            self._turn.release()
+
+    async def _read(self, conf: Conf, terms: Terms) -> dict[str, dict[str, Row]]:
+        try:
+            task = Task(await self._in_pool(configured_text, conf), "", False, self._now())
+            wanted, _ = await self._judged(task, terms)
+        except (DeclarationRefused, LoadFailed) as error:
+            raise ConfError(faults_of(conf, error)) from error
+        return wanted.rows
+
+    async def _judged(self, task: Task, terms: Terms) -> tuple[_Wanted, bool]:
+        """The rows of a text, and whether they were given as text."""
+        wanted = _Wanted(self._storage.load(), terms.registry, self._now())
+        if len(task.given) >= LONG:
+            return wanted, await self._elsewhere(task, wanted, terms)
+        return wanted, await self._in_thread(task, wanted, terms)
+
+    async def _load(self, task: Task, unless_same: bool) -> bytes | None:
+        with uncollected():
+            return await self._loaded(task, unless_same)
+
+    async def _loaded(self, task: Task, unless_same: bool) -> bytes | None:
+        wanted, as_text = await self._judged(task, self._terms)
         changed = await self._storage.swap(wanted.rows, Slices(self._reactor))
         if not changed and unless_same and as_text:
             return None
-        if not shown:
-            return b""
         rows = {name: found for name, found in wanted.rows.items() if found}
         return b"".join(await Slices(self._reactor).all(_json(rows)))
 
     async def shown(self) -> bytes:
         """The present configuration as YAML, as a JSON text: ``"_format_version: ..."``."""
         present = {name: dict(rows) for name, rows in self._storage.load().items()}
-        pieces = dumped(present, self._registry, self._now())
+        pieces = dumped(present, self._terms.registry, self._now())
         made = await Slices(self._reactor).all(json.dumps(piece)[1:-1].encode() for piece in pieces)
         return b'"' + b"".join(made) + b'"'
 
@@ -169,9 +222,9 @@ class DeclarativeLoader:
 
     # -- reading elsewhere ---------------------------------------------------------------------------------------------
 
-    async def _in_thread(self, task: Task, wanted: _Wanted) -> bool:
+    async def _in_thread(self, task: Task, wanted: _Wanted, terms: Terms) -> bool:
         try:
-            rows, as_text = await self._long_work.aside(judge, task, self._registry)
+            rows, as_text = await self._long_work.aside(judge, task, terms.registry)
         except Refusal as refusal:
             raise DeclarationRefused(refusal.status, refusal.body) from None
         await Slices(self._reactor).all(wanted.take(rows))
@@ -183,8 +236,8 @@ class DeclarativeLoader:
         found: T = await deferToThreadPool(self._reactor, self._pool, work, *arguments)
         return found
 
-    async def _elsewhere(self, task: Task, wanted: _Wanted) -> bool:
-        reading = self._reading = _Reading(task.encoded(self._plugins, sys.path, self._flavor), wanted)
+    async def _elsewhere(self, task: Task, wanted: _Wanted, terms: Terms) -> bool:
+        reading = self._reading = _Reading(task.encoded(list(terms.plugins), sys.path, terms.router_flavor), wanted)
         self._reactor.spawnProcess(
             reading,
             sys.executable,
@@ -203,10 +256,10 @@ class DeclarativeLoader:
 class _Wanted:
     """The rows to be stored, as they come in."""
 
-    def __init__(self, storage: MemoryStorage, now: float) -> None:
-        self._present, self._now = storage.load(), now
+    def __init__(self, present: Dataset, registry: Mapping[str, Entity], now: float) -> None:
+        self._present, self._now = present, now
         self._compact = CompactRows()
-        self.rows: dict[str, dict[str, Row]] = {name: {} for name, entity in storage.registry.items() if entity.stored}
+        self.rows: dict[str, dict[str, Row]] = {name: {} for name, entity in registry.items() if entity.stored}
 
     def take(self, rows: Iterable[Declared]) -> Iterable[None]:
         """Enter rows, one at each step."""

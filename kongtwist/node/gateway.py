@@ -9,26 +9,28 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
 from .. import WORKSPACE_ID
 from ..admin.admin_resource import AdminResource, StatusResource
-from ..config.load import Conf, ConfError, Listen
+from ..config.load import Conf, ConfError, Listen, only_live
 from ..core.chain.host import Host
 from ..core.counters import Counters
-from ..core.snapshot.notes import ROUTER_KINDS
+from ..core.snapshot.notes import ROUTER_KINDS, SESSION_KINDS
 from ..core.snapshot.snapshot import Snapshot
-from ..entities import registry
+from ..entities import Entity, registry
 from ..entities.route_faults import unfit_routes
 from ..entities.vaults import ENV_VAULT, environment_vault
-from ..net.listeners import DescriptorRoom, Opened, raise_descriptor_limit
+from ..net.listeners import SERVED_BY_WORKERS, DescriptorRoom, Opened, raise_descriptor_limit
+from ..net.resolver import Resolver
 from ..net.server_tls import contexts_for
 from ..observability.error_log import notice
 from ..observability.shared_counters import LocalCounters, SharedCounters
@@ -48,13 +50,14 @@ from .health_keeper import HealthKeeper
 from .health_probes import HealthProbes
 from .lua_engines import lua_engine
 from .name_lookup import resolver_of
-from .plugin_loader import load_plugins
+from .plugin_loader import LoadedPlugins, load_plugins
 from .plugin_services import PluginServices, own_services
 from .publisher import Publisher, overlaid
+from .renewal import RELOAD_WAIT, Renewed, renew
 from .rows_access import Answers, RowsAccess
 from .snapshot_builder import give_back
 from .state import NodeState
-from .worker_supervisor import Workers, begin_message, sockets_of
+from .worker_supervisor import Workers, begin_message, rows_for, sockets_of
 
 if TYPE_CHECKING:
     from ..core.peer import Peer
@@ -67,10 +70,6 @@ _log = Logger(namespace="kongtwist.gateway")
 
 EXPIRY_INTERVAL = 60.0
 """Seconds between two looks for rows whose time to live is over (a credential that is over is refused at once)."""
-
-
-RELOAD_WAIT = 60.0
-"""Seconds that a reload waits for all workers to serve what was read."""
 
 
 class GatewayFailed(Exception):
@@ -111,11 +110,11 @@ class Gateway(MultiService):
         storage: BaseStorage | None = None,
     ) -> None:
         super().__init__()
-        self._reactor, self.conf, self._sockets = reactor, conf, list(sockets)
+        self._reactor, self.conf, self.opened = reactor, conf, list(sockets)
         self._fatal = fatal or (lambda sentence: _log.critical("{sentence}", sentence=sentence))
-        self.plugins = load_plugins(conf.plugins)
-        self.registry = registry(self.plugins, conf.router_flavor)
-        self.node_id = conf.node_id or _kept_node_id(conf.prefix if self._sockets else None)
+        self.plugins: LoadedPlugins = load_plugins(conf.plugins)
+        self.registry: Mapping[str, Entity] = registry(self.plugins, conf.router_flavor)
+        self.node_id = conf.node_id or _kept_node_id(conf.prefix if self.opened else None)
         self.storage = storage or storage_for(conf, self.registry, reactor)
         self.storage.long_work = self._long_work = BackgroundWork(reactor)
         self.declarative_loader: DeclarativeLoader | None = None
@@ -126,7 +125,7 @@ class Gateway(MultiService):
                 reactor, self.storage, self.registry, conf.plugins, time.time, self._long_work, conf.router_flavor
             )
         self._faults = Faults()
-        self._advice = Advice(reactor, silent=ROUTER_KINDS if conf.router_flavor == "traditional" else frozenset())
+        self._advice = Advice(reactor, silent=_known(conf))
         self._tallies = Tallies(
             reactor, self.storage.tally, self.storage.tally_timeout, conf.plugin_max_pending_tallies
         )
@@ -135,9 +134,10 @@ class Gateway(MultiService):
         self._admin_calls: AdminCalls | None = None
         self.counters: Counters
         self.plane: DataPlane | None = None
+        self._retired: dict[DataPlane, Deferred[None]] = {}
         self.workers: Workers | None = None
-        if self._sockets and conf.nginx_worker_processes > 1:
-            self.counters = SharedCounters.create(conf.nginx_worker_processes)
+        if self.opened and conf.nginx_worker_processes > 1:
+            self.counters = SharedCounters.create(rows_for(conf.nginx_worker_processes))
             self.workers = self._make_workers(self.counters)
         else:
             self.counters = LocalCounters()
@@ -145,27 +145,30 @@ class Gateway(MultiService):
         self._probes = HealthProbes(reactor, conf)
         self.health = HealthKeeper(reactor, self._probes, self._tell_health)
         self._addresses: AddressKeeper | None = None
+        self._resolver: Resolver
         if self.plane is not None:
             self.plane.report_health(self.health.report)
             self.plane.addresses.moved = self.health.moved
         else:
-            self._resolver = resolver_of(reactor, conf, limits_of(conf))
-            self._addresses = AddressKeeper(reactor, self._resolver.names, self.health.moved)
+            self._watch_names(conf)
         lifetimes = None if self.plane is None else self.plane.lifetimes
-        self.publisher = Publisher(reactor, self.plugins, self._serve, lifetimes, conf.router_flavor)
+        self.publisher = Publisher(reactor, self.plugins, self.serve, lifetimes, conf.router_flavor)
         if self.workers is not None:
             self.workers.answer = self._answers.answer
             self.workers.hear = self.health.hear
             self.publisher.followers.append(self.workers)
         self.demo = self._make_demo() if demo else None
+        self._switching: list[Deferred[Any]] = []
+        self.stopping = False
         self.ready: Deferred[None] = Deferred()
         self.stopped: Deferred[None] = Deferred()
         self.state = NodeState(self, reactor)
         self._room = DescriptorRoom(raise_descriptor_limit()) if self.plane is None else self.plane.room
-        self.admin_plane = AdminPlane(reactor, conf, self._sockets, self.registry)
+        self.admin_plane = AdminPlane(reactor, conf, self.opened, self.registry)
         self._starting: Deferred[None] | None = None
         self._expiring: Any = None
         self._expiry: Deferred[Any] | None = None
+        self._leaving: list[Deferred[None]] = []
 
     # -- making --------------------------------------------------------------------------------------------------------
 
@@ -173,7 +176,7 @@ class Gateway(MultiService):
         from ..demo import Demo  # its servers are loaded only where they are wanted
 
         proxy, admin = self._reached("proxy_listen"), self._reached("admin_listen")
-        kept = self.conf.path("demo_ports.json") if self._sockets else None
+        kept = self.conf.path("demo_ports.json") if self.opened else None
         grpc, kafka = "grpc-web" in self.plugins, self.plugins.keys() >= {"kafka-upstream", "kafka-consume"}
         demo = Demo(self._reactor, self.registry, proxy, admin, kept, grpc, kafka)
         demo.setServiceParent(self)
@@ -181,7 +184,7 @@ class Gateway(MultiService):
 
     def _reached(self, name: str) -> str:
         """Host and port at which a browser on this machine reaches a listener."""
-        for each in self._sockets:
+        for each in self.opened:
             if each.name == name and not each.listen.ssl and each.port:
                 return f"localhost:{each.port}"
         return "localhost"
@@ -190,12 +193,22 @@ class Gateway(MultiService):
         return Workers(
             self._reactor,
             counters,
-            sockets_of(self._sockets, self.conf.nginx_worker_processes),
-            lambda: begin_message(self.conf, self.node_id, self._sockets, self.state.console),
+            sockets_of(self.opened, self.conf.nginx_worker_processes),
+            lambda: begin_message(self.conf, self.node_id, self.state.console),
             lambda: self.snapshot,
             self._fatal,
             max_series=self.conf.metrics_max_series,
         )
+
+    def _watch_names(self, conf: Conf | None) -> None:
+        """Follow the names of targets here, where workers serve, by a configuration; None: no more."""
+        if self._addresses is not None:
+            self._addresses.stop()
+            self._resolver.close()
+            self._addresses = None
+        if conf is not None:
+            self._resolver = resolver_of(self._reactor, conf, limits_of(conf))
+            self._addresses = AddressKeeper(self._reactor, self._resolver.names, self.health.moved)
 
     def _own_services(self, counters: LocalCounters) -> PluginServices:
         self.plugin_services = own_services(
@@ -206,7 +219,7 @@ class Gateway(MultiService):
     @property
     def listening(self) -> list[tuple[str, Listen, int]]:
         """Property, address and real port of each open listener."""
-        return [(each.name, each.listen, each.port) for each in self._sockets]
+        return [(each.name, each.listen, each.port) for each in self.opened]
 
     @property
     def tree(self) -> RouteTree:
@@ -231,7 +244,8 @@ class Gateway(MultiService):
         assert self.publisher.snapshot is not None
         return self.publisher.snapshot
 
-    def _serve(self, snapshot: Snapshot) -> None:
+    def serve(self, snapshot: Snapshot) -> None:
+        """Serve by ``snapshot`` from now on."""
         if self.plane is not None:
             self.plane.publish(snapshot)
         elif self._addresses is not None:
@@ -242,8 +256,8 @@ class Gateway(MultiService):
 
     def _tell_health(self, upstream: str, peer: Peer) -> None:
         """A target of an upstream is in another state."""
-        if self.plane is not None:
-            self.plane.target_changed(peer)
+        for plane in self.planes:
+            plane.target_changed(peer)
         if self.workers is not None:
             self.workers.mark(upstream, peer.key, peer.state)  # type: ignore[unused-awaitable]
 
@@ -281,25 +295,25 @@ class Gateway(MultiService):
         unfit = unfit_routes(stored.get("routes", {}).values(), self.conf.router_flavor)
         if unfit is not None:
             raise StorageError(unfit)
-        self.publisher.begin(self._whole(stored))
+        self.publisher.begin(self.whole(stored, self.conf))
         self.storage.subscribe(self.publisher.changed)
         give_back()
         if self.workers is not None:
             await self.workers.start()
         elif self.plane is not None:
-            self.plane.listen(self._sockets)
+            self.plane.listen(self.opened)
         self._listen_admin()
         self._expire_later()
         for line in self.demo.lines() if self.demo is not None else ():
             notice(_log, "{line}", line=line)
 
-    def _whole(self, dataset: Any) -> Any:
+    def whole(self, dataset: Any, conf: Conf) -> Any:
         """Stored rows, and beside them those that never are: the demo's, and ``vault_env_prefix`` as a vault."""
-        if self.conf.vault_env_prefix:
-            dataset = overlaid(dataset, {"vaults": {ENV_VAULT: environment_vault(self.conf.vault_env_prefix)}})
+        if conf.vault_env_prefix:
+            dataset = overlaid(dataset, {"vaults": {ENV_VAULT: environment_vault(conf.vault_env_prefix)}})
         return dataset if self.demo is None else overlaid(dataset, self.demo.overlay())
 
-    def _listen_status(self) -> None:
+    def _listen_status(self, before: AdminPlane | None = None) -> None:
         """Answer monitors, from the first moment on: that the node is not ready is for them to know."""
         conf, gate = self.conf, self.admin_plane.gates["status_listen"]
         facts = self.state.facts()
@@ -312,10 +326,10 @@ class Gateway(MultiService):
             now=time.time,
             long_work=self._long_work,
         )
-        self.admin_plane.listen("status_listen", status, self._room)
+        self.admin_plane.listen("status_listen", status, self._room, before)
 
-    def _listen_admin(self) -> None:
-        self.admin_plane.listen("admin_listen", self.admin_resource(), self._room)
+    def _listen_admin(self, before: AdminPlane | None = None) -> None:
+        self.admin_plane.listen("admin_listen", self.admin_resource(), self._room, before)
         self.admin_plane.warn()
 
     def admin_resource(self) -> Resource:
@@ -382,16 +396,29 @@ class Gateway(MultiService):
         await self.storage.expire_tallies()
 
     async def reload(self, conf: Conf) -> None:
-        """Follow a configuration that was read again: all of it, or nothing where something is wrong with it.
+        """Follow a configuration that was read again: all of it, or nothing where something is wrong with it. An embedded
+        gateway, which listens nowhere, follows as far as what runs can (`config.load.only_live`).
 
         Returns when it is in effect, in all workers.
 
         Raises:
             ConfError: with all that is wrong; everything is as it was.
         """
+        if self.state.leaving:
+            raise ConfError("the node is drained (kongtwist drain), and takes up nothing any more")
+        if self.opened and not only_live(self.conf, conf):
+            await renew(self, self._reactor, conf)
+            switching, self._switching = self._switching, []
+            await DeferredList(switching)
+        else:
+            await self._reload_live(conf)
+
+    async def _reload_live(self, conf: Conf) -> None:
+        """What runs follows the properties that are ``live``, and reads files again."""
         self.admin_plane.check(conf)
-        if any(each.name == "proxy_listen" and each.listen.ssl for each in self._sockets):
-            contexts_for(conf, "proxy_listen")
+        for name in SERVED_BY_WORKERS:
+            if any(each.name == name and each.listen.ssl for each in self.opened):
+                contexts_for(conf, name)
         if self.declarative_loader is not None and await self.declarative_loader.load_configured(conf):
             await self.publisher.published(RELOAD_WAIT)
             notice(_log, "the declarative configuration was read again")
@@ -405,11 +432,69 @@ class Gateway(MultiService):
             if complaints:
                 raise ConfError(*complaints)
 
+    def take(self, renewed: Renewed) -> None:
+        """Have what was made take the place of what serves (renewal.renew)."""
+        conf, old, before, snapshot = renewed.conf, self.plane, self.admin_plane, renewed.builder.snapshot
+        assert snapshot is not None
+        self.conf, self.plugins, self.registry = conf, renewed.plugins, renewed.registry
+        self.admin_plane = renewed.admin
+        if self.declarative_loader is not None:
+            self.declarative_loader.follow(self.declarative_loader.terms(conf, renewed.registry))
+        self.opened = renewed.listeners.opened
+        renewed.listeners.commit()
+        self.storage.adopt(renewed.registry, renewed.store)
+        self._tallies.max_waiting = conf.plugin_max_pending_tallies
+        if self.plugin_services is not None:
+            self.plugin_services.follow(conf)
+        self._probes.follow(conf)
+        if self._addresses is not None:
+            self._watch_names(conf)
+        self._advice.silent = _known(conf)
+        self.state.follow(conf)
+        calls, self._admin_calls = self._admin_calls, None
+        if calls is not None:
+            self._leaving.append(Deferred.fromCoroutine(calls.close(conf.nginx_main_worker_shutdown_timeout)))
+        if renewed.plane is not None:
+            self.plane, self._room = renewed.plane, renewed.plane.room
+        self.publisher.adopt(renewed.builder)
+        if self.workers is not None:
+            sockets = sockets_of(self.opened, conf.nginx_worker_processes)
+            self._switching.append(self.workers.switch(sockets, conf.reload_shutdown_timeout))
+        renewed.builder.serve = self.serve
+        self.serve(snapshot)
+        self._listen_status(before)
+        self._listen_admin(before)
+        if old is not None and self.plane is not None:
+            self._retire(old, self.plane)
+            self._switching.append(old.left)
+        self._switching += before.closing
+        for each in renewed.listeners.gone:
+            each.close()
+
+    def _retire(self, old: DataPlane, new: DataPlane) -> None:
+        for each in self._retired:
+            each.context.successor = (new.tree, new.context)
+
+        def over(result: Any) -> None:
+            self._retired.pop(old, None)
+            if not self.stopping:
+                self.publisher.collector.sweep_later()
+            if isinstance(result, Failure) and not result.check(CancelledError):
+                _log.failure("what served before a reload could not end", result)
+
+        retired = self._retired[old] = old.retire(new)
+        self._retired[old] = retired.addBoth(over)
+
+    @property
+    def planes(self) -> list[DataPlane]:
+        """The data path of this process, and those of before reloads that have not ended."""
+        return [*([] if self.plane is None else [self.plane]), *self._retired]
+
     def reopen_logs(self) -> None:
         """Open all log files anew."""
         self.admin_plane.reopen_logs()
-        if self.plane is not None:
-            self.plane.reopen_logs()
+        for plane in self.planes:
+            plane.reopen_logs()
         if self.workers is not None:
             self.workers.reopen_logs()
 
@@ -430,29 +515,34 @@ class Gateway(MultiService):
         themselves, however long that takes; `stopService` ends them."""
         if self.workers is not None:
             return self.workers.finish()
-        return Deferred.fromCoroutine(self._own_plane().finish())
+        return Deferred.fromCoroutine(self._finish())
+
+    async def _finish(self) -> None:
+        await self._own_plane().finish()
+        for plane in list(self._retired):
+            await plane.quiet()
 
     def stopService(self) -> Deferred[None]:
         """Stop gracefully, within ``nginx_main_worker_shutdown_timeout``."""
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        self.stopping = True
         if self._starting is not None and not self._starting.called:
             self._starting.cancel()
         if self._expiring is not None and self._expiring.active():
             self._expiring.cancel()
         self.state.stop()
         self.health.stop()
-        if self._addresses is not None:
-            self._addresses.stop()
-            self._resolver.close()
+        self._watch_names(None)
         late = self.conf.nginx_main_worker_shutdown_timeout
         closing = Deferred.fromCoroutine(self.admin_plane.stop("admin_listen", late))
         if self._admin_calls is not None:
             await self._admin_calls.close(0.0)
         await self._probes.close(0.0)
-        if self.plane is not None:
-            await self.plane.stop(late)
+        stopping = [Deferred.fromCoroutine(plane.stop(late)) for plane in self.planes]
+        for each in stopping:
+            await each
         await closing
         if self.workers is not None:
             await self.workers.stop()
@@ -472,10 +562,16 @@ class Gateway(MultiService):
         """End at once what a graceful stop still waits for."""
         self._advice.stop()
         self.admin_plane.abort()
-        if self.plane is not None:
-            self.plane.abort()
+        for plane in self.planes:
+            plane.abort()
         if self.workers is not None:
             self.workers.kill()
+
+
+def _known(conf: Conf) -> frozenset[str]:
+    """Kinds of notes that the operator does not need."""
+    silent = ROUTER_KINDS if conf.router_flavor == "traditional" else frozenset()
+    return silent | (SESSION_KINDS if conf.stream_listen else frozenset())
 
 
 async def _done(result: Any) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import Deferred
+
 from ..config.authorities import trusted_authorities
-from ..net.resolver import Resolver
 from .data_plane import limits_of
 from .name_lookup import resolver_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from ..clients.probes import Finding, Prober
     from ..config.load import Conf
     from ..core.health import ActiveChecks
@@ -31,20 +30,33 @@ class HealthProbes:
     def __init__(self, reactor: Any, conf: Conf) -> None:
         self._reactor, self._conf = reactor, conf
         self._prober: Prober | None = None
-        self._resolver: Resolver | None = None
+        self._probing: dict[Prober, int] = {}
 
-    def probe(self, peer: Peer, checks: ActiveChecks, certificate: tuple[str, str]) -> Awaitable[Finding]:
+    async def probe(self, peer: Peer, checks: ActiveChecks, certificate: tuple[str, str]) -> Finding:
         """See `Prober.probe`."""
         if self._prober is None:
             self._prober = self._made()
-        return self._prober.probe(peer, checks, certificate)
+        prober = self._prober
+        self._probing[prober] = self._probing.get(prober, 0) + 1
+        try:
+            return await prober.probe(peer, checks, certificate)
+        finally:
+            self._probing[prober] -= 1
+            if not self._probing[prober]:
+                del self._probing[prober]
+                if prober is not self._prober:
+                    await prober.close(0.0)
+
+    def follow(self, conf: Conf) -> None:
+        """Probe by another configuration from now on; probes under way go on as they were begun."""
+        prober, self._prober, self._conf = self._prober, None, conf
+        if prober is not None and prober not in self._probing:
+            self._closing = Deferred.fromCoroutine(prober.close(0.0))
 
     async def close(self, seconds: float) -> None:
         """End what is under way; threads have ``seconds``."""
-        if self._prober is not None:
-            await self._prober.close(seconds)
-        if self._resolver is not None:
-            self._resolver.close()
+        for prober in {*self._probing, *([] if self._prober is None else [self._prober])}:
+            await prober.close(seconds)
 
     def _made(self) -> Prober:
         from ..clients.probes import ProbeLimits, Prober
@@ -53,6 +65,6 @@ class HealthProbes:
         conf = self._conf
         system = conf.lua_ssl_trusted_certificate == ["system"]
         trusted = () if system else tuple(trusted_authorities(conf).values())
-        resolver = self._resolver = resolver_of(self._reactor, conf, limits_of(conf))
+        resolver = resolver_of(self._reactor, conf, limits_of(conf))
         limits = ProbeLimits(conf.upstream_probes, conf.upstream_probe_threads)
         return Prober(self._reactor, resolver, Trust(trusted, conf.lua_ssl_verify_depth), limits)

@@ -11,12 +11,13 @@ from ..observability.access_log import AccessLog
 from ..observability.error_log import ErrorLog
 from ..observability.log_formats import BUILT_IN, FormatError, LineWriter, LogFormat, Times, parse_formats
 from ..observability.masking import SecretMask
+from ..observability.session_log import SessionLog
 from ..observability.stream_log import StreamLog
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
-__all__ = ["ACCESS_LOGS", "access_log_for", "error_log_for", "format_faults", "stream_log_for"]
+__all__ = ["ACCESS_LOGS", "access_log_for", "error_log_for", "format_faults", "session_log_for", "stream_log_for"]
 
 ACCESS_LOGS = ("proxy_access_log", "admin_access_log", "status_access_log")
 
@@ -97,6 +98,21 @@ def stream_log_for(conf: Conf, reactor: IReactorTime, context: Any) -> StreamLog
         raise ConfError(f"stream_access_log cannot open {path}: {error.strerror}") from error
 
 
+def session_log_for(conf: Conf, reactor: IReactorTime) -> SessionLog | None:
+    """The access log of sessions of stream routes; None where there are none.
+
+    Raises:
+        ConfError: it cannot be opened.
+    """
+    if not conf.stream_listen:
+        return None
+    path, _ = log_parts(conf.proxy_stream_access_log)
+    try:
+        return SessionLog(path, reactor, prefix=conf.prefix)
+    except OSError as error:
+        raise ConfError(f"proxy_stream_access_log cannot open {path}: {error.strerror}") from error
+
+
 def error_log_for(conf: Conf, apis: bool = True) -> ErrorLog:
     """The error log of a process.
 
@@ -115,6 +131,8 @@ def error_log_for(conf: Conf, apis: bool = True) -> ErrorLog:
     others: dict[str, tuple[str, Any]] = {}
     if apis and conf.admin_listen:
         others["kongtwist.admin"] = ("admin_error_log", conf.admin_error_log)
+    if conf.stream_listen:
+        others["kongtwist.stream"] = ("proxy_stream_error_log", conf.proxy_stream_error_log)
     if apis and conf.status_listen:
         others["kongtwist.status"] = ("status_error_log", conf.status_error_log)
     for namespace, (name, text) in others.items():

@@ -12,7 +12,9 @@ from typing import Any
 from ..config.load import Conf
 from ..core.address_caps import AddressCounts
 from ..core.counters import Counters
+from ..core.grpc.call_counts import CallCounts
 from ..core.snapshot.snapshot import Snapshot
+from ..core.stream_registry import StreamRegistry
 from ..observability.plugin_metrics import Metrics
 from ..observability.process_figures import ProcessFigures
 from ..observability.shared_cells import LocalCells
@@ -35,6 +37,7 @@ class PluginServices:
 
     Attributes:
         addresses: what this process counts of client addresses.
+        calls, streams: counts of gRPC calls, and streams, with which those of a further `DataPlane` are counted together.
     """
 
     def __init__(
@@ -42,6 +45,14 @@ class PluginServices:
     ) -> None:
         self.rows, self.tallies, self.cells, self.metrics, self.process = rows, tallies, cells, metrics, process
         self.addresses = AddressCounts()
+        self.calls: CallCounts | None = None
+        self.streams: StreamRegistry | None = None
+
+    def follow(self, conf: Conf) -> None:
+        """Keep to the bounds of a configuration that was read again. What is counted goes on."""
+        self.rows.max_pending = conf.plugin_max_pending_writes
+        self.tallies.max_waiting = conf.plugin_max_pending_tallies
+        self.metrics.max_series = conf.metrics_max_series
 
     def close(self) -> None:
         """Refuse who still counts; called when no plugin is open any more."""

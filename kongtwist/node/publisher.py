@@ -26,6 +26,9 @@ __all__ = ["PUBLISH_WAIT", "Follower", "Publisher", "overlaid"]
 PUBLISH_WAIT = 0.1
 """Seconds an Admin API answer waits at most until the node's workers serve the change."""
 
+HOLD_WAIT = 1.0
+"""Seconds after which `Publisher.hold` looks again."""
+
 
 class Follower(Protocol):
     """A worker process that gets every change."""
@@ -69,7 +72,8 @@ class Publisher:
         router_flavor: str = FLAVOR,
     ) -> None:
         self._reactor = reactor
-        self._builder = SnapshotBuilder(reactor, plugins, serve, self._failed, lifetimes, router_flavor)
+        self._held = False
+        self._builder = self.builder(plugins, serve, lifetimes, router_flavor)
         self._pending: list[Change] = []
         self._waiting: list[Deferred[None]] = []  # who waits for what is pending
         self._making: list[Deferred[None]] | None = None  # who waits for the snapshot that is being made
@@ -82,6 +86,33 @@ class Publisher:
             0  # calls of `changed`; up to which changes are being made, are sent
         )
         self._unsent: list[tuple[int, Deferred[None]]] = []  # who waits for that
+
+    def builder(
+        self,
+        plugins: Mapping[str, Plugin],
+        serve: Callable[[Snapshot], None],
+        lifetimes: Lifetimes | None = None,
+        router_flavor: str = FLAVOR,
+    ) -> SnapshotBuilder:
+        """One that may be adopted later; arguments as for the publisher."""
+        return SnapshotBuilder(self._reactor, plugins, serve, self._failed, lifetimes, router_flavor)
+
+    async def hold(self) -> None:
+        """Publish nothing until `release`; returns when all changes known now are served here."""
+        while self._pending or self._scheduled is not None or self._builder.busy:
+            await self.published(HOLD_WAIT)
+        self._held = True
+
+    def adopt(self, builder: SnapshotBuilder) -> None:
+        """Go on with the snapshots of ``builder``, which has made one of all rows; to be called while `hold` is in effect."""
+        self._builder.stop()
+        self._builder = builder
+
+    def release(self) -> None:
+        """Go on with what came meanwhile."""
+        self._held = False
+        if self._pending:
+            self._publish_soon()
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -113,7 +144,7 @@ class Publisher:
         self._publish_soon()
 
     def _publish_soon(self) -> None:
-        if self._scheduled is None and not self._builder.busy:
+        if self._scheduled is None and not self._builder.busy and not self._held:
             self._scheduled = self._reactor.callLater(0, self._publish)
 
     def _publish(self) -> None:

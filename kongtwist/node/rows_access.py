@@ -88,7 +88,7 @@ class RowsAccess:
         system: str | None = None,
     ) -> None:
         self._system = system
-        self._snapshot, self._now, self._ask, self._max_pending = snapshot, now, ask, max_pending
+        self._snapshot, self._now, self._ask, self.max_pending = snapshot, now, ask, max_pending
         self._pending = 0
         self._curious: list[Deferred[None]] = []
         self._refreshing = False
@@ -179,7 +179,7 @@ class RowsAccess:
             self._refreshing = False
 
     async def _write(self, verb: str, *arguments: Any) -> Any:
-        if self._pending >= self._max_pending:
+        if self._pending >= self.max_pending:
             raise EntityError.unavailable(
                 f"{self._pending} writes of plugins wait already; see plugin_max_pending_writes"
             )

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -49,6 +50,7 @@ class Collector:
         self._rows = 0
         self._since = 0.0
         self._freezing: IDelayedCall | None = None
+        self._sweeping: IDelayedCall | None = None
 
     def pause(self) -> None:
         """Stop collecting while many objects are made that stay. Each call needs one of `resume`."""
@@ -77,14 +79,34 @@ class Collector:
         else:
             self._freezing.reset(min(FREEZE_AFTER, max(0.0, self._since + FREEZE_AT_LAST - now)))
 
+    def sweep_later(self) -> None:
+        """Something large has ended that may have been taken out of sight: have it looked at once more, after `FREEZE_AFTER`."""
+        if self._sweeping is None:
+            self._sweeping = self._reactor.callLater(FREEZE_AFTER, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeping = None
+        if self._paused:
+            self.sweep_later()
+            return
+        self._gc.unfreeze()
+        self._gc.collect()
+        self._freeze()
+
     def stop(self) -> None:
         """Drop what is scheduled."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
+        self._end_freezing()
+
+    def _end_freezing(self) -> None:
         if self._freezing is not None and self._freezing.active():
             self._freezing.cancel()
         self._freezing = None
 
     def _freeze(self) -> None:
-        self.stop()
+        self._end_freezing()
         self._rows = 0
         self._gc.freeze()
 
@@ -101,6 +123,7 @@ class SnapshotBuilder:
         router_flavor: how requests are matched to routes.
 
     Attributes:
+        serve: as given; may be set.
         snapshot: the newest.
         collector: when garbage is looked for.
     """
@@ -116,7 +139,7 @@ class SnapshotBuilder:
     ) -> None:
         self._reactor = reactor
         self._plugins = plugins
-        self._serve = serve
+        self.serve = serve
         self._failed = failed
         self._lifetimes, self._flavor = lifetimes, router_flavor
         self._jobs: deque[tuple[Callable[[], Steps[Snapshot] | None], int, Callable[[], None]]] = deque()
@@ -148,6 +171,27 @@ class SnapshotBuilder:
     def apply(self, changes: Sequence[Change], then: Callable[[], None]) -> None:
         """Serve these changes; ``then`` is called when they are served."""
         self._begin(lambda: self._following(changes), len(changes), then)
+
+    async def follow(self, before: Snapshot, dataset: Dataset) -> Snapshot:
+        """Make the first snapshot, in the place of another builder's last.
+
+        Args:
+            before: that one: its numbers go on, and the health of its targets.
+            dataset: of the new one.
+
+        Raises:
+            Exception: what went wrong.
+        """
+        made: Deferred[None] = Deferred()
+        told, self._failed = self._failed, made.errback
+        try:
+            steps = lambda: Snapshot.follow_steps(before, dataset, self._plugins, self._lifetimes, self._flavor)  # noqa: E731
+            self._begin(steps, sum(map(len, dataset.values())), lambda: made.callback(None))
+            await made
+        finally:
+            self._failed = told
+        assert self.snapshot is not None
+        return self.snapshot
 
     def replace(self, dataset: Dataset, then: Callable[[], None]) -> None:
         """Serve a wholly new dataset, taking over what did not change; ``then`` is called when it is served."""
@@ -216,7 +260,7 @@ class SnapshotBuilder:
     def _show(self, snapshot: Snapshot) -> None:
         if self._lifetimes is not None:
             self._lifetimes.built()
-        self._serve(snapshot)
+        self.serve(snapshot)
         if self._lifetimes is not None:
             self._lifetimes.served()
 

@@ -81,6 +81,8 @@ def _check_files(conf: Conf) -> Iterator[str]:
         wanted |= {name: getattr(conf, name) for name in ("admin_access_log", "admin_error_log")}
     if conf.status_listen:
         wanted |= {name: getattr(conf, name) for name in ("status_access_log", "status_error_log")}
+    if conf.stream_listen:
+        wanted |= {name: getattr(conf, name) for name in ("proxy_stream_access_log", "proxy_stream_error_log")}
     if conf.stream_log_interval:
         wanted["stream_access_log"] = conf.stream_access_log
     if conf.database == "sqlite":

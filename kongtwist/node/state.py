@@ -166,6 +166,7 @@ class NodeState:
             balancer=self._balancer,
             mark=self.mark,
             unresolved=self.unresolved,
+            streams=bool(gateway.conf.stream_listen),
             metric_errors=lambda: self._metrics.dropped,
             plugin_metrics=self.plugin_metrics,
             timers=lambda: len(self._reactor.getDelayedCalls()),
@@ -209,7 +210,7 @@ class NodeState:
         if not gateway.ready.called:
             connecting = gateway.storage.writable and not gateway.storage.reachable()
             return "failed to connect to database" if connecting else "router builds not yet complete"
-        if gateway.workers is not None and not gateway.workers.complete:
+        if gateway.workers is not None and not gateway.workers.ready:
             return "router builds not yet complete"
         if not gateway.storage.writable and not any(gateway.storage.load().values()):
             return "no configuration available (empty configuration present)"
@@ -221,6 +222,12 @@ class NodeState:
         notice(_log, "draining: the node tells monitors that no more traffic should come")
 
     # -- log level -----------------------------------------------------------------------------------------------------
+
+    def follow(self, conf: Conf) -> None:
+        """The configuration was read again."""
+        self.log_level.reload(conf.log_level)
+        self._metrics.max_series = conf.metrics_max_series
+        self._resolver = None  # made anew, with the limits of now
 
     def _put_level(self, level: str) -> None:
         if self.error_log is not None:

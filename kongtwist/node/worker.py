@@ -14,9 +14,9 @@ import socket
 import stat
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
@@ -38,7 +38,7 @@ from .plugin_services import PluginServices, worker_services
 from .rows_access import Questions
 from .snapshot_builder import SnapshotBuilder, give_back
 from .worker_link import Link, Message
-from .worker_supervisor import COUNTERS_FD, FIRST_SOCKET_FD, LINK_FD
+from .worker_supervisor import COUNTERS_FD, FIRST_SOCKET_FD, LINK_FD, SOCKETS_FD
 
 __all__ = ["Worker", "main"]
 
@@ -46,6 +46,24 @@ REPORT = 2.0
 """Seconds between two reports of figures that nobody has asked for."""
 
 _log = Logger(namespace="kongtwist.worker")
+
+
+class Renewed(NamedTuple):
+    """What takes the place of what serves, when the parent says so.
+
+    Attributes:
+        conf: the configuration.
+        sockets: what is listened on, with the name of the property and the place in it.
+        plane: the data path.
+        plugins: by name.
+        builder: makes its snapshots.
+    """
+
+    conf: Conf
+    sockets: list[tuple[tuple[str, int], socket.socket]]
+    plane: DataPlane
+    plugins: dict[str, Any]
+    builder: SnapshotBuilder
 
 
 MakePlane = Callable[["Worker", Conf, Message], tuple[DataPlane, dict[str, Any], PluginServices]]
@@ -74,9 +92,14 @@ class Worker:
         self._make_plane = make_plane or begin_plane
         self._start_logging = start_logging or begin_logging
         self._plane: DataPlane | None = None
+        self._retired: dict[DataPlane, Deferred[None]] = {}
+        self._renewed: Renewed | None = None
+        self._refusal: str | None = None
+        self._awaits_rows = False
+        self._version = 0
         self._plugins: dict[str, Any] = {}
         self._conf = Conf()
-        self._listeners: list[int] = []
+        self._listeners: list[tuple[str, int]] = []
         self._rows: dict[str, dict[str, Any]] = {}
         self._changes: list[Change] = []
         self._builder: SnapshotBuilder | None = None
@@ -101,6 +124,10 @@ class Worker:
             "mark": self._on_mark,
             "level": self._on_level,
             "reload": self._on_reload,
+            "renew": self._on_renew,
+            "switch": self._on_switch,
+            "keep": self._on_keep,
+            "room": self._on_room,
             "reopen": self._on_reopen,
             "leave": self._on_leave,
             "question": self._on_question,
@@ -151,8 +178,10 @@ class Worker:
 
     async def _finish(self) -> None:
         try:
-            if self._plane is not None:
-                await self._plane.stop(self._conf.nginx_main_worker_shutdown_timeout)
+            late = self._conf.nginx_main_worker_shutdown_timeout
+            stopping = [Deferred.fromCoroutine(plane.stop(late)) for plane in self._planes]
+            for each in stopping:
+                await each
         finally:
             if self.services is not None:
                 self.services.close()
@@ -161,11 +190,16 @@ class Worker:
                 self.link.send({"type": "metrics", "report": self.services.metrics.take(), "more": False})
             self._exit(0)
 
+    @property
+    def _planes(self) -> list[DataPlane]:
+        """What serves, and what finishes what it began before reloads."""
+        return [*([] if self._plane is None else [self._plane]), *self._retired]
+
     # -- what the parent says ----------------------------------------------------------------------------------------
 
     def _on_begin(self, message: Message) -> None:
         self._conf = Conf(message["given"], message["source"])
-        self._listeners = message["listeners"]
+        self._listeners = [(name, index) for name, index in message["listeners"]]
         self._error_log = self._start_logging(self._conf, message["console"])
         self._plane, self._plugins, self.services = self._make_plane(self, self._conf, message)
         reports = HealthReports(self.reactor, lambda said: self.link.send({"type": "health", "reports": said}))
@@ -211,6 +245,10 @@ class Worker:
     def _on_dataset(self, message: Message) -> None:
         assert self._builder is not None
         rows, self._rows = self._rows, {}
+        if self._awaits_rows:
+            self._awaits_rows = False
+            self._preparing = Deferred.fromCoroutine(self._prepare(rows, message["version"]))
+            return
         self._builder.replace(rows, lambda: self._on_served(message["version"]))
 
     def _on_changes(self, message: Message) -> None:
@@ -230,10 +268,10 @@ class Worker:
 
     def _on_listen(self, message: Message) -> None:
         assert self._plane is not None
-        for number, index in enumerate(self._listeners):
+        for number, (name, index) in enumerate(self._listeners):
             with socket.socket(fileno=FIRST_SOCKET_FD + number) as sock:  # the reactor takes a duplicate
                 sock.setblocking(False)
-                self._plane.listen_on(sock, self._conf.proxy_listen[index])
+                self._plane.listen_as(name, sock, getattr(self._conf, name)[index])
         self.link.send({"type": "listening"})
         self._telling_again = self.reactor.callLater(REPORT, self._tell_again)
 
@@ -245,9 +283,9 @@ class Worker:
         snapshot = None if self._builder is None else self._builder.snapshot
         balancer = None if snapshot is None else snapshot.balancers.get(message["upstream"])
         if balancer is not None:
-            assert self._plane is not None
             for peer in balancer.hear(message["target"], message["state"]):
-                self._plane.target_changed(peer)
+                for plane in self._planes:
+                    plane.target_changed(peer)
         self.link.send({"type": "served", "version": message["version"]})
 
     def _on_level(self, message: Message) -> None:
@@ -267,17 +305,117 @@ class Worker:
         self._conf = conf
         self.link.send({"type": "reloaded", "error": None})
 
+    def _on_renew(self, message: Message) -> None:
+        """Make a data path anew, aside; its rows follow."""
+        sockets = [socket.socket(fileno=fd) for fd in self._descriptors(len(message["listeners"]))]
+        self._awaits_rows, self._refusal = True, None
+        try:
+            conf = Conf(message["given"], message["source"])
+            plane, plugins = self._renew_plane(conf)
+        except (ConfError, PluginLoadError) as error:
+            self._refusal = str(error)
+            for each in sockets:
+                each.close()
+            return
+        builder = SnapshotBuilder(
+            self.reactor, plugins, plane.publish, self._out_of_step, plane.lifetimes, conf.router_flavor
+        )
+        self._renewed = Renewed(conf, list(zip(message["listeners"], sockets, strict=True)), plane, plugins, builder)
+
+    def _renew_plane(self, conf: Conf) -> tuple[DataPlane, dict[str, Any]]:
+        assert self._plane is not None and self.services is not None
+        plugins = self._plugins
+        if conf.plugins != self._conf.plugins:
+            plugins = dict(load_plugins(conf.plugins))
+            for name, plugin in self._plugins.items():
+                if type(plugins.get(name)) is type(plugin):  # what it remembers goes on
+                    plugins[name] = plugin
+        host = self._plane.host
+        return DataPlane(self.reactor, conf, self._plane.counters, host.node_id, self.services), plugins
+
+    def _descriptors(self, count: int) -> list[int]:
+        """Listening sockets that the parent has sent; it did so before it spoke of them."""
+        found: list[int] = []
+        with socket.socket(fileno=os.dup(SOCKETS_FD)) as pair:
+            while len(found) < count:
+                _, fds, _, _ = socket.recv_fds(pair, 1, count - len(found))
+                found += fds
+        return found
+
+    async def _prepare(self, rows: dict[str, dict[str, Any]], version: int) -> None:
+        renewed, error, self._version = self._renewed, self._refusal, version
+        if renewed is not None:
+            assert self.snapshot is not None
+            try:
+                await renewed.builder.follow(self.snapshot, rows)
+            except CancelledError:
+                raise
+            except Exception as failed:  # noqa: BLE001 - told to the parent, and this worker goes on as it is
+                _log.failure("a configuration that was read again cannot be served")
+                error = f"{type(failed).__name__}: {failed}"
+        self.link.send({"type": "reloaded", "error": error})
+
+    def _on_keep(self, message: Message) -> None:
+        renewed, self._renewed = self._renewed, None
+        if renewed is not None:
+            renewed.builder.stop()
+            for _, sock in renewed.sockets:
+                sock.close()
+            self._discarding = Deferred.fromCoroutine(renewed.plane.discard())
+
+    def _on_switch(self, message: Message) -> None:
+        """Serve by what was made."""
+        renewed, self._renewed = self._renewed, None
+        old, builder = self._plane, self._builder
+        assert renewed is not None and renewed.builder.snapshot is not None and old is not None and builder is not None
+        conf, plane = renewed.conf, renewed.plane
+        plane.report_health(old.context.report)
+        for (name, place), sock in renewed.sockets:
+            with sock:
+                plane.listen_as(name, sock, getattr(conf, name)[place])
+        for balancer in renewed.builder.snapshot.balancers.values():
+            balancer.weigh()  # what was found out while it was made
+        builder.stop()
+        self._conf, self._plane, self._plugins, self._builder = conf, plane, renewed.plugins, renewed.builder
+        if self.services is not None:
+            self.services.follow(conf)
+        if self._error_log is not None:
+            self._error_log.become(error_log_for(conf, apis=False))
+        for each in self._retired:
+            each.context.successor = (plane.tree, plane.context)
+        self._retired[old] = old.retire(plane).addBoth(lambda result: self._over(old, result))
+        self.link.send({"type": "served", "version": self._version})
+        self._switching = old.left.addCallback(lambda _: self.link.send({"type": "switched"}))
+
+    def _over(self, plane: DataPlane, result: Any) -> None:
+        self._retired.pop(plane, None)
+        if self._builder is not None and not self._ending:
+            self._builder.collector.sweep_later()
+        if isinstance(result, Failure) and not result.check(CancelledError):
+            _log.failure("what served before a reload could not end", result)
+
+    def _on_room(self, message: Message) -> None:
+        assert self._plane is not None and isinstance(self._plane.counters, SharedCounters)
+        self._plane.counters.use(message["rows"])
+
     def _on_leave(self, message: Message) -> None:
         assert self._plane is not None
         self._plane.leave()
 
     def _on_finish(self, message: Message) -> None:
         assert self._plane is not None
-        self._draining = Deferred.fromCoroutine(self._plane.finish()).addCallback(lambda _: self.end())
+        self._draining = Deferred.fromCoroutine(self._drain()).addCallback(lambda _: self.end())
+
+    async def _drain(self) -> None:
+        assert self._plane is not None
+        await self._plane.finish()
+        for plane in list(self._retired):
+            await plane.quiet()
 
     def _on_reopen(self, message: Message) -> None:
-        assert self._plane is not None and self._error_log is not None
-        self._plane.reopen_logs()
+        assert self._error_log is not None
+        for plane in self._planes:
+            plane.reopen_logs()
         self._error_log.reopen()
 
 
@@ -292,6 +430,7 @@ def begin_logging(conf: Conf, console: bool) -> ErrorLog:
 def begin_plane(worker: Worker, conf: Conf, message: Message) -> tuple[DataPlane, dict[str, Any], PluginServices]:
     """The data path that a ``begin`` message describes, with the plugins and what they are given."""
     counters = SharedCounters.attach(COUNTERS_FD, message["workers"], message["row"])
+    counters.use(message["rows"])
     plugins = load_plugins(conf.plugins)
     services = worker_services(
         worker.reactor, conf, worker.questions, lambda: worker.snapshot, counters, message["row"]

@@ -15,7 +15,10 @@ must not be able to run code.
 | ``mark`` | a target's health (version, state) | ``health`` | what traffic says of targets (reports) |
 | ``level`` | least severe messages that the error log shows | ``told`` | what a plugin answers (id, told) |
 | ``question`` | an Admin endpoint asks a plugin (id, plugin, question) | | |
-| ``reload``, ``reopen`` | configuration read again; log files anew | | |
+| ``reload``, ``reopen`` | configuration read again; log files anew | ``reloaded`` | it is in effect, or made ready; or why not (error) |
+| ``renew`` | make all anew for this configuration, aside; a dataset follows | | |
+| ``switch``, ``keep`` | serve by that; or it is not wanted | ``switched`` | it serves by that |
+| ``room`` | rows of the counters' memory that are in use | | |
 | ``stop`` | finish what you do and exit | | |
 
 End of file means that the other side is gone: the parent starts another worker, a worker finishes its work and exits.

@@ -14,31 +14,33 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, DeferredList, succeed
-from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError, succeed
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.protocol import Factory, ProcessProtocol
+from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..config.load import Conf
 from ..core.storage_contract import Change
-from ..net.listeners import Opened
+from ..net.listeners import SERVED_BY_WORKERS, Opened
 from ..observability.node_metrics import NodeMetrics
 from ..observability.plugin_metrics import MAX_SERIES
 from ..observability.shared_counters import SharedCounters
-from .worker_link import Link, Message, Packet, changes_packets, dataset_messages
+from .worker_link import Message, changes_packets, dataset_messages
+from .worker_process import Sockets, WorkerProcess
 
 __all__ = [
-    "CRASHES", "CRASH_SPAN", "FIRST_SOCKET_FD", "LINK_FD", "Workers", "begin_message", "default_spawn_environ",
-    "mark_message", "sockets_of",
+    "CRASHES", "CRASH_SPAN", "FIRST_SOCKET_FD", "LINK_FD", "SOCKETS_FD", "Workers", "begin_message",
+    "default_spawn_environ", "mark_message", "rows_for", "sockets_of",
 ]  # fmt: skip
 
 LINK_FD = 3
 """File descriptor of the pair in a worker."""
 COUNTERS_FD = 4
 """File descriptor of the counters' memory in a worker."""
-FIRST_SOCKET_FD = 5
+SOCKETS_FD = 5
+"""File descriptor in a worker over which it gets listening sockets while it runs (SCM_RIGHTS)."""
+FIRST_SOCKET_FD = 6
 """File descriptor of a worker's first listening socket; the others follow."""
 
 CRASHES = 5
@@ -49,10 +51,22 @@ CRASH_SPAN = 10.0
 LISTENING_ON = 0.1
 """Seconds from the word to stop until the parent's own copies of the listening sockets are shut."""
 
+PREPARE_TIME = 60.0
+"""Seconds in which a worker makes ready to serve by another configuration."""
+
 ASK_TIME = 2.0
 """Seconds in which a worker answers what an Admin endpoint of a plugin asks."""
 
 _log = Logger(namespace="kongtwist.node")
+
+
+ROWS = 64
+"""Workers that there is room for in the memory of counters, at least: those of now, and those that finish what they do."""
+
+
+def rows_for(workers: int) -> int:
+    """How many workers the memory of counters is made for, where a node starts with ``workers``."""
+    return max(ROWS, 2 * workers)
 
 
 class Served(Protocol):
@@ -65,133 +79,13 @@ class Served(Protocol):
     def rows(self) -> Mapping[str, Mapping[str, Any]]: ...
 
 
-class _Worker(ProcessProtocol):
-    """One living worker process."""
-
-    transport: Any
-
-    def __init__(self, workers: Workers, row: int) -> None:
-        self._workers = workers
-        self.row = row
-        self.figures = workers.metrics.reporter()
-        self.pid = 0
-        self.follows = False
-        """Whether it has been told to accept connections: from then on changes are waited for."""
-        self.listening = False
-        self.link = Link(self._received, self._link_gone)
-        self._unserved: list[tuple[int, Deferred[None]]] = []
-        self._reloads: list[Deferred[str | None]] = []
-        self._reports: list[Deferred[None]] = []
-        self._questions: dict[int, Deferred[Any]] = {}
-
-    def connectionMade(self) -> None:
-        self.pid = self.transport.pid
-
-    def tell(self, messages: Iterable[Message | Packet], version: int) -> Deferred[None]:
-        """Send changes; the Deferred fires when they are served here, or when the worker is gone."""
-        self.link.send_all(messages)
-        if not self.follows:
-            return succeed(None)
-        served: Deferred[None] = Deferred()
-        self._unserved.append((version, served))
-        return served
-
-    def reload(self, message: Message) -> Deferred[str | None]:
-        """Have it follow a configuration; fires with why it cannot, None when it does or is gone."""
-        done: Deferred[str | None] = Deferred()
-        self._reloads.append(done)
-        self.link.send(message)
-        return done
-
-    def report(self) -> Deferred[None]:
-        """Have it tell its plugins' figures; fires when they are here, or it is gone."""
-        told: Deferred[None] = Deferred()
-        if not self._reports:  # else it has been asked, and is slow
-            self.link.send({"type": "metrics"})
-        self._reports.append(told)
-        return told
-
-    def ask(self, plugin: str, question: Any, number: int) -> Deferred[Any]:
-        """Have a plugin answer a question; fires with what it says, or with None when the worker is gone."""
-        told: Deferred[Any] = Deferred(lambda _: self._forget(number))
-        self._questions[number] = told
-        self.link.send({"type": "question", "id": number, "plugin": plugin, "question": question})
-        return told
-
-    def _forget(self, number: int) -> None:
-        self._questions.pop(number, None)
-
-    def _release_asked(self) -> None:
-        questions, self._questions = self._questions, {}
-        for told in questions.values():
-            told.callback(None)
-        self._release_reports()
-
-    def _release_reports(self) -> None:
-        reports, self._reports = self._reports, []
-        for each in reports:
-            each.callback(None)
-
-    def kill(self, signal: str) -> None:
-        """Send a signal; nothing if it has just exited."""
-        try:
-            self.transport.signalProcess(signal)
-        except ProcessExitedAlready:
-            pass
-
-    def _received(self, message: Message) -> None:
-        kind = message["type"]
-        if kind == "loaded":
-            self.follows = True
-            self.link.send({"type": "listen"})
-        elif kind == "listening":
-            self.listening = True
-            self._workers.on_listening(self)
-        elif kind == "served":
-            self._release(message["version"])
-        elif kind == "metrics":
-            self.figures.absorb(message["report"])
-            if not message["more"]:
-                self._release_reports()
-        elif kind == "told":
-            told = self._questions.pop(message["id"], None)
-            if told is not None:
-                told.callback(message["told"])
-        elif kind == "health":
-            for upstream, target, runs in message["reports"]:
-                self._workers.hear(upstream, target, runs)
-        elif kind == "ask":
-            self._workers.answer(message, self.link.send)
-        elif kind == "reloaded" and self._reloads:
-            self._reloads.pop(0).callback(message["error"])
-
-    def _release(self, version: float) -> None:
-        """Fire what waited for ``version`` or an earlier one."""
-        while self._unserved and self._unserved[0][0] <= version:
-            self._unserved.pop(0)[1].callback(None)
-
-    def _link_gone(self) -> None:
-        """The pair ends when the process does; one that closed it and lives on is of no use."""
-        self._release(float("inf"))
-        if self.pid and not self._workers.stopping:
-            self.kill("KILL")
-
-    def processEnded(self, reason: Failure) -> None:
-        self._release(float("inf"))
-        reloads, self._reloads = self._reloads, []
-        for done in reloads:
-            done.callback(None)  # the one that takes its place begins with the new configuration
-        self._release_asked()
-        self._workers.on_ended(self, reason)
-
-
 class Workers:
     """The node's worker processes; a follower of the publisher.
 
     Args:
         reactor: starts processes, adopts the pairs, tells the time (IReactorProcess, IReactorSocket, IReactorTime).
         counters: the node's counters, with a row for each worker.
-        sockets: for each worker the descriptors of its listening sockets; they stay open here.
+        sockets: for each worker its listening sockets; they stay open here.
         begin: the configuration as a message; the workers' own listeners are added to it.
         served: the publisher's newest snapshot.
         gave_up: told, with a sentence, that the workers die as fast as they are started.
@@ -209,7 +103,7 @@ class Workers:
         self,
         reactor: Any,
         counters: SharedCounters,
-        sockets: Sequence[Sequence[int]],
+        sockets: Sequence[Sockets],
         begin: Callable[[], Message],
         served: Callable[[], Served],
         gave_up: Callable[[str], None],
@@ -223,7 +117,10 @@ class Workers:
         self._served = served
         self._gave_up = gave_up
         self._environ = dict(environ if environ is not None else default_spawn_environ())
-        self._living: dict[int, _Worker] = {}
+        self._living: dict[int, WorkerProcess] = {}
+        self._leaving: dict[int, WorkerProcess] = {}
+        self._prepared: set[WorkerProcess] = set()
+        self._used = 0
         self._deaths: list[float] = []
         self._all_listen: list[Deferred[None]] = []
         self._all_ended: list[Deferred[None]] = []
@@ -241,14 +138,20 @@ class Workers:
         """Start all workers. The Deferred fires when all of them accept connections."""
         listening: Deferred[None] = Deferred()
         self._all_listen.append(listening)
-        for row in range(len(self._sockets)):
-            self._spawn(row)
+        self._room(len(self._sockets))
+        for slot in range(len(self._sockets)):
+            self._spawn(slot, slot)
         return listening
 
     def leave(self) -> None:
         """Have the workers' connections end behind their answers; they go on accepting."""
         for worker in self._living.values():
             worker.link.send({"type": "leave"})
+
+    @property
+    def _all(self) -> list[WorkerProcess]:
+        """Those that serve, and those that finish what they do."""
+        return [worker for _, worker in sorted((self._living | self._leaving).items())]
 
     def finish(self) -> Deferred[None]:
         """Have the workers accept no more, and exit when all requests and streams have ended by themselves. The Deferred
@@ -261,11 +164,11 @@ class Workers:
 
     def _end(self, how: str) -> Deferred[None]:
         self.stopping = True
-        if not self._living:
+        if not self._all:
             return succeed(None)
         ended: Deferred[None] = Deferred()
         self._all_ended.append(ended)
-        for worker in self._living.values():
+        for worker in self._all:
             worker.link.send({"type": how})
         if self._closing is None:
             # The workers close theirs first, so that none of them sees its socket die under its hands.
@@ -274,7 +177,7 @@ class Workers:
 
     def _stop_listening(self) -> None:
         """Refuse new connections: without this they would wait in the backlog of sockets nobody accepts on any more."""
-        for fd in {fd for fds in self._sockets for fd in fds}:
+        for fd in {fd for sockets in self._sockets for _, fd in sockets}:
             with socket.socket(fileno=os.dup(fd)) as listening:
                 try:
                     listening.shutdown(socket.SHUT_RDWR)
@@ -284,7 +187,7 @@ class Workers:
     def kill(self) -> None:
         """End the workers at once, whatever they do."""
         self.stopping = True
-        for worker in self._living.values():
+        for worker in self._all:
             worker.kill("KILL")
 
     def reload(self, conf: Conf) -> Deferred[list[str]]:
@@ -297,21 +200,104 @@ class Workers:
         asked = [(worker, worker.reload(message)) for worker in self._living.values()]
         return Deferred.fromCoroutine(_complaints(asked))
 
+    async def prepare(
+        self, conf: Conf, sockets: Sequence[Sockets], version: int, dataset: Mapping[str, Mapping[str, Any]]
+    ) -> list[str]:
+        """Have the workers make ready to serve by another configuration, aside.
+
+        Args:
+            conf: the configuration.
+            sockets: for each worker its listening sockets.
+            version: of the snapshot.
+            dataset: its rows.
+
+        Returns:
+            a sentence for each worker that cannot, and where there is no room for so many.
+        """
+        free = self._counters.workers - len(self._living) - len(self._leaving)
+        if len(sockets) - len(self._living) > free:
+            return [
+                f"there is no room for {len(sockets)} workers, as {len(self._leaving)} of before a reload still finish"
+                " what they do: wait until they have, or restart the node"
+            ]
+        message = _conf_fields(conf)
+        self._prepared = {worker for worker in self._living.values() if worker.listening and worker.slot < len(sockets)}
+        asked = [
+            (worker, worker.renew(message, sockets[worker.slot], dataset_messages(version, dataset)))
+            for worker in self._prepared
+        ]
+        for _, done in asked:
+            done.addTimeout(PREPARE_TIME, self._reactor)  # type: ignore[unused-awaitable]
+        return await _complaints(asked)
+
+    def keep(self) -> None:
+        """Have the workers go on as they are: what they made ready is not wanted."""
+        prepared, self._prepared = self._prepared, set()
+        for worker in prepared:
+            worker.link.send({"type": "keep"})
+
+    def switch(self, sockets: Sequence[Sockets], seconds: float) -> Deferred[list[str]]:
+        """Serve by what was made ready, with as many workers as there are shares of sockets. Those that are too many finish what
+        they do: they accept no more, and end when their streams and requests have.
+
+        Args:
+            sockets: as for `prepare`.
+            seconds: after which those are ended; 0: never.
+
+        Returns:
+            fires when all serve, with nothing.
+        """
+        prepared, self._prepared = self._prepared, set()
+        before, self._sockets = len(self._sockets), sockets
+        switching = [(worker, worker.switch()) for worker in prepared if self._living.get(worker.row) is worker]
+        for worker in list(self._living.values()):
+            if worker.slot >= len(sockets):
+                self._let_go(worker, seconds)
+            elif worker not in prepared:
+                worker.kill("KILL")  # it was just being started, by the configuration of before
+        self._room(len(self._living) + len(self._leaving) + max(0, len(sockets) - before))
+        waiting: list[Deferred[None]] = []
+        for slot in range(before, len(sockets)):
+            row = next(row for row in range(self._counters.workers) if row not in self._living | self._leaving)
+            self._spawn(row, slot).grown = True
+        if not self.complete:
+            waiting.append(Deferred())
+            self._all_listen += waiting
+        return Deferred.fromCoroutine(_switched(switching, waiting))
+
+    def _let_go(self, worker: WorkerProcess, seconds: float) -> None:
+        """Have a worker finish what it does."""
+        self._leaving[worker.row] = self._living.pop(worker.row)
+        worker.leaving = True
+        worker.link.send({"type": "finish"})
+        if seconds:
+            self._reactor.callLater(seconds, worker.link.send, {"type": "stop"})
+
+    def _room(self, rows: int) -> None:
+        """Have everybody look at the counters of this many workers."""
+        if rows > self._used:
+            self._used = rows
+            self._counters.use(rows)
+            for worker in self._all:
+                worker.link.send({"type": "room", "rows": rows})
+
     def reopen_logs(self) -> None:
         """Have the workers open their log files anew (after rotation)."""
-        for worker in self._living.values():
+        for worker in self._all:
             worker.link.send({"type": "reopen"})
 
     @property
     def pids(self) -> list[int]:
         """Process ids of the living workers, by row."""
-        return [worker.pid for _, worker in sorted(self._living.items())]
+        return [worker.pid for worker in self._all]
 
     # -- configuration -----------------------------------------------------------------------------------------------
 
     def send(self, version: int, changes: Sequence[Change]) -> Deferred[None]:
         """Tell all workers of changes; fires when all that accept connections serve them (see publisher.Follower)."""
         packets = changes_packets(version, changes)
+        for worker in self._leaving.values():
+            worker.link.send_all(packets)
         waiting = [worker.tell(packets, version) for worker in self._living.values()]
         return Deferred.fromCoroutine(_all_of(waiting))
 
@@ -331,7 +317,7 @@ class Workers:
 
     def collect_metrics(self) -> Deferred[None]:
         """Have all workers tell their plugins' figures; fires when they have."""
-        waiting = [worker.report() for worker in self._living.values() if worker.listening]
+        waiting = [worker.report() for worker in self._all if worker.listening]
         return Deferred.fromCoroutine(_all_of(waiting))
 
     async def ask(self, plugin: str, question: Any) -> list[Any]:
@@ -347,7 +333,7 @@ class Workers:
 
     def set_log_level(self, level: str) -> None:
         """Have all workers log from this level on."""
-        for worker in self._living.values():
+        for worker in self._all:
             worker.link.send({"type": "level", "level": level})
 
     @property
@@ -355,14 +341,24 @@ class Workers:
         """Whether every worker accepts connections."""
         return len(self._living) == len(self._sockets) and all(each.listening for each in self._living.values())
 
+    @property
+    def ready(self) -> bool:
+        """As `complete`, but those that a reload has added are not waited for: the others serve."""
+        return len(self._living) == len(self._sockets) and all(
+            each.listening or each.grown for each in self._living.values()
+        )
+
     # -- processes ---------------------------------------------------------------------------------------------------
 
-    def _spawn(self, row: int) -> None:
-        worker = _Worker(self, row)
+    def _spawn(self, row: int, slot: int) -> WorkerProcess:
+        giving, taking = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        giving.setblocking(False)
+        worker = WorkerProcess(self, row, slot, giving)
         ours, theirs = socket.socketpair()
         try:
             fds = {0: 0, 1: 1, 2: 2, LINK_FD: theirs.fileno(), COUNTERS_FD: self._counters.fileno()}
-            for number, fd in enumerate(self._sockets[row]):
+            fds[SOCKETS_FD] = taking.fileno()
+            for number, (_, fd) in enumerate(self._sockets[slot]):
                 fds[FIRST_SOCKET_FD + number] = fd
             self._living[row] = worker
             self._reactor.spawnProcess(
@@ -377,13 +373,17 @@ class Workers:
             self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, factory)
         finally:
             theirs.close()
+            taking.close()
             ours.close()  # the reactor has its own duplicate
         served = self._served()
-        worker.link.send(self._begin() | {"row": row, "workers": len(self._sockets)})
+        share = {"listeners": [place for place, _ in self._sockets[slot]]}
+        numbers = {"row": row, "workers": self._counters.workers, "rows": self._used}
+        worker.link.send(self._begin() | share | numbers)
         worker.link.send_all(dataset_messages(served.version, served.rows))
         worker.link.send_all(list(self.first_messages()))
+        return worker
 
-    def on_listening(self, worker: _Worker) -> None:
+    def on_listening(self, worker: WorkerProcess) -> None:
         """A worker accepts connections."""
         _log.info("worker {row} (pid {pid}) serves", row=worker.row, pid=worker.pid)
         if self.complete:
@@ -391,18 +391,21 @@ class Workers:
             for each in listening:
                 each.callback(None)
 
-    def on_ended(self, worker: _Worker, reason: Failure) -> None:
+    def on_ended(self, worker: WorkerProcess, reason: Failure) -> None:
         """A worker process has ended: correct its counters, and replace it unless the node stops."""
-        self._living.pop(worker.row, None)
+        (self._leaving if worker.leaving else self._living).pop(worker.row, None)
         self._counters.retire(worker.row)
         worker.figures.gone()
         if self.stopping:
-            if not self._living:
+            if not self._all:
                 if self._closing is not None and self._closing.active():
                     self._closing.cancel()
                 ended, self._all_ended = self._all_ended, []
                 for each in ended:
                     each.callback(None)
+            return
+        if worker.leaving:
+            _log.info("worker {row} (pid {pid}) has finished what it did", row=worker.row, pid=worker.pid)
             return
         _log.error(
             "worker {row} (pid {pid}) ended: {reason}; starting another",
@@ -416,18 +419,17 @@ class Workers:
                 f"{CRASHES} workers ended within {CRASH_SPAN:g} s, the last one because: {reason.getErrorMessage()}"
             )
         else:
-            self._spawn(worker.row)
+            self._spawn(worker.row, worker.slot)
 
 
-def begin_message(conf: Conf, node_id: str, opened: Sequence[Opened], console: bool = False) -> Message:
-    """The message that a worker begins with: the configuration as it was read here, what it listens on, and whether it
-    shows its log's lines on standard output."""
+def begin_message(conf: Conf, node_id: str, console: bool = False) -> Message:
+    """The message that a worker begins with: the configuration as it was read here, and whether it shows its log's lines on
+    standard output."""
     return {
         "type": "begin",
         **_conf_fields(conf),
         "node_id": node_id,
         "console": console,
-        "listeners": [conf.proxy_listen.index(each.listen) for each in opened if each.name == "proxy_listen"],
     }
 
 
@@ -442,14 +444,34 @@ def _conf_fields(conf: Conf) -> Message:
     return {"given": conf.given | {"prefix": conf.prefix}, "source": conf.source}
 
 
-def sockets_of(opened: Sequence[Opened], workers: int) -> list[list[int]]:
-    """For each worker the descriptors it accepts on, in the order of ``begin_message``'s listeners."""
-    proxies = [each for each in opened if each.name == "proxy_listen"]
-    return [[each.socket_for(row).fileno() for each in proxies] for row in range(workers)]
+def sockets_of(opened: Sequence[Opened], workers: int) -> list[Sockets]:
+    """For each worker the sockets it accepts on."""
+    return [
+        [
+            ((name, place), sock.fileno())
+            for name in SERVED_BY_WORKERS
+            for place, each in enumerate(each for each in opened if each.name == name)
+            for sock in each.sockets_for(slot, workers)
+        ]
+        for slot in range(workers)
+    ]
 
 
-async def _complaints(asked: Sequence[tuple[_Worker, Deferred[str | None]]]) -> list[str]:
-    told = [(worker, await done) for worker, done in asked]
+async def _switched(
+    switching: Sequence[tuple[WorkerProcess, Deferred[str | None]]], waiting: Sequence[Deferred[None]]
+) -> list[str]:
+    await _complaints(switching)
+    await _all_of(waiting)
+    return []
+
+
+async def _complaints(asked: Sequence[tuple[WorkerProcess, Deferred[str | None]]]) -> list[str]:
+    told = []
+    for worker, done in asked:
+        try:
+            told.append((worker, await done))
+        except TimeoutError:
+            told.append((worker, f"it was not ready within {PREPARE_TIME:g} s"))
     return [f"worker {worker.row} (pid {worker.pid}) goes on as it was: {why}" for worker, why in told if why]
 
 

@@ -78,13 +78,18 @@ class ErrorLog:
         self._file = LogFile(destination, prefix)
         self._mask = SecretMask(secret_names)
         self._others: dict[str, ErrorLog] = {}
-        self._fixed = False
-        self.level = level
+        self._threshold = _SEVERITY[level]
         self._fixed = fixed
 
     def divert(self, namespace: str, log: ErrorLog) -> None:
         """Have events of one namespace go to another log, which is reopened and closed with this one."""
         self._others[namespace] = log
+
+    def become(self, other: ErrorLog) -> None:
+        """Go on as another log, which is this one's from now on: in its files, at its levels."""
+        self.close()
+        self._file, self._mask, self._others = other._file, other._mask, other._others
+        self._threshold, self._fixed = other._threshold, other._fixed
 
     @property
     def level(self) -> str:

@@ -183,7 +183,7 @@ class NodeMetrics:
     """
 
     def __init__(self, max_series: int = MAX_SERIES) -> None:
-        self._max_series = max_series
+        self.max_series = max_series
         self._families: dict[str, _Family] = {}
         self._used = 0
         self.dropped = 0
@@ -199,7 +199,7 @@ class NodeMetrics:
             return None
         text = ",".join(f'{label}="{escaped(value)}"' for label, value in labels)
         if family is None or text not in family.series:
-            if self._used >= self._max_series:
+            if self._used >= self.max_series:
                 return None
             self._used += 1
         if family is None:

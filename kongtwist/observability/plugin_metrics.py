@@ -145,7 +145,7 @@ class Metrics:
 
     def __init__(self, max_series: int = MAX_SERIES) -> None:
         self.sources: list[Callable[[Metrics], Iterable[object] | None]] = []
-        self._max_series = max_series
+        self.max_series = max_series
         self._kinds: dict[str, str] = {}
         self._keys: dict[tuple[str, Labels], Any] = {}
         self._figures: list[_Figure] = []
@@ -234,7 +234,7 @@ class Metrics:
         if not _NAME.match(name) or not all(map(_LABEL.match, labels)):
             raise ValueError(f"not a name for a metric, or for its labels: {name} {list(labels)}")
         shown = tuple((label, str(value)[:MAX_LABEL]) for label, value in labels.items())
-        if len(self._figures) >= self._max_series:
+        if len(self._figures) >= self.max_series:
             self._dropped += 1
             return kind(-1, word, name, shown, bounds)
         self._kinds[name] = word
@@ -247,7 +247,7 @@ class Metrics:
     def slices(self) -> Generator[Report, None, None]:
         """What has changed since the last call, in parts that are made when they are asked for. Each has to be brought before the next
         is asked for, by anybody."""
-        for source in self.sources:
+        for source in list(self.sources):
             for _ in source(self) or ():
                 yield []
         if self._dropped:

@@ -146,6 +146,10 @@ class SharedCells(LocalCells):
         self._own = tables[own]
         self._others = [table for index, table in enumerate(tables) if index != own]
 
+    def share_with(self, tables: Sequence[memoryview]) -> None:
+        """These are the tables of the others from now on, for groups that are claimed already, too."""
+        self._others[:] = tables
+
     def _made(self, name: str, count: int) -> CellGroup:
         tags = [_tag(name, index) for index in range(count)]
         places: list[int] = []

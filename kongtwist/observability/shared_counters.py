@@ -153,6 +153,10 @@ class SharedWindows:
         self._others = [table for index, table in enumerate(tables) if index != own]
         self._sets = sets
 
+    def share_with(self, tables: Sequence[memoryview]) -> None:
+        """These are the tables of the others from now on."""
+        self._others = list(tables)
+
     def take(self, key: str, frames: Sequence[RateWindow], now: float) -> list[int]:
         """See `kongtwist.core.counters.Windows.take`."""
         used = []
@@ -223,14 +227,18 @@ class SharedCounters:
 
     Args:
         fd: the memfd; owned by this object from now on.
-        workers: number of workers.
+        workers: rows for workers.
         row: this process's row, from 0; ``workers`` is the parent's own (that of workers that are gone).
         sets: sets in each table of windows.
+
+    Attributes:
+        workers: as given.
     """
 
     def __init__(self, fd: int, workers: int, row: int, sets: int = SETS) -> None:
         self._fd = fd
-        self._workers = workers
+        self._row = row
+        self.workers = workers
         cells = CELLS * (workers + 1)
         table = sets * WAYS * _ENTRY
         self._map = mmap.mmap(fd, self.size(workers, sets))
@@ -241,10 +249,19 @@ class SharedCounters:
         unsigned = view[cells * 8 : (cells + table * (workers + 1)) * 8].cast("Q")
         tables = [unsigned[at * table : (at + 1) * table] for at in range(workers + 1)]
         self.cells: Cells = self._rows[row]
+        self._tables = tables
         self.windows: Windows = SharedWindows(tables, row, sets)
         named = view[(cells + table * (workers + 1)) * 8 :].cast("q")
         self._named = [named[at * _NAMED : (at + 1) * _NAMED] for at in range(workers + 1)]
         self.named = SharedCells(self._named, row)
+
+    def use(self, rows: int) -> None:
+        """Look at the windows and cells of this many workers, and of the parent: those of rows nobody ever had cost time and
+        memory for nothing."""
+        others = [each for each in (*range(rows), self.workers) if each != self._row]
+        assert isinstance(self.windows, SharedWindows)
+        self.windows.share_with([self._tables[each] for each in others])
+        self.named.share_with([self._named[each] for each in others])
 
     @staticmethod
     def size(workers: int, sets: int = SETS) -> int:
@@ -289,7 +306,7 @@ class SharedCounters:
         The worker's windows stay: its successor takes them over, so a crash opens no rate limit.
         """
         dead = self._rows[row]
-        gone = self._rows[self._workers]
+        gone = self._rows[self.workers]
         for cell in (ACCEPTED, HANDLED, REQUESTS):
             gone[cell] += dead[cell]
             dead[cell] = 0

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from ..core.chain.plugin import Plugin
 from ..core.exchange import Answer, Exchange, Row
+from ..core.stream_session import StreamSession
 from ..entities.checks import AtLeastOneOf
 from ..entities.route_limits import compared
 from ..entities.schema import Array, Number, String
@@ -116,6 +117,9 @@ class IpRestriction(Plugin):
         if verdict:
             return None
         return exchange.error(conf.status, conf.message or f"IP address not allowed: {ip}")
+
+    def preread(self, session: StreamSession, conf: Config) -> Answer | None:
+        return self.access(session, conf)
 
 
 def _allowed(ip: str, conf: Config) -> bool:

@@ -62,11 +62,25 @@ class _Consumer:
 class _Counted:
     """What is counted with for a Route."""
 
-    __slots__ = ("_conf", "consumers", "kong", "labels", "nobody", "request", "row", "service", "upstream")
+    __slots__ = (
+        "_conf",
+        "consumers",
+        "kong",
+        "labels",
+        "lasted",
+        "nobody",
+        "request",
+        "row",
+        "service",
+        "sessions",
+        "upstream",
+    )
 
-    def __init__(self, conf: _Configured, route: RouteView) -> None:
+    def __init__(self, conf: _Configured, route: RouteView, sessions: bool) -> None:
         self._conf = conf
         self.row, self.service = route.row, route.service
+        self.sessions: dict[int, CounterFigure] = {}
+        self.lasted: HistogramFigure | None = None
         service = route.service
         self.labels = {
             "service": "" if service is None else str(service.get("name") or service.get("host") or ""),
@@ -77,8 +91,29 @@ class _Counted:
         if conf.latency:
             labels, histogram = {**self.labels, "workspace": _WORKSPACE}, conf.scope.metrics.histogram
             self.kong: HistogramFigure = histogram("kong_kong_latency_ms", KONG_BOUNDS, labels)
+            if sessions:
+                return
             self.upstream: HistogramFigure = histogram("kong_upstream_latency_ms", UPSTREAM_BOUNDS, labels)
             self.request: HistogramFigure = histogram("kong_request_latency_ms", UPSTREAM_BOUNDS, labels)
+
+    def session(self, status: int) -> CounterFigure:
+        """Sessions of this status."""
+        found = self.sessions.get(status)
+        if found is None:
+            source = "service" if status == 200 else "kong"
+            labels = {**self.labels, "code": str(status), "source": source, "workspace": _WORKSPACE}
+            found = self.sessions[status] = self._conf.scope.metrics.counter("kong_stream_sessions_total", labels)
+        return found
+
+    def of_sessions(self) -> HistogramFigure:
+        """How long sessions last."""
+        found = self.lasted
+        if found is None:
+            labels = {**self.labels, "workspace": _WORKSPACE}
+            found = self.lasted = self._conf.scope.metrics.histogram(
+                "kong_session_duration_ms", UPSTREAM_BOUNDS, labels
+            )
+        return found
 
     def of(self, consumer: str) -> _Consumer:
         """What is counted with for a Consumer."""
@@ -99,14 +134,14 @@ class _Configured:
         self.any = self.status or self.latency or self.bandwidth
         self._routes: dict[str, _Counted] = {}
 
-    def of(self, route: RouteView) -> _Counted:
-        """What is counted with for a Route, as it is named now."""
+    def of(self, route: RouteView, sessions: bool = False) -> _Counted:
+        """What is counted with for a Route, as it is named now; ``sessions``: it is a stream route."""
         row = route.row
         found = self._routes.get(row["id"])
         if found is None or found.row is not row or found.service is not route.service:
             if len(self._routes) >= _ROUTES:
                 self._routes.clear()
-            found = self._routes[row["id"]] = _Counted(self, route)
+            found = self._routes[row["id"]] = _Counted(self, route, sessions)
         return found
 
 
@@ -150,9 +185,27 @@ class Prometheus(Plugin):
         first = histogram("kongtwist_stream_first_message_seconds", _FIRST_BOUNDS, labels)
         stream.time_messages(MessageTimes(first, gaps))
 
+    def _log_session(self, session: Exchange, conf: _Configured, counted: _Counted) -> None:
+        """Count a session of a stream route (Kong 3.9, ``exporter.lua`` of the stream subsystem)."""
+        received, sent, lasted, kong, _ = figures_of(session)
+        if conf.status:
+            counted.session(session.status).value += 1
+        if conf.bandwidth:
+            counted.nobody.ingress.value += received
+            counted.nobody.egress.value += sent
+        if conf.latency:
+            figure = counted.of_sessions()
+            figure.counts[bisect_left(UPSTREAM_BOUNDS, lasted)] += 1
+            figure.total += lasted
+            counted.kong.counts[bisect_left(KONG_BOUNDS, kong)] += 1
+            counted.kong.total += kong
+
     def log(self, exchange: Exchange, conf: _Configured) -> None:
         route = exchange.route
         if route is None:
+            return
+        if exchange.of_stream:
+            self._log_session(exchange, conf, conf.of(route, sessions=True))
             return
         counted = conf.of(route)
         status, ours = exchange.status, exchange.answer_source != "service"

@@ -70,6 +70,8 @@ class ProxyContext:
         calls: what is counted of gRPC calls.
         streams: open WebSockets and other streams that outlive their request.
         connections: open client connections (`http1.channel.HTTP1Channel`), for a graceful stop.
+        successor: tree and context of the configuration that has taken the place of this one; None: it is in use.
+        datagram_sessions: sessions of UDP, those included that wait for plugins.
         report: takes what proxied traffic says of a target that is checked (`core.health`).
         date, send_answer, refusal: see `own_answers.OwnAnswers`.
         finished, fault: see `finish.Finish`.
@@ -125,11 +127,18 @@ class ProxyContext:
         self.next_id: Callable[[], bytes] = request_ids().__next__
         self.stopping = False
         self.connections: set[Any] = set()
+        self.successor: tuple[Any, ProxyContext] | None = None
+        self.datagram_sessions: set[Any] = set()
 
     def judge(self, peer: Peer, kind: int) -> None:
         """An answer or a failure of a target whose health is checked by proxied traffic."""
         if is_news(peer, kind):
             self.report(peer, kind)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a client is connected, or a stream or a session is open."""
+        return bool(self.connections or self.datagram_sessions or len(self.streams))
 
     # -- the life of the whole -----------------------------------------------------------------------------------------
 
@@ -142,6 +151,11 @@ class ProxyContext:
         self.leave()
         run_steps(*(channel.drain for channel in list(self.connections)))
 
+    def hand_over(self) -> None:
+        """Have `successor` serve what clients ask for from now on. HTTP/1.1 connections are its own, at once where they are
+        idle and else when their answers are complete; those of HTTP/2 end behind the calls that are open."""
+        run_steps(*(channel.move for channel in list(self.connections)), self.pools.close_idle)
+
     def drain(self) -> None:
         """Begin to stop: idle client connections are closed, busy ones after their answer, streams politely."""
         run_steps(self.close_idle, partial(self.streams.close_all, GOING_AWAY, "the gateway is stopping"))
@@ -153,6 +167,7 @@ class ProxyContext:
         run_steps(
             *(channel.cut for channel in list(self.connections)),
             *(record.cut for record in self.streams),
+            *(session.cut for session in list(self.datagram_sessions)),
             self.pools.close,
             self.hangups.close,
             *((pipe.close,) if pipe is not None else ()),

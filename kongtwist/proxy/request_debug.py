@@ -156,10 +156,10 @@ class _TimedResolver:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._resolver, name)
 
-    def place(self, host: str) -> Address | None:
+    def place(self, host: str, again: bool = False) -> Address | None:
         """See `net.resolver.Resolver.place`."""
         begun = self._timing.clock()
-        found: Address | None = self._resolver.place(host)
+        found: Address | None = self._resolver.place(host, again)
         if found is not None:
             self._add(host, begun, True)
         return found

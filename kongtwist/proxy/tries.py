@@ -136,7 +136,7 @@ class Tries:
             self.exchange.hold(peer)
             host = peer.address
         try:
-            place = self.context.resolver.place(host)
+            place = self.context.resolver.place(host, self._tries == route.retries - 1)
         except NameNotResolved as why:
             self._not_resolved(why)
             return

@@ -128,7 +128,7 @@ class BaseStorage:
         self._waiting: list[_Write] = []
         self._committing: Deferred[None] | None = None
         self._idle: list[Deferred[None]] = []
-        self._closed = False
+        self._closed = self._held = False
 
     # -- for subclasses --------------------------------------------------------------------------------------------------
 
@@ -149,7 +149,54 @@ class BaseStorage:
     async def close(self) -> None:
         """Wait for the writes under way."""
         self._closed = True
+        if self._held:
+            self.release()
         await self._quiet()
+
+    async def hold(self) -> None:
+        """Have writes wait until `release`; returns when none is under way."""
+        self._held = True
+        await self._quiet()
+
+    def release(self) -> None:
+        """Go on with the writes that wait."""
+        self._held = False
+        idle, self._idle = self._idle, []
+        for each in idle:
+            each.callback(None)
+        self._begin()
+
+    async def candidate(self, registry: Mapping[str, Entity]) -> RowStore:
+        """The present rows as other entities have them, and those stored of entities that were not known so far. To be called
+        while writes are held. Raises StorageError."""
+        if registry is self.registry:
+            return self._store
+        new = {name: entity for name, entity in registry.items() if entity.stored and name not in self.registry}
+        rows = await self._rows_of(new) if new else {}
+        store = RowStore(registry)
+        for name, entity in registry.items():
+            if self.registry.get(name) is entity:
+                store.share(self._store, name)
+            elif entity.stored:
+                known = rows.get(name, {}).values() if name in new else self._store.dataset().get(name, {}).values()
+                changes = [Change("create", name, whole(entity, row), None) for row in known]
+                await stepped(store.apply_steps(changes), self.long_work.slices())
+        return store
+
+    def adopt(self, registry: Mapping[str, Entity], store: RowStore) -> None:
+        """Have these entities from now on, and the rows that `candidate` gave."""
+        self.registry, self._store = registry, store
+
+    async def _rows_of(self, entities: Mapping[str, Entity]) -> Dataset:
+        """Rows of entities that were not known so far, which can be written from now on. Raises StorageError."""
+        return {}
+
+    async def _released(self) -> None:
+        """Wait until writes are not held."""
+        if self._held:
+            released: Deferred[None] = Deferred()
+            self._idle.append(released)
+            await released
 
     async def _quiet(self) -> None:
         """Wait until no write is under way."""
@@ -340,15 +387,18 @@ class BaseStorage:
             raise EntityError.unavailable("the gateway is stopping")
         answered: Deferred[T] = Deferred()
         self._waiting.append(_Write(plan, answered, heavy))
-        if self._committing is None:
+        self._begin()
+        return await answered
+
+    def _begin(self) -> None:
+        if self._committing is None and self._waiting and not self._held:
             self._committing = Deferred.fromCoroutine(self._run())
             if self._committing.called:
                 self._committing = None
-        return await answered
 
     async def _run(self) -> None:
         try:
-            while self._waiting:
+            while self._waiting and not self._held:
                 batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
                 await self._commit_batch(batch)
         finally:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..core.long_work import AtOnce, Breather, stepped
 from ..core.storage_contract import Change, Dataset
-from ..entities import EntityError
+from ..entities import Entity, EntityError
 from ..entities.schema import Row
 from ..entities.size import is_heavy
 from ..net.slices import Slices
@@ -63,6 +63,7 @@ class MemoryStorage(BaseStorage):
         breather: Breather = slices or AtOnce()
         while True:
             await self._quiet()
+            await self._released()
             state = self._states
             changes = await self._differences(dataset, breather)
             if not changes:
@@ -71,7 +72,7 @@ class MemoryStorage(BaseStorage):
             store = None
             if len(changes) > FEW or any(is_heavy(change.new) or is_heavy(change.old) for change in changes):
                 store = await self._store_of(dataset, changes, breather)
-            if state != self._states or self._committing is not None:
+            if state != self._states or self._committing is not None or self._held:
                 continue  # a row expired meanwhile, or is about to
             if self._closed:
                 raise EntityError.unavailable("the gateway is stopping")
@@ -120,6 +121,14 @@ class MemoryStorage(BaseStorage):
             digest += _effect(change)
             await breather.breathe()
         return digest
+
+    def adopt(self, registry: Mapping[str, Entity], store: RowStore) -> None:
+        before, after = self.load(), store.dataset()
+        for name in [name for name in before if before[name] is not after.get(name)]:
+            self._digest -= sum(_hash(name, row) for row in before[name].values())
+            self._digest += sum(_hash(name, row) for row in after.get(name, {}).values())
+        self._states += 1
+        super().adopt(registry, store)
 
     async def _apply(self, changes: Sequence[Change]) -> None:
         await super()._apply(changes)

@@ -269,6 +269,11 @@ class RowStore:
             for field, foreign in entity.foreign.items():
                 self._referring.setdefault(foreign.reference, []).append((entity, field))
 
+    def share(self, other: RowStore, name: str) -> None:
+        """Have the rows of an entity that ``other`` has, which is not used any more when this one is."""
+        if name in other._tables:
+            self._tables[name] = other._tables[name]
+
     def draft(self) -> RowStore:
         """These rows, to try changes on: they are seen in the draft alone. The store must not change meanwhile; it may be
         read, and the draft be worked on in another thread."""

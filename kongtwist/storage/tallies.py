@@ -123,7 +123,7 @@ class Tallies:
         timeout: float,
         max_waiting: int = MAX_WAITING,
     ) -> None:
-        self._reactor, self._exchange, self._timeout, self._max_waiting = reactor, exchange, timeout, max_waiting
+        self._reactor, self._exchange, self._timeout, self.max_waiting = reactor, exchange, timeout, max_waiting
         self._calls: deque[_Call] = deque()
         self._waiting = 0
         self._turn: IDelayedCall | None = None
@@ -162,7 +162,7 @@ class Tallies:
         size = len(added) + len(wanted)
         if not size:
             return succeed([])
-        if self._waiting + size > self._max_waiting:
+        if self._waiting + size > self.max_waiting:
             return fail(HostError(f"{self._waiting} tallies wait for the database already"))
         answered: Deferred[Any] = Deferred()
         self._waiting += size

@@ -19,7 +19,7 @@ from ..core.message_spans import together
 from ..core.message_times import EGRESS, MessageTimes
 from ..core.stream_registry import StreamRecord
 from ..net.run_steps import run_steps
-from .event_counter import EventCounter
+from .counted_events import EventCounter
 from .keep_alive import EventComments
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ unix sockets only; for any other transport see streams/transport_end.py. One str
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from binascii import a2b_base64, b2a_base64
@@ -32,6 +33,8 @@ _MOVE = 524288
 """Bytes moved unseen at a time."""
 _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER of a socket whose close is a reset."""
+_UNSPLICED = frozenset((errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP))
+"""What splice(2) says of sockets that it cannot do it for."""
 _OPEN, _ENDING, _ENDED, _CLOSING = range(4)
 """Of a socket: written to; a FIN follows what is held; the FIN is sent; it closes behind what is held."""
 
@@ -193,8 +196,11 @@ class SocketEnd(StreamEnd):
             size, rest = pipe.move(self._fd, peer._fd, min(tracker.left, _MOVE))
         except BlockingIOError:
             return True
-        except OSError:
-            return False  # whatever it is, an ordinary read will say so
+        except OSError as error:
+            if error.errno in _UNSPLICED:
+                return False
+            self.stream.lost(self, error)  # now: the kernel tells it once, and an ordinary read would see an end
+            return True
         if not size:
             self._stop_reading()
             self.stream.read_all(self)

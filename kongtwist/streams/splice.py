@@ -32,7 +32,7 @@ from ..net.sending import is_plain
 from .keep_alive import PeerPings, RelayedPeer
 from .socket_end import SocketEnd
 from .stream_end import StreamEnd
-from .stream_errors import StreamFault, broken, refused_by_plugin, silent, vanished
+from .stream_errors import BROKEN, StreamFault, broken, refused_by_plugin, silent, vanished
 from .transport_end import TransportEnd
 from .websocket_frames import TimedTracker, encode_close
 
@@ -57,6 +57,7 @@ class RelayedStream(StreamRecord):
         context: the gateway's facilities.
         exchange: the request that began it; its route's time-outs hold.
         on_end: called once with this when both connections are closed.
+        kind: of the record.
 
     Attributes:
         client, upstream: the two ends.
@@ -70,8 +71,16 @@ class RelayedStream(StreamRecord):
         "_write_timeout", "client", "context", "deadline", "fault", "left_first", "upstream", "wake", "why",
     )  # fmt: skip
 
-    def __init__(self, context: StreamContext, exchange: Exchange, on_end: Callable[[RelayedStream], None]) -> None:
-        super().__init__("websocket", exchange)
+    named = BROKEN  #: what lines about its end begin with
+
+    def __init__(
+        self,
+        context: StreamContext,
+        exchange: Exchange,
+        on_end: Callable[[RelayedStream], None],
+        kind: str = "websocket",
+    ) -> None:
+        super().__init__(kind, exchange)
         self.context = context
         self._read_timeout = context.limits.read_timeout(exchange.route.read_timeout)
         self._write_timeout: float = exchange.route.write_timeout
@@ -173,7 +182,7 @@ class RelayedStream(StreamRecord):
             admit: called when the stream is registered, before a byte is passed on; False: it is closed at once (RFC 6455
                 7.4.1: 1011), and both sides are told.
         """
-        ours, theirs = _end_of(self, client), _end_of(self, upstream)
+        ours, theirs = self._end_of(client), self._end_of(upstream)
         self.client, self.upstream = ours, theirs
         ours.peer, theirs.peer = theirs, ours
         self.context.streams.add(self)
@@ -285,7 +294,7 @@ class RelayedStream(StreamRecord):
             end.abort()
             self._finish("closed")
         else:
-            self.fault = broken(end is self.client, str(error))
+            self.fault = broken(end is self.client, str(error), self.named)
             self._end(str(error) or "lost")
 
     def _ended_well(self, end: StreamEnd, error: BaseException | None) -> bool:
@@ -351,15 +360,20 @@ class RelayedStream(StreamRecord):
             self._last = state
             self._quiet_since = now
         elif now - self._quiet_since >= self._shortest():
-            self.fault = silent(bool(client.held), bool(upstream.held), self._shortest(), self._service)
-            if client.held or upstream.held:
-                self._finish("timed out")  # a Close frame would not arrive
-            else:
-                self.why = "timed out"
-                self.close(GOING_AWAY, f"nothing came for {seconds_text(self._shortest())}")
+            held = bool(client.held), bool(upstream.held)
+            self.fault = silent(*held, self._shortest(), self._service, self.named)
+            self._fell_silent(any(held))
             return
         shortest = self._shortest()
         self._look_again(min(shortest / _LOOKS, max(self._quiet_since + shortest - now, 0.0)))
+
+    def _fell_silent(self, held: bool) -> None:
+        """End it: nothing moved for too long. ``held``: there are bytes that one side does not take."""
+        if held:
+            self._finish("timed out")  # a Close frame would not arrive
+        else:
+            self.why = "timed out"
+            self.close(GOING_AWAY, f"nothing came for {seconds_text(self._shortest())}")
 
     def _shortest(self) -> float:
         """Seconds of silence that are too long in the state the stream is in (nginx: an upgraded connection)."""
@@ -392,6 +406,9 @@ class RelayedStream(StreamRecord):
             self._pings.stop()
             self._pings = None
 
+    def _end_of(self, transport: Any) -> StreamEnd:
+        return SocketEnd(self, transport) if is_plain(transport) else TransportEnd(self, transport)
+
     def _release(self) -> None:
         """Nothing is open any more: tell, once."""
         on_end, self._on_end = self._on_end, _nothing
@@ -420,7 +437,3 @@ class MovableEnding(Protocol):
 
 def _nothing(stream: RelayedStream) -> None:
     """The end has been told."""
-
-
-def _end_of(stream: RelayedStream, transport: Any) -> StreamEnd:
-    return SocketEnd(stream, transport) if is_plain(transport) else TransportEnd(stream, transport)

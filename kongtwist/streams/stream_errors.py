@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BROKEN",
     "CLIENT_REMEDY",
+    "SESSION_BROKEN",
     "Ended",
     "StreamFault",
     "broken",
@@ -25,6 +26,9 @@ __all__ = [
 ]
 
 BROKEN = "websocket broken"
+
+SESSION_BROKEN = "session broken"
+"""The same of sessions of stream routes, which know no Close frames."""
 
 CLIENT_REMEDY = "have clients come back by themselves; if many end so, look at what is between them and the gateway"
 
@@ -89,20 +93,23 @@ class Ended(Protocol):
     def ended_here(self) -> bool: ...
 
 
-def broken(by_client: bool, why: str) -> StreamFault:
+def broken(by_client: bool, why: str, name: str = BROKEN) -> StreamFault:
     """One side was reset, or its host is gone.
 
     Args:
         by_client: it was the client's.
         why: what the system says.
+        name: what the line begins with.
     """
-    reason = f": {why.rstrip('.')}" if why else ""
+    reason = (f": {why.rstrip('.')}" if why else "") + (" (1006)" if name == BROKEN else "")
     if by_client:
-        return StreamFault(True, f"{BROKEN}: the client broke it off{reason} (1006)", CLIENT_REMEDY)
-    return StreamFault(False, f"{BROKEN}: the upstream broke it off{reason} (1006)", "see the upstream's own log")
+        return StreamFault(True, f"{name}: the client broke it off{reason}", CLIENT_REMEDY)
+    return StreamFault(False, f"{name}: the upstream broke it off{reason}", "see the upstream's own log")
 
 
-def silent(client_behind: bool, upstream_behind: bool, seconds: float, service: Row | None) -> StreamFault:
+def silent(
+    client_behind: bool, upstream_behind: bool, seconds: float, service: Row | None, name: str = BROKEN
+) -> StreamFault:
     """Nothing moved for too long.
 
     Args:
@@ -110,16 +117,17 @@ def silent(client_behind: bool, upstream_behind: bool, seconds: float, service: 
         upstream_behind: likewise for the upstream.
         seconds: the time-out.
         service: whose time-outs hold.
+        name: what the line begins with.
     """
     if client_behind:
-        what = f"{BROKEN}: client timed out: it took nothing for {seconds_text(seconds)}"
+        what = f"{name}: client timed out: it took nothing for {seconds_text(seconds)}"
         return StreamFault(True, what, "if clients may take longer, raise nginx_http_send_timeout")
     if upstream_behind:
-        what, name = f"{BROKEN}: upstream timed out: it took nothing for {seconds_text(seconds)}", "write_timeout"
+        what, limit = f"{name}: upstream timed out: it took nothing for {seconds_text(seconds)}", "write_timeout"
     else:
-        what, name = f"{BROKEN}: upstream timed out: nothing came or went for {seconds_text(seconds)}", "read_timeout"
+        what, limit = f"{name}: upstream timed out: nothing came or went for {seconds_text(seconds)}", "read_timeout"
     return StreamFault(
-        False, what, f"if it may take longer, raise {name} of service {row_name(service)} (milliseconds)"
+        False, what, f"if it may take longer, raise {limit} of service {row_name(service)} (milliseconds)"
     )
 
 

@@ -23,6 +23,7 @@ from ..core.http.head import HeaderBlock
 from ..core.message_times import MessageTimes
 from ..core.routing.router import Match
 from ..core.rows import Row
+from ..core.stream_session import SessionFacts, StreamSession
 from ..core.views import RouteView
 from ..entities import registry
 from ..entities.entity import Entity
@@ -286,6 +287,39 @@ class PluginHarness:
         exchange.body, exchange.shown = body, None
         return exchange
 
+    def session(
+        self, protocol: str = "tcp", ip: str = "10.0.0.1", port: int = 9000, sni: str | None = None
+    ) -> StreamSession:
+        """A session of a stream route, for `run` and then `end_session`.
+
+        Args:
+            protocol: ``tcp``, ``tls``, ``tls_passthrough`` or ``udp``.
+            ip: the client's address.
+            port: that it came to.
+            sni: the server that it asks for in TLS.
+        """
+        facts = SessionFacts(protocol, (ip, 40000), ("127.0.0.1", port), sni)
+        session = StreamSession(facts, self.gateway, b"0" * 32, 1.0)
+        session.snapshot = cast(Any, self.rows)
+        service = {"id": "service-1", "name": "s"}
+        session.route = cast(Any, SimpleNamespace(row={"id": "route-1", "name": "r"}, service=service))
+        return session
+
+    def end_session(self, outcome: Outcome, received: int = 0, sent: int = 0, lasted: float = 1.0) -> None:
+        """A session is over: the log phase runs.
+
+        Args:
+            outcome: of `run`.
+            received, sent: bytes from the client, and to it.
+            lasted: seconds.
+        """
+        session = cast(StreamSession, outcome.exchange)
+        session.status = 200 if outcome.answer is None else outcome.answer.status
+        session.bytes_in, session.bytes_out, session.lasted = received, sent, lasted
+        if outcome.answer is None:
+            session.upstream_sent, session.upstream_received = received, sent
+        self._log(outcome)
+
     def send(
         self,
         method: str = "GET",
@@ -298,8 +332,8 @@ class PluginHarness:
         return self.run(self.request(method, target, headers, body, ip))
 
     def run(self, exchange: Exchange) -> Outcome:
-        """Run rewrite and access for an exchange made by `request`. Where a plugin waits, `Outcome.waiting` fires when all
-        have decided; what a plugin raises while it waits fails it."""
+        """Run rewrite and access for an exchange made by `request`, preread for a `session`. Where a plugin waits,
+        `Outcome.waiting` fires when all have decided; what a plugin raises while it waits fails it."""
         outcome = Outcome(exchange)
         phases = self._phases(outcome)
         for result in phases:
@@ -483,6 +517,11 @@ class PluginHarness:
     def _phases(self, outcome: Outcome) -> Iterator[Answer | Awaitable[Answer | None] | None]:
         """What each plugin decides at its turn, until one answers."""
         exchange = outcome.exchange
+        if isinstance(exchange, StreamSession):
+            for each in self._active(exchange, "preread"):
+                if outcome.answer is None:
+                    yield each.plugin.preread(exchange, each.conf)
+            return
         for each in self._active(exchange):
             call = call_of(each.plugin, "rewrite")
             if outcome.answer is None and call is not None:

@@ -41,7 +41,7 @@ class TLSFacts(NamedTuple):
     certificate: str  #: PEM, with its chain; "" for none
     key: str  #: PEM
     authorities: tuple[str, ...]  #: PEM; none: the system's store
-    alpn: bytes = b"http/1.1"  #: the protocols asked for (RFC 7301), divided by commas
+    alpn: bytes = b"http/1.1"  #: the protocols asked for (RFC 7301), divided by commas; none: it is not said
 
 
 def facts_of(tls: UpstreamTLS, name: str, defaults: TLSDefaults, alpn: bytes = b"http/1.1") -> TLSFacts:
@@ -68,7 +68,8 @@ def _context(facts: TLSFacts) -> SSL.Context:
     """
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
-    context.set_alpn_protos(facts.alpn.split(b","))
+    if facts.alpn:
+        context.set_alpn_protos(facts.alpn.split(b","))
     # Many servers end TCP without close_notify. As nginx: that ends what has no other end; what has one is still seen to be
     # cut, and a reset is still a reset.
     context.set_options(SSL.OP_IGNORE_UNEXPECTED_EOF)

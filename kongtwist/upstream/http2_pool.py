@@ -245,6 +245,11 @@ class HTTP2Pool:
         """Connections without a stream."""
         return sum(not each.streams for each in self._usable)
 
+    def close_idle(self) -> None:
+        """Close connections without a stream."""
+        for connection in [each for each in self._usable if not each.streams]:
+            connection.leave()
+
     def close(self) -> None:
         """Cut every connection; who waits is told."""
         dialling, self._dialling = self._dialling, {}

@@ -160,6 +160,14 @@ class UpstreamPools:
         monotonic = self._context.monotonic
         return until < monotonic()
 
+    def close_idle(self) -> None:
+        """Close connections that nobody uses."""
+        for pool in self._pools.values():
+            for connection in list(pool.idle):
+                connection.close()
+        for each in self._http2.values():
+            each.close_idle()
+
     def close(self) -> None:
         """Cut every connection."""
         for pool in self._pools.values():

@@ -64,9 +64,9 @@ class OpenTests(SynchronousTestCase):
         """With reuseport each worker has its own socket on the same port; without, all share one."""
         (own,) = self.open("127.0.0.1:0 reuseport", workers=3)
         self.assertEqual({each.getsockname()[1] for each in own.sockets}, {own.port})
-        self.assertEqual(len({own.socket_for(n).fileno() for n in range(3)}), 3)
+        self.assertEqual(len({own.sockets_for(n, 3)[0].fileno() for n in range(3)}), 3)
         (shared,) = self.open("127.0.0.1:0", workers=3)
-        self.assertEqual(len({shared.socket_for(n).fileno() for n in range(3)}), 1)
+        self.assertEqual(len({shared.sockets_for(n, 3)[0].fileno() for n in range(3)}), 1)
 
     def test_admin_has_one_socket(self) -> None:
         """Only the proxy's listeners are for workers."""

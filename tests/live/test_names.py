@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -125,6 +126,18 @@ class AddressTests(NamesTestCase):
             for thread in threads:
                 thread.join()
         self.assertEqual(bad, [])
+
+    def test_moved(self) -> None:
+        """An upstream that is somewhere else now: the request that finds out waits for the new address, and does not fail."""
+        former = self.upstream("127.0.0.2")
+        self.names.tell(a_test__A=a("127.0.0.2", ttl=1))
+        gateway = self.serving()
+        self.assertEqual(self.reached(gateway), "127.0.0.2")
+        former.kill()
+        self.upstream("127.0.0.3")
+        self.names.tell(a_test__A=a("127.0.0.3", ttl=1, delay=0.5))
+        time.sleep(1.5)  # the answer is too old by now
+        self.assertEqual(self.reached(gateway), "127.0.0.3")
 
     def test_one_query_for_all(self) -> None:
         """Many clients at once, a server that takes its time: one question of each kind, each from another port."""
@@ -324,10 +337,10 @@ class LocalTests(NamesTestCase):
         self.assertEqual(self.names.asked(), [])
 
     def test_targets(self) -> None:
-        """The target of an Upstream that is a name, and health checks of it, ask the same server."""
+        """The target of an Upstream that is a name, in workers, and health checks of it, ask the same server."""
         self.upstream("127.0.0.2")
         self.names.tell(a_test__A=a("127.0.0.2"))
-        gateway = self.serving(host="up")
+        gateway = self.serving({"nginx_worker_processes": "2"}, host="up")
         active = {"http_path": "/", "healthy": {"interval": 0.2, "successes": 1}}
         gateway.create("/upstreams", name="up", healthchecks={"active": active})
         gateway.create("/upstreams/up/targets", target=f"a.test:{self.port}")

@@ -197,9 +197,13 @@ class SignalTests(LiveTestCase):
         conf = Path(gateway.folder, "kong.conf")
         good = conf.read_text()
         assert gateway.process is not None
-        conf.write_text(good + f"log_level = warn\nproxy_listen = 127.0.0.1:{free_port()}\n")
+        other = free_port()
+        conf.write_text(good + f"log_level = warn\nproxy_listen = 127.0.0.1:{other}\nsqlite_path = other.sqlite\n")
         gateway.process.signal(signal.SIGHUP)
-        wait_until(lambda: "take effect at the next start: proxy_listen" in gateway.log(), "the reload")
+        wait_until(lambda: "take effect at the next start: sqlite_path" in gateway.log(), "the reload")
+        self.assertTrue(_refused(gateway.proxy_port))
+        gateway.proxy_port = other
+        good = conf.read_text()
         conf.write_text(good + "log_level = loud\n")
         gateway.process.signal(signal.SIGHUP)
         refused = "reload refused, everything stays as it was: log_level has an invalid value: 'loud'"

@@ -1,5 +1,5 @@
 """What operators and clients are told: names in kong.conf that do nothing, routes that Kong's default router would treat
-otherwise, services that nothing is proxied to, and where a request went."""
+otherwise, routes that nobody listens for, and where a request went."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from .support import GatewayProcess, LiveTestCase, request, wait_until
 
 _ROUTES = "path_handling v1 has no effect unless router_flavor is traditional"
-_SERVICES = "services of protocols that are not proxied yet"
+_SESSIONS = "stream_listen is off, so that no traffic comes to routes of"
 _DECLARED = """
 _format_version: "3.0"
 services:
@@ -23,6 +23,7 @@ services:
   url: tls://127.0.0.1:1
   routes:
   - {name: rpc, paths: [/rpc]}
+  - {name: raw, protocols: [tls], snis: [raw.test]}
 """
 
 
@@ -42,9 +43,9 @@ class ToldTests(LiveTestCase):
             (routes,) = lines(gateway, _ROUTES)
             self.assertRegex(routes, r"\[warn\].*: old$")
             self.assertNotIn("plain", routes)
-            self.assertRegex(lines(gateway, _SERVICES)[0], r"\[warn\].*: rpc \(tls\)$")
+            self.assertRegex(lines(gateway, _SESSIONS)[0], r"\[warn\].*: raw$")
             self.assertEqual(gateway.admin("POST", "/config", json={"config": _DECLARED}).status, 201)
-            self.assertEqual((len(lines(gateway, _ROUTES)), len(lines(gateway, _SERVICES))), (1, 1))
+            self.assertEqual((len(lines(gateway, _ROUTES)), len(lines(gateway, _SESSIONS))), (1, 1))
             answer = gateway.get("/rpc")
             self.assertEqual((answer.status, "protocol tls" in answer.json["message"]), (503, True))
             gateway.stop()
@@ -66,7 +67,7 @@ class ToldTests(LiveTestCase):
         gateway = self.gateway({"router_flavor": "traditional"})
         gateway.route("/old", "http://127.0.0.1:1", path_handling="v1")
         gateway.create("/services", name="rpc", url="tls://127.0.0.1:1")
-        wait_until(lambda: lines(gateway, _SERVICES), "the service is told")
+        wait_until(lambda: lines(gateway, _SESSIONS), "the service is told")
         self.assertEqual(lines(gateway, _ROUTES), [])
 
     def test_names_that_do_nothing(self) -> None:

@@ -93,12 +93,13 @@ class TroubleshootingTests(LiveTestCase):
 
     def proxy_answers(self) -> Iterator[str]:
         """Errors of the proxy: status and body; then its error log."""
-        gateway = self.gateway({"nginx_http_client_max_body_size": "100"})
+        gateway = self.gateway({"nginx_http_client_max_body_size": "100", "dns_resolver": f"127.0.0.1:{free_port()}"})
         silent = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(silent.close)
         closed = free_port()
         gateway.create("/routes", name="bare", paths=["/bare"])
         gateway.route("/unresolved", "http://no-such-host.invalid")
+        gateway.route("/unasked", "http://name.test")
         gateway.create("/upstreams", name="empty")
         gateway.route("/empty", "http://empty")
         gateway.route("/refused", f"http://127.0.0.1:{closed}")
@@ -109,7 +110,7 @@ class TroubleshootingTests(LiveTestCase):
         self._protect(gateway)
         answers = [
             gateway.get(path)
-            for path in ("/nowhere", "/bare", "/unresolved", "/empty", "/refused", "/silent", "/ws", "/strict", "/keyed",
+            for path in ("/nowhere", "/bare", "/unresolved", "/unasked", "/empty", "/refused", "/silent", "/ws", "/strict", "/keyed",
                          "/limited", "/limited", "/broken")
         ]  # fmt: skip
         answers.append(gateway.get("/keyed", headers={"apikey": "wrong"}))

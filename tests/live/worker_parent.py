@@ -89,9 +89,7 @@ def main(control: int, port: str, count: int, prefix: str) -> None:
     def served() -> Any:
         return publisher.snapshot
 
-    workers = Workers(
-        reactor, counters, sockets_of(opened, count), lambda: begin_message(conf, "", opened), served, gave_up
-    )
+    workers = Workers(reactor, counters, sockets_of(opened, count), lambda: begin_message(conf, ""), served, gave_up)
     publisher.followers.append(workers)
     factory = Factory.forProtocol(lambda: Commands(publisher, workers, counters))
     waiting: list[Any] = []

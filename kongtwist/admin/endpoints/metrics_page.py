@@ -24,10 +24,11 @@ from .target_health import health_of, newest_first, peers_by_target, without_add
 __all__ = ["STATES", "STREAMS", "Metrics", "node_families"]
 
 STATES = ("accepted", "active", "handled", "reading", "waiting", "writing")
-STREAMS = ("sse", "websocket")
+STREAMS = ("sse", "tcp", "udp", "websocket")
 
 _OF_PLUGIN = frozenset((
-    "kong_bandwidth_bytes", "kong_http_requests_total", "kong_kong_latency_ms", "kong_request_latency_ms", "kong_upstream_latency_ms",
+    "kong_bandwidth_bytes", "kong_http_requests_total", "kong_kong_latency_ms", "kong_request_latency_ms", "kong_session_duration_ms",
+    "kong_stream_sessions_total", "kong_upstream_latency_ms",
 ))  # fmt: skip
 """Families that are shown while the plugin is configured."""
 
@@ -85,9 +86,19 @@ def node_families(facts: NodeFacts, reachable: bool) -> Iterator[tuple[str, str]
         "kong_memory_workers_lua_vms_bytes", [(node | {"pid": str(pid)} | http, size) for pid, size in memory]
     )
     by_state = [(node | {"subsystem": "http", "state": state}, count) for state, count in sorted(states.items())]
+    open_sessions = counts["tcp"] + counts["udp"]
+    sessions = {
+        "accepted": counts["sessions"],
+        "active": open_sessions,
+        "handled": counts["sessions"],
+        "total": counts["sessions"],
+    }
+    of_stream = node | {"subsystem": "stream"}
+    by_state += [(of_stream | {"state": state}, count) for state, count in sorted(sessions.items()) if facts.streams]
     yield _gauges("kong_nginx_connections_total", by_state)
     yield _family("kong_nginx_metric_errors_total", "counter", [({}, facts.metric_errors())])
-    yield _gauges("kong_nginx_requests_total", [(node | {"subsystem": "http"}, counts["requests"])])
+    requests = [(node | {"subsystem": "http"}, counts["requests"])]
+    yield _gauges("kong_nginx_requests_total", requests + ([(of_stream, counts["sessions"])] if facts.streams else []))
     yield _gauges("kong_nginx_timers", [({"state": "pending"}, facts.timers()), ({"state": "running"}, 0)])
     yield _gauges("kong_node_info", [(node | {"version": KONG_VERSION}, 1)])
     yield _gauges("kongtwist_info", [(node | {"version": VERSION}, 1)])

@@ -491,6 +491,13 @@ class AdminSite(Site):
         self._awaited: set[AdminChannel] = set()
         self._quiet: Deferred[None] | None = None
 
+    def follow(
+        self, resource: Resource, gate: Gate, limits: ConnectionLimits, log: Callable[[Request], None] | None
+    ) -> None:
+        """Serve by this from the next request on, on connections that are open too. Arguments as for a new one."""
+        self.resource, self.gate, self.limits, self._log_request = resource, gate, limits, log
+        self.timeOut = limits.head_timeout
+
     def log(self, request: Request) -> None:
         """Called by twisted.web when an answer is complete."""
         if self._log_request is not None:

@@ -25,6 +25,22 @@ __all__ = ["ChainBuilder"]
 _Scope = tuple["str | None", "str | None"]
 
 _HTTP_PROTOCOLS = frozenset(("http", "https", "grpc", "grpcs"))
+_STREAM_PROTOCOLS = frozenset(("tcp", "tls", "tls_passthrough", "udp"))
+
+
+def _runs(row: Row) -> bool:
+    """Whether a row takes part at all: in requests, or in sessions, which have no consumers."""
+    if not row["enabled"]:
+        return False
+    return _of_requests(row) or (row["consumer"] is None and _of_sessions(row))
+
+
+def _of_requests(row: Row) -> bool:
+    return not _HTTP_PROTOCOLS.isdisjoint(row["protocols"])
+
+
+def _of_sessions(row: Row) -> bool:
+    return not _STREAM_PROTOCOLS.isdisjoint(row["protocols"])
 
 
 class ChainBuilder:
@@ -62,7 +78,8 @@ class ChainBuilder:
         self._faulty: Layers[str, Compiled] = Layers()
         self._referring: Layers[str, Compiled] = Layers()
         self._using: Layers[str, Compiled] = Layers()
-        self._chains: dict[_Scope, tuple[list[Any], Chain]] = {} if previous is None else previous._chains
+        self._sessions_only: Layers[str, Compiled] = Layers()
+        self._chains: dict[tuple[_Scope, bool], tuple[list[Any], Chain]] = {} if previous is None else previous._chains
         for _ in self._fill([(None, row) for row in rows], previous):
             pass
 
@@ -113,7 +130,7 @@ class ChainBuilder:
             old = None if before is None else self._compiled.get(before["id"])
             if old is not None:
                 gone.append(old)
-            if after is not None and after["enabled"] and not _HTTP_PROTOCOLS.isdisjoint(after["protocols"]):
+            if after is not None and _runs(after):
                 come.append(self._ready(after, None if after["id"] in stale else known, certificate))
                 if is_heavy(after["config"]):
                     yield
@@ -126,6 +143,8 @@ class ChainBuilder:
         self._faulty = self._faulty.changed(faulty, out)
         self._referring = self._referring.changed({each.row["id"]: each for each in come if each.refers}, out)
         self._using = self._using.changed({each.row["id"]: each for each in come if each.uses}, out)
+        apart = {each.row["id"]: each for each in come if not _of_requests(each.row)}
+        self._sessions_only = self._sessions_only.changed(apart, out)
         self._sort(gone, come)
 
     def _ready(self, row: Row, known: ChainBuilder | None, certificate: Certificate | None) -> Compiled:
@@ -174,8 +193,13 @@ class ChainBuilder:
         """The chain of a request without a route."""
         return self.chain(None, None)
 
-    def chain(self, route_id: str | None, service_id: str | None) -> Chain:
-        """The chain of a route and its service. Routes without rows of their own share one."""
+    def chain(self, route_id: str | None, service_id: str | None, sessions: bool = False) -> Chain:
+        """The chain of a route and its service. Routes without rows of their own share one.
+
+        Args:
+            route_id, service_id: None for none.
+            sessions: of a stream route: the plugins whose protocols have one of those.
+        """
         if not (self._has_rows(route_id, service_id) or self._has_rows(route_id, None)):
             route_id = None
         if route_id is None and not self._has_rows(None, service_id):
@@ -184,22 +208,40 @@ class ChainBuilder:
         scopes: list[_Scope] = list(dict.fromkeys((own, (route_id, None), (None, service_id), (None, None))))
         # What the chain is made of: immutable, so the same objects mean the same chain.
         made_of = [rows.get(scope) for scope in scopes for rows in (self._plain, self._consumers)]
-        before = self._chains.get(own)
+        before = self._chains.get((own, sessions))
         if before is not None and all(mine is its for mine, its in zip(made_of, before[0], strict=True)):
             return before[1]
-        chain = self._assemble(scopes)
+        chain = self._assembled_for_sessions(scopes) if sessions else self._assemble(scopes)
         if before is not None and before[1].same(chain):
             chain = before[1]
         if len(self._chains) > 2 * len(self._compiled) + 64:
             self._chains.clear()  # most of them are of scopes that have no rows any more
-        self._chains[own] = (made_of, chain)
+        self._chains[own, sessions] = (made_of, chain)
         return chain
 
     def _has_rows(self, route_id: str | None, service_id: str | None) -> bool:
         return (route_id, service_id) in self._plain or (route_id, service_id) in self._consumers
 
+    def _assembled_for_sessions(self, scopes: list[_Scope]) -> Chain:
+        """Of each plugin the most specific row that takes sessions; nobody is a consumer there."""
+        chosen: dict[str, Compiled] = {}
+        for scope in scopes:
+            for name, each in self._plain.get(scope, {}).items():
+                if _of_sessions(each.row):
+                    chosen.setdefault(name, each)
+        steps = [Step(name, each, None, None) for name, each in sorted(chosen.items(), reverse=True)]
+        steps.sort(key=lambda step: -step.priority)
+        return Chain(steps, (), self._lifetimes) if steps else EMPTY_CHAIN
+
+    def _of_requests(self, scope: _Scope) -> Mapping[str, Compiled]:
+        """The rows of a scope that take requests, by name."""
+        found: Mapping[str, Compiled] = self._plain.get(scope, {})
+        if not self._sessions_only:
+            return found
+        return {name: each for name, each in found.items() if each.row["id"] not in self._sessions_only}
+
     def _assemble(self, scopes: list[_Scope]) -> Chain:
-        plain = [(scope, self._plain.get(scope, {})) for scope in scopes]
+        plain = [(scope, self._of_requests(scope)) for scope in scopes]
         bound = [(scope, self._consumers.get(scope, {})) for scope in scopes]
         names = {name for _, found in plain for name in found} | {name for _, found in bound for name in found}
         steps = []
@@ -217,7 +259,7 @@ class ChainBuilder:
         steps.sort(key=lambda step: -step.priority)
         if not steps:
             return EMPTY_CHAIN
-        everyone = self._plain.get((None, None), {})
+        everyone = self._of_requests((None, None))
         ordered = sorted(sorted(everyone.values(), key=lambda c: c.name, reverse=True), key=lambda c: -c.priority)
         traced = any(name in self._plugins and self._plugins[name].traces for name in names)
         return (TracedChain if traced else Chain)(steps, ordered, self._lifetimes)

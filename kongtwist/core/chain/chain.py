@@ -21,6 +21,7 @@ from ..answers import Answer
 from ..exchange import Exchange
 from ..http.uri import normalise
 from ..rows import Row
+from ..stream_session import StreamSession
 from .authentication import vouched
 from .compiled import Compiled
 from .failures import PluginFailed, failed, is_cancelled
@@ -126,7 +127,7 @@ class Chain:
 
     __slots__ = (
         "_access", "_bodies", "_certificate", "_direct", "_dynamic", "_handshake", "_header", "_lifetimes", "_lives", "_log", "_open",
-        "_request", "_rewrite", "_rewriting_lives", "answers", "certifies", "direct", "empty", "logs", "rewrites", "steps",
+        "_preread", "_request", "_rewrite", "_rewriting_lives", "answers", "certifies", "direct", "empty", "logs", "rewrites", "steps",
     )  # fmt: skip
 
     def __init__(
@@ -140,6 +141,7 @@ class Chain:
         defaults = [step.default for step in self.steps if step.default is not None]
         self._handshake = _calls(defaults, "handshake")
         self._access = _calls(defaults, "access")
+        self._preread = _calls(defaults, "preread")
         self._request = _calls(defaults, "request_body_filter")
         self._header = _calls(defaults, "header_filter")
         self._bodies = tuple(each for each in defaults if _has_body(each))
@@ -178,6 +180,12 @@ class Chain:
         if self._lifetimes is not None and result is not None and not isinstance(result, Answer):
             hold_generation(exchange, self._lifetimes)  # until the plugins of its route are chosen
         return result
+
+    def run_preread(self, session: StreamSession) -> Answer | Awaitable[Answer | None] | None:
+        """Run the preread phase of a session: as `run_access`."""
+        if self._lives:
+            hold(session, self._lives)
+        return _run(session, iter(self._preread), "preread") if self._preread else None
 
     def run_handshake(self, exchange: Exchange) -> CarriedRequest | Answer | None:
         """Run the handshake phase: a client asks for a WebSocket."""

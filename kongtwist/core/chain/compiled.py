@@ -8,6 +8,7 @@ from typing import Any
 from ..answers import Answer
 from ..exchange import Exchange
 from ..rows import Row
+from ..stream_session import StreamSession
 from .failures import UNEXPECTED
 from .lifetimes import Life, Lifetimes, has_life
 from .plugin import Plugin
@@ -27,6 +28,9 @@ class Refused(Plugin):
             conf["reported"] = True
             exchange.report(conf["why"])
         return Answer.error(500, UNEXPECTED)
+
+    def preread(self, session: StreamSession, conf: Any) -> Answer:
+        return self.access(session, conf)
 
 
 _REFUSED = Refused()

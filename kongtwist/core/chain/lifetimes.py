@@ -184,6 +184,11 @@ class Lifetimes:
         del self._open[life]
         self._run(life.scope, life.label, self._closed(life))
 
+    def retire(self) -> None:
+        """No request begins any more with what is open: close each when nobody holds it, at once where nobody does."""
+        for life in list(self._open):
+            life.retire()
+
     def end(self) -> list[Awaitable[None]]:
         """Close all that is open, held or not: the process stops serving. What can be waited for is returned; cancelling
         one cancels the plugin's wait, and its scope is released all the same."""

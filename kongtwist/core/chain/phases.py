@@ -20,10 +20,10 @@ __all__ = [
 ]  # fmt: skip
 
 PHASES = (
-    "certificate", "rewrite", "handshake", "access", "request_body_filter", "header_filter", "body_filter", "log", "on_open",
+    "certificate", "rewrite", "preread", "handshake", "access", "request_body_filter", "header_filter", "body_filter", "log", "on_open",
 )  # fmt: skip
 """Phases in the order they run (`on_open`: when a stream begins, before the log phase at its end). ``certificate`` and
-``rewrite`` see global plugins only."""
+``rewrite`` see global plugins only; sessions of stream routes have ``preread`` and ``log`` alone, and requests no ``preread``."""
 
 
 class BodyFilter:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..answers import Answer, StreamedAnswer
     from ..exchange import Exchange
     from ..rows import Row
+    from ..stream_session import StreamSession
     from .host import Host, Scope
 
 __all__ = [
@@ -150,6 +151,12 @@ class Plugin:
         self, exchange: Exchange, conf: Any
     ) -> Answer | StreamedAnswer | Awaitable[Answer | StreamedAnswer | None] | None:
         """Before routing; global configurations only."""
+        raise NotImplementedError
+
+    def preread(self, session: StreamSession, conf: Any) -> Answer | Awaitable[Answer | None] | None:
+        """A session of a stream route begins: a connection, or the first datagram of a client. Its route is known, its upstream not asked
+        yet. None goes on. An `Answer` ends it: below 400 its body is sent to the client first, else nothing is; its status stands in
+        the logs (Kong 3.9: ``kong.response.exit`` in the phase preread)."""
         raise NotImplementedError
 
     def handshake(self, exchange: Exchange, conf: Any) -> CarriedRequest | Answer | None:

@@ -86,11 +86,11 @@ class CallCounts:
     """Counts of a process.
 
     Args:
-        most: methods counted by themselves; what would be one more is counted as `OTHERS`.
+        most: methods counted by themselves; what would be one more is counted as `OTHERS`. May be set later.
     """
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self.most = most
         self._methods: dict[bytes, MethodCounts] = {}
         self._others: MethodCounts | None = None
 
@@ -104,7 +104,7 @@ class CallCounts:
         if found is not None:
             return found
         name = method_name(path)
-        if name is None or len(self._methods) >= self._most or len(path) > _LONGEST:
+        if name is None or len(self._methods) >= self.most or len(path) > _LONGEST:
             if self._others is None:
                 self._others = MethodCounts(OTHERS)
             return self._others

@@ -11,23 +11,23 @@ if TYPE_CHECKING:
     from ..exchange import Exchange
     from ..views import RouteView
 
-__all__ = ["UNBUILT_PROTOCOLS", "check_protocol", "forwarded_scheme", "is_forwarded", "not_forwarded"]
+__all__ = ["SESSION_PROTOCOLS", "check_protocol", "forwarded_scheme", "is_forwarded", "not_forwarded"]
 
 _GRPC = frozenset(("grpc", "grpcs"))
-UNBUILT_PROTOCOLS = frozenset(("tcp", "tls", "tls_passthrough", "udp"))
-"""Protocols that a service may have and that nothing is proxied by yet."""
+SESSION_PROTOCOLS = frozenset(("tcp", "tls", "tls_passthrough", "udp"))
+"""Protocols of services that take sessions of stream routes, and no requests."""
 
 
 def is_forwarded(route: RouteView) -> bool:
     """Whether requests that plugins let pass go to a service."""
-    return route.service is not None and route.service["protocol"] not in UNBUILT_PROTOCOLS
+    return route.service is not None and route.service["protocol"] not in SESSION_PROTOCOLS
 
 
 def not_forwarded(route: RouteView) -> Answer:
     """The answer to a request that plugins let pass and that goes nowhere."""
     if route.service is None:
         return Answer.error(503, "no Service found with those values")
-    return Answer.error(503, f"services of protocol {route.service['protocol']} are not supported by this gateway yet")
+    return Answer.error(503, f"services of protocol {route.service['protocol']} take no requests")
 
 
 def forwarded_scheme(exchange: Exchange) -> bytes:

@@ -13,10 +13,14 @@ if TYPE_CHECKING:
     from ..chain.chain import Chain
     from ..rows import Row
 
-__all__ = ["HTTP_PROTOCOLS", "CompiledRoute", "UpstreamTLS"]
+__all__ = ["HTTP_PROTOCOLS", "SESSION_KINDS", "STREAM_PROTOCOLS", "CompiledRoute", "UpstreamTLS"]
 
 HTTP_PROTOCOLS = frozenset(("http", "https", "grpc", "grpcs"))
-"""Protocols of routes that this router serves; the others are stream routes."""
+"""Protocols of routes that take requests."""
+STREAM_PROTOCOLS = frozenset(("tcp", "tls", "tls_passthrough", "udp"))
+"""Protocols of routes that take sessions."""
+SESSION_KINDS = {"tcp": frozenset(("tcp",)), "tls": frozenset(("tls", "tls_passthrough")), "udp": frozenset(("udp",))}
+"""Kinds of listeners (without a flag, with ``ssl``, with ``udp``), and protocols of routes that take what comes there."""
 
 _TRANSPORTS = {"ws": b"http", "wss": b"https"}
 _GRPC = frozenset(("grpc", "grpcs"))

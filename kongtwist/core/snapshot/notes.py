@@ -1,7 +1,7 @@
 """What operators should know of a configuration that is right in itself.
 
 - Routes whose ``path_handling`` has no effect (Kong 3.9: only the router flavor ``traditional`` knows ``v1``).
-- Services whose protocol is not proxied yet.
+- Routes of sessions (``tcp``, ``tls``, ``tls_passthrough``, ``udp``) where nobody listens for those.
 
 Kept beside the snapshot and changed with it; a change costs the same with 10,000 routes as with ten.
 """
@@ -12,20 +12,22 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from ..layers import Layers
-from ..routing.protocol_checks import UNBUILT_PROTOCOLS
+from ..routing.protocol_checks import SESSION_PROTOCOLS
 from ..rows import Row
 
-__all__ = ["ROUTER_KINDS", "Notes"]
+__all__ = ["ROUTER_KINDS", "SESSION_KINDS", "Notes"]
 
 Moves = Mapping[str, Mapping[str, tuple[Row | None, Row | None]]]
 
-V1, PROTOCOL = "v1", "protocol"
+V1, SESSIONS = "v1", "sessions"
 ROUTER_KINDS = frozenset((V1,))
 """What is not to be said where the router is the traditional one."""
+SESSION_KINDS = frozenset((SESSIONS,))
+"""What is not to be said where there are listeners for sessions (``stream_listen``)."""
 
 _SENTENCES = {
     V1: "path_handling v1 has no effect unless router_flavor is traditional; routes with it are: ",
-    PROTOCOL: "services of protocols that are not proxied yet, so that requests to them are answered 503: ",
+    SESSIONS: "stream_listen is off, so that no traffic comes to routes of tcp, tls, tls_passthrough and udp: ",
 }
 
 
@@ -52,7 +54,7 @@ class Notes:
         """The notes after these moves (entity to id to row before and after); this object where nothing new is to be said."""
         put: dict[str, _Note] = {}
         gone: list[str] = []
-        for entity, note_of in (("routes", _of_route), ("services", _of_service)):
+        for entity, note_of in (("routes", _of_route),):
             for key, (_, after) in moves.get(entity, {}).items():
                 note = None if after is None else note_of(after)
                 if note is not None and note != self._noted.get(key):
@@ -89,11 +91,6 @@ def _label(row: Row) -> str:
 
 
 def _of_route(row: Row) -> _Note | None:
+    if not SESSION_PROTOCOLS.isdisjoint(row["protocols"]):
+        return _Note(_label(row), SESSIONS)
     return _Note(_label(row), V1) if row.get("path_handling") == "v1" else None
-
-
-def _of_service(row: Row) -> _Note | None:
-    protocol = row.get("protocol")
-    if protocol not in UNBUILT_PROTOCOLS or row.get("enabled") is False:
-        return None
-    return _Note(f"{_label(row)} ({protocol})", PROTOCOL)

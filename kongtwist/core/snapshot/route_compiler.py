@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from ..views import UpstreamTLS
-from .compiled_route import HTTP_PROTOCOLS, CompiledRoute
+from .compiled_route import HTTP_PROTOCOLS, STREAM_PROTOCOLS, CompiledRoute
 
 if TYPE_CHECKING:
     from ..balancing.balancer import Balancer
@@ -20,9 +21,15 @@ Resolved = Mapping[str, "tuple[Row, list[str]]"]
 """Certificates with references: id -> the row with their values, and what is wrong with it."""
 
 
-def is_served(row: Row, tables: Tables) -> bool:
-    """Whether a route takes part: not one of stream protocols, nor of a disabled service (Kong: as if there were none)."""
-    if HTTP_PROTOCOLS.isdisjoint(row["protocols"]):
+def is_served(row: Row, tables: Tables, protocols: AbstractSet[str] = HTTP_PROTOCOLS) -> bool:
+    """Whether a route takes part: not one of other protocols, nor of a disabled service (Kong: as if there were none).
+
+    Args:
+        row: the route.
+        tables: has its service.
+        protocols: those that are asked for.
+    """
+    if protocols.isdisjoint(row["protocols"]):
         return False
     service = None if row["service"] is None else tables.rows["services"].get(row["service"]["id"])
     return service is None or service.get("enabled") is not False
@@ -46,9 +53,10 @@ class Routes(Mapping[str, CompiledRoute]):
         balancers: by upstream id.
         certificates: those with references.
         known: the route last compiled of each id; shared by the configurations that come from one another.
+        sessions: those of sessions (stream protocols), not those of requests.
     """
 
-    __slots__ = ("_balancers", "_certificates", "_chains", "_known", "_made", "_tables")
+    __slots__ = ("_balancers", "_certificates", "_chains", "_known", "_made", "_protocols", "_sessions", "_tables")
 
     def __init__(
         self,
@@ -57,7 +65,10 @@ class Routes(Mapping[str, CompiledRoute]):
         balancers: Mapping[str, Balancer],
         certificates: Resolved,
         known: dict[str, CompiledRoute],
+        sessions: bool = False,
     ) -> None:
+        self._sessions = sessions
+        self._protocols = STREAM_PROTOCOLS if sessions else HTTP_PROTOCOLS
         self._tables = tables
         self._chains = chains
         self._balancers = balancers
@@ -69,13 +80,20 @@ class Routes(Mapping[str, CompiledRoute]):
         made = self._made.get(key)
         if made is None:
             row = self._tables.rows["routes"].get(key)
-            if row is None or not is_served(row, self._tables):
+            if row is None or not is_served(row, self._tables, self._protocols):
                 raise KeyError(key)
             made = self._made[key] = self._known[key] = self._compiled(row, self._known.get(key))
         return made
 
+    def serves(self, key: str) -> bool:
+        """Whether there is such a route; it is not compiled for that."""
+        row = self._tables.rows["routes"].get(key)
+        return row is not None and is_served(row, self._tables, self._protocols)
+
     def __iter__(self) -> Iterator[str]:
-        return (key for key, row in self._tables.rows["routes"].items() if is_served(row, self._tables))
+        return (
+            key for key, row in self._tables.rows["routes"].items() if is_served(row, self._tables, self._protocols)
+        )
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -91,7 +109,7 @@ class Routes(Mapping[str, CompiledRoute]):
             upstream = tables.one("upstreams", "name", service["host"])
             balancer = None if upstream is None else self._balancers.get(upstream["id"])
             tls = self._tls(service, upstream)
-        chain = self._chains.chain(row["id"], None if service is None else service["id"])
+        chain = self._chains.chain(row["id"], None if service is None else service["id"], self._sessions)
         if old is not None and old.same(row, service, balancer, chain, tls):
             return old
         return CompiledRoute(row, service, balancer, chain, tls)

@@ -10,6 +10,7 @@ that all routes use. What is not small by its nature (a new dataset, a service w
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ...entities.references import is_reference
@@ -18,10 +19,11 @@ from ..balancing.balancer import Balancer
 from ..chain.builder import ChainBuilder
 from ..chain.chain import Chain
 from ..chain.secrets import Secrets, Unusable
-from ..routing.flavors import empty_router
+from ..routing.flavors import empty_router, empty_session_router
 from ..routing.router_base import RouterBase
+from ..routing.session_router import SessionRouter
 from ..views import RouteView, UpstreamTLS
-from .compiled_route import CompiledRoute
+from .compiled_route import HTTP_PROTOCOLS, SESSION_KINDS, CompiledRoute
 from .notes import Notes
 from .route_compiler import Resolved, Routes, certificate_of, is_served
 from .tables import Moves, Tables, differences
@@ -70,12 +72,14 @@ class Snapshot:
         router: finds the route of a request.
         balancers: by upstream id.
         global_chain: plugins of a request without a route.
+        session_routers: find the route of a session, by the kind of its listener (`compiled_route.SESSION_KINDS`).
+        session_chain: plugins of a session without a route.
         notes: what operators should know of it.
     """
 
     __slots__ = (
-        "_certificates", "_chains", "_known", "_plugins", "_secrets", "_tables", "balancers", "global_chain", "notes",
-        "router", "version",
+        "_certificates", "_chains", "_known", "_known_of_sessions", "_plugins", "_secrets", "_tables", "balancers", "global_chain",
+        "notes", "router", "session_chain", "session_routers", "version",
     )  # fmt: skip
 
     def __init__(self, plugins: Mapping[str, Plugin], version: int = 0, lifetimes: Lifetimes | None = None,
@@ -92,6 +96,9 @@ class Snapshot:
         self.version = version
         self.balancers: dict[str, Balancer] = {}
         self.router: RouterBase = empty_router(router_flavor)
+        self.session_routers: dict[str, SessionRouter] = {
+            kind: empty_session_router(router_flavor) for kind in SESSION_KINDS
+        }
         self.notes = Notes()
         self._tables = Tables({})
         stored = [entity for plugin in plugins.values() for entity in plugin.entities]
@@ -105,7 +112,9 @@ class Snapshot:
         self._secrets = Secrets((), plugins)
         self._certificates: Resolved = {}
         self._known: dict[str, CompiledRoute] = {}
+        self._known_of_sessions: dict[str, CompiledRoute] = {}
         self.global_chain: Chain = self._chains.global_chain
+        self.session_chain: Chain = self._chains.chain(None, None, sessions=True)
 
     @classmethod
     def build(
@@ -140,6 +149,25 @@ class Snapshot:
         """As `build`, in slices."""
         if previous is None or previous._plugins is not plugins:
             previous = cls(plugins, 0 if previous is None else previous.version, lifetimes, router_flavor)
+        return (yield from cls._over(previous, dataset))
+
+    @classmethod
+    def follow_steps(
+        cls,
+        before: Snapshot,
+        dataset: Mapping[str, Mapping[str, Row]],
+        plugins: Mapping[str, Plugin],
+        lifetimes: Lifetimes | None = None,
+        router_flavor: str = FLAVOR,
+    ) -> Steps[Snapshot]:
+        """As `build_steps`, and nothing is taken over from ``before`` but its number and the health of its targets: what it
+        opened stays its own."""
+        empty = cls(plugins, before.version, lifetimes, router_flavor)
+        empty.balancers = before.balancers
+        return (yield from cls._over(empty, dataset))
+
+    @staticmethod
+    def _over(previous: Snapshot, dataset: Mapping[str, Mapping[str, Row]]) -> Steps[Snapshot]:
         changes: list[Change] = []
         for number, change in enumerate(differences(previous.rows, dataset), 1):
             if change is not None:
@@ -156,7 +184,7 @@ class Snapshot:
         """As `apply`, in slices: a few changes are one."""
         made = Snapshot.__new__(Snapshot)
         made.version = self.version + 1
-        made._plugins, made._known = self._plugins, self._known
+        made._plugins, made._known, made._known_of_sessions = self._plugins, self._known, self._known_of_sessions
         before = self
         for at in range(0, len(changes) or 1, SLICE):
             if at:
@@ -164,6 +192,7 @@ class Snapshot:
             yield from made._follow(before, changes[at : at + SLICE])
             before = made
         made.global_chain = made._chains.global_chain
+        made.session_chain = made._chains.chain(None, None, sessions=True)
         return made
 
     # -- looking things up -------------------------------------------------------------------------------------------
@@ -221,7 +250,8 @@ class Snapshot:
     def faults(self) -> list[str]:
         """Sentences for the log: routes that can never match, plugins that cannot run."""
         certificates = [sentence for _, sentences in self._certificates.values() for sentence in sentences]
-        return [*self.router.faults, *self._chains.faults, *certificates]
+        of_sessions = dict.fromkeys(each for router in self.session_routers.values() for each in router.faults)
+        return [*self.router.faults, *of_sessions, *self._chains.faults, *certificates]
 
     # -- what changed ------------------------------------------------------------------------------------------------
 
@@ -243,35 +273,30 @@ class Snapshot:
             renewed = tables.rows["certificates"] if "vaults" in moves else moves.get("certificates", {})
             chains = yield from chains.steps(moves.get("plugins", {}).values(), secrets, certificate, renewed)
         balancers = yield from _balanced(before.balancers, moves, tables)
-        router = before.router
+        router, sessions = before.router, before.session_routers
         if not _ROUTED.isdisjoint(moves):
+            moved = moves.get("routes", {})
             routes = Routes(tables, chains, balancers, certificates, self._known)
+            own = Routes(tables, chains, balancers, certificates, self._known_of_sessions, sessions=True)
             router = router.over(routes)
+            sessions = {kind: each.over(own) for kind, each in sessions.items()}
             dirty = _rerouted(moves, old, tables)
             for at in range(0, len(dirty), SLICE):
                 if at:
                     yield
-                router = yield from self._rerouted(
-                    router, dirty[at : at + SLICE], moves.get("routes", {}), tables, routes
-                )
-        self.router, self.balancers = router, balancers
+                part = dirty[at : at + SLICE]
+                removed, added = _sorted(part, moved, tables, router, HTTP_PROTOCOLS)
+                _forget(self._known, part, routes)
+                if removed or added:
+                    router = yield from router.steps(removed, added, routes)
+                _forget(self._known_of_sessions, part, own)
+                for kind, protocols in SESSION_KINDS.items():
+                    removed, added = _sorted(part, moved, tables, sessions[kind], protocols)
+                    if removed or added:
+                        sessions[kind] = yield from sessions[kind].steps(removed, added, own)
+        self.router, self.session_routers, self.balancers = router, sessions, balancers
         self.notes = before.notes.changed(moves)
         self._tables, self._chains, self._secrets, self._certificates = tables, chains, secrets, certificates
-
-    def _rerouted(
-        self, router: RouterBase, dirty: Sequence[str], moved: Mapping[str, Any], tables: Tables, routes: Routes
-    ) -> Steps[RouterBase]:
-        removed: list[str] = []
-        added: list[Row] = []
-        for route_id in dirty:
-            row = tables.rows["routes"].get(route_id)
-            if row is None or not is_served(row, tables):
-                self._known.pop(route_id, None)
-                if route_id in router:
-                    removed.append(route_id)
-            elif route_id in moved or route_id not in router:
-                added.append(row)
-        return (yield from router.steps(removed, added, routes)) if removed or added else router
 
     @staticmethod
     def _resolved(known: Resolved, moves: Moves, tables: Tables, secrets: Secrets) -> Resolved:
@@ -291,6 +316,41 @@ class Snapshot:
                 resolved, sentences = row, [str(error)]
             found[key] = resolved, [f"certificate {key}: {sentence}" for sentence in sentences]
         return found
+
+
+def _sorted(
+    dirty: Sequence[str],
+    moved: Mapping[str, Any],
+    tables: Tables,
+    router: RouterBase | SessionRouter,
+    protocols: AbstractSet[str],
+) -> tuple[list[str], list[Row]]:
+    """Routes that go out of a router, and rows of those that come into it.
+
+    Args:
+        dirty: ids of routes that may.
+        moved: routes whose rows are others than before.
+        tables: the rows.
+        router: knows which are in it.
+        protocols: what its routes take.
+    """
+    removed: list[str] = []
+    added: list[Row] = []
+    for route_id in dirty:
+        row = tables.rows["routes"].get(route_id)
+        if row is None or not is_served(row, tables, protocols):
+            if route_id in router:
+                removed.append(route_id)
+        elif route_id in moved or route_id not in router:
+            added.append(row)
+    return removed, added
+
+
+def _forget(known: dict[str, CompiledRoute], dirty: Iterable[str], routes: Routes) -> None:
+    """Let go of compiled routes that are not served any more."""
+    for route_id in dirty:
+        if route_id in known and not routes.serves(route_id):
+            del known[route_id]
 
 
 def _balanced(known: dict[str, Balancer], moves: Moves, tables: Tables) -> Steps[dict[str, Balancer]]:

@@ -146,7 +146,7 @@ class Zipkin(Plugin):
             exchange.add_response_header(conf.id_header, conf.spans(exchange)[0].trace_id.hex().encode())
 
     def log(self, exchange: Exchange, conf: Reporter) -> None:
-        if conf.queue is None:
+        if conf.queue is None or exchange.of_stream:  # sessions have no headers that a trace could come or go with
             return
         request, proxy = conf.spans(exchange)
         if not exchange.own("zipkin")["sampled"]:

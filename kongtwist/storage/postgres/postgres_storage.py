@@ -275,6 +275,10 @@ class PostgresStorage(BaseStorage):
         changes = await self.pool.aside(lambda: difference(self.registry, present, understood(loaded, self.registry)))
         await self._bring_in(loaded.position, changes)
 
+    async def _rows_of(self, entities: Mapping[str, Entity]) -> Dataset:
+        loaded = await self._load()
+        return await self.pool.aside(lambda: understood(loaded, entities))
+
     async def _load(self) -> Loaded:
         return await self.pool.run(lambda connection: load(connection, LOAD_SECONDS), LOAD_SECONDS)
 

@@ -19,7 +19,7 @@ from urllib.parse import quote
 from twisted.internet.defer import CancelledError
 
 from ...core.chain.host import HostError, Tally
-from ...core.storage_contract import Change
+from ...core.storage_contract import Change, Dataset
 from ...entities import Entity
 from ...entities.schema import Row
 from ...net.work_thread import WorkThread
@@ -100,6 +100,13 @@ class SQLiteStorage(BaseStorage):
             raise StorageError(self._failed) from error
         self._failed = ""
 
+    async def _rows_of(self, entities: Mapping[str, Entity]) -> Dataset:
+        try:
+            found = await self._thread.do(self._added, entities)
+        except (sqlite3.Error, OSError, ValueError) as error:
+            raise StorageError(f"the database {self.path} cannot be read: {error}") from error
+        return {name: {row["id"]: row for row in rows} for name, rows in found.items()}
+
     async def tally(self, added: Sequence[Tally], wanted: Sequence[Place]) -> tuple[list[float], list[float]]:
         return await self._count(lambda connection: exchange(connection, added, wanted, self._now()))
 
@@ -168,13 +175,23 @@ class SQLiteStorage(BaseStorage):
             os.close(handle)
         return self._rows(connection)
 
-    def _rows(self, connection: sqlite3.Connection) -> dict[str, list[Row]]:
-        """All rows, as they were at one moment."""
+    def _added(self, entities: Mapping[str, Entity]) -> dict[str, list[Row]]:
+        connection = self._connection
+        assert connection is not None
+        connection.execute("BEGIN IMMEDIATE")
+        _make_tables(connection, entities)
+        connection.execute("COMMIT")
+        return self._rows(connection, entities)
+
+    def _rows(
+        self, connection: sqlite3.Connection, entities: Mapping[str, Entity] | None = None
+    ) -> dict[str, list[Row]]:
+        """All rows, or those of some entities, as they were at one moment."""
         connection.execute("BEGIN")
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         found = {
             name: [whole(entity, json.loads(text)) for (text,) in connection.execute(f'SELECT document FROM "{name}"')]
-            for name, entity in self.registry.items()
+            for name, entity in (self.registry if entities is None else entities).items()
             if entity.stored and name in tables
         }
         connection.execute("COMMIT")
@@ -197,11 +214,7 @@ class SQLiteStorage(BaseStorage):
                 f"{SCHEMA_VERSION}); start that one"
             )
         connection.execute("BEGIN IMMEDIATE")
-        for name, entity in self.registry.items():
-            if entity.stored:
-                connection.execute(
-                    f'CREATE TABLE IF NOT EXISTS "{name}" (id TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID'
-                )
+        _make_tables(connection, self.registry)
         connection.execute(TALLIES)
         connection.execute(TALLIES_BY_TIME)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -243,6 +256,14 @@ class SQLiteStorage(BaseStorage):
         finally:
             if lock >= 0:
                 os.close(lock)
+
+
+def _make_tables(connection: sqlite3.Connection, entities: Mapping[str, Entity]) -> None:
+    for name, entity in entities.items():
+        if entity.stored:
+            connection.execute(
+                f'CREATE TABLE IF NOT EXISTS "{name}" (id TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID'
+            )
 
 
 def _write_one(connection: sqlite3.Connection, change: Change) -> None:

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kongtwist.config.default_file import document
 from kongtwist.config.former_properties import _FORMER, remedy
 from kongtwist.config.kinds import KNOWN
-from kongtwist.config.load import Conf, ConfError, differences, load, reloaded
+from kongtwist.config.load import Conf, ConfError, differences, load, only_live, reloaded
 from kongtwist.config.properties import properties
 from kongtwist.config.shown import configuration
 from kongtwist.config.shown import shown as shown_conf
@@ -415,7 +415,7 @@ class NotBuiltTests(ConfCase):
         """Going on would serve less or protect less than was asked for."""
         for line in (
             "database = cassandra", "role = control_plane", "role = data_plane",
-            "client_ssl = on", "stream_listen = 0.0.0.0:9000", "wasm = true", "pluginserver_names = x",
+            "client_ssl = on", "wasm = true", "pluginserver_names = x",
             "nginx_proxy_deny = all", "nginx_http_include = /etc/x.conf",
             "nginx_admin_auth_basic = x",
         ):  # fmt: skip
@@ -508,11 +508,7 @@ class ShownTests(ConfCase):
         types = {name: (type(recorded[name]), type(ours[name])) for name in recorded.keys() & ours.keys()}
         self.assertEqual(
             {name for name, (theirs, own) in types.items() if theirs is not own and {theirs, own} != {int, float}},
-            {
-                "cluster_listeners",
-                "nginx_stream_directives",
-                "dns_resolver",
-            },  # nothing listens, nothing is streamed, nothing was set
+            {"cluster_listeners", "dns_resolver"},  # nothing listens, nothing was set
         )
         for name in (
             "proxy_listeners", "admin_listeners", "status_listeners", "admin_gui_listeners", "stream_listeners", "loaded_plugins",
@@ -545,9 +541,34 @@ class ShownTests(ConfCase):
         )
 
     def test_differences(self) -> None:
-        """Changes are told apart by whether they take effect at once."""
-        old, new = self.read(), self.read("log_level = debug\nproxy_listen = 127.0.0.1:1")
-        self.assertEqual(differences(old, new), (["log_level"], ["proxy_listen"]))
+        """A reload takes up all but what is said to need a restart, which keeps its value."""
+        old = self.read("nginx_worker_processes = 2")
+        new = self.read("log_level = debug\nproxy_listen = 127.0.0.1:1\nsqlite_path = x\nnginx_worker_processes = 3")
+        self.assertEqual(
+            differences(old, new), (["nginx_worker_processes", "log_level", "proxy_listen"], ["sqlite_path"])
+        )
+        conf = reloaded(old, new)
+        self.assertEqual((conf.log_level, conf.sqlite_path), ("debug", "kongtwist.sqlite"))
+        self.assertEqual((conf.proxy_listen[0].port, conf.nginx_worker_processes), (1, 3))
+        alone = self.read("nginx_worker_processes = 1")
+        self.assertEqual(differences(old, alone), ([], ["nginx_worker_processes"]))
+        self.assertEqual(reloaded(old, alone).nginx_worker_processes, 2)
+
+    def test_only_live(self) -> None:
+        """What runs follows levels and certificates; for anything else all that serves is made anew."""
+        old = self.read()
+        self.assertTrue(only_live(old, self.read("log_level = debug\nssl_cert = a\nssl_cert_key = b")))
+        self.assertFalse(only_live(old, self.read("nginx_http_max_headers = 5")))
+
+    def test_reasons(self) -> None:
+        """The default file says what a reload does not take up, and why."""
+        for name, each in properties().items():
+            if each.restart is not None:
+                self.assertFalse(each.live, name)
+                self.assertIn(
+                    f"Takes effect at a restart, because {each.restart[:40]}",
+                    " ".join(document().replace("\n#", "").split()),
+                )
 
 
 class DocumentTests(ConfCase):

@@ -118,7 +118,10 @@ class LocalCountersTests(SynchronousTestCase):
         totals = counters.totals()
         self.assertEqual(totals["requests"], 2)
         self.assertEqual(totals["reading"], 0)
-        connections = ["accepted", "active", "handled", "reading", "requests", "sse", "waiting", "websocket", "writing"]
+        connections = [
+            "accepted", "active", "handled", "reading", "requests", "sessions", "sse", "tcp", "udp", "waiting", "websocket",
+            "writing",
+        ]  # fmt: skip
         self.assertEqual(sorted(totals), connections)
 
 

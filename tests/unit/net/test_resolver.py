@@ -116,6 +116,18 @@ class PlaceTests(ResolverTestCase):
         self.assertEqual(self.resolver.place("a.test"), TWO)
         self.assertEqual(self.source.asked, [])
 
+    def test_one_that_failed(self) -> None:
+        """Who found that an address does not work waits for the new ones, where the old ones are to be renewed anyway."""
+        self.known(ONE)
+        self.assertEqual(self.resolver.place("a.test", True), ONE)
+        self.clock.advance(30)
+        self.assertEqual(self.resolver.place("a.test"), ONE)
+        self.assertIsNone(self.resolver.place("a.test", True))
+        finding = self.resolver.find("a.test")
+        self.assertEqual(len(self.source.asked), 1)
+        self.source.found(TWO)
+        self.assertEqual(self.successResultOf(finding), TWO)
+
     def test_too_old(self) -> None:
         """Behind the stale time requests wait."""
         self.known(ONE, stale=10)

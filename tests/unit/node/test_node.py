@@ -80,9 +80,10 @@ class WorkersTests(SynchronousTestCase):
         self.addCleanup(self.counters.close)
         self.served = SimpleNamespace(version=3, rows={"routes": {"r": {"id": "r"}}})
         self.sentences: list[str] = []
+        sockets = [[(("proxy_listen", 0), row + 20), (("proxy_listen", 1), row + 21)] for row in (0, 10)]
         self.workers = Workers(
-            self.reactor, self.counters, [[20, 21], [30, 31]], lambda: {"type": "begin", "given": {}},
-            lambda: self.served, self.sentences.append, {"X": "y"},
+            self.reactor, self.counters, sockets, lambda: {"type": "begin", "given": {}}, lambda: self.served,
+            self.sentences.append, {"X": "y"},
         )  # fmt: skip
         self.started = self.workers.start()
 

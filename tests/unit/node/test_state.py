@@ -111,7 +111,8 @@ class MetricsTests(SynchronousTestCase):
             name: counts[name] for name in ("accepted", "active", "handled", "reading", "waiting", "writing")
         } | {"total": counts["requests"]})  # fmt: skip
         self.assertEqual(found["kong_nginx_requests_total"][0][1], counts["requests"])
-        self.assertEqual([value for _, value in found["kongtwist_open_streams"]], [counts["sse"], counts["websocket"]])
+        kinds = ("sse", "tcp", "udp", "websocket")
+        self.assertEqual([value for _, value in found["kongtwist_open_streams"]], [counts[kind] for kind in kinds])
         self.assertEqual(found["kong_node_info"], [('node_id="n",version="3.9.3"', 1)])
 
     def test_without(self) -> None:

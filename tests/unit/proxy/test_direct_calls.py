@@ -511,7 +511,7 @@ class PlanTests(SynchronousTestCase):
         gateway = grpc_gateway(service={"host": "localhost"})
         answers: list[str | Exception | None] = ["127.0.0.1"]
 
-        def place(name: str) -> Address | None:
+        def place(name: str, again: bool = False) -> Address | None:
             answer = answers[-1]
             if isinstance(answer, Exception):
                 raise answer

@@ -244,7 +244,7 @@ class NamedTests(SynchronousTestCase):
         self.made = gateway(host="s.test")
 
     def place(self, answer: Address | NameNotResolved) -> None:
-        def place(name: str) -> Address:
+        def place(name: str, again: bool = False) -> Address:
             if isinstance(answer, Exception):
                 raise answer
             return answer
@@ -332,6 +332,23 @@ class NameTests(SynchronousTestCase):
         self.assertIn(b"HTTP/1.1 200 OK", self.made.client().send(GET))
         self.found()  # the renewal fails: the old address is good enough
         self.assertIn(b"HTTP/1.1 200 OK", self.made.client().send(GET))
+
+    def test_old_address_that_does_not_answer(self) -> None:
+        """The second try waits for the renewal that the first one began, and goes to the new address."""
+        self.made = gateway(host="backend.test", retries=1)
+        self.made.reactor.installNameResolver(self)  # type: ignore[arg-type]
+        self.made.client().send(GET)
+        self.found("192.0.2.1")
+        self.made.work(31)
+        self.made.context.pools.close()
+        self.made.refuse = 1
+        client = self.made.client()
+        client.send(GET)
+        self.made.work()
+        self.assertEqual((client.received, len(self.asked)), (b"", 1))
+        self.found("192.0.2.2")
+        self.assertIn(b"HTTP/1.1 200 OK", client.received)
+        self.assertEqual(self.made.upstreams[-1].address[0], "192.0.2.2")
 
     def test_unknown(self) -> None:
         client = self.made.client()

@@ -212,9 +212,7 @@ class RouteTests(SynchronousTestCase):
             for request in (GET, upgrade, GET.replace(b"GET", b"POST")):
                 received = gateway.client().send(request)
                 self.assertIn(b"HTTP/1.1 503 Service Temporarily Unavailable", received)
-                self.assertIn(
-                    b"services of protocol %b are not supported by this gateway yet" % protocol.encode(), received
-                )
+                self.assertIn(b"services of protocol %b take no requests" % protocol.encode(), received)
             self.assertEqual(gateway.connects(), 0)
 
         def behind(outcome: Any) -> Gateway:

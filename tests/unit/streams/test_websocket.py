@@ -13,6 +13,7 @@ from kongtwist.core.chain.plugin import Plugin
 from kongtwist.core.counters import ACTIVE, REQUESTS, WRITING
 from kongtwist.core.exchange import Answer, Exchange
 from kongtwist.core.http.head import HeaderBlock
+from kongtwist.core.peer import Peer
 from kongtwist.proxy.tree import RouteTree
 from kongtwist.proxy.websocket_route import WebSocketRoute
 from kongtwist.streams.websocket_frames import encode_close
@@ -390,7 +391,7 @@ class StreamTests(SynchronousTestCase):
         snapshot = gateway.tree.snapshot
         assert snapshot is not None
         route = snapshot.routes["r"]
-        peer = Peer()
+        peer = Peer("127.0.0.1:18100", 100, None)
         route.balancer = Choice(peer)  # type: ignore[assignment]
         client, _ = gateway.open()
         self.assertEqual(peer.active, 1)
@@ -447,19 +448,6 @@ class StreamTests(SynchronousTestCase):
         receive(client, encode_close(1001, "", MASK))
         receive(upstream, encode_close(1001))
         self.assertEqual((client.wire.end, upstream.wire.end), ("close", "close"))
-
-
-class Peer:
-    """A target that counts."""
-
-    host, port, active = "127.0.0.1", 18100, 0
-    checks = None
-
-    def host_field(self, secure: bool) -> bytes:
-        return b"peer"
-
-    def observe(self, seconds: float, now: float) -> None:
-        """Nothing."""
 
 
 class Choice:

@@ -7,14 +7,14 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.core.snapshot.notes import PROTOCOL, ROUTER_KINDS, V1, Notes
+from kongtwist.core.snapshot.notes import ROUTER_KINDS, SESSION_KINDS, SESSIONS, V1, Notes
 from kongtwist.core.snapshot.snapshot import Snapshot
 from kongtwist.core.storage_contract import Change
 from kongtwist.node.configuration_advice import PAUSE, Advice
 
-from ..routing.router_rows import route_row, service_row
+from ..routing.router_rows import route_row
 
-ALL = frozenset((V1, PROTOCOL))
+ALL = frozenset((V1, SESSIONS))
 
 
 def routes(*rows: dict[str, Any]) -> Notes:
@@ -34,16 +34,13 @@ class NotesTests(SynchronousTestCase):
             kinds(route_row("a", paths=["/"], path_handling="v1"), route_row("b", paths=["/"])), {(V1, "a")}
         )
 
-    def test_services(self) -> None:
-        """Services that nothing is proxied to."""
-        rows = [
-            service_row(each, protocol=each) for each in ("http", "https", "ws", "wss", "grpc", "tls", "tcp", "udp")
-        ]
-        rows.append(service_row("off", protocol="tls", enabled=False))
-        found = Notes().changed({"services": {row["id"]: (None, row) for row in rows}})
-        self.assertEqual(found.concerned(), {(PROTOCOL, each) for each in ("tls", "tcp", "udp")})
+    def test_sessions(self) -> None:
+        """Routes that nobody listens for."""
+        rows = [route_row(each, protocols=[each]) for each in ("http", "grpc", "tls", "tcp", "udp", "tls_passthrough")]
+        found = routes(*rows)
+        self.assertEqual(found.concerned(), {(SESSIONS, each) for each in ("tls", "tcp", "udp", "tls_passthrough")})
         (sentence,) = found.sentences(ALL)
-        self.assertTrue(sentence.endswith("answered 503: tcp (tcp), tls (tls), udp (udp)"), sentence)
+        self.assertTrue(sentence.endswith("tls_passthrough and udp: tcp, tls, tls_passthrough, udp"), sentence)
 
     def test_changes(self) -> None:
         """Rows that come, change and go; nothing new to say is the same object."""
@@ -62,7 +59,7 @@ class NotesTests(SynchronousTestCase):
         rows = [route_row(f"id{number}", name=f"r{number:02}", path_handling="v1") for number in range(30)]
         (sentence,) = routes(*rows).sentences(ALL, most=3)
         self.assertTrue(sentence.endswith("r00, r01, r02 and 27 more"), sentence)
-        self.assertEqual(routes(*rows).sentences({PROTOCOL}), [])
+        self.assertEqual(routes(*rows).sentences({SESSIONS}), [])
 
     def test_snapshots(self) -> None:
         """A snapshot has its notes, whether built or made from another one."""
@@ -116,14 +113,16 @@ class AdviceTests(SynchronousTestCase):
         self.assertEqual((self.log.lines, self.clock.getDelayedCalls()), ([], []))
 
     def test_the_traditional_router(self) -> None:
-        """Of path_handling is told where the router does not know it; of services everywhere."""
-        advice = Advice(self.clock, self.log, ROUTER_KINDS)
-        notes = routes(route_row("a", path_handling="v1"))
-        advice.tell(notes)
-        self.assertEqual(self.log.lines, [])
-        advice.tell(notes.changed({"services": {"g": (None, service_row("g", protocol="tcp"))}}))
-        self.assertEqual(len(self.log.lines), 1)
-        self.assertIn("g (tcp)", self.log.lines[0])
+        """Of path_handling is told where the router does not know it; of routes that nobody listens for, where nobody does."""
+        row = route_row("g", protocols=["tcp"])
+        for silent, told in ((ROUTER_KINDS, ["g"]), (ROUTER_KINDS | SESSION_KINDS, [])):
+            self.log.lines.clear()
+            advice = Advice(self.clock, self.log, silent)
+            notes = routes(route_row("a", path_handling="v1"))
+            advice.tell(notes)
+            self.assertEqual(self.log.lines, [])
+            advice.tell(notes.changed({"routes": {"g": (None, row)}}))
+            self.assertEqual([line.rpartition(": ")[2] for line in self.log.lines], told)
 
     def test_stop(self) -> None:
         """No timer is left behind."""

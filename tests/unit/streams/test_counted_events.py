@@ -6,7 +6,7 @@ import json
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.streams.event_counter import EventCounter
+from kongtwist.streams.counted_events import EventCounter
 
 STREAM = (
     b": hello\n\nretry: 10\n\ndata: one\n\nevent: x\nid: 5\ndata: two\ndata:\n\n\n\ndata\n\n: a comment\ndata: 4\n\n"
