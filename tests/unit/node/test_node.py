@@ -352,7 +352,7 @@ class WorkersTests(SynchronousTestCase):
         preparing, told = self.renewing(*shares)
         for number, (renew, rows, dataset) in enumerate(told):
             self.assertEqual((renew["type"], renew["given"]["log_level"]), ("renew", "debug"))
-            self.assertEqual(renew["listeners"], [place for place, _ in shares[number]])
+            self.assertEqual(renew["listeners"], [[*place] for place, _ in shares[number]])
             self.assertEqual((rows["rows"], dataset), ([{"id": "r"}], {"type": "dataset", "version": 7}))
         first, second = self.reactor.spawned
         first.says("reloaded", error=None)
