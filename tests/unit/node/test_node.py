@@ -363,7 +363,9 @@ class WorkersTests(SynchronousTestCase):
         self.assertEqual([first.kinds()[0], second.kinds()[0]], ["switch", "switch"])
         third = self.reactor.spawned[2]
         begin = third.told()[0]
-        self.assertEqual((begin["row"], begin["listeners"], third.fds[FIRST_SOCKET_FD]), (2, [1], two))
+        self.assertEqual(
+            (begin["row"], begin["listeners"], third.fds[FIRST_SOCKET_FD]), (2, [["proxy_listen", 1]], two)
+        )
         first.says("switched")
         second.says("switched")
         self.assertTrue(self.workers.ready)
