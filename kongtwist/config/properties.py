@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from .admin_properties import AdminAccess
+from .goodbye_properties import Goodbyes
 from .health_properties import HealthChecks
 from .http2_properties import HTTP2
 from .kafka_properties import KafkaServices
@@ -92,8 +93,8 @@ class Node:
     nginx_main_worker_shutdown_timeout = Property(
         DURATION,
         "10s",
-        "Time that a graceful stop gives to open requests before it ends them; WebSockets are told at once (1001)."
-        " A second signal ends the wait.",
+        "Time that a graceful stop gives to open requests and streams before it cuts them; streams are told to end (goodbye_rate),"
+        " WebSockets with 1001. A second signal ends the wait.",
         live=True,
     )
 
@@ -450,6 +451,7 @@ SECTIONS: tuple[type, ...] = (
     Storage,
     Postgres,
     HealthChecks,
+    Goodbyes,
     HTTP2,
     PluginServices,
     Lua,
@@ -473,6 +475,7 @@ class Properties(
     Storage,
     Postgres,
     HealthChecks,
+    Goodbyes,
     HTTP2,
     PluginServices,
     Lua,

@@ -28,7 +28,7 @@ from ..core.limits import KONG_READ_TIMEOUT, Limits
 from ..core.peer import Peer
 from ..core.rows import Row
 from ..core.snapshot.snapshot import Snapshot
-from ..core.stream_registry import SERVICE_RESTART, StreamRegistry
+from ..core.stream_registry import GOING_AWAY, SERVICE_RESTART, StreamRegistry
 from ..core.tracing.trace import instrumented
 from ..http1.factory import HTTP1Factory
 from ..http2.http2_channel import HTTP2Channel
@@ -41,6 +41,7 @@ from ..proxy.request_debug import RequestDebug
 from ..proxy.tree import RouteTree, TellingTimedTree, TellingTree, TimedTree
 from ..proxy.websocket_route import WebSocketRoute
 from .debug_token import debug_token
+from .goodbyes import Goodbyes, GoodbyeSettings
 from .log_files import access_log_for, stream_log_for
 from .lua_engines import lua_engine
 from .plugin_services import PluginServices
@@ -56,6 +57,9 @@ _log = Logger(namespace="kongtwist.proxy")
 LAST_WORDS = 2.0
 """Seconds that plugins have at a stop, though requests and streams have used up its time. Less than what a node that is late
 has until it is ended by force (tap.py)."""
+LEAVING = 1.0
+"""Seconds that an idle connection is left alone when another process takes over: one that is in use ends behind its next answer, and
+closing it would cross with a request."""
 CUT_TIME = 0.3
 """Seconds that what was cut or cancelled may take to end, at a stop; it takes a few turns of the reactor."""
 
@@ -139,6 +143,7 @@ class DataPlane:
         context: facilities of the data path.
         streams: open WebSockets and event streams.
         lifetimes: opens and closes the plugins' configurations.
+        goodbyes: ends streams that must.
     """
 
     def __init__(self, reactor: Any, conf: Conf, counters: Counters, node_id: str, services: PluginServices) -> None:
@@ -185,6 +190,7 @@ class DataPlane:
         services.metrics.sources.append(self.context.calls.tell)
         self.streams: StreamRegistry = self.context.streams
         services.metrics.sources.append(self.streams.counts.tell)
+        self.goodbyes = Goodbyes(reactor, self.streams, GoodbyeSettings.of(conf))
         self.host.streams = cast(Streams, self.streams)
         self._stream_log = stream_log_for(conf, reactor, self.context)
         self.streams.log = self._stream_log
@@ -221,6 +227,7 @@ class DataPlane:
         """Follow a configuration that was read again. Raises ConfError and changes nothing."""
         for name, contexts in self._contexts:
             reconfigure(contexts, conf, name)
+        self.goodbyes.settings = GoodbyeSettings.of(conf)
         self._conf = conf
 
     def report_health(self, told: Callable[[Peer, int], None]) -> None:
@@ -230,7 +237,8 @@ class DataPlane:
     def target_changed(self, peer: Peer) -> None:
         """A target has another state: end its streams where it is unhealthy and streams shall not stay on such a target."""
         if not peer.available and self._conf.upstream_close_unhealthy_streams:
-            self.streams.close_all(SERVICE_RESTART, "the upstream is unhealthy", lambda record: record.peer is peer)
+            lost = [record for record in self.streams if record.peer is peer]
+            self.goodbyes.end_streams(lost, SERVICE_RESTART, "the upstream is unhealthy")
 
     def reopen_logs(self) -> None:
         """Open the access log anew (after rotation or a reload); a reload may have made a new token for request debugging."""
@@ -282,12 +290,26 @@ class DataPlane:
         self.context.close_idle()
         await self._quiet(inf)
 
-    async def stop(self, seconds: float) -> None:
+    async def retire(self, seconds: float, code: int = SERVICE_RESTART, reason: str = "the gateway restarts") -> None:
+        """Accept no more, as another process serves; say goodbye. Returns when all requests and streams have ended, or
+        ``seconds`` are over; `stop` cuts what is left, `resume` takes it back."""
+        await self._stop_listening()
+        self.context.leave()
+        self.goodbyes.end_all(code, reason, self.context.connections, seconds, LEAVING)
+        await self._quiet(seconds)
+
+    def resume(self) -> None:
+        """Serve on, whatever `retire` had begun. The caller listens again."""
+        self.goodbyes.stop()
+        self.context.stopping = False
+
+    async def stop(self, seconds: float, code: int = GOING_AWAY, reason: str = "the gateway is stopping") -> None:
         """Accept no more; end streams politely; let requests finish, for ``seconds`` at most; then cut. What is left of the
         time, and `LAST_WORDS` at least, is for what plugins still have to send and to write."""
         late = self._reactor.seconds() + seconds
         await self._stop_listening()
-        self.context.drain()
+        self.context.leave()
+        self.goodbyes.end_all(code, reason, self.context.connections, seconds)
         await self._quiet(seconds)
         self.abort()
         await self._quiet(CUT_TIME)  # the log phase of what was cut comes before plugins close
@@ -362,6 +384,7 @@ class DataPlane:
 
     def abort(self) -> None:
         """Cut everything at once."""
+        self.goodbyes.stop()
         self.streams.cut_all()
         self.context.close()
         self.room.close()
