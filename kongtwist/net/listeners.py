@@ -26,7 +26,9 @@ from ..config.kinds import ConfError, Listen
 from .port_holders import holder_of_path, holder_of_port
 from .server_tls import ServerContexts
 
-__all__ = ["DescriptorRoom", "Opened", "check_listeners", "listen_on", "open_listeners", "raise_descriptor_limit"]
+__all__ = [
+    "DescriptorRoom", "Opened", "check_listeners", "listen_on", "open_listeners", "raise_descriptor_limit", "take_listeners",
+]  # fmt: skip
 
 BACKLOG = 16384
 """Connections that may wait where a listener does not say; the system cuts it down to net.core.somaxconn."""
@@ -56,13 +58,16 @@ class Opened:
         name: the property it stands in (``proxy_listen``...).
         listen: its declaration.
         sockets: one for each process that accepts (``reuseport``), or one that all of them share.
+
+    Attributes:
+        shared: another process has these sockets, too: a unix socket's file stays when they are closed here.
     """
 
     def __init__(self, name: str, listen: Listen, sockets: list[socket.socket]) -> None:
         self.name = name
         self.listen = listen
         self.sockets = sockets
-        self._owner = os.getpid()
+        self.shared = False
 
     @property
     def address(self) -> str:
@@ -85,7 +90,7 @@ class Opened:
         """Close the sockets; connections that wait in their backlog are reset. A unix socket's file goes too."""
         for each in self.sockets:
             each.close()
-        if self.listen.path:
+        if self.listen.path and not self.shared:
             try:
                 os.unlink(self.listen.path)
             except FileNotFoundError:
@@ -115,6 +120,57 @@ def open_listeners(listeners: Iterable[tuple[str, Listen]], workers: int = 1) ->
             each.close()
         raise
     return opened
+
+
+def take_listeners(
+    listeners: Iterable[tuple[str, Listen]], inherited: dict[tuple[str, str], list[socket.socket]], workers: int = 1
+) -> list[Opened]:
+    """As `open_listeners`, but with the sockets that another process listens on, where it has such.
+
+    Those of ``reuseport`` are all taken, whatever the number of workers: closing one would reset the connections that wait
+    on it. More are not made: such a socket gets connections before anybody accepts on it.
+
+    Args:
+        listeners: as for `open_listeners`.
+        inherited: sockets by property and address; what is taken is taken out.
+        workers: as for `open_listeners`.
+
+    Raises:
+        ConfError: one cannot be opened, or cannot be changed while it is in use.
+    """
+    opened: list[Opened] = []
+    try:
+        for name, listen in listeners:
+            sockets = inherited.pop((name, listen.address), None)
+            if sockets is None:
+                opened += open_listeners([(name, listen)], workers)
+                continue
+            _adjust(name, listen, sockets[0])
+            each = workers if name == "proxy_listen" else len(sockets)
+            for at in range(0, len(sockets), each):
+                opened.append(Opened(name, listen, sockets[at : at + each]))
+                opened[-1].shared = True
+    except ConfError:
+        for taken in opened:
+            taken.close()
+        raise
+    return opened
+
+
+def _adjust(name: str, listen: Listen, sock: socket.socket) -> None:
+    """Give a socket that listens already the flags of its address, as far as that goes."""
+    if listen.path:
+        return
+    if sock.family == socket.AF_INET6 and bool(sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)) != bool(
+        listen.ipv6only
+    ):
+        raise ConfError(
+            f"cannot change ipv6only of {listen.address} ({name}) while the node runs; stop it, and start it again"
+        )
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1 if listen.deferred else 0)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
+    _set_keepalive(sock, listen.so_keepalive)
+    sock.listen(listen.backlog or BACKLOG)
 
 
 def check_listeners(listeners: Iterable[tuple[str, Listen]]) -> list[str]:
@@ -454,7 +510,14 @@ class _TCPPort(_Accepting, tcp.Port):
 
 
 class _UnixPort(_Accepting, unix.Port):
-    """A unix socket's port that pauses rather than drops."""
+    """A unix socket's port that pauses rather than drops. Others may listen on the same socket: it is not shut, and its file stays
+    until `Opened.close`."""
+
+    _shouldShutdown = False
+
+    def connectionLost(self, reason: Any) -> None:
+        """Stop listening, here."""
+        tcp.Port.connectionLost(self, reason)
 
     def __str__(self) -> str:
         return f"unix:{self.socket.getsockname()}"

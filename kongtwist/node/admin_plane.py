@@ -113,6 +113,18 @@ class AdminPlane:
             name: of the listeners' property.
             seconds: for requests that run.
         """
+        await self.rest(name, seconds)
+        for its, site in self._sites:
+            if its == name:
+                site.abort()
+        for its, log in self._logs:
+            if its == name:
+                log.close()
+        self._logs = [each for each in self._logs if each[0] != name]
+
+    async def rest(self, name: str, seconds: float) -> bool:
+        """Listen no more, close idle connections, and let requests finish for ``seconds`` at most; whether all have. `listen` may be
+        called again."""
         sites = [site for its, site in self._sites if its == name]
         ports = [port for its, port in self._ports if its == name]
         self._ports = [each for each in self._ports if each[0] != name]
@@ -124,12 +136,7 @@ class AdminPlane:
         await DeferredList([closed, late], fireOnOneCallback=True)
         if timer.active():
             timer.cancel()
-        for site in sites:
-            site.abort()
-        for its, log in self._logs:
-            if its == name:
-                log.close()
-        self._logs = [each for each in self._logs if each[0] != name]
+        return bool(closed.called)
 
     def abort(self) -> None:
         """Cut all connections."""

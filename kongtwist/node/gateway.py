@@ -41,6 +41,7 @@ from ..storage.tallies import Tallies
 from .admin_calls import AdminCalls
 from .admin_plane import AdminPlane
 from .background_work import BackgroundWork
+from .changeover import RELOAD_WAIT, Changeover
 from .configuration_advice import Advice
 from .data_plane import DataPlane, Faults
 from .health_keeper import HealthKeeper
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from ..core.peer import Peer
     from ..demo import Demo
     from .declarative_loader import DeclarativeLoader
+    from .take_over import Successor
 
 __all__ = ["Gateway", "GatewayFailed"]
 
@@ -65,10 +67,6 @@ _log = Logger(namespace="kongtwist.gateway")
 
 EXPIRY_INTERVAL = 60.0
 """Seconds between two looks for rows whose time to live is over (a credential that is over is refused at once)."""
-
-
-RELOAD_WAIT = 60.0
-"""Seconds that a reload waits for all workers to serve what was read."""
 
 
 class GatewayFailed(Exception):
@@ -85,6 +83,7 @@ class Gateway(MultiService):
         demo: add the demo's upstreams and routes, which are never stored.
         fatal: told, with a sentence, when the gateway cannot start or go on.
         storage: a back end of the embedder's; by default the one the configuration names.
+        successor: this process takes over from another one of the node.
 
     Attributes:
         ready: fires when the first snapshot serves; fails with `GatewayFailed` where the gateway cannot start.
@@ -92,6 +91,9 @@ class Gateway(MultiService):
         health: of the targets.
         plane: the data path of this process; None in the parent of several workers.
         plugin_services: what plugins are given of the node, in its only process.
+        sockets: the open listeners.
+        answers: does what plugins ask for in the process that has the database.
+        changeover: hands over to another process, or takes over from one.
 
     Raises:
         ConfError: something configured cannot be used.
@@ -107,14 +109,18 @@ class Gateway(MultiService):
         demo: bool = False,
         fatal: Callable[[str], None] | None = None,
         storage: BaseStorage | None = None,
+        successor: Successor | None = None,
     ) -> None:
         super().__init__()
-        self._reactor, self.conf, self._sockets = reactor, conf, list(sockets)
+        self._reactor, self.conf, self.sockets = reactor, conf, list(sockets)
         self._fatal = fatal or (lambda sentence: _log.critical("{sentence}", sentence=sentence))
         self.plugins = load_plugins(conf.plugins)
         self.registry = registry(self.plugins, conf.router_flavor)
-        self.node_id = conf.node_id or _kept_node_id(conf.prefix if self._sockets else None)
+        self.node_id = conf.node_id or _kept_node_id(conf.prefix if self.sockets else None)
         self.storage = storage or storage_for(conf, self.registry, reactor)
+        self._successor = successor
+        if successor is not None:
+            self.storage.inherit(successor.take_lock())
         self.storage.long_work = self._long_work = BackgroundWork(reactor)
         self.declarative_loader: DeclarativeLoader | None = None
         if isinstance(self.storage, MemoryStorage):
@@ -128,13 +134,15 @@ class Gateway(MultiService):
         self._tallies = Tallies(
             reactor, self.storage.tally, self.storage.tally_timeout, conf.plugin_max_pending_tallies
         )
-        self._answers = Answers(self.storage, lambda: self.publisher.sent(), self._tallies)
+        self.answers = Answers(self.storage, lambda: self.publisher.sent(), self._tallies)
+        if successor is not None:
+            successor.answer = self.answers.answer
         self.plugin_services: PluginServices | None = None
         self._admin_calls: AdminCalls | None = None
         self.counters: Counters
         self.plane: DataPlane | None = None
         self.workers: Workers | None = None
-        if self._sockets and conf.nginx_worker_processes > 1:
+        if self.sockets and conf.nginx_worker_processes > 1:
             self.counters = SharedCounters.create(conf.nginx_worker_processes)
             self.workers = self._make_workers(self.counters)
         else:
@@ -147,15 +155,16 @@ class Gateway(MultiService):
         lifetimes = None if self.plane is None else self.plane.lifetimes
         self.publisher = Publisher(reactor, self.plugins, self._serve, lifetimes, conf.router_flavor)
         if self.workers is not None:
-            self.workers.answer = self._answers.answer
+            self.workers.answer = self.answers.answer
             self.workers.hear = self.health.hear
             self.publisher.followers.append(self.workers)
         self.demo = self._make_demo() if demo else None
         self.ready: Deferred[None] = Deferred()
         self.stopped: Deferred[None] = Deferred()
         self.state = NodeState(self, reactor)
+        self.changeover = Changeover(self)
         self._room = DescriptorRoom(raise_descriptor_limit()) if self.plane is None else self.plane.room
-        self.admin_plane = AdminPlane(reactor, conf, self._sockets, self.registry)
+        self.admin_plane = AdminPlane(reactor, conf, self.sockets, self.registry)
         self._starting: Deferred[None] | None = None
         self._expiring: Any = None
         self._expiry: Deferred[Any] | None = None
@@ -166,7 +175,7 @@ class Gateway(MultiService):
         from ..demo import Demo  # its servers are loaded only where they are wanted
 
         proxy, admin = self._reached("proxy_listen"), self._reached("admin_listen")
-        kept = self.conf.path("demo_ports.json") if self._sockets else None
+        kept = self.conf.path("demo_ports.json") if self.sockets else None
         grpc, kafka = "grpc-web" in self.plugins, self.plugins.keys() >= {"kafka-upstream", "kafka-consume"}
         demo = Demo(self._reactor, self.registry, proxy, admin, kept, grpc, kafka)
         demo.setServiceParent(self)
@@ -174,7 +183,7 @@ class Gateway(MultiService):
 
     def _reached(self, name: str) -> str:
         """Host and port at which a browser on this machine reaches a listener."""
-        for each in self._sockets:
+        for each in self.sockets:
             if each.name == name and not each.listen.ssl and each.port:
                 return f"localhost:{each.port}"
         return "localhost"
@@ -183,8 +192,8 @@ class Gateway(MultiService):
         return Workers(
             self._reactor,
             counters,
-            sockets_of(self._sockets, self.conf.nginx_worker_processes),
-            lambda: begin_message(self.conf, self.node_id, self._sockets, self.state.console),
+            sockets_of(self.sockets, self.conf.nginx_worker_processes),
+            lambda: begin_message(self.conf, self.node_id, self.sockets, self.state.console),
             lambda: self.snapshot,
             self._fatal,
             max_series=self.conf.metrics_max_series,
@@ -192,14 +201,14 @@ class Gateway(MultiService):
 
     def _own_services(self, counters: LocalCounters) -> PluginServices:
         self.plugin_services = own_services(
-            self._reactor, self.conf, self._answers, lambda: self.publisher.snapshot, self._tallies, counters
+            self._reactor, self.conf, self.answers, lambda: self.publisher.snapshot, self._tallies, counters
         )
         return self.plugin_services
 
     @property
     def listening(self) -> list[tuple[str, Listen, int]]:
         """Property, address and real port of each open listener."""
-        return [(each.name, each.listen, each.port) for each in self._sockets]
+        return list(dict.fromkeys((each.name, each.listen, each.port) for each in self.sockets))
 
     @property
     def tree(self) -> RouteTree:
@@ -265,7 +274,9 @@ class Gateway(MultiService):
         self.ready.errback(GatewayFailed(sentence))
 
     async def _open(self) -> None:
-        self._listen_status()
+        successor = self._successor
+        if successor is None:
+            self.listen_status()
         await self.storage.open()
         if self.declarative_loader is not None:
             await self.declarative_loader.load_configured(self.conf)
@@ -277,11 +288,14 @@ class Gateway(MultiService):
         self.storage.subscribe(self.publisher.changed)
         give_back()
         if self.workers is not None:
+            self.workers.held = self.workers.shared = successor is not None
             await self.workers.start()
+        if successor is not None:
+            await self.changeover.take_over(successor)
         elif self.plane is not None:
-            self.plane.listen(self._sockets)
-        self._listen_admin()
-        self._expire_later()
+            self.plane.listen(self.sockets)
+        self.listen_admin()
+        self.expire_later()
         for line in self.demo.lines() if self.demo is not None else ():
             notice(_log, "{line}", line=line)
 
@@ -291,7 +305,7 @@ class Gateway(MultiService):
             dataset = overlaid(dataset, {"vaults": {ENV_VAULT: environment_vault(self.conf.vault_env_prefix)}})
         return dataset if self.demo is None else overlaid(dataset, self.demo.overlay())
 
-    def _listen_status(self) -> None:
+    def listen_status(self) -> None:
         """Answer monitors, from the first moment on: that the node is not ready is for them to know."""
         conf, gate = self.conf, self.admin_plane.gates["status_listen"]
         facts = self.state.facts()
@@ -306,7 +320,8 @@ class Gateway(MultiService):
         )
         self.admin_plane.listen("status_listen", status, self._room)
 
-    def _listen_admin(self) -> None:
+    def listen_admin(self) -> None:
+        """Serve the Admin API on its listeners."""
         self.admin_plane.listen("admin_listen", self.admin_resource(), self._room)
         self.admin_plane.warn()
 
@@ -352,7 +367,7 @@ class Gateway(MultiService):
             workspace_id=WORKSPACE_ID,
         )
         pending = self.conf.plugin_max_pending_writes
-        host.rows = RowsAccess(lambda: self.publisher.snapshot, time.time, self._answers.ask, pending)
+        host.rows = RowsAccess(lambda: self.publisher.snapshot, time.time, self.answers.ask, pending)
         host.tallies = self._tallies
         host.lua = lua_engine(self.conf)
         assert isinstance(self.counters, SharedCounters)
@@ -361,11 +376,17 @@ class Gateway(MultiService):
 
     # -- while it runs -------------------------------------------------------------------------------------------------
 
-    def _expire_later(self) -> None:
+    def expire_later(self) -> None:
+        """Look for rows that are over from time to time."""
         self._expiring = self._reactor.callLater(EXPIRY_INTERVAL, self._expire)
 
+    def expire_no_more(self) -> None:
+        """Leave them to another process, or to the next start."""
+        if self._expiring is not None and self._expiring.active():
+            self._expiring.cancel()
+
     def _expire(self) -> None:
-        self._expire_later()
+        self.expire_later()
         expiry = Deferred.fromCoroutine(self._expired())
         self._expiry = expiry.addErrback(lambda failure: _log.failure("expired rows could not be deleted", failure))
 
@@ -382,7 +403,7 @@ class Gateway(MultiService):
             ConfError: with all that is wrong; everything is as it was.
         """
         self.admin_plane.check(conf)
-        if any(each.name == "proxy_listen" and each.listen.ssl for each in self._sockets):
+        if any(each.name == "proxy_listen" and each.listen.ssl for each in self.sockets):
             contexts_for(conf, "proxy_listen")
         if self.declarative_loader is not None and await self.declarative_loader.load_configured(conf):
             await self.publisher.published(RELOAD_WAIT)
@@ -431,8 +452,7 @@ class Gateway(MultiService):
     async def _stop(self) -> None:
         if self._starting is not None and not self._starting.called:
             self._starting.cancel()
-        if self._expiring is not None and self._expiring.active():
-            self._expiring.cancel()
+        self.expire_no_more()
         self.state.stop()
         self.health.stop()
         late = self.conf.nginx_main_worker_shutdown_timeout

@@ -22,11 +22,19 @@ class Prefix:
     Args:
         path: the directory.
         fd: descriptor of the locked process id file.
+
+    Attributes:
+        shared: another process has the lock, too, and the file is its own: `release` leaves it there.
     """
 
-    def __init__(self, path: str, fd: int) -> None:
+    def __init__(self, path: str, fd: int, shared: bool = False) -> None:
         self.path = path
         self._fd = fd
+        self.shared = shared
+
+    def fileno(self) -> int:
+        """The locked file, for a process that takes over."""
+        return self._fd
 
     @classmethod
     def claim(cls, path: str) -> Prefix:
@@ -56,7 +64,8 @@ class Prefix:
         """Give the directory up: the file goes, and with it the lock."""
         if self._fd >= 0:
             try:
-                os.unlink(os.path.join(self.path, PID_FILE))
+                if not self.shared:
+                    os.unlink(os.path.join(self.path, PID_FILE))
             except FileNotFoundError:
                 pass
             os.close(self._fd)

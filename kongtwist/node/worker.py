@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
@@ -77,6 +77,8 @@ class Worker:
         self._plugins: dict[str, Any] = {}
         self._conf = Conf()
         self._listeners: list[int] = []
+        self._sockets: list[socket.socket] = []
+        self._retiring: Deferred[None] | None = None
         self._rows: dict[str, dict[str, Any]] = {}
         self._changes: list[Change] = []
         self._builder: SnapshotBuilder | None = None
@@ -105,6 +107,8 @@ class Worker:
             "leave": self._on_leave,
             "question": self._on_question,
             "finish": self._on_finish,
+            "retire": self._on_retire,
+            "resume": self._on_resume,
             "stop": lambda _: self.end(),
         }
 
@@ -230,12 +234,14 @@ class Worker:
 
     def _on_listen(self, message: Message) -> None:
         assert self._plane is not None
-        for number, index in enumerate(self._listeners):
-            with socket.socket(fileno=FIRST_SOCKET_FD + number) as sock:  # the reactor takes a duplicate
-                sock.setblocking(False)
-                self._plane.listen_on(sock, self._conf.proxy_listen[index])
+        if not self._sockets:
+            self._sockets = [socket.socket(fileno=FIRST_SOCKET_FD + at) for at in range(len(self._listeners))]
+        for sock, index in zip(self._sockets, self._listeners, strict=True):  # the reactor takes a duplicate
+            sock.setblocking(False)
+            self._plane.listen_on(sock, self._conf.proxy_listen[index])
         self.link.send({"type": "listening"})
-        self._telling_again = self.reactor.callLater(REPORT, self._tell_again)
+        if self._telling_again is None:
+            self._telling_again = self.reactor.callLater(REPORT, self._tell_again)
 
     def _on_mark(self, message: Message) -> None:
         assert self._builder is not None
@@ -273,6 +279,25 @@ class Worker:
     def _on_finish(self, message: Message) -> None:
         assert self._plane is not None
         self._draining = Deferred.fromCoroutine(self._plane.finish()).addCallback(lambda _: self.end())
+
+    def _on_retire(self, message: Message) -> None:
+        assert self._plane is not None
+        retiring = self._retiring = Deferred.fromCoroutine(self._plane.retire(message["seconds"]))
+        retiring.addCallbacks(self._retired, lambda failure: failure.trap(CancelledError))  # type: ignore[unused-awaitable]
+
+    def _retired(self, result: object) -> None:
+        """All have said goodbye; who has not in time is cut."""
+        assert self._plane is not None
+        self._plane.abort()
+        self.end()
+
+    def _on_resume(self, message: Message) -> None:
+        if self._ending:
+            return
+        assert self._plane is not None and self._retiring is not None
+        self._retiring.cancel()
+        self._plane.resume()
+        self._on_listen(message)
 
     def _on_reopen(self, message: Message) -> None:
         assert self._plane is not None and self._error_log is not None

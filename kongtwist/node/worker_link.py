@@ -16,6 +16,8 @@ must not be able to run code.
 | ``level`` | least severe messages that the error log shows | ``told`` | what a plugin answers (id, told) |
 | ``question`` | an Admin endpoint asks a plugin (id, plugin, question) | | |
 | ``reload``, ``reopen`` | configuration read again; log files anew | | |
+| ``retire`` | another process serves: say goodbye (seconds), then exit | | |
+| ``resume`` | it does not: serve on | | |
 | ``stop`` | finish what you do and exit | | |
 
 End of file means that the other side is gone: the parent starts another worker, a worker finishes its work and exits.

@@ -78,6 +78,7 @@ class _Worker(ProcessProtocol):
         self.follows = False
         """Whether it has been told to accept connections: from then on changes are waited for."""
         self.listening = False
+        self.loaded = False
         self.link = Link(self._received, self._link_gone)
         self._unserved: list[tuple[int, Deferred[None]]] = []
         self._reloads: list[Deferred[str | None]] = []
@@ -142,8 +143,8 @@ class _Worker(ProcessProtocol):
     def _received(self, message: Message) -> None:
         kind = message["type"]
         if kind == "loaded":
-            self.follows = True
-            self.link.send({"type": "listen"})
+            self.follows = self.loaded = True
+            self._workers.on_loaded(self)
         elif kind == "listening":
             self.listening = True
             self._workers.on_listening(self)
@@ -203,6 +204,8 @@ class Workers:
         metrics: figures of the workers' plugins.
         answer: does what a worker's plugin asks for, and sends what came of it (rows_access.Answers.answer).
         hear: takes what a worker's traffic says of a target (health_keeper.HealthKeeper.hear).
+        held: workers that have loaded everything do not accept connections until `listen`.
+        shared: another process has the listening sockets, too: they are not shut.
     """
 
     def __init__(
@@ -228,7 +231,7 @@ class Workers:
         self._all_listen: list[Deferred[None]] = []
         self._all_ended: list[Deferred[None]] = []
         self._closing: IDelayedCall | None = None
-        self.stopping = False
+        self.stopping = self.held = self.shared = False
         self.metrics = NodeMetrics(max_series)
         self._asked = 0
         self.first_messages: Callable[[], Iterable[Message]] = lambda: ()
@@ -238,11 +241,41 @@ class Workers:
     # -- life ------------------------------------------------------------------------------------------------------
 
     def start(self) -> Deferred[None]:
-        """Start all workers. The Deferred fires when all of them accept connections."""
+        """Start all workers. The Deferred fires when all of them accept connections, or while these are `held` could."""
         listening: Deferred[None] = Deferred()
         self._all_listen.append(listening)
         for row in range(len(self._sockets)):
             self._spawn(row)
+        return listening
+
+    def listen(self) -> Deferred[None]:
+        """Let workers that were held accept connections. The Deferred fires when all do."""
+        self.held = False
+        listening: Deferred[None] = Deferred()
+        self._all_listen.append(listening)
+        for worker in self._living.values():
+            if worker.loaded:
+                worker.link.send({"type": "listen"})
+        return listening
+
+    def retire(self, seconds: float) -> Deferred[None]:
+        """Have the workers accept no more, as another process serves, and say goodbye for ``seconds`` at most. The Deferred fires
+        when all have ended; `resume` takes it back."""
+        return self._end("retire", seconds=seconds)
+
+    def resume(self) -> Deferred[None]:
+        """Have the workers serve on, and others in place of those that have ended. The Deferred fires when all accept connections."""
+        self.stopping = self.shared = False
+        self._all_ended = []
+        listening: Deferred[None] = Deferred()
+        self._all_listen.append(listening)
+        for row in range(len(self._sockets)):
+            worker = self._living.get(row)
+            if worker is None:
+                self._spawn(row)
+            else:
+                worker.listening = False
+                worker.link.send({"type": "resume"})
         return listening
 
     def leave(self) -> None:
@@ -259,15 +292,15 @@ class Workers:
         """Ask the workers to finish what they do and exit. The Deferred fires when all have."""
         return self._end("stop")
 
-    def _end(self, how: str) -> Deferred[None]:
+    def _end(self, how: str, **said: float) -> Deferred[None]:
         self.stopping = True
         if not self._living:
             return succeed(None)
         ended: Deferred[None] = Deferred()
         self._all_ended.append(ended)
         for worker in self._living.values():
-            worker.link.send({"type": how})
-        if self._closing is None:
+            worker.link.send({"type": how, **said})
+        if self._closing is None and not self.shared:
             # The workers close theirs first, so that none of them sees its socket die under its hands.
             self._closing = self._reactor.callLater(LISTENING_ON, self._stop_listening)
         return ended
@@ -383,13 +416,23 @@ class Workers:
         worker.link.send_all(dataset_messages(served.version, served.rows))
         worker.link.send_all(list(self.first_messages()))
 
+    def on_loaded(self, worker: _Worker) -> None:
+        """A worker could accept connections."""
+        if not self.held:
+            worker.link.send({"type": "listen"})
+        elif len(self._living) == len(self._sockets) and all(each.loaded for each in self._living.values()):
+            self._release_start()
+
+    def _release_start(self) -> None:
+        listening, self._all_listen = self._all_listen, []
+        for each in listening:
+            each.callback(None)
+
     def on_listening(self, worker: _Worker) -> None:
         """A worker accepts connections."""
         _log.info("worker {row} (pid {pid}) serves", row=worker.row, pid=worker.pid)
         if self.complete:
-            listening, self._all_listen = self._all_listen, []
-            for each in listening:
-                each.callback(None)
+            self._release_start()
 
     def on_ended(self, worker: _Worker, reason: Failure) -> None:
         """A worker process has ended: correct its counters, and replace it unless the node stops."""
