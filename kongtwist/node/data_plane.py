@@ -57,7 +57,7 @@ _log = Logger(namespace="kongtwist.proxy")
 LAST_WORDS = 2.0
 """Seconds that plugins have at a stop, though requests and streams have used up its time. Less than what a node that is late
 has until it is ended by force (tap.py)."""
-LEAVING = 1.0
+LEAVING = 3.0
 """Seconds that an idle connection is left alone when another process takes over: one that is in use ends behind its next answer, and
 closing it would cross with a request."""
 CUT_TIME = 0.3
