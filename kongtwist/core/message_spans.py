@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from .message_times import MessageTimes
 
@@ -29,6 +30,18 @@ class MessageSpans(MessageTimes):
         self._clock = clock
         self._opened = clock()
 
+    def written(self) -> dict[str, Any]:
+        passed = max(self.first) >= 0.0
+        return {
+            "opened": self._opened, "last": list(self._last), "passed": passed, "first": list(self.first), "longest": list(self.longest),
+        }  # fmt: skip
+
+    def resume(self, written: Mapping[str, Any]) -> None:
+        """See `MessageTimes.resume`. Where nobody kept these figures before, they begin here."""
+        self._opened, self._last = written["opened"], list(written["last"])
+        if "first" in written:
+            self.first, self.longest = list(written["first"]), list(written["longest"])
+
     def passed(self, direction: int, count: int = 1) -> None:
         now = self._clock()
         if self.first[direction] < 0.0:
@@ -48,6 +61,12 @@ class _Both(MessageTimes):
 
     def begin(self, clock: Callable[[], float]) -> None:
         """Both have begun."""
+
+    def written(self) -> dict[str, Any]:
+        return {**self._one.written(), **self._other.written()}
+
+    def resume(self, written: Mapping[str, Any]) -> None:
+        """Both have been resumed."""
 
     def passed(self, direction: int, count: int = 1) -> None:
         self._one.passed(direction, count)

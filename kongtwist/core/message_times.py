@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 __all__ = ["EGRESS", "INGRESS", "Buckets", "MessageTimes"]
 
@@ -43,6 +43,16 @@ class MessageTimes:
         """The stream is open. ``clock``: tells seconds."""
         self._clock = clock
         self._opened = clock()
+
+    def written(self) -> dict[str, Any]:
+        """What another process needs to go on (`resume`)."""
+        return {"opened": self._opened, "last": list(self._last), "passed": self._first is None}
+
+    def resume(self, written: Mapping[str, Any]) -> None:
+        """Go on with what was `written` of the same stream; behind `begin`."""
+        self._opened, self._last = written["opened"], list(written["last"])
+        if written["passed"]:
+            self._first = None
 
     def passed(self, direction: int, count: int = 1) -> None:
         """Messages have passed, together. Of those that came together only the first has a time of its own."""

@@ -117,13 +117,24 @@ class StreamCounts:
 
     def closed(self, record: CountedStream) -> None:
         """A stream is over."""
+        if record.tally is not None:
+            cause, code = record.end
+            key = (cause, code_label(code))
+            record.tally.ended[key] = record.tally.ended.get(key, 0) + 1
+            self.left(record)
+
+    def taken_up(self, record: CountedStream) -> None:
+        """A stream goes on here that another process has counted so far."""
+        tally = record.tally = self._of(record.kind, record.route)
+        tally.open += 1
+        _add(tally.gone, tuple(-figure for figure in _figures(record)))
+
+    def left(self, record: CountedStream) -> None:
+        """A stream is over, or goes on in another process."""
         tally = record.tally
         if tally is None:
             return
         tally.open -= 1
-        cause, code = record.end
-        key = (cause, code_label(code))
-        tally.ended[key] = tally.ended.get(key, 0) + 1
         figures = _figures(record)
         _add(tally.gone, figures)
         if self._unseen is not None and self._unseen.pop(record, self) is None:
@@ -170,7 +181,7 @@ def _figures(record: CountedStream) -> tuple[int, int, int, int]:
     return record.bytes_in, record.bytes_out, record.messages_in, record.messages_out
 
 
-def _add(sums: list[int], figures: tuple[int, int, int, int]) -> None:
+def _add(sums: list[int], figures: Iterable[int]) -> None:
     for place, figure in enumerate(figures):
         sums[place] += figure
 

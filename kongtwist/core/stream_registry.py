@@ -37,13 +37,20 @@ class LoggedStream(Protocol):
     @property
     def summary(self) -> dict[str, Any] | None: ...
 
+    @property
+    def deadline(self) -> float: ...
+
     def closed(self) -> None: ...
+
+    def left(self) -> None: ...
 
 
 class StreamLogging(Protocol):
     """What writes lines about streams (`observability.stream_log.StreamLog`)."""
 
     def opened(self, record: StreamRecord, /) -> LoggedStream: ...
+
+    def taken_up(self, record: StreamRecord, due: float | None, /) -> LoggedStream: ...
 
     def call(self, stream: Any, /) -> LoggedStream: ...
 
@@ -117,6 +124,22 @@ class StreamRecord:
         logged = self.logged
         if logged is not None and logged.summary is not None:
             exchange.set_log_value("stream", logged.summary)
+
+    @property
+    def movable(self) -> bool:
+        """Whether its connections are in a state in which it can go to another process."""
+        return False
+
+    def pack(self) -> tuple[dict[str, Any], tuple[int, ...]]:
+        """Stop it here, without an end and without a line in a log: another process goes on with it. Only where it is `movable`.
+
+        Returns:
+            what is to be known of it, as JSON can say it; descriptors of the client's and the upstream's socket.
+
+        Raises:
+            core.packed_values.Unpackable: it cannot be written down; it goes on here.
+        """
+        raise NotImplementedError
 
     def time_messages(self, times: MessageTimes) -> None:
         """See `core.chain.stream_watch.StreamInfo`."""
@@ -202,6 +225,28 @@ class StreamRegistry:
         self.counts.closed(record)
         if record.logged is not None:
             record.logged.closed()
+
+    def take_up(self, record: StreamRecord, due: float | None) -> None:
+        """A stream goes on here that began in another process.
+
+        Args:
+            record: the stream.
+            due: monotonic seconds of its next line in the log of streams, if the other process wrote such lines.
+        """
+        self._count(record, 1)
+        self.counts.taken_up(record)
+        if self.log is not None:
+            record.logged = self.log.taken_up(record, due)
+        self._records[record] = None
+
+    def leave(self, record: StreamRecord) -> None:
+        """A stream goes on in another process."""
+        if self._records.pop(record, self) is not None:
+            return
+        self._count(record, -1)
+        self.counts.left(record)
+        if record.logged is not None:
+            record.logged.left()
 
     def _count(self, record: StreamRecord, step: int) -> None:
         if self._cells is not None:

@@ -50,6 +50,8 @@ class WatchesView(Protocol):
 
     def on_close(self, why: str) -> None: ...
 
+    def on_move(self) -> None: ...
+
 
 class ChainView(Protocol):
     """The plugins of a route: `kongtwist.core.chain.chain.Chain` says what these do."""
@@ -92,6 +94,8 @@ class ChainView(Protocol):
 
     def run_open(self, exchange: Any, stream: Any) -> WatchesView | None: ...
 
+    def take_up(self, exchange: Any) -> None: ...
+
     def filters_body(self, exchange: Any) -> bool: ...
 
     def run_log(self, exchange: Any) -> None: ...
@@ -102,6 +106,10 @@ class BalancerView(Protocol):
 
     def pick(self, exchange: Any, tried: AbstractSet[Peer] = ...) -> Peer | None:
         """A target for a request, none of ``tried`` if there is another; None when there is none at all."""
+        ...
+
+    def peer(self, target: str) -> Peer | None:
+        """The target of this name, or None."""
         ...
 
 

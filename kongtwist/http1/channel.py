@@ -27,7 +27,7 @@ from ..core.http.head import HeaderBlock, HeadError, check_request, parse_reques
 from ..core.http.head_limits import check_beginning, check_size
 from ..core.http2.frames import PREFACE
 from ..net.run_steps import run_steps
-from ..net.sending import end_writing, half_closes, is_ending, sender, unread, unsent
+from ..net.sending import end_writing, half_closes, is_ending, is_plain, sender, unread, unsent
 from .client_errors import log_refused, log_timeout
 from .client_facts import KnownClient
 from .http1_exchange import HTTP1Exchange
@@ -93,6 +93,17 @@ class HTTP1Channel(KnownClient, RequestBodies):
     # -- the transport's calls -----------------------------------------------------------------------------------------
 
     def connectionMade(self) -> None:
+        self._connected()
+        context = self.context
+        cells = context.cells
+        cells[ACCEPTED] += 1
+        cells[HANDLED] += 1
+        cells[ACTIVE] += 1
+        cells[WAITING] += 1
+        context.deadlines.set(self, context.monotonic() + context.limits.head_timeout)
+
+    def _connected(self) -> None:
+        """Learn who is there, and keep the connection among the open ones."""
         transport: Any = self.transport
         context = self.context
         peer = transport.getPeer()
@@ -108,12 +119,6 @@ class HTTP1Channel(KnownClient, RequestBodies):
         self.send = sender(transport)
         transport.registerProducer(self, True)
         context.connections.add(self)
-        cells = context.cells
-        cells[ACCEPTED] += 1
-        cells[HANDLED] += 1
-        cells[ACTIVE] += 1
-        cells[WAITING] += 1
-        context.deadlines.set(self, context.monotonic() + context.limits.head_timeout)
 
     def dataReceived(self, data: bytes) -> None:
         state = self._state
@@ -468,6 +473,12 @@ class HTTP1Channel(KnownClient, RequestBodies):
         for name in ("_block", "_raw", "_line", "_whole", "_parsed", "_client", "forwarded", "forwarded_for", "opened"):
             self.__dict__.pop(name, None)
         return transport, early
+
+    @property
+    def movable(self) -> bool:
+        """Whether another process can go on with the answer that is being sent: plain TCP, and the whole request has come."""
+        plain = self.transport is not None and is_plain(self.transport) and not self.secure
+        return plain and self._state == WAIT and self._turn is None and not is_ending(self.transport)
 
     def released(self) -> None:
         """The connection has ended, here or with whom its transport was given to: it is counted no more."""

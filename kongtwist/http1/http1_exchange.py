@@ -11,7 +11,7 @@ from ..net.run_steps import run_steps
 from .client_facts import ClientFacts, ConnectedExchange
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ..core.http.head import HeaderBlock
 
@@ -253,6 +253,17 @@ class HTTP1Exchange(ConnectedExchange):
     def resume_request(self) -> None:
         if self.open:
             self.channel.resume_body()
+
+    # -- another process ---------------------------------------------------------------------------------------------------
+
+    def written(self) -> list[Any]:
+        """How its answer is framed, and what becomes of the connection behind it, as JSON can say it."""
+        return [self._mode, self._keep, self._left]
+
+    def resume(self, written: Sequence[Any]) -> None:
+        """Go on with an answer that another process has begun, and has `written`."""
+        self._mode, self._keep, self._left = written
+        self.body_complete = True
 
     # -- another protocol ----------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ Therefore the short way is chosen by exact type, once per connection.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from fcntl import ioctl
 from struct import Struct
@@ -18,7 +19,10 @@ from typing import Any
 
 from twisted.internet import tcp, unix
 
-__all__ = ["end_writing", "half_closes", "is_ending", "is_plain", "sender", "switch_protocol", "unread", "unsent"]
+__all__ = [
+    "end_writing", "half_closes", "is_ending", "is_plain", "sender", "switch_protocol", "take_socket", "unread", "unsent",
+    "unsent_bytes",
+]  # fmt: skip
 
 _INT = Struct("i")
 _PLAIN = frozenset((tcp.Server, tcp.Client, unix.Server, unix.Client))
@@ -101,3 +105,32 @@ def switch_protocol(transport: Any, protocol: Any) -> None:
         transport.wrappedProtocol = protocol
     else:
         transport.protocol = protocol
+
+
+def unsent_bytes(transport: Any) -> bytes:
+    """Bytes a bare transport has been given and not sent."""
+    return b"".join((memoryview(transport.dataBuffer)[transport.offset :], *transport._tempDataBuffer))
+
+
+def take_socket(transport: Any) -> socket.socket:
+    """The socket of a bare transport, which is as if closed afterwards."""
+    transport.stopReading()
+    transport.stopWriting()
+    sock: socket.socket = transport.socket
+    transport.connected, transport.disconnected = 0, 1
+    transport.dataBuffer, transport._tempDataBuffer, transport._tempDataLen = b"", [], 0
+    protocol, transport.protocol = transport.protocol, None
+    if protocol is not None:
+        protocol.transport = None
+    connector = getattr(transport, "connector", None)
+    if connector is not None:
+        connector.transport = transport.connector = None
+    # As tcp.Connection.connectionLost: nothing left that could touch a descriptor which is another's by then.
+    del transport.socket
+    transport.fileno = _no_descriptor
+    return sock
+
+
+def _no_descriptor() -> int:
+    """The descriptor of a transport without one."""
+    return -1

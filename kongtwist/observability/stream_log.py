@@ -88,6 +88,14 @@ class StreamLog(AccessLog):
         logged.begin()
         return logged
 
+    def taken_up(self, record: StreamRecord, due: float | None) -> LoggedStream:
+        """A stream goes on that another process has logged so far; its next line is ``due`` (monotonic seconds)."""
+        spans = MessageSpans()
+        record.time_messages(spans)
+        logged = LoggedStream(self, record, spans)
+        logged.go_on(due)
+        return logged
+
     def call(self, stream: Stream) -> LoggedStream:
         """A call of gRPC has begun."""
         logged = LoggedStream(self, stream, None)
@@ -127,6 +135,15 @@ class LoggedStream:
         self._begun = True
         self._tell("open")
         self._again()
+
+    def go_on(self, due: float | None) -> None:
+        """It has been told of before, elsewhere."""
+        self._begun = True
+        self._log.timers.set(self, self._log.monotonic() + self._log.interval if due is None else due)
+
+    def left(self) -> None:
+        """Another process goes on with it."""
+        self._log.timers.drop(self)
 
     def expire(self, now: float) -> None:
         """It is time for a line."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from random import random
+from random import Random
 from typing import Any
 
 from ..core.chain.host import Host, Timer
@@ -123,4 +123,5 @@ class StreamLifetime(Plugin):
             stream.keep_alive(conf.comments)
         if conf.age is None or conf.host is None:
             return None
-        return _Age(conf, conf.host, stream, max(0.0, conf.age - random() * conf.jitter))
+        age = conf.host.now() - stream.started  # it may have begun in another process
+        return _Age(conf, conf.host, stream, max(0.0, conf.age - Random(stream.id).random() * conf.jitter - age))

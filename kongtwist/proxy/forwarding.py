@@ -29,12 +29,12 @@ from ..upstream.upstream_errors import ENDED, Reason, broken_off, timed_out
 from .filtered_answer import FilteredAnswer
 from .finish import ends_request
 from .forwarding_states import AT_ONCE, AWAITED, BEGUN, HELD, OVER, PASSING, SENT, UNASKED
+from .movable_answer import MovableAnswer
 from .request_buffer import RequestBuffer
-from .tries import Tries
 from .try_notes import note_try
 
 if TYPE_CHECKING:
-    from ..core.views import AnswerFiltersView, FiltersView, WatchesView
+    from ..core.views import AnswerFiltersView, FiltersView
     from .context import ProxyContext
 
 __all__ = ["Upgraded", "UpstreamExchange"]
@@ -45,7 +45,7 @@ Upgraded = Callable[[UpstreamConnection, ResponseHead], None]
 """Called when the upstream agreed to become a WebSocket; must call the connection's `detach`."""
 
 
-class UpstreamExchange(Tries):
+class UpstreamExchange(MovableAnswer):
     """Relays one exchange to its route's service.
 
     Args:
@@ -56,14 +56,10 @@ class UpstreamExchange(Tries):
             than 101 is relayed as usual.
     """
 
-    __slots__ = (
-        "_chunked", "_events", "_head", "_kept_size", "_source", "_through", "_upgraded", "_watches", "_write",
-    )  # fmt: skip
+    __slots__ = ("_chunked", "_head", "_kept_size", "_source", "_through", "_upgraded")
 
     _through: FiltersView | None  #: what the request's body passes through
-    _watches: WatchesView | None  #: plugins that watch the event stream
     _chunked: bool  #: the body goes up in chunks
-    _write: Callable[[bytes], object]  #: sends a piece of the answer, once it has begun
 
     def __init__(
         self, context: ProxyContext, exchange: Exchange, read_timeout: float, upgraded: Upgraded | None = None
@@ -84,7 +80,7 @@ class UpstreamExchange(Tries):
         self._connection = None
         self._attempt = None
         self._lookup = None
-        self._events: EventStream | None = None
+        self._events = None
         self._tried = self._filtered = self._watches = self._through = None
         self._head = b""
         self._kept_size = 0

@@ -13,11 +13,15 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from ..core.chain.failures import PluginFailed
-from ..core.chain.subprotocols import chosen, told
+from ..core.chain.subprotocols import chosen, forget, told
 from ..core.error_lines import request_line
 from ..core.exchange import Answer, Exchange
 from ..core.http.head import HeaderBlock, parse_request_block, parse_response_block
 from ..core.http.headers import apply_changes
+from ..core.packed_request import pack_request
+from ..core.packed_values import packed
+from ..http1.adopted_channel import channel_of, pack_connection
+from ..net.run_steps import run_steps
 from ..net.sending import sender
 from ..streams.splice import RelayedStream
 from ..streams.stream_errors import CLIENT_REMEDY, fault_of
@@ -36,7 +40,7 @@ if TYPE_CHECKING:
     from ..upstream.upstream_errors import Destination
     from .context import ProxyContext
 
-__all__ = ["Handshakes", "WebSocketRoute"]
+__all__ = ["Handshakes", "WebSocketEnding", "WebSocketRoute"]
 
 _log = Logger(namespace="kongtwist.proxy")
 
@@ -199,13 +203,13 @@ class WebSocketRoute(HTTPRoute):
         """Send the client its answer and let the two connections run into one another."""
         if self.route.chain.logs or self.context.notes:
             exchange.sent_head = told(exchange, answer)
-        ending = _Ending(exchange, connection.pool)
+        ending = WebSocketEnding(exchange, connection.pool)
         stream = RelayedStream(self.context, exchange, ending)
         chain = self.route.chain
         admit = None if chain.empty else partial(ending.admit, chain, stream)
         upstream, from_upstream = connection.detach()
         client, from_client = exchange.take_transport()
-        exchange.block = exchange.response_fields = _NO_FIELDS
+        ending.keep_bytes()
         try:
             sender(client)(answer)
             stream.splice(client, from_client, upstream, from_upstream, admit)
@@ -250,10 +254,14 @@ class HandshakeExchange(UpstreamExchange):
         super().client_gone(reason)
 
 
-class _Ending:
-    """What is done when a stream is over: its log line, its counters, its target.
+class WebSocketEnding:
+    """What is done when a stream is over, or leaves for another process: its log line, its counters, its target.
 
     Until then the header blocks are kept as their bytes: parsed they would be most of what an idle stream holds.
+
+    Args:
+        exchange: the request that began it.
+        pool: where its upstream is; None: nobody knows.
     """
 
     __slots__ = ("_exchange", "_pool", "_request", "_response", "_watches")
@@ -264,6 +272,10 @@ class _Ending:
         self._request = exchange.block.raw
         self._response = exchange.response_fields.raw if exchange.response_fields is not None else b""
         self._watches: WatchesView | None = None
+
+    def keep_bytes(self) -> None:
+        """The stream begins: from now on the header blocks are bytes."""
+        self._exchange.block = self._exchange.response_fields = _NO_FIELDS
 
     def admit(self, chain: ChainView, stream: RelayedStream) -> bool:
         """Tell plugins that the stream is open; False: one failed, and the stream has to end."""
@@ -279,6 +291,27 @@ class _Ending:
             self._watches.on_close(stream.why)
         stream.tell_record(self._exchange)
         self.over(stream.bytes_in, stream.bytes_out)
+
+    def pack(self) -> dict[str, Any]:
+        """See `streams.splice.MovableEnding`."""
+        exchange, pool = self._exchange, self._pool
+        forget(exchange)
+        return {
+            **pack_request(exchange),
+            "fields": packed((self._request, self._response)),
+            "connection": pack_connection(exchange),
+            "upstream": None if pool is None else (pool.address, pool.port),
+        }
+
+    def left(self) -> None:
+        """See `streams.splice.MovableEnding`."""
+        exchange = self._exchange
+        channel = channel_of(exchange)
+        assert channel is not None  # else it had not been packed
+        steps: list[Callable[[], object]] = [exchange.let_go, exchange.release, channel.released]
+        if self._watches is not None:
+            steps.append(self._watches.on_move)
+        run_steps(*steps)
 
     def _log_end(self, stream: RelayedStream) -> None:
         fault = fault_of(stream)

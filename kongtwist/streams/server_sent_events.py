@@ -8,9 +8,11 @@ line), so the piece that was passed on last is kept, and looked at when the stre
 
 from __future__ import annotations
 
+from binascii import b2a_base64
+from collections.abc import Mapping
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..core.error_lines import seconds_text
 from ..core.message_spans import together
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from ..core.http.head import HeaderBlock
     from .stream_context import StreamContext
 
-__all__ = ["EventStream", "is_event_stream"]
+__all__ = ["Answering", "EventStream", "is_event_stream"]
 
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _CHUNKED_EVENT_ENDS = tuple(end + b"\r\n" for end in _EVENT_ENDS)
@@ -56,6 +58,22 @@ class Answering(Protocol):
         """Cut both."""
 
 
+@runtime_checkable
+class MovableAnswering(Answering, Protocol):
+    """What relays an answer that may go to another process."""
+
+    @property
+    def movable(self) -> bool:
+        """Whether the answer can go to another process now."""
+
+    def pack(self) -> dict[str, Any]:
+        """The answer, as JSON can say it. Raises `core.packed_values.Unpackable`."""
+
+    def give_up(self) -> tuple[tuple[int, ...], bytes, bytes]:
+        """Let go of both connections, without an end and without a line in a log: their descriptors, the client's and the
+        upstream's, what was not sent to the client, and what it has sent behind its request."""
+
+
 def is_event_stream(block: HeaderBlock) -> bool:
     """Whether an answer with these headers is an event stream."""
     kind = block.first(b"content-type")
@@ -68,13 +86,15 @@ class EventStream(StreamRecord):
     Args:
         answering: relays it.
         raw: pieces come with the framing of their chunks.
+        written: of a stream that another process has begun, what it has written down (`written`); None: it begins here.
     """
 
     __slots__ = (
-        "_answering", "_closing", "_comments", "_ends", "_events", "_farewell", "_last", "_raw", "_times", "deadline", "wake",
+        "_answering", "_closing", "_comments", "_ends", "_events", "_farewell", "_last", "_raw", "_resumed", "_times",
+        "deadline", "wake",
     )  # fmt: skip
 
-    def __init__(self, answering: Answering, raw: bool) -> None:
+    def __init__(self, answering: Answering, raw: bool, written: Mapping[str, Any] | None = None) -> None:
         super().__init__("sse", answering.exchange)
         self._answering = answering
         self._closing = False
@@ -86,6 +106,12 @@ class EventStream(StreamRecord):
         self.deadline = self.wake = inf
         self._events = 0
         self._times: MessageTimes | None = None
+        self._resumed: Mapping[str, Any] | None = None
+        if written is not None:
+            self._events, self._last = int(written["events"]), bytes.fromhex(written["last"])
+            self._resumed = written["times"]
+            answering.context.streams.take_up(self, written["line"])
+            return
         answering.exchange.mark_streamed()
         answering.context.streams.add(self)
         if answering.exchange.get_header(b"last-event-id") is not None and self.tally is not None:
@@ -110,7 +136,31 @@ class EventStream(StreamRecord):
     def time_messages(self, times: MessageTimes) -> None:
         """From now on events are counted, too: those whose end comes in one piece."""
         times.begin(self._answering.context.monotonic)
+        if self._resumed is not None:
+            times.resume(self._resumed)
         self._times = together(self._times, times)
+
+    @property
+    def movable(self) -> bool:
+        answering = self._answering
+        return not self._closing and isinstance(answering, MovableAnswering) and answering.movable
+
+    def pack(self) -> tuple[dict[str, Any], tuple[int, ...]]:
+        answering = self._answering
+        assert isinstance(answering, MovableAnswering)
+        state = answering.pack()
+        context = answering.context
+        state["events"] = {
+            "events": self._events,
+            "last": self._last[-_LONGEST_END:].hex(),
+            "times": self._resumed if self._times is None else self._times.written(),
+            "line": None if self.logged is None else self.logged.deadline,
+        }
+        context.streams.leave(self)
+        run_steps(self._be_still, partial(context.deadlines.drop, self))
+        sockets, unsent, early = answering.give_up()
+        state["unsent"], state["early"] = (b2a_base64(each, newline=False).decode() for each in (unsent, early))
+        return state, sockets
 
     def passed(self, data: bytes) -> None:
         """A piece was passed on."""

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import socket
 import struct
+from binascii import a2b_base64, b2a_base64
 from typing import TYPE_CHECKING, Any
 
 from twisted.python.failure import Failure
 
 from ..net.hangups import notice_vanished
+from ..net.sending import take_socket, unsent_bytes
 from .stream_end import StreamEnd
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .stream_end import Spliced
 
 __all__ = ["SocketEnd"]
@@ -56,14 +60,40 @@ class SocketEnd(StreamEnd):
 
     def __init__(self, stream: Spliced, transport: Any) -> None:
         super().__init__(stream)
-        self.reactor: Any = transport.reactor
-        unsent = _unsent(transport)
-        sock = self._socket = _take_socket(transport)
+        unsent = unsent_bytes(transport)
+        self._take(take_socket(transport), transport.reactor, unsent)
+
+    @classmethod
+    def taken_up(cls, stream: Spliced, sock: socket.socket, reactor: Any, written: Mapping[str, Any]) -> SocketEnd:
+        """An end that another process has `packed`; it does nothing before `go_on`.
+
+        Args:
+            stream: whose end it is.
+            sock: the socket, which does not block.
+            reactor: the process's reactor.
+            written: what `packed` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: ``written`` is malformed; the socket is still the caller's.
+        """
+        end = cls.__new__(cls)
+        StreamEnd.__init__(end, stream)
+        end.received, end.ended = int(written["received"]), bool(written["ended"])
+        end.tracker.resume(written["tracker"])
+        held, state = a2b_base64(written["held"]), int(written["state"])
+        end._take(sock, reactor, b"")
+        end._state = state
+        end._pending = memoryview(held) if held else None
+        return end
+
+    def _take(self, sock: socket.socket, reactor: Any, unsent: bytes) -> None:
+        self.reactor: Any = reactor
+        self._socket = sock
         notice_vanished(sock)
         self._fd: int = sock.fileno()
         self._recv = sock.recv
         self._send = sock.send
-        self._size = min(_READ, max(stream.context.limits.high_water, 4096))
+        self._size = min(_READ, max(self.stream.context.limits.high_water, 4096))
         self._reading = False
         self._state = _OPEN
         self._pending: memoryview | None = None
@@ -79,6 +109,39 @@ class SocketEnd(StreamEnd):
     def idle(self) -> bool:
         """Whether bytes may be written to the socket behind our back."""
         return self._pending is None and self._state == _OPEN and not self.dead
+
+    # -- to another process --------------------------------------------------------------------------------------------
+
+    @property
+    def movable(self) -> bool:
+        """Whether another process can go on with it."""
+        return not (
+            self.dead or self.closed or self.tracker.closed or self._state == _CLOSING or self.diverted is not None
+        )
+
+    def written(self) -> dict[str, Any]:
+        """What another process has to know of it, as JSON can say it."""
+        return {
+            "received": self.received,
+            "ended": self.ended,
+            "state": self._state,
+            "tracker": self.tracker.written(),
+            "held": "" if self._pending is None else b2a_base64(self._pending, newline=False).decode(),
+        }
+
+    def give_up(self) -> int:
+        """Let go of the socket, which stays open; gives its descriptor."""
+        self._forget()
+        return self._socket.detach()
+
+    def go_on(self) -> None:
+        """Do what the end that was packed was doing; both ends are there."""
+        if self._pending is not None:
+            self.reactor.addWriter(self)
+        if not self.ended and not self.peer.held:
+            self.resume()
+        elif self is self.stream.client:
+            self.stream.context.hangups.watch(self._fd, self, half_closed=True)
 
     # -- the reactor's calls -------------------------------------------------------------------------------------------
 
@@ -282,40 +345,18 @@ class SocketEnd(StreamEnd):
             self.stream.context.hangups.watch(self._fd, self, half_closed=True)
 
     def _close_socket(self) -> None:
+        self._forget()
+        self._socket.close()
+        self.stream.end_closed()
+
+    def _forget(self) -> None:
+        """The socket is no business of the reactor's any more."""
         self.closed = self.dead = True
         self.stream.context.hangups.unwatch(self._fd, self)
+        if self._reading:
+            self._reading = False
+            self.reactor.removeReader(self)
         if self._pending is not None:
             self._pending = None
             self.reactor.removeWriter(self)
         self._fd = -1
-        self._socket.close()
-        self.stream.end_closed()
-
-
-def _unsent(transport: Any) -> bytes:
-    """Bytes a bare transport has been given and not sent."""
-    return b"".join((memoryview(transport.dataBuffer)[transport.offset :], *transport._tempDataBuffer))
-
-
-def _take_socket(transport: Any) -> socket.socket:
-    """The socket of a bare transport, which is as if closed afterwards."""
-    transport.stopReading()
-    transport.stopWriting()
-    sock: socket.socket = transport.socket
-    transport.connected, transport.disconnected = 0, 1
-    transport.dataBuffer, transport._tempDataBuffer, transport._tempDataLen = b"", [], 0
-    protocol, transport.protocol = transport.protocol, None
-    if protocol is not None:
-        protocol.transport = None
-    connector = getattr(transport, "connector", None)
-    if connector is not None:
-        connector.transport = transport.connector = None
-    # As tcp.Connection.connectionLost: nothing left that could touch a descriptor which is another's by then.
-    del transport.socket
-    transport.fileno = _no_descriptor
-    return sock
-
-
-def _no_descriptor() -> int:
-    """The descriptor of a transport without one."""
-    return -1

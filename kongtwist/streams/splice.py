@@ -17,10 +17,10 @@ time-out and compares counters.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..core.error_lines import seconds_text
 from ..core.exchange import Exchange
@@ -37,9 +37,11 @@ from .transport_end import TransportEnd
 from .websocket_frames import TimedTracker, encode_close
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from .stream_context import StreamContext
 
-__all__ = ["RelayedStream"]
+__all__ = ["MovableEnding", "RelayedStream"]
 
 INTERNAL_ERROR = 1011
 """WebSocket close code of a server that met what it did not expect (RFC 6455 7.4.1)."""
@@ -64,8 +66,8 @@ class RelayedStream(StreamRecord):
     """
 
     __slots__ = (
-        "_closing", "_dying", "_last", "_on_end", "_over", "_pings", "_quiet_since", "_read_timeout", "_service", "_write_timeout",
-        "client", "context", "deadline", "fault", "left_first", "upstream", "wake", "why",
+        "_closing", "_dying", "_last", "_on_end", "_over", "_pings", "_quiet_since", "_read_timeout", "_service", "_times",
+        "_write_timeout", "client", "context", "deadline", "fault", "left_first", "upstream", "wake", "why",
     )  # fmt: skip
 
     def __init__(self, context: StreamContext, exchange: Exchange, on_end: Callable[[RelayedStream], None]) -> None:
@@ -80,6 +82,7 @@ class RelayedStream(StreamRecord):
         self._closing = self._over = False
         self._dying: OSError | None = None
         self._pings: PeerPings | None = None
+        self._times: Mapping[str, Any] | None = None
         self._quiet_since = context.monotonic()
         self._last = (0, 0, 0, 0)
         self.deadline = self.wake = inf
@@ -127,11 +130,15 @@ class RelayedStream(StreamRecord):
 
     def time_messages(self, times: MessageTimes) -> None:
         times.begin(self.context.monotonic)
+        if self._times is not None:
+            times.resume(self._times)
         before = self.client.tracker
         if isinstance(before, TimedTracker):
             times = together(before.times, times)
-        self.client.tracker = TimedTracker(times, INGRESS)
-        self.upstream.tracker = TimedTracker(times, EGRESS)
+        for end, direction in ((self.client, INGRESS), (self.upstream, EGRESS)):
+            tracker = TimedTracker(times, direction)
+            tracker.resume(end.tracker.written())
+            end.tracker = tracker
 
     def keep_alive(self, seconds: float, client: bool = True, upstream: bool = True) -> None:
         peers = [
@@ -184,6 +191,66 @@ class RelayedStream(StreamRecord):
         for end in (ours, theirs):
             if not self._over:
                 end.start()
+
+    # -- to another process --------------------------------------------------------------------------------------------
+
+    @property
+    def movable(self) -> bool:
+        if self._closing or self._over or self._dying is not None or not isinstance(self._on_end, MovableEnding):
+            return False
+        return all(isinstance(end, SocketEnd) and end.movable for end in (self.client, self.upstream))
+
+    def pack(self) -> tuple[dict[str, Any], tuple[int, ...]]:
+        client, upstream, ending = self.client, self.upstream, self._on_end
+        assert isinstance(client, SocketEnd) and isinstance(upstream, SocketEnd) and isinstance(ending, MovableEnding)
+        times = client.tracker.times.written() if isinstance(client.tracker, TimedTracker) else self._times
+        state = {
+            "request": ending.pack(),
+            "client": client.written(),
+            "upstream": upstream.written(),
+            "left_first": self.left_first,
+            "quiet_since": self._quiet_since,
+            "times": times,
+            "line": None if self.logged is None else self.logged.deadline,
+        }
+        self._over = True
+        self.context.streams.leave(self)
+        sockets = (client.give_up(), upstream.give_up())
+        self._on_end = _nothing
+        run_steps(
+            partial(self.context.deadlines.drop, self), self._ask_no_more, ending.left, client.release, upstream.release
+        )
+        return state, sockets
+
+    def take_up(
+        self, written: Mapping[str, Any], client: socket, upstream: socket, admit: Callable[[], bool] | None = None
+    ) -> None:
+        """Go on where another process has stopped (`pack`).
+
+        Args:
+            written: what `pack` gave.
+            client, upstream: the sockets.
+            admit: see `splice`.
+
+        Raises:
+            KeyError, TypeError, ValueError: ``written`` is malformed; the sockets are still the caller's.
+        """
+        reactor = self.context.reactor
+        ours = SocketEnd.taken_up(self, client, reactor, written["client"])
+        theirs = SocketEnd.taken_up(self, upstream, reactor, written["upstream"])
+        ours.peer, theirs.peer = theirs, ours
+        self.left_first, self._quiet_since, self._times = (
+            written[name] for name in ("left_first", "quiet_since", "times")
+        )
+        self.client, self.upstream = ours, theirs
+        self.context.streams.take_up(self, written["line"])
+        self._look_again(self._shortest() / _LOOKS)
+        if admit is not None and not admit():
+            self.fault = refused_by_plugin()
+            self.close(INTERNAL_ERROR, "")
+        for end in (ours, theirs):
+            if not self._over:
+                end.go_on()
 
     # -- news from the ends -------------------------------------------------------------------------------------------
 
@@ -336,6 +403,19 @@ class RelayedStream(StreamRecord):
             self.client.release,
             self.upstream.release,
         )
+
+
+@runtime_checkable
+class MovableEnding(Protocol):
+    """What `RelayedStream` is given as ``on_end`` where the stream may go to another process."""
+
+    def __call__(self, stream: RelayedStream, /) -> None: ...
+
+    def pack(self) -> dict[str, Any]:
+        """The stream's request, as JSON can say it. Raises `core.packed_values.Unpackable`."""
+
+    def left(self) -> None:
+        """The stream has gone: give back what its request has here, and log nothing."""
 
 
 def _nothing(stream: RelayedStream) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..core.limits import Limits
 from ..core.stream_registry import StreamRegistry
@@ -16,6 +16,9 @@ __all__ = ["StreamContext"]
 
 class StreamContext(Protocol):
     """See the attributes of the same name of `proxy.context.ProxyContext`."""
+
+    @property
+    def reactor(self) -> Any: ...
 
     @property
     def limits(self) -> Limits: ...

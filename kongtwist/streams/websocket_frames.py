@@ -10,8 +10,9 @@ costs one subtraction.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..core.message_times import MessageTimes
@@ -57,6 +58,15 @@ class FrameTracker:
     def at_boundary(self) -> bool:
         """Whether the last byte fed was the last one of a frame (also before the first frame)."""
         return not self.left and not self._header
+
+    def written(self) -> list[Any]:
+        """Where it is, as JSON can say it; before a Close frame."""
+        return [self.left, self.messages, self.code, self._header.hex(), self._first]
+
+    def resume(self, written: Sequence[Any]) -> None:
+        """Go on where another was, which has `written` it. Raises ValueError, TypeError: nobody has."""
+        self.left, self.messages, self.code, header, self._first = written
+        self._header = bytes.fromhex(header)
 
     def feed(self, data: bytes | memoryview) -> None:
         """Follow ``data``, the next bytes of the stream; not empty."""

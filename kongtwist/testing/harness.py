@@ -407,14 +407,15 @@ class PluginHarness:
                 return result
         return None
 
-    def open_stream(self, outcome: Outcome, kind: str = "websocket") -> StandInStream:
+    def open_stream(self, outcome: Outcome, kind: str = "websocket", started: float | None = None) -> StandInStream:
         """A stream begins on this request: plugins are told (``on_open``).
 
         Args:
             outcome: of the request.
             kind: ``websocket`` or ``sse``.
+            started: epoch seconds at which it began, of one that has come from another process; None: now.
         """
-        stream = StandInStream(outcome.exchange, kind, self.now)
+        stream = StandInStream(outcome.exchange, kind, self.now if started is None else started)
         for each in self._active(outcome.exchange, "on_open"):
             watch = each.plugin.on_open(stream, each.conf)
             if watch is not None:

@@ -30,7 +30,7 @@ from ..core.http.head import HeaderBlock, HeadError, parse_status_line
 from ..core.http.lenient_heads import check_beginning, find_end, mended_lines
 from ..core.http.lenient_heads import parse_status_line as parse_odd_status_line
 from ..net.run_steps import run_steps
-from ..net.sending import sender
+from ..net.sending import is_ending, is_plain, sender, unsent
 from .client_tls import check_name
 from .upstream_errors import ENDED, LARGE, MALFORMED, end_text
 
@@ -220,12 +220,15 @@ class UpstreamConnection(Protocol):
         else:
             self._usable()
 
-    def _usable(self) -> None:
+    def _connected(self) -> None:
         transport: Any = self.transport
         self._ready = True
         self.send = sender(transport)
         transport.registerProducer(self, True)
         self.pool.context.deadlines.set(self, inf)
+
+    def _usable(self) -> None:
+        self._connected()
         if self.user is None:  # it went while we connected
             self._rest()
         else:
@@ -380,6 +383,18 @@ class UpstreamConnection(Protocol):
         self.pool.lost(self)
         self.send = None
         return transport, early
+
+    @property
+    def movable(self) -> bool:
+        """Whether another process can go on with the answer that is being read: plain TCP, and nothing is to be sent."""
+        open_ended = self._sent and (self._mode == UNTIL_CLOSE or (self._mode == CHUNKED and self._scanner is not None))
+        transport: Any = self.transport
+        return open_ended and is_plain(transport) and not unsent(transport) and not is_ending(transport)
+
+    def written(self) -> dict[str, Any]:
+        """What another process has to know of the answer that is being read."""
+        scanner = None if self._scanner is None else self._scanner.written()
+        return {"raw": self._raw, "keep": self._keep, "requests": self._requests, "scanner": scanner}
 
     def abort(self) -> None:
         """Cut the connection; its user, if any, hears nothing more."""

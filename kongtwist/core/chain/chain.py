@@ -354,6 +354,15 @@ class Chain:
                 watches.add(_name(call), watch)
         return watches or None
 
+    def take_up(self, exchange: Exchange) -> None:
+        """Choose what plugins run with in the phases that are left of a request whose access phase another process has run."""
+        if self._dynamic is None:
+            if self._lives:
+                hold(exchange, self._lives)
+            return
+        chosen = exchange.plugin_confs = Chosen(self._dynamic)
+        self._collect(exchange, chosen)
+
     def run_log(self, exchange: Exchange) -> None:
         """Run the log phase; what a plugin raises there is logged only."""
         if self._dynamic is None and not self._log:
@@ -442,12 +451,19 @@ class StreamWatches:
 
     def on_close(self, why: str) -> None:
         """Tell all of them, once; what one raises is logged. No harm when called again."""
+        self._tell("on_close", why)
+
+    def on_move(self) -> None:
+        """Tell all of them that the stream goes on elsewhere, as `on_close`."""
+        self._tell("on_move")
+
+    def _tell(self, what: str, *facts: str) -> None:
         watches, self._watches = self._watches, []
         for name, watch in watches:
             try:
-                watch.on_close(why)
+                getattr(watch, what)(*facts)
             except Exception as error:  # noqa: BLE001 - the others must hear of it too
-                failed(self._exchange, name, "on_close", error)
+                failed(self._exchange, name, what, error)
 
 
 def _has_body(each: Compiled) -> bool:

@@ -112,3 +112,8 @@ class StreamWatch:
         Args:
             why: a word or two for a log, such as ``client closed`` or ``upstream gone``.
         """
+
+    def on_move(self) -> None:
+        """The stream goes on in another process of this node, where `Plugin.on_open` is called for it again: `StreamInfo.started` and
+        its counts are those of the whole stream. Called in place of `on_close`, which it calls where it is not overridden."""
+        self.on_close("moved to another process")

@@ -16,7 +16,7 @@ from ...entities.schema import Boolean
 from ..exchange import Exchange
 from ..http.head import HeaderBlock
 
-__all__ = ["Offered", "chosen", "subprotocol_field", "take", "told"]
+__all__ = ["Offered", "chosen", "forget", "subprotocol_field", "take", "told"]
 
 _FIELD = b"sec-websocket-protocol"
 _KEPT = "kongtwist.subprotocols"
@@ -111,6 +111,12 @@ def chosen(exchange: Exchange) -> bytes | None:
     client's credential: it goes to the client and nowhere else."""
     kept = exchange.ctx.get(_KEPT)
     return kept.alone if isinstance(kept, Offered) else None
+
+
+def forget(exchange: Exchange) -> None:
+    """The handshake is over: nobody has a use for the credentials any more."""
+    if exchange._ctx is not None:
+        exchange.ctx.pop(_KEPT, None)
 
 
 def told(exchange: Exchange, head: bytes) -> bytes:

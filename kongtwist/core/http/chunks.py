@@ -12,6 +12,8 @@ size: their chunks are always framed anew.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 from .head import is_block
 
@@ -83,6 +85,15 @@ class ChunkScanner:
     def between_chunks(self) -> bool:
         """Whether what was fed ended with a whole chunk."""
         return self._state == _SIZE and not self._carry
+
+    def written(self) -> list[Any]:
+        """Where it is, as JSON can say it; only while it is not done."""
+        return [self._state, self._left, self._carry.hex()]
+
+    def resume(self, written: Sequence[Any]) -> None:
+        """Go on where another was, which has `written` it. Raises ValueError, TypeError: nobody has."""
+        self._state, self._left, carry = written
+        self._carry = bytes.fromhex(carry)
 
     def feed(self, data: bytes, payload: list[bytes] | None) -> bytes:
         """Go on with ``data``.

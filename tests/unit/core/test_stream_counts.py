@@ -146,3 +146,47 @@ class CountsTests(SynchronousTestCase):
         self.assertEqual(len(labels), 16 + len(("none", "3xxx", "4xxx", "other")))
         self.assertEqual([code_label(code) for code in (0, 999, 1006, 3000, 4999, 5000)],
                          ["none", "other", "1006", "3xxx", "4xxx", "other"])  # fmt: skip
+
+
+class MovedTests(SynchronousTestCase):
+    """Streams that go from one process to another."""
+
+    def told(self, registry: StreamRegistry, into: dict[str, float]) -> None:
+        class Figures:
+            """Adds up."""
+
+            def count(self, name: str, amount: float = 1, labels: Any = None) -> None:
+                into[name] = into.get(name, 0) + amount
+
+            def gauge(self, name: str, value: float, labels: Any = None) -> None:
+                """Not added up."""
+
+        for _ in registry.counts.tell(Figures()):
+            pass
+
+    def test_counted_once(self) -> None:
+        """Both processes together tell each stream, byte and message once; none falls."""
+        one, two = StreamRegistry([0] * 64), StreamRegistry([0] * 64)
+        here, there = Stream(), Stream()
+        figures: dict[str, float] = {}
+        one.add(here)
+        here.figures = [10, 20, 1, 2]
+        self.told(one, figures)
+        here.figures = [15, 30, 2, 3]
+        there.figures = list(here.figures)
+        one.leave(here)
+        one.leave(here)
+        two.take_up(there, None)
+        self.assertEqual((len(one), len(two)), (0, 1))
+        there.figures = [100, 200, 7, 8]
+        for registry in (one, two, one, two):
+            self.told(registry, figures)
+        two.remove(there)
+        self.told(two, figures)
+        self.assertEqual(
+            figures,
+            {
+                "kongtwist_streams_opened_total": 1, "kongtwist_streams_closed_total": 1, "kongtwist_stream_bytes_total": 300,
+                "kongtwist_stream_messages_total": 15,
+            },
+        )  # fmt: skip

@@ -79,6 +79,28 @@ class StreamLogTests(SynchronousTestCase):
         self.clock.advance(60)
         self.assertEqual(len(self.lines()), 3)
 
+    def test_moved(self) -> None:
+        """A stream that goes to another process has one line when it opens and one when it closes, and the other process goes on with its
+        intervals."""
+        record: Any = Record(self.clock)
+        first = self.log.opened(record)
+        self.clock.advance(4)
+        due = first.deadline
+        first.left()
+        self.clock.advance(1)
+        again = self.log.taken_up(record, due)
+        self.clock.advance(5)
+        self.clock.advance(1)
+        again.closed()
+        self.assertEqual([line["event"] for line in self.lines()], ["open", "interval", "close"])
+        opened, between, closed = (line["duration"] for line in self.lines())
+        self.assertEqual((opened, closed), (0.0, 11.0))
+        self.assertTrue(10.0 <= between <= 11.0, between)
+        unknown = self.log.taken_up(record, None)
+        self.clock.advance(12)
+        unknown.closed()
+        self.assertEqual([line["event"] for line in self.lines()[3:]], ["interval", "close"])
+
     def test_short_calls(self) -> None:
         """A call of gRPC that is over soon is none that lasts: nothing is told of it."""
         record: Any = Record(self.clock)

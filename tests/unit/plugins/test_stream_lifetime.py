@@ -43,13 +43,36 @@ class LifetimeTests(SynchronousTestCase):
     def test_jitter(self) -> None:
         """Streams that began together end at different times, none later than the age and none sooner than the jitter says."""
         harness = PluginHarness(StreamLifetime, max_stream_age=100, max_stream_age_jitter=40)
-        streams: list[Any] = [harness.open_stream(harness.send("GET", "/"), "websocket") for _ in range(40)]
+        streams: list[Any] = []
+        for number in range(40):
+            exchange = harness.request("GET", "/")
+            exchange.request_id = b"%032x" % number
+            streams.append(harness.open_stream(harness.run(exchange), "websocket"))
         ended = []
         for _ in range(101):
             harness.advance(1)
             ended.append(sum(bool(each.closed) for each in streams))
         self.assertEqual((ended[58], ended[-1]), (0, 40))
         self.assertGreater(len(set(ended)), 5)
+
+    def test_moved(self) -> None:
+        """A stream that began in another process is as old as it is, with the jitter that it had there; one that leaves ends no more."""
+        harness = PluginHarness(StreamLifetime, max_stream_age=100, max_stream_age_jitter=40)
+        harness.advance(1000)
+        first: Any = harness.open_stream(harness.send("GET", "/"))
+        unmoved: Any = harness.open_stream(harness.send("GET", "/"))
+        harness.advance(30)
+        first.watches[0].on_move()
+        second: Any = harness.open_stream(harness.send("GET", "/"), started=first.started)
+        while not unmoved.closed:
+            self.assertEqual((first.closed, second.closed), ([], []))
+            harness.advance(1)
+        self.assertEqual((len(first.closed), len(second.closed)), (0, 1))
+        harness.advance(200)
+        self.assertEqual(first.closed, [])
+        old: Any = harness.open_stream(harness.send("GET", "/"), started=harness.now - 1000)
+        harness.advance(0.1)
+        self.assertEqual(len(old.closed), 1)
 
     def test_refused(self) -> None:
         """A configuration that does nothing, and numbers that cannot be."""

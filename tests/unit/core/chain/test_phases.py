@@ -202,6 +202,26 @@ class StreamTests(PhaseTests):
         self.assertEqual(told, ["gone", "gone"])
         self.assertIn("plugin doing failed in phase on_close", self.reports[0])
 
+    def test_watches_hear_of_a_move_once(self) -> None:
+        """A stream that goes to another process has no end here; a watch that knows nothing of moves takes it for one."""
+        told: list[str] = []
+
+        class Moving(Watch):
+            def on_move(self) -> None:
+                self.told.append("moved")
+                raise RuntimeError("watch")
+
+        chain = self.chain(
+            row("doing", cast(Any, {"on_open": lambda _: Moving(told)})),
+            row("doing-later", cast(Any, {"on_open": lambda _: Watch(told)})),
+        )
+        watches = chain.run_open(self.exchange, cast(Any, object()))
+        assert watches is not None
+        watches.on_move()
+        watches.on_close("later")
+        self.assertEqual(told, ["moved", "moved to another process"])
+        self.assertIn("plugin doing failed in phase on_move", self.reports[0])
+
     def test_raising_refuses_the_stream(self) -> None:
         told: list[str] = []
         chain = self.chain(

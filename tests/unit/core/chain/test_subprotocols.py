@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kongtwist.core.chain.subprotocols import chosen, take, told
+from kongtwist.core.chain.subprotocols import chosen, forget, take, told
 from kongtwist.core.exchange import Exchange
 from kongtwist.plugins.jwt import Jwt
 from kongtwist.plugins.key_auth import KeyAuth
@@ -41,6 +41,9 @@ class TakeTests(SynchronousTestCase):
         self.assertEqual(chosen(exchange), b"kong.key.1")
         head = b"HTTP/1.1 101 x\r\nSec-WebSocket-Protocol: kong.key.1\r\n\r\n"
         self.assertEqual(told(exchange, head), head.replace(b"kong.key.1", b"***"))
+        forget(exchange)
+        forget(request())
+        self.assertEqual((chosen(exchange), exchange.ctx), (None, {}))
 
     def test_nothing(self) -> None:
         """Nothing is found where nothing is offered, or no WebSocket is asked for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from itertools import pairwise
 
@@ -85,6 +86,22 @@ class ChunkTests(SynchronousTestCase):
                         rest = done.rest
                     self.assertEqual((out, rest, done.done), (expected, b"NEXT", True), (first, second, raw))
                     self.assertEqual(done.trailers, [(b"X-T", b"1"), (b"x-u", b"v")])
+
+    def test_moved_at_every_position(self) -> None:
+        """A scanner that goes on where another one stopped hands out the rest."""
+        for upstream in (False, True):
+            for at in range(1, len(BODY)):
+                for raw, expected in ((False, b"abc0123456789"), (True, RAW)):
+                    out, one = scan([BODY[:at]], raw, upstream)
+                    if one.done:
+                        continue
+                    other = ChunkScanner(limit=100, upstream=upstream)
+                    other.resume(json.loads(json.dumps(one.written())))
+                    payload: list[bytes] = []
+                    passed = other.feed(BODY[at:], None if raw else payload)
+                    out += passed if raw else b"".join(payload)
+                    self.assertEqual((out, other.done), (expected, True), (at, raw))
+                    self.assertEqual(other.trailers, [(b"X-T", b"1"), (b"x-u", b"v")])
 
     def test_payload_is_never_held_back(self) -> None:
         out, scanner = scan([b"5\r\nab"], raw=False)
