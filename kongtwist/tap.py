@@ -451,6 +451,10 @@ class NodeService(Service):
         """Descriptors of the locks: that of the prefix, and the database's if it has one."""
         return [fd for fd in (self._prefix.fileno(), self.gateway.storage.lock()) if fd >= 0]
 
+    def stream_ends(self) -> list[int]:
+        """See `Changeover.stream_ends`."""
+        return list(self.gateway.changeover.stream_ends())
+
     def why_not(self) -> str | None:
         """Why nothing can be handed over now; None when it can."""
         if self._ending or self._failed:

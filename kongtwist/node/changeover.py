@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +16,7 @@ from twisted.logger import Logger
 from ..core.health import UNHEALTHY
 from ..net.listeners import Opened
 from ..storage.base import BaseStorage, StorageError
+from .stream_pairs import mover, receive
 from .worker_link import Message, dataset_messages
 
 if TYPE_CHECKING:
@@ -71,10 +73,14 @@ class Changeover:
 
     Args:
         gateway: the gateway.
+        reactor: its reactor.
     """
 
-    def __init__(self, gateway: Parts) -> None:
+    def __init__(self, gateway: Parts, reactor: Any) -> None:
         self._gateway = gateway
+        self._reactor = reactor
+        self._end: socket.socket | None = None
+        self._theirs: socket.socket | None = None
 
     async def take_over(self, successor: Successor) -> None:
         """Serve in place of the process that hands over, with all that it has acknowledged. Everything is loaded already.
@@ -95,12 +101,29 @@ class Changeover:
             await gateway.state.mark(upstream, target, False)
         for piece in successor.windows:
             gateway.counters.windows.carry(piece, time.time())
+        if gateway.plane is not None:
+            receive(self._reactor, gateway.plane, successor.streams)
         await successor.take_over()
         if workers is not None:
             await workers.listen()
         elif gateway.plane is not None:
             gateway.plane.listen(gateway.sockets)
         gateway.listen_status()
+
+    def stream_ends(self) -> list[int]:
+        """Ends on which the streams of this process, or of its workers, will come to another one."""
+        gateway = self._gateway
+        if gateway.workers is not None:
+            return gateway.workers.stream_ends()
+        self._close_ends()
+        self._end, self._theirs = socket.socketpair()
+        return [self._theirs.fileno()]
+
+    def _close_ends(self) -> None:
+        ends, self._end, self._theirs = (self._end, self._theirs), None, None
+        for each in ends:
+            if each is not None:
+                each.close()
 
     async def pause(self) -> bool:
         """Take no more requests of the Admin API, which wait to be accepted, and write nothing more.
@@ -118,6 +141,7 @@ class Changeover:
     def unpause(self) -> None:
         """Go on as before `pause`."""
         gateway = self._gateway
+        self._close_ends()
         gateway.answers.go_on()
         gateway.listen_admin()
         gateway.expire_later()
@@ -152,7 +176,9 @@ class Changeover:
             gateway.workers.shared = True
             await gateway.workers.retire(seconds)
         elif gateway.plane is not None:
-            await gateway.plane.retire(seconds)
+            end, self._end = self._end, None
+            self._close_ends()
+            await gateway.plane.retire(seconds, mover(self._reactor, gateway.plane, end))
             gateway.plane.abort()
         await stopping
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -290,13 +290,28 @@ class DataPlane:
         self.context.close_idle()
         await self._quiet(inf)
 
-    async def retire(self, seconds: float, code: int = SERVICE_RESTART, reason: str = "the gateway restarts") -> None:
-        """Accept no more, as another process serves; say goodbye. Returns when all requests and streams have ended, or
-        ``seconds`` are over; `stop` cuts what is left, `resume` takes it back."""
+    async def retire(
+        self,
+        seconds: float,
+        move: Callable[[float], Awaitable[object]] | None = None,
+        reason: str = "the gateway restarts",
+    ) -> None:
+        """Accept no more, as another process serves; move streams there, and say goodbye to the others. Returns when all requests and
+        streams have ended, or ``seconds`` are over; `stop` cuts what is left, `resume` takes it back.
+
+        Args:
+            seconds: for all of it.
+            move: moves streams, in so many seconds at most; None: none can move.
+            reason: for the peers of the others.
+        """
+        late = self._reactor.seconds() + seconds
         await self._stop_listening()
         self.context.leave()
-        self.goodbyes.end_all(code, reason, self.context.connections, seconds, LEAVING)
-        await self._quiet(seconds)
+        if move is not None:
+            await move(seconds / 2)
+        left = max(late - self._reactor.seconds(), 0.0)
+        self.goodbyes.end_all(SERVICE_RESTART, reason, self.context.connections, left, min(LEAVING, left))
+        await self._quiet(left)
 
     def resume(self) -> None:
         """Serve on, whatever `retire` had begun. The caller listens again."""

@@ -162,7 +162,7 @@ class Gateway(MultiService):
         self.ready: Deferred[None] = Deferred()
         self.stopped: Deferred[None] = Deferred()
         self.state = NodeState(self, reactor)
-        self.changeover = Changeover(self)
+        self.changeover = Changeover(self, reactor)
         self._room = DescriptorRoom(raise_descriptor_limit()) if self.plane is None else self.plane.room
         self.admin_plane = AdminPlane(reactor, conf, self.sockets, self.registry)
         self._starting: Deferred[None] | None = None
@@ -289,6 +289,8 @@ class Gateway(MultiService):
         give_back()
         if self.workers is not None:
             self.workers.held = self.workers.shared = successor is not None
+            if successor is not None:
+                self.workers.receive_streams(successor.streams)
             await self.workers.start()
         if successor is not None:
             await self.changeover.take_over(successor)

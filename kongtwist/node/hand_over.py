@@ -47,6 +47,8 @@ class Leaving(Protocol):
     @property
     def locks(self) -> list[int]: ...
 
+    def stream_ends(self) -> list[int]: ...
+
     def why_not(self) -> str | None: ...
 
     async def pause(self) -> bool: ...
@@ -180,6 +182,9 @@ class HandOver:
             numbers = [each.fileno() for each in opened.sockets]
             said = {"type": "listener", "name": opened.name, "address": opened.listen.address, "sockets": len(numbers)}
             self._send(link, said, numbers)
+        ends = self._node.stream_ends()
+        if ends:
+            self._send(link, {"type": "streams", "sockets": len(ends)}, ends)
         self._send(link, {"type": "yours", "pid": os.getpid()}, self._node.locks)
 
     @staticmethod

@@ -5,6 +5,7 @@ What goes over the socket in the prefix (restart_socket.py), as messages of `wor
 | new to old | says | old to new | says |
 |---|---|---|---|
 | ``hello`` | I am to take over | ``listener`` | name and address of listening sockets, which go with it |
+| | | ``streams`` | what streams come on goes with it |
 | | | ``yours`` | that were all; the locks of prefix and database go with it |
 | ``pause`` | I have loaded everything: write nothing more | ``health``, ``windows``, ``rows`` | what a node keeps in memory |
 | | | ``paused`` | that was all, and nothing is written here any more |
@@ -55,6 +56,7 @@ class Successor:
 
     Attributes:
         listeners: listening sockets by property and address.
+        streams: ends on which streams of the old process, or of its workers, come (stream_pairs.py).
         prefix_fd: the locked process id file; whoever takes it closes it.
         lock_fd: the database's lock, or -1.
         answer: does what a plugin of the old process asks for, and sends what came of that.
@@ -66,8 +68,13 @@ class Successor:
     def __init__(self, sock: socket.socket, messages: list[Message], descriptors: list[int]) -> None:
         self._socket = sock
         self.listeners: dict[tuple[str, str], list[socket.socket]] = {}
+        self.streams: list[socket.socket] = []
         at = 0
         for message in messages[:-1]:
+            if message["type"] == "streams":
+                self.streams += [socket.socket(fileno=fd) for fd in descriptors[at : at + message["sockets"]]]
+                at += message["sockets"]
+                continue
             sockets = [socket.socket(fileno=fd) for fd in descriptors[at : at + message["sockets"]]]
             at += message["sockets"]
             for each in sockets:
@@ -130,6 +137,8 @@ class Successor:
         for sockets in self.listeners.values():
             for each in sockets:
                 each.close()
+        for each in self.streams:
+            each.close()
         if self.lock_fd >= 0:
             os.close(self.lock_fd)
         self._socket.close()

@@ -37,6 +37,7 @@ from .plugin_loader import PluginLoadError, load_plugins
 from .plugin_services import PluginServices, worker_services
 from .rows_access import Questions
 from .snapshot_builder import SnapshotBuilder, give_back
+from .stream_pairs import mover, receive
 from .worker_link import Link, Message
 from .worker_supervisor import COUNTERS_FD, FIRST_SOCKET_FD, LINK_FD
 
@@ -79,6 +80,8 @@ class Worker:
         self._listeners: list[int] = []
         self._sockets: list[socket.socket] = []
         self._retiring: Deferred[None] | None = None
+        self._leaving: socket.socket | None = None
+        self._incoming: int | None = None
         self._rows: dict[str, dict[str, Any]] = {}
         self._changes: list[Change] = []
         self._builder: SnapshotBuilder | None = None
@@ -170,6 +173,7 @@ class Worker:
     def _on_begin(self, message: Message) -> None:
         self._conf = Conf(message["given"], message["source"])
         self._listeners = message["listeners"]
+        self._incoming = message.get("incoming")
         self._error_log = self._start_logging(self._conf, message["console"])
         self._plane, self._plugins, self.services = self._make_plane(self, self._conf, message)
         reports = HealthReports(self.reactor, lambda said: self.link.send({"type": "health", "reports": said}))
@@ -230,7 +234,16 @@ class Worker:
         if not self._loaded:
             self._loaded = True
             give_back()
+            self._take_ends()
             self.link.send({"type": "loaded"})
+
+    def _take_ends(self) -> None:
+        """Take the ends on which streams leave, and come; they lie behind the listening sockets."""
+        assert self._plane is not None
+        first = FIRST_SOCKET_FD + len(self._listeners)
+        if self._incoming is not None:
+            self._leaving, *incoming = [socket.socket(fileno=first + at) for at in range(1 + self._incoming)]
+            receive(self.reactor, self._plane, incoming)
 
     def _on_listen(self, message: Message) -> None:
         assert self._plane is not None
@@ -282,7 +295,10 @@ class Worker:
 
     def _on_retire(self, message: Message) -> None:
         assert self._plane is not None
-        retiring = self._retiring = Deferred.fromCoroutine(self._plane.retire(message["seconds"]))
+        retiring = self._retiring = Deferred.fromCoroutine(
+            self._plane.retire(message["seconds"], mover(self.reactor, self._plane, self._leaving))
+        )
+        self._leaving = None
         retiring.addCallbacks(self._retired, lambda failure: failure.trap(CancelledError))  # type: ignore[unused-awaitable]
 
     def _retired(self, result: object) -> None:

@@ -27,6 +27,7 @@ from ..net.listeners import Opened
 from ..observability.node_metrics import NodeMetrics
 from ..observability.plugin_metrics import MAX_SERIES
 from ..observability.shared_counters import SharedCounters
+from .stream_pairs import shared_out
 from .worker_link import Link, Message, Packet, changes_packets, dataset_messages
 
 __all__ = [
@@ -39,7 +40,8 @@ LINK_FD = 3
 COUNTERS_FD = 4
 """File descriptor of the counters' memory in a worker."""
 FIRST_SOCKET_FD = 5
-"""File descriptor of a worker's first listening socket; the others follow."""
+"""File descriptor of a worker's first listening socket; the others follow, then the end on which its streams leave, then those on which
+streams of others come (stream_pairs.py)."""
 
 CRASHES = 5
 CRASH_SPAN = 10.0
@@ -79,6 +81,7 @@ class _Worker(ProcessProtocol):
         """Whether it has been told to accept connections: from then on changes are waited for."""
         self.listening = False
         self.loaded = False
+        self.streams: socket.socket | None = None
         self.link = Link(self._received, self._link_gone)
         self._unserved: list[tuple[int, Deferred[None]]] = []
         self._reloads: list[Deferred[str | None]] = []
@@ -103,6 +106,12 @@ class _Worker(ProcessProtocol):
         self._reloads.append(done)
         self.link.send(message)
         return done
+
+    def forget_streams(self) -> None:
+        """Close our copy of the end on which its streams come to another process: that one's end is the last then."""
+        if self.streams is not None:
+            self.streams.close()
+            self.streams = None
 
     def report(self) -> Deferred[None]:
         """Have it tell its plugins' figures; fires when they are here, or it is gone."""
@@ -232,6 +241,7 @@ class Workers:
         self._all_ended: list[Deferred[None]] = []
         self._closing: IDelayedCall | None = None
         self.stopping = self.held = self.shared = False
+        self._incoming: dict[int, list[socket.socket]] = {}
         self.metrics = NodeMetrics(max_series)
         self._asked = 0
         self.first_messages: Callable[[], Iterable[Message]] = lambda: ()
@@ -258,9 +268,20 @@ class Workers:
                 worker.link.send({"type": "listen"})
         return listening
 
+    def stream_ends(self) -> list[int]:
+        """For each worker the end on which its streams will come to another process."""
+        living = [worker for _, worker in sorted(self._living.items())]
+        return [worker.streams.fileno() for worker in living if worker.streams is not None]
+
+    def receive_streams(self, ends: list[socket.socket]) -> None:
+        """Give the workers that are started now the ends on which streams come from those of another process."""
+        self._incoming = dict(enumerate(shared_out(ends, len(self._sockets))))
+
     def retire(self, seconds: float) -> Deferred[None]:
         """Have the workers accept no more, as another process serves, and say goodbye for ``seconds`` at most. The Deferred fires
-        when all have ended; `resume` takes it back."""
+        when all have ended; `resume` takes it back. Streams that can move do, where another process has the other ends."""
+        for worker in self._living.values():
+            worker.forget_streams()
         return self._end("retire", seconds=seconds)
 
     def resume(self) -> Deferred[None]:
@@ -393,10 +414,12 @@ class Workers:
     def _spawn(self, row: int) -> None:
         worker = _Worker(self, row)
         ours, theirs = socket.socketpair()
+        worker.streams, leaving = socket.socketpair()
+        incoming = self._incoming.pop(row, [])
         try:
             fds = {0: 0, 1: 1, 2: 2, LINK_FD: theirs.fileno(), COUNTERS_FD: self._counters.fileno()}
-            for number, fd in enumerate(self._sockets[row]):
-                fds[FIRST_SOCKET_FD + number] = fd
+            given = [*self._sockets[row], leaving.fileno(), *(each.fileno() for each in incoming)]
+            fds.update((FIRST_SOCKET_FD + number, fd) for number, fd in enumerate(given))
             self._living[row] = worker
             self._reactor.spawnProcess(
                 worker,
@@ -409,10 +432,11 @@ class Workers:
             factory.noisy = False
             self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, factory)
         finally:
-            theirs.close()
+            for each in (theirs, leaving, *incoming):
+                each.close()
             ours.close()  # the reactor has its own duplicate
         served = self._served()
-        worker.link.send(self._begin() | {"row": row, "workers": len(self._sockets)})
+        worker.link.send(self._begin() | {"row": row, "workers": len(self._sockets), "incoming": len(incoming)})
         worker.link.send_all(dataset_messages(served.version, served.rows))
         worker.link.send_all(list(self.first_messages()))
 
@@ -437,6 +461,7 @@ class Workers:
     def on_ended(self, worker: _Worker, reason: Failure) -> None:
         """A worker process has ended: correct its counters, and replace it unless the node stops."""
         self._living.pop(worker.row, None)
+        worker.forget_streams()
         self._counters.retire(worker.row)
         worker.figures.gone()
         if self.stopping:

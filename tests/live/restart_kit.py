@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -253,6 +254,7 @@ class Streams(threading.Thread):
         port: of the gateway.
         websockets: how many of these.
         events: how many event streams.
+        tls: over TLS, which keeps a stream from moving to another process.
 
     Attributes:
         codes: of the Close frames that came.
@@ -263,8 +265,11 @@ class Streams(threading.Thread):
         told: messages that came.
     """
 
-    def __init__(self, port: int, websockets: int, events: int) -> None:
+    def __init__(self, port: int, websockets: int, events: int, tls: bool = False) -> None:
         super().__init__(daemon=True)
+        self.tls = ssl.create_default_context() if tls else None
+        if self.tls is not None:
+            self.tls.check_hostname, self.tls.verify_mode = False, ssl.CERT_NONE
         self.port, self.websockets, self.events = port, websockets, events
         self.codes: Counter[int] = Counter()
         self.retries: list[int] = []
@@ -301,7 +306,11 @@ class Streams(threading.Thread):
     async def _talk(self, opening: asyncio.Semaphore) -> None:
         async with opening:
             client = await connect(
-                f"ws://127.0.0.1:{self.port}/websocket", proxy=None, open_timeout=PATIENCE, ping_interval=None
+                f"{'ws' if self.tls is None else 'wss'}://127.0.0.1:{self.port}/websocket",
+                proxy=None,
+                open_timeout=PATIENCE,
+                ping_interval=None,
+                ssl=self.tls,
             )
         self.open += 1
         number = 0
@@ -325,7 +334,7 @@ class Streams(threading.Thread):
 
     async def _listen(self, opening: asyncio.Semaphore) -> None:
         async with opening:
-            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls)
             writer.write(b"GET /events?every=1 HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n")
             head = await reader.readuntil(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 200"):

@@ -63,11 +63,13 @@ class RestartTests(RestartCase):
 
     def test_goodbyes(self) -> None:
         """A stream ends as its protocol has it, and so that its client comes again; a request under way gets its answer."""
-        self.node(goodbye_retry="4s", goodbye_jitter="0.5")
+        tls = free_port()
+        listen = f"127.0.0.1:{self.proxy_port} reuseport, 127.0.0.1:{tls} ssl"
+        self.node(goodbye_retry="4s", goodbye_jitter="0.5", proxy_listen=listen)
         self.echo()
         for kind in ("websocket", "events"):
             self.route(f"/{kind}", f"http://127.0.0.1:{self.upstream(kind)}")
-        streams = Streams(self.proxy_port, 5, 5)
+        streams = Streams(tls, 5, 5, tls=True)
         streams.start()
         wait_until(lambda: streams.all_open and streams.told > 20, "the streams")
         with socket.create_connection(("127.0.0.1", self.proxy_port), PATIENCE) as client:
@@ -120,7 +122,8 @@ class RestartTests(RestartCase):
                 code, output = self.command("restart", "-c", str(self.conf_path))
                 self.assertEqual(code, 1, output)
                 self.assertIn(sentence, output)
-                self.assertIn("The node runs on as it was", output)
+                if "log_level" not in conf:  # that says not even where the node is
+                    self.assertIn("The node runs on as it was", output)
                 self.assertEqual(self.pid(), pid)
                 self.serves()
         self.configure()
@@ -327,12 +330,11 @@ class ManyStreamsTests(RestartCase):
     """Many at once."""
 
     def test_through_two_restarts(self) -> None:
-        """1,000 WebSockets and 200 event streams: none is cut, none loses, doubles or misorders a message while it lasts; all are there
-        afterwards."""
+        """1,000 WebSockets and 200 event streams move with their sockets: none ends, none loses, doubles or misorders a message."""
         self.node(goodbye_rate=500)
         for kind in ("websocket", "events"):
             self.route(f"/{kind}", f"http://127.0.0.1:{self.upstream(kind)}")
-        wait_until(lambda: request(self.proxy_port, "GET", "/websocket").status == 426, "the routes")
+        wait_until(lambda: request(self.proxy_port, "GET", "/websocket").status != 404, "the routes")
         streams = Streams(self.proxy_port, 1000, 200)
         streams.start()
         for _ in range(2):
@@ -342,8 +344,13 @@ class ManyStreamsTests(RestartCase):
         wait_until(lambda: streams.all_open, "the streams", 3 * PATIENCE)
         streams.over = True
         streams.join(PATIENCE)
-        self.assertEqual((streams.cuts, streams.wrong), ([], []))
-        self.assertEqual(set(streams.codes) - {1012}, set())
+        self.assertEqual((streams.cuts, streams.wrong, dict(streams.codes), streams.retries), ([], [], {}, []))
+
+
+class ManyStreamsWorkersTests(ManyStreamsTests):
+    """From workers to workers."""
+
+    workers = 2
 
 
 class ServiceManagerTests(RestartCase):
