@@ -18,13 +18,15 @@ class AddressCounts:
     Attributes:
         connections: open client connections.
         requests: requests being served, open streams among them.
+        open: what each of these requests is counted by.
     """
 
-    __slots__ = ("connections", "requests")
+    __slots__ = ("connections", "open", "requests")
 
     def __init__(self) -> None:
         self.connections: dict[str, int] = {}
         self.requests: dict[str, int] = {}
+        self.open: dict[Hashable, str] = {}
 
 
 class AddressCaps:
@@ -37,7 +39,7 @@ class AddressCaps:
         ipv4, ipv6: bits of an address that tell clients apart.
     """
 
-    __slots__ = ("_counts", "_key", "_open", "connections", "requests")
+    __slots__ = ("_counts", "_key", "connections", "requests")
 
     def __init__(
         self, counts: AddressCounts, connections: int = 0, requests: int = 0, ipv4: int = 32, ipv6: int = 64
@@ -45,7 +47,6 @@ class AddressCaps:
         self._counts = counts
         self.connections = connections
         self.requests = requests
-        self._open: dict[Hashable, str] = {}
 
         @lru_cache(maxsize=4096)
         def key(address: str) -> str:
@@ -75,12 +76,12 @@ class AddressCaps:
         key = _taken(self._counts.requests, self._key(address), 0 if always else self.requests)
         if key is None:
             return False
-        self._open[request] = key
+        self._counts.open[request] = key
         return True
 
     def end(self, request: Hashable) -> None:
         """A request is over, if it was counted."""
-        key = self._open.pop(request, None)
+        key = self._counts.open.pop(request, None)
         if key is not None:
             _given(self._counts.requests, key)
 

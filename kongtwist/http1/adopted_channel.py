@@ -75,7 +75,7 @@ class AdoptedChannel(HTTP1Channel):
         """The connection is a stream's from the beginning."""
         self._know()
         if self.context.caps is not None:
-            self._counted(self.context.caps)
+            self.count(self.context.caps)
         self._state = TAKEN
 
     def _know(self) -> None:

@@ -35,7 +35,6 @@ from .moving_channel import MovingChannel
 from .request_body import BODY, CLOSED, HEAD, LINGER, TAKEN, WAIT, RequestBodies
 
 if TYPE_CHECKING:
-    from ..core.address_caps import AddressCaps
     from .http1_context import HTTP1Context, TakeOver, Tree
 
 __all__ = ["HTTP1Channel"]
@@ -119,7 +118,7 @@ class HTTP1Channel(MovingChannel, KnownClient, RequestBodies):
         self.trusted = context.real_ip.trusts(self.peer_ip)
         if self.proxied is not None and not (self.trusted and context.real_ip.by_connection and self.proxied.source):
             self.proxied = None  # not to be believed, or it names nobody
-        if context.caps is not None and not self._counted(context.caps):
+        if context.caps is not None and not self.count(context.caps):
             self._state = TAKEN  # nothing of it is served, or counted
             transport.abortConnection()
             return False
@@ -128,17 +127,6 @@ class HTTP1Channel(MovingChannel, KnownClient, RequestBodies):
         transport.registerProducer(self, True)
         context.connections.add(self)
         return True
-
-    def _counted(self, caps: AddressCaps) -> bool:
-        """Count the connection for its client's address; False where that has as many as it may have. Trusted peers have any number: they
-        stand for many clients."""
-        client = self.peer_ip
-        if self.trusted:
-            if self.proxied is None or self.proxied.source is None:
-                return True
-            client = self.proxied.source
-        self.counted = caps.connect(client, self.let_in)
-        return self.counted is not None
 
     def dataReceived(self, data: bytes) -> None:
         state = self._state

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.http.headers import forwarded_lines, request_opening
@@ -9,6 +11,7 @@ from ..net.body_exchange import BodyExchange
 from ..net.tls_transport import client_certificate, tls_facts
 
 if TYPE_CHECKING:
+    from ..core.address_caps import AddressCaps
     from ..core.http.head import HeaderBlock
     from ..core.log_values import TLSFacts
     from ..core.proxy_protocol import ProxyHeader
@@ -89,7 +92,8 @@ class KnownClient:
     opened: Opened | None = None
     proxied: ProxyHeader | None = None  #: what a trusted peer's PROXY header says, where it names the client
     let_in = False  #: another process has let it in
-    counted: str | None = None  #: what the connection is counted by (`core.address_caps`); None: it is not
+    counted: Callable[[], None] | None = None
+    """Has the connection count no more for its address (`core.address_caps`); None: it does not."""
     _client: tuple[HeaderBlock | None, str] = (None, "")
 
     def client_ip(self, block: HeaderBlock) -> str:
@@ -102,12 +106,25 @@ class KnownClient:
             self._client = (block, self.context.real_ip.client_of(self.peer_ip, block))
         return self._client[1]
 
+    def count(self, caps: AddressCaps) -> bool:
+        """Count the connection for its client's address; False where that has as many as it may have. Trusted peers have any number: they
+        stand for many clients."""
+        client = self.peer_ip
+        if self.trusted:
+            if self.proxied is None or self.proxied.source is None:
+                return True
+            client = self.proxied.source
+        key = caps.connect(client, self.let_in)
+        if key is None:
+            return False
+        self.counted = partial(caps.disconnect, key)  # whatever caps there are at its end
+        return True
+
     def uncount(self) -> None:
         """The connection is over: it counts no more for its address."""
         counted, self.counted = self.counted, None
-        caps = self.context.caps
-        if counted is not None and caps is not None:
-            caps.disconnect(counted)
+        if counted is not None:
+            counted()
 
     @property
     def sni(self) -> str | None:

@@ -138,7 +138,7 @@ def limits_of(conf: Conf) -> Limits:
 def _caps(conf: Conf, counts: AddressCounts) -> AddressCaps | None:
     """What one client address may have; None: any number of connections and requests."""
     connections, requests = conf.max_connections_per_address, conf.max_requests_per_address
-    if not connections and not requests:
+    if not connections and not requests and not counts.open:
         return None
     return AddressCaps(counts, connections, requests, conf.address_prefix_ipv4, conf.address_prefix_ipv6)
 
@@ -244,7 +244,7 @@ class DataPlane:
         self._clients: Services | None = None
         trees = (TellingTimedTree, TimedTree) if "router" in self.host.instrumentations else (TellingTree, RouteTree)
         tree = trees[0 if conf.allow_debug_header else 1]
-        if self.context.caps is not None and self.context.caps.requests:
+        if self.context.caps is not None and (self.context.caps.requests or services.addresses.open):
             tree = capped(tree, self.context.caps)
         self.tree = tree(self.context, WebSocketRoute.maker(reactor))
         self._debug_token = debug_token(conf) if conf.request_debug else ""

@@ -58,5 +58,5 @@ class RequestTests(SynchronousTestCase):
         old.begin(1, "192.0.2.1")
         new = AddressCaps(counts, requests=1)
         self.assertFalse(new.begin(2, "192.0.2.1"))
-        old.end(1)
+        new.end(1)  # a request may end when others are in charge than at its beginning
         self.assertTrue(new.begin(2, "192.0.2.1"))

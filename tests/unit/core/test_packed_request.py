@@ -129,7 +129,7 @@ class RequestTests(SynchronousTestCase):
         header = ProxyHeader(20, "192.0.2.1", 1, "192.0.2.2", 2)
         channel = cast(HTTP1Channel, exchange.channel)
         channel.proxied = header
-        channel.counted = caps.connect("192.0.2.1")
+        self.assertTrue(channel.count(caps))
         self.assertTrue(caps.begin(exchange, "192.0.2.1"))
         facts = json.loads(json.dumps(pack_connection(exchange)))
         adopted = AdoptedChannel(gateway.tree, gateway.context, facts)

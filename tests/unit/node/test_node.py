@@ -352,7 +352,7 @@ class WorkersTests(SynchronousTestCase):
         preparing, told = self.renewing(*shares)
         for number, (renew, rows, dataset) in enumerate(told):
             self.assertEqual((renew["type"], renew["given"]["log_level"]), ("renew", "debug"))
-            self.assertEqual(renew["listeners"], [place for place, _ in shares[number]])
+            self.assertEqual(renew["listeners"], [[*place] for place, _ in shares[number]])
             self.assertEqual((rows["rows"], dataset), ([{"id": "r"}], {"type": "dataset", "version": 7}))
         first, second = self.reactor.spawned
         first.says("reloaded", error=None)
@@ -363,7 +363,9 @@ class WorkersTests(SynchronousTestCase):
         self.assertEqual([first.kinds()[0], second.kinds()[0]], ["switch", "switch"])
         third = self.reactor.spawned[2]
         begin = third.told()[0]
-        self.assertEqual((begin["row"], begin["listeners"], third.fds[FIRST_SOCKET_FD]), (2, [1], two))
+        self.assertEqual(
+            (begin["row"], begin["listeners"], third.fds[FIRST_SOCKET_FD]), (2, [["proxy_listen", 1]], two)
+        )
         first.says("switched")
         second.says("switched")
         self.assertTrue(self.workers.ready)

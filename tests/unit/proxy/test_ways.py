@@ -107,6 +107,7 @@ class WayTests(SynchronousTestCase):
                 "upstream/connection.py",
                 "streams/websocket_handshake.py",
                 "streams/splice.py",
+                "http1/moving_channel.py",
                 "streams/transport_end.py",
                 "streams/stream_end.py",
                 "streams/websocket_frames.py",
