@@ -9,10 +9,11 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
 from twisted.logger import ILogObserver, LogEvent, Logger, globalLogBeginner, globalLogPublisher
 from twisted.python import usage
 from twisted.python.components import Componentized
@@ -21,16 +22,22 @@ from zope.interface import implementer
 
 from . import KONG_VERSION, VERSION
 from .config.load import Conf, ConfError, differences, load, reloaded
+from .net.listener_changes import take_listeners
 from .net.listeners import SERVED_BY_WORKERS, Opened, open_listeners, raise_descriptor_limit
 from .net.server_tls import contexts_for
 from .node.debug_token import renew_debug_token, tell_debug_token
 from .node.graceful_shutdown import Drain
+from .node.hand_over import HandOver
+from .node.launching import TAKE_OVER, Launch
 from .node.log_files import error_log_for
 from .node.outcomes import Drained, Outcome, forget_outcomes, take_drain_order, write_drained, write_outcome
 from .node.plugin_loader import PluginLoadError
 from .node.prefix import Prefix
+from .node.rows_access import Questions
 from .node.service_manager import ServiceManager
 from .node.signals import SignalDuties
+from .node.take_over import Successor
+from .node.worker_link import Message
 from .observability.error_log import ErrorLog, notice
 from .observability.foreground import Console, console_for
 
@@ -70,6 +77,7 @@ def makeService(options: Options) -> IService:
         conf_file = os.path.abspath(options["conf"]) if options["conf"] else None
         node = _make_node(reactor, conf_file, options["prefix"], bool(options["demo"]))
     except (ConfError, PluginLoadError) as error:
+        _tell_starter(str(error))
         raise SystemExit(f"kongtwist: {error}") from None
     twistd = getattr(options, "parent", None) or {}
     elsewhere = twistd.get("logger") or twistd.get("syslog") or twistd.get("logfile") not in (None, "", "-")
@@ -89,6 +97,14 @@ class _NoLog:
         """Keep nothing."""
 
 
+def _tell_starter(word: str) -> None:
+    """Tell whoever started this process, and waits, how it went."""
+    starter = int(os.environ.pop(READY_FD, "-1"))
+    if starter >= 0:
+        os.write(starter, word.encode())
+        os.close(starter)
+
+
 def _make_node(reactor: Any, conf_file: str | None, prefix_option: str | None, demo: bool) -> NodeService:
     # After the reactor is chosen: some libraries import the global one.
     from .node.gateway import Gateway
@@ -99,22 +115,29 @@ def _make_node(reactor: Any, conf_file: str | None, prefix_option: str | None, d
     if problems := startup_faults(conf):
         raise ConfError(*problems)
     raise_descriptor_limit(conf.nginx_main_worker_rlimit_nofile)
-    prefix = Prefix.claim(conf.prefix)
-    forget_outcomes(conf.prefix)
+    successor = Successor.begin(conf.prefix) if os.environ.pop(TAKE_OVER, "") else None
+    prefix = Prefix.claim(conf.prefix) if successor is None else Prefix(conf.prefix, successor.prefix_fd, shared=True)
     opened: list[Opened] = []
     try:
-        opened = open_listeners(conf.listeners(), conf.nginx_worker_processes)
+        if successor is None:
+            forget_outcomes(conf.prefix)
+            opened = open_listeners(conf.listeners(), conf.nginx_worker_processes)
+        else:
+            opened = take_listeners(conf.listeners(), successor.listeners, conf.nginx_worker_processes)
         for name in {each.name for each in opened if each.listen.ssl}:
             contexts_for(conf, name)  # certificates that cannot be used are to be told of here
-        renew_debug_token(conf)
-        node = NodeService(reactor, conf, prefix, opened, error_log_for(conf), overrides)
-        node.gateway = Gateway(reactor, conf, sockets=opened, demo=demo, fatal=node.fail)
+        if successor is None:
+            renew_debug_token(conf)
+        node = NodeService(reactor, conf, prefix, opened, error_log_for(conf), overrides, successor)
+        node.gateway = Gateway(reactor, conf, sockets=opened, demo=demo, fatal=node.fail, successor=successor)
         node.gateway.state.error_log = node.error_log
         # That it cannot start is told to `NodeService.fail`.
-        node.gateway.ready.addCallbacks(lambda _: node.tell_starter("ready"), lambda _: None)
+        node.gateway.ready.addCallbacks(lambda _: node.serves(), lambda _: None)
     except (ConfError, PluginLoadError):
         for each in opened:
             each.close()
+        if successor is not None:
+            successor.forget()
         prefix.release()
         raise
     return node
@@ -166,6 +189,7 @@ class NodeService(Service):
         opened: the listeners' open sockets.
         error_log: where all that is logged in this process goes, beside twistd's own log.
         overrides: what the command line said, for reading the configuration again.
+        successor: this process takes over from another one.
     """
 
     gateway: Any
@@ -178,6 +202,7 @@ class NodeService(Service):
         opened: list[Opened],
         error_log: ErrorLog,
         overrides: dict[str, str],
+        successor: Successor | None = None,
     ) -> None:
         self._reactor = reactor
         self._conf = conf
@@ -199,6 +224,9 @@ class NodeService(Service):
             drain=self.drain,
         )  # fmt: skip
         self._drain: Drain | None = None
+        self._successor = successor
+        self._retiring: Deferred[None] | None = None
+        self._hand_over = HandOver(reactor, prefix.path, self, Launch(conf, self._manager))
         self.setName("kongtwist")
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -220,14 +248,18 @@ class NodeService(Service):
 
     def privilegedStartService(self) -> None:
         """Called in the process that stays, with its first privileges."""
-        self._prefix.write_pid()
+        if self._successor is None:
+            self._prefix.write_pid()
 
     def startService(self) -> None:
         """Start the gateway. A signal that comes before the reactor runs waits until it does."""
         self._duties.install()
         super().startService()
         globalLogPublisher.addObserver(self.error_log)
-        self._tell()
+        if self._successor is None:
+            self._tell()
+        else:
+            self._successor.attach(self._reactor)
         self._say_hello()
         self._reactor.callWhenRunning(self._duties.install)
         self.gateway.startService()
@@ -235,7 +267,9 @@ class NodeService(Service):
     def stopService(self) -> Deferred[None]:
         """Stop the gateway gracefully: within ``nginx_main_worker_shutdown_timeout``, or at once when forced."""
         super().stopService()
-        self._manager.tell_stopping()
+        if not self._hand_over.left:
+            self._manager.tell_stopping()
+        self._hand_over.stop()
         if self._drain is not None:
             self._drain.stop()
         workers = self.gateway.workers is not None
@@ -288,6 +322,26 @@ class NodeService(Service):
         if not self._failed:
             self._failed = True
             self._reactor.callWhenRunning(self._stop_failed, sentence)
+
+    def serves(self) -> None:
+        """The gateway serves. What was another process's is this one's now."""
+        successor, self._successor = self._successor, None
+        if successor is not None:
+            successor.over = True
+            self._own(shared=False)
+            self._prefix.write_pid()
+            forget_outcomes(self._prefix.path)
+            self._tell()
+        self._hand_over.listen()
+        self.tell_starter("ready")
+
+    def _own(self, shared: bool) -> None:
+        """Say whether listening sockets and the prefix are another process's, too: then nothing of them is taken away."""
+        self._prefix.shared = shared
+        for each in self._opened:
+            each.shared = shared
+        if self.gateway.workers is not None:
+            self.gateway.workers.shared = shared
 
     def tell_starter(self, word: str) -> None:
         """Tell ``kongtwist start``, or the service manager, if one of them waits, how the start went."""
@@ -347,6 +401,8 @@ class NodeService(Service):
 
     async def _reload(self) -> Outcome:
         try:
+            if self._hand_over.busy:
+                raise ConfError("the node restarts; try again when that is over")
             new = load(self._conf.source, overrides=self._overrides)
             changed, later = differences(self._conf, new)
             conf = reloaded(self._conf, new)
@@ -408,6 +464,82 @@ class NodeService(Service):
         except OSError as error:
             _log.error("cannot write into prefix {path}: {why}", path=self._prefix.path, why=error.strerror)
         self._stop()
+
+    # -- handing over (hand_over.Leaving) ------------------------------------------------------------------------------
+
+    @property
+    def opened(self) -> list[Opened]:
+        """The open listeners."""
+        return self._opened
+
+    @property
+    def locks(self) -> list[int]:
+        """Descriptors of the locks: that of the prefix, and the database's if it has one."""
+        return [fd for fd in (self._prefix.fileno(), self.gateway.storage.lock()) if fd >= 0]
+
+    def stream_ends(self) -> list[int]:
+        """See `Changeover.stream_ends`."""
+        return list(self.gateway.changeover.stream_ends())
+
+    def why_not(self) -> str | None:
+        """Why nothing can be handed over now; None when it can."""
+        if self._ending or self._failed:
+            return "the node is being stopped"
+        if self._drain is not None:
+            return "the node is being drained; it stops when that is over"
+        if self._reloads:
+            return "the node reloads; try again when that is over"
+        if not self.gateway.ready.called:
+            return "the node is only starting; try again"
+        if os.getpid() == 1:
+            return "the node is the first process of a container, which ends with it; start another container, and stop this one"
+        return None
+
+    async def pause(self) -> bool:
+        """See `Changeover.pause`."""
+        return bool(await self.gateway.changeover.pause())
+
+    def unpause(self) -> None:
+        """See `Changeover.unpause`."""
+        if not self._ending:
+            self.gateway.changeover.unpause()
+
+    def kept(self) -> Iterator[Message]:
+        """See `Changeover.kept`."""
+        kept: Iterator[Message] = self.gateway.changeover.kept()
+        return kept
+
+    def leave_to(self, pid: int, questions: Questions) -> None:
+        """Leave everything to another process, and end when all streams have."""
+        seconds = self._conf.goodbye_deadline
+        notice(
+            _log,
+            "process {pid} serves from now on; what is open here has {seconds:g} s to end",
+            pid=pid,
+            seconds=seconds,
+        )
+        self._own(shared=True)
+        self._manager.tell_main(pid)
+        retiring = self._retiring = Deferred.fromCoroutine(self.gateway.changeover.leave_to(questions, seconds))
+        retiring.addCallbacks(lambda _: self._stop(), self._not_left)  # type: ignore[unused-awaitable]
+
+    def _not_left(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            _log.failure("saying goodbye failed", failure)
+            self._stop()
+
+    async def serve_again(self) -> None:
+        """The other process is dead: be the node again."""
+        if self._ending:
+            return
+        if self._retiring is not None:
+            self._retiring.cancel()
+            self._retiring = None
+        self._own(shared=False)
+        self._prefix.write_pid()
+        self._manager.tell_main(os.getpid())
+        await self.gateway.changeover.serve_again()
+        self._tell()
 
     def _reopen_logs(self) -> None:
         try:

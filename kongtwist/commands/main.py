@@ -19,6 +19,8 @@ from typing import NoReturn
 
 from .. import KONG_VERSION, VERSION
 from ..config.load import SEARCHED, Conf, ConfError, load
+from ..node import restart_socket
+from ..node.launching import TAKE_OVER, node_words
 from ..node.outcomes import DrainOrder, Outcome, drain_ordered, forget_order, how_drained, last_outcome, order_drain
 from ..node.prefix import already_running, running_pid, unusable
 from .command_error import CommandError
@@ -99,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for starting in (
         command("start", "Start a node in the background."),
-        command("restart", "Stop a node if it runs, and start it."),
+        command("restart", "Start a node in place of the one that runs, if one does, without a gap."),
     ):
         starting.add_argument(
             "--run-migrations", action="store_true", help="make or migrate the database's tables before"
@@ -202,7 +204,7 @@ def _start(options: argparse.Namespace) -> int:
         from .migrations_command import bring_up
 
         bring_up(conf, options.db_timeout, options.lock_timeout)
-    _launch(conf, options)
+    _launch(conf)
     print("kongtwist started")
     return 0
 
@@ -229,11 +231,57 @@ def _quit(options: argparse.Namespace) -> int:
 
 def _restart(options: argparse.Namespace) -> int:
     conf = _load(options)
-    if pid := _running(conf.prefix):
-        if problems := _faults(conf):
-            raise CommandError("\n".join([*problems, "", "The node runs on as it was, it would not start again."]))
+    pid = _running(conf.prefix)
+    if not pid:
+        return _start(options)
+    if problems := _faults(conf):
+        raise CommandError("\n".join([*problems, "", "The node runs on as it was, it would not start again."]))
+    word = _order_restart(conf)
+    if word is None:  # it cannot hand over
         _end(pid, signal.SIGTERM, conf, conf.nginx_main_worker_shutdown_timeout + STOP_EXTRA)
-    return _start(options)
+        return _start(options)
+    try:
+        if word == "launch":
+            if options.run_migrations:
+                from .migrations_command import bring_up
+
+                bring_up(conf, options.db_timeout, options.lock_timeout)
+            _launch(conf, take_over=True)
+        elif word != "ready":
+            raise CommandError(word)
+    except CommandError as error:
+        runs_on = "\n\nThe node runs on as it was." if _running(conf.prefix) == pid else ""
+        raise CommandError(f"{error}{runs_on}") from error
+    print("kongtwist started")
+    return 0
+
+
+def _order_restart(conf: Conf) -> str | None:
+    """Ask a node that runs who starts its successor.
+
+    Returns:
+        ``launch``: this command does; ``ready``: it has done so itself; a sentence why not; or None: it cannot hand over.
+    """
+    from ..node.worker_link import MessageReader, encode  # what is behind it takes a while to import
+
+    try:
+        sock = restart_socket.connect(conf.prefix, 2 * START_PATIENCE)
+    except PermissionError:
+        raise CommandError(
+            f"the node in {conf.prefix} is another user's; run this command as the user who started it"
+        ) from None
+    if sock is None:
+        return None
+    with sock:
+        try:
+            sock.sendall(encode({"type": "order"}))
+            reader = MessageReader()
+            while data := sock.recv(65536):
+                for message in reader.feed(data):
+                    return str(message["word"]) if message["type"] == "outcome" else "launch"
+        except TimeoutError:
+            raise CommandError(f"the node does not say how its restart went; see {_log_path(conf)}") from None
+    raise CommandError(f"the node ended while it was to be restarted; see {_log_path(conf)}")
 
 
 def _reload(options: argparse.Namespace) -> int:
@@ -448,20 +496,17 @@ def _pid(conf: Conf) -> int:
     return pid
 
 
-def _launch(conf: Conf, options: argparse.Namespace) -> None:
+def _launch(conf: Conf, take_over: bool = False) -> None:
     """Start twistd. It goes to the background once the node has opened its sockets; with nginx_daemon = off it takes
-    this process over and stays."""
-    words = [sys.executable, "-P", "-c", "from twisted.scripts.twistd import run; run()"]
-    words += ["--pidfile=", *(["--logger", "kongtwist.tap.no_log"] if conf.nginx_daemon else ["--nodaemon"])]
-    words += ["kongtwist", "--prefix", conf.prefix]
-    if conf.source:
-        words += ["--conf", os.path.abspath(conf.source)]
+    this process over and stays. With ``take_over`` it has the sockets of the node that runs."""
+    words = node_words(conf, bool(conf.nginx_daemon))
+    own = {**os.environ, TAKE_OVER: "1"} if take_over else dict(os.environ)
     if not conf.nginx_daemon:
         sys.stdout.flush()
-        os.execv(words[0], words)
+        os.execve(words[0], words, own)
     ours, theirs = os.pipe()
     with os.fdopen(ours, "rb", buffering=0) as told:
-        environ = {**os.environ, "KONGTWIST_READY_FD": str(theirs)}
+        environ = {**own, "KONGTWIST_READY_FD": str(theirs)}
         try:
             process = subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environ, pass_fds=[theirs]

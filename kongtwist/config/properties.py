@@ -11,6 +11,7 @@ from typing import Any
 
 from .admin_properties import AdminAccess
 from .dns_properties import DNS
+from .goodbye_properties import Goodbyes
 from .health_properties import HealthChecks
 from .http2_properties import HTTP2
 from .kafka_properties import KafkaServices
@@ -105,8 +106,8 @@ class Node:
     nginx_main_worker_shutdown_timeout = Property(
         DURATION,
         "10s",
-        "Time that a graceful stop gives to open requests before it ends them; WebSockets are told at once (1001)."
-        " A second signal ends the wait.",
+        "Time that a graceful stop gives to open requests and streams before it cuts them; streams are told to end (goodbye_rate),"
+        " WebSockets with 1001. A second signal ends the wait.",
         live=True,
     )
     reload_shutdown_timeout = Property(
@@ -508,6 +509,7 @@ SECTIONS: tuple[type, ...] = (
     Storage,
     Postgres,
     HealthChecks,
+    Goodbyes,
     HTTP2,
     PluginServices,
     Lua,
@@ -533,6 +535,7 @@ class Properties(
     Storage,
     Postgres,
     HealthChecks,
+    Goodbyes,
     HTTP2,
     PluginServices,
     Lua,

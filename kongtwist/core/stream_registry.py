@@ -213,6 +213,9 @@ class StreamRegistry:
     def __len__(self) -> int:
         return len(self._records)
 
+    def __contains__(self, record: object) -> bool:
+        return record in self._records
+
     def __iter__(self) -> Iterator[StreamRecord]:
         """The open streams, oldest first; they may end while one looks at them."""
         return iter(list(self._records))

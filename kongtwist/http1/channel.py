@@ -27,7 +27,7 @@ from ..core.http.head import HeaderBlock, HeadError, check_request, parse_reques
 from ..core.http.head_limits import check_beginning, check_size
 from ..core.http2.frames import PREFACE
 from ..net.run_steps import run_steps
-from ..net.sending import end_writing, half_closes, is_ending, is_plain, sender, unsent
+from ..net.sending import end_writing, half_closes, is_ending, is_plain, sender, unread, unsent
 from .client_errors import log_refused, log_timeout
 from .client_facts import KnownClient
 from .http1_exchange import HTTP1Exchange
@@ -524,8 +524,8 @@ class HTTP1Channel(MovingChannel, KnownClient, RequestBodies):
             self._close(linger=False)
 
     def drain(self) -> None:
-        """The gateway stops: close unless a request is being served."""
-        if self.exchange is None and self._state == HEAD:
+        """The gateway stops: close unless a request is being served, or has just come."""
+        if self.exchange is None and self._state == HEAD and not unread(self._fd):
             self._close(linger=False)
 
     def tls_ended(self) -> None:

@@ -8,7 +8,10 @@ from collections.abc import Iterable, Sequence
 from ..config.kinds import ConfError, Listen
 from .listeners import SERVED_BY_WORKERS, Opened, open_listeners
 
-__all__ = ["ListenerChange", "changed_listeners"]
+__all__ = ["Inherited", "ListenerChange", "changed_listeners", "take_listeners"]
+
+Inherited = dict[tuple[str, str, bool], list[list[socket.socket]]]
+"""Sockets of another process by property, address and whether they are for UDP; a list for each listener."""
 
 
 class ListenerChange:
@@ -82,6 +85,51 @@ def changed_listeners(
         raise ConfError(f"cannot listen on {each.listen.address} once more: {error.strerror}") from error
     opened = [kept.get(at) or fresh[at] for at in range(len(declared))]
     return ListenerChange(opened, list(fresh.values()), left, added)
+
+
+def take_listeners(listeners: Iterable[tuple[str, Listen]], inherited: Inherited, workers: int = 1) -> list[Opened]:
+    """As `open_listeners`, but with the sockets that another process listens on, where it has such.
+
+    Those of ``reuseport`` are all taken, whatever the number of workers: closing one would reset the connections that wait
+    on it. More are not made: such a socket gets connections before anybody accepts on it.
+
+    Args:
+        listeners: as for `open_listeners`.
+        inherited: what is taken is taken out.
+        workers: as for `open_listeners`.
+
+    Raises:
+        ConfError: one cannot be opened, or cannot be changed while it is in use.
+    """
+    opened: list[Opened] = []
+    try:
+        for name, listen in listeners:
+            theirs = inherited.get((name, listen.address, listen.udp))
+            if not theirs:
+                opened += open_listeners([(name, listen)], workers)
+                continue
+            taken = Opened(name, listen, theirs.pop(0))
+            taken.shared = True
+            opened.append(taken)
+            _check_family(name, listen, taken.sockets[0])
+            try:
+                taken.tune()
+            except OSError as error:
+                raise ConfError(f"cannot change {listen.address} ({name}): {error.strerror}") from error
+    except ConfError:
+        for each in opened:
+            each.close()
+        raise
+    return opened
+
+
+def _check_family(name: str, listen: Listen, sock: socket.socket) -> None:
+    if sock.family == socket.AF_INET6 and bool(sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)) != bool(
+        listen.ipv6only
+    ):
+        raise ConfError(
+            f"cannot change ipv6only of {listen.address} ({name}) while the node runs; stop it, and start it again"
+        )
 
 
 def _is_same(opened: Opened, name: str, listen: Listen) -> bool:

@@ -23,7 +23,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from ..config.kinds import ConfError, Listen
-from .port_holders import holder_of_path, holder_of_port
+from .port_holders import refusal
 from .proxied_connections import ProxiedFactory, ProxyRules
 from .server_tls import ServerContexts
 
@@ -72,13 +72,16 @@ class Opened:
         name: the property it stands in (``proxy_listen``...).
         listen: its declaration.
         sockets: one for each process that accepts (``reuseport``), or one that all of them share.
+
+    Attributes:
+        shared: another process has these sockets, too: a unix socket's file stays when they are closed here.
     """
 
     def __init__(self, name: str, listen: Listen, sockets: list[socket.socket]) -> None:
         self.name = name
         self.listen = listen
         self.sockets = sockets
-        self._owner = os.getpid()
+        self.shared = False
 
     @property
     def address(self) -> str:
@@ -130,7 +133,7 @@ class Opened:
         """Close the sockets; connections that wait in their backlog are reset. A unix socket's file goes too."""
         for each in self.sockets:
             each.close()
-        if self.listen.path:
+        if self.listen.path and not self.shared:
             try:
                 os.unlink(self.listen.path)
             except FileNotFoundError:
@@ -154,7 +157,7 @@ def open_listeners(listeners: Iterable[tuple[str, Listen]], workers: int = 1) ->
             try:
                 opened.append(Opened(name, listen, _open(listen, count, 0o600 if name == "admin_listen" else 0o666)))
             except OSError as error:
-                raise ConfError(_refusal(name, listen, error)) from error
+                raise ConfError(refusal(name, listen, error)) from error
     except ConfError:
         for each in opened:
             each.close()
@@ -190,36 +193,8 @@ def check_listeners(listeners: Iterable[tuple[str, Listen]]) -> list[str]:
                 _bound(listen, family, address, _shares(listen), serve=False).close()
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
-                found.append(_refusal(name, listen, error))
+                found.append(refusal(name, listen, error))
     return found
-
-
-def _refusal(name: str, listen: Listen, error: OSError) -> str:
-    """Why an address cannot be listened on, and what to do about it.
-
-    Args:
-        name: of the property.
-        listen: the address.
-        error: what the system says.
-    """
-    if error.errno == errno.EADDRINUSE:
-        holder = holder_of_path(listen.path) if listen.path else holder_of_port(listen.host, listen.port)
-        what, other = ("socket", "path") if listen.path else ("port", "port")
-        why = f"the {what} is in use" + (f" by {holder}" if holder is not None else "")
-        why += f"; stop what uses it, or give {name} another {other}"
-    elif error.errno == errno.EEXIST:
-        why = f"something that is no socket is there; remove it, or give {name} another path"
-    elif error.errno in (errno.EACCES, errno.EPERM):
-        why = "no permission"
-        if 0 < listen.port < 1024:
-            why += ", ports below 1024 need it; use another port, or let this user (sysctl net.ipv4.ip_unprivileged_port_start)"
-    elif error.errno == errno.EADDRNOTAVAIL:
-        why = "this machine has no such address; use one it has, or 0.0.0.0 or [::] for all of them"
-    elif isinstance(error, socket.gaierror):
-        why = f"{error.strerror}; write an address of this machine instead of a name, or have the name resolved"
-    else:
-        why = error.strerror or str(error)
-    return f"cannot listen on {listen.address} ({name}): {why}"
 
 
 def _resolved(listen: Listen) -> tuple[Any, Any]:
@@ -538,7 +513,14 @@ class _TCPPort(_Accepting, tcp.Port):
 
 
 class _UnixPort(_Accepting, unix.Port):
-    """A unix socket's port that pauses rather than drops."""
+    """A unix socket's port that pauses rather than drops. Others may listen on the same socket: it is not shut, and its file stays
+    until `Opened.close`."""
+
+    _shouldShutdown = False
+
+    def connectionLost(self, reason: Any) -> None:
+        """Stop listening, here."""
+        tcp.Port.connectionLost(self, reason)
 
     def __str__(self) -> str:
         return f"unix:{self.socket.getsockname()}"

@@ -5,13 +5,17 @@ Only processes of the same user are seen (all of them by root); whatever cannot 
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["Holder", "holder_of_path", "holder_of_port"]
+from ..config.kinds import Listen
+
+__all__ = ["Holder", "holder_of_path", "holder_of_port", "refusal"]
 
 _LISTEN = "0A"
 """State of a listening socket in /proc/net/tcp (include/net/tcp_states.h)."""
@@ -100,3 +104,31 @@ def _link(path: str) -> str:
         return os.readlink(path)
     except OSError:
         return ""
+
+
+def refusal(name: str, listen: Listen, error: OSError) -> str:
+    """Why an address cannot be listened on, and what to do about it.
+
+    Args:
+        name: of the property.
+        listen: the address.
+        error: what the system says.
+    """
+    if error.errno == errno.EADDRINUSE:
+        holder = holder_of_path(listen.path) if listen.path else holder_of_port(listen.host, listen.port)
+        what, other = ("socket", "path") if listen.path else ("port", "port")
+        why = f"the {what} is in use" + (f" by {holder}" if holder is not None else "")
+        why += f"; stop what uses it, or give {name} another {other}"
+    elif error.errno == errno.EEXIST:
+        why = f"something that is no socket is there; remove it, or give {name} another path"
+    elif error.errno in (errno.EACCES, errno.EPERM):
+        why = "no permission"
+        if 0 < listen.port < 1024:
+            why += ", ports below 1024 need it; use another port, or let this user (sysctl net.ipv4.ip_unprivileged_port_start)"
+    elif error.errno == errno.EADDRNOTAVAIL:
+        why = "this machine has no such address; use one it has, or 0.0.0.0 or [::] for all of them"
+    elif isinstance(error, socket.gaierror):
+        why = f"{error.strerror}; write an address of this machine instead of a name, or have the name resolved"
+    else:
+        why = error.strerror or str(error)
+    return f"cannot listen on {listen.address} ({name}): {why}"

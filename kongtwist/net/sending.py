@@ -12,14 +12,19 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from fcntl import ioctl
+from struct import Struct
+from termios import FIONREAD
 from typing import Any
 
 from twisted.internet import tcp, unix
 
 __all__ = [
-    "end_writing", "half_closes", "is_ending", "is_plain", "sender", "switch_protocol", "take_socket", "unsent", "unsent_bytes",
+    "end_writing", "half_closes", "is_ending", "is_plain", "sender", "switch_protocol", "take_socket", "unread", "unsent",
+    "unsent_bytes",
 ]  # fmt: skip
 
+_INT = Struct("i")
 _PLAIN = frozenset((tcp.Server, tcp.Client, unix.Server, unix.Client))
 
 
@@ -75,6 +80,15 @@ def unsent(transport: Any) -> int:
         transport = lower
     held: int = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
     return held
+
+
+def unread(fd: int) -> bool:
+    """Whether bytes of the peer wait in a socket that nobody has read yet: closing now would reset the connection (tcp(7)). There is no
+    socket below 0."""
+    if fd < 0:
+        return False
+    waiting = ioctl(fd, FIONREAD, bytes(_INT.size))
+    return bool(_INT.unpack(waiting)[0])
 
 
 def is_ending(transport: Any) -> bool:

@@ -162,6 +162,16 @@ class AdminPlane:
             name: of the listeners' property.
             seconds: for requests that run.
         """
+        await self.rest(name, seconds)
+        if name in self._sites:
+            self._sites[name].abort()
+        for connection in list(self._headless):
+            connection.cut()
+        self._close_logs([name])
+
+    async def rest(self, name: str, seconds: float) -> bool:
+        """Listen no more, close idle connections, and let requests finish for ``seconds`` at most; whether all have. `listen` may be
+        called again."""
         sites = [self._sites[name]] if name in self._sites else []
         ports = self._ports.pop(name, [])
         closing = [site.close() for site in sites]
@@ -172,11 +182,7 @@ class AdminPlane:
         await DeferredList([closed, late], fireOnOneCallback=True)
         if timer.active():
             timer.cancel()
-        for site in sites:
-            site.abort()
-        for connection in list(self._headless):
-            connection.cut()
-        self._close_logs([name])
+        return bool(closed.called)
 
     def abort(self) -> None:
         """Cut all connections."""

@@ -30,7 +30,7 @@ from ..core.limits import KONG_READ_TIMEOUT, Limits
 from ..core.peer import Peer
 from ..core.rows import Row
 from ..core.snapshot.snapshot import Snapshot
-from ..core.stream_registry import SERVICE_RESTART, StreamRegistry
+from ..core.stream_registry import GOING_AWAY, SERVICE_RESTART, StreamRegistry
 from ..core.tracing.trace import instrumented
 from ..http1.factory import HTTP1Factory
 from ..http2.http2_channel import HTTP2Channel
@@ -50,6 +50,7 @@ from ..proxy.tree import RouteTree, TellingTimedTree, TellingTree, TimedTree
 from ..proxy.websocket_route import WebSocketRoute
 from .address_keeper import AddressKeeper
 from .debug_token import debug_token
+from .goodbyes import Goodbyes, GoodbyeSettings
 from .log_files import access_log_for, session_log_for, stream_log_for
 from .lua_engines import lua_engine
 from .name_lookup import resolver_of
@@ -71,7 +72,9 @@ _PATIENCE = 5.0
 """Seconds that clients over HTTP/2 have to hear that the connection takes no more requests; after a reload."""
 _LOOK = 0.5
 """Seconds between two looks at whether all that began before a reload is over."""
-
+LEAVING = 3.0
+"""Seconds that an idle connection is left alone when another process takes over: one that is in use ends behind its next answer, and
+closing it would cross with a request."""
 CUT_TIME = 0.3
 """Seconds that what was cut or cancelled may take to end, at a stop; it takes a few turns of the reactor."""
 
@@ -173,6 +176,7 @@ class DataPlane:
         addresses: of the names of targets.
         conf: the configuration.
         counters: as given.
+        goodbyes: ends streams that must.
         ports_closed: once it is retired, fires when its sockets are closed.
     """
 
@@ -231,6 +235,7 @@ class DataPlane:
         else:  # a plane of before a reload counts on beside this one
             self.context.calls = services.calls
             self.streams.count_with(services.streams)
+        self.goodbyes = Goodbyes(reactor, self.streams, GoodbyeSettings.of(conf))
         self.host.streams = cast(Streams, self.streams)
         self._stream_log = stream_log_for(conf, reactor, self.context)
         self.streams.log = self._stream_log
@@ -272,6 +277,7 @@ class DataPlane:
         """Follow a configuration that was read again. Raises ConfError and changes nothing."""
         for name, contexts in self._contexts:
             reconfigure(contexts, conf, name)
+        self.goodbyes.settings = GoodbyeSettings.of(conf)
         self.conf = conf
         self.room.may_accept = self._may_accept if conf.nginx_http_max_connections else None
 
@@ -282,7 +288,8 @@ class DataPlane:
     def target_changed(self, peer: Peer) -> None:
         """A target has another state: end its streams where it is unhealthy and streams shall not stay on such a target."""
         if not peer.available and self.conf.upstream_close_unhealthy_streams:
-            self.streams.close_all(SERVICE_RESTART, "the upstream is unhealthy", lambda record: record.peer is peer)
+            lost = [record for record in self.streams if record.peer is peer]
+            self.goodbyes.end_streams(lost, SERVICE_RESTART, "the upstream is unhealthy")
 
     def reopen_logs(self) -> None:
         """Open the access log anew (after rotation or a reload); a reload may have made a new token for request debugging."""
@@ -399,8 +406,10 @@ class DataPlane:
         late = reactor.seconds() + (successor.conf.reload_shutdown_timeout or inf)
         while context.connections or len(self.streams):
             if reactor.seconds() >= late:
-                self.streams.close_all(SERVICE_RESTART, "the gateway was reloaded")
-                await self._quiet(successor.conf.nginx_main_worker_shutdown_timeout)
+                seconds = successor.conf.nginx_main_worker_shutdown_timeout
+                self.goodbyes.settings = successor.goodbyes.settings
+                self.goodbyes.end_all(SERVICE_RESTART, "the gateway was reloaded", context.connections, seconds)
+                await self._quiet(seconds)
                 break
             await self._pause(min(_LOOK, late - reactor.seconds()))
         self._retiring = None
@@ -432,7 +441,29 @@ class DataPlane:
         """Wait until no client is connected and no stream is open."""
         await self._quiet(inf)
 
-    async def stop(self, seconds: float) -> None:
+    async def let_go(self) -> None:
+        """Accept no more, as another process serves, and have each connection end behind its answer. See `departure.depart`."""
+        await self._stop_listening()
+        self.context.leave()
+
+    async def say_goodbye(self, reason: str, seconds: float) -> None:
+        """End all connections and streams, whose clients find another process here, but for sessions of UDP: these cannot be told, and
+        end by themselves. Returns when all have ended, or ``seconds`` are over; what is open then goes on.
+
+        Args:
+            reason: for the peers.
+            seconds: for all of it.
+        """
+        idle = min(LEAVING, seconds)
+        self.goodbyes.end_all(SERVICE_RESTART, reason, self.context.connections, seconds, idle, spared="udp")
+        await self._quiet(seconds)
+
+    def resume(self) -> None:
+        """Serve on, whatever has begun of a departure. The caller listens again."""
+        self.goodbyes.stop()
+        self.context.stopping = False
+
+    async def stop(self, seconds: float, code: int = GOING_AWAY, reason: str = "the gateway is stopping") -> None:
         """Accept no more; end streams politely; let requests finish, for ``seconds`` at most; then cut. What is left of the
         time, and `LAST_WORDS` at least, is for what plugins still have to send and to write."""
         late = self._reactor.seconds() + seconds
@@ -440,7 +471,8 @@ class DataPlane:
             retiring, self._retiring = self._retiring, None
             retiring.addErrback(lambda failure: failure.trap(CancelledError)).cancel()
         await self._stop_listening()
-        self.context.drain()
+        self.context.leave()
+        self.goodbyes.end_all(code, reason, self.context.connections, seconds)
         await self._quiet(seconds)
         await self._end(late, seconds)
 
@@ -534,6 +566,7 @@ class DataPlane:
 
     def abort(self) -> None:
         """Cut everything at once."""
+        self.goodbyes.stop()
         self.streams.cut_all()
         self.context.close()
         self.room.close()

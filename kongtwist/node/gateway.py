@@ -11,10 +11,9 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid4
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
@@ -44,6 +43,7 @@ from .address_keeper import AddressKeeper
 from .admin_calls import AdminCalls
 from .admin_plane import AdminPlane
 from .background_work import BackgroundWork
+from .changeover import Changeover
 from .configuration_advice import Advice
 from .data_plane import DataPlane, Faults, limits_of
 from .health_keeper import HealthKeeper
@@ -52,6 +52,7 @@ from .lua_engines import lua_engine
 from .name_lookup import resolver_of
 from .plugin_loader import LoadedPlugins, load_plugins
 from .plugin_services import PluginServices, own_services
+from .prefix import kept_node_id
 from .publisher import Publisher, overlaid
 from .renewal import RELOAD_WAIT, Renewed, renew
 from .rows_access import Answers, RowsAccess
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from ..core.peer import Peer
     from ..demo import Demo
     from .declarative_loader import DeclarativeLoader
+    from .take_over import Successor
 
 __all__ = ["Gateway", "GatewayFailed"]
 
@@ -86,6 +88,7 @@ class Gateway(MultiService):
         demo: add the demo's upstreams and routes, which are never stored.
         fatal: told, with a sentence, when the gateway cannot start or go on.
         storage: a back end of the embedder's; by default the one the configuration names.
+        successor: this process takes over from another one of the node.
 
     Attributes:
         ready: fires when the first snapshot serves; fails with `GatewayFailed` where the gateway cannot start.
@@ -93,6 +96,9 @@ class Gateway(MultiService):
         health: of the targets.
         plane: the data path of this process; None in the parent of several workers.
         plugin_services: what plugins are given of the node, in its only process.
+        opened: the open listeners.
+        answers: does what plugins ask for in the process that has the database.
+        changeover: hands over to another process, or takes over from one.
 
     Raises:
         ConfError: something configured cannot be used.
@@ -108,14 +114,18 @@ class Gateway(MultiService):
         demo: bool = False,
         fatal: Callable[[str], None] | None = None,
         storage: BaseStorage | None = None,
+        successor: Successor | None = None,
     ) -> None:
         super().__init__()
         self._reactor, self.conf, self.opened = reactor, conf, list(sockets)
         self._fatal = fatal or (lambda sentence: _log.critical("{sentence}", sentence=sentence))
         self.plugins: LoadedPlugins = load_plugins(conf.plugins)
         self.registry: Mapping[str, Entity] = registry(self.plugins, conf.router_flavor)
-        self.node_id = conf.node_id or _kept_node_id(conf.prefix if self.opened else None)
+        self.node_id = conf.node_id or kept_node_id(conf.prefix if self.opened else None)
         self.storage = storage or storage_for(conf, self.registry, reactor)
+        self._successor = successor
+        if successor is not None:
+            self.storage.inherit(successor.take_lock())
         self.storage.long_work = self._long_work = BackgroundWork(reactor)
         self.declarative_loader: DeclarativeLoader | None = None
         if isinstance(self.storage, MemoryStorage):
@@ -129,7 +139,9 @@ class Gateway(MultiService):
         self._tallies = Tallies(
             reactor, self.storage.tally, self.storage.tally_timeout, conf.plugin_max_pending_tallies
         )
-        self._answers = Answers(self.storage, lambda: self.publisher.sent(), self._tallies)
+        self.answers = Answers(self.storage, lambda: self.publisher.sent(), self._tallies)
+        if successor is not None:
+            successor.answer = self.answers.answer
         self.plugin_services: PluginServices | None = None
         self._admin_calls: AdminCalls | None = None
         self.counters: Counters
@@ -154,7 +166,7 @@ class Gateway(MultiService):
         lifetimes = None if self.plane is None else self.plane.lifetimes
         self.publisher = Publisher(reactor, self.plugins, self.serve, lifetimes, conf.router_flavor)
         if self.workers is not None:
-            self.workers.answer = self._answers.answer
+            self.workers.answer = self.answers.answer
             self.workers.hear = self.health.hear
             self.publisher.followers.append(self.workers)
         self.demo = self._make_demo() if demo else None
@@ -163,6 +175,7 @@ class Gateway(MultiService):
         self.ready: Deferred[None] = Deferred()
         self.stopped: Deferred[None] = Deferred()
         self.state = NodeState(self, reactor)
+        self.changeover = Changeover(self, reactor)
         self._room = DescriptorRoom(raise_descriptor_limit()) if self.plane is None else self.plane.room
         self.admin_plane = AdminPlane(reactor, conf, self.opened, self.registry)
         self._starting: Deferred[None] | None = None
@@ -212,7 +225,7 @@ class Gateway(MultiService):
 
     def _own_services(self, counters: LocalCounters) -> PluginServices:
         self.plugin_services = own_services(
-            self._reactor, self.conf, self._answers, lambda: self.publisher.snapshot, self._tallies, counters
+            self._reactor, self.conf, self.answers, lambda: self.publisher.snapshot, self._tallies, counters
         )
         return self.plugin_services
 
@@ -287,7 +300,9 @@ class Gateway(MultiService):
         self.ready.errback(GatewayFailed(sentence))
 
     async def _open(self) -> None:
-        self._listen_status()
+        successor = self._successor
+        if successor is None:
+            self.listen_status()
         await self.storage.open()
         if self.declarative_loader is not None:
             await self.declarative_loader.load_configured(self.conf)
@@ -299,11 +314,16 @@ class Gateway(MultiService):
         self.storage.subscribe(self.publisher.changed)
         give_back()
         if self.workers is not None:
+            self.workers.held = self.workers.shared = successor is not None
+            if successor is not None:
+                self.workers.receive_streams(successor.streams)
             await self.workers.start()
+        if successor is not None:
+            await self.changeover.take_over(successor)
         elif self.plane is not None:
             self.plane.listen(self.opened)
-        self._listen_admin()
-        self._expire_later()
+        self.listen_admin()
+        self.expire_later()
         for line in self.demo.lines() if self.demo is not None else ():
             notice(_log, "{line}", line=line)
 
@@ -313,7 +333,7 @@ class Gateway(MultiService):
             dataset = overlaid(dataset, {"vaults": {ENV_VAULT: environment_vault(conf.vault_env_prefix)}})
         return dataset if self.demo is None else overlaid(dataset, self.demo.overlay())
 
-    def _listen_status(self, before: AdminPlane | None = None) -> None:
+    def listen_status(self, before: AdminPlane | None = None) -> None:
         """Answer monitors, from the first moment on: that the node is not ready is for them to know."""
         conf, gate = self.conf, self.admin_plane.gates["status_listen"]
         facts = self.state.facts()
@@ -328,7 +348,8 @@ class Gateway(MultiService):
         )
         self.admin_plane.listen("status_listen", status, self._room, before)
 
-    def _listen_admin(self, before: AdminPlane | None = None) -> None:
+    def listen_admin(self, before: AdminPlane | None = None) -> None:
+        """Serve the Admin API on its listeners; ``before`` served it so far."""
         self.admin_plane.listen("admin_listen", self.admin_resource(), self._room, before)
         self.admin_plane.warn()
 
@@ -374,7 +395,7 @@ class Gateway(MultiService):
             workspace_id=WORKSPACE_ID,
         )
         pending = self.conf.plugin_max_pending_writes
-        host.rows = RowsAccess(lambda: self.publisher.snapshot, time.time, self._answers.ask, pending)
+        host.rows = RowsAccess(lambda: self.publisher.snapshot, time.time, self.answers.ask, pending)
         host.tallies = self._tallies
         host.lua = lua_engine(self.conf)
         assert isinstance(self.counters, SharedCounters)
@@ -383,11 +404,17 @@ class Gateway(MultiService):
 
     # -- while it runs -------------------------------------------------------------------------------------------------
 
-    def _expire_later(self) -> None:
+    def expire_later(self) -> None:
+        """Look for rows that are over from time to time."""
         self._expiring = self._reactor.callLater(EXPIRY_INTERVAL, self._expire)
 
+    def expire_no_more(self) -> None:
+        """Leave them to another process, or to the next start."""
+        if self._expiring is not None and self._expiring.active():
+            self._expiring.cancel()
+
     def _expire(self) -> None:
-        self._expire_later()
+        self.expire_later()
         expiry = Deferred.fromCoroutine(self._expired())
         self._expiry = expiry.addErrback(lambda failure: _log.failure("expired rows could not be deleted", failure))
 
@@ -462,8 +489,8 @@ class Gateway(MultiService):
             self._switching.append(self.workers.switch(sockets, conf.reload_shutdown_timeout))
         renewed.builder.serve = self.serve
         self.serve(snapshot)
-        self._listen_status(before)
-        self._listen_admin(before)
+        self.listen_status(before)
+        self.listen_admin(before)
         if old is not None and self.plane is not None:
             self._retire(old, self.plane)
             self._switching.append(old.ports_closed)
@@ -530,8 +557,7 @@ class Gateway(MultiService):
         self.stopping = True
         if self._starting is not None and not self._starting.called:
             self._starting.cancel()
-        if self._expiring is not None and self._expiring.active():
-            self._expiring.cancel()
+        self.expire_no_more()
         self.state.stop()
         self.health.stop()
         self._watch_names(None)
@@ -551,7 +577,7 @@ class Gateway(MultiService):
         self._advice.stop()
         if self.declarative_loader is not None:
             self.declarative_loader.stop()
-        await _done(super().stopService())
+        await maybeDeferred(super().stopService)
         self._tallies.close()
         await self.storage.close()
         self._long_work.stop()
@@ -572,26 +598,3 @@ def _known(conf: Conf) -> frozenset[str]:
     """Kinds of notes that the operator does not need."""
     silent = ROUTER_KINDS if conf.router_flavor == "traditional" else frozenset()
     return silent | (SESSION_KINDS if conf.stream_listen else frozenset())
-
-
-async def _done(result: Any) -> None:
-    if isinstance(result, Deferred):
-        await result
-
-
-def _kept_node_id(prefix: str | None) -> str:
-    """The node's UUID: kept in ``<prefix>/node_id``; a new one without a prefix."""
-    if prefix is None:
-        return str(uuid4())
-    path = os.path.join(prefix, "node_id")
-    try:
-        with open(path, encoding="ascii") as file:
-            return str(UUID(file.read().strip()))
-    except (OSError, ValueError):
-        made = str(uuid4())
-    try:
-        with open(path, "w", encoding="ascii") as file:
-            file.write(made + "\n")
-    except OSError as error:
-        raise ConfError(f"prefix cannot be written: {error}") from error
-    return made

@@ -3,7 +3,7 @@
 Behind a load balancer a node that stops at once refuses connections until the balancer has noticed. So it first answers
 503 at ``/status/ready`` and goes on accepting for a while, each connection ending behind its answer. Then it stops to
 listen; requests and streams go on until they end by themselves, or until their time is over: what is still open then is
-ended as by any graceful stop (WebSockets with 1001).
+ended as by any graceful stop (WebSockets with 1001; see `goodbyes`).
 """
 
 from __future__ import annotations

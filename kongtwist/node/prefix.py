@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+from uuid import UUID, uuid4
 
 from ..config.kinds import ConfError
 
-__all__ = ["PID_FILE", "Prefix", "already_running", "running_pid", "try_file", "unusable"]
+__all__ = ["PID_FILE", "Prefix", "already_running", "kept_node_id", "running_pid", "try_file", "unusable"]
 
 PID_FILE = "kongtwist.pid"
 
@@ -22,11 +23,19 @@ class Prefix:
     Args:
         path: the directory.
         fd: descriptor of the locked process id file.
+
+    Attributes:
+        shared: another process has the lock, too, and the file is its own: `release` leaves it there.
     """
 
-    def __init__(self, path: str, fd: int) -> None:
+    def __init__(self, path: str, fd: int, shared: bool = False) -> None:
         self.path = path
         self._fd = fd
+        self.shared = shared
+
+    def fileno(self) -> int:
+        """The locked file, for a process that takes over."""
+        return self._fd
 
     @classmethod
     def claim(cls, path: str) -> Prefix:
@@ -56,7 +65,8 @@ class Prefix:
         """Give the directory up: the file goes, and with it the lock."""
         if self._fd >= 0:
             try:
-                os.unlink(os.path.join(self.path, PID_FILE))
+                if not self.shared:
+                    os.unlink(os.path.join(self.path, PID_FILE))
             except FileNotFoundError:
                 pass
             os.close(self._fd)
@@ -139,3 +149,21 @@ def try_file(path: str) -> None:
                 continue
             except OSError:
                 break  # somebody else has put something there meanwhile
+
+
+def kept_node_id(prefix: str | None) -> str:
+    """The node's UUID: kept in ``<prefix>/node_id``; a new one without a prefix."""
+    if prefix is None:
+        return str(uuid4())
+    path = os.path.join(prefix, "node_id")
+    try:
+        with open(path, encoding="ascii") as file:
+            return str(UUID(file.read().strip()))
+    except (OSError, ValueError):
+        made = str(uuid4())
+    try:
+        with open(path, "w", encoding="ascii") as file:
+            file.write(made + "\n")
+    except OSError as error:
+        raise ConfError(f"prefix cannot be written: {error}") from error
+    return made

@@ -219,9 +219,32 @@ class Answers:
         self._storage, self._sent, self._tallies = storage, sent, tallies
         self._number = 0
         self._under_way: dict[int, Deferred[None]] = {}
+        self._held: list[Deferred[None]] | None = None
+        self._elsewhere: Questions | None = None
+
+    def hold(self) -> None:
+        """Let whoever writes wait: another process is about to take over."""
+        self._held = []
+
+    def go_on(self, elsewhere: Questions | None = None) -> None:
+        """Do what waits, and what comes.
+
+        Args:
+            elsewhere: has it done by the process that has taken over; None: it is done here.
+        """
+        self._elsewhere = elsewhere
+        held, self._held = self._held, None
+        for each in held or ():
+            each.callback(None)
 
     async def ask(self, what: str, *arguments: Any) -> Any:
         """Do one thing; its result. Raises EntityError, or of tallies HostError."""
+        if self._held is not None and what != TALLY:
+            waits: Deferred[None] = Deferred()
+            self._held.append(waits)
+            await waits
+        if self._elsewhere is not None:
+            return await self._elsewhere.ask(what, *arguments)
         if what == TALLY:
             return await self._tally(*arguments)
         if what == REFRESH:

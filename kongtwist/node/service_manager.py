@@ -31,6 +31,15 @@ class ServiceManager:
         self._address = environ.pop(NOTIFY_SOCKET, "")
         self._send = send or _send
 
+    @property
+    def address(self) -> str:
+        """The socket's address; empty where nobody wants to know."""
+        return self._address
+
+    def tell_main(self, pid: int) -> None:
+        """Another process is the node from now on; this one is on its way out."""
+        self._tell(f"MAINPID={pid}")
+
     def tell_ready(self) -> None:
         """The node serves: whatever was to start after it may start."""
         self._tell("READY=1")

@@ -246,7 +246,7 @@ class StreamReceiver:
     """The receiving half.
 
     Args:
-        plane: takes the streams up; it has a snapshot.
+        plane: takes the streams up, or the one that a reload has put in its place; it has a snapshot.
 
     Attributes:
         adopted: streams that were taken up.
@@ -285,6 +285,11 @@ class StreamReceiver:
         for parcel in self._held.pop(link, {}).values():
             parcel.close()
 
+    @property
+    def _place(self) -> tuple[Any, Any]:
+        """Tree and context of what serves now."""
+        return self._plane.context.successor or (self._plane.tree, self._plane.context)
+
     def _take(self, link: DescriptorLink, number: int, parcel: Parcel) -> None:
         """A stream has come. It is not ours yet."""
         held = self._held.setdefault(link, {})
@@ -298,9 +303,10 @@ class StreamReceiver:
 
     def _refusal(self, held: dict[int, Parcel], number: int, parcel: Parcel) -> str:
         """Why a stream cannot be taken; nothing: it can."""
-        if self._plane.tree.snapshot is None:
+        tree, context = self._place
+        if tree.snapshot is None:
             return "this process has no configuration yet"
-        if self._plane.context.stopping:
+        if context.stopping:
             return "this process stops"
         if number in held or len(held) >= 2 * WINDOW:
             return "there are too many streams between the processes"
@@ -313,7 +319,7 @@ class StreamReceiver:
     def _go_on(self, link: DescriptorLink, number: int, parcel: Parcel) -> None:
         answer: dict[str, Any] = {"type": "stream-on", "id": number}
         try:
-            adopt(self._plane.tree, parcel)
+            adopt(self._place[0], parcel)
             self.adopted += 1
         except Exception as error:  # noqa: BLE001 - the others go on; its peers see the end of their connections
             _log.failure("a stream that came from another process has ended")

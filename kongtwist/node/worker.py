@@ -31,12 +31,14 @@ from ..observability.error_log import ErrorLog
 from ..observability.foreground import console_for
 from ..observability.shared_counters import SharedCounters
 from .data_plane import DataPlane
+from .departure import depart
 from .health_keeper import HealthReports
 from .log_files import error_log_for
 from .plugin_loader import PluginLoadError, load_plugins
 from .plugin_services import PluginServices, worker_services
 from .rows_access import Questions
 from .snapshot_builder import SnapshotBuilder, give_back
+from .stream_pairs import mover, receive
 from .worker_link import Link, Message
 from .worker_supervisor import COUNTERS_FD, FIRST_SOCKET_FD, LINK_FD, SOCKETS_FD
 
@@ -105,6 +107,10 @@ class Worker:
         self.plugins: dict[str, Any] = {}
         self._conf = Conf()
         self._listeners: list[tuple[str, int]] = []
+        self._sockets: list[socket.socket] = []
+        self._departing: Deferred[None] | None = None
+        self._leaving: socket.socket | None = None
+        self._incoming: int | None = None
         self._rows: dict[str, dict[str, Any]] = {}
         self._changes: list[Change] = []
         self._builder: SnapshotBuilder | None = None
@@ -137,6 +143,8 @@ class Worker:
             "leave": self._on_leave,
             "question": self._on_question,
             "finish": self._on_finish,
+            "retire": self._on_retire,
+            "resume": self._on_resume,
             "stop": lambda _: self.end(),
         }
 
@@ -179,6 +187,7 @@ class Worker:
         if self._ending:
             return
         self._ending = True
+        self._close_sockets()
         self._finishing = Deferred.fromCoroutine(self._finish())
 
     async def _finish(self) -> None:
@@ -205,6 +214,7 @@ class Worker:
     def _on_begin(self, message: Message) -> None:
         self._conf = Conf(message["given"], message["source"])
         self._listeners = [(name, index) for name, index in message["listeners"]]
+        self._incoming = message.get("incoming")
         self._error_log = self._start_logging(self._conf, message["console"])
         self.plane, self.plugins, self.services = self._make_plane(self, self._conf, message)
         reports = HealthReports(self.reactor, lambda said: self.link.send({"type": "health", "reports": said}))
@@ -269,16 +279,27 @@ class Worker:
         if not self._loaded:
             self._loaded = True
             give_back()
+            self._take_ends()
             self.link.send({"type": "loaded"})
+
+    def _take_ends(self) -> None:
+        """Take the ends on which streams leave, and come; they lie behind the listening sockets."""
+        assert self.plane is not None
+        first = FIRST_SOCKET_FD + len(self._listeners)
+        if self._incoming is not None:
+            self._leaving, *incoming = [socket.socket(fileno=first + at) for at in range(1 + self._incoming)]
+            receive(self.reactor, self.plane, incoming)
 
     def _on_listen(self, message: Message) -> None:
         assert self.plane is not None
-        for number, (name, index) in enumerate(self._listeners):
-            with socket.socket(fileno=FIRST_SOCKET_FD + number) as sock:  # the reactor takes a duplicate
-                sock.setblocking(False)
-                self.plane.listen_as(name, sock, getattr(self._conf, name)[index])
+        if not self._sockets:
+            self._sockets = [socket.socket(fileno=FIRST_SOCKET_FD + at) for at in range(len(self._listeners))]
+        for sock, (name, index) in zip(self._sockets, self._listeners, strict=True):  # the reactor takes a duplicate
+            sock.setblocking(False)
+            self.plane.listen_as(name, sock, getattr(self._conf, name)[index])
         self.link.send({"type": "listening"})
-        self._telling_again = self.reactor.callLater(REPORT, self._tell_again)
+        if self._telling_again is None:
+            self._telling_again = self.reactor.callLater(REPORT, self._tell_again)
 
     def _on_mark(self, message: Message) -> None:
         assert self._builder is not None
@@ -367,8 +388,8 @@ class Worker:
         conf, plane = renewed.conf, renewed.plane
         plane.report_health(old.context.report)
         for (name, place), sock in renewed.sockets:
-            with sock:
-                plane.listen_as(name, sock, getattr(conf, name)[place])
+            sock.setblocking(False)
+            plane.listen_as(name, sock, getattr(conf, name)[place])
         for balancer in renewed.builder.snapshot.balancers.values():
             balancer.weigh()  # what was found out while it was made
         builder.stop()
@@ -380,6 +401,9 @@ class Worker:
         for each in self._retired:
             each.context.successor = (plane.tree, plane.context)
         self._retired[old] = old.retire(plane).addBoth(lambda result: self._over(old, result))
+        self._close_sockets()
+        self._listeners = [place for place, _ in renewed.sockets]
+        self._sockets = [sock for _, sock in renewed.sockets]
         self.link.send({"type": "served", "version": self._version})
         self._switching = old.ports_closed.addCallback(lambda _: self.link.send({"type": "switched"}))
 
@@ -399,14 +423,42 @@ class Worker:
         self.plane.leave()
 
     def _on_finish(self, message: Message) -> None:
-        assert self.plane is not None
+        self._close_sockets()
         self._draining = Deferred.fromCoroutine(self._drain()).addCallback(lambda _: self.end())
+
+    def _close_sockets(self) -> None:
+        """Nobody is to wait on a socket of which only this copy is left."""
+        sockets, self._sockets = self._sockets, []
+        for sock in sockets:
+            sock.close()
 
     async def _drain(self) -> None:
         assert self.plane is not None
         await self.plane.finish()
         for plane in list(self._retired):
             await plane.quiet()
+
+    def _on_retire(self, message: Message) -> None:
+        end, self._leaving = self._leaving, None
+        planes = self._planes
+        departing = self._departing = Deferred.fromCoroutine(
+            depart(self.reactor, planes, message["seconds"], mover(self.reactor, planes, end))
+        )
+        departing.addCallbacks(lambda _: self.end(), self._not_departed)  # type: ignore[unused-awaitable]
+
+    def _not_departed(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            self._out_of_step(failure, "retire")
+
+    def _on_resume(self, message: Message) -> None:
+        if self._ending:
+            return
+        assert self._departing is not None
+        self._departing.cancel()
+        for plane in self._planes:
+            plane.resume()
+        if self._draining is None:
+            self._on_listen(message)
 
     def _on_reopen(self, message: Message) -> None:
         assert self._error_log is not None

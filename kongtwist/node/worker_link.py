@@ -19,6 +19,8 @@ must not be able to run code.
 | ``renew`` | make all anew for this configuration, aside; a dataset follows | | |
 | ``switch``, ``keep`` | serve by that; or it is not wanted | ``switched`` | it serves by that |
 | ``room`` | rows of the counters' memory that are in use | | |
+| ``retire`` | another process serves: say goodbye (seconds), then exit | | |
+| ``resume`` | it does not: serve on | | |
 | ``stop`` | finish what you do and exit | | |
 
 End of file means that the other side is gone: the parent starts another worker, a worker finishes its work and exits.

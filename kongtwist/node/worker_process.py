@@ -31,6 +31,8 @@ class Supervisor(Protocol):
     answer: Callable[[Message, Callable[[Message], None]], None]
     hear: Callable[[str, str, list[list[int]]], None]
 
+    def on_loaded(self, worker: Any) -> None: ...
+
     def on_listening(self, worker: Any) -> None: ...
 
     def on_ended(self, worker: Any, reason: Failure) -> None: ...
@@ -48,6 +50,8 @@ class WorkerProcess(ProcessProtocol):
     Attributes:
         leaving: it finishes what it does, and is not replaced.
         grown: it was added by a reload.
+        loaded: it could accept connections.
+        streams: the end on which its streams come to another process (stream_pairs.py).
     """
 
     transport: Any
@@ -61,7 +65,8 @@ class WorkerProcess(ProcessProtocol):
         self.pid = 0
         self.follows = False
         """Whether it has been told to accept connections: from then on changes are waited for."""
-        self.listening = False
+        self.listening = self.loaded = False
+        self.streams: socket.socket | None = None
         self.link = Link(self._received, self._link_gone)
         self._unserved: list[tuple[int, Deferred[None]]] = []
         self._reloads: list[Deferred[str | None]] = []
@@ -113,6 +118,12 @@ class WorkerProcess(ProcessProtocol):
         self.link.send({"type": "switch"})
         return done
 
+    def forget_streams(self) -> None:
+        """Close our copy of the end on which its streams come to another process: that one's end is the last then."""
+        if self.streams is not None:
+            self.streams.close()
+            self.streams = None
+
     def report(self) -> Deferred[None]:
         """Have it tell its plugins' figures; fires when they are here, or it is gone."""
         told: Deferred[None] = Deferred()
@@ -152,8 +163,8 @@ class WorkerProcess(ProcessProtocol):
     def _received(self, message: Message) -> None:
         kind = message["type"]
         if kind == "loaded":
-            self.follows = True
-            self.link.send({"type": "listen"})
+            self.follows = self.loaded = True
+            self._workers.on_loaded(self)
         elif kind == "listening":
             self.listening = True
             self._workers.on_listening(self)

@@ -26,6 +26,7 @@ from ..net.listeners import SERVED_BY_WORKERS, Opened
 from ..observability.node_metrics import NodeMetrics
 from ..observability.plugin_metrics import MAX_SERIES
 from ..observability.shared_counters import SharedCounters
+from .stream_pairs import shared_out
 from .worker_link import Message, changes_packets, dataset_messages
 from .worker_process import Sockets, WorkerProcess
 
@@ -41,7 +42,8 @@ COUNTERS_FD = 4
 SOCKETS_FD = 5
 """File descriptor in a worker over which it gets listening sockets while it runs (SCM_RIGHTS)."""
 FIRST_SOCKET_FD = 6
-"""File descriptor of a worker's first listening socket; the others follow."""
+"""File descriptor of a worker's first listening socket; the others follow, then the end on which its streams leave, then those on which
+streams of others come (stream_pairs.py)."""
 
 CRASHES = 5
 CRASH_SPAN = 10.0
@@ -97,6 +99,8 @@ class Workers:
         metrics: figures of the workers' plugins.
         answer: does what a worker's plugin asks for, and sends what came of it (rows_access.Answers.answer).
         hear: takes what a worker's traffic says of a target (health_keeper.HealthKeeper.hear).
+        held: workers that have loaded everything do not accept connections until `listen`.
+        shared: another process has the listening sockets, too: they are not shut.
     """
 
     def __init__(
@@ -125,7 +129,8 @@ class Workers:
         self._all_listen: list[Deferred[None]] = []
         self._all_ended: list[Deferred[None]] = []
         self._closing: IDelayedCall | None = None
-        self.stopping = False
+        self.stopping = self.held = self.shared = False
+        self._incoming: dict[int, list[socket.socket]] = {}
         self.metrics = NodeMetrics(max_series)
         self._asked = 0
         self.first_messages: Callable[[], Iterable[Message]] = lambda: ()
@@ -135,12 +140,52 @@ class Workers:
     # -- life ------------------------------------------------------------------------------------------------------
 
     def start(self) -> Deferred[None]:
-        """Start all workers. The Deferred fires when all of them accept connections."""
+        """Start all workers. The Deferred fires when all of them accept connections, or while these are `held` could."""
         listening: Deferred[None] = Deferred()
         self._all_listen.append(listening)
         self._room(len(self._sockets))
         for slot in range(len(self._sockets)):
             self._spawn(slot, slot)
+        return listening
+
+    def listen(self) -> Deferred[None]:
+        """Let workers that were held accept connections. The Deferred fires when all do."""
+        self.held = False
+        listening: Deferred[None] = Deferred()
+        self._all_listen.append(listening)
+        for worker in self._living.values():
+            if worker.loaded:
+                worker.link.send({"type": "listen"})
+        return listening
+
+    def stream_ends(self) -> list[int]:
+        """For each worker the end on which its streams will come to another process."""
+        return [worker.streams.fileno() for worker in self._all if worker.streams is not None]
+
+    def receive_streams(self, ends: list[socket.socket]) -> None:
+        """Give the workers that are started now the ends on which streams come from those of another process."""
+        self._incoming = dict(enumerate(shared_out(ends, len(self._sockets))))
+
+    def retire(self, seconds: float) -> Deferred[None]:
+        """Have the workers accept no more, as another process serves, and say goodbye for ``seconds`` at most. The Deferred fires
+        when all have ended; `resume` takes it back. Streams that can move do, where another process has the other ends."""
+        for worker in self._all:
+            worker.forget_streams()
+        return self._end("retire", seconds=seconds)
+
+    def resume(self) -> Deferred[None]:
+        """Have the workers serve on, and others in place of those that have ended. The Deferred fires when all accept connections."""
+        self.stopping = self.shared = False
+        self._all_ended = []
+        listening: Deferred[None] = Deferred()
+        self._all_listen.append(listening)
+        for worker in self._all:
+            worker.listening = False
+            worker.link.send({"type": "resume"})
+        slots = {worker.slot for worker in self._living.values()}
+        for slot in range(len(self._sockets)):
+            if slot not in slots:
+                self._spawn(self._free_row(), slot)
         return listening
 
     def leave(self) -> None:
@@ -162,15 +207,15 @@ class Workers:
         """Ask the workers to finish what they do and exit. The Deferred fires when all have."""
         return self._end("stop")
 
-    def _end(self, how: str) -> Deferred[None]:
+    def _end(self, how: str, **said: float) -> Deferred[None]:
         self.stopping = True
         if not self._all:
             return succeed(None)
         ended: Deferred[None] = Deferred()
         self._all_ended.append(ended)
         for worker in self._all:
-            worker.link.send({"type": how})
-        if self._closing is None:
+            worker.link.send({"type": how, **said})
+        if self._closing is None and not self.shared:
             # The workers close theirs first, so that none of them sees its socket die under its hands.
             self._closing = self._reactor.callLater(LISTENING_ON, self._stop_listening)
         return ended
@@ -261,8 +306,7 @@ class Workers:
         self._room(len(self._living) + len(self._leaving) + max(0, len(sockets) - before))
         waiting: list[Deferred[None]] = []
         for slot in range(before, len(sockets)):
-            row = next(row for row in range(self._counters.workers) if row not in self._living | self._leaving)
-            self._spawn(row, slot).grown = True
+            self._spawn(self._free_row(), slot).grown = True
         if not self.complete:
             waiting.append(Deferred())
             self._all_listen += waiting
@@ -275,6 +319,10 @@ class Workers:
         worker.link.send({"type": "finish"})
         if seconds:
             self._reactor.callLater(seconds, worker.link.send, {"type": "stop"})
+
+    def _free_row(self) -> int:
+        """A row of the counters that nobody has."""
+        return next(row for row in range(self._counters.workers) if row not in self._living | self._leaving)
 
     def _room(self, rows: int) -> None:
         """Have everybody look at the counters of this many workers."""
@@ -358,11 +406,14 @@ class Workers:
         giving.setblocking(False)
         worker = WorkerProcess(self, row, slot, giving)
         ours, theirs = socket.socketpair()
+        worker.streams, leaving = socket.socketpair()
+        incoming = self._incoming.pop(row, [])
         try:
             fds = {0: 0, 1: 1, 2: 2, LINK_FD: theirs.fileno(), COUNTERS_FD: self._counters.fileno()}
             fds[SOCKETS_FD] = taking.fileno()
-            for number, (_, fd) in enumerate(self._sockets[slot]):
-                fds[FIRST_SOCKET_FD + number] = fd
+            listening = [fd for _, fd in self._sockets[slot]]
+            given = [*listening, leaving.fileno(), *(each.fileno() for each in incoming)]
+            fds.update((FIRST_SOCKET_FD + number, fd) for number, fd in enumerate(given))
             self._living[row] = worker
             self._reactor.spawnProcess(
                 worker,
@@ -375,28 +426,39 @@ class Workers:
             factory.noisy = False
             self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, factory)
         finally:
-            theirs.close()
-            taking.close()
+            for each in (theirs, taking, leaving, *incoming):
+                each.close()
             ours.close()  # the reactor has its own duplicate
         served = self._served()
-        share = {"listeners": [place for place, _ in self._sockets[slot]]}
+        share = {"listeners": [place for place, _ in self._sockets[slot]], "incoming": len(incoming)}
         numbers = {"row": row, "workers": self._counters.workers, "rows": self._used}
         worker.link.send(self._begin() | share | numbers)
         worker.link.send_all(dataset_messages(served.version, served.rows))
         worker.link.send_all(list(self.first_messages()))
         return worker
 
+    def on_loaded(self, worker: WorkerProcess) -> None:
+        """A worker could accept connections."""
+        if not self.held:
+            worker.link.send({"type": "listen"})
+        elif len(self._living) == len(self._sockets) and all(each.loaded for each in self._living.values()):
+            self._release_start()
+
+    def _release_start(self) -> None:
+        listening, self._all_listen = self._all_listen, []
+        for each in listening:
+            each.callback(None)
+
     def on_listening(self, worker: WorkerProcess) -> None:
         """A worker accepts connections."""
         _log.info("worker {row} (pid {pid}) serves", row=worker.row, pid=worker.pid)
         if self.complete:
-            listening, self._all_listen = self._all_listen, []
-            for each in listening:
-                each.callback(None)
+            self._release_start()
 
     def on_ended(self, worker: WorkerProcess, reason: Failure) -> None:
         """A worker process has ended: correct its counters, and replace it unless the node stops."""
         (self._leaving if worker.leaving else self._living).pop(worker.row, None)
+        worker.forget_streams()
         self._counters.retire(worker.row)
         worker.figures.gone()
         if self.stopping:

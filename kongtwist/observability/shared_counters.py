@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
+from typing import Any
 
 from ..core.counters import ACCEPTED, CELL_NAMES, CELLS, GAUGES, HANDLED, REQUESTS, Cells, RateWindow, Windows
 from .shared_cells import CELL_ENTRIES, CELL_WIDTH, LocalCells, SharedCells
@@ -34,6 +35,12 @@ _NAMED = CELL_ENTRIES * CELL_WIDTH  # numbers in a worker's table of named cells
 _MASK = (1 << 64) - 1
 _FULL = 1 << 60  # no count grows beyond it, so that the sum over workers fits a cell
 _TAKEN = _MASK  # tag of an entry that is just being replaced: no key's (its chance is 2**-64)
+
+
+CARRIED = 1000
+"""Counts in one piece of what a process that takes over is told."""
+
+Message = dict[str, Any]
 
 
 class LocalWindows:
@@ -80,6 +87,19 @@ class LocalWindows:
             if not count and len(table) >= self._max_keys:
                 self._make_room(table)
             table[key] = count + amount
+
+    def carried(self, now: float) -> Iterator[Message]:
+        """What is counted, in pieces, for the process that takes over."""
+        for window, table in self._tables.items():
+            items = iter(list(table.items()) if self._expires[window] > now else ())
+            while some := list(islice(items, CARRIED)):
+                yield {"window": window, "expires": self._expires[window], "keys": some}
+
+    def carry(self, piece: Message, now: float) -> None:
+        """Go on from what another process counted. What was counted for several workers cannot be taken: it has no keys."""
+        frame = RateWindow(piece.get("window", 0), piece.get("expires", 0.0), 0)
+        for key, count in piece.get("keys", ()):
+            self.add(key, (frame,), count, now)
 
     def _open(self, window: int, expires: float, now: float) -> dict[str, int]:
         for old in [each for each, end in self._expires.items() if end <= now]:
@@ -206,6 +226,25 @@ class SharedWindows:
                 self._own[place + 2] = min(self._own[place + 2] + amount, _FULL)
             else:
                 self._enter(tag, start, frame, now, amount)
+
+    def carried(self, now: float) -> Iterator[Message]:
+        """See `LocalWindows.carried`; keys are not known here, only where their entries are."""
+        for table in (self._own, *self._others):
+            found = zip(table[::_ENTRY].tolist(), table[1::_ENTRY].tolist(), table[2::_ENTRY].tolist(), strict=True)
+            living = (each for each in found if each[0] not in (0, _TAKEN) and each[1] > now)
+            while some := list(islice(living, CARRIED)):
+                yield {"entries": some}
+
+    def carry(self, piece: Message, now: float) -> None:
+        """See `LocalWindows.carry`."""
+        LocalWindows.carry(self, piece, now)  # type: ignore[arg-type]
+        for tag, expires, count in piece.get("entries", ()):
+            start = tag % self._sets * _STRIDE
+            place = _find(self._own, tag, start)
+            if place >= 0:
+                self._own[place + 2] = min(self._own[place + 2] + count, _FULL)
+            else:
+                self._enter(tag, start, RateWindow(0, expires, 0), now, count)
 
     def _enter(self, tag: int, start: int, frame: RateWindow, now: float, amount: int = 1) -> None:
         """Begin an entry, in a free place of its set or in the place of the one that is missed least."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import thread_time
 from typing import Any, NamedTuple, TypeVar
@@ -211,6 +212,23 @@ class BaseStorage:
     async def refresh(self) -> bool:
         """Nobody else writes: there is nothing to bring in."""
         return False
+
+    async def quiet(self) -> None:
+        """Wait until no write is under way."""
+        await self._quiet()
+
+    async def reread(self) -> None:
+        """Bring in what another process of this node wrote (at a restart). Raises StorageError."""
+        await self.refresh()
+
+    def lock(self) -> int:
+        """The descriptor that keeps other gateways out, for the process that takes over; -1: there is none."""
+        return -1
+
+    def inherit(self, lock: int) -> None:
+        """Open with the lock of the process that hands over; -1: it has none. The descriptor belongs to the storage then."""
+        if lock >= 0:
+            os.close(lock)
 
     # -- tallies ---------------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from ...core.storage_contract import Change, Dataset
 from ...entities import Entity
 from ...entities.schema import Row
 from ...net.work_thread import WorkThread
-from ..base import BaseStorage, StorageError, whole
+from ..base import BaseStorage, StorageError, difference, whole
 from ..tallies import SLICE, Place
 from .sqlite_tallies import TALLIES, TALLIES_BY_TIME, exchange, expire
 
@@ -60,7 +60,8 @@ class SQLiteStorage(BaseStorage):
         self._opened = False
         self._connection: sqlite3.Connection | None = None
         self._counting: sqlite3.Connection | None = None
-        self._lock = -1
+        self._lock = self._inherited = -1
+        self._version = 0
         self._failed = ""
 
     async def open(self) -> None:
@@ -91,6 +92,26 @@ class SQLiteStorage(BaseStorage):
 
     def reachable(self) -> bool:
         return super().reachable() and not self._failed
+
+    def lock(self) -> int:
+        return self._lock
+
+    def inherit(self, lock: int) -> None:
+        self._inherited = lock
+
+    async def reread(self) -> None:
+        await self.quiet()
+        try:
+            rows = await self._thread.do(self._changed_rows)
+        except (sqlite3.Error, OSError, ValueError) as error:
+            raise StorageError(f"cannot read the database {self.path}: {error}") from error
+        if rows is None:
+            return
+        wanted = {name: {row["id"]: row for row in found} for name, found in rows.items()}
+        changes = difference(self.registry, self.load(), wanted)
+        if changes:
+            await self._apply(changes)
+            self._tell(changes)
 
     async def _commit(self, changes: Sequence[Change]) -> None:
         try:
@@ -173,7 +194,17 @@ class SQLiteStorage(BaseStorage):
             handle = os.open(directory, os.O_RDONLY)
             os.fsync(handle)  # the file's name must survive too
             os.close(handle)
+        self._version = _data_version(connection)
         return self._rows(connection)
+
+    def _changed_rows(self) -> dict[str, list[Row]] | None:
+        """All rows, or None if nobody else has written since the last look."""
+        assert self._connection is not None
+        version = _data_version(self._connection)
+        if version == self._version:
+            return None
+        self._version = version
+        return self._rows(self._connection)
 
     def _added(self, entities: Mapping[str, Entity]) -> dict[str, list[Row]]:
         connection = self._connection
@@ -199,6 +230,14 @@ class SQLiteStorage(BaseStorage):
 
     def _take_lock(self) -> None:
         self._lock = os.open(self.path + ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        inherited, self._inherited = self._inherited, -1
+        if inherited >= 0:
+            own, theirs = self._lock, os.fstat(inherited)
+            if os.path.samestat(os.fstat(own), theirs):
+                self._lock = inherited
+                os.close(own)
+                return
+            os.close(inherited)  # this configuration names another file
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -256,6 +295,12 @@ class SQLiteStorage(BaseStorage):
         finally:
             if lock >= 0:
                 os.close(lock)
+
+
+def _data_version(connection: sqlite3.Connection) -> int:
+    """A number that changes when another connection has committed (sqlite.org/pragma.html)."""
+    (version,) = connection.execute("PRAGMA data_version").fetchone()
+    return int(version)
 
 
 def _make_tables(connection: sqlite3.Connection, entities: Mapping[str, Entity]) -> None:
