@@ -217,8 +217,8 @@ class TutorialTests(LiveTestCase):
     """The lines of the tutorial, with what they change."""
 
     def test_lines(self) -> None:
-        """Each takes effect on new and on idle connections, and a stream goes on through all of them."""
-        gateway = self.gateway({"nginx_http_max_connections": 2, "nginx_proxy_proxy_read_timeout": "1s"})
+        """Each takes effect on new and on idle connections, and a stream, which counts as a connection, goes on through all of them."""
+        gateway = self.gateway({"nginx_http_max_connections": 3, "nginx_proxy_proxy_read_timeout": "1s"})
         gateway.route("/ws", f"http://127.0.0.1:{self.upstream('websocket')}", "ws")
         gateway.route("/slow", f"http://127.0.0.1:{self.upstream('echo')}", "slow")
         upstream = RawUpstream()
