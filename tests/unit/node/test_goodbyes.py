@@ -128,7 +128,7 @@ class GoodbyesTests(SynchronousTestCase):
         self.records(1)
         goodbyes = self.goodbyes(rate=1000)
         goodbyes.end_all(GOING_AWAY, "", [], 10, spared="udp")
-        self.run_for(1)
+        self.run_for(LOOK / 2)
         self.assertEqual(len(self.told), 1)
         self.streams.clear()
         self.told.clear()
