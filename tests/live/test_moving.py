@@ -280,6 +280,10 @@ class MovingTests(MovingTestCase):
             found = [json.loads(each) for each in file.read().splitlines()]
         return [each for each in found if each["response"]["status"] != 404]
 
+    def lines(self, children: tuple[Child, Child], event: str) -> list[dict[str, Any]]:
+        """What the logs of streams say of this event."""
+        return [line for child in children for line in child.lines("streams.log") if line["event"] == event]
+
     def check_end(self, traffic: Traffic, children: tuple[Child, Child], idle: list[dict[str, Any]]) -> None:
         """Both processes are as they were, and what they tell together is told once."""
         for child, before in zip(children, idle, strict=True):
@@ -294,9 +298,11 @@ class MovingTests(MovingTestCase):
         found = self.records()
         self.assertEqual(len(found), number)
         self.assertEqual(len({each["request"]["id"] for each in found}), len(found))
-        closed = [line for child in children for line in child.lines("streams.log") if line["event"] == "close"]
-        opened = [line for child in children for line in child.lines("streams.log") if line["event"] == "open"]
-        self.assertEqual((len(opened), len(closed)), (len(found), len(found)))
+        wait_until(
+            lambda: len(self.lines(children, "close")) >= number, "the last lines of all streams"
+        )  # written in batches
+        opened, closed = (self.lines(children, event) for event in ("open", "close"))
+        self.assertEqual((len(opened), len(closed)), (number, number))
         sums = sum(line["messages_in"] for line in closed)
         self.assertEqual(sums, traffic.counts["messages"])
         self.assertEqual({each["response"]["status"] for each in found}, {101, 200})
