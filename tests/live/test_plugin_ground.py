@@ -368,7 +368,8 @@ class StreamTests(GroundTestCase):
         client = self.raw(b"GET /events HTTP/1.1\r\nHost: h\r\n\r\n")
         wait_until(lambda: len(self.noted()) == 3, "the beginning of the second one")
         self.running.stop()
-        self.assertTrue(read_all(client).endswith(b": the gateway is stopping\n\n\r\n0\r\n\r\n"))
+        ended = read_all(client)
+        self.assertRegex(ended, rb": the gateway is stopping\nretry: \d+\n\n\r\n0\r\n\r\n$")
         self.assertEqual(self.noted()[3], "close closed by the gateway")
         self.assertEqual(read_journal(self.journal).count("producer over"), 2)
 
