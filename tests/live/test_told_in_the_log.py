@@ -66,8 +66,9 @@ class ToldTests(LiveTestCase):
         """Is not told what it does."""
         gateway = self.gateway({"router_flavor": "traditional"})
         gateway.route("/old", "http://127.0.0.1:1", path_handling="v1")
-        gateway.create("/services", name="rpc", url="tls://127.0.0.1:1")
-        wait_until(lambda: lines(gateway, _SESSIONS), "the service is told")
+        service = gateway.create("/services", name="rpc", url="tls://127.0.0.1:1")
+        gateway.create("/routes", name="raw", protocols=["tls"], snis=["raw.test"], service={"id": service["id"]})
+        wait_until(lambda: lines(gateway, _SESSIONS), "the route is told")
         self.assertEqual(lines(gateway, _ROUTES), [])
 
     def test_names_that_do_nothing(self) -> None:
