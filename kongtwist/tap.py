@@ -124,6 +124,7 @@ def _make_node(reactor: Any, conf_file: str | None, prefix_option: str | None, d
             opened = open_listeners(conf.listeners(), conf.nginx_worker_processes)
         else:
             opened = take_listeners(conf.listeners(), successor.listeners, conf.nginx_worker_processes)
+            successor.close_unwanted()
         for name in {each.name for each in opened if each.listen.ssl}:
             contexts_for(conf, name)  # certificates that cannot be used are to be told of here
         if successor is None:

@@ -169,13 +169,24 @@ class AdminPlane:
             connection.cut()
         self._close_logs([name])
 
-    async def rest(self, name: str, seconds: float) -> bool:
+    async def rest(self, name: str, seconds: float, grace: float = 0.0) -> bool:
         """Listen no more, close idle connections, and let requests finish for ``seconds`` at most; whether all have. `listen` may be
-        called again."""
+        called again.
+
+        Args:
+            name: of the listeners' property.
+            seconds: for requests that run.
+            grace: seconds that connections are left alone before: the request of one that was just made is on its way.
+        """
         sites = [self._sites[name]] if name in self._sites else []
         ports = self._ports.pop(name, [])
-        closing = [site.close() for site in sites]
+        closing = [] if grace else [site.close() for site in sites]
         await DeferredList([maybeDeferred(port.stopListening) for port in ports])
+        if grace:
+            over: Deferred[None] = Deferred()
+            self._reactor.callLater(grace, over.callback, None)
+            await over
+            closing = [site.close() for site in sites]
         late: Deferred[Any] = Deferred()
         timer = self._reactor.callLater(seconds, late.callback, None)
         closed: Deferred[Any] = DeferredList(closing)

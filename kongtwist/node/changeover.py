@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Changeover"]
 
+ADMIN_GRACE = 0.25
+"""Seconds in which the request of a connection to the Admin API that was just made arrives."""
+
 ADMIN_PATIENCE = 20.0
 """Seconds that a restart waits for requests to the Admin API which have begun."""
 
@@ -135,7 +138,7 @@ class Changeover:
         """
         gateway = self._gateway
         gateway.expire_no_more()
-        rests = await gateway.admin_plane.rest("admin_listen", ADMIN_PATIENCE)
+        rests = await gateway.admin_plane.rest("admin_listen", ADMIN_PATIENCE, ADMIN_GRACE)
         gateway.answers.hold()
         await gateway.storage.quiet()
         return rests

@@ -133,12 +133,17 @@ class Successor:
         fd, self.lock_fd = self.lock_fd, -1
         return fd
 
-    def forget(self) -> None:
-        """Take over nothing after all: close what was handed out. The old process goes on."""
+    def close_unwanted(self) -> None:
+        """Close the listening sockets that nobody has taken: nobody would accept there. The old process has its own until it ends."""
         for listeners in self.listeners.values():
             for sockets in listeners:
                 for each in sockets:
                     each.close()
+        self.listeners.clear()
+
+    def forget(self) -> None:
+        """Take over nothing after all: close what was handed out. The old process goes on."""
+        self.close_unwanted()
         for each in self.streams:
             each.close()
         if self.lock_fd >= 0:
