@@ -521,8 +521,12 @@ class NodeService(Service):
         )
         self._own(shared=True)
         self._manager.tell_main(pid)
-        retiring = self._retiring = Deferred.fromCoroutine(self.gateway.changeover.leave_to(questions, seconds))
+        retiring = self._retiring = Deferred.fromCoroutine(self._leave(questions, seconds))
         retiring.addCallbacks(lambda _: self._stop(), self._not_left)  # type: ignore[unused-awaitable]
+
+    async def _leave(self, questions: Questions, seconds: float) -> None:
+        await self.gateway.changeover.leave_to(questions, seconds)
+        await self._hand_over.told()
 
     def _not_left(self, failure: Failure) -> None:
         if not failure.check(CancelledError):

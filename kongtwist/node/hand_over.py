@@ -91,7 +91,8 @@ class HandOver:
         self._work: Deferred[None] | None = None
         self._patience: IDelayedCall | None = None
         self._questions: Questions | None = None
-        self._children: dict[_Child, None] = {}
+        self._orders: dict[Link, _Child] = {}  # the commands that wait for a successor which was started here
+        self._told: list[Deferred[None]] = []
 
     def listen(self) -> None:
         """Let successors come. Where that cannot be, restarts stop the node first, and the log says why."""
@@ -131,6 +132,16 @@ class HandOver:
         factory.noisy = False
         self._reactor.adoptStreamConnection(sock.fileno(), socket.AF_UNIX, factory)
 
+    def told(self) -> Deferred[None]:
+        """Fires when no command waits for the outcome of a restart any more: a process that has handed over may end before its successor
+        says that it is ready."""
+        waiting: Deferred[None] = Deferred()
+        if self._orders:
+            self._told.append(waiting)
+        else:
+            waiting.callback(None)
+        return waiting
+
     # -- what is said ------------------------------------------------------------------------------------------------------
 
     def _received(self, link: Link, message: Message) -> None:
@@ -167,8 +178,7 @@ class HandOver:
         elif environ is None:
             link.send({"type": "launch"})
         else:
-            child = _Child(link, self._children)
-            self._children[child] = None
+            child = self._orders[link] = _Child(link)
             self._reactor.spawnProcess(
                 child, sys.executable, self._starting.words,
                 env={**environ, TAKE_OVER: "1", "KONGTWIST_READY_FD": str(WORD_FD)},
@@ -258,6 +268,10 @@ class HandOver:
 
     def _gone(self, link: Link) -> None:
         """The other end is closed: nothing to a command, the end of a successor."""
+        if self._orders.pop(link, None) is not None and not self._orders:
+            waiting, self._told = self._told, []
+            for each in waiting:
+                each.callback(None)
         if link is not self._heir or self._stopped:
             return
         _log.error("process {pid}, which was to take over, has ended; this one goes on", pid=self._heir_pid)
@@ -313,8 +327,8 @@ class _Accepting:
 class _Child(ProcessProtocol):
     """A successor that was started here: tells the command how it went."""
 
-    def __init__(self, link: Link, children: dict[_Child, None]) -> None:
-        self._link, self._children = link, children
+    def __init__(self, link: Link) -> None:
+        self._link = link
         self._word = b""
         self._told = False
 
@@ -328,10 +342,10 @@ class _Child(ProcessProtocol):
 
     def processEnded(self, reason: Failure) -> None:
         self._tell()
-        self._children.pop(self, None)
 
     def _tell(self) -> None:
         if not self._told:
             self._told = True
             word = self._word.decode("utf-8", "replace") or "the new process ended while it started; see the error log"
             self._link.send({"type": "outcome", "word": word})
+            self._link.close()
