@@ -74,6 +74,8 @@ class GroupReader(ReadingThread):
         self._began: dict[
             Key, int
         ] = {}  # the first offset that was read of each, where the group has committed nothing yet
+        self._ids: dict[str, Any] = {}  # of the topics, where brokers tell them
+        self._again: set[Key] = set()  # partitions that were made anew, and are to be read from their beginnings
         self._full = False
         self._consumer: Any = None
 
@@ -129,6 +131,9 @@ class GroupReader(ReadingThread):
                     anchored = self._assignments
                     self._anchor(consumer, records)
                     self._look_for_ends(consumer)
+                self._look_for_new_topics(consumer)
+                if self._again:
+                    records = self._begin_again(consumer, records)
                 if records:
                     self._look_back(records)
                     self._give(records)
@@ -156,15 +161,51 @@ class GroupReader(ReadingThread):
 
     def _look_for_ends(self, consumer: Any) -> None:
         """Partitions have changed hands: which of them end before what was read? From here on they are read from wherever the group is."""
+        assigned = consumer.assignment()
+        if not assigned:
+            return  # those that were asked back may come again
         reached, self._reached = self._reached, {}
-        known = [each for each in consumer.assignment() if (each.topic, each.partition) in reached]
+        known = [each for each in assigned if (each.topic, each.partition) in reached]
         try:
             ends = consumer.end_offsets(known, timeout_ms=_COMMIT) if known else {}
         except late_names.KafkaError as error:
             _log.info("where topics of a group end is not known: {error}", error=error)
             self._remade((each.topic, each.partition) for each in known)  # rather twice than never
             return
-        self._remade((key for each, end in ends.items() if end < reached[key := (each.topic, each.partition)]))
+        short = [key for each, end in ends.items() if end < reached[key := (each.topic, each.partition)]]
+        self._again.update(key for key in short if key[0] not in self._ids)
+        self._remade(
+            key for key in short if key[0] in self._ids
+        )  # a log that was cut: the library goes on where it was
+
+    def _look_for_new_topics(self, consumer: Any) -> None:
+        """A topic whose id has changed was made anew, whoever has its partitions. What the library knows of a position in the former one
+        makes it go on where the new one ends."""
+        for topic, number in late_names.topic_ids(consumer, self._topics).items():
+            if self._ids.setdefault(topic, number) != number:
+                self._ids[topic] = number
+                self._again.update((topic, each) for each in consumer.partitions_for_topic(topic) or ())
+
+    def _begin_again(self, consumer: Any, records: list[TopicRecord]) -> list[TopicRecord]:
+        """Go to the beginnings of partitions that were made anew, and have the group begin there: a commit of the former topic may come
+        late. Returns the records of the others; these are read again."""
+        assigned = consumer.assignment()
+        if not assigned:
+            return records
+        mine = [each for each in assigned if (each.topic, each.partition) in self._again]
+        others = [each for each in records if (each.topic, each.partition) not in self._again]
+        try:
+            begins = consumer.beginning_offsets(mine, timeout_ms=_COMMIT) if mine else {}
+        except late_names.KafkaError as error:
+            _log.info("where new topics of a group begin is not known yet: {error}", error=error)
+            return others
+        for each, offset in begins.items():
+            consumer.seek(each, offset)
+        self._again.clear()
+        self._remade((each.topic, each.partition) for each in begins)
+        with self._lock:
+            self._commits.update({(each.topic, each.partition): offset for each, offset in begins.items()})
+        return others
 
     def _look_back(self, records: list[TopicRecord]) -> None:
         """Note what is read. While partitions stay, offsets go back only in a topic that was made anew."""
@@ -187,6 +228,7 @@ class GroupReader(ReadingThread):
         _log.warn("{topics} was made anew: a group reads it from where it begins now", topics=names)
         with self._lock:
             for key in lost:
+                self._reached.pop(key, None)
                 self._commits.pop(key, None)
                 self._began.pop(key, None)
             self._add(partial(self._listener.member_renewed, lost))

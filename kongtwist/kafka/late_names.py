@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from .connection_settings import client_options as client_options
     from .repairs import finish_rejoining as finish_rejoining
+    from .repairs import topic_ids as topic_ids
 else:
     _PLACES = {
         "ConsumerRebalanceListener": "kafka",
@@ -31,6 +32,7 @@ else:
         "TopicPartition": "kafka",
         "client_options": "kongtwist.kafka.connection_settings",
         "finish_rejoining": "kongtwist.kafka.repairs",
+        "topic_ids": "kongtwist.kafka.repairs",
     }
 
     def __getattr__(name: str) -> Any:

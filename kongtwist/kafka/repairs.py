@@ -7,13 +7,14 @@ no change inside the library is done where clients are made (`connection_setting
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import kafka.errors
 from kafka.net.transport import KafkaTCPTransport
 from kafka.producer.transaction_manager import TransactionManager, TransactionState
 
-__all__ = ["mend", "read_transport", "reset_producer_id"]
+__all__ = ["finish_rejoining", "mend", "read_transport", "reset_producer_id", "topic_ids"]
 
 original_reset = TransactionManager.reset_producer_id
 original_read = KafkaTCPTransport._read_from_sock
@@ -70,3 +71,17 @@ def finish_rejoining(consumer: Any) -> None:
     coordinator = consumer._coordinator
     if coordinator.rejoining and not coordinator.rejoin_needed:
         coordinator.request_rejoin()
+
+
+def topic_ids(consumer: Any, topics: Iterable[str]) -> dict[str, object]:
+    """The ids of topics that are there, as far as brokers tell them (Kafka 2.8 and later).
+
+    Where a topic was deleted and made anew, the library takes its position for one behind a log that was cut, and goes on where the new
+    log ends.
+
+    Args:
+        consumer: a KafkaConsumer.
+        topics: their names.
+    """
+    cluster = consumer._cluster
+    return {topic: number for topic in topics if (number := cluster.topic_id(topic)) is not None}

@@ -452,6 +452,7 @@ class LiveTestCase(SynchronousTestCase):
         """Start a process that is killed, with its children, after the test at the latest."""
         process = Process(words, folder or self.folder(), name, env)
         self._processes.append(process)
+        self.addCleanup(self._processes.remove, process)
         self.addCleanup(process.kill)
         return process
 
@@ -459,6 +460,7 @@ class LiveTestCase(SynchronousTestCase):
         """Start a gateway and wait until it is ready (see `GatewayProcess`)."""
         gateway = GatewayProcess(self, conf, **options)
         self._gateways.append(gateway)
+        self.addCleanup(self._gateways.remove, gateway)
         return gateway.start()
 
     def upstream(self, kind: str, *arguments: str) -> int:

@@ -65,6 +65,8 @@ class Consumer:
         self.fails: Exception | None = None
         self.listener: Any = None
         self._coordinator = SimpleNamespace(rejoining=False, rejoin_needed=False)
+        self.ids: dict[str, int] = {}
+        self._cluster = SimpleNamespace(topic_id=self.ids.get)
 
     def partitions_for_topic(self, topic: str) -> Any:
         return self.topics.get(topic)
@@ -99,6 +101,12 @@ class Consumer:
 
     def end_offsets(self, partitions: Any, **_: Any) -> dict[TopicPartition, int]:
         return {each: self.ends.get(each.partition, 1 << 40) for each in partitions}
+
+    def beginning_offsets(self, partitions: Any, **_: Any) -> dict[TopicPartition, int]:
+        return dict.fromkeys(partitions, 0)
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self.done.append(("seek", partition.partition, offset))
 
     def commit(self, offsets: Any, **_: Any) -> None:
         self._committed("commit", offsets)
@@ -221,6 +229,49 @@ class ReaderTests(SynchronousTestCase):
         self.assertEqual(
             told[4:], [("assigned", 0, 1), ("renewed", 0), (0, 0), (0, 1), (1, 5)]
         )  # 1 5 was not committed, and is read again
+        self.assertIn(("seek", 0, 0), self.consumer.done)
+
+    def test_topic_with_another_id(self) -> None:
+        """It is read from its beginning, wherever the library goes on; its records that came before are read again."""
+        self.consumer.kept.update({0: 100, 1: 5})
+        self.consumer.ids["t"] = 1
+        self.given(0, 1)
+        self.polled(0, 100, 101)
+        self.does(self.reader.commit, {("t", 0): 102})
+        self.does(self.consumer.ids.pop, "t")  # it is deleted
+        self.does(self.consumer.ids.update, {"t": 2})
+        self.polled(0, 0, 1)
+        told = self.run_script()
+        self.assertEqual(told, [("assigned", 0, 1), (0, 100), (0, 101), ("renewed", 0, 1), (0, 0), (0, 1)])
+        self.assertEqual([each for each in self.consumer.done if each[0] == "seek"], [("seek", 0, 0), ("seek", 1, 0)])
+        self.assertIn(("commit", {0: 0, 1: 0}), self.consumer.done)
+
+    def test_topic_with_another_id_while_nothing_is_assigned(self) -> None:
+        """What was asked back, and comes again, is begun again then."""
+        self.consumer.kept[0] = 100
+        self.consumer.ids["t"] = 1
+        self.given(0)
+        self.polled(0, 100)
+        self.does(lambda: setattr(self.consumer, "mine", set()))
+        self.asked_back(0)
+        self.does(self.consumer.ids.update, {"t": 2})
+        self.given(0)
+        told = self.run_script()
+        self.assertEqual(told[-2:], [("assigned", 0), ("renewed", 0)])
+        self.assertIn(("seek", 0, 0), self.consumer.done)
+
+    def test_ends_of_what_was_asked_back(self) -> None:
+        """Nothing is forgotten of partitions that come again, where brokers tell no ids."""
+        self.consumer.kept[0] = 100
+        self.given(0)
+        self.polled(0, 100)
+        self.does(lambda: setattr(self.consumer, "mine", set()))
+        self.asked_back(0)
+        self.consumer.ends[0] = 2
+        self.given(0)
+        told = self.run_script()
+        self.assertIn(("renewed", 0), told)
+        self.assertIn(("seek", 0, 0), self.consumer.done)
 
     def test_ends_that_are_not_told(self) -> None:
         self.given(0)
