@@ -74,11 +74,13 @@ class Group:
         name: what to call it.
         modules: dotted names of the modules they are in.
         tests: their names.
+        cpu: seconds of the processor that they took.
     """
 
     name: str
     modules: list[str] = field(default_factory=list)
     tests: list[str] = field(default_factory=list)
+    cpu: float = 0.0
 
 
 def grouped(tests: Iterable[tuple[str, str]]) -> list[Group]:
@@ -116,6 +118,8 @@ def outcomes(group: Group, records: str) -> list[Outcome]:
             continue  # cut off within the line: the test is missing then
         if "begin" in record:
             begun.add(record["begin"])
+        elif "cpu" in record:
+            group.cpu = record["cpu"]
         else:
             ended.append(Outcome(record["end"], record["outcome"], record["seconds"]))
     wanted, seen = set(group.tests), Counter(each.test for each in ended)
@@ -203,7 +207,9 @@ class Run:
             print(f"==== the end of the output of {group.name}")
         seconds = sum(each.seconds for each in told)
         at = time.monotonic() - self._began
-        print(f"{at:6.0f} s  {group.name}: {summary(told)}, in {seconds:.1f} s {end}".rstrip())
+        print(
+            f"{at:6.0f} s  {group.name}: {summary(told)}, in {seconds:.1f} s ({group.cpu:.1f} s of CPU) {end}".rstrip()
+        )
         for each in failed:
             print(f"          FAILED {each.test} {each.why}".rstrip())
         for each in told:

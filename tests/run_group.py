@@ -3,12 +3,14 @@
     python -m tests.run_group RECORDS FOLDER MODULE... < NAMES
 
 ``NAMES``: full names of the tests, one a line. ``FOLDER``: Trial's working directory. ``RECORDS``: the file that gets a line
-of JSON for each test that begins (``begin``) or ends (``end``, with ``outcome``, one of `OUTCOMES`, and ``seconds``).
+of JSON for each test that begins (``begin``) or ends (``end``, with ``outcome``, one of `OUTCOMES`, and ``seconds``), and one of the
+processor's time (``cpu``, seconds, with those of processes that have ended).
 """
 
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -105,6 +107,8 @@ def main() -> None:
     suite = TestLoader().suiteFactory([case for case in cases(modules) if case.id() in wanted])
     with open(records, "w", encoding="utf-8") as Recorder.records:
         TrialRunner(Recorder, stream=sys.stdout, workingDirectory=folder, realTimeErrors=True).run(suite)
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        Recorder.records.write(json.dumps({"cpu": sum(each.ru_utime + each.ru_stime for each in used)}) + "\n")
 
 
 if __name__ == "__main__":
