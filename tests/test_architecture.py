@@ -155,11 +155,27 @@ def imported_modules(path: str, tree: ast.Module) -> set[str]:
     }
 
 
-def imports(path: str, tree: ast.Module) -> Iterator[str]:
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    """The statements of a node's blocks. Expressions, which are most nodes, have none."""
+    for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+        block = getattr(node, name, None)
+        if isinstance(block, list):
+            yield from block
+
+
+@cache
+def imports(path: str, tree: ast.Module) -> tuple[str, ...]:
     """Absolute dotted names of everything a module imports, wherever in it."""
+    return tuple(_imports(path, tree))
+
+
+def _imports(path: str, tree: ast.Module) -> Iterator[str]:
     here = path.removesuffix("/__init__.py").removesuffix(".py").split("/")
     depth = len(here) if path.endswith("/__init__.py") else len(here) - 1
-    for node in ast.walk(tree):
+    pending: list[ast.AST] = [tree]
+    while pending:
+        node = pending.pop()
+        pending += statements(node)
         if isinstance(node, ast.Import):
             yield from (each.name for each in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -170,7 +186,7 @@ def imports(path: str, tree: ast.Module) -> Iterator[str]:
 
 def functions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
     """Qualified names and nodes of all functions."""
-    for node in ast.iter_child_nodes(tree):
+    for node in statements(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield prefix + node.name, node
             yield from functions(node, f"{prefix}{node.name}.")
@@ -187,6 +203,17 @@ def within(node: ast.AST) -> Iterator[ast.AST]:
         for child in ast.iter_child_nodes(pending.pop()):
             yield child
             if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                pending.append(child)
+
+
+def tries(function: ast.AST) -> Iterator[ast.Try]:
+    """The ``try`` statements of a function, without those in functions defined in it."""
+    pending = [function]
+    while pending:
+        for child in statements(pending.pop()):
+            if isinstance(child, ast.Try):
+                yield child
+            if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
                 pending.append(child)
 
 
@@ -286,8 +313,8 @@ class ArchitectureTests(SynchronousTestCase):
         found = {}
         for path, tree in sources().items():
             for name, function in functions(tree):
-                for node in within(function):
-                    if isinstance(node, ast.Try) and _swallows(node):
+                for node in tries(function):
+                    if _swallows(node):
                         found[f"{path}:{name}"] = f"line {node.lineno} swallows CancelledError"
         self.check("cancellation", found)
 
