@@ -263,6 +263,7 @@ class Streams(threading.Thread):
         wrong: numbers that were lost, doubled, or out of order.
         open: streams that are open.
         told: messages that came.
+        longest: seconds that a WebSocket has waited for an answer.
     """
 
     def __init__(self, port: int, websockets: int, events: int, tls: bool = False) -> None:
@@ -276,6 +277,7 @@ class Streams(threading.Thread):
         self.cuts: list[str] = []
         self.wrong: list[str] = []
         self.open = self.told = 0
+        self.longest = 0.0
         self.over = False
 
     @property
@@ -316,8 +318,10 @@ class Streams(threading.Thread):
         number = 0
         try:
             while True:
+                began = time.monotonic()
                 await client.send(str(number))
                 got = await client.recv()
+                self.longest = max(self.longest, time.monotonic() - began)
                 self.told += 1
                 if got != str(number):
                     self.wrong.append(f"{got!r} in place of {number}")
