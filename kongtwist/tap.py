@@ -453,6 +453,8 @@ class NodeService(Service):
 
     def drain(self) -> None:
         """Go out of rotation, if ``kongtwist drain`` has left an order to."""
+        if self._hand_over.left:  # the order is for the process that has taken over
+            return
         try:
             order = take_drain_order(self._prefix.path)
         except OSError as error:
@@ -464,6 +466,7 @@ class NodeService(Service):
             self.gateway.state.drain()
             return
         if self._drain is None:
+            self._hand_over.refuse("the node is being drained; it stops when that is over")
             self._drain = Drain(self._reactor, self.gateway, self._stop_listening, self._drained)
         self._drain.begin(order)
 

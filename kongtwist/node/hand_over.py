@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -167,7 +167,7 @@ class HandOver:
         elif link is not self._heir:
             link.close()
         elif kind == "pause" and self._work is None:
-            self._work = Deferred.fromCoroutine(self._pause(link)).addErrback(self._failed)
+            self._begin(self._pause(link))
         elif kind == "serving" and self._paused and not self.left:
             self._leave(link, message["pid"])
         elif kind == "answer" and self._questions is not None:
@@ -234,27 +234,36 @@ class HandOver:
 
     async def _pause(self, link: Link) -> None:
         self._be_patient(PAUSE)
-        rests = await self._node.pause()
-        self._work = None
-        if link is not self._heir:  # it died meanwhile
-            self._node.unpause()
+        try:
+            rests = await self._node.pause()
+        finally:
+            if link is not self._heir:  # it died meanwhile
+                self._node.unpause()
+        if link is not self._heir:
             return
         self._paused = True
         if not rests:
-            self._refuse("a request to the Admin API takes too long; try again when it is over")
+            self.refuse("a request to the Admin API takes too long; try again when it is over")
             return
         link.send_all(self._node.kept())
         link.send({"type": "paused"})
 
-    def _failed(self, failure: Failure) -> None:
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that takes its time: `busy` so long."""
+        self._work = Deferred.fromCoroutine(work)
+        self._work.addErrback(self._failed).addBoth(self._done)  # type: ignore[unused-awaitable]
+
+    def _done(self, result: None) -> None:
         self._work = None
+
+    def _failed(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
             _log.failure("handing over failed", failure)
-            self._paused = True
-            self._refuse(f"the node that was to hand over failed: {failure.getErrorMessage()}")
+            self._paused = self._heir is not None
+            self.refuse(f"the node that was to hand over failed: {failure.getErrorMessage()}")
 
-    def _refuse(self, why: str) -> None:
-        """End a restart that is under way; this process goes on."""
+    def refuse(self, why: str) -> None:
+        """End a restart that is under way, if one is; this process goes on."""
         heir = self._heir
         if heir is not None and not self.left:
             heir.send({"type": "refused", "why": why})
@@ -276,7 +285,7 @@ class HandOver:
             self._patience = self._reactor.callLater(seconds, self._serves)
         elif seconds is not None:
             why = f"the new process has not taken over within {seconds:g} s"
-            self._patience = self._reactor.callLater(seconds, self._refuse, why)
+            self._patience = self._reactor.callLater(seconds, self.refuse, why)
 
     def _leave(self, link: Link, pid: int) -> None:
         """The successor can serve: from now on it does."""
@@ -316,14 +325,15 @@ class HandOver:
         self._heir = None
         self.left = self._paused = self._heir_serves = False
         self._be_patient(None)
-        self._work = Deferred.fromCoroutine(self._serve_again()).addErrback(self._failed)
+        self._begin(self._serve_again())
 
     async def _serve_again(self) -> None:
-        await self._node.serve_again()
-        self._work = None
-        if not self._stopped:
-            self._stop_listening()
-            self.listen()
+        try:
+            await self._node.serve_again()
+        finally:
+            if not self._stopped:
+                self._stop_listening()
+                self.listen()
 
 
 @implementer(IReadDescriptor)

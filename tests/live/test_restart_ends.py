@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 from kongtwist.node import restart_socket
+from kongtwist.node.outcomes import DrainOrder, drain_ordered, forget_order, order_drain
 from kongtwist.node.take_over import Successor
 from kongtwist.node.worker_link import MessageReader, encode
 from tests.live.restart_kit import Clients, RestartCase, one_request
@@ -111,15 +112,32 @@ class EndTests(RestartCase):
         self.assertEqual(self.admin("GET", "/").json["configuration"]["goodbye_rate"], 77)
         self.serves()
 
+    def test_drain_meanwhile(self) -> None:
+        """A drain that is ordered while a new process is at it has its way: that one may not take over any more."""
+        self.node()
+        successor = Successor.begin(self.prefix)
+        assert successor is not None
+        os.close(successor.prefix_fd)
+        drained = self.command("drain", "-p", self.prefix, "--delay", "0", "--timeout", "1")
+        self.assertEqual((drained[0], drained[1].splitlines()[-1]), (0, "kongtwist drained and stopped"))
+        (told,) = MessageReader().feed(successor._socket.recv(65536))
+        self.assertEqual(told, {"type": "refused", "why": "the node is being drained; it stops when that is over"})
+        successor.forget()
+        wait_until(lambda: not self.processes(), "the end of all processes")
+
     def test_signal_to_the_old_one(self) -> None:
-        """SIGHUP to a process that has handed over does nothing, and the node reloads as before."""
+        """SIGHUP and SIGWINCH to a process that has handed over do nothing, and the node reloads as before."""
         self.node()
         self.echo()
         old = self.pid()
         self.slow()
         self.restart()
+        order_drain(self.prefix, DrainOrder(0, 0))
+        os.kill(old, signal.SIGWINCH)
         os.kill(old, signal.SIGHUP)
-        wait_until(lambda: "nothing is reloaded here" in self.log(), "the signal to arrive")
+        wait_until(lambda: "nothing is reloaded here" in self.log(), "the signals to arrive")
+        self.assertTrue(drain_ordered(self.prefix))
+        forget_order(self.prefix)
         self.assertEqual(self.command("reload", "-p", self.prefix), (0, "kongtwist reloaded\n"))
 
     def test_at_the_same_moment(self) -> None:

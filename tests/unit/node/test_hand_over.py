@@ -24,7 +24,7 @@ class _Node:
     opened = locks = ()
     left = ended = False
     paused: Deferred[bool] | None = None
-    again = 0
+    again = unpaused = 0
 
     def stream_ends(self) -> list[int]:
         return []
@@ -39,7 +39,7 @@ class _Node:
         return iter(())
 
     def unpause(self) -> None:
-        pass
+        self.unpaused += 1
 
     def leave_to(self, pid: int, questions: Questions) -> None:
         self.left = True
@@ -202,6 +202,36 @@ class EndsTests(_Case):
         (told,) = self.said(transport)
         self.assertEqual(told["type"], "refused")
         self.assertIn(f"has not taken over within {LOADING:g} s", told["why"])
+
+    def test_pause_fails(self) -> None:
+        """What was paused goes on, whether the new process is still there or not; then the next one may come."""
+        for dies in (False, True):
+            before = self.node.unpaused
+            paused = self.node.paused = Deferred()
+            heir, transport = self.heir("pause")
+            if dies:
+                heir.connectionLost()
+            self.said(transport)
+            paused.errback(OSError("no such table"))
+            self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+            self.assertEqual(self.node.unpaused, before + 1)
+            self.assertEqual("no such table" in str(self.said(transport)), not dies)
+            self.assertFalse(self.hand_over.busy)
+
+    def test_refused(self) -> None:
+        """Another order ends a restart that is under way, and only that."""
+        self.hand_over.refuse("the node is being drained")
+        heir, transport = self.heir("pause")
+        self.said(transport)
+        self.hand_over.refuse("the node is being drained")
+        self.assertEqual(self.said(transport), [{"type": "refused", "why": "the node is being drained"}])
+        self.assertTrue(transport.disconnecting)
+        self.hand_over._received(heir, {"type": "serving", "pid": 7})
+        self.assertFalse(self.node.left)
+        _, transport = self.heir("pause", "serving")
+        self.hand_over.refuse("too late")
+        self.assertEqual(self.said(transport)[-1]["type"], "left")
+        self.hand_over.stop()
 
     def test_dies_in_the_pause(self) -> None:
         """Nobody comes before what was paused for one that has died goes on: the next one's pause would be missed."""
