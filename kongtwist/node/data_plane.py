@@ -325,7 +325,7 @@ class DataPlane:
         kind = "udp" if listen.udp else "tls" if listen.ssl else "tcp"
         door = SessionDoor(self.context, lambda: self.tree.snapshot, kind, self._session_log)
         if listen.udp:
-            self._ports.append(SessionPort(door, sock))
+            self._ports.append(SessionPort(door, sock, self.room.highest))
             return
         contexts = None
         if listen.ssl:
