@@ -180,3 +180,30 @@ class BoundTests(SessionTestCase):
             return False
 
         wait_until(again, "one more")
+
+    def test_without_a_header(self) -> None:
+        """Who sends no PROXY header counts while it is waited for; balancers that are trusted may have any number."""
+        conf: dict[str, Any] = {
+            "max_connections_per_address": 2,
+            "trusted_ips": "127.0.0.1",
+            "nginx_http_client_header_timeout": "1h",
+        }
+        gateway, (port,) = self.streams("proxy_protocol", **conf)
+        self.stream(gateway, f"tcp://127.0.0.1:{self.peer('echo')}", "tcp", destinations=[{"port": port}])
+        silent = [socket.create_connection(("127.0.0.1", port), PATIENCE, ("127.0.0.2", 0)) for _ in range(3)]
+        silent += [socket.create_connection(("127.0.0.1", port), PATIENCE) for _ in range(3)]
+        for each in silent:
+            self.addCleanup(each.close)
+        wait_until(lambda: self.active(gateway) == 5, "two of one address, three of the other")
+        with contextlib.suppress(ConnectionError):
+            self.assertEqual(received(silent[2]), b"")
+        silent[0].sendall(b"PROXY UNKNOWN\r\nhello")
+        self.assertEqual(received(silent[0], 5), b"hello")
+        for each in silent:
+            each.close()
+        wait_until(lambda: self.active(gateway) == 0, "all are given back")
+        again = [socket.create_connection(("127.0.0.1", port), PATIENCE, ("127.0.0.2", 0)) for _ in range(2)]
+        for each in again:
+            self.addCleanup(each.close)
+            each.sendall(b"PROXY UNKNOWN\r\nhello")
+            self.assertEqual(received(each, 5), b"hello")
