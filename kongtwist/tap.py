@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.application.service import IService, Service
@@ -226,6 +226,8 @@ class NodeService(Service):
         )  # fmt: skip
         self._drain: Drain | None = None
         self._successor = successor
+        self._predecessor: Successor | None = None
+        self._all_end = False
         self._retiring: Deferred[None] | None = None
         self._hand_over = HandOver(reactor, prefix.path, self, Launch(conf, self._manager))
         self.setName("kongtwist")
@@ -268,7 +270,10 @@ class NodeService(Service):
     def stopService(self) -> Deferred[None]:
         """Stop the gateway gracefully: within ``nginx_main_worker_shutdown_timeout``, or at once when forced."""
         super().stopService()
-        if not self._hand_over.left:
+        before = self._predecessor
+        if self._failed and before is not None and before.watches:
+            self._own(shared=True)  # it serves again
+        elif not self._hand_over.left:
             self._manager.tell_stopping()
         self._hand_over.stop()
         if self._drain is not None:
@@ -279,7 +284,10 @@ class NodeService(Service):
         for each in self._opened:  # the gateway stops its own duplicates; nobody new is to wait in a backlog
             if each not in self._held:
                 each.close()
-        stopped = maybeDeferred(self.gateway.stopService).addErrback(self._complain)
+        stopped: Deferred[Any] = maybeDeferred(self.gateway.stopService).addErrback(self._complain)
+        if before is not None and not self._failed:
+            all_end = self._all_end or not self._hand_over.left
+            stopped = DeferredList([stopped, Deferred.fromCoroutine(before.end(all_end))])
         # The gateway keeps to its deadline itself; this is for one that cannot.
         self._late = self._reactor.callLater(self._conf.nginx_main_worker_shutdown_timeout + ABORT_SECONDS, self._force)
         first = DeferredList([stopped, self._forced], fireOnOneCallback=True)
@@ -328,11 +336,12 @@ class NodeService(Service):
         """The gateway serves. What was another process's is this one's now."""
         successor, self._successor = self._successor, None
         if successor is not None:
-            successor.over = True
+            self._predecessor = successor
             self._own(shared=False)
-            self._prefix.write_pid()
-            forget_outcomes(self._prefix.path)
+            self._into_prefix(lambda: forget_outcomes(self._prefix.path))
             self._tell()
+            self._into_prefix(self._prefix.write_pid)  # behind them: who reads it finds the outcomes of this process
+            successor.serves()
         self._hand_over.listen()
         self.tell_starter("ready")
 
@@ -385,6 +394,9 @@ class NodeService(Service):
 
     def reload(self) -> None:
         """Read the configuration again, put into effect what can be, and say what needs a restart. One after the other."""
+        if self._hand_over.left:  # what is said in the prefix is the other process's
+            _log.warn("nothing is reloaded here: another process has taken over, and is the node")
+            return
         self._outcome = self._outcome._replace(asked=self._outcome.asked + 1)
         self._tell()
         if not self._reloads:
@@ -430,13 +442,19 @@ class NodeService(Service):
 
     def _tell(self) -> None:
         """Tell ``kongtwist reload`` how it went."""
+        self._into_prefix(lambda: write_outcome(self._prefix.path, self._outcome))
+
+    def _into_prefix(self, write: Callable[[], None]) -> None:
+        """Write something there; where that cannot be, the node goes on all the same."""
         try:
-            write_outcome(self._prefix.path, self._outcome)
+            write()
         except OSError as error:
             _log.error("cannot write into prefix {path}: {why}", path=self._prefix.path, why=error.strerror)
 
     def drain(self) -> None:
         """Go out of rotation, if ``kongtwist drain`` has left an order to."""
+        if self._hand_over.left:  # the order is for the process that has taken over
+            return
         try:
             order = take_drain_order(self._prefix.path)
         except OSError as error:
@@ -448,6 +466,7 @@ class NodeService(Service):
             self.gateway.state.drain()
             return
         if self._drain is None:
+            self._hand_over.refuse("the node is being drained; it stops when that is over")
             self._drain = Drain(self._reactor, self.gateway, self._stop_listening, self._drained)
         self._drain.begin(order)
 
@@ -460,10 +479,7 @@ class NodeService(Service):
             self._opened = [each for each in self._opened if each.name not in SERVED_BY_WORKERS]
 
     def _drained(self, drained: Drained) -> None:
-        try:
-            write_drained(self._prefix.path, drained)
-        except OSError as error:
-            _log.error("cannot write into prefix {path}: {why}", path=self._prefix.path, why=error.strerror)
+        self._into_prefix(lambda: write_drained(self._prefix.path, drained))
         self._stop()
 
     # -- handing over (hand_over.Leaving) ------------------------------------------------------------------------------
@@ -541,10 +557,16 @@ class NodeService(Service):
             self._retiring.cancel()
             self._retiring = None
         self._own(shared=False)
-        self._prefix.write_pid()
+        self._into_prefix(self._prefix.write_pid)
         self._manager.tell_main(os.getpid())
         await self.gateway.changeover.serve_again()
         self._tell()
+
+    def end_too(self) -> None:
+        """The process that has taken over is being stopped, and with it the node."""
+        self._all_end = True
+        if not self._ending:
+            self._stop()
 
     def _reopen_logs(self) -> None:
         try:

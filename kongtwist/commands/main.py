@@ -270,6 +270,8 @@ def _order_restart(conf: Conf) -> str | None:
         raise CommandError(
             f"the node in {conf.prefix} is another user's; run this command as the user who started it"
         ) from None
+    except TimeoutError:
+        raise CommandError(f"the node in {conf.prefix} does not react; see {_log_path(conf)}") from None
     if sock is None:
         return None
     with sock:
@@ -355,7 +357,9 @@ def _outcome(conf: Conf, pid: int, asked: int) -> Outcome:
     """Wait for the outcome of a reload that was asked for after ``asked`` others."""
     deadline = time.monotonic() + RELOAD_PATIENCE
     while (outcome := _last_outcome(conf)) is None or outcome.number <= asked:
-        if _running(conf.prefix) != pid:
+        if (runs := _running(conf.prefix)) != pid:
+            if runs is not None:
+                raise CommandError("the node was restarted meanwhile, and did not reload; give this command again")
             raise CommandError(f"the node ended while it reloaded; see {_log_path(conf)}")
         if time.monotonic() > deadline:
             raise CommandError(f"the node has not reloaded within {RELOAD_PATIENCE} s; see {_log_path(conf)}")
@@ -520,18 +524,27 @@ def _launch(conf: Conf, take_over: bool = False) -> None:
             lines = [line.removeprefix("kongtwist: ") for line in complaint.strip().splitlines()]
             raise CommandError("\n".join(lines) or "twistd could not start")
         if not select.select([told], [], [], START_PATIENCE)[0]:
-            raise CommandError(f"the node has not come up within {START_PATIENCE} s; see {_log_path(conf)}")
+            who, more = ("new process", ", and may still take over") if take_over else ("node", "")
+            raise CommandError(f"the {who} has not come up within {START_PATIENCE} s{more}; see {_log_path(conf)}")
         word = told.read().decode()
     if word != "ready":
         raise CommandError(word or f"the node ended while it started; see {_log_path(conf)}")
 
 
 def _end(pid: int, number: signal.Signals, conf: Conf, patience: float) -> None:
-    """Send a signal and wait for the node's end; one that outlives ``patience`` seconds is killed."""
+    """Send a signal and wait for the node's end; one that outlives ``patience`` seconds is killed. Where another process takes its place
+    meanwhile, that one gets the signal, too."""
+    deadline = time.monotonic() + patience
     _signal(pid, number, conf)
-    if not _ended(conf.prefix, patience):
-        _signal(pid, signal.SIGKILL, conf)
-        _ended(conf.prefix, STOP_EXTRA)
+    while (runs := _running(conf.prefix)) is not None:
+        if runs != pid:
+            pid = runs
+            _signal(pid, number, conf)
+        elif time.monotonic() > deadline:
+            _signal(pid, signal.SIGKILL, conf)
+            _ended(conf.prefix, STOP_EXTRA)
+            return
+        time.sleep(POLL)
 
 
 def _ended(prefix: str, patience: float) -> bool:

@@ -253,8 +253,9 @@ class ClientLimits:
         CONNECTIONS,
         "0",
         "Client connections that each worker process holds at once (our own name), those that became WebSockets or other"
-        " streams among them; further ones wait in the backlog of their listener and are accepted when there is room. Those of"
-        " the Admin and Status APIs and those to upstreams are not counted. 0 or auto: as many as descriptors allow.",
+        " streams, and those of stream_listen, among them; further ones wait in the backlog of their listener and are accepted"
+        " when there is room. Those of the Admin and Status APIs and those to upstreams are not counted. 0 or auto: as many as"
+        " descriptors allow.",
         aliases=("nginx_worker_connections", "nginx_events_worker_connections"),
         live=True,
     )

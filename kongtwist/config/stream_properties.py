@@ -28,8 +28,9 @@ class StreamRoutes:
         STREAM_LISTENERS,
         "off",
         "Addresses for TCP, TLS and UDP: <ip>:<port> or unix:<path> with flags, separated by commas, or off. Flags: ssl, udp, reuseport,"
-        " backlog=N, ipv6only=on|off, so_keepalive=on|off|idle:interval:count. One with ssl takes routes of tls, where TLS ends in the"
-        " gateway, and of tls_passthrough; one with udp those of udp; any other those of tcp. See docs/stream-routes.md.",
+        " backlog=N, ipv6only=on|off, so_keepalive=on|off|idle:interval:count, proxy_protocol (see docs/limits.md). One with ssl takes"
+        " routes of tls, where TLS ends in the gateway, and of tls_passthrough; one with udp those of udp; any other those of tcp. See"
+        " docs/stream-routes.md.",
     )
     proxy_stream_access_log = Property(
         SESSION_LOG,

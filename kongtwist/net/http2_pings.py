@@ -3,6 +3,9 @@ vanished.
 
 When something came last the kernel knows (Linux, tcp(7): ``TCP_INFO``), so reading costs nothing more. A peer that has said nothing for
 an interval is asked; one that has not said anything for another is gone. What the peer has sent and nobody has read yet counts as said.
+
+An answer comes within a moment, and looks come late: by the next one a peer that has answered may have been silent for an interval again.
+So it is asked whether something came since the PING. The kernel's clock is coarse: what came half an interval before it counts, too.
 """
 
 from __future__ import annotations
@@ -60,7 +63,7 @@ class ConnectionPings:
         self, deadlines: Deadlines, connection: HTTP2Connection, seconds: float, vanished: Callable[[float], None]
     ) -> None:
         self._deadlines, self._connection, self._seconds, self._vanished = deadlines, connection, seconds, vanished
-        self._asked = False
+        self._asked = -inf  # when it was; -inf: it has said something since
         self.deadline = self.wake = inf
         deadlines.set(self, connection.monotonic() + seconds)
 
@@ -71,15 +74,15 @@ class ConnectionPings:
             return
         quiet = silence(connection.transport) if connection.streams and not connection.stopped else None
         if quiet is None:  # nobody waits for it, or how long it may take nothing is the matter of others
-            self._asked = False
+            self._asked = -inf
             quiet = 0.0
         elif quiet < seconds:
-            self._asked = False
-        elif self._asked:
+            self._asked = -inf
+        elif quiet > now - self._asked + seconds / 2:
             self._vanished(seconds)
             return
         else:
-            self._asked = True
+            self._asked = now
             quiet = 0.0
             connection.put(ping(PAYLOAD, False))
         if not connection.failed:

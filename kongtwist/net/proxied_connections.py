@@ -33,7 +33,9 @@ class ProxyRules:
     """How the headers of a listener's connections are read."""
 
     seconds: float  #: that a client has for its header; the connection is closed then
-    begun: Callable[[Any], None] = _nothing  #: called with each connection whose header is waited for...
+    begun: Callable[[Any], bool | None] = (
+        _nothing  #: called with each connection whose header is waited for; False: it is refused...
+    )
     over: Callable[[Any], None] = (
         _nothing  #: ...and when it is waited for no more: it is there, or the connection is gone
     )
@@ -79,13 +81,17 @@ class _Front(Protocol):
         self._factory = factory
         self._address = address
         self._data = b""
+        self.peer: str = getattr(address, "host", "unix:")  #: the address of who is connected
 
     # -- the transport's calls -----------------------------------------------------------------------------------------
 
     def connectionMade(self) -> None:
         rules = self._factory.rules
+        if rules.begun(self) is False:
+            transport: Any = self.transport
+            transport.abortConnection()
+            return
         self._timer = self._factory.reactor.callLater(rules.seconds, self._late)
-        rules.begun(self)
 
     def dataReceived(self, data: bytes) -> None:
         transport: Any = self.transport
@@ -132,8 +138,7 @@ class _Front(Protocol):
         self._refuse(f"client timed out while its PROXY header was read: {seconds_text(self._factory.rules.seconds)}")
 
     def _refuse(self, what: str) -> None:
-        host = getattr(self._address, "host", "unix:")
-        _log.info("{line}", line=error_line(what, client=host))
+        _log.info("{line}", line=error_line(what, client=self.peer))
         self._close()
 
     def _close(self) -> None:

@@ -23,7 +23,7 @@ from ..core.address_caps import AddressCaps, AddressCounts
 from ..core.chain.host import Host, Scope, Streams
 from ..core.chain.lifetimes import Lifetimes
 from ..core.chain.phases import CertificateChoice, ClientHello
-from ..core.counters import ACTIVE, READING, Counters
+from ..core.counters import ACTIVE, Counters
 from ..core.http.headers import ResponseHeaders
 from ..core.http.real_ip import RealIP
 from ..core.limits import KONG_READ_TIMEOUT, Limits
@@ -51,6 +51,7 @@ from ..proxy.websocket_route import WebSocketRoute
 from .address_keeper import AddressKeeper
 from .debug_token import debug_token
 from .goodbyes import Goodbyes, GoodbyeSettings
+from .headless_connections import HeadlessConnections
 from .log_files import access_log_for, session_log_for, stream_log_for
 from .lua_engines import lua_engine
 from .name_lookup import resolver_of
@@ -256,6 +257,7 @@ class DataPlane:
             self._may_accept if conf.nginx_http_max_connections else None,
         )
         self._ports: list[Any] = []
+        self._headless = HeadlessConnections(lambda: self.context, self.counters.cells)
         self._retiring: Deferred[None] | None = None
         self._ending, self._ended = False, Ended()
         self.ports_closed: Deferred[Any] = Deferred()
@@ -325,7 +327,7 @@ class DataPlane:
         kind = "udp" if listen.udp else "tls" if listen.ssl else "tcp"
         door = SessionDoor(self.context, lambda: self.tree.snapshot, kind, self._session_log)
         if listen.udp:
-            self._ports.append(SessionPort(door, sock))
+            self._ports.append(SessionPort(door, sock, self.room.highest))
             return
         contexts = None
         if listen.ssl:
@@ -333,7 +335,7 @@ class DataPlane:
             self._contexts.append(("stream_listen", contexts))
         proxied = None
         if listen.proxy_protocol:
-            proxied = ProxyRules(self.context.limits.head_timeout, self._header_begun, self._header_over)
+            proxied = ProxyRules(self.context.limits.head_timeout, self._headless.begun, self._headless.over)
         self._ports.append(listen_on(self._reactor, sock, SessionFactory(door, contexts), self.room, proxied=proxied))
 
     def listen_on(self, sock: socket.socket, listen: Listen) -> None:
@@ -349,26 +351,12 @@ class DataPlane:
         factory = HTTP1Factory(self.tree, self.context, bool(listen.ssl), take_over)
         proxied = None
         if listen.proxy_protocol:
-            proxied = ProxyRules(self.context.limits.head_timeout, self._header_begun, self._header_over)
+            proxied = ProxyRules(self.context.limits.head_timeout, self._headless.begun, self._headless.over)
         self._ports.append(listen_on(self._reactor, sock, factory, self.room, contexts=contexts, proxied=proxied))
 
     def _may_accept(self) -> bool:
         """Whether one more client connection may be there (``nginx_http_max_connections``); those that have become streams count."""
         return self.counters.cells[ACTIVE] < self.conf.nginx_http_max_connections
-
-    def _header_begun(self, connection: Any) -> None:
-        """A connection is there, and its PROXY header is waited for."""
-        self.context.connections.add(connection)
-        cells = self.counters.cells
-        cells[ACTIVE] += 1
-        cells[READING] += 1
-
-    def _header_over(self, connection: Any) -> None:
-        """It is there, or the connection is gone. What serves the connection counts it then."""
-        self.context.connections.discard(connection)
-        cells = self.counters.cells
-        cells[ACTIVE] -= 1
-        cells[READING] -= 1
 
     def _certificate_for(self, sni: str | None) -> Any:
         snapshot = self.tree.snapshot

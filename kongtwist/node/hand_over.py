@@ -2,7 +2,8 @@
 
 `take_over` has the messages. Until ``serving`` has come everything can be taken back by closing the link, which is also what the
 successor's death does. Afterwards too: this process accepts nothing more and says goodbye to its streams, but it keeps copies of the
-listening sockets, the locks and the database until it exits. Where the successor dies meanwhile, it serves again.
+listening sockets, the locks and the database until it exits. Where the successor dies meanwhile, it serves again; where that one ends
+on purpose it does not.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -28,6 +29,9 @@ from .rows_access import Questions
 from .worker_link import Link, Message
 
 __all__ = ["HandOver", "Leaving", "Starting"]
+
+LOADING = 120.0
+"""Seconds that the successor may take to load everything: one that hangs keeps reloads and other restarts off so long."""
 
 PAUSE = 60.0
 """Seconds that the successor may take from the pause on; then this process writes again."""
@@ -61,6 +65,8 @@ class Leaving(Protocol):
 
     async def serve_again(self) -> None: ...
 
+    def end_too(self) -> None: ...
+
 
 class Starting(Protocol):
     """How a successor is started here, where a service manager watches over this process."""
@@ -87,7 +93,7 @@ class HandOver:
         self._accepting: _Accepting | None = None
         self._heir: Link | None = None
         self._heir_pid = 0
-        self._paused = self.left = self._stopped = False
+        self._paused = self.left = self._stopped = self._heir_serves = False
         self._work: Deferred[None] | None = None
         self._patience: IDelayedCall | None = None
         self._questions: Questions | None = None
@@ -109,9 +115,9 @@ class HandOver:
     def stop(self) -> None:
         """The node stops: nobody may take over any more."""
         self._stopped = True
-        self._stop_listening()
-        if not self.left:
+        if self._accepting is not None and not self.left:  # else the file is another process's
             restart_socket.forget(self._prefix)
+        self._stop_listening()
         if self._heir is not None and not self.left:
             self._heir.send({"type": "refused", "why": "the node that was to hand over is being stopped"})
             self._heir.close()
@@ -133,14 +139,22 @@ class HandOver:
         self._reactor.adoptStreamConnection(sock.fileno(), socket.AF_UNIX, factory)
 
     def told(self) -> Deferred[None]:
-        """Fires when no command waits for the outcome of a restart any more: a process that has handed over may end before its successor
-        says that it is ready."""
+        """Fires when this process is not needed any more, as far as a restart goes: its successor accepts, and no command waits for the
+        outcome. A process without streams is through with them before."""
         waiting: Deferred[None] = Deferred()
-        if self._orders:
-            self._told.append(waiting)
-        else:
-            waiting.callback(None)
+        self._told.append(waiting)
+        self._tell()
         return waiting
+
+    def _serves(self) -> None:
+        self._heir_serves = True
+        self._tell()
+
+    def _tell(self) -> None:
+        if not self._orders and (self._heir_serves or not self.left):
+            waiting, self._told = self._told, []
+            for each in waiting:
+                each.callback(None)
 
     # -- what is said ------------------------------------------------------------------------------------------------------
 
@@ -153,19 +167,24 @@ class HandOver:
         elif link is not self._heir:
             link.close()
         elif kind == "pause" and self._work is None:
-            self._work = Deferred.fromCoroutine(self._pause(link)).addErrback(self._failed)
+            self._begin(self._pause(link))
         elif kind == "serving" and self._paused and not self.left:
             self._leave(link, message["pid"])
         elif kind == "answer" and self._questions is not None:
             self._questions.answered(message)
+        elif kind == "over" and self.left:
+            self._be_patient(None)
+            self._serves()
+        elif kind == "ending" and self.left:
+            self._last(link, message["all"])
 
     @property
     def busy(self) -> bool:
-        """Whether a successor is at it, or has taken over."""
-        return self._heir is not None or self.left
+        """Whether a successor is at it, or has taken over, or what one that has died had taken comes back."""
+        return self._heir is not None or self.left or self._work is not None
 
     def _refusal(self) -> str | None:
-        if self._heir is not None or self.left:
+        if self.busy:
             return "another restart of this node is under way; try again when it is over"
         return self._node.why_not()
 
@@ -192,6 +211,7 @@ class HandOver:
             link.close()
             return
         self._heir, self._heir_pid = link, message["pid"]
+        self._be_patient(LOADING)
         notice(_log, "process {pid} ({version}) wants to take over", pid=message["pid"], version=message["version"])
         for opened in self._node.opened:
             numbers = [each.fileno() for each in opened.sockets]
@@ -214,27 +234,36 @@ class HandOver:
 
     async def _pause(self, link: Link) -> None:
         self._be_patient(PAUSE)
-        rests = await self._node.pause()
-        self._work = None
-        if link is not self._heir:  # it died meanwhile
-            self._node.unpause()
+        try:
+            rests = await self._node.pause()
+        finally:
+            if link is not self._heir:  # it died meanwhile
+                self._node.unpause()
+        if link is not self._heir:
             return
         self._paused = True
         if not rests:
-            self._refuse("a request to the Admin API takes too long; try again when it is over")
+            self.refuse("a request to the Admin API takes too long; try again when it is over")
             return
         link.send_all(self._node.kept())
         link.send({"type": "paused"})
 
-    def _failed(self, failure: Failure) -> None:
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that takes its time: `busy` so long."""
+        self._work = Deferred.fromCoroutine(work)
+        self._work.addErrback(self._failed).addBoth(self._done)  # type: ignore[unused-awaitable]
+
+    def _done(self, result: None) -> None:
         self._work = None
+
+    def _failed(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
             _log.failure("handing over failed", failure)
-            self._paused = True
-            self._refuse(f"the node that was to hand over failed: {failure.getErrorMessage()}")
+            self._paused = self._heir is not None
+            self.refuse(f"the node that was to hand over failed: {failure.getErrorMessage()}")
 
-    def _refuse(self, why: str) -> None:
-        """End a restart that is under way; this process goes on."""
+    def refuse(self, why: str) -> None:
+        """End a restart that is under way, if one is; this process goes on."""
         heir = self._heir
         if heir is not None and not self.left:
             heir.send({"type": "refused", "why": why})
@@ -252,27 +281,39 @@ class HandOver:
         if self._patience is not None and self._patience.active():
             self._patience.cancel()
         self._patience = None
-        if seconds is not None:
+        if seconds is not None and self.left:
+            self._patience = self._reactor.callLater(seconds, self._serves)
+        elif seconds is not None:
             why = f"the new process has not taken over within {seconds:g} s"
-            self._patience = self._reactor.callLater(seconds, self._refuse, why)
+            self._patience = self._reactor.callLater(seconds, self.refuse, why)
 
     def _leave(self, link: Link, pid: int) -> None:
         """The successor can serve: from now on it does."""
-        self._be_patient(None)
         self._heir_pid = pid
         self.left = True
+        self._be_patient(PAUSE)  # of another version it may not say that it serves
         self._questions = Questions(link.send, lambda call: call())
-        self._stop_listening()
         self._node.leave_to(self._heir_pid, self._questions)
         link.send({"type": "left"})
 
+    def _last(self, link: Link, all_end: bool) -> None:
+        """The successor ends on purpose: a later one serves, or nobody shall (``all_end``). This process will not serve again."""
+        self._stopped = True
+        self._serves()
+        if all_end:
+            self._node.end_too()  # the link stays open until it has: so long the successor waits
+        else:
+            link.close()
+
     def _gone(self, link: Link) -> None:
         """The other end is closed: nothing to a command, the end of a successor."""
-        if self._orders.pop(link, None) is not None and not self._orders:
-            waiting, self._told = self._told, []
-            for each in waiting:
-                each.callback(None)
-        if link is not self._heir or self._stopped:
+        if self._orders.pop(link, None) is not None:
+            self._tell()
+        if link is not self._heir:
+            return
+        if self._stopped:
+            if self._questions is not None:
+                self._questions.refuse("the node restarts")
             return
         _log.error("process {pid}, which was to take over, has ended; this one goes on", pid=self._heir_pid)
         if not self.left:
@@ -282,14 +323,17 @@ class HandOver:
         self._questions.refuse("the node restarts")
         self._questions = None
         self._heir = None
-        self.left = self._paused = False
-        self._work = Deferred.fromCoroutine(self._serve_again()).addErrback(self._failed)
+        self.left = self._paused = self._heir_serves = False
+        self._be_patient(None)
+        self._begin(self._serve_again())
 
     async def _serve_again(self) -> None:
-        await self._node.serve_again()
-        self._work = None
-        if not self._stopped:
-            self.listen()
+        try:
+            await self._node.serve_again()
+        finally:
+            if not self._stopped:
+                self._stop_listening()
+                self.listen()
 
 
 @implementer(IReadDescriptor)

@@ -10,6 +10,7 @@ may have read the file as it was before.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ __all__ = [
     "DrainOrder", "Drained", "Outcome", "drain_ordered", "forget_order", "forget_outcomes", "how_drained", "last_outcome",
     "order_drain", "take_drain_order", "write_drained", "write_outcome",
 ]  # fmt: skip
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 RELOAD_FILE, ORDER_FILE, DRAINED_FILE = "reload.json", "drain.json", "drained.json"
 
@@ -111,10 +114,28 @@ def forget_order(prefix: str) -> None:
 
 def _write(prefix: str, name: str, what: dict[str, Any]) -> None:
     path = os.path.join(prefix, name)
-    fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        json.dump(what, file)
-    os.replace(f"{path}.new", path)
+    text = json.dumps(what).encode()
+    try:
+        fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(text)
+        os.replace(f"{path}.new", path)
+    except OSError as error:
+        if error.errno not in _FULL or not _written_over(path, text):
+            raise
+
+
+def _written_over(path: str, text: bytes) -> bool:
+    """Write into the block that a file has, as the disk is full and a command waits for this; whether it could be. Raises OSError."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        padded = text.ljust(os.fstat(fd).st_size)
+        return os.pwrite(fd, padded, 0) == len(padded)
+    finally:
+        os.close(fd)
 
 
 def _read(prefix: str, name: str) -> dict[str, Any]:

@@ -9,12 +9,16 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 __all__ = ["connect", "forget", "is_ours", "listen"]
 
 NAME = "restart.sock"
+
+_AGAIN = 0.05
+"""Seconds until a full backlog is tried again."""
 
 _CREDENTIALS = struct.Struct("3i")
 
@@ -68,13 +72,18 @@ def connect(prefix: str, patience: float) -> socket.socket | None:
 
     Raises:
         PermissionError: another user's node runs there.
+        TimeoutError: a node listens there, and does not come to accept.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(patience)
+    late = time.monotonic() + patience
     try:
         with _reached(prefix, NAME) as address:
-            sock.connect(address)
-    except PermissionError:
+            while not _connected(sock, address):
+                if time.monotonic() > late:
+                    raise TimeoutError
+                time.sleep(_AGAIN)
+    except (PermissionError, TimeoutError):
         sock.close()
         raise
     except OSError:
@@ -84,6 +93,15 @@ def connect(prefix: str, patience: float) -> socket.socket | None:
         sock.close()
         raise PermissionError
     return sock
+
+
+def _connected(sock: socket.socket, address: str) -> bool:
+    """Connect; whether there was room in the backlog (unix(7): EAGAIN where there is none)."""
+    try:
+        sock.connect(address)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def is_ours(sock: socket.socket) -> bool:

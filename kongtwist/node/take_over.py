@@ -11,11 +11,13 @@ What goes over the socket in the prefix (restart_socket.py), as messages of `wor
 | | | ``paused`` | that was all, and nothing is written here any more |
 | ``serving`` | I know the last write, and take over | ``left`` | nothing is accepted here any more |
 | ``answer`` | what came of it | ``ask`` | a plugin of a request under way writes or counts |
+| ``over`` | I serve: you may end when all is over that you have begun | | |
+| ``ending`` | I end on purpose (``all``: nobody shall serve), so never serve again | | |
 | | | ``refused`` | why not; also in place of any other answer |
 
 Locks are shared: an open file description has them (flock(2)), and both processes have that. So there is no moment at which nobody
 has them, and whichever process dies, the other one still does. End of file means that the old process is dead: the new one goes on
-alone, with what it has.
+alone, with what it has. Behind ``ending`` the old process closes the link: at once, or, where all ends, with its own end.
 """
 
 from __future__ import annotations
@@ -110,6 +112,8 @@ class Successor:
             raise ConfError(
                 f"the node in {prefix} is another user's; run this command as the user who started it"
             ) from None
+        except TimeoutError:
+            raise _late(prefix) from None
         if sock is None:
             return None
         descriptors: list[int] = []
@@ -122,7 +126,7 @@ class Successor:
                 os.close(fd)
             sock.close()
             if isinstance(error, TimeoutError):
-                raise ConfError(f"the node in {prefix} does not hand over within {PATIENCE:g} s") from error
+                raise _late(prefix) from error
             if isinstance(error, ConfError):
                 raise
             return None
@@ -168,6 +172,29 @@ class Successor:
         await self._asked("serving")
         notice(_log, "process {pid} has handed over", pid=self.pid)
 
+    def serves(self) -> None:
+        """This process accepts connections everywhere: have the old one end when it has nothing more to do."""
+        self.over = True
+        if self._link is not None:
+            self._link.send({"type": "over"})
+
+    @property
+    def watches(self) -> bool:
+        """Whether the old process is still there: it serves again where this one dies."""
+        return not self._alone
+
+    async def end(self, everything: bool) -> None:
+        """This process ends on purpose: have the old one never serve again. Returns when it has heard that; where ``everything`` is to end,
+        when it has ended itself.
+
+        Args:
+            everything: nobody is to serve; else a later process does.
+        """
+        if self._link is not None and not self._alone:
+            waits = self._waits = Deferred()
+            self._link.send({"type": "ending", "all": everything})
+            await waits
+
     async def _asked(self, kind: str) -> None:
         if not self._alone and self._why is None:
             assert self._link is not None
@@ -204,6 +231,10 @@ class Successor:
         waits, self._waits = self._waits, None
         if waits is not None:
             waits.callback(None)
+
+
+def _late(prefix: str) -> ConfError:
+    return ConfError(f"the node in {prefix} does not hand over within {PATIENCE:g} s")
 
 
 def _handed_out(sock: socket.socket, descriptors: list[int]) -> list[Message]:

@@ -1,4 +1,5 @@
-"""stream-lifetime: signs of life of WebSockets and event streams, peers that have vanished, and a polite end at an age. Our own plugin."""
+"""stream-lifetime: signs of life of WebSockets and event streams, peers that have vanished, and a polite end at an age, of calls of gRPC,
+too. Our own plugin."""
 
 from __future__ import annotations
 
@@ -71,7 +72,7 @@ class StreamLifetime(Plugin):
 
     name = "stream-lifetime"
     priority = 950_000
-    protocols = ("http", "https")
+    protocols = ("grpc", "grpcs", "http", "https")
     example = {"ping_interval": 30, "comment_interval": 15, "max_stream_age": 3600, "max_stream_age_jitter": 600}
     config = {
         "ping_interval": Number(
@@ -87,8 +88,8 @@ class StreamLifetime(Plugin):
         ),
         "max_stream_age": Number(
             between=(0.1, _LONGEST),
-            text="Seconds after which a stream is ended politely, so that its client comes again, perhaps to another node."
-            " Not given: never.",
+            text="Seconds after which a stream is ended politely, so that its client comes again, perhaps to another node. Calls of gRPC"
+            " get the status UNAVAILABLE. Not given: never.",
         ),
         "max_stream_age_jitter": Number(
             default=0, between=(0, _LONGEST), required=True,
@@ -99,7 +100,8 @@ class StreamLifetime(Plugin):
             text="Close code of a WebSocket that is too old (RFC 6455 7.4; 1012: service restart).",
         ),
         "close_reason": String(
-            default="please connect again", text="What both sides of an old WebSocket, and as a comment the client of an event stream, get."
+            default="please connect again",
+            text="What both sides of an old WebSocket, as a comment the client of an event stream, and as its message that of a call, get.",
         ),
         "retry": Integer(
             between=(0, 3_600_000),
@@ -121,6 +123,19 @@ class StreamLifetime(Plugin):
                 stream.keep_alive(conf.pings, conf.client, conf.upstream)
         elif conf.comments is not None:
             stream.keep_alive(conf.comments)
+        return self._aged(stream, conf)
+
+    def on_call(self, call: StreamInfo, conf: Any) -> StreamWatch | None:
+        return self._aged(call, conf)
+
+    def opens(self, conf: Config) -> bool:
+        return conf.age is not None
+
+    def takes_part(self, conf: Any, phase: str) -> bool:
+        return phase != "on_call" or conf.age is not None
+
+    def _aged(self, stream: StreamInfo, conf: Config) -> StreamWatch | None:
+        """What ends it at its age, where it has one."""
         if conf.age is None or conf.host is None:
             return None
         age = conf.host.now() - stream.started  # it may have begun in another process

@@ -6,16 +6,17 @@ While a plugin holds it (`WholeBody`) nothing is sent, not even the head, and no
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..core.answers import Answer
 from ..core.chain.failures import PluginFailed
 
 if TYPE_CHECKING:
     from ..core.exchange import Exchange
-    from ..core.views import AnswerFiltersView
+    from ..core.grpc.grpc_messages import MessageCounter
+    from ..core.views import AnswerFiltersView, FiltersView
 
-__all__ = ["FilteredAnswer", "HeadOfAnswer"]
+__all__ = ["FilteredAnswer", "HeadOfAnswer", "PlacedFilters"]
 
 HeadOfAnswer = Callable[[], tuple[int, bytes, bytes]]
 """Status, reason and header lines; asked when the head is sent, as plugins may change it until then."""
@@ -84,3 +85,11 @@ class FilteredAnswer:
         else:
             left = self._left
             exchange.begin(status, reason, lines, None if left is None else left + len(first), first)
+
+
+class PlacedFilters(NamedTuple):
+    """What the bodies of a call pass through whose relaying began without."""
+
+    through: FiltersView | None  #: the request
+    requests: MessageCounter | None  #: counts the request's messages from now on
+    answer: FilteredAnswer | None  #: the answer

@@ -23,8 +23,7 @@ from .direct_calls import (
     answer_of,
     trailers_of,
 )
-from .filtered_answer import FilteredAnswer
-from .http2_forwarding import PlacedFilters
+from .filtered_answer import FilteredAnswer, PlacedFilters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +61,7 @@ def direct_route(
         or context.streams.log is not None
     ):
         return None
-    if route.chain.empty:
+    if route.chain.empty or route.chain.idle:
         return DirectRoute(context, route, pool, read_timeout)
     return FormRoute(context, route, pool, read_timeout) if route.chain.direct else None
 

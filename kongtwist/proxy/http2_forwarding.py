@@ -8,9 +8,10 @@ holds from the moment its head came, whatever becomes of it: choosing, connectin
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ..core.answers import Answer
+from ..core.chain.failures import UNEXPECTED, PluginFailed
 from ..core.grpc.call_counts import NO_STATUS
 from ..core.grpc.grpc_messages import MessageCounter
 from ..core.grpc.grpc_status import (
@@ -28,11 +29,12 @@ from ..core.http2.hpack import encode_field
 from ..upstream.http2_pool import QueueFull
 from ..upstream.http2_upstream import HeadTooLarge, encoded_head
 from ..upstream.upstream_errors import ENDED, NoHTTP2, Reason, broken_off, timed_out
+from .call_deadline import CallDeadline, timeout_of, without_timeout
+from .call_streams import CallStream, PoliteEnd
 from .finish import ends_request
 from .forwarding import UpstreamExchange
 from .forwarding_states import AT_ONCE, BEGUN, HELD, OVER, PASSING, SENT, UNASKED
 from .grpc_answers import takes_grpc
-from .logged_calls import CallStream
 from .try_notes import note_try
 
 if TYPE_CHECKING:
@@ -41,42 +43,23 @@ if TYPE_CHECKING:
     from ..core.exchange import Exchange
     from ..core.grpc.call_counts import MethodCounts
     from ..core.stream_registry import LoggedStream
-    from ..core.views import FiltersView, Match
-    from ..net.deadlines import Deadlines
+    from ..core.views import Match, WatchesView
     from ..upstream.client_tls import TLSFacts
     from ..upstream.connection import ResponseHead, UpstreamConnection
     from ..upstream.http2_pool import HTTP2Pool
     from ..upstream.pool import Pool
     from ..upstream.upstream_stream import UpstreamStream
     from .context import ProxyContext
-    from .filtered_answer import FilteredAnswer
+    from .filtered_answer import PlacedFilters
 
-__all__ = ["ID_FIELD", "HTTP2UpstreamExchange", "PlacedFilters"]
+__all__ = ["ID_FIELD", "HTTP2UpstreamExchange"]
 
 _EARLY = 0.01
 """Seconds before the end of a call's time in which a reset by the upstream is taken for that end."""
 _KEPT_TIMEOUT = 0.001
 """Seconds that the gateway may have taken for itself before a call's time-out is written anew."""
-
-
 _REFUSALS = 3
 """Times that a request an upstream has not processed is sent again without that counting as a try."""
-
-
-def _timeout_of(exchange: Exchange) -> bytes | None:
-    """The call's ``grpc-timeout``: a plugin's, else the client's."""
-    changes = exchange.request_changes
-    if changes and b"grpc-timeout" in changes:
-        return changes[b"grpc-timeout"]
-    return exchange.block.first(b"grpc-timeout")
-
-
-def _without_timeout(lines: bytes) -> bytes:
-    """Lines without ``grpc-timeout``."""
-    kept = [line for line in lines.split(b"\r\n") if line[:13].lower() != b"grpc-timeout:"]
-    return b"\r\n".join(kept)
-
-
 _KEPT_HEADS = 8
 """Heads for the upstream that are kept with one block of a client."""
 
@@ -84,48 +67,15 @@ ID_FIELD = encode_field(b"x-kong-request-id", b"0" * 32)[:-32]
 """The beginning of a field with 32 bytes of value."""
 
 
-class PlacedFilters(NamedTuple):
-    """What the bodies of a call pass through whose relaying began without."""
-
-    through: FiltersView | None  #: the request
-    requests: MessageCounter | None  #: counts the request's messages from now on
-    answer: FilteredAnswer | None  #: the answer
-
-
-class CallDeadline:
-    """The end of a call's time.
-
-    Args:
-        call: what is told.
-        when: monotonic seconds.
-    """
-
-    __slots__ = ("call", "deadline", "wake")
-
-    def __init__(self, call: HTTP2UpstreamExchange) -> None:
-        self.call: HTTP2UpstreamExchange | None = call
-        self.deadline = self.wake = inf
-
-    def expire(self, now: float) -> None:
-        """The time is over."""
-        call, self.call = self.call, None
-        if call is not None:
-            call.deadline_passed()
-
-    def drop(self, deadlines: Deadlines) -> None:
-        """The call is over."""
-        if self.call is not None:
-            self.call = None
-            deadlines.drop(self)
-
-
 class HTTP2UpstreamExchange(UpstreamExchange):
     """Relays one exchange to a service that is spoken to over HTTP/2. The arguments are those of `UpstreamExchange`."""
 
     __slots__ = (
         "_call_deadline",
+        "_call_watches",
         "_code",
         "_counts",
+        "_ending",
         "_grpc",
         "_logged",
         "_refusals",
@@ -139,13 +89,15 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         self._chunked = False
         self._grpc = takes_grpc(exchange)
         self._call_deadline: CallDeadline | None = None
-        self._timeout = parse_timeout(_timeout_of(exchange))
+        self._timeout = parse_timeout(timeout_of(exchange))
         self._refusals = 0
         self._code = NO_STATUS
         self._counts: MethodCounts | None = None
         self._logged: LoggedStream | None = None
         self._requests: MessageCounter | None = None
         self._stream: UpstreamStream | None = None  # the last one
+        self._call_watches: WatchesView | None = None
+        self._ending: PoliteEnd | None = None
 
     def start(self, pool: HTTP2Pool | None = None) -> None:  # type: ignore[override]
         """Begin the first try.
@@ -163,6 +115,8 @@ class HTTP2UpstreamExchange(UpstreamExchange):
             if context.streams.log is not None:
                 self._logged = context.streams.log.call(CallStream(self))
         try:
+            if self.route.grpc and self.route.chain.calls and not self._watched():
+                return
             if self._timeout is not None:
                 when = exchange.started + self._timeout
                 if when <= now:
@@ -179,6 +133,14 @@ class HTTP2UpstreamExchange(UpstreamExchange):
                 self._choose()
         except Exception:  # noqa: BLE001 - a fault of ours must not leave the client waiting for ever
             context.fault(exchange)
+
+    def _watched(self) -> bool:
+        """Tell plugins of the call; whether it goes on."""
+        try:
+            self._call_watches = self.route.chain.run_call(self.exchange, CallStream(self))
+        except PluginFailed:
+            self._refuse(500, UNEXPECTED)
+        return self._answer is not OVER
 
     def go_on(
         self,
@@ -347,7 +309,7 @@ class HTTP2UpstreamExchange(UpstreamExchange):
             spent = context.monotonic() - exchange.started
             if spent > _KEPT_TIMEOUT:
                 left = format_timeout(max(self._timeout - spent, 0.0))
-                lines = b"%bgrpc-timeout: %b\r\n" % (_without_timeout(lines), left)
+                lines = b"%bgrpc-timeout: %b\r\n" % (without_timeout(lines), left)
         return encoded_head(self.method, scheme, host, target, lines, exchange.block.never)
 
     def _too_large(self, why: str) -> None:
@@ -422,13 +384,20 @@ class HTTP2UpstreamExchange(UpstreamExchange):
             self._note_status(head.block.first(b"grpc-status"))
             self._end()
         super().answered(head, length, first, last, raw)
-        if self._answer is BEGUN and self._filtered is None and self._through is None and self._events is None:
+        if self._answer is BEGUN and not (self._filtered or self._through or self._events or self._ending):
             client = self.exchange.http2_stream
             if client is not None and self._stream is not None:
                 self._stream.stream.tie(client)
                 self._kept = None  # an answer has begun: nothing is sent again
 
     def answer_chunk(self, data: bytes) -> None:
+        ending = self._ending
+        if ending is not None and self._stream is not None:
+            data, whole = ending.take(self._stream.stream, data)
+            super().answer_chunk(data)
+            if whole:
+                self.end_now(ending.reason)
+            return
         if self._counts is not None and self._stream is not None:
             self._stream.stream.count(data)
         super().answer_chunk(data)
@@ -445,20 +414,60 @@ class HTTP2UpstreamExchange(UpstreamExchange):
 
     # -- ends ----------------------------------------------------------------------------------------------------------
 
-    @ends_request
     def deadline_passed(self) -> None:
         """The client's own time is over; the upstream is told that nobody waits."""
+        self._end_early(DEADLINE_EXCEEDED, 504, "the deadline has passed", "its deadline has passed")
+
+    @ends_request
+    def _end_early(self, code: int, status: int, message: str, why: str) -> None:
+        """End a call on our own account.
+
+        Args:
+            code: gRPC's status.
+            status: HTTP's, where the answer has not begun.
+            message: for the client.
+            why: for who watches it.
+        """
         if self._answer is OVER:
             return
         begun = self._answer is BEGUN or self.exchange.begun
-        self._code = DEADLINE_EXCEEDED
-        self._drop("its deadline has passed")
+        self._code = code
+        self._drop(why)
         if begun and self._filtered is not None and self.route.grpc:
-            self._end_filtered(DEADLINE_EXCEEDED, "the deadline has passed")
+            self._end_filtered(code, message)
         elif begun:
-            self._end_call(DEADLINE_EXCEEDED, "the deadline has passed")
+            self._end_call(code, message)
         else:
-            self.context.send_answer(self.exchange, Answer.error(504, "the deadline has passed"), upstream=True)
+            self.context.send_answer(self.exchange, Answer.error(status, message), upstream=True)
+
+    def end_now(self, reason: str) -> None:
+        """End the call, so that its client may call again (gRPC's UNAVAILABLE)."""
+        self._end_early(UNAVAILABLE, 503, reason, "closed by the gateway")
+
+    def close(self, reason: str) -> None:
+        """The same, behind a whole message of the answer."""
+        if self._answer is OVER or self._ending is not None:
+            return
+        stream = self._stream
+        if self._answer is not BEGUN or stream is None or not stream.stream.left_of_message:
+            self.end_now(reason)
+            return
+        monotonic = self.context.monotonic
+        self._ending = PoliteEnd(self, reason, self.context.deadlines, monotonic())
+        client = self.exchange.http2_stream
+        if client is not None and stream.stream.peer is not None:  # from now on it is looked at what passes
+            stream.stream.untie()
+            if stream.stream.blocked:
+                stream.stream_blocked()
+            if client.blocked:
+                client.user.stream_blocked()
+
+    def cut_off(self) -> None:
+        """End the call at once."""
+        if self._answer is not OVER:
+            self._code = CANCELLED
+            self._drop("cut")
+            self.exchange.abort()
 
     @ends_request
     def reset(self, code: int, why: str) -> None:
@@ -542,11 +551,17 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         super()._refuse(status, message, upstream)
 
     def _leave(self, why: str = "ended") -> None:
-        self._end()
+        self._end(why)
         super()._leave(why)
 
-    def _end(self) -> None:
-        """The call is over: its time is of no interest any more, and it is counted."""
+    def _end(self, why: str = "ended") -> None:
+        """The call is over: its time is of no interest any more, who watches it is told, and it is counted."""
+        ending, self._ending = self._ending, None
+        if ending is not None:
+            ending.drop()
+        watches, self._call_watches = self._call_watches, None
+        if watches is not None:
+            watches.on_close(why)
         deadline, self._call_deadline = self._call_deadline, None
         if deadline is not None:
             deadline.drop(self.context.deadlines)

@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from ..core.answers import Answer
 from ..core.client_hello import NoHello, read_hello
+from ..core.counters import ACCEPTED, ACTIVE, HANDLED
 from ..core.error_lines import error_line, request_line, seconds_text
 from ..core.proxy_protocol import ProxiedPeer
 from ..core.stream_session import StreamSession
@@ -30,6 +31,8 @@ from .session_ends import PluginsWait, SessionDoor, answer_body, plain_address, 
 from .session_upstream import SessionTries, log
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..core.proxy_protocol import ProxyHeader
     from ..core.stream_session import SessionFacts
     from ..net.server_tls import ServerContexts
@@ -82,6 +85,7 @@ class SessionChannel(Protocol):
         self._tries: SessionTries | None = None
         self._stream: ByteStream | None = None
         self._fd = -1
+        self._counted: Callable[[], None] | None = None
 
     # -- the transport's calls -----------------------------------------------------------------------------------------
 
@@ -89,6 +93,10 @@ class SessionChannel(Protocol):
         if self._state != _PEEKING:
             return  # TLS lies between us and the socket now
         transport: Any = self.transport
+        if not self._count():
+            self._state = _OVER  # nothing of it is served
+            transport.abortConnection()
+            return
         self._context.connections.add(self)
         self._fd = descriptor_of(transport)
         if self._contexts is None:
@@ -119,6 +127,7 @@ class SessionChannel(Protocol):
             self._decide()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._uncount()
         if self._state == _HANDSHAKE and self._session is not None:
             what = f"the client's TLS handshake failed: {reason.getErrorMessage().rstrip('.')}"
             log.info("{line}", line=request_line(self._session, what), kong_level="notice")
@@ -242,10 +251,12 @@ class SessionChannel(Protocol):
             if hasattr(stream, "upstream"):
                 stream.cut()
             else:
-                run_steps(client.abortConnection, transport.abortConnection, partial(self._over, 500))
+                steps = client.abortConnection, transport.abortConnection, self._uncount
+                run_steps(*steps, partial(self._over, 500))
 
     def _relayed(self, stream: RelayedStream) -> None:
-        """The relay is over."""
+        """The relay is over, and both connections are closed."""
+        self._uncount()
         session = self._session
         if session is not None:
             session.bytes_in, session.bytes_out = stream.bytes_in, stream.bytes_out
@@ -253,6 +264,37 @@ class SessionChannel(Protocol):
             stream.tell_record(session)
         self._stream = None
         self._over(200, stream)
+
+    # -- limits --------------------------------------------------------------------------------------------------------
+
+    def _count(self) -> bool:
+        """Count the connection among all, and for its client's address; False where that has as many as it may have. Trusted peers have
+        any number, unless a PROXY header tells their clients apart."""
+        context = self._context
+        cells, caps = context.cells, context.caps
+        cells[ACCEPTED] += 1
+        disconnect: Callable[[], None] | None = None
+        if caps is not None and (self._named() or not context.real_ip.trusts(self._peer())):
+            key = caps.connect(self._client())
+            if key is None:
+                return False
+            disconnect = partial(caps.disconnect, key)  # whatever caps there are at its end
+        cells[HANDLED] += 1
+        cells[ACTIVE] += 1
+
+        def uncount() -> None:
+            cells[ACTIVE] -= 1
+            if disconnect is not None:
+                disconnect()
+
+        self._counted = uncount
+        return True
+
+    def _uncount(self) -> None:
+        """The connection is closed: it counts no more."""
+        counted, self._counted = self._counted, None
+        if counted is not None:
+            counted()
 
     # -- ends ----------------------------------------------------------------------------------------------------------
 
@@ -263,10 +305,22 @@ class SessionChannel(Protocol):
         """What the route is chosen by. A PROXY header counts where it comes from ``trusted_ips``, as in nginx's stream module."""
         transport: Any = self.transport
         facts = session_facts(protocol, transport.getPeer(), transport.getHost(), sni)
-        header = self.proxied
-        if header is None or header.source is None or not self._context.real_ip.trusts(facts.source[0]):
+        header = self._named()
+        if header is None or header.source is None:
             return facts
         return facts._replace(source=(plain_address(header.source), header.source_port))
+
+    def _peer(self) -> str:
+        """The address of who is connected."""
+        transport: Any = self.transport
+        return session_facts("", transport.getPeer(), transport.getHost()).source[0]
+
+    def _named(self) -> ProxyHeader | None:
+        """The PROXY header, where it is to be believed and names a client."""
+        header = self.proxied
+        if header is None or header.source is None or not self._context.real_ip.trusts(self._peer()):
+            return None
+        return header
 
     def _refuse_hello(self, what: str, remedy: str) -> None:
         log.error("{line}", line=error_line(what, remedy, client=self._client()))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from twisted.python.failure import Failure
 
 from ..core.answers import Answer
+from ..core.error_lines import request_line
 from ..core.health import TCP_FAILURE
 from ..core.stream_registry import GOING_AWAY, StreamRecord
 from ..core.stream_session import SessionFacts, StreamSession
@@ -51,10 +52,11 @@ class SessionPort:
     Args:
         door: begins and ends them.
         sock: bound; a duplicate is used.
+        highest: number from which on sessions take no descriptors: connections need the last ones.
     """
 
-    def __init__(self, door: SessionDoor, sock: socket.socket) -> None:
-        self._door = door
+    def __init__(self, door: SessionDoor, sock: socket.socket, highest: float = inf) -> None:
+        self._door, self.highest = door, highest
         context = self._context = door.context
         self._port = DatagramPort(context.reactor, sock, self._heard)
         self._sessions: dict[_Key, DatagramSession] = {}
@@ -91,12 +93,7 @@ class SessionPort:
     def _begin(self, key: _Key) -> DatagramSession | None:
         context = self._context
         if len(context.datagram_sessions) >= context.limits.udp_sessions:
-            now = context.monotonic()
-            if now - self._complained >= _COMPLAIN:
-                self._complained = now
-                limit = context.limits.udp_sessions
-                what = "datagrams of new clients are dropped on {port}: {limit} sessions are open (stream_udp_sessions)"
-                log.error(what, port=self._port, limit=limit)
+            self.complain(f"{context.limits.udp_sessions} sessions are open (stream_udp_sessions)")
             return None
         source = plain_address(key.client[0]), key.client[1]
         facts = SessionFacts("udp", source, (plain_address(key.here or self._port.host), self._port.port), None)
@@ -107,6 +104,13 @@ class SessionPort:
         context.datagram_sessions.add(made)
         made.start()
         return made if self._sessions.get(key) is made else None
+
+    def complain(self, why: str) -> None:
+        """Say that new clients are not served, once a minute."""
+        now = self._context.monotonic()
+        if now - self._complained >= _COMPLAIN:
+            self._complained = now
+            log.error("datagrams of new clients are dropped on {port}: {why}", port=self._port, why=why)
 
     def answer(self, key: _Key, data: bytes) -> bool:
         """Send a client an answer."""
@@ -224,12 +228,28 @@ class DatagramSession(StreamRecord):
 
     def upstream_ready(self, transport: Any) -> None:
         """The address is known."""
+        try:
+            self._open()
+        except Exception:  # noqa: BLE001 - nobody else would end the session
+            log.failure("{line}", line=request_line(self._session, "relaying failed"))
+            self._finish(500, "gateway")
+
+    def _open(self) -> None:
+        """Make a socket towards the target, and send what has come meanwhile."""
         tries, self._tries = self._tries, None
         assert tries is not None and tries.target is not None
         target = tries.target
         family = socket.AF_INET6 if ":" in target.address else socket.AF_INET
         context = self._context
-        sock = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            sock = socket.socket(family, socket.SOCK_DGRAM)
+        except OSError as error:
+            self._without_socket(error.strerror or str(error))
+            return
+        if sock.fileno() >= self._port.highest:
+            sock.close()
+            self._without_socket("nearly all descriptors are in use")
+            return
         try:
             sock.setblocking(False)
             sock.connect((target.address, target.port))
@@ -245,6 +265,11 @@ class DatagramSession(StreamRecord):
         waiting, self._backlog = self._backlog or [], None
         for each in waiting:
             self._send(each)
+
+    def _without_socket(self, why: str) -> None:
+        """There is no socket to be had for it."""
+        self._port.complain(f"{why}; lower stream_udp_sessions, or raise nginx_main_worker_rlimit_nofile")
+        self._finish(500, "gateway")
 
     # -- datagrams -----------------------------------------------------------------------------------------------------
 

@@ -442,16 +442,17 @@ class PluginHarness:
         return None
 
     def open_stream(self, outcome: Outcome, kind: str = "websocket", started: float | None = None) -> StandInStream:
-        """A stream begins on this request: plugins are told (``on_open``).
+        """A stream begins on this request: plugins are told (``on_open``; of a call ``on_call``).
 
         Args:
             outcome: of the request.
-            kind: ``websocket`` or ``sse``.
+            kind: ``websocket``, ``sse`` or ``grpc``.
             started: epoch seconds at which it began, of one that has come from another process; None: now.
         """
         stream = StandInStream(outcome.exchange, kind, self.now if started is None else started)
-        for each in self._active(outcome.exchange, "on_open"):
-            watch = each.plugin.on_open(stream, each.conf)
+        phase = "on_call" if kind == "grpc" else "on_open"
+        for each in self._active(outcome.exchange, phase):
+            watch: StreamWatch | None = getattr(each.plugin, phase)(stream, each.conf)
             if watch is not None:
                 stream.watches.append(watch)
         self.host.open_streams.append(stream)

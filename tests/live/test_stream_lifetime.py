@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
+import time
+from collections.abc import Iterator
 
+import grpc
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from .grpc_kit import METHOD, GRPCTestCase
+from .http2_peer import CANCEL, HEADERS, RST, HTTP2Peer, HTTP2Server, grpc_fields, message
 from .support import PATIENCE, EventStream, LiveTestCase, wait_until
 
 ASK = (
@@ -67,3 +73,52 @@ class LifetimeTests(LiveTestCase):
         self.assertEqual(events.comments[-1], "move on")
         self.assertEqual(events.retry, 1234)
         events.close()
+
+
+class CallTests(GRPCTestCase):
+    def test_age(self) -> None:
+        """A call that is too old ends for grpcio with UNAVAILABLE and the reason, whether it is silent or in the middle of large messages.
+        A route without an age keeps its calls."""
+        gateway = self.front(self.echo())
+        config = {"max_stream_age": 1, "close_reason": "move on"}
+        plugin = gateway.create("/routes/grpc/plugins", name="stream-lifetime", config=config)
+        stopped = threading.Event()
+        self.addCleanup(stopped.set)
+
+        def ask(every: float) -> Iterator[bytes]:
+            while not stopped.wait(every):
+                yield bytes(300_000)
+
+        with grpc.insecure_channel(f"127.0.0.1:{gateway.proxy_port}") as channel:
+            for every in (0.001, PATIENCE):
+                call = channel.stream_stream(METHOD)(ask(every))
+                found = []
+                with contextlib.suppress(grpc.RpcError):
+                    found += [len(each) for each in call]
+                self.assertEqual((call.code(), call.details()), (grpc.StatusCode.UNAVAILABLE, "move on"))
+                self.assertEqual(set(found) - {300_000}, set())
+            stopped.set()
+            gateway.admin(
+                "PATCH", f"/plugins/{plugin['id']}", json={"config": {"max_stream_age": None, "ping_interval": 60}}
+            )
+            self.assertEqual(list(channel.stream_stream(METHOD)(iter([b"once"]))), [b"once"])
+
+    def test_what_the_upstream_sees(self) -> None:
+        """A whole message still passes to the client, and nothing behind it; the upstream gets CANCEL."""
+        server = HTTP2Server()
+        self.addCleanup(server.close)
+        gateway = self.front(server.port)
+        gateway.create("/routes/grpc/plugins", name="stream-lifetime", config={"max_stream_age": 1})
+        client = HTTP2Peer.connect(gateway.proxy_port)
+        self.addCleanup(client.close)
+        stream = client.open(grpc_fields(METHOD))
+        up = server.accept()
+        there = up.expect(HEADERS).stream
+        up.headers(there, [(":status", "200"), ("content-type", "application/grpc")])
+        big = message(bytes(200))
+        up.data(there, big[:50])
+        time.sleep(1.2)
+        up.data(there, big[50:] + big)
+        self.assertEqual(up.expect(RST, stream=there).code, CANCEL)
+        _, body, trailers, _ = client.answer(stream)
+        self.assertEqual((body, trailers), (big, {"grpc-status": "14", "grpc-message": "please connect again"}))

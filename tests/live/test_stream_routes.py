@@ -437,6 +437,31 @@ class UDPTests(SessionTestCase):
         wait_until(lambda: "3 sessions are open (stream_udp_sessions)" in gateway.log(), "the bound")
         clients[3].close()
 
+    def test_descriptors(self) -> None:
+        """Where there are fewer of them than clients, some are served and the others are served later, from the same ports; connections
+        find theirs all the while."""
+        gateway, (port, connections) = self.streams("udp", "", nginx_main_worker_rlimit_nofile=256)
+        times = {"service": {"read_timeout": 1000}}
+        upstream = f"udp://127.0.0.1:{self.peer('datagrams')}"
+        self.stream(gateway, upstream, "udp", destinations=[{"port": port}], **times)
+        self.stream(gateway, f"tcp://127.0.0.1:{self.peer('echo')}", "tcp", destinations=[{"port": connections}])
+        clients = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(300)]
+        for client in clients:
+            self.addCleanup(client.close)
+            client.connect(("127.0.0.1", port))
+            client.send(b"x")
+        self.told(gateway, "nearly all descriptors are in use; lower stream_udp_sessions")
+        with socket.create_connection(("127.0.0.1", connections)) as client:
+            client.sendall(b"hello")
+            self.assertEqual(received(client, 5), b"hello")
+        wait_until(lambda: gateway.admin("GET", "/status").json["streams"]["udp"] == 0, "silent sessions end")
+        for client in clients[-50:]:
+            client.settimeout(PATIENCE)
+            client.send(b"again")
+            while not client.recv(100).endswith(b"again"):
+                pass
+        self.assertNotIn("Traceback", gateway.log())
+
     def test_stop(self) -> None:
         """A client that waits for an answer while the gateway stops has it; who waits for nothing keeps nobody waiting."""
         upstream = self.peer("late", "late")

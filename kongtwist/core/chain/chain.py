@@ -29,7 +29,8 @@ from .filters import AnswerFilters, RequestFilters, body_filter_of
 from .lifetimes import Life, Lifetimes, drop_generations, hold, hold_generation
 from .phases import BodyFilter, CarriedRequest, CertificateChoice, ClientHello, DirectForm, ProxyEndpoint, WholeBody
 from .plugin import Plugin
-from .stream_watch import StreamInfo, StreamWatch
+from .stream_watch import StreamInfo
+from .stream_watches import StreamWatches
 
 __all__ = ["EMPTY_CHAIN", "Chain", "PluginFailed", "Step", "StreamWatches"]
 
@@ -120,14 +121,17 @@ class Chain:
         steps: the plugins' places.
         certifies: plugins may choose certificates (`certificate`).
         rewrites: `run_rewrite` has something to do.
-        direct: the one plugin there is may let calls be relayed without it (`direct_form`).
+        direct: the one plugin that calls of gRPC have to do with may let them be relayed without it (`direct_form`).
+        calls: plugins may be told of calls of gRPC (`run_call`).
+        idle: calls of gRPC have to do with none of the plugins: what they do is for requests and streams of other kinds.
     """
 
     traced: ClassVar[bool] = False  #: spans are noted of its requests (`traced_chain.TracedChain`)
 
     __slots__ = (
-        "_access", "_bodies", "_certificate", "_direct", "_dynamic", "_handshake", "_header", "_lifetimes", "_lives", "_log", "_open",
-        "_preread", "_request", "_rewrite", "_rewriting_lives", "answers", "certifies", "direct", "empty", "logs", "rewrites", "steps",
+        "_access", "_bodies", "_call", "_certificate", "_direct", "_dynamic", "_handshake", "_header", "_lifetimes", "_lives", "_log",
+        "_open", "_preread", "_request", "_rewrite", "_rewriting_lives", "answers", "calls", "certifies", "direct", "empty", "idle", "logs",
+        "rewrites", "steps",
     )  # fmt: skip
 
     def __init__(
@@ -148,6 +152,8 @@ class Chain:
         self._log = _calls(defaults, "log")
         self.logs = dynamic or bool(self._log)
         self._open = _calls(defaults, "on_open")
+        self._call = _calls(defaults, "on_call")
+        self.calls = dynamic or bool(self._call)
         self._rewrite = _calls(everywhere, "rewrite")
         self.rewrites = bool(self._rewrite)
         self._certificate = _calls(everywhere, "certificate")
@@ -155,7 +161,13 @@ class Chain:
         self._lives = _lives(defaults)
         self.answers = dynamic or bool(self._header or self._bodies or self._lives)
         self._direct = _calls(defaults, "direct")
-        self.direct = len(self.steps) == len(self._direct) == 1 and not (self.logs or self._open or self._bodies)
+        acting = [each for each in defaults if _acts_on_calls(each)]
+        self.idle = not dynamic and not acting
+        self.direct = (
+            not dynamic
+            and len(acting) == len(self._direct) == 1
+            and not (self._log or self._call or self._bodies or _calls(acting, "on_open"))
+        )
         self._rewriting_lives = _lives(each for each in everywhere if call_of(each.plugin, "rewrite") is not None)
 
     def certificate(self, hello: ClientHello) -> CertificateChoice | None:
@@ -348,14 +360,23 @@ class Chain:
         Raises:
             PluginFailed: one raised: end the stream. Those that watched it already have been told of its end.
         """
-        if self._dynamic is None and not self._open:
+        return self._watched(exchange, stream, self._open, "on_open")
+
+    def run_call(self, exchange: Exchange, call: StreamInfo) -> StreamWatches | None:
+        """As `run_open`, for a call of gRPC."""
+        return self._watched(exchange, call, self._call, "on_call")
+
+    def _watched(
+        self, exchange: Exchange, stream: StreamInfo, static: tuple[tuple[Callable[..., Any], Any], ...], phase: str
+    ) -> StreamWatches | None:
+        if self._dynamic is None and not static:
             return None
         watches = StreamWatches(exchange)
-        for call, conf in self._later(exchange, self._open, "on_open"):
+        for call, conf in self._later(exchange, static, phase):
             try:
                 watch = call(stream, conf)
             except Exception as error:
-                failed(exchange, _name(call), "on_open", error)
+                failed(exchange, _name(call), phase, error)
                 watches.on_close("a plugin refused it")
                 raise PluginFailed(_name(call)) from error
             if watch is not None:
@@ -441,37 +462,13 @@ class Chain:
         return _calls(self._taking_part(exchange), phase)
 
 
-class StreamWatches:
-    """What watches one stream, for whoever knows when it ends."""
+_OF_CALLS = ("access", "request_body_filter", "header_filter", "body_filter", "log", "on_call", "direct")
+"""Phases that calls of gRPC have."""
 
-    __slots__ = ("_exchange", "_watches")
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-        self._watches: list[tuple[str, StreamWatch]] = []
-
-    def __len__(self) -> int:
-        return len(self._watches)
-
-    def add(self, name: str, watch: StreamWatch) -> None:
-        """Have one more told; ``name``: its plugin's."""
-        self._watches.append((name, watch))
-
-    def on_close(self, why: str) -> None:
-        """Tell all of them, once; what one raises is logged. No harm when called again."""
-        self._tell("on_close", why)
-
-    def on_move(self) -> None:
-        """Tell all of them that the stream goes on elsewhere, as `on_close`."""
-        self._tell("on_move")
-
-    def _tell(self, what: str, *facts: str) -> None:
-        watches, self._watches = self._watches, []
-        for name, watch in watches:
-            try:
-                getattr(watch, what)(*facts)
-            except Exception as error:  # noqa: BLE001 - the others must hear of it too
-                failed(self._exchange, name, what, error)
+def _acts_on_calls(each: Compiled) -> bool:
+    """Whether calls of gRPC have to do with a configuration. One that lives is held by each request, whatever its phases are."""
+    return each.life is not None or any(_calls((each,), phase) for phase in _OF_CALLS)
 
 
 def _has_body(each: Compiled) -> bool:

@@ -21,8 +21,9 @@ __all__ = [
 
 PHASES = (
     "certificate", "rewrite", "preread", "handshake", "access", "request_body_filter", "header_filter", "body_filter", "log", "on_open",
+    "on_call",
 )  # fmt: skip
-"""Phases in the order they run (`on_open`: when a stream begins, before the log phase at its end). ``certificate`` and
+"""Phases in the order they run (`on_open`, `on_call`: when a stream or a call begins, before the log phase at its end). ``certificate`` and
 ``rewrite`` see global plugins only; sessions of stream routes have ``preread`` and ``log`` alone, and requests no ``preread``."""
 
 

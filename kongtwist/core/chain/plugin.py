@@ -207,3 +207,8 @@ class Plugin:
         """A stream has begun: a WebSocket after its handshake, an event stream after its head. What is returned is told of
         its end; what is raised ends the stream."""
         raise NotImplementedError
+
+    def on_call(self, call: StreamInfo, conf: Any) -> StreamWatch | None:
+        """A call of gRPC is about to go to its upstream. As `on_open`; what is raised refuses the call. It takes all calls of its routes
+        off the direct path: `takes_part` says for which configurations that is worth it."""
+        raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Streams as plugins see them: WebSockets and event streams, from their beginning to their end."""
+"""Streams as plugins see them: WebSockets, event streams and calls of gRPC, from their beginning to their end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StreamInfo(Protocol):
 
     @property
     def kind(self) -> str:
-        """``websocket`` or ``sse``."""
+        """``websocket``, ``sse``, or ``grpc`` (`Plugin.on_call`)."""
         ...
 
     @property
@@ -89,7 +89,8 @@ class StreamInfo(Protocol):
         ...
 
     def close(self, code: int, reason: str, retry: int | None = None) -> None:
-        """End it where its protocol lets it end, and tell both sides why (RFC 6455 7.4, or a comment); cut it when that takes too long.
+        """End it where its protocol lets it end, and tell both sides why (RFC 6455 7.4, a comment, or gRPC's UNAVAILABLE); cut it when
+        that takes too long.
 
         Args:
             code: of a WebSocket's Close frame.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from unittest.mock import patch
 
 from kongtwist import KONG_VERSION, VERSION
@@ -161,6 +162,35 @@ class CommandTests(CommandTestCase):
         self.assertEqual((code, err.splitlines()[0]), (1, f"Error: kongtwist is already running in {prefix.path}"))
         self.assertIn(f"It is process {os.getpid()}. End it with 'kongtwist stop -p {prefix.path}'", err)
         self.assertTrue(err.endswith(HINT))
+
+    def test_stopped_while_it_restarts(self) -> None:
+        """Where another process takes the place of the one that got the signal, stop ends that one, too."""
+        prefix = Prefix.claim(os.path.abspath(self.mktemp()))
+        self.addCleanup(prefix.release)
+        first, second = os.getpid(), os.getppid()
+        signalled = []
+
+        def kill(pid: int, number: int) -> None:
+            signalled.append((pid, number))
+            if pid == first:
+                os.pwrite(prefix.fileno(), f"{second}\n".encode(), 0)
+                os.ftruncate(prefix.fileno(), len(str(second)))
+            else:
+                prefix.release()
+
+        self.patch(os, "kill", kill)
+        self.assertEqual(self.run_command("stop", "-p", prefix.path), (0, "kongtwist stopped\n", ""))
+        self.assertEqual(signalled, [(first, signal.SIGTERM), (second, signal.SIGTERM)])
+
+    def test_reloaded_while_it_restarts(self) -> None:
+        """The signal may have come to the process that was on its way out."""
+        prefix = Prefix.claim(os.path.abspath(self.mktemp()))
+        self.addCleanup(prefix.release)
+        write_outcome(prefix.path, Outcome(asked=3, number=3))
+        self.patch(os, "kill", lambda pid, number: os.pwrite(prefix.fileno(), b"1" + b" " * 30, 0) and None)
+        code, _, err = self.run_command("reload", "-p", prefix.path)
+        self.assertEqual(code, 1)
+        self.assertIn("Error: the node was restarted meanwhile, and did not reload; give this command again", err)
 
     def test_not_allowed(self) -> None:
         """A node of another user's: a sentence, no traceback."""

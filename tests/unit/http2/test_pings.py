@@ -59,6 +59,24 @@ class PingTests(SynchronousTestCase):
         self.wait(6)
         self.assertEqual((self.pings(), self.client.wire.end), (2, None))
 
+    def test_an_answer_at_once(self) -> None:
+        """By the next look, which comes late, it was silent for the interval again: it is asked again, and stays."""
+        self.client.send(self.client.head())
+        self.gateway.accept()
+        clock = self.gateway.reactor
+        answered, known = -60.0, 0
+        for _ in range(100):
+            self.gateway.work(0.5)
+            self.client.read()
+            if self.pings() > known:
+                known, answered = self.pings(), clock.seconds()
+            self.quiet = clock.seconds() - answered + 0.01  # as coarse as the kernel's clock
+        self.assertGreaterEqual(known, 4)
+        self.assertIsNone(self.client.wire.end)
+        self.quiet = 60.0
+        self.wait(11)
+        self.assertIsNotNone(self.client.wire.end)
+
     def test_not_without_streams(self) -> None:
         """Nor where nobody can tell how long it was silent."""
         self.wait(30)

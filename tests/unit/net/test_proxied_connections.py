@@ -124,6 +124,16 @@ class FrontTests(SynchronousTestCase):
         self.assertTrue(transport.disconnected)
         self.over()
 
+    def test_refused(self) -> None:
+        """There are too many of its peer: it is closed at once, whatever it says, and nobody is told of its end."""
+        self.rules = ProxyRules(10.0, lambda connection: connection.peer != PEER.host, self.waiting.remove)
+        front, transport = self.connect()
+        self.assertTrue(transport.disconnected)
+        front.dataReceived(HEADER + b"hello")
+        front.connectionLost()
+        self.assertEqual(self.inner.made, [])
+        self.over()
+
     def test_client_leaves(self) -> None:
         front, _ = self.connect()
         front.dataReceived(b"PROXY")

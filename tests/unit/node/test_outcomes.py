@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -39,6 +41,20 @@ class OutcomeTests(SynchronousTestCase):
         forget_outcomes(self.prefix)
         self.assertIsNone(last_outcome(self.prefix))
         forget_outcomes(self.prefix)
+
+    def test_full_disk(self) -> None:
+        """There is no room for another file: a command that waits is told all the same, where a file is there."""
+        full = patch("os.replace", side_effect=OSError(errno.ENOSPC, "No space left on device"))
+        with full:
+            self.assertRaises(OSError, write_outcome, self.prefix, Outcome(1))
+        write_outcome(self.prefix, Outcome(3, 3, "/etc/kong.conf", "a long sentence that says why"))
+        for outcome in (Outcome(4, 3, "/etc/kong.conf", "one that is longer than what is there, " * 9), Outcome(4, 4)):
+            with full:
+                write_outcome(self.prefix, outcome)
+            self.assertEqual(last_outcome(self.prefix), outcome)
+        with patch("os.replace", side_effect=OSError(errno.EROFS, "Read-only file system")):
+            self.assertRaises(OSError, write_outcome, self.prefix, Outcome(5))
+        self.assertEqual(last_outcome(self.prefix), Outcome(4, 4))
 
     def test_nobody_has_told(self) -> None:
         """A file of something else is no outcome; a folder that is not there is none, either."""

@@ -40,6 +40,15 @@ class LifetimeTests(SynchronousTestCase):
         harness.advance(600)
         self.assertEqual((stream.closed, harness.clock.getDelayedCalls()), ([], []))
 
+    def test_calls(self) -> None:
+        """Calls of gRPC have an age, and nothing else: without one the plugin has nothing to do with them."""
+        harness, call = self.open("grpc", max_stream_age=60, ping_interval=5)
+        self.assertEqual(call.kept_alive, [])
+        harness.advance(61)
+        self.assertEqual(call.closed, [(1012, "please connect again")])
+        harness, call = self.open("grpc", ping_interval=5)
+        self.assertEqual((call.watches, harness.clock.getDelayedCalls()), ([], []))
+
     def test_jitter(self) -> None:
         """Streams that began together end at different times, none later than the age and none sooner than the jitter says."""
         harness = PluginHarness(StreamLifetime, max_stream_age=100, max_stream_age_jitter=40)

@@ -8,9 +8,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import TimeoutError
 from twisted.trial.unittest import SynchronousTestCase
 
+from kongtwist.core.address_caps import AddressCaps, AddressCounts
 from kongtwist.core.answers import Answer
 from kongtwist.core.chain.plugin import Plugin
+from kongtwist.core.http.real_ip import RealIP
 from kongtwist.core.limits import Limits
+from kongtwist.core.proxy_protocol import ProxiedPeer, ProxyHeader
 from kongtwist.core.stream_registry import GOING_AWAY, SERVICE_RESTART
 from kongtwist.core.stream_session import StreamSession
 from kongtwist.net.server_tls import ServerContexts, TLSRules
@@ -63,6 +66,7 @@ class SessionsTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.gate = Gate()
         self.lines = Lines()
+        self.counts = AddressCounts()
         self.gateway = Gateway(
             services={"s": {"host": "127.0.0.1", "port": 5432, "protocol": "tcp", "retries": 1, "read_timeout": 60000}},
             routes={
@@ -73,15 +77,18 @@ class SessionsTestCase(SynchronousTestCase):
             plugins={"gate": self.gate},
             plugin_rows=[plugin_row("gate", protocols=["tcp", "tls_passthrough", "tls"])],
             limits=Limits(preread_buffer_size=2048),
+            caps=AddressCaps(self.counts, connections=2),
+            real_ip=RealIP(("10.0.0.9",)),
         )
         self.gateway.automatic = False
 
-    def connect(self, kind: str = "tcp", port: int = 9000) -> Wire:
-        """A client's connection."""
+    def connect(self, kind: str = "tcp", port: int = 9000, peer: str = "10.0.0.1", named: str | None = None) -> Wire:
+        """A client's connection; ``named``: by a PROXY header."""
         door = SessionDoor(self.gateway.context, lambda: self.gateway.tree.snapshot, kind, self.lines)
         contexts = ServerContexts(TLSRules(alpn=()), ()) if kind == "tls" else None
-        wire = Wire(self.gateway.reactor, ("10.0.0.1", 40000), ("127.0.0.1", port))
-        channel = SessionFactory(door, contexts).buildProtocol(None)
+        wire = Wire(self.gateway.reactor, (peer, 40000), ("127.0.0.1", port))
+        proxied = None if named is None else ProxiedPeer(None, ProxyHeader(30, named, 5, "10.0.0.8", 6))
+        channel = SessionFactory(door, contexts).buildProtocol(proxied)
         self.assertIsInstance(channel, SessionChannel)
         wire.connect(channel)
         return wire
@@ -103,6 +110,8 @@ class SessionsTestCase(SynchronousTestCase):
         self.gateway.work()
         self.assertEqual((len(context.connections), len(context.streams), context.busy), (0, 0, False))
         self.assertEqual([each for bucket in context.deadlines._buckets.values() for each in bucket], [])
+        self.assertEqual(self.gateway.counters.totals()["active"], 0)
+        self.assertEqual(self.counts.connections, {})
 
 
 class ChannelTests(SessionsTestCase):
@@ -217,6 +226,50 @@ class ChannelTests(SessionsTestCase):
         context.close()
         self.gateway.work()
         self.assertEqual((wires[1].end, second.end[0]), ("abort", "cut"))
+        self.assert_given_back()
+
+
+class CountTests(SessionsTestCase):
+    def active(self) -> int:
+        found: int = self.gateway.counters.totals()["active"]
+        return found
+
+    def test_all(self) -> None:
+        """A connection counts from its beginning to its end, whatever it is in between: one that waits, is relayed, is refused."""
+        waiting, relayed, refused = self.connect("tls"), self.connect(), self.connect(port=1, peer="10.0.0.2")
+        upstream = self.upstream()
+        self.assertEqual(self.active(), 3)
+        self.gateway.work()
+        self.assertEqual((refused.end, self.active()), ("close", 2))
+        upstream.wire.lose()
+        self.gateway.work()
+        relayed.lose()
+        waiting.lose()
+        self.assert_given_back()
+
+    def test_of_one_address(self) -> None:
+        """A third one is closed at once, and counts nowhere; one more is let in when one has ended."""
+        first, second, third = self.connect("tls"), self.connect("tls"), self.connect("tls")
+        self.assertEqual((first.end, second.end, third.end, self.active()), (None, None, "abort", 2))
+        other = self.connect("tls", peer="10.0.0.2")
+        self.assertIsNone(other.end)
+        first.lose()
+        again = self.connect("tls")
+        self.assertIsNone(again.end)
+        for each in (second, other, again):
+            each.lose()
+        self.assert_given_back()
+
+    def test_behind_trusted_peers(self) -> None:
+        """They may have any number, but for clients that their PROXY headers name; a header of anybody else names nobody."""
+        plain = [self.connect("tls", peer="10.0.0.9") for _ in range(3)]
+        named = [self.connect("tls", peer="10.0.0.9", named="192.0.2.1") for _ in range(3)]
+        claimed = [self.connect("tls", named=f"192.0.2.{number}") for number in range(3)]
+        for wires, ends in ((plain, [None] * 3), (named, [None, None, "abort"]), (claimed, [None, None, "abort"])):
+            self.assertEqual([each.end for each in wires], ends)
+        for each in (*plain, *named, *claimed):
+            if each.end is None:
+                each.lose()
         self.assert_given_back()
 
 
