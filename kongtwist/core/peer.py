@@ -62,13 +62,14 @@ class Peer:
         checks: how answers and failures of it are judged; None: they are not.
         active: requests and streams running on it now (`Exchange.hold`).
         latency: moving average of the seconds it took to begin an answer; None before the first.
+        guessed: the latency is that of others, for want of an own one: the first own one takes its place.
         observed: monotonic seconds of the last latency.
         board: wants to hear when ``active`` or ``latency`` fall; None: nobody does.
         placed: as what it stands there, with a score that is not above its true one; None: it does not.
     """
 
-    __slots__ = ("_plain", "_secure", "active", "address", "available", "board", "checks", "counts", "host", "host_header", "key",
-                 "latency", "name", "observed", "placed", "port", "record", "state", "weight")  # fmt: skip
+    __slots__ = ("_plain", "_secure", "active", "address", "available", "board", "checks", "counts", "guessed", "host", "host_header",
+                 "key", "latency", "name", "observed", "placed", "port", "record", "state", "weight")  # fmt: skip
 
     def __init__(self, target: str, weight: int, host_header: str | None, record: Address | None = None) -> None:
         host, port = split_target(target)
@@ -87,6 +88,7 @@ class Peer:
         self.checks: PassiveChecks | None = None
         self.active = 0
         self.latency: float | None = None
+        self.guessed = False
         self.observed = 0.0
         self.board: Board | None = None
         self.placed: Entry | None = None
@@ -111,8 +113,8 @@ class Peer:
             seconds: from the connection's start to the first byte of the answer.
             now: monotonic seconds.
         """
-        if self.latency is None:
-            self.latency = seconds
+        if self.latency is None or self.guessed:
+            self.latency, self.guessed = seconds, False
         else:
             weight = exp(-max(0.0, now - self.observed) / DECAY)
             self.latency = self.latency * weight + seconds * (1.0 - weight)

@@ -124,6 +124,16 @@ class BalancerView(Protocol):
         """A target's peers."""
         ...
 
+    @property
+    def lost(self) -> list[str]:
+        """Names of targets that have no address."""
+        ...
+
+    @property
+    def held_back(self) -> bool:
+        """Whether targets could be chosen, were more of the weight healthy."""
+        ...
+
 
 class RouteView(Protocol):
     """A route, ready to serve: `kongtwist.core.snapshot.compiled_route.CompiledRoute` says what these are."""

@@ -1,10 +1,14 @@
-"""DNS messages as bytes; Twisted's codec does the work (RFC 1035 4.1)."""
+"""DNS messages as bytes (RFC 1035 4.1).
+
+Questions are written by Twisted's codec. Answers are read here: whoever answers says how long names are and how often they are pointed
+to, and Twisted's codec joins each name anew, of any length, for minutes on end in 64 KiB.
+"""
 
 from __future__ import annotations
 
+import re
 import struct
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
 
 from twisted.names import dns
 
@@ -17,12 +21,18 @@ UDP_SIZE = 1232
 
 _OPT = b"\0" + struct.pack("!HHIH", 41, UDP_SIZE, 0, 0)
 """The record that says so (RFC 6891 6.1.2)."""
-_POINTERS = 8192
-"""Pointers within names that are followed: 64 KiB hold 4095 addresses, each behind one."""
+_INTERNET = 1
+"""The class of records that is looked at."""
+_LONGEST_NAME = 255
+"""Bytes of a name, with the length of each label and the empty one at its end (RFC 1035 2.3.4)."""
+_JUMPS = 127
+"""Pointers within a name that are followed: as many as it may have labels."""
+_PRINTED = re.compile(rb"[!-~]*")
 _HEADER = struct.Struct("!6H")
+_QUESTION = struct.Struct("!HH")
+_RECORD = struct.Struct("!HHIH")
+_SERVICE = struct.Struct("!3H")
 _RESPONSE, _TRUNCATED, _OPCODE, _CODE = 0x8000, 0x0200, 0x7800, 0x000F
-_BROKEN = (ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
-"""What the codec raises for bytes that are no message."""
 
 
 def encode_query(number: int, name: str, kind: int, edns: bool) -> bytes:
@@ -57,53 +67,110 @@ def read_answer(data: bytes, number: int, name: str, kind: int) -> Reply | None:
     if found != number or not flags & _RESPONSE or flags & _OPCODE:
         return None
     code, truncated = flags & _CODE, bool(flags & _TRUNCATED)
-    message = dns.Message()
-    message.maxCompressionPointers = _POINTERS
+    message = _Message(data)
     try:
-        message.fromStr(data)
-    except _BROKEN as error:
+        questions = [message.question() for _ in range(asked)]
+        if questions != [(name, kind)] and (questions or not code):  # some servers leave it out where they refuse
+            return None
+        records = message.records(answers)
+        message.records(authority)
+        return Reply(code, truncated, records, message.records(additional))
+    except (ValueError, IndexError, struct.error) as error:
         if truncated:  # cut anywhere; it is asked for over TCP
             return Reply(code, True, ())
-        raise ValueError(f"its answer cannot be read ({error})") from None
-    if asked == 0 and code:  # some servers leave the question out where they refuse
-        return Reply(code, truncated, ())
-    queries: list[Any] = message.queries
-    if len(queries) != 1 or queries[0].type != kind or _text(queries[0].name) != name:
+        what = (
+            "its answer ends too early" if not isinstance(error, ValueError) else f"its answer cannot be read ({error})"
+        )
+        raise ValueError(what) from None
+
+
+class _Message:
+    """Reads a message from its questions on. What it lacks raises IndexError or struct.error, what is wrong in it ValueError."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._at = data, _HEADER.size
+        self._names: dict[int, tuple[str | None, int]] = {}  # by place: the name, and the place behind it
+
+    def question(self) -> tuple[str | None, int]:
+        """Name and kind."""
+        name, at = self._name(self._at)
+        kind, _ = _QUESTION.unpack_from(self._data, at)
+        self._at = at + _QUESTION.size
+        return name, kind
+
+    def records(self, count: int) -> tuple[Record, ...]:
+        """The next records; of these, those of the kinds that are asked for, of the Internet's class, between names that hosts can have."""
+        found = []
+        for _ in range(count):
+            name, at = self._name(self._at)
+            kind, family, ttl, size = _RECORD.unpack_from(self._data, at)
+            at += _RECORD.size
+            self._at = at + size
+            if self._at > len(self._data):
+                raise IndexError(at)
+            if name is None or family != _INTERNET:
+                continue
+            record = self._record(name, kind, ttl if ttl < 2**31 else 0, at, size)  # RFC 2181 8
+            if record is not None:
+                found.append(record)
+        return tuple(found)
+
+    def _record(self, name: str, kind: int, ttl: int, at: int, size: int) -> Record | None:
+        if kind == A and size == 4:
+            return Record(name, A, ttl, str(IPv4Address(self._data[at : at + 4])))
+        if kind == AAAA and size == 16:
+            return Record(name, AAAA, ttl, str(IPv6Address(self._data[at : at + 16])))
+        if kind == CNAME:
+            target = self._last(at, at + size)
+            return None if target is None else Record(name, CNAME, ttl, target)
+        if kind == SRV:
+            priority, weight, port = _SERVICE.unpack_from(self._data, at)
+            target = self._last(at + _SERVICE.size, at + size)
+            return None if target is None else Record(name, SRV, ttl, target, port, weight, priority)
         return None
-    if not truncated and (len(message.answers), len(message.authority), len(message.additional)) != (
-        answers,
-        authority,
-        additional,
-    ):
-        raise ValueError("its answer ends too early")
-    return Reply(code, truncated, _records(message.answers), _records(message.additional))
 
+    def _last(self, at: int, end: int) -> str | None:
+        """A name that ends what a record holds."""
+        name, behind = self._name(at)
+        if behind != end:
+            raise ValueError("a record has another length than it says")
+        return name
 
-def _text(name: Any) -> str:
-    return str(name.name.decode("latin-1").lower().rstrip("."))
+    def _name(self, at: int) -> tuple[str | None, int]:
+        """The name at a place, in lower case, without a dot at its end, and the place behind it. None: no host can have this name."""
+        place = at
+        if self._data[at] >= 0xC0:  # most owners are but a pointer, to one place
+            place = (self._data[at] & 0x3F) << 8 | self._data[at + 1]
+            if place >= at:
+                raise ValueError("a name goes in circles")
+        found = self._names.get(place)
+        if found is None:
+            labels, behind = self._labels(place)
+            name = b".".join(labels)
+            # A dot in a label is no dot between labels; what cannot be asked for is left out.
+            good = name.count(b".") == max(len(labels) - 1, 0) and _PRINTED.fullmatch(name)
+            found = self._names[place] = name.decode("ascii").lower() if good else None, behind
+        return found if place == at else (found[0], at + 2)
 
-
-def _records(headers: list[Any]) -> tuple[Record, ...]:
-    """The records of the kinds that are asked for, of the Internet's class."""
-    found = (_record(each) for each in headers if each.cls == dns.IN)
-    return tuple(each for each in found if each is not None)
-
-
-def _record(header: Any) -> Record | None:
-    kind, data = header.type, header.payload
-    ttl = header.ttl if 0 <= header.ttl < 2**31 else 0  # RFC 2181 8
-    name = _text(header.name)
-    if kind == A and header.rdlength == 4:
-        return Record(name, A, ttl, str(IPv4Address(data.address)))
-    if kind == AAAA and header.rdlength == 16:
-        return Record(name, AAAA, ttl, str(IPv6Address(data.address)))
-    if kind == CNAME and _is_name(target := _text(data.name)):
-        return Record(name, CNAME, ttl, target)
-    if kind == SRV and _is_name(target := _text(data.target)):
-        return Record(name, SRV, ttl, target, data.port, data.weight, data.priority)
-    return None
-
-
-def _is_name(text: str) -> bool:
-    """Whether a host can have this name, so that it can be asked for; any bytes may stand in an answer."""
-    return all("!" <= letter <= "~" for letter in text) and ".." not in text and not text.startswith(".")
+    def _labels(self, at: int) -> tuple[list[bytes], int]:
+        data = self._data
+        labels: list[bytes] = []
+        size, jumps, behind, lowest = 1, 0, 0, at
+        while (length := data[at]) != 0:
+            if length >= 0xC0:  # a pointer to a place before
+                target = (length & 0x3F) << 8 | data[at + 1]
+                behind = behind or at + 2
+                jumps += 1
+                if target >= lowest or jumps > _JUMPS:
+                    raise ValueError("a name goes in circles")
+                at = lowest = target
+                continue
+            size += 1 + length
+            if length > 63 or size > _LONGEST_NAME:
+                raise ValueError("a name is too long")
+            label = data[at + 1 : at + 1 + length]
+            if len(label) < length:
+                raise IndexError(at)
+            labels.append(label)
+            at += 1 + length
+        return labels, behind or at + 1

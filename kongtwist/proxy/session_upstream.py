@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from ..core.error_lines import request_line, upstream_name
 from ..core.health import SUCCESS, TCP_FAILURE, TIMEOUT
+from ..core.peer import split_target
 from ..net.resolver import NameNotResolved
 from ..upstream.client_tls import BadServerName, facts_of
 from ..upstream.session_connector import SessionAttempt, SessionTarget
@@ -142,7 +143,7 @@ class SessionTries:
         peer = session.upstream_peer
         tls = None
         if route.tls is not None:
-            name = route.host if peer is None else peer.host_header.strip("[]")
+            name = route.host if peer is None else split_target(peer.host_header)[0]
             tls = facts_of(route.tls, name, self._context.tls_defaults, b"")
         target = self.target = SessionTarget(address, place.port or (route.port if peer is None else peer.port), tls)
         session.upstream_address = upstream_name(address, target.port)

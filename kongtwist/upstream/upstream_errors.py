@@ -159,6 +159,12 @@ def no_peer(route: RouteView, tried: int) -> tuple[str, str]:
         tried: targets that failed for this request.
     """
     what = f"no target of upstream {route.host} can be chosen" + (f", {tried} failed" if tried else "")
+    balancer = route.balancer
+    if balancer is not None and balancer.held_back:
+        return f"{what}: too little of the weight is healthy", "lower healthchecks.threshold, or mark targets healthy"
+    if balancer is not None and (lost := balancer.lost):
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        return f"{what}: no address for {lost[0]}{more}", "see whether this machine resolves it, or correct the target"
     return what, "add targets with a weight above 0, or mark one healthy"
 
 

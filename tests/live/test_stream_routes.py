@@ -371,6 +371,15 @@ class TLSTests(SessionTestCase):
         with socket.create_connection(("127.0.0.1", port)) as client:
             self.assertEqual(received(client), b"")
         wait_until(lambda: "certificate verify failed" in gateway.log(), "why")
+        gateway.create(
+            "/upstreams", name="pool", host_header="db.test:5432"
+        )  # the port is no part of the server's name
+        gateway.create("/upstreams/pool/targets", target=f"127.0.0.1:{theirs}")
+        pooled = {"host": "pool", "ca_certificates": [trusted["id"]]}
+        self.assertEqual(gateway.admin("PATCH", f"/services/{service['id']}", json=pooled).status, 200)
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"secret\n")
+            self.assertEqual(received(client, 7), b"terces\n")
 
     def test_time_for_hello(self) -> None:
         """A client that says nothing, or not all of it, is let go; what is too long is refused."""

@@ -248,6 +248,16 @@ class Balancer:
         """The addresses of a target's name, as this balancer knows them; None: it does not."""
         return self._found.get(name)
 
+    @property
+    def lost(self) -> list[str]:
+        """Names of targets that have no address."""
+        return sorted(host for host, found in self._found.items() if not found)
+
+    @property
+    def held_back(self) -> bool:
+        """Whether targets could be chosen, were more of the weight healthy (``healthchecks.threshold``)."""
+        return self._pick != self._algorithm and any(peer.available and peer.weight for peer in self.peers)
+
     def move(self, found: Mapping[str, tuple[Address, ...]]) -> bool:
         """Names have other addresses.
 

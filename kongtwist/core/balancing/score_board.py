@@ -41,13 +41,13 @@ class ScoreBoard:
     Args:
         seat: of its upstream.
         score: of a peer; the less, the sooner it is chosen. Of equal ones the one that has waited longest is.
-        prepare: called with the peers before they are looked at anew.
+        prepare: called with the peers before they are looked at anew; and whether they are those that nothing was known of before.
     """
 
     __slots__ = ("_heap", "_number", "_peers", "_prepare", "_score", "_seat", "_waiting")
 
     def __init__(
-        self, seat: Seat, score: Callable[[Peer], Score], prepare: Callable[[Sequence[Peer]], None] | None = None
+        self, seat: Seat, score: Callable[[Peer], Score], prepare: Callable[[Sequence[Peer], bool], None] | None = None
     ) -> None:
         self._seat, self._score, self._prepare = seat, score, prepare
         self._peers: tuple[Peer, ...] = ()
@@ -112,9 +112,10 @@ class ScoreBoard:
         for peer in self._peers:
             if peer.board is self:
                 peer.board = peer.placed = None
+        waiting = self._waiting and self._peers is peers
         self._peers = peers
         if self._prepare is not None:
-            self._prepare(peers)
+            self._prepare(peers, waiting)
             self._waiting = any(peer.latency is None for peer in peers)
         for peer in peers:
             peer.board = self
@@ -147,12 +148,18 @@ def by_latency(peer: Peer) -> Score:
     return (log(max(peer.latency, _LEAST) / peer.weight) + peer.observed / DECAY, peer.active / peer.weight)
 
 
-def share_latencies(peers: Sequence[Peer]) -> None:
-    """Take a peer nobody knows for an average one (Kong: slow start), so that it gets its share and not everything."""
+def share_latencies(peers: Sequence[Peer], guess: bool) -> None:
+    """Take a peer nobody knows for an average one (Kong: slow start), so that it gets its share and not everything.
+
+    Args:
+        peers: all of a balancer.
+        guess: the others are as new as it is: what is known of them says nothing of it, once it has answered itself. One that comes to
+            others is to be slow for longer than its first answer before it gets less.
+    """
     known = [peer for peer in peers if peer.latency is not None]
     if known and len(known) < len(peers):
         average = sum(peer.latency or 0.0 for peer in known) / len(known)
         last = max(peer.observed for peer in known)
         for peer in peers:
             if peer.latency is None:
-                peer.latency, peer.observed = average, last
+                peer.latency, peer.observed, peer.guessed = average, last, guess

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -93,6 +94,51 @@ class AnswerTests(SynchronousTestCase):
                 reply_to(self.QUERY, [["a.test", "CNAME", 60, target], ["a.test", "SRV", 60, 1, 1, 80, target]])
             )
             self.assertEqual(reply, Reply(0, False, ()), target)
+
+    def test_names_that_cost(self) -> None:
+        """A name is no longer than RFC 1035 lets it be: each of thousands of records may point to it. None goes in circles, or forward."""
+        question = self.QUERY.question
+        start = 12 + len(question)
+
+        def message(owner: bytes, more: bytes = b"", count: int = 1) -> bytes:
+            rest = struct.pack("!HHIH4s", A, 1, 60, 4, b"\xc0\0\2\1")
+            data = struct.pack("!6H", 7, 0x8180, 1, count, 0, 0) + question + owner + rest
+            return data + (more + rest) * (count - 1)
+
+        longest = b"\1x" * 127
+        reply = self.read(message(longest + b"\0", struct.pack("!H", 0xC000 | start), 4000))
+        assert reply is not None
+        self.assertEqual({each.name for each in reply.answers}, {".".join("x" * 127)})
+        self.assertEqual(len(reply.answers), 4000)
+        for bad in (
+            longest + b"\1x\0",
+            b"\x3f" + b"y" * 63 + longest + b"\0",
+            b"\x40" + b"y" * 64 + b"\0",
+            b"\1x" * 20_000 + b"\0",
+            b"\1x" + struct.pack("!H", 0xC000 | start),
+            struct.pack("!H", 0xC000 | start),
+            struct.pack("!H", 0xC000 | start + 20),
+        ):
+            self.assertRaises(ValueError, self.read, message(bad))
+
+    def test_a_dot_within_a_label(self) -> None:
+        """It does not divide names: such a record is somebody else's."""
+        address = struct.pack("!HHIH4s", A, 1, 60, 4, b"\xc0\0\2\1")
+        data = struct.pack("!6H", 7, 0x8180, 1, 2, 0, 0) + self.QUERY.question
+        data += b"\6a.test\0" + address + b"\1a\4test\0" + address
+        self.assertEqual(self.read(data), Reply(0, False, (Record("a.test", A, 60, "192.0.2.1"),)))
+
+    def test_lengths_of_records(self) -> None:
+        """What a record holds ends where it says; the others are passed over."""
+        start = struct.pack("!6H", 7, 0x8180, 1, 2, 0, 0) + self.QUERY.question
+        good = b"\xc0\x0c" + struct.pack("!HHIH4s", A, 1, 60, 4, b"\xc0\0\2\1")
+        for kind, held in ((A, b"\1\2\3"), (AAAA, b"\1" * 4), (16, b""), (41, b"\xff" * 9), (6, b"\xc0\xff")):
+            data = start + b"\xc0\x0c" + struct.pack("!HHIH", kind, 1, 60, len(held)) + held + good
+            self.assertEqual(self.read(data), Reply(0, False, (Record("a.test", A, 60, "192.0.2.1"),)), kind)
+        for kind, held in ((CNAME, b"\1b\0\0"), (CNAME, b"\1b"), (SRV, b"\0" * 6), (SRV, b"\0")):
+            data = start + b"\xc0\x0c" + struct.pack("!HHIH", kind, 1, 60, len(held)) + held + good
+            self.assertRaises(ValueError, self.read, data)
+        self.assertRaises(ValueError, self.read, start + good)  # one is missing
 
     def test_broken(self) -> None:
         """Whatever comes: a reply, nothing, or ValueError."""

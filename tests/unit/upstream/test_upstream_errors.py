@@ -10,6 +10,7 @@ from twisted.internet import error
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from kongtwist.core.balancing.balancer import Balancer
 from kongtwist.upstream.upstream_errors import (
     ENDED,
     LARGE,
@@ -23,8 +24,11 @@ from kongtwist.upstream.upstream_errors import (
     broken_off,
     connect_reason,
     no_answer,
+    no_peer,
     own_certificate_reason,
 )
+
+from ..core.balancing.test_balancer import targets, upstream
 
 PLAIN: Any = type("Pool", (), {"tls": None})
 SECURE: Any = type("Pool", (), {"tls": type("Facts", (), {"name": "up.test"})})
@@ -94,6 +98,30 @@ class ReasonTests(SynchronousTestCase):
             no_answer(ROUTE, None, Reason("malformed status line from the upstream", MALFORMED))[0],
             "no usable answer from the upstream: malformed status line",
         )
+
+    def test_nobody_to_choose(self) -> None:
+        """Why: no targets, none that is healthy, too few that are, or names without an address."""
+
+        def told(balancer: Balancer | None, tried: int = 0) -> tuple[str, str]:
+            return no_peer(cast(Any, type("Route", (), {"host": "pool.test", "balancer": balancer})), tried)
+
+        what = "no target of upstream pool.test can be chosen"
+        add = "add targets with a weight above 0, or mark one healthy"
+        self.assertEqual(told(Balancer(upstream(), [])), (what, add))
+        balancer = Balancer(upstream(healthchecks={"threshold": 60}), targets(a=1, b=1, c=0))
+        balancer.mark("a:8000", False)
+        self.assertIsNone(balancer.pick(None))
+        held = "lower healthchecks.threshold, or mark targets healthy"
+        self.assertEqual(told(balancer), (f"{what}: too little of the weight is healthy", held))
+        balancer.mark("b:8000", False)
+        self.assertEqual(told(balancer, 2), (f"{what}, 2 failed", add))
+        balancer = Balancer(upstream(), targets(a=1, b=1))
+        look = "see whether this machine resolves it, or correct the target"
+        balancer.move({"b": ()})
+        self.assertEqual(told(balancer), (f"{what}: no address for b", look))
+        balancer.move({"a": ()})
+        self.assertIsNone(balancer.pick(None))
+        self.assertEqual(told(balancer), (f"{what}: no address for a and 1 more", look))
 
     def test_broken_off(self) -> None:
         """Who ended an answer that had begun."""

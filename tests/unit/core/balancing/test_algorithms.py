@@ -95,6 +95,22 @@ class LatencyTests(SynchronousTestCase):
         second.peers[0].observe(0.9, 101.0)
         second.peers[0].observe(0.9, 111.0)
         self.assertIs(second.pick(None), new)
+        new.observe(3.0, 111.0)
+        self.assertLess(new.latency or 0.0, 3.0)  # it may have been slow just because it is new
+
+    def test_the_first_answer_of_each_counts_whole(self) -> None:
+        """Where all targets are new: that one has answered first says nothing of the others, once they have answered."""
+        balancer = Balancer(upstream(algorithm="latency"), rows(1, 1))
+        quick, slow = balancer.peers
+        self.assertEqual({balancer.pick(None), balancer.pick(None)}, {quick, slow})
+        quick.observe(0.1, 1.1)
+        balancer.pick(None)
+        self.assertEqual((slow.latency, slow.observed), (0.1, 1.1))
+        slow.observe(1.0, 2.0)
+        self.assertEqual((slow.latency, slow.guessed), (1.0, False))
+        for second in range(20):
+            self.assertIs(balancer.pick(None), quick)
+            quick.observe(0.1, 2.0 + second)
 
 
 def _any(member: object) -> bool:
