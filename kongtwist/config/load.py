@@ -324,6 +324,12 @@ def _warnings(conf: Conf, others: Mapping[str, str]) -> list[str]:
     ]
     if unbuilt:
         found.append(f"known to Kong and without effect here yet: {', '.join(sorted(unbuilt))}")
+    if not conf.pg_ro_host:
+        found += [
+            f"{name} has no effect without pg_ro_host"
+            for name, text in conf.given.items()
+            if name.startswith("pg_ro_") and text
+        ]
     if conf.admin_gui_listen:
         found.append("the browser console is not built yet; nothing listens on admin_gui_listen")
     if conf.http2_stream_window_size > conf.http2_connection_window_size:

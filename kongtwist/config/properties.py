@@ -40,7 +40,7 @@ from .kinds import (
 from .log_properties import Logs
 from .lua_properties import Lua
 from .plugin_properties import PluginServices
-from .postgres_properties import Postgres
+from .postgres_properties import Postgres, PostgresCopy
 from .stream_properties import StreamRoutes
 from .tracing_properties import Tracing
 from .unbuilt_properties import Unbuilt
@@ -508,6 +508,7 @@ SECTIONS: tuple[type, ...] = (
     Answers,
     Storage,
     Postgres,
+    PostgresCopy,
     HealthChecks,
     Goodbyes,
     HTTP2,
@@ -534,6 +535,7 @@ class Properties(
     Answers,
     Storage,
     Postgres,
+    PostgresCopy,
     HealthChecks,
     Goodbyes,
     HTTP2,

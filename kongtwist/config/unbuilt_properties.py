@@ -144,27 +144,12 @@ class Unbuilt:
     cluster_cjson = _idle(BOOLEAN, "off", "choice of a JSON library", _HYBRID)
 
     # -- PostgreSQL --
-    pg_ro_host = _known(STRING, None, "host of a read-only copy")
-    pg_ro_port = _known(NUMBER, None, "its port")
-    pg_ro_database = _known(STRING, None, "its database")
-    pg_ro_schema = _known(STRING, None, "its schema")
-    pg_ro_timeout = _known(NUMBER, None, "its time limit, milliseconds")
-    pg_ro_user = _known(STRING, None, "its user")
-    pg_ro_password = _known(STRING, None, "its password")
-    pg_ro_ssl = _known(BOOLEAN, None, "TLS to it")
-    pg_ro_ssl_verify = _known(BOOLEAN, None, "check its certificate")
-    pg_ro_max_concurrent_queries = _known(NUMBER, None, "queries to it at once")
-    pg_ro_semaphore_timeout = _known(NUMBER, None, "milliseconds to wait for a turn")
-    pg_ro_keepalive_timeout = _known(NUMBER, None, "milliseconds an idle connection to it is kept")
-    pg_ro_pool_size = _known(NUMBER, None, "connections kept to it")
-    pg_ro_backlog = _known(NUMBER, None, "operations that may wait for one")
     _debug_pg_ttl_cleanup_interval = _idle(
         NUMBER,
         "300",
         "seconds between removals of expired rows",
         "rows that have expired are not seen any more, and deleted in rounds of their own",
     )
-    db_update_propagation = _idle(NUMBER, "0", "seconds a change takes to all replicas", _IN_MEMORY)
     db_cache_ttl = _idle(NUMBER, "0", "seconds entities are cached", _IN_MEMORY)
     db_cache_neg_ttl = _idle(NUMBER, None, "seconds a miss is cached", _IN_MEMORY)
     db_resurrect_ttl = _idle(NUMBER, "30", "seconds to go on with what was cached", _IN_MEMORY)
