@@ -42,6 +42,8 @@ from .lua_properties import Lua
 from .plugin_properties import PluginServices
 from .postgres_properties import Postgres, PostgresCopy
 from .stream_properties import StreamRoutes
+from .tls_kinds import TLS_VERSIONS
+from .tls_properties import TlsCommands
 from .tracing_properties import Tracing
 from .unbuilt_properties import Unbuilt
 
@@ -52,7 +54,6 @@ RESPONSE_HEADERS = (
     "X-Kong-Admin-Latency", "X-Kong-Upstream-Latency", "X-Kong-Upstream-Status", "X-Kong-Request-Id",
 )  # fmt: skip
 ERROR_TYPES = ("application/json", "application/xml", "text/html", "text/plain")
-PROTOCOLS_TLS = "list of SSLv3, TLSv1, TLSv1.1, TLSv1.2, TLSv1.3, separated by blanks"
 
 
 def _directive(name: str, *blocks: str) -> tuple[str, ...]:
@@ -214,9 +215,9 @@ class Tls:
     )
     ssl_ciphers = Property(STRING, None, "OpenSSL cipher list of TLS 1.2 and older, for ssl_cipher_suite = custom.")
     ssl_protocols = Property(
-        STRING,
+        TLS_VERSIONS,
         "TLSv1.2 TLSv1.3",
-        f"TLS versions that clients may use: a {PROTOCOLS_TLS}.",
+        "TLS versions that clients may use.",
         aliases=_directive("ssl_protocols", "http", "proxy"),
     )
     ssl_prefer_server_ciphers = Property(
@@ -501,6 +502,7 @@ SECTIONS: tuple[type, ...] = (
     Listeners,
     StreamRoutes,
     Tls,
+    TlsCommands,
     AdminAccess,
     ClientLimits,
     Upstreams,
@@ -528,6 +530,7 @@ class Properties(
     Listeners,
     StreamRoutes,
     Tls,
+    TlsCommands,
     AdminAccess,
     ClientLimits,
     Upstreams,

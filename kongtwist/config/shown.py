@@ -16,10 +16,11 @@ from ..entities.addresses import parse_address
 from .kinds import CONNECTIONS, CPU_COUNT, DURATION, NGX_BOOLEAN, PAIR, RLIMIT, SIZE, Listen, Property
 from .load import DIRECTIVE, SECRET, Conf
 from .properties import RESPONSE_HEADERS, properties
+from .tls_kinds import TLS_COMMAND
 
 __all__ = ["configuration", "shown"]
 
-_TEXTS = (CONNECTIONS, CPU_COUNT, DURATION, NGX_BOOLEAN, PAIR, RLIMIT, SIZE)
+_TEXTS = (CONNECTIONS, CPU_COUNT, DURATION, NGX_BOOLEAN, PAIR, RLIMIT, SIZE, TLS_COMMAND)
 """Kinds whose values are shown as they were written."""
 
 _BLOCKS = (

@@ -105,18 +105,10 @@ class Unbuilt:
         "size of the TLS session cache",
         "sessions are resumed by tickets, which clients keep; where these are off, OpenSSL's cache has its own size",
     )
-    nginx_http_ssl_conf_command = _known(STRING, None, "OpenSSL configuration command")
-    nginx_http_proxy_ssl_conf_command = _known(STRING, None, "the same towards upstreams")
-    nginx_http_lua_ssl_conf_command = _idle(STRING, None, "the same for Lua sockets", _NO_LUA_SOCKETS)
-    nginx_http_grpc_ssl_conf_command = _known(STRING, None, "the same towards gRPC upstreams")
-    nginx_stream_ssl_conf_command = _known(STRING, None, "the same for streams")
-    nginx_stream_proxy_ssl_conf_command = _known(STRING, None, "the same from streams to upstreams")
+    nginx_http_lua_ssl_conf_command = _idle(
+        STRING, None, "OpenSSL configuration command for Lua sockets", _NO_LUA_SOCKETS
+    )
     nginx_stream_lua_ssl_conf_command = _idle(STRING, None, "the same for Lua sockets of streams", _NO_LUA_SOCKETS)
-    nginx_stream_ssl_protocols = _known(STRING, None, "TLS versions of streams")
-    nginx_stream_ssl_prefer_server_ciphers = _known(STRING, None, "who decides the cipher of streams")
-    nginx_stream_ssl_dhparam = _known(STRING, None, "Diffie-Hellman parameters of streams")
-    nginx_stream_ssl_session_tickets = _known(STRING, None, "TLS tickets of streams")
-    nginx_stream_ssl_session_timeout = _known(STRING, None, "life of TLS sessions of streams")
 
     # -- console --
     admin_gui_ssl_cert = _known(ARRAY, None, "certificate of the console")
@@ -169,7 +161,6 @@ class Unbuilt:
         SIZE, "5m", "memory that workers share for names", "each process remembers names for itself (dns_cache_size)"
     )
     lua_socket_pool_size = _idle(NUMBER, "256", "size of Lua's socket pools", _NO_LUA_SOCKETS)
-    lua_ssl_protocols = _known(STRING, "TLSv1.2 TLSv1.3", "TLS versions towards others")
 
     # -- Lua, Wasm --
     lua_package_cpath = _idle(STRING, None, "where Lua's C modules are", "Lua has no modules in C here")

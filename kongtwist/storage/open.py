@@ -80,6 +80,7 @@ def postgres_settings(conf: Conf) -> PostgresSettings:
         ssl=conf.pg_ssl,
         ssl_verify=conf.pg_ssl_verify,
         trusted=_trusted(conf, "pg_ssl_verify") if conf.pg_ssl and conf.pg_ssl_verify else None,
+        tls_versions=tuple(sorted(conf.lua_ssl_protocols.split())),
         max_concurrent_queries=conf.pg_max_concurrent_queries,
         semaphore_timeout=conf.pg_semaphore_timeout / 1000,
         poll=conf.db_update_frequency,

@@ -59,6 +59,7 @@ class PostgresSettings:
         ssl: TLS, and nothing without it.
         ssl_verify: check the server's certificate and name.
         trusted: file with the authorities for that.
+        tls_versions: the versions of TLS, oldest first, none left out between.
         pool_size: connections at the most, beside the one that listens.
         max_concurrent_queries: queries at once; 0 for as many as connections.
         semaphore_timeout: how long a query waits for its turn.
@@ -81,6 +82,7 @@ class PostgresSettings:
     ssl: bool = False
     ssl_verify: bool = False
     trusted: str | None = None
+    tls_versions: tuple[str, ...] = ("TLSv1.2", "TLSv1.3")
     pool_size: int = 4
     max_concurrent_queries: int = 0
     semaphore_timeout: float = 60.0
@@ -118,6 +120,11 @@ class PostgresSettings:
             "target_session_attrs": "any" if self.read_only else "read-write",
             "sslmode": ("verify-full" if self.ssl_verify else "require") if self.ssl else "disable",
         }
+        if self.ssl:
+            found["ssl_min_protocol_version"], found["ssl_max_protocol_version"] = (
+                self.tls_versions[0],
+                self.tls_versions[-1],
+            )
         if self.ssl and self.ssl_verify and self.trusted:
             found["sslrootcert"] = self.trusted
         return {name: value for name, value in found.items() if value is not None}

@@ -88,6 +88,11 @@ class PostgresTests(DatabaseCase):
             parameters = postgres_settings(self.conf(**given)).parameters()
             self.assertEqual(parameters["sslmode"], mode)
             self.assertEqual(parameters.get("sslrootcert"), file if mode == "verify-full" else None)
+        for text, versions in (("TLSv1.3 TLSv1.2", ("TLSv1.2", "TLSv1.3")), ("TLSv1.3", ("TLSv1.3", "TLSv1.3"))):
+            parameters = postgres_settings(self.conf(pg_ssl="on", lua_ssl_protocols=text)).parameters()
+            found = parameters["ssl_min_protocol_version"], parameters["ssl_max_protocol_version"]
+            self.assertEqual(found, versions)
+        self.assertNotIn("ssl_min_protocol_version", postgres_settings(self.conf()).parameters())
 
     def test_copy(self) -> None:
         """Each property of the copy that is not set is the database's own."""
