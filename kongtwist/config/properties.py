@@ -79,6 +79,12 @@ class Node:
         " installed packages' plugins (entry points of the group kongtwist.plugins), dotted names package.module:Class,"
         " looked for where Python looks (PYTHONPATH) and last in the folder where the gateway is started; off for none.",
     )
+    vaults = Property(
+        enum_items("bundled", "env"),
+        "bundled",
+        "Kinds of vaults from which references may take secrets: bundled, which is env, or off. With off no reference of a row"
+        " stands for anything, so that nobody reads the node's environment by the Admin API. Those in this file always do.",
+    )
     node_id = Property(
         UUID,
         None,

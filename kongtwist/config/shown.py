@@ -78,7 +78,7 @@ def configuration(
             flag = "stream_proxy_ssl_enabled" if kind == "stream" else f"{kind}_ssl_enabled"
             found[flag] = any(each["ssl"] for each in listeners)
     found["loaded_plugins"] = dict.fromkeys(plugins, True)
-    found["loaded_vaults"] = {"env": True}
+    found["loaded_vaults"] = {"env": True} if conf.vaults else {}
     found["pluginservers"] = {}
     enabled = {each for token in conf.headers for each in (token, *_TOKENS.get(token, ()))}
     found["enabled_headers"] = {name: name in enabled for name in RESPONSE_HEADERS}

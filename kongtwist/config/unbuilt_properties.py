@@ -34,7 +34,6 @@ class Unbuilt:
     admin_gui_error_log = _idle(
         STRING, "logs/admin_gui_error.log", "error log of the console", "all errors go to proxy_error_log"
     )
-    vaults = _known(ARRAY, "bundled", "secret stores; {vault://env/NAME} in this file is always understood")
     host_ports = _idle(STRING, None, "what port_maps comes to", "port_maps says all of it")
     anonymous_reports = _idle(BOOLEAN, "on", "reports to a vendor", "none are ever sent")
     proxy_server = _idle(

@@ -407,11 +407,6 @@ class NotBuiltTests(ConfCase):
             ],
         )
 
-    def test_copy_without_a_host(self) -> None:
-        """What is said of a copy that is not named has no effect."""
-        self.assertEqual(self.read("pg_ro_port = 5433").warnings, ["pg_ro_port has no effect without pg_ro_host"])
-        self.assertEqual(self.read("pg_ro_host = db2\npg_ro_port = 5433").warnings, [])
-
     def test_defaults_written_out_give_no_warning(self) -> None:
         """A kong.conf that spells out Kong's defaults is quiet."""
         lines = [
