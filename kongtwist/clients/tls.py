@@ -12,6 +12,7 @@ from zope.interface import implementer
 
 from ..core.chain.host import TLSSettings
 from ..net.resolver import is_address
+from ..net.tls_commands import set_up
 
 __all__ = ["Contexts", "Trust", "check_name"]
 
@@ -21,10 +22,12 @@ _PEM_END = "-----END CERTIFICATE-----"
 
 
 class Trust(NamedTuple):
-    """Whom the gateway trusts (``lua_ssl_trusted_certificate``, ``lua_ssl_verify_depth``)."""
+    """Whom the gateway trusts (``lua_ssl_trusted_certificate``, ``lua_ssl_verify_depth``), and in which versions
+    of TLS (``lua_ssl_protocols``)."""
 
     authorities: tuple[str, ...] = ()  #: PEM texts; none: the system's store
     verify_depth: int = 1  #: certificates between a server's and one that is trusted
+    versions: tuple[str, ...] = ("TLSv1.2", "TLSv1.3")
 
 
 class Contexts:
@@ -55,8 +58,9 @@ class Contexts:
 
 def _context(settings: TLSSettings, trust: Trust) -> SSL.Context:
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-    context.set_min_proto_version(SSL.TLS1_2_VERSION)
-    context.set_options(SSL.OP_IGNORE_UNEXPECTED_EOF)  # many servers end TCP without close_notify
+    old = any(each in trust.versions for each in ("TLSv1", "TLSv1.1"))  # their handshakes are signed with SHA-1
+    options = SSL.OP_IGNORE_UNEXPECTED_EOF  # many servers end TCP without close_notify
+    set_up(context, None, trust.versions, options, "DEFAULT:@SECLEVEL=0" if old else "")
     if settings.protocols:
         context.set_alpn_protos([each.encode() for each in settings.protocols])
     if settings.certificate:

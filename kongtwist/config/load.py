@@ -111,9 +111,6 @@ def _contradictions(conf: Conf) -> Iterator[str]:
         yield f"client_ssl_cert{missing} must be set, as client_ssl_cert{found} is"
     if conf.ssl_cipher_suite == "custom" and not conf.ssl_ciphers:
         yield "ssl_ciphers must be set for ssl_cipher_suite = custom"
-    known = {"SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"}
-    if wrong := next((each for each in conf.ssl_protocols.split() if each not in known), None):
-        yield f"ssl_protocols has an invalid value: '{wrong}' ({', '.join(sorted(known))})"
     if not conf.admin_gui_path.startswith("/") or (len(conf.admin_gui_path) > 1 and conf.admin_gui_path.endswith("/")):
         yield f"admin_gui_path must start with a slash and not end with one: '{conf.admin_gui_path}'"
     if conf.given.get("dns_hostsfile") and conf.dns_client == "dns" and not os.path.isfile(conf.dns_hostsfile):
@@ -324,6 +321,12 @@ def _warnings(conf: Conf, others: Mapping[str, str]) -> list[str]:
     ]
     if unbuilt:
         found.append(f"known to Kong and without effect here yet: {', '.join(sorted(unbuilt))}")
+    if not conf.pg_ro_host:
+        found += [
+            f"{name} has no effect without pg_ro_host"
+            for name, text in conf.given.items()
+            if name.startswith("pg_ro_") and text
+        ]
     if conf.admin_gui_listen:
         found.append("the browser console is not built yet; nothing listens on admin_gui_listen")
     if conf.http2_stream_window_size > conf.http2_connection_window_size:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .kinds import BOOLEAN, DATABASE, INTEGER, NUMBER, STRING, Property
+from .kinds import BOOLEAN, DATABASE, INTEGER, NUMBER, STRING, Kind, Property, T
 
-__all__ = ["Postgres"]
+__all__ = ["Postgres", "PostgresCopy"]
 
 
 class Postgres:
@@ -83,6 +83,13 @@ class Postgres:
         " notifications do not arrive (a pooler between).",
         restart=DATABASE,
     )
+    db_update_propagation = Property(
+        NUMBER.within(0),
+        "0",
+        "With pg_ro_host: seconds that a change of another node may take to get there. So long this node looks for it there"
+        " before it asks pg_host. 0: it asks pg_host at once.",
+        restart=DATABASE,
+    )
     pg_changes_kept = Property(
         INTEGER.within(1),
         "10000",
@@ -90,3 +97,36 @@ class Postgres:
         " One that missed more reads everything.",
         restart=DATABASE,
     )
+
+
+def _same_as(name: str, kind: Kind[T]) -> Property[T | None]:
+    """A setting of the copy that by default is the database's own."""
+    return Property(kind, None, f"As {name}, for the copy. Without a value that of {name}.", restart=DATABASE)  # type: ignore[arg-type]
+
+
+class PostgresCopy:
+    """A read-only copy of the PostgreSQL database."""
+
+    pg_ro_host = Property(
+        STRING,
+        None,
+        "Name or address of a server with a copy of the database, such as a streaming replica, or the folder of its Unix socket."
+        " Rows are read from there. It may be behind: what it does not have yet is read from pg_host, to which every change goes,"
+        " too, so that the Admin API's answers are no older. Where the copy cannot be reached, pg_host is read in its place; where"
+        " pg_host is away, nodes start from the copy and follow it, and changes are refused. One that surely is no copy stops the"
+        " start. Without a value everything is read from pg_host.",
+        restart=DATABASE,
+    )
+    pg_ro_port = _same_as("pg_port", INTEGER.within(1, 65535))
+    pg_ro_database = _same_as("pg_database", STRING)
+    pg_ro_schema = _same_as("pg_schema", STRING)
+    pg_ro_user = _same_as("pg_user", STRING)
+    pg_ro_password = _same_as("pg_password", STRING)
+    pg_ro_timeout = _same_as("pg_timeout", INTEGER.within(1))
+    pg_ro_ssl = _same_as("pg_ssl", BOOLEAN)
+    pg_ro_ssl_verify = _same_as("pg_ssl_verify", BOOLEAN)
+    pg_ro_pool_size = _same_as("pg_pool_size", INTEGER.within(1))
+    pg_ro_max_concurrent_queries = _same_as("pg_max_concurrent_queries", INTEGER.within(0))
+    pg_ro_semaphore_timeout = _same_as("pg_semaphore_timeout", INTEGER.within(1))
+    pg_ro_backlog = _same_as("pg_backlog", INTEGER.within(0))
+    pg_ro_keepalive_timeout = _same_as("pg_keepalive_timeout", INTEGER.within(1))

@@ -40,8 +40,10 @@ from .kinds import (
 from .log_properties import Logs
 from .lua_properties import Lua
 from .plugin_properties import PluginServices
-from .postgres_properties import Postgres
+from .postgres_properties import Postgres, PostgresCopy
 from .stream_properties import StreamRoutes
+from .tls_kinds import TLS_VERSIONS
+from .tls_properties import TlsCommands
 from .tracing_properties import Tracing
 from .unbuilt_properties import Unbuilt
 
@@ -52,7 +54,6 @@ RESPONSE_HEADERS = (
     "X-Kong-Admin-Latency", "X-Kong-Upstream-Latency", "X-Kong-Upstream-Status", "X-Kong-Request-Id",
 )  # fmt: skip
 ERROR_TYPES = ("application/json", "application/xml", "text/html", "text/plain")
-PROTOCOLS_TLS = "list of SSLv3, TLSv1, TLSv1.1, TLSv1.2, TLSv1.3, separated by blanks"
 
 
 def _directive(name: str, *blocks: str) -> tuple[str, ...]:
@@ -77,6 +78,12 @@ class Node:
         "Plugins that can be configured: 'bundled' for all that come with the gateway, names of bundled ones, names of"
         " installed packages' plugins (entry points of the group kongtwist.plugins), dotted names package.module:Class,"
         " looked for where Python looks (PYTHONPATH) and last in the folder where the gateway is started; off for none.",
+    )
+    vaults = Property(
+        enum_items("bundled", "env"),
+        "bundled",
+        "Kinds of vaults from which references may take secrets: bundled, which is env, or off. With off no reference of a row"
+        " stands for anything, so that nobody reads the node's environment by the Admin API. Those in this file always do.",
     )
     node_id = Property(
         UUID,
@@ -214,9 +221,9 @@ class Tls:
     )
     ssl_ciphers = Property(STRING, None, "OpenSSL cipher list of TLS 1.2 and older, for ssl_cipher_suite = custom.")
     ssl_protocols = Property(
-        STRING,
+        TLS_VERSIONS,
         "TLSv1.2 TLSv1.3",
-        f"TLS versions that clients may use: a {PROTOCOLS_TLS}.",
+        "TLS versions that clients may use.",
         aliases=_directive("ssl_protocols", "http", "proxy"),
     )
     ssl_prefer_server_ciphers = Property(
@@ -502,6 +509,7 @@ SECTIONS: tuple[type, ...] = (
     Listeners,
     StreamRoutes,
     Tls,
+    TlsCommands,
     AdminAccess,
     ClientLimits,
     Upstreams,
@@ -509,6 +517,7 @@ SECTIONS: tuple[type, ...] = (
     Answers,
     Storage,
     Postgres,
+    PostgresCopy,
     HealthChecks,
     Goodbyes,
     HTTP2,
@@ -528,6 +537,7 @@ class Properties(
     Listeners,
     StreamRoutes,
     Tls,
+    TlsCommands,
     AdminAccess,
     ClientLimits,
     Upstreams,
@@ -535,6 +545,7 @@ class Properties(
     Answers,
     Storage,
     Postgres,
+    PostgresCopy,
     HealthChecks,
     Goodbyes,
     HTTP2,

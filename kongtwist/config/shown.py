@@ -16,10 +16,11 @@ from ..entities.addresses import parse_address
 from .kinds import CONNECTIONS, CPU_COUNT, DURATION, NGX_BOOLEAN, PAIR, RLIMIT, SIZE, Listen, Property
 from .load import DIRECTIVE, SECRET, Conf
 from .properties import RESPONSE_HEADERS, properties
+from .tls_kinds import TLS_COMMAND
 
 __all__ = ["configuration", "shown"]
 
-_TEXTS = (CONNECTIONS, CPU_COUNT, DURATION, NGX_BOOLEAN, PAIR, RLIMIT, SIZE)
+_TEXTS = (CONNECTIONS, CPU_COUNT, DURATION, NGX_BOOLEAN, PAIR, RLIMIT, SIZE, TLS_COMMAND)
 """Kinds whose values are shown as they were written."""
 
 _BLOCKS = (
@@ -77,7 +78,7 @@ def configuration(
             flag = "stream_proxy_ssl_enabled" if kind == "stream" else f"{kind}_ssl_enabled"
             found[flag] = any(each["ssl"] for each in listeners)
     found["loaded_plugins"] = dict.fromkeys(plugins, True)
-    found["loaded_vaults"] = {"env": True}
+    found["loaded_vaults"] = {"env": True} if conf.vaults else {}
     found["pluginservers"] = {}
     enabled = {each for token in conf.headers for each in (token, *_TOKENS.get(token, ()))}
     found["enabled_headers"] = {name: name in enabled for name in RESPONSE_HEADERS}

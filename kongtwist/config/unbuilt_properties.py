@@ -34,7 +34,6 @@ class Unbuilt:
     admin_gui_error_log = _idle(
         STRING, "logs/admin_gui_error.log", "error log of the console", "all errors go to proxy_error_log"
     )
-    vaults = _known(ARRAY, "bundled", "secret stores; {vault://env/NAME} in this file is always understood")
     host_ports = _idle(STRING, None, "what port_maps comes to", "port_maps says all of it")
     anonymous_reports = _idle(BOOLEAN, "on", "reports to a vendor", "none are ever sent")
     proxy_server = _idle(
@@ -105,18 +104,10 @@ class Unbuilt:
         "size of the TLS session cache",
         "sessions are resumed by tickets, which clients keep; where these are off, OpenSSL's cache has its own size",
     )
-    nginx_http_ssl_conf_command = _known(STRING, None, "OpenSSL configuration command")
-    nginx_http_proxy_ssl_conf_command = _known(STRING, None, "the same towards upstreams")
-    nginx_http_lua_ssl_conf_command = _idle(STRING, None, "the same for Lua sockets", _NO_LUA_SOCKETS)
-    nginx_http_grpc_ssl_conf_command = _known(STRING, None, "the same towards gRPC upstreams")
-    nginx_stream_ssl_conf_command = _known(STRING, None, "the same for streams")
-    nginx_stream_proxy_ssl_conf_command = _known(STRING, None, "the same from streams to upstreams")
+    nginx_http_lua_ssl_conf_command = _idle(
+        STRING, None, "OpenSSL configuration command for Lua sockets", _NO_LUA_SOCKETS
+    )
     nginx_stream_lua_ssl_conf_command = _idle(STRING, None, "the same for Lua sockets of streams", _NO_LUA_SOCKETS)
-    nginx_stream_ssl_protocols = _known(STRING, None, "TLS versions of streams")
-    nginx_stream_ssl_prefer_server_ciphers = _known(STRING, None, "who decides the cipher of streams")
-    nginx_stream_ssl_dhparam = _known(STRING, None, "Diffie-Hellman parameters of streams")
-    nginx_stream_ssl_session_tickets = _known(STRING, None, "TLS tickets of streams")
-    nginx_stream_ssl_session_timeout = _known(STRING, None, "life of TLS sessions of streams")
 
     # -- console --
     admin_gui_ssl_cert = _known(ARRAY, None, "certificate of the console")
@@ -144,27 +135,12 @@ class Unbuilt:
     cluster_cjson = _idle(BOOLEAN, "off", "choice of a JSON library", _HYBRID)
 
     # -- PostgreSQL --
-    pg_ro_host = _known(STRING, None, "host of a read-only copy")
-    pg_ro_port = _known(NUMBER, None, "its port")
-    pg_ro_database = _known(STRING, None, "its database")
-    pg_ro_schema = _known(STRING, None, "its schema")
-    pg_ro_timeout = _known(NUMBER, None, "its time limit, milliseconds")
-    pg_ro_user = _known(STRING, None, "its user")
-    pg_ro_password = _known(STRING, None, "its password")
-    pg_ro_ssl = _known(BOOLEAN, None, "TLS to it")
-    pg_ro_ssl_verify = _known(BOOLEAN, None, "check its certificate")
-    pg_ro_max_concurrent_queries = _known(NUMBER, None, "queries to it at once")
-    pg_ro_semaphore_timeout = _known(NUMBER, None, "milliseconds to wait for a turn")
-    pg_ro_keepalive_timeout = _known(NUMBER, None, "milliseconds an idle connection to it is kept")
-    pg_ro_pool_size = _known(NUMBER, None, "connections kept to it")
-    pg_ro_backlog = _known(NUMBER, None, "operations that may wait for one")
     _debug_pg_ttl_cleanup_interval = _idle(
         NUMBER,
         "300",
         "seconds between removals of expired rows",
         "rows that have expired are not seen any more, and deleted in rounds of their own",
     )
-    db_update_propagation = _idle(NUMBER, "0", "seconds a change takes to all replicas", _IN_MEMORY)
     db_cache_ttl = _idle(NUMBER, "0", "seconds entities are cached", _IN_MEMORY)
     db_cache_neg_ttl = _idle(NUMBER, None, "seconds a miss is cached", _IN_MEMORY)
     db_resurrect_ttl = _idle(NUMBER, "30", "seconds to go on with what was cached", _IN_MEMORY)
@@ -184,7 +160,6 @@ class Unbuilt:
         SIZE, "5m", "memory that workers share for names", "each process remembers names for itself (dns_cache_size)"
     )
     lua_socket_pool_size = _idle(NUMBER, "256", "size of Lua's socket pools", _NO_LUA_SOCKETS)
-    lua_ssl_protocols = _known(STRING, "TLSv1.2 TLSv1.3", "TLS versions towards others")
 
     # -- Lua, Wasm --
     lua_package_cpath = _idle(STRING, None, "where Lua's C modules are", "Lua has no modules in C here")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from . import typedefs as rule
 from .entity import Config, Entity, Subschema
 from .schema import Any_, Field, String, Uuid
 
-__all__ = ["ENV_VAULT", "KINDS", "VAULTS", "describe_vault", "environment_vault"]
+__all__ = ["ENV_VAULT", "KINDS", "VAULTS", "describe_vault", "own_vault"]
 
 KINDS: dict[str, dict[str, Field]] = {
     "env": {
@@ -56,9 +57,19 @@ ENV_VAULT = "ffffffff-ffff-4fff-bfff-ffffffffffff"
 """Id of the vault ``env`` where the configuration gives it a prefix; it is never stored."""
 
 
-def environment_vault(prefix: str) -> dict[str, Any]:
-    """The vault ``env`` with this prefix. No stored row can have its name."""
-    return {"id": ENV_VAULT, "prefix": "env", "name": "env", "config": {"prefix": prefix}}
+def own_vault(kinds: Sequence[str], prefix: str) -> dict[str, Any] | None:
+    """What stands in the place of the vault ``env``; no stored row can have its name.
+
+    Args:
+        kinds: the kinds that may be used (``vaults``); none: stored vaults have none either.
+        prefix: of the vault (``vault_env_prefix``).
+
+    Returns:
+        the row; None where ``env`` is as it always is.
+    """
+    if not kinds:
+        return {"id": ENV_VAULT, "prefix": "env", "name": "off", "config": {}}
+    return {"id": ENV_VAULT, "prefix": "env", "name": "env", "config": {"prefix": prefix}} if prefix else None
 
 
 def describe_vault(name: str) -> dict[str, Any] | None:

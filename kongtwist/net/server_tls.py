@@ -27,6 +27,7 @@ from zope.interface import implementer
 from ..config.kinds import ConfError
 from ..core.chain.phases import CertificateChoice, ClientHello
 from .dh_parameters import dh_parameters, use_parameters
+from .tls_commands import NoVersion, TLSCommand, set_up
 
 __all__ = [
     "KeyPair", "ServerContexts", "TLSRules", "check_tls", "contexts_for", "default_pairs", "read_pairs", "reconfigure",
@@ -56,13 +57,6 @@ _SUITES = {
     "fips": "ECDHE+AESGCM:DHE+AESGCM:!aNULL:!SSLv2:!SSLv3",
 }
 _SUITE_PROTOCOLS = {"modern": ["TLSv1.3"], "old": ["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"]}
-_FORBID = {
-    "SSLv3": SSL.OP_NO_SSLv3,
-    "TLSv1": SSL.OP_NO_TLSv1,
-    "TLSv1.1": SSL.OP_NO_TLSv1_1,
-    "TLSv1.2": SSL.OP_NO_TLSv1_2,
-    "TLSv1.3": SSL.OP_NO_TLSv1_3,
-}
 
 _log = Logger(namespace="kongtwist.tls")
 
@@ -257,7 +251,7 @@ def _configured(conf: Any, listener: str, make: bool = True) -> tuple[TLSRules, 
     name = _CERTIFICATES[listener]
     certificates, keys = getattr(conf, name), getattr(conf, f"{name}_key")
     pairs = read_pairs(name, certificates, keys) if certificates else default_pairs(conf.prefix, make)
-    rules = TLSRules.from_conf(conf)
+    rules = TLSRules.from_conf(conf, listener)
     if listener == "stream_listen":
         rules = replace(rules, alpn=())  # what is spoken there nobody knows
     if listener == "proxy_listen" and conf.proxy_ssl_client_ca:
@@ -285,14 +279,16 @@ class TLSRules:
     client_ca: tuple[x509.Certificate, ...] = ()  #: authorities, one of which must have signed the client's certificate
     client_ca_demanded: bool = True  #: whether a client must show one
     dh: bytes = b""  #: parameters for ciphers with DHE (PEM); none: those are not spoken
+    command: TLSCommand | None = None  #: done after all other rules
 
     @classmethod
-    def from_conf(cls, conf: Any) -> TLSRules:
-        """The rules that a configuration sets.
+    def from_conf(cls, conf: Any, listener: str = "proxy_listen") -> TLSRules:
+        """The rules that a configuration sets for the addresses of a listener property.
 
         Raises:
-            ConfError: OpenSSL knows none of the ciphers.
+            ConfError: OpenSSL knows none of the ciphers, or no TLS version is left.
         """
+        name, command = _command_of(conf, listener)
         rules = cls(
             conf.ssl_cipher_suite,
             conf.ssl_ciphers or "",
@@ -300,30 +296,46 @@ class TLSRules:
             conf.ssl_prefer_server_ciphers,
             conf.ssl_session_tickets,
             conf.ssl_session_timeout,
-            dh=_dh(conf),
+            dh=_dh("ssl_dhparam", conf.ssl_dhparam),
+            command=command,
         )
+        if listener == "stream_listen":
+            rules = rules._of_streams(conf)
         try:
             rules.context(())
+        except NoVersion:
+            raise ConfError(f"{name} leaves no TLS version") from None
         except SSL.Error as error:
+            if command is not None and command.name in ("Ciphersuites", "CipherString"):
+                raise ConfError(f"{name} has no cipher that OpenSSL knows: '{command.value}'") from error
             raise ConfError(f"ssl_ciphers has no cipher that OpenSSL knows: '{rules.ciphers}'") from error
         return rules
+
+    def _of_streams(self, conf: Any) -> TLSRules:
+        """The same with the properties that only hold for stream routes. Raises ConfError."""
+        found: dict[str, Any] = {}
+        if conf.nginx_stream_ssl_protocols is not None:
+            found["protocols"] = tuple(conf.nginx_stream_ssl_protocols.split())
+        if conf.nginx_stream_ssl_prefer_server_ciphers is not None:
+            found["prefer_server_ciphers"] = conf.nginx_stream_ssl_prefer_server_ciphers
+        if conf.nginx_stream_ssl_session_tickets is not None:
+            found["tickets"] = conf.nginx_stream_ssl_session_tickets
+        if conf.nginx_stream_ssl_session_timeout is not None:
+            found["session_timeout"] = conf.nginx_stream_ssl_session_timeout
+        if conf.nginx_stream_ssl_dhparam is not None:
+            found["dh"] = _dh("nginx_stream_ssl_dhparam", conf.nginx_stream_ssl_dhparam)
+        return replace(self, **found)
 
     def context(self, pairs: Sequence[KeyPair]) -> SSL.Context:
         """A context that shows these certificates. Raises SSL.Error when OpenSSL cannot use them."""
         context = SSL.Context(SSL.TLS_METHOD)
         protocols = _SUITE_PROTOCOLS.get(self.suite, self.protocols)
         options = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_SSLv2
-        for name, forbid in _FORBID.items():
-            if name not in protocols:
-                options |= forbid
         if self.prefer_server_ciphers:
             options |= SSL.OP_CIPHER_SERVER_PREFERENCE
         if not self.tickets:
             options |= SSL.OP_NO_TICKET
-        context.set_options(options)
-        # OpenSSL's defaults leave old versions out whatever the options say; what is not wanted is forbidden above.
-        context.set_min_proto_version(0)
-        context.set_cipher_list(_SUITES.get(self.suite, self.ciphers).encode())
+        set_up(context, self.command, tuple(protocols), options, _SUITES.get(self.suite, self.ciphers))
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # an idle connection keeps no 34 KB of buffers
         context.set_session_id(b"kongtwist")
         context.set_timeout(int(self.session_timeout))
@@ -351,14 +363,27 @@ class TLSRules:
             context.add_client_ca(authority)
 
 
-def _dh(conf: Any) -> bytes:
-    """The parameters of ``ssl_dhparam``. Raises ConfError."""
-    if not conf.ssl_dhparam:
+def _command_of(conf: Any, listener: str) -> tuple[str, TLSCommand | None]:
+    """The property with the command for a listener property, and the command. As nginx's, one of a block stands in place of its
+    parent's."""
+    if listener == "stream_listen":
+        return "nginx_stream_ssl_conf_command", conf.nginx_stream_ssl_conf_command
+    own = {
+        "proxy_listen": ("nginx_proxy_ssl_conf_command", conf.nginx_proxy_ssl_conf_command),
+        "admin_listen": ("nginx_admin_ssl_conf_command", conf.nginx_admin_ssl_conf_command),
+        "status_listen": ("nginx_status_ssl_conf_command", conf.nginx_status_ssl_conf_command),
+    }[listener]
+    return own if own[1] is not None else ("nginx_http_ssl_conf_command", conf.nginx_http_ssl_conf_command)
+
+
+def _dh(name: str, text: str | None) -> bytes:
+    """The parameters of ``ssl_dhparam``, or the like. Raises ConfError."""
+    if not text:
         return b""
     try:
-        return dh_parameters(conf.ssl_dhparam)
+        return dh_parameters(text)
     except ValueError as error:
-        raise ConfError(f"ssl_dhparam {_shown(conf.ssl_dhparam)} {error}") from error
+        raise ConfError(f"{name} {_shown(text)} {error}") from error
 
 
 def _select_alpn(ours: Sequence[bytes], connection: SSL.Connection, offered: list[bytes]) -> Any:

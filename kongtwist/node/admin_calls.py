@@ -96,7 +96,7 @@ class AdminCalls:
             self._services = Services(
                 self._reactor,
                 self._resolver,
-                trust=Trust(trusted, conf.lua_ssl_verify_depth),
+                trust=Trust(trusted, conf.lua_ssl_verify_depth, tuple(conf.lua_ssl_protocols.split())),
                 limits=ClientLimits(grpc=GRPCLimits(_THREADS, conf.plugin_grpc_message_size, _THREADS)),
             )
             self._scope = self._services.scope(self._facts, "Admin API", {"id": "-"})

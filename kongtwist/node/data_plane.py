@@ -509,7 +509,7 @@ class DataPlane:
         return Services(
             self._reactor,
             self.context.resolver,
-            trust=Trust(self._trusted, conf.lua_ssl_verify_depth),
+            trust=Trust(self._trusted, conf.lua_ssl_verify_depth, tuple(conf.lua_ssl_protocols.split())),
             limits=ClientLimits(
                 threads=conf.plugin_threads,
                 thread_backlog=conf.plugin_thread_backlog,

@@ -27,7 +27,7 @@ from ..core.snapshot.notes import ROUTER_KINDS, SESSION_KINDS
 from ..core.snapshot.snapshot import Snapshot
 from ..entities import Entity, registry
 from ..entities.route_faults import unfit_routes
-from ..entities.vaults import ENV_VAULT, environment_vault
+from ..entities.vaults import ENV_VAULT, own_vault
 from ..net.listeners import SERVED_BY_WORKERS, DescriptorRoom, Opened, raise_descriptor_limit
 from ..net.resolver import Resolver
 from ..net.server_tls import contexts_for
@@ -328,9 +328,9 @@ class Gateway(MultiService):
             notice(_log, "{line}", line=line)
 
     def whole(self, dataset: Any, conf: Conf) -> Any:
-        """Stored rows, and beside them those that never are: the demo's, and ``vault_env_prefix`` as a vault."""
-        if conf.vault_env_prefix:
-            dataset = overlaid(dataset, {"vaults": {ENV_VAULT: environment_vault(conf.vault_env_prefix)}})
+        """Stored rows, and beside them those that never are: the demo's, and ``vaults`` and ``vault_env_prefix`` as a vault."""
+        if (vault := own_vault(conf.vaults, conf.vault_env_prefix)) is not None:
+            dataset = overlaid(dataset, {"vaults": {ENV_VAULT: vault}})
         return dataset if self.demo is None else overlaid(dataset, self.demo.overlay())
 
     def listen_status(self, before: AdminPlane | None = None) -> None:

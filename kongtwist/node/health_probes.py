@@ -67,4 +67,9 @@ class HealthProbes:
         trusted = () if system else tuple(trusted_authorities(conf).values())
         resolver = resolver_of(self._reactor, conf, limits_of(conf))
         limits = ProbeLimits(conf.upstream_probes, conf.upstream_probe_threads)
-        return Prober(self._reactor, resolver, Trust(trusted, conf.lua_ssl_verify_depth), limits)
+        return Prober(
+            self._reactor,
+            resolver,
+            Trust(trusted, conf.lua_ssl_verify_depth, tuple(conf.lua_ssl_protocols.split())),
+            limits,
+        )

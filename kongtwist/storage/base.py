@@ -21,7 +21,7 @@ from ..entities.size import is_heavy, size_error
 from .row_store import RowStore, is_living, offset_of
 from .tallies import MemoryTallies, Place
 
-__all__ = ["BaseStorage", "Outdated", "StorageError", "Transaction", "difference", "whole"]
+__all__ = ["BaseStorage", "Outdated", "StorageError", "Transaction", "Write", "difference", "whole"]
 
 _log = Logger()
 
@@ -44,7 +44,7 @@ T = TypeVar("T")
 Plan = Callable[[RowStore], tuple[Any, list[Change]]]
 
 
-class _Write(NamedTuple):
+class Write(NamedTuple):
     """A write that waits for its turn."""
 
     plan: Plan
@@ -126,7 +126,7 @@ class BaseStorage:
         self._tallies = MemoryTallies()
         self._subscribers: list[Callable[[Sequence[Change]], None]] = []
         self.long_work: LongWork = AtOnce()
-        self._waiting: list[_Write] = []
+        self._waiting: list[Write] = []
         self._committing: Deferred[None] | None = None
         self._idle: list[Deferred[None]] = []
         self._closed = self._held = False
@@ -404,7 +404,7 @@ class BaseStorage:
         if self._closed:
             raise EntityError.unavailable("the gateway is stopping")
         answered: Deferred[T] = Deferred()
-        self._waiting.append(_Write(plan, answered, heavy))
+        self._waiting.append(Write(plan, answered, heavy))
         self._begin()
         return await answered
 
@@ -438,7 +438,7 @@ class BaseStorage:
             return failed
         return None
 
-    async def _commit_batch(self, batch: list[_Write]) -> None:
+    async def _commit_batch(self, batch: list[Write]) -> None:
         """Plan and commit writes together, then answer each: a refusal too rests on rows that must be durable first."""
         while True:
             answers, changes = await self._planned(batch)
@@ -458,14 +458,14 @@ class BaseStorage:
         for write, answer in zip(batch, answers, strict=True):
             write.answered.callback(answer)  # a Failure fails it
 
-    async def _planned(self, batch: list[_Write]) -> tuple[list[Any], list[Change]]:
+    async def _planned(self, batch: list[Write]) -> tuple[list[Any], list[Change]]:
         """Answers to the first writes of a batch, at least one, and what they change."""
         if not any(write.heavy for write in batch):
             return self._plan(batch, self._store.draft(), PLANNING)
         return await self.long_work.aside(self._plan, batch, self._store.draft(), PLANNING_ASIDE)
 
     @staticmethod
-    def _plan(batch: list[_Write], draft: RowStore, seconds: float) -> tuple[list[Any], list[Change]]:
+    def _plan(batch: list[Write], draft: RowStore, seconds: float) -> tuple[list[Any], list[Change]]:
         """Work out what writes mean, each on the state that those before it make. Nothing of that is seen by anybody: what is
         read until the commit is over must be durable."""
         until = thread_time() + seconds

@@ -51,7 +51,9 @@ def check_database(conf: Conf) -> None:
     if conf.database == "postgres":
         _postgres_driver()
         if conf.pg_ssl and conf.pg_ssl_verify:
-            _authorities(conf)
+            _authorities(conf, "pg_ssl_verify")
+        if conf.pg_ro_host and all(_copy_tls(conf)):
+            _authorities(conf, "pg_ro_ssl_verify")
 
 
 def _postgres_driver() -> type[PostgresSettings]:
@@ -65,9 +67,9 @@ def _postgres_driver() -> type[PostgresSettings]:
 
 
 def postgres_settings(conf: Conf) -> PostgresSettings:
-    """The properties ``pg_*``. Raises ConfError."""
+    """The properties ``pg_*``, and ``pg_ro_*`` as those of its copy. Raises ConfError."""
     made = _postgres_driver()
-    return made(
+    settings = made(
         host=conf.pg_host,
         port=conf.pg_port,
         database=conf.pg_database,
@@ -77,24 +79,60 @@ def postgres_settings(conf: Conf) -> PostgresSettings:
         timeout=conf.pg_timeout / 1000,
         ssl=conf.pg_ssl,
         ssl_verify=conf.pg_ssl_verify,
-        trusted=_trusted(conf) if conf.pg_ssl and conf.pg_ssl_verify else None,
+        trusted=_trusted(conf, "pg_ssl_verify") if conf.pg_ssl and conf.pg_ssl_verify else None,
+        tls_versions=tuple(sorted(conf.lua_ssl_protocols.split())),
         max_concurrent_queries=conf.pg_max_concurrent_queries,
         semaphore_timeout=conf.pg_semaphore_timeout / 1000,
         poll=conf.db_update_frequency,
         changes_kept=conf.pg_changes_kept,
         pool_size=_or(conf.pg_pool_size, made.pool_size),
         backlog=_or(conf.pg_backlog, made.backlog),
-        keepalive=_or(conf.pg_keepalive_timeout, made.keepalive * 1000) / 1000,
+        keepalive=_seconds(conf.pg_keepalive_timeout, made.keepalive),
+        propagation=conf.db_update_propagation,
     )
+    return replace(settings, copy=_copy(conf, settings)) if conf.pg_ro_host else settings
+
+
+def _copy(conf: Conf, primary: PostgresSettings) -> PostgresSettings:
+    """The properties ``pg_ro_*``; what is not set is as of the database."""
+    ssl, verify = _copy_tls(conf)
+    return replace(
+        primary,
+        host=conf.pg_ro_host or primary.host,
+        port=_or(conf.pg_ro_port, primary.port),
+        database=_or(conf.pg_ro_database, primary.database),
+        user=_or(conf.pg_ro_user, primary.user),
+        password=_or(conf.pg_ro_password, primary.password),
+        schema=_or(conf.pg_ro_schema, primary.schema),
+        timeout=_seconds(conf.pg_ro_timeout, primary.timeout),
+        ssl=ssl,
+        ssl_verify=verify,
+        trusted=_trusted(conf, "pg_ro_ssl_verify") if ssl and verify else None,
+        max_concurrent_queries=_or(conf.pg_ro_max_concurrent_queries, primary.max_concurrent_queries),
+        semaphore_timeout=_seconds(conf.pg_ro_semaphore_timeout, primary.semaphore_timeout),
+        pool_size=_or(conf.pg_ro_pool_size, primary.pool_size),
+        backlog=_or(conf.pg_ro_backlog, primary.backlog),
+        keepalive=_seconds(conf.pg_ro_keepalive_timeout, primary.keepalive),
+        read_only=True,
+    )
+
+
+def _copy_tls(conf: Conf) -> tuple[bool, bool]:
+    """Whether TLS is spoken with the copy, and its certificate checked."""
+    return _or(conf.pg_ro_ssl, conf.pg_ssl), _or(conf.pg_ro_ssl_verify, conf.pg_ssl_verify)
+
+
+def _seconds(milliseconds: float | None, otherwise: float) -> float:
+    return otherwise if milliseconds is None else milliseconds / 1000
 
 
 def _or(given: T | None, otherwise: T) -> T:
     return otherwise if given is None else given
 
 
-def _trusted(conf: Conf) -> str:
+def _trusted(conf: Conf, name: str) -> str:
     """One file with all authorities of lua_ssl_trusted_certificate."""
-    authorities = _authorities(conf)
+    authorities = _authorities(conf, name)
     if len(authorities) == 1:
         return next(iter(authorities))
     together = conf.path("postgres-authorities.pem")
@@ -104,10 +142,10 @@ def _trusted(conf: Conf) -> str:
     return together
 
 
-def _authorities(conf: Conf) -> dict[str, str]:
+def _authorities(conf: Conf, name: str) -> dict[str, str]:
     found = trusted_authorities(conf)
     if not found:
-        raise ConfError("lua_ssl_trusted_certificate must name authorities, as pg_ssl_verify is on")
+        raise ConfError(f"lua_ssl_trusted_certificate must name authorities, as {name} is on")
     return found
 
 

@@ -10,12 +10,16 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from zope.interface import implementer
 
 from ..net.resolver import is_address
+from ..net.tls_commands import TLSCommand, set_up
 
 if TYPE_CHECKING:
     from ..core.exchange import Row
     from ..core.snapshot.compiled_route import UpstreamTLS
 
-__all__ = ["BadServerName", "ClientConnections", "TLSDefaults", "TLSFacts", "check_name", "facts_of"]
+__all__ = ["BadServerName", "ClientConnections", "TLSDefaults", "TLSFacts", "check_command", "check_name", "facts_of"]
+
+_VERSIONS = ("TLSv1.2", "TLSv1.3")
+"""Spoken where a command does not say."""
 
 _LONGEST_NAME = 255
 """Bytes of a server name (RFC 6066 3; OpenSSL takes no more)."""
@@ -32,6 +36,13 @@ class TLSDefaults(NamedTuple):
     verify_depth: int = 1
     certificate: str = ""  #: shown to upstreams (PEM, with its chain; ``client_ssl_cert``); "" for none
     key: str = ""  #: PEM
+    http: TLSCommand | None = None  #: done for connections that speak HTTP
+    grpc: TLSCommand | None = None  #: the same for those that speak gRPC
+    stream: TLSCommand | None = None  #: the same for sessions of stream routes
+
+    def command(self, alpn: bytes) -> TLSCommand | None:
+        """The command for connections that ask for these protocols: gRPC's take HTTP/2 only, those of sessions say nothing."""
+        return {b"": self.stream, b"h2": self.grpc}.get(alpn, self.http)
 
 
 class TLSFacts(NamedTuple):
@@ -44,6 +55,7 @@ class TLSFacts(NamedTuple):
     key: str  #: PEM
     authorities: tuple[str, ...]  #: PEM; none: the system's store
     alpn: bytes = b"http/1.1"  #: the protocols asked for (RFC 7301), divided by commas; none: it is not said
+    command: TLSCommand | None = None  #: done after everything else
 
 
 def facts_of(tls: UpstreamTLS, name: str, defaults: TLSDefaults, alpn: bytes = b"http/1.1") -> TLSFacts:
@@ -59,6 +71,7 @@ def facts_of(tls: UpstreamTLS, name: str, defaults: TLSDefaults, alpn: bytes = b
         own["key"] if own else defaults.key,
         tuple(row["cert"] for row in tls.ca_certificates) if verify else (),
         alpn,
+        defaults.command(alpn),
     )
 
 
@@ -69,12 +82,11 @@ def _context(facts: TLSFacts) -> SSL.Context:
         OpenSSL.crypto.Error, OpenSSL.SSL.Error: the certificate or key is unusable.
     """
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-    context.set_min_proto_version(SSL.TLS1_2_VERSION)
     if facts.alpn:
         context.set_alpn_protos(facts.alpn.split(b","))
     # Many servers end TCP without close_notify. As nginx: that ends what has no other end; what has one is still seen to be
     # cut, and a reset is still a reset.
-    context.set_options(SSL.OP_IGNORE_UNEXPECTED_EOF)
+    set_up(context, facts.command, _VERSIONS, SSL.OP_IGNORE_UNEXPECTED_EOF)
     if facts.certificate:
         leaf, *chain = _certificates(facts.certificate)
         context.use_certificate(leaf)
@@ -95,6 +107,11 @@ def _context(facts: TLSFacts) -> SSL.Context:
     else:
         context.set_verify(SSL.VERIFY_NONE, lambda *_: True)
     return context
+
+
+def check_command(command: TLSCommand) -> None:
+    """Raise what a context with this command would: tls_commands.NoVersion, OpenSSL.SSL.Error."""
+    set_up(SSL.Context(SSL.TLS_CLIENT_METHOD), command, _VERSIONS, 0)
 
 
 def _certificates(pem: str) -> list[crypto.X509]:

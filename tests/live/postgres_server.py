@@ -90,6 +90,7 @@ class PostgresServer:
         tcp: listen on 127.0.0.1 and 127.0.0.2 too.
         certificate: (certificate file, key file) for TLS, which needs ``tcp``.
         conf: further settings of postgresql.conf.
+        copy_of: a server whose streaming replica this one is: it stands still for a moment while its data are copied.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class PostgresServer:
         tcp: bool = False,
         certificate: tuple[str, str] | None = None,
         conf: dict[str, str] | None = None,
+        copy_of: PostgresServer | None = None,
     ) -> None:
         self.folder = _folder("kongtwist-pg-")
         self._programs = _programs() if certificate is None else _programs_with_tls()
@@ -113,8 +115,11 @@ class PostgresServer:
             "shared_buffers": "16MB",
             **(conf or {}),
         }
-        self._data.mkdir(mode=0o700)
         self._give(self.folder)
+        if copy_of is not None:
+            self._follow(copy_of)
+            return
+        self._data.mkdir(mode=0o700)
         self._give(self._data)
         password = self.folder / "password"
         password.write_text(PASSWORD)
@@ -131,6 +136,26 @@ class PostgresServer:
         )
         self.start()
         self.execute("CREATE DATABASE kong", database="postgres")
+
+    def _follow(self, server: PostgresServer) -> None:
+        """Begin as a replica, with the data of a server that streams to it from now on."""
+        server.stop()
+        shutil.copytree(server._data, self._data)
+        server.start()
+        (self._data / "standby.signal").touch()
+        for each in (self._data, *self._data.rglob("*")):
+            self._give(each)
+        self._conf |= {
+            "primary_conninfo": f"host={server.folder} port={server.port} user=kong application_name=replica",
+            "wal_retrieve_retry_interval": "100ms",  # where the other server was away
+        }
+        self.start()
+
+    def copies(self, paused: bool) -> None:
+        """Have a replica stop bringing in what the other server writes, or go on with it."""
+        self.execute("SELECT pg_wal_replay_pause()" if paused else "SELECT pg_wal_replay_resume()")
+        wanted = "paused" if paused else "not paused"
+        wait_until(lambda: self.execute("SELECT pg_get_wal_replay_pause_state()") == [(wanted,)], wanted)
 
     def _give(self, path: Path) -> None:
         if _user():

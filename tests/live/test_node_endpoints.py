@@ -444,6 +444,33 @@ class SecretsTests(LiveTestCase):
         self.assertRegex(gateway.log(), r"\[error\] .* the client certificate cannot be used")
         self.assertNotIn("Traceback", gateway.log())
 
+    def test_no_vaults(self) -> None:
+        """With ``vaults = off`` nothing of the environment is used, by any vault, in all processes, until the next start allows it."""
+        folder = self.folder()
+        default_pairs(folder)
+        certificate, key = (Path(folder, "ssl", f"default-ecdsa.{name}").read_text() for name in ("crt", "key"))
+        env = {"SITE_CERT": certificate, "SITE_KEY": key}
+        gateway = self.gateway({**TWO, "vaults": "off"}, env=env, tls=True)
+        gateway.create("/vaults", prefix="mine", name="env", config={"prefix": "site_"})
+        for vault, name, site in (("env", "a.example", "site-"), ("mine", "b.example", "")):
+            gateway.create(
+                "/certificates",
+                cert=f"{{vault://{vault}/{site}cert}}",
+                key=f"{{vault://{vault}/{site}key}}",
+                snis=[name],
+            )
+        names = ("a.example", "b.example")
+        for _ in range(10):  # of both workers
+            self.assertEqual([self.shown(gateway, name) == certificate for name in names], [False, False])
+        self.assertIn("vault 'env' is not installed (vaults)", gateway.log())
+        self.assertEqual(gateway.admin("GET", "/").json["configuration"]["loaded_vaults"], {})
+        self.assertEqual([row["prefix"] for row in gateway.admin("GET", "/vaults").json["data"]], ["mine"])
+        gateway.stop()
+        del gateway.conf["vaults"]
+        gateway.start()
+        for name in names:
+            in_all_workers(lambda: self.shown(gateway, name) == certificate, "the certificate is shown")  # noqa: B023
+
     def test_prefix_in_the_configuration(self) -> None:
         """``vault_env_prefix`` holds for references to ``env``, in all processes, and is no vault that is listed."""
         folder = self.folder()

@@ -336,6 +336,16 @@ class TLSTests(NodesTestCase):
         wait_until(lambda: two.admin("GET", "/services/a").status == 200, "the service")
         self.assertEqual(self.ciphers(), [(True,)])
 
+    def test_versions(self) -> None:
+        """The newest of lua_ssl_protocols that the server speaks."""
+        for versions, wanted in (("TLSv1.2 TLSv1.3", "TLSv1.3"), ("TLSv1.2", "TLSv1.2")):
+            gateway = self.gateway(self.conf(pg_ssl_verify="off", lua_ssl_protocols=versions))
+            found = self.secure.execute(
+                "SELECT DISTINCT version FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'kongtwist'"
+            )
+            self.assertEqual(found, [(wanted,)])
+            gateway.stop()
+
     def test_not_verified(self) -> None:
         """Without pg_ssl_verify any certificate will do, but it is TLS."""
         gateway = self.gateway(self.conf(pg_ssl_verify="off", pg_host="127.0.0.1"))

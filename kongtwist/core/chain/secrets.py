@@ -98,6 +98,9 @@ class Secrets:
             reference = parse_reference(text)
         except ValueError as error:
             raise SecretMissing(f"it {error}") from None
+        own = self._vaults.get(ENV)
+        if own is not None and own["name"] != ENV:  # no row can have this prefix: it says that the kind may not be used
+            raise SecretMissing(f"vault '{ENV}' is not installed (vaults)")
         vault = self._vaults.get(reference.vault)
         if vault is None and reference.vault != ENV:
             raise SecretMissing(f"there is no vault '{reference.vault}'")

@@ -5,6 +5,8 @@ database, the newest state with the one it was planned on (postgres_rows.py): wh
 are brought in and the batch is planned again, so that uniqueness, references and merges hold over all nodes. Refusals are
 confirmed in the same way: no node refuses because of what another has just deleted.
 
+A read-only copy of the database, where there is one, is read from as much as can be (read_copy.py).
+
 Other nodes' changes are told by LISTEN/NOTIFY, looked for every ``db_update_frequency`` seconds besides, and after every
 new connection. When the database is away, the node goes on with what it has; writes are refused at once.
 """
@@ -23,15 +25,30 @@ from twisted.python.failure import Failure
 from ...core.chain.host import HostError, Tally
 from ...core.storage_contract import Change, Dataset
 from ...entities import Entity, EntityError
-from ..base import BaseStorage, Outdated, StorageError, difference
+from ..base import BaseStorage, Outdated, StorageError, Write, difference
 from ..migrations import unfit
 from ..row_store import RowStore
 from ..tallies import SLICE, Place
 from .notifications import BackOff, Listening
 from .postgres_migrations import state_of
+from .read_copy import ReadCopy
 from .sql_connections import Connection, Lost, PostgresSettings, Refused
 from .sql_pool import PostgresPool
-from .sql_rows import Gap, Loaded, News, Position, channel_of, commit, follow, load, newest, trim, understood
+from .sql_rows import (
+    LOAD_SECONDS,
+    Gap,
+    Loaded,
+    News,
+    Position,
+    channel_of,
+    commit,
+    load,
+    merged,
+    newest,
+    since,
+    trim,
+    understood,
+)
 from .sql_tallies import exchange, expire
 
 __all__ = ["PostgresStorage"]
@@ -39,9 +56,6 @@ __all__ = ["PostgresStorage"]
 _log = Logger(namespace="kongtwist.storage")
 
 T = TypeVar("T")
-
-LOAD_SECONDS = 60.0
-"""Seconds that reading everything may take the server; what is read takes longer to understand."""
 
 CHANGES_PER_SECOND = 1000
 """A commit of more changes than this gets a second more for each so many beyond its time limit."""
@@ -51,6 +65,13 @@ MOST_TRIES = 100
 
 TRIM_SHARE = 0.1
 """Old changes are deleted when there are this share more of them than are to be kept."""
+
+COPY_PAUSE = 0.05
+"""Seconds between two looks whether a change has reached the read-only copy."""
+
+COPY_TRUSTED = 60.0
+"""Seconds after which the database itself is looked at, though its copy says that nothing is new: it may have stopped copying
+where notifications do not arrive either."""
 
 _RETRY = ("40001", "40P01")
 """Errors that only say that somebody else was faster: serialization failure, deadlock."""
@@ -84,6 +105,11 @@ class PostgresStorage(BaseStorage):
         self.settings = settings
         self.tally_timeout = settings.timeout
         self.pool = PostgresPool(settings, reactor)
+        self._copy = None if settings.copy is None else ReadCopy(settings.copy, settings.where, reactor)
+        self._seen: tuple[Position, News] | None = None  # what the copy told of what came behind a position
+        self._told = ""  # the token of the newest notification
+        self._confirmed = float("-inf")  # when the database itself was last looked at
+        self._glancing = False  # what is under way only brings in what the copy told
         self._reactor = reactor
         self._position = Position(0, "")
         self._channel = ""
@@ -108,9 +134,10 @@ class PostgresStorage(BaseStorage):
     async def open(self) -> None:
         """Raises StorageError: the server cannot be reached, or the database is not in the form this program needs."""
         self.pool.start()
+        if self._copy is not None:
+            self._copy.pool.start()
         try:
-            await self._listen()  # before reading: what is written meanwhile is heard of
-            loaded = await self._load()
+            loaded = await self._first_rows()
             dataset = await self.pool.aside(lambda: understood(loaded, self.registry))
         except Lost as lost:
             await self._let_go()
@@ -128,6 +155,29 @@ class PostgresStorage(BaseStorage):
         else:
             self._look()  # for what came between reading and here
 
+    async def _first_rows(self) -> Loaded:
+        """What to start with: of the copy alone, where the database is away. Raises StorageError."""
+        copy = self._copy
+        try:
+            await self._listen()  # before reading: what is written meanwhile is heard of
+        except Lost as lost:
+            if copy is None:
+                raise
+            try:
+                loaded = await copy.load()
+            except StorageError as failed:
+                raise Lost(f"{lost}; {failed}") from failed
+            self._away = str(lost)
+            _log.error("{why}; started with what {copy} has, changes are refused", why=lost, copy=copy.where)
+            return loaded
+        if copy is not None:
+            try:
+                await copy.wait()
+            except Lost as lost:
+                copy.lose(str(lost))
+                return await self._load_here()
+        return await self._load(strictly=True)
+
     async def close(self) -> None:
         await super().close()
         for each in (self._renewal, self._check):
@@ -140,6 +190,8 @@ class PostgresStorage(BaseStorage):
     async def _let_go(self) -> None:
         if self._listening is not None:
             self._listening.close()
+        if self._copy is not None:
+            await self._copy.pool.close()
         await self.pool.close()
 
     def reachable(self) -> bool:
@@ -194,7 +246,7 @@ class PostgresStorage(BaseStorage):
         return 0 if self._away else await super().expire()
 
     async def _commit(self, changes: Sequence[Change]) -> None:
-        if self._away and not self._resuming:
+        if self._away and not self._resuming and not self._glancing:
             raise StorageError(self._away)  # it went while these waited
         try:
             reached = await self._written(changes) if changes else await self._newest()
@@ -214,7 +266,8 @@ class PostgresStorage(BaseStorage):
             raise Outdated
         self._tries = 0
         self._position = reached
-        self._failed = ""
+        if not self._glancing:
+            self._failed = ""
 
     async def _written(self, changes: Sequence[Change]) -> Position | None:
         """Commit; the new state, or None with what others wrote in `_news`."""
@@ -229,7 +282,7 @@ class PostgresStorage(BaseStorage):
                 if refused.sqlstate not in _RETRY:
                     raise
                 reached = None
-            return reached or _since(connection, known) or known
+            return reached or since(connection, known) or known
 
         found = await self.pool.run(work, seconds)
         if isinstance(found, Position) and found != known:
@@ -240,7 +293,12 @@ class PostgresStorage(BaseStorage):
     async def _newest(self) -> Position | None:
         """Whether this node has the newest state: that state, or None with what others wrote in `_news`."""
         known = self._position
-        self._news = await self.pool.run(lambda connection: _since(connection, known))
+        if self._glancing:
+            seen, self._seen = self._seen, None
+            self._news = seen[1] if seen is not None and seen[0] == known else None
+        else:
+            self._news = await self.pool.run(lambda connection: since(connection, known))
+            self._confirmed = self._reactor.seconds()
         return known if self._news is None else None
 
     async def _catch_up(self) -> None:
@@ -279,7 +337,34 @@ class PostgresStorage(BaseStorage):
         loaded = await self._load()
         return await self.pool.aside(lambda: understood(loaded, entities))
 
-    async def _load(self) -> Loaded:
+    async def _load(self, strictly: bool = False) -> Loaded:
+        """All rows as the database has them; most of that is read from its copy, where there is one.
+
+        Args:
+            strictly: a copy that surely is none stops it.
+
+        Raises:
+            StorageError: they cannot be read.
+        """
+        copied = None if self._copy is None else await self._copy.load_or_not()
+        if copied is None or self._copy is None:
+            return await self._load_here()
+        position = copied.position
+        later = await self.pool.run(lambda connection: since(connection, position))
+        if isinstance(later, Gap):
+            if strictly and later.other:
+                raise StorageError(
+                    f"{self._copy.where} is no copy of {self.settings.where}; correct the properties pg_ro_*"
+                )
+            _log.warn(
+                "{copy} is too far behind {where}, which is read in its place",
+                copy=self._copy.where,
+                where=self.settings.where,
+            )
+            return await self._load_here()
+        return copied if later is None else await self.pool.aside(lambda: merged(copied, later))
+
+    async def _load_here(self) -> Loaded:
         return await self.pool.run(lambda connection: load(connection, LOAD_SECONDS), LOAD_SECONDS)
 
     async def _bring_in(self, position: Position, changes: Sequence[Change]) -> None:
@@ -338,13 +423,14 @@ class PostgresStorage(BaseStorage):
     def _heard(self, token: str) -> None:
         """A notification: the newest state has this token."""
         if token not in (self._position.token, self._own_token):
+            self._told = token
             self._look()
 
     def _look(self) -> None:
         """Have others' changes brought in, in turn with writes."""
         if self._looking:
             self._look_again = True
-        elif self._opened and not self._away and not self._closed:
+        elif self._opened and not self._closed and (not self._away or self._copy is not None):
             self._check = Deferred.fromCoroutine(self._follow_others())
 
     async def _follow_others(self) -> None:
@@ -352,8 +438,10 @@ class PostgresStorage(BaseStorage):
         try:
             while self._look_again:
                 self._look_again = False
-                await self.write(_nothing)
-            if self._position.sequence - self._trimmed > self.settings.changes_kept * (1 + TRIM_SHARE):
+                if self._copy is None or not await self._seen_on(self._copy):
+                    await self._look_here()
+            bound = self.settings.changes_kept * (1 + TRIM_SHARE)
+            if not self._away and self._position.sequence - self._trimmed > bound:
                 await self.pool.run(lambda connection: trim(connection, self.settings.changes_kept))
                 self._trimmed = self._position.sequence - self.settings.changes_kept
         except CancelledError:
@@ -366,12 +454,44 @@ class PostgresStorage(BaseStorage):
         finally:
             self._looking = False
 
+    async def _look_here(self) -> None:
+        """Have what others wrote brought in from the database itself."""
+        told = self._told
+        await self.write(_nothing)
+        if self._told == told:
+            self._told = ""
+
+    async def _seen_on(self, copy: ReadCopy) -> bool:
+        """Have what others wrote brought in from the copy, as far as it has that; whether it need not be looked for any more."""
+        until = self._reactor.seconds() + self.settings.propagation
+        while self._away or not self._told or self.settings.propagation:
+            known = self._position
+            found = await copy.follow(known)
+            if isinstance(found, News):
+                self._seen = known, found
+                await super().write(_glance)
+            if self._away:
+                return True
+            if self._told in ("", self._position.token, self._own_token):
+                recent = self._reactor.seconds() < self._confirmed + COPY_TRUSTED
+                return isinstance(found, News) or (found is None and recent)
+            if self._reactor.seconds() >= until:
+                break
+            await deferLater(self._reactor, COPY_PAUSE, lambda: None)
+        return False  # it has not come there yet
+
+    async def _commit_batch(self, batch: list[Write]) -> None:
+        self._glancing = all(write.plan is _glance for write in batch)
+        await super()._commit_batch(batch)
+
     def _poll_later(self) -> None:
         self._polling = self._reactor.callLater(self.settings.poll, self._poll)
 
     def _poll(self) -> None:
         self._poll_later()
         self.pool.sweep()
+        if self._copy is not None:
+            self._copy.pool.sweep()
         self._look()
 
     # -- going away and coming back ------------------------------------------------------------------------------------------
@@ -446,11 +566,9 @@ def _nothing(store: RowStore) -> tuple[None, list[Change]]:
     return None, []
 
 
-def _since(connection: Connection, known: Position) -> News | Gap | None:
-    try:
-        return follow(connection, known)
-    except Gap as gap:
-        return gap
+def _glance(store: RowStore) -> tuple[None, list[Change]]:
+    """A plan without changes: has what the copy told brought in, without a question to the database."""
+    return None, []
 
 
 def _sentence(failed: StorageError | EntityError) -> str:

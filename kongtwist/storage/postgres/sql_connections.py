@@ -25,6 +25,7 @@ SERVER_SHARE = 0.9
 
 _BEGIN_SESSION: LiteralString = """
 SELECT set_config('default_transaction_isolation', 'read committed', false),
+       set_config('default_transaction_read_only', %s, false),
        set_config('statement_timeout', %s, false),
        set_config('search_path', coalesce(quote_ident(%s), current_setting('search_path')), false)
 """
@@ -58,6 +59,7 @@ class PostgresSettings:
         ssl: TLS, and nothing without it.
         ssl_verify: check the server's certificate and name.
         trusted: file with the authorities for that.
+        tls_versions: the versions of TLS, oldest first, none left out between.
         pool_size: connections at the most, beside the one that listens.
         max_concurrent_queries: queries at once; 0 for as many as connections.
         semaphore_timeout: how long a query waits for its turn.
@@ -65,6 +67,9 @@ class PostgresSettings:
         keepalive: after how long an idle connection is closed.
         poll: between two looks for changes of other nodes that no notification announced.
         changes_kept: changes kept for nodes that were away; one that missed more reads everything.
+        read_only: it is a copy, of which nothing but reading is asked.
+        copy: how to reach a read-only copy of the database; None: there is none.
+        propagation: how long to wait until a change is in the copy, before the database itself is asked for it.
     """
 
     host: str = "127.0.0.1"
@@ -77,6 +82,7 @@ class PostgresSettings:
     ssl: bool = False
     ssl_verify: bool = False
     trusted: str | None = None
+    tls_versions: tuple[str, ...] = ("TLSv1.2", "TLSv1.3")
     pool_size: int = 4
     max_concurrent_queries: int = 0
     semaphore_timeout: float = 60.0
@@ -84,12 +90,15 @@ class PostgresSettings:
     keepalive: float = 60.0
     poll: float = 5.0
     changes_kept: int = 10_000
+    read_only: bool = False
+    copy: PostgresSettings | None = None
+    propagation: float = 0.0
 
     @property
     def where(self) -> str:
         """The database in words, for sentences; without the password."""
         at = self.host if self.host.startswith("/") else f"{self.host}:{self.port}"
-        return f"the database {self.database} at {at}"
+        return f"the {'read-only ' if self.read_only else ''}database {self.database} at {at}"
 
     def parameters(self) -> dict[str, Any]:
         """libpq's connection parameters."""
@@ -107,9 +116,15 @@ class PostgresSettings:
             "keepalives_interval": 10,
             "keepalives_count": 3,
             "tcp_user_timeout": round(self.timeout * 1000),
-            "target_session_attrs": "read-write",  # after a fail-over the old server may be a copy
+            # after a fail-over the old server may be a copy
+            "target_session_attrs": "any" if self.read_only else "read-write",
             "sslmode": ("verify-full" if self.ssl_verify else "require") if self.ssl else "disable",
         }
+        if self.ssl:
+            found["ssl_min_protocol_version"], found["ssl_max_protocol_version"] = (
+                self.tls_versions[0],
+                self.tls_versions[-1],
+            )
         if self.ssl and self.ssl_verify and self.trusted:
             found["sslrootcert"] = self.trusted
         return {name: value for name, value in found.items() if value is not None}
@@ -137,7 +152,8 @@ class Connection:
             raise Lost(f"{settings.where} cannot be reached: {reason(error)}") from error
         try:
             self.handle = socket.socket(fileno=os.dup(self.session.fileno()))
-            self.execute(_BEGIN_SESSION, [_milliseconds(settings.timeout), settings.schema])
+            read_only = "on" if settings.read_only else "off"
+            self.execute(_BEGIN_SESSION, [read_only, _milliseconds(settings.timeout), settings.schema])
         except BaseException:
             self.close()
             raise

@@ -25,6 +25,7 @@ from ..base import StorageError, whole
 from .sql_connections import Connection
 
 __all__ = [
+    "LOAD_SECONDS",
     "Gap",
     "Loaded",
     "News",
@@ -33,10 +34,15 @@ __all__ = [
     "commit",
     "follow",
     "load",
+    "merged",
     "newest",
+    "since",
     "trim",
     "understood",
 ]
+
+LOAD_SECONDS = 60.0
+"""Seconds that reading everything may take the server; what is read takes longer to understand."""
 
 
 class Position(NamedTuple):
@@ -63,7 +69,15 @@ class Loaded(NamedTuple):
 
 
 class Gap(Exception):
-    """The changes kept do not reach back to where this node is, or tell another story."""
+    """The changes kept do not reach back to where this node is, or tell another story.
+
+    Args:
+        other: they surely tell another story: the change of that number is not the same.
+    """
+
+    def __init__(self, other: bool = False) -> None:
+        super().__init__()
+        self.other = other
 
 
 _COMMIT: LiteralString = """
@@ -148,11 +162,19 @@ def follow(connection: Connection, known: Position) -> News | None:
         [known.sequence],
     )
     if not found or Position(*found[0][:2]) != known:
-        raise Gap
+        raise Gap(other=bool(found) and found[0][0] == known.sequence)
     if len(found) == 1:
         return None
     written = [(entity, key, None if text is None else json.loads(text)) for _, _, entity, key, text in found[1:]]
     return News(Position(*found[-1][:2]), written)
+
+
+def since(connection: Connection, known: Position) -> News | Gap | None:
+    """What was written since ``known``; None for nothing, a Gap where that cannot be told."""
+    try:
+        return follow(connection, known)
+    except Gap as gap:
+        return gap
 
 
 def newest(connection: Connection) -> Position:
@@ -179,6 +201,17 @@ def load(connection: Connection, seconds: float) -> Loaded:
     if not found:
         raise _without_state(connection)
     return Loaded(Position(*found[0][:2]), [(entity, key, text) for _, _, entity, key, text in found])
+
+
+def merged(loaded: Loaded, news: News) -> Loaded:
+    """All rows with what was written since they were read."""
+    texts = {(entity, key): text for entity, key, text in loaded.texts}
+    for entity, key, row in news.written:
+        if row is None:
+            texts.pop((entity, key), None)
+        else:
+            texts[entity, key] = _text(row)
+    return Loaded(news.position, [(*place, text) for place, text in texts.items()])
 
 
 def understood(loaded: Loaded, registry: Mapping[str, Entity]) -> Dataset:

@@ -270,7 +270,9 @@ class KindTests(ConfCase):
         for line, sentence in (
             ("pg_ssl = maybe", "pg_ssl is not a boolean: 'maybe'"),
             ("nginx_daemon = true", "nginx_daemon is not a ngx_boolean: 'true'"),
-            ("pg_ro_port = x", "pg_ro_port is not a number: 'x'"),
+            ("pg_ro_port = x", "pg_ro_port is not a whole number: 'x'"),
+            ("db_cache_ttl = x", "db_cache_ttl is not a number: 'x'"),
+            ("db_update_propagation = -1", "db_update_propagation must be >= 0: '-1'"),
             ("pg_port = x", "pg_port is not a whole number: 'x'"),
             ("upstream_keepalive_pool_size = -1", "upstream_keepalive_pool_size must be >= 0: '-1'"),
             ("upstream_keepalive_pool_size = 1.5", "upstream_keepalive_pool_size is not a whole number: '1.5'"),
@@ -383,12 +385,13 @@ class NotBuiltTests(ConfCase):
     def test_one_warning_lists_all(self) -> None:
         """Properties, nginx directives and vault settings that have no effect yet are listed in one sentence."""
         conf = self.read(
-            "nginx_http_gzip = on\npg_ro_host = db2\npluginserver_x_socket = /s", {"KONG_WASM_FILTERS": "off"}
+            "nginx_http_gzip = on\nwasm_filters_path = /w\npluginserver_x_socket = /s", {"KONG_WASM_FILTERS": "off"}
         )
         self.assertEqual(
             conf.warnings,
             [
-                "known to Kong and without effect here yet: nginx_http_gzip, pg_ro_host, pluginserver_x_socket, wasm_filters"
+                "known to Kong and without effect here yet: nginx_http_gzip, pluginserver_x_socket, wasm_filters,"
+                " wasm_filters_path"
             ],
         )
 

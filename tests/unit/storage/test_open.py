@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.config.load import Conf, ConfError
 from kongtwist.config.shown import shown as shown_conf
-from kongtwist.storage.open import migrations_for, postgres_settings, storage_for
+from kongtwist.storage.open import check_database, migrations_for, postgres_settings, storage_for
 from kongtwist.storage.postgres.sql_connections import PostgresSettings, reason
 
 PEM = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n"
@@ -87,6 +88,49 @@ class PostgresTests(DatabaseCase):
             parameters = postgres_settings(self.conf(**given)).parameters()
             self.assertEqual(parameters["sslmode"], mode)
             self.assertEqual(parameters.get("sslrootcert"), file if mode == "verify-full" else None)
+        for text, versions in (("TLSv1.3 TLSv1.2", ("TLSv1.2", "TLSv1.3")), ("TLSv1.3", ("TLSv1.3", "TLSv1.3"))):
+            parameters = postgres_settings(self.conf(pg_ssl="on", lua_ssl_protocols=text)).parameters()
+            found = parameters["ssl_min_protocol_version"], parameters["ssl_max_protocol_version"]
+            self.assertEqual(found, versions)
+        self.assertNotIn("ssl_min_protocol_version", postgres_settings(self.conf()).parameters())
+
+    def test_copy(self) -> None:
+        """Each property of the copy that is not set is the database's own."""
+        given = {
+            "pg_host": "h", "pg_port": "1", "pg_database": "d", "pg_user": "u", "pg_password": "p", "pg_schema": "s",
+            "pg_timeout": "1500", "pg_ssl": "on", "pg_pool_size": "9", "pg_max_concurrent_queries": "3",
+            "pg_semaphore_timeout": "250", "pg_backlog": "0", "pg_keepalive_timeout": "500", "db_update_propagation": "0.5",
+        }  # fmt: skip
+        self.assertIsNone(postgres_settings(self.conf(**given, pg_ro_port="2")).copy)
+        whole = postgres_settings(self.conf(**given, pg_ro_host="r"))
+        self.assertEqual((whole.host, whole.read_only, whole.propagation), ("h", False, 0.5))
+        self.assertEqual(whole.copy, replace(whole, host="r", read_only=True, copy=None))
+        other = self.conf(
+            **given, pg_ro_host="r", pg_ro_port="2", pg_ro_database="d2", pg_ro_user="u2", pg_ro_password="p2",
+            pg_ro_schema="s2", pg_ro_timeout="2500", pg_ro_ssl="off", pg_ro_pool_size="8",
+            pg_ro_max_concurrent_queries="0", pg_ro_semaphore_timeout="350", pg_ro_backlog="7", pg_ro_keepalive_timeout="600",
+        )  # fmt: skip
+        expected = PostgresSettings(
+            host="r", port=2, database="d2", user="u2", password="p2", schema="s2", timeout=2.5, ssl=False, pool_size=8,
+            max_concurrent_queries=0, semaphore_timeout=0.35, backlog=7, keepalive=0.6, read_only=True, propagation=0.5,
+        )  # fmt: skip
+        self.assertEqual(postgres_settings(other).copy, expected)
+        self.assertEqual(expected.where, "the read-only database d2 at r:2")
+        self.assertEqual(expected.parameters()["target_session_attrs"], "any")
+        self.assertEqual(shown_conf(other)["pg_ro_password"], "******")
+
+    def test_tls_of_the_copy(self) -> None:
+        """It is verified by itself; authorities that cannot be read stop the start."""
+        file = self.file(PEM)
+        given = {"pg_ssl": "on", "pg_ro_host": "r", "lua_ssl_trusted_certificate": file}
+        copy = postgres_settings(self.conf(**given, pg_ro_ssl_verify="on")).copy
+        assert copy is not None
+        self.assertEqual((copy.parameters()["sslmode"], copy.trusted), ("verify-full", file))
+        for verify in ({"pg_ro_ssl_verify": "on"}, {"pg_ssl_verify": "on"}):
+            conf = self.conf(**{**given, "lua_ssl_trusted_certificate": "/none"}, **verify)
+            with self.assertRaisesRegex(ConfError, "lua_ssl_trusted_certificate"):
+                check_database(conf)
+        check_database(self.conf(**{**given, "lua_ssl_trusted_certificate": "/none"}, pg_ro_ssl_verify="off"))
 
     def test_several_authorities(self) -> None:
         """They are put together in one file, each time anew."""

@@ -15,6 +15,7 @@ from kongtwist.core.exchange import Answer, Exchange, Row
 from kongtwist.core.snapshot.snapshot import Snapshot
 from kongtwist.entities.references import SecretMissing, parse_reference
 from kongtwist.entities.schema import Array, Map, Record, String
+from kongtwist.entities.vaults import own_vault
 from kongtwist.net.server_tls import default_pairs
 
 from ..routing.router_rows import exchange, route_row, service_row
@@ -93,6 +94,22 @@ class LookUpTests(SynchronousTestCase):
                 self.secrets.secret(text)
             self.assertEqual(str(missing.exception), why)
         self.assertEqual(parse_reference("{vault://env/token#3}").version, 3)
+
+    def test_off(self) -> None:
+        """Where no kind of vault may be used no reference stands for anything, whatever vaults are stored."""
+        self.assertIsNone(own_vault(["bundled"], ""))
+        self.assertEqual((own_vault(["env"], "x_") or {})["config"], {"prefix": "x_"})
+        own = own_vault([], "x_")
+        assert own is not None
+        off = self.secrets.changed([own, vault()])
+        for reference in (
+            "{vault://env/token}",
+            "{vault://mine/token}",
+            "{vault://env/token?prefix=x_}",
+            "{vault://aws/token}",
+        ):
+            with self.assertRaisesRegex(SecretMissing, "^vault 'env' is not installed"):
+                off.secret(reference)
 
     def test_every_place(self) -> None:
         """Fields, members of records, elements and values; and only where a field may hold a reference."""

@@ -1,0 +1,31 @@
+"""Single properties whose values have a meaning of their own."""
+
+from __future__ import annotations
+
+from kongtwist.config.shown import configuration
+
+from .test_conf import ConfCase
+
+
+class PropertyTests(ConfCase):
+    """What they come to, and what is said of them."""
+
+    def test_vaults(self) -> None:
+        """Those that are there, or none; others would leave secrets where nobody expects them."""
+        for text, kinds, loaded in (
+            ("bundled", ["bundled"], {"env": True}),
+            ("env", ["env"], {"env": True}),
+            ("off", [], {}),
+        ):
+            conf = self.read(f"vaults = {text}")
+            self.assertEqual((conf.vaults, conf.warnings), (kinds, []))
+            self.assertEqual(configuration(conf, ())["loaded_vaults"], loaded)
+        self.assertEqual(
+            self.refusal("vaults = bundled, hcv"),
+            "vaults has an invalid value: 'hcv' (off alone, or a list of bundled, env)",
+        )
+
+    def test_copy_without_a_host(self) -> None:
+        """What is said of a copy that is not named has no effect."""
+        self.assertEqual(self.read("pg_ro_port = 5433").warnings, ["pg_ro_port has no effect without pg_ro_host"])
+        self.assertEqual(self.read("pg_ro_host = db2\npg_ro_port = 5433").warnings, [])
