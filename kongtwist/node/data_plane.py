@@ -144,6 +144,27 @@ def _caps(conf: Conf, counts: AddressCounts) -> AddressCaps | None:
     return AddressCaps(counts, connections, requests, conf.address_prefix_ipv4, conf.address_prefix_ipv6)
 
 
+def _facts(conf: Conf, counters: Counters, node_id: str, shown: Any) -> dict[str, Any]:
+    """What plugins are told of the node, as keywords of `Host`."""
+    return {
+        "counters": counters,
+        "now": time.time,
+        "report": _report,
+        "conf": conf,
+        "node_id": node_id,
+        "hostname": socket.gethostname(),
+        "worker_pid": os.getpid(),
+        "body_limit": conf.client_body_buffer_size,
+        "grpc_message_size": conf.plugin_grpc_message_size,
+        "shown": shown,
+        "workspace_id": WORKSPACE_ID,
+        "instrumentations": instrumented(conf.tracing_instrumentations),
+        "sampling_rate": conf.tracing_sampling_rate,
+        "error_templates": error_templates(conf),
+        "host_ports": {int(own): int(published) for published, own in (each.split(":") for each in conf.port_maps)},
+    }
+
+
 class Faults:
     """What is wrong with a configuration, told in the log: once, and again when it was right in between."""
 
@@ -188,24 +209,7 @@ class DataPlane:
         self._faults = Faults()
         self._plugin_rows: Mapping[str, Any] | None = None
         self.access_log = access_log_for(conf, "proxy_access_log", reactor)
-        facts: dict[str, Any] = {
-            "counters": counters,
-            "now": time.time,
-            "report": _report,
-            "conf": conf,
-            "node_id": node_id,
-            "hostname": socket.gethostname(),
-            "worker_pid": os.getpid(),
-            "body_limit": conf.client_body_buffer_size,
-            "grpc_message_size": conf.plugin_grpc_message_size,
-            "shown": self.access_log.shown,
-            "workspace_id": WORKSPACE_ID,
-            "instrumentations": instrumented(conf.tracing_instrumentations),
-            "sampling_rate": conf.tracing_sampling_rate,
-            "error_templates": error_templates(conf),
-            "host_ports": {int(own): int(published) for published, own in (each.split(":") for each in conf.port_maps)},
-        }
-        self.host = Host(**facts)
+        self.host = Host(**_facts(conf, counters, node_id, self.access_log.shown))
         self.host.rows, self.host.tallies = services.rows, services.tallies
         self.host.metrics = self._metrics = services.metrics
         self.host.cells = services.cells.claim  # type: ignore[method-assign]
