@@ -16,6 +16,7 @@ from kongtwist.storage.postgres.postgres_migrations import PostgresMigrations
 from kongtwist.storage.postgres.postgres_storage import PostgresStorage
 from kongtwist.storage.postgres.sql_connections import Connection, Refused
 from tests.live.postgres_server import PostgresServer
+from tests.live.restart_kit import RestartCase
 from tests.live.support import PATIENCE, GatewayProcess, wait_until
 from tests.live.test_postgres import NEVER, PostgresTestCase
 from tests.live.test_postgres_nodes import NodesTestCase
@@ -262,8 +263,11 @@ class LossTests(CopyTestCase):
         self.assertEqual((node.reachable(), node.load()["services"]), (False, {row["id"]: row}))
         self.assertEqual((await self.refusal(node.update("services", row["id"], {"name": "b"}))).status, 503)
         self.assertEqual((await self.refusal(node.refresh())).status, 503)
+        with self.assertRaisesRegex(StorageError, "cannot be reached"):  # the process before may have written more
+            await node.reread()
         self.database.start()
         await self.until(node.reachable, "the database")
+        await node.reread()
         await node.update("services", row["id"], {"name": "b"})
         await self.until(lambda: self.same(node), "the same rows")
 
@@ -334,3 +338,26 @@ class GatewayTests(NodesTestCase):
             process.output().splitlines()[-1],
             "^kongtwist: the read-only database kong at .* is no copy of .*: it has none of its tables; correct .* pg_ro_",
         )
+
+
+class RestartTests(RestartCase):
+    """A restart while the database is away."""
+
+    def test_goes_on_as_it_was(self) -> None:
+        """The successor cannot know what was written last: the command says so, and the running process goes on, to the end."""
+        server, replica = _pair()
+        self.addCleanup(server.discard)
+        self.addCleanup(replica.discard)
+        settings = server.settings(schema=server.new_schema())
+        PostgresMigrations(settings, self.fail).bootstrap()
+        self.node(**server.conf(pg_schema=settings.schema, pg_ro_host=replica.folder))
+        before = self.pid()
+        server.kill()
+        code, output = self.command("restart", "-c", str(self.conf_path))
+        self.assertEqual((code, self.pid()), (1, before), output)
+        self.assertIn("the database kong at", output)
+        self.assertNotIn("Traceback", output + self.log())
+        wait_until(lambda: self.admin("GET", "/services").status == 200, "the Admin API")
+        server.start()
+        wait_until(lambda: self.admin("GET", "/status").json["database"]["reachable"], "the database")
+        self.assertEqual(self.admin("POST", "/services", name="after", url="http://127.0.0.1:1").status, 201)

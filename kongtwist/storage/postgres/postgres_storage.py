@@ -219,6 +219,13 @@ class PostgresStorage(BaseStorage):
             await self.write(_nothing)
         return self._position != before
 
+    async def reread(self) -> None:
+        """Raises StorageError: the database is away, and a copy may not have what the process before wrote last."""
+        try:
+            await self.refresh()
+        except EntityError as failed:
+            raise StorageError(failed.message) from failed
+
     async def _ask(self) -> None:
         """Ask for the newest state, once for all who began to wait before the question was sent."""
         try:
