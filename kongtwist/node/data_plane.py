@@ -202,6 +202,8 @@ class DataPlane:
         ports_closed: once it is retired, fires when its sockets are closed.
     """
 
+    _retiring: Deferred[None] | None = None
+
     def __init__(self, reactor: Any, conf: Conf, counters: Counters, node_id: str, services: PluginServices) -> None:
         self._reactor = reactor
         self.conf = conf
@@ -262,7 +264,6 @@ class DataPlane:
         )
         self._ports: list[Any] = []
         self._headless = HeadlessConnections(lambda: self.context, self.counters.cells)
-        self._retiring: Deferred[None] | None = None
         self._ending, self._ended = False, Ended()
         self.ports_closed: Deferred[Any] = Deferred()
         self._contexts: list[tuple[str, ServerContexts]] = []
