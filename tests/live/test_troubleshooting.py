@@ -24,6 +24,7 @@ ELSEWHERE = {
     "cannot look into prefix ...": "tests/unit/commands/test_cli.py",
     "no permission, ports below 1024 need it": "root may listen there",
     "... has no tables yet; run 'kongtwist migrations bootstrap'": "tests/live/test_postgres.py",
+    "the read-only database ... is no copy of the database ...": "tests/live/test_postgres_copy.py",
     "database = postgres needs the driver psycopg: ...": "the driver is there; tests/unit/storage/test_open.py",
     "accepting pauses on ...: nearly all descriptors are in use (limit ...)": "tests/live/test_listeners.py",
 }
