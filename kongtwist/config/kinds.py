@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, Self, TypeVar, overload
+from typing import Any, Generic, Self, TypeVar, overload
 
 __all__ = [
     "ARRAY",
@@ -41,7 +41,7 @@ __all__ = [
     "enum_items",
     "items",
     "networks",
-    "parse_listen",
+    "parse_listen", "same_as",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -479,3 +479,15 @@ def _listeners(flags: tuple[str, ...]) -> Callable[[str], list[Listen]]:
 
 LISTENERS: Kind[list[Listen]] = Kind("list of addresses, or off", _listeners(_FLAGS))
 STREAM_LISTENERS: Kind[list[Listen]] = Kind("list of addresses, or off", _listeners(_STREAM_FLAGS))
+
+
+def same_as(name: str, kind: Kind[T], place: str, **more: Any) -> Property[T | None]:
+    """A property that has, without a value, that of another.
+
+    Args:
+        name: of the other.
+        kind: of both.
+        place: where this one holds instead, for the text.
+        more: keywords of `Property`.
+    """
+    return Property(kind, None, f"As {name}, for {place}. Without a value that of {name}.", **more)  # type: ignore[arg-type]

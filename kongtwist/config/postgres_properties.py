@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .kinds import BOOLEAN, DATABASE, INTEGER, NUMBER, STRING, Kind, Property, T
+from .kinds import BOOLEAN, DATABASE, INTEGER, NUMBER, STRING, Property, same_as
 
 __all__ = ["Postgres", "PostgresCopy"]
 
@@ -99,11 +99,6 @@ class Postgres:
     )
 
 
-def _same_as(name: str, kind: Kind[T]) -> Property[T | None]:
-    """A setting of the copy that by default is the database's own."""
-    return Property(kind, None, f"As {name}, for the copy. Without a value that of {name}.", restart=DATABASE)  # type: ignore[arg-type]
-
-
 class PostgresCopy:
     """A read-only copy of the PostgreSQL database."""
 
@@ -117,16 +112,16 @@ class PostgresCopy:
         " start. Without a value everything is read from pg_host.",
         restart=DATABASE,
     )
-    pg_ro_port = _same_as("pg_port", INTEGER.within(1, 65535))
-    pg_ro_database = _same_as("pg_database", STRING)
-    pg_ro_schema = _same_as("pg_schema", STRING)
-    pg_ro_user = _same_as("pg_user", STRING)
-    pg_ro_password = _same_as("pg_password", STRING)
-    pg_ro_timeout = _same_as("pg_timeout", INTEGER.within(1))
-    pg_ro_ssl = _same_as("pg_ssl", BOOLEAN)
-    pg_ro_ssl_verify = _same_as("pg_ssl_verify", BOOLEAN)
-    pg_ro_pool_size = _same_as("pg_pool_size", INTEGER.within(1))
-    pg_ro_max_concurrent_queries = _same_as("pg_max_concurrent_queries", INTEGER.within(0))
-    pg_ro_semaphore_timeout = _same_as("pg_semaphore_timeout", INTEGER.within(1))
-    pg_ro_backlog = _same_as("pg_backlog", INTEGER.within(0))
-    pg_ro_keepalive_timeout = _same_as("pg_keepalive_timeout", INTEGER.within(1))
+    pg_ro_port = same_as("pg_port", INTEGER.within(1, 65535), "the copy", restart=DATABASE)
+    pg_ro_database = same_as("pg_database", STRING, "the copy", restart=DATABASE)
+    pg_ro_schema = same_as("pg_schema", STRING, "the copy", restart=DATABASE)
+    pg_ro_user = same_as("pg_user", STRING, "the copy", restart=DATABASE)
+    pg_ro_password = same_as("pg_password", STRING, "the copy", restart=DATABASE)
+    pg_ro_timeout = same_as("pg_timeout", INTEGER.within(1), "the copy", restart=DATABASE)
+    pg_ro_ssl = same_as("pg_ssl", BOOLEAN, "the copy", restart=DATABASE)
+    pg_ro_ssl_verify = same_as("pg_ssl_verify", BOOLEAN, "the copy", restart=DATABASE)
+    pg_ro_pool_size = same_as("pg_pool_size", INTEGER.within(1), "the copy", restart=DATABASE)
+    pg_ro_max_concurrent_queries = same_as("pg_max_concurrent_queries", INTEGER.within(0), "the copy", restart=DATABASE)
+    pg_ro_semaphore_timeout = same_as("pg_semaphore_timeout", INTEGER.within(1), "the copy", restart=DATABASE)
+    pg_ro_backlog = same_as("pg_backlog", INTEGER.within(0), "the copy", restart=DATABASE)
+    pg_ro_keepalive_timeout = same_as("pg_keepalive_timeout", INTEGER.within(1), "the copy", restart=DATABASE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .kinds import DURATION, INTEGER, NGX_BOOLEAN, SIZE, STREAM_LISTENERS, STRING, Kind, Property
+from .kinds import DURATION, INTEGER, NGX_BOOLEAN, SIZE, STREAM_LISTENERS, STRING, Kind, Property, same_as
 from .log_properties import ERROR_LOG, log_parts
 from .tls_kinds import TLS_VERSIONS
 
@@ -61,35 +61,18 @@ class StreamRoutes:
         "Time a client has for its TLS handshake there, where TLS ends in the gateway.",
         aliases=("nginx_sproxy_ssl_handshake_timeout",),
     )
-    nginx_stream_ssl_protocols = Property(
-        TLS_VERSIONS,
-        None,
-        "As ssl_protocols, for stream_listen. Without a value that of ssl_protocols.",
-        aliases=("nginx_sproxy_ssl_protocols",),
+    nginx_stream_ssl_protocols = same_as(
+        "ssl_protocols", TLS_VERSIONS, "stream_listen", aliases=("nginx_sproxy_ssl_protocols",)
     )
-    nginx_stream_ssl_prefer_server_ciphers = Property(
-        NGX_BOOLEAN,
-        None,
-        "As ssl_prefer_server_ciphers, for stream_listen. Without a value that of ssl_prefer_server_ciphers.",
-        aliases=("nginx_sproxy_ssl_prefer_server_ciphers",),
+    nginx_stream_ssl_prefer_server_ciphers = same_as(
+        "ssl_prefer_server_ciphers", NGX_BOOLEAN, "stream_listen", aliases=("nginx_sproxy_ssl_prefer_server_ciphers",)
     )
-    nginx_stream_ssl_dhparam = Property(
-        STRING,
-        None,
-        "As ssl_dhparam, for stream_listen. Without a value that of ssl_dhparam.",
-        aliases=("nginx_sproxy_ssl_dhparam",),
+    nginx_stream_ssl_dhparam = same_as("ssl_dhparam", STRING, "stream_listen", aliases=("nginx_sproxy_ssl_dhparam",))
+    nginx_stream_ssl_session_tickets = same_as(
+        "ssl_session_tickets", NGX_BOOLEAN, "stream_listen", aliases=("nginx_sproxy_ssl_session_tickets",)
     )
-    nginx_stream_ssl_session_tickets = Property(
-        NGX_BOOLEAN,
-        None,
-        "As ssl_session_tickets, for stream_listen. Without a value that of ssl_session_tickets.",
-        aliases=("nginx_sproxy_ssl_session_tickets",),
-    )
-    nginx_stream_ssl_session_timeout = Property(
-        DURATION,
-        None,
-        "As ssl_session_timeout, for stream_listen. Without a value that of ssl_session_timeout.",
-        aliases=("nginx_sproxy_ssl_session_timeout",),
+    nginx_stream_ssl_session_timeout = same_as(
+        "ssl_session_timeout", DURATION, "stream_listen", aliases=("nginx_sproxy_ssl_session_timeout",)
     )
     stream_udp_sessions = Property(
         INTEGER.within(1, 1000000),
