@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -196,24 +196,13 @@ def functions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.Functi
             yield from functions(node, prefix)
 
 
-def within(node: ast.AST) -> Iterator[ast.AST]:
-    """A node's descendants without those in functions defined in it."""
+def within(node: ast.AST, children: Callable[[ast.AST], Iterator[ast.AST]]) -> Iterator[ast.AST]:
+    """A node's descendants without those in functions defined in it; ``children`` gives those of each node that are looked at."""
     pending = [node]
     while pending:
-        for child in ast.iter_child_nodes(pending.pop()):
+        for child in children(pending.pop()):
             yield child
             if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-                pending.append(child)
-
-
-def tries(function: ast.AST) -> Iterator[ast.Try]:
-    """The ``try`` statements of a function, without those in functions defined in it."""
-    pending = [function]
-    while pending:
-        for child in statements(pending.pop()):
-            if isinstance(child, ast.Try):
-                yield child
-            if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
                 pending.append(child)
 
 
@@ -313,8 +302,8 @@ class ArchitectureTests(SynchronousTestCase):
         found = {}
         for path, tree in sources().items():
             for name, function in functions(tree):
-                for node in tries(function):
-                    if _swallows(node):
+                for node in within(function, statements):
+                    if isinstance(node, ast.Try) and _swallows(node):
                         found[f"{path}:{name}"] = f"line {node.lineno} swallows CancelledError"
         self.check("cancellation", found)
 
@@ -378,7 +367,9 @@ class ArchitectureTests(SynchronousTestCase):
 
 
 def _swallows(node: ast.Try) -> bool:
-    if not any(isinstance(each, ast.Await) for part in node.body for each in (part, *within(part))):
+    if not any(
+        isinstance(each, ast.Await) for part in node.body for each in (part, *within(part, ast.iter_child_nodes))
+    ):
         return False
     for handler in node.handlers:
         names = {each.id for each in ast.walk(handler.type) if isinstance(each, ast.Name)} if handler.type else set()
