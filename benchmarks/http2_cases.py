@@ -1,4 +1,4 @@
-"""The rows on HTTP/2 and gRPC; their load and their echo server are in Go (grpc/main.go)."""
+"""The rows on HTTP/2, gRPC and TLS; their load and their echo server are in Go (grpc/main.go)."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class HTTP2Field:
             "client_max_body_size 0; grpc_read_timeout 3600s; grpc_send_timeout 3600s; proxy_http_version 1.1;\n"
             f"server {{ listen 127.0.0.1:{plain} http2 backlog=4096; location / {{ grpc_pass grpc://echo; }} }}\n"
             f"server {{ listen 127.0.0.1:{secure} ssl http2 backlog=4096;\n"
-            f"  ssl_certificate {certificate}; ssl_certificate_key {key};\n"
+            f"  ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3;\n"
             '  location /plain { proxy_pass http://pages/; proxy_set_header Connection ""; } }\n',
         )
         return Server("nginx", pid, plain), Server("nginx", pid, secure)
@@ -165,6 +165,15 @@ def http2_cases(field: HTTP2Field) -> Iterator[Case]:
         ],
         "at most 2.0x",
     )
+    for kind in ("full", "resumed"):
+        yield Case(
+            f"TLS handshake, {kind}",
+            [
+                ("nginx", load(lambda: field.nginx(tls=True), "handshake", kind, 8)),
+                ("kongtwist", load(lambda: field.kongtwist(tls=True), "handshake", kind, 8)),
+            ],
+            "at most 2.0x",
+        )
 
 
 def http2_memory(stage: Stage, wanted: Callable[[str], bool], *, quick: bool) -> Iterator[Row]:

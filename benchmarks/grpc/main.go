@@ -5,6 +5,7 @@
 //	load bidi PORT CONNS STREAMS SIZE WARM SECONDS           ping-pong on streams that stay open
 //	load web PORT CONNS STREAMS SIZE WARM SECONDS            unary calls in gRPC-Web, over HTTP/2 without TLS
 //	load get PORT PATH CONNS STREAMS WARM SECONDS            GETs over HTTP/2 with TLS
+//	load handshake PORT full|resumed CONNS WARM SECONDS      connections over TLS 1.3 that ask for nothing
 //	load idle PORT CONNS STREAMS                             open so many bidirectional streams and leave them alone
 //
 // What measures prints "begin" after WARM seconds, and "end N" with the number of operations SECONDS later. "idle" prints
@@ -185,6 +186,56 @@ func get(client *http.Client, url string) operation {
 	}
 }
 
+// kept is the first session that a server gave, for every connection: what Go itself keeps is good for one.
+type kept struct {
+	lock    sync.Mutex
+	session *tls.ClientSessionState
+}
+
+func (each *kept) Get(string) (*tls.ClientSessionState, bool) {
+	each.lock.Lock()
+	defer each.lock.Unlock()
+	return each.session, each.session != nil
+}
+
+func (each *kept) Put(_ string, session *tls.ClientSessionState) {
+	each.lock.Lock()
+	defer each.lock.Unlock()
+	if each.session == nil {
+		each.session = session
+	}
+}
+
+// handshake makes a connection, and has the server end it; the first one of a stream makes the session that is resumed.
+func handshake(port string, resumed bool) operation {
+	// One group that any OpenSSL has: newer ones would agree on X25519MLKEM768 with Go, and make more keys than the others.
+	config := &tls.Config{
+		InsecureSkipVerify: true,
+		MinVersion:         tls.VersionTLS13,
+		CurvePreferences:   []tls.CurveID{tls.X25519},
+	}
+	if resumed {
+		config.ClientSessionCache = &kept{}
+	}
+	first := true
+	return func() error {
+		connection, err := tls.Dial("tcp", "127.0.0.1:"+port, config)
+		if err != nil {
+			return err
+		}
+		defer connection.Close()
+		if did := connection.ConnectionState().DidResume; did != (resumed && !first) {
+			return fmt.Errorf("resumed: %t", did)
+		}
+		first = false
+		if err := connection.CloseWrite(); err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, connection) // tickets are read, so that the end is no reset
+		return err
+	}
+}
+
 // client speaks HTTP/2 over one connection.
 func client(plain bool) *http.Client {
 	transport := &http2.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, StrictMaxConcurrentStreams: true}
@@ -262,6 +313,10 @@ func main() {
 			one := client(false)
 			return func() operation { return get(one, url) }
 		}, seconds(words[5]), seconds(words[6]))
+	case "handshake":
+		measure(number(words[3]), 1, func(int) func() operation {
+			return func() operation { return handshake(port, words[2] == "resumed") }
+		}, seconds(words[4]), seconds(words[5]))
 	case "unary", "metadata", "bidi", "web":
 		size := number(words[4])
 		measure(number(words[2]), number(words[3]), func(int) func() operation {
