@@ -18,7 +18,7 @@ from .http2_cases import HTTP2Field, http2_cases, http2_memory
 from .kafka_rows import kafka_rows
 from .measures import Pace, idle_memory
 from .metrics_rows import metrics_rows
-from .report import Row, describe_machine, headings_of, markdown, table
+from .report import Row, describe_machine, headings_of, markdown, merged, rows_of, table
 from .servers import Stage
 from .session_cases import session_cases
 from .usage import Cost
@@ -29,7 +29,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round: shows that it runs, not how fast it is")
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="only rows whose name has one of these")
-    parser.add_argument("--write", metavar="FILE", help="also write the table, as docs/benchmarks.md")
+    parser.add_argument(
+        "--write", metavar="FILE", help="also write the table, as docs/benchmarks.md; with --only other rows of it stay"
+    )
     options = parser.parse_args()
     lacking = [name for name in ("nginx", "wrk", "cc") if not (shutil.which(name) or Path("/usr/sbin", name).exists())]
     if lacking:
@@ -57,7 +59,10 @@ def main() -> None:
             print(table([row], heading=not rows or headings_of(row) != headings_of(rows[-1])), flush=True)
             rows.append(row)
     if options.write:
-        Path(options.write).write_text(markdown(rows, pace, describe_machine()), encoding="utf-8")
+        page = Path(options.write)
+        if options.only and page.exists():
+            rows = merged(rows_of(page.read_text(encoding="utf-8")), rows)
+        page.write_text(markdown(rows, pace, describe_machine()), encoding="utf-8")
         print(f"written: {options.write}")
 
 

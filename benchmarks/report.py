@@ -14,7 +14,9 @@ from pathlib import Path
 
 from .measures import Pace
 
-__all__ = ["Row", "describe_machine", "headings_of", "markdown", "of_admin", "of_decisions", "table", "verdict"]
+__all__ = [
+    "Row", "describe_machine", "headings_of", "markdown", "merged", "of_admin", "of_decisions", "rows_of", "table", "verdict",
+]  # fmt: skip
 
 HEADINGS = ("work", "unit", "nginx", "nginx, variant", "kongtwist", "ratio", "aim")
 ADMIN_HEADINGS = ("work", "unit", "beside", "longest round", "kongtwist", "ratio", "aim")
@@ -153,6 +155,35 @@ def markdown(rows: Sequence[Row], pace: Pace, machine: str) -> str:
     )  # fmt: skip
 
 
+def rows_of(page: str) -> list[Row]:
+    """The rows of a page that `markdown` has made, in their order."""
+    rows = []
+    for line in page.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) in (7, 8) and re.fullmatch(r"[\d.]+", cells[5]):
+            name, unit, theirs, variant, ours, ratio, aim = cells[:7]
+            counted = [float(each) * 1e3 for each in cells[7].split(" / ")] if cells[7:] and cells[7] else None
+            aim = aim.partition(": missed")[0]
+            instructions = None if counted is None else (counted[0], counted[1])
+            rows.append(Row(name, unit, float(theirs), variant, float(ours), float(ratio), aim, instructions))
+    return rows
+
+
+def merged(before: Sequence[Row], measured: Sequence[Row]) -> list[Row]:
+    """Rows with those that were measured anew in the place of what they were; one that is new follows the one measured before it."""
+    rows = list(before)
+    at = len(rows)
+    for row in measured:
+        places = [place for place, each in enumerate(rows) if each.name == row.name]
+        if places:
+            at = places[0]
+            rows[at] = row
+        else:
+            rows.insert(at, row)
+        at += 1
+    return rows
+
+
 COUNTED_HERE = """Instructions are those of user and kernel mode,
   counted by the processor (`perf_event_open`), as nginx's / kongtwist's for each operation."""
 NOT_COUNTED = """Instructions are counted too, in a further
@@ -161,13 +192,15 @@ NOT_COUNTED = """Instructions are counted too, in a further
 PAGE = """# Benchmarks
 
 What one operation costs the proxy in CPU time, beside nginx doing the same work in the same run. Written by
-`python -m benchmarks --write docs/benchmarks.md`; do not edit.
+`python -m benchmarks --write docs/benchmarks.md`, with `--only` some rows alone; do not edit.
 
 {figures}
 
 {verdict}
 
 Taken on: {machine}.
+
+Rows may be of different runs, the figures of one row never are.
 
 Each server had {rounds} turns of {seconds} seconds after {warm} of warm-up, one after the other. The figures are medians, the ratio is
 the median of the turns' ratios. Other work on the machine changes single figures by half and ratios by a fifth and

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.measures import Pace
-from benchmarks.report import Row, markdown, verdict
+from benchmarks.report import Row, markdown, merged, rows_of, verdict
 from tests.documents import ROOT, page_text
 
 
@@ -57,20 +58,20 @@ class AimTests(SynchronousTestCase):
 
     def test_the_page(self) -> None:
         """docs/benchmarks.md is what the program writes of its own figures, and marks what they miss."""
-        page, rows = page_text("docs/benchmarks.md"), []
-        for line in page.splitlines():
-            cells = [cell.strip() for cell in line.strip("|").split("|")]
-            if len(cells) in (7, 8) and re.fullmatch(r"[\d.]+", cells[5]):
-                name, unit, theirs, variant, ours, ratio, aim = cells[:7]
-                counted = [float(each) * 1e3 for each in cells[7].split(" / ")] if cells[7:] and cells[7] else None
-                found = Row(
-                    name, unit, float(theirs), variant, float(ours), float(ratio), aim.partition(": missed")[0],
-                    None if counted is None else (counted[0], counted[1]),
-                )  # fmt: skip
-                rows.append(found)
+        page = page_text("docs/benchmarks.md")
+        rows = rows_of(page)
         self.assertGreater(len(rows), 9)
         machine = re.findall(r"^Taken on: (.*)\.$", page, re.MULTILINE)
         self.assertEqual(page, markdown(rows, Pace(), machine[0]))
+
+    def test_merged(self) -> None:
+        """Rows that were measured anew replace what they were; new ones follow those they were measured behind."""
+        a, b, c, new = (replace(row(""), name=name) for name in ("a", "b", "c", "new"))
+        again = replace(b, ratio=2.0)
+        self.assertEqual(merged([a, b, c], [again, new]), [a, again, new, c])
+        self.assertEqual(merged([a, b], [new]), [a, b, new])
+        counted = replace(a, instructions=(31_200.0, 96_000.0), variant="20.0 (large buffers)", aim="at most 0.5x")
+        self.assertEqual(rows_of(markdown([counted, b], Pace(), "a machine")), [counted, b])
 
     def test_instructions(self) -> None:
         """They have a column where the machine counts them, and the page says so; elsewhere it says that they are not."""
