@@ -548,6 +548,10 @@ class Exchange:
         """Send bytes of a chunked body with their framing, the last chunk and the trailers excepted."""
         raise NotImplementedError
 
+    def raw_sender(self) -> Callable[[bytes], None]:
+        """`write_raw` by a shorter way, for who knows that the answer is open; only where `takes_raw_chunks`."""
+        return self.write_raw
+
     def interim(self, status: int, reason: bytes, headers: bytes, never: frozenset[bytes] = frozenset()) -> None:
         """Pass on an informational answer (103) where the door can; else nothing. ``never``: names, in lower case, of fields that
         came as never indexed (RFC 7541 7.1.3)."""
@@ -561,10 +565,8 @@ class Exchange:
         return request_opening(self, path, prefix, host, upgrade)
 
     def receive_body(self, sink: BodySink) -> None:
-        """Give the request body to ``sink``, from its first byte on, as it comes: `body_chunk` calls, one `body_end`.
-
-        What came before (and what `read_body` read) is given at once. Called again for a retry only by who kept the body.
-        """
+        """Give the request body to ``sink``, from its first byte on, as it comes: `body_chunk` calls, one `body_end`. What came before
+        (and what `read_body` read) is given at once. Called again for a retry only by who kept the body."""
         raise NotImplementedError
 
     def pause_request(self) -> None:
@@ -584,10 +586,8 @@ class Exchange:
         raise NotImplementedError
 
     def take_transport(self) -> tuple[Any, bytes]:
-        """Hand over the client's transport for another protocol: (transport, bytes already received beyond the head).
-
-        Whoever takes it calls `released` when the connection has ended.
-        """
+        """Hand over the client's transport for another protocol: (transport, bytes already received beyond the head). Whoever takes it
+        calls `released` when the connection has ended."""
         raise NotImplementedError
 
     def released(self) -> None:

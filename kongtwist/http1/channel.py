@@ -123,7 +123,7 @@ class HTTP1Channel(MovingChannel, KnownClient, RequestBodies):
             transport.abortConnection()
             return False
         transport.bufferSize = context.limits.high_water
-        self.send = sender(transport)
+        self.send = sender(transport, sole=True)
         transport.registerProducer(self, True)
         context.connections.add(self)
         return True

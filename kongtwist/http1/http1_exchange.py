@@ -178,6 +178,15 @@ class HTTP1Exchange(ConnectedExchange):
             self.bytes_out += len(data)
             self.channel.send(data)
 
+    def raw_sender(self) -> Callable[[bytes], None]:
+        send = self.channel.send
+
+        def send_counted(data: bytes) -> None:
+            self.bytes_out += len(data)
+            send(data)
+
+        return send_counted
+
     def finish(self, trailers: list[tuple[bytes, bytes]] | None = None) -> None:
         if not self.open:
             return

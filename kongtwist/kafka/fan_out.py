@@ -3,16 +3,21 @@ everybody else wait."""
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from operator import length_hint
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
 
-    from .feed_client import FeedClient
+    from ..core.answers import AnswerWriter
 
-__all__ = ["FanOut"]
+__all__ = ["NO_PIECE", "FanOut"]
+
+NO_PIECE = -1
+"""In place of the number of a client's latest piece: it is not sent what comes."""
 
 _AT_ONCE = 250
 """Clients of one turn: each costs a system call."""
@@ -20,7 +25,24 @@ _BYTES = 1 << 20
 """Bytes that are given to sockets in one turn; one client is always served."""
 
 
-class FanOut:
+class Receiver(Protocol):
+    """What a client is to a `FanOut`.
+
+    Attributes:
+        writer: takes what it is sent.
+        write_chunk: of the writer.
+        piece: number of the latest piece that it has got; the `FanOut`'s own.
+    """
+
+    writer: AnswerWriter
+    write_chunk: Callable[[bytes], None] | None
+    piece: int
+
+
+_Client = TypeVar("_Client", bound=Receiver)
+
+
+class FanOut(Generic[_Client]):
     """The clients that get what comes as it comes.
 
     While a piece is under way some have it and others are due, and nothing else is begun.
@@ -41,49 +63,51 @@ class FanOut:
         self._framed = framed
         self._done = done
         self.is_sending = False
-        self._served: OrderedDict[FeedClient, None] = OrderedDict()
-        self._due: OrderedDict[FeedClient, None] = OrderedDict()
-        self._others: deque[FeedClient] = deque()
-        self._visit: Callable[[FeedClient], None] | None = None
+        self._piece = 0
+        self._clients: dict[_Client, None] = {}
+        self._due: Iterator[_Client] = iter([])
+        self._others: deque[_Client] = deque()
+        self._visit: Callable[[_Client], None] | None = None
         self._data = b""
         self._chunk: bytes | None = None
         self._before = (0, b"")
         self._turn: IDelayedCall | None = None
 
-    def add(self, client: FeedClient) -> None:
+    def add(self, client: _Client) -> None:
         """It has got everything, the piece that is under way too."""
-        self._served[client] = None
+        self._clients[client] = None
+        client.piece = self._piece
 
-    def discard(self, client: FeedClient) -> None:
+    def discard(self, client: _Client) -> None:
         """It gets nothing more from here."""
-        self._served.pop(client, None)
-        self._due.pop(client, None)
+        self._clients.pop(client, None)
+        client.piece = NO_PIECE
 
     def __len__(self) -> int:
-        return len(self._served) + len(self._due)
+        return len(self._clients)
 
-    def clients(self) -> list[FeedClient]:
+    def clients(self) -> list[_Client]:
         """All."""
-        return [*self._served, *self._due]
+        return list(self._clients)
 
-    def standing(self, client: FeedClient, number: int, place: bytes) -> tuple[int, bytes] | None:
+    def standing(self, client: _Client, number: int, place: bytes) -> tuple[int, bytes] | None:
         """Where a client stands; None: it is not one of these.
 
         Args:
             client: whose place is asked for.
             number, place: of who has got everything.
         """
-        if client in self._due:
-            return self._before
-        return (number, place) if client in self._served else None
+        if client.piece == NO_PIECE:
+            return None
+        return (number, place) if client.piece == self._piece else self._before
 
     def send(
         self,
         data: bytes,
         number: int,
         place: bytes,
-        others: Iterable[FeedClient] = (),
-        visit: Callable[[FeedClient], None] | None = None,
+        others: Iterable[_Client] = (),
+        visit: Callable[[_Client], None] | None = None,
     ) -> None:
         """Send a piece to all; nothing may be under way.
 
@@ -96,38 +120,50 @@ class FanOut:
         self.is_sending = True
         self._data, self._chunk = data, self._framed(data)
         self._before = (number, place)
-        self._due, self._served = self._served, self._due
+        self._piece += 1
+        self._due = iter(list(self._clients))
         self._others, self._visit = deque(others), visit
         self._go_on()
 
     def _go_on(self) -> None:
         self._turn = None
-        left = max(1, min(_AT_ONCE, _BYTES // (len(self._data) or 1)))
+        most = max(1, min(_AT_ONCE, _BYTES // (len(self._data) or 1)))
+        left = max(most - length_hint(self._due), 0)
         try:
-            while self._due and left:
-                left -= 1
-                client, _ = self._due.popitem(last=False)
-                self._served[client] = None  # first: while it is written to, it may say that it is slow
-                client.writer.write(self._data, self._chunk)
+            self._send_to(islice(self._due, most))
             while self._others and left:
                 left -= 1
                 if self._visit is not None:
                     self._visit(self._others.popleft())
         finally:
-            if self.is_sending and (self._due or self._others):
+            if self.is_sending and (length_hint(self._due) or self._others):
                 self._turn = self._reactor.callLater(0, self._go_on)
         if self.is_sending and self._turn is None:
             self.is_sending = False
             self._data, self._chunk = b"", None
             self._done()
 
+    def _send_to(self, clients: Iterable[_Client]) -> None:
+        """Send the piece to those of them that are due. Thousands in a row: what each one costs is in this loop."""
+        data, chunk, piece = self._data, self._chunk, self._piece
+        before = piece - 1
+        for client in clients:
+            if client.piece == before:
+                client.piece = piece  # first: while it is written to, it may say that it is slow
+                write_chunk = client.write_chunk
+                if chunk is None or write_chunk is None:
+                    client.writer.write(data, chunk)
+                else:
+                    write_chunk(chunk)
+
     def stop(self) -> None:
         """Forget what is under way."""
+        for client in self._due:
+            if client.piece != NO_PIECE:
+                client.piece = self._piece
         self.is_sending = False
         self._others.clear()
         self._data, self._chunk = b"", None
-        self._served.update(self._due)
-        self._due.clear()
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None

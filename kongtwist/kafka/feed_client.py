@@ -12,9 +12,12 @@ from twisted.python.failure import Failure
 from ..core.chain.host_kafka import KafkaFailed
 from ..core.chain.host_reading import StartAt
 from .event_cursor import CONFLATE, EventCursor, newest
+from .fan_out import NO_PIECE
 from .positions import Position
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..core.answers import AnswerWriter
     from ..core.chain.host_reading import FeedSettings, TopicRecord
     from .event_window import EventWindow
@@ -70,9 +73,17 @@ class FeedClient:
         is_catching_up: it is read its records again.
         reading_at: where it stands while it is read its records again.
         is_joining: it has got what there is, and needs ids of its own until the window has reached them.
+        write_chunk: of the writer, kept here for `FanOut`.
+        piece: of `FanOut`: number of the latest piece that it has got from there.
     """
 
+    __slots__ = (
+        "_begun", "_blocked", "_feed", "_over", "_start", "_turn", "_unblocked", "_work", "_writing",
+        "cursor", "is_catching_up", "is_joining", "piece", "reading_at", "write_chunk", "writer",
+    )  # fmt: skip
+
     writer: AnswerWriter
+    write_chunk: Callable[[bytes], None] | None
 
     def __init__(self, feed: ClientFeed, start: StartAt) -> None:
         self._feed = feed
@@ -80,6 +91,8 @@ class FeedClient:
         window = feed.window
         assert window is not None
         self.cursor = EventCursor(feed.form, feed.settings.policy, window.end, bytes(feed.position))
+        self.piece = NO_PIECE
+        self.write_chunk = None
         self.is_joining = False
         self.is_catching_up = False
         self.reading_at: Position | None = None
@@ -93,6 +106,7 @@ class FeedClient:
     def begin(self, writer: AnswerWriter) -> None:
         """Send it where it stands, so that it comes back there if nothing follows, then what it has missed."""
         self.writer = writer
+        self.write_chunk = writer.write_chunk
         self._begun = True
         feed, start, window = self._feed, self._start, self._feed.window
         if window is None or self._over:  # the feed has closed meanwhile

@@ -97,7 +97,7 @@ class TopicFeed:
         self.replays = replays
         self.window: EventWindow | None = None
         self.position = Position()
-        self._live = FanOut(reactor, self._sent, self.form.chunk)
+        self._live: FanOut[FeedClient] = FanOut(reactor, self._sent, self.form.chunk)
         self._coming: deque[TopicRecord | _Loss] = deque()
         self._turn_of_coming: IDelayedCall | None = None
         self._is_asking = False

@@ -48,27 +48,38 @@ def end_writing(transport: Any) -> None:
         transport.end_writing()
 
 
-def sender(transport: Any) -> Callable[[bytes], None]:
-    """A function that sends bytes on ``transport``, at once where that is safe."""
+def sender(transport: Any, sole: bool = False) -> Callable[[bytes], None]:
+    """A function that sends bytes on ``transport``, at once where that is safe.
+
+    Args:
+        transport: where to.
+        sole: nothing else writes to it as long as the function is in use. What the transport holds is then looked at only after the
+            function has left something to it: for one of thousands of connections, that look costs as much as all else but the system
+            call.
+    """
     write: Callable[[bytes], None] = transport.write
     if not is_plain(transport):
         return write
     send = transport.socket.send
+    may_hold = True
 
     def send_now(data: bytes) -> None:
-        if transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting:
-            write(data)
-            return
+        nonlocal may_hold
+        if may_hold:
+            if transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting:
+                write(data)
+                return
+            may_hold = not sole
         try:
             sent = send(data)
-        except BlockingIOError:
-            write(data)
         except OSError:
-            # The connection is broken, or closed by now. Left to the transport: it fails in its own turn, not in the
-            # middle of whatever made us write (often the reading of the other side).
+            # It takes nothing now; or the connection is broken, or closed by now. Left to the transport: it fails in its own turn, not
+            # in the middle of whatever made us write (often the reading of the other side).
+            may_hold = True
             write(data)
         else:
             if sent != len(data):
+                may_hold = True
                 write(data[sent:])
 
     return send_now

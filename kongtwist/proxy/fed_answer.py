@@ -25,7 +25,7 @@ class FedStream(AnswerStream):
     def __init__(self, context: AnswerContext, exchange: Exchange, answer: Any, *rest: Any) -> None:
         super().__init__(context, exchange, answer, *rest)
         self._feeder: AnswerFeeder = answer.feeder
-        self._write_chunk: Callable[[bytes], None] | None = None
+        self.write_chunk: Callable[[bytes], None] | None = None
 
     def start(self) -> None:
         """Begin to send. The head is sent, and the exchange's ``answer_sink`` is this."""
@@ -33,7 +33,7 @@ class FedStream(AnswerStream):
             if self._is_events:
                 self._open_events()
             if self.exchange.takes_raw_chunks():
-                self._write_chunk = self.exchange.write_raw
+                self.write_chunk = self.exchange.raw_sender()
         else:
             self.write(b"")  # the head leaves now, unless it is held
         if not self._over:
@@ -41,8 +41,9 @@ class FedStream(AnswerStream):
 
     def write(self, data: bytes, chunk: bytes | None = None) -> None:
         """See `AnswerWriter`."""
-        if chunk is not None and self._write_chunk is not None:
-            self._write_chunk(chunk)  # whole events only: where the stream may end is known without looking
+        if chunk is not None and self.write_chunk is not None:
+            if not self._over:
+                self.write_chunk(chunk)  # whole events only: where the stream may end is known without looking
             return
         try:
             self._write(data)

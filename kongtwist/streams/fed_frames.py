@@ -19,6 +19,8 @@ class FrameWriter:
         end: there is nothing more.
     """
 
+    write_chunk: Callable[[bytes], None] | None = None
+
     _latest: tuple[bytes, int] = (b"", 0)
     """Of all: what was written last, and its frames. The same piece goes to many."""
 

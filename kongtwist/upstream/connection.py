@@ -223,7 +223,7 @@ class UpstreamConnection(Protocol):
     def _connected(self) -> None:
         transport: Any = self.transport
         self._ready = True
-        self.send = sender(transport)
+        self.send = sender(transport, sole=True)
         transport.registerProducer(self, True)
         self.pool.context.deadlines.set(self, inf)
 

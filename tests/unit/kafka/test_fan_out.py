@@ -10,8 +10,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.chain.host_reading import FeedSettings, StartAt, TopicRecord
-from kongtwist.kafka.fan_out import FanOut
-from kongtwist.kafka.feed_forms import ServerSentEvents
+from kongtwist.kafka.fan_out import NO_PIECE, FanOut
+from kongtwist.kafka.feed_forms import ServerSentEvents, SocketMessages
 from kongtwist.kafka.permits import Permits
 from kongtwist.kafka.positions import Position
 from kongtwist.kafka.topic_feed import TopicFeed
@@ -47,6 +47,8 @@ class Client:
 
     def __init__(self) -> None:
         self.writer = self
+        self.write_chunk: Callable[[bytes], None] | None = None
+        self.piece = NO_PIECE
         self.got: list[bytes] = []
         self.on_write: Any = None
 
@@ -123,6 +125,19 @@ class FanOutTests(SynchronousTestCase):
         self.assertEqual(self.done, 0)
         self.reactor.turns()
         self.assertEqual((seen, self.done), (list(range(300)), 1))
+
+    def test_the_shortest_way(self) -> None:
+        """A client that takes chunks gets the piece as one, straight away; where there is none, as all others."""
+        chunks: list[bytes] = []
+        for client in self.clients[::2]:
+            client.write_chunk = chunks.append
+        self.out.send(b"hello", 0, b"p")
+        self.reactor.turns()
+        self.assertEqual((chunks, self.served()), ([b"5\r\nhello\r\n"] * 300, 300))
+        frames: Any = FanOut(self.reactor, self.note, SocketMessages().chunk)
+        frames.add(self.clients[0])
+        frames.send(b"hello", 0, b"p")
+        self.assertEqual((len(chunks), self.clients[0].got), (300, [b"hello"]))
 
     def test_one_that_fails_keeps_it_from_nobody(self) -> None:
         def fail() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
@@ -36,6 +37,8 @@ class Reader:
 
 class Writer:
     """A client's answer. One that is slow says so at the first piece."""
+
+    write_chunk: Callable[[bytes], None] | None = None
 
     def __init__(self, client: FeedClient, slow: bool = False) -> None:
         self.client = client

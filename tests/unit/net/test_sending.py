@@ -74,6 +74,26 @@ class SenderTests(SynchronousTestCase):
             sender(transport)(b"abc")
             self.assertEqual((socket.taken, transport.written), (b"", [b"abc"]))
 
+    def test_a_sole_sender_looks_only_where_it_has_left_something(self) -> None:
+        for room, error in ((2, None), (0, None), (3, OSError(errno.EPIPE, ""))):
+            socket = Socket(room=6)
+            transport = plain(socket)
+            send = sender(transport, sole=True)
+            send(b"abc")
+            transport.dataBuffer = b"another's"
+            send(b"def")
+            self.assertEqual((socket.taken, transport.written), (b"abcdef", []))
+            transport.dataBuffer = b""
+            socket.room, socket.error = room, error
+            send(b"ghi")
+            left = b"".join(transport.written)
+            transport.dataBuffer, socket.room, socket.error = left, 3, None
+            send(b"jkl")
+            self.assertEqual((socket.taken + left, transport.written[1:]), (b"abcdefghi", [b"jkl"]))
+            transport.dataBuffer = b""
+            send(b"mno")
+            self.assertEqual(socket.taken[-3:], b"mno")
+
     def test_broken_pipe_is_the_transports_affair(self) -> None:
         """An error of this side must not end the side that is being read."""
         for number in (errno.EPIPE, errno.ECONNRESET, errno.EBADF):

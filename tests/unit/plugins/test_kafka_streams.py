@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -40,6 +41,8 @@ class StreamCase(SynchronousTestCase):
 
 class Client:
     """A client that sends lines, and reads answers; the exchange and the answer's writer."""
+
+    write_chunk: Callable[[bytes], None] | None = None
 
     def __init__(self, case: StreamCase, target: str = "/", headers: Any = LINES) -> None:
         self.harness = case.harness
@@ -303,6 +306,14 @@ class Peer:
         if isinstance(answer, WebSocketAnswer):
             self.limit = answer.limit
             self.served: Deferred[None] = Deferred.fromCoroutine(answer.serve(self))  # type: ignore[arg-type]
+            case.addCleanup(self.end)
+
+    def end(self) -> None:
+        """Leave. A coroutine that waits when it is collected as garbage fails in the middle of whichever test runs then."""
+        slow, self.slow = self.slow, None
+        if slow is not None and not slow.called:
+            slow.callback(None)
+        self.say(None)
 
     def receive(self) -> Deferred[Any]:
         waiter: Deferred[Any] = Deferred()
