@@ -14,13 +14,13 @@ from typing import Any
 
 from kafka import KafkaProducer
 
-from kongtwist.demo.analytics.small_broker import binary
 from kongtwist.kafka.libraries import KAFKA_PYTHON, LIBRDKAFKA, is_installed
+from tests.live.kafka_server import KafkaCluster
 
 from .cases import Field
 from .measures import Pace, http_cost
 from .report import Row
-from .servers import Server, Stage, free_port
+from .servers import Server, Stage
 from .usage import Usage
 
 __all__ = ["kafka_rows"]
@@ -38,7 +38,6 @@ def kafka_rows(stage: Stage, wanted: Callable[[str], bool], pace: Pace, *, quick
     """The rows, in place of nginx's column the gateway that relays the same request, or the aim.
 
     Raises:
-        SystemExit: the small broker is not installed.
         RuntimeError: requests failed.
     """
     clients = 200 if quick else 5000
@@ -46,26 +45,21 @@ def kafka_rows(stage: Stage, wanted: Callable[[str], bool], pace: Pace, *, quick
     events = {rate: f"Kafka, record to {clients} SSE clients, {rate} a second" for rate in MOST}
     if not any(wanted(name) for name in (*produced.values(), *events.values())):
         return
-    broker = _broker(stage)
-    for library, name in produced.items():
-        if wanted(name):
-            yield _produce(stage, broker, library, name, pace)
-    for rate, name in events.items():
-        if wanted(name):
-            each = _deliver(stage, broker, rate, clients, pace)
-            most, aim = MOST[rate]
-            yield Row(name, "us", most, "", each, each / most, aim)
-
-
-def _broker(stage: Stage) -> str:
-    path = binary()
-    if path is None:
-        raise SystemExit("the rows on Kafka need the package noida-db")
-    port, folder = free_port(), Path(stage.folder, "broker")
+    # Apache Kafka itself: a broker that answers at once where it has nothing keeps whoever reads busy with asking.
+    folder = Path(stage.folder, "broker")
     folder.mkdir()
-    words = ["start", "--only", "kafka", "--host", "127.0.0.1", "--kafka-port", str(port), "--data-dir", str(folder)]
-    stage.wait(port, stage.spawn([path, *words]))
-    return f"127.0.0.1:{port}"
+    cluster = KafkaCluster(str(folder)).start()
+    try:
+        for library, name in produced.items():
+            if wanted(name):
+                yield _produce(stage, cluster.servers, library, name, pace)
+        for rate, name in events.items():
+            if wanted(name):
+                each = _deliver(stage, cluster.servers, rate, clients, pace)
+                most, aim = MOST[rate]
+                yield Row(name, "us", most, "", each, each / most, aim)
+    finally:
+        cluster.kill_all()
 
 
 def _gateway(stage: Stage, broker: str, library: str) -> Server:
