@@ -16,6 +16,7 @@ from ..core.chain.host_kafka import KafkaFailed
 from ..core.chain.host_reading import TopicRecord
 from . import late_names
 from .group_ledger import Key
+from .polling_pace import PollingPace
 from .reading_thread import RECORDS, ReadingThread
 from .topic_consumers import close_consumer, partitions_of, records_of
 
@@ -119,6 +120,7 @@ class GroupReader(ReadingThread):
                 GroupReader
             )  # not a base: the library is loaded here, in the thread
             consumer.subscribe(topics=self._topics, listener=self)
+            pace = PollingPace(self._stopped.wait)
             while not self._stopped.is_set():
                 self._commit()
                 if self._full:
@@ -126,7 +128,7 @@ class GroupReader(ReadingThread):
                 elif consumer.paused():
                     consumer.resume(*consumer.paused())
                 late_names.finish_rejoining(consumer)
-                records = records_of(consumer.poll(timeout_ms=_POLL, max_records=RECORDS))
+                records = records_of(pace.poll(consumer, _POLL, RECORDS))
                 if anchored != self._assignments:
                     anchored = self._assignments
                     self._anchor(consumer, records)

@@ -17,6 +17,7 @@ from ..core.chain.host_kafka import KafkaFailed
 from ..core.chain.host_reading import TopicRecord
 from . import late_names
 from .kafka_counts import KafkaCounts
+from .polling_pace import PollingPace
 from .positions import Position
 from .reading_thread import AGAIN, RECORDS, ReadingThread
 from .topic_consumers import close_consumer, ends_of, partitions_of, records_of, seek_all
@@ -199,12 +200,13 @@ class TopicReader(ReadingThread):
                 return
             seek_all(consumer, reached)
             count = 0
+            pace = PollingPace(self._stopped.wait)
             while not self._stopped.is_set():
                 count += 1
                 if count % _LOOK == 0:
                     self._look(consumer, reached)
                 try:
-                    records = records_of(consumer.poll(timeout_ms=_POLL, max_records=RECORDS))
+                    records = records_of(pace.poll(consumer, _POLL, RECORDS))
                 except late_names.OffsetOutOfRangeError:
                     self._skip(consumer, reached)
                     continue
