@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kongtwist.core.chain.plugin import Plugin
 from kongtwist.core.exchange import Exchange
 from kongtwist.core.http.head import HeaderBlock
+from kongtwist.core.log_headers import LoggedHeaders, response_headers
 from kongtwist.core.log_record import MEMBERS, LogRecords
 from kongtwist.core.log_values import Try
 from kongtwist.testing import NOW, PluginHarness
@@ -102,6 +103,33 @@ class RecordTests(SynchronousTestCase):
                 "workspace_name": "default",
             },
         )
+
+    def test_heads_that_differ_in_the_id(self) -> None:
+        """A head that was told before is told with the request's own id, wherever that stands."""
+        records = LogRecords(None)
+        for letter in "ab":
+            for echo in ("", f"X-Echo: {letter * 32}\r\n"):
+                exchange = self.exchange()
+                exchange.request_id = letter.encode() * 32
+                line = f"\r\n{echo}X-Kong-Request-Id: {letter * 32}\r\n"
+                exchange.sent_head = HEAD.replace(b"\r\n", line.encode(), 1)
+                headers = json.loads(records.text(exchange))["response"]["headers"]
+                self.assertEqual(headers, response_headers(exchange))
+                self.assertEqual(headers["x-kong-request-id"], letter * 32)
+
+    def test_heads_are_remembered_within_bounds(self) -> None:
+        """Many heads, and long ones, keep no more than so much."""
+        headers = LoggedHeaders()
+        exchange = self.exchange()
+        line = b"\r\nX-Kong-Request-Id: %b\r\n" % exchange.request_id
+        for number in range(3000):
+            exchange.sent_head = HEAD.replace(b"\r\n", b"\r\nX-N: %d%b" % (number, line), 1)
+            headers.response(exchange)
+        self.assertTrue(0 < len(headers._heads) <= 2048)
+        count = len(headers._heads)
+        exchange.sent_head = HEAD.replace(b"\r\n", b"\r\nX-N: %b%b" % (b"n" * 2000, line), 1)
+        headers.response(exchange)
+        self.assertEqual(len(headers._heads), count)
 
     def test_answered_here(self) -> None:
         """An answer of a plugin's: nothing of an upstream."""
