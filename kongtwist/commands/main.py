@@ -376,7 +376,7 @@ def _check(options: argparse.Namespace) -> int:
     file = options.file or next((path for path in SEARCHED if os.path.exists(path)), SEARCHED[0])
     try:
         conf = load(file)
-        problems: Sequence[str] = _faults(conf)
+        problems: Sequence[str] = conf.tellable(_faults(conf))
     except ConfError as error:
         if not os.path.exists(file):
             raise
