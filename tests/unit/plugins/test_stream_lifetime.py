@@ -97,8 +97,8 @@ class LifetimeTests(SynchronousTestCase):
                 }
             },
         )
-        for config in ({**storm, "max_stream_age_jitter": 10}, {"ping_interval": 1, "max_stream_age_jitter": 10}):
-            PluginHarness(StreamLifetime, **config)
+        for calm in ({**storm, "max_stream_age_jitter": 10}, {"ping_interval": 1, "max_stream_age_jitter": 10}):
+            PluginHarness(StreamLifetime, **calm)
         for code in (999, 1005, 1006, 1015, 2999, 5000):
             refused = self.assertRaises(EntityError, PluginHarness, StreamLifetime, ping_interval=1, close_code=code)
             self.assertIn("close_code", str(refused.fields))
