@@ -113,7 +113,7 @@ def _make_node(reactor: Any, conf_file: str | None, prefix_option: str | None, d
     overrides = {"prefix": prefix_option} if prefix_option else {}
     conf = load(conf_file, overrides=overrides)
     if problems := startup_faults(conf):
-        raise ConfError(*problems)
+        raise ConfError(*conf.tellable(problems))
     raise_descriptor_limit(conf.nginx_main_worker_rlimit_nofile)
     successor = Successor.begin(conf.prefix) if os.environ.pop(TAKE_OVER, "") else None
     prefix = Prefix.claim(conf.prefix) if successor is None else Prefix(conf.prefix, successor.prefix_fd, shared=True)
@@ -422,9 +422,9 @@ class NodeService(Service):
             error_log = error_log_for(conf)
             try:
                 await self.gateway.reload(conf)
-            except ConfError:
+            except ConfError as error:
                 error_log.close()
-                raise
+                raise ConfError(*conf.tellable(error.problems)) from None
         except ConfError as error:
             _log.error("reload refused, everything stays as it was: {error}", error=error)
             return Outcome(error=str(error))

@@ -391,11 +391,11 @@ def _check(options: argparse.Namespace) -> int:
     return 0
 
 
-def _faults(conf: Conf) -> list[str]:
-    """What would stop a start by this configuration."""
+def _faults(conf: Conf) -> tuple[str, ...]:
+    """What would stop a start by this configuration, without what its references stand for."""
     from ..node.start_checks import faults  # what is behind it takes a while to import
 
-    return faults(conf)
+    return conf.tellable(faults(conf))
 
 
 def _health(options: argparse.Namespace) -> int:

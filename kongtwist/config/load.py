@@ -17,6 +17,7 @@ from .admin_properties import origin_of
 from .former_properties import is_former, is_idle, refusal, remedy
 from .kinds import KNOWN, ConfError, Listen, Property, items
 from .properties import Properties, properties
+from .reference_faults import without_secrets
 
 __all__ = ["SEARCHED", "Conf", "ConfError", "Listen", "differences", "load", "only_live", "reloaded"]
 
@@ -69,6 +70,10 @@ class Conf(Properties):
         if problems:
             raise ConfError(*problems)
         self.prefix = os.path.abspath(self.prefix)
+
+    def tellable(self, problems: Sequence[str]) -> tuple[str, ...]:
+        """Sentences about this configuration without what its references stand for."""
+        return without_secrets(problems, self.references, self.given)
 
     def path(self, name: str) -> str:
         """The path of something a node writes, relative ones taken from prefix."""
@@ -188,8 +193,12 @@ def load(
     prefix = others.get("vault_env_prefix", environ.get("KONG_VAULT_ENV_PREFIX", ""))
     _resolve_references(texts, prefix, environ, problems)
     if problems:
-        raise ConfError(*problems, *_remaining_problems(texts, source))
-    conf = Conf(texts, source)
+        problems += _remaining_problems(texts, source)
+        raise ConfError(*without_secrets(problems, references, texts))
+    try:
+        conf = Conf(texts, source)
+    except ConfError as error:
+        raise ConfError(*without_secrets(error.problems, references, texts)) from None
     conf.references, conf.vault_env_prefix = references, prefix
     others = {name: text for name, text in others.items() if remedy(name, _targets(names)) is None}
     conf.warnings += [*strangers, *_warnings(conf, others)]

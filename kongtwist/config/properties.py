@@ -385,7 +385,7 @@ class Upstreams:
         aliases=_directive("proxy_read_timeout", "location"),
     )
     nginx_proxy_proxy_buffer_size = Property(
-        SIZE,
+        SIZE.within(1),
         "32k",
         "Largest head of an upstream's answer; larger ones are answered 502.",
         aliases=_directive("proxy_buffer_size", "http", "location"),

@@ -38,9 +38,12 @@ def parse_reference(text: str) -> Reference:
     """Take a reference apart.
 
     Raises:
-        ValueError: it names no vault or no secret, or its version is no number; with the rest of a sentence.
+        ValueError: it has another form, names no vault or no secret, or its version is no number; with the rest of a sentence.
     """
-    parts = urlsplit(text[1:-1])
+    try:
+        parts = urlsplit(text[1:-1])
+    except ValueError:  # of a bracket, as in an address of IPv6
+        raise ValueError("is of another form than {vault://env/NAME}") from None
     if not parts.netloc:
         raise ValueError("names no vault")
     name, _, member = parts.path.removeprefix("/").partition("/")

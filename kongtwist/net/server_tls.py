@@ -56,6 +56,7 @@ _SUITES = {
     ":AES128-SHA256:AES256-SHA256:AES128-SHA:AES256-SHA:DES-CBC3-SHA:@SECLEVEL=0",
     "fips": "ECDHE+AESGCM:DHE+AESGCM:!aNULL:!SSLv2:!SSLv3",
 }
+_VERSIONS = ("TLSv1.2", "TLSv1.3")
 _SUITE_PROTOCOLS = {"modern": ["TLSv1.3"], "old": ["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"]}
 
 _log = Logger(namespace="kongtwist.tls")
@@ -304,12 +305,26 @@ class TLSRules:
         try:
             rules.context(())
         except NoVersion:
-            raise ConfError(f"{name} leaves no TLS version") from None
+            raise ConfError(rules._no_version(name, listener)) from None
         except SSL.Error as error:
             if command is not None and command.name in ("Ciphersuites", "CipherString"):
                 raise ConfError(f"{name} has no cipher that OpenSSL knows: '{command.value}'") from error
             raise ConfError(f"ssl_ciphers has no cipher that OpenSSL knows: '{rules.ciphers}'") from error
         return rules
+
+    def _no_version(self, name: str, listener: str) -> str:
+        """The sentence that no TLS version is left, with what to do.
+
+        Args:
+            name: the property of the command.
+            listener: the listener property.
+        """
+        allows = "nginx_stream_ssl_protocols" if listener == "stream_listen" else "ssl_protocols"
+        if self.command is None or not self.command.versions(_VERSIONS):
+            return f"{allows if self.command is None else name} leaves no TLS version; allow TLSv1.2 or TLSv1.3"
+        protocols = _SUITE_PROTOCOLS.get(self.suite, self.protocols)
+        allows = "ssl_cipher_suite" if self.suite in _SUITE_PROTOCOLS else allows
+        return f"{name} leaves no TLS version of {', '.join(protocols)}, which {allows} allows; allow one in both"
 
     def _of_streams(self, conf: Any) -> TLSRules:
         """The same with the properties that only hold for stream routes. Raises ConfError."""

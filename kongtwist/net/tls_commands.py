@@ -65,7 +65,7 @@ def set_up(
         ciphers: OpenSSL's list, of TLS 1.2 and older; "" for its default.
 
     Raises:
-        NoVersion: the command leaves no version.
+        NoVersion: no version is left that OpenSSL speaks.
         SSL.Error: OpenSSL knows none of the ciphers.
     """
     if command is not None:
@@ -75,6 +75,8 @@ def set_up(
         versions = left
         options = _changed(options, command)
         ciphers = command.value if command.name == "CipherString" else ciphers
+    if versions == ("SSLv3",):  # OpenSSL is built without it
+        raise NoVersion
     context.set_options(options | only_versions(versions))
     # OpenSSL's defaults leave old versions out whatever the options say; what is not wanted is forbidden above.
     context.set_min_proto_version(0)

@@ -48,7 +48,7 @@ def _checked(name: str, command: TLSCommand | None) -> TLSCommand | None:
         try:
             check_command(command)
         except NoVersion:
-            raise ConfError(f"{name} leaves no TLS version") from None
+            raise ConfError(f"{name} leaves no TLS version; allow TLSv1.2 or TLSv1.3") from None
         except SSL.Error as error:
             raise ConfError(f"{name} has no cipher that OpenSSL knows: '{command.value}'") from error
     return command

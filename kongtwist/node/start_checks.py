@@ -34,7 +34,8 @@ def startup_faults(conf: Conf) -> list[str]:
     Returns:
         a sentence for each thing that would stop the start.
     """
-    return [sentence for check in _CHECKS for sentence in check(conf)]
+    # Listeners share properties: what is wrong with one of them is wrong for each, and told once.
+    return list(dict.fromkeys(sentence for check in _CHECKS for sentence in check(conf)))
 
 
 def faults(conf: Conf) -> list[str]:

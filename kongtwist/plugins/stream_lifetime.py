@@ -1,5 +1,7 @@
-"""stream-lifetime: signs of life of WebSockets and event streams, peers that have vanished, and a polite end at an age, of calls of gRPC,
-too. Our own plugin."""
+"""stream-lifetime: signs of life of WebSockets and event streams, and a polite end of all streams and of gRPC calls at an age.
+
+Our own plugin. It also gives up peers that have vanished.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from ..core.chain.host import Host, Timer
 from ..core.chain.plugin import Plugin
 from ..core.chain.stream_watch import StreamInfo, StreamWatch
 from ..core.rows import Row
-from ..entities.checks import AtLeastOneOf
+from ..entities.checks import AtLeastOneOf, Custom
 from ..entities.schema import Integer, Number, String
 
 __all__ = ["StreamLifetime"]
@@ -24,6 +26,16 @@ def _may_be_sent(code: int) -> str | None:
     if code < 3000 and (code > 1014 or code in (1004, 1005, 1006)):
         return "no code that may be sent: use 1000 to 1003, 1007 to 1014, or 3000 to 4999"
     return None
+
+
+def _jitter_within_age(row: Row) -> dict[str, Any] | None:
+    """Streams of a jitter above their age would mostly end as they begin, and come again, and so on."""
+    conf = row["config"]
+    if conf["max_stream_age_jitter"] <= conf["max_stream_age"]:
+        return None
+    return {
+        "config": {"max_stream_age_jitter": "must not be greater than max_stream_age: streams would end as they begin"}
+    }
 
 
 class Config:
@@ -93,7 +105,8 @@ class StreamLifetime(Plugin):
         ),
         "max_stream_age_jitter": Number(
             default=0, between=(0, _LONGEST), required=True,
-            text="Seconds by which each stream ends sooner at the most, by chance: streams that began together do not end together.",
+            text="Seconds by which each stream ends sooner at the most, by chance: streams that began together do not end together."
+            " At most max_stream_age.",
         ),
         "close_code": Integer(
             default=1012, between=(1000, 4999), required=True, checks=(_may_be_sent,),
@@ -108,7 +121,10 @@ class StreamLifetime(Plugin):
             text="Milliseconds after which the client of an old event stream is to come again. Not given: it knows itself.",
         ),
     }  # fmt: skip
-    config_checks = (AtLeastOneOf("config.ping_interval", "config.comment_interval", "config.max_stream_age"),)
+    config_checks = (
+        AtLeastOneOf("config.ping_interval", "config.comment_interval", "config.max_stream_age"),
+        Custom(("config.max_stream_age", "config.max_stream_age_jitter"), _jitter_within_age),
+    )
 
     def compile(self, conf: Row, plugin: Row) -> Config:
         return Config(conf)

@@ -118,6 +118,22 @@ class CommandTests(CommandTestCase):
             rf"{stamp}database has an invalid value: 'zz' \(sqlite, off, postgres\)\n$",
         )
 
+    def test_check_once(self) -> None:
+        """What is wrong for several listeners is one line."""
+        text = "proxy_listen = 127.0.0.1:1 ssl\nadmin_listen = 127.0.0.1:2 ssl\nssl_cipher_suite = custom\nssl_ciphers = NONSENSE"
+        code, _, err = self.run_command("check", self.file(text))
+        self.assertEqual((code, err.count("ssl_ciphers has no cipher that OpenSSL knows: 'NONSENSE'")), (1, 1))
+
+    def test_check_tells_no_secret(self) -> None:
+        """A value of a reference that is wrong only where it is used is named by its reference."""
+        os.environ["KONGTWIST_TEST_PW"] = "geheim-1234"
+        self.addCleanup(os.environ.pop, "KONGTWIST_TEST_PW")
+        text = "proxy_listen = 127.0.0.1:1 ssl\nssl_dhparam = {vault://env/kongtwist-test-pw}"
+        code, out, err = self.run_command("check", self.file(text))
+        self.assertEqual((code, out), (1, ""))
+        self.assertIn("ssl_dhparam refers to {vault://env/kongtwist-test-pw}", err)
+        self.assertNotIn("geheim", err)
+
     def test_check_missing(self) -> None:
         """A file that is not there is an error of the command."""
         self.assertEqual(self.run_command("check", "/none.conf"), (1, "", f"Error: no file at: /none.conf{HINT}"))

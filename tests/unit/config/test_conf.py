@@ -469,6 +469,7 @@ class ReferenceTests(ConfCase):
         for reference, why in (
             ("{vault://env/none}", "there is no environment variable NONE"),
             ("{vault://aws/x}", "only {vault://env/NAME} is built yet"),
+            ("{vault://[/x}", "is of another form than {vault://env/NAME}"),
             ("{vault://env/kong_text/k}", "environment variable KONG_TEXT is no JSON object with a text 'k'"),
         ):
             self.assertEqual(

@@ -29,3 +29,8 @@ class PropertyTests(ConfCase):
         """What is said of a copy that is not named has no effect."""
         self.assertEqual(self.read("pg_ro_port = 5433").warnings, ["pg_ro_port has no effect without pg_ro_host"])
         self.assertEqual(self.read("pg_ro_host = db2\npg_ro_port = 5433").warnings, [])
+
+    def test_no_room_for_heads(self) -> None:
+        """A buffer of no bytes is no way to say that there is no limit: every answer would be a 502."""
+        for name in ("nginx_proxy_proxy_buffer_size", "nginx_http_proxy_buffer_size"):
+            self.assertEqual(self.refusal(f"{name} = 0"), "nginx_proxy_proxy_buffer_size must be >= 1: '0'")

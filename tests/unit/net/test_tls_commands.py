@@ -136,12 +136,26 @@ class ListenerTests(TLSCase):
         for name, text, listener, sentence in (
             ("nginx_http_ssl_conf_command", "Ciphersuites NONSENSE", "proxy_listen", "has no cipher that OpenSSL knows: 'NONSENSE'"),
             ("nginx_admin_ssl_conf_command", "CipherString NONSENSE", "admin_listen", "has no cipher that OpenSSL knows: 'NONSENSE'"),
-            ("nginx_http_ssl_conf_command", "MaxProtocol TLSv1.1", "proxy_listen", "leaves no TLS version"),
-            ("nginx_stream_ssl_conf_command", "Protocol -ALL", "stream_listen", "leaves no TLS version"),
+            ("nginx_http_ssl_conf_command", "MaxProtocol TLSv1.1", "proxy_listen", "leaves no TLS version; allow TLSv1.2 or"),
+            ("nginx_stream_ssl_conf_command", "Protocol -ALL", "stream_listen", "leaves no TLS version; allow TLSv1.2 or"),
+            ("ssl_protocols", "SSLv3", "proxy_listen", "leaves no TLS version; allow TLSv1.2 or TLSv1.3"),
+            ("nginx_stream_ssl_protocols", "SSLv3", "stream_listen", "leaves no TLS version; allow TLSv1.2 or TLSv1.3"),
             ("nginx_stream_ssl_dhparam", "no such", "stream_listen", "'no such' is none of ffdhe2048"),
         ):  # fmt: skip
             with self.assertRaisesRegex(ConfError, f"^{name} {sentence}"):
                 self.listener(listener, **{name: text})
+
+    def test_contradiction(self) -> None:
+        """Both properties are named where one leaves nothing of what the other allows."""
+        for given, other in (
+            ({"ssl_protocols": "TLSv1.2"}, "TLSv1.2, which ssl_protocols"),
+            ({"ssl_cipher_suite": "modern"}, "TLSv1.3, which ssl_cipher_suite"),
+        ):
+            text = "MinProtocol TLSv1.3" if "ssl_protocols" in given else "MaxProtocol TLSv1.2"
+            with self.assertRaisesRegex(
+                ConfError, f"^nginx_http_ssl_conf_command leaves no TLS version of {other} allows; allow one in both$"
+            ):
+                self.listener("proxy_listen", nginx_http_ssl_conf_command=text, **given)
 
 
 class StreamTests(TLSCase):

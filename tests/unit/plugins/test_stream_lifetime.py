@@ -87,6 +87,18 @@ class LifetimeTests(SynchronousTestCase):
         """A configuration that does nothing, and numbers that cannot be."""
         for config in ({}, {"ping_interval": 0}, {"max_stream_age": -1}):
             self.assertRaises(EntityError, PluginHarness, StreamLifetime, **config)
+        storm: dict[str, float] = {"max_stream_age": 10, "max_stream_age_jitter": 10.5}
+        refused = self.assertRaises(EntityError, PluginHarness, StreamLifetime, **storm)
+        self.assertEqual(
+            refused.fields,
+            {
+                "config": {
+                    "max_stream_age_jitter": "must not be greater than max_stream_age: streams would end as they begin"
+                }
+            },
+        )
+        for calm in ({**storm, "max_stream_age_jitter": 10}, {"ping_interval": 1, "max_stream_age_jitter": 10}):
+            PluginHarness(StreamLifetime, **calm)
         for code in (999, 1005, 1006, 1015, 2999, 5000):
             refused = self.assertRaises(EntityError, PluginHarness, StreamLifetime, ping_interval=1, close_code=code)
             self.assertIn("close_code", str(refused.fields))
