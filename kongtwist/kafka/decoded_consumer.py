@@ -10,6 +10,7 @@ from twisted.logger import Logger
 
 from ..core.chain.host_reading import TopicRecord
 from ..core.chain.host_schemas import SchemaFailed
+from . import late_names
 from .codec_basics import Codec, NotFitting
 from .wire_format import NotFramed, unframed
 
@@ -65,13 +66,11 @@ class DecodedConsumer:
 
     def _back(self, polled: Mapping[Any, list[Any]]) -> None:
         """Read these again next time."""
-        from kafka.errors import KafkaError  # here, in a thread: importing the library would keep the reactor for long
-
         for each, of in polled.items():
             try:
                 if of:
                     self._consumer.seek(each, of[0].offset)
-            except (KafkaError, AssertionError, ValueError):
+            except (late_names.KafkaError, AssertionError, ValueError):
                 continue  # a group has given the partition to somebody else, who reads them
 
     def _tell(self, error: SchemaFailed) -> None:

@@ -2,12 +2,19 @@
 would keep the reactor's thread for a tenth of a second.
 
 Use ``late_names.TopicPartition``: an import of the name from here would import the library at once.
+
+One thread at a time may import it, whichever way (`LOADING`). Its modules import each other in circles: two threads that come in at
+different ends get modules that are not complete, and the process can never use it again.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
+from threading import RLock
 from typing import TYPE_CHECKING, Any
+
+LOADING = RLock()
+"""Held by who imports the library, or a module of ours that does."""
 
 if TYPE_CHECKING:
     from kafka import ConsumerRebalanceListener as ConsumerRebalanceListener
@@ -39,5 +46,6 @@ else:
         place = _PLACES.get(name)
         if place is None:
             raise AttributeError(name)
-        value = globals()[name] = getattr(import_module(place), name)
+        with LOADING:
+            value = globals()[name] = getattr(import_module(place), name)
         return value

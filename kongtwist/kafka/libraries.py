@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..core.chain.host_kafka import KafkaProducing
+from .late_names import LOADING
 from .producer_client import ProducerClient
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .consumer_client import OpenConsumer
 
 __all__ = ["KAFKA_PYTHON", "LIBRDKAFKA", "consumer_opener", "is_installed", "made_producer"]
@@ -31,19 +34,20 @@ def made_producer(library: str, settings: KafkaProducing, authorities: tuple[str
     Raises:
         KafkaFailed: no broker answers, or none lets us in.
     """
-    if library == LIBRDKAFKA:
-        from .librdkafka_producer import LibrdkafkaProducer
-
-        return LibrdkafkaProducer(settings, authorities)
-    from .kafka_producer import KafkaPythonProducer
-
-    return KafkaPythonProducer(settings, authorities)
+    made: Callable[[KafkaProducing, tuple[str, ...]], ProducerClient]
+    with LOADING:
+        if library == LIBRDKAFKA:
+            from .librdkafka_producer import LibrdkafkaProducer as made
+        else:
+            from .kafka_producer import KafkaPythonProducer as made
+    return made(settings, authorities)
 
 
 def consumer_opener(library: str) -> OpenConsumer:
     """What opens consumers (`topic_consumers.open_consumer`)."""
     if library == LIBRDKAFKA:
-        from .librdkafka_consumer import open_librdkafka_consumer
+        with LOADING:
+            from .librdkafka_consumer import open_librdkafka_consumer
 
         return open_librdkafka_consumer
     from .topic_consumers import open_consumer
