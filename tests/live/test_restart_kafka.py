@@ -196,3 +196,7 @@ class KafkaTests(RestartCase):
 
     def reload(self) -> None:
         self.assertEqual(self.command("reload", "-p", self.prefix), (0, "kongtwist reloaded\n"))
+
+
+class KafkaWorkerTests(KafkaTests):
+    workers = 2
