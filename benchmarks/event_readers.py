@@ -1,4 +1,4 @@
-"""Many clients of an event stream, which read and count: ``event_readers.py PORT PATH CLIENTS``.
+"""Many clients of an event stream or of a WebSocket, which read and count: ``event_readers.py PORT PATH CLIENTS [ws]``.
 
 Prints ``open`` when all have had their first event, which only tells where they stand. A line with a number on standard input asks whether
 each has had so many further ones: ``all``, or how many have not after ten seconds.
@@ -15,21 +15,28 @@ PATIENCE = 120.0
 MISSING = 10.0
 
 
-def main(port: int, path: str, clients: int) -> None:
+EVENTS = "Accept: text/event-stream\r\n"
+HANDSHAKE = "Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+
+
+def main(port: int, path: str, clients: int, sockets_of_web: bool) -> None:
     """See the module."""
+    mark = b'"value":' if sockets_of_web else b"\ndata:"
+    fields = HANDSHAKE if sockets_of_web else EVENTS
     poll = select.epoll()
     sockets: dict[int, socket.socket] = {}
     counts: dict[int, int] = {}
     begun: set[int] = set()
-    asking = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n".encode()
+    asking = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{fields}\r\n".encode()
 
     def read(seconds: float) -> None:
         for fd, _ in poll.poll(seconds):
             data = sockets[fd].recv(262_144)
             if not data:
                 raise SystemExit("a stream has ended")
-            counts[fd] += data.count(b"\ndata:")
-            begun.add(fd) if b"\nid:" in data or data.startswith(b"id:") else None
+            counts[fd] += data.count(mark)
+            if b"\nid:" in data or data.startswith(b"id:") or b'{"id":' in data:
+                begun.add(fd)
 
     until = time.monotonic() + PATIENCE
     for number in range(clients):
@@ -57,4 +64,4 @@ def main(port: int, path: str, clients: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4:] == ["ws"])

@@ -241,7 +241,7 @@ more: for figures to keep, let nothing else run.
   one with ten consumers, divided by their number. The column nginx shows the aim there, and the gateway with ten
   consumers where requests are measured: ten keys come in turn on both.
 - Kafka: 64 clients post 180 bytes of JSON; the answer says where the record is. The column nginx shows the gateway itself, relaying
-  the same request to nginx. Event streams: a record of 200 bytes to all clients of one topic, CPU time by event and client; there the
+  the same request to nginx. A record of 200 bytes to all clients of one topic: CPU time by event and client; there the
   column shows the aim. The broker is Apache Kafka, and takes no part in the figures.
 - Admin creates: one client on one connection, in turns with a bare loop of inserts into SQLite (write-ahead log,
   `synchronous=FULL`) on the same disk; 16 clients in processes of their own. The faster the disk, the more of a create
