@@ -141,7 +141,8 @@ def _reached(row: Row) -> str:
 
 
 def markdown(rows: Sequence[Row], pace: Pace, machine: str) -> str:
-    """The whole page docs/benchmarks.md."""
+    """The whole page docs/benchmarks.md. Rows of one table follow each other, whatever was measured when."""
+    rows = sorted(rows, key=lambda row: (of_admin(row), of_decisions(row)))
     figures = _figures(HEADINGS, [row for row in rows if headings_of(row) is HEADINGS])
     if admin := [row for row in rows if of_admin(row)]:
         figures += f"\n\nThe Admin API, beside other work of the same kind:\n\n{_figures(ADMIN_HEADINGS, admin)}"

@@ -70,6 +70,9 @@ class AimTests(SynchronousTestCase):
         again = replace(b, ratio=2.0)
         self.assertEqual(merged([a, b, c], [again, new]), [a, again, new, c])
         self.assertEqual(merged([a, b], [new]), [a, b, new])
+        missed, late = replace(row("at most 2x", 3.0), name="Admin b"), replace(row("at most 2x", 3.0), name="c")
+        page = markdown(merged([a, missed], [late]), Pace(), "a machine")
+        self.assertEqual(page, markdown(rows_of(page), Pace(), "a machine"))
         counted = replace(a, instructions=(31_200.0, 96_000.0), variant="20.0 (large buffers)", aim="at most 0.5x")
         self.assertEqual(rows_of(markdown([counted, b], Pace(), "a machine")), [counted, b])
 
