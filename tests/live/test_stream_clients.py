@@ -81,11 +81,15 @@ class ProxyHeaderTests(SessionTestCase):
                         except ssl.SSLWantReadError:
                             found = None
                         data, early = early + outgoing.read(), b""  # noqa: B023 - called in this round
-                        for at in range(0, len(data), step):  # noqa: B023
-                            sock.sendall(data[at : at + step])  # noqa: B023
-                        if found is not None or (call == tls.do_handshake and tls.version()):  # noqa: B023
-                            return found
-                        piece = sock.recv(65536)
+                        piece = b""
+                        with contextlib.suppress(
+                            ConnectionError
+                        ):  # who is refused may be reset, if it said something meanwhile
+                            for at in range(0, len(data), step):  # noqa: B023
+                                sock.sendall(data[at : at + step])  # noqa: B023
+                            if found is not None or (call == tls.do_handshake and tls.version()):  # noqa: B023
+                                return found
+                            piece = sock.recv(65536)
                         if not piece:
                             return b""
                         incoming.write(piece)  # noqa: B023
