@@ -19,10 +19,10 @@ EVENTS = "Accept: text/event-stream\r\n"
 HANDSHAKE = "Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 
 
-def main(port: int, path: str, clients: int, sockets_of_web: bool) -> None:
+def main(port: int, path: str, clients: int, websockets: bool) -> None:
     """See the module."""
-    mark = b'"value":' if sockets_of_web else b"\ndata:"
-    fields = HANDSHAKE if sockets_of_web else EVENTS
+    mark = b'"value":' if websockets else b"\ndata:"
+    fields = HANDSHAKE if websockets else EVENTS
     poll = select.epoll()
     sockets: dict[int, socket.socket] = {}
     counts: dict[int, int] = {}

@@ -35,6 +35,8 @@ MOST = {
     ("WebSocket", 10): (8.8, "at most 8.8 us"), ("WebSocket", 100): (2.2, "at most 2.2 us"),
 }  # fmt: skip
 """Microseconds for an event to a client, by kind of client and records a second."""
+READS = {"SSE": ("/events", "server-sent-events"), "WebSocket": ("/messages", "websocket")}
+"""Where a kind of client reads, and the plugin's mode there."""
 
 
 def kafka_rows(stage: Stage, wanted: Callable[[str], bool], pace: Pace, *, quick: bool) -> Iterator[Row]:
@@ -79,7 +81,7 @@ def _gateway(stage: Stage, broker: str, library: str) -> Server:
     ]  # fmt: skip
     routes = [
         {"name": kind, "paths": [path], "plugins": [{"name": "kafka-consume", "config": {**reads, "mode": mode}}]}
-        for kind, path, mode in (("SSE", "/events", "server-sent-events"), ("WebSocket", "/messages", "websocket"))
+        for kind, (path, mode) in READS.items()
     ]
     declarative = {"_format_version": "3.0", "services": services, "routes": routes}
     name = f"kafka-{next(stage.numbers)}"
@@ -108,7 +110,9 @@ def _deliver(stage: Stage, broker: str, kind: str, rate: int, clients: int, pace
         sys.executable,
         str(Path(__file__).with_name("event_readers.py")),
         str(gateway.port),
-        *(("/events", str(clients)) if kind == "SSE" else ("/messages", str(clients), "ws")),
+        READS[kind][0],
+        str(clients),
+        *(["ws"] if kind == "WebSocket" else []),
     ]
     readers = stage.spawn(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=None)
     assert readers.stdin is not None and readers.stdout is not None

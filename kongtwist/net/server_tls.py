@@ -27,7 +27,7 @@ from zope.interface import implementer
 from ..config.kinds import ConfError
 from ..core.chain.phases import CertificateChoice, ClientHello
 from .dh_parameters import dh_parameters, use_parameters
-from .tls_commands import NoVersion, TLSCommand, set_up
+from .tls_commands import NO_VERSION, NoVersion, TLSCommand, set_up
 
 __all__ = [
     "KeyPair", "ServerContexts", "TLSRules", "check_tls", "contexts_for", "default_pairs", "read_pairs", "reconfigure",
@@ -321,7 +321,7 @@ class TLSRules:
         """
         allows = "nginx_stream_ssl_protocols" if listener == "stream_listen" else "ssl_protocols"
         if self.command is None or not self.command.versions(_VERSIONS):
-            return f"{allows if self.command is None else name} leaves no TLS version; allow TLSv1.2 or TLSv1.3"
+            return f"{allows if self.command is None else name} {NO_VERSION}"
         protocols = _SUITE_PROTOCOLS.get(self.suite, self.protocols)
         allows = "ssl_cipher_suite" if self.suite in _SUITE_PROTOCOLS else allows
         return f"{name} leaves no TLS version of {', '.join(protocols)}, which {allows} allows; allow one in both"

@@ -8,7 +8,7 @@ from OpenSSL import SSL
 
 from ..config.tls_kinds import TLSCommand
 
-__all__ = ["NoVersion", "TLSCommand", "only_versions", "set_up"]
+__all__ = ["NO_VERSION", "NoVersion", "TLSCommand", "only_versions", "set_up"]
 
 _FORBID = {
     "SSLv3": SSL.OP_NO_SSLv3,
@@ -36,6 +36,10 @@ _UNSET = {
     "ExtendedMasterSecret": _NO_EXTENDED_MASTER_SECRET,
 }
 """Options whose bit in a context means that they are off."""
+
+
+NO_VERSION = "leaves no TLS version; allow TLSv1.2 or TLSv1.3"
+"""What is said behind the name of the property that does."""
 
 
 class NoVersion(ValueError):

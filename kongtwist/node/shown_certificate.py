@@ -8,7 +8,7 @@ from OpenSSL import SSL
 
 from ..config.load import Conf, ConfError
 from ..net.server_tls import default_pairs, read_pairs
-from ..net.tls_commands import NoVersion, TLSCommand
+from ..net.tls_commands import NO_VERSION, NoVersion, TLSCommand
 from ..upstream.client_tls import TLSDefaults, check_command
 
 __all__ = ["shown_certificate"]
@@ -48,7 +48,7 @@ def _checked(name: str, command: TLSCommand | None) -> TLSCommand | None:
         try:
             check_command(command)
         except NoVersion:
-            raise ConfError(f"{name} leaves no TLS version; allow TLSv1.2 or TLSv1.3") from None
+            raise ConfError(f"{name} {NO_VERSION}") from None
         except SSL.Error as error:
             raise ConfError(f"{name} has no cipher that OpenSSL knows: '{command.value}'") from error
     return command

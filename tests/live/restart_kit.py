@@ -95,6 +95,10 @@ class RestartCase(LiveTestCase):
         self.assertEqual(self.command("restart", "-c", str(self.conf_path)), (0, "kongtwist started\n"))
         self.assertNotEqual(self.pid(), before)
 
+    def reload(self) -> None:
+        """`kongtwist reload`, which succeeds."""
+        self.assertEqual(self.command("reload", "-p", self.prefix), (0, "kongtwist reloaded\n"))
+
     def pid(self) -> int:
         """The process that is the node."""
         return int(Path(self.prefix, "kongtwist.pid").read_text())

@@ -108,7 +108,7 @@ class EndTests(RestartCase):
         os.close(successor.prefix_fd)
         successor.forget()
         wait_until(lambda: GOES_ON in self.log(), "the old one to notice")
-        self.assertEqual(self.command("reload", "-p", self.prefix), (0, "kongtwist reloaded\n"))
+        self.reload()
         self.assertEqual(self.admin("GET", "/").json["configuration"]["goodbye_rate"], 77)
         self.serves()
 
@@ -138,7 +138,7 @@ class EndTests(RestartCase):
         wait_until(lambda: "nothing is reloaded here" in self.log(), "the signals to arrive")
         self.assertTrue(drain_ordered(self.prefix))
         forget_order(self.prefix)
-        self.assertEqual(self.command("reload", "-p", self.prefix), (0, "kongtwist reloaded\n"))
+        self.reload()
 
     def test_at_the_same_moment(self) -> None:
         """Who orders a restart when another process has just taken over, and does not say so yet, is told that one is under way."""

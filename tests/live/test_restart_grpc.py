@@ -110,9 +110,6 @@ class GRPCTests(RestartCase):
 
         return work
 
-    def reload(self) -> None:
-        self.assertEqual(self.command("reload", "-p", self.prefix), (0, "kongtwist reloaded\n"))
-
 
 class GRPCWorkerTests(GRPCTests):
     workers = 2

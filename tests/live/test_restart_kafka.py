@@ -194,9 +194,6 @@ class KafkaTests(RestartCase):
             )
             return client.recv(100)[9:12] in (b"200", b"202")
 
-    def reload(self) -> None:
-        self.assertEqual(self.command("reload", "-p", self.prefix), (0, "kongtwist reloaded\n"))
-
 
 class KafkaWorkerTests(KafkaTests):
     workers = 2
