@@ -63,6 +63,9 @@ class ChainView(Protocol):
     def logs(self) -> bool: ...
 
     @property
+    def logs_in_batches(self) -> bool: ...
+
+    @property
     def answers(self) -> bool: ...
 
     @property

@@ -158,7 +158,7 @@ class HTTP1Channel(MovingChannel, KnownClient, RequestBodies):
         self._state = CLOSED
         self._partial = b""
         self.send = _send_nothing
-        self.transport = None
+        self.lose_transport()
         exchange, self.exchange = self.exchange, None
         steps: list[Callable[[], object]] = [
             partial(context.deadlines.drop, self),
@@ -477,6 +477,7 @@ class HTTP1Channel(MovingChannel, KnownClient, RequestBodies):
         self.context.deadlines.drop(self)
         self.context.connections.discard(self)
         self.send = _send_nothing
+        self.keep_tls()
         # What was remembered for the next request would stay as long as the stream: kilobytes, by the thousand.
         self.forget()
         return transport, early

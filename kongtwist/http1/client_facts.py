@@ -36,6 +36,7 @@ class ClientFacts(Protocol):
         trusted: the peer is one of ``trusted_ips``.
         secure: the connection has TLS.
         sni: the server name the client asked for in its TLS handshake, or None.
+        tls: what is logged of its TLS, also when the connection is lost.
     """
 
     transport: Any
@@ -68,6 +69,9 @@ class ClientFacts(Protocol):
     @property
     def sni(self) -> str | None: ...
 
+    @property
+    def tls(self) -> TLSFacts | None: ...
+
     def client_ip(self, block: HeaderBlock) -> str:
         """The client behind trusted peers."""
 
@@ -95,6 +99,7 @@ class KnownClient:
     counted: Callable[[], None] | None = None
     """Has the connection count no more for its address (`core.address_caps`); None: it does not."""
     _client: tuple[HeaderBlock | None, str] = (None, "")
+    _tls: TLSFacts | None = None
 
     def client_ip(self, block: HeaderBlock) -> str:
         """The client's address, as ``block`` tells it when the peer is trusted."""
@@ -125,6 +130,23 @@ class KnownClient:
         counted, self.counted = self.counted, None
         if counted is not None:
             counted()
+
+    @property
+    def tls(self) -> TLSFacts | None:
+        """What is logged of its TLS; None without TLS."""
+        # Of one without TLS nothing is asked: it has no handle any more when it has ended, as under a WebSocket that is served here.
+        if self._tls is None and self.secure and self.transport is not None:
+            self._tls = tls_facts(self.transport)
+        return self._tls
+
+    def keep_tls(self) -> None:
+        """The transport is about to go; what requests tell of its TLS in their log phase, which may come later, stays known."""
+        self._tls = self.tls
+
+    def lose_transport(self) -> None:
+        """The connection is lost."""
+        self.keep_tls()
+        self.transport = None
 
     @property
     def sni(self) -> str | None:
@@ -166,9 +188,7 @@ class ConnectedExchange(BodyExchange):
     @property
     def tls(self) -> TLSFacts | None:
         """See `Exchange.tls`."""
-        transport = self.channel.transport
-        # Of one without TLS nothing is asked: it has no handle any more when it has ended, as under a WebSocket that is served here.
-        return None if transport is None or not self.channel.secure else tls_facts(transport)
+        return self.channel.tls
 
     @property
     def client_certificate(self) -> bytes | None:

@@ -97,7 +97,7 @@ class HTTP2Connection(HTTP2Frames):
         """Tell the streams, and the subclass."""
         self.failed = True
         self._socket = None
-        self.transport = None
+        self.lose_transport()
         self.out.clear()
         linger, self._linger = self._linger, None
         if linger is not None and linger.active():
@@ -105,6 +105,10 @@ class HTTP2Connection(HTTP2Frames):
         why = reason.getErrorMessage()
         lost = [partial(stream.lose, None, why, RESET_BY_PEER) for stream in list(self.streams.values())]
         run_steps(*lost, partial(self.connection_lost, why))
+
+    def lose_transport(self) -> None:
+        """There is no transport any more."""
+        self.transport = None
 
     def tls_ended(self) -> None:
         """The peer has ended TLS: nothing more reaches it."""

@@ -42,6 +42,7 @@ class LeanEPollReactor(EPollReactor):
 
     Attributes:
         to_flush: what has bytes to send once the events of this round are served: its ``flush`` is called then.
+        to_flush_last: the same, behind all that is sent, for what nobody waits for.
         to_flush_late: what has bytes that may wait for others to the same peer, some milliseconds, and since when (monotonic seconds);
             whoever sends them sooner takes himself out.
     """
@@ -49,6 +50,7 @@ class LeanEPollReactor(EPollReactor):
     def __init__(self) -> None:
         super().__init__()
         self.to_flush: list[Any] = []
+        self.to_flush_last: list[Any] = []
         self.to_flush_late: dict[Any, float] = {}
 
     def mainLoop(self) -> None:
@@ -83,6 +85,8 @@ class LeanEPollReactor(EPollReactor):
         selectables = self._selectables
         if self.to_flush:  # timed calls wrote something
             self._flush(self.to_flush)
+        if self.to_flush_last:
+            self._flush(self.to_flush_last)
         late = self.to_flush_late
         if late and (timeout is None or timeout > _PATIENCE):
             timeout = _PATIENCE
@@ -115,6 +119,8 @@ class LeanEPollReactor(EPollReactor):
             self._flush(self.to_flush)
         if late:
             self._flush_late(monotonic() - _PATIENCE if events else inf)
+        if self.to_flush_last:
+            self._flush(self.to_flush_last)
 
     def _flush(self, waiting: list[Any]) -> None:
         """Have everybody send what was written in this round: in one piece, however often that was."""

@@ -10,6 +10,7 @@ has stopped, and so has writing. So the user is told when TLS ends, and gives up
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 from OpenSSL import SSL
@@ -115,4 +116,10 @@ def tls_facts(transport: Any) -> TLSFacts | None:
     """What is logged of a client's TLS; None without TLS, or before its handshake."""
     handle: Any = transport.getHandle() if hasattr(transport, "getHandle") else None
     cipher = handle.get_cipher_name() if hasattr(handle, "get_cipher_name") else None
-    return None if cipher is None else TLSFacts(handle.get_protocol_version_name(), cipher)
+    return None if cipher is None else _facts(handle.get_protocol_version_name(), cipher)
+
+
+@lru_cache(maxsize=64)
+def _facts(version: str, cipher: str) -> TLSFacts:
+    """The same object for all connections alike: thousands may be open."""
+    return TLSFacts(version, cipher)

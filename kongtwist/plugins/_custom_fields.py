@@ -38,6 +38,8 @@ def custom_fields_by_lua() -> Map:
 class LogPlugin(Plugin):
     """A plugin whose records have such members."""
 
+    logs_in_batches = True
+
     def examine(self, conf: Row, host: Host) -> None:
         fields = conf.get("custom_fields_by_lua")
         if not isinstance(fields, dict):

@@ -94,6 +94,7 @@ class Datadog(Plugin):
 
     name = "datadog"
     priority = 10
+    logs_in_batches = True
     protocols_allowed = ("grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp")
     config = {
         "host": String(

@@ -150,6 +150,7 @@ class Prometheus(Plugin):
 
     name = "prometheus"
     priority = 13
+    logs_in_batches = True
     protocols_allowed = ("grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp")
     config = {
         "per_consumer": Boolean(default=False, text="Requests and bytes tell the Consumer, by username."),

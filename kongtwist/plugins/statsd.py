@@ -214,6 +214,7 @@ class Statsd(Plugin):
 
     name = "statsd"
     priority = 11
+    logs_in_batches = True
     protocols_allowed = ("grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp")
     config = {
         "host": String(default="localhost", text="Host of the server."),

@@ -103,7 +103,7 @@ class ProxyContext:
         self.headers = headers or ResponseHeaders()
         answers = OwnAnswers(self, self.headers, error_default_type, host.now, monotonic, host.error_templates)
         self.date, self.send_answer, self.refusal = answers.date, answers.send, answers.refusal
-        finish = Finish(self.access_log, answers.send)
+        finish = Finish(self.access_log, answers.send, getattr(reactor, "to_flush_last", None))
         self.finished, self.fault = finish.finished, finish.fault
         self.send_request_id = send_request_id
         self.real_ip = real_ip or RealIP()

@@ -51,30 +51,61 @@ class Finish:
     Args:
         access_log: where finished requests are written.
         send_answer: sends an answer of our own.
+        batches: of the reactor (`net.reactor.LeanEPollReactor.to_flush_last`): what is in it is flushed when a round is over; None: plugins
+            log each request at once.
     """
 
-    def __init__(self, access_log: AccessLogging, send_answer: Callable[[Exchange, Answer], None]) -> None:
+    def __init__(
+        self, access_log: AccessLogging, send_answer: Callable[[Exchange, Answer], None], batches: list[Any] | None
+    ) -> None:
         self._access_log = access_log
         self._send_answer = send_answer
+        self._batches = batches
+        self._batch: list[tuple[Exchange, Any]] = []
 
     def finished(self, exchange: Exchange) -> None:
-        """A request is over, whatever became of it: its target is let go, log phase, access log, and then
-        what its plugins opened may close. Called once."""
+        """A request is over, whatever became of it: its target is let go, log phase, access log, and then what its plugins opened may
+        close. Called once.
+
+        Plugins that only tell of a request do so when the reactor has served a round of events, for all requests that ended in it: each by
+        itself would run code, and look at memory, that what relays the next request has to drive out of the processor's caches again. A
+        record of file-log costs 12 us in a row, and cost 45 between requests.
+        """
         if exchange.upstream_peer is not None:
             exchange.let_go()
         route = exchange.route
         snapshot = exchange.snapshot
         chain = route.chain if route is not None else (snapshot.global_chain if snapshot is not None else None)
+        waits = False
         try:
             if chain is not None and chain.logs:
-                chain.run_log(exchange)
+                batches = self._batches
+                if batches is None or not chain.logs_in_batches:
+                    chain.run_log(exchange)
+                else:
+                    waits = True
+                    if not self._batch:
+                        batches.append(self)
+                    self._batch.append((exchange, chain))
             if self._access_log.enabled:
                 self._access_log.log(exchange)
         except Exception:  # noqa: BLE001 - its connection must go on, or end, as if it had been logged
             _log.failure("{line}", line=request_line(exchange, "logging failed"))
         finally:
-            if exchange.held is not None:
+            if exchange.held is not None and not waits:
                 exchange.release()
+
+    def flush(self) -> None:
+        """Have plugins log the requests that wait for it."""
+        batch, self._batch = self._batch, []
+        for exchange, chain in batch:
+            try:
+                chain.run_log(exchange)
+            except Exception:  # noqa: BLE001 - as above
+                _log.failure("{line}", line=request_line(exchange, "logging failed"))
+            finally:
+                if exchange.held is not None:
+                    exchange.release()
 
     def fault(self, exchange: Exchange, failure: Failure | None = None) -> None:
         """Our own code failed on a request: log it, stop who produces its answer, answer 500, or cut what has begun.

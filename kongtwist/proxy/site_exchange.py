@@ -70,6 +70,7 @@ class SiteExchange(Exchange):
         "_left",
         "_producing",
         "_streaming",
+        "_tls",
         "_unsent",
         "_watched",
         "begun",
@@ -99,6 +100,7 @@ class SiteExchange(Exchange):
         self.peer_ip, self.peer_port = getattr(peer, "host", "unix:"), getattr(peer, "port", 0)
         self.local_port = getattr(here, "port", 0)
         self.sni = None
+        self._tls = tls_facts(getattr(request.channel, "transport", None))
         self.trusted = context.real_ip.trusts(self.peer_ip)
         self.client_ip = context.real_ip.client_of(self.peer_ip, self.block) if self.trusted else self.peer_ip
         self.gateway = context.host
@@ -117,7 +119,7 @@ class SiteExchange(Exchange):
     @property
     def tls(self) -> TLSFacts | None:
         """See `Exchange.tls`."""
-        return tls_facts(getattr(self.request.channel, "transport", None))
+        return self._tls
 
     # -- the answer ----------------------------------------------------------------------------------------------------
 

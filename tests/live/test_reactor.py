@@ -152,6 +152,32 @@ class LeanReactorTests(SynchronousTestCase):
         self.assertEqual(told[4:], ["now", "later"])
         self.assertEqual(reader.got, b"x" * 4)
 
+    def test_flushes_last(self) -> None:
+        """What nobody waits for comes behind all that is sent in a round, and behind timed calls too."""
+        told: list[str] = []
+
+        class Ending:
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+            def flush(self) -> None:
+                told.append(self.name)
+
+        self.reactor.to_flush_last.append(Ending("timed"))
+        self.reactor.doPoll(0)
+        self.assertEqual(told, ["timed"])
+        reader = self.reader()
+
+        def read() -> None:
+            for to in (self.reactor.to_flush_last, self.reactor.to_flush):
+                to.append(Ending("last" if to is self.reactor.to_flush_last else "sent"))
+
+        reader.doRead = read  # type: ignore[method-assign]
+        reader.other.send(b"x")
+        self.reactor.doPoll(1)
+        self.assertEqual(told, ["timed", "sent", "last"])
+        self.assertEqual(self.reactor.to_flush_last, [])
+
     def test_timeout(self) -> None:
         self.reactor.doPoll(0)
 

@@ -44,7 +44,7 @@ class Step:
     consumer only (one dictionary, shared by all chains).
     """
 
-    __slots__ = ("consumers", "default", "name", "priority", "scoped")
+    __slots__ = ("consumers", "default", "logs_in_batches", "name", "priority", "scoped")
 
     def __init__(
         self,
@@ -59,6 +59,9 @@ class Step:
         self.consumers = consumers
         found = default or next(iter((scoped or consumers or {}).values()))
         self.priority = found.priority
+        # A configuration that was refused does not tell what the others do.
+        known = found.plugin.name == name
+        self.logs_in_batches = known and (found.plugin.logs_in_batches or not _has(found.plugin, "log"))
 
     @property
     def static(self) -> bool:
@@ -116,6 +119,7 @@ class Chain:
     Attributes:
         empty: there is no plugin.
         logs: plugins may take part in the log phase.
+        logs_in_batches: all that may take part in it allow that (`Plugin.logs_in_batches`).
         answers: plugins may look at the answer's head or body, or live for its time; else `run_header_filter` and
             `answer_filters` have nothing to do.
         steps: the plugins' places.
@@ -131,7 +135,7 @@ class Chain:
     __slots__ = (
         "_access", "_bodies", "_call", "_certificate", "_direct", "_dynamic", "_handshake", "_header", "_lifetimes", "_lives", "_log",
         "_open", "_preread", "_request", "_rewrite", "_rewriting_lives", "answers", "calls", "certifies", "direct", "empty", "idle", "logs",
-        "rewrites", "steps",
+        "logs_in_batches", "rewrites", "steps",
     )  # fmt: skip
 
     def __init__(
@@ -151,6 +155,7 @@ class Chain:
         self._bodies = tuple(each for each in defaults if _has_body(each))
         self._log = _calls(defaults, "log")
         self.logs = dynamic or bool(self._log)
+        self.logs_in_batches = all(step.logs_in_batches for step in self.steps)
         self._open = _calls(defaults, "on_open")
         self._call = _calls(defaults, "on_call")
         self.calls = dynamic or bool(self._call)

@@ -50,6 +50,9 @@ class Plugin:
     authenticates: ClassVar[bool] = (
         False  #: finds out who a client is; skipped where that is settled (`credentials.vouch`)
     )
+    logs_in_batches: ClassVar[bool] = (
+        False  #: ``log`` may come a moment later, with those of other requests: it only tells of the request, and nothing goes by it
+    )
     traces: ClassVar[bool] = False  #: spans are noted of requests on its routes (core/tracing/trace.py)
     protocols: ClassVar[tuple[str, ...]] = ("grpc", "grpcs", "http", "https")
     scopes: ClassVar[tuple[str, ...]] = ("service", "route", "consumer")  #: entities it may be bound to

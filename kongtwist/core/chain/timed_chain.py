@@ -33,7 +33,7 @@ class TimedChain(Chain):
         self._timing, self._told = timing, told
         self.empty = False
         self.logs = self.answers = True
-        self.direct = self.idle = False
+        self.direct = self.idle = self.logs_in_batches = False
         self._rewrite = self._timed(self._rewrite, "rewrite")
         self._access = self._timed(self._access, "access")
 

@@ -107,6 +107,7 @@ class OpenTelemetry(Plugin):
 
     name = "opentelemetry"
     priority = 14
+    logs_in_batches = True
     traces = True
     example = {"traces_endpoint": "http://collector.internal:4318/v1/traces"}
     config = CONFIG

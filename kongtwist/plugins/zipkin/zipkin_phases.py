@@ -124,6 +124,7 @@ class Zipkin(Plugin):
 
     name = "zipkin"
     priority = 100000
+    logs_in_batches = True
     traces = True
     protocols_allowed = ("grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp")
     example = {"http_endpoint": "http://zipkin.internal:9411/api/v2/spans", "sample_ratio": 0.01}

@@ -48,6 +48,19 @@ class Log(Tracing):
         exchange.ctx.setdefault("trace", []).append(("log", conf["tag"]))
 
 
+class Telling(Log):
+    """Only tells of a request in its log phase."""
+
+    name = "telling"
+    priority = 4
+    logs_in_batches = True
+
+    def compile(self, conf: Row, plugin: Row) -> Any:
+        if conf["tag"] == "broken":
+            raise ValueError("no such path")
+        return conf
+
+
 class Choosy(Tracing):
     """Takes part in the phases that its configuration names."""
 
@@ -124,7 +137,7 @@ class FailingLater(Plugin):
 
 
 PLUGINS: dict[str, Plugin] = {
-    kind.name: kind() for kind in (Log, Choosy, First, Second, Twin, Authenticating, Doing, FailingLater)
+    kind.name: kind() for kind in (Log, Telling, Choosy, First, Second, Twin, Authenticating, Doing, FailingLater)
 }
 
 
@@ -196,6 +209,17 @@ class ChainTests(SynchronousTestCase):
         self.assertIsNone(chain.run_header_filter(self.exchange))
         chain.run_log(self.exchange)
         self.assertEqual(self.exchange.ctx["trace"][-1], ("log", "log"))
+
+    def test_logs_in_batches(self) -> None:
+        """Only where all plugins with a log phase allow that, those of consumers included."""
+        for rows, expected in (
+            ([row("telling")], True),
+            ([row("telling"), row("first")], True),
+            ([row("telling"), row("first"), row("log")], False),
+            ([row("telling"), row("log", consumer="c")], False),
+            ([row("telling", "broken", consumer="a"), row("telling", consumer="b")], False),
+        ):
+            self.assertEqual(self.chain(*rows).logs_in_batches, expected, rows)
 
     def test_order(self) -> None:
         """Priority descending, equal ones by name in reverse."""
