@@ -38,10 +38,15 @@ def parse_json(text: str | bytes, **hooks: Any) -> Any:
         found = json.loads(text, **hooks)
     except RecursionError:
         raise TooDeep from None
+    _check_brackets(text, found)
+    return found
+
+
+def _check_brackets(text: str | bytes, found: Any) -> None:
+    """`check_nesting` of what a text stands for, where it has as many brackets."""
     brackets = text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
     if brackets > NESTING:
         check_nesting(found)
-    return found
 
 
 def parse_finite(text: str | bytes) -> Any:
@@ -51,7 +56,12 @@ def parse_finite(text: str | bytes) -> Any:
     Raises:
         ValueError: see `parse_json`.
     """
-    return parse_json(text, parse_float=_finite, parse_constant=_finite)
+    try:
+        found = _DECODE(text if isinstance(text, str) else text.decode(json.detect_encoding(text), "surrogatepass"))
+    except RecursionError:
+        raise TooDeep from None
+    _check_brackets(text, found)
+    return found
 
 
 def _finite(text: str) -> float:
@@ -59,6 +69,9 @@ def _finite(text: str) -> float:
     if not isfinite(number):
         raise ValueError(f"no number of JSON's: {text}")
     return number
+
+
+_DECODE = json.JSONDecoder(parse_float=_finite, parse_constant=_finite).decode  # `json.loads` would make one each time
 
 
 def check_nesting(value: Any) -> None:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
-from ..core.error_lines import request_line
 from ..core.exchange import Answer, Exchange
 from ..core.rerouting import is_rerouted
 from ..core.routing.protocol_checks import check_protocol, is_forwarded, not_forwarded
@@ -19,6 +14,7 @@ from .direct_calls import DirectRoute
 from .formed_calls import direct_route
 from .forwarding import UpstreamExchange
 from .http2_forwarding import HTTP2UpstreamExchange
+from .plugin_waits import waiting_for
 
 if TYPE_CHECKING:
     from ..core.views import RouteView
@@ -27,11 +23,8 @@ if TYPE_CHECKING:
     from ..upstream.pool import Pool
     from .context import ProxyContext
 
-__all__ = ["AnswerResource", "HTTPRoute", "RouteResource", "waiting_for"]
+__all__ = ["AnswerResource", "HTTPRoute", "RouteResource"]
 
-_log = Logger(namespace="kongtwist.proxy")
-
-GoOn = Callable[[Exchange], None]
 _UNCHECKED = frozenset(("http", "https"))
 
 
@@ -137,57 +130,3 @@ class HTTPRoute(RouteResource):
 
 def _unanswered(exchange: Exchange) -> None:
     raise TypeError("what answers in place of the upstream gave no answer")
-
-
-class _Waiting:
-    """Stands in for the producer of an answer while plugins wait; the client going away ends their wait."""
-
-    __slots__ = ("_deferred", "chain")
-
-    def __init__(self, deferred: Deferred[Answer | None]) -> None:
-        self._deferred = deferred
-        self.chain: Deferred[None] | None = None
-
-    def pause_answer(self) -> None:
-        """There is no answer yet."""
-
-    def resume_answer(self) -> None:
-        """There is no answer yet."""
-
-    def client_gone(self, reason: str) -> None:
-        """Nobody waits any more."""
-        self._deferred.cancel()
-
-
-def waiting_for(context: ProxyContext, exchange: Exchange, outcome: Awaitable[Answer | None], go_on: GoOn) -> None:
-    """Go on when plugins have waited.
-
-    Args:
-        context: sends their answer.
-        exchange: the request.
-        outcome: an answer, or None to go on.
-        go_on: called with ``exchange`` to go on.
-    """
-    deferred: Deferred[Answer | None] = ensureDeferred(outcome)  # type: ignore[arg-type]
-    sink = exchange.answer_sink = _Waiting(deferred)
-
-    def decided(answer: Answer | None) -> None:
-        if exchange.answer_sink is sink:
-            exchange.answer_sink = None
-        try:
-            if answer is not None:
-                context.send_answer(exchange, answer)
-            else:
-                go_on(exchange)
-        except Exception:  # noqa: BLE001 - a fault of ours: the client gets an answer, the log the traceback
-            context.fault(exchange)
-
-    def log(failure: Failure) -> None:
-        _log.failure("{line}", failure, line=request_line(exchange, "serving failed"))
-
-    def failed(failure: Failure) -> None:
-        if not failure.check(CancelledError):  # cancelled: the client has left, and its connection knows
-            exchange.answer_sink = None
-            context.fault(exchange, failure)
-
-    sink.chain = deferred.addCallbacks(decided, failed).addErrback(log)

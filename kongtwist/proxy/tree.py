@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.exchange import Answer, Exchange
 from ..core.tracing.trace import begin_trace
+from .plugin_waits import waiting_for
 from .request_debug import debugged_context
-from .route import AnswerResource, HTTPRoute, RouteResource, waiting_for
+from .route import AnswerResource, HTTPRoute, RouteResource
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

@@ -27,7 +27,8 @@ from ..streams.splice import RelayedStream
 from ..streams.stream_errors import CLIENT_REMEDY, fault_of
 from ..upstream.upstream_errors import where
 from .forwarding import UpstreamExchange
-from .route import HTTPRoute, waiting_for
+from .plugin_waits import waiting_for
+from .route import HTTPRoute
 from .websocket_answer import bad_handshake
 from .websocket_errors import refused_by_upstream, tell_failed
 

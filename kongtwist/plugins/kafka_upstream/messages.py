@@ -8,6 +8,8 @@ from collections.abc import Callable
 from json.encoder import encode_basestring
 from typing import Any
 
+import orjson
+
 from ...core.exchange import Exchange
 from ...core.http.bodies import decode_body
 from ...core.http.query import parse_arguments
@@ -65,7 +67,15 @@ def _body(kind: bytes, raw: bytes, arguments: Any) -> str:
         told = f'"body":{_string(text)}'
     if kind not in _DECODED:
         return f'{told},"body_args":{{}}'
-    return told if arguments is None else f'{told},"body_args":{_json(arguments)}'
+    return told if arguments is None else f'{told},"body_args":{_written(arguments)}'
+
+
+def _written(value: Any) -> str:
+    """What JSON says, written again."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # long integers, half a surrogate pair, names that are no text
+        return _json(value)
 
 
 def body_arguments(exchange: Exchange, raw: bytes, kind: bytes) -> Any:

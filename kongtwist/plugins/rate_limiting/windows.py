@@ -33,11 +33,13 @@ class Period:
         limit: requests; length: seconds, nominal; start: of the window running now, epoch seconds.
         position: among the periods of the configuration.
         names: of its headers, in lower case.
-        opening: its headers up to the number of what remains.
-        draft: the draft's headers up to that number.
+        lines: its headers, with a place for the number of what remains.
+        draft: the draft's headers up to the seconds, with a place for that number.
+        form: where it is the period nearest its end: for which epoch second, the headers of all periods and of the draft with places for
+            the numbers, and the seconds left; made once a second.
     """
 
-    __slots__ = ("draft", "index", "length", "limit", "name", "names", "opening", "position", "start")
+    __slots__ = ("draft", "form", "index", "length", "limit", "lines", "name", "names", "position", "start")
 
     def __init__(self, name: str, limit: float, position: int) -> None:
         self.name = name
@@ -48,10 +50,10 @@ class Period:
         title = name.capitalize().encode()
         digits = _digits(self.limit)
         self.names = (b"x-ratelimit-limit-" + name.encode(), b"x-ratelimit-remaining-" + name.encode())
-        # What stands before a number ends the line before it.
-        begin = b"\r\n" if position else b""
-        self.opening = b"%bX-RateLimit-Limit-%b: %b\r\nX-RateLimit-Remaining-%b: " % (begin, title, digits, title)
-        self.draft = b"\r\nRateLimit-Limit: %b\r\nRateLimit-Remaining: " % digits
+        remains = _form(self.limit)
+        self.lines = b"X-RateLimit-Limit-%b: %b\r\nX-RateLimit-Remaining-%b: %b\r\n" % (title, digits, title, remains)
+        self.draft = b"RateLimit-Limit: %b\r\nRateLimit-Remaining: %b\r\nRateLimit-Reset: " % (digits, remains)
+        self.form: tuple[int, bytes, bytes] | None = None
         self.start = 0
 
     def frame(self, now: float) -> RateWindow:
@@ -129,7 +131,17 @@ class Limits:
         self.frames = tuple(period.frame(now) for period in self.periods)
         self.since = float(max(period.start for period in self.periods))
         self.until = min(frame.expires for frame in self.frames)
+        for period in self.periods:
+            period.form = None
         return self.frames
+
+    def form(self, nearest: Period, frames: Sequence[RateWindow], second: int) -> tuple[int, bytes, bytes]:
+        """`Period.form` of the period nearest its end."""
+        reset = nearest.length - second + (frames[nearest.position][0] >> 3)
+        seconds = b"%d" % reset if reset > 1 else b"1"
+        lines = b"".join([period.lines for period in self.periods])
+        nearest.form = made = (second, b"%b%b%b\r\n" % (lines, nearest.draft, seconds), seconds)
+        return made
 
 
 def decide(
@@ -149,29 +161,35 @@ def decide(
         if count >= period.limit:
             full = period
     if not conf.hide:
-        nearest, least, least_text = conf.periods[0], inf, b""
-        told: list[bytes] = []
+        nearest, least = conf.periods[0], inf
+        remaining: list[float] = []
         for period, count in zip(conf.periods, used):  # noqa: B905
             left = period.limit - count
             if full is None or full is period:
                 left -= 1  # this request
             if left < 0:
                 left = 0
-            text = b"%d" % left if left.__class__ is int else _digits(left)
-            told += (period.opening, text)
+            remaining.append(left)
             if left <= least:  # of equals the longer one, and periods come in order of length
-                nearest, least, least_text = period, left, text
-        reset = nearest.length - int(moment) + (frames[nearest.position][0] >> 3)
-        seconds = b"%d" % reset if reset > 1 else b"1"
-        told += (nearest.draft, least_text, b"\r\nRateLimit-Reset: ", seconds, b"\r\n")
-        exchange.set_prepared_lines(("lines", conf.names, b"".join(told)))
+                nearest, least = period, left
+        second = int(moment)
+        form = nearest.form
+        if form is None or form[0] != second:
+            form = conf.form(nearest, frames, second)
+        remaining.append(least)
+        exchange.set_prepared_lines(("lines", conf.names, form[1] % tuple(remaining)))
         if full is not None:
-            exchange.set_response_header(b"Retry-After", seconds)
+            exchange.set_response_header(b"Retry-After", form[2])
     return None if full is None else exchange.error(conf.error_code, conf.message)
 
 
+def _form(number: float) -> bytes:
+    """How such numbers are written."""
+    return b"%d" if number.__class__ is int else b"%.14g"
+
+
 def _digits(number: float) -> bytes:
-    return b"%d" % number if number.__class__ is int else b"%.14g" % number  # as Lua prints numbers
+    return _form(number) % number  # as Lua prints numbers
 
 
 def key_prefix(plugin: Row) -> str:

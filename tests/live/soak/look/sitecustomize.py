@@ -22,7 +22,7 @@ from typing import Any
 OURS = frozenset((
     "HTTP1Channel", "HTTP1Exchange", "SiteExchange", "UpstreamConnection", "UpstreamExchange", "RelayedStream",
     "EventStream", "FilteredAnswer", "AnswerStream", "SocketEnd", "TransportEnd", "AdminChannel", "AdminRequest", "_Connecting",
-    "_Waiting", "_Ending",
+    "PluginWait", "_Ending",
 ))  # fmt: skip
 """Classes of the gateway of which an open connection, request or stream has one."""
 BELOW = frozenset((
