@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
@@ -62,19 +63,22 @@ class Predicate(NamedTuple):
     value: Value
 
 
-class Not(NamedTuple):
-    """What must not be so."""
+@dataclass(frozen=True, slots=True)
+class Not:
+    """What must not be so. As `All` and `AnyOf` no tuple: `a && b` and `a || b` would be equal."""
 
     inner: Expression
 
 
-class All(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class All:
     """What must be so together, looked at in this order."""
 
     parts: tuple[Expression, ...]
 
 
-class AnyOf(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class AnyOf:
     """Of what one must be so, looked at in this order."""
 
     choices: tuple[Expression, ...]
@@ -310,7 +314,7 @@ def predicates_of(expression: Expression) -> Iterator[Predicate]:
     elif isinstance(expression, Not):
         yield from predicates_of(expression.inner)
     else:
-        for each in expression[0]:
+        for each in expression.parts if isinstance(expression, All) else expression.choices:
             yield from predicates_of(each)
 
 

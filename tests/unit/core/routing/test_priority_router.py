@@ -151,6 +151,19 @@ class LanguageTests(SynchronousTestCase):
             )  # fmt: skip
             self.assertEqual(match and match.route.id, wanted)
 
+    def test_both_and_one_of_two(self) -> None:
+        """Conditions that differ in && and || alone are told apart, whichever was there first."""
+        one = ('http.headers.x == "{0}"', 'http.queries.q == "{0}"')
+        for number, order in enumerate((("&&", "||"), ("||", "&&"))):
+            for form in ("!({})", 'http.method == "PUT" || ({})'):
+                parts = [each.format(number) for each in one]
+                for at, operator in enumerate(order):
+                    expression = form.format(f" {operator} ".join(parts))
+                    router = priority_router("expressions", expression_row(at, expression))
+                    values = {"http.headers.x": [f"{number}"], "http.queries.q": ["other"], "http.method": ["GET"]}
+                    match = router.match("GET", "h", "/", {"x": f"{number}"}, query="q=other")
+                    self.assertEqual(match is not None, plainly(parse_expression(expression), values), expression)
+
 
 class OrderTests(SynchronousTestCase):
     def test_numbers_of_attributes(self) -> None:
