@@ -482,7 +482,8 @@ class DataPlane:
 
     async def _give_back(self, late: float, seconds: float) -> None:
         self.abort()
-        await self._quiet(CUT_TIME)  # the log phase of what was cut comes before plugins close
+        await self._quiet(CUT_TIME)
+        self.context.log_waiting()  # the log phase of what was cut comes before plugins close
         late = max(late, self._reactor.seconds() + min(seconds, LAST_WORDS))
         if self._clients is not None:
             self._clients.stop(max(late - self._reactor.seconds(), 0.0))

@@ -75,6 +75,7 @@ class ProxyContext:
         report: takes what proxied traffic says of a target that is checked (`core.health`).
         date, send_answer, refusal: see `own_answers.OwnAnswers`.
         finished, fault: see `finish.Finish`.
+        log_waiting: has plugins log the requests that have ended, without waiting for the round's end.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class ProxyContext:
         answers = OwnAnswers(self, self.headers, error_default_type, host.now, monotonic, host.error_templates)
         self.date, self.send_answer, self.refusal = answers.date, answers.send, answers.refusal
         finish = Finish(self.access_log, answers.send, getattr(reactor, "to_flush_last", None))
-        self.finished, self.fault = finish.finished, finish.fault
+        self.finished, self.fault, self.log_waiting = finish.finished, finish.fault, finish.flush
         self.send_request_id = send_request_id
         self.real_ip = real_ip or RealIP()
         self.upstream_http2 = upstream_http2

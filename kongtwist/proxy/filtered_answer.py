@@ -60,7 +60,9 @@ class FilteredAnswer:
         if self._left is not None:
             self._left -= len(made)
             if self._left < 0 or (last and self._left):
-                self._exchange.report("a filter that keeps the length of a body has not kept it")
+                self._exchange.report(
+                    "a filter that keeps the length of a body has not kept it", "correct the plugin (keeps_length)"
+                )
                 if not self.begun:
                     return Answer.error(500, "An unexpected error occurred")
                 raise PluginFailed("keeps_length")

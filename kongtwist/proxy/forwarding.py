@@ -485,7 +485,7 @@ class UpstreamExchange(MovableAnswer):
             return
         pool = None if connection is None else connection.pool
         if self._answer is BEGUN:
-            what, remedy = broken_off(Reason(why, fault)), ""
+            what, remedy = broken_off(Reason(why, fault))
             if timeout:
                 what, remedy = timed_out(self.route, True, self._whole, self.read_timeout)
             self._log_error(what, remedy, pool)

@@ -479,7 +479,7 @@ class HTTP2UpstreamExchange(UpstreamExchange):
             self.deadline_passed()  # the upstream keeps it, too, and its clock rang first
             return
         pool = None if connection is None else connection.pool
-        self._log_error(broken_off(Reason(why, ENDED)), "", pool)
+        self._log_error(*broken_off(Reason(why, ENDED)), pool)
         begun = self._answer is BEGUN or self.exchange.begun
         self._code = status_of_reset(code)
         self._drop(why)
@@ -515,7 +515,7 @@ class HTTP2UpstreamExchange(UpstreamExchange):
         if self._answer is not BEGUN:
             self._failed(Reason(why, fault), timeout=timeout, heard=not unread, pool=pool)
             return
-        what, remedy = broken_off(Reason(why, fault)), ""
+        what, remedy = broken_off(Reason(why, fault))
         if timeout:
             what, remedy = timed_out(self.route, True, self._whole, self.read_timeout)
         self._log_error(what, remedy, pool)

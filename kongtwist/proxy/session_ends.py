@@ -97,7 +97,10 @@ class SessionDoor:
         context = self.context
         snapshot = self._snapshot()
         if snapshot is None:
-            line = error_line("there is no configuration yet, the connection is closed", client=facts.source[0])
+            remedy = (
+                "see the node's own lines in the log: it waits for its database, control plane or declarative_config"
+            )
+            line = error_line("there is no configuration yet, the connection is closed", remedy, client=facts.source[0])
             log.error("{line}", line=line)
             return None
         session = StreamSession(facts, context.host, context.next_id(), context.monotonic())
@@ -201,5 +204,5 @@ def answer_body(session: StreamSession, answer: Answer) -> bytes:
         return answer.body or b""
     said = answer.message or ""
     what = f"unable to proxy stream connection, status: {answer.status}" + (f", err: {said}" if said else "")
-    log.error("{line}", line=request_line(session, what))
+    log.error("{line}", line=request_line(session, what, "see which of the route's plugins ends it, and why"))
     return b""

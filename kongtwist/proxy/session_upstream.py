@@ -14,7 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..core.error_lines import request_line, upstream_name
+from ..core.error_lines import request_line, row_name, upstream_name
 from ..core.health import SUCCESS, TCP_FAILURE, TIMEOUT
 from ..core.peer import split_target
 from ..net.resolver import NameNotResolved
@@ -155,7 +155,7 @@ class SessionTries:
         except SSL.Error:
             self._refuse(502, *no_answer(route, peer, own_certificate_reason(Failure())))
         except BadServerName as why:
-            self._refuse(502, str(why))
+            self._refuse(502, str(why), f"correct host of service {row_name(route.service)}")
 
     def upstream_connected(self, transport: Any) -> None:
         self._attempt = None
@@ -194,7 +194,7 @@ class SessionTries:
         if self._left > 0 and self._user is not None:
             self._left -= 1
             if peer is not None:  # with one target only, the last try tells as much
-                log.warn("{line}", line=request_line(session, f"{what}, trying again", upstream=upstream))
+                log.warn("{line}", line=request_line(session, f"{what}, trying again", remedy, upstream=upstream))
             self._choose()
             return
         if route.retries:

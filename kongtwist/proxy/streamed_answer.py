@@ -253,7 +253,8 @@ class AnswerStream:
         exchange = self.exchange
         self._end("cut", tell=False)
         if why is not None:
-            exchange.report(f"a streamed answer broke off: {why}", detail=detail)
+            remedy = "correct what makes it: see the lines behind this one" if detail else ""
+            exchange.report(f"a streamed answer broke off: {why}", remedy, detail)
         exchange.abort()
 
 

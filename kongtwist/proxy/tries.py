@@ -268,7 +268,7 @@ class Tries:
                 _log.warn(
                     "{line}",
                     line=request_line(
-                        self.exchange, f"{what}, trying again", upstream=upstream, stream=self._stream_kind()
+                        self.exchange, f"{what}, trying again", remedy, upstream=upstream, stream=self._stream_kind()
                     ),
                 )
             self._hold_request()

@@ -178,7 +178,8 @@ class ServedWebSocket(StreamRecord):
             raise
         except Exception as error:  # noqa: BLE001 - reported, and the client is told
             detail = "".join(traceback.format_exception(error))
-            self._exchange.report(f"{BROKEN}: serving it failed: {error!r}", detail=detail)
+            what = f"{BROKEN}: serving it failed: {error!r}"
+            self._exchange.report(what, "correct what serves it: see the lines behind this one", detail)
             self._told = True
             self.close(_FAILED, "the gateway failed")
         else:

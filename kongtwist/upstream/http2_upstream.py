@@ -226,7 +226,7 @@ class HTTP2Upstream(HTTP2Connection):
         """See `HTTP2Connection`."""
         if code:
             _log.warn(
-                "the upstream {address}:{port} ends an HTTP/2 connection: {code} {why}",
+                "the upstream {address}:{port} ends an HTTP/2 connection: {code} {why}; see its own log",
                 address=self.pool.address, port=self.pool.port, code=error_name(code), why=why[:200].decode("latin-1"),
             )  # fmt: skip
         self.pool.retire(self)
@@ -234,7 +234,7 @@ class HTTP2Upstream(HTTP2Connection):
     def failing(self, code: int, why: str) -> None:
         """See `HTTP2Connection`."""
         _log.error(
-            "the upstream {address}:{port} broke HTTP/2: {code}, {why}",
+            "the upstream {address}:{port} broke HTTP/2: {code}, {why}; correct it, or what stands before it",
             address=self.pool.address, port=self.pool.port, code=error_name(code), why=why,
         )  # fmt: skip
         self.pool.retire(self)

@@ -207,11 +207,13 @@ def no_answer(route: RouteView, peer: Peer | None, reason: Reason) -> tuple[str,
     return what, remedies[reason.fault]
 
 
-def broken_off(reason: Reason) -> str:
-    """What happened: an answer that had begun did not come to its end."""
+def broken_off(reason: Reason) -> tuple[str, str]:
+    """What happened, and what to do: an answer that had begun did not come to its end."""
     if reason.fault == MALFORMED:
-        return f"the rest of the upstream's answer is no HTTP: {reason.text}"
-    return f"the upstream broke off its answer: {reason.text}"
+        what = f"the rest of the upstream's answer is no HTTP: {reason.text}"
+        return what, "correct the upstream, or what stands before it and changes its answers"
+    what = f"the upstream broke off its answer: {reason.text}"
+    return what, "see its own log; it may have failed, been restarted, or bound how long an answer takes"
 
 
 def timed_out(route: RouteView, connected: bool, sent: bool, read_timeout: float) -> tuple[str, str]:

@@ -111,7 +111,10 @@ class ErrorLogTests(LiveTestCase):
             lambda: [
                 line
                 for line in gateway.log().splitlines()
-                if "[warn]" in line and ", trying again, client: " in line and f'upstream: "127.0.0.1:{closed}"' in line
+                if "[warn]" in line
+                and ", trying again; see whether it listens there, or correct the targets of upstream pool.test, client: "
+                in line
+                and f'upstream: "127.0.0.1:{closed}"' in line
             ],
             "a line about the target that failed",
         )

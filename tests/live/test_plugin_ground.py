@@ -108,7 +108,7 @@ class StreamedAnswerTests(GroundTestCase):
         """The client sees that the answer is not complete."""
         self.does("fail")
         self.assertRaises(http.client.IncompleteRead, request, self.port, "GET", "/fail")
-        self.assertIn("a streamed answer broke off: ValueError('no more')", self.running.log())
+        self.assertIn("a streamed answer broke off: ValueError('no more'); correct what makes it", self.running.log())
         self.logged("200 0 5")
 
     def test_slow_client(self) -> None:
@@ -264,7 +264,9 @@ class AnswerTests(GroundTestCase):
         """A filter that does not keep the length it promised cuts the answer, or its answer is a 500."""
         self.echo("liar")
         self.assertRaises(http.client.IncompleteRead, self.running.get, "/liar?bytes=1000000")
-        self.assertIn("a filter that keeps the length of a body has not kept it", self.running.log())
+        self.assertIn(
+            "a filter that keeps the length of a body has not kept it; correct the plugin", self.running.log()
+        )
 
     def test_whole_body(self) -> None:
         """Held, then changed with its head; or replaced."""

@@ -178,6 +178,43 @@ class LeanReactorTests(SynchronousTestCase):
         self.assertEqual(told, ["timed", "sent", "last"])
         self.assertEqual(self.reactor.to_flush_last, [])
 
+    def test_last_ones_begin_something(self) -> None:
+        """What those who come last send, and the timed calls they make, do not wait until something else happens: requests may end in
+        timed calls, behind which the reactor waits for events."""
+        told: list[str] = []
+        timeouts: list[float] = []
+        poller = self.reactor._poller
+
+        class Poller:
+            def poll(self, timeout: float, most: int) -> list[tuple[int, int]]:
+                timeouts.append(timeout)
+                return []
+
+        class Sending:
+            def flush(self) -> None:
+                told.append("sent")
+
+        class Telling:
+            def __init__(self, reactor: LeanEPollReactor, timed: bool) -> None:
+                self.reactor, self.timed = reactor, timed
+
+            def flush(self) -> None:
+                told.append("told")
+                self.reactor.to_flush.append(Sending())
+                if self.timed:
+                    self.reactor.callLater(0, told.append, "timed")
+
+        self.reactor._poller = Poller()
+        try:
+            for timed, expected in ((False, [60]), (True, [60, 0])):
+                self.reactor.to_flush_last.append(Telling(self.reactor, timed))
+                self.reactor.doPoll(60)
+                self.assertEqual(timeouts, expected)
+                self.assertEqual(told, ["told", "sent"])
+                told.clear()
+        finally:
+            self.reactor._poller = poller
+
     def test_timeout(self) -> None:
         self.reactor.doPoll(0)
 

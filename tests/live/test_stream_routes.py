@@ -255,7 +255,10 @@ class TCPTests(SessionTestCase):
         wait_until(lambda: path.read_text().count("\n") == 2, "the record")
         refused = json.loads(path.read_text().splitlines()[1])
         self.assertEqual((refused["session"]["status"], refused["session"]["sent"]), (403, 0))
-        self.assertIn("unable to proxy stream connection, status: 403, err: IP address not allowed", gateway.log())
+        self.assertIn(
+            "unable to proxy stream connection, status: 403, err: IP address not allowed: 127.0.0.1; see which of",
+            gateway.log(),
+        )
 
 
 class TLSTests(SessionTestCase):

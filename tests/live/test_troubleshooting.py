@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import socket
 import sqlite3
@@ -15,6 +16,7 @@ from websockets.exceptions import ConnectionClosedOK
 from websockets.sync.client import connect
 
 from tests.documents import page_text
+from tests.live.ends_kit import RawUpstream, read_head
 from tests.live.support import PATIENCE, ROOT, GatewayProcess, LiveTestCase, free_port, request, wait_until
 
 HEADINGS = re.findall(r"^### (.+)$", page_text("docs/troubleshooting.md"), re.MULTILINE)
@@ -95,6 +97,8 @@ class TroubleshootingTests(LiveTestCase):
     def proxy_answers(self) -> Iterator[str]:
         """Errors of the proxy: status and body; then its error log."""
         gateway = self.gateway({"nginx_http_client_max_body_size": "100", "dns_resolver": f"127.0.0.1:{free_port()}"})
+        leaving = RawUpstream(_break_off)
+        self.addCleanup(leaving.close)
         silent = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(silent.close)
         closed = free_port()
@@ -106,6 +110,7 @@ class TroubleshootingTests(LiveTestCase):
         gateway.route("/refused", f"http://127.0.0.1:{closed}")
         gateway.route("/silent", f"http://127.0.0.1:{silent.getsockname()[1]}")
         gateway.admin("PATCH", "/services/s-silent", json={"read_timeout": 200, "retries": 0})
+        gateway.route("/half", f"http://127.0.0.1:{leaving.port}")
         gateway.route("/ws", f"ws://127.0.0.1:{closed}")
         gateway.route("/strict", f"http://127.0.0.1:{closed}", protocols=["https"])
         self._protect(gateway)
@@ -119,6 +124,8 @@ class TroubleshootingTests(LiveTestCase):
             yield f"{answer.status} {answer.body.decode()}"
             if answer.status not in (401, 429):  # a plugin's own words
                 self.assertIn(answer.headers["X-Kong-Request-Id"], answer.body.decode())
+        with self.assertRaises(http.client.IncompleteRead):
+            gateway.get("/half")
         self.assertEqual(request(gateway.proxy_port, "POST", "/bare", body=b"x" * 200).status, 413)
         self.assertEqual(gateway.get("/" + "x" * 9000).status, 414)
         self.assertEqual(gateway.get("/bare", headers={"X-Long": "x" * 9000}).status, 400)
@@ -200,3 +207,9 @@ class TroubleshootingTests(LiveTestCase):
         self.assertEqual(done.returncode, 1)
         self.assertIn("plugin nowhere: not bundled", done.stderr)
         wait_until(lambda: not Path(folder, "data", "kongtwist.pid").exists(), "nothing is left behind")
+
+
+def _break_off(sock: socket.socket) -> None:
+    """Answer half of what was promised."""
+    read_head(sock)
+    sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")

@@ -45,6 +45,7 @@ class Exporter:
 
         self.conf = conf
         self.encode = otlp_encoding.encoded_span
+        self._partial_success = otlp_encoding.partial_success
         self.propagation = Propagation(conf)
         self.id_header: bytes | None = (conf["http_response_header_for_traceid"] or "").encode() or None
         self.rate: float = host.sampling_rate if conf["sampling_rate"] is None else conf["sampling_rate"]
@@ -61,17 +62,18 @@ class Exporter:
             host.report(prefix + sentence)
         report = host.report
         self.say = Seldom(lambda text: report(prefix + text), host.now)
+        self._say_rejected = Seldom(lambda text: report(prefix + text), host.now)
         settings = QueueSettings(**rules)
         self.spans = None
         if conf["traces_endpoint"] is not None:
-            self.spans = host.queue(f"{row['id']}:traces", settings, self._sender(conf["traces_endpoint"]))
+            self.spans = host.queue(f"{row['id']}:traces", settings, self._sender(conf["traces_endpoint"], "spans"))
         self.lines = None
         if conf["logs_endpoint"] is not None:
-            queue = host.queue(f"{row['id']}:logs", settings, self._sender(conf["logs_endpoint"]))
+            queue = host.queue(f"{row['id']}:logs", settings, self._sender(conf["logs_endpoint"], "lines"))
             self.lines = LineSender(host, queue, otlp_encoding.encoded_line)
 
-    def _sender(self, url: str) -> Any:
-        """What sends a batch to ``url``; raises ValueError where that does not take it."""
+    def _sender(self, url: str, what: str) -> Any:
+        """What sends a batch of ``what`` to ``url``; raises ValueError where that does not take it."""
 
         async def send(entries: list[bytes]) -> None:
             body = self._envelope.request(entries)
@@ -89,8 +91,22 @@ class Exporter:
             if answer.status != 200:
                 said = answer.body[:_SHOWN].decode("utf-8", "replace")
                 raise ValueError(f"response error: {answer.status}, body: {said}")
+            if answer.body:
+                self._look_at(answer.body, len(entries), what)
 
         return send
+
+    def _look_at(self, body: bytes, count: int, what: str) -> None:
+        """Tell what a collector says of a batch that it took, in part at least (OTLP: it must not be sent again)."""
+        rejected, why = self._partial_success(body)
+        if rejected:
+            text = f"the collector rejected {rejected} of {count} {what}"
+        elif why:
+            text = f"the collector took {count} {what} with a warning"
+        else:
+            return
+        reason = repr(why[:_SHOWN])[1:-1] or "it does not say why"
+        self._say_rejected(f"{text}: {reason}; see its own log and its limits")
 
     def trace_of(self, exchange: Exchange) -> OwnTrace:
         """The trace of a request; where a plugin before has answered, it is looked for only now."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
@@ -15,7 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from ... import VERSION
 
-__all__ = ["CLIENT", "INTERNAL", "SERVER", "Envelope", "encoded_line", "encoded_span"]
+__all__ = ["CLIENT", "INTERNAL", "SERVER", "Envelope", "encoded_line", "encoded_span", "partial_success"]
 
 INTERNAL, SERVER, CLIENT = 1, 2, 3
 """Kinds of spans."""
@@ -101,6 +103,16 @@ def encoded_line(
         span_id=trace[1], flags=trace[2],
     ).SerializeToString()  # fmt: skip
     return data
+
+
+def partial_success(body: bytes) -> tuple[int, str]:
+    """How much of a request a collector has rejected though it answered 200, and what it says about it (``partial_success``). The answers
+    for spans and for lines have the same form. What cannot be read says nothing."""
+    try:
+        told = ExportTraceServiceResponse.FromString(body).partial_success
+    except DecodeError:
+        return 0, ""
+    return told.rejected_spans, told.error_message
 
 
 def _framed(number: int, data: bytes) -> bytes:

@@ -186,7 +186,10 @@ class WrittenTests(SynchronousTestCase):
         made.answers[b"/x?apikey=s3cret"] = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"
         made.client().send(GET)
         made.upstreams[0].wire.lose()
-        self.check(self.line(), "the upstream broke off its answer: it closed the connection")
+        self.check(
+            self.line(),
+            "the upstream broke off its answer: it closed the connection; see its own log; it may have failed",
+        )
 
     def test_kinds_of_streams(self) -> None:
         """Who looks for event streams or for gRPC in the log finds them by these words; other lines do not have them."""

@@ -7,7 +7,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.chain.host import HTTPAnswer, LogLine
@@ -157,6 +161,34 @@ class OpenTelemetryTests(TracingCase):
             self.harness.host.http.reply = lambda asked, answer=answer: answer  # type: ignore[misc]
             error = self.assertRaises(ValueError, self.sent, self.asked())
             self.assertEqual(str(error), f"response error: {status}, body: not so")
+
+    def test_rejected_in_part(self) -> None:
+        """A collector that takes a batch, and not all of it, or with a warning: the log is told, once a minute; nothing is sent again."""
+        self.configured(traces_endpoint=TRACES, sampling_rate=1)
+        answers = (
+            (0, ExportTracePartialSuccess(rejected_spans=1, error_message="too old")),
+            (10, ExportTracePartialSuccess(rejected_spans=1, error_message="too old")),
+            (60, ExportTracePartialSuccess(error_message="deprecated\nfield")),
+            (120, ExportTracePartialSuccess(rejected_spans=1)),
+            (180, ExportTracePartialSuccess()),
+        )
+        bodies = [(at, ExportTraceServiceResponse(partial_success=each).SerializeToString()) for at, each in answers]
+        spans = 0
+        for at, body in (*bodies, (240, b"{}"), (300, b"OK"), (360, b"\xff" * 600)):
+            self.harness.host.http.reply = lambda asked, body=body: HTTPAnswer(200, [], body)  # type: ignore[misc]
+            exchange = self.asked()
+            self.harness.now += at
+            spans = len(self.sent(exchange))
+        prefix = f"plugin opentelemetry ({self.harness.row['id']}): "
+        self.assertEqual(
+            self.harness.reports,
+            [
+                f"{prefix}the collector rejected 1 of {spans} spans: too old; see its own log and its limits",
+                f"{prefix}the collector took {spans} spans with a warning: deprecated\\nfield; see its own log and its limits"
+                " (1 more since the last line)",
+                f"{prefix}the collector rejected 1 of {spans} spans: it does not say why; see its own log and its limits",
+            ],
+        )
 
     def test_settings(self) -> None:
         """Former names; time limits; a Content-Type of one's own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.http2 import frames
@@ -104,6 +105,25 @@ class RoomTests(SynchronousTestCase):
         self.assertEqual(gateway.connects(), 1)
         HTTP2Server(gateway)
         self.assertEqual(second[0].told, [])
+
+    def test_what_the_log_is_told(self) -> None:
+        """A connection that an upstream ends, or breaks: where, why, and what to do about it."""
+        for sent, level, line in (
+            (frames.goaway(0, 11, b"too many pings"), "warn",
+             "the upstream 127.0.0.1:50051 ends an HTTP/2 connection: ENHANCE_YOUR_CALM too many pings; see its own log"),
+            (b"\0\0\5\x08\0\0\0\0\0\0\0\0\0\0", "error",
+             "the upstream 127.0.0.1:50051 broke HTTP/2: FRAME_SIZE_ERROR, WINDOW_UPDATE of a wrong size; correct it, or what stands"),
+        ):  # fmt: skip
+            gateway = grpc_gateway()
+            calls(gateway, 1)
+            server = HTTP2Server(gateway)
+            with capturedLogs() as events:
+                server.send(sent)
+            told = [
+                (each["log_level"].name, eventAsText(each, includeTimestamp=False, includeSystem=False))
+                for each in events
+            ]
+            self.assertTrue(any(name == level and line in text for name, text in told), told)
 
 
 class LifeTests(SynchronousTestCase):

@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import TimeoutError
+from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.address_caps import AddressCaps, AddressCounts
@@ -15,7 +16,7 @@ from kongtwist.core.http.real_ip import RealIP
 from kongtwist.core.limits import Limits
 from kongtwist.core.proxy_protocol import ProxiedPeer, ProxyHeader
 from kongtwist.core.stream_registry import GOING_AWAY, SERVICE_RESTART
-from kongtwist.core.stream_session import StreamSession
+from kongtwist.core.stream_session import SessionFacts, StreamSession
 from kongtwist.net.server_tls import ServerContexts, TLSRules
 from kongtwist.proxy.session_channel import SessionChannel, SessionFactory
 from kongtwist.proxy.session_ends import SessionDoor, plain_address
@@ -183,6 +184,20 @@ class ChannelTests(SessionsTestCase):
         self.gateway.work()
         self.assertEqual((wire.end, self.lines.seen, self.gateway.connects()), ("close", [(502, 0, 0, 0.0)], 0))
         self.assert_given_back()
+
+    def test_what_the_log_is_told(self) -> None:
+        """What happened, and what to do about it: a plugin that ends a session, and that there is no configuration."""
+        with capturedLogs() as events:
+            self.gate.decision = Answer(403, None)
+            self.connect()
+            door = SessionDoor(self.gateway.context, lambda: None, "tcp", self.lines)
+            self.assertIsNone(door.begin(SessionFacts("tcp", ("10.0.0.1", 40000), ("127.0.0.1", 9000), None)))
+        lines = [eventAsText(each, includeTimestamp=False, includeSystem=False) for each in events]
+        for part in (
+            "unable to proxy stream connection, status: 403; see which of the route's plugins ends it, and why",
+            "there is no configuration yet, the connection is closed; see the node's own lines",
+        ):
+            self.assertTrue(any(part in line for line in lines), (part, lines))
 
     def test_upstream_lost(self) -> None:
         """A reset of the upstream is one for the client; the session was relayed all the same."""

@@ -124,12 +124,18 @@ class ReasonTests(SynchronousTestCase):
         self.assertEqual(told(balancer), (f"{what}: no address for a and 1 more", look))
 
     def test_broken_off(self) -> None:
-        """Who ended an answer that had begun."""
+        """Who ended an answer that had begun, and where to look."""
         self.assertEqual(
             broken_off(Reason("it closed the connection", ENDED)),
-            "the upstream broke off its answer: it closed the connection",
+            (
+                "the upstream broke off its answer: it closed the connection",
+                "see its own log; it may have failed, been restarted, or bound how long an answer takes",
+            ),
         )
         self.assertEqual(
             broken_off(Reason("malformed chunk size", MALFORMED)),
-            "the rest of the upstream's answer is no HTTP: malformed chunk size",
+            (
+                "the rest of the upstream's answer is no HTTP: malformed chunk size",
+                "correct the upstream, or what stands before it and changes its answers",
+            ),
         )
