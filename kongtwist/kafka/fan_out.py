@@ -57,7 +57,7 @@ class FanOut(Generic[_Client]):
     """
 
     def __init__(
-        self, reactor: Any, done: Callable[[], None], framed: Callable[[bytes], bytes | None]
+        self, reactor: Any, done: Callable[[], None], framed: Callable[[bytes], bytes]
     ) -> None:  # fmt: skip
         self._reactor = reactor
         self._framed = framed
@@ -69,7 +69,7 @@ class FanOut(Generic[_Client]):
         self._others: deque[_Client] = deque()
         self._visit: Callable[[_Client], None] | None = None
         self._data = b""
-        self._chunk: bytes | None = None
+        self._chunk = b""
         self._before = (0, b"")
         self._turn: IDelayedCall | None = None
 
@@ -140,7 +140,7 @@ class FanOut(Generic[_Client]):
                 self._turn = self._reactor.callLater(0, self._go_on)
         if self.is_sending and self._turn is None:
             self.is_sending = False
-            self._data, self._chunk = b"", None
+            self._data = self._chunk = b""
             self._done()
 
     def _send_to(self, clients: Iterable[_Client]) -> None:
@@ -151,10 +151,10 @@ class FanOut(Generic[_Client]):
             if client.piece == before:
                 client.piece = piece  # first: while it is written to, it may say that it is slow
                 write_chunk = client.write_chunk
-                if chunk is None or write_chunk is None:
-                    client.writer.write(data, chunk)
-                else:
+                if write_chunk is not None:
                     write_chunk(chunk)
+                else:
+                    client.writer.write(data, chunk)
 
     def stop(self) -> None:
         """Forget what is under way."""
@@ -163,7 +163,7 @@ class FanOut(Generic[_Client]):
                 client.piece = self._piece
         self.is_sending = False
         self._others.clear()
-        self._data, self._chunk = b"", None
+        self._data = self._chunk = b""
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
