@@ -80,8 +80,10 @@ def topic_ids(consumer: Any, topics: Iterable[str]) -> dict[str, object]:
     log ends.
 
     Args:
-        consumer: a KafkaConsumer.
+        consumer: a KafkaConsumer; others tell none.
         topics: their names.
     """
-    cluster = consumer._cluster
+    cluster = getattr(consumer, "_cluster", None)
+    if cluster is None:
+        return {}
     return {topic: number for topic in topics if (number := cluster.topic_id(topic)) is not None}

@@ -50,6 +50,35 @@ class MadeAnewTests(_Remaking):
             {(each["event"], json.loads(each["data"])["reason"]) for each in told}, {("resync", "recreated")}
         )
 
+    def test_more_records_than_before(self) -> None:
+        """Offsets begin again, and are soon higher than before: no record is passed over, and who follows it is told."""
+        gateway = self.begin()
+        stream = self.stream(gateway)
+        first_line(stream)
+        self.send(range(9))
+        for _ in range(9):
+            next(stream)
+        self.remake(PARTITIONS)
+        for number in range(30):
+
+            def sent(number: int = number) -> bool:
+                try:
+                    self.producer.send(self.topic, b"%d" % (100 + number), partition=number % PARTITIONS).get(20)
+                except KafkaError:
+                    return False
+                return True
+
+            wait_until(sent, "a record in the new topic", 60)
+        reasons: set[str] = set()
+        values: list[int] = []
+        while len(values) < 30:
+            event = next(stream)
+            if event.get("event") == "resync":
+                reasons.add(json.loads(event["data"])["reason"])
+            else:
+                values.append(int(event["data"]))
+        self.assertEqual((reasons, sorted(values)), ({"recreated"}, list(range(100, 130))))
+
     def test_fetched(self) -> None:
         """Mode http-get goes on with what there is, whether the topic is gone for a while or has fewer partitions afterwards."""
         gateway = self.begin(mode="http-get", auto_offset_reset="earliest", fetch_wait=100)
