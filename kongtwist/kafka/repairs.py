@@ -14,7 +14,7 @@ import kafka.errors
 from kafka.net.transport import KafkaTCPTransport
 from kafka.producer.transaction_manager import TransactionManager, TransactionState
 
-__all__ = ["finish_rejoining", "mend", "read_transport", "reset_producer_id", "topic_ids"]
+__all__ = ["finish_rejoining", "has_to_join", "mend", "read_transport", "reset_producer_id", "topic_ids"]
 
 original_reset = TransactionManager.reset_producer_id
 original_read = KafkaTCPTransport._read_from_sock
@@ -71,6 +71,16 @@ def finish_rejoining(consumer: Any) -> None:
     coordinator = consumer._coordinator
     if coordinator.rejoining and not coordinator.rejoin_needed:
         coordinator.request_rejoin()
+
+
+def has_to_join(consumer: Any) -> bool:
+    """Whether a member has to join its group before it can read. A poll without time never gets that far.
+
+    Args:
+        consumer: a KafkaConsumer with a group.
+    """
+    coordinator = consumer._coordinator
+    return bool(coordinator.rejoining or coordinator.need_rejoin() or coordinator.coordinator_id is None)
 
 
 def topic_ids(consumer: Any, topics: Iterable[str]) -> dict[str, object]:
