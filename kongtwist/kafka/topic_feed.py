@@ -169,6 +169,7 @@ class TopicFeed:
             reader = self._take(topic)
             reader.listeners.append(self)
             self._readers.append(reader)
+        readers = list(self._readers)
         ready = DeferredList([reader.ready() for reader in self._readers], fireOnOneErrback=True, consumeErrors=True)
         late = self.reactor.callLater(self.settings.timeout, ready.cancel)
         try:
@@ -184,6 +185,8 @@ class TopicFeed:
             if late.active():
                 late.cancel()
         self._check()
+        if self._readers != readers:
+            raise KafkaFailed("a topic was made anew meanwhile")
         if self.window is None:
             self.position = Position(
                 {

@@ -279,6 +279,23 @@ class FeedTests(SynchronousTestCase):
         self.assertEqual(self.client().got, ["id: t:3"])
         self.assertEqual(len(self.taken), 2)
 
+    def test_made_anew_while_clients_wait_for_another_topic(self) -> None:
+        """They come again: what they wait for is read by nobody any more. Others may have begun to wait by then."""
+        for others in (False, True):
+            self.make(FeedSettings(("t",), count=4))
+            answer = self.reader.answer = Deferred()
+            waiting = Deferred.fromCoroutine(self.feed.subscribe(StartAt()))
+            self.feed.topic_remade()
+            self.reader = Reader("t")
+            self.reader.answer = Deferred()
+            later = Deferred.fromCoroutine(self.feed.subscribe(StartAt())) if others else None
+            answer.callback(None)
+            self.failureResultOf(waiting, KafkaFailed)
+            if later is not None:
+                self.reader.answer.callback(None)
+                self.successResultOf(later)
+                self.assertEqual(bytes(self.feed.position), b"t:10.20")
+
     def test_close(self) -> None:
         one, two = self.client(), self.client(slow=True)
         self.feed.close()
