@@ -90,14 +90,13 @@ class StreamedAnswer(Answer):
 
 
 class AnswerWriter(Protocol):
-    """Where the body of a `FedAnswer` goes.
+    """Where the body of a `FedAnswer` goes, or the frames that a WebSocket is fed."""
 
-    Attributes:
-        write_chunk: takes a piece as a chunk by the shortest way there is, until the feeder is told that the answer has ended; None:
-            there is only `write`.
-    """
-
-    write_chunk: Callable[[bytes], None] | None
+    @property
+    def write_chunk(self) -> Callable[[bytes], None] | None:
+        """Takes a piece as a chunk, or frames, by the shortest way there is, until the feeder is told that the answer has ended; None:
+        there is only `write`."""
+        ...
 
     def write(self, data: bytes, chunk: bytes | None = None) -> None:
         """Send a piece, whole events where the answer is an event stream. Never waits; `AnswerFeeder.pause` may be called meanwhile.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .positions import Position
+
 __all__ = ["Event", "EventWindow"]
 
 
@@ -44,6 +46,7 @@ class EventWindow:
     Attributes:
         start, end: numbers of the oldest event, and of the one to come.
         before: the position of who has got all that was before ``start``.
+        renewed: number of the latest event that tells that a topic was made anew; -1: there was none.
     """
 
     def __init__(self, count: int, size: int, before: bytes) -> None:
@@ -52,6 +55,8 @@ class EventWindow:
         self._head = 0  # in the list, of the oldest: taking the first out of a list moves all others
         self._held = 0
         self.start = self.end = 0
+        self.renewed = -1
+        self._renewals: dict[tuple[str, int], tuple[int, int]] = {}  # by partition: number of the event, and offset
         self.before = before
 
     def append(self, event: Event) -> None:
@@ -71,6 +76,29 @@ class EventWindow:
         if self._head * 2 > len(self._events):
             del self._events[: self._head]
             self._head = 0
+
+    def renew(self, topic: str, partition: int, offset: int, before: bytes) -> None:
+        """A partition is of a topic that was made anew. What is kept goes: offsets of then and of now cannot be compared. The event that
+        tells so comes next.
+
+        Args:
+            topic, partition, offset: where it is read from.
+            before: the position before that event.
+        """
+        self._events.clear()
+        self._head = self._held = 0
+        self.start = self.renewed = self.end
+        self.before = before
+        self._renewals[topic, partition] = (self.end, offset)
+
+    def after_renewals(self, number: int, position: bytes) -> bytes:
+        """Where one goes on who stood at a position when the event of a number was to come: what was made anew since is read from its
+        beginning."""
+        moved = Position.parse(position)
+        for (topic, partition), (told, offset) in self._renewals.items():
+            if told >= number:
+                moved.move(topic, partition, offset)
+        return bytes(moved)
 
     def since(self, number: int, size: int) -> list[Event]:
         """Events from a number on, not older than `start`: at least one where there is one, and no more than ``size`` bytes otherwise."""

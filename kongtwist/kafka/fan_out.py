@@ -9,12 +9,16 @@ from itertools import islice
 from operator import length_hint
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from twisted.logger import Logger
+
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
 
     from ..core.answers import AnswerWriter
 
 __all__ = ["NO_PIECE", "FanOut"]
+
+_log = Logger(namespace="kongtwist.kafka")
 
 NO_PIECE = -1
 """In place of the number of a client's latest piece: it is not sent what comes."""
@@ -57,7 +61,7 @@ class FanOut(Generic[_Client]):
     """
 
     def __init__(
-        self, reactor: Any, done: Callable[[], None], framed: Callable[[bytes], bytes | None]
+        self, reactor: Any, done: Callable[[], None], framed: Callable[[bytes], bytes]
     ) -> None:  # fmt: skip
         self._reactor = reactor
         self._framed = framed
@@ -69,7 +73,7 @@ class FanOut(Generic[_Client]):
         self._others: deque[_Client] = deque()
         self._visit: Callable[[_Client], None] | None = None
         self._data = b""
-        self._chunk: bytes | None = None
+        self._chunk = b""
         self._before = (0, b"")
         self._turn: IDelayedCall | None = None
 
@@ -129,18 +133,17 @@ class FanOut(Generic[_Client]):
         self._turn = None
         most = max(1, min(_AT_ONCE, _BYTES // (len(self._data) or 1)))
         left = max(most - length_hint(self._due), 0)
-        try:
-            self._send_to(islice(self._due, most))
-            while self._others and left:
-                left -= 1
-                if self._visit is not None:
-                    self._visit(self._others.popleft())
-        finally:
-            if self.is_sending and (length_hint(self._due) or self._others):
-                self._turn = self._reactor.callLater(0, self._go_on)
-        if self.is_sending and self._turn is None:
+        self._send_to(islice(self._due, most))
+        self._look_after(left)
+        if (
+            not self.is_sending or self._turn is not None
+        ):  # it was stopped from within, and maybe sends another piece by now
+            return
+        if length_hint(self._due) or self._others:
+            self._turn = self._reactor.callLater(0, self._go_on)
+        else:
             self.is_sending = False
-            self._data, self._chunk = b"", None
+            self._data = self._chunk = b""
             self._done()
 
     def _send_to(self, clients: Iterable[_Client]) -> None:
@@ -151,19 +154,32 @@ class FanOut(Generic[_Client]):
             if client.piece == before:
                 client.piece = piece  # first: while it is written to, it may say that it is slow
                 write_chunk = client.write_chunk
-                if chunk is None or write_chunk is None:
-                    client.writer.write(data, chunk)
-                else:
-                    write_chunk(chunk)
+                try:
+                    if write_chunk is not None:
+                        write_chunk(chunk)
+                    else:
+                        client.writer.write(data, chunk)
+                except Exception:  # noqa: BLE001 - the others get it all the same, and whoever has read it reads on
+                    _log.failure("an event could not be sent to a client")
+
+    def _look_after(self, most: int) -> None:
+        """Visit so many of those that are looked after."""
+        others = self._others
+        for _ in range(min(most, len(others))):
+            if others and self._visit is not None:
+                try:
+                    self._visit(others.popleft())
+                except Exception:  # noqa: BLE001 - as above
+                    _log.failure("a client that is behind could not be looked after")
 
     def stop(self) -> None:
-        """Forget what is under way."""
+        """Forget what is under way; also from within."""
         for client in self._due:
             if client.piece != NO_PIECE:
                 client.piece = self._piece
         self.is_sending = False
         self._others.clear()
-        self._data, self._chunk = b"", None
+        self._data = self._chunk = b""
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None

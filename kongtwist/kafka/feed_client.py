@@ -78,7 +78,7 @@ class FeedClient:
     """
 
     __slots__ = (
-        "_begun", "_blocked", "_feed", "_over", "_start", "_turn", "_unblocked", "_work", "_writing",
+        "_begun", "_blocked", "_feed", "_known", "_over", "_start", "_turn", "_unblocked", "_work", "_writing",
         "cursor", "is_catching_up", "is_joining", "piece", "reading_at", "write_chunk", "writer",
     )  # fmt: skip
 
@@ -96,6 +96,7 @@ class FeedClient:
         self.is_joining = False
         self.is_catching_up = False
         self.reading_at: Position | None = None
+        self._known = window.end  # it knows what was made anew before the event of this number
         self._blocked = self._over = self._begun = self._writing = False
         self._unblocked: Deferred[None] | None = None
         self._work: Deferred[None] | None = None
@@ -113,6 +114,7 @@ class FeedClient:
             self.end()
             return
         feed.fell_behind(self)
+        self._known = window.end
         if start.position is None and start.timestamp is None and not start.earliest:
             self.cursor.number, self.cursor.place = window.end, bytes(feed.position)
             self._write(feed.form.event(self.cursor.place, feed.form.place))
@@ -136,6 +138,7 @@ class FeedClient:
         standing = self._feed.standing(self)
         if standing is not None:
             self.cursor.number, self.cursor.place = standing
+            self._known = self.cursor.number
             self._feed.fell_behind(self)
 
     def resume(self) -> None:
@@ -199,10 +202,16 @@ class FeedClient:
                 self._turn = feed.reactor.callLater(0, self._turned)
                 return
             count += 1
+            if window.renewed >= self._known and (self.cursor.ahead is not None or self.cursor.number < window.start):
+                self._catch_up(
+                    self._anew(window, self.cursor.place if self.cursor.ahead is None else bytes(self.cursor.ahead))
+                )
+                return
             place, number = self.cursor.place, self.cursor.number
             ahead = None if self.cursor.ahead is None else self.cursor.ahead.copy()
             taken = self.cursor.take(window, _PIECE, feed.position)
             self._count(window, number, ahead)
+            self._known = max(self._known, self.cursor.number)
             if taken.lost:
                 self._catch_up(StartAt(place))
                 return
@@ -239,6 +248,15 @@ class FeedClient:
 
     # -- the broker ----------------------------------------------------------------------------------------------------------
 
+    def _anew(self, window: EventWindow, place: bytes) -> StartAt:
+        """Tell it that topics were made anew: what it has not got of the former ones is gone. Returns where it goes on."""
+        start = StartAt(window.after_renewals(self._known, place))
+        self._known = window.end
+        told = self._feed.form.resync("recreated", "a topic was made anew, and is read from its beginning")
+        assert start.position is not None
+        self._write(self._feed.form.event(start.position, told))
+        return start
+
     def _catch_up(self, start: StartAt) -> None:
         self.is_catching_up = True
         self.reading_at = Position() if start.position is None else Position.parse(start.position)
@@ -260,16 +278,19 @@ class FeedClient:
                     self._write(feed.form.event(at, feed.form.place))
                 start = StartAt(at)
                 await self._read_again(replay)
-                if not self._over:
+                here = StartAt(bytes(replay.position))
+                start = self._moved_on(here)
+                if self._over:
+                    return
+                if start is here:
                     self.is_catching_up = False
                     self.reading_at = None
                     self._join(replay.position)
-                return
+                    return
             except KafkaFailed as error:
                 failures += 1
                 _log.warn("reading again for a client failed: {error}", error=error)
-                if replay.position.offsets:
-                    start = StartAt(bytes(replay.position))
+                start = self._moved_on(StartAt(bytes(replay.position)) if replay.position.offsets else start)
             finally:
                 feed.replays.release()
                 await replay.close()
@@ -278,13 +299,23 @@ class FeedClient:
         self._work = None
         self.end()
 
+    def _moved_on(self, start: StartAt) -> StartAt:
+        """Where it goes on, if topics may have been made anew while it was read its records again."""
+        window = self._feed.window
+        if window is None or window.renewed < self._known:
+            return start
+        if start.position is None:
+            self._known = window.end
+            return start
+        return self._anew(window, start.position)
+
     async def _read_again(self, replay: Replay) -> None:
         """Until the window has what follows."""
         feed = self._feed
         while not self._over:
             if feed.window is None:
                 raise KafkaFailed("the feed was closed")
-            if replay.position.has_reached(Position.parse(feed.window.before)):
+            if feed.window.renewed >= self._known or replay.position.has_reached(Position.parse(feed.window.before)):
                 return
             running = replay.position.copy()
             pieces = []

@@ -50,8 +50,8 @@ class EventForm(Protocol):
         """
         ...
 
-    def chunk(self, data: bytes) -> bytes | None:
-        """``data`` with the framing that most clients need around it, see `AnswerWriter.write`."""
+    def chunk(self, data: bytes) -> bytes:
+        """``data`` with the framing that most clients need around it, for their short way; see `AnswerWriter.write`."""
         ...
 
 
@@ -73,7 +73,7 @@ class ServerSentEvents:
         """See `EventForm`."""
         return b'event: resync\ndata: {"reason":"%b","detail":"%b"}\n\n' % (reason.encode(), detail.encode())
 
-    def chunk(self, data: bytes) -> bytes | None:
+    def chunk(self, data: bytes) -> bytes:
         """A chunk of HTTP/1.1 (RFC 9112 7.1)."""
         return b"%x\r\n%b\r\n" % (len(data), data)
 
@@ -99,9 +99,9 @@ class SocketMessages:
             json.dumps(detail).encode(),
         )
 
-    def chunk(self, data: bytes) -> bytes | None:
-        """See `EventForm`."""
-        return None
+    def chunk(self, data: bytes) -> bytes:
+        """The frames, as they are."""
+        return data
 
 
 def text_frame(payload: bytes) -> bytes:

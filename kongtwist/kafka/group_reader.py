@@ -128,9 +128,13 @@ class GroupReader(ReadingThread):
                 elif consumer.paused():
                     consumer.resume(*consumer.paused())
                 late_names.finish_rejoining(consumer)
-                records = records_of(pace.poll(consumer, _POLL, RECORDS))
+                whole = late_names.has_to_join(consumer)  # a poll that does not wait begins to join, and forgets it
+                records = records_of(pace.poll(consumer, _POLL, RECORDS, whole))
                 if anchored != self._assignments:
                     anchored = self._assignments
+                    pace = PollingPace(
+                        self._stopped.wait
+                    )  # where the group is has to be asked for, which takes its time too
                     self._anchor(consumer, records)
                     self._look_for_ends(consumer)
                 self._look_for_new_topics(consumer)

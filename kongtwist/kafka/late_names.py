@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from .connection_settings import client_options as client_options
     from .repairs import finish_rejoining as finish_rejoining
+    from .repairs import has_to_join as has_to_join
     from .repairs import topic_ids as topic_ids
 else:
     _PLACES = {
@@ -39,6 +40,7 @@ else:
         "TopicPartition": "kafka",
         "client_options": "kongtwist.kafka.connection_settings",
         "finish_rejoining": "kongtwist.kafka.repairs",
+        "has_to_join": "kongtwist.kafka.repairs",
         "topic_ids": "kongtwist.kafka.repairs",
     }
 

@@ -41,9 +41,15 @@ class PollingPace:
         self._pause, self._clock, self._used = pause, clock, used
         self._rounds = 0
 
-    def poll(self, consumer: Any, milliseconds: int, records: int) -> dict[Any, list[Any]]:
-        """What a consumer has, at most ``records``; waits for it up to ``milliseconds``."""
-        if self._rounds:
+    def poll(self, consumer: Any, milliseconds: int, records: int, whole: bool = False) -> dict[Any, list[Any]]:
+        """What a consumer has, at most ``records``; waits for it up to ``milliseconds``.
+
+        Args:
+            consumer: polls.
+            milliseconds, records: see above.
+            whole: give it that time, whatever the broker.
+        """
+        if self._rounds and not whole:
             self._rounds -= 1
             found: dict[Any, list[Any]] = consumer.poll(timeout_ms=0, max_records=records)
             if not found:
@@ -52,6 +58,6 @@ class PollingPace:
         begun, used = self._clock(), self._used()
         found = consumer.poll(timeout_ms=milliseconds, max_records=records)
         passed = self._clock() - begun
-        if not found and passed >= _SHORTEST and self._used() - used > passed * _BUSY:
+        if not found and not whole and passed >= _SHORTEST and self._used() - used > passed * _BUSY:
             self._rounds = _ROUNDS
         return found

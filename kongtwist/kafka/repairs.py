@@ -14,7 +14,7 @@ import kafka.errors
 from kafka.net.transport import KafkaTCPTransport
 from kafka.producer.transaction_manager import TransactionManager, TransactionState
 
-__all__ = ["finish_rejoining", "mend", "read_transport", "reset_producer_id", "topic_ids"]
+__all__ = ["finish_rejoining", "has_to_join", "mend", "read_transport", "reset_producer_id", "topic_ids"]
 
 original_reset = TransactionManager.reset_producer_id
 original_read = KafkaTCPTransport._read_from_sock
@@ -73,6 +73,16 @@ def finish_rejoining(consumer: Any) -> None:
         coordinator.request_rejoin()
 
 
+def has_to_join(consumer: Any) -> bool:
+    """Whether a member has to join its group before it can read. A poll without time never gets that far.
+
+    Args:
+        consumer: a KafkaConsumer with a group.
+    """
+    coordinator = consumer._coordinator
+    return bool(coordinator.rejoining or coordinator.need_rejoin() or coordinator.coordinator_id is None)
+
+
 def topic_ids(consumer: Any, topics: Iterable[str]) -> dict[str, object]:
     """The ids of topics that are there, as far as brokers tell them (Kafka 2.8 and later).
 
@@ -80,8 +90,10 @@ def topic_ids(consumer: Any, topics: Iterable[str]) -> dict[str, object]:
     log ends.
 
     Args:
-        consumer: a KafkaConsumer.
+        consumer: a KafkaConsumer; others tell none.
         topics: their names.
     """
-    cluster = consumer._cluster
+    cluster = getattr(consumer, "_cluster", None)
+    if cluster is None:
+        return {}
     return {topic: number for topic in topics if (number := cluster.topic_id(topic)) is not None}

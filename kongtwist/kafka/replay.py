@@ -31,6 +31,7 @@ class Replay:
 
     Attributes:
         position: behind what `read` has given.
+        ids: of the topics when it began, where brokers tell them.
     """
 
     def __init__(self, reactor: Any, make: Callable[[], Any], topics: tuple[str, ...], timeout: float) -> None:
@@ -41,6 +42,7 @@ class Replay:
         self._consumer: Any = None
         self._sought: Position | None = None
         self.position = Position()
+        self.ids: dict[str, object] = {}
 
     async def begin(self, start: StartAt) -> list[Gap]:
         """Find out where it begins; what cannot be read any more.
@@ -55,7 +57,9 @@ class Replay:
         try:
             if self._consumer is None:
                 self._consumer = self._make()
-            return begin_at(self._consumer, self._topics, start, self._timeout)
+            begun = begin_at(self._consumer, self._topics, start, self._timeout)
+            self.ids = late_names.topic_ids(self._consumer, self._topics)
+            return begun
         except late_names.KafkaError as error:
             raise KafkaFailed(str(error) or repr(error)) from error
 
@@ -77,6 +81,10 @@ class Replay:
             if position != self._sought:
                 seek_all(consumer, position)
             records = records_of(consumer.poll(timeout_ms=wait, max_records=count))
+            ids = late_names.topic_ids(consumer, self._topics)
+            if any(self.ids.get(topic, told) != told for topic, told in ids.items()):
+                self._sought = None
+                raise KafkaFailed("a topic was made anew while it was read")
             reached = position.copy()
             for record in records:
                 reached.move(record.topic, record.partition, record.offset + 1)

@@ -169,6 +169,7 @@ class TopicFeed:
             reader = self._take(topic)
             reader.listeners.append(self)
             self._readers.append(reader)
+        readers = list(self._readers)
         ready = DeferredList([reader.ready() for reader in self._readers], fireOnOneErrback=True, consumeErrors=True)
         late = self.reactor.callLater(self.settings.timeout, ready.cancel)
         try:
@@ -184,6 +185,8 @@ class TopicFeed:
             if late.active():
                 late.cancel()
         self._check()
+        if self._readers != readers:
+            raise KafkaFailed("a topic was made anew meanwhile")
         if self.window is None:
             self.position = Position(
                 {
@@ -247,14 +250,13 @@ class TopicFeed:
         pieces: list[Event] = []
         size = 0
         for _ in range(min(_RECORDS, len(coming))):
-            event = self._event(coming.popleft())
+            event = self._event(coming.popleft(), window)
             if event is not None:
+                window.append(event)
                 pieces.append(event)
                 size += event.size
                 if size >= _PIECE:
                     break
-        for event in pieces:
-            window.append(event)
         if pieces:
             looks = self.settings.policy == DISCONNECT
             others = [client for client in self._behind if looks or client.is_joining]
@@ -263,15 +265,16 @@ class TopicFeed:
         else:
             self._sent()
 
-    def _event(self, item: TopicRecord | _Loss) -> Event | None:
+    def _event(self, item: TopicRecord | _Loss, window: EventWindow) -> Event | None:
         if isinstance(item, _Loss):
             topic, partition, offset, lost = item
             self.position.move(topic, partition, offset)
             if lost:
                 notice = self.form.resync("retention", f"{lost} records of {topic} {partition} are no longer kept")
             else:
-                told = f"{topic} {partition} ends before the position: it was made anew"
+                told = f"{topic} {partition} was made anew, and is read from its beginning"
                 notice = self.form.resync("recreated", told)
+                window.renew(topic, partition, offset, bytes(self.position))
             return Event(topic, partition, offset - 1, None, notice, bytes(self.position))
         self.position.move(item.topic, item.partition, item.offset + 1)
         body = self.encode(item)

@@ -50,8 +50,8 @@ class TopicListener(Protocol):
         """In order of each partition."""
 
     def records_lost(self, topic: str, partition: int, offset: int, count: int) -> None:
-        """Retention has taken ``count`` records before they were read; it goes on at ``offset``. 0: the topic ends before the position, as
-        it was made anew."""
+        """Retention has taken ``count`` records before they were read; it goes on at ``offset``. 0: the topic was made anew, or ends before
+        the position."""
 
     def topic_remade(self) -> None:
         """The topic was made anew with fewer partitions: no position in it holds any more, and the reader is of no use."""
@@ -87,6 +87,8 @@ class TopicReader(ReadingThread):
         self._ends_at = 0.0
         self._waiting: list[Deferred[None]] = []
         self._reached: Position | None = None  # the thread's: what it has handed over
+        self._id: object = None  # the thread's: the topic's, where brokers tell it
+        self._is_out_of_range = False  # the thread's: what it has to read next is not there
         self._is_giving = False
 
     # -- the reactor's side ------------------------------------------------------------------------------------------------
@@ -193,11 +195,17 @@ class TopicReader(ReadingThread):
                 unknown = reached.offsets[self.topic]
                 unknown[:] = [None if each == -1 else each for each in unknown]
                 self._reached = reached
+                self._is_made_anew(consumer)
                 self._tell(self._begun, reached.copy())
             elif len(partitions) < len(reached.offsets[self.topic]):
                 self._tell(self._remade)
                 self._stopped.wait(AGAIN)
                 return
+            elif self._is_made_anew(consumer):
+                self._begin_again(consumer, reached)
+            elif self._is_out_of_range:
+                self._skip(consumer, reached)
+            self._is_out_of_range = False
             seek_all(consumer, reached)
             count = 0
             pace = PollingPace(self._stopped.wait)
@@ -208,9 +216,12 @@ class TopicReader(ReadingThread):
                 try:
                     records = records_of(pace.poll(consumer, _POLL, RECORDS))
                 except late_names.OffsetOutOfRangeError:
-                    self._skip(consumer, reached)
-                    continue
-                if records:
+                    self._is_out_of_range = True
+                    return  # a new consumer knows whether it is another topic by now
+                if self._is_made_anew(consumer):
+                    self._begin_again(consumer, reached)
+                    seek_all(consumer, reached)
+                elif records:
                     for record in records:
                         reached.move(record.topic, record.partition, record.offset + 1)
                     self._give(records)
@@ -238,6 +249,25 @@ class TopicReader(ReadingThread):
                 reached.move(self.topic, number, 0)
             seek_all(consumer, reached)
 
+    def _is_made_anew(self, consumer: Any) -> bool:
+        """Whether the topic is another than the one that was read, though its name is the same: then `_begin_again`."""
+        told = late_names.topic_ids(consumer, (self.topic,)).get(self.topic)
+        if self._id is None:
+            self._id = told
+        return told is not None and told != self._id
+
+    def _begin_again(self, consumer: Any, reached: Position) -> None:
+        """Go to where the new topic begins. It may have more records than the former one had, and a position in that one means nothing."""
+        partitions = [late_names.TopicPartition(self.topic, n) for n in range(len(reached.offsets[self.topic]))]
+        told = late_names.topic_ids(consumer, (self.topic,)).get(self.topic)
+        first = consumer.beginning_offsets(partitions, timeout_ms=int(self._timeout * 1000))
+        self._id = told
+        _log.warn("the topic {topic} was made anew: it is read from where it begins now", topic=self.topic)
+        for each in partitions:
+            reached.move(self.topic, each.partition, first[each])
+            with self._lock:
+                self._add(partial(self._lost, each.partition, first[each], 0))
+
     def _skip(self, consumer: Any, reached: Position) -> None:
         """Go on with what there is."""
         offsets = reached.offsets[self.topic]
@@ -250,4 +280,3 @@ class TopicReader(ReadingThread):
                 reached.move(self.topic, each.partition, first[each])
                 with self._lock:
                     self._add(partial(self._lost, each.partition, first[each], max(first[each] - offset, 0)))
-        seek_all(consumer, reached)

@@ -86,6 +86,7 @@ class ServedWebSocket(StreamRecord):
         self._sender: Deferred[None] | None = None
         self._serving: Deferred[None] | None = None
         self._feeder: AnswerFeeder | None = None
+        self._fed: FrameWriter | None = None
         self._reading = True
         self._registered = False
         self._blocked = self._closing = self._over = self._told = False
@@ -107,7 +108,7 @@ class ServedWebSocket(StreamRecord):
 
     @property
     def bytes_out(self) -> int:
-        return self._out
+        return self._out + (self._fed.bytes if self._fed is not None else 0)
 
     @property
     def messages_in(self) -> int:
@@ -115,7 +116,7 @@ class ServedWebSocket(StreamRecord):
 
     @property
     def messages_out(self) -> int:
-        return self._messages_out
+        return self._messages_out + (self._fed.messages if self._fed is not None else 0)
 
     @property
     def end(self) -> tuple[str, int]:
@@ -127,6 +128,8 @@ class ServedWebSocket(StreamRecord):
     def time_messages(self, times: MessageTimes) -> None:
         times.begin(self._context.monotonic)
         self._times = together(self._times, times)
+        if self._fed is not None:
+            self._fed.times = self._times
 
     def keep_alive(self, seconds: float, client: bool = True, upstream: bool = True) -> None:
         if client:
@@ -188,12 +191,16 @@ class ServedWebSocket(StreamRecord):
     def close(self, code: int = 1000, reason: str = "", retry: int | None = None) -> None:
         if self._closing or self._over:
             return
-        self._closing = True
-        self._ask_no_more()
         if code == GOING_AWAY:
             self.why = reason or "closed by the gateway"
-        self._read_on()
         self._protocol.close(code, reason)
+        self._send_no_more()
+
+    def _send_no_more(self) -> None:
+        """A Close frame goes out, or has gone: nothing may follow it (RFC 6455 5.5.1)."""
+        self._closing = True
+        self._ask_no_more()
+        self._read_on()
         self._stop_feeding()
         self._wake(None)
         context = self._context
@@ -218,6 +225,10 @@ class ServedWebSocket(StreamRecord):
                 seconds = self._context.limits.send_timeout
                 self._tell(silent(True, False, seconds, None))
             self.cut()
+        elif (
+            self._fed is not None and self._fed.moved + self._idle > now
+        ):  # frames are sent without a look at the deadline
+            self._context.deadlines.set(self, self._fed.moved + self._idle)
         else:
             what = f"{BROKEN}: nothing came or went for {seconds_text(self._idle)}"
             self._tell(
@@ -230,6 +241,8 @@ class ServedWebSocket(StreamRecord):
         what = f"{BROKEN}: the client broke the protocol: {why}"
         _log.info("{line}", line=request_line(self._exchange, what, "correct the client"), kong_level="notice")
         self._told = True
+        if not self._closing:
+            self._send_no_more()
 
     def _tell(self, fault: StreamFault) -> None:
         """Write the one line about what was out of order."""
@@ -239,7 +252,9 @@ class ServedWebSocket(StreamRecord):
             _log.info("{line}", line=line, kong_level="notice" if fault.by_client else "warn")
 
     def closing(self) -> None:
-        """`closed` follows at once."""
+        """The client's Close frame has come and been answered; or `closed` follows at once."""
+        if self._protocol.close_code and not self._closing:
+            self._send_no_more()
 
     def closed(self) -> None:
         """The connection is over: give everything back."""
@@ -267,6 +282,8 @@ class ServedWebSocket(StreamRecord):
             self._pings = None
 
     def _stop_feeding(self) -> None:
+        if self._fed is not None:
+            self._fed.stop()
         feeder, self._feeder = self._feeder, None
         if feeder is not None:
             feeder.gone(self.why)
@@ -366,20 +383,11 @@ class ServedWebSocket(StreamRecord):
             feeder.gone(self.why)
             return
         self._feeder = feeder
-        feeder.begin(FrameWriter(self._transport, self._fed, self._stop_fed))
+        self._fed = fed = FrameWriter(self._transport, self._context.monotonic, self._times, self._stop_fed)
+        self._protocol.written = fed.others_wrote
+        feeder.begin(fed)
         if self._blocked and self._feeder is not None:
             feeder.pause()
-
-    def _fed(self, messages: int, size: int) -> bool:
-        """Whether the feeder's messages may be sent, which are then counted."""
-        if self._closing:
-            return False
-        self._messages_out += messages
-        if self._times is not None and messages:
-            self._times.passed(EGRESS, messages)
-        self._out += size
-        self._moved()
-        return True
 
     def _stop_fed(self) -> None:
         """The feeder has no more."""

@@ -6,6 +6,7 @@ Who has it (`SocketUser`) holds what it needs, bounds it, and keeps the times; w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
@@ -61,6 +62,7 @@ class ServerSide(WebSocketServerProtocol):
     Attributes:
         refused: HTTP status with which Autobahn refused the handshake; 0: it did not.
         heard: grows with whatever comes from the client.
+        written: called when something was written to the transport; None: nobody asks.
     """
 
     log = _Silent()
@@ -71,6 +73,7 @@ class ServerSide(WebSocketServerProtocol):
         self.user: SocketUser | None = user
         self.refused = 0
         self.heard = 0
+        self.written: Callable[[], None] | None = None
         self._subprotocol = subprotocol
 
     def onConnect(self, request: Any) -> str | None:
@@ -165,6 +168,12 @@ class ServerSide(WebSocketServerProtocol):
         super().dropConnection(abort)
 
     # -- what is sent ---------------------------------------------------------------------------------------------------
+
+    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
+        """All that Autobahn writes goes this way: pings, pongs and Close frames, too."""
+        super().sendData(data, sync, chopsize)
+        if self.written is not None:
+            self.written()
 
     def send(self, data: bytes, binary: bool = True) -> None:
         """Send a message, of bytes or of text, in one frame. Autobahn's way bounds it by what the client may send."""

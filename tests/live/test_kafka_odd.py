@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from itertools import takewhile
 
 from kafka.admin import NewTopic  # type: ignore[attr-defined]
 from kafka.errors import KafkaError
 
-from tests.live.support import EventStream, request, wait_until
+from tests.live.support import EventStream, GatewayProcess, request, wait_until
 from tests.live.test_kafka_consume import PARTITIONS, _Topics, first_line
 from tests.live.test_kafka_groups import _Groups
 
@@ -28,6 +29,19 @@ class _Remaking(_Topics):
             return True
 
         wait_until(made, "the topic", 60)
+
+    def send_to_new(self, numbers: Iterable[int]) -> None:
+        """To partitions of the new topic, whatever this producer knows of it."""
+        for number in numbers:
+
+            def sent(number: int = number) -> bool:
+                try:
+                    self.producer.send(self.topic, b"%d" % number, partition=number % PARTITIONS).get(20)
+                except KafkaError:
+                    return False
+                return True
+
+            wait_until(sent, "a record in the new topic", 60)
 
 
 class MadeAnewTests(_Remaking):
@@ -50,34 +64,64 @@ class MadeAnewTests(_Remaking):
             {(each["event"], json.loads(each["data"])["reason"]) for each in told}, {("resync", "recreated")}
         )
 
+    def test_more_records_than_before(self) -> None:
+        """Offsets begin again, and are soon higher than before: no record is passed over, and who follows it is told."""
+        gateway = self.begin()
+        stream = self.stream(gateway)
+        first_line(stream)
+        self.send(range(9))
+        for _ in range(9):
+            next(stream)
+        self.remake(PARTITIONS)
+        self.send_to_new(range(100, 130))
+        reasons: set[str] = set()
+        values: list[int] = []
+        while len(set(values)) < 30:
+            event = next(stream)
+            if event.get("event") == "resync":
+                reasons.add(json.loads(event["data"])["reason"])
+            else:
+                values.append(int(event["data"]))
+        self.assertEqual((reasons, set(values)), ({"recreated"}, set(range(100, 130))))
+
     def test_fetched(self) -> None:
         """Mode http-get goes on with what there is, whether the topic is gone for a while or has fewer partitions afterwards."""
         gateway = self.begin(mode="http-get", auto_offset_reset="earliest", fetch_wait=100)
         found: list[int] = []
-
-        def read(count: int) -> None:
-            def enough() -> bool:
-                answer = gateway.get("/events")
-                self.assertIn(answer.status, (200, 404, 503), answer)
-                parts = (
-                    answer.json.get(self.topic, {"partitions": {}})["partitions"].values()
-                    if answer.status == 200
-                    else ()
-                )
-                found.extend(int(record["value"]) for part in parts for record in part["records"])
-                return len(found) >= count
-
-            wait_until(enough, "records", 60)
-
         self.send(range(9))
-        read(9)
+        self.fetch(gateway, found, 9)
         self.remake(1)
         gateway.get("/events")
         wait_until(lambda: self.producer.partitions_for(self.topic) is not None, "the topic")
         for number in (9, 10):
             self.producer.send(self.topic, b"%d" % number, partition=0).get(60)
-        read(11)
+        self.fetch(gateway, found, 11)
         self.assertEqual(sorted(found), list(range(11)))
+
+    def test_fetched_with_more_records_than_before(self) -> None:
+        """No record of the new topic is passed over. Some come twice where they were read before it was known that it is another."""
+        gateway = self.begin(mode="http-get", auto_offset_reset="earliest", fetch_wait=100)
+        found: list[int] = []
+        self.send(range(9))
+        self.fetch(gateway, found, 9)
+        self.remake(PARTITIONS)
+        self.send_to_new(range(100, 130))
+        self.fetch(gateway, found, 39)
+        self.assertEqual(set(found), {*range(9), *range(100, 130)})
+
+    def fetch(self, gateway: GatewayProcess, found: list[int], count: int) -> None:
+        """Have requests get records until there are so many."""
+
+        def enough() -> bool:
+            answer = gateway.get("/events")
+            self.assertIn(answer.status, (200, 404, 503), answer)
+            parts = (
+                answer.json.get(self.topic, {"partitions": {}})["partitions"].values() if answer.status == 200 else ()
+            )
+            found.extend(int(record["value"]) for part in parts for record in part["records"])
+            return len(set(found)) >= count
+
+        wait_until(enough, "records", 60)
 
 
 class GroupMadeAnewTests(_Groups, _Remaking):
@@ -90,16 +134,7 @@ class GroupMadeAnewTests(_Groups, _Remaking):
         self.acknowledge(client, self.take(client, 30))
         self.assertCommitted(10, 10, 10)
         self.remake(PARTITIONS)
-        for number in range(6):  # to partitions of the new one, whatever this producer knows of it
-
-            def sent(number: int = number) -> bool:
-                try:
-                    self.producer.send(self.topic, b"%d" % (100 + number), partition=number % PARTITIONS).get(20)
-                except KafkaError:
-                    return False
-                return True
-
-            wait_until(sent, "a record in the new topic", 60)
+        self.send_to_new(range(100, 106))
         got: set[int] = set()
         while got != set(range(100, 106)):
             (message,) = self.take(client, 1)

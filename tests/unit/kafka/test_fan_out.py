@@ -127,7 +127,7 @@ class FanOutTests(SynchronousTestCase):
         self.assertEqual((seen, self.done), (list(range(300)), 1))
 
     def test_the_shortest_way(self) -> None:
-        """A client that takes chunks gets the piece as one, straight away; where there is none, as all others."""
+        """A client that takes chunks gets the piece as one, straight away; over a WebSocket, as the frames that it is."""
         chunks: list[bytes] = []
         for client in self.clients[::2]:
             client.write_chunk = chunks.append
@@ -137,16 +137,35 @@ class FanOutTests(SynchronousTestCase):
         frames: Any = FanOut(self.reactor, self.note, SocketMessages().chunk)
         frames.add(self.clients[0])
         frames.send(b"hello", 0, b"p")
-        self.assertEqual((len(chunks), self.clients[0].got), (300, [b"hello"]))
+        self.assertEqual((chunks[300:], self.clients[0].got), ([b"hello"], []))
 
     def test_one_that_fails_keeps_it_from_nobody(self) -> None:
-        def fail() -> None:
+        """Neither the first nor the last; and the next piece comes."""
+
+        def fail(_: object = None) -> None:
             raise RuntimeError
 
-        self.clients[5].on_write = fail
-        self.assertRaises(RuntimeError, self.out.send, b"x", 0, b"p")
+        for at in (0, 5, 599):
+            self.clients[at].on_write = fail
+        self.clients[6].write_chunk = fail
+        others: Any = range(3)
+        for piece in (1, 2):
+            self.out.send(b"x", 0, b"p", others, fail)
+            self.reactor.turns()
+            self.assertEqual((self.served(), self.done, self.out.is_sending), (599, piece, False))
+            self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 7)
+
+    def test_stopped_by_a_client(self) -> None:
+        """In the middle of a turn: who is behind it gets nothing, and stands behind the piece."""
+        self.clients[10].on_write = self.out.stop
+        self.clients[300].piece = NO_PIECE
+        others: Any = range(3)
+        self.out.send(b"x", 0, b"p", others, self.fail)
+        self.assertEqual((self.reactor.turns(), self.served(), self.done, self.out.is_sending), (0, 11, 0, False))
+        self.clients[10].on_write = None
+        self.out.send(b"y", 0, b"p")
         self.reactor.turns()
-        self.assertEqual((self.served(), self.done), (600, 1))
+        self.assertEqual((self.clients[-1].got, self.clients[300].got, self.done), ([b"y"], [], 1))
 
     def test_stop(self) -> None:
         self.out.send(b"x", 0, b"p")

@@ -12,7 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.chain.host_kafka import KafkaFailed
 from kongtwist.core.chain.host_reading import TopicRecord, UnknownTopic
+from kongtwist.kafka import group_reader
 from kongtwist.kafka.group_reader import GroupReader
+from kongtwist.kafka.polling_pace import PollingPace
 from kongtwist.kafka.reading_thread import ReadingThread
 from tests.unit.kafka.test_fan_out import Turns
 
@@ -63,8 +65,12 @@ class Consumer:
         self.kept: dict[int, int] = {}
         self.done: list[Any] = []
         self.fails: Exception | None = None
+        self.joins = False
+        self.timeouts: list[int] = []
         self.listener: Any = None
-        self._coordinator = SimpleNamespace(rejoining=False, rejoin_needed=False)
+        self._coordinator = SimpleNamespace(
+            rejoining=False, rejoin_needed=False, need_rejoin=lambda: self.joins, coordinator_id="broker"
+        )
         self.ids: dict[str, int] = {}
         self._cluster = SimpleNamespace(topic_id=self.ids.get)
 
@@ -88,7 +94,8 @@ class Consumer:
         self.done.append("resume")
         self.stopped -= set(partitions)
 
-    def poll(self, **_: Any) -> Any:
+    def poll(self, timeout_ms: int, **_: Any) -> Any:
+        self.timeouts.append(timeout_ms)
         if not self._script:
             raise Over
         return self._script.pop(0)() or {}
@@ -201,6 +208,22 @@ class ReaderTests(SynchronousTestCase):
         self.assertEqual(self.listener.told, [("failed", "away"), ("failed", "none")])
         self.consumer.topics.clear()
         self.assertRaises(UnknownTopic, self.reader.read)
+
+    def test_joining_is_given_its_time(self) -> None:
+        """Also where the broker is one that does not wait, and is asked at intervals else: such a poll never gets into the group."""
+
+        class Asking(PollingPace):
+            def __init__(self, pause: Callable[[float], object]) -> None:
+                super().__init__(pause)
+                self._rounds = 500
+
+        self.patch(group_reader, "PollingPace", Asking)
+        self.consumer.joins = True
+        self.script.append(lambda: None)
+        self.does(setattr, self.consumer, "joins", False)
+        self.polled(0, 1)
+        self.run_script()
+        self.assertEqual(self.consumer.timeouts, [100, 100, 0, 0])
 
     # -- topics that are made anew ------------------------------------------------------------------------------------------------
 

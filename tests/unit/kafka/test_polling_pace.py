@@ -67,3 +67,11 @@ class PollingPaceTests(SynchronousTestCase):
         self.pace.poll(broker, 500, 10)
         self.polled(broker, 1)
         self.assertEqual((broker.polls, broker.pauses), ([500, 500, 500], []))
+
+    def test_time_that_is_needed_is_given(self) -> None:
+        """Joining a group takes its time, and work; it tells nothing of the broker."""
+        broker = Broker(0.3)
+        self.polled(broker, 0)
+        for whole in (True, False, False, True, False):
+            self.pace.poll(broker, 500, 10, whole)
+        self.assertEqual((broker.polls, len(broker.pauses)), ([500, 500, 0, 500, 0], 2))

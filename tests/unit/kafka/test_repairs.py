@@ -111,3 +111,15 @@ class RejoiningTests(SynchronousTestCase):
             )
             repairs.finish_rejoining(SimpleNamespace(_coordinator=coordinator))
             self.assertEqual(len(calls), asked)
+
+    def test_has_to_join(self) -> None:
+        for joining, needed, known, wanted in (
+            (False, False, "broker", False),
+            (True, False, "broker", True),
+            (False, True, "broker", True),
+            (False, False, None, True),
+        ):
+            coordinator = SimpleNamespace(
+                rejoining=joining, need_rejoin=lambda needed=needed: needed, coordinator_id=known
+            )
+            self.assertEqual(repairs.has_to_join(SimpleNamespace(_coordinator=coordinator)), wanted)

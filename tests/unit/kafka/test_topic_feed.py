@@ -15,6 +15,7 @@ from kongtwist.kafka.feed_client import FeedClient
 from kongtwist.kafka.permits import Permits
 from kongtwist.kafka.positions import Position
 from kongtwist.kafka.topic_feed import LINGER, TopicFeed
+from tests.unit.kafka.test_fan_out import Turns
 
 
 class Reader:
@@ -278,6 +279,23 @@ class FeedTests(SynchronousTestCase):
         self.assertEqual(self.client().got, ["id: t:3"])
         self.assertEqual(len(self.taken), 2)
 
+    def test_made_anew_while_clients_wait_for_another_topic(self) -> None:
+        """They come again: what they wait for is read by nobody any more. Others may have begun to wait by then."""
+        for others in (False, True):
+            self.make(FeedSettings(("t",), count=4))
+            answer = self.reader.answer = Deferred()
+            waiting = Deferred.fromCoroutine(self.feed.subscribe(StartAt()))
+            self.feed.topic_remade()
+            self.reader = Reader("t")
+            self.reader.answer = Deferred()
+            later = Deferred.fromCoroutine(self.feed.subscribe(StartAt())) if others else None
+            answer.callback(None)
+            self.failureResultOf(waiting, KafkaFailed)
+            if later is not None:
+                self.reader.answer.callback(None)
+                self.successResultOf(later)
+                self.assertEqual(bytes(self.feed.position), b"t:10.20")
+
     def test_close(self) -> None:
         one, two = self.client(), self.client(slow=True)
         self.feed.close()
@@ -285,3 +303,146 @@ class FeedTests(SynchronousTestCase):
         self.assertEqual(self.given, [self.reader])
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.failureResultOf(Deferred.fromCoroutine(self.feed.subscribe(StartAt())), KafkaFailed)
+
+
+class MadeAnewTests(SynchronousTestCase):
+    """A topic is made anew, and its offsets begin again, while clients are anywhere."""
+
+    def setUp(self) -> None:
+        self.clock = Turns()
+        self.reader = Reader("t")
+        self.reader.position = Position({"t": [50]})
+        self.replayed = [Again() for _ in range(3)]
+        self.begun: list[Again] = []
+        self.feed: Any = TopicFeed(
+            self.clock, FeedSettings(("t",), count=100), lambda record: b"data: %d\n\n" % record.offset,
+            lambda topic: self.reader, lambda reader: None,  # type: ignore[arg-type,return-value]
+            lambda: None, DeferredSemaphore(1), Permits(1),
+        )  # fmt: skip
+        self.patch(self.feed, "replay", self.replay)
+
+    def replay(self) -> Again:
+        self.begun.append(self.replayed.pop(0))
+        return self.begun[-1]
+
+    def client(self, last: bytes | None = None) -> Writer:
+        client = self.successResultOf(Deferred.fromCoroutine(self.feed.subscribe(StartAt(last))))
+        writer = Writer(client)
+        client.begin(writer)
+        self.clock.turns()
+        return writer
+
+    def come(self, *offsets: int) -> None:
+        self.feed.records_came([TopicRecord("t", 0, each, -1, None, b"") for each in offsets])
+        self.clock.turns()
+
+    def remake(self) -> None:
+        self.feed.records_lost("t", 0, 0, 0)
+        self.clock.turns()
+
+    def shown(self, writer: Writer) -> list[str]:
+        """What a client got, without ids."""
+        return [line.split(":", 1)[1].strip() for line in writer.got if line.startswith(("data: ", "event: "))]
+
+    def offsets(self, writer: Writer) -> list[str]:
+        return [each for each in self.shown(writer) if each.isdigit()]
+
+    def reasons(self, writer: Writer) -> int:
+        return sum('"recreated"' in each for each in self.shown(writer))
+
+    def test_one_that_comes_back_later(self) -> None:
+        """It is soon sent what others are: nothing of the former topic is waited for, nor is the way of the next one taken."""
+        self.client()
+        self.come(50, 51)
+        self.remake()
+        self.come(0, 1, 2)
+        late = self.client(b"t:1")
+        self.assertEqual((self.offsets(late), self.begun), (["1", "2"], []))
+        self.come(3)
+        self.assertEqual((self.offsets(late), self.reasons(late)), (["1", "2", "3"], 0))
+
+    def test_one_that_was_slow(self) -> None:
+        """What it has missed of the former topic is gone; it is told, and reads the new one from its beginning."""
+        slow = self.client()
+        slow.client.pause()
+        self.come(50, 51)
+        self.remake()
+        self.come(0, 1, 2)
+        slow.client.resume()
+        (again,) = self.begun
+        self.assertEqual(again.at(), b"t:0")
+        self.assertEqual((self.reasons(slow), self.offsets(slow)), (1, ["0", "1", "2"]))  # the rest is in the window
+        self.come(3)
+        self.assertEqual(self.offsets(slow), ["0", "1", "2", "3"])
+        self.assertTrue(again.closed)
+
+    def test_one_that_was_read_its_records_again(self) -> None:
+        """It does not take its place in the former topic for one in the new one."""
+        for fails in (False, True):
+            self.setUp()
+            self.client()
+            self.come(*range(50, 60))
+            reading = self.client(b"t:20")
+            self.assertEqual(self.begun[0].at(), b"t:20")
+            self.remake()
+            self.come(0, 1)
+            if fails:
+                self.begun[0].fails()
+            else:
+                self.begun[0].gives(20)
+            self.clock.advance(1)
+            self.clock.turns()
+            self.assertEqual(self.begun[1].at(), b"t:0")
+            self.come(2)
+            self.assertEqual(self.offsets(reading)[-3:], ["0", "1", "2"])
+            self.assertEqual(self.reasons(reading), 1)
+
+    def test_one_that_has_ids_of_its_own(self) -> None:
+        """It was ahead of the others, who had not got there yet."""
+        self.client()
+        self.come(50)
+        ahead = self.client(b"t:20")
+        self.begun[0].gives(*range(20, 60))
+        self.come(51)
+        self.remake()
+        self.come(0)
+        self.assertEqual(self.begun[1].at(), b"t:0")
+        self.come(1)
+        self.assertEqual((self.offsets(ahead)[-2:], self.reasons(ahead)), (["0", "1"], 1))
+
+
+class Again:
+    """Stands in for `Replay`; a test says what it gives."""
+
+    def __init__(self) -> None:
+        self.position = Position()
+        self.starts: list[bytes | None] = []
+        self.reading: Deferred[list[TopicRecord]] | None = None
+        self.closed = False
+
+    def at(self) -> bytes | None:
+        return self.starts[-1]
+
+    async def begin(self, start: StartAt) -> list[Any]:
+        assert start.position is not None
+        self.starts.append(start.position)
+        self.position = Position.parse(start.position)
+        return []
+
+    async def read(self) -> list[TopicRecord]:
+        self.reading = Deferred()
+        return await self.reading
+
+    def gives(self, *offsets: int) -> None:
+        reading, self.reading = self.reading, None
+        assert reading is not None
+        self.position = self.position.copy()
+        self.position.move("t", 0, offsets[-1] + 1)
+        reading.callback([TopicRecord("t", 0, each, -1, None, b"") for each in offsets])
+
+    def fails(self) -> None:
+        assert self.reading is not None
+        self.reading.errback(KafkaFailed("it was cut"))
+
+    async def close(self) -> None:
+        self.closed = True

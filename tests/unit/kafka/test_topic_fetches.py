@@ -22,6 +22,7 @@ class Replay:
         self.position = Position()
         self.begun: list[StartAt] = []
         self.waits: list[float] = []
+        self.ids: dict[str, object] = {}
         self.reading: Deferred[list[TopicRecord]] = Deferred()
         self.closed = False
 
@@ -52,11 +53,13 @@ class FetchTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.made: list[Replay] = []
+        self.next_ids: dict[str, object] = {}
         self.permits = Permits(3)
         self.fetches: Any = TopicFetches(self.clock, self.make, 10.0, self.permits)  # type: ignore[arg-type]
 
     def make(self) -> Replay:
         self.made.append(Replay())
+        self.made[-1].ids = self.next_ids
         return self.made[-1]
 
     def fetch(self, go_on: bool = False, position: bytes | None = None) -> Deferred[Any]:
@@ -97,6 +100,25 @@ class FetchTests(SynchronousTestCase):
         three = self.fetch(True)
         self.assertEqual(self.made[1].begun, [StartAt(b"t:3")])
         self.made[1].come()
+        self.successResultOf(three)
+        self.end()
+
+    def test_a_topic_that_was_made_anew_is_read_from_its_beginning(self) -> None:
+        """Others go on where they are."""
+        one = self.fetch(True)
+        self.made[0].ids = {"t": 1, "u": 2}
+        self.made[0].come(2)
+        self.successResultOf(one)
+        two = self.fetch(True)
+        self.next_ids = {"t": 3, "u": 2}
+        self.made[0].reading.errback(KafkaFailed("a topic was made anew while it was read"))
+        self.assertEqual(self.made[1].begun, [StartAt(b"t:2"), StartAt(b"t:")])
+        self.made[1].come()
+        self.successResultOf(two)
+        self.clock.advance(30)
+        three = self.fetch(True)
+        self.assertEqual(len(self.made[2].begun), 1)
+        self.made[2].come()
         self.successResultOf(three)
         self.end()
 

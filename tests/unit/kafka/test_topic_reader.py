@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from kafka.errors import OffsetOutOfRangeError
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -32,6 +33,9 @@ class Listener:
 
     def records_lost(self, topic: str, partition: int, offset: int, count: int) -> None:
         self.lost.append(offset)
+
+    def topic_remade(self) -> None:
+        raise AssertionError("it has as many partitions as before")
 
 
 def made(clock: Clock) -> Any:
@@ -118,3 +122,112 @@ class HeldBackTests(SynchronousTestCase):
         self.assertEqual((self.one.got, self.two.got), ([0], [0]))
         self.clock.turns()
         self.assertEqual((self.one.got, self.two.got), ([0, 1], [0, 1]))
+
+
+class Broker:
+    """Topics of brokers, as a consumer of the library sees them; the last poll stops the reader."""
+
+    def __init__(self, reader: TopicReader, polls: list[Any]) -> None:
+        self.reader = reader
+        self.polls = polls
+        self.id = "first"
+        self.begin, self.end = 0, 3
+        self.at: list[int] = []
+        self._cluster = self
+        self.closed = 0
+
+    def topic_id(self, topic: str) -> str:
+        return self.id
+
+    def partitions_for_topic(self, topic: str) -> set[int]:
+        return {0}
+
+    def beginning_offsets(self, partitions: list[Any], timeout_ms: int) -> dict[Any, int]:
+        return dict.fromkeys(partitions, self.begin)
+
+    def end_offsets(self, partitions: list[Any], timeout_ms: int) -> dict[Any, int]:
+        return dict.fromkeys(partitions, self.end)
+
+    def assign(self, partitions: list[Any]) -> None:
+        pass
+
+    def seek(self, partition: Any, offset: int) -> None:
+        self.at.append(offset)
+
+    def poll(self, timeout_ms: int, max_records: int) -> dict[Any, list[Any]]:
+        poll = self.polls.pop(0) if self.polls else self.reader.stop
+        return poll() or {}
+
+    def highwater(self, partition: Any) -> int:
+        return self.end
+
+    def close(self, timeout_ms: int) -> None:
+        self.closed += 1
+
+
+class MadeAnewTests(SynchronousTestCase):
+    """A topic that is another by now, with the same name; what its thread does."""
+
+    def setUp(self) -> None:
+        self.clock = Turns()
+        self.polls: list[Any] = []
+        self.reader: TopicReader = TopicReader(self.clock, lambda: self.broker, "t", 10.0)
+        self.broker = Broker(self.reader, self.polls)
+        self.listener = Listener()
+        self.reader.listeners.append(self.listener)
+
+    def read(self) -> None:
+        """As the thread does, and the reactor after it."""
+        self.reader.read()
+        self.clock.turns()
+
+    def records(self, *offsets: int) -> dict[Any, list[Any]]:
+        self.reader._note_ends = lambda *_: None  # type: ignore[method-assign]
+        return {"t": [TopicRecord("t", 0, each, -1, None, b"") for each in offsets]}
+
+    def other(self, end: int) -> dict[Any, list[Any]]:
+        """It has more records than before, and is read from where the former one was."""
+        self.broker.id, self.broker.end = "second", end
+        return self.records(*range(4, end))
+
+    def test_while_it_is_read(self) -> None:
+        """Records at the old place are not taken for those that follow."""
+        self.polls += [lambda: self.records(3), lambda: self.other(9), lambda: self.records(*range(9))]
+        self.reader.read()
+        self.assertEqual((self.broker.at, self.reader._reached), ([3, 0], Position({"t": [9]})))
+        self.reader._stopped.clear()
+        self.clock.turns()
+        self.assertEqual((self.listener.lost, self.listener.got), ([0], [3, *range(9)]))
+
+    def test_known_to_the_next_consumer(self) -> None:
+        """Reading failed meanwhile."""
+
+        def fails() -> None:
+            self.other(9)
+            raise KafkaFailed("gone")
+
+        self.polls += [lambda: self.records(3), fails]
+        self.assertRaises(KafkaFailed, self.reader.read)
+        self.reader.read()
+        self.assertEqual(self.broker.at, [3, 0])
+
+    def test_one_that_is_not_there_is_looked_for_by_a_new_consumer(self) -> None:
+        """What was read may be gone by retention, or with the topic: a consumer that is there may not know yet."""
+
+        def out_of_range(name: str, begin: int) -> None:
+            self.broker.id, self.broker.begin, self.broker.end = name, begin, 20
+            raise OffsetOutOfRangeError
+
+        self.polls += [lambda: out_of_range("first", 5), lambda: out_of_range("second", 0)]
+        self.reader.read()
+        self.assertEqual((self.broker.closed, self.broker.at), (1, [3]))
+        self.reader.read()
+        self.assertEqual((self.broker.closed, self.broker.at), (2, [3, 5]))
+        self.reader.read()
+        self.assertEqual(self.broker.at, [3, 5, 0])
+
+    def test_brokers_that_tell_no_ids(self) -> None:
+        self.broker._cluster = None  # type: ignore[assignment]
+        self.polls += [lambda: self.records(3), lambda: self.other(5)]
+        self.reader.read()
+        self.assertEqual((self.broker.at, self.reader._reached), ([3], Position({"t": [5]})))
