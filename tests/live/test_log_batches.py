@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 import threading
@@ -12,7 +13,8 @@ from .ends_kit import RawUpstream, any_tls, read_head, reset
 from .log_sinks import recorded
 from .support import PATIENCE, GatewayProcess, LiveTestCase, wait_until
 
-CLIENTS, REQUESTS = 40, 50
+CLIENTS, ANSWERS = 40, 400
+"""Clients at a time, and the answers that they have between them before the gateway is stopped."""
 
 
 class LogBatchTests(LiveTestCase):
@@ -36,7 +38,7 @@ class LogBatchTests(LiveTestCase):
     def test_many_at_once(self) -> None:
         """A record of each, with its own id, also of those that end in the moment the gateway is told to stop."""
         gateway = self.begin(RawUpstream(_answer_all))
-        begun = threading.Event()
+        enough, answers = threading.Event(), itertools.count(1)
 
         def ask(number: int) -> list[str]:
             ids = []
@@ -45,24 +47,25 @@ class LogBatchTests(LiveTestCase):
                 contextlib.suppress(ConnectionError),
                 socket.create_connection(("127.0.0.1", gateway.proxy_port), PATIENCE) as sock,
             ):
-                for each in range(REQUESTS):
+                for each in itertools.count():
                     sock.sendall(b"GET /%d-%d HTTP/1.1\r\nHost: a.example\r\n\r\n" % (number, each))
                     head = read_head(sock)
                     if not head:
                         break
                     ids.append(head.partition(b"X-Kong-Request-Id: ")[2].partition(b"\r\n")[0].decode())
-                    begun.set()
+                    if next(answers) >= ANSWERS:
+                        enough.set()
             return ids
 
         with ThreadPoolExecutor(CLIENTS) as clients:
             asked = clients.map(ask, range(CLIENTS))
-            self.assertTrue(begun.wait(PATIENCE))
+            self.assertTrue(enough.wait(PATIENCE))
             gateway.stop()
             answered = [each for ids in asked for each in ids]
         told = [each.record["request"]["id"] for each in recorded(self.lines())]
         self.assertEqual(len(told), len(set(told)))
         self.assertEqual(set(answered) - set(told), set())
-        self.assertGreaterEqual(len(answered), CLIENTS)
+        self.assertGreaterEqual(len(answered), ANSWERS)
 
     def test_clients_that_leave(self) -> None:
         """What is known of a client's TLS is told, too, when it leaves in the middle of its answer."""
