@@ -41,7 +41,7 @@ class Posts:
             status = HUNG
             told: dict[str, Any] = {}
             try:
-                if writer is None:
+                if writer is None or writer.is_closing():
                     reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
                 status, told = await asyncio.wait_for(self._ask(reader, writer, body), self._patience)
             except TimeoutError:
@@ -61,7 +61,10 @@ class Posts:
         writer.write(head.encode() + body)
         lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         length = next(int(line[15:]) for line in lines if line.lower().startswith("content-length:"))
-        return int(lines[0].split()[1]), json.loads(await reader.readexactly(length))
+        told = json.loads(await reader.readexactly(length))
+        if "connection: close" in map(str.lower, lines):  # it has had as many requests as a connection may have
+            writer.close()
+        return int(lines[0].split()[1]), told
 
     def stop(self) -> None:
         """Send nothing more."""
