@@ -7,6 +7,7 @@ stack, or is not written in C, and would fail. So the bound is well below.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from math import isfinite
 from typing import Any
 
@@ -34,19 +35,19 @@ def parse_json(text: str | bytes, **hooks: Any) -> Any:
         TooDeep: it is nested too deeply.
         ValueError: the text is not JSON, or a number in it has more digits than Python reads.
     """
+    return _checked(text, lambda: json.loads(text, **hooks))
+
+
+def _checked(text: str | bytes, read: Callable[[], Any]) -> Any:
+    """What ``read`` finds in a text, if that is not nested too deeply. Raises TooDeep."""
     try:
-        found = json.loads(text, **hooks)
+        found = read()
     except RecursionError:
         raise TooDeep from None
-    _check_brackets(text, found)
-    return found
-
-
-def _check_brackets(text: str | bytes, found: Any) -> None:
-    """`check_nesting` of what a text stands for, where it has as many brackets."""
     brackets = text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
     if brackets > NESTING:
         check_nesting(found)
+    return found
 
 
 def parse_finite(text: str | bytes) -> Any:
@@ -56,12 +57,8 @@ def parse_finite(text: str | bytes) -> Any:
     Raises:
         ValueError: see `parse_json`.
     """
-    try:
-        found = _DECODE(text if isinstance(text, str) else text.decode(json.detect_encoding(text), "surrogatepass"))
-    except RecursionError:
-        raise TooDeep from None
-    _check_brackets(text, found)
-    return found
+    plain = text if isinstance(text, str) else text.decode(json.detect_encoding(text), "surrogatepass")
+    return _checked(text, lambda: _DECODE(plain))
 
 
 def _finite(text: str) -> float:

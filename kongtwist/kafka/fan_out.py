@@ -135,9 +135,8 @@ class FanOut(Generic[_Client]):
         left = max(most - length_hint(self._due), 0)
         self._send_to(islice(self._due, most))
         self._look_after(left)
-        if (
-            not self.is_sending or self._turn is not None
-        ):  # it was stopped from within, and maybe sends another piece by now
+        # Stopped from within, and maybe at another piece by now.
+        if not self.is_sending or self._turn is not None:
             return
         if length_hint(self._due) or self._others:
             self._turn = self._reactor.callLater(0, self._go_on)

@@ -51,6 +51,16 @@ class Reader:
         self.other.close()
 
 
+class Flushed:
+    """Tells when it is flushed."""
+
+    def __init__(self, told: list[str], name: str) -> None:
+        self._told, self._name = told, name
+
+    def flush(self) -> None:
+        self._told.append(self._name)
+
+
 class LeanReactorTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = LeanEPollReactor()
@@ -122,23 +132,16 @@ class LeanReactorTests(SynchronousTestCase):
         """What is to be sent is, behind the events of the round; what may wait does so while there are events, but not for long."""
         told: list[str] = []
 
-        class Sending:
-            def __init__(self, name: str) -> None:
-                self.name = name
-
-            def flush(self) -> None:
-                told.append(self.name)
-
         reader = self.reader()
         now = 100.0
         self.patch(reactor, "monotonic", lambda: now)
 
         def turn() -> None:
-            self.reactor.to_flush.append(Sending("now"))
+            self.reactor.to_flush.append(Flushed(told, "now"))
             reader.other.send(b"x")
             self.reactor.doPoll(10)
 
-        self.reactor.to_flush_late[Sending("late")] = now
+        self.reactor.to_flush_late[Flushed(told, "late")] = now
         turn()
         now += 0.004
         turn()
@@ -146,7 +149,7 @@ class LeanReactorTests(SynchronousTestCase):
         now += 0.002
         turn()
         self.assertEqual(told, ["now", "now", "now", "late"])
-        self.reactor.to_flush_late[Sending("later")] = now
+        self.reactor.to_flush_late[Flushed(told, "later")] = now
         turn()
         self.reactor.doPoll(10)  # does not wait for so long
         self.assertEqual(told[4:], ["now", "later"])
@@ -156,21 +159,14 @@ class LeanReactorTests(SynchronousTestCase):
         """What nobody waits for comes behind all that is sent in a round, and behind timed calls too."""
         told: list[str] = []
 
-        class Ending:
-            def __init__(self, name: str) -> None:
-                self.name = name
-
-            def flush(self) -> None:
-                told.append(self.name)
-
-        self.reactor.to_flush_last.append(Ending("timed"))
+        self.reactor.to_flush_last.append(Flushed(told, "timed"))
         self.reactor.doPoll(0)
         self.assertEqual(told, ["timed"])
         reader = self.reader()
 
         def read() -> None:
             for to in (self.reactor.to_flush_last, self.reactor.to_flush):
-                to.append(Ending("last" if to is self.reactor.to_flush_last else "sent"))
+                to.append(Flushed(told, "last" if to is self.reactor.to_flush_last else "sent"))
 
         reader.doRead = read  # type: ignore[method-assign]
         reader.other.send(b"x")

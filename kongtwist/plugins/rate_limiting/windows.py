@@ -50,7 +50,7 @@ class Period:
         title = name.capitalize().encode()
         digits = _digits(self.limit)
         self.names = (b"x-ratelimit-limit-" + name.encode(), b"x-ratelimit-remaining-" + name.encode())
-        remains = _form(self.limit)
+        remains = _directive(self.limit)
         self.lines = b"X-RateLimit-Limit-%b: %b\r\nX-RateLimit-Remaining-%b: %b\r\n" % (title, digits, title, remains)
         self.draft = b"RateLimit-Limit: %b\r\nRateLimit-Remaining: %b\r\nRateLimit-Reset: " % (digits, remains)
         self.form: tuple[int, bytes, bytes] | None = None
@@ -131,8 +131,6 @@ class Limits:
         self.frames = tuple(period.frame(now) for period in self.periods)
         self.since = float(max(period.start for period in self.periods))
         self.until = min(frame.expires for frame in self.frames)
-        for period in self.periods:
-            period.form = None
         return self.frames
 
     def form(self, nearest: Period, frames: Sequence[RateWindow], second: int) -> tuple[int, bytes, bytes]:
@@ -183,13 +181,13 @@ def decide(
     return None if full is None else exchange.error(conf.error_code, conf.message)
 
 
-def _form(number: float) -> bytes:
-    """How such numbers are written."""
+def _directive(number: float) -> bytes:
+    """How a number of this kind is formatted."""
     return b"%d" if number.__class__ is int else b"%.14g"
 
 
 def _digits(number: float) -> bytes:
-    return _form(number) % number  # as Lua prints numbers
+    return _directive(number) % number  # as Lua prints numbers
 
 
 def key_prefix(plugin: Row) -> str:
