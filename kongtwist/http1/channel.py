@@ -27,7 +27,7 @@ from ..core.http.head import HeaderBlock, HeadError, check_request, parse_reques
 from ..core.http.head_limits import check_beginning, check_size
 from ..core.http2.frames import PREFACE
 from ..net.run_steps import run_steps
-from ..net.sending import end_writing, half_closes, is_ending, is_plain, sender, unread, unsent
+from ..net.sending import end_writing, half_closes, is_ending, is_plain, senders, unread, unsent
 from .client_errors import log_refused, log_timeout
 from .client_facts import KnownClient
 from .http1_exchange import HTTP1Exchange
@@ -59,6 +59,7 @@ class HTTP1Channel(MovingChannel, KnownClient, RequestBodies):
     """
 
     send: Any = None
+    send_now: Any = None
     cell = WAITING
     _stopped = 0
     _served = 0
@@ -123,7 +124,7 @@ class HTTP1Channel(MovingChannel, KnownClient, RequestBodies):
             transport.abortConnection()
             return False
         transport.bufferSize = context.limits.high_water
-        self.send = sender(transport, sole=True)
+        self.send, self.send_now = senders(transport)
         transport.registerProducer(self, True)
         context.connections.add(self)
         return True
@@ -157,7 +158,7 @@ class HTTP1Channel(MovingChannel, KnownClient, RequestBodies):
         counted = self._state != TAKEN
         self._state = CLOSED
         self._partial = b""
-        self.send = _send_nothing
+        self.send = self.send_now = _send_nothing
         self.lose_transport()
         exchange, self.exchange = self.exchange, None
         steps: list[Callable[[], object]] = [
@@ -476,7 +477,7 @@ class HTTP1Channel(MovingChannel, KnownClient, RequestBodies):
             transport.resumeProducing()
         self.context.deadlines.drop(self)
         self.context.connections.discard(self)
-        self.send = _send_nothing
+        self.send = self.send_now = _send_nothing
         self.keep_tls()
         # What was remembered for the next request would stay as long as the stream: kilobytes, by the thousand.
         self.forget()

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ClientFacts", "ConnectedExchange", "KnownClient"]
 
-Opened = tuple["HeaderBlock", bytes, bytes, int, bytes, "bytes | None", bytes, bytes]
-"""What the lines were made for (block, target, method, minor version; path, prefix and host of the upstream), and the lines."""
+Opened = tuple["HeaderBlock", bytes, bytes, int, bytes, "bytes | None", bytes, bytes, bytes]
+"""What the lines were made for (block, target, method, minor version; path, prefix and host of the upstream; what `forwarded` gave), and
+the lines."""
 
 
 class ClientFacts(Protocol):
@@ -219,10 +220,10 @@ class ConnectedExchange(BodyExchange):
             return request_opening(self, path, prefix, host, upgrade)
         channel = self.channel
         opened = channel.opened
-        # What is the same object is equal, and what is not is only made again.
+        # What is the same object is equal, and what is not is only made again. Of the block, what `forwarded` says of it matters.
         if (
             opened is not None
-            and opened[0] is self.block
+            and (opened[0] is self.block or opened[7] is self.forwarded())
             and opened[1] is self.target
             and opened[2] is self.method
             and opened[3] is self.minor
@@ -230,7 +231,8 @@ class ConnectedExchange(BodyExchange):
             and opened[5] is prefix
             and opened[6] is host
         ):
-            return opened[7]
+            return opened[8]
         lines = request_opening(self, path, prefix, host, upgrade)
-        channel.opened = (self.block, self.target, self.method, self.minor, path, prefix, host, lines)
+        made_of = self.block, self.target, self.method, self.minor, path, prefix, host, self.forwarded()
+        channel.opened = (*made_of, lines)
         return lines

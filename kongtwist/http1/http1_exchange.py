@@ -39,10 +39,12 @@ class ClientConnection(ClientFacts, Protocol):
     """What an exchange needs of its connection (`channel.HTTP1Channel`).
 
     Attributes:
-        send: sends bytes at once.
+        send: sends bytes, soon.
+        send_now: sends bytes at once.
     """
 
     send: Any
+    send_now: Any
 
     def keeps_alive(self, exchange: HTTP1Exchange) -> bool:
         """Whether the connection stays open behind the answer of ``exchange``."""
@@ -179,7 +181,7 @@ class HTTP1Exchange(ConnectedExchange):
             self.channel.send(data)
 
     def raw_sender(self) -> Callable[[bytes], None]:
-        send = self.channel.send
+        send = self.channel.send_now
 
         def send_counted(data: bytes) -> None:
             self.bytes_out += len(data)

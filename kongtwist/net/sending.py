@@ -6,6 +6,10 @@ only what the socket did not take, with the transport's own backpressure.
 
 A TLS transport delegates unknown attributes to the plain one below it, so its ``socket`` is there and sends plaintext.
 Therefore the short way is chosen by exact type, once per connection.
+
+What requests and answers need is sent a moment later, by `RoundSender`: when the events of the reactor's round are served.
+Each call of send(2) throws what we do out of the processor's caches, and wakes a peer that slept since the call before;
+several in a row cost both only once.
 """
 
 from __future__ import annotations
@@ -20,12 +24,14 @@ from typing import Any
 from twisted.internet import tcp, unix
 
 __all__ = [
-    "end_writing", "half_closes", "is_ending", "is_plain", "sender", "switch_protocol", "take_socket", "unread", "unsent",
-    "unsent_bytes",
+    "RoundSender", "end_writing", "half_closes", "is_ending", "is_plain", "sender", "senders", "switch_protocol", "take_socket",
+    "unread", "unsent", "unsent_bytes",
 ]  # fmt: skip
 
 _INT = Struct("i")
 _PLAIN = frozenset((tcp.Server, tcp.Client, unix.Server, unix.Client))
+_SHORT = 16384
+"""Bytes up to which it is worth waiting for the end of a round: the copying of more costs more than a call."""
 
 
 def is_plain(transport: Any) -> bool:
@@ -83,6 +89,92 @@ def sender(transport: Any, sole: bool = False) -> Callable[[bytes], None]:
                 write(data[sent:])
 
     return send_now
+
+
+class RoundSender:
+    """Sends on a plain transport when the events of the reactor's round are served, in one piece with what else was put until then.
+
+    What is put lies in the transport's own buffer meanwhile. So all that may happen to the transport in between finds it there: more is
+    written, the connection is to be closed or given to somebody else.
+
+    Args:
+        transport: where to; nothing else writes to it as long as this is in use.
+        queue: ``to_flush`` of the reactor.
+    """
+
+    __slots__ = ("_may_hold", "_queue", "_send", "_transport", "_waits")
+
+    def __init__(self, transport: Any, queue: list[Any]) -> None:
+        self._transport = transport
+        self._queue = queue
+        self._send: Callable[[bytes], int] = transport.socket.send
+        self._may_hold = True
+        self._waits = False
+
+    def put(self, data: bytes) -> None:
+        """Send at the end of the round; at once where it is much."""
+        transport = self._transport
+        size = transport._tempDataLen + len(data)
+        if size > _SHORT or (self._may_hold and self._holds()):
+            self.now(data)
+            return
+        transport._tempDataBuffer.append(data)
+        transport._tempDataLen = size
+        if not self._waits:
+            self._waits = True
+            self._queue.append(self)
+
+    def now(self, data: bytes) -> None:
+        """Send at once, behind what was put."""
+        if self._waits:
+            self.flush()
+        transport = self._transport
+        if self._may_hold and self._holds():
+            transport.write(data)
+            return
+        try:
+            sent = self._send(data)
+        except OSError:  # see `sender`
+            self._may_hold = True
+            transport.write(data)
+        else:
+            if sent != len(data):
+                self._may_hold = True
+                transport.write(data[sent:])
+
+    def flush(self) -> None:
+        """Send what was put."""
+        if not self._waits:
+            return
+        self._waits = False
+        transport = self._transport
+        held = transport._tempDataBuffer
+        if not held or transport.dataBuffer:  # the transport has begun to send it, or it is another's by now
+            self._may_hold = True
+            return
+        data = held[0] if len(held) == 1 else b"".join(held)
+        held.clear()
+        transport._tempDataLen = 0
+        self.now(data)
+
+    def _holds(self) -> bool:
+        """Whether the transport has something to send that the peer did not take; it goes first."""
+        transport = self._transport
+        if transport.dataBuffer or transport.disconnecting or (transport._tempDataBuffer and not self._waits):
+            return True
+        self._may_hold = False
+        return False
+
+
+def senders(transport: Any) -> tuple[Callable[[bytes], None], Callable[[bytes], None]]:
+    """Functions that send on ``transport``, to which nothing else writes as long as they are in use: at the end of the reactor's round,
+    where it has such a thing and the transport is plain, and at once (`sender`)."""
+    queue = getattr(transport.reactor, "to_flush", None) if is_plain(transport) else None
+    if queue is None:
+        at_once = sender(transport, sole=True)
+        return at_once, at_once
+    both = RoundSender(transport, queue)
+    return both.put, both.now
 
 
 def unsent(transport: Any) -> int:

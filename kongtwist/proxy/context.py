@@ -12,7 +12,8 @@ from ..core.address_caps import AddressCaps
 from ..core.balancing.peer_health import is_news
 from ..core.chain.host import Host
 from ..core.grpc.call_counts import CallCounts
-from ..core.http.head import BlockCache, FieldLines
+from ..core.http.field_lines import FieldLines
+from ..core.http.head import BlockCache
 from ..core.http.head_limits import largest_unchecked
 from ..core.http.headers import ResponseHeaders
 from ..core.http.real_ip import RealIP

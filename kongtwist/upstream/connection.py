@@ -30,14 +30,15 @@ from ..core.http.head import HeaderBlock, HeadError, parse_status_line
 from ..core.http.lenient_heads import check_beginning, find_end, mended_lines
 from ..core.http.lenient_heads import parse_status_line as parse_odd_status_line
 from ..net.run_steps import run_steps
-from ..net.sending import is_ending, is_plain, sender, unsent
+from ..net.sending import is_ending, is_plain, senders, unsent
 from .client_tls import check_name
 from .upstream_errors import ENDED, LARGE, MALFORMED, end_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..core.http.head import BlockCache, FieldLines
+    from ..core.http.field_lines import FieldLines
+    from ..core.http.head import BlockCache
     from ..core.limits import Limits
     from ..net.deadlines import Deadlines
     from .client_tls import TLSFacts
@@ -223,7 +224,7 @@ class UpstreamConnection(Protocol):
     def _connected(self) -> None:
         transport: Any = self.transport
         self._ready = True
-        self.send = sender(transport, sole=True)
+        self.send, _ = senders(transport)
         transport.registerProducer(self, True)
         self.pool.context.deadlines.set(self, inf)
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from twisted.python.failure import Failure
 
-    from ..core.http.head import FieldLines
+    from ..core.http.field_lines import FieldLines
     from ..net.http2_stream import HTTP2Stream
     from .client_tls import TLSFacts
     from .connection import UpstreamContext

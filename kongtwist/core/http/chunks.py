@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from .head import is_block
+from .field_lines import is_block
 
 __all__ = ["FORBIDDEN_TRAILERS", "LAST_CHUNK", "ChunkScanner", "FramingError", "last_chunk"]
 

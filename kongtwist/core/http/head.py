@@ -1,11 +1,9 @@
 """Heads of HTTP/1.1 messages: start lines and header blocks, parsed strictly and once.
 
 The caller finds the end of a head (CRLF CRLF) and hands in its parts; bodies are framed in core/http/chunks.py. So
-llhttp (httptools), which judges field lines here, never sees a start line of a peer, a body, a second message or
-the end of a connection, where its ideas differ from what a gateway must do. Two gates stand in a row, and both must
-accept a line: a regular expression for the syntax of RFC 9112 5 (no folding, no bare CR or LF, no control characters,
-no space before a colon) and llhttp; then come the rules about fields and what they mean together (RFC 9112 3.2,
-6.1-6.3), which are stricter than llhttp's.
+llhttp (httptools), which judges field lines (core/http/field_lines.py), never sees a start line of a peer, a body, a
+second message or the end of a connection, where its ideas differ from what a gateway must do. Behind the lines come the
+rules about fields and what they mean together (RFC 9112 3.2, 6.1-6.3), which are stricter than llhttp's.
 
 Equal bytes give equal results. `BlockCache` and the connections keep parsed blocks by their bytes, because clients and
 upstreams repeat themselves; where two heads differ, most of their lines do not, and those are remembered too.
@@ -21,9 +19,11 @@ from urllib.parse import unquote_to_bytes
 
 import httptools
 
+from .field_lines import REQUEST_DROPPED, RESPONSE_DROPPED, FieldLines, Line, MalformedLine, split_line, taken_apart
+
 __all__ = [
     "BlockCache", "HeadError", "HeaderBlock", "StatusLine", "check_path", "check_request", "could_be_request_line",
-    "is_block", "parse_request_block", "parse_request_line", "parse_response_block", "parse_status_line",
+    "parse_request_block", "parse_request_line", "parse_response_block", "parse_status_line",
 ]  # fmt: skip
 
 Pair = tuple[bytes, bytes]
@@ -152,13 +152,8 @@ def parse_status_line(line: bytes) -> StatusLine:
 
 # -- header blocks ---------------------------------------------------------------------------------------------------
 
-_BLOCK = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)*").fullmatch
 _ODD_BLOCK = re.compile(rb"(?:[!-9;-~]+:[^\x00\r\n]*\r\n)*").fullmatch
 _DIGITS = re.compile(rb"\d{1,18}").fullmatch
-
-Line = tuple[bytes, list[bytes], bytes]
-"""What a field line says: name in lower case; the value, in a list of its own; the line as it is passed on, without its
-CRLF, or nothing where it is not."""
 
 
 class HeaderBlock:
@@ -219,14 +214,14 @@ class HeaderBlock:
         """
         fields = list(pairs)
         raw = b"".join([name + b": " + value + b"\r\n" for name, value in fields])
-        block = cls(raw, [_line(line, REQUEST_DROPPED) for line in raw.split(b"\r\n")[:-1]])
+        block = cls(raw, [taken_apart(line, REQUEST_DROPPED) for line in raw.split(b"\r\n")[:-1]])
         _request_rules(block)
         return block
 
     @property
     def pairs(self) -> list[Pair]:
         """(name as spelled, value without surrounding blanks) in order."""
-        return [_split(line) for line in self.raw.split(b"\r\n")[:-1]]
+        return [split_line(line) for line in self.raw.split(b"\r\n")[:-1]]
 
     def first(self, name: bytes) -> bytes | None:
         """The first value of the field ``name`` (lower case), or None."""
@@ -323,132 +318,6 @@ def _is_host(value: bytes) -> bool:
     return _HOST(value) is not None
 
 
-REQUEST_DROPPED = frozenset((
-    b"host", b"connection", b"keep-alive", b"proxy-connection", b"proxy", b"te", b"upgrade", b"transfer-encoding",
-    b"content-length", b"expect", b"via", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host",
-    b"x-forwarded-port", b"x-forwarded-path", b"x-forwarded-prefix", b"x-real-ip", b"x-kong-request-id",
-))  # fmt: skip
-"""Request fields never passed on as they are: hop-by-hop (RFC 9110 7.6.1) or written by core/http/headers.py."""
-
-RESPONSE_DROPPED = frozenset((
-    b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"content-length", b"upgrade",
-    b"trailer", b"via", b"x-pad", b"x-accel-expires", b"x-accel-redirect", b"x-accel-limit-rate",
-    b"x-accel-buffering", b"x-accel-charset",
-))  # fmt: skip
-"""Response fields that are not passed on as they are: hop-by-hop, framing (the door's), written anew, or meant for the
-proxy (nginx ``proxy_hide_header``; Kong passes Date and Server)."""
-
-_FRAMING = frozenset((b"transfer-encoding", b"content-length"))
-
-
-def _split(line: bytes) -> Pair:
-    name, _, value = line.partition(b":")
-    return name, value.strip(b" \t")
-
-
-def _line(line: bytes, dropped: frozenset[bytes]) -> Line:
-    name, _, rest = line.partition(b":")
-    key = name.lower()
-    value = rest.strip(b" \t")
-    if key in dropped:
-        if dropped is REQUEST_DROPPED and key in _FRAMING:
-            # A tab, which nginx takes for a part of the value, makes it a bad one.
-            value = rest.strip(b" ")
-        return key, [value], b""
-    usual = len(rest) == len(value) + 1 and rest[0] == 0x20
-    return key, [value], line if usual else b"%b: %b" % (name, value)
-
-
-def is_block(raw: bytes) -> bool:
-    """Whether these are well-formed field lines (a trailer section), each with its CRLF."""
-    return _BLOCK(raw) is not None
-
-
-class _Malformed(ValueError):
-    """Lines that are none."""
-
-
-class FieldLines:
-    """What field lines of one direction say; those met before are remembered, bounded in number and size.
-
-    A line is judged by itself, so it makes no difference whether it was remembered: what lines mean together is the
-    business of the rules.
-
-    Args:
-        parser, start: llhttp's parser, and a start line for it. To 204 it has no opinion about a body: framing is ours.
-        dropped: names of fields that are not passed on.
-        entries: lines remembered.
-        size: bytes of the longest line remembered.
-    """
-
-    __slots__ = ("_dropped", "_entries", "_known", "_met", "_parser", "_size", "_start")
-
-    def __init__(
-        self, parser: type, start: bytes, dropped: frozenset[bytes], entries: int = 2048, size: int = 512
-    ) -> None:
-        self._parser = parser
-        self._start = start
-        self._dropped = dropped
-        self._entries = entries
-        self._size = size
-        self._known: dict[bytes, Line] = {}
-        self._met: set[int] = set()
-
-    @classmethod
-    def of_requests(cls, entries: int = 2048) -> FieldLines:
-        """Lines of requests."""
-        return cls(httptools.HttpRequestParser, b"POST / HTTP/1.1\r\n", REQUEST_DROPPED, entries)
-
-    @classmethod
-    def of_responses(cls, entries: int = 2048) -> FieldLines:
-        """Lines of responses."""
-        return cls(httptools.HttpResponseParser, b"HTTP/1.1 204 -\r\n", RESPONSE_DROPPED, entries)
-
-    def read(self, raw: bytes) -> list[Line]:
-        """The lines of a block.
-
-        Raises:
-            _Malformed: it has a line that is none.
-            httptools.HttpParserError: llhttp refuses it.
-        """
-        lines = raw.split(b"\r\n")
-        if lines.pop():
-            raise _Malformed("malformed header line")
-        found = list(map(self._known.get, lines))
-        return found if all(found) else self._learned(lines, found)  # type: ignore[return-value]
-
-    def _learned(self, lines: list[bytes], found: list[Line | None]) -> list[Line]:
-        """``found`` with the lines that were not known. A line is remembered when it comes the second time: many never
-        do."""
-        places = [at for at, known in enumerate(found) if known is None]
-        unknown = lines if len(places) == len(lines) else [lines[at] for at in places]
-        text = b"\r\n".join([*unknown, b""])
-        if _BLOCK(text) is None:
-            raise _Malformed("malformed header line")
-        try:
-            self._parser(_NOBODY).feed_data(b"%b%b\r\n" % (self._start, text))
-        except httptools.HttpParserUpgrade:
-            pass  # "Connection: upgrade"; what follows a head is none of llhttp's business here
-        met = self._met
-        for at in places:
-            line = lines[at]
-            found[at] = one = _line(line, self._dropped)
-            mark = hash(line)
-            if mark not in met:
-                met.add(mark)
-            elif len(line) <= self._size:
-                if len(self._known) >= self._entries:
-                    self._known.clear()
-                self._known[line] = one
-        if len(met) > 2 * self._entries:
-            met.clear()
-        return found  # type: ignore[return-value]
-
-
-_NOBODY = object()
-"""Is told by llhttp what it finds."""
-
-
 def parse_request_block(raw: bytes, lines: FieldLines | None = None) -> HeaderBlock:
     """Parse the header block of a request.
 
@@ -461,11 +330,11 @@ def parse_request_block(raw: bytes, lines: FieldLines | None = None) -> HeaderBl
     """
     try:
         block = HeaderBlock(raw, (lines or FieldLines.of_requests()).read(raw))
-    except _Malformed as error:
+    except MalformedLine as error:
         raise HeadError.bad(str(error)) from error
     except httptools.HttpParserError as error:
         # llhttp also judges framing fields, with one answer for all; the rules below know which answer is due.
-        HeaderBlock.from_pairs([_split(line) for line in raw.split(b"\r\n")[:-1]])
+        HeaderBlock.from_pairs([split_line(line) for line in raw.split(b"\r\n")[:-1]])
         raise HeadError.bad(str(error)) from error
     _request_rules(block)
     return block
@@ -538,10 +407,10 @@ def parse_response_block(raw: bytes, lines: FieldLines | None = None) -> HeaderB
     """
     try:
         block = HeaderBlock(raw, (lines or FieldLines.of_responses()).read(raw))
-    except (_Malformed, httptools.HttpParserError) as error:
+    except (MalformedLine, httptools.HttpParserError) as error:
         if _ODD_BLOCK(raw) is None:
             raise _from_upstream(str(error)) from error
-        block = HeaderBlock(raw, [_line(line, RESPONSE_DROPPED) for line in raw.split(b"\r\n")[:-1]])
+        block = HeaderBlock(raw, [taken_apart(line, RESPONSE_DROPPED) for line in raw.split(b"\r\n")[:-1]])
     _framing_rules(block, _from_upstream, 502)
     return block
 

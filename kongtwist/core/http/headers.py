@@ -13,7 +13,7 @@ from operator import add
 from typing import TYPE_CHECKING, Any
 
 from ... import KONG_VERSION
-from .head import RESPONSE_DROPPED
+from .field_lines import RESPONSE_DROPPED
 from .identity_fields import SPELLINGS
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-from ..http.head import REQUEST_DROPPED
+from ..http.field_lines import REQUEST_DROPPED
 from .huffman import decode as decode_huffman
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from hmac import compare_digest, digest
+from hmac import HMAC, compare_digest
 from typing import Any, NamedTuple
 
 from ...core.http.base64_text import decode_base64url
@@ -51,7 +51,7 @@ def read_token(token: bytes) -> SignedToken:
     signature = decode_base64url(signature_text)
     if signature is None:
         raise BadToken("invalid signature")
-    return SignedToken(header, claims, header_text + b"." + claims_text, signature)
+    return SignedToken(header, claims, token[: -len(signature_text) - 1], signature)
 
 
 def _json(text: bytes) -> Any:
@@ -119,9 +119,17 @@ def _hmac(algorithm: str) -> _Verify:
     def verify(signed: bytes, signature: bytes, secret: bytes) -> bool:
         if not secret:
             raise UnusableKey("an empty secret")  # anybody could sign with it
-        return compare_digest(digest(secret, signed, name), signature)
+        made = _keyed(secret, name).copy()
+        made.update(signed)
+        return compare_digest(made.digest(), signature)
 
     return verify
+
+
+@lru_cache(maxsize=1024)
+def _keyed(secret: bytes, name: str) -> HMAC:
+    """An HMAC that has taken the secret in; to be copied."""
+    return HMAC(secret, digestmod=name)
 
 
 def _public(algorithm: str) -> _Verify:

@@ -261,7 +261,10 @@ def _claims_hold(token: SignedToken, conf: Config, now: float) -> float:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
+    return value.__class__ in _NUMBERS and abs(value) <= _LARGEST
+
+
+_NUMBERS = (int, float)  # what a JSON decoder makes of numbers, and bool is neither
 
 
 def _remember(conf: Config, text: bytes, verified: _Verified) -> None:

@@ -9,9 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from kongtwist.core.http.field_lines import FieldLines
 from kongtwist.core.http.head import (
     BlockCache,
-    FieldLines,
     HeaderBlock,
     HeadError,
     check_request,
@@ -233,6 +233,11 @@ class LinesTests(SynchronousTestCase):
         for _ in range(3):
             lines.read(long)
         self.assertNotIn(long[:-2], lines._known)
+        for number in range(600):
+            lines.read(b"X-%d: a\r\n" % number)
+        lines.read(b"%b: a\r\n" % (b"a" * 100))
+        self.assertLessEqual(len(lines._names), 512)
+        self.assertLessEqual(max(map(len, lines._names)), 64)
 
     def test_fields_are_not_shared(self) -> None:
         """Blocks share what lines say: a name that comes again in one does not come again in another."""
@@ -341,6 +346,10 @@ def _outcome(parse: Any, *arguments: Any) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
+_NAMES = st.text("!#$%&'*+-.^_`|~09AZaz", min_size=1, max_size=12).map(str.encode)
+_VALUES = st.binary(max_size=12).map(lambda value: value.translate(None, b"\r\n\0"))
+
+
 class OracleTests(SynchronousTestCase):
     """Whatever we accept, llhttp accepts, and both see the same fields."""
 
@@ -352,6 +361,21 @@ class OracleTests(SynchronousTestCase):
     @example(b"Content-Length: 1\r\nTransfer-Encoding: gzip\r\n")
     def test_remembered_lines_make_no_difference(self, raw: bytes) -> None:
         for _ in range(3):
+            self.assertEqual(_outcome(parse_request_block, raw, self.LINES), _outcome(parse_request_block, raw))
+            self.assertEqual(
+                _outcome(parse_response_block, raw, self.RESPONSE_LINES), _outcome(parse_response_block, raw)
+            )
+
+    @settings(max_examples=600, deadline=None)
+    @given(_NAMES, st.lists(_VALUES, min_size=1, max_size=4))
+    @example(b"Cookie", [b"a", b"\xff\x80", b"a\tb", b" a", b"a\t", b"", b"\x7f", b"\x01"])
+    @example(b"Content-Length", [b"1", b"one", b"1\xff"])
+    @example(b"Transfer-Encoding", [b"chunked", b"gzip"])
+    @example(b"Connection", [b"close", b"\x80"])
+    def test_another_value_of_a_known_name(self, name: bytes, values: list[bytes]) -> None:
+        """Where llhttp is not asked again, it would have said the same."""
+        for value in (b"1", *values):
+            raw = b"%b: %b\r\n" % (name, value)
             self.assertEqual(_outcome(parse_request_block, raw, self.LINES), _outcome(parse_request_block, raw))
             self.assertEqual(
                 _outcome(parse_response_block, raw, self.RESPONSE_LINES), _outcome(parse_response_block, raw)
