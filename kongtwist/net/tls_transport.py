@@ -6,26 +6,33 @@ without it, and so does nginx: the plain connection closes behind what it still 
 When the peer sends close_notify, Twisted answers it and closes behind what is still to be sent, and its user hears
 nothing of that before the end. Where the peer takes nothing, or a producer was paused, that end never comes: reading
 has stopped, and so has writing. So the user is told when TLS ends, and gives up what it is doing.
+
+Twisted puts what is written aside with a timed call, and what TLS makes of it in the plain transport's buffer, for the round after
+that. On a reactor that tells when the events of a round are served, both happen then (`sending.RoundSender` says why).
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any, Protocol, runtime_checkable
 
 from OpenSSL import SSL
 from OpenSSL.crypto import FILETYPE_ASN1, dump_certificate
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
-from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
 from ..core.log_values import TLSFacts
-from .sending import unsent
+from .sending import senders, unsent
 
 __all__ = ["TLSClientFactory", "TLSTransport", "TLSUser", "client_certificate", "tls_facts"]
 
 _log = Logger(namespace="kongtwist.proxy")
+
+_RECORDS = 32768
+"""Bytes of TLS records that are taken from OpenSSL at a time: more than it makes of what it is given at a time."""
 
 
 @runtime_checkable
@@ -38,11 +45,67 @@ class TLSUser(Protocol):
         never sent; and it bounds the time (`abortConnection`). `connectionLost` is still called."""
 
 
+class _RoundWrites:
+    """What is written in a round of the reactor, given to TLS in one piece when its events are served: what Twisted's
+    ``_AggregateSmallWrites`` does by a timed call."""
+
+    MOST = 64000  #: bytes that are put aside
+
+    __slots__ = ("_held", "_queue", "_size", "_write")
+
+    def __init__(self, write: Callable[[bytes], object], queue: list[Any]) -> None:
+        self._write = write
+        self._queue = queue
+        self._held: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        """Put it aside; not for long if it is much."""
+        held = self._held
+        if not held:
+            self._queue.append(self)
+        held.append(data + b"")
+        self._size += len(data)
+        if self._size > self.MOST:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is put aside."""
+        held = self._held
+        if held:
+            data = held[0] if len(held) == 1 else b"".join(held)
+            held.clear()
+            self._size = 0
+            self._write(data)
+
+    def close(self) -> None:
+        """The connection ends."""
+        self.flush()
+
+
 class TLSTransport(BufferingTLSTransport):
     """A TLS transport that closes without waiting for the peer, and tells a `TLSUser` when the peer ends TLS. Under
     any other protocol the connection then ends at once if it would have to wait for the peer."""
 
     _told = False
+    _send: Callable[[bytes], None]
+    _aggregator: Any
+
+    def makeConnection(self, transport: Any) -> None:
+        _, self._send = senders(transport)
+        queue = getattr(getattr(transport, "reactor", None), "to_flush", None)
+        if queue is not None:
+            self._aggregator = _RoundWrites(partial(TLSMemoryBIOProtocol.write, self), queue)
+            self.write = self._aggregator.write  # type: ignore[method-assign]
+        super().makeConnection(transport)
+
+    def _flushSendBIO(self) -> None:
+        """Send what TLS has made (a private name of Twisted, pinned by tests)."""
+        try:
+            data = self._tlsConnection.bio_read(_RECORDS)
+        except SSL.WantReadError:
+            return
+        self._send(data)
 
     def loseConnection(self) -> None:
         """Close behind what was written, and behind a registered producer."""

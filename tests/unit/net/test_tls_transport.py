@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -29,11 +30,16 @@ class Failing(Protocol):
         self.ends.append(reason)
 
 
-class EndTests(SynchronousTestCase):
-    """`TLSTransport.connectionLost`."""
+class Connected(SynchronousTestCase):
+    """A connection of TLS in memory."""
 
-    def connected(self, user: Protocol) -> tuple[Any, Any, StringTransport]:
-        """Both ends behind their handshake, ours with ``user`` above it; and what ours writes to."""
+    def connected(self, user: Protocol, queue: list[Any] | None = None) -> tuple[Any, Any, StringTransport]:
+        """Both ends behind their handshake, ours with ``user`` above it; and what theirs writes to.
+
+        Args:
+            user: the protocol above our end.
+            queue: ``to_flush`` of our end's reactor; None: it has no such thing.
+        """
         key = KeyPair.generate(size=2048)
         name = DN(CN="localhost")
         request = key.certificateRequest(name)
@@ -46,6 +52,8 @@ class EndTests(SynchronousTestCase):
         ours, theirs = TLSTransport(server, user), client.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
         assert theirs is not None
         below, above = StringTransport(), StringTransport()
+        if queue is not None:
+            below.reactor = SimpleNamespace(to_flush=queue)  # type: ignore[attr-defined]
         ours.makeConnection(below)
         theirs.makeConnection(above)
         for _ in range(4):
@@ -58,6 +66,10 @@ class EndTests(SynchronousTestCase):
                 theirs.dataReceived(answered)
         return ours, theirs, above
 
+
+class EndTests(Connected):
+    """`TLSTransport.connectionLost`."""
+
     def test_a_protocol_that_raises(self) -> None:
         """It is told of the end, once, though it raises for the bytes that are read while the connection is being lost."""
         user = Failing()
@@ -69,3 +81,75 @@ class EndTests(SynchronousTestCase):
         self.assertEqual([failure.type for failure in self.flushLoggedErrors()], [ValueError])
         self.assertEqual(len(user.ends), 1)
         self.assertFalse(ours.connected)
+
+
+class Reader(Protocol):
+    """Keeps what comes."""
+
+    def __init__(self) -> None:
+        self.came = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.came += data
+
+
+class RoundTests(Connected):
+    """What is written in a round of the reactor."""
+
+    def setUp(self) -> None:
+        self.queue: list[Any] = []
+        self.ours, self.theirs, _ = self.connected(Protocol(), self.queue)
+        self.reader = self.theirs.wrappedProtocol = Reader()
+        self.below = self.ours.transport
+
+    def round(self) -> None:
+        """The events are served."""
+        waiting, self.queue[:] = self.queue[:], []
+        for each in waiting:
+            each.flush()
+
+    def came(self) -> bytes:
+        """What the other end has read by now."""
+        sent = self.below.value()
+        self.below.clear()
+        if sent:
+            self.theirs.dataReceived(sent)
+        return self.reader.came
+
+    def test_one_record(self) -> None:
+        """It goes out when the events are served, as one."""
+        self.ours.write(b"abc")
+        self.ours.writeSequence([b"d", b"ef"])
+        self.assertEqual((self.came(), len(self.queue)), (b"", 1))
+        self.round()
+        record = self.below.value()
+        self.assertEqual(5 + int.from_bytes(record[3:5]), len(record))  # RFC 8446 5.1
+        self.assertEqual(self.came(), b"abcdef")
+        self.ours.write(b"ghi")
+        self.round()
+        self.assertEqual(self.came(), b"abcdefghi")
+
+    def test_much_does_not_wait(self) -> None:
+        for _ in range(8):
+            self.ours.write(b"a" * 10000)
+        self.assertEqual(self.came(), b"a" * 70000)
+        self.round()
+        self.assertEqual(self.came(), b"a" * 80000)
+
+    def test_a_close_comes_behind_it(self) -> None:
+        self.ours.write(b"abc")
+        self.ours.loseConnection()
+        self.assertEqual(self.came(), b"abc")
+        self.assertTrue(self.below.disconnecting)
+        self.round()
+        self.ours.connectionLost(Failure(ConnectionLost()))
+        self.ours.write(b"late")
+        self.round()
+        self.assertEqual(self.came(), b"abc")
+
+    def test_the_end_of_writing_comes_behind_it(self) -> None:
+        self.ours.write(b"abc")
+        self.ours.end_writing()
+        self.assertEqual(self.came(), b"abc")
+        self.round()
+        self.assertFalse(self.below.disconnecting)
