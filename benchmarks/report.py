@@ -212,6 +212,8 @@ more: for figures to keep, let nothing else run.
 - CPU time is user plus system time of all threads of the one process that does the work, in nanoseconds, from
   `/proc/PID/task/*/schedstat`, divided by the operations that the load generator counted. {counted}
 - Memory is VmRSS. All traffic stays on the loopback interface.
+- The interpreter is the one that runs `python -m benchmarks`. Let it be the distribution's, as nginx is: one that was built without
+  profile-guided optimisation, which pyenv does by default, costs 3 to 25 % more, most where much of the work is Python's (gRPC).
 - Both proxies run one worker and keep connections alive on both sides. nginx runs with `access_log off`,
   `keepalive 64` to the upstream, and `proxy_buffering off` for events. Where its buffers matter (messages larger than
   one buffer) it is measured a second time, as a variant, with `proxy_buffer_size 128k; proxy_buffers 4 256k`. The ratio
