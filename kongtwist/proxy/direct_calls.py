@@ -20,7 +20,7 @@ from ..core.grpc.grpc_text import parse_timeout
 from ..core.http.headers import PreparedChanges, host_name, upstream_fields
 from ..core.http2.field_lists import FieldList
 from ..core.http2.frames import headers
-from ..core.http2.hpack import Encoder, encode_field, encoded_fields
+from ..core.http2.hpack import Encoder, encode_field, encoded, encoded_fields
 from ..core.routing.protocol_checks import check_protocol
 from ..http2.http2_exchange import HTTP2Exchange
 from ..net.http2_stream import HTTP2Stream
@@ -36,7 +36,6 @@ from .try_notes import note_try
 if TYPE_CHECKING:
     from ..core.exchange import Exchange
     from ..core.http.head import HeaderBlock
-    from ..core.http2.hpack import Field
     from ..core.views import Match, RouteView
     from ..http2.http2_channel import HTTP2Channel
     from ..upstream.client_tls import TLSFacts
@@ -191,36 +190,37 @@ class DirectPlan:
         scheme = b"https" if route.secure else b"http"
         self._head = encoded_head(exchange.method, scheme, host, target, lines, block.never)
         self.counts = way.context.calls.of(self.match.upstream_path)
-        self._last: tuple[list[Field], DirectHead] | None = None
+        self._last: DirectHead | None = None
 
     def of(self, fields: FieldList) -> DirectHead | None:
         """What is particular to calls with these fields; connections whose calls have the same share it. None: they have no time, no
         body or no good length: the general way has answers to that."""
-        timeout = length = None
-        passing = [field for field in fields.fields if field.passes]
-        if self._replaced:
-            passing = [field for field in passing if field.name not in self._replaced]
+        timeout = length = timed = None
+        pieces = [self._head]
+        shared, replaced = self.shared, self._replaced
         for field in fields.fields:
-            if not field.passes and field.name == b"content-length":
+            if field.passes:
+                if field.name in replaced:
+                    continue
+                if shared:
+                    pieces.append(field.encoded or encoded(field))
+                if timed is None and field.name == b"grpc-timeout":
+                    timed = field
+            elif not field.decides:  # content-length
                 if length is not None or _LENGTH(field.value) is None or not int(field.value):
                     return None
                 length = int(field.value)
-        last = self._last
-        if last is not None and last[0] == passing and last[1].length == length:
-            return last[1]
-        for field in reversed(passing):
-            if field.name == b"grpc-timeout":
-                timeout = parse_timeout(field.value)
-        if timeout == 0:
-            return None
-        block = self._head
-        if self.shared:
-            block += encoded_fields(passing)
+        if timed is not None:
+            timeout = parse_timeout(timed.value)
+            if timeout == 0:
+                return None
         if length is not None:
-            block += encode_field(b"content-length", b"%d" % length)
-        made = DirectHead(self, block, timeout, length)
-        self._last = passing, made
-        return made
+            pieces.append(encode_field(b"content-length", b"%d" % length))
+        block = b"".join(pieces)
+        last = self._last
+        if last is None or last.block != block or last.timeout != timeout:
+            last = self._last = DirectHead(self, block, timeout, length)
+        return last
 
 
 class DirectHead:

@@ -14,9 +14,6 @@ from .hpack import BAD, COOKIE, FORBIDDEN, HOST, PSEUDO, REGULAR, SECRET, TE, Fi
 __all__ = ["AnswerHead", "FieldList", "MalformedFields", "RequestHead"]
 
 _REQUEST_FIELDS = frozenset((b":method", b":scheme", b":authority", b":path", b":protocol"))
-_DECISIVE = frozenset((
-    b"content-type", b"kong-debug", b"x-kong-request-debug", b"x-kong-request-debug-token", b"x-kong-request-debug-log",
-))  # fmt: skip
 _STATUS = re.compile(rb"[1-9]\d\d").fullmatch
 _DIGITS = re.compile(rb"\d{1,18}").fullmatch
 
@@ -159,14 +156,8 @@ class FieldList:
 
     @property
     def decisive(self) -> tuple[Field, ...]:
-        """The fields of a request on which it depends where it goes and what becomes of the others. A length is none of them."""
-        return tuple(
-            [
-                field
-                for field in self.fields
-                if (not field.passes and field.name != b"content-length") or field.name in _DECISIVE
-            ]
-        )
+        """The fields of a request on which it depends where it goes and what becomes of the others."""
+        return tuple([field for field in self.fields if field.decides])
 
     @property
     def answer(self) -> AnswerHead:

@@ -19,7 +19,7 @@ from .huffman import decode as decode_huffman
 
 __all__ = [
     "BAD", "COOKIE", "FORBIDDEN", "HOST", "PSEUDO", "REGULAR", "SECRET", "STATIC", "TABLE_SIZE", "TE", "Decoder", "Encoder", "Field",
-    "HPACKError", "NeverIndexed", "encode_field", "encoded_fields",
+    "HPACKError", "NeverIndexed", "encode_field", "encoded", "encoded_fields",
 ]  # fmt: skip
 
 TABLE_SIZE = 4096
@@ -32,6 +32,9 @@ _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
 _BAD_VALUE = re.compile(rb"[\x00\r\n]|^[ \t]|[ \t]$").search
 _PLAIN_VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?").fullmatch
 _PSEUDO_NAME = re.compile(rb":[a-z]+").fullmatch
+_DECISIVE = frozenset((
+    b"content-type", b"kong-debug", b"x-kong-request-debug", b"x-kong-request-debug-token", b"x-kong-request-debug-log",
+))  # fmt: skip
 _KINDS = {
     b"cookie": COOKIE, b"host": HOST, b"te": TE, b"connection": FORBIDDEN, b"keep-alive": FORBIDDEN,
     b"proxy-connection": FORBIDDEN, b"transfer-encoding": FORBIDDEN, b"upgrade": FORBIDDEN,
@@ -60,12 +63,13 @@ class NeverIndexed(bytes):
         return self
 
 
-def _judge(name: bytes) -> tuple[int, bool]:
-    """The kind of a field with this name and a good value, and whether a proxy passes it on as it is."""
+def _judge(name: bytes) -> tuple[int, bool, bool]:
+    """`Field.kind`, `passes` and `decides` of one with this name and a good value."""
     if name[:1] == b":":
-        return PSEUDO if _PSEUDO_NAME(name) else BAD, False
+        return PSEUDO if _PSEUDO_NAME(name) else BAD, False, True
     kind = _KINDS.get(name, REGULAR) if _NAME(name) else BAD
-    return kind, kind == REGULAR and name not in REQUEST_DROPPED
+    passes = kind == REGULAR and name not in REQUEST_DROPPED
+    return kind, passes, name in _DECISIVE or not (passes or name == b"content-length")
 
 
 _of_name = lru_cache(maxsize=512)(_judge)
@@ -79,27 +83,34 @@ class Field:
         kind: what it is, and whether it is well formed.
         never: it came as "never indexed" (RFC 7541 6.2.3).
         size: what it counts in tables and in lists (RFC 7541 4.1).
-        line: the field as a line of HTTP/1.1, with its CRLF.
         passes: of a request's, a proxy passes it on as it is.
-        encoded: see `encoded_fields`; None until that asks.
+        decides: of a request's, where it goes or what becomes of other fields depends on it. A length is none of these.
+        encoded: see `encoded`; None until it is called.
     """
 
-    __slots__ = ("encoded", "kind", "line", "name", "never", "passes", "size", "value")
+    __slots__ = ("_line", "decides", "encoded", "kind", "name", "never", "passes", "size", "value")
 
     def __init__(self, name: bytes, value: bytes, never: bool = False) -> None:
         self.name = name
         self.value = value
         self.never = never
         self.size = 32 + len(name) + len(value)
-        self.line = b"%b: %b\r\n" % (name, value)
-        kind, passes = (_of_name if len(name) <= _LONGEST else _judge)(name)
+        self.kind, self.passes, self.decides = (_of_name if len(name) <= _LONGEST else _judge)(name)
         if _PLAIN_VALUE(value) is None:
-            passes = False
+            self.passes = False
+            self.decides = name != b"content-length"
             if _BAD_VALUE(value) is not None:
-                kind = BAD
-        self.kind = kind
-        self.passes = passes
+                self.kind = BAD
         self.encoded: bytes | None = None
+        self._line: bytes | None = None
+
+    @property
+    def line(self) -> bytes:
+        """The field as a line of HTTP/1.1, with its CRLF."""
+        line = self._line
+        if line is None:
+            line = self._line = b"%b: %b\r\n" % (self.name, self.value)
+        return line
 
     def __repr__(self) -> str:
         return f"<Field {self.name!r}: {self.value!r}>"
@@ -127,15 +138,23 @@ def _static_table() -> list[Field]:
 STATIC = _static_table()
 
 _literals: dict[tuple[bytes, bytes, int], Field] = {}
+_met: set[int] = set()
+"""Literals that came once, by their hashes."""
 
 
 def _literal(name: bytes, raw: bytes, coded: bool, never: bool) -> Field:
-    """A field that came as a literal; ``raw``: its value, in Huffman code where ``coded``."""
+    """A field that came as a literal; ``raw``: its value, in Huffman code where ``coded``. It is remembered when it comes the second
+    time: tokens and ids never do."""
     key = (name, raw, coded | never << 1)
     field = _literals.get(key)
     if field is None:
         field = Field(name, decode_huffman(raw) if coded else raw, never)
-        if len(raw) <= _LONGEST:
+        mark = hash(key)
+        if mark not in _met:
+            if len(_met) >= _REMEMBERED:
+                _met.clear()
+            _met.add(mark)
+        elif len(raw) <= _LONGEST:
             if len(_literals) >= _REMEMBERED:
                 _literals.clear()
             _literals[key] = field
@@ -333,12 +352,13 @@ _start_of = lru_cache(maxsize=512)(_begin)
 
 def encoded_fields(fields: Iterable[Field]) -> bytes:
     """Fields as they came, encoded again; each is encoded once."""
-    return b"".join([field.encoded or _encode(field) for field in fields])
+    return b"".join([field.encoded or encoded(field) for field in fields])
 
 
-def _encode(field: Field) -> bytes:
-    encoded = field.encoded = encode_field(field.name, field.value, field.never)
-    return encoded
+def encoded(field: Field) -> bytes:
+    """A field as it came, encoded again; it is kept in ``field.encoded``."""
+    made = field.encoded = encode_field(field.name, field.value, field.never)
+    return made
 
 
 class Encoder:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hpack
+from hpack.huffman import HuffmanEncoder
+from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hpack.huffman_table import decode_huffman as other_huffman
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +22,7 @@ from kongtwist.core.http2.hpack import (
     Encoder,
     Field,
     HPACKError,
+    _literals,
     encode_field,
 )
 
@@ -91,9 +94,67 @@ class OtherOpinionTests(SynchronousTestCase):
             found = None
         self.assertEqual(found, expected)
 
+    @settings(max_examples=300, deadline=None)
+    @given(
+        st.text("aeiostAZ019-._ {", min_size=28, max_size=200).map(str.encode) | st.binary(min_size=8, max_size=40),
+        st.sampled_from([0, 1, 2, 64, 128]),
+        st.sampled_from([b"", b"\0", b"\xff", b"\xff\xff", b"\xfe", b"\x7f", b"\xff\xff\xff\xff"]),
+    )
+    def test_huffman_long(self, value: bytes, wrong: int, more: bytes) -> None:
+        """Long strings, with symbols of any length in them: whole, with another last byte, with bytes behind that."""
+        data = bytearray(HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(value))
+        data[-1] ^= wrong
+        coded = bytes(data) + more
+        try:
+            expected: bytes | None = bytes(other_huffman(coded))
+        except hpack.HPACKDecodingError:
+            expected = None
+        try:
+            found: bytes | None = huffman.decode(coded)
+        except ValueError:
+            found = None
+        self.assertEqual(found, expected)
+
+    def test_huffman_every_symbol(self) -> None:
+        """Each symbol at each place of a long string, so that it begins at any bit, with any padding behind it."""
+        encode = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode
+        for symbol in range(256):
+            for at in range(30):
+                value = b"a-Z0" * 8
+                value = value[:at] + bytes([symbol]) + value[at:]
+                self.assertEqual(huffman.decode(encode(value)), value)
+
 
 class DecoderTests(SynchronousTestCase):
     """What connections rely on."""
+
+    def test_what_comes_again_is_shared(self) -> None:
+        """A literal is remembered when it comes the second time, on whatever connection; what never comes again takes no place."""
+        block = b"\x40\x07x-twice\x05value"
+        _literals.clear()
+        one, two, three = [Decoder().decode(block)[0] for _ in range(3)]
+        self.assertIsNot(one, two)
+        self.assertIs(two, three)
+        decoder = Decoder()
+        for number in range(500):
+            decoder.decode(b"\x40\x06x-once\x08%08d" % number)
+        self.assertEqual([field.name for field in _literals.values()], [b"x-twice"])
+
+    def test_lines(self) -> None:
+        """A field as a line of HTTP/1.1 is made once."""
+        field = Field(b"x-a", b"b c")
+        self.assertEqual(field.line, b"x-a: b c\r\n")
+        self.assertIs(field.line, field.line)
+
+    def test_what_decides(self) -> None:
+        """Where a call goes depends on all that is not passed on as it is, but for the length; of the rest, on a few."""
+        for name in (b":path", b"te", b"host", b"cookie", b"x-forwarded-for", b"content-type", b"kong-debug"):
+            self.assertTrue(Field(name, b"x").decides, name)
+        for name in (b"x-a", b"authorization", b"grpc-timeout", b"content-length"):
+            self.assertFalse(Field(name, b"x").decides, name)
+        self.assertTrue(Field(b"x-a", b"x\x01").decides)
+        self.assertTrue(Field(b"x-a", b" x").decides)
+        self.assertFalse(Field(b"content-length", b"\x01").decides)
 
     def test_changes(self) -> None:
         """Only what changes the table counts, so that equal blocks in between mean the same."""
