@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import socket
+import sys
 
 from websockets.sync.client import connect
 
-from tests.live.support import PATIENCE, GatewayProcess, LiveTestCase, free_port, wait_until
+from tests.live.support import PATIENCE, ROOT, GatewayProcess, LiveTestCase, free_port, wait_until
 
 LATER = {
     "autobahn": "the first WebSocket",
@@ -48,6 +49,14 @@ class ImportTests(LiveTestCase):
         self.assertIn("kongtwist.upstream.connection", names)
         parts = {".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 2)}
         return parts & set(LATER)
+
+    def test_options_alone(self) -> None:
+        """Nothing of a node is loaded before there is one to make: not for options, and not while the collector is on."""
+        words = [sys.executable, "-X", "importtime", "-c", "from twisted.scripts.twistd import run; run()"]
+        process = self.start([*words, "kongtwist", "--help"], "twistd", env={"PYTHONPATH": str(ROOT)})
+        self.assertEqual(process.wait(), 0)
+        names = set(re.findall(r"\| *(kongtwist\.\w+)", process.output()))
+        self.assertEqual(names, {"kongtwist.tap", "kongtwist.net"})
 
     def check(self, **conf: object) -> None:
         gateway = self.gateway(conf, env={"PYTHONPROFILEIMPORTTIME": "1"})
