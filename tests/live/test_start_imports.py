@@ -58,6 +58,18 @@ class ImportTests(LiveTestCase):
         names = set(re.findall(r"\| *(kongtwist\.\w+)", process.output()))
         self.assertEqual(names, {"kongtwist.tap", "kongtwist.net"})
 
+    def test_commands(self) -> None:
+        """A command that asks a node, as container runtimes do every few seconds, loads no part of one."""
+        prefix = self.folder()
+        code = f"from kongtwist.commands.main import main; raise SystemExit(main(['health', '-p', {prefix!r}]))"
+        process = self.start([sys.executable, "-X", "importtime", "-c", code], "health", env={"PYTHONPATH": str(ROOT)})
+        self.assertEqual(process.wait(), 1)
+        output = process.output()
+        self.assertIn(f"kongtwist is not running at {prefix}", output)
+        names = set(re.findall(r"\| *(\w+)", output))
+        self.assertEqual(names & {"asyncio", "cryptography", "twisted"}, set())
+        self.assertIn("kongtwist", names)
+
     def check(self, **conf: object) -> None:
         gateway = self.gateway(conf, env={"PYTHONPROFILEIMPORTTIME": "1"})
         gateway.route("/echo", f"http://127.0.0.1:{self.upstream('echo')}")
