@@ -68,7 +68,7 @@ _log = Logger(namespace="kongtwist.proxy")
 
 LAST_WORDS = 2.0
 """Seconds that plugins have at a stop, though requests and streams have used up its time. Less than what a node that is late
-has until it is ended by force (tap.py)."""
+has until it is ended by force (node_service.py)."""
 _PATIENCE = 5.0
 """Seconds that clients over HTTP/2 have to hear that the connection takes no more requests; after a reload."""
 _LOOK = 0.5

@@ -1,7 +1,7 @@
 """A gateway: configuration, storage, publishing, the data path and the Admin API put together.
 
 `Gateway` is a Twisted service without globals; a program may have several. Under ``twistd kongtwist`` the node's service
-(tap.py) hands it open sockets; embedded, it listens nowhere and its `RouteTree` serves a `GatewayResource`.
+(node_service.py) hands it open sockets; embedded, it listens nowhere and its `RouteTree` serves a `GatewayResource`.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ _log = Logger(namespace="kongtwist.node")
 
 
 class Leaving(Protocol):
-    """What is needed of the node (tap.NodeService)."""
+    """What is needed of the node (node_service.NodeService)."""
 
     @property
     def opened(self) -> Iterable[Opened]: ...

@@ -9,14 +9,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, MutableMapping
 
-from twisted.logger import Logger
-
 __all__ = ["NOTIFY_SOCKET", "ServiceManager"]
 
 NOTIFY_SOCKET = "NOTIFY_SOCKET"
 """Environment variable with the socket's address; absent where nobody wants to know."""
-
-_log = Logger(namespace="kongtwist.node")
 
 
 class ServiceManager:
@@ -58,7 +54,11 @@ class ServiceManager:
         try:
             self._send(line.encode(), "\0" + self._address[1:] if self._address.startswith("@") else self._address)
         except OSError as error:
-            _log.warn("the service manager cannot be told {line}: {why}", line=line, why=error.strerror)
+            from twisted.logger import Logger  # half of what a command such as `kongtwist health` would load
+
+            Logger(namespace="kongtwist.node").warn(
+                "the service manager cannot be told {line}: {why}", line=line, why=error.strerror
+            )
 
 
 def _send(data: bytes, address: str) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import socket
+import sys
 
 from websockets.sync.client import connect
 
-from tests.live.support import PATIENCE, GatewayProcess, LiveTestCase, free_port, wait_until
+from tests.live.support import PATIENCE, ROOT, GatewayProcess, LiveTestCase, free_port, wait_until
 
 LATER = {
     "autobahn": "the first WebSocket",
@@ -48,6 +49,26 @@ class ImportTests(LiveTestCase):
         self.assertIn("kongtwist.upstream.connection", names)
         parts = {".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 2)}
         return parts & set(LATER)
+
+    def test_options_alone(self) -> None:
+        """Nothing of a node is loaded before there is one to make: not for options, and not while the collector is on."""
+        words = [sys.executable, "-X", "importtime", "-c", "from twisted.scripts.twistd import run; run()"]
+        process = self.start([*words, "kongtwist", "--help"], "twistd", env={"PYTHONPATH": str(ROOT)})
+        self.assertEqual(process.wait(), 0)
+        names = set(re.findall(r"\| *(kongtwist\.\w+)", process.output()))
+        self.assertEqual(names, {"kongtwist.tap", "kongtwist.net"})
+
+    def test_commands(self) -> None:
+        """A command that asks a node, as container runtimes do every few seconds, loads no part of one."""
+        prefix = self.folder()
+        code = f"from kongtwist.commands.main import main; raise SystemExit(main(['health', '-p', {prefix!r}]))"
+        process = self.start([sys.executable, "-X", "importtime", "-c", code], "health", env={"PYTHONPATH": str(ROOT)})
+        self.assertEqual(process.wait(), 1)
+        output = process.output()
+        self.assertIn(f"kongtwist is not running at {prefix}", output)
+        names = set(re.findall(r"\| *(\w+)", output))
+        self.assertEqual(names & {"asyncio", "cryptography", "twisted"}, set())
+        self.assertIn("kongtwist", names)
 
     def check(self, **conf: object) -> None:
         gateway = self.gateway(conf, env={"PYTHONPROFILEIMPORTTIME": "1"})
