@@ -125,6 +125,7 @@ class FeedClient:
             position = Position.parse(start.position)
             before = Position.parse(window.before)
             known = set(position.offsets) == set(feed.settings.topics) and position.is_known(feed.position)
+            known = known and not position.topics_of_others(feed.position.marks)
             if known and position.has_reached(before) and feed.position.has_reached(position):
                 self._join(position)
                 return

@@ -27,11 +27,22 @@ from kongtwist.core.chain.host_kafka import (
     KafkaRecord,
 )
 from kongtwist.core.chain.host_reading import StartAt, TopicRecord, UnknownTopic
+from kongtwist.kafka import librdkafka_topic_ids
 from kongtwist.kafka.libraries import KAFKA_PYTHON, LIBRDKAFKA, consumer_opener, made_producer
+from kongtwist.kafka.librdkafka_topic_ids import TopicIds
 from kongtwist.kafka.positions import Position
 from kongtwist.kafka.producer_client import Outcome, ProducerClient
+from kongtwist.kafka.repairs import topic_ids
 from kongtwist.kafka.topic_consumers import begin_at, ends_of, partitions_of, records_of, seek_all
-from tests.live.kafka_kit import JSON, create_topic, delete_records, kafka_route, new_topic, topic_records
+from tests.live.kafka_kit import (
+    JSON,
+    create_topic,
+    delete_records,
+    kafka_route,
+    new_topic,
+    recreate_topic,
+    topic_records,
+)
 from tests.live.kafka_server import USER, KafkaCluster, shared_cluster
 from tests.live.support import EventStream, LiveTestCase, free_port, request, wait_until
 from tests.live.token_endpoint import TokenEndpoint
@@ -427,6 +438,33 @@ class ConsumerContract(_Case):
         seek_all(consumer, position)
         self.assertEqual(_values(consumer, 6), [b"%d" % number for number in range(4, 10)])
 
+    def test_made_anew(self) -> None:
+        """A topic with more records than before is another all the same: where it is begun, and while it is read."""
+        topic = self.filled(10, 1)
+        consumer = self.consumer()
+        at, _ = begin_at(consumer, (topic,), StartAt(f"{topic}:8".encode()), 20.0)
+        seek_all(consumer, at)
+        self.assertEqual(_values(consumer, 2), [b"8", b"9"])
+        self.assertEqual(at.topics_of_others(topic_ids(consumer, (topic,))), [])
+        recreate_topic(self.cluster, topic)
+        self.sent(self.producer(), *(KafkaRecord(topic, b"new %d" % number) for number in range(20)))
+
+        def is_known() -> bool:
+            try:
+                consumer.poll(timeout_ms=200)
+            except KafkaError:
+                return True  # it is made anew, and asks
+            return at.topics_of_others(topic_ids(consumer, (topic,))) == [topic]
+
+        wait_until(is_known, "another topic", 60)
+        again = self.consumer()
+        position, gaps = begin_at(again, (topic,), StartAt(bytes(at)), 20.0)
+        self.assertEqual(([reason for reason, _ in gaps], position.offsets), (["recreated"], {topic: [0]}))
+        other = consumer_opener(KAFKA_PYTHON)(self.plain(), (), 20.0)
+        self.addCleanup(other.close, 2000)
+        partitions_of(other, (topic,))
+        self.assertEqual(topic_ids(other, (topic,)), position.marks)  # whatever library a node has
+
     def test_aborted_transactions(self) -> None:
         """Their records are not shown, and the position passes them."""
         topic = create_topic(self.cluster)
@@ -479,6 +517,64 @@ class LibraryChoiceTests(LiveTestCase):
         self.assertEqual(told, [{"n": number} for number in range(5)])
         threads = {each.read_text().strip() for each in Path("/proc").glob(f"{gateway.pid}/task/*/comm")}
         self.assertTrue(any(name.startswith("rdk:") for name in threads), threads)
+
+
+class LibrdkafkaTopicIdTests(LiveTestCase):
+    """That library's consumers tell no ids: one client tells them to all consumers of a connection."""
+
+    def clients(self) -> int:
+        """Clients of the library in this process."""
+        return sum(_name_of(each) == "rdk:main" for each in Path("/proc/self/task").iterdir())
+
+    def test_one_for_all(self) -> None:
+        cluster = shared_cluster()
+        topic, before = create_topic(cluster), self.clients()
+        opened = consumer_opener(LIBRDKAFKA)
+        consumers = [opened(KafkaConnection((cluster.servers,)), (), 20.0) for _ in range(5)]
+        try:
+            self.assertEqual(self.clients() - before, 5)  # nobody has asked for an id
+            for each in consumers:
+                partitions_of(each, (topic,))
+            self.assertEqual(self.clients() - before, 6)
+            self.assertEqual(len({each.topic_ids((topic,))[topic] for each in consumers}), 1)
+            for each in consumers[:4]:
+                each.close()
+                each.close()
+            wait_until(lambda: self.clients() - before == 2, "the last consumer's clients")
+            self.assertEqual(len(consumers[4].topic_ids((topic,))), 1)
+        finally:
+            for each in consumers:
+                each.close()
+        wait_until(lambda: self.clients() == before, "the end of all clients")
+
+    def test_not_told(self) -> None:
+        """Where brokers do not tell, reading goes on all the same, and nobody waits a second time before they have told something."""
+        cluster = mortal_cluster()
+        topic = create_topic(cluster)
+        options = {"bootstrap.servers": f"127.0.0.1:{free_port()}", "log_level": 0}
+        ids = TopicIds(options)
+        self.addCleanup(ids.close)
+        self.patch(librdkafka_topic_ids, "_ANSWER", 0.2)
+        ids.ask(topic)
+        self.assertEqual((ids.known((topic,)), ids._is_silent), ({}, True))
+        self.patch(librdkafka_topic_ids, "_ANSWER", 1000.0)
+        ids.ask(topic)  # would take as long
+        options["bootstrap.servers"] = cluster.servers
+        ids.close()
+
+        def told() -> bool:
+            ids.expire()
+            return bool(ids.known((topic,)))
+
+        wait_until(told, "an id")
+        self.assertFalse(ids._is_silent)
+
+
+def _name_of(task: Path) -> str:
+    try:
+        return (task / "comm").read_text().strip()
+    except OSError:  # it has ended
+        return ""
 
 
 def _read(consumer: Any, count: int) -> list[TopicRecord]:

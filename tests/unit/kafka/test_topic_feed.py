@@ -308,6 +308,8 @@ class FeedTests(SynchronousTestCase):
 class MadeAnewTests(SynchronousTestCase):
     """A topic is made anew, and its offsets begin again, while clients are anywhere."""
 
+    beginning = b"t:0"  # where who is told goes on
+
     def setUp(self) -> None:
         self.clock = Turns()
         self.reader = Reader("t")
@@ -370,7 +372,7 @@ class MadeAnewTests(SynchronousTestCase):
         self.come(0, 1, 2)
         slow.client.resume()
         (again,) = self.begun
-        self.assertEqual(again.at(), b"t:0")
+        self.assertEqual(again.at(), self.beginning)
         self.assertEqual((self.reasons(slow), self.offsets(slow)), (1, ["0", "1", "2"]))  # the rest is in the window
         self.come(3)
         self.assertEqual(self.offsets(slow), ["0", "1", "2", "3"])
@@ -392,7 +394,7 @@ class MadeAnewTests(SynchronousTestCase):
                 self.begun[0].gives(20)
             self.clock.advance(1)
             self.clock.turns()
-            self.assertEqual(self.begun[1].at(), b"t:0")
+            self.assertEqual(self.begun[1].at(), self.beginning)
             self.come(2)
             self.assertEqual(self.offsets(reading)[-3:], ["0", "1", "2"])
             self.assertEqual(self.reasons(reading), 1)
@@ -406,9 +408,64 @@ class MadeAnewTests(SynchronousTestCase):
         self.come(51)
         self.remake()
         self.come(0)
-        self.assertEqual(self.begun[1].at(), b"t:0")
+        self.assertEqual(self.begun[1].at(), self.beginning)
         self.come(1)
         self.assertEqual((self.offsets(ahead)[-2:], self.reasons(ahead)), (["0", "1"], 1))
+
+
+class MarkedTests(MadeAnewTests):
+    """The same where brokers tell ids of topics: positions of clients carry them."""
+
+    beginning = b"t@bbbbbbbb:0"
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.reader.position = Position({"t": [50]}, {"t": "aaaaaaaa"})
+
+    def remake(self) -> None:
+        self.feed.records_lost("t", 0, 0, 0, "bbbbbbbb")
+        self.clock.turns()
+
+    def place(self, writer: Writer) -> str:
+        return [line for line in writer.got if line.startswith("id: ")][-1]
+
+    def test_ids_tell_the_topic(self) -> None:
+        live = self.client()
+        self.come(50)
+        self.assertEqual(self.place(live), "id: t@aaaaaaaa:51")
+        self.remake()
+        self.assertEqual(self.place(live), "id: t@bbbbbbbb:0")
+        self.come(0)
+        self.assertEqual(self.place(live), "id: t@bbbbbbbb:1")
+
+    def test_back_with_an_id_of_the_former_topic(self) -> None:
+        """The window has events behind its offset, but of another topic."""
+        self.client()
+        self.come(50, 51)
+        self.remake()
+        self.come(*range(60))
+        self.client(b"t@aaaaaaaa:52")
+        self.assertEqual(self.begun[0].at(), b"t@aaaaaaaa:52")
+        same = self.client(b"t@bbbbbbbb:52")
+        self.assertEqual((self.offsets(same), len(self.begun)), ([str(each) for each in range(52, 60)], 1))
+
+    def test_back_with_an_id_of_a_topic_that_is_not_known_yet(self) -> None:
+        """Another node knew it sooner."""
+        self.client()
+        self.come(50, 51)
+        self.client(b"t@bbbbbbbb:51")
+        self.assertEqual(self.begun[0].at(), b"t@bbbbbbbb:51")
+
+    def test_slow_with_an_id_of_its_own(self) -> None:
+        """What it comes back with is of the new topic as soon as it was told."""
+        slow = self.client()
+        self.come(50)
+        slow.client.pause()
+        self.come(51)
+        self.remake()
+        slow.client.resume()
+        self.assertEqual(self.begun[0].at(), b"t@bbbbbbbb:0")
+        self.assertEqual(self.place(slow), "id: t@bbbbbbbb:0")
 
 
 class Again:
