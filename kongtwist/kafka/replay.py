@@ -115,9 +115,10 @@ class Replay:
         return found
 
     async def close(self) -> None:
-        """Give consumer and thread back."""
-        await self._thread.do(self._close)
-        self._thread.stop()
+        """Give consumer and thread back. Both go, also where who waits for it is cancelled."""
+        closed = self._thread.do(self._close)
+        self._thread.end()
+        await closed
 
     def _close(self) -> None:
         consumer, self._consumer = self._consumer, None
