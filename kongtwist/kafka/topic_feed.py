@@ -38,7 +38,7 @@ _PIECE = 65536
 _RECORDS = 256
 """Records that are made into events in one turn of the reactor."""
 _ENDED = 100
-"""Clients that are ended in one turn of the reactor."""
+"""Clients that are ended, or given a sign of life of their own, in one turn of the reactor."""
 LINGER = 5.0
 """Seconds that topics are read on behind the last client: browsers that lost their connection come back within these."""
 _HEARTBEAT = 15.0
@@ -332,7 +332,15 @@ class TopicFeed:
         if self.window is not None and not self._live.is_sending and not self._coming:
             place = bytes(self.position)
             self._live.send(self.form.event(place, self.form.place), self.window.end, place)
+        self._beat_for([client for client in self._behind if client.is_catching_up])
         self._heart = self.reactor.callLater(_HEARTBEAT, self._beat)
+
+    def _beat_for(self, clients: list[FeedClient]) -> None:
+        """Those who are read their records again, or wait for that."""
+        for client in clients[:_ENDED]:
+            client.beat()
+        if len(clients) > _ENDED:
+            self.reactor.callLater(0, self._beat_for, clients[_ENDED:])
 
     # -- fetching ------------------------------------------------------------------------------------------------------------
 

@@ -90,6 +90,14 @@ class Replayed:
         self.closed = True
 
 
+async def reading(replay: Any) -> list[TopicRecord]:
+    """One record more of a topic."""
+    assert not replay.closed
+    at = replay.position.next_of("t", 0)
+    replay.position = Position({"t": [at + 1, 20]})
+    return [TopicRecord("t", 0, at, -1, None, b"x")]
+
+
 class FeedTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
@@ -196,6 +204,65 @@ class FeedTests(SynchronousTestCase):
         self.assertEqual(late.got, [":"])
         late.client.gone("left")
         self.assertEqual(self.feed.replays.waiting, [])
+
+    def test_signs_of_life_while_it_waits_to_be_read_its_records_again(self) -> None:
+        """Or while its filters let nothing of them pass: it is not taken for idle. One that takes nothing needs none."""
+        self.feed.replays.acquire()
+        one, two, three = (
+            self.client(StartAt(b"t:3.4")),
+            self.client(StartAt(earliest=True)),
+            self.client(StartAt(b"t:5.6")),
+        )
+        three.client.pause()
+        self.clock.advance(15)
+        self.assertEqual((one.got, two.got, three.got), (["id: t:3.4", "id: t:3.4"], [":", ":"], ["id: t:5.6"]))
+        for each in (one, two, three):
+            each.client.gone("left")
+
+    def test_many_signs_of_life_take_turns(self) -> None:
+        self.feed.replays.acquire()
+        clients = [self.client(StartAt(b"t:3.4")) for _ in range(150)]
+        self.feed._beat()
+        self.assertEqual(sum(len(each.got) == 2 for each in clients), 100)
+        self.clock.advance(0)
+        self.assertEqual(sum(len(each.got) == 2 for each in clients), 150)
+        for each in clients:
+            each.client.gone("left")
+
+    def test_one_that_takes_nothing_gives_way(self) -> None:
+        """Who waits for his turn does not wait for who does not read; that one goes on where it was when it reads again."""
+        self.client()
+        made: list[Any] = []
+
+        class Endless(Replayed):
+            async def begin(self, start: StartAt) -> list[Any]:
+                made.append((self, start))
+                at = Position.parse(start.position or b"t:0.20").next_of("t", 0)
+                self.position = Position({"t": [at or 0, 20]})
+                return []
+
+        self.feed.replay = lambda: Endless()
+        Endless.read = lambda mine, *_: reading(mine)  # type: ignore[method-assign]
+        slow = self.client(StartAt(b"t:2.20"), slow=True)
+        self.assertEqual(slow.got, ["id: t:2.20"])  # it is slow from its first bytes on, and takes no turn
+        self.assertEqual(made, [])
+        slow.client.resume()
+        self.assertEqual(slow.got[1:], ["id: t:3.20", "data: x"])
+        self.clock.advance(10)
+        self.assertEqual((len(made), made[0][0].closed), (1, False))  # nobody waits: it keeps its turn
+        other = self.client(StartAt(b"t:9.20"))
+        self.assertEqual(other.got, ["id: t:9.20"])
+        self.clock.advance(2)
+        self.assertEqual((made[0][0].closed, made[1][1]), (True, StartAt(b"t:9.20")))
+        self.assertEqual(other.got[1:], ["id: t:10.20", "data: x"])
+        self.clock.advance(60)
+        self.assertEqual(len(made), 2)
+        slow.slow = False
+        slow.client.resume()
+        self.clock.advance(0)
+        self.assertEqual(made[2][1], StartAt(b"t:3.20"))
+        self.assertEqual(slow.got[3:5], ["id: t:4.20", "data: x"])
+        self.assertEqual([len(self.feed.replays.waiting), self.feed.replays.tokens], [0, 1])
 
     def test_resumes_in_the_window(self) -> None:
         self.client()
