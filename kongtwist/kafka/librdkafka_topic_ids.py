@@ -53,16 +53,16 @@ class TopicIds:
         (told,) = self._look([topic])
         if self._is_silent:
             return
-        try:
-            told.result(_ANSWER * 2)
-        except KafkaException as error:
-            if error.args[0].code() in _NOT_THERE:
-                return
+        error = told.exception()
+        if error is not None and not _is_final(error):  # the broker that was asked has gone: another one is
+            (told,) = self._look([topic])
+            error = told.exception()
+        if error is not None and not _is_not_there(error):
             self._is_silent = True
             _log.warn(
                 "brokers do not tell the id of the topic {topic}: that it was made anew may stay unnoticed. {error}",
                 topic=topic,
-                error=error.args[0].str(),
+                error=error,
             )
 
     def known(self, topics: Iterable[str]) -> dict[str, str]:
@@ -102,7 +102,7 @@ class TopicIds:
             mark = _mark(answer.result().topic_id)
             if mark is not None:
                 self._marks[topic] = mark
-        elif isinstance(error, KafkaException) and error.args[0].code() in _NOT_THERE:
+        elif _is_not_there(error):
             self._is_silent = False
             self._marks.pop(topic, None)
         # Other failures change nothing: brokers that are away are told of by who reads, and are asked again.
@@ -111,6 +111,15 @@ class TopicIds:
         """Give the connections back."""
         with self._lock:
             self._admin = None  # that is how the library ends a client
+
+
+def _is_not_there(error: BaseException) -> bool:
+    return isinstance(error, KafkaException) and error.args[0].code() in _NOT_THERE
+
+
+def _is_final(error: BaseException) -> bool:
+    """Whether asking once more would tell no more, or take as long again."""
+    return not isinstance(error, KafkaException) or error.args[0].code() in (*_NOT_THERE, KafkaError._TIMED_OUT)
 
 
 def _mark(told: Any) -> str | None:

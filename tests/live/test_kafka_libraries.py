@@ -10,10 +10,13 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from confluent_kafka import KafkaError as RdKafkaError
+from confluent_kafka import KafkaException
 from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 
@@ -523,7 +526,7 @@ class LibrdkafkaTopicIdTests(LiveTestCase):
     """That library's consumers tell no ids: one client tells them to all consumers of a connection."""
 
     def clients(self) -> int:
-        """Clients of the library in this process."""
+        """Clients of the library in this process. Their threads begin with the name of the one that counts, and take their own soon."""
         return sum(_name_of(each) == "rdk:main" for each in Path("/proc/self/task").iterdir())
 
     def test_one_for_all(self) -> None:
@@ -532,10 +535,10 @@ class LibrdkafkaTopicIdTests(LiveTestCase):
         opened = consumer_opener(LIBRDKAFKA)
         consumers = [opened(KafkaConnection((cluster.servers,)), (), 20.0) for _ in range(5)]
         try:
-            self.assertEqual(self.clients() - before, 5)  # nobody has asked for an id
+            wait_until(lambda: self.clients() - before == 5, "one client each: nobody has asked for an id")
             for each in consumers:
                 partitions_of(each, (topic,))
-            self.assertEqual(self.clients() - before, 6)
+            wait_until(lambda: self.clients() - before == 6, "one more for all")
             self.assertEqual(len({each.topic_ids((topic,))[topic] for each in consumers}), 1)
             for each in consumers[:4]:
                 each.close()
@@ -568,6 +571,34 @@ class LibrdkafkaTopicIdTests(LiveTestCase):
 
         wait_until(told, "an id")
         self.assertFalse(ids._is_silent)
+
+
+class LibrdkafkaTopicIdFailureTests(LiveTestCase):
+    """What is asked again."""
+
+    def asked(self, *codes: int | None) -> tuple[TopicIds, int]:
+        """Ask once, where the library fails with these codes, one after the other. Returns how often it was asked."""
+        ids, left = TopicIds({}), list(codes)
+
+        def look(topics: list[str]) -> list[Future[Any]]:
+            code, told = left.pop(0), Future[Any]()
+            told.set_result(None) if code is None else told.set_exception(KafkaException(RdKafkaError(code)))
+            return [told]
+
+        self.patch(ids, "_look", look)
+        ids.ask("t")
+        return ids, len(codes) - len(left)
+
+    def test_a_broker_that_goes_while_it_is_asked(self) -> None:
+        ids, count = self.asked(RdKafkaError._DESTROY, None)
+        self.assertEqual((ids._is_silent, count), (False, 2))
+        ids, count = self.asked(RdKafkaError._DESTROY, RdKafkaError._DESTROY)
+        self.assertEqual((ids._is_silent, count), (True, 2))
+
+    def test_what_is_certain_and_what_takes_long_is_not_asked_again(self) -> None:
+        for code, silent in ((RdKafkaError.UNKNOWN_TOPIC_OR_PART, False), (RdKafkaError._TIMED_OUT, True)):
+            ids, count = self.asked(code, None)
+            self.assertEqual((ids._is_silent, count), (silent, 1))
 
 
 def _name_of(task: Path) -> str:
