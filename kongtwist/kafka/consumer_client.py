@@ -64,6 +64,8 @@ class ConsumerClient(Protocol):
         """The first records at or after a time (milliseconds of the epoch), as objects with ``offset``; None: there is none."""
         ...
 
+    # Where a library's own consumer tells topic ids otherwise (kafka-python's), `repairs.topic_ids` knows how.
+
     def close(self, timeout_ms: int | None = None) -> None:
         """Give its connections back."""
         ...

@@ -56,7 +56,9 @@ class EventWindow:
         self._held = 0
         self.start = self.end = 0
         self.renewed = -1
-        self._renewals: dict[tuple[str, int], tuple[int, int]] = {}  # by partition: number of the event, and offset
+        self._renewals: dict[
+            tuple[str, int], tuple[int, int, str | None]
+        ] = {}  # by partition: number of the event, offset, mark
         self.before = before
 
     def append(self, event: Event) -> None:
@@ -77,27 +79,30 @@ class EventWindow:
             del self._events[: self._head]
             self._head = 0
 
-    def renew(self, topic: str, partition: int, offset: int, before: bytes) -> None:
+    def renew(self, topic: str, partition: int, offset: int, before: bytes, mark: str | None = None) -> None:
         """A partition is of a topic that was made anew. What is kept goes: offsets of then and of now cannot be compared. The event that
         tells so comes next.
 
         Args:
             topic, partition, offset: where it is read from.
             before: the position before that event.
+            mark: of the new topic, with the last of its partitions.
         """
         self._events.clear()
         self._head = self._held = 0
         self.start = self.renewed = self.end
         self.before = before
-        self._renewals[topic, partition] = (self.end, offset)
+        self._renewals[topic, partition] = (self.end, offset, mark)
 
     def after_renewals(self, number: int, position: bytes) -> bytes:
         """Where one goes on who stood at a position when the event of a number was to come: what was made anew since is read from its
         beginning."""
         moved = Position.parse(position)
-        for (topic, partition), (told, offset) in self._renewals.items():
+        for (topic, partition), (told, offset, mark) in self._renewals.items():
             if told >= number:
                 moved.move(topic, partition, offset)
+                if mark is not None:
+                    moved.marks[topic] = mark
         return bytes(moved)
 
     def since(self, number: int, size: int) -> list[Event]:

@@ -34,6 +34,8 @@ _TURN = 4
 """Pieces from the window before others have their turn."""
 _TRIES = 3
 """Times in a row that reading again may fail before the client is sent away, to come back with its last id."""
+_HOLD = 2.0
+"""Seconds for which a client that takes nothing may keep its turn of being read its records again while others wait for theirs."""
 
 
 class ClientFeed(Protocol):
@@ -125,6 +127,7 @@ class FeedClient:
             position = Position.parse(start.position)
             before = Position.parse(window.before)
             known = set(position.offsets) == set(feed.settings.topics) and position.is_known(feed.position)
+            known = known and not position.topics_of_others(feed.position.marks)
             if known and position.has_reached(before) and feed.position.has_reached(position):
                 self._join(position)
                 return
@@ -169,6 +172,12 @@ class FeedClient:
         if self._begun:
             self.writer.finish()
         self.gone("ended")
+
+    def beat(self) -> None:
+        """Tell it where it stands while it is read its records again, or waits for that: it would be taken for idle, and so would we."""
+        if self.is_catching_up and not (self._blocked or self._over):
+            form, at = self._feed.form, self.reading_at
+            self._write(form.event(bytes(at), form.place) if at is not None and at.offsets else form.alive)
 
     # -- the window --------------------------------------------------------------------------------------------------------------
 
@@ -267,8 +276,12 @@ class FeedClient:
         """Have it read its records again, then go on in the window."""
         feed, failures = self._feed, 0
         while not self._over and failures < _TRIES:
+            if start.position is not None:
+                self.reading_at = Position.parse(start.position)
+            await self._is_unblocked()
             await feed.replays.acquire()
             replay = feed.replay()
+            gives_way = False
             try:
                 gaps = await replay.begin(start)
                 at, self.reading_at = bytes(replay.position), replay.position
@@ -277,12 +290,12 @@ class FeedClient:
                 if start.position is None:
                     self._write(feed.form.event(at, feed.form.place))
                 start = StartAt(at)
-                await self._read_again(replay)
+                gives_way = not await self._read_again(replay)
                 here = StartAt(bytes(replay.position))
                 start = self._moved_on(here)
                 if self._over:
                     return
-                if start is here:
+                if start is here and not gives_way:
                     self.is_catching_up = False
                     self.reading_at = None
                     self._join(replay.position)
@@ -294,7 +307,7 @@ class FeedClient:
             finally:
                 feed.replays.release()
                 await replay.close()
-            if failures < _TRIES:
+            if failures < _TRIES and not gives_way:
                 await deferLater(feed.reactor, 1.0, _nothing)
         self._work = None
         self.end()
@@ -309,14 +322,30 @@ class FeedClient:
             return start
         return self._anew(window, start.position)
 
-    async def _read_again(self, replay: Replay) -> None:
-        """Until the window has what follows."""
+    async def _is_unblocked(self, gives_way: bool = False) -> bool:
+        """Wait until the client takes more. False: it does not, and others wait for their turn, if it ``gives_way`` to them."""
+        feed = self._feed
+        while self._blocked and not self._over:
+            waiter = self._unblocked = Deferred()
+            timer = feed.reactor.callLater(_HOLD, waiter.callback, None) if gives_way else None
+            try:
+                await waiter
+            finally:
+                self._unblocked = None
+                if timer is not None and timer.active():
+                    timer.cancel()
+            if self._blocked and gives_way and feed.replays.waiting:
+                return False
+        return True
+
+    async def _read_again(self, replay: Replay) -> bool:
+        """Until the window has what follows. False: the client takes nothing, and others wait for their turn."""
         feed = self._feed
         while not self._over:
             if feed.window is None:
                 raise KafkaFailed("the feed was closed")
             if feed.window.renewed >= self._known or replay.position.has_reached(Position.parse(feed.window.before)):
-                return
+                return True
             running = replay.position.copy()
             pieces = []
             for record in await replay.read():
@@ -327,9 +356,9 @@ class FeedClient:
             self.reading_at = running
             feed.counts.delivered += len(pieces)
             self._write(b"".join(pieces))
-            if self._blocked and not self._over:
-                self._unblocked = Deferred()
-                await self._unblocked
+            if not await self._is_unblocked(True):
+                return False
+        return True
 
 
 def _nothing() -> None:

@@ -23,10 +23,12 @@ class EventForm(Protocol):
     Attributes:
         place: the body of an event that only tells its id.
         opening: what a client gets first that is read records which it never had.
+        alive: what it gets while it waits for the first of them.
     """
 
     place: bytes
     opening: bytes
+    alive: bytes
 
     def event(self, position: bytes, body: bytes) -> bytes:
         """A whole event.
@@ -59,7 +61,7 @@ class ServerSentEvents:
     """Bodies are the lines behind ``id:``, with the empty one at the end."""
 
     place = b"\n"
-    opening = b":\n\n"
+    opening = alive = b":\n\n"
 
     def event(self, position: bytes, body: bytes) -> bytes:
         """See `EventForm`."""
@@ -83,6 +85,7 @@ class SocketMessages:
 
     place = b'"event":"position"}'
     opening = b""
+    alive = b"\x89\x00"  # a Ping frame: there is no id to tell
 
     def event(self, position: bytes, body: bytes) -> bytes:
         """See `EventForm`."""

@@ -44,12 +44,12 @@ def made_producer(library: str, settings: KafkaProducing, authorities: tuple[str
 
 
 def consumer_opener(library: str) -> OpenConsumer:
-    """What opens consumers (`topic_consumers.open_consumer`)."""
+    """What opens consumers (`topic_consumers.open_consumer`). Those that one has opened share what they can."""
     if library == LIBRDKAFKA:
         with LOADING:
-            from .librdkafka_consumer import open_librdkafka_consumer
+            from .librdkafka_consumer import LibrdkafkaConsumers
 
-        return open_librdkafka_consumer
+        return LibrdkafkaConsumers().open
     from .topic_consumers import open_consumer
 
     return open_consumer

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import kafka.errors
@@ -16,8 +17,9 @@ from ..core.chain.host_kafka import KafkaConnection, KafkaFailed
 from ..core.chain.host_reading import TopicRecord
 from .causes import explained
 from .librdkafka_settings import NO_ANSWER, Told, librdkafka_options
+from .librdkafka_topic_ids import SharedTopicIds, TopicIds
 
-__all__ = ["LibrdkafkaConsumer", "open_librdkafka_consumer"]
+__all__ = ["LibrdkafkaConsumer", "LibrdkafkaConsumers"]
 
 _FETCH = 2 << 20
 _PARTITION_FETCH = 256 << 10
@@ -42,10 +44,13 @@ class LibrdkafkaConsumer:
 
     Args:
         options: of the library.
+        ids: tells ids of topics.
+        give: gives that back.
     """
 
-    def __init__(self, options: dict[str, Any]) -> None:
+    def __init__(self, options: dict[str, Any], ids: TopicIds, give: Callable[[], None]) -> None:
         self._consumer = Consumer(options)
+        self._ids, self._give = ids, give
         self._assigned: dict[TopicPartition, int | None] = {}  # None: not sought yet
         self._next: dict[TopicPartition, int] = {}
         self._is_moved = False
@@ -64,7 +69,12 @@ class LibrdkafkaConsumer:
             if told.error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
                 return None
             raise kafka.errors.KafkaError(told.error.str())
+        self._ids.ask(topic)  # before anything is asked about offsets: these are then of this topic, or of a later one
         return set(told.partitions)
+
+    def topic_ids(self, topics: Iterable[str]) -> dict[str, str]:
+        """See `repairs.topic_ids`."""
+        return self._ids.known(topics)
 
     def assign(self, partitions: list[TopicPartition]) -> None:
         """See `ConsumerClient`."""
@@ -120,6 +130,8 @@ class LibrdkafkaConsumer:
             record = TopicRecord(topic, number, offset, moment if kind else -1, each.key(), each.value(), headers)  # type: ignore[arg-type]
             found.setdefault(partition, []).append(record)
             self._next[partition] = offset + 1
+        if failed is not None:
+            self._ids.expire()
         if failed is not None and not found:  # else it comes again
             if failed.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
                 raise kafka.errors.OffsetOutOfRangeError(failed.str())
@@ -163,7 +175,15 @@ class LibrdkafkaConsumer:
 
     def close(self, timeout_ms: int | None = None) -> None:
         """See `ConsumerClient`."""
-        self._consumer.close()
+        try:
+            self._consumer.close()
+        finally:
+            give, self._give = self._give, _nothing
+            give()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _asked(ask: Callable[[], Any]) -> Any:
@@ -174,25 +194,34 @@ def _asked(ask: Callable[[], Any]) -> Any:
         raise kafka.errors.KafkaTimeoutError(error.args[0].str()) from error
 
 
-def open_librdkafka_consumer(connection: KafkaConnection, authorities: tuple[str, ...], timeout: float) -> Any:
-    """A consumer; see `topic_consumers.open_consumer`."""
-    told = Told()
-    options = librdkafka_options(connection, authorities, told)
-    options.update({
-        "group.id": f"kongtwist-{uuid.uuid4()}",  # the library wants one; nothing joins it, and nothing is committed
-        "enable.auto.commit": False, "auto.offset.reset": "error", "isolation.level": "read_committed",
-        "enable.partition.eof": True, "check.crcs": True,
-        "fetch.wait.max.ms": _FETCH_WAIT, "fetch.max.bytes": _FETCH, "max.partition.fetch.bytes": _PARTITION_FETCH,
-        "queued.max.messages.kbytes": _FETCH >> 10, "message.max.bytes": 1 << 20,
-    })  # fmt: skip
-    consumer = None
-    try:
-        consumer = LibrdkafkaConsumer(options)
-        consumer.wait_for_broker(timeout * _BOOTSTRAP)
-    except KafkaException as error:
-        if consumer is not None:
-            consumer.close()
-        cause = told.taken() or explained(NO_ANSWER)
-        where = connection.cluster or ", ".join(connection.servers)
-        raise KafkaFailed(f"Kafka at {where}: {cause.text}; {cause.remedy}") from error
-    return consumer
+class LibrdkafkaConsumers:
+    """Opens consumers. Those of one connection share what tells them ids of topics."""
+
+    def __init__(self) -> None:
+        self._ids = SharedTopicIds()
+
+    def open(self, connection: KafkaConnection, authorities: tuple[str, ...], timeout: float) -> Any:
+        """A consumer; see `topic_consumers.open_consumer`."""
+        told = Told()
+        basics = librdkafka_options(connection, authorities, told)
+        options = {
+            **basics,
+            "group.id": f"kongtwist-{uuid.uuid4()}",  # the library wants one; nothing joins it, and nothing is committed
+            "enable.auto.commit": False, "auto.offset.reset": "error", "isolation.level": "read_committed",
+            "enable.partition.eof": True, "check.crcs": True,
+            "fetch.wait.max.ms": _FETCH_WAIT, "fetch.max.bytes": _FETCH, "max.partition.fetch.bytes": _PARTITION_FETCH,
+            "queued.max.messages.kbytes": _FETCH >> 10, "message.max.bytes": 1 << 20,
+        }  # fmt: skip
+        key = (connection, authorities)
+        give = partial(self._ids.give, key)
+        ids = self._ids.take(key, basics)
+        consumer = None
+        try:
+            consumer = LibrdkafkaConsumer(options, ids, give)
+            consumer.wait_for_broker(timeout * _BOOTSTRAP)
+        except KafkaException as error:
+            (give if consumer is None else consumer.close)()
+            cause = told.taken() or explained(NO_ANSWER)
+            where = connection.cluster or ", ".join(connection.servers)
+            raise KafkaFailed(f"Kafka at {where}: {cause.text}; {cause.remedy}") from error
+        return consumer

@@ -14,6 +14,8 @@ import kafka.errors
 from kafka.net.transport import KafkaTCPTransport
 from kafka.producer.transaction_manager import TransactionManager, TransactionState
 
+from .positions import topic_mark
+
 __all__ = ["finish_rejoining", "has_to_join", "mend", "read_transport", "reset_producer_id", "topic_ids"]
 
 original_reset = TransactionManager.reset_producer_id
@@ -83,17 +85,20 @@ def has_to_join(consumer: Any) -> bool:
     return bool(coordinator.rejoining or coordinator.need_rejoin() or coordinator.coordinator_id is None)
 
 
-def topic_ids(consumer: Any, topics: Iterable[str]) -> dict[str, object]:
-    """The ids of topics that are there, as far as brokers tell them (Kafka 2.8 and later).
+def topic_ids(consumer: Any, topics: Iterable[str]) -> dict[str, str]:
+    """Marks of the ids (`topic_mark`) of topics that are there, as far as brokers tell them (Kafka 2.8 and later).
 
     Where a topic was deleted and made anew, the library takes its position for one behind a log that was cut, and goes on where the new
     log ends.
 
     Args:
-        consumer: a KafkaConsumer; others tell none.
+        consumer: a KafkaConsumer, or one that has a function of this name.
         topics: their names.
     """
+    ask = getattr(consumer, "topic_ids", None)
+    if ask is not None:
+        return dict(ask(topics))
     cluster = getattr(consumer, "_cluster", None)
     if cluster is None:
         return {}
-    return {topic: number for topic in topics if (number := cluster.topic_id(topic)) is not None}
+    return {topic: topic_mark(number) for topic in topics if (number := cluster.topic_id(topic)) is not None}

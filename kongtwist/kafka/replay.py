@@ -31,7 +31,6 @@ class Replay:
 
     Attributes:
         position: behind what `read` has given.
-        ids: of the topics when it began, where brokers tell them.
     """
 
     def __init__(self, reactor: Any, make: Callable[[], Any], topics: tuple[str, ...], timeout: float) -> None:
@@ -42,7 +41,6 @@ class Replay:
         self._consumer: Any = None
         self._sought: Position | None = None
         self.position = Position()
-        self.ids: dict[str, object] = {}
 
     async def begin(self, start: StartAt) -> list[Gap]:
         """Find out where it begins; what cannot be read any more.
@@ -57,9 +55,7 @@ class Replay:
         try:
             if self._consumer is None:
                 self._consumer = self._make()
-            begun = begin_at(self._consumer, self._topics, start, self._timeout)
-            self.ids = late_names.topic_ids(self._consumer, self._topics)
-            return begun
+            return begin_at(self._consumer, self._topics, start, self._timeout)
         except late_names.KafkaError as error:
             raise KafkaFailed(str(error) or repr(error)) from error
 
@@ -81,8 +77,7 @@ class Replay:
             if position != self._sought:
                 seek_all(consumer, position)
             records = records_of(consumer.poll(timeout_ms=wait, max_records=count))
-            ids = late_names.topic_ids(consumer, self._topics)
-            if any(self.ids.get(topic, told) != told for topic, told in ids.items()):
+            if position.topics_of_others(late_names.topic_ids(consumer, self._topics)):
                 self._sought = None
                 raise KafkaFailed("a topic was made anew while it was read")
             reached = position.copy()
@@ -120,9 +115,10 @@ class Replay:
         return found
 
     async def close(self) -> None:
-        """Give consumer and thread back."""
-        await self._thread.do(self._close)
-        self._thread.stop()
+        """Give consumer and thread back. Both go, also where who waits for it is cancelled."""
+        closed = self._thread.do(self._close)
+        self._thread.end()
+        await closed
 
     def _close(self) -> None:
         consumer, self._consumer = self._consumer, None

@@ -157,7 +157,10 @@ def begin_at(consumer: Any, topics: tuple[str, ...], start: StartAt, timeout: fl
     """
     partitions = partitions_of(consumer, topics)
     limit = int(timeout * 1000)
-    position = Position(dict.fromkeys(topics, ()))
+    marks = late_names.topic_ids(
+        consumer, topics
+    )  # before the offsets: these are then of these topics, or of later ones
+    position = Position(dict.fromkeys(topics, ()), marks)
     gaps: list[Gap] = []
     offset: int | None
     if start.position is None:
@@ -170,12 +173,17 @@ def begin_at(consumer: Any, topics: tuple[str, ...], start: StartAt, timeout: fl
         raise BadStart(str(error)) from error
     if set(old.offsets) != set(topics):
         gaps.append(("topics", "the position is one of other topics"))
+    others = old.topics_of_others(marks)
+    for topic in others:
+        gaps.append(("recreated", f"{topic} was made anew, and is read from its beginning"))
     first = consumer.beginning_offsets(partitions, timeout_ms=limit)
     end = consumer.end_offsets(partitions, timeout_ms=limit)
     for each in partitions:
         told = each.partition < len(old.offsets.get(each.topic, ()))
         offset = old.next_of(each.topic, each.partition)
-        if offset is None:  # a partition that is new, or whose end was not known
+        if each.topic in others:
+            offset = first[each]
+        elif offset is None:  # a partition that is new, or whose end was not known
             offset = end[each] if told or each.topic not in old.offsets else first[each]
         elif offset < first[each]:
             lost = first[each] - offset
@@ -186,7 +194,7 @@ def begin_at(consumer: Any, topics: tuple[str, ...], start: StartAt, timeout: fl
             offset = first[each]
         position.move(each.topic, each.partition, offset)
     for topic, offsets in old.offsets.items():
-        if topic in topics and len(offsets) > len(position.offsets[topic]):
+        if topic in topics and topic not in others and len(offsets) > len(position.offsets[topic]):
             gaps.append(("recreated", f"{topic} has fewer partitions than the position: it was made anew"))
     return position, gaps
 

@@ -38,7 +38,7 @@ _PIECE = 65536
 _RECORDS = 256
 """Records that are made into events in one turn of the reactor."""
 _ENDED = 100
-"""Clients that are ended in one turn of the reactor."""
+"""Clients that are ended, or given a sign of life of their own, in one turn of the reactor."""
 LINGER = 5.0
 """Seconds that topics are read on behind the last client: browsers that lost their connection come back within these."""
 _HEARTBEAT = 15.0
@@ -46,12 +46,13 @@ _HEARTBEAT = 15.0
 
 
 class _Loss(NamedTuple):
-    """Records that retention has taken before they were read: ``lost`` before ``offset``."""
+    """Records that retention has taken before they were read: ``lost`` before ``offset``. See `TopicListener.records_lost`."""
 
     topic: str
     partition: int
     offset: int
     lost: int
+    mark: str | None = None
 
 
 class TopicFeed:
@@ -193,7 +194,13 @@ class TopicFeed:
                     topic: reader.position.offsets[topic]
                     for topic, reader in zip(self.settings.topics, self._readers, strict=True)
                     if reader.position is not None
-                }
+                },
+                {
+                    topic: mark
+                    for reader in self._readers
+                    if reader.position is not None
+                    for topic, mark in reader.position.marks.items()
+                },
             )
             self.window = EventWindow(self.settings.count, self.settings.size, bytes(self.position))
             self._heart = self.reactor.callLater(_HEARTBEAT, self._beat)
@@ -220,9 +227,9 @@ class TopicFeed:
         """`TopicListener`."""
         self._comes(records)
 
-    def records_lost(self, topic: str, partition: int, offset: int, count: int) -> None:
+    def records_lost(self, topic: str, partition: int, offset: int, count: int, mark: str | None = None) -> None:
         """`TopicListener`."""
-        self._comes([_Loss(topic, partition, offset, count)])
+        self._comes([_Loss(topic, partition, offset, count, mark)])
 
     def topic_remade(self) -> None:
         """`TopicListener`. Clients come back with their last id, and are told; by then other readers have begun."""
@@ -267,14 +274,16 @@ class TopicFeed:
 
     def _event(self, item: TopicRecord | _Loss, window: EventWindow) -> Event | None:
         if isinstance(item, _Loss):
-            topic, partition, offset, lost = item
+            topic, partition, offset, lost, mark = item
             self.position.move(topic, partition, offset)
+            if mark is not None:
+                self.position.marks[topic] = mark
             if lost:
                 notice = self.form.resync("retention", f"{lost} records of {topic} {partition} are no longer kept")
             else:
                 told = f"{topic} {partition} was made anew, and is read from its beginning"
                 notice = self.form.resync("recreated", told)
-                window.renew(topic, partition, offset, bytes(self.position))
+                window.renew(topic, partition, offset, bytes(self.position), mark)
             return Event(topic, partition, offset - 1, None, notice, bytes(self.position))
         self.position.move(item.topic, item.partition, item.offset + 1)
         body = self.encode(item)
@@ -323,7 +332,15 @@ class TopicFeed:
         if self.window is not None and not self._live.is_sending and not self._coming:
             place = bytes(self.position)
             self._live.send(self.form.event(place, self.form.place), self.window.end, place)
+        self._beat_for([client for client in self._behind if client.is_catching_up])
         self._heart = self.reactor.callLater(_HEARTBEAT, self._beat)
+
+    def _beat_for(self, clients: list[FeedClient]) -> None:
+        """Those who are read their records again, or wait for that."""
+        for client in clients[:_ENDED]:
+            client.beat()
+        if len(clients) > _ENDED:
+            self.reactor.callLater(0, self._beat_for, clients[_ENDED:])
 
     # -- fetching ------------------------------------------------------------------------------------------------------------
 

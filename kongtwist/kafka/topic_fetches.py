@@ -58,7 +58,6 @@ class TopicFetches:
         self._turns = DeferredLock()
         self._shared: _Spare | None = None  # of requests that go on
         self._reached: Position | None = None  # by them
-        self._ids: dict[str, object] = {}  # of the topics in which they have reached that
         self._spare: list[_Spare] = []
         self._closed = False
 
@@ -102,12 +101,9 @@ class TopicFetches:
                     replay = self._replay()
             if records is None:
                 await replay.begin(start if reached is None else StartAt(bytes(reached)))
-                if reached is not None and (new := self._made_anew(replay.ids)):
-                    await replay.begin(StartAt(bytes(Position({**reached.offsets, **dict.fromkeys(new, ())}))))
                 records = await replay.read(count, max(until - self._reactor.seconds(), _LEAST))
             if go_on:
                 self._reached = replay.position
-                self._ids = {**self._ids, **replay.ids}
             ends = await replay.ends()
             self._check()
         except BaseException:
@@ -115,10 +111,6 @@ class TopicFetches:
             raise
         self._keep(replay, go_on)
         return _by_partition(records, ends), bytes(replay.position)
-
-    def _made_anew(self, ids: dict[str, object]) -> list[str]:
-        """Topics that are others by now: an offset in the former one means nothing, however many records the new one has."""
-        return [topic for topic, told in ids.items() if self._ids.get(topic, told) != told]
 
     def _check(self) -> None:
         if self._closed:

@@ -49,9 +49,9 @@ class TopicListener(Protocol):
     def records_came(self, records: list[TopicRecord]) -> None:
         """In order of each partition."""
 
-    def records_lost(self, topic: str, partition: int, offset: int, count: int) -> None:
+    def records_lost(self, topic: str, partition: int, offset: int, count: int, mark: str | None = None) -> None:
         """Retention has taken ``count`` records before they were read; it goes on at ``offset``. 0: the topic was made anew, or ends before
-        the position."""
+        the position. ``mark``: of the topic that is there now; told with the last of its partitions."""
 
     def topic_remade(self) -> None:
         """The topic was made anew with fewer partitions: no position in it holds any more, and the reader is of no use."""
@@ -87,7 +87,7 @@ class TopicReader(ReadingThread):
         self._ends_at = 0.0
         self._waiting: list[Deferred[None]] = []
         self._reached: Position | None = None  # the thread's: what it has handed over
-        self._id: object = None  # the thread's: the topic's, where brokers tell it
+        self._mark: str | None = None  # the thread's: the topic's (`topic_ids`), where brokers tell it
         self._is_out_of_range = False  # the thread's: what it has to read next is not there
         self._is_giving = False
 
@@ -165,10 +165,12 @@ class TopicReader(ReadingThread):
             if self._pending:
                 self._reactor.callLater(0, self.flush)
 
-    def _lost(self, partition: int, offset: int, count: int) -> None:
+    def _lost(self, partition: int, offset: int, count: int, mark: str | None = None) -> None:
         if self.position is not None and not self._stopped.is_set():
             self.position.move(self.topic, partition, offset)
-            self._tell_all(lambda listener: listener.records_lost(self.topic, partition, offset, count))
+            if mark is not None:
+                self.position.marks[self.topic] = mark
+            self._tell_all(lambda listener: listener.records_lost(self.topic, partition, offset, count, mark))
 
     def _remade(self) -> None:
         for listener in list(self.listeners):
@@ -189,13 +191,14 @@ class TopicReader(ReadingThread):
             partitions = partitions_of(consumer, (self.topic,))
             reached = self._reached
             if reached is None:
-                reached = Position({self.topic: ()})
+                self._mark = None
+                self._is_made_anew(consumer)  # before the ends: these are then of this topic, or of a later one
+                reached = Position({self.topic: ()}, {} if self._mark is None else {self.topic: self._mark})
                 for each, offset in ends_of(consumer, partitions, self._timeout).items():
                     reached.move(each.topic, each.partition, -1 if offset is None else offset)
                 unknown = reached.offsets[self.topic]
                 unknown[:] = [None if each == -1 else each for each in unknown]
                 self._reached = reached
-                self._is_made_anew(consumer)
                 self._tell(self._begun, reached.copy())
             elif len(partitions) < len(reached.offsets[self.topic]):
                 self._tell(self._remade)
@@ -252,21 +255,24 @@ class TopicReader(ReadingThread):
     def _is_made_anew(self, consumer: Any) -> bool:
         """Whether the topic is another than the one that was read, though its name is the same: then `_begin_again`."""
         told = late_names.topic_ids(consumer, (self.topic,)).get(self.topic)
-        if self._id is None:
-            self._id = told
-        return told is not None and told != self._id
+        if self._mark is None:
+            self._mark = told
+        return told is not None and told != self._mark
 
     def _begin_again(self, consumer: Any, reached: Position) -> None:
         """Go to where the new topic begins. It may have more records than the former one had, and a position in that one means nothing."""
         partitions = [late_names.TopicPartition(self.topic, n) for n in range(len(reached.offsets[self.topic]))]
         told = late_names.topic_ids(consumer, (self.topic,)).get(self.topic)
         first = consumer.beginning_offsets(partitions, timeout_ms=int(self._timeout * 1000))
-        self._id = told
+        self._mark = told
+        if told is not None:
+            reached.marks[self.topic] = told
         _log.warn("the topic {topic} was made anew: it is read from where it begins now", topic=self.topic)
         for each in partitions:
             reached.move(self.topic, each.partition, first[each])
+            last = told if each is partitions[-1] else None
             with self._lock:
-                self._add(partial(self._lost, each.partition, first[each], 0))
+                self._add(partial(self._lost, each.partition, first[each], 0, last))
 
     def _skip(self, consumer: Any, reached: Position) -> None:
         """Go on with what there is."""

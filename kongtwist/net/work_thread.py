@@ -73,6 +73,12 @@ class WorkThread:
             self._queue.put(None)
             thread.join()
 
+    def end(self) -> None:
+        """End the thread behind all that was asked for, and do not wait for that."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._queue.put(None)
+
     def _run(self) -> None:
         while (work := self._queue.get()) is not None:
             work()

@@ -11,12 +11,13 @@ from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic  # type: ignore[attr-defined]
+from kafka.errors import KafkaError
 
 from tests.live.kafka_server import KafkaCluster
 from tests.live.support import GatewayProcess, group_sockets, wait_until
 
 __all__ = [
-    "broker_connections", "create_topic", "delete_records", "kafka_route", "new_topic", "topic_records", "topic_values",
+    "broker_connections", "create_topic", "delete_records", "kafka_route", "new_topic", "recreate_topic", "topic_records", "topic_values",
 ]  # fmt: skip
 
 JSON = {"Content-Type": "application/json"}
@@ -36,6 +37,25 @@ def create_topic(cluster: KafkaCluster, partitions: int = 1, replicas: int = 1, 
     finally:
         admin.close()
     return name
+
+
+def recreate_topic(cluster: KafkaCluster, topic: str, partitions: int = 1) -> None:
+    """Delete a topic, and create another one of its name."""
+    admin = KafkaAdminClient(bootstrap_servers=cluster.servers)
+
+    def made() -> bool:
+        try:
+            admin.create_topics([NewTopic(topic, partitions, 1)])
+        except KafkaError:  # the end of the former one takes a while
+            return False
+        return True
+
+    try:
+        admin.delete_topics([topic])
+        wait_until(lambda: topic not in admin.list_topics(), "the end of the topic", 60)
+        wait_until(made, "the topic", 60)
+    finally:
+        admin.close()
 
 
 def delete_records(cluster: KafkaCluster, topic: str, partition: int, before: int) -> None:

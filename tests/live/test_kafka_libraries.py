@@ -30,8 +30,17 @@ from kongtwist.core.chain.host_reading import StartAt, TopicRecord, UnknownTopic
 from kongtwist.kafka.libraries import KAFKA_PYTHON, LIBRDKAFKA, consumer_opener, made_producer
 from kongtwist.kafka.positions import Position
 from kongtwist.kafka.producer_client import Outcome, ProducerClient
+from kongtwist.kafka.repairs import topic_ids
 from kongtwist.kafka.topic_consumers import begin_at, ends_of, partitions_of, records_of, seek_all
-from tests.live.kafka_kit import JSON, create_topic, delete_records, kafka_route, new_topic, topic_records
+from tests.live.kafka_kit import (
+    JSON,
+    create_topic,
+    delete_records,
+    kafka_route,
+    new_topic,
+    recreate_topic,
+    topic_records,
+)
 from tests.live.kafka_server import USER, KafkaCluster, shared_cluster
 from tests.live.support import EventStream, LiveTestCase, free_port, request, wait_until
 from tests.live.token_endpoint import TokenEndpoint
@@ -426,6 +435,33 @@ class ConsumerContract(_Case):
         self.assertEqual(([reason for reason, _ in gaps], position.offsets[topic]), (["retention"], [4]))
         seek_all(consumer, position)
         self.assertEqual(_values(consumer, 6), [b"%d" % number for number in range(4, 10)])
+
+    def test_made_anew(self) -> None:
+        """A topic with more records than before is another all the same: where it is begun, and while it is read."""
+        topic = self.filled(10, 1)
+        consumer = self.consumer()
+        at, _ = begin_at(consumer, (topic,), StartAt(f"{topic}:8".encode()), 20.0)
+        seek_all(consumer, at)
+        self.assertEqual(_values(consumer, 2), [b"8", b"9"])
+        self.assertEqual(at.topics_of_others(topic_ids(consumer, (topic,))), [])
+        recreate_topic(self.cluster, topic)
+        self.sent(self.producer(), *(KafkaRecord(topic, b"new %d" % number) for number in range(20)))
+
+        def is_known() -> bool:
+            try:
+                consumer.poll(timeout_ms=200)
+            except KafkaError:
+                return True  # it is made anew, and asks
+            return at.topics_of_others(topic_ids(consumer, (topic,))) == [topic]
+
+        wait_until(is_known, "another topic", 60)
+        again = self.consumer()
+        position, gaps = begin_at(again, (topic,), StartAt(bytes(at)), 20.0)
+        self.assertEqual(([reason for reason, _ in gaps], position.offsets), (["recreated"], {topic: [0]}))
+        other = consumer_opener(KAFKA_PYTHON)(self.plain(), (), 20.0)
+        self.addCleanup(other.close, 2000)
+        partitions_of(other, (topic,))
+        self.assertEqual(topic_ids(other, (topic,)), position.marks)  # whatever library a node has
 
     def test_aborted_transactions(self) -> None:
         """Their records are not shown, and the position passes them."""

@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from itertools import takewhile
+from typing import Any
 
-from kafka.admin import NewTopic  # type: ignore[attr-defined]
 from kafka.errors import KafkaError
 
+from kongtwist.kafka.libraries import KAFKA_PYTHON, LIBRDKAFKA
+from tests.live.kafka_kit import recreate_topic
 from tests.live.support import EventStream, GatewayProcess, request, wait_until
 from tests.live.test_kafka_consume import PARTITIONS, _Topics, first_line
 from tests.live.test_kafka_groups import _Groups
 
 
 class _Remaking(_Topics):
-    """Topics that are deleted and made anew."""
+    """Topics that are deleted and made anew.
+
+    Attributes:
+        library: which one reads them.
+    """
+
+    library = KAFKA_PYTHON
+
+    def begin(self, **config: Any) -> GatewayProcess:
+        """See `_Topics`."""
+        gateway = self.gateway({"nginx_worker_processes": 1, "plugin_kafka_client": self.library})
+        self.configure(gateway, **config)
+        return gateway
 
     def remake(self, partitions: int) -> None:
-        self.admin.delete_topics([self.topic])
-        wait_until(lambda: self.topic not in self.admin.list_topics(), "the end of the topic", 60)
-
-        def made() -> bool:
-            try:
-                self.admin.create_topics([NewTopic(self.topic, partitions, 1)])
-            except KafkaError:  # its end takes a while
-                return False
-            return True
-
-        wait_until(made, "the topic", 60)
+        recreate_topic(self.cluster, self.topic, partitions)
 
     def send_to_new(self, numbers: Iterable[int]) -> None:
         """To partitions of the new topic, whatever this producer knows of it."""
@@ -74,15 +79,39 @@ class MadeAnewTests(_Remaking):
             next(stream)
         self.remake(PARTITIONS)
         self.send_to_new(range(100, 130))
+        self.assertTold(stream, range(100, 130))
+
+    def assertTold(self, stream: Iterable[dict[str, str]], numbers: Iterable[int]) -> list[int]:
+        """The client is told that the topic is another, and gets these. Returns all it got."""
         reasons: set[str] = set()
         values: list[int] = []
-        while len(set(values)) < 30:
-            event = next(stream)
+        wanted = set(numbers)
+        for event in stream:
             if event.get("event") == "resync":
                 reasons.add(json.loads(event["data"])["reason"])
             else:
                 values.append(int(event["data"]))
-        self.assertEqual((reasons, set(values)), ({"recreated"}, set(range(100, 130))))
+            if set(values) == wanted and reasons == {"recreated"}:
+                return values
+        raise AssertionError(f"the stream has ended: {reasons}, {values}")
+
+    def test_back_with_an_id_of_before(self) -> None:
+        """Who was away meanwhile is told, and gets all there is: once, as nothing was taken for what follows."""
+        gateway = self.begin()
+        stream = self.stream(gateway)
+        first_line(stream)
+        self.send(range(9))
+        last = [next(stream) for _ in range(9)][-1]["id"]
+        stream.close()
+        self.remake(PARTITIONS)
+        self.send_to_new(range(100, 130))
+        wait_until(lambda: self.connections(gateway) == 0, "the end of reading", 60)
+        values = self.assertTold(self.stream(gateway, last), range(100, 130))
+        self.assertEqual(len(values), 30)
+        without = re.sub("@[^:]*", "", last)
+        self.assertNotEqual(without, last)
+        old = self.stream(gateway, without)  # an id as former gateways wrote it goes on at its offsets
+        self.assertEqual({int(next(old)["data"]) for _ in range(21)}, set(range(109, 130)))
 
     def test_fetched(self) -> None:
         """Mode http-get goes on with what there is, whether the topic is gone for a while or has fewer partitions afterwards."""
@@ -122,6 +151,10 @@ class MadeAnewTests(_Remaking):
             return len(set(found)) >= count
 
         wait_until(enough, "records", 60)
+
+
+class LibrdkafkaMadeAnewTests(MadeAnewTests):
+    library = LIBRDKAFKA
 
 
 class GroupMadeAnewTests(_Groups, _Remaking):

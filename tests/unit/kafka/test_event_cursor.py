@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.kafka.event_cursor import CONFLATE, DROP, WAIT, EventCursor
 from kongtwist.kafka.event_window import Event, EventWindow
 from kongtwist.kafka.feed_forms import ServerSentEvents
-from kongtwist.kafka.positions import BadPosition, Position
+from kongtwist.kafka.positions import BadPosition, Position, topic_mark
 
 
 class PositionTests(SynchronousTestCase):
     def test_there_and_back(self) -> None:
-        for text in (b"t:", b"t:0", b"t:5.-.7,a.b-c_d:9223372036854775807"):
+        for text in (b"t:", b"t:0", b"t:5.-.7,a.b-c_d:9223372036854775807", b"t@Ab-_0189:5.6,u:1,v@AAAAAAAA:"):
             self.assertEqual(bytes(Position.parse(text)), text)
 
     def test_refused(self) -> None:
         for text in (
             b"", b"t", b":1", b"t:01", b"t:1.", b"t:.1", b"t:1,", b"t:1,t:2", b"t:-1", b"t:--", b"t:1 ", b"t:1\n",
             b"t:9223372036854775808", b"t\xc3\xa4:1", b"t:" + b"1." * 9000 + b"1", b"a" * 250 + b":1",
+            b"t@:1", b"t@short:1", b"t@Ab-_01891:1", b"t@Ab.+0189:1", b"@Ab-_0189:1", b"t:1@Ab-_0189", b"t@Ab-_0189:1,t:1",
         ):  # fmt: skip
             with self.assertRaises(BadPosition, msg=text):
                 Position.parse(text)
+
+    def test_topics_that_are_others_by_now(self) -> None:
+        """Only marks on both sides tell."""
+        at = Position.parse(b"t@aaaaaaaa:1,u@bbbbbbbb:2,v:3,w@cccccccc:4")
+        self.assertEqual(at.topics_of_others({"t": "xxxxxxxx", "u": "bbbbbbbb", "v": "yyyyyyyy"}), ["t"])
+        self.assertEqual((at.copy(), at == Position(at.offsets)), (at, False))
+        number = UUID("fbff0000-0000-4000-8000-000000000001")
+        self.assertEqual(topic_mark(number), "-_8AAAAA")
 
     def test_reached(self) -> None:
         at = Position({"t": [5, 7]})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID, uuid4
 
 from kafka import TopicPartition
 from kafka.errors import CommitFailedError, KafkaTimeoutError
@@ -71,7 +72,7 @@ class Consumer:
         self._coordinator = SimpleNamespace(
             rejoining=False, rejoin_needed=False, need_rejoin=lambda: self.joins, coordinator_id="broker"
         )
-        self.ids: dict[str, int] = {}
+        self.ids: dict[str, UUID] = {}
         self._cluster = SimpleNamespace(topic_id=self.ids.get)
 
     def partitions_for_topic(self, topic: str) -> Any:
@@ -257,12 +258,12 @@ class ReaderTests(SynchronousTestCase):
     def test_topic_with_another_id(self) -> None:
         """It is read from its beginning, wherever the library goes on; its records that came before are read again."""
         self.consumer.kept.update({0: 100, 1: 5})
-        self.consumer.ids["t"] = 1
+        self.consumer.ids["t"] = uuid4()
         self.given(0, 1)
         self.polled(0, 100, 101)
         self.does(self.reader.commit, {("t", 0): 102})
         self.does(self.consumer.ids.pop, "t")  # it is deleted
-        self.does(self.consumer.ids.update, {"t": 2})
+        self.does(self.consumer.ids.update, {"t": uuid4()})
         self.polled(0, 0, 1)
         told = self.run_script()
         self.assertEqual(told, [("assigned", 0, 1), (0, 100), (0, 101), ("renewed", 0, 1), (0, 0), (0, 1)])
@@ -272,12 +273,12 @@ class ReaderTests(SynchronousTestCase):
     def test_topic_with_another_id_while_nothing_is_assigned(self) -> None:
         """What was asked back, and comes again, is begun again then."""
         self.consumer.kept[0] = 100
-        self.consumer.ids["t"] = 1
+        self.consumer.ids["t"] = uuid4()
         self.given(0)
         self.polled(0, 100)
         self.does(lambda: setattr(self.consumer, "mine", set()))
         self.asked_back(0)
-        self.does(self.consumer.ids.update, {"t": 2})
+        self.does(self.consumer.ids.update, {"t": uuid4()})
         self.given(0)
         told = self.run_script()
         self.assertEqual(told[-2:], [("assigned", 0), ("renewed", 0)])

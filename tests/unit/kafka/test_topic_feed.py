@@ -90,6 +90,14 @@ class Replayed:
         self.closed = True
 
 
+async def reading(replay: Any) -> list[TopicRecord]:
+    """One record more of a topic."""
+    assert not replay.closed
+    at = replay.position.next_of("t", 0)
+    replay.position = Position({"t": [at + 1, 20]})
+    return [TopicRecord("t", 0, at, -1, None, b"x")]
+
+
 class FeedTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
@@ -196,6 +204,65 @@ class FeedTests(SynchronousTestCase):
         self.assertEqual(late.got, [":"])
         late.client.gone("left")
         self.assertEqual(self.feed.replays.waiting, [])
+
+    def test_signs_of_life_while_it_waits_to_be_read_its_records_again(self) -> None:
+        """Or while its filters let nothing of them pass: it is not taken for idle. One that takes nothing needs none."""
+        self.feed.replays.acquire()
+        one, two, three = (
+            self.client(StartAt(b"t:3.4")),
+            self.client(StartAt(earliest=True)),
+            self.client(StartAt(b"t:5.6")),
+        )
+        three.client.pause()
+        self.clock.advance(15)
+        self.assertEqual((one.got, two.got, three.got), (["id: t:3.4", "id: t:3.4"], [":", ":"], ["id: t:5.6"]))
+        for each in (one, two, three):
+            each.client.gone("left")
+
+    def test_many_signs_of_life_take_turns(self) -> None:
+        self.feed.replays.acquire()
+        clients = [self.client(StartAt(b"t:3.4")) for _ in range(150)]
+        self.feed._beat()
+        self.assertEqual(sum(len(each.got) == 2 for each in clients), 100)
+        self.clock.advance(0)
+        self.assertEqual(sum(len(each.got) == 2 for each in clients), 150)
+        for each in clients:
+            each.client.gone("left")
+
+    def test_one_that_takes_nothing_gives_way(self) -> None:
+        """Who waits for his turn does not wait for who does not read; that one goes on where it was when it reads again."""
+        self.client()
+        made: list[Any] = []
+
+        class Endless(Replayed):
+            async def begin(self, start: StartAt) -> list[Any]:
+                made.append((self, start))
+                at = Position.parse(start.position or b"t:0.20").next_of("t", 0)
+                self.position = Position({"t": [at or 0, 20]})
+                return []
+
+        self.feed.replay = lambda: Endless()
+        Endless.read = lambda mine, *_: reading(mine)  # type: ignore[method-assign]
+        slow = self.client(StartAt(b"t:2.20"), slow=True)
+        self.assertEqual(slow.got, ["id: t:2.20"])  # it is slow from its first bytes on, and takes no turn
+        self.assertEqual(made, [])
+        slow.client.resume()
+        self.assertEqual(slow.got[1:], ["id: t:3.20", "data: x"])
+        self.clock.advance(10)
+        self.assertEqual((len(made), made[0][0].closed), (1, False))  # nobody waits: it keeps its turn
+        other = self.client(StartAt(b"t:9.20"))
+        self.assertEqual(other.got, ["id: t:9.20"])
+        self.clock.advance(2)
+        self.assertEqual((made[0][0].closed, made[1][1]), (True, StartAt(b"t:9.20")))
+        self.assertEqual(other.got[1:], ["id: t:10.20", "data: x"])
+        self.clock.advance(60)
+        self.assertEqual(len(made), 2)
+        slow.slow = False
+        slow.client.resume()
+        self.clock.advance(0)
+        self.assertEqual(made[2][1], StartAt(b"t:3.20"))
+        self.assertEqual(slow.got[3:5], ["id: t:4.20", "data: x"])
+        self.assertEqual([len(self.feed.replays.waiting), self.feed.replays.tokens], [0, 1])
 
     def test_resumes_in_the_window(self) -> None:
         self.client()
@@ -308,6 +375,8 @@ class FeedTests(SynchronousTestCase):
 class MadeAnewTests(SynchronousTestCase):
     """A topic is made anew, and its offsets begin again, while clients are anywhere."""
 
+    beginning = b"t:0"  # where who is told goes on
+
     def setUp(self) -> None:
         self.clock = Turns()
         self.reader = Reader("t")
@@ -370,7 +439,7 @@ class MadeAnewTests(SynchronousTestCase):
         self.come(0, 1, 2)
         slow.client.resume()
         (again,) = self.begun
-        self.assertEqual(again.at(), b"t:0")
+        self.assertEqual(again.at(), self.beginning)
         self.assertEqual((self.reasons(slow), self.offsets(slow)), (1, ["0", "1", "2"]))  # the rest is in the window
         self.come(3)
         self.assertEqual(self.offsets(slow), ["0", "1", "2", "3"])
@@ -392,7 +461,7 @@ class MadeAnewTests(SynchronousTestCase):
                 self.begun[0].gives(20)
             self.clock.advance(1)
             self.clock.turns()
-            self.assertEqual(self.begun[1].at(), b"t:0")
+            self.assertEqual(self.begun[1].at(), self.beginning)
             self.come(2)
             self.assertEqual(self.offsets(reading)[-3:], ["0", "1", "2"])
             self.assertEqual(self.reasons(reading), 1)
@@ -406,9 +475,64 @@ class MadeAnewTests(SynchronousTestCase):
         self.come(51)
         self.remake()
         self.come(0)
-        self.assertEqual(self.begun[1].at(), b"t:0")
+        self.assertEqual(self.begun[1].at(), self.beginning)
         self.come(1)
         self.assertEqual((self.offsets(ahead)[-2:], self.reasons(ahead)), (["0", "1"], 1))
+
+
+class MarkedTests(MadeAnewTests):
+    """The same where brokers tell ids of topics: positions of clients carry them."""
+
+    beginning = b"t@bbbbbbbb:0"
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.reader.position = Position({"t": [50]}, {"t": "aaaaaaaa"})
+
+    def remake(self) -> None:
+        self.feed.records_lost("t", 0, 0, 0, "bbbbbbbb")
+        self.clock.turns()
+
+    def place(self, writer: Writer) -> str:
+        return [line for line in writer.got if line.startswith("id: ")][-1]
+
+    def test_ids_tell_the_topic(self) -> None:
+        live = self.client()
+        self.come(50)
+        self.assertEqual(self.place(live), "id: t@aaaaaaaa:51")
+        self.remake()
+        self.assertEqual(self.place(live), "id: t@bbbbbbbb:0")
+        self.come(0)
+        self.assertEqual(self.place(live), "id: t@bbbbbbbb:1")
+
+    def test_back_with_an_id_of_the_former_topic(self) -> None:
+        """The window has events behind its offset, but of another topic."""
+        self.client()
+        self.come(50, 51)
+        self.remake()
+        self.come(*range(60))
+        self.client(b"t@aaaaaaaa:52")
+        self.assertEqual(self.begun[0].at(), b"t@aaaaaaaa:52")
+        same = self.client(b"t@bbbbbbbb:52")
+        self.assertEqual((self.offsets(same), len(self.begun)), ([str(each) for each in range(52, 60)], 1))
+
+    def test_back_with_an_id_of_a_topic_that_is_not_known_yet(self) -> None:
+        """Another node knew it sooner."""
+        self.client()
+        self.come(50, 51)
+        self.client(b"t@bbbbbbbb:51")
+        self.assertEqual(self.begun[0].at(), b"t@bbbbbbbb:51")
+
+    def test_slow_with_an_id_of_its_own(self) -> None:
+        """What it comes back with is of the new topic as soon as it was told."""
+        slow = self.client()
+        self.come(50)
+        slow.client.pause()
+        self.come(51)
+        self.remake()
+        slow.client.resume()
+        self.assertEqual(self.begun[0].at(), b"t@bbbbbbbb:0")
+        self.assertEqual(self.place(slow), "id: t@bbbbbbbb:0")
 
 
 class Again:

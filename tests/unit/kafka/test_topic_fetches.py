@@ -22,7 +22,6 @@ class Replay:
         self.position = Position()
         self.begun: list[StartAt] = []
         self.waits: list[float] = []
-        self.ids: dict[str, object] = {}
         self.reading: Deferred[list[TopicRecord]] = Deferred()
         self.closed = False
 
@@ -45,7 +44,7 @@ class Replay:
     def come(self, count: int = 1) -> None:
         """Records come."""
         first = self.position.next_of("t", 0) or 0
-        self.position = Position({"t": [first + count]})
+        self.position = Position({"t": [first + count]}, self.position.marks)
         self.reading.callback([TopicRecord("t", 0, first + at, -1, None, b"x") for at in range(count)])
 
 
@@ -53,13 +52,11 @@ class FetchTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.made: list[Replay] = []
-        self.next_ids: dict[str, object] = {}
         self.permits = Permits(3)
         self.fetches: Any = TopicFetches(self.clock, self.make, 10.0, self.permits)  # type: ignore[arg-type]
 
     def make(self) -> Replay:
         self.made.append(Replay())
-        self.made[-1].ids = self.next_ids
         return self.made[-1]
 
     def fetch(self, go_on: bool = False, position: bytes | None = None) -> Deferred[Any]:
@@ -103,23 +100,17 @@ class FetchTests(SynchronousTestCase):
         self.successResultOf(three)
         self.end()
 
-    def test_a_topic_that_was_made_anew_is_read_from_its_beginning(self) -> None:
-        """Others go on where they are."""
+    def test_marks_of_topics_are_kept(self) -> None:
+        """What begins anew has them: that is how a topic that was made anew is known (`begin_at`)."""
         one = self.fetch(True)
-        self.made[0].ids = {"t": 1, "u": 2}
+        self.made[0].position = Position({"t": [0]}, {"t": "abcdefgh"})
         self.made[0].come(2)
-        self.successResultOf(one)
+        self.assertEqual(self.successResultOf(one)[1], b"t@abcdefgh:2")
         two = self.fetch(True)
-        self.next_ids = {"t": 3, "u": 2}
         self.made[0].reading.errback(KafkaFailed("a topic was made anew while it was read"))
-        self.assertEqual(self.made[1].begun, [StartAt(b"t:2"), StartAt(b"t:")])
+        self.assertEqual(self.made[1].begun, [StartAt(b"t@abcdefgh:2")])
         self.made[1].come()
         self.successResultOf(two)
-        self.clock.advance(30)
-        three = self.fetch(True)
-        self.assertEqual(len(self.made[2].begun), 1)
-        self.made[2].come()
-        self.successResultOf(three)
         self.end()
 
     def test_what_cannot_go_on_begins_anew(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from kafka.errors import OffsetOutOfRangeError
 from twisted.internet.defer import CancelledError
@@ -12,9 +13,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kongtwist.core.chain.host_kafka import KafkaFailed
 from kongtwist.core.chain.host_reading import TopicRecord
-from kongtwist.kafka.positions import Position
+from kongtwist.kafka.positions import Position, topic_mark
 from kongtwist.kafka.topic_reader import TopicReader
 from tests.unit.kafka.test_fan_out import Turns
+
+FIRST, SECOND = UUID("a0b1c2d3-e4f5-4a6b-8c7d-9e8f00000001"), UUID("b0b1c2d3-e4f5-4a6b-8c7d-9e8f00000001")
 
 
 class Listener:
@@ -25,14 +28,16 @@ class Listener:
         self.got: list[int] = []
         self.on_records: Any = None
         self.lost: list[int] = []
+        self.marks: list[str | None] = []
 
     def records_came(self, records: list[TopicRecord]) -> None:
         self.got += [record.offset for record in records]
         if self.on_records is not None:
             self.on_records()
 
-    def records_lost(self, topic: str, partition: int, offset: int, count: int) -> None:
+    def records_lost(self, topic: str, partition: int, offset: int, count: int, mark: str | None = None) -> None:
         self.lost.append(offset)
+        self.marks.append(mark)
 
     def topic_remade(self) -> None:
         raise AssertionError("it has as many partitions as before")
@@ -130,13 +135,13 @@ class Broker:
     def __init__(self, reader: TopicReader, polls: list[Any]) -> None:
         self.reader = reader
         self.polls = polls
-        self.id = "first"
+        self.id = FIRST
         self.begin, self.end = 0, 3
         self.at: list[int] = []
         self._cluster = self
         self.closed = 0
 
-    def topic_id(self, topic: str) -> str:
+    def topic_id(self, topic: str) -> UUID:
         return self.id
 
     def partitions_for_topic(self, topic: str) -> set[int]:
@@ -187,17 +192,44 @@ class MadeAnewTests(SynchronousTestCase):
 
     def other(self, end: int) -> dict[Any, list[Any]]:
         """It has more records than before, and is read from where the former one was."""
-        self.broker.id, self.broker.end = "second", end
+        self.broker.id, self.broker.end = SECOND, end
         return self.records(*range(4, end))
 
     def test_while_it_is_read(self) -> None:
         """Records at the old place are not taken for those that follow."""
         self.polls += [lambda: self.records(3), lambda: self.other(9), lambda: self.records(*range(9))]
         self.reader.read()
-        self.assertEqual((self.broker.at, self.reader._reached), ([3, 0], Position({"t": [9]})))
+        self.assertEqual(
+            (self.broker.at, self.reader._reached), ([3, 0], Position({"t": [9]}, {"t": topic_mark(SECOND)}))
+        )
         self.reader._stopped.clear()
         self.clock.turns()
         self.assertEqual((self.listener.lost, self.listener.got), ([0], [3, *range(9)]))
+        self.assertEqual(self.listener.marks, [topic_mark(SECOND)])
+        self.assertEqual(self.reader.position, Position({"t": [9]}, {"t": topic_mark(SECOND)}))
+
+    def test_while_its_ends_are_asked_for(self) -> None:
+        """They may be those of the new topic already: the id is the one that was known before, and the next one tells more."""
+
+        def ends(partitions: list[Any], timeout_ms: int) -> dict[Any, int]:
+            self.broker.id = SECOND
+            return dict.fromkeys(partitions, 3)
+
+        self.patch(self.broker, "end_offsets", ends)
+        self.polls += [lambda: self.records(3), lambda: self.records(0)]
+        self.reader.read()
+        self.assertEqual(
+            (self.broker.at, self.reader._reached), ([3, 0], Position({"t": [1]}, {"t": topic_mark(SECOND)}))
+        )
+
+    def test_several_partitions(self) -> None:
+        """Its mark comes with the last: who leaves before has the former one, and begins anew."""
+        self.patch(self.broker, "partitions_for_topic", lambda topic: {0, 1, 2})
+        self.polls += [lambda: self.records(3), lambda: self.other(9)]
+        self.reader.read()
+        self.reader._stopped.clear()
+        self.clock.turns()
+        self.assertEqual(self.listener.marks, [None, None, topic_mark(SECOND)])
 
     def test_known_to_the_next_consumer(self) -> None:
         """Reading failed meanwhile."""
@@ -214,11 +246,11 @@ class MadeAnewTests(SynchronousTestCase):
     def test_one_that_is_not_there_is_looked_for_by_a_new_consumer(self) -> None:
         """What was read may be gone by retention, or with the topic: a consumer that is there may not know yet."""
 
-        def out_of_range(name: str, begin: int) -> None:
+        def out_of_range(name: UUID, begin: int) -> None:
             self.broker.id, self.broker.begin, self.broker.end = name, begin, 20
             raise OffsetOutOfRangeError
 
-        self.polls += [lambda: out_of_range("first", 5), lambda: out_of_range("second", 0)]
+        self.polls += [lambda: out_of_range(FIRST, 5), lambda: out_of_range(SECOND, 0)]
         self.reader.read()
         self.assertEqual((self.broker.closed, self.broker.at), (1, [3]))
         self.reader.read()
