@@ -26,7 +26,7 @@ from ..core.message_times import EGRESS, INGRESS, MessageTimes
 from ..core.stream_registry import GOING_AWAY, StreamRecord
 from ..net.hangups import descriptor_of, notice_vanished
 from ..net.run_steps import run_steps
-from ..net.sending import switch_protocol
+from ..net.sending import switch_protocol, unsent
 from .fed_frames import FrameWriter
 from .keep_alive import PeerPings, ServedPeer
 from .stream_errors import BROKEN, StreamFault, broken, silent
@@ -94,6 +94,7 @@ class ServedWebSocket(StreamRecord):
         self._idle = context.limits.read_timeout(exchange.route.read_timeout) if exchange.route is not None else inf
         self.deadline = self.wake = inf
         self.why = "client closed"
+        self._unsent: float = inf  # bytes that the client had still to take when that was looked at last
         self._pieces: list[bytes] = []  # of the message that comes
         self._binary = True
         self._protocol = ServerSide(ServerFactory(reactor, answer.limit, _CLOSE_TIME), self)
@@ -223,6 +224,11 @@ class ServedWebSocket(StreamRecord):
         if self._closing or self._blocked:
             if self._blocked and not self._closing:
                 seconds = self._context.limits.send_timeout
+                held = unsent(self._transport)
+                if held < self._unsent:  # slow, but reading
+                    self._unsent = held
+                    self._context.deadlines.set(self, now + seconds)
+                    return
                 self._tell(silent(True, False, seconds, None))
             self.cut()
         elif (
@@ -412,6 +418,7 @@ class ServedWebSocket(StreamRecord):
     def pauseProducing(self) -> None:
         """The transport holds enough."""
         self._blocked = True
+        self._unsent = inf
         context = self._context
         context.deadlines.set(self, context.monotonic() + context.limits.send_timeout)
         if self._feeder is not None:

@@ -30,6 +30,8 @@ class Wire(StringTransport):
     """A client's transport, which ends when it is told to."""
 
     aborted = False
+    dataBuffer = b""
+    offset = _tempDataLen = 0
 
     def unregisterProducer(self) -> None:
         self.producer = None
@@ -148,6 +150,18 @@ class FedTests(SynchronousTestCase):
         self.served.pauseProducing()
         self.assertEqual(self.feeder.told, ["pause"])
         self.clock.pump([1.0] * int(SLOW + 2))
+        self.assertTrue(self.wire.aborted)
+
+    def test_a_client_that_takes_little_at_a_time_is_not_cut(self) -> None:
+        """As long as it takes something (nginx's ``send_timeout``)."""
+        self.comes(b"a")
+        self.wire.dataBuffer = b"a" * 100
+        self.served.pauseProducing()
+        for _ in range(5):
+            self.clock.pump([1.0] * int(SLOW - 1))
+            self.wire.offset += 1
+        self.assertFalse(self.wire.aborted)
+        self.clock.pump([1.0] * int(2 * SLOW + 2))
         self.assertTrue(self.wire.aborted)
 
     def test_nothing_behind_our_close(self) -> None:
