@@ -94,7 +94,7 @@ class ServedWebSocket(StreamRecord):
         self._idle = context.limits.read_timeout(exchange.route.read_timeout) if exchange.route is not None else inf
         self.deadline = self.wake = inf
         self.why = "client closed"
-        self._unsent: float = inf  # bytes that the client had still to take when that was looked at last
+        self._unsent = 0  # bytes that the client had still to take when that was looked at last
         self._pieces: list[bytes] = []  # of the message that comes
         self._binary = True
         self._protocol = ServerSide(ServerFactory(reactor, answer.limit, _CLOSE_TIME), self)
@@ -418,7 +418,7 @@ class ServedWebSocket(StreamRecord):
     def pauseProducing(self) -> None:
         """The transport holds enough."""
         self._blocked = True
-        self._unsent = inf
+        self._unsent = unsent(self._transport)
         context = self._context
         context.deadlines.set(self, context.monotonic() + context.limits.send_timeout)
         if self._feeder is not None:
