@@ -132,9 +132,12 @@ class TLSTransport(BufferingTLSTransport):
 
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:
         """TLS is over (a private name of Twisted, pinned by tests). Of a close_notify within the handshake OpenSSL tells nothing but its
-        class, and Twisted looks for more: it is told what it takes for a lost connection."""
-        if reason is not None and not getattr(reason.value, "args", ()):
-            reason = Failure(SSL.SysCallError(-1, "Unexpected EOF"))
+        class, and Twisted looks for more: it is told what it takes for a lost connection. The traceback of the others leads to the
+        frame that holds the failure, and us: all that belongs to the connection would stay until the garbage is collected."""
+        if reason is not None:
+            if not getattr(reason.value, "args", ()):
+                reason = Failure(SSL.SysCallError(-1, "Unexpected EOF"))
+            reason.cleanFailure()
         super()._tlsShutdownFinished(reason)
 
     def unregisterProducer(self) -> None:

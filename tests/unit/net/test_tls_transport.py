@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from types import SimpleNamespace
 from typing import Any
+from weakref import ref
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -95,6 +97,19 @@ class EndTests(Connected):
         self.assertEqual([failure.type for failure in self.flushLoggedErrors()], [ValueError])
         self.assertEqual(len(user.ends), 1)
         self.assertFalse(ours.connected)
+
+    def test_nothing_is_left_to_the_garbage_collector(self) -> None:
+        """Of a connection that ends without close_notify."""
+        user = Protocol()
+        ours, theirs, _ = self.connected(user)
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        ours.connectionLost(Failure(ConnectionDone()))
+        left = ref(ours)
+        user.transport = None
+        del ours
+        self.assertIsNone(left())
 
     def test_close_notify_within_the_handshake(self) -> None:
         """From either end: the connection is lost, and that is all."""
