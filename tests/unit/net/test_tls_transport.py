@@ -101,7 +101,7 @@ class EndTests(Connected):
     def test_nothing_is_left_to_the_garbage_collector(self) -> None:
         """Of a connection that ends without close_notify."""
         user = Protocol()
-        ours, theirs, _ = self.connected(user)
+        ours = self.connected(user)[0]
         gc.collect()
         gc.disable()
         self.addCleanup(gc.enable)
