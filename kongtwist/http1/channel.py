@@ -250,6 +250,8 @@ class HTTP1Channel(MovingChannel, KnownClient, RequestBodies):
                 served += 1
                 self._serve(data, end + 4)
                 if self._state != HEAD:
+                    if self._stopped and self._state == BODY:
+                        self._go_on(_PIPELINED)  # what was held is used up: the rest of the body is still to come
                     return
                 data, at = self._partial, self._at
                 self._partial, self._at = b"", 0

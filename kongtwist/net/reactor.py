@@ -89,8 +89,8 @@ class LeanEPollReactor(EPollReactor):
             self._flush(self.to_flush_last)
             if self.to_flush:
                 self._flush(self.to_flush)
-            if self._newTimedCalls:
-                timeout = 0.0  # nobody has looked at them: how long to wait was found out before
+        if self._newTimedCalls:
+            timeout = 0.0  # by what was sent; nobody has looked at them: how long to wait was found out before
         late = self.to_flush_late
         if late and (timeout is None or timeout > _PATIENCE):
             timeout = _PATIENCE

@@ -123,6 +123,23 @@ class TLSTransport(BufferingTLSTransport):
                 return  # TLS has failed; whoever reads on is told
             self._flushSendBIO()
 
+    def _shutdownTLS(self) -> None:
+        """Send close_notify, or answer it, behind what was written before (a private name of Twisted, pinned by tests): a client that
+        ends TLS in the segment that has its request still reads."""
+        if not self._aborted:
+            self._aggregator.flush()
+        super()._shutdownTLS()
+
+    def _tlsShutdownFinished(self, reason: Failure | None) -> None:
+        """TLS is over (a private name of Twisted, pinned by tests). Of a close_notify within the handshake OpenSSL tells nothing but its
+        class, and Twisted looks for more: it is told what it takes for a lost connection. The traceback of the others leads to the
+        frame that holds the failure, and us: all that belongs to the connection would stay until the garbage is collected."""
+        if reason is not None:
+            if not getattr(reason.value, "args", ()):
+                reason = Failure(SSL.SysCallError(-1, "Unexpected EOF"))
+            reason.cleanFailure()
+        super()._tlsShutdownFinished(reason)
+
     def unregisterProducer(self) -> None:
         """Close now if that was waited for."""
         super().unregisterProducer()

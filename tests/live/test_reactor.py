@@ -190,6 +190,12 @@ class LeanReactorTests(SynchronousTestCase):
             def flush(self) -> None:
                 told.append("sent")
 
+        class Beginning:
+            """Gives a peer that takes nothing some time."""
+
+            def flush(_) -> None:
+                self.reactor.callLater(5, told.append, "late")
+
         class Telling:
             def __init__(self, reactor: LeanEPollReactor, timed: bool) -> None:
                 self.reactor, self.timed = reactor, timed
@@ -208,6 +214,11 @@ class LeanReactorTests(SynchronousTestCase):
                 self.assertEqual(timeouts, expected)
                 self.assertEqual(told, ["told", "sent"])
                 told.clear()
+            self.reactor.runUntilCurrent()
+            timeouts.clear()
+            self.reactor.to_flush.append(Beginning())
+            self.reactor.doPoll(60)
+            self.assertEqual(timeouts, [0])
         finally:
             self.reactor._poller = poller
 

@@ -197,6 +197,32 @@ class PipelineTests(SynchronousTestCase):
         self.assertEqual(client.wire.end, "abort")
         self.assertEqual(counted(gateway), [0, 0, 0, 0])
 
+    def test_a_body_behind_much(self) -> None:
+        """The rest of it is read: more was held than may be while the answer before was made, or many were answered at once."""
+        post = b"POST /st HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n" + b"x" * 2000
+        for before in (1, 40):
+            gateway = Gateway(limits=self.LIMITS)
+            gateway.automatic = False
+            client = gateway.client()
+            if before == 1:
+                client.send(GET)
+                upstream = gateway.accept()
+                client.channel.dataReceived(post)
+                self.assertFalse(client.wire.reading)
+                upstream.parse()
+                upstream.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            else:
+                client.channel.dataReceived(MISSING * before + post)
+                self.assertFalse(client.wire.reading)
+                gateway.work()
+                upstream = gateway.accept()
+                gateway.work()
+            self.assertTrue(client.wire.reading, before)
+            client.send(b"x" * 3000)
+            upstream.parse()
+            upstream.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            self.assertTrue(client.received.endswith(b"\r\n\r\nok"), before)
+
     def test_turns(self) -> None:
         """Of many requests answered at once, the reactor serves the other connections in between; all are answered, in
         order, and a client that goes in between leaves no call behind."""
