@@ -102,25 +102,25 @@ class RoundSender:
         queue: ``to_flush`` of the reactor.
     """
 
-    __slots__ = ("_may_hold", "_queue", "_send", "_transport", "_waits")
+    __slots__ = ("_queue", "_send", "_transport", "_waits")
 
     def __init__(self, transport: Any, queue: list[Any]) -> None:
         self._transport = transport
         self._queue = queue
-        self._send: Callable[[bytes], int] = transport.socket.send
-        self._may_hold = True
+        self._send = sender(transport, sole=True)
         self._waits = False
 
     def put(self, data: bytes) -> None:
         """Send at the end of the round; at once where it is much."""
-        transport = self._transport
+        transport, waits = self._transport, self._waits
+        held = transport._tempDataBuffer
         size = transport._tempDataLen + len(data)
-        if size > _SHORT or (self._may_hold and self._holds()):
+        if size > _SHORT or transport.dataBuffer or (held and not waits):  # what the peer did not take goes first
             self.now(data)
             return
-        transport._tempDataBuffer.append(data)
+        held.append(data)
         transport._tempDataLen = size
-        if not self._waits:
+        if not waits:
             self._waits = True
             self._queue.append(self)
 
@@ -128,19 +128,7 @@ class RoundSender:
         """Send at once, behind what was put."""
         if self._waits:
             self.flush()
-        transport = self._transport
-        if self._may_hold and self._holds():
-            transport.write(data)
-            return
-        try:
-            sent = self._send(data)
-        except OSError:  # see `sender`
-            self._may_hold = True
-            transport.write(data)
-        else:
-            if sent != len(data):
-                self._may_hold = True
-                transport.write(data[sent:])
+        self._send(data)
 
     def flush(self) -> None:
         """Send what was put."""
@@ -150,20 +138,12 @@ class RoundSender:
         transport = self._transport
         held = transport._tempDataBuffer
         if not held or transport.dataBuffer:  # the transport has begun to send it, or it is another's by now
-            self._may_hold = True
+            self._send = sender(transport, sole=True)  # which looks first
             return
         data = held[0] if len(held) == 1 else b"".join(held)
         held.clear()
         transport._tempDataLen = 0
-        self.now(data)
-
-    def _holds(self) -> bool:
-        """Whether the transport has something to send that the peer did not take; it goes first."""
-        transport = self._transport
-        if transport.dataBuffer or transport.disconnecting or (transport._tempDataBuffer and not self._waits):
-            return True
-        self._may_hold = False
-        return False
+        self._send(data)
 
 
 def senders(transport: Any) -> tuple[Callable[[bytes], None], Callable[[bytes], None]]:

@@ -158,8 +158,8 @@ class RoundSenderTests(SynchronousTestCase):
 
     def test_in_one_piece(self) -> None:
         sizes: list[int] = []
-        taken = self.socket.send
-        self.sender._send = lambda data: sizes.append(len(data)) or taken(data)  # type: ignore[func-returns-value]
+        send = self.sender._send
+        self.sender._send = lambda data: sizes.append(len(data)) or send(data)  # type: ignore[func-returns-value]
         self.sender.put(b"abc")
         self.sender.put(b"def")
         self.assertEqual((self.sent(), unsent(self.transport)), (b"", 6))
