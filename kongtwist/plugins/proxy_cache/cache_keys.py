@@ -35,6 +35,8 @@ _KEYED = (
 )  # fmt: skip
 """Request headers by which applications are known to choose what they answer, though no Vary says so."""
 
+_KEYED_NAMES = frozenset(_KEYED)
+
 
 def cache_key(
     exchange: Exchange, ignore_case: bool, parameters: Sequence[bytes] | None, headers: Sequence[bytes]
@@ -88,6 +90,11 @@ def variant(exchange: Exchange, vary: Iterable[bytes], body: bytes) -> bytes:
     made = sha256(exchange.scheme)
     for name in (*_KEYED, *vary):
         if name in block:
+            for value in block.all(name):
+                made.update(b"\n%b:%d:%b" % (name, len(value), value))
+    for name in block.names:
+        # Many upstreams read X_Forwarded_Host as X-Forwarded-Host.
+        if b"_" in name and ((dashed := name.replace(b"_", b"-")) in _KEYED_NAMES or dashed in vary):
             for value in block.all(name):
                 made.update(b"\n%b:%d:%b" % (name, len(value), value))
     changes = exchange.request_changes
