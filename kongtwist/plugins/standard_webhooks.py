@@ -12,13 +12,15 @@ from math import isfinite
 
 from ..core.chain.plugin import Plugin
 from ..core.exchange import Answer, BodyTooLarge, Exchange, Row
-from ..core.http.lookups import named
 from ..entities.forms import lua_number
 from ..entities.schema import Integer, String
 
 __all__ = ["StandardWebhooks"]
 
 _REFUSED = "Bad request"
+
+_FIELDS = (b"webhook-id", b"webhook-timestamp", b"webhook-signature")
+"""The headers of a webhook; many upstreams read ``_`` in a name as ``-``."""
 
 _LONGEST = 32
 """Characters of a timestamp."""
@@ -54,8 +56,12 @@ class StandardWebhooks(Plugin):
         return Config(conf)
 
     def access(self, exchange: Exchange, conf: Config) -> Answer | Awaitable[Answer | None]:
-        fields = [named(exchange.block, name) for name in (b"webhook-id", b"webhook-timestamp", b"webhook-signature")]
-        if not all(fields):
+        fields: list[list[bytes]] = [[], [], []]
+        for name in exchange.block.names:
+            if (dashed := name.replace(b"_", b"-")) in _FIELDS:
+                fields[_FIELDS.index(dashed)] += exchange.block.all(name)
+        # Kong takes the first of several: an upstream may read another id, and take a webhook for one that it has not seen.
+        if any(len(values) != 1 for values in fields):
             return exchange.error(400, _REFUSED)
         identity, written, signature = (values[0] for values in fields)
         stamp = lua_number(written.decode("latin-1")) if len(written) <= _LONGEST else ""
