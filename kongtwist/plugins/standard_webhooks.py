@@ -12,6 +12,7 @@ from math import isfinite
 
 from ..core.chain.plugin import Plugin
 from ..core.exchange import Answer, BodyTooLarge, Exchange, Row
+from ..core.http.lookups import spelled
 from ..entities.forms import lua_number
 from ..entities.schema import Integer, String
 
@@ -20,8 +21,6 @@ __all__ = ["StandardWebhooks"]
 _REFUSED = "Bad request"
 
 _FIELDS = (b"webhook-id", b"webhook-timestamp", b"webhook-signature")
-"""The headers of a webhook; many upstreams read ``_`` in a name as ``-``."""
-
 _LONGEST = 32
 """Characters of a timestamp."""
 
@@ -56,10 +55,7 @@ class StandardWebhooks(Plugin):
         return Config(conf)
 
     def access(self, exchange: Exchange, conf: Config) -> Answer | Awaitable[Answer | None]:
-        fields: list[list[bytes]] = [[], [], []]
-        for name in exchange.block.names:
-            if (dashed := name.replace(b"_", b"-")) in _FIELDS:
-                fields[_FIELDS.index(dashed)] += exchange.block.all(name)
+        fields = [spelled(exchange.block, name) for name in _FIELDS]
         # Kong takes the first of several: an upstream may read another id, and take a webhook for one that it has not seen.
         if any(len(values) != 1 for values in fields):
             return exchange.error(400, _REFUSED)

@@ -8,7 +8,7 @@ answered with what only his own Host, X-Original-URL or body has brought about.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
 
@@ -78,12 +78,12 @@ def _joined(found: Mapping[bytes, list[bytes | None]], names: Sequence[bytes] | 
     return b":".join(parts)
 
 
-def variant(exchange: Exchange, vary: Iterable[bytes], body: bytes) -> bytes:
+def variant(exchange: Exchange, vary: Collection[bytes], body: bytes) -> bytes:
     """What else tells answers of one key apart.
 
     Args:
         exchange: the request.
-        vary: request headers that an answer named in Vary, in lower case.
+        vary: request headers that an answer named in Vary, or the configuration, in lower case.
         body: the request's.
     """
     block = exchange.block

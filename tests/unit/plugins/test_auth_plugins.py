@@ -183,6 +183,16 @@ class HmacAuthTests(SynchronousTestCase):
         field = self.signed("host", "host: h")
         self.assertIsNone(self.send(self.harness(), ("host", "h"), ("date", DATE), ("authorization", field)).answer)
 
+    def test_other_spellings(self) -> None:
+        """What an upstream may read in place of the field that is signed is refused, too."""
+        field = self.signed("date x-amount", f"date: {DATE}\nx-amount: 1")
+        signed = [("date", DATE), ("X-Amount", "1"), ("authorization", field)]
+        self.assertIsNone(self.send(self.harness(), *signed).answer)
+        self.assertIsNone(self.send(self.harness(), *signed, ("x-amounts", "2")).answer)
+        for name in ("X_Amount", "x-amount"):
+            outcome = self.send(self.harness(), *signed, (name, "100"))
+            self.assertEqual(refused(outcome), (401, "HMAC signature does not match"), name)
+
     def test_dates(self) -> None:
         """The three forms of RFC 9110, and nothing near to them."""
         for text in ("Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"):

@@ -272,6 +272,15 @@ class PoisoningTests(CacheCase):
         self.assertEqual(self.said("/vary", {"X_Tenant_Id": "evil"}, answer), "Miss")
         self.assertEqual(self.said("/vary", answer=answer), "Miss")
         self.assertEqual(self.said("/vary", {"X-Other_Thing": "1"}, answer), "Hit")
+        for name in ("X-Tenant-Id", "x_tenant_id"):
+            self.harness = self.made(vary_headers=[name])
+            for fields in (
+                {},
+                {"X_Tenant_Id": "evil"},
+                {"X-Tenant_Id": "evil"},
+                {"X_Tenant_Id": "a", "X-Tenant-Id": "evil"},
+            ):
+                self.assertEqual(self.said(fields=fields), "Miss", (name, fields))
 
     def test_conditions(self) -> None:
         """What is answered to a condition is for who made it, also where such answers may be kept."""
