@@ -16,7 +16,7 @@ from ..core.chain.authentication import Guard, anonymous_field, hide_field, is_k
 from ..core.chain.credentials import Known
 from ..core.exchange import Answer, BodyTooLarge, Exchange, Row
 from ..core.http.base64_text import decode_base64
-from ..core.http.lookups import variable
+from ..core.http.lookups import spelled, variable
 from ..entities.schema import Array, Boolean, Number, String
 from ._named_credentials import NamedCredentials, named_credentials
 
@@ -37,6 +37,7 @@ _ALGORITHMS = ("hmac-sha1", "hmac-sha256", "hmac-sha384", "hmac-sha512")
 
 _NOT_VALID = "HMAC signature cannot be verified"
 _NOT_SAME = "HMAC signature does not match"
+_DATE_FIELDS = frozenset((b"x-date", b"date"))
 _NO_DATE = f"{_NOT_VALID}, a valid date or x-date header is required for HMAC Authentication"
 
 # No value has a quote in it: what Kong lets pass there takes time that grows with the fourth power of the field's length.
@@ -128,13 +129,15 @@ class HmacAuth(NamedCredentials):
         sent, proxy = exchange.get_header(b"authorization"), exchange.get_header(b"proxy-authorization")
         if sent is None and proxy is None:
             raise _Refused("Unauthorized")
-        if not any(_is_near(exchange, name, conf.skew) for name in (b"x-date", b"date")):
+        if not any(_is_near(exchange, name, conf.skew) for name in _DATE_FIELDS):
             raise _Refused(_NO_DATE)
         given, header = _read(proxy), b"proxy-authorization"
         if given is None:
             given, header = _read(sent), b"authorization"
         if conf.hide:
             exchange.clear_upstream_header(header)
+        if given is not None and not _is_signed_near(exchange, given.headers, conf.skew):
+            raise _Refused(_NO_DATE)
         if given is None or given.algorithm not in conf.algorithms or not conf.enforced <= set(given.headers):
             raise _Refused(_NOT_VALID)
         known = self._credentials.find(exchange, given.username)
@@ -165,7 +168,7 @@ def _signed_text(exchange: Exchange, names: list[bytes]) -> bytes | None:
     lines = []
     for name in names:
         values = variable(exchange.block, name.lower())
-        if len(values) > 1:
+        if values and len(spelled(exchange.block, name.lower())) > 1:
             return None
         if values:
             lines.append(b"%b: %b" % (name, values[0]))
@@ -217,6 +220,13 @@ def http_time(text: bytes) -> int | None:
             return None
         return timegm((year, month, day, hour, minute, second))
     return None
+
+
+def _is_signed_near(exchange: Exchange, names: list[bytes], skew: float) -> bool:
+    """Whether a date that is signed is near to now; True where none is. One that anybody may add beside it says nothing: with it, a
+    request that was overheard once would hold for ever."""
+    dates = [small for name in names if (small := name.lower()).replace(b"_", b"-") in _DATE_FIELDS]
+    return not dates or any(_is_near(exchange, name, skew) for name in dates)
 
 
 def _is_near(exchange: Exchange, name: bytes, skew: float) -> bool:

@@ -10,6 +10,7 @@ from ..core.chain.authentication import (
     anonymous_field,
     hide_field,
     is_known,
+    nobody,
     preflight_field,
     realm_field,
     unauthorized,
@@ -112,6 +113,7 @@ class KeyAuth(Plugin):
 
     def access(self, exchange: Exchange, conf: Config) -> Answer | Awaitable[Answer | None] | None:
         if not conf.preflight and exchange.method == b"OPTIONS":
+            nobody(exchange)
             return None
         if conf.in_subprotocol:
             take(exchange)  # whoever it is, the upstream must not see it

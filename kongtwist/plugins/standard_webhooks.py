@@ -12,7 +12,7 @@ from math import isfinite
 
 from ..core.chain.plugin import Plugin
 from ..core.exchange import Answer, BodyTooLarge, Exchange, Row
-from ..core.http.lookups import named
+from ..core.http.lookups import spelled
 from ..entities.forms import lua_number
 from ..entities.schema import Integer, String
 
@@ -20,6 +20,7 @@ __all__ = ["StandardWebhooks"]
 
 _REFUSED = "Bad request"
 
+_FIELDS = (b"webhook-id", b"webhook-timestamp", b"webhook-signature")
 _LONGEST = 32
 """Characters of a timestamp."""
 
@@ -54,8 +55,9 @@ class StandardWebhooks(Plugin):
         return Config(conf)
 
     def access(self, exchange: Exchange, conf: Config) -> Answer | Awaitable[Answer | None]:
-        fields = [named(exchange.block, name) for name in (b"webhook-id", b"webhook-timestamp", b"webhook-signature")]
-        if not all(fields):
+        fields = [spelled(exchange.block, name) for name in _FIELDS]
+        # Kong takes the first of several: an upstream may read another id, and take a webhook for one that it has not seen.
+        if any(len(values) != 1 for values in fields):
             return exchange.error(400, _REFUSED)
         identity, written, signature = (values[0] for values in fields)
         stamp = lua_number(written.decode("latin-1")) if len(written) <= _LONGEST else ""

@@ -14,11 +14,13 @@ from ...entities.typedefs import header_value
 from ..answers import Answer
 from ..exchange import Exchange
 from ..http.headers import encoded
+from ..http.identity_fields import IDENTITY_FIELDS
 from ..rows import Row
 
 __all__ = [
     "Guard", "anonymous_consumer", "anonymous_field", "challenge", "held_until", "hide_field", "holds_until", "identify",
-    "identity_headers", "is_known", "preflight_field", "realm_field", "refuse", "unauthorized", "use_anonymous", "vouch", "vouched",
+    "identity_headers", "is_known", "nobody", "preflight_field", "realm_field", "refuse", "unauthorized", "use_anonymous",
+    "vouch", "vouched",
 ]  # fmt: skip
 
 
@@ -94,6 +96,12 @@ class Guard:
 def is_known(exchange: Exchange, anonymous: str | None) -> bool:
     """Whether an authentication plugin with this ``anonymous`` is skipped: another one has found out who it is."""
     return anonymous is not None and exchange.credential is not None
+
+
+def nobody(exchange: Exchange) -> None:
+    """Let a request pass that is not asked who it comes from. What its client says of that itself is not believed, and goes."""
+    if exchange.consumer is None and exchange.credential is None:
+        exchange.request_changes = {**(exchange.request_changes or {}), **_NOBODY}
 
 
 _VOUCHED = "kongtwist.vouched"
@@ -192,6 +200,9 @@ def identity_headers(
         b"x-authenticated-groups": None,
         b"x-consumer-groups": None,
     }
+
+
+_NOBODY: dict[bytes, bytes | None] = dict.fromkeys(IDENTITY_FIELDS)
 
 
 def _text(value: str | None) -> bytes | None:

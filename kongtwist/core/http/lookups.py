@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .head import HeaderBlock
 
-__all__ = ["named", "variable"]
+__all__ = ["named", "spelled", "variable"]
 
 
 def named(block: HeaderBlock, name: bytes) -> list[bytes]:
@@ -32,3 +32,9 @@ def variable(block: HeaderBlock, name: bytes) -> list[bytes]:
             if b"_" in each and each.replace(b"_", b"-") == wanted:
                 return block.all(each)
     return values
+
+
+def spelled(block: HeaderBlock, name: bytes) -> list[bytes]:
+    """All values of the fields whose names differ in nothing but ``-`` and ``_``: many upstreams read them as one field."""
+    wanted = name.replace(b"_", b"-")
+    return [value for each in block.names if each.replace(b"_", b"-") == wanted for value in block.all(each)]

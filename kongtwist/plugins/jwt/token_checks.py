@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any, NamedTuple
 
-from ...core.chain.authentication import challenge, holds_until, is_known, use_anonymous
+from ...core.chain.authentication import challenge, holds_until, is_known, nobody, use_anonymous
 from ...core.chain.credentials import REMEMBERED, Credentials, Known
 from ...core.chain.plugin import Plugin
 from ...core.chain.subprotocols import take
@@ -106,6 +106,7 @@ class Jwt(Plugin):
 
     def access(self, exchange: Exchange, conf: Config) -> Answer | None:
         if not conf.preflight and exchange.method == b"OPTIONS":
+            nobody(exchange)
             return None
         if conf.subprotocol:
             take(exchange)  # whoever it is, the upstream must not see it

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from base64 import b64decode
-from binascii import Error
 from collections.abc import Awaitable
 from hashlib import blake2b, sha256
 from os import urandom
@@ -23,6 +21,7 @@ from ...core.chain.credentials import REMEMBERED
 from ...core.chain.host import Host
 from ...core.chain.plugin import Plugin
 from ...core.exchange import Answer, Exchange
+from ...core.http.base64_text import decode_base64
 from ...core.rows import Row
 from ...entities.checks import Conditional
 from ...entities.entity import Config as ConfigRecord
@@ -203,11 +202,13 @@ def _credentials(conf: Config, value: bytes) -> tuple[str, bytes] | None:
     found = conf.pattern.match(value)
     if found is None:
         return None
+    text = decode_base64(value[found.end() :].strip())
+    if text is None:
+        return None
+    user, colon, password = text.partition(b":")
     try:
-        text = b64decode(value[found.end() :].strip(), validate=True)
-        user, colon, password = text.partition(b":")
         name = user.decode()
-    except (Error, ValueError):
+    except UnicodeDecodeError:
         return None
     # A server that takes NUL for an end would see no password, and agree to a bind of nobody (RFC 4513 5.1.2).
     if not colon or not password or b"\0" in text or b"\n" in text:

@@ -424,7 +424,11 @@ class TokenRequest:
         policy = self._policy
         given = self._parameters.get("refresh_token")
         token = self._rows.refreshed_by(given) if isinstance(given, str) and given else None
-        if token is None or (not policy.global_credentials and _id(token["service"]) != site.service_id):
+        if token is None:
+            return _REFRESH
+        # Kong makes of one service's token one for all where global_credentials is set: nobody has allowed that.
+        bound = _id(token["service"])
+        if bound != site.service_id and not (bound is None and policy.global_credentials):
             return _REFRESH
         if token["credential"]["id"] != client["id"]:
             return _CLIENT

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from base64 import b64decode
-from binascii import Error
 from typing import Any
 
 from ...core.chain.authentication import challenge
 from ...core.chain.failures import is_cancelled
 from ...core.chain.host import Host, Rows
 from ...core.exchange import Answer, BodyTooLarge, Exchange
+from ...core.http.base64_text import decode_base64
 from ...core.http.bodies import decode_body
 from ...core.http.lookups import variable
 from ...core.rows import Row
@@ -226,10 +225,8 @@ class Endpoints:
         if not values:
             return None
         found = _BASIC.search(values[0])
-        try:
-            text = b64decode(found[1].strip(), validate=True).decode("utf-8", "surrogateescape") if found else ""
-        except (Error, ValueError):
-            text = ""
+        decoded = None if found is None else decode_base64(found[1].strip())
+        text = "" if decoded is None else decoded.decode("utf-8", "surrogateescape")
         client_id, _, rest = text.partition(":")
         return client_id or None, rest.partition(":")[0] if ":" in text else None
 

@@ -8,7 +8,7 @@ answered with what only his own Host, X-Original-URL or body has brought about.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
 
@@ -34,6 +34,8 @@ _KEYED = (
     b"x-wap-profile",
 )  # fmt: skip
 """Request headers by which applications are known to choose what they answer, though no Vary says so."""
+
+_KEYED_NAMES = frozenset(_KEYED)
 
 
 def cache_key(
@@ -76,18 +78,23 @@ def _joined(found: Mapping[bytes, list[bytes | None]], names: Sequence[bytes] | 
     return b":".join(parts)
 
 
-def variant(exchange: Exchange, vary: Iterable[bytes], body: bytes) -> bytes:
+def variant(exchange: Exchange, vary: Collection[bytes], body: bytes) -> bytes:
     """What else tells answers of one key apart.
 
     Args:
         exchange: the request.
-        vary: request headers that an answer named in Vary, in lower case.
+        vary: request headers that an answer named in Vary, or the configuration, in lower case.
         body: the request's.
     """
     block = exchange.block
     made = sha256(exchange.scheme)
     for name in (*_KEYED, *vary):
         if name in block:
+            for value in block.all(name):
+                made.update(b"\n%b:%d:%b" % (name, len(value), value))
+    for name in block.names:
+        # Many upstreams read X_Forwarded_Host as X-Forwarded-Host.
+        if b"_" in name and ((dashed := name.replace(b"_", b"-")) in _KEYED_NAMES or dashed in vary):
             for value in block.all(name):
                 made.update(b"\n%b:%d:%b" % (name, len(value), value))
     changes = exchange.request_changes

@@ -75,7 +75,7 @@ class Config:
 
     __slots__ = (
         "age", "cache_control", "codes", "ignore_case", "key", "methods", "parameters", "status", "storage_ttl", "ttl", "types",
-        "vary",
+        "vary", "vary_spelled",
     )  # fmt: skip
 
     def __init__(self, conf: Row) -> None:
@@ -89,6 +89,7 @@ class Config:
         parameters = [each.encode() for each in conf["vary_query_params"] or ()]
         self.parameters = parameters or None
         self.vary = [each.lower().encode() for each in conf["vary_headers"] or ()]
+        self.vary_spelled = tuple(each.replace(b"_", b"-") for each in self.vary)
         shown = conf["response_headers"]
         self.age, self.status, self.key = bool(shown["age"]), bool(shown["X-Cache-Status"]), bool(shown["X-Cache-Key"])
 
@@ -183,7 +184,7 @@ class ProxyCache(Plugin):
         store = self._opened(exchange)
         now = exchange.gateway.now()
         store.follow(exchange.snapshot.rows.get(PURGES.name, _NO_ROWS), now)
-        kept = store.find(key, variant(exchange, store.vary(key), body), now)
+        kept = store.find(key, variant(exchange, (*store.vary(key), *conf.vary_spelled), body), now)
         if kept is None:
             if "only-if-cached" in said:
                 return exchange.exit(504)
@@ -244,7 +245,7 @@ class ProxyCache(Plugin):
         kept = Kept(pending.key, exchange.status, headers, b"", length, now, ttl, keep)
         store = self._opened(exchange)
         vary = store.vary_with(pending.key, vary)
-        found = variant(exchange, vary, pending.body)
+        found = variant(exchange, (*vary, *conf.vary_spelled), pending.body)
         if exchange.method == b"HEAD" or exchange.status in (204, 304):
             store.put(kept, found, vary)
             return None

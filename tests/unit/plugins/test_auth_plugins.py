@@ -168,6 +168,31 @@ class HmacAuthTests(SynchronousTestCase):
             outcome = self.send(harness, *fields, ("authorization", field))
             self.assertIn("a valid date or x-date header is required", str(refused(outcome)[1]))
 
+    def test_date_beside_a_signed_one(self) -> None:
+        """A date that was signed is the one that counts: a request that was overheard does not hold again with a date put beside it."""
+        harness = self.harness(enforce_headers=["date"])
+        old = "Mon, 13 Nov 2023 22:13:20 GMT"
+        for signed, beside in (("date", "x-date"), ("date", "X_Date"), ("X-Date", "date"), ("x_date", "x-date")):
+            field = self.signed(f"host {signed}", f"host: h\n{signed}: {old}")
+            plain = self.harness()
+            for made in (plain, harness) if signed == "date" else (plain,):
+                outcome = self.send(made, ("host", "h"), (signed, old), (beside, DATE), ("authorization", field))
+                self.assertIn("a valid date or x-date header is required", str(refused(outcome)[1]), signed)
+        field = self.signed("date x-date", f"date: {old}\nx-date: {DATE}")  # as browsers sign, which cannot set Date
+        self.assertIsNone(self.send(harness, ("date", old), ("x-date", DATE), ("authorization", field)).answer)
+        field = self.signed("host", "host: h")
+        self.assertIsNone(self.send(self.harness(), ("host", "h"), ("date", DATE), ("authorization", field)).answer)
+
+    def test_other_spellings(self) -> None:
+        """What an upstream may read in place of the field that is signed is refused, too."""
+        field = self.signed("date x-amount", f"date: {DATE}\nx-amount: 1")
+        signed = [("date", DATE), ("X-Amount", "1"), ("authorization", field)]
+        self.assertIsNone(self.send(self.harness(), *signed).answer)
+        self.assertIsNone(self.send(self.harness(), *signed, ("x-amounts", "2")).answer)
+        for name in ("X_Amount", "x-amount"):
+            outcome = self.send(self.harness(), *signed, (name, "100"))
+            self.assertEqual(refused(outcome), (401, "HMAC signature does not match"), name)
+
     def test_dates(self) -> None:
         """The three forms of RFC 9110, and nothing near to them."""
         for text in ("Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Sequence
 from hashlib import sha256
 from hmac import new
 from typing import Any
@@ -102,7 +103,12 @@ class RedirectTests(SynchronousTestCase):
 
 class StandardWebhooksTests(SynchronousTestCase):
     def send(
-        self, body: bytes = b"{}", secret: str = "s", stamp: str = str(int(NOW)), **changed: str | None
+        self,
+        body: bytes = b"{}",
+        secret: str = "s",
+        stamp: str = str(int(NOW)),
+        beside: Sequence[tuple[str, str]] = (),
+        **changed: str | None,
     ) -> Outcome:
         signed = new(secret.encode(), f"m1.{stamp}.".encode() + body, sha256).digest()
         headers: dict[str, str | None] = {
@@ -112,7 +118,22 @@ class StandardWebhooksTests(SynchronousTestCase):
         }
         headers.update({name.replace("_", "-"): value for name, value in changed.items()})
         harness = PluginHarness(StandardWebhooks, secret_v1="s", tolerance_second=10)
-        return harness.send("POST", "/", [(name, value) for name, value in headers.items() if value is not None], body)
+        fields = [(name, value) for name, value in headers.items() if value is not None]
+        return harness.send("POST", "/", [*fields, *beside], body)
+
+    def test_several(self) -> None:
+        """Another id, time or signature beside the one that is signed: an upstream may read that one."""
+        for name in (
+            "webhook-id",
+            "webhook_id",
+            "Webhook_Id",
+            "webhook-timestamp",
+            "webhook_timestamp",
+            "webhook-signature",
+        ):
+            outcome = self.send(beside=[(name, "m2")])
+            self.assertEqual(outcome.answer and outcome.answer.status, 400, name)
+        self.assertIsNone(self.send(beside=[("webhook-id-other", "m2")]).answer)
 
     def test_signed(self) -> None:
         """What is signed passes, and its body goes up as it came."""

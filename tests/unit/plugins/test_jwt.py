@@ -319,6 +319,10 @@ class PlaceTests(JwtCase):
         outcome = self.harness(run_on_preflight=False).send("OPTIONS", "/", {"authorization": "Bearer x"})
         self.assertIsNone(outcome.answer)
         self.assertIsNone(outcome.consumer)
+        self.assertLessEqual(
+            {"x-consumer-id", "x-consumer-username", "x-authenticated-userid", "x-anonymous-consumer"},
+            outcome.removed_headers,
+        )
 
     def test_anonymous(self) -> None:
         """A token that is wrong in whatever way leaves the anonymous consumer, and no trace of itself."""

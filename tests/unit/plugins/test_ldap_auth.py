@@ -125,6 +125,14 @@ class LoginTests(SynchronousTestCase):
             self.assertEqual(self.status(harness.send(headers={"authorization": value})), 401, value)
         self.assertEqual(harness.host.connections, [])
 
+    def test_padding(self) -> None:
+        """Base64 needs none, as in Kong."""
+        for value in ("ldap YW5uOnB3", "ldap YW5uOnB3cQ", "ldap YW5uOnB3cQ=", "ldap YW5uOnB3cQ=="):
+            harness = self.made()
+            outcome = harness.send(headers={"authorization": value})
+            self.answer(harness, 0)
+            self.assertIsNone(outcome.answer, value)
+
     def test_remembered(self) -> None:
         """Both verdicts, for cache_ttl seconds; another password is another question; no more than so many."""
         harness = self.made(cache_ttl=10)

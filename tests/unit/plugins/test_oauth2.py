@@ -168,6 +168,26 @@ class VectorTests(SynchronousTestCase):
         return {"redirect_uri": [parts[:3], *told]}
 
 
+class ClientHeaderTests(Kit):
+    """The client's name and secret in a header (RFC 6749 2.3.1)."""
+
+    def test_padding(self) -> None:
+        """Base64 needs none, as in Kong; what is none is nobody's."""
+        harness = self.made()
+        whole = b64encode(b"app:app-secret").decode()
+        for text, known in (
+            (whole, True),
+            (whole.rstrip("="), True),
+            (f"{whole}==", False),
+            (f"{whole[:4]}-{whole[4:]}", False),
+        ):
+            sent = {"authorization": f"Basic {text}"}
+            exchange = harness.request("POST", "/oauth2/token?grant_type=client_credentials&scope=email", sent)
+            exchange.scheme = b"https"
+            answer = harness.run(exchange).answer_json
+            self.assertEqual(answer.get("error"), None if known else "invalid_client", text)
+
+
 class CodeTests(Kit):
     """Codes, and who tries to get something for one that is not theirs."""
 
@@ -298,6 +318,18 @@ class GrantTests(Kit):
         self.assertEqual(refused["error"], "invalid_client")
         form = {"grant_type": "refresh_token", "client_id": "app", "client_secret": "app-secret", "refresh_token": "s"}
         self.assertEqual(self.post(harness, "/oauth2/token", **form).answer_json["error"], "invalid_request")
+
+    def test_refresh_with_global_credentials(self) -> None:
+        """A token for all services is made of one for all services, or for this one; not of one for another."""
+        for reuse in (False, True):
+            harness = self.made(global_credentials=True, reuse_refresh_token=reuse)
+            form = {"grant_type": "refresh_token", "client_id": "app", "client_secret": "app-secret"}
+            for text, service, refused in (
+                ("other", {"id": OTHER_SERVICE}, "Invalid refresh_token"), ("all", None, None), ("own", {"id": SERVICE}, None),
+            ):  # fmt: skip
+                self.token(harness, text, refresh_token=f"{text}-r", service=service)
+                answer = self.post(harness, "/oauth2/token", **form, refresh_token=f"{text}-r").answer_json
+                self.assertEqual(answer.get("error_description"), refused, text)
 
     def test_reuse(self) -> None:
         """The same row gets a new access token, and its refresh token stays."""

@@ -262,6 +262,26 @@ class PoisoningTests(CacheCase):
         outcome = self.get()
         self.assertEqual(outcome.answer and outcome.answer.body, b"good")
 
+    def test_other_spellings(self) -> None:
+        """Upstreams that read ``_`` as ``-`` see the same header; so is it here, also where an answer names it in Vary."""
+        for name in ("X_Forwarded_Host", "X-Original_URL", "X_HTTP_Method-Override"):
+            self.assertEqual(self.said(f"/{name}", {name: "evil"}, chunks=[b"evil"]), "Miss", name)
+            self.assertEqual(self.said(f"/{name}", chunks=[b"good"]), "Miss", name)
+            self.assertEqual(self.said(f"/{name}", {name.lower(): "evil"}), "Hit", name)
+        answer = [*PLAIN, ("Vary", "X-Tenant-Id")]
+        self.assertEqual(self.said("/vary", {"X_Tenant_Id": "evil"}, answer), "Miss")
+        self.assertEqual(self.said("/vary", answer=answer), "Miss")
+        self.assertEqual(self.said("/vary", {"X-Other_Thing": "1"}, answer), "Hit")
+        for name in ("X-Tenant-Id", "x_tenant_id"):
+            self.harness = self.made(vary_headers=[name])
+            for fields in (
+                {},
+                {"X_Tenant_Id": "evil"},
+                {"X-Tenant_Id": "evil"},
+                {"X_Tenant_Id": "a", "X-Tenant-Id": "evil"},
+            ):
+                self.assertEqual(self.said(fields=fields), "Miss", (name, fields))
+
     def test_conditions(self) -> None:
         """What is answered to a condition is for who made it, also where such answers may be kept."""
         self.harness = self.made(response_code=[200, 206, 304, 412])

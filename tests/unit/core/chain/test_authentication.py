@@ -66,6 +66,24 @@ class SmugglingTests(SynchronousTestCase):
         self.assertEqual(len(SPELLINGS[b"x-consumer-custom-id"]), 7)
 
 
+class NobodyTests(SynchronousTestCase):
+    """Requests that are not asked who they come from."""
+
+    def test_claims(self) -> None:
+        """Where OPTIONS passes without a key, what its client says that it is does not; who is known by then stays."""
+        harness = PluginHarness(KeyAuth, run_on_preflight=False)
+        for name in IDENTITY_FIELDS:
+            exchange = harness.request("OPTIONS", "/", [*smuggled(name), ("x-other", "kept")])
+            self.assertIsNone(harness.run(exchange).answer)
+            for head in (upstream_head(exchange, b"/", None, b"up"), upstream_fields(exchange, b"/", None)[1]):
+                self.assertNotIn(b"evil", head, name)
+                self.assertIn(b"kept", head)
+        exchange = harness.request("OPTIONS")
+        identify(exchange, ANN, {"id": "k"}, "k")
+        harness.run(exchange)
+        self.assertEqual((exchange.request_changes or {})[b"x-consumer-username"], b"ann")
+
+
 class AuthenticationTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.harness = PluginHarness(KeyAuth)
