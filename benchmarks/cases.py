@@ -197,11 +197,11 @@ def cases(field: Field) -> Iterator[Case]:
         "at most 4.0x",
     )
     yield Case("HTTP GET, key-auth, acl", [plain, ("kongtwist", get(ours, "/acl", keyed))], "at most 2.2x")
-    yield Case("HTTP GET, key-auth", [plain, ("kongtwist", get(ours, "/key", keyed))], "at most 2.8x")
+    yield Case("HTTP GET, key-auth", [plain, ("kongtwist", get(ours, "/key", keyed))], "at most 1.9x")
     yield Case(
         "HTTP GET, key-auth, rate-limiting in 2 windows",
         [plain, ("kongtwist", get(ours, "/limited", keyed))],
-        "at most 3.5x",
+        "at most 2.8x",
     )
 
     yield Case("HTTP GET, cors", [plain, ("kongtwist", get(ours, "/cors", f"origin: {ORIGIN}"))], "at most 2.0x")
