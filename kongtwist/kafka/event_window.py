@@ -56,9 +56,8 @@ class EventWindow:
         self._held = 0
         self.start = self.end = 0
         self.renewed = -1
-        self._renewals: dict[
-            tuple[str, int], tuple[int, int, str | None]
-        ] = {}  # by partition: number of the event, offset, mark
+        # By partition: number of the event, offset, mark.
+        self._renewals: dict[tuple[str, int], tuple[int, int, str | None]] = {}
         self.before = before
 
     def append(self, event: Event) -> None:

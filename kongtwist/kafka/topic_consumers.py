@@ -157,9 +157,8 @@ def begin_at(consumer: Any, topics: tuple[str, ...], start: StartAt, timeout: fl
     """
     partitions = partitions_of(consumer, topics)
     limit = int(timeout * 1000)
-    marks = late_names.topic_ids(
-        consumer, topics
-    )  # before the offsets: these are then of these topics, or of later ones
+    # Before the offsets: these are then of these topics, or of later ones.
+    marks = late_names.topic_ids(consumer, topics)
     position = Position(dict.fromkeys(topics, ()), marks)
     gaps: list[Gap] = []
     offset: int | None

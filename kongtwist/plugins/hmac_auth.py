@@ -16,7 +16,7 @@ from ..core.chain.authentication import Guard, anonymous_field, hide_field, is_k
 from ..core.chain.credentials import Known
 from ..core.exchange import Answer, BodyTooLarge, Exchange, Row
 from ..core.http.base64_text import decode_base64
-from ..core.http.lookups import spelled, variable
+from ..core.http.lookups import all_spellings, variable
 from ..entities.schema import Array, Boolean, Number, String
 from ._named_credentials import NamedCredentials, named_credentials
 
@@ -168,7 +168,7 @@ def _signed_text(exchange: Exchange, names: list[bytes]) -> bytes | None:
     lines = []
     for name in names:
         values = variable(exchange.block, name.lower())
-        if values and len(spelled(exchange.block, name.lower())) > 1:
+        if values and len(all_spellings(exchange.block, name.lower())) > 1:
             return None
         if values:
             lines.append(b"%b: %b" % (name, values[0]))

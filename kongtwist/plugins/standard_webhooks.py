@@ -12,7 +12,7 @@ from math import isfinite
 
 from ..core.chain.plugin import Plugin
 from ..core.exchange import Answer, BodyTooLarge, Exchange, Row
-from ..core.http.lookups import spelled
+from ..core.http.lookups import all_spellings
 from ..entities.forms import lua_number
 from ..entities.schema import Integer, String
 
@@ -55,7 +55,7 @@ class StandardWebhooks(Plugin):
         return Config(conf)
 
     def access(self, exchange: Exchange, conf: Config) -> Answer | Awaitable[Answer | None]:
-        fields = [spelled(exchange.block, name) for name in _FIELDS]
+        fields = [all_spellings(exchange.block, name) for name in _FIELDS]
         # Kong takes the first of several: an upstream may read another id, and take a webhook for one that it has not seen.
         if any(len(values) != 1 for values in fields):
             return exchange.error(400, _REFUSED)

@@ -11,15 +11,8 @@ import re
 import httptools
 
 __all__ = [
-    "REQUEST_DROPPED",
-    "RESPONSE_DROPPED",
-    "FieldLines",
-    "Line",
-    "MalformedLine",
-    "is_block",
-    "split_line",
-    "taken_apart",
-]
+    "REQUEST_DROPPED", "RESPONSE_DROPPED", "FieldLines", "Line", "MalformedLine", "is_block", "split_line", "taken_apart",
+]  # fmt: skip
 
 _BLOCK = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)*").fullmatch
 Line = tuple[bytes, list[bytes], bytes]
@@ -107,9 +100,8 @@ class FieldLines:
         self._size = size
         self._known: dict[bytes, Line] = {}
         self._met: set[int] = set()
-        self._names: dict[
-            bytes, tuple[bytes, bool]
-        ] = {}  # as spelled: in lower case, and whether the field is passed on
+        # As spelled: in lower case, and whether the field is passed on.
+        self._names: dict[bytes, tuple[bytes, bool]] = {}
 
     @classmethod
     def of_requests(cls, entries: int = 2048) -> FieldLines:

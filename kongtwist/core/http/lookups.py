@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .head import HeaderBlock
 
-__all__ = ["named", "spelled", "variable"]
+__all__ = ["all_spellings", "named", "variable"]
 
 
 def named(block: HeaderBlock, name: bytes) -> list[bytes]:
@@ -34,7 +34,7 @@ def variable(block: HeaderBlock, name: bytes) -> list[bytes]:
     return values
 
 
-def spelled(block: HeaderBlock, name: bytes) -> list[bytes]:
+def all_spellings(block: HeaderBlock, name: bytes) -> list[bytes]:
     """All values of the fields whose names differ in nothing but ``-`` and ``_``: many upstreams read them as one field."""
     wanted = name.replace(b"_", b"-")
     return [value for each in block.names if each.replace(b"_", b"-") == wanted for value in block.all(each)]

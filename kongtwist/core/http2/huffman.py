@@ -132,9 +132,8 @@ def decode(data: bytes) -> bytes:
     size = len(data)
     if size >= _SHORT:
         inflate = _ready.copy()
-        out = inflate.decompress(
-            data.translate(_REVERSED) + b"\xff\x7f", 2 * size
-        )  # 15 ones more: an end behind the last symbol
+        # 15 ones more: an end behind the last symbol.
+        out = inflate.decompress(data.translate(_REVERSED) + b"\xff\x7f", 2 * size)
         # It takes a part of the last byte where there are less than 7 bits of padding.
         if inflate.eof and (not inflate.unused_data or sum(out.translate(_LENGTHS[:_EOS])) == 8 * size - 7):
             return out
